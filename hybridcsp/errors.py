@@ -1,0 +1,64 @@
+"""What can go wrong, and the words to say it with.
+
+Every error a user can cause says what was wrong, where, and what would be right. A failing *candidate* is never an
+exception: it is a :class:`~hybridcsp.records.Failed` or :class:`~hybridcsp.records.Rejected` outcome.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HybridCSPError(Exception):
+    """Base of every error that hybridcsp raises on purpose."""
+
+
+class InputError(HybridCSPError, ValueError):
+    """A value that a person gave is not usable.
+
+    Parameters
+    ----------
+    key
+        The name of the offending option, as the person wrote it.
+    value
+        What they gave.
+    allowed
+        What would be right, in words.
+    """
+
+    def __init__(self, key: str, value: object, allowed: str) -> None:
+        super().__init__(f"{key} = {value!r}: {allowed}")
+        self.key = key
+        self.value = value
+        self.allowed = allowed
+
+
+class UnknownNameError(InputError):
+    """A name that is not registered; says which are, and which one was probably meant."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        super().__init__(kind, name, f"{did_you_mean(name, names)}known: {', '.join(names)}")
+
+
+class CalculatorError(HybridCSPError):
+    """A calculator cannot be built."""
+
+
+class ArchiveError(HybridCSPError):
+    """A run directory or its database cannot be used."""
+
+
+class LockedError(ArchiveError):
+    """Somebody else is writing to this run directory."""
+
+
+class BackendError(HybridCSPError):
+    """The machinery that runs jobs broke; the run directory can be resumed."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``"did you mean 'x'? "`` for the nearest known name, or an empty string."""
+    nearest = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {nearest[0]!r}? " if nearest else ""

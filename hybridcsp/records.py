@@ -1,0 +1,248 @@
+"""The types that cross rooms: keyword-only, frozen, plain data.
+
+Energies are in eV, lengths in Å, pressures in eV/Å³ (GPa only where a person types or reads one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from ase import Atoms
+from numpy.typing import NDArray
+
+# The standard levels of a job; a level is an open set of names, so any string may be one.
+RELAX = "relax"
+REFINE = "refine"
+EVALUATE = "evaluate"
+
+
+class FailureReason(StrEnum):
+    """Why a relaxation that was started came to nothing."""
+
+    CALCULATOR = "calculator"  # the calculator raised
+    NON_FINITE = "non-finite"  # energy, forces or stress are not numbers
+    FORCE_EXPLOSION = "force-explosion"
+    OVERLAP = "overlap"  # atoms on top of each other
+    ISOLATED_ATOMS = "isolated-atoms"
+    VOLUME = "volume"  # the volume ran away
+    TIME_LIMIT = "time-limit"
+    MEMORY_LIMIT = "memory-limit"
+    WORKER_DIED = "worker-died"
+    REPORTED = "reported"  # the person who relaxed it said so
+
+
+class RejectionReason(StrEnum):
+    """Why a proposal was not worth a relaxation."""
+
+    INVALID = "invalid"  # not a periodic crystal with finite numbers
+    COMPOSITION = "composition"
+    CELL = "cell"
+    VOLUME = "volume"
+    DISTANCE = "distance"
+    SPACEGROUP = "spacegroup"
+    DUPLICATE = "duplicate"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """What something took: calls for energy and forces, and seconds of wall time."""
+
+    force_calls: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(force_calls=self.force_calls + other.force_calls, seconds=self.seconds + other.seconds)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What one job may use before it is ended.
+
+    Attributes
+    ----------
+    force_calls
+        Calls for energy and forces; a relaxation that reaches it is returned unconverged.
+    seconds
+        Wall time; a worker that exceeds it is stopped and the job has failed.
+    memory
+        Resident memory of the worker in bytes.
+    """
+
+    force_calls: int = 500
+    seconds: float = 600.0
+    memory: int = 6 * 1024**3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Proposal:
+    """A structure that a source would like relaxed.
+
+    Attributes
+    ----------
+    atoms
+        The structure, periodic in three dimensions.
+    operator
+        What made it, never empty: "random", "heredity", "file", …
+    parents
+        Ids of the candidates it was made from.
+    tag
+        Plain JSON that is handed back with the outcome: a particle, a tree path, a model version.
+    cost
+        What making it took.
+    """
+
+    atoms: Atoms
+    operator: str
+    parents: tuple[int, ...] = ()
+    tag: Mapping[str, Any] = field(default_factory=dict)
+    cost: Cost = Cost()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Candidate:
+    """A proposal that the search has taken in, with the number it is known by from then on (from 1)."""
+
+    proposal: Proposal
+    id: int
+    source: str
+
+    @property
+    def atoms(self) -> Atoms:
+        """A copy of the proposed structure."""
+        return self.proposal.atoms.copy()
+
+    @property
+    def operator(self) -> str:
+        """What made it."""
+        return self.proposal.operator
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Job:
+    """Work for a backend: bring ``atoms`` to the end of ``level`` within ``limits``."""
+
+    candidate: Candidate
+    atoms: Atoms
+    level: str = RELAX
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Evaluation:
+    """One energy of one structure.
+
+    Attributes
+    ----------
+    level
+        The level of the job it ended.
+    calculator
+        Name and version. Only evaluations by the same calculator are compared.
+    energy, enthalpy
+        Of the whole cell in eV; they differ by pressure times volume.
+    max_force
+        Largest force on an atom in eV/Å; ``None`` where the calculator gave no forces.
+    max_stress_residual
+        Largest component of \\|stress + pressure\\| in eV/Å³; ``None`` where it gave no stress.
+    magmoms
+        Magnetic moments found by the calculator, shape ``(n_atoms,)``, in μ_B.
+    """
+
+    level: str
+    calculator: str
+    energy: float
+    enthalpy: float
+    max_force: float | None
+    max_stress_residual: float | None
+    magmoms: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class _Outcome:
+    candidate: Candidate
+    sequence: int = 0  # 0 until the archive has numbered it
+    cost: Cost = Cost()
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Relaxed(_Outcome):
+    """One relaxation that ended in a structure; ``converged`` says whether it met its criterion."""
+
+    atoms: Atoms
+    evaluation: Evaluation
+    converged: bool
+    objectives: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def level(self) -> str:
+        """The level of the job."""
+        return self.evaluation.level
+
+    @property
+    def enthalpy_per_atom(self) -> float:
+        """In eV/atom."""
+        return self.evaluation.enthalpy / len(self.atoms)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Failed(_Outcome):
+    """One job that was started and came to nothing; ``atoms`` is the last structure seen, where there is one."""
+
+    reason: FailureReason
+    level: str = RELAX
+    atoms: Atoms | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Rejected(_Outcome):
+    """A proposal that was not relaxed."""
+
+    reason: RejectionReason
+
+
+Outcome = Relaxed | Failed | Rejected
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Minimum:
+    """A basin of the energy landscape: all relaxations that ended in the same structure.
+
+    Attributes
+    ----------
+    id
+        From 1, in the order of discovery.
+    best
+        Its relaxation of lowest enthalpy per atom.
+    found_by
+        The candidate that reached it first.
+    spacegroup, spacegroup_loose
+        Space group numbers of ``best`` at 0.01 Å and at 0.1 Å.
+    multiplicity
+        How many relaxations ended here.
+    first_relaxation
+        1-based number, in completion order, of the relaxation that found it first.
+    first_force_calls
+        Force calls of the whole search up to and including that relaxation.
+    """
+
+    id: int
+    best: Relaxed
+    found_by: Candidate
+    spacegroup: int
+    spacegroup_loose: int
+    multiplicity: int
+    first_relaxation: int
+    first_force_calls: int
+
+    @property
+    def atoms(self) -> Atoms:
+        """A copy of the structure of ``best``."""
+        return self.best.atoms.copy()
+
+    @property
+    def enthalpy_per_atom(self) -> float:
+        """In eV/atom."""
+        return self.best.enthalpy_per_atom

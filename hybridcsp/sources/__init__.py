@@ -1,0 +1,68 @@
+"""Where candidates come from: one file for each source, and the interface they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from hybridcsp.archive import Archive
+from hybridcsp.problem import Problem
+from hybridcsp.records import Outcome, Proposal
+from hybridcsp.registry import Entry, Registry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a source may look at when it proposes.
+
+    Attributes
+    ----------
+    problem
+        What is searched.
+    archive
+        Everything found so far, to read.
+    rng
+        The only randomness to use: the k-th call of a source draws from the same stream in every run of a seed.
+    """
+
+    problem: Problem
+    archive: Archive
+    rng: np.random.Generator
+
+
+class Source(Protocol):
+    """Something that proposes structures; it never calls a calculator.
+
+    A source is built by its class as ``SomeSource(problem, argument=None)``, where ``argument`` is what follows the
+    colon in ``name:argument``.
+    """
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether it will never propose anything again."""
+
+    def propose(self, n: int, context: Context) -> Sequence[Proposal]:
+        """Return at most ``n`` proposals; none when it has nothing to offer now."""
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Learn from the outcomes of every source, in the order of their sequence."""
+
+
+SOURCES = Registry(
+    "source",
+    (
+        Entry(
+            name="random",
+            target="hybridcsp.sources.random:RandomSource",
+            summary="random symmetric crystals (PyXtal), any allowed space group",
+        ),
+        Entry(
+            name="seeds",
+            target="hybridcsp.sources.seeds:SeedsSource",
+            summary="structures of yours: seeds:PATH, a file or folder that ASE reads",
+        ),
+    ),
+)

@@ -1,0 +1,219 @@
+"""Calculators by name: what can be named, whether a name can work, and building it.
+
+A calculator is named ``chgnet``, ``emt``, ``lj``, ``mace:PATH_OR_NAME``, a name that another package registers, or
+``package.module:factory``. In Python it may also be an ASE calculator or a function without arguments that makes one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any, TypeAlias
+
+from ase.calculators.calculator import BaseCalculator, Calculator
+
+from hybridcsp.errors import CalculatorError, InputError, UnknownNameError, did_you_mean
+from hybridcsp.registry import Entry, Registry, split_argument
+from hybridcsp.relaxation.mace_loading import find_model
+
+CalculatorLike: TypeAlias = str | Calculator | Callable[[], Calculator]
+
+CALCULATORS = Registry(
+    "calculator",
+    (
+        Entry(
+            name="chgnet",
+            target="hybridcsp.relaxation.chgnet_fast:build_chgnet",
+            summary="CHGNet, a universal potential that works offline; with magnetic moments (default)",
+        ),
+        Entry(
+            name="emt",
+            target="hybridcsp.relaxation.calculators:build_emt",
+            summary="effective medium theory: Al, Cu, Ag, Au, Ni, Pd, Pt",
+        ),
+        Entry(
+            name="lj",
+            target="hybridcsp.relaxation.calculators:build_lj",
+            summary="Lennard-Jones with ε = 0.1 eV, σ = 2.5 Å for every pair: for trying things out",
+        ),
+        Entry(
+            name="mace",
+            target="hybridcsp.relaxation.mace_loading:build_mace",
+            summary="mace:PATH of a MACE model or mace:NAME of a downloaded one; executes what the file holds",
+        ),
+    ),
+)
+
+
+class IsolatedAtomsError(Exception):
+    """A calculator met an atom without neighbours: the structure has blown up."""
+
+
+def check_calculator(spec: CalculatorLike) -> None:
+    """Find out cheaply whether a calculator can be built, before anything starts and without importing torch.
+
+    Raises
+    ------
+    UnknownNameError
+        If it is a name that is not registered.
+    InputError
+        If an argument is missing or not wanted, or the module does not exist.
+    CalculatorError
+        If a model file is missing.
+    """
+    if not isinstance(spec, str):
+        if not isinstance(spec, BaseCalculator) and not callable(spec):
+            raise InputError(
+                "calculator", spec, "a name, an ASE calculator, or a function without arguments that makes one"
+            )
+        return
+    entry, name, argument = _parse(spec)
+    if entry is None:
+        try:
+            found = find_spec(name)
+        except (ImportError, ValueError):  # a package on the way to it does not exist
+            found = None
+        if found is None:
+            hint = did_you_mean(name, CALCULATORS.entries())
+            raise InputError(
+                "calculator",
+                spec,
+                f"{hint}there is no Python module {name!r} (a file in this directory is found if PYTHONPATH holds it)",
+            )
+    elif entry.name == "mace":
+        if argument is None:
+            raise InputError(
+                "calculator", spec, "say which model: mace:PATH or mace:NAME, for example mace:medium-mpa-0"
+            )
+        find_model(argument)
+    elif entry.package == "hybridcsp" and argument is not None:
+        raise InputError("calculator", spec, f"{name} takes no argument: write {name}")
+
+
+def build_calculator(spec: CalculatorLike) -> tuple[Calculator, str]:
+    """Build a calculator.
+
+    Parameters
+    ----------
+    spec
+        What :func:`check_calculator` accepts.
+
+    Returns
+    -------
+    tuple of Calculator and str
+        The calculator and a label that says which one it is, with its version: only energies with the same label are
+        compared.
+
+    Raises
+    ------
+    UnknownNameError, InputError
+        As :func:`check_calculator`.
+    CalculatorError
+        If building it fails, for whatever reason; the cause is chained.
+
+    Examples
+    --------
+    >>> calculator, label = build_calculator("emt")
+    >>> label.split()[0]
+    'emt'
+    """
+    check_calculator(spec)
+    if isinstance(spec, BaseCalculator):
+        return spec, _describe(spec)
+    shown = spec if isinstance(spec, str) else getattr(spec, "__qualname__", repr(spec))
+    try:
+        if not isinstance(spec, str):
+            with quiet():
+                calculator = spec()
+            label = _describe(calculator)
+        else:
+            entry, name, argument = _parse(spec)
+            if entry is not None:
+                calculator, label = entry.load()(argument)
+            else:
+                with quiet():
+                    calculator = getattr(import_module(name), str(argument))()
+                label = f"{spec} {_describe(calculator)}"
+    except CalculatorError:
+        raise
+    except Exception as error:  # third-party code builds it, and may fail in any way
+        raise CalculatorError(f"the calculator {shown} cannot be built: {type(error).__name__}: {error}") from error
+    if not isinstance(calculator, BaseCalculator):
+        raise CalculatorError(f"the calculator {shown} is no ASE calculator but {type(calculator).__name__}")
+    return calculator, label
+
+
+def runs_code(spec: CalculatorLike) -> bool:
+    """Say whether building it executes what a file or a module that a person named brings."""
+    if not isinstance(spec, str):
+        return False
+    entry, _, _ = _parse(spec)
+    return entry is None or entry.name == "mace"
+
+
+def build_emt(argument: str | None = None) -> tuple[Calculator, str]:
+    """Build ASE's effective medium theory; takes no argument."""
+    from ase.calculators.emt import EMT
+
+    return EMT(), f"emt (ase {version('ase')})"
+
+
+def build_lj(argument: str | None = None) -> tuple[Calculator, str]:
+    """Build a Lennard-Jones potential that is the same for all elements; takes no argument.
+
+    ε = 0.1 eV and σ = 2.5 Å, smoothly cut off at 3 σ, give nearest neighbours at 2.7 Å and the stiffness of a metal.
+    """
+    from ase.calculators.lj import LennardJones
+
+    return LennardJones(epsilon=0.1, sigma=2.5, rc=7.5, smooth=True), f"lj 0.1 eV 2.5 Å (ase {version('ase')})"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what third-party code prints and warns about off the terminal while the block runs."""
+    handler = logging.NullHandler()
+    # logging.info() in a library installs a handler for the whole process where the root logger has none
+    logging.getLogger().addHandler(handler)
+    try:
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+def _parse(spec: str) -> tuple[Entry | None, str, str | None]:
+    """Return the registered entry (``None`` for ``module:factory``), the name and the argument."""
+    name, argument = split_argument(spec, "calculator")
+    entries = CALCULATORS.entries()
+    if name in entries:
+        return entries[name], name, argument
+    if argument is None:
+        raise UnknownNameError("calculator", name, [*entries, "package.module:factory"])
+    return None, name, argument
+
+
+def _describe(calculator: Any) -> str:
+    """Return class, package version and plain parameters of any calculator."""
+    kind = type(calculator)
+    package = kind.__module__.partition(".")[0]
+    words = []
+    if package in sys.modules:
+        with contextlib.suppress(PackageNotFoundError):
+            words.append(f"{package} {version(package)}")
+    parameters = getattr(calculator, "parameters", None)
+    if isinstance(parameters, dict):
+        plain = {key: value for key, value in parameters.items() if isinstance(value, str | int | float | bool)}
+        words += [f"{key}={value}" for key, value in sorted(plain.items())]
+    return f"{kind.__qualname__} ({', '.join(words)})" if words else kind.__qualname__

@@ -1,0 +1,229 @@
+"""The calculator of one job: it counts, keeps the limits, and ends what is hopeless."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import BaseCalculator, Calculator, PropertyNotImplementedError
+from ase.data import covalent_radii
+from ase.neighborlist import neighbor_list
+from numpy.typing import NDArray
+
+from hybridcsp.records import FailureReason, Limits
+from hybridcsp.relaxation.calculators import IsolatedAtomsError
+
+_IMAGES = np.array([(i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)], dtype=float)
+_HOME = 13  # the row of _IMAGES that is no translation
+
+
+class Ended(Exception):
+    """A job is over before its relaxation is; ``reason`` is ``None`` where it only ran out of force calls."""
+
+    def __init__(self, reason: FailureReason | None, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """What makes a relaxation hopeless; see :class:`~hybridcsp.relaxation.relax.RelaxationSettings`."""
+
+    max_volume_factor: float
+    max_volume_per_atom: float
+    min_volume_per_atom: float
+    max_force: float
+    min_distance_fraction: float
+    isolation_fraction: float
+
+
+class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
+    """Hands structures to the real calculator once, and looks at each before and at its results after.
+
+    Parameters
+    ----------
+    calculator
+        The real one.
+    atoms
+        The structure as the job starts; volumes and forces are compared with it.
+    limits, thresholds
+        When to end.
+    pressure
+        In eV/Å³.
+    """
+
+    implemented_properties = ("energy", "free_energy", "forces", "stress", "magmoms")
+
+    def __init__(
+        self, calculator: Calculator, atoms: Atoms, limits: Limits, thresholds: Thresholds, pressure: float
+    ) -> None:
+        super().__init__()
+        self.calculator = calculator
+        self.force_calls = 0
+        self.calculator_seconds = 0.0
+        self.pressure = pressure
+        self.results: dict[str, Any] = {}
+        self.last: Atoms | None = None  # the structure that the results belong to
+        self._limits = limits
+        self._thresholds = thresholds
+        self._start = time.perf_counter()
+        self._start_volume = _volume(atoms)
+        self._start_force = 0.0
+        self._radii = covalent_radii[atoms.numbers][:, None] + covalent_radii[atoms.numbers]
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the job began."""
+        return time.perf_counter() - self._start
+
+    @property
+    def max_force(self) -> float | None:
+        """Largest force on an atom in eV/Å, ``None`` where the calculator gave none."""
+        forces = self.results.get("forces")
+        return None if forces is None else float(np.sqrt((forces**2).sum(axis=1).max()))
+
+    @property
+    def max_stress_residual(self) -> float | None:
+        """Largest component of the stress plus the pressure in eV/Å³, ``None`` where the calculator gave no stress."""
+        stress = self.results.get("stress")
+        if stress is None:
+            return None
+        return float(max(np.abs(stress[:3] + self.pressure).max(), np.abs(stress[3:]).max()))
+
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> Any:
+        """Return a property of a structure; everything is calculated together, once.
+
+        Raises
+        ------
+        Ended
+            If a limit is reached or a guard has seen enough.
+        """
+        if atoms is not None and not self._is_last(atoms):
+            if not allow_calculation:
+                return None
+            self.calculate(atoms)
+        if name not in self.results:
+            raise PropertyNotImplementedError(f"{type(self.calculator).__name__} gives no {name}")
+        value = self.results[name]
+        return value.copy() if isinstance(value, np.ndarray) else value
+
+    def _is_last(self, atoms: Atoms) -> bool:
+        return (
+            self.last is not None
+            and np.array_equal(atoms.positions, self.last.positions)
+            and np.array_equal(atoms.cell.array, self.last.cell.array)
+        )
+
+    def calculate(
+        self, atoms: Atoms, properties: list[str] | None = None, system_changes: list[str] | None = None
+    ) -> None:
+        """Calculate everything for a structure; raises :class:`Ended` like :meth:`get_property`."""
+        if self.force_calls >= max(1, self._limits.force_calls):
+            raise Ended(None, "force-call limit")
+        if self.seconds > self._limits.seconds:
+            raise Ended(FailureReason.TIME_LIMIT, f"more than {self._limits.seconds:g} s")
+        self._check_structure(atoms)
+        self.force_calls += 1
+        before = time.perf_counter()
+        try:
+            results = self._ask(atoms)
+        except IsolatedAtomsError as error:
+            raise Ended(FailureReason.ISOLATED_ATOMS, str(error)) from error
+        except MemoryError as error:
+            raise Ended(FailureReason.MEMORY_LIMIT, f"MemoryError: {error}") from error
+        except Exception as error:  # a calculator may fail in any way, and no failure of one may end a search
+            raise Ended(FailureReason.CALCULATOR, f"{type(error).__name__}: {error}") from error
+        finally:
+            self.calculator_seconds += time.perf_counter() - before
+        self._check_results(results)
+        self.results = results
+        self.last = atoms.copy()
+
+    def _ask(self, atoms: Atoms) -> dict[str, Any]:
+        """Return what the calculator gives of what a relaxation needs; only the energy it must give."""
+        results: dict[str, Any] = {}
+        for name in ("forces", "stress", "energy", "free_energy", "magmoms"):
+            if name in ("free_energy", "magmoms") and name not in self.calculator.implemented_properties:
+                continue
+            try:
+                value = self.calculator.get_property(name, atoms)
+            except PropertyNotImplementedError:
+                if name == "energy":
+                    raise
+                continue
+            if value is not None:
+                results[name] = float(value) if name.endswith("energy") else np.array(value, dtype=float)
+        results.setdefault("free_energy", results["energy"])
+        return results
+
+    def _check_structure(self, atoms: Atoms) -> None:
+        limits = self._thresholds
+        volume = _volume(atoms)
+        if not (np.isfinite(volume) and np.isfinite(atoms.positions).all()):
+            raise Ended(FailureReason.NON_FINITE, "positions or cell are not finite")
+        per_atom = volume / len(atoms)
+        if not limits.min_volume_per_atom <= per_atom <= limits.max_volume_per_atom:
+            raise Ended(FailureReason.VOLUME, f"{per_atom:.3g} Å³ per atom")
+        if volume > limits.max_volume_factor * self._start_volume:
+            raise Ended(FailureReason.VOLUME, f"{volume / self._start_volume:.2f} times the volume at the start")
+        nearest = nearest_distances(atoms.cell.array, atoms.positions)
+        fraction = nearest / self._radii
+        if fraction.min() < limits.min_distance_fraction:
+            i, j = np.unravel_index(int(fraction.argmin()), fraction.shape)
+            raise Ended(FailureReason.OVERLAP, f"{atoms.symbols[i]} and {atoms.symbols[j]} at {nearest[i, j]:.2f} Å")
+        reach = float(limits.isolation_fraction * self._radii.max())
+        if nearest.min(axis=1).max() > reach:
+            lonely = len(atoms) - len(np.unique(neighbor_list("i", atoms, reach)))  # exact, in flat cells too
+            if lonely:
+                raise Ended(
+                    FailureReason.ISOLATED_ATOMS, f"{lonely} of {len(atoms)} atoms have none within {reach:.1f} Å"
+                )
+
+    def _check_results(self, results: dict[str, Any]) -> None:
+        for name in ("energy", "forces", "stress"):
+            if name in results and not np.isfinite(results[name]).all():
+                raise Ended(FailureReason.NON_FINITE, f"{name} is not finite")
+        if "stress" in results and results["stress"].shape == (3, 3):
+            results["stress"] = results["stress"].ravel()[[0, 4, 8, 5, 2, 1]]
+        if "forces" in results:
+            largest = float(np.abs(results["forces"]).max())
+            if self.force_calls == 1:
+                self._start_force = largest
+            if largest > max(self._thresholds.max_force, self._start_force):
+                raise Ended(FailureReason.FORCE_EXPLOSION, f"a force of {largest:.3g} eV/Å")
+
+
+def nearest_distances(cell: NDArray[Any], positions: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the distance of each atom to the nearest image of each other atom, and of itself.
+
+    Exact where the result is below 1.5 times the smallest height of the cell; never too small.
+
+    Parameters
+    ----------
+    cell
+        Lattice vectors in rows, shape ``(3, 3)``.
+    positions
+        Cartesian, shape ``(n_atoms, 3)``.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(n_atoms, n_atoms)``.
+    """
+    scaled = np.linalg.solve(cell.T, positions.T).T
+    difference = scaled[None, :, :] - scaled[:, None, :]
+    difference -= np.rint(difference)
+    vectors = (difference[:, :, None, :] + _IMAGES) @ cell
+    squared = np.einsum("ijkx,ijkx->ijk", vectors, vectors)
+    own = np.arange(len(positions))
+    squared[own, own, _HOME] = np.inf
+    distances: NDArray[np.float64] = np.sqrt(squared.min(axis=2))
+    return distances
+
+
+def _volume(atoms: Atoms) -> float:
+    return float(abs(np.linalg.det(atoms.cell.array)))

@@ -1,0 +1,187 @@
+"""What runs inside a worker: one job after another, as ``python -m hybridcsp.relaxation.worker``.
+
+The parent, :class:`~hybridcsp.relaxation.backends.WorkerPool`, and the worker talk over a socket, and each message of
+the worker is a pair ``(kind, payload)`` that asks for the next thing:
+
+========== ==================================== ==========================================
+kind       payload                              the parent answers with
+========== ==================================== ==========================================
+hello      nothing                              the set-up: how to build the runner
+broken     why the runner could not be built    nothing, the pool has failed
+ready      nothing                              a job
+outcome    the pickled outcome                  the next job
+failed     the same, when the runner misbehaved nothing, a fresh worker takes this one's place
+========== ==================================== ==========================================
+
+Nothing heavy is imported here: what the calculator needs comes with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import io
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import cloudpickle
+
+from hybridcsp.errors import HybridCSPError
+from hybridcsp.records import Cost, Failed, FailureReason, Job, Relaxed
+
+JobRunner = Callable[[Job], Relaxed | Failed]
+
+_PR_SET_PDEATHSIG = 1
+_LONGEST_DETAIL = 2000
+
+
+def describe(error: BaseException) -> str:
+    """Return ``"TypeName: message"``."""
+    return f"{type(error).__name__}: {error}"[:_LONGEST_DETAIL]
+
+
+def failed(job: Job, reason: FailureReason, detail: str, seconds: float) -> Failed:
+    """Return the outcome of a job that was started and came to nothing."""
+    return Failed(candidate=job.candidate, cost=Cost(seconds=seconds), detail=detail, reason=reason, level=job.level)
+
+
+def run_job(runner: JobRunner, job: Job) -> tuple[Relaxed | Failed, bool]:
+    """Run one job.
+
+    Returns
+    -------
+    outcome
+        What the runner returned; a failure of reason ``CALCULATOR`` where it raised or returned something else.
+    sound
+        Whether the runner kept its promise, so that it can be trusted with another job.
+    """
+    started = time.monotonic()
+    try:
+        outcome = runner(job)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - third-party calculators raise anything, and some exit
+        traceback.print_exc()
+        return failed(job, FailureReason.CALCULATOR, describe(error), time.monotonic() - started), False
+    if not isinstance(outcome, Relaxed | Failed):
+        detail = f"the runner returned {type(outcome).__name__}, which is not an outcome"
+        return failed(job, FailureReason.CALCULATOR, detail, time.monotonic() - started), False
+    return outcome, True
+
+
+def answer(runner: JobRunner, message: bytes) -> tuple[str, bytes]:
+    """Run the pickled job in ``message`` and return the message that tells the parent its outcome."""
+    started = time.monotonic()
+    job: Job = cloudpickle.loads(message)
+    # Where it hangs is worth knowing: the stack goes to the log shortly before the parent ends this process.
+    faulthandler.dump_traceback_later(min(job.limits.seconds + 1.0, threading.TIMEOUT_MAX / 2))
+    outcome, sound = run_job(runner, job)
+    faulthandler.cancel_dump_traceback_later()
+    try:
+        payload = cloudpickle.dumps(outcome)
+    except Exception as error:  # noqa: BLE001 - the pickling of third-party objects raises anything
+        detail = f"the outcome cannot be sent: {describe(error)}"
+        payload = cloudpickle.dumps(failed(job, FailureReason.CALCULATOR, detail, time.monotonic() - started))
+        sound = False
+    return ("outcome" if sound else "failed"), payload
+
+
+def build_runner(setup: bytes) -> JobRunner:
+    """Build the runner that the parent describes, with the parent's ``sys.path`` and ``PYTHONPATH``."""
+    sys.path[:], python_path, make_runner = cloudpickle.loads(setup)
+    os.environ.pop("PYTHONPATH", None)
+    if python_path is not None:  # what the worker itself was started with is not for a calculator's own programs
+        os.environ["PYTHONPATH"] = python_path
+    runner: JobRunner = cloudpickle.loads(make_runner)()
+    return runner
+
+
+def serve(connection: Connection) -> None:
+    """Answer the parent until it closes the connection.
+
+    Raises
+    ------
+    EOFError, OSError
+        When the parent is gone.
+    """
+    connection.send(("hello", b""))
+    setup = connection.recv_bytes()
+    try:
+        runner = build_runner(setup)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - third-party calculators raise anything
+        traceback.print_exc()
+        connection.send(("broken", (describe(error), _pickled(error) if isinstance(error, HybridCSPError) else None)))
+        return
+    kind, payload = "ready", b""
+    while kind != "failed":
+        connection.send((kind, payload))
+        kind, payload = answer(runner, connection.recv_bytes())
+    connection.send((kind, payload))
+
+
+def main(descriptor: int, parent: int, death_signal: int) -> None:
+    """Run a worker.
+
+    Parameters
+    ----------
+    descriptor
+        File descriptor of the socket to the parent.
+    parent
+        The parent's process id.
+    death_signal
+        Signal to get when the thread that started this worker ends, on Linux; 0 for none.
+    """
+    import resource  # not everywhere, and the rest of this module is used everywhere
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to decide about
+    os.set_inheritable(descriptor, False)  # or a program that a calculator starts would keep the socket open
+    faulthandler.enable()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))  # a segmentation fault is one failed job, not a file per job
+    with contextlib.suppress(OSError):  # where memory runs out, the kernel had better take a worker than the search
+        Path("/proc/self/oom_score_adj").write_text("500")
+    _end_with(parent, death_signal)
+    with contextlib.suppress(EOFError, OSError):
+        serve(Connection(descriptor))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # a thread that a calculator left behind must not keep the process
+
+
+def _pickled(error: HybridCSPError) -> bytes | None:
+    """Return the error as bytes that can be read again, or ``None`` where it does not survive that."""
+    try:
+        message: bytes = cloudpickle.dumps(error)
+        pickle.loads(message)  # noqa: S301 - made on the line above
+    except Exception:  # noqa: BLE001 - an error of more than one argument fails in its own way
+        return None
+    return message
+
+
+def _end_with(parent: int, death_signal: int) -> None:
+    """See to it that this process ends when its parent does, busy or not."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os.killpg(0, signal.SIGKILL)
+
+    if sys.platform == "linux":  # reaches a process that holds the interpreter's lock, too
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, death_signal)
+    if os.getppid() != parent:
+        os._exit(1)
+    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,143 @@
+"""The parent's side of one worker process: how it is started, spoken to, looked at and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import psutil
+
+from hybridcsp.records import Job
+from hybridcsp.relaxation import worker
+
+# A message that stands still this long, in seconds, has a stopped process at its other end.
+_STUCK = 30
+# One thread for each of the libraries that would otherwise take all cores in every worker.
+_ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
+)
+
+
+class WorkerProcess:
+    """One process of a pool, and what it is doing."""
+
+    def __init__(self, number: int, log_directory: Path | None, deaths: int = 0) -> None:
+        self.number = number
+        self.name = f"worker {number}"
+        self.deaths = deaths  # of predecessors that did not live to be ready, in a row
+        self.ready = False
+        self.job: Job | None = None
+        self.since = time.monotonic()  # it was started, or got its job
+        self.log = None if log_directory is None else log_directory / f"worker-{number}.log"
+        ours, theirs = socket.socketpair()
+        with theirs, ours, open(self.log or os.devnull, "ab") as output:  # noqa: PTH123 - devnull is a str
+            for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+                ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _STUCK, 0))
+            self.log_start = output.tell()
+            self.process = subprocess.Popen(
+                _command(theirs.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={
+                    **os.environ,
+                    **_ONE_THREAD,
+                    "PYTHONPATH": os.pathsep.join(p or str(Path.cwd()) for p in sys.path),
+                },
+                pass_fds=(theirs.fileno(),),
+                process_group=0,  # what a calculator starts can be ended together with it
+            )
+            self.connection = Connection(ours.detach())
+
+    def send(self, message: bytes) -> bool:
+        """Send bytes, or say that nobody is there to take them."""
+        try:
+            self.connection.send_bytes(message)
+        except OSError:
+            return False
+        return True
+
+    def elapsed(self) -> float:
+        """Return the seconds since it was started or got its job."""
+        return time.monotonic() - self.since
+
+    def memory(self) -> int:
+        """Return the resident memory in bytes, 0 of a process that has just died."""
+        try:
+            return int(psutil.Process(self.process.pid).memory_info().rss)
+        except psutil.NoSuchProcess:
+            return 0
+
+    def ending(self) -> str:
+        """Say how the process ended."""
+        try:
+            status = self.process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            return f"{self.name} closed its connection"
+        if status >= 0:
+            return f"{self.name} ended with exit status {status}"
+        hint = " (by the system, where memory ran out?)" if status == -signal.SIGKILL else ""
+        return f"{self.name} was killed by {signal.Signals(-status).name}{hint}"
+
+    def tail(self, lines: int = 20) -> str:
+        """Return the end of what it wrote, to go at the end of a message."""
+        if self.log is None:
+            return " (a log directory would show its output)"
+        with self.log.open("rb") as file:
+            file.seek(self.log_start)
+            text = file.read().decode(errors="replace").splitlines()[-lines:]
+        return "\n".join([f"; the end of {self.log}:", *text])
+
+
+def _command(descriptor: int) -> list[str]:
+    # The kernel sends the death signal when the *thread* that started the worker ends: only the main one lasts.
+    lasting = threading.current_thread() is threading.main_thread()
+    death_signal = signal.SIGKILL if lasting else 0
+    arguments = [str(int(value)) for value in (descriptor, os.getpid(), death_signal)]
+    return [sys.executable, "-P", "-m", worker.__name__, *arguments]
+
+
+def end_processes(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Terminate processes and their groups, and after a second kill what is left."""
+    for process in processes:
+        send_signal(process, signal.SIGTERM)
+    end = time.monotonic() + 1.0
+    try:
+        while time.monotonic() < end and any(_alive(process) for process in processes):
+            time.sleep(0.005)
+    finally:
+        for process in processes:
+            send_signal(process, signal.SIGKILL)
+        for process in processes:
+            reap(process)
+
+
+def _alive(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is None or send_signal(process, 0)
+
+
+def send_signal(process: subprocess.Popen[bytes], number: int) -> bool:
+    """Send a signal to the process and what it started; return whether anything was there to get it."""
+    try:
+        os.killpg(process.pid, number)
+    except (ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
+        reached = False
+    else:
+        reached = True
+    process.send_signal(number)  # a calculator may have left the group; the standard library minds dead processes
+    return reached
+
+
+def reap(process: subprocess.Popen[bytes]) -> None:
+    """Take note of the death of a process that was killed, so that no zombie is left."""
+    with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel itself waits for some device
+        process.wait(5.0)

@@ -80,10 +80,7 @@ def answer(runner: JobRunner, message: bytes) -> tuple[str, bytes]:
     """Run the pickled job in ``message`` and return the message that tells the parent its outcome."""
     started = time.monotonic()
     job: Job = cloudpickle.loads(message)
-    # Where it hangs is worth knowing: the stack goes to the log shortly before the parent ends this process.
-    faulthandler.dump_traceback_later(min(job.limits.seconds + 1.0, threading.TIMEOUT_MAX / 2))
     outcome, sound = run_job(runner, job)
-    faulthandler.cancel_dump_traceback_later()
     try:
         payload = cloudpickle.dumps(outcome)
     except Exception as error:  # noqa: BLE001 - the pickling of third-party objects raises anything
@@ -142,7 +139,7 @@ def main(descriptor: int, parent: int, death_signal: int) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to decide about
     os.set_inheritable(descriptor, False)  # or a program that a calculator starts would keep the socket open
-    faulthandler.enable()
+    faulthandler.enable()  # the stack goes to the log at a crash, and at the SIGABRT of a parent that loses patience
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")

@@ -20,7 +20,7 @@ from typing import Self
 import cloudpickle
 
 from hybridcsp.errors import BackendError, HybridCSPError, InputError
-from hybridcsp.records import Failed, FailureReason, Job, Relaxed
+from hybridcsp.records import Failed, FailureReason, Job, Limits, Relaxed
 from hybridcsp.relaxation.worker import JobRunner, describe, failed
 from hybridcsp.relaxation.worker_process import WorkerProcess, end_processes, reap, send_signal
 
@@ -144,14 +144,16 @@ class WorkerPool:
             If the runner cannot be built for another reason, a worker cannot be started, or the pool is closed.
         """
         end = math.inf if timeout is None else time.monotonic() + timeout
-        if self._workers:
+        if self._done:
             self._step(0.0)
         while not self._done:
             self._check()
             remaining = end - time.monotonic()
-            if remaining <= 0 or not (self._waiting or any(worker.job for worker in self._workers)):
+            if not (self._waiting or any(worker.job for worker in self._workers)):
                 return []
             self._step(remaining)
+            if remaining <= 0:
+                break
         done, self._done = self._done, []
         return done
 
@@ -260,7 +262,7 @@ class WorkerPool:
 
     def _enforce_limits(self, worker: WorkerProcess, job: Job) -> None:
         limits, elapsed, memory = job.limits, worker.elapsed(), worker.memory()
-        if elapsed > limits.seconds + max(GRACE_SECONDS, GRACE_SHARE * limits.seconds):
+        if elapsed > limits.seconds + grace(limits):
             reason = FailureReason.TIME_LIMIT
             detail = f"killed after {elapsed:.1f} s, the limit is {limits.seconds:g} s"
         elif memory > limits.memory:
@@ -269,6 +271,7 @@ class WorkerPool:
         else:
             return
         self._done.append(failed(job, reason, detail, elapsed))
+        worker.abort()
         self._replace(worker)
 
     def _lost(self, worker: WorkerProcess) -> None:
@@ -297,6 +300,11 @@ class WorkerPool:
             self._fail(BackendError(f"cannot start another {worker.name}: {error}"))
         else:
             self._workers[self._workers.index(worker)] = fresh
+
+
+def grace(limits: Limits) -> float:
+    """Return how many seconds past its time limit a job is taken to hang."""
+    return max(GRACE_SECONDS, GRACE_SHARE * limits.seconds)
 
 
 def check_capacity(key: str, value: int) -> int:

@@ -77,6 +77,12 @@ class WorkerProcess:
         except psutil.NoSuchProcess:
             return 0
 
+    def abort(self) -> None:
+        """Make it write where it is to its log and end, if it does so at once."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait(0.2)
+
     def ending(self) -> str:
         """Say how the process ended."""
         try:

@@ -1,2 +1,46 @@
-"""Hybrid crystal structure prediction (work in progress)."""
+"""Hybrid crystal structure prediction, driven through any ASE calculator.
+
+Learned generators and population optimisers share one budget of relaxations, and every relaxed minimum comes back to
+teach the generators.
+
+>>> from hybridcsp import Search
+>>> search = Search("TiO2", formula_units=(1, 4), calculator="chgnet", directory="tio2")  # doctest: +SKIP
+>>> search.run(relaxations=100)  # doctest: +SKIP
+>>> for minimum in search.minima(5):  # doctest: +SKIP
+...     print(minimum.spacegroup, minimum.enthalpy_per_atom)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hybridcsp.archive import Archive as Archive
+    from hybridcsp.budget import Budget as Budget
+    from hybridcsp.problem import Problem as Problem
+    from hybridcsp.records import Candidate as Candidate
+    from hybridcsp.records import Minimum as Minimum
+    from hybridcsp.records import Proposal as Proposal
+    from hybridcsp.search import Search as Search
+
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "Archive": "archive",
+    "Budget": "budget",
+    "Candidate": "records",
+    "Minimum": "records",
+    "Problem": "problem",
+    "Proposal": "records",
+    "Search": "search",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    # Public names are imported when they are used, so that the command line answers at once.
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f"hybridcsp.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module 'hybridcsp' has no attribute {name!r}")

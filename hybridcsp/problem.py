@@ -221,7 +221,8 @@ class Problem:
             count * table.get(symbol, 4 / 3 * math.pi * float(covalent_radii[atomic_numbers[symbol]]) ** 3 / 0.6)
             for symbol, count in self.composition.items()
         )
-        return total / self.atoms_per_unit * (1 + 4 * max(self.pressure_gpa, 0.0) / 100) ** -0.25
+        compression = (1 + 4 * max(self.pressure_gpa, 0.0) / 100) ** -0.25
+        return float(total / self.atoms_per_unit * compression)
 
     @property
     def volume_bounds(self) -> tuple[float, float]:
@@ -260,7 +261,7 @@ class Problem:
         return dressed
 
     def fitness(self, minimum: Minimum) -> float:
-        """What ranks minima, lower is better: the enthalpy per atom in eV."""
+        """Return what ranks minima, lower is better: the enthalpy per atom in eV."""
         return minimum.enthalpy_per_atom
 
     def describe(self) -> dict[str, Any]:

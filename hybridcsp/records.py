@@ -5,6 +5,7 @@ Energies are in eV, lengths in Å, pressures in eV/Å³ (GPa only where a person
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,6 +13,8 @@ from typing import Any
 
 from ase import Atoms
 from numpy.typing import NDArray
+
+from hybridcsp.errors import InputError
 
 # The standard levels of a job; a level is an open set of names, so any string may be one.
 RELAX = "relax"
@@ -44,6 +47,14 @@ class RejectionReason(StrEnum):
     DISTANCE = "distance"
     SPACEGROUP = "spacegroup"
     DUPLICATE = "duplicate"
+
+
+def is_word(text: str) -> bool:
+    """Whether a text can name a source or operator: a word that no file format takes for a number or truth value."""
+    return bool(re.fullmatch(r"[A-Za-z][\w.+/-]+", text)) and text.lower() not in _NOT_WORDS
+
+
+_NOT_WORDS = ("true", "false", "nan", "inf", "infinity")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +96,7 @@ class Proposal:
     atoms
         The structure, periodic in three dimensions.
     operator
-        What made it, never empty: "random", "heredity", "file", …
+        What made it, in a word: "random", "heredity", "seed", …
     parents
         Ids of the candidates it was made from.
     tag
@@ -99,6 +110,10 @@ class Proposal:
     parents: tuple[int, ...] = ()
     tag: Mapping[str, Any] = field(default_factory=dict)
     cost: Cost = Cost()
+
+    def __post_init__(self) -> None:
+        if not is_word(self.operator):
+            raise InputError("operator", self.operator, "a word that begins with a letter")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -145,7 +160,7 @@ class Evaluation:
     max_force
         Largest force on an atom in eV/Å; ``None`` where the calculator gave no forces.
     max_stress_residual
-        Largest component of \\|stress + pressure\\| in eV/Å³; ``None`` where it gave no stress.
+        Largest component of ``|stress + pressure|`` in eV/Å³; ``None`` where it gave no stress.
     magmoms
         Magnetic moments found by the calculator, shape ``(n_atoms,)``, in μ_B.
     """

@@ -10,7 +10,7 @@ import numpy as np
 
 from hybridcsp.archive import Archive
 from hybridcsp.problem import Problem
-from hybridcsp.records import Outcome, Proposal
+from hybridcsp.records import Candidate, Outcome, Proposal
 from hybridcsp.registry import Entry, Registry
 
 
@@ -37,7 +37,8 @@ class Source(Protocol):
     """Something that proposes structures; it never calls a calculator.
 
     A source is built by its class as ``SomeSource(problem, argument=None)``, where ``argument`` is what follows the
-    colon in ``name:argument``.
+    colon in ``name:argument``. Its state may change in :meth:`proposed` and :meth:`observe` only: when a search is
+    taken up again these two are called as they were before, in the same order, and :meth:`propose` is not.
     """
 
     @property
@@ -46,6 +47,9 @@ class Source(Protocol):
 
     def propose(self, n: int, context: Context) -> Sequence[Proposal]:
         """Return at most ``n`` proposals; none when it has nothing to offer now."""
+
+    def proposed(self, candidates: Sequence[Candidate]) -> None:
+        """Take note of what its proposals became: all that one call returned, in order, before any outcome."""
 
     def observe(self, outcomes: Sequence[Outcome]) -> None:
         """Learn from the outcomes of every source, in the order of their sequence."""

@@ -1,0 +1,87 @@
+"""Tables of what a search has found and of what each source has done for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from hybridcsp.archive import Archive
+from hybridcsp.ledger import Tally
+from hybridcsp.problem import Problem
+from hybridcsp.records import Minimum
+
+
+def problem_of(archive: Archive) -> Problem:
+    """Return the problem of the archive's last session."""
+    return Problem(**archive.ledger.settings[-1]["problem"])
+
+
+def minima_table(minima: Sequence[Minimum], problem: Problem) -> Table:
+    """Return the best minima as a table, best first."""
+    table = _table(
+        f"Minima of {problem.formula}" + (f" at {problem.pressure_gpa:g} GPa" if problem.pressure_gpa else "")
+    )
+    for heading in ("rank", "eV/atom", "ΔmeV", "space group", "0.1 Å", "Z", "source", "found at", "times"):
+        table.add_column(heading, justify="left" if heading in ("space group", "source") else "right")
+    for rank, minimum in enumerate(minima, start=1):
+        loose = minimum.spacegroup_loose
+        source, operator = minimum.found_by.source, minimum.found_by.operator
+        table.add_row(
+            str(rank),
+            f"{minimum.enthalpy_per_atom:.4f}",
+            f"{1000 * (minimum.enthalpy_per_atom - minima[0].enthalpy_per_atom):.1f}",
+            spacegroup_name(minimum.spacegroup),
+            "" if loose == minimum.spacegroup else str(loose),
+            str(problem.units_of(minimum.best.atoms.numbers)),
+            source if operator == source else f"{source}/{operator}",
+            str(minimum.first_relaxation),
+            str(minimum.multiplicity),
+        )
+    table.caption = (
+        "enthalpy per atom; above the best; space group at 0.01 Å, and at 0.1 Å where it differs; formula units; "
+        "relaxation that found it first; relaxations that ended there"
+    )
+    return table
+
+
+def sources_table(archive: Archive) -> Table:
+    """Return what each operator of each source has done, as a table."""
+    table = _table("Sources")
+    for heading in ("source", "proposed", "rejected", "relaxed", "failed", "new", "best", "force calls", "share"):
+        table.add_column(heading, justify="left" if heading == "source" else "right")
+    reasons = []
+    total = sum(tally.cost.force_calls for tally in archive.ledger.tallies.values())
+    for (source, operator), tally in archive.ledger.tallies.items():
+        name = source if operator == source else f"{source}/{operator}"
+        table.add_row(name, *_cells(tally, total))
+        counts = {**tally.rejected, **tally.failed, "not converged": tally.unconverged}
+        if said := ", ".join(f"{count} {reason}" for reason, count in counts.items() if count):
+            reasons.append(f"{name}: {said}")
+    table.caption = "\n".join(["new: minima that it reached first", *reasons])
+    return table
+
+
+def spacegroup_name(number: int) -> str:
+    """Return symbol and number of a space group: ``"P4_2/mnm (136)"``."""
+    from pymatgen.symmetry.groups import sg_symbol_from_int_number
+
+    return f"{sg_symbol_from_int_number(number)} ({number})"
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def _cells(tally: Tally, total: int) -> list[str]:
+    return [
+        str(tally.proposed),
+        str(tally.rejected.total()),
+        str(tally.relaxed),
+        str(tally.failed.total()),
+        str(tally.first_reached),
+        "" if tally.best is None else f"{tally.best:.4f}",
+        str(tally.cost.force_calls),
+        f"{tally.cost.force_calls / total:.0%}" if total else "",
+    ]

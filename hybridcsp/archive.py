@@ -1,0 +1,352 @@
+"""Everything a search has found: the events in their order, and the minima they add up to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from ase import Atoms
+
+from hybridcsp import translation
+from hybridcsp.errors import ArchiveError
+from hybridcsp.event_log import FORMAT, Event, EventLog
+from hybridcsp.ledger import Basin, Ledger
+from hybridcsp.records import (
+    REFINE,
+    RELAX,
+    Candidate,
+    Cost,
+    Failed,
+    Minimum,
+    Outcome,
+    Rejected,
+    Relaxed,
+)
+from hybridcsp.similarity import StructureIndex, describe
+
+#: Who relaxes a candidate: our own workers, or the person who asked for it.
+WORKERS = "workers"
+USER = "user"
+
+#: The source of structures that were handed in without having been asked for; they do not count as relaxations.
+ADDED = "added"
+
+#: Relaxations whose enthalpies differ by more (eV/atom) are different minima without looking further.
+ENERGY_WINDOW = 0.01
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Called:
+    """One call of a source.
+
+    Attributes
+    ----------
+    source
+        Its name.
+    call
+        The number of the call, from 0.
+    requested
+        How many proposals were asked for.
+    owner
+        :data:`WORKERS` or :data:`USER`.
+    candidates
+        What came of it.
+    cost
+        What it took.
+    error
+        What the source raised, if it did.
+    sequence
+        0 until it is written.
+    """
+
+    source: str
+    call: int
+    requested: int
+    owner: str
+    candidates: tuple[Candidate, ...] = ()
+    cost: Cost = field(default_factory=Cost)
+    error: str = ""
+    sequence: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """Where one relaxation ended, without its structure."""
+
+    relaxation: int
+    source: str
+    enthalpy_per_atom: float
+    converged: bool
+
+
+class Archive:
+    """The record of one search, in its run directory.
+
+    Parameters
+    ----------
+    directory
+        The run directory; ``search.db`` in it is an ASE database.
+    write
+        Whether to create or append to it. Only one process can.
+
+    Raises
+    ------
+    ArchiveError, LockedError
+        If it cannot be used; see :class:`~hybridcsp.event_log.EventLog`.
+    """
+
+    def __init__(self, directory: Path | str, *, write: bool = False) -> None:
+        self.directory = Path(directory)
+        self._log = EventLog(self.directory, write=write)
+        self.ledger = Ledger()
+        self._indices: dict[str, StructureIndex] = {}
+        self._minima: dict[int, Minimum] = {}  # a cache
+        try:
+            for event in self._log.read():
+                self.ledger.apply(event)
+            if write:
+                for basin in self.ledger.basins.values():
+                    self._index(basin.calculator).add(basin.id, self._atoms(basin.best), basin.enthalpy_per_atom)
+        except (KeyError, TypeError, ValueError) as error:
+            self._log.close()
+            raise ArchiveError(f"{self._log.path} is damaged or from another version: {error!r}") from error
+
+    def close(self) -> None:
+        """Give the run directory back to others."""
+        self._log.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # What is in it
+
+    @property
+    def candidates(self) -> int:
+        """How many candidates there are; ids run from 1 to this."""
+        return len(self.ledger.candidates)
+
+    def minima(self, n: int | None = None) -> list[Minimum]:
+        """Return the ``n`` (default: all) minima of lowest enthalpy per atom, best first.
+
+        Only minima of the calculator used last are compared.
+        """
+        return [self._minimum(basin) for basin in self.ledger.ranked()[:n]]
+
+    @property
+    def number_of_minima(self) -> int:
+        """How many distinct minima there are."""
+        return len(self.ledger.ranked())
+
+    @property
+    def best_enthalpy_per_atom(self) -> float | None:
+        """Of the best minimum in eV/atom."""
+        return self.ledger.lowest()
+
+    def pending(self, owner: str) -> list[Candidate]:
+        """Return the candidates that an owner was given and has not reported on, oldest first."""
+        return [
+            self.candidate(id_)
+            for id_, event in self.ledger.candidates.items()
+            if id_ not in self.ledger.terminal and event.data["owner"] == owner
+        ]
+
+    def candidate(self, id_: int) -> Candidate:
+        """Return one candidate.
+
+        Raises
+        ------
+        ArchiveError
+            If there is none of that number.
+        """
+        if id_ not in self.ledger.candidates:
+            raise ArchiveError(f"there is no candidate {id_}; they run from 1 to {self.candidates}")
+        event = self.ledger.candidates[id_]
+        return translation.candidate(event, self._atoms(event))
+
+    def status(self, id_: int) -> str:
+        """Return "pending", "relaxed", "failed" or "rejected"."""
+        return self.ledger.terminal.get(id_, "pending")
+
+    def owner(self, id_: int) -> str:
+        """Return who relaxes a candidate."""
+        return str(self.ledger.candidates[id_].data["owner"])
+
+    def ends(self) -> list[End]:
+        """Return where every relaxation of the calculator used last ended, in the order of completion."""
+        return [
+            End(
+                relaxation=event.data["relaxation"],
+                source=event.data["source"],
+                enthalpy_per_atom=event.data["enthalpy_per_atom"],
+                converged=event.data["converged"],
+            )
+            for event in self._log.read()
+            if event.kind == "relaxed"
+            and event.data["relaxation"] is not None
+            and event.data["calculator"] == self.ledger.calculator
+        ]
+
+    def structure(self, basin: Basin) -> Atoms:
+        """Return the structure of a basin's best relaxation."""
+        return self._atoms(basin.best)
+
+    def history(self) -> Iterator[Called | Outcome]:
+        """Yield every call of a source and every outcome, in order, with structures."""
+        for event in self._log.read():
+            if event.kind == "called":
+                yield self._called(event)
+            elif event.kind in ("relaxed", "failed", "rejected"):
+                candidate = self.candidate(event.data["candidate"])
+                yield translation.outcome(event, candidate, self._atoms(event))
+
+    def to_refine(self, n: int, window: float) -> list[Relaxed]:
+        """Return what a final refinement still has to do.
+
+        Of the ``n`` best minima and unconverged relaxations, those within ``window`` (eV/atom) of the best minimum on
+        which no refinement was tried.
+        """
+        ranked = self.ledger.ranked()
+        if not ranked:
+            return []
+        ends = [basin.best for basin in ranked]
+        ends += [
+            event for event in self.ledger.loose_ends.values() if event.data["calculator"] == self.ledger.calculator
+        ]
+        ends.sort(key=lambda event: float(event.data["enthalpy_per_atom"]))
+        top = ranked[0].enthalpy_per_atom + window
+        return [
+            self._relaxed(event)
+            for event in ends[:n]
+            if event.data["enthalpy_per_atom"] <= top and event.data["candidate"] not in self.ledger.refined
+        ]
+
+    # What happens to it
+
+    def open_session(self, settings: Mapping[str, Any]) -> None:
+        """Record the settings that the events which follow are made with."""
+        self._record([Event(kind="opened", data={"format": FORMAT, "settings": dict(settings)})])
+
+    def record_stop(self, reason: str) -> None:
+        """Record why a run came to its end."""
+        self._record([Event(kind="stopped", data={"reason": reason})])
+
+    def record_call(self, called: Called, rejected: Sequence[Rejected] = ()) -> list[Outcome]:
+        """Record a call of a source, the candidates it became, and those of them that were rejected on the spot."""
+        data = {
+            "source": called.source,
+            "call": called.call,
+            "requested": called.requested,
+            "owner": called.owner,
+            "candidates": [candidate.id for candidate in called.candidates],
+            "cost": asdict(called.cost),
+            "error": called.error,
+        }
+        events = [Event(kind="called", data=data)]
+        events += [translation.candidate_event(candidate, called.owner) for candidate in called.candidates]
+        for event in events:
+            self.ledger.apply(event)
+        return self._record_outcomes(events, rejected)
+
+    def record_outcomes(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Record outcomes that arrived together; return them with their sequence numbers."""
+        return self._record_outcomes([], outcomes)
+
+    def _record_outcomes(self, before: list[Event], outcomes: Sequence[Outcome]) -> list[Outcome]:
+        # One after the other, because two that arrive together may be the same new minimum; then one transaction.
+        events = []
+        for outcome in outcomes:
+            match outcome:
+                case Relaxed():
+                    event = self._place(outcome)
+                case Failed():
+                    event = translation.failed_event(outcome, self._number(outcome), self._force_calls(outcome))
+                case Rejected():
+                    event = translation.rejected_event(outcome)
+            self.ledger.apply(event)
+            events.append(event)
+        self._log.append([*before, *events])
+        return [replace(outcome, sequence=event.sequence) for event, outcome in zip(events, outcomes, strict=True)]
+
+    def _record(self, events: list[Event]) -> None:
+        for event in events:
+            self.ledger.apply(event)
+        self._log.append(events)
+
+    def _place(self, outcome: Relaxed) -> Event:
+        """Make the event of a relaxation: which basin it ended in, and what that does to the other basins."""
+        event = translation.relaxed_event(outcome, self._number(outcome), self._force_calls(outcome))
+        if not outcome.converged:
+            return event
+        index = self._index(outcome.evaluation.calculator)
+        described = describe(outcome.atoms)
+        own = self.ledger.basin_ending(outcome.candidate.id) if outcome.level == REFINE else None
+        found = index.find(described, outcome.enthalpy_per_atom)
+        target = found if found is not None else own.id if own else self.ledger.last_minimum + 1
+        absorbed = own.id if own is not None and own.id != target else None
+        if absorbed is not None:
+            index.remove(absorbed)
+        basin = self.ledger.basins.get(target)
+        if basin is None:
+            index.add(target, described, outcome.enthalpy_per_atom)
+        elif basin is own or outcome.enthalpy_per_atom < basin.enthalpy_per_atom:
+            index.replace(target, described, outcome.enthalpy_per_atom)
+        event.data |= {"minimum": target, "absorbed": absorbed}
+        event.keys |= {"minimum": target}
+        return event
+
+    def _number(self, outcome: Relaxed | Failed) -> int | None:
+        counted = outcome.level == RELAX and outcome.candidate.source != ADDED
+        return self.ledger.relaxations + 1 if counted else None
+
+    def _force_calls(self, outcome: Relaxed | Failed) -> int:
+        return self.ledger.cost.force_calls + outcome.cost.force_calls
+
+    # From events to records
+
+    def _minimum(self, basin: Basin) -> Minimum:
+        cached = self._minima.get(basin.id)
+        if (
+            cached is None
+            or cached.best.sequence != basin.best.sequence
+            or cached.multiplicity != basin.multiplicity
+            or cached.found_by.id != basin.found_by
+        ):
+            cached = self._minima[basin.id] = Minimum(
+                id=basin.id,
+                best=self._relaxed(basin.best),
+                found_by=self.candidate(basin.found_by),
+                spacegroup=basin.best.data["spacegroup"],
+                spacegroup_loose=basin.best.data["spacegroup_loose"],
+                multiplicity=basin.multiplicity,
+                first_relaxation=basin.first_relaxation,
+                first_force_calls=basin.first_force_calls,
+            )
+        return cached
+
+    def _called(self, event: Event) -> Called:
+        data = event.data
+        return Called(
+            source=data["source"],
+            call=data["call"],
+            requested=data["requested"],
+            owner=data["owner"],
+            candidates=tuple(self.candidate(id_) for id_ in data["candidates"]),
+            cost=Cost(**data["cost"]),
+            error=data["error"],
+            sequence=event.sequence,
+        )
+
+    def _relaxed(self, event: Event) -> Relaxed:
+        return translation.relaxed(event, self.candidate(event.data["candidate"]), self._atoms(event))
+
+    def _atoms(self, event: Event) -> Atoms:
+        assert event.row is not None, "an event with a structure has a row once it is written"
+        return self._log.atoms(event.row)
+
+    def _index(self, calculator: str) -> StructureIndex:
+        return self._indices.setdefault(calculator, StructureIndex(energy_window=ENERGY_WINDOW))

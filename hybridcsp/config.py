@@ -1,0 +1,228 @@
+"""One TOML file <-> the objects a search is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hybridcsp.archive import Archive
+from hybridcsp.budget import Budget
+from hybridcsp.errors import ArchiveError, InputError, did_you_mean
+from hybridcsp.problem import Problem
+from hybridcsp.records import Limits
+from hybridcsp.registry import split_argument
+from hybridcsp.relaxation.calculators import runs_code
+from hybridcsp.relaxation.relax import RelaxationSettings
+from hybridcsp.search import Search
+
+#: The resolved configuration in a run directory.
+FILE = "config.toml"
+
+#: Fields of RelaxationSettings that the problem decides.
+_OF_THE_PROBLEM = ("pressure_gpa", "fixed_cell")
+
+
+class SearchSection(BaseModel):
+    """Who searches: the ``[search]`` table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    calculator: str = "chgnet"
+    sources: tuple[str, ...] = Field(default=("random",), min_length=1)
+    seed: int = Field(default=0, ge=0)
+    workers: int | None = Field(default=None, ge=1)
+    directory: str | None = None
+
+
+class Configuration(BaseModel):
+    """A whole search as plain data; its tables are those of the TOML file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    problem: Problem
+    search: SearchSection = SearchSection()
+    budget: Budget = Budget()
+    relaxation: RelaxationSettings = RelaxationSettings()
+    limits: Limits = Limits()
+
+    @property
+    def directory(self) -> Path:
+        """The run directory."""
+        return Path(self.search.directory or self.problem.formula)
+
+    def build(self, *, trust: bool) -> Search:
+        """Make the search, or take it up again, and write the resolved configuration into its directory.
+
+        Parameters
+        ----------
+        trust
+            Whether the person has agreed to run the code that the calculator's name stands for.
+
+        Raises
+        ------
+        InputError
+            If the calculator runs code and that was not agreed to.
+        """
+        if runs_code(self.search.calculator) and not trust:
+            raise InputError(
+                "search.calculator",
+                self.search.calculator,
+                "runs code that this file names; if you trust it, add --trust, or name it with --calculator",
+            )
+        search = Search(
+            self.problem,
+            calculator=self.search.calculator,
+            directory=self.directory,
+            sources=self.search.sources,
+            seed=self.search.seed,
+            workers=self.search.workers,
+            relaxation=self.relaxation,
+            limits=self.limits,
+        )
+        write(self, search.directory)
+        return search
+
+
+def parse(raw: Mapping[str, Any], where: str) -> Configuration:
+    """Validate plain data.
+
+    Parameters
+    ----------
+    raw
+        Tables as TOML gives them.
+    where
+        What to call its origin in errors.
+
+    Raises
+    ------
+    InputError
+        Names every key that is wrong, its value, and what is allowed or was probably meant.
+    """
+    try:
+        return Configuration.model_validate(dict(raw))
+    except ValidationError as error:
+        problems = list(dict.fromkeys(_explain(dict(details)) for details in error.errors()))
+        raise ConfigurationError(where, problems) from None
+
+
+class ConfigurationError(InputError):
+    """A configuration with one or more mistakes, all of which it lists."""
+
+    def __init__(self, where: str, problems: list[str]) -> None:
+        super().__init__(where, len(problems), "")
+        self.args = ("\n  ".join([f"{where} has {len(problems)} mistake{'s' * (len(problems) > 1)}:", *problems]),)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a TOML file; paths in it are relative to its folder and come back absolute.
+
+    Raises
+    ------
+    InputError
+        If it is not there or not TOML.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError("configuration", str(path), f"a TOML file that can be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError("configuration", str(path), f"a TOML file ({error})") from None
+    return with_absolute_paths(raw, path.parent)
+
+
+def with_absolute_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the same tables with every path that exists in ``folder`` made absolute."""
+    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in raw.items()}
+    search, budget = result.get("search"), result.get("budget")
+    if isinstance(search, dict):
+        if isinstance(search.get("directory"), str):
+            search["directory"] = str(folder / search["directory"])
+        if isinstance(search.get("calculator"), str):
+            search["calculator"] = _absolute_argument(search["calculator"], folder)
+        if isinstance(search.get("sources"), list):
+            search["sources"] = [
+                _absolute_argument(source, folder) if isinstance(source, str) else source
+                for source in search["sources"]
+            ]
+    if isinstance(budget, dict) and isinstance(budget.get("stop_at"), str):
+        budget["stop_at"] = _absolute(budget["stop_at"], folder)
+    return result
+
+
+def write(configuration: Configuration, directory: Path) -> None:
+    """Write the resolved configuration, in full, to ``config.toml`` in a run directory."""
+    raw = json.loads(configuration.model_dump_json(exclude_none=True, exclude={"relaxation": set(_OF_THE_PROBLEM)}))
+    raw["search"]["directory"] = str(directory.resolve())
+    raw = with_absolute_paths(raw, Path.cwd())
+    head = f"# hybridcsp search {FILE}   runs this search; in its own directory: hybridcsp resume .\n\n"
+    temporary = directory / f"{FILE}.tmp"
+    temporary.write_text(head + tomli_w.dumps(raw), encoding="utf-8")
+    temporary.replace(directory / FILE)
+
+
+def of_directory(directory: Path) -> Configuration:
+    """Return the configuration of a run directory: its ``config.toml``, or what its archive remembers.
+
+    Raises
+    ------
+    ArchiveError
+        If there is no search, or one that was made in Python from objects that cannot be written down.
+    """
+    with Archive(directory) as archive:
+        settings = archive.ledger.settings
+    if (directory / FILE).exists():
+        raw = read(directory / FILE)
+    elif settings:
+        last = settings[-1]
+        objects = [last["calculator"], *last["sources"]]
+        if not all(isinstance(item, str) for item in objects):
+            raise ArchiveError(f"{directory} was made in Python with objects of its own: take it up again there")
+        relaxation = {key: value for key, value in last["relaxation"].items() if key not in _OF_THE_PROBLEM}
+        search = {key: last[key] for key in ("calculator", "sources", "seed", "workers")}
+        raw = {"problem": last["problem"], "search": search, "relaxation": relaxation, "limits": last["limits"]}
+    else:
+        raise ArchiveError(f"{directory} holds no settings: it was never begun")
+    raw.setdefault("search", {})["directory"] = str(directory)
+    return parse(raw, str(directory / FILE))
+
+
+def _absolute(path: str, folder: Path) -> str:
+    return str((folder / path).resolve()) if (folder / path).exists() else path
+
+
+def _absolute_argument(text: str, folder: Path) -> str:
+    if ":" not in text:
+        return text
+    name, argument = split_argument(text, "name")
+    return f"{name}:{_absolute(argument or '', folder)}"
+
+
+def _explain(details: Mapping[str, Any]) -> str:
+    path = [str(part) for part in details["loc"] if not str(part).startswith(("tuple[", "function-"))]
+    error = details.get("ctx", {}).get("error")
+    if isinstance(error, InputError):
+        return f"{path[0]}.{error}"
+    if details["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = _keys(path[:-1])
+        return f"{'.'.join(path)}: no such key. {did_you_mean(path[-1], known)}known: {', '.join(known)}"
+    if details["type"] == "missing":
+        return f"{'.'.join(path)}: is missing"
+    if path[-1] in ("int", "float", "str") and path[0] in Configuration.model_fields and len(path) > 2:
+        path = path[:-1]  # which member of a union it is about
+    return f"{'.'.join(path)} = {details['input']!r}: {details['msg']}"
+
+
+def _keys(path: list[str]) -> list[str]:
+    if not path:
+        return sorted(Configuration.model_fields)
+    section = Configuration.model_fields[path[0]].annotation
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        return sorted(section.model_fields)
+    return sorted(field.name for field in dataclasses.fields(section) if field.name not in _OF_THE_PROBLEM)  # type: ignore[arg-type]

@@ -1,0 +1,198 @@
+"""What the events of a search add up to: minima, tallies, costs. No files and no structures here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hybridcsp.event_log import FORMAT, Event
+from hybridcsp.records import REFINE, RELAX, Cost
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """What one operator of one source has done so far."""
+
+    proposed: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    relaxed: int = 0
+    unconverged: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    first_reached: int = 0
+    best: float | None = None  # eV/atom
+    cost: Cost = field(default_factory=Cost)
+
+
+@dataclass(kw_only=True)
+class Basin:
+    """A minimum, with the event of its best relaxation in place of a structure; see :class:`records.Minimum`."""
+
+    id: int
+    found_by: int
+    first_relaxation: int
+    first_force_calls: int
+    best: Event
+    multiplicity: int = 1
+
+    @property
+    def enthalpy_per_atom(self) -> float:
+        """In eV/atom."""
+        return float(self.best.data["enthalpy_per_atom"])
+
+    @property
+    def calculator(self) -> str:
+        """Label of the calculator."""
+        return str(self.best.data["calculator"])
+
+
+class Ledger:
+    """The state of a search, folded from its events: the same code when they happen and when they are read back.
+
+    Attributes
+    ----------
+    settings
+        Of every session, oldest first.
+    stops
+        Why each run ended.
+    tallies
+        By source and operator.
+    calls
+        How often each source was called.
+    cost, proposing
+        Of everything, and of proposing alone.
+    relaxations
+        How many relaxations have come to an end, failures included.
+    improvements
+        Relaxation, force calls and enthalpy per atom (eV) of every new best minimum.
+    calculator
+        Label of the calculator used last; only its minima are compared.
+    candidates
+        By id, the event of each.
+    terminal
+        By candidate, the kind of the outcome that ended it.
+    loose_ends
+        By candidate, relaxations that did not converge and are in no basin.
+    refined
+        Candidates on which a refinement was tried.
+    basins
+        By id.
+    last_minimum
+        The highest id that any basin ever had.
+    """
+
+    def __init__(self) -> None:
+        self.settings: list[Mapping[str, Any]] = []
+        self.stops: list[str] = []
+        self.tallies: dict[tuple[str, str], Tally] = {}
+        self.calls: Counter[str] = Counter()
+        self.cost = Cost()
+        self.proposing = Cost()
+        self.relaxations = 0
+        self.improvements: list[tuple[int, int, float]] = []
+        self.calculator: str | None = None
+        self.candidates: dict[int, Event] = {}
+        self.terminal: dict[int, str] = {}
+        self.loose_ends: dict[int, Event] = {}
+        self.refined: set[int] = set()
+        self.basins: dict[int, Basin] = {}
+        self.last_minimum = 0
+
+    def ranked(self) -> list[Basin]:
+        """Return the basins of the calculator used last, lowest enthalpy per atom first."""
+        comparable = (basin for basin in self.basins.values() if basin.calculator == self.calculator)
+        return sorted(comparable, key=lambda basin: (basin.enthalpy_per_atom, basin.id))
+
+    def lowest(self) -> float | None:
+        """Return the lowest enthalpy per atom in eV."""
+        comparable = (b.enthalpy_per_atom for b in self.basins.values() if b.calculator == self.calculator)
+        return min(comparable, default=None)
+
+    def basin_ending(self, candidate: int) -> Basin | None:
+        """Return the basin whose best relaxation is that of a candidate."""
+        return next((basin for basin in self.basins.values() if basin.best.data["candidate"] == candidate), None)
+
+    def apply(self, event: Event) -> None:
+        """Take in one event; ``KeyError``, ``TypeError`` or ``ValueError`` for one of another format."""
+        data = event.data
+        match event.kind:
+            case "opened":
+                if data["format"] != FORMAT:
+                    raise ValueError(f"format {data['format']}, expected {FORMAT}")
+                self.settings.append(data["settings"])
+            case "stopped":
+                self.stops.append(data["reason"])
+            case "called":
+                self.calls[data["source"]] = data["call"] + 1
+                self.cost += Cost(**data["cost"])
+                self.proposing += Cost(**data["cost"])
+            case "proposed":
+                self.candidates[data["candidate"]] = event
+                self._tally(data).proposed += 1
+            case "rejected":
+                self.terminal[data["candidate"]] = event.kind
+                self._tally(data).rejected[data["reason"]] += 1
+            case "failed":
+                self._apply_cost(event)
+                if data["level"] == RELAX:
+                    self._tally(data).failed[data["reason"]] += 1
+            case "relaxed":
+                self._apply_cost(event)
+                self._apply_relaxed(event)
+
+    def _apply_cost(self, event: Event) -> None:
+        data = event.data
+        cost = Cost(**data["cost"])
+        self.cost += cost
+        self._tally(data).cost += cost
+        if data["relaxation"] is not None:
+            self.relaxations = data["relaxation"]
+        if data["level"] == RELAX:
+            self.terminal[data["candidate"]] = event.kind
+        if data["level"] == REFINE:
+            self.refined.add(data["candidate"])
+
+    def _apply_relaxed(self, event: Event) -> None:
+        data = event.data
+        tally = self._tally(data)
+        tally.relaxed += data["level"] == RELAX
+        tally.unconverged += data["level"] == RELAX and not data["converged"]
+        self.calculator = data["calculator"]
+        before = self.lowest()
+        if data["minimum"] is None:
+            if data["level"] == RELAX:
+                self.loose_ends[data["candidate"]] = event
+            return
+        loose_end = self.loose_ends.pop(data["candidate"], None)
+        first = event if loose_end is None else loose_end
+        basin = self.basins.get(data["minimum"])
+        if basin is None:
+            basin = self.basins[data["minimum"]] = Basin(
+                id=data["minimum"],
+                found_by=data["candidate"],
+                first_relaxation=first.data["relaxation"] or self.relaxations,
+                first_force_calls=first.data["force_calls"],
+                best=event,
+            )
+            self.last_minimum = max(self.last_minimum, basin.id)
+            tally.first_reached += 1
+        else:
+            own = data["level"] == REFINE and basin.best.data["candidate"] == data["candidate"]
+            basin.multiplicity += loose_end is not None or data["level"] == RELAX
+            if own or data["enthalpy_per_atom"] < basin.enthalpy_per_atom:
+                basin.best = event
+        if data["absorbed"] is not None:
+            other = self.basins.pop(data["absorbed"])
+            basin.multiplicity += other.multiplicity
+            if other.first_relaxation < basin.first_relaxation:
+                basin.found_by, basin.first_relaxation = other.found_by, other.first_relaxation
+                basin.first_force_calls = other.first_force_calls
+        if tally.best is None or data["enthalpy_per_atom"] < tally.best:
+            tally.best = data["enthalpy_per_atom"]
+        after = self.lowest()
+        if after is not None and (before is None or after < before):
+            self.improvements.append((self.relaxations, self.cost.force_calls, after))
+
+    def _tally(self, data: Mapping[str, Any]) -> Tally:
+        return self.tallies.setdefault((data["source"], data["operator"]), Tally())

@@ -1,0 +1,203 @@
+"""One run of a search: keep the workers busy until a budget is used up, then refine the best minima."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hybridcsp.archive import WORKERS, Archive
+from hybridcsp.budget import Budget, Target, unchanged_since
+from hybridcsp.proposer import Proposer
+from hybridcsp.records import REFINE, RELAX, Candidate, Job, Limits
+from hybridcsp.relaxation.backends import Backend
+
+#: Minima within this of the best (eV/atom) are refined at the end.
+REFINE_WINDOW = 0.05
+
+#: A refinement may take this many times the force calls of a relaxation: its criterion is five times tighter.
+REFINE_LIMIT = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a search is.
+
+    Attributes
+    ----------
+    relaxations, failed, rejected
+        In the whole search; relaxations include failures.
+    running
+        Jobs the workers are busy with.
+    minima
+        Distinct minima.
+    best
+        Lowest enthalpy per atom in eV.
+    force_calls
+        In the whole search.
+    run_relaxations, run_force_calls, run_seconds
+        In this run.
+    level
+        "relax", or "refine" in the final refinement.
+    """
+
+    relaxations: int
+    failed: int
+    rejected: int
+    running: int
+    minima: int
+    best: float | None
+    force_calls: int
+    run_relaxations: int
+    run_force_calls: int
+    run_seconds: float
+    level: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a run came to; ``stopped`` says why it ended."""
+
+    progress: Progress
+    stopped: str
+
+
+class Run:
+    """The loop itself.
+
+    Parameters
+    ----------
+    proposer, backend
+        Where jobs come from, and where they go.
+    budget
+        When to end.
+    limits
+        Of one relaxation.
+    on_progress
+        Called after every outcome, and once a second.
+    """
+
+    def __init__(
+        self,
+        proposer: Proposer,
+        backend: Backend,
+        budget: Budget,
+        limits: Limits,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._proposer = proposer
+        self._archive: Archive = proposer.archive
+        self._backend = backend
+        self._budget = budget
+        self._limits = limits
+        self._on_progress = on_progress
+        self._target = Target(budget.stop_at, proposer.problem)
+        self._start = time.monotonic()
+        self._start_force_calls = self._archive.ledger.cost.force_calls
+        self._start_relaxations = self._archive.ledger.relaxations
+        self._running: set[int] = set()
+        self._level = RELAX
+
+    def to_the_end(self) -> Summary:
+        """Search, refine, and say why it ended; the reason is recorded also when an exception passes through."""
+        stopped = "error"
+        try:
+            stopped = self._search()
+            self._refine()
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+            raise
+        finally:
+            self._archive.record_stop(stopped)
+        return Summary(progress=self.progress(), stopped=stopped)
+
+    def progress(self) -> Progress:
+        """Return where things stand."""
+        ledger = self._archive.ledger
+        return Progress(
+            relaxations=ledger.relaxations,
+            failed=sum(tally.failed.total() for tally in ledger.tallies.values()),
+            rejected=sum(tally.rejected.total() for tally in ledger.tallies.values()),
+            running=len(self._running),
+            minima=len(ledger.basins),
+            best=ledger.lowest(),
+            force_calls=ledger.cost.force_calls,
+            run_relaxations=ledger.relaxations - self._start_relaxations,
+            run_force_calls=ledger.cost.force_calls - self._start_force_calls,
+            run_seconds=time.monotonic() - self._start,
+            level=self._level,
+        )
+
+    def _search(self) -> str:
+        ready = deque(self._archive.pending(WORKERS))
+        stopped = self._stop_reason()
+        while True:
+            # One candidate is made ahead, so that a worker that comes free need not wait for a source. This happens
+            # after every outcome and never on the clock: with one worker the order of events is always the same.
+            nothing_offered = False
+            while not stopped and not nothing_offered and (ready or self._may_start(len(ready))):
+                if ready and len(self._running) < self._backend.capacity and self._may_start(0):
+                    self._submit(ready.popleft())
+                elif not ready:
+                    ready.extend(self._proposer.propose(WORKERS))
+                    nothing_offered = not ready
+                else:
+                    break
+            if not self._running:
+                return stopped or ("sources exhausted" if self._proposer.exhausted else "no acceptable proposals")
+            self._wait()
+            stopped = stopped or self._stop_reason()
+            # What is running was paid for and is waited for, unless the time is over: a resumed search does it again.
+            if self._out_of_time():
+                return stopped
+
+    def _may_start(self, waiting: int) -> bool:
+        started = self._archive.ledger.relaxations + len(self._running) + waiting
+        return self._budget.relaxations is None or started < self._budget.relaxations
+
+    def _stop_reason(self) -> str:
+        budget, ledger = self._budget, self._archive.ledger
+        if self._target.reached(ledger, self._archive.structure):
+            return "target reached"
+        if budget.relaxations is not None and ledger.relaxations >= budget.relaxations:
+            return "relaxations used up"
+        if budget.force_calls is not None and ledger.cost.force_calls >= budget.force_calls:
+            return "force calls used up"
+        if budget.stop_after_unchanged is not None and unchanged_since(ledger) >= budget.stop_after_unchanged:
+            return "best unchanged"
+        if self._out_of_time():
+            return "time used up"
+        return ""
+
+    def _out_of_time(self) -> bool:
+        return self._budget.hours is not None and time.monotonic() - self._start >= 3600 * self._budget.hours
+
+    def _refine(self) -> None:
+        self._level = REFINE
+        limits = Limits(
+            force_calls=REFINE_LIMIT * self._limits.force_calls,
+            seconds=REFINE_LIMIT * self._limits.seconds,
+            memory=self._limits.memory,
+        )
+        while not self._out_of_time() and (todo := self._archive.to_refine(self._budget.refine, REFINE_WINDOW)):
+            for relaxed in todo:
+                job = Job(candidate=relaxed.candidate, atoms=relaxed.atoms, level=REFINE, limits=limits)
+                self._running.add(relaxed.candidate.id)
+                self._backend.submit(job)
+            while self._running:
+                self._wait()
+                if self._out_of_time():
+                    return
+
+    def _submit(self, candidate: Candidate) -> None:
+        self._running.add(candidate.id)
+        self._backend.submit(Job(candidate=candidate, atoms=candidate.atoms, level=RELAX, limits=self._limits))
+
+    def _wait(self) -> None:
+        outcomes = self._backend.completed(timeout=1.0)
+        if outcomes:
+            self._proposer.record(outcomes)
+            self._running.difference_update(outcome.candidate.id for outcome in outcomes)
+        if self._on_progress:
+            self._on_progress(self.progress())

@@ -1,0 +1,164 @@
+"""The deciding half of a search: which source is called, what becomes of its proposals, and who hears of outcomes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from zlib import crc32
+
+import numpy as np
+
+from hybridcsp.allocation import Allocation
+from hybridcsp.archive import Archive, Called
+from hybridcsp.problem import Problem
+from hybridcsp.records import Candidate, Cost, Outcome, Proposal, Rejected, RejectionReason, Relaxed
+from hybridcsp.screening import Screen
+from hybridcsp.similarity import describe
+from hybridcsp.sources import Context, Source
+
+log = logging.getLogger(__name__)
+
+#: Calls in a row without one acceptable proposal, after which a search waits for outcomes or gives up.
+PATIENCE = 1000
+
+#: Errors in a row after which a source is not called again.
+TRIES = 10
+
+
+class Proposer:
+    """Calls sources, screens what they propose, records it, and tells everyone of outcomes.
+
+    On construction it replays the archive, so that sources and allocation are as they were at its end.
+
+    Parameters
+    ----------
+    problem, archive, sources, allocation
+        Of the search; sources by name, in the order they were given.
+    seed
+        The k-th call of a source draws from ``default_rng([seed, crc32(name), k])``.
+    """
+
+    def __init__(
+        self, problem: Problem, archive: Archive, sources: Mapping[str, Source], allocation: Allocation, seed: int
+    ) -> None:
+        self.problem = problem
+        self.archive = archive
+        self.sources = sources
+        self.allocation = allocation
+        self.seed = seed
+        self._screen = Screen(problem)
+        self._errors: Counter[str] = Counter()
+        for past in archive.history():
+            if isinstance(past, Called):
+                self._errors[past.source] = self._errors[past.source] + 1 if past.error else 0
+                self._introduce(past.candidates)
+                for candidate in past.candidates:
+                    if archive.status(candidate.id) != "rejected":
+                        self._screen.accepted(candidate.id, describe(candidate.proposal.atoms))
+            else:
+                self._tell_everyone([past])
+
+    def propose(self, owner: str) -> list[Candidate]:
+        """Return at least one new candidate, recorded as the owner's; none if no source has an acceptable one now."""
+        dry: set[str] = set()
+        for _ in range(PATIENCE):
+            available = [
+                name for name, source in self.sources.items() if name not in dry and not self._done(name, source)
+            ]
+            if not available:
+                return []
+            name = self.allocation.choose(available)
+            accepted, offered = self._call(name, owner)
+            if accepted:
+                return accepted
+            if not offered:
+                dry.add(name)
+        log.warning("%d proposals in a row were not worth a relaxation", PATIENCE)
+        return []
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no source will ever propose anything again."""
+        return all(self._done(name, source) for name, source in self.sources.items())
+
+    def record(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Record outcomes and tell everyone; returns them as recorded."""
+        recorded = self.archive.record_outcomes(outcomes)
+        self._tell_everyone(recorded)
+        return recorded
+
+    def announce(self, called: Called) -> None:
+        """Record candidates that no source was asked for and that need no screening."""
+        self.archive.record_call(called)
+        self._introduce(called.candidates)
+        for candidate in called.candidates:
+            self._screen.accepted(candidate.id, describe(candidate.proposal.atoms))
+
+    def _done(self, name: str, source: Source) -> bool:
+        return source.exhausted or self._errors[name] >= TRIES
+
+    def _call(self, name: str, owner: str) -> tuple[list[Candidate], bool]:
+        call = self.archive.ledger.calls[name]
+        rng = np.random.default_rng([self.seed, crc32(name.encode()), call])
+        context = Context(problem=self.problem, archive=self.archive, rng=rng)
+        start = time.monotonic()
+        error = ""
+        proposals: Sequence[Proposal] = ()
+        try:
+            proposals = self.sources[name].propose(1, context)
+            for proposal in proposals:
+                json.dumps(dict(proposal.tag))
+        except Exception as raised:  # noqa: BLE001  # a source may be anybody's: its errors must not end the search
+            proposals, error = (), f"{type(raised).__name__}: {raised}"
+            log.warning("source %s raised %s", name, error)
+        self._errors[name] = self._errors[name] + 1 if error else 0
+
+        accepted: list[Candidate] = []
+        rejected: list[Rejected] = []
+        candidates: list[Candidate] = []
+        for proposal in proposals:
+            atoms = self.problem.dress(proposal.atoms)
+            candidate = Candidate(
+                proposal=replace(proposal, atoms=atoms), id=self.archive.candidates + len(candidates) + 1, source=name
+            )
+            candidates.append(candidate)
+            verdict = self._screen.check(atoms)
+            if verdict.described is None:
+                reason = verdict.reason or RejectionReason.INVALID
+                rejected.append(Rejected(candidate=candidate, detail=verdict.detail, reason=reason))
+            else:
+                self._screen.accepted(candidate.id, verdict.described)
+                accepted.append(candidate)
+        force_calls = sum(proposal.cost.force_calls for proposal in proposals)
+        called = Called(
+            source=name,
+            call=call,
+            requested=1,
+            owner=owner,
+            candidates=tuple(candidates),
+            cost=Cost(force_calls=force_calls, seconds=time.monotonic() - start),
+            error=error,
+        )
+        recorded = self.archive.record_call(called, rejected)
+        self._introduce(candidates)
+        self._tell_everyone(recorded)
+        return accepted, bool(candidates)
+
+    def _introduce(self, candidates: Sequence[Candidate]) -> None:
+        self.allocation.proposed(candidates)
+        for name, source in self.sources.items():
+            own = [candidate for candidate in candidates if candidate.source == name]
+            if own:
+                source.proposed(own)
+
+    def _tell_everyone(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome, Relaxed):
+                self._screen.relaxed(outcome)
+        self.allocation.observe(outcomes)
+        for source in self.sources.values():
+            source.observe(outcomes)

@@ -1,0 +1,105 @@
+"""What is not worth a relaxation: broken structures, wrong contents, and what was relaxed already."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.cell import Cell
+
+from hybridcsp.problem import Problem
+from hybridcsp.records import RejectionReason, Relaxed
+from hybridcsp.similarity import STARTS, Described, StructureIndex, describe
+from hybridcsp.structure import is_finite_crystal, niggli_parameters, shortest_violation, spacegroup
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What screening says of one structure; ``reason`` is ``None`` where it is worth a relaxation."""
+
+    reason: RejectionReason | None
+    detail: str = ""
+    described: Described | None = None
+
+
+class Screen:
+    """Checks proposals against a problem and against what is being or has been relaxed.
+
+    Parameters
+    ----------
+    problem
+        Sets contents, cell, volumes, distances and space groups.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self._known = StructureIndex(energy_window=None, tolerances=STARTS)
+
+    def check(self, atoms: Atoms) -> Verdict:
+        """Judge one structure; the checks run from the cheapest to the dearest and the first failure is the verdict."""
+        found = self._against_problem(atoms)
+        if found is not None:
+            return found
+        described = describe(atoms)
+        known = self._known.find(described)
+        if known is not None:
+            detail = f"the start of candidate {known}" if known > 0 else f"the relaxed structure of candidate {-known}"
+            return Verdict(RejectionReason.DUPLICATE, detail)
+        return Verdict(None, described=described)
+
+    def accepted(self, candidate: int, described: Described) -> None:
+        """Remember the start of a candidate that will be relaxed."""
+        self._known.add(candidate, described)
+
+    def relaxed(self, outcome: Relaxed) -> None:
+        """Remember where a relaxation ended, if it converged to something not known yet."""
+        key = -outcome.candidate.id
+        if outcome.converged and key not in self._known:
+            described = describe(outcome.atoms)
+            if self._known.find(described) is None:
+                self._known.add(key, described)
+
+    def _against_problem(self, atoms: Atoms) -> Verdict | None:
+        problem = self.problem
+        if not is_finite_crystal(atoms):
+            return Verdict(RejectionReason.INVALID, "no atoms, numbers that are not finite, or a cell without volume")
+        if problem.units_of(atoms.numbers) not in problem.units:
+            wanted = ", ".join(str(units) for units in problem.units)
+            return Verdict(RejectionReason.COMPOSITION, f"{atoms.symbols} is not {wanted} times {problem.formula}")
+        low, high = problem.volume_bounds
+        volume = atoms.get_volume() / len(atoms)
+        if not low <= volume <= high:
+            return Verdict(RejectionReason.VOLUME, f"{volume:.2f} Å³/atom, allowed {low:.2f} to {high:.2f}")
+        wrong_cell = self._wrong_cell(atoms)
+        if wrong_cell:
+            return Verdict(RejectionReason.CELL, wrong_cell)
+        close = shortest_violation(atoms, problem.distance_table)
+        if close is not None:
+            first, second, distance = close
+            pair = atoms.symbols[first], atoms.symbols[second]
+            needed = problem.min_distance(*pair)
+            return Verdict(RejectionReason.DISTANCE, f"{pair[0]}-{pair[1]} {distance:.2f} Å, at least {needed:.2f}")
+        if problem.spacegroups:
+            group = spacegroup(atoms)
+            if group not in problem.spacegroups:
+                return Verdict(RejectionReason.SPACEGROUP, f"space group {group}")
+        return None
+
+    def _wrong_cell(self, atoms: Atoms) -> str:
+        problem = self.problem
+        if problem.cell is not None:
+            fixed = Cell.fromcellpar(problem.cell)
+            metric, wanted = atoms.cell.array @ atoms.cell.array.T, fixed.array @ fixed.array.T
+            return "" if np.allclose(metric, wanted, rtol=1e-4, atol=1e-3) else "not the fixed cell"
+        if problem.length_bounds is None and problem.angle_bounds is None:
+            return ""
+        parameters = niggli_parameters(atoms)
+        for name, values, bounds in (
+            ("length", parameters[:3], problem.length_bounds),
+            ("angle", parameters[3:], problem.angle_bounds),
+        ):
+            if bounds is not None and not (bounds[0] <= values.min() and values.max() <= bounds[1]):
+                listed = ", ".join(f"{value:.2f}" for value in values)
+                return f"{name}s {listed} of the reduced cell, allowed {bounds[0]:g} to {bounds[1]:g}"
+        return ""

@@ -1,0 +1,351 @@
+"""The loop: sources propose, workers relax, the archive remembers; or a person relaxes, through ask and tell."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from hybridcsp.allocation import Allocation, EqualShares
+from hybridcsp.archive import ADDED, USER, Archive, Called
+from hybridcsp.budget import Budget, Target
+from hybridcsp.errors import ArchiveError, InputError
+from hybridcsp.loop import Progress, Run, Summary
+from hybridcsp.problem import Problem
+from hybridcsp.proposer import Proposer
+from hybridcsp.records import (
+    RELAX,
+    Candidate,
+    Cost,
+    Evaluation,
+    Failed,
+    FailureReason,
+    Limits,
+    Minimum,
+    Proposal,
+    Relaxed,
+    is_word,
+)
+from hybridcsp.registry import split_argument
+from hybridcsp.relaxation.backends import Backend, WorkerPool
+from hybridcsp.relaxation.calculators import CalculatorLike, check_calculator
+from hybridcsp.relaxation.relax import RelaxationSettings, Relaxer
+from hybridcsp.sources import SOURCES, Source
+
+#: Settings that a search keeps for life; the others may change from one session to the next.
+LASTING = ("problem", "calculator", "sources", "seed", "relaxation")
+
+
+class Search:
+    """A structure search in a run directory, new or taken up again.
+
+    Parameters
+    ----------
+    problem
+        A :class:`Problem`, or a formula with the problem's other fields as further keywords.
+    calculator
+        A name (``"chgnet"``, ``"mace:PATH"``, ``"module:factory"``), an ASE calculator, or a function that makes one.
+        ``None``: only ask and tell.
+    directory
+        The run directory; by default named after the formula. If it holds a search with the same settings, that search
+        goes on; its past is replayed.
+    sources
+        Names (``"random"``, ``"seeds:PATH"``) or :class:`~hybridcsp.sources.Source` objects.
+    seed
+        Of all randomness. One worker and one seed give the same search every time.
+    workers
+        Processes that relax, with one thread each; by default as many as there are cores.
+    relaxation
+        How relaxations run and when they are given up; pressure and cell are the problem's.
+    limits
+        What one relaxation may use.
+    backend
+        Something else than our own processes that runs the jobs.
+    allocation
+        What decides between the sources.
+
+    Raises
+    ------
+    InputError, CalculatorError
+        For anything that cannot work, before any computing.
+    ArchiveError, LockedError
+        If the directory cannot be used.
+
+    Examples
+    --------
+    >>> from hybridcsp import Search
+    >>> search = Search("TiO2", formula_units=(1, 4), directory="tio2")  # doctest: +SKIP
+    >>> search.run(relaxations=100)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        problem: Problem | str,
+        *,
+        calculator: CalculatorLike | None = "chgnet",
+        directory: Path | str | None = None,
+        sources: Sequence[str | Source] = ("random",),
+        seed: int = 0,
+        workers: int | None = None,
+        relaxation: RelaxationSettings | None = None,
+        limits: Limits | None = None,
+        backend: Backend | None = None,
+        allocation: Allocation | None = None,
+        **problem_options: Any,
+    ) -> None:
+        if isinstance(problem, str):
+            problem = Problem(problem, **problem_options)
+        elif problem_options:
+            raise InputError("problem", problem, f"is complete; {', '.join(problem_options)} cannot be added to it")
+        if calculator is not None:
+            check_calculator(calculator)
+        if workers is not None and workers < 1:
+            raise InputError("workers", workers, "a whole number from 1")
+        if seed < 0:
+            raise InputError("seed", seed, "a whole number from 0")
+        self.problem = problem
+        self.calculator = calculator
+        self.workers = workers or len(os.sched_getaffinity(0))
+        self.limits = limits or Limits()
+        self.relaxation = _for_problem(relaxation or RelaxationSettings(), problem)
+        self.directory = Path(directory) if directory is not None else Path(problem.formula)
+        self._backend = backend
+        built = build_sources(sources, problem)
+        settings = {
+            "version": version("hybridcsp"),
+            "problem": problem.describe(),
+            "calculator": calculator if isinstance(calculator, str | None) else _called(calculator),
+            "sources": [source if isinstance(source, str) else _called(source) for source in sources],
+            "seed": seed,
+            "workers": self.workers,
+            "relaxation": asdict(self.relaxation),
+            "limits": asdict(self.limits),
+        }
+        self.archive = Archive(self.directory, write=True)
+        try:
+            _check_same(settings, self.archive)
+            self._proposer = Proposer(problem, self.archive, built, allocation or EqualShares(), seed)
+            self.archive.open_session(settings)
+        except BaseException:
+            self.archive.close()
+            raise
+
+    def close(self) -> None:
+        """Give the run directory back to others."""
+        self.archive.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def minima(self, n: int | None = None) -> list[Minimum]:
+        """Return the ``n`` (default: all) best minima, best first."""
+        return self.archive.minima(n)
+
+    # The loop
+
+    def run(
+        self,
+        budget: Budget | None = None,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+        **limits: Any,
+    ) -> Summary:
+        """Search until a budget is used up; then refine the best minima.
+
+        Parameters
+        ----------
+        budget
+            A :class:`~hybridcsp.budget.Budget`, or its fields as keywords: ``run(relaxations=100)``. It holds for the
+            whole search: a directory that has 60 relaxations gets 40 more. ``hours`` hold for this run.
+        on_progress
+            Called after every outcome, and once in a while.
+
+        Returns
+        -------
+        Summary
+
+        Raises
+        ------
+        KeyboardInterrupt
+            After everything was put in order; the directory can be taken up again.
+        BackendError
+            If the machinery breaks; likewise.
+        """
+        if self.calculator is None and self._backend is None:
+            raise InputError("calculator", None, "run() needs a calculator; without one there are ask() and tell()")
+        budget = replace(budget, **limits) if budget else Budget(**limits)
+        Target(budget.stop_at, self.problem)  # a target that makes no sense is an error before the workers start
+        with nullcontext(self._backend) if self._backend else self._pool() as backend:
+            return Run(self._proposer, backend, budget, self.limits, on_progress).to_the_end()
+
+    def _pool(self) -> WorkerPool:
+        assert self.calculator is not None
+        relaxer = Relaxer(calculator=self.calculator, settings=self.relaxation)
+        return WorkerPool(relaxer, workers=self.workers, log_directory=self.directory / "workers")
+
+    # Ask and tell
+
+    def ask(self, n: int = 1) -> list[Candidate]:
+        """Return ``n`` candidates for you to relax, fewer if the sources have no more.
+
+        They are recorded as yours: :meth:`pending` lists them until you :meth:`tell` or :meth:`fail` them, also after
+        the process has ended, and no worker takes them.
+        """
+        candidates: list[Candidate] = []
+        while len(candidates) < n and (more := self._proposer.propose(USER)):
+            candidates += more
+        return candidates
+
+    def pending(self) -> list[Candidate]:
+        """Return the candidates that you asked for and have not reported on."""
+        return self.archive.pending(USER)
+
+    def tell(
+        self, candidate: Candidate | int, atoms: Atoms, *, force_calls: int | None = None, converged: bool = True
+    ) -> Relaxed:
+        """Report what you relaxed a candidate to.
+
+        Parameters
+        ----------
+        candidate
+            What :meth:`ask` returned, or its id.
+        atoms
+            The relaxed structure with its calculator; energy, and where there are any forces, stress and magnetic
+            moments, are taken from it. They must come from the search's own level of theory.
+        force_calls
+            What it took, if you know.
+        converged
+            Whether it is a minimum; unconverged structures are kept, but do not count as minima.
+
+        Raises
+        ------
+        InputError
+            If there is no energy, or these are not the atoms of the problem.
+        ArchiveError
+            If the candidate is not one that you were given, or has been reported on.
+        """
+        asked = self._asked(candidate)
+        outcome = self._relaxed(asked, atoms, force_calls or 0, converged)
+        return self._proposer.record([outcome])[0]  # type: ignore[return-value]
+
+    def fail(self, candidate: Candidate | int, reason: str) -> None:
+        """Report that a candidate could not be relaxed, and why, in your words."""
+        if not reason.strip():
+            raise InputError("reason", reason, "a few words")
+        self._proposer.record([Failed(candidate=self._asked(candidate), reason=FailureReason.REPORTED, detail=reason)])
+
+    def add(self, atoms: Atoms, *, force_calls: int | None = None, converged: bool = True) -> Relaxed:
+        """Hand in a relaxed structure that nobody asked for; otherwise as :meth:`tell`.
+
+        It takes part in everything, but does not count as a relaxation of this search.
+        """
+        proposal = Proposal(atoms=_bare(atoms), operator=ADDED)
+        candidate = Candidate(proposal=proposal, id=self.archive.candidates + 1, source=ADDED)
+        outcome = self._relaxed(candidate, atoms, force_calls or 0, converged)
+        call = self.archive.ledger.calls[ADDED]
+        self._proposer.announce(Called(source=ADDED, call=call, requested=1, owner=USER, candidates=(candidate,)))
+        return self._proposer.record([outcome])[0]  # type: ignore[return-value]
+
+    def _asked(self, candidate: Candidate | int) -> Candidate:
+        id_ = candidate if isinstance(candidate, int) else candidate.id
+        asked = self.archive.candidate(id_)
+        if self.archive.owner(id_) != USER:
+            raise ArchiveError(f"candidate {id_} belongs to the workers; ask() gives you your own")
+        if self.archive.status(id_) != "pending":
+            raise ArchiveError(f"candidate {id_} has been reported on already: {self.archive.status(id_)}")
+        return asked
+
+    def _relaxed(self, candidate: Candidate, atoms: Atoms, force_calls: int, converged: bool) -> Relaxed:
+        if atoms.calc is None:
+            raise InputError("atoms", atoms, "needs a calculator that holds the energy")
+        energy = float(atoms.get_potential_energy())
+        results = {
+            name: atoms.calc.results[name] for name in ("forces", "stress", "magmoms") if name in atoms.calc.results
+        }
+        if not np.isfinite(energy):
+            raise InputError("atoms", atoms, f"needs a finite energy, not {energy}; report a failure with fail()")
+        if self.problem.units_of(atoms.numbers) is None or atoms.cell.rank != 3:
+            raise InputError("atoms", atoms, f"must be a crystal of whole formula units of {self.problem.formula}")
+        relaxed = _bare(atoms)
+        relaxed.calc = SinglePointCalculator(relaxed, energy=energy, **results)
+        forces, stress, residual = results.get("forces"), results.get("stress"), None
+        if stress is not None:
+            voigt = full_3x3_to_voigt_6_stress(stress) if np.shape(stress) == (3, 3) else np.asarray(stress)
+            residual = float(np.abs(voigt + self.problem.pressure * np.array([1, 1, 1, 0, 0, 0])).max())
+        evaluation = Evaluation(
+            level=RELAX,
+            calculator=self.archive.ledger.calculator or USER,
+            energy=energy,
+            enthalpy=energy + self.problem.pressure * relaxed.get_volume(),
+            max_force=None if forces is None else float(np.linalg.norm(forces, axis=1).max()),
+            max_stress_residual=residual,
+            magmoms=results.get("magmoms"),
+        )
+        cost = Cost(force_calls=force_calls)
+        return Relaxed(candidate=candidate, cost=cost, atoms=relaxed, evaluation=evaluation, converged=converged)
+
+
+def build_sources(sources: Sequence[str | Source], problem: Problem) -> dict[str, Source]:
+    """Build sources by name, ``name-2`` and so on where a name occurs again.
+
+    Raises
+    ------
+    InputError
+        If there are none, or what follows a name is of no use to that source.
+    """
+    if isinstance(sources, str) or not sources:
+        raise InputError("sources", sources, "a list of at least one source")
+    built: dict[str, Source] = {}
+    for source in sources:
+        if isinstance(source, str):
+            name, argument = split_argument(source, "source")
+            source = SOURCES[name].load()(problem, argument)
+        else:
+            name = getattr(source, "name", type(source).__name__)
+            if not is_word(name):
+                raise InputError("source.name", name, "a word that begins with a letter")
+        same = sum(known == name or known.startswith(f"{name}-") for known in built)
+        built[f"{name}-{same + 1}" if same else name] = source
+    return built
+
+
+def _for_problem(relaxation: RelaxationSettings, problem: Problem) -> RelaxationSettings:
+    if relaxation.pressure_gpa not in (0.0, problem.pressure_gpa):
+        raise InputError("relaxation.pressure_gpa", relaxation.pressure_gpa, "set it for the problem")
+    return replace(relaxation, pressure_gpa=problem.pressure_gpa, fixed_cell=problem.cell is not None)
+
+
+def _called(thing: object) -> dict[str, str]:
+    """Describe an object that cannot be written down."""
+    kind = thing if isinstance(thing, type) else getattr(thing, "__qualname__", None) or type(thing)
+    name = kind if isinstance(kind, str) else kind.__qualname__
+    return {"python": f"{getattr(thing, '__module__', type(thing).__module__)}.{name}"}
+
+
+def _check_same(settings: Mapping[str, Any], archive: Archive) -> None:
+    if not archive.ledger.settings:
+        return
+    before = archive.ledger.settings[-1]
+    different = [name for name in LASTING if before[name] != settings[name]]
+    if different:
+        listed = "; ".join(f"{name} was {before[name]!r}, now {settings[name]!r}" for name in different)
+        raise ArchiveError(f"{archive.directory} holds another search ({listed}): choose another directory")
+
+
+def _bare(atoms: Atoms) -> Atoms:
+    bare = atoms.copy()
+    bare.calc = None
+    bare.pbc = True
+    return bare

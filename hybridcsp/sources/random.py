@@ -1,0 +1,287 @@
+"""Random symmetric crystals: the honest baseline that every other source has to beat."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from itertools import permutations, product
+
+import numpy as np
+from ase import Atoms
+from ase.cell import Cell
+from ase.data import atomic_numbers, covalent_radii
+from numpy.typing import NDArray
+
+from hybridcsp.errors import InputError
+from hybridcsp.problem import Problem
+from hybridcsp.records import Candidate, Cost, Outcome, Proposal
+from hybridcsp.sources import Context
+from hybridcsp.sources.wyckoff import SpaceGroup, WyckoffPosition, space_group
+from hybridcsp.structure import niggli_parameters, primitive, shortest_violation, spacegroup
+
+#: The volume per atom is drawn evenly between these multiples of the expected one, inside the problem's bounds.
+VOLUME_RANGE = (0.85, 1.3)
+
+#: Minimum distances asked for in successive builds in one space group, as fractions of summed covalent radii. What the
+#: problem demands is never loosened.
+SEPARATIONS = (0.85, 0.85, 0.85, 0.8, 0.8, 0.75, 0.7, 0.0)
+
+#: Spheres of half the separation may fill at most this share of the volume: random points do not pack denser.
+PACKING = 0.45
+
+#: Space groups tried for one proposal before it is given up.
+GROUPS_PER_PROPOSAL = 40
+
+#: Random points tried for one Wyckoff position in one build.
+POINTS_PER_POSITION = 24
+
+#: How far a fixed cell may be from the metric of a crystal system, in Å and degrees.
+METRIC_TOLERANCE = (0.05, 0.1)
+
+_EVERY_GROUP = tuple(range(1, 231))
+
+# Angles, and which lengths are equal, in the conventional cells of PyXtal's settings.
+_METRICS: dict[str, tuple[tuple[float | None, ...], tuple[tuple[int, int], ...]]] = {
+    "triclinic": ((None, None, None), ()),
+    "monoclinic": ((90, None, 90), ()),
+    "orthorhombic": ((90, 90, 90), ()),
+    "tetragonal": ((90, 90, 90), ((0, 1),)),
+    "hexagonal": ((90, 90, 120), ((0, 1),)),
+    "cubic": ((90, 90, 90), ((0, 1), (1, 2))),
+}
+
+
+class RandomSource:
+    """Crystals drawn at random: space group, cell shape, volume, Wyckoff positions and coordinates.
+
+    The number of formula units is drawn evenly from the problem's, then the space group evenly from those whose
+    Wyckoff positions hold the contents of the *primitive* cell, so that centred lattices come up as they should. The
+    atoms are distributed over Wyckoff positions (:meth:`SpaceGroup.draw_sites`) and put at random points of them, at
+    separations that start near the sum of covalent radii and are loosened down to the problem's own when builds fail,
+    as AIRSS does with MINSEP (doi:10.1088/0953-8984/23/5/053201). Groups and lattice shapes are PyXtal's
+    (doi:10.1016/j.cpc.2020.107810); the placement is not, because PyXtal 1.1.5 needs up to seconds for 20 atoms at
+    such separations and does not see neighbours beyond the adjacent cells.
+
+    Every loop is bounded in attempts, never in time: the same stream of random numbers gives the same structures.
+
+    Parameters
+    ----------
+    problem
+        What is searched. A fixed cell is filled as it is, with the groups whose metric it has in any order of axes.
+    argument
+        None is taken.
+
+    Raises
+    ------
+    InputError
+        If an argument is given, or if no allowed space group holds the contents or fits the fixed cell.
+    """
+
+    def __init__(self, problem: Problem, argument: str | None = None) -> None:
+        if argument is not None:
+            raise InputError("source", f"random:{argument}", "random takes no argument; write random")
+        self._problem = problem
+        self._settings = _settings(problem.cell) if problem.cell else None
+        self._units = self._check_spacegroups()
+
+    @property
+    def exhausted(self) -> bool:
+        """Never."""
+        return False
+
+    def propose(self, n: int, context: Context) -> list[Proposal]:
+        """Draw ``n`` crystals; fewer where the bound of attempts was reached.
+
+        The tag of each holds ``spacegroup`` (at 0.01 Å), ``drawn`` (the group that was asked for; a draw may come out
+        higher), ``attempts`` and ``separation`` (fraction of summed covalent radii that it was built at).
+        """
+        proposals = []
+        for _ in range(n):
+            start = time.perf_counter()
+            found = self._draw(context.rng)
+            if found is not None:
+                atoms, tag = found
+                cost = Cost(seconds=time.perf_counter() - start)
+                proposals.append(Proposal(atoms=atoms, operator="random", tag=tag, cost=cost))
+        return proposals
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Random search does not learn."""
+
+    def proposed(self, candidates: Sequence[Candidate]) -> None:
+        """Nothing is kept from call to call."""
+
+    def _check_spacegroups(self) -> tuple[int, ...]:
+        """Return the numbers of formula units that an allowed space group holds."""
+        problem = self._problem
+        allowed = problem.spacegroups or _EVERY_GROUP
+        usable = tuple(z for z in problem.units if any(self._compatible(number, z) for number in allowed))
+        if usable:
+            return usable
+        possible = [number for number in _EVERY_GROUP if any(self._compatible(number, z) for z in problem.units)]
+        where = " in the fixed cell" if problem.cell else ""
+        raise InputError(
+            "spacegroups",
+            problem.spacegroups,
+            f"none holds {problem.formula} with {' or '.join(map(str, problem.units))} formula units per primitive "
+            f"cell{where}; these do: {', '.join(map(str, possible))}",
+        )
+
+    def _compatible(self, number: int, units: int) -> bool:
+        group = self._group(number)
+        if self._settings is not None and group.lattice_type not in self._settings:
+            return False
+        return group.holds(list(self._problem.contents(units).values()))
+
+    def _group(self, number: int) -> SpaceGroup:
+        return space_group(number, conventional=self._settings is not None)
+
+    def _draw(self, rng: np.random.Generator) -> tuple[Atoms, dict[str, int | float]] | None:
+        units = self._units[rng.integers(len(self._units))]
+        contents = self._problem.contents(units)
+        allowed = self._problem.spacegroups or _EVERY_GROUP
+        attempts = 0
+        for _ in range(GROUPS_PER_PROPOSAL):
+            number = next(g for g in rng.permutation(allowed).tolist() if self._compatible(g, units))
+            for separation in SEPARATIONS:
+                attempts += 1
+                atoms = self._build(number, contents, separation, rng)
+                if atoms is None:
+                    continue
+                found = spacegroup(atoms)
+                if not self._problem.spacegroups or found in self._problem.spacegroups:
+                    tag = {"spacegroup": found, "drawn": number, "attempts": attempts, "separation": separation}
+                    return atoms, tag
+        return None
+
+    def _build(
+        self, number: int, contents: dict[str, int], separation: float, rng: np.random.Generator
+    ) -> Atoms | None:
+        """Make one crystal in a space group, or return ``None`` if it did not come out as asked."""
+        group = self._group(number)
+        numbers = np.array([atomic_numbers[symbol] for symbol in contents])
+        counts = list(contents.values())
+        sites = [(int(numbers[kind]), position) for kind, position in group.draw_sites(counts, rng)]
+        if self._settings is not None and self._problem.cell is not None:
+            axes = self._settings[group.lattice_type]
+            order = axes[rng.integers(len(axes))]
+            target = Cell.fromcellpar(self._problem.cell).array
+            cell = target[list(order)]
+        else:
+            order = (0, 1, 2)
+            cell = self._random_cell(group, sum(counts), rng)
+            if cell is None:
+                return None
+            target = cell
+        distances = self._distances(numbers, counts, abs(float(np.linalg.det(cell))), separation)
+        placed = _place(sites, cell, distances, rng)
+        if placed is None:
+            return None
+        fractions = np.empty_like(placed[1])
+        fractions[:, list(order)] = placed[1]
+        atoms = Atoms(numbers=placed[0], cell=target, scaled_positions=fractions, pbc=True)
+        if self._settings is None:
+            atoms = primitive(atoms)
+            if len(atoms) != sum(counts) or not self._within_bounds(atoms):
+                return None
+        return None if shortest_violation(atoms, distances) else atoms
+
+    def _random_cell(self, group: SpaceGroup, n_atoms: int, rng: np.random.Generator) -> NDArray[np.float64] | None:
+        """Draw a cell of the group's lattice type for ``n_atoms`` atoms in the cell that is filled."""
+        from pyxtal.lattice import Lattice
+        from pyxtal.msg import VolumeError
+
+        expected = self._problem.expected_volume_per_atom
+        low, high = self._problem.volume_bounds
+        inner = max(low, VOLUME_RANGE[0] * expected), min(high, VOLUME_RANGE[1] * expected)
+        volume = n_atoms * rng.uniform(*(inner if inner[0] < inner[1] else (low, high)))
+        seed = int(rng.integers(2**32))
+        try:
+            # The shape is drawn at one large volume because PyXtal refuses vectors below 1.2 Å.
+            shape = Lattice(group.lattice_type, volume=1000.0, random_state=seed).matrix
+        except (VolumeError, ValueError):
+            return None
+        cell = group.vectors @ shape
+        return np.asarray(cell * (volume / abs(np.linalg.det(cell))) ** (1 / 3), dtype=float)
+
+    def _distances(
+        self, numbers: NDArray[np.int_], counts: Sequence[int], volume: float, separation: float
+    ) -> NDArray[np.float64]:
+        """Distances to keep in Å by atomic numbers, shape ``(119, 119)``: never less than the problem's."""
+        radii = covalent_radii[numbers]
+        fullest = (PACKING * volume / (4 / 3 * math.pi * float(np.dot(counts, radii**3)))) ** (1 / 3)
+        table = self._problem.distance_table.copy()
+        wanted = min(separation, fullest) * (radii[:, None] + radii[None, :])
+        block = np.ix_(numbers, numbers)
+        table[block] = np.maximum(table[block], wanted)
+        return table
+
+    def _within_bounds(self, atoms: Atoms) -> bool:
+        lengths, angles = self._problem.length_bounds, self._problem.angle_bounds
+        if lengths is None and angles is None:
+            return True
+        found = niggli_parameters(atoms)
+        return all(
+            bounds is None or bool((bounds[0] <= values).all() and (values <= bounds[1]).all())
+            for bounds, values in ((lengths, found[:3]), (angles, found[3:]))
+        )
+
+
+def _settings(parameters: Sequence[float]) -> dict[str, list[tuple[int, int, int]]]:
+    """Orders of the axes in which a cell has the metric of each lattice type that it has at all."""
+    length_tolerance, angle_tolerance = METRIC_TOLERANCE
+    found: dict[str, list[tuple[int, int, int]]] = {}
+    for order in permutations(range(3)):
+        lengths = [parameters[i] for i in order]
+        angles = [parameters[3 + i] for i in order]
+        for lattice_type, (wanted, equal) in _METRICS.items():
+            if all(w is None or abs(a - w) <= angle_tolerance for a, w in zip(angles, wanted, strict=True)) and all(
+                abs(lengths[i] - lengths[j]) <= length_tolerance for i, j in equal
+            ):
+                found.setdefault(lattice_type, []).append(order)  # type: ignore[arg-type]
+    return found
+
+
+def _place(
+    sites: Sequence[tuple[int, WyckoffPosition]],
+    cell: NDArray[np.float64],
+    distances: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.int_], NDArray[np.float64]] | None:
+    """Put atoms at random points of Wyckoff positions so that all pairs keep their distances.
+
+    Returns
+    -------
+    tuple or None
+        Atomic numbers, shape ``(n_atoms,)``, and fractional positions, shape ``(n_atoms, 3)``; ``None`` where a
+        position found no place.
+    """
+    numbers = np.empty(0, dtype=int)
+    placed = np.empty((0, 3))
+    images = _images(cell, float(distances.max()))
+    # Those that have no choice come first: the others make way for them.
+    for number, position in sorted(sites, key=lambda site: site[1].freedom):
+        points = rng.random((POINTS_PER_POSITION if position.freedom else 1, 3))
+        orbits = np.einsum("mij,kj->kmi", position.rotations, points) + position.translations
+        # By symmetry the first atom of an orbit sees what all of them see.
+        others = np.concatenate([orbits, np.broadcast_to(placed, (len(points), *placed.shape))], axis=1)
+        apart = others - orbits[:, :1]
+        apart = (apart - np.rint(apart)) @ cell
+        squares = ((apart[:, :, None] + images) ** 2).sum(axis=-1)
+        squares[:, 0, 0] = np.inf  # itself
+        seen = np.concatenate([np.full(position.multiplicity, number), numbers])
+        free = (squares.min(axis=-1) >= distances[number, seen] ** 2).all(axis=1)
+        if not free.any():
+            return None
+        placed = others[int(free.argmax())]
+        numbers = seen
+    return numbers, placed % 1.0
+
+
+def _images(cell: NDArray[np.float64], cutoff: float) -> NDArray[np.float64]:
+    """Lattice vectors, zero first, that can bring two atoms within ``cutoff`` whose fractions differ by at most 1/2."""
+    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    shells = [range(-n, n + 1) for n in np.floor(cutoff / heights + 0.5).astype(int)]
+    steps = sorted(product(*shells), key=lambda step: step != (0, 0, 0))
+    return np.array(steps) @ cell

@@ -1,0 +1,184 @@
+"""Structures that a person brings: files and folders that ASE reads."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.io import read
+from ase.io.formats import get_compression, open_with_compression
+
+from hybridcsp.errors import InputError
+from hybridcsp.problem import Problem
+from hybridcsp.records import Candidate, Outcome, Proposal
+from hybridcsp.sources import Context
+from hybridcsp.structure import is_finite_crystal, primitive
+
+_PICKLES = (".pckl", ".pkl", ".pickle")
+
+#: How many of the unusable structures an error names.
+_NAMED = 5
+
+
+class SeedsSource:
+    """Structures from files, each proposed once, in order: files by name, frames as they stand.
+
+    A seed is taken as it is where its number of formula units is one of the problem's; one with more is reduced to its
+    primitive cell if that helps. Initial magnetic moments and charges stay; results, constraints and whatever else
+    the file brought are left behind.
+
+    Parameters
+    ----------
+    problem
+        What is searched.
+    argument
+        A file that ASE reads (all its frames), or a folder (all its files, not those of folders inside). Compressed
+        files may end in .gz, .bz2 or .xz. Pickles are never read.
+
+    Attributes
+    ----------
+    unusable
+        Where each structure is that cannot be used, and why.
+
+    Raises
+    ------
+    InputError
+        If there is nothing at that path, or no structure there can be used.
+    """
+
+    def __init__(self, problem: Problem, argument: str | None = None) -> None:
+        if argument is None:
+            raise InputError("source", "seeds", "say which file or folder: seeds:PATH")
+        path = Path(argument).expanduser()
+        if not path.exists():
+            raise InputError("source", f"seeds:{argument}", "no such file or folder")
+        self.unusable: list[tuple[str, str]] = []
+        self._proposals: list[Proposal] = []
+        self._proposed = 0
+        for file in _files(path):
+            self._take(file, problem)
+        if not self._proposals:
+            raise InputError("source", f"seeds:{argument}", self._complaint(problem))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every seed was proposed."""
+        return self._proposed >= len(self._proposals)
+
+    def __len__(self) -> int:
+        """Return how many usable structures there are."""
+        return len(self._proposals)
+
+    def propose(self, n: int, context: Context) -> list[Proposal]:
+        """Return the next ``n`` seeds; the tag of each holds its ``file`` and ``frame``, counted from 0."""
+        return self._proposals[self._proposed : self._proposed + n]
+
+    def proposed(self, candidates: Sequence[Candidate]) -> None:
+        """Go on to the next ones."""
+        self._proposed += len(candidates)
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Seeds do not learn."""
+
+    def _take(self, file: Path, problem: Problem) -> None:
+        try:
+            frames = _read(file)
+        except Exception as error:  # noqa: BLE001  # ASE's readers let any error through that a broken file causes
+            self.unusable.append((str(file), f"not readable: {type(error).__name__}: {error}"))
+            return
+        if not frames:
+            self.unusable.append((str(file), "holds no structure"))
+        for frame, read_atoms in enumerate(frames):
+            try:
+                atoms = _as_seed(read_atoms, problem)
+            except _UnusableError as reason:
+                self.unusable.append((f"{file}, frame {frame}", str(reason)))
+                continue
+            self._proposals.append(Proposal(atoms=atoms, operator="seed", tag={"file": str(file), "frame": frame}))
+
+    def _complaint(self, problem: Problem) -> str:
+        sizes = " or ".join(map(str, problem.units))
+        wanted = (
+            f"needed is a periodic structure of {sizes} formula units of {problem.formula} in a file that ASE reads"
+        )
+        if not self.unusable:
+            return f"the folder holds no files; {wanted}"
+        named = "; ".join(f"{where}: {why}" for where, why in self.unusable[:_NAMED])
+        more = len(self.unusable) - _NAMED
+        return f"no usable structure ({named}{f'; and {more} more' if more > 0 else ''}); {wanted}"
+
+
+class _UnusableError(Exception):
+    """Why a structure cannot be a seed."""
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
+
+
+def _read(file: Path) -> list[Atoms]:
+    """Read all frames; raises whatever ASE's readers raise."""
+    if get_compression(str(file))[1]:
+        # ASE would read it in place, but seeks back for each frame: quadratic in their number.
+        with tempfile.TemporaryDirectory() as folder:
+            plain = Path(folder) / file.stem
+            with open_with_compression(str(file), "rb") as source, plain.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            return _read(plain)
+    if file.suffix.lower() in _PICKLES:
+        raise ValueError("pickles can run code and are never read; write extxyz instead")
+    if file.stat().st_size == 0:
+        return []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # The absolute path, so that no name can be taken for a database server's address.
+        frames = read(str(file.resolve()), index=":", do_not_split_by_at_sign=True)
+    return [frames] if isinstance(frames, Atoms) else list(frames)
+
+
+def _as_seed(found: Atoms, problem: Problem) -> Atoms:
+    """Return the bare structure with its initial moments and charges.
+
+    Raises
+    ------
+    _UnusableError
+        If it cannot be searched from.
+    """
+    if found.cell.rank < 3 or not found.pbc.all():
+        raise _UnusableError("no cell that is periodic in three directions")
+    if not is_finite_crystal(found):
+        raise _UnusableError("no atoms, or positions or a cell that are not finite")
+    if any(len(site) > 1 or min(site.values(), default=1) < 1 for site in _occupancies(found)):
+        raise _UnusableError("partly occupied sites; one element per site is needed")
+    atoms = Atoms(numbers=found.numbers, positions=found.positions, cell=found.cell, pbc=True)
+    for array in ("initial_magmoms", "initial_charges"):
+        if found.has(array):
+            values = found.get_array(array)
+            if values.shape != (len(found),) or not np.isfinite(values).all():
+                raise _UnusableError(f"{array}: one finite number per atom is needed (no non-collinear moments)")
+            atoms.set_array(array, values, float, ())
+    units = problem.units_of(atoms.numbers)
+    if units is None:
+        raise _UnusableError(f"{atoms.symbols.get_chemical_formula()} is not a whole number of {problem.formula}")
+    if units in problem.units:
+        return atoms
+    if problem.cell is None:
+        reduced = primitive(atoms)
+        if problem.units_of(reduced.numbers) in problem.units:
+            return reduced
+    wanted = ", ".join(map(str, problem.units))
+    raise _UnusableError(f"{units} formula units ({len(atoms)} atoms), allowed {wanted}, also as a primitive cell")
+
+
+def _occupancies(atoms: Atoms) -> list[dict[Any, float]]:
+    """Occupancies by element of each site, as ASE's CIF reader leaves them."""
+    sites = atoms.info.get("occupancy")
+    return [site for site in sites.values() if isinstance(site, dict)] if isinstance(sites, dict) else []

@@ -1,0 +1,164 @@
+"""Wyckoff positions of the 230 space groups, and how atoms can be distributed over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Primitive cells in fractions of the conventional one, by the first letter of the Hermann-Mauguin symbol.
+_CENTRINGS = {
+    "P": np.eye(3),
+    "A": np.array([[1, 0, 0], [0, 1 / 2, -1 / 2], [0, 1 / 2, 1 / 2]]),
+    "C": np.array([[1 / 2, 1 / 2, 0], [-1 / 2, 1 / 2, 0], [0, 0, 1]]),
+    "I": np.array([[-1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [1 / 2, 1 / 2, -1 / 2]]),
+    "F": np.array([[0, 1 / 2, 1 / 2], [1 / 2, 0, 1 / 2], [1 / 2, 1 / 2, 0]]),
+    "R": np.array([[2 / 3, 1 / 3, 1 / 3], [-1 / 3, 1 / 3, 1 / 3], [-1 / 3, -2 / 3, 1 / 3]]),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class WyckoffPosition:
+    """One Wyckoff position: atoms at ``rotations @ x + translations`` for any point x of the conventional cell.
+
+    Attributes
+    ----------
+    letter
+        Its letter.
+    freedom
+        How many coordinates are free, 0 to 3.
+    rotations, translations
+        Shapes ``(multiplicity, 3, 3)`` and ``(multiplicity, 3)``; they lead to fractions of the cell that is filled.
+    """
+
+    letter: str
+    freedom: int
+    rotations: NDArray[np.float64]
+    translations: NDArray[np.float64]
+
+    @property
+    def multiplicity(self) -> int:
+        """Number of atoms in the cell that is filled."""
+        return len(self.translations)
+
+
+class SpaceGroup:
+    """A space group's Wyckoff positions in its primitive or its conventional cell, from PyXtal's tables.
+
+    Parameters
+    ----------
+    number
+        International number, 1 to 230, in PyXtal's setting.
+    conventional
+        Whether it is the conventional cell that is filled.
+
+    Attributes
+    ----------
+    lattice_type
+        ``"triclinic"``, ``"monoclinic"`` (unique axis b), ``"orthorhombic"``, ``"tetragonal"``, ``"hexagonal"`` or
+        ``"cubic"``.
+    vectors
+        The cell that is filled in fractions of the conventional cell, shape ``(3, 3)``.
+    positions
+        Wyckoff positions, the general one first.
+    """
+
+    def __init__(self, number: int, *, conventional: bool = False) -> None:
+        from pyxtal.symmetry import Group
+
+        group = Group(number)
+        self.number = number
+        self.lattice_type: str = group.lattice_type
+        self.vectors = _CENTRINGS["P" if conventional else group.symbol[0]]
+        self.positions = tuple(_position(wyckoff, self.vectors) for wyckoff in group)
+        self._free = tuple(sorted({p.multiplicity for p in self.positions if p.freedom}))
+
+    def holds(self, counts: Sequence[int]) -> bool:
+        """Whether this many atoms of each element can sit on the positions, no fixed point taken twice."""
+        return self._can_place(counts, frozenset())
+
+    def draw_sites(self, counts: Sequence[int], rng: np.random.Generator) -> list[tuple[int, WyckoffPosition]]:
+        """Distribute atoms over the positions at random; the group must hold them.
+
+        Site after site, one of the positions after which the rest can still be placed is drawn, with even chances
+        among all of them or, every second time, among those of the largest multiplicity. That is PyXtal's rule
+        without its dead ends.
+
+        Returns
+        -------
+        list of (index into ``counts``, position)
+        """
+        left = list(counts)
+        taken: frozenset[int] = frozenset()
+        sites = []
+        for kind in rng.permutation(len(left)):
+            while left[kind]:
+                options = []
+                for index, position in enumerate(self.positions):
+                    if position.multiplicity <= left[kind] and index not in taken:
+                        rest = left.copy()
+                        rest[kind] -= position.multiplicity
+                        after = taken if position.freedom else taken | {index}
+                        if self._can_place(rest, after):
+                            options.append((position, rest, after))
+                if rng.random() < 0.5:
+                    largest = max(option[0].multiplicity for option in options)
+                    options = [option for option in options if option[0].multiplicity == largest]
+                position, left, taken = options[rng.integers(len(options))]
+                sites.append((int(kind), position))
+        return sites
+
+    def _can_place(self, counts: Sequence[int], taken: frozenset[int]) -> bool:
+        fixed = sorted(p.multiplicity for i, p in enumerate(self.positions) if not p.freedom and i not in taken)
+        return _can_place(tuple(sorted(filter(None, counts))), tuple(fixed), self._free)
+
+
+@cache
+def space_group(number: int, *, conventional: bool = False) -> SpaceGroup:
+    """Return the one instance of a space group: building it takes milliseconds."""
+    return SpaceGroup(number, conventional=conventional)
+
+
+def _position(wyckoff: Any, vectors: NDArray[np.float64]) -> WyckoffPosition:
+    to_cell = np.linalg.inv(vectors).T
+    rotations = np.array([to_cell @ operation.rotation_matrix for operation in wyckoff.ops])
+    translations = np.array([to_cell @ operation.translation_vector for operation in wyckoff.ops])
+    # Operations that differ by a centring translation are one in the primitive cell. All numbers are multiples of
+    # 1/24, so that 144 of them make a whole number safely.
+    keys = np.rint(np.column_stack([rotations.reshape(-1, 9), translations]) * 144).astype(int)
+    keys[:, 9:] %= 144
+    first = np.sort(np.unique(keys, axis=0, return_index=True)[1])
+    return WyckoffPosition(
+        letter=wyckoff.letter,
+        freedom=int(np.linalg.matrix_rank(wyckoff.ops[0].rotation_matrix)),
+        rotations=rotations[first],
+        translations=translations[first],
+    )
+
+
+@lru_cache(maxsize=1 << 18)
+def _can_place(counts: tuple[int, ...], fixed: tuple[int, ...], free: tuple[int, ...]) -> bool:
+    """Whether positions of these multiplicities, each fixed one at most once, hold these numbers of atoms."""
+    if not counts:
+        return True
+    available = {m: fixed.count(m) for m in fixed}
+    for usage in product(*(range(min(n, counts[0] // m) + 1) for m, n in available.items())):
+        rest = counts[0] - sum(u * m for u, m in zip(usage, available, strict=True))
+        if rest >= 0 and _is_sum(rest, free):
+            remaining = [m for (m, n), u in zip(available.items(), usage, strict=True) for _ in range(n - u)]
+            if _can_place(counts[1:], tuple(remaining), free):
+                return True
+    return False
+
+
+@lru_cache(maxsize=1 << 14)
+def _is_sum(total: int, parts: tuple[int, ...]) -> bool:
+    reachable = {0}
+    for part in parts:
+        reachable = {base + part * times for base in reachable for times in range((total - base) // part + 1)}
+    return total in reachable

@@ -1,0 +1,138 @@
+"""How alike is the same, and the exact comparison of two structures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms
+
+from hybridcsp.similarity.fingerprint import Crystal, describe
+from hybridcsp.structure import to_pymatgen
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tolerances:
+    r"""How alike two structures must be to count as the same.
+
+    Lengths without a unit are in units of the cube root of the volume per atom, 2 to 3 Å in most crystals.
+
+    Attributes
+    ----------
+    volume
+        Largest \|ln(V₁/V₂)\| of the volumes per atom; ``None`` ignores them.
+    displacement
+        Largest displacement of any atom, ``stol`` of ``StructureMatcher``.
+    lattice, angle
+        Largest relative difference of lattice vectors and difference of their angles in degrees, ``ltol`` and
+        ``angle_tol`` of ``StructureMatcher``, after scaling to the same volume.
+    fingerprint
+        Structures any component of whose fingerprints differs by more are different.
+    surroundings
+        Structures whose atoms' surroundings differ by more (mean over the atoms) are different.
+    certain
+        Structures none of whose atoms' surroundings differ by more are the same without asking ``StructureMatcher``.
+    certain_energy
+        The same, but only where the energies differ by no more than this (eV/atom) or are not known.
+    neighbours
+        How many structures that the fingerprint leaves are looked at for one query, nearest first.
+    exact_comparisons
+        How many of them ``StructureMatcher`` is asked about.
+    """
+
+    volume: float | None
+    displacement: float
+    lattice: float
+    angle: float
+    fingerprint: float
+    surroundings: float
+    certain: float
+    certain_energy: float
+    neighbours: int
+    exact_comparisons: int
+
+
+#: For minima that were relaxed by different routes: to 0.05 eV/Å and 0.3 GPa, soft modes are off by 0.1 Å and more.
+MINIMA = Tolerances(
+    volume=0.06,
+    displacement=0.06,
+    lattice=0.03,
+    angle=2.0,
+    fingerprint=0.1,
+    surroundings=0.13,
+    certain=0.05,
+    certain_energy=0.003,
+    neighbours=64,
+    exact_comparisons=6,
+)
+
+#: For starts that have not been relaxed: a small distortion may lead to another minimum, but another scale does not.
+STARTS = Tolerances(
+    volume=None,
+    displacement=0.01,
+    lattice=0.005,
+    angle=0.5,
+    fingerprint=0.02,
+    surroundings=0.025,
+    certain=0.005,
+    certain_energy=math.inf,
+    neighbours=64,
+    exact_comparisons=6,
+)
+
+
+def same_structure(a: Atoms, b: Atoms, tolerances: Tolerances = MINIMA) -> bool:
+    """Compare two structures exactly, with pymatgen's ``StructureMatcher`` on their primitive cells.
+
+    Raises
+    ------
+    InputError
+        If either is not a three-dimensional crystal with finite numbers.
+    """
+    first, second = describe(a).crystal, describe(b).crystal
+    return (
+        first.composition == second.composition
+        and (tolerances.volume is None or abs(math.log(first.volume / second.volume)) <= tolerances.volume)
+        and matches(first, second, tolerances)
+    )
+
+
+def matches(a: Crystal, b: Crystal, tolerances: Tolerances) -> bool:
+    """Ask ``StructureMatcher``, for two crystals of the same reduced composition and whatever volumes."""
+    first, second = (_primitive(crystal, tolerances.displacement) for crystal in (a, b))
+    # noise may have kept one cell from being reduced as far as the other
+    matcher = _matcher(tolerances, supercells=len(first) != len(second))
+    return bool(matcher.fit(first, second, skip_structure_reduction=True))
+
+
+@lru_cache(maxsize=16)
+def _matcher(tolerances: Tolerances, *, supercells: bool) -> Any:
+    from pymatgen.analysis.structure_matcher import ElementComparator, StructureMatcher
+
+    return StructureMatcher(
+        ltol=tolerances.lattice,
+        stol=tolerances.displacement,
+        angle_tol=tolerances.angle,
+        primitive_cell=False,
+        scale=True,
+        attempt_supercell=supercells,
+        comparator=ElementComparator(),
+    )
+
+
+def _primitive(crystal: Crystal, displacement: float) -> Structure:
+    """Return the primitive cell; translations that hold within the displacement count.
+
+    ``StructureMatcher`` would reduce by itself, but with a fixed tolerance of 0.25 Å, which folds away distortions
+    that tell polymorphs apart. spglib looks for the whole symmetry and gives up on noise.
+    """
+    structure = to_pymatgen(Atoms(crystal.numbers, scaled_positions=crystal.positions, cell=crystal.cell, pbc=True))
+    if math.gcd(*np.unique(crystal.numbers, return_counts=True)[1].tolist()) == 1:
+        return structure
+    return structure.get_primitive_structure(tolerance=displacement * crystal.volume ** (1 / 3))

@@ -1,0 +1,213 @@
+"""Fingerprints of crystals: sorted distances between atoms, which depend on the crystal alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from hybridcsp.errors import InputError
+from hybridcsp.structure import is_finite_crystal
+
+Floats = NDArray[np.floating[Any]]
+
+#: How many atoms around an atom bound each shell whose mean distance enters the fingerprint. The coordination shells
+#: of the close packings end at 12, 18, 42, 54, 78 and 86, and polytypes differ only in the farther ones.
+SHELLS = (0, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
+
+_MOST_ATOMS_TO_PAIR = 500
+_THINNEST_CELL = 0.01  # smallest distance between opposite faces, in cube roots of the volume per atom
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Crystal:
+    """The little that is kept of a structure: elements in ascending order, a reduced cell, scaled positions."""
+
+    numbers: NDArray[np.uint8]
+    cell: Floats
+    positions: Floats
+
+    @property
+    def volume(self) -> float:
+        """Volume per atom in Å³."""
+        return float(abs(np.linalg.det(self.cell))) / len(self.numbers)
+
+    @property
+    def composition(self) -> tuple[tuple[int, int], ...]:
+        """Atomic numbers and smallest whole amounts, as in a reduced formula."""
+        elements, counts = np.unique(self.numbers, return_counts=True)
+        return tuple(zip(elements.tolist(), (counts // np.gcd.reduce(counts)).tolist(), strict=True))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Described:
+    """A structure with its fingerprint, so that both are worked out once; see :func:`describe`.
+
+    Attributes
+    ----------
+    crystal
+        The structure.
+    surroundings
+        Sorted distances from each atom to its nearest neighbours of each element, shape ``(n_atoms, n_neighbours)``.
+    fingerprint
+        See :func:`fingerprint`.
+    """
+
+    crystal: Crystal
+    surroundings: Floats
+    fingerprint: Floats
+
+
+def describe(atoms: Atoms) -> Described:
+    """Work out everything that :class:`StructureIndex` needs to know of a structure.
+
+    Raises
+    ------
+    InputError
+        If the structure is not a three-dimensional crystal with finite positions and a cell that spans a volume.
+    """
+    import spglib
+
+    if not (atoms.pbc.all() and is_finite_crystal(atoms)):
+        raise InputError(
+            "structure", atoms, "must be a crystal: periodic in three dimensions, atoms, finite numbers, a volume"
+        )
+    order = np.argsort(atoms.numbers, kind="stable")
+    reduced = spglib.niggli_reduce(atoms.cell.array)
+    cell = atoms.cell.array if reduced is None else reduced  # reduction saves time, nothing depends on it
+    positions = np.linalg.solve(cell.T, atoms.positions[order].T).T % 1.0
+    crystal = Crystal(atoms.numbers[order].astype(np.uint8), cell, positions)
+    if _heights(cell).min() < _THINNEST_CELL * crystal.volume ** (1 / 3):
+        raise InputError("cell", atoms.cell.array.tolist(), "is too thin for the volume of its atoms")
+    surroundings = _surroundings(crystal)
+    return Described(crystal, surroundings, _fingerprint(crystal, surroundings))
+
+
+def fingerprint(atoms: Atoms) -> Floats:
+    """Average minimum distances of a structure, resolved by elements.
+
+    At unit volume per atom, and for each ordered pair of elements (A, B): the mean distance from an A atom to the B
+    atoms of each of its shells, averaged over the A atoms; then its standard deviation over the A atoms. A shell holds
+    the same share of the atoms of each element (see :data:`SHELLS`), so that all pairs see equally far. Last comes the
+    logarithm of the volume per atom in Å³.
+
+    It depends on the crystal alone (rotation, reflection, translation, order of the atoms, cell and supercell make no
+    difference), and changes at most by twice the largest displacement of an atom.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(22 * n_elements**2 + 1,)``: the same for all structures of the same elements.
+
+    Raises
+    ------
+    InputError
+        If the structure is not a three-dimensional crystal with finite numbers.
+
+    References
+    ----------
+    Average minimum distances: Widdowson, Mosca, Pulido, Kurlin, Cooper, MATCH 87, 529 (2022),
+    doi:10.46793/match.87-3.529W. The distances of each atom, before averaging, are the pointwise distance
+    distribution of Widdowson and Kurlin, NeurIPS 35, 24625 (2022), which tells all periodic crystals apart but for
+    exceptional ones of measure zero.
+    """
+    return describe(atoms).fingerprint
+
+
+def surroundings_distance(query: Described, other: Crystal) -> tuple[float, float]:
+    """Pair the atoms of two structures so that their surroundings agree best; mean and largest difference that is left.
+
+    Cells of different size are repeated to the same number of atoms. Where these would be too many to pair, nothing is
+    known: the mean is 0 and the largest difference infinite.
+    """
+    from scipy.optimize import linear_sum_assignment
+    from scipy.spatial.distance import cdist
+
+    common = math.lcm(len(query.crystal.numbers), len(other.numbers))
+    if common > _MOST_ATOMS_TO_PAIR:
+        return 0.0, math.inf
+    rows, other_rows = query.surroundings, _surroundings(other)
+    costs = cdist(rows, other_rows, "chebyshev")
+    costs[query.crystal.numbers[:, None] != other.numbers] = 1e6
+    costs = np.repeat(np.repeat(costs, common // len(rows), axis=0), common // len(other_rows), axis=1)
+    differences = costs[linear_sum_assignment(costs)]
+    return float(differences.mean()), float(differences.max())
+
+
+def _surroundings(crystal: Crystal) -> Floats:
+    """Sorted distances from each atom to its nearest atoms, element after element, at unit volume per atom."""
+    numbers, scale = crystal.numbers, crystal.volume ** (-1 / 3)
+    cell = crystal.cell * scale
+    slices, counts = _neighbour_counts(crystal.composition, len(numbers))
+    separations = crystal.positions[None] - crystal.positions[:, None]
+    separations = ((separations - np.round(separations)) @ cell).reshape(-1, 3)
+    # at this radius a crystal of even density is complete; others are done again with the distances found
+    radius = 1.2 * (3 * SHELLS[-1] / (4 * math.pi)) ** (1 / 3)
+    while True:
+        squares = _squared_distances(cell, separations, radius).reshape(len(numbers), len(numbers), -1)
+        squares[range(len(numbers)), range(len(numbers)), squares.shape[2] // 2] = math.inf  # an atom itself
+        blocks = [squares[:, where].reshape(len(numbers), -1) for where in slices]
+        if all(block.shape[1] > count for block, count in zip(blocks, counts, strict=True)):
+            found = [np.sort(np.partition(b, c - 1)[:, :c]) for b, c in zip(blocks, counts, strict=True)]
+            distances: Floats = np.sqrt(np.maximum(np.concatenate(found, axis=1), 0.0))
+            if distances.max() <= radius:
+                return distances
+            radius = max(float(distances.max()), radius) * (1 + 1e-9)
+        else:
+            radius *= 1.3
+
+
+def _squared_distances(cell: Floats, separations: Floats, radius: float) -> Floats:
+    """Squares of the lengths of separations plus lattice vectors: all up to the radius, and some longer ones.
+
+    The separations are of scaled length up to a half along each axis; the image in the cell itself comes in the middle.
+    """
+    reach = np.floor(radius / _heights(cell) + 0.5).astype(int)
+    images = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), axis=-1).reshape(-1, 3) @ cell
+    squares: Floats = separations @ (2 * images.T)
+    squares += np.einsum("ij,ij->i", separations, separations)[:, None]
+    squares += np.einsum("ij,ij->i", images, images)
+    return squares
+
+
+def _heights(cell: Floats) -> Floats:
+    heights: Floats = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    return heights
+
+
+def _neighbour_counts(composition: tuple[tuple[int, int], ...], n_atoms: int) -> tuple[list[slice], list[int]]:
+    """Where the atoms of each element are, and how many of them count as neighbours."""
+    n_units = n_atoms // sum(amount for _, amount in composition)
+    ends = np.cumsum([0] + [amount * n_units for _, amount in composition])
+    return [slice(a, b) for a, b in pairwise(ends.tolist())], [len(shells) for shells in _shells(composition)]
+
+
+@lru_cache(maxsize=256)
+def _shells(composition: tuple[tuple[int, int], ...]) -> tuple[Floats, ...]:
+    """For each element, what its 1st, 2nd, … nearest neighbour counts in each shell, shape (n_neighbours, n_shells).
+
+    An element that is a fraction x of the atoms has x times as many atoms in each shell, whole or not.
+    """
+    total = sum(amount for _, amount in composition)
+    weights = []
+    for _, amount in composition:
+        edges = np.array(SHELLS) * amount / total
+        neighbour = np.arange(math.ceil(edges[-1] - 1e-9))[:, None]
+        inside = np.minimum(neighbour + 1, edges[1:]) - np.maximum(neighbour, edges[:-1])
+        weights.append(np.maximum(inside, 0) / np.diff(edges))
+    return tuple(weights)
+
+
+def _fingerprint(crystal: Crystal, surroundings: Floats) -> Floats:
+    slices, counts = _neighbour_counts(crystal.composition, len(crystal.numbers))
+    columns = np.split(surroundings, np.cumsum(counts)[:-1], axis=1)
+    shells = np.hstack([block @ weights for block, weights in zip(columns, _shells(crystal.composition), strict=True)])
+    means = [shells[where].mean(axis=0) for where in slices]
+    spreads = [shells[where].std(axis=0) for where in slices]
+    return np.concatenate([*means, *spreads, [math.log(crystal.volume)]])

@@ -1,0 +1,196 @@
+"""Many structures, and whether one more is among them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+from ase import Atoms
+
+from hybridcsp.errors import InputError
+from hybridcsp.similarity.comparison import MINIMA, Tolerances, matches
+from hybridcsp.similarity.fingerprint import Crystal, Described, Floats, describe, surroundings_distance
+
+
+class StructureIndex:
+    """Answers "have we this structure already?" for one structure against many.
+
+    Parameters
+    ----------
+    energy_window
+        Structures whose energies per atom differ by more (eV) are different; ``None`` ignores energies. It does not
+        hold between structures one of which has no energy.
+    tolerances
+        :data:`MINIMA` or :data:`STARTS`, or some of your own.
+
+    Attributes
+    ----------
+    statistics
+        How often what happened: ``queries``, ``neighbours`` (that the fingerprint left), ``certain`` and ``different``
+        (decided by the surroundings), ``exact`` (decided by ``StructureMatcher``), ``capped`` (queries in
+        which a limit of the tolerances kept neighbours from being compared).
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> index = StructureIndex(energy_window=0.01)
+    >>> index.add(1, bulk("Cu"), -3.5)
+    >>> index.find(bulk("Cu", cubic=True), -3.501)
+    1
+    """
+
+    def __init__(self, *, energy_window: float | None, tolerances: Tolerances = MINIMA) -> None:
+        if energy_window is not None and not energy_window > 0:
+            raise InputError("energy_window", energy_window, "must be a positive energy in eV/atom, or None")
+        self.energy_window = energy_window
+        self.tolerances = tolerances
+        self.statistics: Counter[str] = Counter()
+        self._shelves: dict[tuple[tuple[int, int], ...], _Shelf] = {}
+        self._shelf_of: dict[int, _Shelf] = {}
+
+    def __len__(self) -> int:
+        return len(self._shelf_of)
+
+    def __contains__(self, key: int) -> bool:
+        return key in self._shelf_of
+
+    def find(self, structure: Atoms | Described, energy_per_atom: float | None = None) -> int | None:
+        """Return the key of the same structure, the nearest by fingerprint where there are several, or ``None``.
+
+        Parameters
+        ----------
+        structure
+            What to look for; :func:`describe` it first if it is to be added afterwards.
+        energy_per_atom
+            In eV, at the same level as the energies of what was added.
+        """
+        query = _described(structure)
+        energy = _energy(energy_per_atom)
+        self.statistics["queries"] += 1
+        shelf = self._shelves.get(query.crystal.composition)
+        if shelf is None:
+            return None
+        rows = shelf.neighbours(query.fingerprint, energy, self.energy_window, self.tolerances)
+        exact_comparisons, capped = 0, len(rows) > self.tolerances.neighbours
+        for row in rows[: self.tolerances.neighbours]:
+            self.statistics["neighbours"] += 1
+            crystal = shelf.crystals[row]
+            verdict = self._by_surroundings(query, crystal, abs(shelf.energies[row] - energy))
+            if verdict is None and exact_comparisons < self.tolerances.exact_comparisons:
+                exact_comparisons += 1
+                self.statistics["exact"] += 1
+                verdict = matches(query.crystal, crystal, self.tolerances)
+            if verdict:
+                return int(shelf.keys[row])
+            capped |= verdict is None
+        self.statistics["capped"] += capped
+        return None
+
+    def add(self, key: int, structure: Atoms | Described, energy_per_atom: float | None = None) -> None:
+        """Take in a structure under a new key, whether or not the same one is there already.
+
+        Raises
+        ------
+        InputError
+            If the key is taken.
+        """
+        if key in self:
+            raise InputError("key", key, "is in the index already; use replace")
+        described = _described(structure)
+        energy = _energy(energy_per_atom)
+        shelf = self._shelves.setdefault(described.crystal.composition, _Shelf(len(described.fingerprint)))
+        shelf.append(key, described, energy)
+        self._shelf_of[key] = shelf
+
+    def replace(self, key: int, structure: Atoms | Described, energy_per_atom: float | None = None) -> None:
+        """Put another structure in the place of the one that is known by this key."""
+        described = _described(structure)
+        self.remove(key)
+        self.add(key, described, energy_per_atom)
+
+    def remove(self, key: int) -> None:
+        """Forget the structure that is known by this key.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
+        if key not in self:
+            raise InputError("key", key, "is not in the index")
+        self._shelf_of.pop(key).remove(key)
+
+    def _by_surroundings(self, query: Described, other: Crystal, energy_difference: float) -> bool | None:
+        """Decide the clear cases; ``None`` is a doubt."""
+        mean, largest = surroundings_distance(query, other)
+        if mean > self.tolerances.surroundings:
+            self.statistics["different"] += 1
+            return False
+        # the difference is NaN where an energy is not known
+        if largest <= self.tolerances.certain and not energy_difference > self.tolerances.certain_energy:
+            self.statistics["certain"] += 1
+            return True
+        return None
+
+
+class _Shelf:
+    """The structures of one reduced composition, in arrays that grow by doubling."""
+
+    def __init__(self, n_components: int) -> None:
+        self.crystals: list[Crystal] = []
+        self.keys = np.empty(16, dtype=np.int64)
+        self.energies = np.empty(16)
+        self.fingerprints = np.empty((n_components, 16), dtype=np.float32)
+        self._row_of: dict[int, int] = {}
+
+    def append(self, key: int, described: Described, energy: float) -> None:
+        row = len(self.crystals)
+        if row == len(self.keys):
+            self.keys = np.concatenate([self.keys, np.empty_like(self.keys)])
+            self.energies = np.concatenate([self.energies, np.empty_like(self.energies)])
+            self.fingerprints = np.concatenate([self.fingerprints, np.empty_like(self.fingerprints)], axis=1)
+        self.crystals.append(described.crystal)
+        self.keys[row], self.energies[row], self.fingerprints[:, row] = key, energy, described.fingerprint
+        self._row_of[key] = row
+
+    def remove(self, key: int) -> None:
+        row = self._row_of.pop(key)
+        crystal = self.crystals.pop()
+        last = len(self.crystals)
+        if row != last:
+            self.crystals[row] = crystal
+            for values in (self.keys, self.energies, self.fingerprints):
+                values[..., row] = values[..., last]
+            self._row_of[int(self.keys[row])] = row
+
+    def neighbours(self, wanted: Floats, energy: float, window: float | None, tolerances: Tolerances) -> list[int]:
+        """Return the rows that may be the same structure, nearest first."""
+        n = len(self.crystals)
+        wanted = wanted.astype(np.float32)
+        rows = np.arange(n)
+        if window is not None:
+            rows = np.flatnonzero(~(np.abs(self.energies[:n] - energy) > window))
+        limits = np.full(len(wanted), tolerances.fingerprint)
+        limits[-1] = math.inf if tolerances.volume is None else tolerances.volume
+        # component after component, from the volume on: each leaves fewer rows for the next, so that a query costs
+        # little more than reading one column
+        for component in range(-1, len(wanted) - 1):
+            rows = rows[np.abs(self.fingerprints[component, rows] - wanted[component]) <= limits[component]]
+            if len(rows) == 0:
+                return []
+        distances = np.linalg.norm(self.fingerprints[:-1, rows] - wanted[:-1, None], axis=0)
+        ordered: list[int] = rows[np.argsort(distances, kind="stable")].tolist()
+        return ordered
+
+
+def _described(structure: Atoms | Described) -> Described:
+    return structure if isinstance(structure, Described) else describe(structure)
+
+
+def _energy(energy_per_atom: float | None) -> float:
+    if energy_per_atom is None:
+        return math.nan
+    if not math.isfinite(energy_per_atom):
+        raise InputError("energy_per_atom", energy_per_atom, "must be a finite energy in eV, or None")
+    return float(energy_per_atom)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: Default bounds of the volume per atom, as multiples of the expected one. On held-out Materials Project crystals the
-#: true volume lies between 0.71 and 1.96 times the estimate for 99.4 % (benchmarks/atomic_volumes.py).
+#: true volume lies between 0.71 and 1.76 times the estimate for 99.4 % (benchmarks/atomic_volumes.py).
 VOLUME_RANGE = (0.6, 2.0)
 
 #: Default minimum distance as a fraction of summed covalent radii (Cordero et al., doi:10.1039/b801115j). The shortest
@@ -210,19 +210,26 @@ class Problem:
     def expected_volume_per_atom(self) -> float:
         """The volume per atom (Å³) to expect.
 
-        The sum of atomic volumes fitted to Materials Project crystals (mean error 9 % on formulas held out), or of
-        covalent-radius spheres at a packing of 0.6 for the few elements without one; under pressure times
+        The sum of atomic volumes fitted to Materials Project crystals, where an atom is the smaller the more
+        electronegative its neighbourhood is (mean error 7 % on formulas held out); a covalent-radius sphere at a
+        packing of 0.6 for the few elements that do not occur there. Under pressure times
         ``(1 + 4 P / 100 GPa) ** (-1/4)``, Murnaghan's equation of state for a bulk modulus of 100 GPa with B' = 4.
         """
         if self.cell is not None:
             return _cell_volume(self.cell) / (self.units[0] * self.atoms_per_unit)
         table = _atomic_volumes()
-        total = sum(
-            count * table.get(symbol, 4 / 3 * math.pi * float(covalent_radii[atomic_numbers[symbol]]) ** 3 / 0.6)
-            for symbol, count in self.composition.items()
-        )
+        atoms = [symbol for symbol, count in self.composition.items() for _ in range(count)]
+        known = [table[symbol][0] for symbol in atoms if symbol in table]
+        mean = sum(known) / len(known) if known else 0.0
+        total = 0.0
+        for symbol in atoms:
+            if symbol in table:
+                electronegativity, volume, slope = table[symbol]
+                total += max(volume + slope * (mean - electronegativity), 0.3 * volume)
+            else:
+                total += 4 / 3 * math.pi * float(covalent_radii[atomic_numbers[symbol]]) ** 3 / 0.6
         compression = (1 + 4 * max(self.pressure_gpa, 0.0) / 100) ** -0.25
-        return float(total / self.atoms_per_unit * compression)
+        return float(total / len(atoms) * compression)
 
     @property
     def volume_bounds(self) -> tuple[float, float]:
@@ -276,6 +283,6 @@ def _cell_volume(parameters: Sequence[float]) -> float:
 
 
 @cache
-def _atomic_volumes() -> dict[str, float]:
+def _atomic_volumes() -> dict[str, tuple[float, float, float]]:
     table = json.loads(files("hybridcsp").joinpath("data/atomic_volumes.json").read_text(encoding="utf-8"))
     return dict(table["volumes"])

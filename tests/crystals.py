@@ -1,0 +1,107 @@
+"""Small structures, sources and backends that tests make for themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from hybridcsp.records import Candidate, Evaluation, Failed, Job, Outcome, Proposal, Relaxed
+from hybridcsp.relaxation.backends import ExecutorBackend
+from hybridcsp.sources import Context
+
+
+def rutile(a: float = 4.6, c: float = 2.96, u: float = 0.305) -> Atoms:
+    positions = [(0, 0, 0), (0.5, 0.5, 0.5), (u, u, 0), (-u, -u, 0), (0.5 + u, 0.5 - u, 0.5), (0.5 - u, 0.5 + u, 0.5)]
+    return Atoms("Ti2O4", scaled_positions=positions, cell=[a, a, c], pbc=True)
+
+
+def random_crystal(symbols: str, volume_per_atom: float, rng: np.random.Generator) -> Atoms:
+    """Random positions in a random cell, without any regard to distances."""
+    n = len(Atoms(symbols))
+    cell = np.eye(3) + rng.normal(0, 0.15, (3, 3))
+    cell *= (n * volume_per_atom / abs(np.linalg.det(cell))) ** (1 / 3)
+    return Atoms(symbols, cell=cell, scaled_positions=rng.random((n, 3)), pbc=True)
+
+
+class P1Source:
+    """Random crystals without symmetry: the simplest source that proposes many different things."""
+
+    name = "p1"
+
+    def __init__(self, most: int | None = None) -> None:
+        self.most = most
+        self.made = 0
+        self.heard: list[Outcome] = []
+
+    @property
+    def exhausted(self) -> bool:
+        return self.most is not None and self.made >= self.most
+
+    def propose(self, n: int, context: Context) -> Sequence[Proposal]:
+        problem, rng = context.problem, context.rng
+        units = int(rng.choice(problem.units))
+        symbols = "".join(f"{symbol}{count}" for symbol, count in problem.contents(units).items())
+        volume = problem.expected_volume_per_atom * rng.uniform(0.9, 1.3)
+        return [Proposal(atoms=random_crystal(symbols, volume, rng), operator="p1", tag={"units": units})]
+
+    def proposed(self, candidates: Sequence[Candidate]) -> None:
+        self.made += len(candidates)
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        self.heard += outcomes
+
+
+class ListSource:
+    """Proposes what it was given, one after the other."""
+
+    name = "list"
+
+    def __init__(self, structures: Sequence[Atoms], operator: str = "given") -> None:
+        self.structures = list(structures)
+        self.operator = operator
+        self.next = 0
+
+    @property
+    def exhausted(self) -> bool:
+        return self.next >= len(self.structures)
+
+    def propose(self, n: int, context: Context) -> Sequence[Proposal]:
+        chosen = self.structures[self.next : self.next + n]
+        return [Proposal(atoms=atoms, operator=self.operator, parents=(1,) * (self.next > 0)) for atoms in chosen]
+
+    def proposed(self, candidates: Sequence[Candidate]) -> None:
+        self.next += len(candidates)
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        pass
+
+
+def relaxed(candidate: Candidate, energy_per_atom: float, atoms: Atoms | None = None, **changes: object) -> Relaxed:
+    """A relaxation that ended in a structure, by default in the one it began with."""
+    end = (candidate.atoms if atoms is None else atoms).copy()
+    energy = energy_per_atom * len(end)
+    end.calc = SinglePointCalculator(end, energy=energy, forces=np.zeros((len(end), 3)), stress=np.zeros(6))
+    evaluation = Evaluation(
+        level=str(changes.pop("level", "relax")),
+        calculator=str(changes.pop("calculator", "test")),
+        energy=energy,
+        enthalpy=energy,
+        max_force=0.0,
+        max_stress_residual=0.0,
+    )
+    return Relaxed(candidate=candidate, atoms=end, evaluation=evaluation, **({"converged": True} | changes))  # type: ignore[arg-type]
+
+
+def inline_backend(runner: object, capacity: int = 1) -> ExecutorBackend:
+    """Jobs run in threads of this process."""
+    return ExecutorBackend(ThreadPoolExecutor(capacity), lambda: runner, capacity=capacity)  # type: ignore[arg-type,return-value]
+
+
+def instant_relaxation(job: Job) -> Relaxed | Failed:
+    """Relax to nowhere, with an energy that depends on the structure alone."""
+    shape = float(np.linalg.norm(job.atoms.cell.array @ job.atoms.cell.array.T))
+    return relaxed(job.candidate, -3.0 - 1.0 / shape, job.atoms, level=job.level)

@@ -1,0 +1,244 @@
+import ase.db
+import numpy as np
+import pytest
+from ase.build import bulk
+from crystals import random_crystal, relaxed, rutile
+
+from hybridcsp.archive import ADDED, USER, WORKERS, Archive, Called
+from hybridcsp.errors import ArchiveError
+from hybridcsp.records import REFINE, Candidate, Cost, Failed, FailureReason, Proposal, Rejected, RejectionReason
+
+
+def crystals(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return [random_crystal("Cu4", 12, rng) for _ in range(n)]
+
+
+def propose(archive, structures, source="random", owner=WORKERS, rejected=(), parents=()):
+    first = archive.candidates + 1
+    candidates = tuple(
+        Candidate(
+            proposal=Proposal(atoms=atoms, operator="made", parents=parents, tag={"n": i}, cost=Cost(seconds=0.5)),
+            id=first + i,
+            source=source,
+        )
+        for i, atoms in enumerate(structures)
+    )
+    called = Called(
+        source=source,
+        call=archive.ledger.calls[source],
+        requested=len(candidates),
+        owner=owner,
+        candidates=candidates,
+        cost=Cost(force_calls=2, seconds=1.0),
+    )
+    archive.record_call(called, [Rejected(candidate=candidates[i], reason=r) for i, r in rejected])
+    return candidates
+
+
+def state(archive):
+    """All that an archive can be asked, in a form that can be compared."""
+    ledger = archive.ledger
+    return {
+        "minima": [
+            (m.id, m.enthalpy_per_atom, m.best.candidate.id, m.found_by.id, m.multiplicity, m.first_relaxation)
+            + (m.first_force_calls, m.spacegroup, m.spacegroup_loose, m.best.evaluation.level)
+            for m in archive.minima()
+        ],
+        "cells": [m.atoms.cell.array.tolist() for m in archive.minima()],
+        "tallies": ledger.tallies,
+        "cost": ledger.cost,
+        "relaxations": ledger.relaxations,
+        "improvements": ledger.improvements,
+        "pending": [candidate.id for candidate in archive.pending(WORKERS)],
+        "calls": ledger.calls,
+        "to_refine": [relaxed.candidate.id for relaxed in archive.to_refine(3, 1.0)],
+    }
+
+
+def test_relaxations_that_end_in_the_same_structure_are_one_minimum(tmp_path):
+    archive = Archive(tmp_path, write=True)
+    one, other = crystals(2)
+    first, second, third = propose(archive, [one, one, other])
+    supercell = one.repeat((2, 1, 1))
+    supercell.rotate(40, "z", rotate_cell=True)
+    archive.record_outcomes([relaxed(first, -3.0, one, cost=Cost(force_calls=10))])
+    archive.record_outcomes([relaxed(second, -3.001, supercell, cost=Cost(force_calls=20))])
+    archive.record_outcomes([relaxed(third, -2.5, other, cost=Cost(force_calls=30))])
+
+    best, worse = archive.minima()
+    assert (best.multiplicity, worse.multiplicity) == (2, 1)
+    assert best.enthalpy_per_atom == pytest.approx(-3.001)  # the best of both
+    assert best.best.candidate.id == second.id
+    assert best.found_by.id == first.id
+    assert (best.first_relaxation, worse.first_relaxation) == (1, 3)
+    assert (best.first_force_calls, worse.first_force_calls) == (12, 62)  # proposing took 2
+
+
+def test_two_that_arrive_together_are_one_minimum_too(tmp_path):
+    archive = Archive(tmp_path, write=True)
+    one = crystals(1)[0]
+    first, second = propose(archive, [one, one])
+    archive.record_outcomes([relaxed(first, -3.0), relaxed(second, -3.0)])
+    assert [minimum.multiplicity for minimum in archive.minima()] == [2]
+
+
+def test_the_same_shape_at_another_energy_is_another_minimum(tmp_path):
+    archive = Archive(tmp_path, write=True)
+    one = crystals(1)[0]
+    first, second = propose(archive, [one, one])
+    archive.record_outcomes([relaxed(first, -3.0), relaxed(second, -2.9)])
+    assert archive.number_of_minima == 2
+
+
+def test_energies_by_another_calculator_are_not_compared(tmp_path):
+    archive = Archive(tmp_path, write=True)
+    one, other = crystals(2)
+    first, second = propose(archive, [one, other])
+    archive.record_outcomes([relaxed(first, -9.0, calculator="this"), relaxed(second, -3.0, calculator="that")])
+    assert [minimum.enthalpy_per_atom for minimum in archive.minima()] == [pytest.approx(-3.0)]
+    assert archive.best_enthalpy_per_atom == pytest.approx(-3.0)
+
+
+def test_unconverged_relaxations_are_kept_but_are_no_minima(tmp_path):
+    archive = Archive(tmp_path, write=True)
+    low, high = crystals(2)
+    first, second = propose(archive, [low, high])
+    archive.record_outcomes([relaxed(first, -3.0, converged=False), relaxed(second, -2.9)])
+    assert [minimum.found_by.id for minimum in archive.minima()] == [second.id]
+    assert archive.ledger.tallies["random", "made"].unconverged == 1
+    # They are given a chance at the end …
+    assert [end.candidate.id for end in archive.to_refine(5, 0.05)] == [first.id, second.id]
+    archive.record_outcomes([relaxed(first, -3.01, level=REFINE)])
+    # … and count from the relaxation they came from.
+    assert archive.minima()[0].found_by.id == first.id
+    assert archive.minima()[0].first_relaxation == 1
+
+
+def test_refinement_takes_the_best_once_each(tmp_path):
+    archive = Archive(tmp_path, write=True)
+    candidates = propose(archive, crystals(4))
+    energies = [-3.0, -2.98, -2.97, -2.5]
+    archive.record_outcomes([relaxed(c, e) for c, e in zip(candidates, energies, strict=True)])
+    assert [end.candidate.id for end in archive.to_refine(10, 0.05)] == [1, 2, 3]
+    assert [end.candidate.id for end in archive.to_refine(2, 0.05)] == [1, 2]
+    archive.record_outcomes([relaxed(candidates[0], -3.001, level=REFINE)])
+    archive.record_outcomes([Failed(candidate=candidates[1], reason=FailureReason.TIME_LIMIT, level=REFINE)])
+    assert [end.candidate.id for end in archive.to_refine(10, 0.05)] == [3]
+    best = archive.minima()[0]
+    assert (best.best.evaluation.level, best.multiplicity) == (REFINE, 1)
+    assert archive.ledger.relaxations == 4  # refinements do not count
+    assert archive.status(2) == "relaxed"  # nor does their failure undo a relaxation
+
+
+def test_a_minimum_that_refines_into_another_is_absorbed(tmp_path):
+    archive = Archive(tmp_path, write=True)
+    saddle, valley = crystals(2)
+    first, second = propose(archive, [saddle, valley])
+    archive.record_outcomes([relaxed(first, -2.995), relaxed(second, -3.0)])
+    archive.record_outcomes([relaxed(first, -3.0, valley, level=REFINE)])
+    (minimum,) = archive.minima()
+    assert minimum.multiplicity == 2
+    assert minimum.found_by.id == first.id
+    assert minimum.first_relaxation == 1
+    archive.close()
+    assert len(Archive(tmp_path).minima()) == 1
+
+
+def test_everything_is_the_same_when_it_is_opened_again(tmp_path):
+    archive = Archive(tmp_path, write=True)
+    archive.open_session({"seed": 3})
+    structures = crystals(6)
+    candidates = propose(archive, structures, rejected=[(4, RejectionReason.DISTANCE)], parents=(1, 2))
+    archive.record_outcomes([relaxed(candidates[0], -3.0), relaxed(candidates[1], -3.01, converged=False)])
+    archive.record_outcomes([Failed(candidate=candidates[2], reason=FailureReason.OVERLAP, cost=Cost(force_calls=3))])
+    archive.record_outcomes([relaxed(candidates[3], -3.0005, structures[0])])
+    archive.record_outcomes([relaxed(candidates[0], -3.002, level=REFINE)])
+    archive.record_stop("enough")
+    before = state(archive)
+    archive.close()
+
+    again = Archive(tmp_path, write=True)
+    assert state(again) == before
+    assert before["pending"] == [candidates[5].id]
+    assert again.ledger.stops == ["enough"]
+    assert again.ledger.settings == [{"seed": 3}]
+    # … also for what comes later
+    (third,) = propose(again, [structures[0]])
+    again.record_outcomes([relaxed(third, -3.0, structures[0])])
+    assert again.minima()[0].multiplicity == 3
+
+
+def test_candidates_come_back_as_they_were(tmp_path):
+    archive = Archive(tmp_path, write=True)
+    atoms = rutile()
+    atoms.set_initial_magnetic_moments([1, -1, 0, 0, 0, 0])
+    atoms.set_initial_charges([4, 4, -2, -2, -2, -2])
+    (candidate,) = propose(archive, [atoms], parents=(7, 12))
+    again = archive.candidate(candidate.id)
+    assert (again.source, again.operator, again.proposal.parents) == ("random", "made", (7, 12))
+    assert again.proposal.tag == {"n": 0}
+    assert again.proposal.cost == Cost(seconds=0.5)
+    assert (again.atoms.positions == atoms.positions).all()
+    assert (again.atoms.get_initial_magnetic_moments() == atoms.get_initial_magnetic_moments()).all()
+    assert (again.atoms.get_initial_charges() == atoms.get_initial_charges()).all()
+    with pytest.raises(ArchiveError, match="there is no candidate 2; they run from 1 to 1"):
+        archive.candidate(2)
+
+
+def test_history_tells_calls_and_outcomes_in_order(tmp_path):
+    archive = Archive(tmp_path, write=True)
+    one, other = crystals(2)
+    first, second = propose(archive, [one, other], rejected=[(1, RejectionReason.VOLUME)])
+    archive.record_outcomes([relaxed(first, -3.0)])
+    called, rejection, end = archive.history()
+    assert isinstance(called, Called)
+    assert [candidate.id for candidate in called.candidates] == [1, 2]
+    assert (rejection.candidate.id, rejection.reason) == (second.id, RejectionReason.VOLUME)
+    assert (end.candidate.id, end.enthalpy_per_atom, end.converged) == (first.id, pytest.approx(-3.0), True)
+    assert called.sequence < rejection.sequence < end.sequence
+
+
+def test_candidates_wait_for_their_owner(tmp_path):
+    archive = Archive(tmp_path, write=True)
+    (mine,) = propose(archive, crystals(1), owner=USER)
+    (ours,) = propose(archive, crystals(1, seed=1), owner=WORKERS)
+    assert [candidate.id for candidate in archive.pending(USER)] == [mine.id]
+    assert [candidate.id for candidate in archive.pending(WORKERS)] == [ours.id]
+    archive.record_outcomes([Failed(candidate=mine, reason=FailureReason.REPORTED)])
+    assert archive.pending(USER) == []
+
+
+def test_structures_handed_in_do_not_count_as_relaxations(tmp_path):
+    archive = Archive(tmp_path, write=True)
+    (added,) = propose(archive, crystals(1), source=ADDED, owner=USER)
+    archive.record_outcomes([relaxed(added, -3.0)])
+    assert archive.ledger.relaxations == 0
+    assert archive.minima()[0].first_relaxation == 0
+
+
+def test_people_can_look_with_ase_db(tmp_path):
+    archive = Archive(tmp_path, write=True)
+    candidates = propose(archive, crystals(3), rejected=[(2, RejectionReason.DUPLICATE)], parents=(1,))
+    archive.record_outcomes([relaxed(candidates[0], -3.0)])
+    archive.record_outcomes([Failed(candidate=candidates[1], reason=FailureReason.NON_FINITE, detail="energy is nan")])
+    database = ase.db.connect(tmp_path / "search.db")
+    failed, rejected = database.get(event="failed"), database.get(event="rejected")
+    for row in (failed, rejected):
+        assert (row.source, row.operator, row.parents) == ("random", "made", "c1")
+    assert failed.reason == "non-finite"
+    assert rejected.reason == "duplicate"
+    end = database.get(event="relaxed")
+    assert end.energy == pytest.approx(-12.0)
+    assert end.toatoms().get_potential_energy() == pytest.approx(-12.0)
+    assert (end.minimum, end.relaxation, end.converged) == (1, 1, True)
+
+
+def test_structures_that_are_no_crystals_can_be_recorded_as_rejected(tmp_path):
+    archive = Archive(tmp_path, write=True)
+    broken = bulk("Cu")
+    broken.positions[0, 0] = np.nan
+    flat = bulk("Cu")
+    flat.cell[2] = 0
+    propose(archive, [broken, flat], rejected=[(0, RejectionReason.INVALID), (1, RejectionReason.INVALID)])
+    assert archive.ledger.tallies["random", "made"].rejected == {"invalid": 2}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import permutations, product
 
 import numpy as np
@@ -17,7 +17,7 @@ from hybridcsp.errors import InputError
 from hybridcsp.problem import Problem
 from hybridcsp.records import Candidate, Cost, Outcome, Proposal
 from hybridcsp.sources import Context
-from hybridcsp.sources.wyckoff import SpaceGroup, WyckoffPosition, space_group
+from hybridcsp.sources.wyckoff import SpaceGroup, WyckoffPosition, point_group_order, space_group
 from hybridcsp.structure import niggli_parameters, primitive, shortest_violation, spacegroup
 
 #: The volume per atom is drawn evenly between these multiples of the expected one, inside the problem's bounds.
@@ -38,6 +38,11 @@ POINTS_PER_POSITION = 24
 
 #: How far a fixed cell may be from the metric of a crystal system, in Å and degrees.
 METRIC_TOLERANCE = (0.05, 0.1)
+
+# Random crystals made to see whether an allowed space group comes out at all.
+_PROBES = 100
+
+_NO_DISTANCES = np.zeros((119, 119))
 
 _EVERY_GROUP = tuple(range(1, 231))
 
@@ -115,18 +120,35 @@ class RandomSource:
     def _check_spacegroups(self) -> tuple[int, ...]:
         """Return the numbers of formula units that an allowed space group holds."""
         problem = self._problem
-        allowed = problem.spacegroups or _EVERY_GROUP
-        usable = tuple(z for z in problem.units if any(self._compatible(number, z) for number in allowed))
-        if usable:
-            return usable
-        possible = [number for number in _EVERY_GROUP if any(self._compatible(number, z) for z in problem.units)]
-        where = " in the fixed cell" if problem.cell else ""
-        raise InputError(
-            "spacegroups",
-            problem.spacegroups,
-            f"none holds {problem.formula} with {' or '.join(map(str, problem.units))} formula units per primitive "
-            f"cell{where}; these do: {', '.join(map(str, possible))}",
-        )
+        if not problem.spacegroups:
+            return problem.units  # group 1 holds everything
+        pairs = [(z, number) for z in problem.units for number in problem.spacegroups if self._compatible(number, z)]
+        if not pairs:
+            usable = {number for number in _EVERY_GROUP if any(self._compatible(number, z) for z in problem.units)}
+            why = f"their Wyckoff positions do not hold {self._cell_in_words()}, but those of these do"
+        elif not (usable := self._outcomes(pairs)).intersection(problem.spacegroups):
+            why = f"crystals of {self._cell_in_words()} drawn in them are more symmetric, for example"
+        else:
+            return tuple(sorted({z for z, _ in pairs}))
+        raise InputError("spacegroups", problem.spacegroups, f"{why}: {', '.join(map(str, sorted(usable)))}")
+
+    def _cell_in_words(self) -> str:
+        units = " or ".join(map(str, self._problem.units))
+        where = "the fixed cell" if self._problem.cell else "a primitive cell"
+        return f"{units} x {self._problem.formula} in {where}"
+
+    def _outcomes(self, pairs: Sequence[tuple[int, int]]) -> set[int]:
+        """Space groups of random crystals, distances and bounds aside, up to the first that is allowed."""
+        rng = np.random.default_rng(0)
+        outcomes: set[int] = set()
+        for _ in range(_PROBES):
+            units, number = pairs[int(rng.integers(len(pairs)))]
+            atoms = self._build(number, self._problem.contents(units), None, rng)
+            if atoms is not None:
+                outcomes.add(spacegroup(atoms))
+                if outcomes.intersection(self._problem.spacegroups):
+                    break
+        return outcomes
 
     def _compatible(self, number: int, units: int) -> bool:
         group = self._group(number)
@@ -143,11 +165,11 @@ class RandomSource:
         allowed = self._problem.spacegroups or _EVERY_GROUP
         attempts = 0
         for _ in range(GROUPS_PER_PROPOSAL):
-            number = next(g for g in rng.permutation(allowed).tolist() if self._compatible(g, units))
+            number = next(g for g in _shuffled(allowed, rng) if self._compatible(g, units))
             for separation in SEPARATIONS:
                 attempts += 1
                 atoms = self._build(number, contents, separation, rng)
-                if atoms is None:
+                if atoms is None or not self._within_bounds(atoms):
                     continue
                 found = spacegroup(atoms)
                 if not self._problem.spacegroups or found in self._problem.spacegroups:
@@ -156,34 +178,35 @@ class RandomSource:
         return None
 
     def _build(
-        self, number: int, contents: dict[str, int], separation: float, rng: np.random.Generator
+        self, number: int, contents: Mapping[str, int], separation: float | None, rng: np.random.Generator
     ) -> Atoms | None:
-        """Make one crystal in a space group, or return ``None`` if it did not come out as asked."""
+        """Make one crystal in a space group, or return ``None`` if it did not come out as asked.
+
+        With ``None`` for the separation, distances do not matter.
+        """
         group = self._group(number)
         numbers = np.array([atomic_numbers[symbol] for symbol in contents])
         counts = list(contents.values())
         sites = [(int(numbers[kind]), position) for kind, position in group.draw_sites(counts, rng)]
-        if self._settings is not None and self._problem.cell is not None:
-            axes = self._settings[group.lattice_type]
-            order = axes[rng.integers(len(axes))]
-            target = Cell.fromcellpar(self._problem.cell).array
-            cell = target[list(order)]
+        if self._settings is not None:
+            settings = self._settings[group.lattice_type]
+            order = settings[rng.integers(len(settings))]
+            cell = Cell.fromcellpar(self._problem.cell).array[order]
         else:
-            order = (0, 1, 2)
+            order = [0, 1, 2]
             cell = self._random_cell(group, sum(counts), rng)
             if cell is None:
                 return None
-            target = cell
-        distances = self._distances(numbers, counts, abs(float(np.linalg.det(cell))), separation)
+        volume = abs(float(np.linalg.det(cell)))
+        distances = _NO_DISTANCES if separation is None else self._distances(numbers, counts, volume, separation)
         placed = _place(sites, cell, distances, rng)
         if placed is None:
             return None
-        fractions = np.empty_like(placed[1])
-        fractions[:, list(order)] = placed[1]
-        atoms = Atoms(numbers=placed[0], cell=target, scaled_positions=fractions, pbc=True)
+        back = np.argsort(order)
+        atoms = Atoms(numbers=placed[0], cell=cell[back], scaled_positions=placed[1][:, back], pbc=True)
         if self._settings is None:
             atoms = primitive(atoms)
-            if len(atoms) != sum(counts) or not self._within_bounds(atoms):
+            if len(atoms) != sum(counts):
                 return None
         return None if shortest_violation(atoms, distances) else atoms
 
@@ -228,18 +251,28 @@ class RandomSource:
         )
 
 
-def _settings(parameters: Sequence[float]) -> dict[str, list[tuple[int, int, int]]]:
+def _shuffled(groups: Sequence[int], rng: np.random.Generator) -> list[int]:
+    """Order groups at random, drawn without replacement with chances ∝ sqrt(order of the point group).
+
+    Exponential keys (doi:10.1016/j.ipl.2005.11.003) make the first compatible one a draw among the compatible ones,
+    so that the others' Wyckoff positions need not be looked up.
+    """
+    keys = rng.exponential(size=len(groups)) / np.sqrt([point_group_order(number) for number in groups])
+    return [groups[i] for i in np.argsort(keys)]
+
+
+def _settings(parameters: Sequence[float]) -> dict[str, list[list[int]]]:
     """Orders of the axes in which a cell has the metric of each lattice type that it has at all."""
     length_tolerance, angle_tolerance = METRIC_TOLERANCE
-    found: dict[str, list[tuple[int, int, int]]] = {}
-    for order in permutations(range(3)):
+    found: dict[str, list[list[int]]] = {}
+    for order in map(list, permutations(range(3))):
         lengths = [parameters[i] for i in order]
         angles = [parameters[3 + i] for i in order]
         for lattice_type, (wanted, equal) in _METRICS.items():
             if all(w is None or abs(a - w) <= angle_tolerance for a, w in zip(angles, wanted, strict=True)) and all(
                 abs(lengths[i] - lengths[j]) <= length_tolerance for i, j in equal
             ):
-                found.setdefault(lattice_type, []).append(order)  # type: ignore[arg-type]
+                found.setdefault(lattice_type, []).append(order)
     return found
 
 

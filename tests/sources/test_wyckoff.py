@@ -1,0 +1,78 @@
+"""Wyckoff tables against PyXtal and spglib."""
+
+import numpy as np
+import pytest
+import spglib
+from ase import Atoms
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybridcsp.sources.wyckoff import point_group_order, space_group
+
+CELLS = {
+    "triclinic": (4.1, 5.3, 6.7, 77, 83, 101),
+    "monoclinic": (4.1, 5.3, 6.7, 90, 101, 90),
+    "orthorhombic": (4.1, 5.3, 6.7, 90, 90, 90),
+    "tetragonal": (4.1, 4.1, 6.7, 90, 90, 90),
+    "hexagonal": (4.1, 4.1, 6.7, 90, 90, 120),
+    "cubic": (5.3, 5.3, 5.3, 90, 90, 90),
+}
+
+
+def general_crystal(number: int, conventional: bool) -> Atoms:
+    """Two elements on general positions: nothing but the group's own symmetry."""
+    group = space_group(number, conventional=conventional)
+    general = group.positions[0]
+    orbits = [
+        general.rotations @ point + general.translations for point in ([0.137, 0.271, 0.433], [0.371, 0.093, 0.219])
+    ]
+    cell = group.vectors @ Atoms(cell=CELLS[group.lattice_type]).cell.array
+    return Atoms(f"C{len(general.translations)}O{len(general.translations)}", cell=cell, pbc=True,
+                 scaled_positions=np.concatenate(orbits))  # fmt: skip
+
+
+@pytest.mark.parametrize("conventional", [False, True])
+def test_general_positions_have_exactly_the_groups_symmetry(conventional):
+    for number in range(1, 231):
+        atoms = general_crystal(number, conventional)
+        dataset = spglib.get_symmetry_dataset((atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers), 1e-4)
+        assert dataset.number == number
+
+
+def test_primitive_cells_hold_one_atom_per_operation():
+    for number in range(1, 231):
+        assert space_group(number).positions[0].multiplicity == point_group_order(number)
+
+
+@settings(deadline=None, max_examples=40)
+@given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=3), number=st.integers(1, 230))
+def test_what_a_group_holds_agrees_with_pyxtal(counts, number):
+    from pyxtal.symmetry import Group
+
+    group = Group(number)
+    in_conventional_cell = [count * group.cellsize() for count in counts]
+    compatible, _ = group.check_compatible(in_conventional_cell)
+    assert space_group(number).holds(counts) == compatible
+    assert space_group(number, conventional=True).holds(in_conventional_cell) == compatible
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    counts=st.lists(st.integers(1, 12), min_size=1, max_size=4), number=st.integers(1, 230), seed=st.integers(0, 2**32)
+)
+def test_drawn_sites_hold_exactly_the_contents_and_no_fixed_point_twice(counts, number, seed):
+    group = space_group(number)
+    if not group.holds(counts):
+        return
+    sites = group.draw_sites(counts, np.random.default_rng(seed))
+    placed = [0] * len(counts)
+    for kind, position in sites:
+        placed[kind] += position.multiplicity
+    assert placed == counts
+    fixed = [position.letter for _, position in sites if position.freedom == 0]
+    assert len(fixed) == len(set(fixed))
+
+
+def test_rock_salt_contents_fit_into_225_only_as_primitive_contents():
+    assert space_group(225).holds([1, 1])
+    assert not space_group(225, conventional=True).holds([1, 1])

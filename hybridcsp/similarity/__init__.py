@@ -10,8 +10,18 @@ energy and volume, then a fingerprint that cannot tell apart what is the same, t
 only where these leave a doubt pymatgen's ``StructureMatcher``.
 """
 
-from hybridcsp.similarity.comparison import MINIMA, STARTS, Tolerances, same_structure
+from hybridcsp.similarity.comparison import ENERGY_WINDOW, MINIMA, STARTS, Tolerances, same_structure
 from hybridcsp.similarity.fingerprint import Described, describe, fingerprint
 from hybridcsp.similarity.index import StructureIndex
 
-__all__ = ["MINIMA", "STARTS", "Described", "StructureIndex", "Tolerances", "describe", "fingerprint", "same_structure"]
+__all__ = [
+    "ENERGY_WINDOW",
+    "MINIMA",
+    "STARTS",
+    "Described",
+    "StructureIndex",
+    "Tolerances",
+    "describe",
+    "fingerprint",
+    "same_structure",
+]

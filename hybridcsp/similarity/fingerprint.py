@@ -72,15 +72,12 @@ def describe(atoms: Atoms) -> Described:
     InputError
         If the structure is not a three-dimensional crystal with finite positions and a cell that spans a volume.
     """
-    import spglib
-
     if not (atoms.pbc.all() and is_finite_crystal(atoms)):
         raise InputError(
             "structure", atoms, "must be a crystal: periodic in three dimensions, atoms, finite numbers, a volume"
         )
     order = np.argsort(atoms.numbers, kind="stable")
-    reduced = spglib.niggli_reduce(atoms.cell.array)
-    cell = atoms.cell.array if reduced is None else reduced  # reduction saves time, nothing depends on it
+    cell = _reduced(atoms.cell.array)
     positions = np.linalg.solve(cell.T, atoms.positions[order].T).T % 1.0
     crystal = Crystal(atoms.numbers[order].astype(np.uint8), cell, positions)
     if _heights(cell).min() < _THINNEST_CELL * crystal.volume ** (1 / 3):
@@ -174,6 +171,17 @@ def _squared_distances(cell: Floats, separations: Floats, radius: float) -> Floa
     squares += np.einsum("ij,ij->i", separations, separations)[:, None]
     squares += np.einsum("ij,ij->i", images, images)
     return squares
+
+
+def _reduced(cell: Floats) -> Floats:
+    """Return the Niggli cell, or the cell itself where it fails: it saves images to look at, nothing depends on it."""
+    import spglib
+
+    try:
+        reduced = spglib.niggli_reduce(cell)
+    except spglib.SpglibError:
+        return cell
+    return cell if reduced is None else np.asarray(reduced)
 
 
 def _heights(cell: Floats) -> Floats:

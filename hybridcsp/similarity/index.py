@@ -16,25 +16,29 @@ from hybridcsp.similarity.fingerprint import Crystal, Described, Floats, describ
 class StructureIndex:
     """Answers "have we this structure already?" for one structure against many.
 
+    By a fast invariant fingerprint plus an energy window, and an exact comparison of the few that are left. Being alike
+    within tolerances is not transitive: which of several like structures is found is settled by nearness alone.
+
     Parameters
     ----------
     energy_window
-        Structures whose energies per atom differ by more (eV) are different; ``None`` ignores energies. It does not
-        hold between structures one of which has no energy.
+        Structures whose energies per atom differ by more (eV) are different; ``None`` ignores energies, and so does a
+        pair of structures one of which has none. :data:`ENERGY_WINDOW` suits relaxed minima.
     tolerances
         :data:`MINIMA` or :data:`STARTS`, or some of your own.
 
     Attributes
     ----------
     statistics
-        How often what happened: ``queries``, ``neighbours`` (that the fingerprint left), ``certain`` and ``different``
-        (decided by the surroundings), ``exact`` (decided by ``StructureMatcher``), ``capped`` (queries in
-        which a limit of the tolerances kept neighbours from being compared).
+        How often what happened: ``queries``; ``neighbours`` that the fingerprint left and that were looked at; of these
+        ``certain`` and ``different`` by the surroundings of their atoms, and ``exact``, by ``StructureMatcher``;
+        ``capped`` queries, which found nothing among as many neighbours as the tolerances allow to compare.
 
     Examples
     --------
     >>> from ase.build import bulk
-    >>> index = StructureIndex(energy_window=0.01)
+    >>> from hybridcsp.similarity import ENERGY_WINDOW, StructureIndex
+    >>> index = StructureIndex(energy_window=ENERGY_WINDOW)
     >>> index.add(1, bulk("Cu"), -3.5)
     >>> index.find(bulk("Cu", cubic=True), -3.501)
     1
@@ -76,7 +80,7 @@ class StructureIndex:
         for row in rows[: self.tolerances.neighbours]:
             self.statistics["neighbours"] += 1
             crystal = shelf.crystals[row]
-            verdict = self._by_surroundings(query, crystal, abs(shelf.energies[row] - energy))
+            verdict = self._by_surroundings(query, crystal)
             if verdict is None and exact_comparisons < self.tolerances.exact_comparisons:
                 exact_comparisons += 1
                 self.statistics["exact"] += 1
@@ -97,17 +101,19 @@ class StructureIndex:
         """
         if key in self:
             raise InputError("key", key, "is in the index already; use replace")
-        described = _described(structure)
-        energy = _energy(energy_per_atom)
-        shelf = self._shelves.setdefault(described.crystal.composition, _Shelf(len(described.fingerprint)))
-        shelf.append(key, described, energy)
-        self._shelf_of[key] = shelf
+        self._put(key, _described(structure), _energy(energy_per_atom))
 
     def replace(self, key: int, structure: Atoms | Described, energy_per_atom: float | None = None) -> None:
-        """Put another structure in the place of the one that is known by this key."""
-        described = _described(structure)
+        """Put another structure in the place of the one that is known by this key.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
+        described, energy = _described(structure), _energy(energy_per_atom)
         self.remove(key)
-        self.add(key, described, energy_per_atom)
+        self._put(key, described, energy)
 
     def remove(self, key: int) -> None:
         """Forget the structure that is known by this key.
@@ -121,14 +127,18 @@ class StructureIndex:
             raise InputError("key", key, "is not in the index")
         self._shelf_of.pop(key).remove(key)
 
-    def _by_surroundings(self, query: Described, other: Crystal, energy_difference: float) -> bool | None:
+    def _put(self, key: int, described: Described, energy: float) -> None:
+        shelf = self._shelves.setdefault(described.crystal.composition, _Shelf(len(described.fingerprint)))
+        shelf.append(key, described, energy)
+        self._shelf_of[key] = shelf
+
+    def _by_surroundings(self, query: Described, other: Crystal) -> bool | None:
         """Decide the clear cases; ``None`` is a doubt."""
         mean, largest = surroundings_distance(query, other)
         if mean > self.tolerances.surroundings:
             self.statistics["different"] += 1
             return False
-        # the difference is NaN where an energy is not known
-        if largest <= self.tolerances.certain and not energy_difference > self.tolerances.certain_energy:
+        if largest <= self.tolerances.certain:
             self.statistics["certain"] += 1
             return True
         return None

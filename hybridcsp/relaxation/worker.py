@@ -42,6 +42,8 @@ JobRunner = Callable[[Job], Relaxed | Failed]
 
 _PR_SET_PDEATHSIG = 1
 _LONGEST_DETAIL = 2000
+# Past twice its time limit, a worker gives its parent this long to end it.
+LAST_RESORT_SECONDS = 60.0
 
 
 def describe(error: BaseException) -> str:
@@ -80,7 +82,11 @@ def answer(runner: JobRunner, message: bytes) -> tuple[str, bytes]:
     """Run the pickled job in ``message`` and return the message that tells the parent its outcome."""
     started = time.monotonic()
     job: Job = cloudpickle.loads(message)
+    # This clock needs no interpreter: it ends a hang that nobody is left to end, and that blocks the watching thread.
+    seconds = 2 * job.limits.seconds + LAST_RESORT_SECONDS
+    faulthandler.dump_traceback_later(min(seconds, threading.TIMEOUT_MAX / 2), exit=True)
     outcome, sound = run_job(runner, job)
+    faulthandler.cancel_dump_traceback_later()
     try:
         payload = cloudpickle.dumps(outcome)
     except Exception as error:  # noqa: BLE001 - the pickling of third-party objects raises anything

@@ -1,41 +1,58 @@
-"""A runner that does to its worker what calculators do: a job's operator names how it behaves.
+"""A runner that does to its worker what calculators do: a job's operator names how it behaves, its tag with what.
 
 Imported by the workers, so nothing heavy here.
 """
 
 import ctypes
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 from ase.build import bulk
 
-from hybridcsp.records import Candidate, Evaluation, Failed, Job, Limits, Proposal, Relaxed
+from hybridcsp.errors import InputError
+from hybridcsp.records import Candidate, Cost, Evaluation, Failed, FailureReason, Job, Limits, Proposal, Relaxed
 from hybridcsp.relaxation.backends import Backend, JobRunner
 
 
 def make_job(behaviour: str = "relax", identity: int = 1, limits: Limits | None = None, **tag: object) -> Job:
+    """A job; the tags ``touch`` (a file), ``until`` (a file) and ``seconds`` go before any behaviour."""
     atoms = bulk("Cu")
     candidate = Candidate(proposal=Proposal(atoms=atoms, operator=behaviour, tag=tag), id=identity, source="test")
     return Job(candidate=candidate, atoms=atoms, level="evaluate", limits=limits or Limits())
 
 
 def relaxed(job: Job, **objectives: object) -> Relaxed:
-    """A relaxation that says which process did it."""
+    """A relaxation that says where it was done."""
     evaluation = Evaluation(
-        level=job.level, calculator=f"{os.getpid()}", energy=-1.0, enthalpy=-1.0, max_force=0.0, max_stress_residual=0.0
+        level=job.level, calculator="test", energy=-2.5, enthalpy=-2.0, max_force=0.01, max_stress_residual=None
     )
+    where = {"process": os.getpid(), "thread": threading.get_ident()}
     return Relaxed(
-        candidate=job.candidate, atoms=job.atoms, evaluation=evaluation, converged=True, objectives=objectives
+        candidate=job.candidate,
+        cost=Cost(force_calls=7, seconds=0.5),
+        atoms=job.atoms,
+        evaluation=evaluation,
+        converged=True,
+        objectives={**where, **objectives},
     )
 
 
 def process_of(outcome: Relaxed | Failed) -> int:
     assert isinstance(outcome, Relaxed), outcome.detail
-    return int(outcome.evaluation.calculator)
+    return outcome.objectives["process"]
+
+
+def wait_for(file: Path, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not file.exists():
+        assert time.monotonic() < end, f"no {file}"
+        time.sleep(0.005)
 
 
 def collect(backend: Backend, count: int, seconds: float = 60.0) -> list[Relaxed | Failed]:
@@ -99,27 +116,66 @@ def close_descriptors_and_hang(job: Job) -> None:
 
 BEHAVIOURS = {
     "relax": relaxed,
-    "slow": lambda job: time.sleep(job.candidate.proposal.tag["seconds"]) or relaxed(job),
+    "fail": lambda job: Failed(
+        candidate=job.candidate, reason=FailureReason.OVERLAP, level=job.level, cost=Cost(force_calls=3)
+    ),
     "say": say,
     "raise": raise_error,
-    "sys.exit": lambda job: sys.exit("licence server not found"),
-    "return a number": lambda job: 42.0,
+    "sys_exit": lambda job: sys.exit("licence server not found"),
+    "return_a_number": lambda job: 42.0,
     "unpicklable": lambda job: relaxed(job, generator=(i for i in ())),
     "unreadable": lambda job: relaxed(job, thing=Unreadable()),
-    "os._exit": lambda job: os._exit(3),
+    "os_exit": lambda job: os._exit(3),
     "segfault": lambda job: ctypes.string_at(8),
     "abort": lambda job: os.abort(),
-    "kill -9": lambda job: os.kill(os.getpid(), signal.SIGKILL),
-    "eat memory": eat_memory,
+    "kill9": lambda job: os.kill(os.getpid(), signal.SIGKILL),
+    "eat_memory": eat_memory,
     "sleep": lambda job: time.sleep(600),
     "busy": lambda job: any(iter(int, 1)),  # an endless loop in C that lets no other thread run
-    "start program": start_program,
-    "start program and hang": start_program_and_hang,
-    "start program and crash": start_program_and_crash,
-    "leave group and hang": leave_group_and_hang,
-    "close descriptors and hang": close_descriptors_and_hang,
+    "start_program": start_program,
+    "start_program_and_hang": start_program_and_hang,
+    "start_program_and_crash": start_program_and_crash,
+    "leave_group_and_hang": leave_group_and_hang,
+    "close_descriptors_and_hang": close_descriptors_and_hang,
 }
 
 
 def make_runner() -> JobRunner:
-    return lambda job: BEHAVIOURS[job.candidate.operator](job)
+    counter = itertools.count(1)
+
+    def run(job: Job) -> Relaxed | Failed:
+        number, tag = next(counter), job.candidate.proposal.tag
+        if "touch" in tag:
+            Path(tag["touch"]).touch()
+        if "until" in tag:
+            wait_for(Path(tag["until"]))
+        time.sleep(tag.get("seconds", 0.0))
+        if job.candidate.operator == "count":
+            return relaxed(job, count=number)
+        return BEHAVIOURS[job.candidate.operator](job)
+
+    return run
+
+
+MEETING = threading.Barrier(2, timeout=60.0)
+BUILT_IN: list[int] = []
+
+
+def make_meeting_runner() -> JobRunner:
+    """Of two threads, so that each gets jobs."""
+    BUILT_IN.append(threading.get_ident())
+    run = make_runner()
+
+    def meet(job: Job) -> Relaxed | Failed:
+        MEETING.wait()
+        return run(job)
+
+    return meet
+
+
+def refuse() -> JobRunner:
+    raise RuntimeError("no such device")
+
+
+def refuse_politely() -> JobRunner:
+    raise InputError("calculator", "mace:x.pt", "a file that exists")

@@ -77,15 +77,15 @@ def wait_until(condition, seconds):
     ("behaviour", "reason", "detail"),
     [
         ("raise", FailureReason.CALCULATOR, "ZeroDivisionError: no k-points"),
-        ("sys.exit", FailureReason.CALCULATOR, "SystemExit: licence server not found"),
-        ("return a number", FailureReason.CALCULATOR, "the runner returned float, which is not an outcome"),
+        ("sys_exit", FailureReason.CALCULATOR, "SystemExit: licence server not found"),
+        ("return_a_number", FailureReason.CALCULATOR, "the runner returned float, which is not an outcome"),
         ("unpicklable", FailureReason.CALCULATOR, "the outcome cannot be sent: TypeError: cannot pickle 'generator'"),
         ("unreadable", FailureReason.CALCULATOR, "the outcome cannot be read: ValueError"),
-        ("os._exit", FailureReason.WORKER_DIED, "worker 1 ended with exit status 3"),
+        ("os_exit", FailureReason.WORKER_DIED, "worker 1 ended with exit status 3"),
         ("segfault", FailureReason.WORKER_DIED, "worker 1 was killed by SIGSEGV"),
         ("abort", FailureReason.WORKER_DIED, "worker 1 was killed by SIGABRT"),
-        ("kill -9", FailureReason.WORKER_DIED, "worker 1 was killed by SIGKILL (by the system, where memory ran out?)"),
-        ("close descriptors and hang", FailureReason.WORKER_DIED, "worker 1 closed its connection"),
+        ("kill9", FailureReason.WORKER_DIED, "worker 1 was killed by SIGKILL (by the system, where memory ran out?)"),
+        ("close_descriptors_and_hang", FailureReason.WORKER_DIED, "worker 1 closed its connection"),
     ],
 )
 def test_a_broken_job_is_one_failure_and_costs_one_worker(pool, behaviour, reason, detail):
@@ -94,24 +94,39 @@ def test_a_broken_job_is_one_failure_and_costs_one_worker(pool, behaviour, reaso
     assert outcome.detail.startswith(detail)
 
 
-@pytest.mark.parametrize("behaviour", ["sleep", "busy", "leave group and hang"])
+@pytest.mark.parametrize("behaviour", ["sleep", "busy", "leave_group_and_hang"])
 def test_a_hang_is_killed_at_its_limit(pool, short_grace, behaviour):
     outcome = survive(pool, make_job(behaviour, identity=2, limits=Limits(seconds=0.2)))
     assert outcome.reason is FailureReason.TIME_LIMIT
-    assert 0.5 < outcome.cost.seconds < 3
+    assert 0.5 < outcome.cost.seconds < 10
     assert outcome.detail.endswith("the limit is 0.2 s")
 
 
 def test_the_grace_is_five_seconds_or_a_tenth_of_the_limit(pool):
-    pool.submit(make_job("slow", seconds=1.0, limits=Limits(seconds=0.1)))
+    pool.submit(make_job(seconds=1.0, limits=Limits(seconds=0.1)))
     (outcome,) = collect(pool, 1)
     assert isinstance(outcome, Relaxed)  # late, and within the grace
     assert worker_pool.grace(Limits(seconds=1.0)) == 5.0
     assert worker_pool.grace(Limits(seconds=600.0)) == 60.0
 
 
+def test_a_worker_that_nobody_kills_ends_itself(logs):
+    """As one whose parent has died, where the hang blocks the thread that would notice."""
+
+    def make_runner():
+        sys.modules["__main__"].LAST_RESORT_SECONDS = 0.5
+        return faulty.make_runner()
+
+    with WorkerPool(make_runner, workers=1, log_directory=logs) as pool:
+        pool.submit(make_job("busy", limits=Limits(seconds=0.1)))
+        (outcome,) = collect(pool, 1)
+    assert outcome.reason is FailureReason.WORKER_DIED
+    assert outcome.cost.seconds >= 0.7
+    assert "Timeout (0:00:00.7" in log_of(logs)
+
+
 def test_memory_past_the_limit_is_killed(pool):
-    outcome = survive(pool, make_job("eat memory", identity=2, limits=Limits(memory=300 * MiB)))
+    outcome = survive(pool, make_job("eat_memory", identity=2, limits=Limits(memory=300 * MiB)))
     assert outcome.reason is FailureReason.MEMORY_LIMIT
     assert outcome.detail.startswith("killed at ")
     assert outcome.detail.endswith(" MiB, the limit is 300 MiB")
@@ -165,7 +180,7 @@ def test_a_job_that_cannot_be_sent_is_a_failure(pool):
     assert outcome.detail.startswith("the job cannot be sent: TypeError")
 
 
-@pytest.mark.parametrize("behaviour", ["start program and hang", "start program and crash"])
+@pytest.mark.parametrize("behaviour", ["start_program_and_hang", "start_program_and_crash"])
 def test_programs_that_a_calculator_started_end_with_it(pool, short_grace, tmp_path, behaviour):
     file = tmp_path / "pid"
     pool.submit(make_job(behaviour, limits=Limits(seconds=0.5), pid_file=str(file)))
@@ -175,11 +190,16 @@ def test_programs_that_a_calculator_started_end_with_it(pool, short_grace, tmp_p
 
 def test_a_mixture_of_everything_comes_back_exactly_once(short_grace):
     rng = random.Random(7)
-    faults = ["raise", "return a number", "unpicklable", "unreadable", "os._exit", "segfault", "kill -9", "sleep"]
-    behaviours = faults + ["relax"] * 60 + ["slow"] * 20
+    faults = ["raise", "return_a_number", "unpicklable", "unreadable", "os_exit", "segfault", "kill9", "sleep"]
+    behaviours = faults + ["relax"] * 80
     rng.shuffle(behaviours)
     jobs = [
-        make_job(behaviour, number, limits=Limits(seconds=0.5), seconds=rng.uniform(0.0, 0.03))
+        make_job(
+            behaviour,
+            number,
+            limits=Limits(seconds=0.2 if behaviour == "sleep" else 60.0),
+            seconds=rng.uniform(0.0, 0.03),
+        )
         for number, behaviour in enumerate(behaviours)
     ]
     outcomes = []
@@ -261,7 +281,7 @@ class TestStarting:
             return faulty.make_runner()
 
         with WorkerPool(make_runner, workers=1) as pool:
-            pool.submit(make_job("os._exit", 1))
+            pool.submit(make_job("os_exit", 1))
             pool.submit(make_job("relax", 2))
             time.sleep(0.1)
             outcomes = []
@@ -284,7 +304,7 @@ class TestEnding:
         collect(pool, 2)
         started = time.monotonic()
         pool.close()
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 3
         assert (myself.num_fds(), len(myself.children(recursive=True))) == before
         pool.close()
         with pytest.raises(BackendError, match="closed"):
@@ -293,7 +313,7 @@ class TestEnding:
     def test_closing_ends_the_programs_that_calculators_started(self, tmp_path):
         file = tmp_path / "pid"
         pool = WorkerPool(faulty.make_runner, workers=1)
-        pool.submit(make_job("start program", pid_file=str(file)))
+        pool.submit(make_job("start_program", pid_file=str(file)))
         collect(pool, 1)
         assert not is_gone(int(file.read_text()))
         pool.close()
@@ -316,28 +336,28 @@ class TestEnding:
         (child,) = set(psutil.Process().children()) - set(others)
         started = time.monotonic()
         pool.close()
-        assert 0.9 < time.monotonic() - started < 3
+        assert 0.9 < time.monotonic() - started < 10
         assert not child.is_running()
 
     def test_killing_the_parent(self, script):
         parent, workers = script(("sleep", "busy", "relax"))
         parent.kill()
         parent.wait()
-        assert wait_until(lambda: all(is_gone(worker) for worker in workers), 3)
+        assert wait_until(lambda: all(is_gone(worker) for worker in workers), 5)
 
     def test_killing_the_parent_that_started_them_in_a_passing_thread(self, script):
         """Without the kernel's help, which is tied to that thread, the workers notice by themselves."""
         parent, workers = script(("sleep", "relax", "relax"), in_thread=True)
         parent.kill()
         parent.wait()
-        assert wait_until(lambda: all(is_gone(worker) for worker in workers), 4)
+        assert wait_until(lambda: all(is_gone(worker) for worker in workers), 5)
 
     def test_an_interrupt_from_the_terminal(self, script, tmp_path):
         parent, workers = script(("sleep", "busy", "relax"))
         for worker in workers:
             os.kill(worker, signal.SIGINT)  # as if they shared the terminal's group
         os.killpg(parent.pid, signal.SIGINT)
-        output, errors = parent.communicate(timeout=10)
+        output, errors = parent.communicate(timeout=30)
         assert output == "stopped\n"
         assert errors == ""
         assert parent.returncode == 0
@@ -357,8 +377,10 @@ from faulty import make_job, make_runner
 from hybridcsp.relaxation.backends import WorkerPool
 
 def start():
-    global pool
+    global pool, workers
     pool = WorkerPool(make_runner, workers=3, log_directory=Path(sys.argv[1]))
+    pool.wait_ready()
+    workers = [child.pid for child in psutil.Process().children()]
 
 if sys.argv[2] == "in-thread":
     thread = threading.Thread(target=start)
@@ -366,13 +388,12 @@ if sys.argv[2] == "in-thread":
     thread.join()
 else:
     start()
-pool.wait_ready()
 for number, behaviour in enumerate(sys.argv[3:]):
     pool.submit(make_job(behaviour, number))
 if "relax" in sys.argv[3:]:
     pool.completed(60)
 try:
-    print(*(child.pid for child in psutil.Process().children()), flush=True)
+    print(*workers, flush=True)
     while True:
         pool.completed(None)
 except KeyboardInterrupt:
@@ -400,6 +421,7 @@ def script(tmp_path):
         line = process.stdout.readline()
         workers = [int(word) for word in line.split()]
         assert len(workers) == 3, line + process.stderr.read()
+        assert not any(is_gone(worker) for worker in workers)
         return process, workers
 
     yield run

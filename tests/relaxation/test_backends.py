@@ -7,92 +7,14 @@ import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 
+import faulty
 import pytest
-from ase.build import bulk
+from faulty import collect, make_job, make_meeting_runner, make_runner, refuse, refuse_politely, wait_for
 
 from hybridcsp.errors import BackendError, CalculatorError, InputError
-from hybridcsp.records import Candidate, Cost, Evaluation, Failed, FailureReason, Job, Proposal, Relaxed
+from hybridcsp.records import Cost, Failed, FailureReason, Relaxed
 from hybridcsp.relaxation.backends import ExecutorBackend, WorkerPool
-
-
-def make_job(identity=1, action="", **tag):
-    """``action`` tells the runner what to do, ``tag`` with what."""
-    proposal = Proposal(atoms=bulk("NaCl", "rocksalt", a=5.64), operator=action or "relax", tag=tag)
-    return Job(candidate=Candidate(proposal=proposal, id=identity, source="test"), atoms=proposal.atoms, level="refine")
-
-
-def wait_for(file):
-    end = time.monotonic() + 30
-    while not file.exists():
-        assert time.monotonic() < end, f"no {file}"
-        time.sleep(0.005)
-
-
-def make_runner():
-    """A runner that counts its jobs and can wait, raise, fail and kill."""
-    count = 0
-
-    def run(job):
-        nonlocal count
-        count += 1
-        proposal = job.candidate.proposal
-        time.sleep(proposal.tag.get("seconds", 0.0))
-        if "touch" in proposal.tag:
-            Path(proposal.tag["touch"]).touch()
-        if "until" in proposal.tag:
-            wait_for(Path(proposal.tag["until"]))
-        if proposal.operator == "raise":
-            raise ValueError("no basis set for Na")
-        if proposal.operator == "kill":
-            os._exit(1)
-        if proposal.operator == "number":
-            return 42
-        if proposal.operator == "fail":
-            return Failed(
-                candidate=job.candidate, reason=FailureReason.OVERLAP, level=job.level, cost=Cost(force_calls=3)
-            )
-        evaluation = Evaluation(
-            level=job.level, calculator="test 1", energy=-2.5, enthalpy=-2.0, max_force=0.01, max_stress_residual=None
-        )
-        tell = {"count": count, "process": os.getpid(), "thread": threading.get_ident()}
-        if proposal.operator == "unpicklable":
-            tell["lock"] = threading.Lock()
-        return Relaxed(
-            candidate=job.candidate,
-            atoms=job.atoms,
-            evaluation=evaluation,
-            converged=True,
-            objectives=tell,
-            cost=Cost(force_calls=7, seconds=0.5),
-        )
-
-    return run
-
-
-MEETING = threading.Barrier(2, timeout=30)
-BUILT_IN = []
-
-
-def make_meeting():
-    """A runner that waits for the other thread's, so that both get jobs."""
-    BUILT_IN.append(threading.get_ident())
-    run = make_runner()
-
-    def meet(job):
-        MEETING.wait()
-        return run(job)
-
-    return meet
-
-
-def refuse():
-    raise RuntimeError("no such device")
-
-
-def refuse_as_calculator():
-    raise InputError("calculator", "mace:x.pt", "a file that exists")
 
 
 def processes(count):
@@ -123,49 +45,40 @@ def backend(request):
     return request.getfixturevalue(request.param)
 
 
-def collect(backend, count):
-    outcomes = []
-    while len(outcomes) < count:
-        new = backend.completed(30)
-        assert new, f"{len(outcomes)} of {count} outcomes"
-        outcomes += new
-    return outcomes
-
-
 def ids(outcomes):
     return [outcome.candidate.id for outcome in outcomes]
 
 
 class TestEveryBackend:
     def test_gives_back_what_the_runner_returned(self, backend):
-        jobs = [make_job(1), make_job(2, "fail")]
+        jobs = [make_job("relax", 1), make_job("fail", 2)]
         for job in jobs:
             backend.submit(job)
         relaxed, failed = sorted(collect(backend, 2), key=lambda outcome: outcome.candidate.id)
         assert isinstance(relaxed, Relaxed)
         assert relaxed.atoms == jobs[0].atoms
         assert (relaxed.level, relaxed.evaluation.energy, relaxed.cost) == (
-            "refine",
+            "evaluate",
             -2.5,
             Cost(force_calls=7, seconds=0.5),
         )
         assert isinstance(failed, Failed)
-        assert (failed.level, failed.reason, failed.cost) == ("refine", FailureReason.OVERLAP, Cost(force_calls=3))
+        assert (failed.level, failed.reason, failed.cost) == ("evaluate", FailureReason.OVERLAP, Cost(force_calls=3))
         assert relaxed.candidate is jobs[0].candidate
         assert failed.candidate is jobs[1].candidate
 
     @pytest.mark.parametrize(
         ("action", "detail"),
         [
-            ("raise", "ValueError: no basis set for Na"),
-            ("number", "the runner returned int, which is not an outcome"),
+            ("raise", "ZeroDivisionError: no k-points"),
+            ("return_a_number", "the runner returned float, which is not an outcome"),
         ],
     )
     def test_turns_a_runner_that_misbehaves_into_a_failure(self, backend, action, detail):
-        backend.submit(make_job(4, action, seconds=0.01))
+        backend.submit(make_job(action, 4, seconds=0.01))
         (outcome,) = collect(backend, 1)
         assert isinstance(outcome, Failed)
-        assert (outcome.reason, outcome.detail, outcome.level) == (FailureReason.CALCULATOR, detail, "refine")
+        assert (outcome.reason, outcome.detail, outcome.level) == (FailureReason.CALCULATOR, detail, "evaluate")
         assert 0.01 <= outcome.cost.seconds < 5
 
     def test_returns_at_once_where_no_job_is_out(self, backend):
@@ -175,7 +88,7 @@ class TestEveryBackend:
         assert time.monotonic() - started < 1
 
     def test_returns_nothing_after_the_timeout(self, backend, tmp_path):
-        backend.submit(make_job(1, until=str(tmp_path / "go")))
+        backend.submit(make_job("relax", 1, until=str(tmp_path / "go")))
         started = time.monotonic()
         assert backend.completed(0.0) == []
         assert backend.completed(0.2) == []
@@ -185,16 +98,16 @@ class TestEveryBackend:
 
     def test_works_on_as_many_as_its_capacity_and_gives_them_back_as_they_end(self, backend, tmp_path):
         """The first job waits, and the others, one after the other, all pass it."""
-        backend.submit(make_job(0, until=str(tmp_path / "go")))
+        backend.submit(make_job("relax", 0, until=str(tmp_path / "go")))
         for identity in range(1, 7):
-            backend.submit(make_job(identity))
+            backend.submit(make_job("relax", identity))
         assert ids(collect(backend, 6)) == [1, 2, 3, 4, 5, 6]
         (tmp_path / "go").touch()
         assert ids(collect(backend, 1)) == [0]
 
     def test_builds_the_runner_once_for_each_process_and_thread(self, backend):
         for identity in range(40):
-            backend.submit(make_job(identity, seconds=0.002))
+            backend.submit(make_job("count", identity, seconds=0.002))
         counts = {}
         for outcome in collect(backend, 40):
             where = outcome.objectives["process"], outcome.objectives["thread"]
@@ -224,12 +137,12 @@ class TestWorkerPool:
         started = [tmp_path / str(number) for number in range(3)]
         with WorkerPool(make_runner, workers=1) as pool:
             pool.wait_ready()
-            pool.submit(make_job(0, touch=str(started[0])))
-            pool.submit(make_job(1, touch=str(started[1])))
+            pool.submit(make_job("relax", 0, touch=str(started[0])))
+            pool.submit(make_job("relax", 1, touch=str(started[1])))
             wait_for(started[0])
             time.sleep(0.2)
             assert not started[1].exists()
-            pool.submit(make_job(2, touch=str(started[2])))
+            pool.submit(make_job("relax", 2, touch=str(started[2])))
             wait_for(started[1])
             assert ids(collect(pool, 3)) == [0, 1, 2]
 
@@ -278,7 +191,7 @@ class TestWorkerPool:
             "def run(job): raise Mine(job.atoms.get_chemical_formula())\n"
             "print('once')\n"
             "pool = WorkerPool(lambda: run, workers=1)\n"
-            "candidate = Candidate(proposal=Proposal(atoms=bulk('Cu'), operator='x'), id=1, source='s')\n"
+            "candidate = Candidate(proposal=Proposal(atoms=bulk('Cu'), operator='made'), id=1, source='test')\n"
             "pool.submit(Job(candidate=candidate, atoms=candidate.atoms))\n"
             "print(pool.completed(60)[0].detail)\n"
             "pool.close()\n"
@@ -296,13 +209,13 @@ class TestWorkerPool:
 class TestExecutorBackend:
     def test_a_broken_executor_ends_the_search(self):
         with processes(1) as executor, ExecutorBackend(executor, make_runner, capacity=1) as backend:
-            backend.submit(make_job(1))
+            backend.submit(make_job("relax", 1))
             assert ids(collect(backend, 1)) == [1]
-            backend.submit(make_job(2, "kill"))
+            backend.submit(make_job("kill9", 2))
             with pytest.raises(BackendError, match="the run directory can be resumed"):
                 backend.completed(60)
             with pytest.raises(BackendError):
-                backend.submit(make_job(3))
+                backend.submit(make_job("relax", 3))
 
     def test_outcomes_from_before_the_break_are_handed_out_first(self):
         class Scripted(ThreadPoolExecutor):
@@ -314,7 +227,7 @@ class TestExecutorBackend:
 
         futures = []
         backend = ExecutorBackend(Scripted(1), make_runner, capacity=2)
-        jobs = [make_job(1), make_job(2)]
+        jobs = [make_job("relax", 1), make_job("relax", 2)]
         for job in jobs:
             backend.submit(job)
         futures[1].set_result(make_runner()(jobs[1]))
@@ -324,12 +237,12 @@ class TestExecutorBackend:
             backend.completed(1)
 
     def test_an_outcome_that_does_not_come_back_is_a_failure_of_its_job(self, in_processes):
-        in_processes.submit(make_job(1, "unpicklable"))
-        in_processes.submit(make_job(2))
+        in_processes.submit(make_job("unpicklable", 1))
+        in_processes.submit(make_job("relax", 2))
         outcomes = {outcome.candidate.id: outcome for outcome in collect(in_processes, 2)}
         assert outcomes[1].reason is FailureReason.WORKER_DIED
         assert "cannot pickle" in outcomes[1].detail
-        assert outcomes[1].level == "refine"
+        assert outcomes[1].level == "evaluate"
         assert isinstance(outcomes[2], Relaxed)
 
     def test_an_executor_that_was_shut_down_takes_no_job(self):
@@ -343,7 +256,7 @@ class TestExecutorBackend:
         with make_executor(1) as executor:
             for factory, message in [
                 (refuse, "^cannot build the calculator: RuntimeError: no such device$"),
-                (refuse_as_calculator, "^calculator = 'mace:x.pt': a file that exists$"),
+                (refuse_politely, "^calculator = 'mace:x.pt': a file that exists$"),
             ]:
                 backend = ExecutorBackend(executor, factory, capacity=1)
                 backend.submit(make_job())
@@ -351,23 +264,24 @@ class TestExecutorBackend:
                     backend.completed(60)
 
     def test_each_thread_has_its_own_runner(self, in_threads):
-        with ThreadPoolExecutor(2) as executor, ExecutorBackend(executor, make_meeting, capacity=2) as backend:
+        with ThreadPoolExecutor(2) as executor, ExecutorBackend(executor, make_meeting_runner, capacity=2) as backend:
             for identity in range(4):
-                backend.submit(make_job(identity))
+                backend.submit(make_job("count", identity))
             outcomes = collect(backend, 4)
-        assert len(BUILT_IN) == len(set(BUILT_IN)) == 2
+        assert len(faulty.BUILT_IN) == len(set(faulty.BUILT_IN)) == 2
         assert sorted(outcome.objectives["count"] for outcome in outcomes) == [1, 1, 2, 2]
 
     def test_closing_cancels_what_waits_and_leaves_the_executor_alone(self, tmp_path):
         with ThreadPoolExecutor(1) as executor:
             backend = ExecutorBackend(executor, make_runner, capacity=1)
-            backend.submit(make_job(1, until=str(tmp_path / "go")))
-            backend.submit(make_job(2, seconds=600))
+            backend.submit(make_job("relax", 1, until=str(tmp_path / "go")))
+            backend.submit(make_job("relax", 2, touch=str(tmp_path / "started")))
             backend.close()
             backend.close()
             (tmp_path / "go").touch()
             assert executor.submit(int, "7").result(timeout=30) == 7
+            assert not (tmp_path / "started").exists()
             with pytest.raises(BackendError, match="closed"):
-                backend.submit(make_job(3))
+                backend.submit(make_job("relax", 3))
             with pytest.raises(BackendError, match="closed"):
                 backend.completed(0)

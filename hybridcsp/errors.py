@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class HybridCSPError(Exception):
@@ -33,6 +34,10 @@ class InputError(HybridCSPError, ValueError):
         self.value = value
         self.allowed = allowed
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are unpickled by calling their class with what they print; this one takes more than that.
+        return _again, (type(self), self.args, self.__dict__)
+
 
 class UnknownNameError(InputError):
     """A name that is not registered; says which are, and which one was probably meant."""
@@ -56,6 +61,13 @@ class LockedError(ArchiveError):
 
 class BackendError(HybridCSPError):
     """The machinery that runs jobs broke; the run directory can be resumed."""
+
+
+def _again(kind: type[InputError], args: tuple[Any, ...], state: dict[str, Any]) -> InputError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

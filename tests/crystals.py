@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from hybridcsp.event_log import EventLog
 from hybridcsp.records import Candidate, Evaluation, Failed, Job, Outcome, Proposal, Relaxed
-from hybridcsp.relaxation.backends import ExecutorBackend
 from hybridcsp.sources import Context
 
 
@@ -96,12 +97,38 @@ def relaxed(candidate: Candidate, energy_per_atom: float, atoms: Atoms | None = 
     return Relaxed(candidate=candidate, atoms=end, evaluation=evaluation, **({"converged": True} | changes))  # type: ignore[arg-type]
 
 
-def inline_backend(runner: object, capacity: int = 1) -> ExecutorBackend:
-    """Jobs run in threads of this process."""
-    return ExecutorBackend(ThreadPoolExecutor(capacity), lambda: runner, capacity=capacity)  # type: ignore[arg-type,return-value]
+class InlineBackend:
+    """Runs each job in this process, when somebody waits for it."""
+
+    def __init__(self, runner: Callable[[Job], Relaxed | Failed], capacity: int = 1) -> None:
+        self.runner = runner
+        self.capacity = capacity
+        self.jobs: deque[Job] = deque()
+
+    def submit(self, job: Job) -> None:
+        self.jobs.append(job)
+
+    def completed(self, timeout: float | None) -> list[Relaxed | Failed]:
+        return [self.runner(self.jobs.popleft())] if self.jobs else []
+
+    def close(self) -> None:
+        self.jobs.clear()
 
 
 def instant_relaxation(job: Job) -> Relaxed | Failed:
     """Relax to nowhere, with an energy that depends on the structure alone."""
     shape = float(np.linalg.norm(job.atoms.cell.array @ job.atoms.cell.array.T))
     return relaxed(job.candidate, -3.0 - 1.0 / shape, job.atoms, level=job.level)
+
+
+def what_happened(directory: Path) -> list[tuple[object, ...]]:
+    """Every event of a search with its structure to the last bit, but for how long things took."""
+    log = EventLog(directory, write=False)
+    events = []
+    for event in log.read():
+        if event.kind not in ("opened", "stopped"):
+            data = {key: value for key, value in event.data.items() if key != "cost"}
+            atoms = None if event.row is None else log.atoms(event.row)
+            structure = None if atoms is None else (atoms.positions.tobytes(), atoms.cell.array.tobytes())
+            events.append((event.kind, data, structure))
+    return events

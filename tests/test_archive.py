@@ -41,10 +41,11 @@ def state(archive):
     ledger = archive.ledger
     return {
         "minima": [
-            (m.id, m.enthalpy_per_atom, m.best.candidate.id, m.found_by.id, m.multiplicity, m.first_relaxation)
-            + (m.first_force_calls, m.spacegroup, m.spacegroup_loose, m.best.evaluation.level)
+            (m.id, m.enthalpy_per_atom, m.best.candidate.id, m.best.evaluation.level, m.found_by.id, m.multiplicity)
             for m in archive.minima()
         ],
+        "first": [(m.first_relaxation, m.first_force_calls) for m in archive.minima()],
+        "spacegroups": [(m.spacegroup, m.spacegroup_loose) for m in archive.minima()],
         "cells": [m.atoms.cell.array.tolist() for m in archive.minima()],
         "tallies": ledger.tallies,
         "cost": ledger.cost,

@@ -128,11 +128,11 @@ def _cif(atoms: Atoms, *, symmetric: bool) -> str:
 
 
 def _poscar(atoms: Atoms) -> str:
+    from pymatgen.io.vasp import Poscar
+
     info = atoms.info
     title = f"{atoms.symbols} H={info['enthalpy_per_atom']:.6f} eV/atom SG={info['spacegroup']} c{info['candidate']}"
-    text = io.StringIO()
-    ase.io.write(text, atoms, format="vasp", direct=True, sort=True, label=title)
-    return text.getvalue()
+    return str(Poscar(to_pymatgen(atoms), comment=title, sort_structure=True).get_str(significant_figures=16))
 
 
 def _write_poscars(structures: Sequence[Atoms], folder: Path) -> list[Path]:

@@ -1,0 +1,5 @@
+"""``python -m hybridcsp``."""
+
+from hybridcsp.cli import main
+
+main()

@@ -1,0 +1,165 @@
+import os
+import subprocess
+import sys
+import time
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import bulk
+
+
+def hybridcsp(*arguments, cwd, check=True):
+    command = [sys.executable, "-m", "hybridcsp", *map(str, arguments)]
+    environment = os.environ | {"COLUMNS": "120"}
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=environment)
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with a finished search of copper in it."""
+    folder = tmp_path_factory.mktemp("cli")
+    ase.io.write(folder / "seed.cif", bulk("Cu", "bcc", a=2.9))
+    options = ["--calculator", "emt", "--source", "random", "--source", "seeds:seed.cif", "--max-atoms", "3"]
+    done = hybridcsp("search", "Cu", *options, "--relaxations", "6", "--workers", "1", cwd=folder)
+    return folder, done.stdout
+
+
+def test_a_search_ends_with_a_table_of_minima(finished):
+    _, output = finished
+    assert "Minima of Cu" in output
+    assert "Fm-3m (225)" in output
+    assert "6 relaxations" in output
+    assert "relaxations used up" in output
+    assert "hybridcsp show Cu" in output
+
+
+def test_show_prints_it_again_and_draws_it(finished):
+    folder, _ = finished
+    output = hybridcsp("show", "Cu", "--top", "1", "--plot", "cu.png", cwd=folder).stdout
+    assert "Minima of Cu" in output
+    assert "found at" in output
+    assert (folder / "cu.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_minima_are_exported_with_where_they_come_from(finished):
+    folder, _ = finished
+    hybridcsp("export", "Cu", "--output", "best.extxyz", "--top", "2", cwd=folder)
+    best = ase.io.read(folder / "best.extxyz", ":")
+    assert len(best) <= 2
+    assert {"candidate", "enthalpy_per_atom", "spacegroup", "source", "operator", "relaxation"} <= set(best[0].info)
+    assert best[0].info["enthalpy_per_atom"] == pytest.approx(best[0].get_potential_energy() / len(best[0]))
+
+
+def test_resume_goes_on(finished):
+    folder, _ = finished
+    output = hybridcsp("resume", "Cu", "--relaxations", "2", cwd=folder).stdout
+    assert "8 relaxations" in output
+
+
+def test_the_resolved_configuration_runs_the_same_search(finished):
+    folder, _ = finished
+    hybridcsp("search", "Cu/config.toml", "--directory", "again", cwd=folder)
+    first, again = (hybridcsp("export", d, "--output", f"{d}.xyz", cwd=folder) for d in ("Cu", "again"))
+    assert first and again
+    ours = [a for a in ase.io.read(folder / "Cu.xyz", ":") if a.info["relaxation"] <= 6]
+    theirs = ase.io.read(folder / "again.xyz", ":")
+    assert {a.info["relaxation"] for a in theirs} <= {a.info["relaxation"] for a in ours} | set(range(7))
+    assert np.allclose(ours[0].cell.array, theirs[0].cell.array)
+
+
+def test_the_database_opens_with_ase_db(finished):
+    folder, _ = finished
+    command = [sys.executable, "-m", "ase", "db", "Cu/search.db", "event=relaxed", "-c", "formula,source,spacegroup"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    assert "random" in done.stdout
+    assert "seeds" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["search", "Ti0"], "Ti occurs 0 times"),
+        (["search", "TiO2", "--calculator", "chgnt"], "did you mean 'chgnet'"),
+        (["search", "TiO2", "--source", "randm"], "did you mean 'random'"),
+        (["search", "TiO2", "--pressure", "high"], "--pressure = 'high'"),
+        (["search", "TiO2", "--formula-units", "four"], "--formula-units = 'four'"),
+        (["search", "TiO2", "--formula-units", "4-1"], "two in order"),
+        (["search", "TiO2", "--max-atoms", "2"], "TiO2 has 3 atoms"),
+        (["search", "TiO2", "--workers", "0"], "search.workers = 0"),
+        (["search", "TiO2", "--relaxations", "0"], "relaxations = 0"),
+        (["search", "TiO2", "--stop-at", "nothing.cif"], "a structure file that exists"),
+        (["search", "TiO2", "--source", "seeds:nothing.cif"], "nothing.cif"),
+        (["search", "TiO2", "--source", "seeds:empty.xyz"], "empty.xyz"),
+        (["search", "TiO2", "--directory", "/proc/self"], "cannot write"),
+        (["search", "nothing.toml"], "a TOML file that can be read"),
+        (["search", "typo.toml"], "did you mean 'max_atoms'"),
+        (["search", "code.toml"], "--trust"),
+        (["resume", "."], "no search.db"),
+        (["show", "nowhere"], "no search.db"),
+        (["export", ".", "--format", "cif"], "no search.db"),
+    ],
+)
+def test_wrong_input_is_said_in_one_line_and_leaves_nothing_behind(tmp_path, arguments, said):
+    (tmp_path / "empty.xyz").write_text("")
+    (tmp_path / "typo.toml").write_text('problem = {formula = "TiO2", max_atom = 3}')
+    (tmp_path / "code.toml").write_text('problem.formula = "Cu"\nsearch.calculator = "ase.calculators.emt:EMT"')
+    before = sorted(tmp_path.iterdir())
+    done = hybridcsp(*arguments, cwd=tmp_path, check=False)
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_an_unknown_export_format_is_refused(finished):
+    folder, _ = finished
+    done = hybridcsp("export", "Cu", "--format", "cief", cwd=folder, check=False)
+    assert done.returncode == 2
+    assert "did you mean 'cif'" in done.stderr
+
+
+def test_a_directory_that_holds_a_search_is_not_searched_anew(finished):
+    folder, _ = finished
+    done = hybridcsp("search", "Cu", "--calculator", "emt", cwd=folder, check=False)
+    assert done.returncode == 2
+    assert "hybridcsp resume Cu" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["search", "resume", "show", "export"])
+def test_help_has_examples(tmp_path, command):
+    output = hybridcsp(command, "--help", cwd=tmp_path).stdout
+    assert f"hybridcsp {command}" in output
+
+
+def test_lists_name_what_can_be_used(tmp_path):
+    assert "chgnet" in hybridcsp("calculators", cwd=tmp_path).stdout
+    assert "seeds" in hybridcsp("sources", cwd=tmp_path).stdout
+    assert hybridcsp("--version", cwd=tmp_path).stdout.startswith("hybridcsp ")
+
+
+def test_help_needs_none_of_the_heavy_packages(tmp_path):
+    heavy = "{'torch', 'ase', 'pymatgen', 'scipy'}"
+    script = f"import sys; from hybridcsp.cli import app; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == "[]"
+
+
+def test_ctrl_c_ends_with_a_summary_and_a_directory_to_resume(tmp_path):
+    command = [sys.executable, "-m", "hybridcsp", "search", "Cu8", "--formula-units", "1", "--calculator", "emt"]
+    process = subprocess.Popen(
+        [*command, "--relaxations", "100000", "--workers", "1"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "Cu8" / "workers" / "worker-1.log").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(3)
+    process.send_signal(2)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "hybridcsp resume Cu8" in output
+    assert "relaxations," in output

@@ -1,0 +1,136 @@
+import tomllib
+
+import pytest
+
+from hybridcsp import Search, config
+from hybridcsp.errors import ArchiveError, InputError
+
+
+def parse(text, where="search.toml"):
+    return config.parse(tomllib.loads(text), where)
+
+
+def test_a_formula_is_enough():
+    configuration = parse('problem.formula = "TiO2"')
+    assert configuration.problem.units == (1, 2, 3, 4)
+    assert configuration.search.calculator == "chgnet"
+    assert configuration.budget.relaxations == 100
+
+
+def test_every_table_is_understood():
+    configuration = parse(
+        """
+        [problem]
+        formula = "TiO2"
+        formula_units = 2
+        pressure_gpa = 5
+        min_distances = { Ti-O = 1.6 }
+        [search]
+        calculator = "emt"
+        sources = ["random"]
+        seed = 7
+        [budget]
+        force_calls = 1000
+        stop_at = -9.4
+        [relaxation]
+        max_force = 0.02
+        [limits]
+        force_calls = 99
+        """
+    )
+    assert configuration.problem.units == (2,)
+    assert configuration.problem.min_distance("O", "Ti") == 1.6
+    assert (configuration.budget.force_calls, configuration.budget.relaxations) == (1000, None)
+    assert (configuration.relaxation.max_force, configuration.limits.force_calls) == (0.02, 99)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('problem.formula = "Ti0"', "problem.formula = 'Ti0': Ti occurs 0 times"),
+        ("search.seed = 1", "problem: is missing"),
+        ('problem = {formula = "Cu", max_atomz = 3}', "problem.max_atomz: no such key. did you mean 'max_atoms'?"),
+        ('problem.formula = "Cu"\nserch.seed = 1', "serch: no such key. did you mean 'search'?"),
+        ('problem.formula = "Cu"\nsearch.workrs = 1', "search.workrs: no such key. did you mean 'workers'?"),
+        ('problem.formula = "Cu"\nbudget.relaxation = 1', "did you mean 'relaxations'?"),
+        ('problem.formula = "Cu"\nsearch.workers = 0', "search.workers = 0"),
+        ('problem.formula = "Cu"\nbudget.relaxations = "many"', "budget.relaxations = 'many'"),
+        ('problem = {formula = "Cu", max_atoms = 2.5}', "problem.max_atoms = 2.5"),
+        ('problem = {formula = "Cu", volume_per_atom = [20, 10]}', "the smaller first"),
+        ('problem.formula = "Cu"\nrelaxation.max_force = -1', "relaxation.max_force = -1"),
+        ('problem.formula = "Cu"\nbudget.stop_at = "nothing.cif"', "a structure file that exists"),
+    ],
+)
+def test_mistakes_are_named_with_what_is_right(text, said):
+    with pytest.raises(InputError) as caught:
+        parse(text)
+    assert said in str(caught.value)
+
+
+def test_all_mistakes_are_named_at_once():
+    with pytest.raises(InputError) as caught:
+        parse('problem = {formula = "Cu", max_atomz = 3}\nsearch.workers = 0')
+    assert "2 mistakes" in str(caught.value)
+    assert "max_atomz" in str(caught.value)
+    assert "search.workers" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, "formula = ", "\x00\xff"])
+def test_a_file_that_is_no_toml_is_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "search.toml").write_bytes(content.encode("latin-1"))
+    with pytest.raises(InputError, match="a TOML file"):
+        config.read(tmp_path / "search.toml")
+
+
+def test_paths_in_a_file_are_relative_to_it(tmp_path):
+    (tmp_path / "seeds.cif").write_text("")
+    (tmp_path / "search.toml").write_text(
+        'problem.formula = "Cu"\nsearch = {directory = "run", sources = ["random", "seeds:seeds.cif"]}'
+    )
+    raw = config.read(tmp_path / "search.toml")
+    assert raw["search"]["directory"] == str(tmp_path / "run")
+    assert raw["search"]["sources"] == ["random", f"seeds:{tmp_path / 'seeds.cif'}"]
+
+
+def test_the_resolved_configuration_makes_the_same_search(tmp_path):
+    text = 'problem = {formula = "Cu", pressure_gpa = 3}\nsearch = {calculator = "emt", seed = 4}\nbudget.hours = 1.5'
+    configuration = parse(text)
+    configuration = configuration.model_copy(
+        update={"search": configuration.search.model_copy(update={"directory": str(tmp_path / "run")})}
+    )
+    configuration.build(trust=False).close()
+    again = config.parse(config.read(tmp_path / "run" / "config.toml"), "again")
+    assert again == configuration
+    assert config.of_directory(tmp_path / "run") == configuration
+    again.build(trust=False).close()  # the archive agrees
+
+
+def test_a_search_made_in_python_can_be_taken_up_from_its_archive(tmp_path):
+    with Search("Cu", calculator="emt", directory=tmp_path, seed=3, max_atoms=4) as search:
+        problem = search.problem
+    configuration = config.of_directory(tmp_path)
+    assert configuration.problem == problem
+    assert configuration.search.seed == 3
+
+
+def test_one_made_of_python_objects_cannot(tmp_path):
+    from ase.calculators.emt import EMT
+
+    Search("Cu", calculator=EMT(), directory=tmp_path).close()
+    with pytest.raises(ArchiveError, match="take it up again there"):
+        config.of_directory(tmp_path)
+
+
+def test_code_named_in_a_file_runs_only_with_trust(tmp_path):
+    search = f'{{calculator = "ase.calculators.emt:EMT", directory = "{tmp_path / "r"}"}}'
+    text = f'problem.formula = "Cu"\nsearch = {search}'
+    with pytest.raises(InputError, match="add --trust"):
+        parse(text).build(trust=False)
+    assert not (tmp_path / "r").exists()
+    parse(text).build(trust=True).close()
+
+
+def test_an_empty_directory_cannot_be_taken_up(tmp_path):
+    with pytest.raises(ArchiveError, match="holds no search"):
+        config.of_directory(tmp_path)

@@ -1,0 +1,23 @@
+import pickle
+
+from hybridcsp.config import ConfigurationError
+from hybridcsp.errors import InputError, UnknownNameError
+
+
+def test_errors_say_what_was_wrong_where_and_what_is_right():
+    assert str(InputError("max_atoms", 0, "a whole number from 1")) == "max_atoms = 0: a whole number from 1"
+    assert str(UnknownNameError("source", "randm", ["random", "seeds"])) == (
+        "source = 'randm': did you mean 'random'? known: random, seeds"
+    )
+
+
+def test_errors_travel_between_processes():
+    for error in (
+        InputError("max_atoms", 0, "more"),
+        UnknownNameError("source", "randm", ["random"]),
+        ConfigurationError("search.toml", ["one", "two"]),
+    ):
+        again = pickle.loads(pickle.dumps(error))
+        assert type(again) is type(error)
+        assert str(again) == str(error)
+        assert again.key == error.key

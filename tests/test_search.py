@@ -1,0 +1,379 @@
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
+from crystals import InlineBackend, ListSource, P1Source, instant_relaxation, random_crystal, relaxed, what_happened
+
+from hybridcsp import Problem, Proposal, Search
+from hybridcsp.errors import ArchiveError, InputError, UnknownNameError
+from hybridcsp.records import Failed, FailureReason
+from hybridcsp.relaxation.relax import RelaxationSettings
+
+COPPER = {"formula_units": (1, 4), "distance_fraction": 0.05}
+
+
+def search(directory, source=None, runner=instant_relaxation, capacity=1, **options):
+    return Search(
+        "Cu",
+        calculator=None,
+        directory=directory,
+        sources=[source or P1Source()],
+        backend=InlineBackend(runner, capacity),
+        **COPPER,
+        **options,
+    )
+
+
+def crystals(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return [random_crystal("Cu2", 20, rng) for _ in range(n)]
+
+
+class TestRun:
+    def test_a_budget_of_relaxations_counts_those_that_fail(self, tmp_path):
+        def failing(job):
+            if job.candidate.id % 2:
+                return Failed(candidate=job.candidate, reason=FailureReason.OVERLAP)
+            return instant_relaxation(job)
+
+        summary = search(tmp_path, runner=failing).run(relaxations=10)
+        assert summary.stopped == "relaxations used up"
+        assert summary.progress.relaxations == 10
+        assert summary.progress.failed > 0
+
+    def test_the_budget_is_of_the_whole_search(self, tmp_path):
+        first = search(tmp_path)
+        first.run(relaxations=6)
+        first.close()
+        again = search(tmp_path)
+        assert again.run(relaxations=10).progress.run_relaxations == 4
+        assert again.run(relaxations=10).progress.run_relaxations == 0
+
+    def test_force_calls_end_it_after_what_is_running(self, tmp_path):
+        def costing(job):
+            from dataclasses import replace
+
+            from hybridcsp.records import Cost
+
+            return replace(instant_relaxation(job), cost=Cost(force_calls=30))
+
+        summary = search(tmp_path, runner=costing).run(force_calls=100, refine=0)
+        assert summary.stopped == "force calls used up"
+        assert summary.progress.force_calls == 120
+
+    def test_time_ends_it(self, tmp_path):
+        summary = search(tmp_path).run(hours=1 / 3600)
+        assert summary.stopped == "time used up"
+        assert summary.progress.run_seconds < 30
+
+    def test_it_ends_when_the_best_stays_unchanged(self, tmp_path):
+        energies = iter([-3.0, -3.1, -3.1005, -2.0, -2.1, -2.2, -9.9])
+        source = ListSource(crystals(7))
+        summary = search(tmp_path, source, lambda job: relaxed(job.candidate, next(energies), job.atoms)).run(
+            stop_after_unchanged=3, refine=0
+        )
+        assert summary.stopped == "best unchanged"
+        assert summary.progress.relaxations == 5
+
+    def test_it_ends_at_an_enthalpy(self, tmp_path):
+        energies = iter([-3.0, -3.2, -3.4])
+        source = ListSource(crystals(3))
+        summary = search(tmp_path, source, lambda job: relaxed(job.candidate, next(energies), job.atoms)).run(
+            stop_at=-3.2, refine=0
+        )
+        assert (summary.stopped, summary.progress.relaxations) == ("target reached", 2)
+
+    def test_it_ends_at_a_structure(self, tmp_path):
+        wanted = crystals(4)[2]
+        copy = wanted.repeat((2, 1, 1))
+        copy.rotate(30, (1, 1, 0), rotate_cell=True)
+        copy.write(tmp_path / "wanted.cif")
+        summary = search(tmp_path / "run", ListSource(crystals(4))).run(stop_at=str(tmp_path / "wanted.cif"), refine=0)
+        assert (summary.stopped, summary.progress.relaxations) == ("target reached", 3)
+
+    def test_it_ends_when_sources_are_exhausted(self, tmp_path):
+        summary = search(tmp_path, ListSource(crystals(3))).run(relaxations=10)
+        assert (summary.stopped, summary.progress.relaxations) == ("sources exhausted", 3)
+
+    def test_it_ends_when_nothing_proposed_is_acceptable(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("hybridcsp.proposer.PATIENCE", 20)
+
+        class Hopeless(P1Source):
+            def propose(self, n, context):
+                return [Proposal(atoms=bulk("Ag"), operator="wrong")]
+
+        summary = search(tmp_path, Hopeless()).run(relaxations=10)
+        assert (summary.stopped, summary.progress.relaxations) == ("no acceptable proposals", 0)
+        assert summary.progress.rejected == 20
+
+    def test_the_best_are_refined_at_the_end(self, tmp_path):
+        levels = []
+
+        def noting(job):
+            levels.append(job.level)
+            return instant_relaxation(job)
+
+        run = search(tmp_path, runner=noting)
+        run.run(relaxations=8, refine=3)
+        assert levels[:8] == ["relax"] * 8
+        assert 1 <= levels[8:].count("refine") <= 3
+        assert run.minima()[0].best.evaluation.level == "refine"
+
+    def test_several_workers_lose_and_repeat_nothing(self, tmp_path):
+        run = search(tmp_path, capacity=3)
+        run.run(relaxations=20, refine=0)
+        ended = [outcome.candidate.id for outcome in run.archive.history() if hasattr(outcome, "evaluation")]
+        assert sorted(ended) == sorted(set(ended))
+        assert len(ended) == 20
+
+    def test_what_is_being_relaxed_or_was_is_not_relaxed_again(self, tmp_path):
+        one = crystals(1)[0]
+        turned = one.copy()
+        turned.rotate(50, "x", rotate_cell=True)
+        summary = search(tmp_path, ListSource([one, turned, one.repeat((1, 2, 1))])).run(relaxations=10)
+        assert (summary.progress.relaxations, summary.progress.rejected) == (1, 2)
+
+    def test_sources_hear_every_outcome_in_order(self, tmp_path):
+        source = P1Source()
+        run = search(tmp_path, source)
+        run.run(relaxations=5, refine=0)
+        assert [o.sequence for o in source.heard] == sorted(o.sequence for o in source.heard)
+        assert {o.candidate.id for o in source.heard} == set(range(1, run.archive.candidates + 1)) - {
+            c.id for c in run.archive.pending("workers")
+        }
+
+    def test_a_source_that_raises_costs_the_search_nothing_but_the_source(self, tmp_path):
+        class Broken(P1Source):
+            name = "broken"
+
+            def propose(self, n, context):
+                raise RuntimeError("no idea")
+
+        run = Search(
+            "Cu",
+            calculator=None,
+            directory=tmp_path,
+            sources=[Broken(), P1Source()],
+            backend=InlineBackend(instant_relaxation),
+            **COPPER,
+        )
+        assert run.run(relaxations=5).stopped == "relaxations used up"
+        assert any("no idea" in getattr(event, "error", "") for event in run.archive.history())
+
+    def test_sources_share_relaxations(self, tmp_path):
+        run = Search(
+            "Cu",
+            calculator=None,
+            directory=tmp_path,
+            sources=[P1Source(), P1Source()],
+            backend=InlineBackend(instant_relaxation),
+            **COPPER,
+        )
+        run.run(relaxations=10)
+        shares = {source: tally.relaxed for (source, _), tally in run.archive.ledger.tallies.items()}
+        assert shares == {"p1": 5, "p1-2": 5}
+
+    def test_progress_is_reported(self, tmp_path):
+        seen = []
+        search(tmp_path).run(relaxations=4, on_progress=seen.append)
+        assert [progress.relaxations for progress in seen[:4]] == [1, 2, 3, 4]
+        assert seen[-1].level == "refine"
+
+    def test_ctrl_c_leaves_a_directory_that_can_be_taken_up(self, tmp_path):
+        def interrupt(progress):
+            if progress.relaxations == 3:
+                raise KeyboardInterrupt
+
+        first = search(tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            first.run(relaxations=10, on_progress=interrupt)
+        assert first.archive.ledger.stops == ["interrupted"]
+        first.close()
+        assert search(tmp_path).run(relaxations=10).progress.relaxations == 10
+
+
+class TestTheSameAgain:
+    def test_one_seed_and_one_worker_give_the_same_search(self, tmp_path):
+        for name in ("a", "b"):
+            search(tmp_path / name, seed=5).run(relaxations=12, refine=3)
+        assert what_happened(tmp_path / "a") == what_happened(tmp_path / "b")
+
+    def test_another_seed_gives_another_search(self, tmp_path):
+        for seed in (1, 2):
+            search(tmp_path / str(seed), seed=seed).run(relaxations=3)
+        assert what_happened(tmp_path / "1") != what_happened(tmp_path / "2")
+
+    def test_sources_are_as_they_were_when_a_search_is_taken_up(self, tmp_path):
+        before = P1Source()
+        first = search(tmp_path, before)
+        first.run(relaxations=5)
+        first.close()
+        after = P1Source()
+        search(tmp_path, after)
+        assert after.made == before.made
+        assert [o.sequence for o in after.heard] == [o.sequence for o in before.heard]
+
+    def test_interrupted_and_resumed_is_the_same_as_uninterrupted(self, tmp_path):
+        search(tmp_path / "whole", seed=5).run(relaxations=12, refine=3)
+
+        def interrupt(progress):
+            if progress.relaxations in (3, 7):
+                raise KeyboardInterrupt
+
+        for _ in range(3):
+            part = search(tmp_path / "parts", seed=5)
+            last = part.archive.ledger.relaxations == 7
+            try:
+                part.run(relaxations=12, refine=3, on_progress=None if last else interrupt)
+            except KeyboardInterrupt:
+                part.close()
+        assert what_happened(tmp_path / "parts") == what_happened(tmp_path / "whole")
+
+
+class TestAskAndTell:
+    def ask_only(self, directory, source=None):
+        return Search("Cu", calculator=None, directory=directory, sources=[source or P1Source()], **COPPER)
+
+    def relax(self, candidate):
+        atoms = candidate.atoms
+        atoms.calc = EMT()
+        return atoms
+
+    def test_what_was_asked_is_pending_until_it_is_told(self, tmp_path):
+        run = self.ask_only(tmp_path)
+        first, second, third = run.ask(3)
+        assert [candidate.id for candidate in run.pending()] == [first.id, second.id, third.id]
+        outcome = run.tell(first, self.relax(first), force_calls=17)
+        assert outcome.evaluation.energy == pytest.approx(self.relax(first).get_potential_energy())
+        run.fail(second.id, "my queue lost it")
+        assert [candidate.id for candidate in run.pending()] == [third.id]
+        assert run.archive.ledger.cost.force_calls == 17
+        assert run.archive.ledger.relaxations == 2
+        assert run.minima()[0].found_by.id == first.id
+
+    def test_it_outlives_the_process(self, tmp_path):
+        first = self.ask_only(tmp_path)
+        asked = first.ask(2)
+        first.close()
+        again = self.ask_only(tmp_path)
+        assert [candidate.id for candidate in again.pending()] == [candidate.id for candidate in asked]
+        again.tell(asked[0].id, self.relax(asked[0]))
+        assert len(again.minima()) == 1
+
+    def test_workers_leave_what_was_asked_alone(self, tmp_path):
+        run = search(tmp_path)
+        (mine,) = run.ask()
+        run.run(relaxations=3)
+        assert [candidate.id for candidate in run.pending()] == [mine.id]
+        theirs = run.minima()[0].found_by
+        with pytest.raises(ArchiveError, match="belongs to the workers"):
+            run.tell(theirs, self.relax(theirs))
+
+    def test_a_structure_without_energy_is_refused(self, tmp_path):
+        run = self.ask_only(tmp_path)
+        (candidate,) = run.ask()
+        with pytest.raises(InputError, match="needs a calculator that holds the energy"):
+            run.tell(candidate, candidate.atoms)
+        bad = candidate.atoms
+        bad.calc = SinglePointCalculator(bad, energy=float("nan"))
+        with pytest.raises(InputError, match="finite energy"):
+            run.tell(candidate, bad)
+        assert run.pending()
+
+    def test_other_atoms_are_refused(self, tmp_path):
+        run = self.ask_only(tmp_path)
+        (candidate,) = run.ask()
+        silver = bulk("Ag")
+        silver.calc = EMT()
+        with pytest.raises(InputError, match="whole formula units of Cu"):
+            run.tell(candidate, silver)
+
+    def test_nothing_is_told_twice(self, tmp_path):
+        run = self.ask_only(tmp_path)
+        (candidate,) = run.ask()
+        run.tell(candidate, self.relax(candidate))
+        with pytest.raises(ArchiveError, match="reported on already"):
+            run.fail(candidate, "changed my mind")
+
+    def test_what_nobody_asked_for_can_be_added(self, tmp_path):
+        run = self.ask_only(tmp_path)
+        copper = bulk("Cu")
+        copper.calc = EMT()
+        run.add(copper)
+        assert run.minima()[0].spacegroup == 225
+        assert run.minima()[0].found_by.source == "added"
+        assert run.archive.ledger.relaxations == 0
+
+    def test_fewer_come_when_sources_end(self, tmp_path):
+        assert len(self.ask_only(tmp_path, ListSource(crystals(2))).ask(5)) == 2
+
+    def test_the_enthalpy_holds_the_pressure(self, tmp_path):
+        run = Search("Cu", calculator=None, directory=tmp_path, sources=[P1Source()], pressure_gpa=10, **COPPER)
+        (candidate,) = run.ask()
+        outcome = run.tell(candidate, self.relax(candidate))
+        work = 10 * 0.0062415 * candidate.atoms.get_volume()
+        assert outcome.evaluation.enthalpy - outcome.evaluation.energy == pytest.approx(work, rel=1e-4)
+
+
+class TestInput:
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"workers": 0}, "workers = 0"),
+            ({"seed": -1}, "seed = -1"),
+            ({"sources": []}, "at least one source"),
+            ({"sources": "random"}, "a list of at least one source"),
+            ({"relaxation": RelaxationSettings(pressure_gpa=5)}, "set it for the problem"),
+        ],
+    )
+    def test_bad_options_are_refused_before_anything_is_made(self, tmp_path, options, said):
+        with pytest.raises(InputError, match=said):
+            Search("Cu", calculator="emt", directory=tmp_path / "run", **options)
+        assert not (tmp_path / "run").exists()
+
+    def test_names_with_typos_are_recognised(self, tmp_path):
+        with pytest.raises(UnknownNameError, match="did you mean 'chgnet'"):
+            Search("Cu", calculator="chgnt", directory=tmp_path)
+        with pytest.raises(UnknownNameError, match="did you mean 'random'"):
+            Search("Cu", calculator="emt", sources=["randon"], directory=tmp_path)
+
+    def test_another_search_in_the_same_directory_is_refused(self, tmp_path):
+        Search("Cu", calculator="emt", directory=tmp_path).close()
+        with pytest.raises(ArchiveError, match="seed was 0, now 1"):
+            Search("Cu", calculator="emt", directory=tmp_path, seed=1)
+
+    def test_running_needs_a_calculator(self, tmp_path):
+        with pytest.raises(InputError, match="there are ask"):
+            Search("Cu", calculator=None, directory=tmp_path).run(relaxations=1)
+
+    @pytest.mark.parametrize("stop_at", ["nothing.cif", float("inf")])
+    def test_a_target_that_makes_no_sense_is_refused(self, tmp_path, stop_at):
+        with pytest.raises(InputError, match="stop_at"):
+            search(tmp_path).run(stop_at=stop_at)
+
+    def test_a_target_of_other_atoms_is_refused(self, tmp_path):
+        bulk("Ag").write(tmp_path / "silver.cif")
+        with pytest.raises(InputError, match="a crystal of Cu"):
+            search(tmp_path / "run").run(stop_at=str(tmp_path / "silver.cif"))
+
+    def test_a_whole_problem_takes_no_more_options(self, tmp_path):
+        with pytest.raises(InputError, match="max_atoms cannot be added"):
+            Search(Problem("Cu"), calculator="emt", directory=tmp_path, max_atoms=3)
+
+
+def test_moments_and_charges_survive_every_step(tmp_path):
+    seen = []
+
+    def noting(job):
+        seen.append(job.atoms)
+        return instant_relaxation(job)
+
+    run = search(tmp_path, runner=noting, initial_magmoms={"Cu": 0.5}, initial_charges={"Cu": 1.0})
+    run.run(relaxations=2, refine=1)
+    run.close()
+    assert len(seen) >= 3  # relaxed, refined
+    again = search(tmp_path, initial_magmoms={"Cu": 0.5}, initial_charges={"Cu": 1.0})
+    for atoms in [*seen, *(minimum.atoms for minimum in again.minima())]:
+        assert set(atoms.get_initial_magnetic_moments()) == {0.5}
+        assert set(atoms.get_initial_charges()) == {1.0}

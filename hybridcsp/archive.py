@@ -15,7 +15,6 @@ from hybridcsp.event_log import FORMAT, Event, EventLog
 from hybridcsp.ledger import Basin, Ledger
 from hybridcsp.records import (
     REFINE,
-    RELAX,
     Candidate,
     Cost,
     Failed,
@@ -300,7 +299,7 @@ class Archive:
         return event
 
     def _number(self, outcome: Relaxed | Failed) -> int | None:
-        counted = outcome.level == RELAX and outcome.candidate.source != ADDED
+        counted = outcome.level != REFINE and outcome.candidate.source != ADDED
         return self.ledger.relaxations + 1 if counted else None
 
     def _force_calls(self, outcome: Relaxed | Failed) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hybridcsp.event_log import FORMAT, Event
-from hybridcsp.records import REFINE, RELAX, Cost
+from hybridcsp.records import REFINE, Cost
 
 
 @dataclass(kw_only=True)
@@ -135,7 +135,7 @@ class Ledger:
                 self._tally(data).rejected[data["reason"]] += 1
             case "failed":
                 self._apply_cost(event)
-                if data["level"] == RELAX:
+                if data["level"] != REFINE:
                     self._tally(data).failed[data["reason"]] += 1
             case "relaxed":
                 self._apply_cost(event)
@@ -148,20 +148,20 @@ class Ledger:
         self._tally(data).cost += cost
         if data["relaxation"] is not None:
             self.relaxations = data["relaxation"]
-        if data["level"] == RELAX:
-            self.terminal[data["candidate"]] = event.kind
         if data["level"] == REFINE:
             self.refined.add(data["candidate"])
+        else:
+            self.terminal[data["candidate"]] = event.kind
 
     def _apply_relaxed(self, event: Event) -> None:
         data = event.data
         tally = self._tally(data)
-        tally.relaxed += data["level"] == RELAX
-        tally.unconverged += data["level"] == RELAX and not data["converged"]
+        tally.relaxed += data["level"] != REFINE
+        tally.unconverged += data["level"] != REFINE and not data["converged"]
         self.calculator = data["calculator"]
         before = self.lowest()
         if data["minimum"] is None:
-            if data["level"] == RELAX:
+            if data["level"] != REFINE:
                 self.loose_ends[data["candidate"]] = event
             return
         loose_end = self.loose_ends.pop(data["candidate"], None)
@@ -179,7 +179,7 @@ class Ledger:
             tally.first_reached += 1
         else:
             own = data["level"] == REFINE and basin.best.data["candidate"] == data["candidate"]
-            basin.multiplicity += loose_end is not None or data["level"] == RELAX
+            basin.multiplicity += loose_end is not None or data["level"] != REFINE
             if own or data["enthalpy_per_atom"] < basin.enthalpy_per_atom:
                 basin.best = event
         if data["absorbed"] is not None:

@@ -192,7 +192,8 @@ class Run:
 
     def _submit(self, candidate: Candidate) -> None:
         self._running.add(candidate.id)
-        self._backend.submit(Job(candidate=candidate, atoms=candidate.atoms, level=RELAX, limits=self._limits))
+        level = candidate.proposal.level
+        self._backend.submit(Job(candidate=candidate, atoms=candidate.atoms, level=level, limits=self._limits))
 
     def _wait(self) -> None:
         outcomes = self._backend.completed(timeout=1.0)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
 
-# The standard levels of a job; a level is an open set of names, so any string may be one.
+# Levels of a job. Every level that a proposal may have ends in a relaxation; refinements come after that.
 RELAX = "relax"
 REFINE = "refine"
 EVALUATE = "evaluate"
@@ -103,6 +103,9 @@ class Proposal:
         Plain JSON that is handed back with the outcome: a particle, a tree path, a model version.
     cost
         What making it took.
+    level
+        Of the job that it becomes. What needs a calculator to be made (a Hessian, an escape by molecular dynamics) is
+        part of that job, runs on a worker, and is counted there.
     """
 
     atoms: Atoms
@@ -110,6 +113,7 @@ class Proposal:
     parents: tuple[int, ...] = ()
     tag: Mapping[str, Any] = field(default_factory=dict)
     cost: Cost = Cost()
+    level: str = RELAX
 
     def __post_init__(self) -> None:
         if not is_word(self.operator):

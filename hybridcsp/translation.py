@@ -30,6 +30,7 @@ def candidate_event(candidate: Candidate, owner: str) -> Event:
         "parents": list(proposal.parents),
         "tag": dict(proposal.tag),
         "cost": asdict(proposal.cost),
+        "level": proposal.level,
         "owner": owner,
     }
     return Event(kind="proposed", data=data, atoms=proposal.atoms, keys=_keys(candidate))
@@ -98,6 +99,7 @@ def candidate(event: Event, atoms: Atoms) -> Candidate:
         parents=tuple(data["parents"]),
         tag=data["tag"],
         cost=Cost(**data["cost"]),
+        level=data["level"],
     )
     return Candidate(proposal=proposal, id=data["candidate"], source=data["source"])
 

@@ -1,0 +1,38 @@
+"""A source of your own beside ours: it stretches and shears the best minimum found so far."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hybridcsp import Candidate, Proposal, Search
+from hybridcsp.records import Outcome
+from hybridcsp.sources import Context
+
+
+class Strained:
+    """Proposes strained copies of the best minimum."""
+
+    name = "strained"
+    exhausted = False
+
+    def propose(self, n: int, context: Context) -> Sequence[Proposal]:
+        """Offer nothing until there is a minimum; all randomness comes from the context."""
+        best = context.archive.minima(1)
+        if not best:
+            return []
+        atoms = best[0].atoms
+        strain = np.eye(3) + context.rng.normal(0, 0.1, (3, 3))
+        atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
+        return [Proposal(atoms=atoms, operator="strain", parents=(best[0].found_by.id,))]
+
+    def proposed(self, candidates: Sequence[Candidate]) -> None:
+        """Nothing to note: this source has no state."""
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Nothing to learn: the archive knows the best."""
+
+
+search = Search("CuAu", formula_units=(1, 2), calculator="emt", sources=["random", Strained()], directory="cuau")
+search.run(relaxations=12)
+for minimum in search.minima(3):
+    print(minimum.spacegroup, minimum.enthalpy_per_atom, minimum.found_by.source)

@@ -1,0 +1,22 @@
+import dataclasses
+import re
+from pathlib import Path
+
+from hybridcsp.config import _OF_THE_PROBLEM, Configuration
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_every_key_of_the_configuration_is_documented_with_its_default():
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    tables = dict(re.findall(r"^## `\[(\w+)\]`\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
+    assert set(tables) == set(Configuration.model_fields)
+    for name, field in Configuration.model_fields.items():
+        documented = set(re.findall(r"^\| `(\w+)` \|", tables[name], re.MULTILINE))
+        if dataclasses.is_dataclass(field.annotation):
+            keys = {f.name for f in dataclasses.fields(field.annotation)} - set(
+                _OF_THE_PROBLEM if name == "relaxation" else ()
+            )
+        else:
+            keys = set(field.annotation.model_fields)
+        assert documented == keys, name

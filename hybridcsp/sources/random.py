@@ -17,8 +17,8 @@ from hybridcsp.errors import InputError
 from hybridcsp.problem import Problem
 from hybridcsp.records import Candidate, Cost, Outcome, Proposal
 from hybridcsp.sources import Context
-from hybridcsp.sources.wyckoff import SpaceGroup, WyckoffPosition, point_group_order, space_group
 from hybridcsp.structure import niggli_parameters, primitive, shortest_violation, spacegroup
+from hybridcsp.wyckoff import SpaceGroup, WyckoffPosition, point_group_order, space_group
 
 #: The volume per atom is drawn evenly between these multiples of the expected one, inside the problem's bounds.
 VOLUME_RANGE = (0.85, 1.3)

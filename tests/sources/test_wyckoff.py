@@ -7,7 +7,7 @@ from ase import Atoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridcsp.sources.wyckoff import point_group_order, space_group
+from hybridcsp.wyckoff import point_group_order, space_group
 
 CELLS = {
     "triclinic": (4.1, 5.3, 6.7, 77, 83, 101),

@@ -116,6 +116,15 @@ def test_minimum_that_was_relaxed_by_another_route_is_found(seed):
     assert index.find(shaken(rng, again, 0.03, 0.002), -1.002) == 1
 
 
+@given(seed=seeds)
+@quick
+def test_comparison_does_not_depend_on_the_order_of_the_two(seed):
+    rng = np.random.default_rng(seed)
+    atoms = random_crystal(rng, CONTENTS[seed % 4])
+    other = shaken(rng, atoms, 0.2, 0.02)
+    assert same_structure(atoms, other) == same_structure(other, atoms)
+
+
 def test_fingerprint_shows_distances_of_a_known_crystal():
     """In a face-centred cubic crystal of unit volume per atom 12 neighbours lie at 2^(1/6), 6 at 2^(2/3)."""
     found = fingerprint(bulk("Cu", a=3.6))

@@ -181,7 +181,7 @@ class _Shelf:
         rows = np.arange(n)
         if window is not None:
             rows = np.flatnonzero(~(np.abs(self.energies[:n] - energy) > window))
-        limits = np.full(len(wanted), tolerances.fingerprint)
+        limits = np.full(len(wanted), tolerances.component)
         limits[-1] = math.inf if tolerances.volume is None else tolerances.volume
         # component after component, from the volume on: each leaves fewer rows for the next, so that a query costs
         # little more than reading one column
@@ -189,8 +189,9 @@ class _Shelf:
             rows = rows[np.abs(self.fingerprints[component, rows] - wanted[component]) <= limits[component]]
             if len(rows) == 0:
                 return []
-        distances = np.linalg.norm(self.fingerprints[:-1, rows] - wanted[:-1, None], axis=0)
-        ordered: list[int] = rows[np.argsort(distances, kind="stable")].tolist()
+        distances = np.sqrt(np.mean((self.fingerprints[:-1, rows] - wanted[:-1, None]) ** 2, axis=0))
+        order = np.argsort(distances, kind="stable")
+        ordered: list[int] = rows[order[distances[order] <= tolerances.fingerprint]].tolist()
         return ordered
 
 

@@ -18,6 +18,7 @@ from hybridcsp.relaxation.calculators import IsolatedAtomsError
 
 _IMAGES = np.array([(i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)], dtype=float)
 _HOME = 13  # the row of _IMAGES that is no translation
+_ISOLATION_FLOOR = 6.0  # Å: noble gases have small radii and distant neighbours
 
 
 class Ended(Exception):
@@ -175,7 +176,7 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
         if fraction.min() < limits.min_distance_fraction:
             i, j = np.unravel_index(int(fraction.argmin()), fraction.shape)
             raise Ended(FailureReason.OVERLAP, f"{atoms.symbols[i]} and {atoms.symbols[j]} at {nearest[i, j]:.2f} Å")
-        reach = float(limits.isolation_fraction * self._radii.max())
+        reach = max(_ISOLATION_FLOOR, float(limits.isolation_fraction * self._radii.max()))
         if nearest.min(axis=1).max() > reach:
             lonely = len(atoms) - len(np.unique(neighbor_list("i", atoms, reach)))  # exact, in flat cells too
             if lonely:

@@ -42,7 +42,7 @@ class RelaxationSettings:
     min_distance_fraction
         Give up when two atoms are closer than this fraction of their summed covalent radii.
     isolation_fraction
-        Give up when an atom has no neighbour within this multiple of the largest summed covalent radii.
+        Give up when an atom has no neighbour within this multiple of the largest summed covalent radii, and 6 Å.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -200,7 +200,9 @@ def _relax(
     from ase.filters import UnitCellFilter
     from ase.optimize import BFGS
 
-    target: Any = atoms if settings.fixed_cell else UnitCellFilter(atoms, scalar_pressure=settings.pressure)
+    target: Any = atoms
+    if not settings.fixed_cell:
+        target = UnitCellFilter(atoms, cell_factor=len(atoms) ** 0.5, scalar_pressure=settings.pressure)
     optimizer = BFGS(target, logfile=None)
     return any(_converged(guarded, tolerances, settings.fixed_cell) for _ in _steps(optimizer))
 

@@ -265,10 +265,11 @@ def test_hopeless_structures_are_given_up_before_a_calculator_sees_them(atoms, r
     assert calculator.calls == (1 if reason is None else 0)
 
 
-def test_a_flat_cell_is_not_taken_for_isolated_atoms():
-    # the nearest neighbour lies several translations of this sheared cell away
-    cell = np.array([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0], [10.5, 0.0, 1.2]]) @ np.diag([1.0, 1.0, 2.0])
-    outcome = relax(Atoms("Cu", cell=cell, pbc=True), level="evaluate", isolation_fraction=1.2)
+def test_a_sheared_cell_is_not_taken_for_isolated_atoms():
+    # the nearest neighbour, at 4.1 Å, is the third vector minus three times the first: no neighbouring image
+    atoms = Atoms("Cu", cell=[[7, 0, 0], [0, 7, 0], [22, 0, 4]], pbc=True)
+    assert nearest_distances(atoms.cell.array, atoms.positions).min() == pytest.approx(7)
+    outcome = relax(atoms, level="evaluate", isolation_fraction=1.1)
     assert isinstance(outcome, Relaxed)
 
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, Calculator, PropertyNotImplementedError
 from ase.data import covalent_radii
-from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
 from hybridcsp.records import FailureReason, Limits
 from hybridcsp.relaxation.calculators import IsolatedAtomsError
 
 _IMAGES = np.array([(i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)], dtype=float)
-_HOME = 13  # the row of _IMAGES that is no translation
+_HOME = 13  # the row of _IMAGES that is no translation; those after it are the reverse of those before it
 _ISOLATION_FLOOR = 6.0  # Å: noble gases have small radii and distant neighbours
 
 
@@ -65,12 +65,12 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
         super().__init__()
         self.calculator = calculator
         self.force_calls = 0
-        self.calculator_seconds = 0.0
         self.pressure = pressure
         self.results: dict[str, Any] = {}
         self.last: Atoms | None = None  # the structure that the results belong to
         self._limits = limits
         self._thresholds = thresholds
+        self._last_geometry = (b"", b"")
         self._start = time.perf_counter()
         self._start_volume = _volume(atoms)
         self._start_force = 0.0
@@ -113,11 +113,7 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
         return value.copy() if isinstance(value, np.ndarray) else value
 
     def _is_last(self, atoms: Atoms) -> bool:
-        return (
-            self.last is not None
-            and np.array_equal(atoms.positions, self.last.positions)
-            and np.array_equal(atoms.cell.array, self.last.cell.array)
-        )
+        return self.last is not None and _geometry(atoms) == self._last_geometry
 
     def calculate(
         self, atoms: Atoms, properties: list[str] | None = None, system_changes: list[str] | None = None
@@ -129,7 +125,6 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
             raise Ended(FailureReason.TIME_LIMIT, f"more than {self._limits.seconds:g} s")
         self._check_structure(atoms)
         self.force_calls += 1
-        before = time.perf_counter()
         try:
             results = self._ask(atoms)
         except IsolatedAtomsError as error:
@@ -138,11 +133,10 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
             raise Ended(FailureReason.MEMORY_LIMIT, f"MemoryError: {error}") from error
         except Exception as error:  # a calculator may fail in any way, and no failure of one may end a search
             raise Ended(FailureReason.CALCULATOR, f"{type(error).__name__}: {error}") from error
-        finally:
-            self.calculator_seconds += time.perf_counter() - before
         self._check_results(results)
         self.results = results
         self.last = atoms.copy()
+        self._last_geometry = _geometry(atoms)
 
     def _ask(self, atoms: Atoms) -> dict[str, Any]:
         """Return what the calculator gives of what a relaxation needs; only the energy it must give."""
@@ -178,6 +172,8 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
             raise Ended(FailureReason.OVERLAP, f"{atoms.symbols[i]} and {atoms.symbols[j]} at {nearest[i, j]:.2f} Å")
         reach = max(_ISOLATION_FLOOR, float(limits.isolation_fraction * self._radii.max()))
         if nearest.min(axis=1).max() > reach:
+            from ase.neighborlist import neighbor_list  # brings scipy along
+
             lonely = len(atoms) - len(np.unique(neighbor_list("i", atoms, reach)))  # exact, in flat cells too
             if lonely:
                 raise Ended(
@@ -215,16 +211,28 @@ def nearest_distances(cell: NDArray[Any], positions: NDArray[Any]) -> NDArray[np
     ndarray
         Shape ``(n_atoms, n_atoms)``.
     """
-    scaled = np.linalg.solve(cell.T, positions.T).T
-    difference = scaled[None, :, :] - scaled[:, None, :]
+    first, second = _pairs(len(positions))
+    difference = (positions[second] - positions[first]) @ np.linalg.inv(cell)
     difference -= np.rint(difference)
-    vectors = (difference[:, :, None, :] + _IMAGES) @ cell
-    squared = np.einsum("ijkx,ijkx->ijk", vectors, vectors)
-    own = np.arange(len(positions))
-    squared[own, own, _HOME] = np.inf
-    distances: NDArray[np.float64] = np.sqrt(squared.min(axis=2))
+    images = _IMAGES @ cell
+    vectors = (difference @ cell)[:, None, :] + images
+    squared = np.einsum("ijk,ijk->ij", vectors, vectors).min(axis=1)
+    own = np.einsum("ij,ij->i", images[:_HOME], images[:_HOME]).min()
+    distances = np.full((len(positions), len(positions)), np.sqrt(own))
+    distances[first, second] = distances[second, first] = np.sqrt(squared)
     return distances
+
+
+@cache
+def _pairs(n_atoms: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    first, second = np.triu_indices(n_atoms, 1)
+    return first, second
 
 
 def _volume(atoms: Atoms) -> float:
     return float(abs(np.linalg.det(atoms.cell.array)))
+
+
+def _geometry(atoms: Atoms) -> tuple[bytes, bytes]:
+    """Positions and cell to the last bit, in the form that compares fastest."""
+    return atoms.positions.tobytes(), atoms.cell.array.tobytes()

@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 from ase import Atoms, units
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.filters import UnitCellFilter
+from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
 from hybridcsp.records import EVALUATE, REFINE, RELAX, Cost, Evaluation, Failed, FailureReason, Job, Relaxed
@@ -197,14 +199,28 @@ def _relax(
     atoms: Atoms, guarded: GuardedCalculator, settings: RelaxationSettings, tolerances: tuple[float, float]
 ) -> bool:
     """Move the atoms until the unfiltered forces and stress meet the tolerances; return whether they do."""
-    from ase.filters import UnitCellFilter
     from ase.optimize import BFGS
 
     target: Any = atoms
     if not settings.fixed_cell:
-        target = UnitCellFilter(atoms, cell_factor=len(atoms) ** 0.5, scalar_pressure=settings.pressure)
+        target = _CellAndPositions(atoms, cell_factor=len(atoms) ** 0.5, scalar_pressure=settings.pressure)
     optimizer = BFGS(target, logfile=None)
     return any(_converged(guarded, tolerances, settings.fixed_cell) for _ in _steps(optimizer))
+
+
+class _CellAndPositions(UnitCellFilter):  # type: ignore[misc]
+    """The filter, with its forces worked out once per step: ASE's optimisers ask for them three times."""
+
+    _forces: NDArray[Any] | None = None
+
+    def set_positions(self, new: NDArray[Any], **kwargs: Any) -> None:
+        self._forces = None
+        super().set_positions(new, **kwargs)
+
+    def get_forces(self, **kwargs: Any) -> NDArray[Any]:
+        if self._forces is None:
+            self._forces = super().get_forces(**kwargs)
+        return self._forces.copy()
 
 
 def _steps(optimizer: Any) -> Iterator[None]:

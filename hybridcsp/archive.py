@@ -269,7 +269,7 @@ class Archive:
             self.ledger.apply(event)
             events.append(event)
         self._log.append([*before, *events])
-        return [replace(outcome, sequence=event.sequence) for event, outcome in zip(events, outcomes, strict=True)]
+        return [_recorded(outcome, event) for event, outcome in zip(events, outcomes, strict=True)]
 
     def _record(self, events: list[Event]) -> None:
         for event in events:
@@ -294,7 +294,7 @@ class Archive:
             index.add(target, described, outcome.enthalpy_per_atom)
         elif basin is own or outcome.enthalpy_per_atom < basin.enthalpy_per_atom:
             index.replace(target, described, outcome.enthalpy_per_atom)
-        event.data |= {"minimum": target, "absorbed": absorbed}
+        event.data |= {"minimum": target, "opened": basin is None, "absorbed": absorbed}
         event.keys |= {"minimum": target}
         return event
 
@@ -349,3 +349,10 @@ class Archive:
 
     def _index(self, calculator: str) -> StructureIndex:
         return self._indices.setdefault(calculator, StructureIndex(energy_window=ENERGY_WINDOW))
+
+
+def _recorded(outcome: Outcome, event: Event) -> Outcome:
+    if isinstance(outcome, Relaxed):
+        data = event.data
+        return replace(outcome, sequence=event.sequence, minimum=data["minimum"], opened=data["opened"])
+    return replace(outcome, sequence=event.sequence)

@@ -166,8 +166,7 @@ class Ledger:
             return
         loose_end = self.loose_ends.pop(data["candidate"], None)
         first = event if loose_end is None else loose_end
-        basin = self.basins.get(data["minimum"])
-        if basin is None:
+        if data["opened"]:
             basin = self.basins[data["minimum"]] = Basin(
                 id=data["minimum"],
                 found_by=data["candidate"],
@@ -178,6 +177,7 @@ class Ledger:
             self.last_minimum = max(self.last_minimum, basin.id)
             tally.first_reached += 1
         else:
+            basin = self.basins[data["minimum"]]
             own = data["level"] == REFINE and basin.best.data["candidate"] == data["candidate"]
             basin.multiplicity += loose_end is not None or data["level"] != REFINE
             if own or data["enthalpy_per_atom"] < basin.enthalpy_per_atom:

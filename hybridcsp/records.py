@@ -188,12 +188,28 @@ class _Outcome:
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Relaxed(_Outcome):
-    """One relaxation that ended in a structure; ``converged`` says whether it met its criterion."""
+    """One relaxation that ended in a structure.
+
+    Attributes
+    ----------
+    atoms, evaluation
+        The structure and its energy.
+    converged
+        Whether it met its criterion.
+    objectives
+        Other values to search for.
+    minimum
+        Id of the minimum that it ended in, told by the archive; ``None`` if it did not converge.
+    opened
+        Whether no relaxation had ended in that minimum before, told by the archive.
+    """
 
     atoms: Atoms
     evaluation: Evaluation
     converged: bool
     objectives: Mapping[str, float] = field(default_factory=dict)
+    minimum: int | None = None
+    opened: bool = False
 
     @property
     def level(self) -> str:

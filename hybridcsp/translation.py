@@ -76,6 +76,7 @@ def relaxed_event(outcome: Relaxed, number: int | None, force_calls: int) -> Eve
         "spacegroup": spacegroup(outcome.atoms, SYMPREC),
         "spacegroup_loose": spacegroup(outcome.atoms, SYMPREC_LOOSE),
         "minimum": None,
+        "opened": False,
         "absorbed": None,
     }
     keys = _keys(outcome.candidate) | {
@@ -125,6 +126,8 @@ def relaxed(event: Event, candidate: Candidate, atoms: Atoms) -> Relaxed:
         evaluation=evaluation,
         converged=data["converged"],
         objectives=data["objectives"],
+        minimum=data["minimum"],
+        opened=data["opened"],
     )
 
 

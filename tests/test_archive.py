@@ -63,9 +63,17 @@ def test_relaxations_that_end_in_the_same_structure_are_one_minimum(tmp_path):
     first, second, third = propose(archive, [one, one, other])
     supercell = one.repeat((2, 1, 1))
     supercell.rotate(40, "z", rotate_cell=True)
-    archive.record_outcomes([relaxed(first, -3.0, one, cost=Cost(force_calls=10))])
-    archive.record_outcomes([relaxed(second, -3.001, supercell, cost=Cost(force_calls=20))])
-    archive.record_outcomes([relaxed(third, -2.5, other, cost=Cost(force_calls=30))])
+    told = [
+        *archive.record_outcomes([relaxed(first, -3.0, one, cost=Cost(force_calls=10))]),
+        *archive.record_outcomes([relaxed(second, -3.001, supercell, cost=Cost(force_calls=20))]),
+        *archive.record_outcomes([relaxed(third, -2.5, other, cost=Cost(force_calls=30))]),
+    ]
+    assert [(outcome.minimum, outcome.opened) for outcome in told] == [(1, True), (1, False), (2, True)]
+    assert [(o.minimum, o.opened) for o in archive.history() if not isinstance(o, Called)] == [
+        (1, True),
+        (1, False),
+        (2, True),
+    ]
 
     best, worse = archive.minima()
     assert (best.multiplicity, worse.multiplicity) == (2, 1)

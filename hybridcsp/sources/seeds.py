@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.io import read
-from ase.io.formats import get_compression, open_with_compression
 
 from hybridcsp.errors import InputError
+from hybridcsp.files import is_partly_occupied, read_frames, structure_files
 from hybridcsp.problem import Problem
 from hybridcsp.records import Candidate, Outcome, Proposal
 from hybridcsp.sources import Context
 from hybridcsp.structure import is_finite_crystal, primitive
-
-_PICKLES = (".pckl", ".pkl", ".pickle")
 
 #: How many of the unusable structures an error names.
 _NAMED = 5
@@ -61,7 +54,7 @@ class SeedsSource:
         self.unusable: list[tuple[str, str]] = []
         self._proposals: list[Proposal] = []
         self._proposed = 0
-        for file in _files(path):
+        for file in structure_files(path):
             self._take(file, problem)
         if not self._proposals:
             raise InputError("source", f"seeds:{argument}", self._complaint(problem))
@@ -88,7 +81,7 @@ class SeedsSource:
 
     def _take(self, file: Path, problem: Problem) -> None:
         try:
-            frames = _read(file)
+            frames = read_frames(file)
         except Exception as error:  # noqa: BLE001  # ASE's readers let any error through that a broken file causes
             self.unusable.append((str(file), f"not readable: {type(error).__name__}: {error}"))
             return
@@ -118,32 +111,6 @@ class _UnusableError(Exception):
     """Why a structure cannot be a seed."""
 
 
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    return sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
-
-
-def _read(file: Path) -> list[Atoms]:
-    """Read all frames; raises whatever ASE's readers raise."""
-    if get_compression(str(file))[1]:
-        # ASE would read it in place, but seeks back for each frame: quadratic in their number.
-        with tempfile.TemporaryDirectory() as folder:
-            plain = Path(folder) / file.stem
-            with open_with_compression(str(file), "rb") as source, plain.open("wb") as target:
-                shutil.copyfileobj(source, target)
-            return _read(plain)
-    if file.suffix.lower() in _PICKLES:
-        raise ValueError("pickles can run code and are never read; write extxyz instead")
-    if file.stat().st_size == 0:
-        return []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # The absolute path, so that no name can be taken for a database server's address.
-        frames = read(str(file.resolve()), index=":", do_not_split_by_at_sign=True)
-    return [frames] if isinstance(frames, Atoms) else list(frames)
-
-
 def _as_seed(found: Atoms, problem: Problem) -> Atoms:
     """Return the bare structure with its initial moments and charges.
 
@@ -156,7 +123,7 @@ def _as_seed(found: Atoms, problem: Problem) -> Atoms:
         raise _UnusableError("no cell that is periodic in three directions")
     if not is_finite_crystal(found):
         raise _UnusableError("no atoms, or positions or a cell that are not finite")
-    if any(len(site) > 1 or min(site.values(), default=1) < 1 for site in _occupancies(found)):
+    if is_partly_occupied(found):
         raise _UnusableError("partly occupied sites; one element per site is needed")
     atoms = Atoms(numbers=found.numbers, positions=found.positions, cell=found.cell, pbc=True)
     for array in ("initial_magmoms", "initial_charges"):
@@ -176,9 +143,3 @@ def _as_seed(found: Atoms, problem: Problem) -> Atoms:
             return reduced
     wanted = ", ".join(map(str, problem.units))
     raise _UnusableError(f"{units} formula units ({len(atoms)} atoms), allowed {wanted}, also as a primitive cell")
-
-
-def _occupancies(atoms: Atoms) -> list[dict[Any, float]]:
-    """Occupancies by element of each site, as ASE's CIF reader leaves them."""
-    sites = atoms.info.get("occupancy")
-    return [site for site in sites.values() if isinstance(site, dict)] if isinstance(sites, dict) else []

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Protocol
+from zlib import crc32
 
-from hybridcsp.records import Candidate, Outcome, Rejected
+import numpy as np
+
+from hybridcsp.problem import Problem
+from hybridcsp.records import REFINE, Candidate, Failed, Outcome, Rejected, Relaxed
+
+#: Credit of a new minimum falls by a factor e for each so many eV/atom that it lies above the best.
+CREDIT_SCALE = 0.05
+
+#: What lowering the best earns beyond reaching it: 1 for each CREDIT_SCALE, but no more than this.
+MOST_FOR_IMPROVING = 2.0
+
+#: Share of an offspring's credit that goes to the sources of its parents.
+SHARE_OF_PARENTS = 0.3
+
+#: Force calls after which what was earned and paid counts half: yields change as a search goes on.
+HALF_LIFE = 5000.0
+
+#: Force calls that the prior is worth, and what a relaxation is expected to take before any has ended.
+PRIOR_FORCE_CALLS = 600.0
+EXPECTED_FORCE_CALLS = 60.0
+
+#: Every source gets at least this share of the jobs, so that none is given up and random never starves.
+FLOOR = 0.04
 
 
 class Allocation(Protocol):
@@ -23,9 +51,15 @@ class Allocation(Protocol):
 
 
 class EqualShares:
-    """Gives every source the same number of relaxations; ties go to the one named first."""
+    """Gives every source the same number of relaxations; ties go to the one named first.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    problem, seed
+        Make no difference.
+    """
+
+    def __init__(self, problem: Problem | None = None, seed: int = 0) -> None:
         self._given: Counter[str] = Counter()
 
     def choose(self, available: Sequence[str]) -> str:
@@ -39,3 +73,141 @@ class EqualShares:
     def observe(self, outcomes: Sequence[Outcome]) -> None:
         """Take back what was rejected before it was relaxed."""
         self._given.subtract(outcome.candidate.source for outcome in outcomes if isinstance(outcome, Rejected))
+
+
+@dataclass
+class _Account:
+    earned: float = 0.0  # credit, discounted
+    paid: float = 0.0  # force calls, discounted
+    given: int = 0  # candidates that were not rejected
+    running: int = 0
+
+
+class Earnings:
+    """Gives the next job to the source that earns most per force call, as far as one can know.
+
+    A source earns credit when a relaxation of its candidate is the first to end in a minimum: ``exp(-ΔH / 50 meV)``
+    for the enthalpy per atom above the best so far, and more if it lowers the best. Nothing is earned for ending in a
+    minimum that was known. A part of the credit goes to the sources of the candidate's parents. What was earned and
+    paid is discounted with the force calls spent since, because yields change: random structures earn early,
+    evolution once there is something to breed.
+
+    The yield of each source has a Gamma posterior, whose prior is worth a few relaxations and was fitted on development
+    systems (``data/allocation_priors.json``); the next job goes to the source of the largest draw (Thompson sampling,
+    doi:10.1093/biomet/25.3-4.285; discounted for change: doi:10.48550/arXiv.1707.09727). A source that was given less
+    than its floor goes first.
+
+    Parameters
+    ----------
+    problem
+        Atoms and elements set the priors.
+    seed
+        Of the draws; the same history leads to the same choice.
+    priors
+        By source, the yield (credit per force call) to expect; by default the shipped ones.
+    """
+
+    def __init__(self, problem: Problem, seed: int, priors: Mapping[str, float] | None = None) -> None:
+        self._seed = seed
+        self._priors = _shipped_priors(problem) if priors is None else dict(priors)
+        self._accounts: dict[str, _Account] = {}
+        self._sources: dict[int, str] = {}
+        self._best: float | None = None
+        self._choices = 0
+
+    def choose(self, available: Sequence[str]) -> str:
+        """Return a source that was given too little, or else the one that promises most."""
+        accounts = {name: self._account(name) for name in available}
+        total = sum(account.given for account in accounts.values()) + 1
+        neglected = [name for name, account in accounts.items() if account.given < FLOOR * total - 1]
+        if neglected:
+            return min(neglected, key=lambda name: accounts[name].given)
+        rng = np.random.default_rng([self._seed, crc32(b"allocation"), self._choices, len(available)])
+        draws = {name: self._draw(name, account, rng) for name, account in accounts.items()}
+        return max(draws, key=draws.__getitem__)
+
+    def proposed(self, candidates: Sequence[Candidate]) -> None:
+        """Note whose candidates they are."""
+        for candidate in candidates:
+            self._sources[candidate.id] = candidate.source
+            account = self._account(candidate.source)
+            account.given += 1
+            account.running += 1
+            self._choices += 1
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Enter what was paid and earned."""
+        for outcome in outcomes:
+            if isinstance(outcome, Rejected):
+                account = self._account(outcome.candidate.source)
+                account.given -= 1
+                account.running -= 1
+            elif outcome.level != REFINE:
+                self._settle(outcome)
+
+    def yields(self) -> dict[str, float]:
+        """Return the mean of what each source is believed to earn per force call."""
+        return {name: self._shape(name, a) / (PRIOR_FORCE_CALLS + a.paid) for name, a in self._accounts.items()}
+
+    def _settle(self, outcome: Relaxed | Failed) -> None:
+        spent = outcome.cost.force_calls
+        discount = 0.5 ** (spent / HALF_LIFE)
+        for account in self._accounts.values():
+            account.earned *= discount
+            account.paid *= discount
+        own = self._account(outcome.candidate.source)
+        own.paid += spent
+        own.running = max(0, own.running - 1)
+        credit = self._credit(outcome) if isinstance(outcome, Relaxed) else 0.0
+        if not credit:
+            return
+        parents = [self._sources[id_] for id_ in outcome.candidate.proposal.parents if id_ in self._sources]
+        for parent in parents:
+            self._account(parent).earned += SHARE_OF_PARENTS * credit / len(parents)
+        own.earned += credit * (1 - SHARE_OF_PARENTS if parents else 1.0)
+
+    def _credit(self, outcome: Relaxed) -> float:
+        if outcome.minimum is None:
+            return 0.0
+        enthalpy, best = outcome.enthalpy_per_atom, self._best
+        self._best = enthalpy if best is None else min(best, enthalpy)
+        if not outcome.opened:
+            return 0.0
+        if best is None:
+            return 1.0
+        if enthalpy < best:
+            return 1.0 + min((best - enthalpy) / CREDIT_SCALE, MOST_FOR_IMPROVING)
+        return math.exp((best - enthalpy) / CREDIT_SCALE)
+
+    def _account(self, name: str) -> _Account:
+        return self._accounts.setdefault(name, _Account())
+
+    def _shape(self, name: str, account: _Account) -> float:
+        prior = self._priors.get(name.partition("-")[0], self._priors.get(name, _typical(self._priors)))
+        return prior * PRIOR_FORCE_CALLS + account.earned
+
+    def _draw(self, name: str, account: _Account, rng: np.random.Generator) -> float:
+        # What runs has been paid for in part and has earned nothing yet: many workers do not all go one way.
+        paid = PRIOR_FORCE_CALLS + account.paid + EXPECTED_FORCE_CALLS * account.running
+        return float(rng.gamma(self._shape(name, account)) / paid)
+
+
+#: Allocations by name.
+ALLOCATIONS: dict[str, Callable[[Problem, int], Allocation]] = {"earnings": Earnings, "equal": EqualShares}
+
+
+def _typical(priors: Mapping[str, float]) -> float:
+    return float(np.median(list(priors.values()))) if priors else 1 / EXPECTED_FORCE_CALLS
+
+
+@cache
+def _prior_table() -> Mapping[str, Any]:
+    text = files("hybridcsp").joinpath("data/allocation_priors.json").read_text(encoding="utf-8")
+    return dict(json.loads(text)["yields"])
+
+
+def _shipped_priors(problem: Problem) -> dict[str, float]:
+    """Return yields ``exp(a + b ln(atoms) + c (elements - 2))`` for the mean number of atoms in the problem's cells."""
+    atoms = float(np.mean(problem.units)) * problem.atoms_per_unit
+    elements = len(problem.composition)
+    return {name: math.exp(a + b * math.log(atoms) + c * (elements - 2)) for name, (a, b, c) in _prior_table().items()}

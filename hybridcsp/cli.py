@@ -97,6 +97,10 @@ def search(
         list[str] | None,
         typer.Option(metavar="NAME", help="random, seeds:PATH; may be repeated.", rich_help_panel=_HOW),
     ] = None,
+    allocation: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Between sources: earnings (per force call) or equal.", rich_help_panel=_HOW),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of all randomness.", rich_help_panel=_HOW)] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that relax.", rich_help_panel=_HOW)] = None,
     directory: Annotated[
@@ -139,6 +143,7 @@ def search(
         "search": {
             "calculator": calculator,
             "sources": source or None,
+            "allocation": allocation,
             "seed": seed,
             "workers": workers,
             "directory": None if directory is None else str(directory),

@@ -36,6 +36,7 @@ class SearchSection(BaseModel):
 
     calculator: str = "chgnet"
     sources: tuple[str, ...] = Field(default=("random",), min_length=1)
+    allocation: str = "earnings"
     seed: int = Field(default=0, ge=0)
     workers: int | None = Field(default=None, ge=1)
     directory: str | None = None
@@ -81,6 +82,7 @@ class Configuration(BaseModel):
             calculator=self.search.calculator,
             directory=self.directory,
             sources=self.search.sources,
+            allocation=self.search.allocation,
             seed=self.search.seed,
             workers=self.search.workers,
             relaxation=self.relaxation,
@@ -181,11 +183,11 @@ def of_directory(directory: Path) -> Configuration:
         raw = read(directory / FILE)
     elif settings:
         last = settings[-1]
-        objects = [last["calculator"], *last["sources"]]
+        objects = [last["calculator"], last["allocation"], *last["sources"]]
         if not all(isinstance(item, str) for item in objects):
             raise ArchiveError(f"{directory} was made in Python with objects of its own: take it up again there")
         relaxation = {key: value for key, value in last["relaxation"].items() if key not in _OF_THE_PROBLEM}
-        search = {key: last[key] for key in ("calculator", "sources", "seed", "workers")}
+        search = {key: last[key] for key in ("calculator", "sources", "allocation", "seed", "workers")}
         raw = {"problem": last["problem"], "search": search, "relaxation": relaxation, "limits": last["limits"]}
     else:
         raise ArchiveError(f"{directory} holds no settings: it was never begun")

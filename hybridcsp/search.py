@@ -15,10 +15,10 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from hybridcsp.allocation import Allocation, EqualShares
+from hybridcsp.allocation import ALLOCATIONS, Allocation
 from hybridcsp.archive import ADDED, USER, Archive, Called
 from hybridcsp.budget import Budget, Target
-from hybridcsp.errors import ArchiveError, InputError
+from hybridcsp.errors import ArchiveError, InputError, UnknownNameError
 from hybridcsp.loop import Progress, Run, Summary
 from hybridcsp.problem import Problem
 from hybridcsp.proposer import Proposer
@@ -42,7 +42,7 @@ from hybridcsp.relaxation.relax import RelaxationSettings, Relaxer
 from hybridcsp.sources import SOURCES, Source
 
 #: Settings that a search keeps for life; the others may change from one session to the next.
-LASTING = ("problem", "calculator", "sources", "seed", "relaxation")
+LASTING = ("problem", "calculator", "sources", "allocation", "seed", "relaxation")
 
 
 class Search:
@@ -71,7 +71,8 @@ class Search:
     backend
         Something else than our own processes that runs the jobs.
     allocation
-        What decides between the sources.
+        What decides between the sources: ``"earnings"`` (what each has earned per force call), ``"equal"`` shares, or
+        an object of your own.
 
     Raises
     ------
@@ -99,7 +100,7 @@ class Search:
         relaxation: RelaxationSettings | None = None,
         limits: Limits | None = None,
         backend: Backend | None = None,
-        allocation: Allocation | None = None,
+        allocation: Allocation | str = "earnings",
         **problem_options: Any,
     ) -> None:
         if isinstance(problem, str):
@@ -120,11 +121,18 @@ class Search:
         self.directory = Path(directory) if directory is not None else Path(problem.formula)
         self._backend = backend
         built = build_sources(sources, problem)
+        if isinstance(allocation, str):
+            if allocation not in ALLOCATIONS:
+                raise UnknownNameError("allocation", allocation, ALLOCATIONS)
+            chosen = ALLOCATIONS[allocation](problem, seed)
+        else:
+            chosen = allocation
         settings = {
             "version": version("hybridcsp"),
             "problem": problem.describe(),
             "calculator": calculator if isinstance(calculator, str | None) else _called(calculator),
             "sources": [source if isinstance(source, str) else _called(source) for source in sources],
+            "allocation": allocation if isinstance(allocation, str) else _called(allocation),
             "seed": seed,
             "workers": self.workers,
             "relaxation": asdict(self.relaxation),
@@ -133,7 +141,7 @@ class Search:
         self.archive = Archive(self.directory, write=True)
         try:
             _check_same(settings, self.archive)
-            self._proposer = Proposer(problem, self.archive, built, allocation or EqualShares(), seed)
+            self._proposer = Proposer(problem, self.archive, built, chosen, seed)
             self.archive.open_session(settings)
         except BaseException:
             self.archive.close()

@@ -1,28 +1,151 @@
+import numpy as np
+import pytest
 from ase.build import bulk
+from crystals import InlineBackend, ListSource, P1Source, instant_relaxation, relaxed, what_happened
 
-from hybridcsp.allocation import EqualShares
-from hybridcsp.records import Candidate, Proposal, Rejected, RejectionReason
-
-
-def candidate(source):
-    return Candidate(proposal=Proposal(atoms=bulk("Cu"), operator="made"), id=1, source=source)
+from hybridcsp import Problem, Search
+from hybridcsp.allocation import FLOOR, SHARE_OF_PARENTS, Earnings, EqualShares
+from hybridcsp.records import Candidate, Cost, Failed, FailureReason, Proposal, Rejected, RejectionReason
 
 
-def test_every_source_gets_the_same_number():
-    allocation = EqualShares()
-    given = []
-    for _ in range(7):
-        given.append(allocation.choose(["a", "b", "c"]))
-        allocation.proposed([candidate(given[-1])])
-    assert given == ["a", "b", "c", "a", "b", "c", "a"]
+def candidate(source, id_=1, parents=()):
+    return Candidate(proposal=Proposal(atoms=bulk("Cu"), operator="made", parents=parents), id=id_, source=source)
 
 
-def test_what_was_rejected_was_not_given():
-    allocation = EqualShares()
-    allocation.proposed([candidate("a")])
-    allocation.observe([Rejected(candidate=candidate("a"), reason=RejectionReason.VOLUME)])
-    assert allocation.choose(["a", "b"]) == "a"
+class TestEqualShares:
+    def test_every_source_gets_the_same_number(self):
+        allocation = EqualShares()
+        given = []
+        for _ in range(7):
+            given.append(allocation.choose(["a", "b", "c"]))
+            allocation.proposed([candidate(given[-1])])
+        assert given == ["a", "b", "c", "a", "b", "c", "a"]
+
+    def test_what_was_rejected_was_not_given(self):
+        allocation = EqualShares()
+        allocation.proposed([candidate("a")])
+        allocation.observe([Rejected(candidate=candidate("a"), reason=RejectionReason.VOLUME)])
+        assert allocation.choose(["a", "b"]) == "a"
+
+    def test_only_what_is_available_is_chosen(self):
+        assert EqualShares().choose(["b"]) == "b"
 
 
-def test_only_what_is_available_is_chosen():
-    assert EqualShares().choose(["b"]) == "b"
+def play(chances, steps, seed, change=None):
+    """Let an allocation choose among sources that open a minimum near the best with given chances.
+
+    Returns the names chosen and the credit that each step earned.
+    """
+    rng = np.random.default_rng(seed)
+    allocation = Earnings(Problem("TiO2"), seed, priors=dict.fromkeys(chances, 0.005))
+    chosen, earned = [], []
+    for step in range(steps):
+        if change and step == change[0]:
+            chances = change[1]
+        name = allocation.choose(list(chances))
+        one = candidate(name, step + 1)
+        allocation.proposed([one])
+        success = rng.random() < chances[name]
+        outcome = relaxed(one, -3.0 if success else -2.0, cost=Cost(force_calls=60), minimum=step + 1, opened=True)
+        allocation.observe([outcome])
+        chosen.append(name)
+        earned.append(success)
+    return chosen, np.array(earned)
+
+
+SOURCES = {"a": 0.05, "b": 0.4, "c": 0.1, "d": 0.05}
+
+
+class TestEarnings:
+    def test_it_finds_the_best_source(self):
+        shares = [play(SOURCES, 200, seed)[0][100:].count("b") / 100 for seed in range(10)]
+        assert np.mean(shares) > 0.6
+
+    def test_it_follows_a_change(self):
+        after = SOURCES | {"b": 0.02, "c": 0.5}
+        shares = [play(SOURCES, 500, seed, (200, after))[0][400:].count("c") / 100 for seed in range(10)]
+        assert np.mean(shares) > 0.5
+
+    def test_it_loses_no_more_than_half_against_always_the_best_in_sixty_relaxations(self):
+        # Sixty relaxations over four sources of which one is eight times as good: even shares would keep 37 %.
+        earned = np.mean([play(SOURCES, 60, seed)[1].mean() for seed in range(30)])
+        assert earned / SOURCES["b"] > 0.5
+
+    def test_no_source_starves(self):
+        chosen, _ = play({"random": 0.0, "good": 0.9}, 300, 0)
+        assert chosen.count("random") >= FLOOR * 300 - 2
+
+    def test_good_priors_help_at_once(self):
+        allocation = [Earnings(Problem("TiO2"), seed, priors={"good": 0.02, "poor": 0.001}) for seed in range(50)]
+        first = [a.choose(["good", "poor"]) for a in allocation]
+        assert first.count("good") > 40
+
+    def test_rediscovery_failure_and_what_did_not_converge_earn_nothing(self):
+        allocation = Earnings(Problem("TiO2"), 0, priors={"a": 0.01})
+        allocation.proposed([candidate("a", n) for n in (1, 2, 3, 4)])
+        allocation.observe([relaxed(candidate("a", 1), -3.0, cost=Cost(force_calls=100), minimum=1, opened=True)])
+        first = allocation.yields()["a"]
+        allocation.observe([relaxed(candidate("a", 2), -3.0, cost=Cost(force_calls=100), minimum=1, opened=False)])
+        allocation.observe(
+            [Failed(candidate=candidate("a", 3), reason=FailureReason.OVERLAP, cost=Cost(force_calls=9))]
+        )
+        allocation.observe([relaxed(candidate("a", 4), -4.0, cost=Cost(force_calls=100), converged=False)])
+        assert allocation.yields()["a"] < first
+
+    def test_near_the_best_earns_more_than_far_above_and_lowering_it_most(self):
+        def earned(enthalpy):
+            allocation = Earnings(Problem("TiO2"), 0, priors={"a": 0.0, "b": 0.0})
+            allocation.proposed([candidate("b", 1), candidate("a", 2)])
+            allocation.observe([relaxed(candidate("b", 1), -3.0, minimum=1, opened=True)])
+            allocation.observe([relaxed(candidate("a", 2), enthalpy, minimum=2, opened=True)])
+            return allocation.yields()["a"]
+
+        assert earned(-3.2) > earned(-3.02) > earned(-2.99) > earned(-2.8) > earned(-2.0)
+
+    def test_parents_share_the_credit(self):
+        allocation = Earnings(Problem("TiO2"), 0, priors={"random": 0.0, "evolution": 0.0})
+        parent, child = candidate("random", 1), candidate("evolution", 2, parents=(1,))
+        allocation.proposed([parent, child])
+        allocation.observe([relaxed(child, -3.0, minimum=1, opened=True)])
+        yields = allocation.yields()
+        assert yields["random"] / yields["evolution"] == pytest.approx(SHARE_OF_PARENTS / (1 - SHARE_OF_PARENTS))
+
+    def test_rejections_cost_no_share(self):
+        allocation = Earnings(Problem("TiO2"), 0, priors={"a": 0.1, "b": 0.1})
+        for n in range(1, 50):
+            allocation.proposed([candidate("a", n)])
+            allocation.observe([Rejected(candidate=candidate("a", n), reason=RejectionReason.DUPLICATE)])
+        assert allocation.choose(["a"]) == "a"
+        assert {allocation._account("a").given, allocation._account("a").running} == {0}
+
+    def test_the_shipped_priors_are_positive_for_small_and_large_cells(self):
+        for problem in (Problem("Cu", formula_units=1), Problem("MgSiO3", formula_units=4), Problem("TiO2")):
+            yields = Earnings(problem, 0)
+            assert all(0 < value < 1 for value in yields._priors.values())
+            assert "random" in yields._priors
+
+    def test_a_search_with_it_is_taken_up_exactly(self, tmp_path):
+        def search(directory):
+            return Search(
+                "Cu",
+                formula_units=(1, 4),
+                distance_fraction=0.05,
+                calculator=None,
+                directory=directory,
+                sources=[P1Source(), P1Source(), ListSource([])],
+                backend=InlineBackend(instant_relaxation),
+                seed=7,
+            )
+
+        search(tmp_path / "whole").run(relaxations=24, refine=0)
+
+        def interrupt(progress):
+            if progress.relaxations == 9:
+                raise KeyboardInterrupt
+
+        part = search(tmp_path / "parts")
+        with pytest.raises(KeyboardInterrupt):
+            part.run(relaxations=24, refine=0, on_progress=interrupt)
+        part.close()
+        search(tmp_path / "parts").run(relaxations=24, refine=0)
+        assert what_happened(tmp_path / "parts") == what_happened(tmp_path / "whole")

@@ -167,6 +167,7 @@ class TestRun:
             calculator=None,
             directory=tmp_path,
             sources=[P1Source(), P1Source()],
+            allocation="equal",
             backend=InlineBackend(instant_relaxation),
             **COPPER,
         )
@@ -324,6 +325,7 @@ class TestInput:
             ({"seed": -1}, "seed = -1"),
             ({"sources": []}, "at least one source"),
             ({"sources": "random"}, "a list of at least one source"),
+            ({"allocation": "earning"}, "did you mean 'earnings'"),
             ({"relaxation": RelaxationSettings(pressure_gpa=5)}, "set it for the problem"),
         ],
     )

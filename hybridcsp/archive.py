@@ -23,7 +23,7 @@ from hybridcsp.records import (
     Rejected,
     Relaxed,
 )
-from hybridcsp.similarity import StructureIndex, describe
+from hybridcsp.similarity import ENERGY_WINDOW, StructureIndex, describe
 
 #: Who relaxes a candidate: our own workers, or the person who asked for it.
 WORKERS = "workers"
@@ -31,9 +31,6 @@ USER = "user"
 
 #: The source of structures that were handed in without having been asked for; they do not count as relaxations.
 ADDED = "added"
-
-#: Relaxations whose enthalpies differ by more (eV/atom) are different minima without looking further.
-ENERGY_WINDOW = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -64,9 +64,19 @@ SOURCES = Registry(
             summary="random symmetric crystals (PyXtal), any allowed space group",
         ),
         Entry(
+            name="evolution",
+            target="hybridcsp.sources.evolution:EvolutionSource",
+            summary="children of the best diverse minima: heredity, soft and other mutations",
+        ),
+        Entry(
             name="seeds",
             target="hybridcsp.sources.seeds:SeedsSource",
             summary="structures of yours: seeds:PATH, a file or folder that ASE reads",
+        ),
+        Entry(
+            name="swarm",
+            target="hybridcsp.sources.swarm:SwarmSource",
+            summary="particle swarm on positions and cell: swarm:local (default) or swarm:global",
         ),
     ),
 )

@@ -1,0 +1,213 @@
+"""Which atom of one crystal is which of another: cells aligned, origins shifted, atoms assigned."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+
+import numpy as np
+from ase import Atoms
+from ase.geometry import minkowski_reduce
+from numpy.typing import NDArray
+
+from hybridcsp.errors import InputError
+
+Floats = NDArray[np.float64]
+
+#: Cells whose logarithmic strain (Frobenius norm) exceeds the smallest by less than this are all tried, …
+_STRAIN_WINDOW = 0.1
+#: … but no more than these: a cubic lattice alone is mapped onto itself by 24 rotations.
+_MOST_CELLS = 48
+#: Pairs of atoms that are looked at roughly, over all cells and origins, and how many of these are then solved exactly.
+_ROUGH, _EXACT = 800_000, 16
+_ITERATIONS = 20
+
+_IMAGES = np.array(list(product((-1, 0, 1), repeat=3)), dtype=float)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Match:
+    """How one crystal is deformed into another; see :func:`match`.
+
+    Attributes
+    ----------
+    order
+        For each atom of the first crystal, the atom of the second that it becomes, shape ``(n_atoms,)``.
+    displacements
+        Of the atoms in fractions of the first crystal's cell, shape ``(n_atoms, 3)``, zero on average.
+    strain
+        Symmetric logarithmic strain in the first crystal's Cartesian frame, shape ``(3, 3)``.
+    distance
+        Root of the mean squared displacement in Å, that of the strain included.
+    """
+
+    order: NDArray[np.int_]
+    displacements: Floats
+    strain: Floats
+    distance: float
+
+
+def match(structure: Atoms, target: Atoms, *, largest_strain: float = math.inf) -> Match:
+    r"""Find the shortest way from one crystal to another of the same contents.
+
+    Among cells that describe the target's lattice, origins, the target's inverted image, and assignments of like
+    atoms, those are sought for which the root of the mean squared displacement,
+
+    .. math:: d^2 = \frac{1}{n} \sum_i |\Delta r_i|^2 + \frac{1}{12} \|\epsilon\|^2 V^{2/3},
+
+    is smallest, :math:`\epsilon` being the logarithmic strain between the cells, and the second term what it displaces
+    points of a cell of volume V on average. Displacements are measured in the mean of both metrics. The assignment is
+    the one of minimum cost (Hungarian method, scipy) under the minimum image convention. It is solved for
+    a bounded number of cells and origins, each of which puts one atom upon another; from there origin and assignment
+    are improved in turn. Copies of one crystal are always recognised; for distant structures the way found may not be
+    the very shortest.
+
+    Parameters
+    ----------
+    structure, target
+        Crystals of the same numbers of atoms of each element. Neither is changed.
+    largest_strain
+        Cells that are strained by more (Frobenius norm of the logarithmic strain) are left out, as long as there is one
+        left.
+
+    Returns
+    -------
+    Match
+        ``deformed(structure, match.displacements, match.strain)`` is the target, turned and maybe inverted.
+
+    Raises
+    ------
+    InputError
+        If the contents differ.
+    """
+    if not np.array_equal(np.sort(structure.numbers), np.sort(target.numbers)):
+        allowed = f"the same atoms as {structure.get_chemical_formula()}"
+        raise InputError("target", target.get_chemical_formula(), allowed)
+    cell, basis = minkowski_reduce(structure.cell.array)
+    target_cell, target_basis = minkowski_reduce(target.cell.array)
+    own = structure.get_scaled_positions(wrap=False) @ np.linalg.inv(basis)
+    others = target.get_scaled_positions(wrap=False) @ np.linalg.inv(target_basis)
+    like = structure.numbers[:, None] == target.numbers
+
+    bases, strains = _aligned_bases(cell, target_cell, largest_strain)
+    length = abs(float(np.linalg.det(cell))) ** (1 / 3)
+    strain_costs = (strains * length) ** 2 / 12
+    metrics = np.array([(cell @ cell.T + (b @ target_cell) @ (b @ target_cell).T) / 2 for b in bases])
+    frames = np.linalg.cholesky(metrics)
+
+    best: tuple[float, int, NDArray[np.int_], Floats] | None = None
+    for which, positions, shift in _starts(own, others, like, bases, frames, strain_costs):
+        if best is not None and strain_costs[which] >= best[0]:
+            continue
+        squared, order, differences = _assigned(own, positions, like, frames[which], shift)
+        total = squared + strain_costs[which]
+        if best is None or total < best[0]:
+            best = total, which, order, differences
+    assert best is not None
+    total, which, order, differences = best
+    deformation = np.linalg.solve(cell, bases[which] @ target_cell)
+    displacements = (differences - differences.mean(axis=0)) @ basis
+    return Match(order, displacements, _half_log(deformation @ deformation.T), math.sqrt(max(0.0, total)))
+
+
+def deformed(structure: Atoms, displacements: Floats, strain: Floats) -> Atoms:
+    """Return a crystal with its atoms moved and its cell strained.
+
+    Parameters
+    ----------
+    structure
+        It is not changed.
+    displacements
+        In fractions of the cell, shape ``(n_atoms, 3)``.
+    strain
+        Symmetric logarithmic strain in the Cartesian frame, shape ``(3, 3)``: the cell becomes ``cell @ exp(strain)``.
+    """
+    values, vectors = np.linalg.eigh(strain)
+    stretch = (vectors * np.exp(values)) @ vectors.T
+    scaled = structure.get_scaled_positions(wrap=False) + displacements
+    result = structure.copy()
+    result.set_cell(structure.cell.array @ stretch, scale_atoms=False)
+    result.set_scaled_positions(scaled)
+    return result
+
+
+def _aligned_bases(cell: Floats, target: Floats, largest_strain: float) -> tuple[Floats, Floats]:
+    """Bases of the target's lattice that resemble the cell, in terms of the target's own, and how strained they are."""
+    bases = _unimodular()
+    root = np.linalg.inv(np.linalg.cholesky(cell @ cell.T))
+    ratios = np.linalg.eigvalsh(root @ bases @ (target @ target.T) @ bases.transpose(0, 2, 1) @ root.T)
+    strains = np.sqrt((np.log(np.maximum(ratios, 1e-12)) ** 2).sum(axis=1)) / 2
+    order = np.argsort(strains, kind="stable")[:_MOST_CELLS]
+    limit = max(strains[order[0]] + 1e-6, min(strains[order[0]] + _STRAIN_WINDOW, largest_strain))
+    kept = order[strains[order] <= limit]
+    return bases[kept], strains[kept]
+
+
+@cache
+def _unimodular() -> Floats:
+    """Right-handed changes of basis with small elements, shape ``(3480, 3, 3)``: enough between reduced cells."""
+    matrices = np.array(list(product((-1.0, 0.0, 1.0), repeat=9))).reshape(-1, 3, 3)
+    kept: Floats = matrices[np.rint(np.linalg.det(matrices)) == 1]
+    return kept
+
+
+def _starts(
+    own: Floats, others: Floats, like: NDArray[np.bool_], bases: Floats, frames: Floats, strain_costs: Floats
+) -> list[tuple[int, Floats, Floats]]:
+    """Cells and origins that look best: index of the cell, the target's positions in it, and the origin's shift."""
+    pairs = np.argwhere(like)
+    rarity = like.sum(axis=1)[pairs[:, 0]]
+    most = max(int(rarity.min()), _ROUGH // (2 * len(bases) * like.size))
+    anchors, partners = pairs[np.argsort(rarity, kind="stable")[:most]].T
+    starts, scores = [], []
+    far = np.where(like, 0.0, np.inf)
+    for which, basis in enumerate(bases):
+        turned = others @ np.linalg.inv(basis)
+        for positions in (turned, -turned):
+            shifts = own[anchors] - positions[partners]
+            differences = positions + shifts[:, None, None] - own[:, None]
+            squares = (((differences - np.rint(differences)) @ frames[which]) ** 2).sum(axis=-1) + far
+            # Each atom at its nearest like atom: no assignment is cheaper.
+            bound = np.maximum(squares.min(axis=2).mean(axis=1), squares.min(axis=1).mean(axis=1))
+            starts += [(which, positions, shift) for shift in shifts]
+            scores += (bound + strain_costs[which]).tolist()
+    return [starts[i] for i in np.argsort(scores, kind="stable")[:_EXACT]]
+
+
+def _assigned(
+    own: Floats, positions: Floats, like: NDArray[np.bool_], frame: Floats, shift: Floats
+) -> tuple[float, NDArray[np.int_], Floats]:
+    """Improve assignment and origin in turn; mean square (Å²) about the mean, order, and differences in fractions."""
+    from scipy.optimize import linear_sum_assignment
+
+    rows = np.arange(len(own))
+    best = math.inf
+    order, differences = rows, own
+    for _ in range(_ITERATIONS):
+        every = _minimum_images(positions + shift - own[:, None], frame)
+        costs = ((every @ frame) ** 2).sum(axis=-1)
+        found = linear_sum_assignment(np.where(like, costs, 1e9))[1]
+        chosen = every[rows, found]
+        mean = chosen.mean(axis=0)
+        squared = float((((chosen - mean) @ frame) ** 2).sum(axis=1).mean())
+        if squared >= best - 1e-12:
+            break
+        best, order, differences = squared, found, chosen
+        shift = shift - mean
+    return best, order, differences
+
+
+def _minimum_images(differences: Floats, frame: Floats) -> Floats:
+    """Return the shortest of the equivalent differences, in fractions of a reduced cell."""
+    images = (differences - np.rint(differences))[..., None, :] + _IMAGES
+    nearest = ((images @ frame) ** 2).sum(axis=-1).argmin(axis=-1)
+    shortest: Floats = np.take_along_axis(images, nearest[..., None, None], axis=-2)[..., 0, :]
+    return shortest
+
+
+def _half_log(squared_stretch: Floats) -> Floats:
+    values, vectors = np.linalg.eigh(squared_stretch)
+    half: Floats = (vectors * (np.log(values) / 2)) @ vectors.T
+    return half

@@ -1,0 +1,127 @@
+"""Atoms are displaced at random: all alike, or those most that are least well ordered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from ase.neighborlist import neighbor_list
+
+from hybridcsp.operators.offspring import Floats, bounded_attempts, length_unit
+from hybridcsp.problem import Problem
+
+
+@dataclass(frozen=True)
+class Rattle:
+    """Displace all atoms by Gaussian noise.
+
+    The standard deviation, the same for all atoms and directions, is drawn evenly from ``deviation``, in cube roots of
+    the volume per atom (2 to 3 Å).
+
+    References
+    ----------
+    Johnston, Dalton Trans. 2003, 4193, doi:10.1039/b305686d.
+    """
+
+    name: str = "rattle"
+    n_parents: int = 1
+    deviation: tuple[float, float] = (0.08, 0.25)
+
+    def suits(self, problem: Problem) -> bool:
+        """Whether there is more than one atom."""
+        return problem.units[-1] * problem.atoms_per_unit > 1
+
+    def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
+        """Return a child of one parent, or ``None`` where bounded attempts fail."""
+        (parent,) = parents
+
+        def rattle() -> Atoms:
+            deviation = rng.uniform(*self.deviation) * length_unit(parent)
+            return displaced(parent, rng.normal(0, deviation, (len(parent), 3)))
+
+        return bounded_attempts(rattle, parents, problem)
+
+
+@dataclass(frozen=True)
+class CoordinateMutation:
+    """Displace atoms the more, the less ordered their surroundings are.
+
+    Standard deviations fall linearly with :func:`local_order` from ``deviation`` (drawn evenly from these bounds, in
+    cube roots of the volume per atom) for the atom of lowest order to ``least`` times that for the one of highest.
+
+    References
+    ----------
+    Lyakhov, Oganov, Stokes, Zhu, Comput. Phys. Commun. 184, 1172 (2013), doi:10.1016/j.cpc.2012.12.009.
+    """
+
+    name: str = "coordinate-mutation"
+    n_parents: int = 1
+    deviation: tuple[float, float] = (0.15, 0.4)
+    least: float = 0.1
+
+    def suits(self, problem: Problem) -> bool:
+        """Whether there is more than one atom."""
+        return problem.units[-1] * problem.atoms_per_unit > 1
+
+    def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
+        """Return a child of one parent, or ``None`` where bounded attempts fail."""
+        (parent,) = parents
+        order = local_order(parent)
+        spread = max(float(np.ptp(order)), 1e-9)
+        scales = 1 - (1 - self.least) * (order - order.min()) / spread
+
+        def mutate() -> Atoms:
+            deviation = rng.uniform(*self.deviation) * length_unit(parent)
+            return displaced(parent, rng.normal(0, 1, (len(parent), 3)) * (deviation * scales)[:, None])
+
+        return bounded_attempts(mutate, parents, problem)
+
+
+def displaced(atoms: Atoms, displacements: Floats) -> Atoms:
+    """Return a copy with atoms displaced by shape ``(n_atoms, 3)`` in Å; the mean displacement is taken out."""
+    result = atoms.copy()
+    result.positions += displacements - displacements.mean(axis=0)
+    return result
+
+
+def local_order(atoms: Atoms, cutoff: float = 8.0, smearing: float = 0.15, step: float = 0.1) -> Floats:
+    r"""Degree of local order of each atom.
+
+    How far the density of the elements around the atom departs from the mean: with
+    :math:`F_{iB}(R) = \sum_{j \in B} \delta(R - R_{ij}) V / (4 \pi R^2 N_B) - 1`, smeared by a Gaussian,
+
+    .. math:: \Pi_i^2 = \sum_B \frac{N_B}{N} \frac{\Delta}{(V/N)^{1/3}} \sum_k F_{iB}(R_k)^2.
+
+    It is high where all distances fall into few sharp shells, as in a simple crystal, and low in a disordered region.
+
+    Parameters
+    ----------
+    atoms
+        The crystal.
+    cutoff, smearing, step
+        Largest R, standard deviation of the Gaussian, and :math:`\Delta`, all in Å.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(n_atoms,)``, without a unit.
+
+    References
+    ----------
+    Oganov, Valle, J. Chem. Phys. 130, 104504 (2009), doi:10.1063/1.3079326.
+    """
+    radii = np.arange(step, cutoff, step)
+    first, second, found = neighbor_list("ijd", atoms, cutoff + 3 * smearing)
+    shells = np.exp(-((radii - found[:, None]) ** 2) / (2 * smearing**2)) / (smearing * np.sqrt(2 * np.pi))
+    shells /= 4 * np.pi * radii**2
+    squared = np.zeros(len(atoms))
+    for number in np.unique(atoms.numbers):
+        of_kind = atoms.numbers[second] == number
+        count = int((atoms.numbers == number).sum())
+        density = np.zeros((len(atoms), len(radii)))
+        np.add.at(density, first[of_kind], shells[of_kind])
+        departure = density * atoms.get_volume() / count - 1
+        squared += count / len(atoms) * step / length_unit(atoms) * (departure**2).sum(axis=1)
+    return np.asarray(np.sqrt(squared))

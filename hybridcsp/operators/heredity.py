@@ -1,0 +1,174 @@
+"""A child from slabs of two parents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from hybridcsp.operators.offspring import Floats, bounded_attempts, length_unit, niggli_cell, shortest_distances
+from hybridcsp.operators.splicing import ORIENTATIONS, PLANES, Block, Slab, axis_face, block, face, stack
+from hybridcsp.problem import Problem
+
+#: A cut must leave this share of the atoms to each parent.
+SHARES = (0.25, 0.75)
+
+#: A slab must be at least as thick as this many cube roots of the volume per atom.
+THINNEST = 0.5
+
+#: Cells may be repeated in the plane of the cut up to this many times.
+REPEATS = 4
+
+#: How strongly faces that fit badly are avoided: chances fall by e for each such squared strain.
+MISFIT = 0.02
+
+
+@dataclass(frozen=True)
+class Heredity:
+    """Cut-and-splice: a slab of one parent on a slab of the other.
+
+    A random lattice plane of one parent is cut along; in the other, of all planes, repeats and orientations, one is
+    drawn whose lattice fits (exponentially less often the larger the squared strain), so that parents of other shapes
+    and sizes can meet. Each gives a random share of the atoms, from a random height; the lateral vectors are averaged
+    with these shares, the slabs keep their heights and the child gets the parents' mean volume per atom. Composition
+    and fit are left to :func:`~hybridcsp.operators.splicing.stack`, which takes atoms from where they are in a parent
+    and invents none.
+
+    In a fixed cell the cut is along one of its own axes in both parents.
+
+    References
+    ----------
+    Deaven, Ho, Phys. Rev. Lett. 75, 288 (1995), doi:10.1103/PhysRevLett.75.288; for crystals Oganov, Glass, J. Chem.
+    Phys. 124, 244704 (2006), doi:10.1063/1.2210932.
+    """
+
+    name: str = "heredity"
+    n_parents: int = 2
+
+    def suits(self, problem: Problem) -> bool:
+        """Whether there is anything it can do: always."""
+        return True
+
+    def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
+        """Return a child of two parents, or ``None`` where bounded attempts fail."""
+        wanted = shortest_distances(parents)
+        if problem.cell is None:
+            faces = [_faces(_reduced(parent)) for parent in parents]
+
+        own_sizes = {problem.units_of(parent.numbers) for parent in parents}
+        sizes = [z for z in problem.units if z in own_sizes] or list(problem.units)
+
+        def splice() -> Atoms | None:
+            units = int(rng.choice(sizes))
+            contents = problem.contents(units)
+            n_atoms = units * problem.atoms_per_unit
+            share = rng.uniform(*SHARES)
+            first, second = rng.permutation(2)
+            if problem.cell is None:
+                pair = _pair(faces[first], faces[second], n_atoms, share, rng)
+            else:
+                pair = _same_cell(parents[first], parents[second], rng)
+            if pair is None:
+                return None
+            shares = (share, 1 - share)
+            slabs = [
+                Slab(own, rng.random(), part * n_atoms / own.n_atoms) for own, part in zip(pair, shares, strict=True)
+            ]
+            stacked = stack(slabs, contents, wanted, rng, free=problem.cell is None)
+            if stacked is None or min(stacked[1]) == 0:
+                return None
+            child = stacked[0]
+            if problem.cell is not None:
+                return _in_cell(child, pair[0])
+            volume = n_atoms * sum(length_unit(own.atoms) ** 3 * part for own, part in zip(pair, shares, strict=True))
+            child.set_cell(child.cell.array * (volume / child.get_volume()) ** (1 / 3), scale_atoms=True)
+            return child
+
+        return bounded_attempts(splice, parents, problem)
+
+
+def _reduced(atoms: Atoms) -> Atoms:
+    result = atoms.copy()
+    result.set_cell(niggli_cell(atoms), scale_atoms=False)
+    return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Faces:
+    """All the ways to lay down a reduced crystal: planes, repeats in them, orientations.
+
+    Attributes
+    ----------
+    bases
+        Of each plane, shape ``(n_planes, 3, 3)``.
+    lateral
+        Lattices in the planes, lower triangular, shape ``(n_planes, n_repeats * n_orientations, 2, 2)``.
+    heights
+        Thickness in Å per atom of the slab, shape ``(n_planes, n_repeats * n_orientations)``.
+    """
+
+    atoms: Atoms
+    bases: np.ndarray
+    lateral: Floats
+    heights: Floats
+
+    def thick(self, n_atoms: float) -> NDArray[np.bool_]:
+        """Whether a slab of so many atoms is thick enough."""
+        return np.asarray(self.heights * n_atoms >= THINNEST * length_unit(self.atoms))
+
+    def block(self, plane: int, way: int) -> Block:
+        """Return one of them."""
+        repeats, orientation = divmod(way, len(ORIENTATIONS))
+        return block(self.atoms, ORIENTATIONS[orientation] @ self.bases[plane], _REPEATS[repeats])
+
+
+def _faces(atoms: Atoms) -> _Faces:
+    bases = np.array([face(atoms, plane) for plane in PLANES])
+    vectors = _WAYS @ (bases[:, :2] @ atoms.cell.array)[:, None]
+    lateral = np.linalg.cholesky(vectors @ vectors.transpose(0, 1, 3, 2))
+    heights = atoms.get_volume() / len(atoms) / (lateral[..., 0, 0] * lateral[..., 1, 1])
+    return _Faces(atoms, bases, lateral, heights)
+
+
+def _pair(first: _Faces, second: _Faces, n_atoms: int, share: float, rng: np.random.Generator) -> list[Block] | None:
+    """Draw a plane of the first parent, and blocks of both whose lattices in the plane fit."""
+    plane = int(rng.integers(len(PLANES)))
+    ways = np.flatnonzero(first.thick(share * n_atoms)[plane])
+    ways = ways[ways % len(ORIENTATIONS) == 0]  # turning the other one is enough
+    planes, other_ways = np.nonzero(second.thick((1 - share) * n_atoms))
+    if len(ways) == 0 or len(planes) == 0:
+        return None
+    misfits = _misfits(first.lateral[plane, ways], second.lateral[planes, other_ways])
+    chances = np.exp(-(misfits - misfits.min()) / MISFIT).ravel()
+    own, other = divmod(int(rng.choice(chances.size, p=chances / chances.sum())), len(planes))
+    return [first.block(plane, int(ways[own])), second.block(int(planes[other]), int(other_ways[other]))]
+
+
+def _same_cell(first: Atoms, second: Atoms, rng: np.random.Generator) -> list[Block]:
+    basis = axis_face(((1, 0, 0), (0, 1, 0), (0, 0, 1))[rng.integers(3)])
+    return [block(first, basis), block(second, basis)]
+
+
+def _in_cell(child: Atoms, own: Block) -> Atoms:
+    """Put a child whose axes were rolled back into the parent's cell."""
+    result = child.copy()
+    result.set_cell(own.atoms.cell, scale_atoms=False)
+    result.set_scaled_positions(child.get_scaled_positions(wrap=False) @ own.basis)
+    return result
+
+
+def _misfits(first: Floats, second: Floats) -> Floats:
+    """Add up (s - 1/s)² over the stretches s that bring one lattice onto another, for all pairs."""
+    maps = np.linalg.inv(first)[:, None] @ second[None]
+    squared, determinant = (maps**2).sum(axis=(2, 3)), np.abs(np.linalg.det(maps))
+    return np.asarray(squared + squared / determinant**2 - 4)
+
+
+_REPEATS = tuple((p, q) for p, q in product(range(1, REPEATS + 1), repeat=2) if p * q <= REPEATS)
+
+# Every way to repeat and turn the two vectors of a face, shape (n_repeats * n_orientations, 2, 2).
+_WAYS = np.array([np.diag(repeats) @ turn[:2, :2] for repeats in _REPEATS for turn in ORIENTATIONS])

@@ -1,0 +1,57 @@
+"""Atoms of different elements change places."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from ase import Atoms
+from ase.data import covalent_radii
+
+from hybridcsp.operators.offspring import bounded_attempts
+from hybridcsp.problem import Problem
+
+
+@dataclass(frozen=True)
+class Permutation:
+    """Swap atoms of unlike elements, at most a third of the cell.
+
+    The pair of elements is drawn with chances that fall with the difference of their covalent radii, because a swap of
+    unlike sizes rarely holds; every pair can come up. The number of swaps is drawn from a geometric distribution.
+    Moments and charges move with their atoms.
+
+    References
+    ----------
+    Oganov, Glass, J. Chem. Phys. 124, 244704 (2006), doi:10.1063/1.2210932.
+    """
+
+    name: str = "permutation"
+    n_parents: int = 1
+    softness: float = 0.3  # Å
+
+    def suits(self, problem: Problem) -> bool:
+        """Whether there is more than one element."""
+        return len(problem.composition) > 1
+
+    def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
+        """Return a child of one parent, or ``None`` where bounded attempts fail or there is one element only."""
+        (parent,) = parents
+        pairs = list(combinations(np.unique(parent.numbers).tolist(), 2))
+        if not pairs:
+            return None
+        differences = np.array([abs(covalent_radii[a] - covalent_radii[b]) for a, b in pairs])
+        chances = np.exp(-differences / self.softness)
+
+        def swap() -> Atoms:
+            child = parent.copy()
+            first, second = pairs[rng.choice(len(pairs), p=chances / chances.sum())]
+            own = [rng.permutation(np.flatnonzero(parent.numbers == number)) for number in (first, second)]
+            most = min(len(own[0]), len(own[1]), max(1, len(parent) // 6))
+            swaps = min(int(rng.geometric(0.5)), most)
+            here, there = own[0][:swaps], own[1][:swaps]
+            child.positions[here], child.positions[there] = parent.positions[there], parent.positions[here]
+            return child
+
+        return bounded_attempts(swap, parents, problem)

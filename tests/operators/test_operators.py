@@ -1,0 +1,169 @@
+"""What every operator must do: keep the composition, obey distances, give valid cells, follow its random numbers."""
+
+from typing import cast
+
+import numpy as np
+import pytest
+from ase import Atoms
+from crystals import rutile
+
+from hybridcsp.archive import Archive
+from hybridcsp.operators import OPERATORS
+from hybridcsp.problem import Problem
+from hybridcsp.sources import Context
+from hybridcsp.sources.random import RandomSource
+from hybridcsp.structure import niggli_parameters, shortest_violation, spacegroup
+
+OFFERS = {offer.operator.name: offer.operator for offer in OPERATORS}
+
+PROBLEMS = {
+    "TiO2": Problem("TiO2", formula_units=(1, 4)),
+    "MgSiO3": Problem("MgSiO3", formula_units=(2, 4)),
+    "EuYbO3": Problem("EuYbO3", formula_units=(1, 3)),
+    "Cu": Problem("Cu", formula_units=(1, 6)),
+}
+
+
+def random_crystals(problem, n, seed=0):
+    context = Context(problem=problem, archive=cast(Archive, None), rng=np.random.default_rng(seed))
+    return [proposal.atoms for proposal in RandomSource(problem).propose(n, context)]
+
+
+PARENTS = {name: random_crystals(problem, 8) for name, problem in PROBLEMS.items()}
+
+
+def children(operator, problem, parents, n, seed=0):
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(n):
+        chosen = [parents[k] for k in rng.choice(len(parents), operator.n_parents, replace=False)]
+        made.append(operator(chosen, problem, rng))
+    return made
+
+
+def check(child, problem):
+    low, high = problem.volume_bounds
+    assert child.pbc.all()
+    assert problem.units_of(child.numbers) in problem.units
+    assert low <= child.get_volume() / len(child) <= high
+    assert shortest_violation(child, problem.distance_table) is None
+    assert child.cell.angles().min() >= 50
+    assert child.cell.angles().max() <= 130
+    assert niggli_parameters(child)[:3].max() <= 5.001 * child.get_volume() ** (1 / 3)
+    assert child.get_scaled_positions(wrap=False).min() > -1e-9
+    assert child.get_scaled_positions(wrap=False).max() < 1 + 1e-9
+    assert child.calc is None
+
+
+@pytest.mark.parametrize("name", OFFERS)
+@pytest.mark.parametrize("formula", PROBLEMS)
+def test_children_of_parents_of_any_size_and_shape_obey_the_problem(name, formula):
+    operator, problem = OFFERS[name], PROBLEMS[formula]
+    if not operator.suits(problem):
+        return
+    made = [child for child in children(operator, problem, PARENTS[formula], 12) if child is not None]
+    assert made or name in RARE
+    for child in made:
+        check(child, problem)
+
+
+#: Operators that have nothing to do for many a random crystal.
+RARE: tuple[str, ...] = ()
+
+
+@pytest.mark.parametrize("name", OFFERS)
+def test_the_same_random_numbers_give_the_same_children(name):
+    operator, problem = OFFERS[name], PROBLEMS["TiO2"]
+    first, second = (children(operator, problem, PARENTS["TiO2"], 6, seed=3) for _ in range(2))
+    assert [child is None for child in first] == [child is None for child in second]
+    for a, b in zip(first, second, strict=True):
+        if a is not None:
+            assert a.positions.tobytes() == b.positions.tobytes()
+            assert a.cell.array.tobytes() == b.cell.array.tobytes()
+    other = children(operator, problem, PARENTS["TiO2"], 6, seed=4)
+    assert any(
+        a is not None and b is not None and (len(a) != len(b) or not np.allclose(a.positions, b.positions))
+        for a, b in zip(first, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", OFFERS)
+def test_parents_are_left_as_they_were(name):
+    operator, problem = OFFERS[name], PROBLEMS["TiO2"]
+    parents = [parent.copy() for parent in PARENTS["TiO2"]]
+    children(operator, problem, parents, 6)
+    assert parents == PARENTS["TiO2"]
+
+
+@pytest.mark.parametrize("name", OFFERS)
+def test_a_fixed_cell_is_kept(name):
+    cell = tuple(rutile().cell.cellpar())
+    problem = Problem("TiO2", formula_units=2, cell=cell)
+    operator = OFFERS[name]
+    if not operator.suits(problem):
+        return
+    parents = [rutile(), *random_crystals(problem, 4)]
+    for child in children(operator, problem, parents, 8):
+        if child is not None:
+            check(child, problem)
+            assert child.cell.cellpar() == pytest.approx(cell)
+
+
+@pytest.mark.parametrize("name", OFFERS)
+def test_bounds_of_cell_and_space_groups_are_obeyed(name):
+    operator = OFFERS[name]
+    parents = [rutile(), rutile(a=4.7, c=3.0), rutile(u=0.32)]
+    bounded = Problem("TiO2", formula_units=(2, 4), length_bounds=(2.7, 6.5), angle_bounds=(80, 100))
+    grouped = Problem("TiO2", formula_units=(2, 4), spacegroups=(136, 2, 1))
+    for child in children(operator, bounded, parents, 6):
+        if child is not None:
+            found = niggli_parameters(child)
+            assert found[:3].min() >= 2.7 and found[:3].max() <= 6.5
+            assert found[3:].min() >= 80 and found[3:].max() <= 100
+    for child in children(operator, grouped, parents, 6):
+        if child is not None:
+            assert spacegroup(child) in (136, 2, 1)
+
+
+@pytest.mark.parametrize("name", OFFERS)
+def test_moments_and_charges_stay_with_their_elements(name):
+    operator, problem = OFFERS[name], PROBLEMS["TiO2"]
+    parents = []
+    for parent in PARENTS["TiO2"]:
+        dressed = parent.copy()
+        dressed.set_initial_magnetic_moments(np.where(parent.numbers == 22, 2.0, -0.5))
+        dressed.set_initial_charges(np.where(parent.numbers == 22, 4.0, -2.0))
+        parents.append(dressed)
+    for child in children(operator, problem, parents, 6):
+        if child is not None:
+            assert child.get_initial_magnetic_moments() == pytest.approx(np.where(child.numbers == 22, 2.0, -0.5))
+            assert child.get_initial_charges() == pytest.approx(np.where(child.numbers == 22, 4.0, -2.0))
+
+
+@pytest.mark.parametrize("name", OFFERS)
+def test_impossible_demands_end_in_nothing_not_in_an_endless_loop(name):
+    operator = OFFERS[name]
+    problem = Problem("TiO2", formula_units=(1, 4), min_distances={"Ti-O": 6.0, "O-O": 6.0, "Ti-Ti": 6.0})
+    parents = [rutile(), rutile(u=0.32)]
+    assert children(operator, problem, parents, 1) == [None]
+
+
+def test_skewed_cells_are_replaced_by_reduced_ones_of_the_same_crystal():
+    from hybridcsp.operators.offspring import finish
+    from hybridcsp.similarity import same_structure
+
+    skewed = rutile()
+    skewed.set_cell(np.array([[1, 0, 0], [2, 1, 0], [1, 3, 1]]) @ skewed.cell.array, scale_atoms=False)
+    child = finish(skewed, PROBLEMS["TiO2"])
+    check(child, PROBLEMS["TiO2"])
+    assert same_structure(child, rutile())
+
+
+def test_a_child_of_the_wrong_composition_or_without_volume_is_none():
+    from hybridcsp.operators.offspring import finish
+
+    flat = rutile()
+    flat.set_cell([4, 4, 0])
+    assert finish(flat, PROBLEMS["TiO2"]) is None
+    assert finish(rutile()[:5], PROBLEMS["TiO2"]) is None
+    assert finish(Atoms("Ti2O3", cell=[4, 4, 4], scaled_positions=np.eye(5, 3) / 2), PROBLEMS["TiO2"]) is None

@@ -46,10 +46,12 @@ _METRICS: dict[str, tuple[tuple[float | None, ...], tuple[tuple[int, int], ...]]
 class RandomSource:
     """Crystals drawn at random: space group, cell shape, volume, Wyckoff positions and coordinates.
 
-    The number of formula units is drawn evenly from the problem's, then the space group evenly from those whose
-    Wyckoff positions hold the contents of the *primitive* cell, so that centred lattices come up as they should. The
+    The number of formula units is drawn evenly from the problem's, then the space group from those whose Wyckoff
+    positions hold the contents of the *primitive* cell, so that centred lattices come up as they should, with chances
+    in proportion to the square root of the number of symmetry operations. Groups and sites of 38 % of Materials Project
+    crystals come up within 100 draws so, of 32 % with even chances; within 1,000 draws there is no difference. The
     atoms are distributed over Wyckoff positions (:meth:`SpaceGroup.draw_sites`) and put at random points of them, at
-    separations that start near the sum of covalent radii and are loosened down to the problem's own when builds fail,
+    separations that start at 0.85 of summed covalent radii and are loosened down to the problem's own when builds fail,
     as AIRSS does with MINSEP (doi:10.1088/0953-8984/23/5/053201). Groups and lattice shapes are PyXtal's
     (doi:10.1016/j.cpc.2020.107810); the placement is not, because PyXtal 1.1.5 needs up to seconds for 20 atoms at
     such separations and does not see neighbours beyond the adjacent cells.

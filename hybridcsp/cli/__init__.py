@@ -1,0 +1,9 @@
+"""The command line: parses, builds, prints."""
+
+from hybridcsp.cli import comparing as comparing
+from hybridcsp.cli import results as results
+from hybridcsp.cli import searching as searching
+from hybridcsp.cli.app import app as app
+from hybridcsp.cli.app import run as main
+
+__all__ = ["app", "main"]

@@ -1,0 +1,146 @@
+"""``hybridcsp compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import Progress
+
+from hybridcsp.cli.app import app, console, number, parse_units
+from hybridcsp.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from hybridcsp.campaign import Planned
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  hybridcsp compare TiO2 --strategy random --strategy evolution --seeds 5 --relaxations 60 --directory duel\n\n"
+    "  hybridcsp compare TiO2 SiO2 --strategy random --strategy random+seeds:mine.cif --target -9.41\n\n"
+    "  hybridcsp compare TiO2 --strategy random --target rutile.cif --directory duel"
+)
+def compare(
+    what: Annotated[
+        list[str], typer.Argument(metavar="FORMULA_OR_CONFIG.toml...", help="Problems: formulas or TOML files.")
+    ],
+    strategy: Annotated[
+        list[str], typer.Option(metavar="NAME", help="A source, or several joined by +; the first is the baseline.")
+    ],
+    seeds: Annotated[int, typer.Option(help="Runs of each strategy on each problem.", min=1)] = 5,
+    first_seed: Annotated[int, typer.Option(help="The seeds run from here.", min=0)] = 0,
+    relaxations: Annotated[int, typer.Option(help="Of each run.", min=1)] = 60,
+    target: Annotated[
+        str,
+        typer.Option(metavar="FILE|ENERGY|best", help="A structure, an enthalpy (eV/atom), or the best of all runs."),
+    ] = "best",
+    directory: Annotated[Path, typer.Option(help="Where runs and results go.")] = Path("comparison"),
+    calculator: Annotated[str | None, typer.Option(metavar="NAME", help="As for search.")] = None,
+    formula_units: Annotated[str | None, typer.Option(help="As for search.")] = None,
+    max_atoms: Annotated[int | None, typer.Option(help="As for search.")] = None,
+    parallel: Annotated[int | None, typer.Option(help="Runs at a time; by default one a core.", min=1)] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Run the code that a config file names.")] = False,
+) -> None:
+    """Compare strategies with equal budgets and several seeds, and say how sure the difference is.
+
+    Rerun it to go on where it was stopped, to add seeds, strategies or relaxations: only what is missing is done.
+    Runs are searches like any other: hybridcsp show DIRECTORY/PROBLEM/STRATEGY/seed-0.
+    """
+    import os
+
+    from hybridcsp import campaign
+    from hybridcsp.analysis import compare as statistics
+
+    given = (calculator, formula_units, max_atoms, relaxations, target)
+    problems = {_name(one): _tables(one, *given) for one in dict.fromkeys(what)}
+    runs = campaign.plan(problems, strategy, range(first_seed, first_seed + seeds), directory)
+    missing = sum(run.relaxations - run.done() for run in runs)
+    console.print(
+        f"{len(runs)} runs of {relaxations} relaxations in {directory}; {missing} relaxations to do", highlight=False
+    )
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("relaxations", total=sum(run.relaxations for run in runs))
+        campaign.execute(
+            runs,
+            parallel=parallel or len(os.sched_getaffinity(0)),
+            trust=trust or calculator is not None,
+            on_progress=lambda done, total: bar.update(task, completed=done),
+        )
+
+    goal = _target(target)
+    targets = _targets(runs, goal)
+    traces = [_trace(run, targets[run.problem]) for run in runs]
+    rows = statistics.compare(traces)
+    named = target if goal is not None else "the best of all runs"
+    console.print(statistics.table(rows, traces, named))
+    about = {"target": named, "relaxations": relaxations, "load": os.getloadavg()[0]}
+    (directory / "comparison.json").write_text(statistics.as_json(rows, traces, about), encoding="utf-8")
+    (directory / "comparison.csv").write_text(statistics.as_csv(traces), encoding="utf-8")
+    statistics.plot(traces, directory / "comparison.png", named)
+    console.print(f"wrote comparison.json, .csv and .png to {directory}", highlight=False, soft_wrap=True)
+
+
+def _name(what: str) -> str:
+    return Path(what).stem if what.endswith(".toml") else what
+
+
+def _tables(
+    what: str, calculator: str | None, units: str | None, max_atoms: int | None, relaxations: int, target: str
+) -> dict[str, Any]:
+    from hybridcsp import config
+    from hybridcsp.analysis.compare import TOLERANCE
+    from hybridcsp.budget import UNCHANGED
+
+    goal = _target(target)
+    raw = config.read(Path(what)) if what.endswith(".toml") else {"problem": {"formula": what}}
+    problem: dict[str, Any] = {
+        "formula_units": None if units is None else parse_units(units),
+        "max_atoms": max_atoms,
+    }
+    raw["problem"] = raw["problem"] | {key: value for key, value in problem.items() if value is not None}
+    if calculator is not None:
+        raw["search"] = raw.get("search", {}) | {"calculator": calculator}
+    # Only the search itself is compared; what comes after success would only cost time.
+    budget: dict[str, Any] = {"relaxations": relaxations, "refine": 0}
+    if isinstance(goal, float):
+        budget["stop_at"] = goal + TOLERANCE - UNCHANGED
+    elif goal is not None:
+        budget["stop_at"] = target
+    raw["budget"] = budget
+    return config.with_absolute_paths(raw, Path.cwd())
+
+
+def _target(text: str) -> float | Atoms | None:
+    if text == "best":
+        return None
+    if not Path(text).exists():
+        return number("--target", text, "a structure file that exists, an enthalpy in eV/atom, or best")
+    import ase.io
+
+    try:
+        atoms = ase.io.read(text)
+    except Exception as error:  # ASE's readers raise whatever their parsers do
+        raise InputError("--target", text, f"a structure file that ASE reads ({error})") from error
+    return atoms
+
+
+def _targets(runs: list[Planned], goal: float | Atoms | None) -> dict[str, float | Atoms | None]:
+    if goal is not None:
+        return dict.fromkeys((run.problem for run in runs), goal)
+    best: dict[str, float | Atoms | None] = {}
+    for run in runs:
+        lowest, known = _trace(run, None).best, best.setdefault(run.problem, None)
+        if known is None or (lowest is not None and isinstance(known, float) and lowest < known):
+            best[run.problem] = lowest
+    return best
+
+
+def _trace(run: Planned, target: float | Atoms | None) -> Any:
+    from hybridcsp.analysis import compare as statistics
+    from hybridcsp.archive import Archive
+
+    with Archive(run.directory) as archive:
+        return statistics.trace_of(archive, problem=run.problem, strategy=run.strategy, seed=run.seed, target=target)

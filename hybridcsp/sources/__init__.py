@@ -69,6 +69,11 @@ SOURCES = Registry(
             summary="children of the best diverse minima: heredity, soft and other mutations",
         ),
         Entry(
+            name="prototypes",
+            target="hybridcsp.sources.prototypes:PrototypesSource",
+            summary="known prototypes with your elements, likeliest first; prototypes:PATH adds structures of yours",
+        ),
+        Entry(
             name="seeds",
             target="hybridcsp.sources.seeds:SeedsSource",
             summary="structures of yours: seeds:PATH, a file or folder that ASE reads",
@@ -77,6 +82,11 @@ SOURCES = Registry(
             name="swarm",
             target="hybridcsp.sources.swarm:SwarmSource",
             summary="particle swarm on positions and cell: swarm:local (default) or swarm:global",
+        ),
+        Entry(
+            name="basin-hopping",
+            target="hybridcsp.sources.basin_hopping:BasinHoppingSource",
+            summary="leaps from the best minima: random steps of atoms and cell, swaps of unlike atoms",
         ),
     ),
 )

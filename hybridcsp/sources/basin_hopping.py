@@ -1,0 +1,308 @@
+"""Basin hopping: walkers that leap from minimum to minimum, downhill always and uphill sometimes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from ase import Atoms
+
+from hybridcsp.errors import UnknownNameError
+from hybridcsp.matching import deformed
+from hybridcsp.problem import Problem
+from hybridcsp.records import RELAX, Candidate, Cost, Outcome, Proposal, Rejected, RejectionReason, Relaxed
+from hybridcsp.sources import Context
+from hybridcsp.sources.random import RandomSource
+from hybridcsp.structure import shortest_violation
+
+#: Walkers; more only where more workers ask.
+WALKERS = 3
+
+#: Temperature of the Metropolis criterion in eV/atom: about what separates the low minima of a crystal.
+TEMPERATURE = 0.03
+
+#: The share of accepted moves that the strength of moves is adapted to, and how much one outcome changes its logarithm.
+TARGET_ACCEPTANCE, ADAPTATION = 0.5, 0.2
+
+#: After so many moves in a row that led to nothing lower (by this much, eV/atom), a walker starts again elsewhere.
+PATIENCE, PROGRESS = 10, 0.001
+
+#: Share of swaps among the moves of cells with unlike atoms.
+SWAPS = 0.2
+
+#: Strain of a hop (Frobenius norm of its logarithm) in terms of its displacement in cube roots of the volume per atom.
+STRAIN = 0.5
+
+#: Draws of one hop until distances and volume are kept; each is weaker than the one before by the factor.
+DRAWS, WEAKER = 20, 0.9
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Leap:
+    """A move from a minimum: what to relax, made by which operator, and what the tag says of it."""
+
+    atoms: Atoms
+    operator: str
+    level: str
+    tag: Mapping[str, Any]
+    adapts: bool  # whether its outcome says anything about the strength
+
+
+class Leaper(Protocol):
+    """A way to leave a minimum.
+
+    Attributes
+    ----------
+    bounds
+        Smallest, first and largest strength.
+    """
+
+    bounds: tuple[float, float, float]
+
+    def leap(self, atoms: Atoms, strength: float, rng: np.random.Generator) -> Leap | None:
+        """Return a move from a minimum, ``None`` where none was found."""
+
+
+class HopsAndSwaps:
+    """Random displacements of all atoms and of the cell, and swaps of two unlike atoms.
+
+    A hop moves each atom evenly within a sphere, whose radius is the strength in cube roots of the volume per atom, and
+    strains the cell in proportion. It is drawn again, ever weaker, until it keeps distances and volume.
+    """
+
+    bounds = 0.05, 0.25, 0.8
+
+    def __init__(self, problem: Problem) -> None:
+        self._problem = problem
+
+    def leap(self, atoms: Atoms, strength: float, rng: np.random.Generator) -> Leap | None:
+        """Return a swap or a hop."""
+        if len(set(atoms.numbers)) > 1 and rng.random() < SWAPS:
+            swapped = _swapped(atoms, rng)
+            if self._acceptable(swapped):
+                return Leap(swapped, "swap", RELAX, {}, adapts=False)
+        for _ in range(DRAWS):
+            moved = self._hop(atoms, strength, rng)
+            if self._acceptable(moved):
+                return Leap(moved, "hop", RELAX, {"strength": strength}, adapts=True)
+            strength *= WEAKER
+        return None
+
+    def _hop(self, atoms: Atoms, strength: float, rng: np.random.Generator) -> Atoms:
+        directions = rng.normal(size=(len(atoms), 3))
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        radius = strength * (atoms.get_volume() / len(atoms)) ** (1 / 3)
+        steps = radius * directions * rng.random((len(atoms), 1)) ** (1 / 3)
+        strain = rng.normal(size=(3, 3))
+        strain += strain.T
+        size = 0.0 if self._problem.cell is not None else STRAIN * strength * rng.random()
+        return deformed(atoms, steps @ np.linalg.inv(atoms.cell.array), strain * size / np.linalg.norm(strain))
+
+    def _acceptable(self, atoms: Atoms) -> bool:
+        low, high = self._problem.volume_bounds
+        if not low <= atoms.get_volume() / len(atoms) <= high:
+            return False
+        return shortest_violation(atoms, self._problem.distance_table) is None
+
+
+#: Ways to leave a minimum, by the argument that names them.
+LEAPERS: Mapping[str, type[HopsAndSwaps]] = {"hops": HopsAndSwaps}
+
+
+@dataclass(eq=False, slots=True)
+class Walker:
+    """One walker.
+
+    Attributes
+    ----------
+    place
+        The candidate whose relaxed structure it is at.
+    end
+        That relaxation, where it was the walker's own; else it is in the archive.
+    waiting
+        Whether a move of it is being relaxed.
+    lowest
+        Lowest enthalpy per atom (eV) since it started.
+    futile
+        Moves in a row since then.
+    free_since
+        When it last came free, in outcomes.
+    """
+
+    place: int | None = None
+    end: Relaxed | None = None
+    waiting: bool = False
+    lowest: float = math.inf
+    futile: int = 0
+    free_since: int = 0
+
+
+class BasinHoppingSource:
+    r"""Basin hopping on enthalpies per atom, with walkers that start at the best minima of the archive.
+
+    A walker's move is relaxed, and accepted with the chance :math:`\min(1, \exp(-\Delta h / T))`. The strength of moves
+    is multiplied by :math:`\exp(\eta (a - 1/2))` after each, a being 1 for an accepted move and 0 for others: it grows
+    while walkers come back to where they were, and shrinks while they end too high up.
+
+    Walkers start at the best minima, whichever source found them, each at another; where there is none left that no
+    walker has been to, at a random structure. After ten moves in a row that led to nothing lower a walker starts again.
+
+    Parameters
+    ----------
+    problem
+        What is searched.
+    argument
+        How minima are left: "hops" (default), which is :class:`HopsAndSwaps`.
+
+    Attributes
+    ----------
+    strength
+        Of the next move.
+
+    Raises
+    ------
+    InputError
+        For another argument.
+
+    References
+    ----------
+    Wales, Doye, J. Phys. Chem. A 101, 5111 (1997), doi:10.1021/jp970984n.
+    """
+
+    def __init__(self, problem: Problem, argument: str | None = None) -> None:
+        mode = "hops" if argument is None else argument
+        if mode not in LEAPERS:
+            raise UnknownNameError("basin-hopping", mode, LEAPERS)
+        self._leaper: Leaper = LEAPERS[mode](problem)
+        self._random = RandomSource(problem)
+        self.strength = self._leaper.bounds[1]
+        self.walkers: dict[int, Walker] = {}
+        self._visited: set[int] = set()  # minima of the archive that a walker has started from
+        self._sent: dict[int, int] = {}  # candidate -> walker
+        self._outcomes = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Never."""
+        return False
+
+    def propose(self, n: int, context: Context) -> list[Proposal]:
+        """Return one move of the walker that has been free for longest.
+
+        The tag holds ``walker``; ``enthalpy`` per atom and ``place`` (the candidate) that it leaves; ``minimum``, where
+        it starts at one of the archive; ``uniform``, the number that decides in the Metropolis criterion; whether the
+        move ``adapts`` the strength; and what the move says of itself. Random starts hold only ``walker``.
+        """
+        start = time.perf_counter()
+        id_ = self._next()
+        proposal = self._move(id_, context)
+        if proposal is None:
+            drawn = self._random.propose(1, context)
+            if not drawn:
+                return []
+            proposal = replace(drawn[0], tag={**drawn[0].tag, "walker": id_})
+        return [replace(proposal, cost=Cost(seconds=time.perf_counter() - start))]
+
+    def proposed(self, candidates: Sequence[Candidate]) -> None:
+        """Send walkers off."""
+        for candidate in candidates:
+            tag = candidate.proposal.tag
+            walker = self.walkers.setdefault(tag["walker"], Walker())
+            walker.waiting = True
+            self._sent[candidate.id] = tag["walker"]
+            if walker.place != tag.get("place"):
+                walker.place, walker.end = tag.get("place"), None
+                walker.lowest, walker.futile = tag.get("enthalpy", math.inf), 0
+            if tag.get("minimum") is not None:
+                self._visited.add(tag["minimum"])
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Accept or refuse moves, and adapt the strength."""
+        for outcome in outcomes:
+            id_ = self._sent.pop(outcome.candidate.id, None)
+            if id_ is None:
+                continue
+            self._outcomes += 1
+            walker = self.walkers[id_]
+            walker.waiting = False
+            walker.free_since = self._outcomes
+            walker.futile += 1
+            accepted = _accepted(outcome)
+            if accepted is not None:
+                walker.place, walker.end = outcome.candidate.id, accepted
+                if accepted.enthalpy_per_atom < walker.lowest - PROGRESS:
+                    walker.lowest, walker.futile = accepted.enthalpy_per_atom, 0
+            if outcome.candidate.proposal.tag.get("adapts"):
+                self._adapt(outcome)
+
+    def _next(self) -> int:
+        idle = [id_ for id_, walker in self.walkers.items() if not walker.waiting]
+        if not idle or len(self.walkers) < WALKERS:
+            return len(self.walkers)
+        return min(idle, key=lambda id_: self.walkers[id_].free_since)
+
+    def _move(self, id_: int, context: Context) -> Proposal | None:
+        found = self._place(self.walkers.get(id_, Walker()), context)
+        if found is None:
+            return None
+        end, minimum = found
+        leap = self._leaper.leap(end.atoms, self.strength, context.rng)
+        if leap is None:
+            return None
+        tag = {
+            "walker": id_,
+            "place": end.candidate.id,
+            "enthalpy": end.enthalpy_per_atom,
+            "minimum": minimum,
+            "uniform": 1.0 - context.rng.random(),
+            "adapts": leap.adapts,
+            **leap.tag,
+        }
+        parents = (end.candidate.id,)
+        return Proposal(atoms=leap.atoms, operator=leap.operator, parents=parents, tag=tag, level=leap.level)
+
+    def _place(self, walker: Walker, context: Context) -> tuple[Relaxed, int | None] | None:
+        """Where a walker is, or else where it shall start and which minimum that is."""
+        if walker.futile < PATIENCE:
+            if walker.end is not None:
+                return walker.end, None
+            for minimum in context.archive.minima() if walker.place is not None else ():
+                if minimum.best.candidate.id == walker.place:
+                    return minimum.best, minimum.id
+        places = {other.place for other in self.walkers.values()}
+        for minimum in context.archive.minima():
+            if minimum.id not in self._visited and minimum.best.candidate.id not in places:
+                return minimum.best, minimum.id
+        return None
+
+    def _adapt(self, outcome: Outcome) -> None:
+        if isinstance(outcome, Rejected) and outcome.reason is not RejectionReason.DUPLICATE:
+            return
+        # What is known before it is relaxed was too near.
+        accepted = isinstance(outcome, Rejected) or _accepted(outcome) is not None
+        low, _, high = self._leaper.bounds
+        strength = self.strength * math.exp(ADAPTATION * (accepted - TARGET_ACCEPTANCE))
+        self.strength = min(max(strength, low), high)
+
+
+def _accepted(outcome: Outcome) -> Relaxed | None:
+    """Return the relaxation if it passes the Metropolis criterion."""
+    if not (isinstance(outcome, Relaxed) and outcome.converged):
+        return None
+    tag = outcome.candidate.proposal.tag
+    if "enthalpy" in tag and outcome.enthalpy_per_atom > tag["enthalpy"] - TEMPERATURE * math.log(tag["uniform"]):
+        return None
+    return outcome
+
+
+def _swapped(atoms: Atoms, rng: np.random.Generator) -> Atoms:
+    """Exchange two unlike atoms, any such pair with the same chance."""
+    pairs = np.argwhere(np.triu(atoms.numbers[:, None] != atoms.numbers))
+    first, second = pairs[rng.integers(len(pairs))]
+    swapped = atoms.copy()
+    swapped.positions[[first, second]] = atoms.positions[[second, first]]
+    return swapped

@@ -1,0 +1,157 @@
+"""Crystals from prototypes: other elements on known coordinates, or coordinates drawn on known Wyckoff positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+from ase import Atoms
+from ase.build import make_supercell
+from numpy.typing import NDArray
+
+from hybridcsp.placement import SEPARATIONS, place, random_cell, separations, within_bounds
+from hybridcsp.problem import Problem
+from hybridcsp.prototypes.labels import Label, identify
+from hybridcsp.structure import SYMPREC, primitive, shortest_violation, spacegroup
+from hybridcsp.wyckoff import space_group
+
+#: How often the set of separations is gone through for one draw.
+ROUNDS = 3
+
+# Scaling leaves distances this much above what is required, against rounding.
+_MARGIN = 1 + 1e-6
+
+
+def substitute(structure: Atoms, elements: Mapping[int, int], problem: Problem, units: int) -> Atoms | None:
+    """Put other elements into a structure, and scale it to the volume that the problem expects.
+
+    Where atoms come closer than they may, the crystal is expanded as far as the problem's volumes allow.
+
+    Parameters
+    ----------
+    structure
+        A primitive cell.
+    elements
+        New atomic numbers by old ones.
+    problem
+        Sets volumes, distances, space groups and bounds of the cell.
+    units
+        Formula units of the problem in the cell wanted; a most compact supercell is made where the structure has fewer.
+
+    Returns
+    -------
+    Atoms or None
+        ``None`` where no volume that is allowed keeps all distances, or where it breaks other bounds of the problem.
+    """
+    numbers = np.array([elements[number] for number in structure.numbers])
+    atoms = Atoms(numbers, scaled_positions=structure.get_scaled_positions(), cell=structure.cell.array, pbc=True)
+    return fitted(atoms, problem, units)
+
+
+def draw(label: Label, elements: Sequence[int], problem: Problem, units: int, rng: np.random.Generator) -> Atoms | None:
+    """Draw the free coordinates and the cell of a prototype.
+
+    Cells, points and separations are those of random search (:mod:`hybridcsp.placement`), but space group and Wyckoff
+    positions are given; a crystal that comes out as another prototype (at 0.01 Å) is drawn again.
+
+    Parameters
+    ----------
+    label
+        What is built.
+    elements
+        Atomic number for each of its slots.
+    problem
+        Sets volumes, distances, space groups and bounds of the cell.
+    units
+        Formula units of the problem in the cell wanted; a most compact supercell is made where the prototype has fewer.
+    rng
+        The only randomness.
+
+    Returns
+    -------
+    Atoms or None
+        ``None`` where none of a bounded number of attempts succeeded.
+    """
+    group = space_group(label.spacegroup)
+    by_letter = {position.letter: position for position in group.positions}
+    sites = [
+        (element, by_letter[letter])
+        for element, letters in zip(elements, label.letters, strict=True)
+        for letter in letters
+    ]
+    numbers = np.array(elements)
+    counts = [count * label.units for count in label.stoichiometry]
+    for separation in SEPARATIONS * ROUNDS:
+        cell = random_cell(problem, group, sum(counts), rng)
+        if cell is None:
+            continue
+        distances = separations(problem, numbers, counts, abs(float(np.linalg.det(cell))), separation)
+        placed = place(sites, cell, distances, rng)
+        if placed is None:
+            continue
+        atoms = Atoms(placed[0], scaled_positions=placed[1], cell=cell, pbc=True)
+        found = identify(atoms, SYMPREC)
+        if found is None or found[0] != label or len(reduced := primitive(atoms)) != sum(counts):
+            continue
+        wanted = _enlarged(reduced, problem, units)
+        if wanted is not None and _allowed(wanted, problem):
+            return wanted
+    return None
+
+
+def fitted(atoms: Atoms, problem: Problem, units: int) -> Atoms | None:
+    """Scale a crystal to the expected volume, or the next larger one at which it keeps the problem's distances."""
+    low, high = problem.volume_bounds
+    target = min(max(problem.expected_volume_per_atom, low), high)
+    atoms.set_cell(atoms.cell.array * (target * len(atoms) / atoms.get_volume()) ** (1 / 3), scale_atoms=True)
+    close = shortest_violation(atoms, problem.distance_table)
+    if close is not None:
+        first, second, distance = close
+        required = problem.distance_table[atoms.numbers[first], atoms.numbers[second]]
+        if target * (required * _MARGIN / distance) ** 3 > high:
+            return None
+        atoms.set_cell(atoms.cell.array * required * _MARGIN / distance, scale_atoms=True)
+    wanted = _enlarged(atoms, problem, units)
+    return wanted if wanted is not None and _allowed(wanted, problem) else None
+
+
+def _allowed(atoms: Atoms, problem: Problem) -> bool:
+    if not within_bounds(problem, atoms) or shortest_violation(atoms, problem.distance_table) is not None:
+        return False
+    return not problem.spacegroups or spacegroup(atoms) in problem.spacegroups
+
+
+def _enlarged(atoms: Atoms, problem: Problem, units: int) -> Atoms | None:
+    times, rest = divmod(problem.atoms_per_unit * units, len(atoms))
+    if rest or not times:
+        return None
+    return atoms if times == 1 else supercell(atoms, times)
+
+
+def supercell(atoms: Atoms, times: int) -> Atoms:
+    """Return the most compact supercell of so many cells: the one whose reduced vectors are the shortest."""
+    import spglib
+
+    cell = atoms.cell.array
+    best = min(_hermite_forms(times), key=lambda form: _compactness(spglib.niggli_reduce(np.array(form) @ cell)))
+    return make_supercell(atoms, best)
+
+
+def _compactness(cell: NDArray[np.float64] | None) -> float:
+    return float("inf") if cell is None else round(float((cell**2).sum()), 6)
+
+
+@lru_cache(maxsize=64)
+def _hermite_forms(determinant: int) -> list[list[list[int]]]:
+    """All superlattices, as matrices in Hermite normal form."""
+    divisors = [d for d in range(1, determinant + 1) if determinant % d == 0]
+    return [
+        [[a, b, c], [0, d, e], [0, 0, determinant // (a * d)]]
+        for a in divisors
+        for d in divisors
+        if determinant % (a * d) == 0
+        for b in range(d)
+        for c in range(determinant // (a * d))
+        for e in range(determinant // (a * d))
+    ]

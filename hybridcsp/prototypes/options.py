@@ -1,0 +1,229 @@
+"""Everything that can be proposed for a problem, in the order of its estimated chance to be right."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from math import gcd
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers
+
+from hybridcsp.problem import Problem
+from hybridcsp.prototypes.building import draw, substitute
+from hybridcsp.prototypes.chemistry import log_similarities
+from hybridcsp.prototypes.labels import OTHER_HAND, Label, reduced_counts
+from hybridcsp.prototypes.library import Library, Template
+from hybridcsp.prototypes.ranking import Placement, placements
+from hybridcsp.prototypes.table import CountTable
+from hybridcsp.structure import to_pymatgen
+
+#: Taken chance that known coordinates of the right prototype relax into the structure sought.
+TEMPLATE_SUCCESS = 0.8
+
+#: Taken chance that drawn coordinates do, for one free parameter; that of n parameters is its n-th power ...
+DRAW_SUCCESS = 0.75
+
+#: ... but at least this.
+LEAST_SUCCESS = 0.02
+
+#: Draws of one prototype with the same elements in its slots.
+DRAWS = 20
+
+#: What the chance is multiplied by where the cell that is asked for is a supercell of the prototype's.
+SUPERCELL = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class Option:
+    """One thing to propose.
+
+    Attributes
+    ----------
+    label, elements
+        Prototype and atomic numbers of the elements in its slots.
+    units
+        Formula units of the problem in the cell.
+    template
+        Where the coordinates come from; ``None`` if they are drawn.
+    draw
+        How many times the same was drawn before.
+    chance
+        Estimated probability that it leads to the structure sought and nothing before it has.
+    """
+
+    label: Label
+    elements: tuple[int, ...]
+    units: int
+    template: Template | None
+    draw: int
+    chance: float
+
+    def build(self, problem: Problem, rng: np.random.Generator) -> Atoms | None:
+        """Make the crystal; ``None`` where it cannot be made within the problem's limits."""
+        if self.template is None:
+            return draw(self.label, self.elements, problem, self.units, rng)
+        elements = dict(zip(self.template.elements, self.elements, strict=True))
+        return substitute(self.template.atoms, elements, problem, self.units)
+
+
+class Options:
+    """All options for a problem, in a fixed order: the one with the best chance first.
+
+    A prototype's templates come in the order in which their elements resemble those sought, then come draws on its
+    Wyckoff positions. Each attempt at a prototype is worth what those before it have left: with a chance p of being the
+    right prototype and q of success at each attempt, the k-th adds p q (1 - q)^(k-1).
+
+    The order is worked out as far as it is asked for. A fixed cell gets no options: what fits it is not known
+    beforehand.
+
+    Parameters
+    ----------
+    problem
+        What is searched.
+    table
+        How often prototypes occur.
+    libraries
+        Templates.
+    """
+
+    def __init__(self, problem: Problem, table: CountTable, libraries: Sequence[Library]) -> None:
+        self._problem = problem
+        self._more = _ordered(problem, table, libraries)
+        self._listed: list[Option] = []
+        self._possible: dict[int, bool] = {}
+        self._drawable: dict[tuple[Label, tuple[int, ...]], bool] = {}
+        self._arrangements: dict[int, list[Atoms]] = {}
+
+    def __getitem__(self, rank: int) -> Option:
+        """Return the option of a rank that :meth:`possible` gave."""
+        return self._listed[rank]
+
+    def possible(self, first: int) -> Iterator[int]:
+        """Go through the ranks, from one on, of the options that can be built and repeat none before them."""
+        for rank in count(first):
+            while len(self._listed) <= rank:
+                option = next(self._more, None)
+                if option is None:
+                    return
+                self._possible[len(self._listed)] = self._is_possible(option)
+                self._listed.append(option)
+            if self._possible[rank]:
+                yield rank
+
+    def _is_possible(self, option: Option) -> bool:
+        """Whether it can be built, as found out with a stream of its own so that every run agrees."""
+        if option.template is None:
+            key = option.label, option.elements
+            if key not in self._drawable:
+                self._drawable[key] = option.build(self._problem, np.random.default_rng(0)) is not None
+            return self._drawable[key]
+        atoms = option.build(self._problem, np.random.default_rng(0))
+        if atoms is None:
+            return False
+        if len(option.label.symmetries) > 1:
+            before = self._arrangements.setdefault(id(option.template), [])
+            if any(_same_shape(atoms, other) for other in before):
+                return False
+            before.append(atoms)
+        return True
+
+
+def _ordered(problem: Problem, table: CountTable, libraries: Sequence[Library]) -> Iterator[Option]:
+    if problem.cell is not None:
+        return
+    counts = reduced_counts([atomic_numbers[s] for s, n in problem.composition.items() for _ in range(n)])
+    elements, stoichiometry = tuple(counts), tuple(counts.values())
+    found = [template for library in libraries for template in library.matching(stoichiometry)]
+    known = table.matching(stoichiometry)
+    # A structure of which the coordinates are known has been seen once.
+    known = known.joined((template.label, template.elements) for template in found)
+    by_label: dict[Label, list[Template]] = {}
+    for template in found:
+        by_label.setdefault(template.label, []).append(template)
+    runs = [
+        run
+        for placement in placements(elements, known)
+        if (run := _Run.of(placement, problem, by_label.get(placement.label, []))) is not None
+    ]
+    heap = [(-run.chance, index) for index, run in enumerate(runs)]
+    heapq.heapify(heap)
+    while heap:
+        _, index = heapq.heappop(heap)
+        run = runs[index]
+        yield run.option()
+        if run.advance():
+            heapq.heappush(heap, (-run.chance, index))
+
+
+class _Run:
+    """The attempts at one prototype with given elements in its slots."""
+
+    def __init__(self, placement: Placement, units: int, chance: float, templates: Sequence[Template]) -> None:
+        self._placement = placement
+        self._units = units
+        self._attempts = 0
+        self._left = chance
+        self._with_coordinates = _by_resemblance(placement, templates)
+
+    @classmethod
+    def of(cls, placement: Placement, problem: Problem, templates: Sequence[Template]) -> _Run | None:
+        label = placement.label
+        hands = {label.spacegroup, *(g for g, other in OTHER_HAND.items() if other == label.spacegroup)}
+        if problem.spacegroups and not hands.intersection(problem.spacegroups):
+            return None
+        per_unit = gcd(*problem.composition.values())
+        exact = [units for units in problem.units if units * per_unit == label.units]
+        larger = [units for units in problem.units if units * per_unit % label.units == 0]
+        if exact:
+            return cls(placement, exact[0], placement.probability, templates)
+        if larger:
+            return cls(placement, larger[0], placement.probability * SUPERCELL, templates)
+        return None
+
+    @property
+    def chance(self) -> float:
+        return self._left * self._success
+
+    def option(self) -> Option:
+        number = len(self._with_coordinates)
+        if self._attempts < number:
+            template, elements = self._with_coordinates[self._attempts]
+            return Option(self._placement.label, elements, self._units, template, 0, self.chance)
+        return Option(
+            self._placement.label, self._placement.elements, self._units, None, self._attempts - number, self.chance
+        )
+
+    def advance(self) -> bool:
+        self._left *= 1 - self._success
+        self._attempts += 1
+        fixed = self._placement.label.freedom == 0
+        return self._attempts < (1 if fixed else len(self._with_coordinates) + DRAWS)
+
+    @property
+    def _success(self) -> float:
+        freedom = self._placement.label.freedom
+        if freedom == 0 or self._attempts < len(self._with_coordinates):
+            return TEMPLATE_SUCCESS
+        return max(DRAW_SUCCESS**freedom, LEAST_SUCCESS)
+
+
+def _by_resemblance(placement: Placement, templates: Sequence[Template]) -> list[tuple[Template, tuple[int, ...]]]:
+    """Templates with the elements for their slots, in every order that the label cannot tell apart."""
+    similarities = log_similarities()
+    orders = [tuple(placement.elements[slot] for slot in symmetry) for symmetry in placement.label.symmetries]
+    pairs = [(template, elements) for template in templates for elements in sorted(set(orders))]
+    return sorted(pairs, key=lambda pair: -float(similarities[list(pair[0].elements), list(pair[1])].sum()))
+
+
+def _same_shape(first: Atoms, second: Atoms) -> bool:
+    """Whether two arrangements of elements on the same template are one crystal."""
+    from pymatgen.core.structure_matcher import ElementComparator, StructureMatcher
+
+    matcher = StructureMatcher(
+        ltol=0.01, stol=0.02, angle_tol=1.0, primitive_cell=False, comparator=ElementComparator()
+    )
+    return bool(matcher.fit(to_pymatgen(first), to_pymatgen(second), skip_structure_reduction=True))

@@ -1,0 +1,179 @@
+"""A person's own structures as templates: read and indexed once, then kept in the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from hybridcsp.errors import InputError
+from hybridcsp.files import is_partly_occupied, read_frames, structure_files
+from hybridcsp.prototypes.labels import Label
+from hybridcsp.prototypes.library import TEMPLATE, Template, as_template
+from hybridcsp.structure import is_finite_crystal
+
+log = logging.getLogger(__name__)
+
+# Counts up when labels or the file's layout change: an older index is made again.
+_VERSION = 1
+
+
+class TemplateLibrary:
+    """Structures from files, indexed by stoichiometry and label.
+
+    Finding their symmetries takes some milliseconds each, so the index is written to ``$XDG_CACHE_HOME/hybridcsp``
+    (``~/.cache/hybridcsp``), under a name made from what the files hold: numbers and JSON in a NumPy archive.
+
+    Parameters
+    ----------
+    path
+        A file that ASE reads (all its frames), or a folder (all its files). Pickles are never read.
+
+    Attributes
+    ----------
+    skipped
+        How many structures could not be used, by reason.
+
+    Raises
+    ------
+    InputError
+        If there is nothing at that path, or nothing there that can be used.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        place = Path(path).expanduser()
+        if not place.exists():
+            raise InputError("templates", str(path), "no such file or folder")
+        sources = structure_files(place)
+        cached = _cache_folder() / f"templates-{_hash(sources)}.npz"
+        arrays = _load(cached)
+        if arrays is None:
+            arrays = _index(sources)
+            _save(cached, arrays)
+        about = json.loads(arrays["about"].tobytes())
+        self.skipped: Mapping[str, int] = about["skipped"]
+        self._names: list[str] = about["names"]
+        self._labels = [
+            (Label(tuple(stoichiometry), number, tuple(letters)), tuple(elements))
+            for stoichiometry, number, letters, elements in about["labels"]
+        ]
+        if not self._labels:
+            reasons = "; ".join(f"{n} times: {reason}" for reason, n in self.skipped.items())
+            raise InputError("templates", str(path), f"no usable structure ({reasons or 'no files'})")
+        self._numbers, self._positions, self._cells = arrays["numbers"], arrays["positions"], arrays["cells"]
+        self._ends = np.cumsum([0, *arrays["lengths"].tolist()])
+        self._rows: dict[tuple[int, ...], list[int]] = {}
+        for row, (label, _) in enumerate(self._labels):
+            self._rows.setdefault(label.stoichiometry, []).append(row)
+
+    def __len__(self) -> int:
+        """Return how many templates there are."""
+        return len(self._labels)
+
+    def matching(self, stoichiometry: tuple[int, ...]) -> Sequence[Template]:
+        """Return those of a stoichiometry (reduced, ascending), in the order in which they were read."""
+        return [self._template(row) for row in self._rows.get(stoichiometry, [])]
+
+    def with_label(self, label: Label) -> Sequence[Template]:
+        """Return those of one prototype, in the order in which they were read."""
+        return [self._template(row) for row in self._rows.get(label.stoichiometry, []) if self._labels[row][0] == label]
+
+    def _template(self, row: int) -> Template:
+        label, elements = self._labels[row]
+        atoms = slice(self._ends[row], self._ends[row + 1])
+        return Template(
+            name=self._names[row],
+            kind=TEMPLATE,
+            label=label,
+            elements=elements,
+            atoms=Atoms(self._numbers[atoms], scaled_positions=self._positions[atoms], cell=self._cells[row], pbc=True),
+        )
+
+
+def _index(sources: Sequence[Path]) -> dict[str, np.ndarray[Any, Any]]:
+    skipped: Counter[str] = Counter()
+    found = []
+    for file in sources:
+        try:
+            frames = read_frames(file)
+        except Exception as error:  # noqa: BLE001  # ASE's readers let any error through that a broken file causes
+            log.warning("%s is not readable: %s: %s", file, type(error).__name__, error)
+            skipped["a file that ASE cannot read"] += 1
+            continue
+        if len(frames) >= 1000:
+            log.warning("indexing %d structures of %s; this is done once", len(frames), file)
+        for frame, atoms in enumerate(frames):
+            template = _checked(atoms, f"{file.name}, frame {frame}")
+            if isinstance(template, Template):
+                found.append(template)
+            else:
+                skipped[template] += 1
+    about = {
+        "skipped": dict(skipped),
+        "names": [template.name for template in found],
+        "labels": [
+            (template.label.stoichiometry, template.label.spacegroup, template.label.letters, template.elements)
+            for template in found
+        ],
+    }
+    structures = [template.atoms for template in found]
+    return {
+        "about": np.frombuffer(json.dumps(about).encode(), dtype=np.uint8),
+        "lengths": np.array([len(atoms) for atoms in structures], dtype=int),
+        "numbers": np.concatenate([np.empty(0, dtype=int), *(atoms.numbers for atoms in structures)]),
+        "positions": np.concatenate([np.empty((0, 3)), *(atoms.get_scaled_positions() for atoms in structures)]),
+        "cells": np.array([atoms.cell.array for atoms in structures]).reshape(-1, 3, 3),
+    }
+
+
+def _checked(atoms: Atoms, name: str) -> Template | str:
+    """Return the template, or why there is none."""
+    if not atoms.pbc.all() or not is_finite_crystal(atoms):
+        return "not a crystal: periodic in three directions, atoms, finite numbers, a volume"
+    if is_partly_occupied(atoms):
+        return "partly occupied sites"
+    return as_template(name, TEMPLATE, atoms) or "no symmetry found"
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hybridcsp"
+
+
+def _hash(sources: Sequence[Path]) -> str:
+    digest = hashlib.sha256(str(_VERSION).encode())
+    for file in sources:
+        digest.update(f"\0{file.name}\0".encode())
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _load(cached: Path) -> dict[str, np.ndarray[Any, Any]] | None:
+    try:
+        with np.load(cached, allow_pickle=False) as archive:
+            return {name: archive[name] for name in ("about", "lengths", "numbers", "positions", "cells")}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        log.warning("%s is not usable (%s) and is made again", cached, error)
+        return None
+
+
+def _save(cached: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=cached.parent, suffix=".npz", delete=False) as temporary:
+            np.savez(temporary, allow_pickle=False, **arrays)
+        Path(temporary.name).replace(cached)
+    except OSError as error:
+        log.warning("the index of the templates cannot be kept in %s: %s", cached.parent, error)

@@ -1,0 +1,95 @@
+"""Known prototypes with other elements: AFLOW's, those counted in the training data, and a person's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import islice
+
+from ase import Atoms
+from ase.data import chemical_symbols
+
+from hybridcsp.problem import Problem
+from hybridcsp.prototypes import Library, Option, Options, TemplateLibrary, aflow, shipped_table
+from hybridcsp.records import Candidate, Cost, Outcome, Proposal
+from hybridcsp.sources import Context
+
+#: Options tried in one call before it is given up.
+OPTIONS_PER_CALL = 50
+
+
+class PrototypesSource:
+    """Element substitution: each known prototype with the problem's elements in it, the most probable first.
+
+    Coordinates are AFLOW's or a person's own (operators ``aflow`` and ``template``), or are drawn on the Wyckoff
+    positions of a prototype that the training data are known to hold (``wyckoff-table``). The order depends on the
+    problem alone (:class:`hybridcsp.prototypes.Options`); what is drawn follows the search's seed.
+
+    Parameters
+    ----------
+    problem
+        What is searched. With a fixed cell there is nothing to propose.
+    argument
+        A file or folder of structures to take as templates beside AFLOW's. Their index is kept in the user's cache.
+
+    Raises
+    ------
+    InputError
+        If there is nothing at that path, or no crystal in it.
+    """
+
+    def __init__(self, problem: Problem, argument: str | None = None) -> None:
+        self._problem = problem
+        libraries: list[Library] = [aflow()]
+        if argument is not None:
+            libraries.insert(0, TemplateLibrary(argument))
+        self._options = Options(problem, shipped_table(), libraries)
+        self._next = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every option that can be built was proposed."""
+        return next(self._options.possible(self._next), None) is None
+
+    def propose(self, n: int, context: Context) -> list[Proposal]:
+        """Return the next ``n`` crystals.
+
+        The tag of each holds ``prototype`` (its label), ``spacegroup``, ``sites`` (elements of the slots), ``template``
+        (where the coordinates come from, ``None`` if they were drawn), ``draw``, ``chance`` (estimated) and ``rank``,
+        its place in the order of options.
+        """
+        proposals: list[Proposal] = []
+        for rank in islice(self._options.possible(self._next), OPTIONS_PER_CALL):
+            if len(proposals) == n:
+                break
+            start = time.perf_counter()
+            option = self._options[rank]
+            atoms = option.build(self._problem, context.rng)
+            if atoms is not None:
+                proposals.append(_proposal(option, atoms, rank, time.perf_counter() - start))
+        return proposals
+
+    def proposed(self, candidates: Sequence[Candidate]) -> None:
+        """Go on to the options after these."""
+        for candidate in candidates:
+            self._next = max(self._next, int(candidate.proposal.tag["rank"]) + 1)
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Learn nothing: the order of options is the problem's."""
+
+
+def _proposal(option: Option, atoms: Atoms, rank: int, seconds: float) -> Proposal:
+    if option.template is None:
+        operator, template = "wyckoff-table", None
+    else:
+        operator, template = option.template.kind, option.template.name
+    tag = {
+        "prototype": str(option.label),
+        "spacegroup": option.label.spacegroup,
+        "sites": [chemical_symbols[z] for z in option.elements],
+        "template": template,
+        "draw": option.draw,
+        "chance": option.chance,
+        "rank": rank,
+    }
+    return Proposal(atoms=atoms, operator=operator, tag=tag, cost=Cost(seconds=seconds))

@@ -95,7 +95,7 @@ class References:
         known[name] = {
             "energy_per_atom": outcome.enthalpy_per_atom,
             "converged": outcome.converged,
-            "still_matches_the_crystal": StructureMatcher().fit(to_pymatgen(outcome.atoms), to_pymatgen(atoms)),
+            "still_matches_the_crystal": bool(StructureMatcher().fit(to_pymatgen(outcome.atoms), to_pymatgen(atoms))),
             "calculator": outcome.evaluation.calculator,
         }
         temporary = REFERENCES.with_suffix(f".{os.getpid()}.tmp")

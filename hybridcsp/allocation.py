@@ -158,7 +158,7 @@ class Earnings:
         own = self._account(outcome.candidate.source)
         own.paid += spent
         own.running = max(0, own.running - 1)
-        credit = self._credit(outcome) if isinstance(outcome, Relaxed) else 0.0
+        credit = self.credit(outcome) if isinstance(outcome, Relaxed) else 0.0
         if not credit:
             return
         parents = [self._sources[id_] for id_ in outcome.candidate.proposal.parents if id_ in self._sources]
@@ -166,7 +166,8 @@ class Earnings:
             self._account(parent).earned += SHARE_OF_PARENTS * credit / len(parents)
         own.earned += credit * (1 - SHARE_OF_PARENTS if parents else 1.0)
 
-    def _credit(self, outcome: Relaxed) -> float:
+    def credit(self, outcome: Relaxed) -> float:
+        """Return what a relaxation earns, and remember the best; to be asked once for each, in order."""
         if outcome.minimum is None:
             return 0.0
         enthalpy, best = outcome.enthalpy_per_atom, self._best

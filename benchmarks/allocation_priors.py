@@ -1,0 +1,152 @@
+"""Fit what each source is expected to earn per force call, the prior of the allocation between sources.
+
+    python benchmarks/allocation_priors.py                                     # do what is missing, print the table
+    python benchmarks/allocation_priors.py --write hybridcsp/data/allocation_priors.json
+
+Each source searches each development system alone, 40 relaxations with CHGNet and one worker. Its yield is the credit
+that the allocation gives for what it found (minima first reached near or below the best) over its force calls. The
+model is ``exp(a + b ln(atoms) + c (elements - 2))`` for each source, with b and c drawn towards those of all sources
+together: the systems are few. None of them is a crystal of the recovery benchmark.
+
+Finished runs are lines of results/allocation_priors_runs.jsonl; nothing is run twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hybridcsp import Problem, Search
+from hybridcsp.allocation import Earnings
+from hybridcsp.records import REFINE, Relaxed
+from hybridcsp.relaxation.backends import WorkerPool
+from hybridcsp.relaxation.relax import Relaxer
+
+RUNS = Path(__file__).parent / "results" / "allocation_priors_runs.jsonl"
+RELAXATIONS = 40
+SECONDS_PER_RELAXATION = 2.0  # only to plan
+
+SOURCES = ("random", "prototypes", "evolution", "swarm", "basin-hopping")
+SYSTEMS = {
+    "Si2": "Si2",
+    "ZnS": "Zn2S2",
+    "TiO2": "Ti2O4",
+    "CaTiO3": "CaTiO3",
+    "SiO2": "Si3O6",
+    "Al2O3": "Al4O6",
+    "Li3PO4": "Li3PO4",
+    "MgSiO3": "Mg2Si2O6",
+    "TiO2-4": "Ti4O8",
+}
+RIDGE = 2.0
+
+
+def measure(name: str, source: str, seed: int, pool: WorkerPool) -> dict[str, Any]:
+    problem = Problem(SYSTEMS[name], formula_units=1)
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        Search(problem, sources=[source], seed=seed, directory=directory, backend=pool) as search,
+    ):
+        search.run(relaxations=RELAXATIONS, refine=0)
+        # The same bookkeeping as in a search, with nothing forgotten and all of it credited to one account.
+        judge = Earnings(problem, seed, priors={source: 0.0})
+        credit = 0.0
+        for event in search.archive.history():
+            if isinstance(event, Relaxed) and event.level != REFINE:
+                credit += judge.credit(event)
+        ledger = search.archive.ledger
+        return {
+            "system": name,
+            "source": source,
+            "seed": seed,
+            "atoms": problem.atoms_per_unit,
+            "elements": len(problem.composition),
+            "credit": round(credit, 4),
+            "force_calls": ledger.cost.force_calls,
+            "relaxations": ledger.relaxations,
+            "best": ledger.lowest(),
+            "load": round(os.getloadavg()[0], 1),
+        }
+
+
+def fit(runs: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Poisson regression of the credit on the force calls, source by source around common slopes."""
+
+    def solve(chosen: list[dict[str, Any]], centre: np.ndarray, ridge: np.ndarray) -> np.ndarray:
+        x = np.array([[1.0, np.log(r["atoms"]), r["elements"] - 2.0] for r in chosen])
+        y = np.array([r["credit"] for r in chosen])
+        exposure = np.array([float(r["force_calls"]) for r in chosen])
+        beta = centre.copy()
+        beta[0] = np.log((y.sum() + 0.5) / exposure.sum()) - x[:, 1:].mean(axis=0) @ beta[1:]
+        for _ in range(100):  # Newton's method
+            rate = exposure * np.exp(x @ beta)
+            gradient = x.T @ (y - rate) - ridge * (beta - centre)
+            step = np.linalg.solve((x * rate[:, None]).T @ x + np.diag(ridge + 1e-9), gradient)
+            beta = beta + np.clip(step, -1, 1)
+        return beta
+
+    common = solve(runs, np.zeros(3), np.array([0.0, 0.5, 0.5]))
+    return {
+        source: [round(float(v), 3) for v in solve(own, common, np.array([0.5, RIDGE, RIDGE]))]
+        for source in SOURCES
+        if (own := [r for r in runs if r["source"] == source])
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--write", type=Path)
+    parser.add_argument("--only-fit", action="store_true")
+    arguments = parser.parse_args()
+    runs = [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
+    done = {(r["system"], r["source"], r["seed"]) for r in runs}
+    planned = [(n, s, k) for k in range(arguments.seeds) for n in SYSTEMS for s in SOURCES if (n, s, k) not in done]
+    if not arguments.only_fit:
+        hours = len(planned) * RELAXATIONS * SECONDS_PER_RELAXATION / 3600
+        print(f"{len(planned)} runs to do, about {hours:.1f} core-hours", flush=True)
+        with WorkerPool(Relaxer(), workers=1) as pool:
+            for name, source, seed in planned:
+                runs.append(measure(name, source, seed, pool))
+                with RUNS.open("a") as lines:
+                    lines.write(json.dumps(runs[-1]) + "\n")
+                print(runs[-1], flush=True)
+    yields = fit(runs)
+    print(f"{len(runs)} runs; credit per 1,000 force calls, measured and (fitted):")
+    print("  " + " ".join(f"{name:>16s}" for name in ("system", *SOURCES)))
+    for name in SYSTEMS:
+        cells = []
+        for source in SOURCES:
+            own = [r for r in runs if (r["system"], r["source"]) == (name, source)]
+            if own:
+                a, b, c = yields[source]
+                fitted = 1000 * np.exp(a + b * np.log(own[0]["atoms"]) + c * (own[0]["elements"] - 2))
+                measured = 1000 * sum(r["credit"] for r in own) / sum(r["force_calls"] for r in own)
+                cells.append(f"{measured:.2f} ({fitted:.2f})")
+            else:
+                cells.append("-")
+        print("  " + " ".join(f"{cell:>16s}" for cell in (name, *cells)))
+    if arguments.write:
+        # A seed that its owner found worth handing in is expected to earn what a prototype does.
+        yields["seeds"] = yields.get("prototypes", yields["random"])
+        card = {
+            "what": "yield of each source, in credit per force call: exp(a + b ln(atoms in the cell) + c (elements - 2))",
+            "method": "benchmarks/allocation_priors.py: Poisson regression, each source alone, CHGNet",
+            "systems": list(SYSTEMS.values()),
+            "relaxations_per_run": RELAXATIONS,
+            "runs": len(runs),
+            "seeds": sorted({r["seed"] for r in runs}),
+        }
+        temporary = arguments.write.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"card": card, "yields": yields}, indent=1) + "\n")
+        temporary.replace(arguments.write)
+
+
+if __name__ == "__main__":
+    main()

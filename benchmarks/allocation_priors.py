@@ -136,7 +136,7 @@ def main() -> None:
         # A seed that its owner found worth handing in is expected to earn what a prototype does.
         yields["seeds"] = yields.get("prototypes", yields["random"])
         card = {
-            "what": "yield of each source, in credit per force call: exp(a + b ln(atoms in the cell) + c (elements - 2))",
+            "what": "yield of each source, in credit per force call: exp(a + b ln(atoms) + c (elements - 2))",
             "method": "benchmarks/allocation_priors.py: Poisson regression, each source alone, CHGNet",
             "systems": list(SYSTEMS.values()),
             "relaxations_per_run": RELAXATIONS,

@@ -10,10 +10,15 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.operators.displacement import CoordinateMutation, Rattle
+from hybridcsp.operators.formula_units import FormulaUnits
 from hybridcsp.operators.heredity import Heredity
 from hybridcsp.operators.permutation import Permutation
+from hybridcsp.operators.soft_mutation import CalculatorSoftMutation, SoftMutation
 from hybridcsp.operators.strain import Strain
+from hybridcsp.operators.supercell import Supercell
+from hybridcsp.operators.symmetry import SubgroupMutation, SymmetricMutation, Symmetrisation
 from hybridcsp.problem import Problem
+from hybridcsp.records import RELAX
 
 
 class Operator(Protocol):
@@ -44,17 +49,37 @@ class ModeFollowing(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Offer:
-    """An operator, and how often it is used before anything is known, relative to the others."""
+    """An operator as evolution uses it.
+
+    Attributes
+    ----------
+    operator
+        The operator.
+    prior
+        How often it is used before anything is known, relative to the others.
+    level
+        Of the jobs that its children become.
+    """
 
     operator: Operator
     prior: float = 1.0
+    level: str = RELAX
 
 
 #: What evolution uses.
 OPERATORS: tuple[Offer, ...] = (
-    Offer(Heredity(), 3.0),
+    Offer(Heredity(), prior=3.0),
+    Offer(SoftMutation(), prior=1.5),
+    Offer(SymmetricMutation(), prior=1.5),
+    Offer(SubgroupMutation(), prior=1.5),
     Offer(Permutation()),
     Offer(Strain()),
-    Offer(Rattle()),
-    Offer(CoordinateMutation()),
+    Offer(FormulaUnits()),
+    Offer(Supercell()),
+    Offer(Symmetrisation(), prior=0.5),
+    Offer(CoordinateMutation(), prior=0.5),
+    Offer(Rattle(), prior=0.5),
 )
+
+#: Soft mutation along the calculator's own modes, a job of its own level: for whoever asks for it.
+CALCULATOR_SOFT_MUTATION = Offer(CalculatorSoftMutation(), level="soft")

@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from hybridcsp.operators.offspring import Floats, bounded_attempts, length_unit, niggli_cell, shortest_distances
+from hybridcsp.operators.offspring import Floats, bounded_attempts, length_unit, reduced, shortest_distances
 from hybridcsp.operators.splicing import ORIENTATIONS, PLANES, Block, Slab, axis_face, block, face, stack
 from hybridcsp.problem import Problem
 
@@ -57,7 +57,7 @@ class Heredity:
         """Return a child of two parents, or ``None`` where bounded attempts fail."""
         wanted = shortest_distances(parents)
         if problem.cell is None:
-            faces = [_faces(_reduced(parent)) for parent in parents]
+            faces = [_faces(reduced(parent)) for parent in parents]
 
         own_sizes = {problem.units_of(parent.numbers) for parent in parents}
         sizes = [z for z in problem.units if z in own_sizes] or list(problem.units)
@@ -89,12 +89,6 @@ class Heredity:
             return child
 
         return bounded_attempts(splice, parents, problem)
-
-
-def _reduced(atoms: Atoms) -> Atoms:
-    result = atoms.copy()
-    result.set_cell(niggli_cell(atoms), scale_atoms=False)
-    return result
 
 
 @dataclass(frozen=True, eq=False)

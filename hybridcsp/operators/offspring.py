@@ -97,15 +97,17 @@ def unskew(atoms: Atoms) -> None:
     """Replace the cell by its Niggli-reduced one where its angles are extreme; the crystal stays what it is."""
     angles = atoms.cell.angles()
     if angles.min() < ANGLES[0] or angles.max() > ANGLES[1]:
-        reduced = niggli_cell(atoms)
-        atoms.set_cell(reduced, scale_atoms=False)
+        atoms.set_cell(reduced(atoms).cell, scale_atoms=False)
         atoms.wrap()
 
 
-def niggli_cell(atoms: Atoms) -> Floats:
-    """Vectors of the Niggli-reduced cell in the orientation of the crystal, shape ``(3, 3)``."""
-    reduced = spglib.niggli_reduce(atoms.cell.array, eps=1e-5)
-    return np.asarray(atoms.cell.array if reduced is None else reduced, dtype=float)
+def reduced(atoms: Atoms) -> Atoms:
+    """Return the same crystal, not rotated, in its Niggli-reduced cell."""
+    result = atoms.copy()
+    cell = spglib.niggli_reduce(atoms.cell.array, eps=1e-5)
+    if cell is not None:
+        result.set_cell(cell, scale_atoms=False)
+    return result
 
 
 def carry(source: Atoms, target: Atoms, indices: NDArray[np.int_] | Sequence[int]) -> None:

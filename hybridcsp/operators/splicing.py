@@ -166,7 +166,7 @@ def stack(
     positions = [parts[k][1][chosen[k]] for k in range(len(slabs))]
     if len(slabs) == 2:
         positions[1] = positions[1] + (rises[0] + rises[1]) / 2
-        positions[1][:, :2] += _best_shift(positions, numbers, lateral, wanted, rng, stay=False)
+        positions[1][:, :2] += _best_shift(positions, numbers, lateral, wanted, rng, stay=True)
     top = np.sum(rises, axis=0)
     if free:
         whole = len(slabs) == 1 and abs(slabs[0].thickness - round(slabs[0].thickness)) < 1e-6
@@ -211,23 +211,24 @@ def _best_shift(
 ) -> Floats:
     """Shift of the upper atoms, in fractions of the lateral vectors, at which they fit best on the lower ones.
 
-    With ``stay``, no shift at all is one of those that are tried.
+    With ``stay``, no shift at all is one of those that are tried; otherwise all are a fifth of a vector at least.
     """
     shifts = rng.random((SHIFTS, 2))
     if stay:
         shifts[0] = 0.0
+    else:
+        shifts[range(SHIFTS), rng.integers(2, size=SHIFTS)] = rng.uniform(0.2, 0.8, SHIFTS)
     apart = positions[1][None] - positions[0][:, None]
     required = wanted[np.ix_(numbers[0], numbers[1])]
     near = np.abs(apart[..., 2]) < required
     if not near.any():
-        return shifts[0]
+        return np.array(shifts[0])
     apart, required = apart[near], required[near]
     flat = apart[:, None, :2] + shifts
     flat = (flat - np.round(flat))[:, :, None] + _NEIGHBOURS
     squares = ((flat @ lateral) ** 2).sum(axis=-1).min(axis=-1) + apart[:, None, 2] ** 2
     overlap = np.maximum(0.0, 1 - np.sqrt(squares) / required[:, None]) ** 2
-    best: Floats = np.array(shifts[overlap.sum(axis=0).argmin()])
-    return best
+    return np.array(shifts[overlap.sum(axis=0).argmin()])
 
 
 _NEIGHBOURS: Floats = np.array(list(product((-1, 0, 1), repeat=2)), dtype=float)

@@ -61,37 +61,34 @@ def test_children_of_parents_of_any_size_and_shape_obey_the_problem(name, formul
     operator, problem = OFFERS[name], PROBLEMS[formula]
     if not operator.suits(problem):
         return
-    made = [child for child in children(operator, problem, PARENTS[formula], 12) if child is not None]
+    made = [child for child in children(operator, problem, PARENTS[formula], 6) if child is not None]
     assert made or name in RARE
     for child in made:
         check(child, problem)
 
 
 #: Operators that have nothing to do for many a random crystal.
-RARE: tuple[str, ...] = ()
+RARE = ("symmetrisation", "supercell")
 
 
 @pytest.mark.parametrize("name", OFFERS)
 def test_the_same_random_numbers_give_the_same_children(name):
     operator, problem = OFFERS[name], PROBLEMS["TiO2"]
-    first, second = (children(operator, problem, PARENTS["TiO2"], 6, seed=3) for _ in range(2))
+    first, second = (children(operator, problem, PARENTS["TiO2"], 4, seed=3) for _ in range(2))
     assert [child is None for child in first] == [child is None for child in second]
     for a, b in zip(first, second, strict=True):
         if a is not None:
             assert a.positions.tobytes() == b.positions.tobytes()
             assert a.cell.array.tobytes() == b.cell.array.tobytes()
-    other = children(operator, problem, PARENTS["TiO2"], 6, seed=4)
-    assert any(
-        a is not None and b is not None and (len(a) != len(b) or not np.allclose(a.positions, b.positions))
-        for a, b in zip(first, other, strict=True)
-    )
+    other = children(operator, problem, PARENTS["TiO2"], 4, seed=4)
+    assert any(a != b for a, b in zip(first, other, strict=True))
 
 
 @pytest.mark.parametrize("name", OFFERS)
 def test_parents_are_left_as_they_were(name):
     operator, problem = OFFERS[name], PROBLEMS["TiO2"]
     parents = [parent.copy() for parent in PARENTS["TiO2"]]
-    children(operator, problem, parents, 6)
+    children(operator, problem, parents, 4)
     assert parents == PARENTS["TiO2"]
 
 
@@ -103,7 +100,7 @@ def test_a_fixed_cell_is_kept(name):
     if not operator.suits(problem):
         return
     parents = [rutile(), *random_crystals(problem, 4)]
-    for child in children(operator, problem, parents, 8):
+    for child in children(operator, problem, parents, 4):
         if child is not None:
             check(child, problem)
             assert child.cell.cellpar() == pytest.approx(cell)
@@ -115,12 +112,12 @@ def test_bounds_of_cell_and_space_groups_are_obeyed(name):
     parents = [rutile(), rutile(a=4.7, c=3.0), rutile(u=0.32)]
     bounded = Problem("TiO2", formula_units=(2, 4), length_bounds=(2.7, 6.5), angle_bounds=(80, 100))
     grouped = Problem("TiO2", formula_units=(2, 4), spacegroups=(136, 2, 1))
-    for child in children(operator, bounded, parents, 6):
+    for child in children(operator, bounded, parents, 3):
         if child is not None:
             found = niggli_parameters(child)
             assert found[:3].min() >= 2.7 and found[:3].max() <= 6.5
             assert found[3:].min() >= 80 and found[3:].max() <= 100
-    for child in children(operator, grouped, parents, 6):
+    for child in children(operator, grouped, parents, 3):
         if child is not None:
             assert spacegroup(child) in (136, 2, 1)
 

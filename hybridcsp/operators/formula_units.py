@@ -1,0 +1,54 @@
+"""A parent grows or shrinks by whole formula units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+
+from hybridcsp.operators.offspring import bounded_attempts, reduced, shortest_distances
+from hybridcsp.operators.splicing import PLANES, Slab, block, face, stack
+from hybridcsp.problem import Problem
+
+
+@dataclass(frozen=True)
+class FormulaUnits:
+    """Add or remove formula units: a thicker or thinner slab of the parent becomes the child's cell.
+
+    The parent is cut along a random lattice plane; so much of it is kept, or repeated, as holds the new number of
+    formula units (drawn from the problem's, near ones more often), and the next layer is shifted sideways to where it
+    fits. Density and most surroundings stay what they were, which they do not where atoms are put into a cell or taken
+    out of it one by one.
+
+    References
+    ----------
+    The slab is that of cut-and-splice: Deaven, Ho, Phys. Rev. Lett. 75, 288 (1995), doi:10.1103/PhysRevLett.75.288.
+    """
+
+    name: str = "formula-units"
+    n_parents: int = 1
+
+    def suits(self, problem: Problem) -> bool:
+        """Whether there is more than one number of formula units."""
+        return len(problem.units) > 1
+
+    def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
+        """Return a child of one parent, or ``None`` where bounded attempts fail."""
+        own = problem.units_of(parents[0].numbers)
+        others = [units for units in problem.units if units != own]
+        if own is None or not others:
+            return None
+        parent = reduced(parents[0])
+        wanted = shortest_distances(parents)
+        chances = 1 / np.abs(np.array(others) - own)
+
+        def resize() -> Atoms | None:
+            units = int(rng.choice(others, p=chances / chances.sum()))
+            plane = PLANES[rng.integers(len(PLANES))]
+            slab = Slab(block(parent, face(parent, plane)), rng.random(), units / own)
+            stacked = stack([slab], problem.contents(units), wanted, rng)
+            return None if stacked is None else stacked[0]
+
+        return bounded_attempts(resize, parents, problem)

@@ -1,0 +1,162 @@
+"""Displacements along the softest directions of a parent."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+from ase import Atoms
+from ase.data import covalent_radii
+from ase.neighborlist import neighbor_list
+
+from hybridcsp.operators.displacement import displaced
+from hybridcsp.operators.offspring import Floats, bounded_attempts, finish, length_unit
+from hybridcsp.problem import Problem
+
+#: How fast bonds weaken with distance, in Å (Brown, Altermatt, doi:10.1107/S0108768185002063).
+DECAY = 0.37
+
+#: Bonds longer than the summed covalent radii by more (Å) have less than a thousandth of the strength and are left out.
+REACH = 2.6
+
+#: Eigenvalues that differ by less than this fraction of the largest belong to one mode.
+DEGENERATE = 1e-4
+
+
+@dataclass(frozen=True)
+class SoftMutation:
+    """Displace atoms along one of the softest modes of a bond-hardness model.
+
+    The modes are eigenvectors of :func:`hessian` after uniform translations were taken out, the lowest first. Where
+    several have one eigenvalue, a random direction among them is taken. The largest displacement of an atom is drawn
+    evenly from ``amplitude``, in cube roots of the volume per atom. Each child of a parent follows the next mode; after
+    the last one they begin again.
+
+    References
+    ----------
+    Lyakhov, Oganov, Valle, Comput. Phys. Commun. 181, 1623 (2010), doi:10.1016/j.cpc.2010.06.007.
+    """
+
+    name: str = "soft-mutation"
+    n_parents: int = 1
+    mode: int = 0
+    amplitude: tuple[float, float] = (0.25, 0.6)
+
+    def suits(self, problem: Problem) -> bool:
+        """Whether there is more than one atom."""
+        return problem.units[-1] * problem.atoms_per_unit > 1
+
+    def following(self, mode: int) -> SoftMutation:
+        """Return the operator that follows a mode, from 0."""
+        return replace(self, mode=mode)
+
+    def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
+        """Return a child of one parent, or ``None`` where bounded attempts fail."""
+        (parent,) = parents
+        if len(parent) < 2:
+            return None
+        modes = soft_modes(parent)
+        space = modes[self.mode % len(modes)]
+
+        def move() -> Atoms:
+            direction = (space @ rng.normal(size=space.shape[1])).reshape(-1, 3)
+            amplitude = rng.uniform(*self.amplitude) * length_unit(parent)
+            return displaced(parent, direction * amplitude / np.linalg.norm(direction, axis=1).max())
+
+        return bounded_attempts(move, parents, problem)
+
+
+@dataclass(frozen=True)
+class CalculatorSoftMutation:
+    """Hand over a parent for a displacement along a soft mode of the calculator's own Hessian.
+
+    The child is the parent as it is; the job it becomes (level "soft") finds the modes by finite differences, displaces
+    along the one whose number is in the tag, and relaxes. Its force calls are counted there.
+
+    References
+    ----------
+    Lyakhov, Oganov, Valle, Comput. Phys. Commun. 181, 1623 (2010), doi:10.1016/j.cpc.2010.06.007.
+    """
+
+    name: str = "calculator-soft-mutation"
+    n_parents: int = 1
+    mode: int = 0
+
+    def suits(self, problem: Problem) -> bool:
+        """Whether there is more than one atom."""
+        return problem.units[-1] * problem.atoms_per_unit > 1
+
+    def following(self, mode: int) -> CalculatorSoftMutation:
+        """Return the operator that follows a mode, from 0."""
+        return replace(self, mode=mode)
+
+    def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
+        """Return the parent, or ``None`` if it does not obey the problem."""
+        return finish(parents[0], problem)
+
+
+def soft_modes(atoms: Atoms) -> list[Floats]:
+    """Return the modes of the model, softest first, without uniform translations.
+
+    Returns
+    -------
+    list of ndarray
+        Shapes ``(3 * n_atoms, degeneracy)``, orthonormal columns.
+    """
+    size = 3 * len(atoms)
+    translations = np.tile(np.eye(3), (len(atoms), 1)) / math.sqrt(len(atoms))
+    # Lifted above everything else, translations come last, whatever is as soft as they are.
+    matrix = hessian(atoms)
+    lift = 2 * float(np.linalg.norm(matrix)) + 1.0
+    values, vectors = np.linalg.eigh(matrix + lift * translations @ translations.T)
+    values, vectors = values[: size - 3], vectors[:, : size - 3]
+    starts = np.flatnonzero(np.diff(values, prepend=-np.inf) > DEGENERATE * values[-1])
+    return np.split(vectors, starts[1:], axis=1)
+
+
+def hessian(atoms: Atoms) -> Floats:
+    r"""Second derivatives of the model energy with respect to the positions, shape ``(3 * n_atoms, 3 * n_atoms)``.
+
+    Every pair of atoms is joined by a spring that is relaxed in the structure as it is, of the hardness
+
+    .. math:: k_{ij} = \sqrt{\frac{\chi_i \chi_j}{n_i n_j}} \, s_{ij},
+              \quad s_{ij} = e^{(R_i + R_j - r_{ij}) / 0.37 Å}, \quad n_i = \sum_j s_{ij}
+
+    with covalent radii R, electronegativities χ, and coordination numbers n that count neighbours by their distance.
+    There is nothing in it that any element would lack.
+    """
+    first, second, vectors, found, hardness = bonds(atoms)
+    directions = vectors / found[:, None]
+    projectors = hardness[:, None, None] * directions[:, :, None] * directions[:, None, :]
+    blocks = np.zeros((len(atoms), len(atoms), 3, 3))
+    np.add.at(blocks, (first, first), projectors)
+    np.add.at(blocks, (first, second), -projectors)
+    return blocks.transpose(0, 2, 1, 3).reshape(3 * len(atoms), 3 * len(atoms))
+
+
+def bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, Floats, Floats, Floats]:
+    """Return the springs of the model, each in both directions: first and second atom, vector, length, hardness."""
+    radii = covalent_radii[atoms.numbers]
+    first, second, vectors, found = neighbor_list("ijDd", atoms, 2 * float(radii.max()) + REACH)
+    strength = np.exp((radii[first] + radii[second] - found) / DECAY)
+    near = found < radii[first] + radii[second] + REACH
+    first, second, vectors, found, strength = first[near], second[near], vectors[near], found[near], strength[near]
+    coordination = np.bincount(first, weights=strength, minlength=len(atoms))
+    hold = np.array([_electronegativity(int(number)) for number in atoms.numbers])
+    hold = np.sqrt(hold / np.maximum(coordination, 1e-12))
+    return first, second, vectors, found, strength * hold[first] * hold[second]
+
+
+@cache
+def _electronegativity(number: int) -> float:
+    """Pauling's; 2 for the noble gases that have none."""
+    from pymatgen.core import Element
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        value = float(Element.from_Z(number).X)
+    return value if math.isfinite(value) else 2.0

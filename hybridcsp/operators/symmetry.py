@@ -1,0 +1,242 @@
+"""Mutations that keep all symmetry of a parent, or a part of it, and symmetrisation of what is nearly symmetric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import spglib
+from ase import Atoms
+
+from hybridcsp.operators.offspring import Floats, bounded_attempts, finish, length_unit
+from hybridcsp.operators.strain import random_strain
+from hybridcsp.problem import Problem
+from hybridcsp.structure import SYMPREC_LOOSE
+
+
+@dataclass(frozen=True, eq=False)
+class Operations:
+    """Symmetry operations x → R x + t in fractions of a cell, and what they do to its atoms.
+
+    Attributes
+    ----------
+    rotations, translations
+        Shapes ``(n, 3, 3)``, whole numbers, and ``(n, 3)``.
+    images
+        The atom to which each operation takes each atom, shape ``(n, n_atoms)``.
+    """
+
+    rotations: np.ndarray
+    translations: Floats
+    images: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rotations)
+
+    def some(self, chosen: Sequence[int]) -> Operations:
+        """Return some of them."""
+        return Operations(self.rotations[chosen], self.translations[chosen], self.images[chosen])
+
+    def average_positions(self, scaled: Floats) -> Floats:
+        """Return the nearest positions that all operations take onto one another, shape ``(n_atoms, 3)``."""
+        moved = np.einsum("gab,ib->gia", self.rotations, scaled) + self.translations[:, None]
+        apart = moved - scaled[self.images]
+        return scaled + self._gather(apart - np.rint(apart))
+
+    def average_displacements(self, scaled: Floats) -> Floats:
+        """Return the part of displacements that breaks none of the operations, shape ``(n_atoms, 3)``."""
+        return self._gather(np.einsum("gab,ib->gia", self.rotations, scaled))
+
+    def average_cell(self, cell: Floats) -> Floats:
+        """Return the nearest cell whose metric all operations keep, unrotated, shape ``(3, 3)``."""
+        metric = np.einsum("gba,bc,gcd->ad", self.rotations, cell @ cell.T, self.rotations) / len(self)
+        inverse = np.linalg.inv(cell)
+        values, vectors = np.linalg.eigh(inverse @ metric @ inverse.T)
+        return np.asarray(cell @ (vectors * np.sqrt(values)) @ vectors.T)
+
+    def subgroup(self, generators: Sequence[int]) -> Operations:
+        """Return the group that some of them generate."""
+        members = list(dict.fromkeys(generators))
+        for member in members:  # grows while it is walked through
+            for generator in generators:
+                product = self._product(generator, member)
+                if product not in members:
+                    members.append(product)
+        return self.some(members)
+
+    def _product(self, first: int, second: int) -> int:
+        rotation = self.rotations[first] @ self.rotations[second]
+        translation = self.rotations[first] @ self.translations[second] + self.translations[first]
+        apart = self.translations - translation
+        misfit = np.abs(apart - np.rint(apart)).sum(axis=1) + np.abs(self.rotations - rotation).sum(axis=(1, 2))
+        return int(misfit.argmin())
+
+    def _gather(self, moved: Floats) -> Floats:
+        result = np.zeros(moved.shape[1:])
+        np.add.at(result, self.images, moved)
+        return result / len(self)
+
+
+def operations(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> Operations | None:
+    """Return the symmetry operations of the positions in a structure's own cell; ``None`` where spglib finds none."""
+    scaled = atoms.get_scaled_positions()
+    found = spglib.get_symmetry_dataset((atoms.cell.array, scaled, atoms.numbers), symprec)
+    if found is None:
+        return None
+    moved = np.einsum("gab,ib->gia", found.rotations, scaled) + found.translations[:, None]
+    apart = moved[:, :, None] - scaled
+    squares = (((apart - np.rint(apart)) @ atoms.cell.array) ** 2).sum(axis=-1)
+    squares[:, atoms.numbers[:, None] != atoms.numbers] = np.inf
+    images = squares.argmin(axis=-1)
+    if not (np.sort(images, axis=1) == np.arange(len(atoms))).all():
+        return None  # the tolerance is so loose that atoms are confused
+    return Operations(np.asarray(found.rotations), np.asarray(found.translations), images)
+
+
+def symmetrised(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> tuple[Atoms, Operations] | None:
+    """Return the nearest structure that has all operations exactly which hold within a tolerance, and these.
+
+    Atoms and the setting of the cell stay. More operations may hold once some do, so that it is done again as long as
+    their number grows. ``None`` where spglib finds no operations.
+    """
+    result, known = atoms.copy(), 0
+    while True:
+        group = operations(result, symprec)
+        if group is None:
+            return None
+        if len(group) <= known:
+            return result, group
+        known = len(group)
+        result.set_cell(group.average_cell(result.cell.array), scale_atoms=True)
+        result.set_scaled_positions(group.average_positions(result.get_scaled_positions(wrap=False)))
+
+
+def idealised(parent: Atoms, problem: Problem) -> tuple[Atoms, Operations] | None:
+    """Return a parent made exactly symmetric at the loose tolerance; as it is where the cell is fixed."""
+    if problem.cell is None:
+        return symmetrised(parent)
+    group = operations(parent)
+    return None if group is None else (parent, group)
+
+
+@dataclass(frozen=True)
+class SymmetricMutation:
+    """Change free Wyckoff coordinates and free lattice parameters, so that every symmetry operation is kept.
+
+    The parent is made exactly symmetric at the loose tolerance. Random displacements and a random strain are averaged
+    over its operations, which leaves the free parameters alone; displacements are then scaled so that the largest is
+    drawn evenly from ``amplitude``, in cube roots of the volume per atom. The volume stays. A parent without any free
+    parameter but its volume has no children.
+
+    References
+    ----------
+    That symmetry is worth keeping: Lyakhov, Oganov, Stokes, Zhu, Comput. Phys. Commun. 184, 1172 (2013),
+    doi:10.1016/j.cpc.2012.12.009; operations from spglib: Togo, Shinohara, Tanaka, Sci. Technol. Adv. Mater. Meth. 4,
+    2384822 (2024), doi:10.1080/27660400.2024.2384822.
+    """
+
+    name: str = "symmetric-mutation"
+    n_parents: int = 1
+    amplitude: tuple[float, float] = (0.1, 0.6)
+    deviation: tuple[float, float] = (0.03, 0.25)
+
+    def suits(self, problem: Problem) -> bool:
+        """Whether there is anything it can do: always."""
+        return True
+
+    def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
+        """Return a child of one parent, or ``None`` where bounded attempts fail."""
+        ideal = idealised(parents[0], problem)
+        if ideal is None:
+            return None
+        return bounded_attempts(lambda: self.mutated(*ideal, problem, rng), parents, problem)
+
+    def mutated(self, parent: Atoms, group: Operations, problem: Problem, rng: np.random.Generator) -> Atoms | None:
+        """Return a structure with the operations of a group, which the parent has; ``None`` where nothing is free."""
+        child = parent.copy()
+        old = child.cell.array.copy()
+        free = False
+        if problem.cell is None:
+            cell = group.average_cell(old @ random_strain(rng.uniform(*self.deviation), rng))
+            cell *= abs(np.linalg.det(old) / np.linalg.det(cell)) ** (1 / 3)
+            free = not np.allclose(cell, old, atol=1e-4)
+            child.set_cell(cell, scale_atoms=True)
+        noise = rng.normal(size=(len(child), 3)) @ np.linalg.inv(child.cell.array)
+        moves = group.average_displacements(noise - noise.mean(axis=0)) @ child.cell.array
+        moves -= moves.mean(axis=0)
+        largest = float(np.linalg.norm(moves, axis=1).max())
+        if largest > 1e-6:
+            child.positions += moves * (rng.uniform(*self.amplitude) * length_unit(child) / largest)
+            free = True
+        return child if free else None
+
+
+@dataclass(frozen=True)
+class SubgroupMutation:
+    """Break a part of the symmetry: the same mutation under a random subgroup of the parent's operations.
+
+    The subgroup is what one or two operations drawn at random generate. Displacements that lead to phases of lower
+    symmetry (ferroelectric, tilted, …) keep a subgroup, where random displacements keep nothing.
+
+    References
+    ----------
+    Subgroups as the way from one structure to its relatives: Bärnighausen, MATCH 9, 139 (1980).
+    """
+
+    name: str = "subgroup-mutation"
+    n_parents: int = 1
+    mutation: SymmetricMutation = SymmetricMutation(amplitude=(0.15, 0.5), deviation=(0.02, 0.2))
+
+    def suits(self, problem: Problem) -> bool:
+        """Whether there is anything it can do: always."""
+        return True
+
+    def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
+        """Return a child of one parent, or ``None`` where bounded attempts fail or the parent has no symmetry."""
+        ideal = idealised(parents[0], problem)
+        if ideal is None or len(ideal[1]) < 2:
+            return None
+        parent, group = ideal
+
+        def mutate() -> Atoms | None:
+            chosen = group.subgroup(rng.integers(len(group), size=rng.integers(1, 3)).tolist())
+            return None if len(chosen) == len(group) else self.mutation.mutated(parent, chosen, problem, rng)
+
+        return bounded_attempts(mutate, parents, problem)
+
+
+#: Tolerances in Å at which symmetry is looked for in what is nearly symmetric.
+TOLERANCES = (0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8)
+
+
+@dataclass(frozen=True)
+class Symmetrisation:
+    """Move atoms and cell of a nearly symmetric parent to where more symmetry operations hold.
+
+    spglib looks for operations at growing tolerances, from a random one on; the first that has more than the parent at
+    0.1 Å makes the child. A parent that is near to nothing has no children.
+
+    References
+    ----------
+    Togo, Shinohara, Tanaka, Sci. Technol. Adv. Mater. Meth. 4, 2384822 (2024), doi:10.1080/27660400.2024.2384822.
+    """
+
+    name: str = "symmetrisation"
+    n_parents: int = 1
+
+    def suits(self, problem: Problem) -> bool:
+        """Whether the cell is free: it is symmetrised too."""
+        return problem.cell is None
+
+    def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
+        """Return a child of one parent, or ``None`` where it is near to no higher symmetry."""
+        (parent,) = parents
+        now = operations(parent)
+        for symprec in TOLERANCES[rng.integers(len(TOLERANCES)) :]:
+            ideal = symmetrised(parent, symprec)
+            if ideal is not None and now is not None and len(ideal[1]) > len(now):
+                child = finish(ideal[0], problem)
+                if child is not None:
+                    return child
+        return None

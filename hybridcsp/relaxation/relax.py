@@ -45,6 +45,12 @@ class RelaxationSettings:
         Give up when two atoms are closer than this fraction of their summed covalent radii.
     isolation_fraction
         Give up when an atom has no neighbour within this multiple of the largest summed covalent radii, and 6 Å.
+
+    Notes
+    -----
+    The guards leave room around what was seen on 120 random starts of six systems: relaxations that ended in a sensible
+    minimum grew to 4.9 times their volume at most, kept all atoms 0.50 radii apart and within 1.7, and met no force
+    above 60 eV/Å that was not there at the start. Two fell into holes of CHGNet, with atoms at 0.05 radii.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -54,7 +60,7 @@ class RelaxationSettings:
     max_force: float = 0.05
     max_stress_gpa: float = 0.3
     refine_max_force: float = 0.01
-    max_volume_factor: float = 4.0
+    max_volume_factor: float = 10.0
     max_volume_per_atom: float = 300.0
     min_volume_per_atom: float = 1.0
     force_explosion: float = 1000.0
@@ -198,7 +204,15 @@ def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSe
 def _relax(
     atoms: Atoms, guarded: GuardedCalculator, settings: RelaxationSettings, tolerances: tuple[float, float]
 ) -> bool:
-    """Move the atoms until the unfiltered forces and stress meet the tolerances; return whether they do."""
+    """Move the atoms until the unfiltered forces and stress meet the tolerances; return whether they do.
+
+    Chosen by measurement on random starts of six systems. Scaling the cell by the square root of the number of atoms
+    gives cell and positions about the same curvature: on 36 starts BFGS takes 48 force calls, against 82 with ASE's
+    factor, 69 with CellAwareBFGS and 113 with FIRE and FrechetCellFilter, which alone costs milliseconds per step;
+    none of them found more low minima per force call. A coarse stage before it, to 0.5 eV/Å and then a fresh filter,
+    gained nothing on 96 starts (BFGS 45.0 calls instead of 45.8, higher energies in 16 and lower in 8 cases; FIRE 54.6
+    calls, 18 and 11). So one optimiser does the coarse part, and the tight one is the level "refine".
+    """
     from ase.optimize import BFGS
 
     target: Any = atoms

@@ -12,6 +12,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.calculators.fd import calculate_numerical_stress
 from ase.calculators.lj import LennardJones
 
 from hybridcsp.errors import CalculatorError, InputError, UnknownNameError
@@ -224,7 +225,7 @@ def test_lennard_jones_has_a_stress_that_belongs_to_its_energy():
     atoms = bulk("Cu", cubic=True, a=3.7) * 2
     atoms.rattle(0.1, seed=1)
     atoms.calc = calculator
-    expected = calculator.calculate_numerical_stress(atoms, d=1e-5)
+    expected = calculate_numerical_stress(atoms, eps=1e-5)
     np.testing.assert_allclose(atoms.get_stress(), expected, atol=1e-6)
 
 

@@ -7,11 +7,8 @@ A calculator is named ``chgnet``, ``emt``, ``lj``, ``mace:PATH_OR_NAME``, a name
 from __future__ import annotations
 
 import contextlib
-import io
-import logging
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -22,6 +19,7 @@ from ase.calculators.calculator import BaseCalculator, Calculator
 from hybridcsp.errors import CalculatorError, InputError, UnknownNameError, did_you_mean
 from hybridcsp.registry import Entry, Registry, split_argument
 from hybridcsp.relaxation.mace_loading import find_model
+from hybridcsp.relaxation.quiet import quiet
 
 CalculatorLike: TypeAlias = str | Calculator | Callable[[], Calculator]
 
@@ -173,24 +171,6 @@ def build_lj(argument: str | None = None) -> tuple[Calculator, str]:
     from ase.calculators.lj import LennardJones
 
     return LennardJones(epsilon=0.1, sigma=2.5, rc=7.5, smooth=True), f"lj 0.1 eV 2.5 Å (ase {version('ase')})"
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what third-party code prints and warns about off the terminal while the block runs."""
-    handler = logging.NullHandler()
-    # logging.info() in a library installs a handler for the whole process where the root logger has none
-    logging.getLogger().addHandler(handler)
-    try:
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-            warnings.catch_warnings(),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.getLogger().removeHandler(handler)
 
 
 def _parse(spec: str) -> tuple[Entry | None, str, str | None]:

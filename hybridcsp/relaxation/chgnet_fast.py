@@ -32,7 +32,8 @@ from chgnet.model.model import CHGNet
 from numpy.typing import NDArray
 from pymatgen.optimization.neighbors import find_points_in_spheres
 
-from hybridcsp.relaxation.calculators import IsolatedAtomsError, quiet
+from hybridcsp.relaxation.calculators import IsolatedAtomsError
+from hybridcsp.relaxation.quiet import quiet
 
 _log = logging.getLogger(__name__)
 

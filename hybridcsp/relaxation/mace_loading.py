@@ -117,7 +117,7 @@ def build_mace(argument: str | None) -> tuple[Calculator, str]:
     CalculatorError
         If there is no such model, or the file does not hold one.
     """
-    from hybridcsp.relaxation.calculators import quiet
+    from hybridcsp.relaxation.quiet import quiet
 
     if argument is None:
         raise CalculatorError("mace needs a model: mace:PATH or mace:NAME")

@@ -16,6 +16,7 @@ from typing import Any
 from ase.calculators.calculator import Calculator
 
 from hybridcsp.errors import CalculatorError
+from hybridcsp.relaxation.quiet import quiet
 
 _WEIGHTS_ONLY_SWITCH = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
@@ -117,8 +118,6 @@ def build_mace(argument: str | None) -> tuple[Calculator, str]:
     CalculatorError
         If there is no such model, or the file does not hold one.
     """
-    from hybridcsp.relaxation.quiet import quiet
-
     if argument is None:
         raise CalculatorError("mace needs a model: mace:PATH or mace:NAME")
     path = find_model(argument)

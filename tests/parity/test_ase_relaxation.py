@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridcsp.records import Candidate, Job, Limits, Proposal
-from hybridcsp.relaxation.calculators import build_calculator, quiet
+from hybridcsp.relaxation.calculators import build_calculator
+from hybridcsp.relaxation.quiet import quiet
 from hybridcsp.relaxation.relax import RelaxationSettings, run_job
 
 

@@ -12,6 +12,13 @@ from hybridcsp.prototypes.table import CountTable
 from hybridcsp.prototypes.table import shipped as shipped_table
 from hybridcsp.prototypes.templates import TemplateLibrary
 
+
+
+def training_formulas() -> frozenset[str]:
+    """Return the reduced formulas (Hill's order) that the shipped table was counted from."""
+    return shipped_table().formulas
+
+
 __all__ = [
     "CountTable",
     "Label",
@@ -23,4 +30,5 @@ __all__ = [
     "aflow",
     "identify",
     "shipped_table",
+    "training_formulas",
 ]

@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 from ase import Atoms
 from ase.build import make_supercell
+from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 
 from hybridcsp.placement import SEPARATIONS, place, random_cell, separations, within_bounds
@@ -46,7 +47,7 @@ def substitute(structure: Atoms, elements: Mapping[int, int], problem: Problem, 
     """
     numbers = np.array([elements[number] for number in structure.numbers])
     atoms = Atoms(numbers, scaled_positions=structure.get_scaled_positions(), cell=structure.cell.array, pbc=True)
-    return fitted(atoms, problem, units)
+    return _fitted(atoms, problem, units)
 
 
 def draw(label: Label, elements: Sequence[int], problem: Problem, units: int, rng: np.random.Generator) -> Atoms | None:
@@ -94,13 +95,13 @@ def draw(label: Label, elements: Sequence[int], problem: Problem, units: int, rn
         found = identify(atoms, SYMPREC)
         if found is None or found[0] != label or len(reduced := primitive(atoms)) != sum(counts):
             continue
-        wanted = _enlarged(reduced, problem, units)
-        if wanted is not None and _allowed(wanted, problem):
-            return wanted
+        finished = _finished(reduced, problem, units)
+        if finished is not None:
+            return finished
     return None
 
 
-def fitted(atoms: Atoms, problem: Problem, units: int) -> Atoms | None:
+def _fitted(atoms: Atoms, problem: Problem, units: int) -> Atoms | None:
     """Scale a crystal to the expected volume, or the next larger one at which it keeps the problem's distances."""
     low, high = problem.volume_bounds
     target = min(max(problem.expected_volume_per_atom, low), high)
@@ -112,21 +113,22 @@ def fitted(atoms: Atoms, problem: Problem, units: int) -> Atoms | None:
         if target * (required * _MARGIN / distance) ** 3 > high:
             return None
         atoms.set_cell(atoms.cell.array * required * _MARGIN / distance, scale_atoms=True)
-    wanted = _enlarged(atoms, problem, units)
-    return wanted if wanted is not None and _allowed(wanted, problem) else None
+    return _finished(atoms, problem, units)
 
 
-def _allowed(atoms: Atoms, problem: Problem) -> bool:
-    if not within_bounds(problem, atoms) or shortest_violation(atoms, problem.distance_table) is not None:
-        return False
-    return not problem.spacegroups or spacegroup(atoms) in problem.spacegroups
-
-
-def _enlarged(atoms: Atoms, problem: Problem, units: int) -> Atoms | None:
+def _finished(atoms: Atoms, problem: Problem, units: int) -> Atoms | None:
+    """Return a cell of the size wanted, of the hand that is allowed, if it obeys the problem's limits."""
     times, rest = divmod(problem.atoms_per_unit * units, len(atoms))
     if rest or not times:
         return None
-    return atoms if times == 1 else supercell(atoms, times)
+    wanted = atoms if times == 1 else supercell(atoms, times)
+    if not within_bounds(problem, wanted) or shortest_violation(wanted, problem.distance_table) is not None:
+        return None
+    if not problem.spacegroups or spacegroup(wanted) in problem.spacegroups:
+        return wanted
+    other = wanted.copy()
+    other.set_scaled_positions(-wanted.get_scaled_positions())
+    return other if spacegroup(other) in problem.spacegroups else None
 
 
 def supercell(atoms: Atoms, times: int) -> Atoms:
@@ -135,7 +137,8 @@ def supercell(atoms: Atoms, times: int) -> Atoms:
 
     cell = atoms.cell.array
     best = min(_hermite_forms(times), key=lambda form: _compactness(spglib.niggli_reduce(np.array(form) @ cell)))
-    return make_supercell(atoms, best)
+    _, reduction = minkowski_reduce(np.array(best) @ cell)
+    return make_supercell(atoms, reduction @ np.array(best))
 
 
 def _compactness(cell: NDArray[np.float64] | None) -> float:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
+from importlib.resources import files
 from itertools import groupby, permutations, product
 from math import gcd
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -70,11 +73,14 @@ class Label:
 
     @property
     def freedom(self) -> int:
-        """How many coordinates and shape parameters of the cell (volume aside) are free."""
+        """How many coordinates and shape parameters of the cell are free; volume and polar axes' origin aside."""
         positions = _by_letter(self.spacegroup, False)
         shape = {"triclinic": 5, "monoclinic": 3, "orthorhombic": 2, "tetragonal": 1, "hexagonal": 1, "cubic": 0}
         free = sum(positions[letter].freedom for letters in self.letters for letter in letters)
-        return free + shape[space_group(self.spacegroup).lattice_type]
+        group = space_group(self.spacegroup)
+        # The trace of the mean of all rotations is the dimension of what none of them moves.
+        polar = round(float(np.trace(group.positions[0].rotations.mean(axis=0))))
+        return free - polar + shape[group.lattice_type]
 
     @cached_property
     def symmetries(self) -> tuple[tuple[int, ...], ...]:
@@ -150,10 +156,13 @@ def identify(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> tuple[Label, tuple
         key = number, letter_of[primitive_atom]
         found[key] = found.get(key, 0) + 1
     sites: dict[int, str] = {}
+    taken = ""
     for (number, letter), atoms_there in found.items():
         orbits, rest = divmod(atoms_there, positions[letter].multiplicity)
-        if rest or (orbits > 1 and not positions[letter].freedom):
+        fixed = not positions[letter].freedom
+        if rest or (fixed and (orbits > 1 or letter in taken)):
             return None
+        taken += letter * fixed
         sites[number] = sites.get(number, "") + letter * orbits
     return canonical(int(dataset.number), sites, reduced_counts(numbers))
 
@@ -195,12 +204,8 @@ def letter_permutations(number: int) -> frozenset[tuple[str, ...]]:
     frozenset of tuple of str
         New letters of the positions in the order of :data:`LETTERS`.
     """
-    from pyxtal.symmetry import Group
-
-    group = space_group(number, conventional=True)
-    table = Group(number, quick=True).get_alternatives()["Transformed WP"]
-    found = {tuple(line.split()) for line in table}
-    for shear in _SHEARS.get(group.lattice_type, ()):
+    found = {tuple(line.split()) for line in _wyckoff_sets()[str(number)]["Transformed WP"]}
+    for shear in _SHEARS.get("triclinic" if number <= 2 else "monoclinic" if number <= 15 else "", ()):
         found |= _of_transformation(number, np.array(shear, dtype=float))
     generators = list(found)
     new = generators
@@ -214,11 +219,13 @@ def letter_permutations(number: int) -> frozenset[tuple[str, ...]]:
 
 
 def _of_transformation(number: int, vectors: NDArray[np.float64]) -> set[tuple[str, ...]]:
-    """Exchanges of letters by replaced cell vectors and an origin moved by quarters, where these normalise the group."""
+    """Exchange of letters by replaced cell vectors and an origin moved by quarters, where that normalises the group.
+
+    One origin is enough: the others are reached from it by the translations of the normaliser.
+    """
     positions = sorted(space_group(number, conventional=True).positions, key=lambda p: LETTERS.index(p.letter))
     general = max(positions, key=lambda p: p.multiplicity)
     to_new = np.linalg.inv(vectors).T
-    found = set()
     # A point without meaning but its being general: 1 in 10^6 of all points would mislead.
     point = np.array([0.1234567, 0.2718281, 0.3819660])
     for shift in product((0.0, 0.25, 0.5, 0.75), repeat=3):
@@ -227,8 +234,8 @@ def _of_transformation(number: int, vectors: NDArray[np.float64]) -> set[tuple[s
         if not _same_operations(rotations, translations, general):
             continue
         images = [to_new @ (p.rotations[0] @ point + p.translations[0]) + shift for p in positions]
-        found.add(tuple(_letter_of(image, positions) for image in images))
-    return found
+        return {tuple(_letter_of(image, positions) for image in images)}
+    return set()
 
 
 def _same_operations(
@@ -251,6 +258,12 @@ def _letter_of(point: NDArray[np.float64], positions: Sequence[WyckoffPosition])
             if (np.abs(apart).max(axis=1) < 1e-6).any():
                 return position.letter
     raise AssertionError("the general position holds every point")
+
+
+@cache
+def _wyckoff_sets() -> Mapping[str, Any]:
+    # PyXtal's Group.get_alternatives reads this file anew for each group.
+    return dict(json.loads(files("pyxtal").joinpath("database/wyckoff_sets.json").read_text(encoding="utf-8")))
 
 
 @lru_cache(maxsize=1 << 14)

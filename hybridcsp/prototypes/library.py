@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -86,6 +87,25 @@ class AflowLibrary:
         return sum(map(len, self._raw.values()))
 
     @property
+    def formulas(self) -> frozenset[str]:
+        """Reduced formulas in Hill's order."""
+        return frozenset(_formula(atoms) for entries in self._raw.values() for _, atoms in entries)
+
+    def without(self, formulas: Iterable[str]) -> AflowLibrary:
+        """Return the library without the structures of some reduced formulas (in Hill's order).
+
+        A benchmark on known crystals needs it: what is sought must not be among the templates.
+        """
+        left_out = frozenset(formulas)
+        smaller = copy(self)
+        smaller._raw = {
+            stoichiometry: [(name, atoms) for name, atoms in entries if _formula(atoms) not in left_out]
+            for stoichiometry, entries in self._raw.items()
+        }
+        smaller._found = {}
+        return smaller
+
+    @property
     def stoichiometries(self) -> list[tuple[int, ...]]:
         """All that occur."""
         return sorted(self._raw)
@@ -117,6 +137,10 @@ def as_template(name: str, kind: str, atoms: Atoms) -> Template | None:
 def aflow() -> AflowLibrary:
     """Return the one instance."""
     return AflowLibrary()
+
+
+def _formula(atoms: Atoms) -> str:
+    return str(atoms.symbols.formula.reduce()[0].format("hill"))
 
 
 def _aflow_file() -> Path:

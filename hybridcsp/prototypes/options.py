@@ -144,19 +144,23 @@ def _ordered(problem: Problem, table: CountTable, libraries: Sequence[Library]) 
     by_label: dict[Label, list[Template]] = {}
     for template in found:
         by_label.setdefault(template.label, []).append(template)
-    runs = [
-        run
-        for placement in placements(elements, known)
-        if (run := _Run.of(placement, problem, by_label.get(placement.label, []))) is not None
-    ]
-    heap = [(-run.chance, index) for index, run in enumerate(runs)]
-    heapq.heapify(heap)
+    # A run's chance is below its prototype's probability: it is not looked at before that comes first.
+    ranked = placements(elements, known)
+    runs: dict[int, _Run] = {}
+    heap = [(-placement.probability, index) for index, placement in enumerate(ranked)]
     while heap:
         _, index = heapq.heappop(heap)
-        run = runs[index]
-        yield run.option()
-        if run.advance():
-            heapq.heappush(heap, (-run.chance, index))
+        if index in runs:
+            yield runs[index].option()
+            more = runs[index].advance()
+        else:
+            placement = ranked[index]
+            run = _Run.of(placement, problem, by_label.get(placement.label, []))
+            more = run is not None
+            if run is not None:
+                runs[index] = run
+        if more:
+            heapq.heappush(heap, (-runs[index].chance, index))
 
 
 class _Run:

@@ -86,5 +86,5 @@ def by_label(ranked: Iterable[Placement]) -> list[tuple[Label, float]]:
 def _by_label(elements: Sequence[int], known: Occurrences) -> NDArray[np.float64]:
     """Similarity of the elements in one order to the known crystals, added up by prototype, shape ``(n_labels,)``."""
     exponents = log_similarities()[np.array(elements), known.elements].sum(axis=1)
-    weights: NDArray[np.float64] = np.bincount(known.which, known.counts * np.exp(exponents), len(known.labels))
-    return weights
+    weights = np.bincount(known.which, known.counts * np.exp(exponents), len(known.labels))
+    return np.asarray(weights, dtype=float)

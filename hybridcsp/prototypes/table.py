@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -74,12 +75,13 @@ class CountTable:
 
     @property
     def formulas(self) -> frozenset[str]:
-        """Reduced formulas of all crystals counted, elements in the order of the alphabet: ``"O2Ti"``."""
+        """Reduced formulas of all crystals counted, in Hill's order: ``"O2Ti"``."""
         return frozenset(
             reduced_formula(dict(zip(_SYMBOL.findall(kind), map(int, stoichiometry.split()), strict=True)))
             for stoichiometry, prototypes in self._raw.items()
             for kinds in prototypes.values()
-            for kind in kinds.split()
+            for kind in kinds.replace("*", " *").split()
+            if not kind.startswith("*")
         )
 
     def matching(self, stoichiometry: tuple[int, ...]) -> Occurrences:
@@ -103,9 +105,11 @@ class CountTable:
 
 
 def reduced_formula(counts: Mapping[str, int]) -> str:
-    """Write a reduced formula as the table's card does: elements in the order of the alphabet, ``"O2Ti"``."""
-    divisor = int(np.gcd.reduce(list(counts.values())))
-    return "".join(f"{s}{n // divisor if n > divisor else ''}" for s, n in sorted(counts.items()))
+    """Write a reduced formula in Hill's order: ``"O2Ti"``."""
+    divisor = gcd(*counts.values())
+    first = ("C", "H") if "C" in counts else ()
+    order = sorted(counts, key=lambda symbol: (symbol not in first, symbol))
+    return "".join(f"{s}{counts[s] // divisor if counts[s] > divisor else ''}" for s in order)
 
 
 def encode(found: Iterable[tuple[Label, tuple[int, ...]]]) -> dict[str, dict[str, str]]:

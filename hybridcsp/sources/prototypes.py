@@ -31,6 +31,8 @@ class PrototypesSource:
         What is searched. With a fixed cell there is nothing to propose.
     argument
         A file or folder of structures to take as templates beside AFLOW's. Their index is kept in the user's cache.
+    libraries
+        Other libraries than AFLOW's: none, or one without what a benchmark seeks (:meth:`AflowLibrary.without`).
 
     Raises
     ------
@@ -38,12 +40,12 @@ class PrototypesSource:
         If there is nothing at that path, or no crystal in it.
     """
 
-    def __init__(self, problem: Problem, argument: str | None = None) -> None:
+    def __init__(
+        self, problem: Problem, argument: str | None = None, *, libraries: Sequence[Library] | None = None
+    ) -> None:
         self._problem = problem
-        libraries: list[Library] = [aflow()]
-        if argument is not None:
-            libraries.insert(0, TemplateLibrary(argument))
-        self._options = Options(problem, shipped_table(), libraries)
+        own: list[Library] = [] if argument is None else [TemplateLibrary(argument)]
+        self._options = Options(problem, shipped_table(), [*own, *([aflow()] if libraries is None else libraries)])
         self._next = 0
 
     @property

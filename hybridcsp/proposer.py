@@ -126,7 +126,7 @@ class Proposer:
                 proposal=replace(proposal, atoms=atoms), id=self.archive.candidates + len(candidates) + 1, source=name
             )
             candidates.append(candidate)
-            verdict = self._screen.check(atoms)
+            verdict = self._screen.check(atoms, proposal.level)
             if verdict.described is None:
                 reason = verdict.reason or RejectionReason.INVALID
                 rejected.append(Rejected(candidate=candidate, detail=verdict.detail, reason=reason))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hybridcsp.errors import InputError
 from hybridcsp.records import EVALUATE, REFINE, RELAX, Cost, Evaluation, Failed, FailureReason, Job, Relaxed
 from hybridcsp.relaxation.calculators import CalculatorLike, build_calculator
+from hybridcsp.relaxation.escapes import PREPARATIONS
 from hybridcsp.relaxation.guards import Ended, GuardedCalculator, Thresholds
 
 
@@ -107,10 +108,10 @@ class RelaxationSettings:
         Raises
         ------
         InputError
-            If the level is none of "relax", "refine", "evaluate".
+            If the level is none of "relax", "refine", "evaluate", and those that prepare a relaxation.
         """
         tightening = self.refine_max_force / self.max_force
-        factors = {RELAX: 1.0, EVALUATE: 1.0, REFINE: min(1.0, tightening)}
+        factors = {RELAX: 1.0, EVALUATE: 1.0, REFINE: min(1.0, tightening), **dict.fromkeys(PREPARATIONS, 1.0)}
         if level not in factors:
             raise InputError("level", level, f"one of {', '.join(factors)}")
         return self.max_force * factors[level], float(self.max_stress_gpa * factors[level] * units.GPa)
@@ -148,6 +149,9 @@ class Relaxer:
 def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSettings) -> Relaxed | Failed:
     """Bring a structure to the end of a level: "relax", "refine" (the same, tighter) or "evaluate" (a single point).
 
+    The levels of :data:`~hybridcsp.relaxation.escapes.PREPARATIONS` first do what they are named after, with the same
+    calculator, guards and limits, and then relax.
+
     Parameters
     ----------
     job
@@ -181,6 +185,8 @@ def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSe
             atoms.get_potential_energy()
             converged = True
         else:
+            if job.level in PREPARATIONS:
+                PREPARATIONS[job.level](atoms, job.candidate.proposal.tag)
             converged = _relax(atoms, guarded, settings, tolerances)
             detail = "" if converged else "the optimiser stopped"
     except Ended as end:

@@ -86,7 +86,7 @@ SOURCES = Registry(
         Entry(
             name="basin-hopping",
             target="hybridcsp.sources.basin_hopping:BasinHoppingSource",
-            summary="leaps from the best minima: random steps of atoms and cell, swaps of unlike atoms",
+            summary="leaps from the best minima: basin-hopping:hops (default, steps and swaps) or basin-hopping:dynamics",
         ),
     ),
 )

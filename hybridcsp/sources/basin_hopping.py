@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -43,13 +43,26 @@ DRAWS, WEAKER = 20, 0.9
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Leap:
-    """A move from a minimum: what to relax, made by which operator, and what the tag says of it."""
+    """A move from a minimum.
+
+    Attributes
+    ----------
+    atoms
+        What the job begins with.
+    operator, level
+        Of the proposal.
+    tag
+        What it says of itself.
+    raises, lowers
+        Whether the strength may grow if it is accepted, and shrink if not.
+    """
 
     atoms: Atoms
     operator: str
-    level: str
-    tag: Mapping[str, Any]
-    adapts: bool  # whether its outcome says anything about the strength
+    level: str = RELAX
+    tag: Mapping[str, Any] = field(default_factory=dict)
+    raises: bool = True
+    lowers: bool = True
 
 
 class Leaper(Protocol):
@@ -84,12 +97,13 @@ class HopsAndSwaps:
         if len(set(atoms.numbers)) > 1 and rng.random() < SWAPS:
             swapped = _swapped(atoms, rng)
             if self._acceptable(swapped):
-                return Leap(swapped, "swap", RELAX, {}, adapts=False)
-        for _ in range(DRAWS):
-            moved = self._hop(atoms, strength, rng)
+                return Leap(swapped, "swap", raises=False, lowers=False)
+        for draw in range(DRAWS):
+            used = strength * WEAKER**draw
+            moved = self._hop(atoms, used, rng)
             if self._acceptable(moved):
-                return Leap(moved, "hop", RELAX, {"strength": strength}, adapts=True)
-            strength *= WEAKER
+                # Where distances allow no more, more strength is of no use.
+                return Leap(moved, "hop", tag={"strength": used}, raises=draw == 0)
         return None
 
     def _hop(self, atoms: Atoms, strength: float, rng: np.random.Generator) -> Atoms:
@@ -109,8 +123,26 @@ class HopsAndSwaps:
         return shortest_violation(atoms, self._problem.distance_table) is None
 
 
+class DynamicsEscapes:
+    """Molecular dynamics from the minimum, as in minima hopping; the strength is the temperature in K.
+
+    A worker runs it as the first part of the job (:func:`hybridcsp.relaxation.escapes.escape`), where it is counted.
+    """
+
+    bounds = 200.0, 1000.0, 5000.0
+
+    def __init__(self, problem: Problem) -> None:
+        pass
+
+    def leap(self, atoms: Atoms, strength: float, rng: np.random.Generator) -> Leap | None:
+        """Return the minimum itself, with how to leave it."""
+        bare = atoms.copy()
+        tag = {"temperature": strength, "seed": int(rng.integers(2**32))}
+        return Leap(bare, "escape", level="escape", tag=tag)
+
+
 #: Ways to leave a minimum, by the argument that names them.
-LEAPERS: Mapping[str, type[HopsAndSwaps]] = {"hops": HopsAndSwaps}
+LEAPERS: Mapping[str, Callable[[Problem], Leaper]] = {"hops": HopsAndSwaps, "dynamics": DynamicsEscapes}
 
 
 @dataclass(eq=False, slots=True)
@@ -156,7 +188,7 @@ class BasinHoppingSource:
     problem
         What is searched.
     argument
-        How minima are left: "hops" (default), which is :class:`HopsAndSwaps`.
+        How minima are left: "hops" (default), which is :class:`HopsAndSwaps`, or "dynamics", :class:`DynamicsEscapes`.
 
     Attributes
     ----------
@@ -170,7 +202,8 @@ class BasinHoppingSource:
 
     References
     ----------
-    Wales, Doye, J. Phys. Chem. A 101, 5111 (1997), doi:10.1021/jp970984n.
+    Wales, Doye, J. Phys. Chem. A 101, 5111 (1997), doi:10.1021/jp970984n. Escapes by molecular dynamics: Goedecker,
+    J. Chem. Phys. 120, 9911 (2004), doi:10.1063/1.1724816, who adapts temperature and acceptance separately.
     """
 
     def __init__(self, problem: Problem, argument: str | None = None) -> None:
@@ -194,8 +227,9 @@ class BasinHoppingSource:
         """Return one move of the walker that has been free for longest.
 
         The tag holds ``walker``; ``enthalpy`` per atom and ``place`` (the candidate) that it leaves; ``minimum``, where
-        it starts at one of the archive; ``uniform``, the number that decides in the Metropolis criterion; whether the
-        move ``adapts`` the strength; and what the move says of itself. Random starts hold only ``walker``.
+        it starts at one of the archive; ``uniform``, the number that decides in the Metropolis criterion; whether its
+        outcome ``raises`` or ``lowers`` the strength; and what the move says of itself. Random starts hold only
+        ``walker``.
         """
         start = time.perf_counter()
         id_ = self._next()
@@ -236,8 +270,7 @@ class BasinHoppingSource:
                 walker.place, walker.end = outcome.candidate.id, accepted
                 if accepted.enthalpy_per_atom < walker.lowest - PROGRESS:
                     walker.lowest, walker.futile = accepted.enthalpy_per_atom, 0
-            if outcome.candidate.proposal.tag.get("adapts"):
-                self._adapt(outcome)
+            self._adapt(outcome)
 
     def _next(self) -> int:
         idle = [id_ for id_, walker in self.walkers.items() if not walker.waiting]
@@ -259,7 +292,8 @@ class BasinHoppingSource:
             "enthalpy": end.enthalpy_per_atom,
             "minimum": minimum,
             "uniform": 1.0 - context.rng.random(),
-            "adapts": leap.adapts,
+            "raises": leap.raises,
+            "lowers": leap.lowers,
             **leap.tag,
         }
         parents = (end.candidate.id,)
@@ -284,6 +318,8 @@ class BasinHoppingSource:
             return
         # What is known before it is relaxed was too near.
         accepted = isinstance(outcome, Rejected) or _accepted(outcome) is not None
+        if not outcome.candidate.proposal.tag.get("raises" if accepted else "lowers"):
+            return
         low, _, high = self._leaper.bounds
         strength = self.strength * math.exp(ADAPTATION * (accepted - TARGET_ACCEPTANCE))
         self.strength = min(max(strength, low), high)

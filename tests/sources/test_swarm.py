@@ -344,7 +344,7 @@ def somewhere(job):
     atoms = job.atoms.copy()
     atoms.rattle(0.1, seed=job.candidate.id)
     shape = np.linalg.norm(atoms.cell.array @ atoms.cell.array.T) + np.abs(atoms.get_scaled_positions()).sum()
-    return relaxed(job.candidate, -3.0 - 1.0 / shape, atoms)
+    return relaxed(job.candidate, -3.0 - 1.0 / shape, atoms, level=job.level)
 
 
 class TestSearch:

@@ -6,7 +6,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from crystals import InlineBackend, ListSource, P1Source, instant_relaxation, random_crystal, relaxed, what_happened
 
 from hybridcsp import Problem, Proposal, Search
-from hybridcsp.errors import ArchiveError, InputError, UnknownNameError
+from hybridcsp.errors import ArchiveError, BackendError, InputError, UnknownNameError
 from hybridcsp.records import Failed, FailureReason
 from hybridcsp.relaxation.relax import RelaxationSettings
 
@@ -180,6 +180,21 @@ class TestRun:
         search(tmp_path).run(relaxations=4, on_progress=seen.append)
         assert [progress.relaxations for progress in seen[:4]] == [1, 2, 3, 4]
         assert seen[-1].level == "refine"
+
+    def test_a_backend_that_breaks_leaves_a_directory_that_can_be_taken_up(self, tmp_path):
+        class Breaking(InlineBackend):
+            def completed(self, timeout):
+                if len(run.archive.ledger.terminal) >= 3:
+                    raise BackendError("the queue is gone")
+                return super().completed(timeout)
+
+        run = search(tmp_path)
+        run._backend = Breaking(instant_relaxation)
+        with pytest.raises(BackendError, match="the queue is gone"):
+            run.run(relaxations=10)
+        assert run.archive.ledger.stops == ["error"]
+        run.close()
+        assert search(tmp_path).run(relaxations=10).progress.relaxations == 10
 
     def test_ctrl_c_leaves_a_directory_that_can_be_taken_up(self, tmp_path):
         def interrupt(progress):

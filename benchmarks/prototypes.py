@@ -26,7 +26,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from hybridcsp.prototypes import CountTable, Label, identify
-from hybridcsp.prototypes.chemistry import WEIGHTS, properties
+from hybridcsp.prototypes.chemistry import TAIL, WEIGHTS, properties
 from hybridcsp.prototypes.labels import slot_orders
 from hybridcsp.prototypes.ranking import POPULARITY, by_label, placements
 from hybridcsp.prototypes.table import encode, reduced_formula
@@ -128,9 +128,10 @@ def fit(crystals: Sequence[Crystal], steps: int, seed: int) -> dict[str, float]:
     generator = np.random.default_rng(seed)
     raw = torch.tensor(properties())
     spread = raw[1:100].std(0)
-    log_weights = torch.zeros(raw.shape[1], dtype=torch.float64, requires_grad=True)
-    log_popularity = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.Adam([log_weights, log_popularity], lr=0.05)
+    log_weights = torch.log(torch.tensor(list(WEIGHTS.values())) * spread).requires_grad_(True)
+    log_popularity = torch.tensor(np.log(POPULARITY)).requires_grad_(True)
+    log_tail = torch.tensor(np.log(TAIL)).requires_grad_(True)
+    optimiser = torch.optim.Adam([log_weights, log_popularity, log_tail], lr=0.05)
     shelves: dict[tuple[int, ...], list[int]] = {}
     for i, (label, _) in enumerate(crystals):
         shelves.setdefault(label.stoichiometry, []).append(i)
@@ -138,7 +139,8 @@ def fit(crystals: Sequence[Crystal], steps: int, seed: int) -> dict[str, float]:
     for step in range(steps):
         optimiser.zero_grad()
         scaled = raw / spread * torch.exp(log_weights)
-        similarity = -0.5 * ((scaled[:, None] - scaled[None]) ** 2).sum(-1)
+        squares = ((scaled[:, None] - scaled[None]) ** 2).sum(-1)
+        tail = torch.exp(log_tail)
         loss, n = torch.zeros((), dtype=torch.float64), 0
         chosen = set(generator.choice(len(crystals), min(1500, len(crystals)), replace=False).tolist())
         for stoichiometry, members in shelves.items():
@@ -151,8 +153,8 @@ def fit(crystals: Sequence[Crystal], steps: int, seed: int) -> dict[str, float]:
             others = torch.tensor(formulas[queries][:, None] != formulas[members][None], dtype=torch.float64)
             weight = torch.zeros_like(others)
             for order in slot_orders(stoichiometry):
-                exponent = sum(similarity[asked[:, o]][:, elements[:, k]] for k, o in enumerate(order))
-                weight = weight + torch.exp(exponent)
+                apart = sum(squares[asked[:, o]][:, elements[:, k]] for k, o in enumerate(order))
+                weight = weight + (1 + apart / (2 * tail)) ** -tail
             to = torch.tensor(which)
             shape = torch.zeros(len(queries), len(names), dtype=torch.float64)
             found = shape.index_add(1, to, weight * others)
@@ -170,7 +172,11 @@ def fit(crystals: Sequence[Crystal], steps: int, seed: int) -> dict[str, float]:
         if step % 10 == 0:
             print(f"  step {step}: {float(loss.detach()) / n:.4f} nats per crystal", flush=True)
     weights = (torch.exp(log_weights) / spread).detach().tolist()
-    return {**dict(zip(WEIGHTS, weights, strict=True)), "POPULARITY": float(torch.exp(log_popularity.detach()))}
+    fitted = {"TAIL": log_tail, "POPULARITY": log_popularity}
+    return {
+        **dict(zip(WEIGHTS, weights, strict=True)),
+        **{name: float(torch.exp(value.detach())) for name, value in fitted.items()},
+    }
 
 
 def main() -> None:
@@ -202,6 +208,7 @@ def main() -> None:
         "crystals counted": len(kept),
         "load": round(os.getloadavg()[0], 1),
         "weights": WEIGHTS,
+        "TAIL": TAIL,
         "POPULARITY": POPULARITY,
         **measure(CountTable(counted(kept, data)), tested),
     }

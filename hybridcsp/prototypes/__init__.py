@@ -13,7 +13,6 @@ from hybridcsp.prototypes.table import shipped as shipped_table
 from hybridcsp.prototypes.templates import TemplateLibrary
 
 
-
 def training_formulas() -> frozenset[str]:
     """Return the reduced formulas (Hill's order) that the shipped table was counted from."""
     return shipped_table().formulas

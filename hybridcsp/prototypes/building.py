@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from hybridcsp.placement import SEPARATIONS, place, random_cell, separations, within_bounds
 from hybridcsp.problem import Problem
-from hybridcsp.prototypes.labels import Label, identify
-from hybridcsp.structure import SYMPREC, primitive, shortest_violation, spacegroup
+from hybridcsp.prototypes.labels import Label, standardised
+from hybridcsp.structure import SYMPREC, shortest_violation, spacegroup
 from hybridcsp.wyckoff import space_group
 
 #: How often the set of separations is gone through for one draw.
@@ -92,10 +92,10 @@ def draw(label: Label, elements: Sequence[int], problem: Problem, units: int, rn
         if placed is None:
             continue
         atoms = Atoms(placed[0], scaled_positions=placed[1], cell=cell, pbc=True)
-        found = identify(atoms, SYMPREC)
-        if found is None or found[0] != label or len(reduced := primitive(atoms)) != sum(counts):
+        found = standardised(atoms, SYMPREC)
+        if found is None or found[0] != label:
             continue
-        finished = _finished(reduced, problem, units)
+        finished = _finished(found[2], problem, units)
         if finished is not None:
             return finished
     return None

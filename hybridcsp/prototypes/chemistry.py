@@ -12,23 +12,25 @@ from numpy.typing import NDArray
 #: before they are squared and added. Fitted to nine tenths of the training data, each crystal predicted from those of
 #: other formulas (benchmarks/prototypes.py).
 WEIGHTS = {
-    "electronegativity": 2.75,
-    "covalent_radius": 4.4,
-    "ionic_radius": 3.06,
-    "group": 0.112,
-    "row": 0.7,
-    "mendeleev": 0.133,
-    "oxidation_state": 0.58,
+    "electronegativity": 6.39,
+    "covalent_radius": 9.7,
+    "ionic_radius": 5.85,
+    "group": 0.178,
+    "row": 1.31,
+    "mendeleev": 0.303,
+    "oxidation_state": 1.14,
 }
+
+#: The exponent with which the similarity of two crystals falls off with the squared distance of their elements.
+TAIL = 2.4
 
 
 @cache
-def log_similarities() -> NDArray[np.float64]:
-    """Logarithms of the similarity of any two elements, shape ``(119, 119)``: 0 on the diagonal, negative elsewhere."""
+def squared_distances() -> NDArray[np.float64]:
+    """How different any two elements are, shape ``(119, 119)``: squares of weighted differences, added up."""
     scaled = properties() * np.array(list(WEIGHTS.values()))
-    differences = scaled[:, None] - scaled[None]
-    similarities: NDArray[np.float64] = -0.5 * (differences**2).sum(axis=-1)
-    return similarities
+    squares: NDArray[np.float64] = ((scaled[:, None] - scaled[None]) ** 2).sum(axis=-1)
+    return squares
 
 
 @cache

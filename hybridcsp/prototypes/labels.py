@@ -138,6 +138,12 @@ def identify(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> tuple[Label, tuple
     tuple or None
         ``None`` where spglib finds no consistent symmetry at this tolerance (Å).
     """
+    found = standardised(atoms, symprec)
+    return None if found is None else found[:2]
+
+
+def standardised(atoms: Atoms, symprec: float) -> tuple[Label, tuple[int, ...], Atoms] | None:
+    """Find the prototype of a crystal, the elements in its slots and its idealised primitive cell, or ``None``."""
     import spglib
 
     try:
@@ -164,7 +170,11 @@ def identify(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> tuple[Label, tuple
             return None
         taken += letter * fixed
         sites[number] = sites.get(number, "") + letter * orbits
-    return canonical(int(dataset.number), sites, reduced_counts(numbers))
+    _, first = np.unique(mapping, return_index=True)
+    cell = space_group(int(dataset.number)).vectors @ dataset.std_lattice
+    reduced = Atoms(numbers[first], positions=(dataset.std_positions @ dataset.std_lattice)[first], cell=cell, pbc=True)
+    reduced.wrap()
+    return *canonical(int(dataset.number), sites, reduced_counts(numbers)), reduced
 
 
 def canonical(number: int, sites: Mapping[int, str], counts: Mapping[int, int]) -> tuple[Label, tuple[int, ...]]:

@@ -16,8 +16,8 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from hybridcsp.errors import HybridCSPError
-from hybridcsp.prototypes.labels import Label, identify, reduced_counts
-from hybridcsp.structure import primitive
+from hybridcsp.prototypes.labels import Label, reduced_counts, standardised
+from hybridcsp.structure import SYMPREC, SYMPREC_LOOSE
 
 #: Kinds of templates, by which proposals made from them are known.
 AFLOW = "aflow"
@@ -123,13 +123,11 @@ class AflowLibrary:
 
 def as_template(name: str, kind: str, atoms: Atoms) -> Template | None:
     """Work out the prototype of a structure; ``None`` where spglib finds none at either tolerance."""
-    for symprec in (0.1, 0.01):
-        identified = identify(atoms, symprec)
-        if identified is not None:
-            label, elements = identified
-            reduced = primitive(atoms, symprec)
-            if len(reduced) == label.units * sum(label.stoichiometry):
-                return Template(name=name, kind=kind, label=label, elements=elements, atoms=reduced)
+    for symprec in (SYMPREC_LOOSE, SYMPREC):
+        found = standardised(atoms, symprec)
+        if found is not None:
+            label, elements, reduced = found
+            return Template(name=name, kind=kind, label=label, elements=elements, atoms=reduced)
     return None
 
 

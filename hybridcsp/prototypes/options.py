@@ -14,7 +14,7 @@ from ase.data import atomic_numbers
 
 from hybridcsp.problem import Problem
 from hybridcsp.prototypes.building import draw, substitute
-from hybridcsp.prototypes.chemistry import log_similarities
+from hybridcsp.prototypes.chemistry import squared_distances
 from hybridcsp.prototypes.labels import OTHER_HAND, Label, reduced_counts
 from hybridcsp.prototypes.library import Library, Template
 from hybridcsp.prototypes.ranking import Placement, placements
@@ -217,10 +217,10 @@ class _Run:
 
 def _by_resemblance(placement: Placement, templates: Sequence[Template]) -> list[tuple[Template, tuple[int, ...]]]:
     """Templates with the elements for their slots, in every order that the label cannot tell apart."""
-    similarities = log_similarities()
+    squares = squared_distances()
     orders = [tuple(placement.elements[slot] for slot in symmetry) for symmetry in placement.label.symmetries]
     pairs = [(template, elements) for template in templates for elements in sorted(set(orders))]
-    return sorted(pairs, key=lambda pair: -float(similarities[list(pair[0].elements), list(pair[1])].sum()))
+    return sorted(pairs, key=lambda pair: float(squares[list(pair[0].elements), list(pair[1])].sum()))
 
 
 def _same_shape(first: Atoms, second: Atoms) -> bool:

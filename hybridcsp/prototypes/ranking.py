@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridcsp.prototypes.chemistry import log_similarities
+from hybridcsp.prototypes.chemistry import TAIL, squared_distances
 from hybridcsp.prototypes.labels import Label, slot_orders
 from hybridcsp.prototypes.table import Occurrences
 
 #: How many crystals of mere popularity weigh against one crystal of the very same elements. Fitted with the
 #: chemistry's weights (benchmarks/prototypes.py).
-POPULARITY = 0.15
+POPULARITY = 0.017
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,10 @@ def placements(elements: Sequence[int], known: Occurrences) -> list[Placement]:
 
     The probability is that of a kernel estimate, shrunk towards popularity:
     :math:`p(L, a) = (\sum_{m \in L} n_m k(a, m) + \beta n_L / (N c_L)) / (\sum_m n_m \sum_a k(a, m) + \beta)`, where
-    m are known crystals, :math:`n_m` how many of them there are, k(a, m) the product over the slots of the similarity
-    of the elements (:mod:`hybridcsp.prototypes.chemistry`), :math:`n_L / N` the popularity of the prototype and
-    :math:`c_L` in how many ways the elements can be put into it.
+    m are known crystals, :math:`n_m` how many of them there are, :math:`n_L / N` the popularity of the prototype and
+    :math:`c_L` in how many ways the elements can be put into it. The kernel is :math:`k = (1 + d^2 / 2 t)^{-t}` with
+    t = :data:`~hybridcsp.prototypes.chemistry.TAIL`, where :math:`d^2` adds up the squared distances of the elements,
+    slot by slot (:mod:`hybridcsp.prototypes.chemistry`).
 
     Parameters
     ----------
@@ -85,6 +86,7 @@ def by_label(ranked: Iterable[Placement]) -> list[tuple[Label, float]]:
 
 def _by_label(elements: Sequence[int], known: Occurrences) -> NDArray[np.float64]:
     """Similarity of the elements in one order to the known crystals, added up by prototype, shape ``(n_labels,)``."""
-    exponents = log_similarities()[np.array(elements), known.elements].sum(axis=1)
-    weights = np.bincount(known.which, known.counts * np.exp(exponents), len(known.labels))
+    squares = squared_distances()[np.array(elements), known.elements].sum(axis=1)
+    alike = (1 + squares / (2 * TAIL)) ** -TAIL
+    weights = np.bincount(known.which, known.counts * alike, len(known.labels))
     return np.asarray(weights, dtype=float)

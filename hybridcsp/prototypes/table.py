@@ -105,10 +105,9 @@ class CountTable:
 
 
 def reduced_formula(counts: Mapping[str, int]) -> str:
-    """Write a reduced formula in Hill's order: ``"O2Ti"``."""
+    """Write a reduced formula in Hill's order, as ASE does: C, H, then the alphabet: ``"O2Ti"``."""
     divisor = gcd(*counts.values())
-    first = ("C", "H") if "C" in counts else ()
-    order = sorted(counts, key=lambda symbol: (symbol not in first, symbol))
+    order = sorted(counts, key=lambda symbol: (symbol not in ("C", "H"), symbol))
     return "".join(f"{s}{counts[s] // divisor if counts[s] > divisor else ''}" for s in order)
 
 

@@ -164,7 +164,7 @@ def _load(cached: Path) -> dict[str, np.ndarray[Any, Any]] | None:
             return {name: archive[name] for name in ("about", "lengths", "numbers", "positions", "cells")}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         log.warning("%s is not usable (%s) and is made again", cached, error)
         return None
 

@@ -90,7 +90,7 @@ def test_only_allowed_space_groups_are_listed():
 
 
 @pytest.mark.parametrize(
-    "problem", [Problem("Li7Na11", max_atoms=40), Problem("NaCl", formula_units=1, cell=(4, 4, 4, 60, 60, 60))]
+    "problem", [Problem("Li7Na13", max_atoms=40), Problem("NaCl", formula_units=1, cell=(4, 4, 4, 60, 60, 60))]
 )
 def test_nothing_where_nothing_is_known(problem):
     assert listed(problem, COUNTS, aflow()) == []

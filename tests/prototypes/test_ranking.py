@@ -8,7 +8,7 @@ from ase.data import atomic_numbers
 from ase.formula import Formula
 
 from hybridcsp.prototypes import CountTable, Label, shipped_table, training_formulas
-from hybridcsp.prototypes.chemistry import WEIGHTS, log_similarities, properties
+from hybridcsp.prototypes.chemistry import WEIGHTS, properties, squared_distances
 from hybridcsp.prototypes.labels import canonical
 from hybridcsp.prototypes.ranking import by_label, placements
 from hybridcsp.prototypes.table import encode, reduced_formula
@@ -104,13 +104,13 @@ def test_what_has_its_own_structure_known_is_ranked_by_it():
 
 
 def test_similar_elements_are_similar():
-    similarities = log_similarities()
-    assert similarities == pytest.approx(similarities.T)
-    assert (np.diag(similarities) == 0).all()
-    assert (similarities <= 0).all()
+    squares = squared_distances()
+    assert squares == pytest.approx(squares.T)
+    assert (np.diag(squares) == 0).all()
+    assert (squares >= 0).all()
     assert properties().shape == (119, len(WEIGHTS))
     for element, near, far in (("Na", "K", "Cl"), ("La", "Nd", "Ti"), ("S", "Se", "Na"), ("Fe", "Co", "Ba")):
-        assert similarities[z(element, near)] > similarities[z(element, far)]
+        assert squares[z(element, near)] < squares[z(element, far)]
 
 
 def test_the_card_of_the_shipped_table_tells_the_truth():

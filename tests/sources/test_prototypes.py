@@ -1,5 +1,6 @@
 """The prototypes source: known answers, the problem's limits, each thing once, and exact replay."""
 
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -14,10 +15,13 @@ from hybridcsp.problem import Problem
 from hybridcsp.prototypes import aflow
 from hybridcsp.records import Candidate, RejectionReason
 from hybridcsp.screening import Screen
-from hybridcsp.similarity import same_structure
+from hybridcsp.similarity import MINIMA, same_structure
 from hybridcsp.sources import SOURCES, Context
 from hybridcsp.sources.prototypes import PrototypesSource
 from hybridcsp.structure import spacegroup
+
+# Before it is relaxed, a crystal has the shape of the prototype's and an estimated volume.
+RELATIVES = replace(MINIMA, volume=0.3)
 
 
 def context(problem, call, seed=0):
@@ -42,7 +46,7 @@ def titania():
 
 def test_titania_gets_rutile_first_and_anatase_early(titania):
     anatase = bulk("Ti", "bct", a=3.79, c=9.51)
-    assert same_structure(titania[0].atoms, rutile())
+    assert same_structure(titania[0].atoms, rutile(), RELATIVES)
     assert titania[0].operator == "aflow"
     assert "Rutile" in titania[0].tag["template"]
     assert any(p.tag["template"] and "Anatase" in p.tag["template"] for p in titania[:10])
@@ -56,7 +60,7 @@ def test_titania_gets_rutile_first_and_anatase_early(titania):
 def test_sodium_chloride_gets_rock_salt_first():
     problem = Problem("NaCl", formula_units=(1, 2))
     (first,) = take(SOURCES["prototypes"].load()(problem), problem, 1)
-    assert same_structure(first.atoms, bulk("NaCl", "rocksalt", a=5.64)) or spacegroup(first.atoms) == 225
+    assert same_structure(first.atoms, bulk("NaCl", "rocksalt", a=5.64), RELATIVES)
     assert first.atoms.get_volume() / 2 == pytest.approx(problem.expected_volume_per_atom)
 
 
@@ -137,7 +141,7 @@ def test_it_ends_when_everything_was_proposed():
 
 
 @pytest.mark.parametrize(
-    "problem", [Problem("Li7Na11", max_atoms=40), Problem("NaCl", formula_units=1, cell=(4, 4, 4, 60, 60, 60))]
+    "problem", [Problem("Li7Na13", max_atoms=40), Problem("NaCl", formula_units=1, cell=(4, 4, 4, 60, 60, 60))]
 )
 def test_it_is_exhausted_at_once_where_nothing_is_known(problem):
     source = PrototypesSource(problem)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,11 +14,11 @@ from ase import Atoms
 
 from hybridcsp.errors import UnknownNameError
 from hybridcsp.matching import deformed
+from hybridcsp.operators.offspring import bounded_attempts
 from hybridcsp.problem import Problem
 from hybridcsp.records import RELAX, Candidate, Cost, Outcome, Proposal, Rejected, RejectionReason, Relaxed
 from hybridcsp.sources import Context
 from hybridcsp.sources.random import RandomSource
-from hybridcsp.structure import shortest_violation
 
 #: Walkers; more only where more workers ask.
 WALKERS = 3
@@ -37,8 +38,8 @@ SWAPS = 0.2
 #: Strain of a hop (Frobenius norm of its logarithm) in terms of its displacement in cube roots of the volume per atom.
 STRAIN = 0.5
 
-#: Draws of one hop until distances and volume are kept; each is weaker than the one before by the factor.
-DRAWS, WEAKER = 20, 0.9
+#: Draws of a move until it obeys the problem, and by which factors of the strength hops are drawn in turn.
+DRAWS, WEAKER = 10, (1.0, 0.7, 0.5, 0.3)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -84,7 +85,7 @@ class HopsAndSwaps:
     """Random displacements of all atoms and of the cell, and swaps of two unlike atoms.
 
     A hop moves each atom evenly within a sphere, whose radius is the strength in cube roots of the volume per atom, and
-    strains the cell in proportion. It is drawn again, ever weaker, until it keeps distances and volume.
+    strains the cell in proportion. Moves are drawn again until they obey the problem, hops weaker in the end.
     """
 
     bounds = 0.05, 0.25, 0.8
@@ -95,15 +96,16 @@ class HopsAndSwaps:
     def leap(self, atoms: Atoms, strength: float, rng: np.random.Generator) -> Leap | None:
         """Return a swap or a hop."""
         if len(set(atoms.numbers)) > 1 and rng.random() < SWAPS:
-            swapped = _swapped(atoms, rng)
-            if self._acceptable(swapped):
+            swapped = bounded_attempts(lambda: _swapped(atoms, rng), [atoms], self._problem, DRAWS)
+            if swapped is not None:
                 return Leap(swapped, "swap", raises=False, lowers=False)
-        for draw in range(DRAWS):
-            used = strength * WEAKER**draw
-            moved = self._hop(atoms, used, rng)
-            if self._acceptable(moved):
+        for weaker in WEAKER:
+            used = weaker * strength
+            hop = partial(self._hop, atoms, used, rng)
+            moved = bounded_attempts(hop, [atoms], self._problem, DRAWS)
+            if moved is not None:
                 # Where distances allow no more, more strength is of no use.
-                return Leap(moved, "hop", tag={"strength": used}, raises=draw == 0)
+                return Leap(moved, "hop", tag={"strength": used}, raises=weaker == 1)
         return None
 
     def _hop(self, atoms: Atoms, strength: float, rng: np.random.Generator) -> Atoms:
@@ -115,12 +117,6 @@ class HopsAndSwaps:
         strain += strain.T
         size = 0.0 if self._problem.cell is not None else STRAIN * strength * rng.random()
         return deformed(atoms, steps @ np.linalg.inv(atoms.cell.array), strain * size / np.linalg.norm(strain))
-
-    def _acceptable(self, atoms: Atoms) -> bool:
-        low, high = self._problem.volume_bounds
-        if not low <= atoms.get_volume() / len(atoms) <= high:
-            return False
-        return shortest_violation(atoms, self._problem.distance_table) is None
 
 
 class DynamicsEscapes:

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.matching import deformed, match
+from hybridcsp.operators.offspring import bounded_attempts
 from hybridcsp.problem import Problem
 from hybridcsp.records import Candidate, Cost, Minimum, Outcome, Proposal, Rejected, Relaxed
 from hybridcsp.similarity import describe
 from hybridcsp.sources import Context
 from hybridcsp.sources.random import RandomSource
-from hybridcsp.structure import shortest_violation
 
 Floats = NDArray[np.float64]
 
@@ -38,7 +38,7 @@ C1 = C2 = 2.0
 #: Largest displacement of an atom in one move, in cube roots of the volume per atom, and largest logarithmic strain.
 MAX_DISPLACEMENT, MAX_STRAIN = 0.4, 0.2
 
-#: Draws of random weights for one move, until a structure keeps distances and volume.
+#: Draws of random weights for one move, until a structure keeps its distances.
 DRAWS = 20
 
 #: Rejections and failures of one particle in a row, after which it begins anew.
@@ -256,8 +256,9 @@ class SwarmSource:
     the place of the worst particle (the papers' 1 - PsoRatio of a generation). Each cell content has a swarm of its
     own; they take turns.
 
-    A move is drawn again, up to twenty times, until it keeps the minimum distances and the bounds of the volume; if
-    that does not help, or after three rejections or failures in a row, the particle begins anew at a random structure.
+    A move is drawn again, up to twenty times, until it obeys the problem, with distances like those of p and g at
+    first, at last those that the problem asks for; if that does not help, or after three rejections or failures in a
+    row, the particle begins anew at a random structure.
 
     Parameters
     ----------
@@ -286,7 +287,6 @@ class SwarmSource:
         self._problem = problem
         self._fixed_cell = problem.cell is not None
         self._largest_strain = _FIXED_CELL if self._fixed_cell else math.inf
-        self._distances = problem.distance_table
         sources = _random_sources(problem)
         size = max(SMALLEST, POPULATION // len(sources))
         self.swarms = {units: SubSwarm(source, size) for units, source in sources.items()}
@@ -353,9 +353,9 @@ class SwarmSource:
         swarm = self.swarms[units]
         particle = swarm.particles[id_]
         assert particle.start is not None and particle.velocity is not None and particle.best is not None
-        start, best = particle.start, particle.best
+        start, old, best = particle.start, particle.velocity, particle.best
         minima = [m for m in context.archive.minima() if self._problem.units_of(m.best.atoms.numbers) == units]
-        parents = [best.candidate.id]
+        parents, relatives = [best.candidate.id], [best.atoms]
         to_best = self._difference(start, best.atoms)
         to_attractor = to_best
         if minima:
@@ -363,30 +363,35 @@ class SwarmSource:
             if attractor.best.candidate.id != best.candidate.id:
                 to_attractor = self._difference(start, attractor.best.atoms)
                 parents.append(attractor.best.candidate.id)
-        for weights in context.rng.random((DRAWS, 2)):
-            velocity = _combined(swarm.inertia, weights, particle.velocity, to_best, to_attractor).capped(start)
-            moved = deformed(start, velocity.positions, velocity.strain)
-            if self._acceptable(moved):
-                tag = {
-                    "units": units,
-                    "particle": id_,
-                    "generation": particle.generation + 1,
-                    "velocity": velocity.to_tag(),
-                    "inertia": swarm.inertia,
-                    "weights": weights.tolist(),
-                }
-                return Proposal(atoms=moved, operator="swarm", parents=tuple(parents), tag=tag)
-        return None
+                relatives.append(attractor.best.atoms)
+        drawn: list[tuple[Floats, Velocity, Atoms]] = []
+
+        def fly() -> Atoms:
+            weights = context.rng.random(2)
+            velocity = _combined(swarm.inertia, weights, old, to_best, to_attractor).capped(start)
+            flown = deformed(start, velocity.positions, velocity.strain)
+            drawn.append((weights, velocity, flown))
+            return flown
+
+        moved = bounded_attempts(fly, relatives, self._problem, DRAWS)
+        if moved is None:
+            return None
+        weights, velocity, flown = drawn[-1]
+        # The same crystal may have got another cell, if that was skewed.
+        fractions = velocity.positions @ flown.cell.array @ np.linalg.inv(moved.cell.array)
+        tag = {
+            "units": units,
+            "particle": id_,
+            "generation": particle.generation + 1,
+            "velocity": Velocity(fractions, velocity.strain).to_tag(),
+            "inertia": swarm.inertia,
+            "weights": weights.tolist(),
+        }
+        return Proposal(atoms=moved, operator="swarm", parents=tuple(parents), tag=tag)
 
     def _difference(self, start: Atoms, end: Atoms) -> Velocity:
         found = match(start, end, largest_strain=self._largest_strain)
         return Velocity(found.displacements, found.strain * (not self._fixed_cell))
-
-    def _acceptable(self, atoms: Atoms) -> bool:
-        low, high = self._problem.volume_bounds
-        if not low <= atoms.get_volume() / len(atoms) <= high:
-            return False
-        return shortest_violation(atoms, self._distances) is None
 
 
 def _combined(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -67,10 +68,9 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
         self.force_calls = 0
         self.pressure = pressure
         self.results: dict[str, Any] = {}
-        self.last: Atoms | None = None  # the structure that the results belong to
         self._limits = limits
         self._thresholds = thresholds
-        self._last_geometry = (b"", b"")
+        self._evaluated: tuple[bytes, bytes] | None = None  # the geometry that the results belong to
         self._start = time.perf_counter()
         self._start_volume = _volume(atoms)
         self._start_force = 0.0
@@ -103,7 +103,7 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
         Ended
             If a limit is reached or a guard has seen enough.
         """
-        if atoms is not None and not self._is_last(atoms):
+        if atoms is not None and _geometry(atoms) != self._evaluated:
             if not allow_calculation:
                 return None
             self.calculate(atoms)
@@ -112,8 +112,14 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
         value = self.results[name]
         return value.copy() if isinstance(value, np.ndarray) else value
 
-    def _is_last(self, atoms: Atoms) -> bool:
-        return self.last is not None and _geometry(atoms) == self._last_geometry
+    def restore(self, atoms: Atoms) -> bool:
+        """Put atoms back where they were when the results were calculated; return whether there are results at all."""
+        if self._evaluated is None:
+            return False
+        positions, cell = (np.frombuffer(part).reshape(-1, 3) for part in self._evaluated)
+        atoms.set_cell(cell)
+        atoms.positions[:] = positions
+        return True
 
     def calculate(
         self, atoms: Atoms, properties: list[str] | None = None, system_changes: list[str] | None = None
@@ -135,21 +141,23 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
             raise Ended(FailureReason.CALCULATOR, f"{type(error).__name__}: {error}") from error
         self._check_results(results)
         self.results = results
-        self.last = atoms.copy()
-        self._last_geometry = _geometry(atoms)
+        self._evaluated = _geometry(atoms)
 
     def _ask(self, atoms: Atoms) -> dict[str, Any]:
         """Return what the calculator gives of what a relaxation needs; only the energy it must give."""
         results: dict[str, Any] = {}
+        known: Mapping[str, Any] = {}
         for name in ("forces", "stress", "energy", "free_energy", "magmoms"):
             if name in ("free_energy", "magmoms") and name not in self.calculator.implemented_properties:
                 continue
             try:
-                value = self.calculator.get_property(name, atoms)
+                value = known[name] if name in known else self.calculator.get_property(name, atoms)
             except PropertyNotImplementedError:
                 if name == "energy":
                     raise
                 continue
+            # to ask for each property costs a comparison of structures; from here on the results are of this one
+            known = getattr(self.calculator, "results", {})
             if value is not None:
                 results[name] = float(value) if name.endswith("energy") else np.array(value, dtype=float)
         results.setdefault("free_energy", results["energy"])

@@ -196,12 +196,12 @@ def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSe
     except (ArithmeticError, ValueError) as error:  # linear algebra of an optimiser or filter on an absurd structure
         converged, reason, detail = False, FailureReason.NON_FINITE, f"the optimiser broke down: {error}"
     cost = Cost(force_calls=guarded.force_calls, seconds=guarded.seconds)
-    if reason is not None or guarded.last is None:
+    if reason is not None or not guarded.restore(atoms):
         seen = atoms.copy()
         reason = reason or FailureReason.CALCULATOR
         return Failed(candidate=job.candidate, cost=cost, detail=detail, reason=reason, level=job.level, atoms=seen)
-    evaluation = _evaluation(guarded, guarded.last, job.level, label)
-    final = _with_results(guarded.last, guarded.results)
+    evaluation = _evaluation(guarded, atoms, job.level, label)
+    final = _with_results(atoms, guarded.results)
     return Relaxed(
         candidate=job.candidate, cost=cost, detail=detail, atoms=final, evaluation=evaluation, converged=converged
     )

@@ -27,7 +27,7 @@ def plot_search(archive: Archive, output: Path, title: str) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
     ends = archive.ends()
     minima = archive.minima()
@@ -53,6 +53,7 @@ def plot_search(archive: Archive, output: Path, title: str) -> None:
     course.set(xlabel="relaxation", ylabel="enthalpy above the best (meV/atom)")
     course.set_yscale("symlog", linthresh=10)
     course.set_ylim(-1, None)
+    course.yaxis.set_major_formatter(ScalarFormatter())
     course.xaxis.set_major_locator(MaxNLocator(integer=True))
     course.legend(fontsize="small")
 

@@ -24,8 +24,10 @@ def minima_table(minima: Sequence[Minimum], problem: Problem) -> Table:
         f"Minima of {problem.formula}" + (f" at {problem.pressure_gpa:g} GPa" if problem.pressure_gpa else "")
     )
     for heading in ("rank", "eV/atom", "ΔmeV", "space group", "0.1 Å", "Z", "source", "found", "times"):
-        text = heading in ("space group", "source")
-        table.add_column(heading, justify="left" if text else "right", no_wrap=text)
+        if heading == "source":
+            table.add_column(heading, overflow="fold")
+        else:
+            table.add_column(heading, justify="left" if heading == "space group" else "right", no_wrap=True)
     for rank, minimum in enumerate(minima, start=1):
         loose = minimum.spacegroup_loose
         source, operator = minimum.found_by.source, minimum.found_by.operator
@@ -50,9 +52,9 @@ def minima_table(minima: Sequence[Minimum], problem: Problem) -> Table:
 def sources_table(archive: Archive) -> Table:
     """Return what each operator of each source has done, as a table."""
     table = _table("Sources")
-    table.add_column("source", no_wrap=True)
+    table.add_column("source", overflow="fold")
     for heading in ("prop.", "rej.", "relaxed", "failed", "new", "best", "f.calls", "share"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     reasons = []
     total = sum(tally.cost.force_calls for tally in archive.ledger.tallies.values())
     for (source, operator), tally in archive.ledger.tallies.items():
@@ -61,9 +63,7 @@ def sources_table(archive: Archive) -> Table:
         counts = {**tally.rejected, **tally.failed, "not converged": tally.unconverged}
         if said := ", ".join(f"{count} {reason}" for reason, count in counts.items() if count):
             reasons.append(f"{name}: {said}")
-    table.caption = "\n".join(
-        ["proposed, rejected and relaxed candidates; failures; minima that it reached first; force calls", *reasons]
-    )
+    table.caption = "\n".join([legend, *reasons])
     return table
 
 

@@ -67,7 +67,11 @@ def plot_search(archive: Archive, output: Path, title: str) -> None:
         )
     landscape.set(xlabel="volume (Å³/atom)", ylabel="enthalpy above the best (meV/atom)")
     landscape.set_title("minima: size by multiplicity, space groups of the best five", fontsize="small")
-    landscape.set_ylim(-0.03 * max(*heights, 10.0), min(max(*heights, 10.0) * 1.05, 500))
+    shown = min(max(*heights, 10.0) * 1.05, 500.0)
+    landscape.set_ylim(-0.05 * shown, shown)
+    near = [volume for volume, height in zip(volumes, heights, strict=True) if height <= shown]
+    margin = 0.08 * (max(near) - min(near)) + 0.2
+    landscape.set_xlim(min(near) - margin, max(near) + margin)
 
     temporary = output.with_name(f".{output.stem}.tmp{output.suffix}")
     try:

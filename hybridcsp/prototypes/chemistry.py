@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 #: before they are squared and added. Fitted to nine tenths of the training data, each crystal predicted from those of
 #: other formulas (benchmarks/prototypes.py).
 WEIGHTS = {
-    "electronegativity": 6.39,
-    "covalent_radius": 9.7,
-    "ionic_radius": 5.85,
-    "group": 0.178,
-    "row": 1.31,
-    "mendeleev": 0.303,
-    "oxidation_state": 1.14,
+    "electronegativity": 8.3,
+    "covalent_radius": 14.9,
+    "ionic_radius": 7.24,
+    "group": 0.281,
+    "row": 1.73,
+    "mendeleev": 0.352,
+    "oxidation_state": 1.47,
 }
 
 #: The exponent with which the similarity of two crystals falls off with the squared distance of their elements.
-TAIL = 2.4
+TAIL = 2.26
 
 
 @cache

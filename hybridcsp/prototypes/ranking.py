@@ -14,7 +14,7 @@ from hybridcsp.prototypes.table import Occurrences
 
 #: How many crystals of mere popularity weigh against one crystal of the very same elements. Fitted with the
 #: chemistry's weights (benchmarks/prototypes.py).
-POPULARITY = 0.017
+POPULARITY = 0.0064
 
 
 @dataclass(frozen=True)

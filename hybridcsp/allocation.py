@@ -92,10 +92,10 @@ class Earnings:
     paid is discounted with the force calls spent since, because yields change: random structures earn early,
     evolution once there is something to breed.
 
-    The yield of each source has a Gamma posterior, whose prior is worth a few relaxations and was fitted on development
-    systems (``data/allocation_priors.json``); the next job goes to the source of the largest draw (Thompson sampling,
-    doi:10.1093/biomet/25.3-4.285; discounted for change: doi:10.48550/arXiv.1707.09727). A source that was given less
-    than its floor goes first.
+    The yield of each source has a Gamma posterior, whose prior is worth a few relaxations (the card in
+    ``data/allocation_priors.json`` says what it rests on); the next job goes to the source of the largest draw
+    (Thompson sampling, doi:10.1093/biomet/25.3-4.285; discounted for change: doi:10.48550/arXiv.1707.09727). A source
+    that was given less than its floor goes first.
 
     Parameters
     ----------

@@ -21,6 +21,7 @@ from hybridcsp.registry import split_argument
 from hybridcsp.relaxation.calculators import runs_code
 from hybridcsp.relaxation.relax import RelaxationSettings
 from hybridcsp.search import Search
+from hybridcsp.sources import DEFAULT_SOURCES
 
 #: The resolved configuration in a run directory.
 FILE = "config.toml"
@@ -35,7 +36,7 @@ class SearchSection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     calculator: str = "chgnet"
-    sources: tuple[str, ...] = Field(default=("random",), min_length=1)
+    sources: tuple[str, ...] = Field(default=DEFAULT_SOURCES, min_length=1)
     allocation: str = "earnings"
     seed: int = Field(default=0, ge=0)
     workers: int | None = Field(default=None, ge=1)

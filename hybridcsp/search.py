@@ -39,7 +39,7 @@ from hybridcsp.registry import split_argument
 from hybridcsp.relaxation.backends import Backend, WorkerPool
 from hybridcsp.relaxation.calculators import CalculatorLike, check_calculator
 from hybridcsp.relaxation.relax import RelaxationSettings, Relaxer
-from hybridcsp.sources import SOURCES, Source
+from hybridcsp.sources import DEFAULT_SOURCES, SOURCES, Source
 
 #: Settings that a search keeps for life; the others may change from one session to the next.
 LASTING = ("problem", "calculator", "sources", "allocation", "seed", "relaxation")
@@ -59,7 +59,7 @@ class Search:
         The run directory; by default named after the formula. If it holds a search with the same settings, that search
         goes on; its past is replayed.
     sources
-        Names (``"random"``, ``"seeds:PATH"``) or :class:`~hybridcsp.sources.Source` objects.
+        Names (``"random"``, ``"seeds:PATH"``) or :class:`~hybridcsp.sources.Source` objects; they share the budget.
     seed
         Of all randomness. One worker and one seed give the same search every time.
     workers
@@ -94,7 +94,7 @@ class Search:
         *,
         calculator: CalculatorLike | None = "chgnet",
         directory: Path | str | None = None,
-        sources: Sequence[str | Source] = ("random",),
+        sources: Sequence[str | Source] = DEFAULT_SOURCES,
         seed: int = 0,
         workers: int | None = None,
         relaxation: RelaxationSettings | None = None,

@@ -55,6 +55,9 @@ class Source(Protocol):
         """Learn from the outcomes of every source, in the order of their sequence."""
 
 
+#: What a search uses if nobody says otherwise.
+DEFAULT_SOURCES = ("random", "prototypes", "evolution", "swarm")
+
 SOURCES = Registry(
     "source",
     (
@@ -86,7 +89,7 @@ SOURCES = Registry(
         Entry(
             name="basin-hopping",
             target="hybridcsp.sources.basin_hopping:BasinHoppingSource",
-            summary="leaps from the best minima: basin-hopping:hops (default, steps and swaps) or basin-hopping:dynamics",
+            summary="leaps from the best minima: basin-hopping:hops (default) or basin-hopping:dynamics",
         ),
     ),
 )

@@ -2,6 +2,7 @@
 
     python benchmarks/recovery.py CRYSTALS.extxyz                            # what is missing of the core set
     python benchmarks/recovery.py CRYSTALS.extxyz --methods random all --seeds 1 --cells 3 5 7
+    python benchmarks/recovery.py CRYSTALS.extxyz --methods ase-ga cryspy    # other codes: see peers/README.md
     python benchmarks/recovery.py CRYSTALS.extxyz --report                   # only the tables
 
 For each crystal the contents of its primitive cell are searched with CHGNet, 60 relaxations at most, one worker. The
@@ -32,6 +33,7 @@ import ase.io
 import numpy as np
 from ase import Atoms
 from ase.formula import Formula
+from peers import PEERS, run_peer
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from rich.console import Console
 
@@ -173,6 +175,13 @@ def run(name: str, atoms: Atoms, method: str, seed: int, pool: WorkerPool) -> di
         }
 
 
+def run_of_peer(name: str, atoms: Atoms, peer: str, seed: int) -> dict[str, Any]:
+    """The same, by another code in an environment of its own."""
+    goal = atoms.get_potential_energy() / len(atoms)
+    budget = {"relaxations": RELAXATIONS, "solved": SOLVED, "hole": HOLE}
+    return run_peer(peer, atoms, {"cell": name, "seed": seed, "goal": goal, **budget})
+
+
 def past_runs() -> list[dict[str, Any]]:
     return [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
 
@@ -204,7 +213,8 @@ def report(console: Console) -> None:
     ):
         if not group:
             continue
-        group.sort(key=lambda one: list(METHODS).index(one["method"]) if one["method"] in METHODS else 99)
+        order = [*METHODS, *PEERS]
+        group.sort(key=lambda one: order.index(one["method"]) if one["method"] in order else 99)
         traces = [_trace(one, best[one["cell"]]) for one in group]
         rows = compare(traces)
         console.print(table(rows, traces, f"solution, {title}"))
@@ -245,7 +255,7 @@ def _trace(one: dict[str, Any], best: float) -> Trace:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("crystals", type=Path)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *PEERS])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cells", type=int, nargs="+", help="numbers of crystals in the file; by default the core set")
     parser.add_argument("--part", default="0/1", help="i/n: every n-th run from the i-th, to use several cores")
@@ -258,7 +268,7 @@ def main() -> None:
         return
 
     crystals = [primitive(atoms) for atoms in ase.io.read(arguments.crystals, ":")]
-    if "prototypes" in {source for method in arguments.methods for source in METHODS[method]}:
+    if "prototypes" in {source for method in arguments.methods for source in METHODS.get(method, ())}:
         assert_nothing_leaks(crystals)
     cells = arguments.cells or core_set(crystals)
     names = {i: f"{i}-{crystals[i].get_chemical_formula()}" for i in cells}
@@ -281,7 +291,11 @@ def main() -> None:
             if arguments.hours and time.monotonic() - start > 3600 * arguments.hours:
                 console.print("time used up; run again to go on")
                 break
-            one = run(names[i], references(names[i], crystals[i]), method, seed, pool)
+            reference = references(names[i], crystals[i])
+            if method in PEERS:
+                one = run_of_peer(names[i], reference, method, seed)
+            else:
+                one = run(names[i], reference, method, seed, pool)
             with RUNS.open("a") as lines:
                 lines.write(json.dumps(one) + "\n")
             console.print(

@@ -1,0 +1,207 @@
+"""What both peers share: relaxations on this project's own worker, and the record of a run.
+
+The record has the fields of ``recovery.run``, so that one table holds all methods. A peer runs in a directory with
+task.json and reference.extxyz, and leaves run.json.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ase.io
+from ase import Atoms
+from pymatgen.analysis.structure_matcher import StructureMatcher
+
+from hybridcsp import Problem
+from hybridcsp.records import Candidate, Failed, Job, Proposal, Relaxed
+from hybridcsp.relaxation.backends import WorkerPool
+from hybridcsp.relaxation.relax import Relaxer
+from hybridcsp.similarity import ENERGY_WINDOW, StructureIndex
+from hybridcsp.structure import to_pymatgen
+
+#: Seconds of processor time after which a peer that has made no proposal is given up: some loops of theirs have no end.
+PATIENCE = 600
+
+
+class Stopped(Exception):
+    """The run is over, for the reason given."""
+
+
+class _OutOfPatience(BaseException):
+    """Not an ``Exception``: CrySPY catches those and goes on."""
+
+
+@dataclass
+class Tally:
+    """What one operator has done; the fields of :class:`hybridcsp.ledger.Tally`."""
+
+    proposed: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    relaxed: int = 0
+    unconverged: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    first_reached: int = 0
+    force_calls: int = 0
+
+
+class Run:
+    """Relaxes what a peer proposes, and ends the run when it is solved or out of relaxations.
+
+    Attributes
+    ----------
+    contents
+        An atom of the crystal each, without its positions and cell: all that a peer may know of it.
+    volume
+        To expect, in Å³: the estimate that this project's own sources start from.
+    seed
+        Of the run.
+    """
+
+    def __init__(self, task: dict[str, Any], reference: Atoms, pool: WorkerPool) -> None:
+        self.contents = sorted(reference.get_chemical_symbols())
+        formula = reference.get_chemical_formula(mode="hill")
+        problem = Problem(formula, formula_units=1, max_atoms=max(20, len(reference)))
+        self.volume = problem.expected_volume_per_atom * len(reference)
+        self.seed: int = task["seed"]
+        self.stopped = "relaxations used up"
+        self._task, self._pool = task, pool
+        self._matcher, self._wanted = StructureMatcher(), to_pymatgen(reference)
+        self._minima = StructureIndex(energy_window=ENERGY_WINDOW)
+        self._tallies: dict[str, Tally] = {}
+        self._improvements: list[tuple[int, int, float]] = []
+        self._matched_at: tuple[int, int] | None = None
+        self._holes = 0
+        self._relaxations = self._force_calls = 0
+        self._calculator_seconds = self._proposing_seconds = 0.0
+        self._calculator = ""
+        self._start = time.perf_counter()
+
+    @contextlib.contextmanager
+    def proposing(self) -> Iterator[None]:
+        """Count the time of the block as the peer's own; whatever goes wrong in it ends the run."""
+        start = time.perf_counter()
+        signal.signal(signal.SIGPROF, _out_of_patience)
+        signal.setitimer(signal.ITIMER_PROF, PATIENCE)
+        try:
+            yield
+        except Stopped:
+            raise
+        except _OutOfPatience:
+            raise Stopped(f"the peer made no proposal in {PATIENCE} s of processor time") from None
+        except Exception as error:  # another code fails in any way, and that is a result
+            raise Stopped(f"the peer failed: {type(error).__name__}: {error}") from error
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            self._proposing_seconds += time.perf_counter() - start
+
+    def reject(self, operator: str, reason: str) -> None:
+        """Count a proposal that came to nothing before it was relaxed."""
+        tally = self._tallies.setdefault(operator, Tally())
+        tally.proposed += 1
+        tally.rejected[reason] += 1
+
+    def relax(self, atoms: Atoms, operator: str) -> Relaxed | Failed:
+        """Relax a proposal as the search itself does, and record the outcome.
+
+        Raises
+        ------
+        Stopped
+            If that ended the run; the outcome is recorded all the same.
+        """
+        bare = Atoms(atoms.symbols, positions=atoms.positions, cell=atoms.cell, pbc=True)
+        proposal = Proposal(atoms=bare, operator=operator)
+        candidate = Candidate(proposal=proposal, id=self._relaxations + 1, source=self._task["method"])
+        self._pool.submit(Job(candidate=candidate, atoms=bare))
+        (outcome,) = self._pool.completed(None)
+        self._record(outcome)
+        if self._improvements and self._improvements[-1][2] <= self._task["goal"] + self._task["solved"]:
+            raise Stopped("solved")
+        if self._relaxations == self._task["relaxations"]:
+            raise Stopped("relaxations used up")
+        return outcome
+
+    def _record(self, outcome: Relaxed | Failed) -> None:
+        tally = self._tallies.setdefault(outcome.candidate.operator, Tally())
+        tally.proposed += 1
+        tally.force_calls += outcome.cost.force_calls
+        self._relaxations += 1
+        self._force_calls += outcome.cost.force_calls
+        self._calculator_seconds += outcome.cost.seconds
+        if isinstance(outcome, Failed):
+            tally.failed[outcome.reason] += 1
+            return
+        self._calculator = outcome.evaluation.calculator
+        tally.relaxed += 1
+        tally.unconverged += not outcome.converged
+        energy = outcome.enthalpy_per_atom
+        if not outcome.converged:
+            return
+        opened = self._minima.find(outcome.atoms, energy) is None
+        if opened:
+            self._minima.add(self._relaxations, outcome.atoms, energy)
+            tally.first_reached += 1
+        if energy < self._task["goal"] - self._task["hole"]:
+            self._holes += opened
+            return
+        if not self._improvements or energy < self._improvements[-1][2] - 1e-6:
+            self._improvements.append((self._relaxations, self._force_calls, energy))
+        if opened and self._matched_at is None and self._matcher.fit(self._wanted, to_pymatgen(outcome.atoms)):
+            self._matched_at = (self._relaxations, self._force_calls)
+
+    def line(self, package: str) -> dict[str, Any]:
+        """Return the record, with the versions of a peer's package and of what it ran with."""
+        method = self._task["method"]
+        return {
+            "cell": self._task["cell"],
+            "atoms": len(self.contents),
+            "elements": len(set(self.contents)),
+            "method": method,
+            "seed": self.seed,
+            "goal": self._task["goal"],
+            "stopped": self.stopped,
+            "relaxations": self._relaxations,
+            "force_calls": self._force_calls,
+            "calculator_seconds": round(self._calculator_seconds, 2),
+            "proposing_seconds": round(self._proposing_seconds, 2),
+            "seconds": round(time.perf_counter() - self._start, 2),
+            "improvements": self._improvements,
+            "matched_at": self._matched_at,
+            "holes": self._holes,
+            "tallies": [
+                {"source": method, "operator": operator, **vars(tally)} for operator, tally in self._tallies.items()
+            ],
+            "hybridcsp": version("hybridcsp"),
+            "calculator": self._calculator,
+            "versions": {name: version(name) for name in (package, "ase", "pymatgen", "pyxtal", "numpy", "torch")},
+            "load": round(os.getloadavg()[0], 1),
+            "machine": platform.machine(),
+        }
+
+
+def main(search: Callable[[Run], None], package: str) -> None:
+    """Do the task of this directory with a peer's search, which ends by :class:`Stopped`."""
+    task = json.loads(Path("task.json").read_text())
+    with WorkerPool(Relaxer(), workers=1) as pool:
+        pool.wait_ready()
+        run = Run(task, ase.io.read("reference.extxyz"), pool)
+        try:
+            search(run)
+        except Stopped as end:
+            run.stopped = str(end)
+        Path("run.json").write_text(json.dumps(run.line(package)))
+
+
+def _out_of_patience(number: int, frame: FrameType | None) -> None:
+    raise _OutOfPatience

@@ -84,14 +84,14 @@ class Run:
         self._matched_at: tuple[int, int] | None = None
         self._holes = 0
         self._relaxations = self._force_calls = 0
-        self._calculator_seconds = self._proposing_seconds = 0.0
+        self._calculator_seconds = self._proposing_seconds = self._proposing_processor_seconds = 0.0
         self._calculator = ""
         self._start = time.perf_counter()
 
     @contextlib.contextmanager
     def proposing(self) -> Iterator[None]:
         """Count the time of the block as the peer's own; whatever goes wrong in it ends the run."""
-        start = time.perf_counter()
+        start, start_of_processor = time.perf_counter(), time.process_time()
         signal.signal(signal.SIGPROF, _out_of_patience)
         signal.setitimer(signal.ITIMER_PROF, PATIENCE)
         try:
@@ -105,6 +105,7 @@ class Run:
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
             self._proposing_seconds += time.perf_counter() - start
+            self._proposing_processor_seconds += time.process_time() - start_of_processor
 
     def reject(self, operator: str, reason: str) -> None:
         """Count a proposal that came to nothing before it was relaxed."""
@@ -175,6 +176,7 @@ class Run:
             "force_calls": self._force_calls,
             "calculator_seconds": round(self._calculator_seconds, 2),
             "proposing_seconds": round(self._proposing_seconds, 2),
+            "proposing_processor_seconds": round(self._proposing_processor_seconds, 2),
             "seconds": round(time.perf_counter() - self._start, 2),
             "improvements": self._improvements,
             "matched_at": self._matched_at,

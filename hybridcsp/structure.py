@@ -58,7 +58,10 @@ def niggli_parameters(atoms: Atoms) -> NDArray[np.float64]:
     """Lengths (Å) and angles (degrees) of the Niggli-reduced cell, shape ``(6,)``."""
     import spglib
 
-    reduced = spglib.niggli_reduce(atoms.cell.array, eps=1e-5)
+    try:
+        reduced = spglib.niggli_reduce(atoms.cell.array, eps=1e-5)
+    except spglib.SpglibError:
+        reduced = None
     return np.asarray(Cell(atoms.cell.array if reduced is None else reduced).cellpar(), dtype=float)
 
 
@@ -112,9 +115,11 @@ def _standardized(atoms: Atoms, symprec: float, *, to_primitive: bool) -> Atoms:
     # Atoms that differ in moment or charge are different atoms: a magnetic cell is not folded onto a smaller one.
     states = np.column_stack([atoms.numbers, atoms.get_initial_magnetic_moments(), atoms.get_initial_charges()])
     kinds, labels = np.unique(states, axis=0, return_inverse=True)
-    found = spglib.standardize_cell(
-        (atoms.cell.array, atoms.get_scaled_positions(), labels.ravel() + 1), to_primitive=to_primitive, symprec=symprec
-    )
+    crystal = atoms.cell.array, atoms.get_scaled_positions(), labels.ravel() + 1
+    try:
+        found = spglib.standardize_cell(crystal, to_primitive=to_primitive, symprec=symprec)
+    except spglib.SpglibError:
+        found = None
     if found is None:
         return atoms.copy()
     cell, positions, kind = found

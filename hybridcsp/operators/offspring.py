@@ -102,9 +102,12 @@ def unskew(atoms: Atoms) -> None:
 
 
 def reduced(atoms: Atoms) -> Atoms:
-    """Return the same crystal, not rotated, in its Niggli-reduced cell."""
+    """Return the same crystal, not rotated, in its Niggli-reduced cell; as it is where spglib fails."""
     result = atoms.copy()
-    cell = spglib.niggli_reduce(atoms.cell.array, eps=1e-5)
+    try:
+        cell = spglib.niggli_reduce(atoms.cell.array, eps=1e-5)
+    except spglib.SpglibError:
+        cell = None
     if cell is not None:
         result.set_cell(cell, scale_atoms=False)
     return result

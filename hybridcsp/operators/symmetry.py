@@ -81,8 +81,11 @@ class Operations:
 def operations(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> Operations | None:
     """Return the symmetry operations of the positions in a structure's own cell; ``None`` where spglib finds none."""
     scaled = atoms.get_scaled_positions()
-    found = spglib.get_symmetry_dataset((atoms.cell.array, scaled, atoms.numbers), symprec)
-    if found is None:
+    try:
+        found = spglib.get_symmetry_dataset((atoms.cell.array, scaled, atoms.numbers), symprec)
+    except spglib.SpglibError:
+        return None
+    if found is None:  # what it returned instead of raising before version 2.8
         return None
     moved = np.einsum("gab,ib->gia", found.rotations, scaled) + found.translations[:, None]
     apart = moved[:, :, None] - scaled

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import spglib
 from ase.build import bulk
 from crystals import rutile
 from hypothesis import given, settings
@@ -172,6 +173,13 @@ class TestSupercell:
         problem = Problem("TiO2", formula_units=4, max_atoms=12)
         child = Supercell()([rutile().repeat((2, 1, 1))], problem, np.random.default_rng(0))
         assert len(child) == 12
+
+    def test_where_spglib_gives_up_the_parent_counts_as_primitive(self, monkeypatch):
+        def give_up(*_, **__):
+            raise spglib.SpglibError("no symmetry")
+
+        monkeypatch.setattr(spglib, "standardize_cell", give_up)
+        assert len(Supercell()([rutile()], TIO2, np.random.default_rng(0))) in (12, 18)
 
     def test_there_is_none_where_no_multiple_is_allowed(self):
         problem = Problem("TiO2", formula_units=3)

@@ -86,6 +86,15 @@ class TestSymmetricMutation:
         assert spacegroup(child, 1e-3) == 136
 
 
+@pytest.mark.parametrize("operator", [SymmetricMutation(), SubgroupMutation(), Symmetrisation()])
+def test_where_spglib_gives_up_there_are_no_children(operator, monkeypatch):
+    def give_up(*_, **__):
+        raise spglib.SpglibError("no symmetry")
+
+    monkeypatch.setattr(spglib, "get_symmetry_dataset", give_up)
+    assert operator([rutile()], Problem("TiO2", formula_units=2), np.random.default_rng(0)) is None
+
+
 class TestAverages:
     def test_symmetrised_structures_are_those_of_ase(self):
         near = quartz()

@@ -96,7 +96,8 @@ def main() -> None:
             },
         }
         temporary = arguments.write.with_suffix(".tmp")
-        temporary.write_text(json.dumps(table, indent=1, ensure_ascii=False).replace("\n   ", " ").replace("\n  ]", "]") + "\n")
+        text = json.dumps(table, indent=1, ensure_ascii=False).replace("\n   ", " ").replace("\n  ]", "]")
+        temporary.write_text(text + "\n")
         temporary.replace(arguments.write)
 
 

@@ -161,6 +161,11 @@ class Search:
         """Return the ``n`` (default: all) best minima, best first."""
         return self.archive.minima(n)
 
+    @property
+    def sources(self) -> Mapping[str, Source]:
+        """The sources, by the names that candidates carry."""
+        return self._proposer.sources
+
     # The loop
 
     def run(

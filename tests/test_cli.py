@@ -125,7 +125,15 @@ def test_a_directory_that_holds_a_search_is_not_searched_anew(finished):
     assert "hybridcsp resume Cu" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["search", "resume", "show", "export"])
+def test_seeds_that_are_of_no_use_are_named(tmp_path):
+    ase.io.write(tmp_path / "mixed.xyz", [bulk("Cu"), bulk("Ag")], format="extxyz")
+    options = ["--calculator", "emt", "--source", "seeds:mixed.xyz", "--relaxations", "1", "--workers", "1"]
+    output = hybridcsp("search", "Cu", *options, "--refine", "0", cwd=tmp_path).stdout
+    assert "seeds: 1 structures are of no use" in output
+    assert "mixed.xyz, frame 1: Ag is not a whole number of Cu" in " ".join(output.split())
+
+
+@pytest.mark.parametrize("command", ["search", "resume", "show", "export", "compare"])
 def test_help_has_examples(tmp_path, command):
     output = hybridcsp(command, "--help", cwd=tmp_path).stdout
     assert f"hybridcsp {command}" in output

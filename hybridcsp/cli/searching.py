@@ -192,6 +192,14 @@ def _greet(search: Search) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    for name, source in search.sources.items():
+        unusable = getattr(source, "unusable", ())
+        if unusable:
+            shown = "".join(f"\n  {where}: {reason}" for where, reason in unusable[:5])
+            more = f"\n  and {len(unusable) - 5} more" if len(unusable) > 5 else ""
+            console.print(
+                f"{name}: {len(unusable)} structures are of no use{shown}{more}", markup=False, highlight=False
+            )
 
 
 def _interrupt(*_: object) -> None:

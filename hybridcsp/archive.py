@@ -12,6 +12,7 @@ from ase import Atoms
 from hybridcsp import translation
 from hybridcsp.errors import ArchiveError
 from hybridcsp.event_log import FORMAT, Event, EventLog
+from hybridcsp.interrupts import uninterrupted
 from hybridcsp.ledger import Basin, Ledger
 from hybridcsp.records import (
     REFINE,
@@ -221,7 +222,7 @@ class Archive:
             if event.data["enthalpy_per_atom"] <= top and event.data["candidate"] not in self.ledger.refined
         ]
 
-    # What happens to it
+    # What happens to it: taken into the ledger and written to the log, never one without the other
 
     def open_session(self, settings: Mapping[str, Any]) -> None:
         """Record the settings that the events which follow are made with."""
@@ -231,6 +232,7 @@ class Archive:
         """Record why a run came to its end."""
         self._record([Event(kind="stopped", data={"reason": reason})])
 
+    @uninterrupted()
     def record_call(self, called: Called, rejected: Sequence[Rejected] = ()) -> list[Outcome]:
         """Record a call of a source, the candidates it became, and those of them that were rejected on the spot."""
         data = {
@@ -248,6 +250,7 @@ class Archive:
             self.ledger.apply(event)
         return self._record_outcomes(events, rejected)
 
+    @uninterrupted()
     def record_outcomes(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Record outcomes that arrived together; return them with their sequence numbers."""
         return self._record_outcomes([], outcomes)
@@ -268,6 +271,7 @@ class Archive:
         self._log.append([*before, *events])
         return [_recorded(outcome, event) for event, outcome in zip(events, outcomes, strict=True)]
 
+    @uninterrupted()
     def _record(self, events: list[Event]) -> None:
         for event in events:
             self.ledger.apply(event)

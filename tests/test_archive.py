@@ -1,3 +1,5 @@
+import signal
+
 import ase.db
 import numpy as np
 import pytest
@@ -224,6 +226,24 @@ def test_structures_handed_in_do_not_count_as_relaxations(tmp_path):
     archive.record_outcomes([relaxed(added, -3.0)])
     assert archive.ledger.relaxations == 0
     assert archive.minima()[0].first_relaxation == 0
+
+
+def test_ctrl_c_does_not_come_between_what_is_known_and_what_is_written(tmp_path, monkeypatch):
+    archive = Archive(tmp_path, write=True)
+    (candidate,) = propose(archive, crystals(1))
+    append = archive._log.append
+
+    def interrupted(events):
+        signal.raise_signal(signal.SIGINT)
+        append(events)
+
+    monkeypatch.setattr(archive._log, "append", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        archive.record_outcomes([relaxed(candidate, -3.0)])
+    before = state(archive)
+    assert archive.minima()[0].found_by.id == candidate.id
+    archive.close()
+    assert state(Archive(tmp_path)) == before
 
 
 def test_people_can_look_with_ase_db(tmp_path):

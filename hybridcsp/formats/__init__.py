@@ -1,0 +1,1 @@
+"""Other codes' files: one file for each code."""

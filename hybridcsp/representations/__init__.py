@@ -1,0 +1,1 @@
+"""Crystals as what networks read and write: one file for each representation."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import platform
 import signal
 import time
 from collections import Counter
@@ -77,6 +75,7 @@ class Run:
         self.seed: int = task["seed"]
         self.stopped = "relaxations used up"
         self._task, self._pool = task, pool
+        self._deepest = reference.get_potential_energy() / len(reference) - task["hole"]
         self._matcher, self._wanted = StructureMatcher(), to_pymatgen(reference)
         self._minima = StructureIndex(energy_window=ENERGY_WINDOW)
         self._tallies: dict[str, Tally] = {}
@@ -153,7 +152,7 @@ class Run:
         if opened:
             self._minima.add(self._relaxations, outcome.atoms, energy)
             tally.first_reached += 1
-        if energy < self._task["goal"] - self._task["hole"]:
+        if energy < self._deepest:
             self._holes += opened
             return
         if not self._improvements or energy < self._improvements[-1][2] - 1e-6:
@@ -165,12 +164,6 @@ class Run:
         """Return the record, with the versions of a peer's package and of what it ran with."""
         method = self._task["method"]
         return {
-            "cell": self._task["cell"],
-            "atoms": len(self.contents),
-            "elements": len(set(self.contents)),
-            "method": method,
-            "seed": self.seed,
-            "goal": self._task["goal"],
             "stopped": self.stopped,
             "relaxations": self._relaxations,
             "force_calls": self._force_calls,
@@ -184,11 +177,8 @@ class Run:
             "tallies": [
                 {"source": method, "operator": operator, **vars(tally)} for operator, tally in self._tallies.items()
             ],
-            "hybridcsp": version("hybridcsp"),
             "calculator": self._calculator,
             "versions": {name: version(name) for name in (package, "ase", "pymatgen", "pyxtal", "numpy", "torch")},
-            "load": round(os.getloadavg()[0], 1),
-            "machine": platform.machine(),
         }
 
 

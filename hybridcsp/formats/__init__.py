@@ -1,1 +1,218 @@
-"""Other codes' files: one file for each code."""
+"""Other codes' files: what a code's structures are read into, and what is written for it to pick up.
+
+One file for each code. A structure that cannot be read is a :class:`Broken` in the stream, never an exception, and
+nothing that could run code (a pickle) is ever read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ase import Atoms
+
+from hybridcsp.errors import InputError
+from hybridcsp.registry import Entry, Registry
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Record:
+    """One structure, and what is said of it.
+
+    Attributes
+    ----------
+    atoms
+        The structure, bare.
+    energy, enthalpy
+        Of the whole cell in eV; ``None`` where it was not relaxed, or the files do not say.
+    pressure_gpa
+        External pressure; ``None`` where the files do not say.
+    id, origin, generation
+        What the code calls it, how it was made ("Heredity", "Random"), and when; empty or ``None`` where that is not
+        said.
+    calculator
+        What the energies come from, as far as the files say: ``"VASP"``.
+    start
+        The structure before relaxation, where that is kept.
+    failure
+        Why its relaxation failed, if it did; then ``atoms`` is what was to be relaxed.
+    file, line
+        Where it stands; lines count from 1.
+    """
+
+    atoms: Atoms
+    energy: float | None = None
+    enthalpy: float | None = None
+    pressure_gpa: float | None = None
+    id: str = ""
+    origin: str = ""
+    generation: int | None = None
+    calculator: str = ""
+    start: Atoms | None = None
+    failure: str = ""
+    file: Path | None = None
+    line: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """Something in a file that is no structure: where it begins (lines count from 1), and why not."""
+
+    file: Path
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, line {self.line}: {self.reason}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the writer of a format may need to know beside the structures.
+
+    Attributes
+    ----------
+    elements
+        All elements of the search, in the other code's order; where empty, the order in its input file, or that of
+        their first occurrence in a formula sorted by electronegativity.
+    generation
+        The generation that is to begin with the structures; ``None`` for whichever comes next.
+    """
+
+    elements: tuple[str, ...] = ()
+    generation: int | None = None
+
+
+class Format(Protocol):
+    """The files of one code; built without arguments."""
+
+    name: str
+
+    def recognises(self, path: Path) -> bool:
+        """Whether a file or folder is of this format: by names, and the first lines where names do not decide."""
+
+    def read(self, path: Path) -> Iterator[Record | Broken]:
+        """Yield what is there in the order in which it was found, one structure in memory at a time."""
+
+    def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:
+        """Write structures where the code picks them up, ``path`` being the folder it runs in.
+
+        Returns
+        -------
+        str
+            What was written, and what to set in the code's own input.
+
+        Raises
+        ------
+        InputError
+            If there is nothing to write or it cannot be written there.
+        """
+
+
+class Generational(Format, Protocol):
+    """A code that searches in generations and can be given structures between them."""
+
+    def finished(self, path: Path) -> int:
+        """Return how many generations have ended (0 before the first has); they count from 1."""
+
+
+FORMATS = Registry(
+    "format",
+    (
+        Entry(
+            name="uspex",
+            target="hybridcsp.formats.uspex:Uspex",
+            summary="USPEX: Seeds/POSCARS_<generation>; results1/gatheredPOSCARS with Individuals",
+        ),
+        Entry(
+            name="calypso",
+            target="hybridcsp.formats.calypso:Calypso",
+            summary="CALYPSO: numbered POSCARs of split mode; results/pso_ini_* and pso_opt_*",
+        ),
+        Entry(
+            name="airss",
+            target="hybridcsp.formats.airss:Airss",
+            summary="AIRSS: .res files, one or many structures each",
+        ),
+        Entry(
+            name="xtalopt",
+            target="hybridcsp.formats.xtalopt:XtalOpt",
+            summary="XtalOpt: seed list with POSCARs; structure.state files",
+        ),
+        Entry(
+            name="cryspy",
+            target="hybridcsp.formats.cryspy:Cryspy",
+            summary="CrySPY: init_POSCARS and init_struc_data.pkl; data/opt_POSCARS with its results table",
+        ),
+        Entry(
+            name="plain",
+            target="hybridcsp.formats.plain:Plain",
+            summary="extended XYZ (written); CIF, POSCAR, extxyz, ASE database, pymatgen JSON (read)",
+        ),
+    ),
+)
+
+
+def load(name: str) -> Format:
+    """Return a format by name.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none of that name.
+    """
+    built: Format = FORMATS[name].load()()
+    return built
+
+
+def recognise(path: Path) -> Format:
+    """Return the format of a file or folder.
+
+    Raises
+    ------
+    InputError
+        If there is nothing there, or it is of no known format.
+    """
+    if not path.exists():
+        raise InputError("path", str(path), "no such file or folder")
+    for name in FORMATS.entries():
+        found = load(name)
+        if found.recognises(path):
+            return found
+    known = ", ".join(FORMATS.entries())
+    raise InputError(
+        "path", str(path), f"results of a known code, or structure files; say which with --format: {known}"
+    )
+
+
+def write(structures: Iterable[Record | Atoms], path: Path, format: str, *, settings: Settings | None = None) -> str:
+    """Write structures as a code's seeds.
+
+    Parameters
+    ----------
+    structures
+        Records, or bare structures.
+    path
+        The folder that the code runs in; for "plain" a file.
+    format
+        A name in :data:`FORMATS`.
+    settings
+        See :class:`Settings`.
+
+    Returns
+    -------
+    str
+        What was written, and what to set in the code's own input.
+
+    Raises
+    ------
+    InputError
+        If there is no such format, nothing to write, or it cannot be written there.
+    """
+    records = (item if isinstance(item, Record) else Record(atoms=item) for item in structures)
+    try:
+        return load(format).write(records, path, settings or Settings())
+    except OSError as error:
+        raise InputError("output", str(path), f"a place that can be written ({error.strerror})") from error

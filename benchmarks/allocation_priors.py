@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import tempfile
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,12 @@ import numpy as np
 
 from hybridcsp import Problem, Search
 from hybridcsp.allocation import Earnings
-from hybridcsp.records import REFINE, Relaxed
+from hybridcsp.records import REFINE, Failed, Relaxed
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.relax import Relaxer
 
 RUNS = Path(__file__).parent / "results" / "allocation_priors_runs.jsonl"
+SEARCHES = Path(__file__).parent / ".searches" / "allocation_priors"  # kept, so that operators can be looked at too
 RELAXATIONS = 40
 SECONDS_PER_RELAXATION = 2.0  # only to plan
 
@@ -49,17 +50,19 @@ RIDGE = 2.0
 
 def measure(name: str, source: str, seed: int, pool: WorkerPool) -> dict[str, Any]:
     problem = Problem(SYSTEMS[name], formula_units=1)
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        Search(problem, sources=[source], seed=seed, directory=directory, backend=pool) as search,
-    ):
+    directory = SEARCHES / source / f"{name}-{seed}"
+    with Search(problem, sources=[source], seed=seed, directory=directory, backend=pool, workers=1) as search:
         search.run(relaxations=RELAXATIONS, refine=0)
         # The same bookkeeping as in a search, with nothing forgotten and all of it credited to one account.
         judge = Earnings(problem, seed, priors={source: 0.0})
-        credit = 0.0
+        operators: dict[str, Counter[str]] = defaultdict(Counter)
         for event in search.archive.history():
-            if isinstance(event, Relaxed) and event.level != REFINE:
-                credit += judge.credit(event)
+            if isinstance(event, Relaxed | Failed) and event.level != REFINE:
+                own = operators[event.candidate.operator]
+                own["relaxations"] += 1
+                own["force_calls"] += event.cost.force_calls
+                if isinstance(event, Relaxed):
+                    own["credit"] += judge.credit(event)
         ledger = search.archive.ledger
         return {
             "system": name,
@@ -67,8 +70,11 @@ def measure(name: str, source: str, seed: int, pool: WorkerPool) -> dict[str, An
             "seed": seed,
             "atoms": problem.atoms_per_unit,
             "elements": len(problem.composition),
-            "credit": round(credit, 4),
+            "credit": round(sum(own["credit"] for own in operators.values()), 4),
             "force_calls": ledger.cost.force_calls,
+            "operators": {
+                name: {key: round(value, 4) for key, value in own.items()} for name, own in operators.items()
+            },
             "relaxations": ledger.relaxations,
             "best": ledger.lowest(),
             "load": round(os.getloadavg()[0], 1),

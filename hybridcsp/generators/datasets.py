@@ -1,0 +1,187 @@
+"""Crystals to learn from: files into examples, and the split that keeps whole formulas apart."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from hybridcsp.errors import InputError
+from hybridcsp.files import is_partly_occupied, read_frames, structure_files
+from hybridcsp.generators import Example
+from hybridcsp.prototypes.table import reduced_formula
+from hybridcsp.similarity import same_structure
+from hybridcsp.structure import is_finite_crystal, primitive
+
+#: One formula in so many is held out.
+HELD_OUT = 10
+
+# Crystals of the same contents are compared only where their volumes differ by less (a fraction); the comparison's own
+# tolerance is 6 %.
+_VOLUME_WINDOW = 0.07
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """Examples and where they come from.
+
+    Attributes
+    ----------
+    examples
+        In the order in which they were read.
+    files
+        Name, SHA-256 and number of frames of each file read.
+    skipped
+        How many frames are not among the examples, by reason.
+    """
+
+    examples: tuple[Example, ...]
+    files: tuple[Mapping[str, Any], ...] = ()
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Plain JSON for a card."""
+        return {"files": [dict(file) for file in self.files], "skipped": dict(self.skipped)}
+
+
+def read_dataset(paths: Iterable[Path], *, max_atoms: int, progress: Callable[[int], None] | None = None) -> Dataset:
+    """Read examples from files or folders of structures: primitive cells, duplicates folded.
+
+    Where the frames carry ``e_above_hull`` in their ``info`` (eV/atom), the energy quantile of an example is the share
+    of all examples read here that lie *lower* above the hull: 0 for everything on the hull, and towards 1 the higher
+    it lies. The energy above the hull compares a crystal with the best that its composition has, so quantiles of
+    different compositions can be told to one model. ``pressure_gpa`` and ``weight`` are taken from ``info`` as well.
+
+    Of several descriptions of one crystal (:func:`hybridcsp.similarity.same_structure`) the one with the lowest
+    energy above the hull stays, or else the first.
+
+    Parameters
+    ----------
+    paths
+        Files that ASE reads, or folders of them; pickles are never read.
+    max_atoms
+        Largest number of atoms in a primitive cell.
+    progress
+        Told the number of frames seen so far.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read or holds nothing usable.
+    """
+    skipped: Counter[str] = Counter()
+    files: list[dict[str, Any]] = []
+    kept: dict[tuple[tuple[str, int], ...], list[tuple[float, int, Example]]] = {}
+    seen = 0
+    for path in paths:
+        if not path.exists():
+            raise InputError("data", str(path), "no such file or folder")
+        for file in structure_files(path):
+            frames = _frames(file)
+            files.append({"name": file.name, "sha256": _sha256(file), "frames": len(frames)})
+            for atoms in frames:
+                seen += 1
+                reason = _unusable(atoms)
+                cell = primitive(atoms) if reason is None else atoms
+                if reason is None and len(cell) > max_atoms:
+                    reason = f"more than {max_atoms} atoms"
+                if reason is not None:
+                    skipped[reason] += 1
+                    continue
+                energy = float(atoms.info.get("e_above_hull", math.nan))
+                skipped["duplicates"] += not _fold(kept, cell, energy, seen, atoms.info)
+                if progress is not None:
+                    progress(seen)
+    rows = sorted((row for rows in kept.values() for row in rows), key=lambda row: row[1])
+    if not rows:
+        reasons = "; ".join(f"{n} times: {reason}" for reason, n in skipped.items())
+        raise InputError("data", [file["name"] for file in files], f"no usable crystal ({reasons or 'no files'})")
+    quantiles = _quantiles([energy for energy, _, _ in rows])
+    examples = tuple(
+        replace(example, energy_quantile=quantile) for (_, _, example), quantile in zip(rows, quantiles, strict=True)
+    )
+    return Dataset(examples=examples, files=tuple(files), skipped={k: n for k, n in skipped.items() if n})
+
+
+def formula_of(atoms: Atoms) -> str:
+    """Reduced formula in Hill's order: ``"O2Ti"``."""
+    return reduced_formula(Counter(atoms.get_chemical_symbols()))
+
+
+def is_held_out(formula: str) -> bool:
+    """Whether a reduced formula (in Hill's order) belongs to the tenth that models of ours never learn from."""
+    return int.from_bytes(hashlib.sha256(formula.encode()).digest()[:4]) % HELD_OUT == 0
+
+
+def split(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """Split examples by reduced formula into those to learn from and those held out.
+
+    Where this would leave nothing to learn from, nothing is held out.
+    """
+    held = [is_held_out(formula_of(example.atoms)) for example in examples]
+    if all(held):
+        return list(examples), []
+    learned = [example for example, out in zip(examples, held, strict=True) if not out]
+    return learned, [example for example, out in zip(examples, held, strict=True) if out]
+
+
+def _frames(file: Path) -> list[Atoms]:
+    try:
+        return read_frames(file)
+    except Exception as error:  # ASE's readers let any error through that a broken file causes
+        raise InputError("data", str(file), f"not readable: {type(error).__name__}: {error}") from error
+
+
+def _unusable(atoms: Atoms) -> str | None:
+    if not atoms.pbc.all() or not is_finite_crystal(atoms):
+        return "not a crystal: periodic in three directions, atoms, finite numbers, a volume"
+    if not atoms.numbers.all():
+        return "an atom of no element"
+    return "partly occupied sites" if is_partly_occupied(atoms) else None
+
+
+def _fold(
+    kept: dict[tuple[tuple[str, int], ...], list[tuple[float, int, Example]]],
+    atoms: Atoms,
+    energy: float,
+    position: int,
+    info: Mapping[str, Any],
+) -> bool:
+    """Add a crystal, or let it replace the same one where it is lower in energy; return whether it is a new one."""
+    bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell.array, pbc=True)
+    pressure = info.get("pressure_gpa")
+    example = Example(
+        atoms=bare,
+        weight=float(info.get("weight", 1.0)),
+        pressure_gpa=None if pressure is None else float(pressure),
+    )
+    rows = kept.setdefault(tuple(sorted(Counter(bare.get_chemical_symbols()).items())), [])
+    for i, (other_energy, other_position, other) in enumerate(rows):
+        close = abs(math.log(bare.get_volume() / other.atoms.get_volume())) < _VOLUME_WINDOW
+        if close and same_structure(bare, other.atoms):
+            if energy < other_energy:
+                rows[i] = energy, other_position, example
+            return False
+    rows.append((energy, position, example))
+    return True
+
+
+def _quantiles(energies: Sequence[float]) -> list[float | None]:
+    known = np.sort([energy for energy in energies if math.isfinite(energy)])
+    return [
+        float(np.searchsorted(known, energy - 1e-6) / len(known)) if math.isfinite(energy) else None
+        for energy in energies
+    ]
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

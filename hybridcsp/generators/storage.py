@@ -1,0 +1,144 @@
+"""Weights and card of a trained generator: two files that belong together, safetensors and JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hybridcsp.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from hybridcsp.generators import Example
+
+WEIGHTS = "weights.safetensors"
+CARD = "card.json"
+
+
+def shipped(name: str) -> Path:
+    """Folder of the weights that come with the package."""
+    return Path(str(files("hybridcsp").joinpath("generators", "weights", name)))
+
+
+def save(folder: Path, name: str, tensors: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> None:
+    """Write weights, in half precision, and the card, which then also tells the weights' hash.
+
+    Parameters
+    ----------
+    folder
+        Made where there is none.
+    name
+        The generator that can load them.
+    tensors
+        Weights by name, as ``state_dict`` gives them.
+    card
+        Plain JSON.
+    """
+    import torch
+    from safetensors.torch import save as serialise
+
+    halved = {
+        key: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous().clone()
+        for key, value in tensors.items()
+    }
+    broken = [key for key, value in halved.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if broken:
+        raise InputError("weights", broken[0], "not finite in half precision; the training has diverged")
+    data = serialise(halved)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / WEIGHTS, data)
+    full = {"generator": name, **card, "weights_sha256": hashlib.sha256(data).hexdigest()}
+    write_atomically(folder / CARD, (json.dumps(full, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def load(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read weights, in single precision, and the card.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, truncated or corrupted, if the two do not belong together, or if they are those of
+        another generator.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as parse
+
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        data = (folder / WEIGHTS).read_bytes()
+    except FileNotFoundError as error:
+        missing = Path(error.filename).name
+        raise InputError(
+            "weights", str(folder), f"there is no {missing}; a folder with {WEIGHTS} and {CARD}"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError("weights", str(folder), f"{CARD} is not readable JSON: {error}") from error
+    if not isinstance(card, dict) or card.get("generator") != name:
+        found = card.get("generator") if isinstance(card, dict) else None
+        raise InputError("weights", str(folder), f"weights of the generator {name!r} are wanted, not of {found!r}")
+    if card.get("weights_sha256") != hashlib.sha256(data).hexdigest():
+        raise InputError(
+            "weights",
+            str(folder / WEIGHTS),
+            f"truncated, corrupted or not those that {CARD} describes: its hash is another; copy both files again",
+        )
+    try:
+        tensors = parse(data)
+    except SafetensorError as error:
+        raise InputError("weights", str(folder / WEIGHTS), f"not a safetensors file: {error}") from error
+    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}, card
+
+
+def fill(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Put loaded weights into a model.
+
+    Raises
+    ------
+    InputError
+        If names or shapes are not the model's.
+    """
+    try:
+        model.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise InputError("weights", str(folder), f"made by another version of the model: {error}") from error
+
+
+def describe_training(examples: Sequence[Example], **more: Any) -> dict[str, Any]:
+    """Return the part of a card that every generator writes: counts, and which formulas were learned from."""
+    from hybridcsp.generators.datasets import formula_of
+
+    formulas = sorted({formula_of(example.atoms) for example in examples})
+    return {
+        "crystals": len(examples),
+        "largest": max(len(example.atoms) for example in examples),
+        "formulas": len(formulas),
+        **more,
+        "training_formulas": " ".join(formulas),
+    }
+
+
+def overlap(card: Mapping[str, Any], formulas: Iterable[str]) -> frozenset[str]:
+    """Return those reduced formulas (Hill's order) that a model has learned from: a fair benchmark has none."""
+    return frozenset(formulas) & frozenset(str(card.get("training_formulas", "")).split())
+
+
+def write_atomically(file: Path, data: bytes) -> None:
+    """Write a file under a temporary name, and rename it once it is on the disk."""
+    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(file)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,381 @@
+"""One training loop for every torch model here: it can be stopped anywhere and goes on bit for bit (on a CPU)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridcsp.errors import InputError
+from hybridcsp.generators import Epoch
+from hybridcsp.generators.storage import write_atomically
+from hybridcsp.interrupts import uninterrupted
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Data(Protocol):
+    """Examples as a model takes them.
+
+    Attributes
+    ----------
+    weights
+        How much each example counts, shape ``(n,)``.
+    sizes
+        What padding depends on, shape ``(n,)``: examples of like size share a batch.
+    """
+
+    weights: NDArray[np.float64]
+    sizes: NDArray[np.int_]
+
+    def batch(self, indices: NDArray[np.int_], rng: np.random.Generator) -> Mapping[str, torch.Tensor]:
+        """Collate examples on the CPU; whatever is drawn (augmentation, noise, times) is drawn from ``rng``."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a model is trained.
+
+    Attributes
+    ----------
+    epochs
+        Most passes over the data; the learning rate falls to nothing over them.
+    batch_size
+        Examples in one step.
+    learning_rate
+        Of AdamW (doi:10.48550/arXiv.1711.05101), after ``warm_up`` steps.
+    weight_decay
+        Of matrices; vectors (biases, norms) are not decayed.
+    clip
+        Largest norm of the gradient.
+    averaging
+        Decay of the exponential moving average of the weights, which is what is evaluated and kept.
+    patience
+        Epochs without a lower held-out loss after which training stops.
+    checkpoint_minutes
+        Between two checkpoints within an epoch; there is one at the end of each epoch in any case.
+    device
+        ``"auto"`` is CUDA where there is one; there the model runs in bfloat16 mixed precision.
+    """
+
+    epochs: int = 100
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    warm_up: int = 200
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    averaging: float = 0.999
+    patience: int = 15
+    checkpoint_minutes: float = 10.0
+    device: str = "auto"
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of one of the ``steps``: a linear warm-up, then a cosine down to a hundredth."""
+        warm_up = min(self.warm_up, max(1, steps // 10))
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, steps))))
+        return self.learning_rate * min(1.0, (step + 1) / warm_up) * (0.01 + 0.99 * cosine)
+
+
+@dataclass
+class _Progress:
+    """Where a training is: with the tensors, everything that the rest of it depends on."""
+
+    epoch: int = 1
+    step: int = 0  # within the epoch
+    seconds: float = 0.0
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    sums: dict[str, float] = field(default_factory=dict)  # of this epoch's losses, and of the weights
+    history: list[dict[str, Any]] = field(default_factory=list)
+    finished: bool = False
+
+
+def train(
+    model: torch.nn.Module,
+    training: Data,
+    held_out: Data | None,
+    settings: Settings,
+    *,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Train a model; at the end it has the averaged weights of the epoch with the lowest held-out loss.
+
+    The draws of each step come from ``[seed, epoch, step]`` alone, so that weights, optimiser and position are all
+    there is to keep: a training that was stopped, by Ctrl-C or from outside, ends as if it had not been (on a CPU and
+    with the same number of threads).
+
+    Parameters
+    ----------
+    model
+        Maps a batch to loss terms by name, each of shape ``(batch,)``; their sum is minimised.
+    training, held_out
+        What is learned from and what decides when to stop; without the latter, the former decides.
+    settings
+        See there.
+    seed
+        Of everything that is drawn.
+    checkpoint
+        Where to keep the state, and to go on from if it is there; a safetensors file.
+    on_epoch
+        Told after each epoch.
+
+    Returns
+    -------
+    list of dict
+        For each epoch its number, losses and seconds.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint is damaged or of another training, or if the loss is not a number.
+    """
+    import torch
+
+    device = _device(settings.device)
+    model.to(device)
+    groups = [
+        {"params": [p for p in model.parameters() if p.requires_grad and p.ndim > 1]},
+        {"params": [p for p in model.parameters() if p.requires_grad and p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    averaged = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    best = {name: value.clone() for name, value in averaged.items()}
+    identity = _identity(model, training, held_out, settings, seed)
+    progress = _Progress()
+    if checkpoint is not None and checkpoint.exists():
+        progress = _restore(checkpoint, model, optimiser, averaged, best, identity)
+    steps = settings.epochs * math.ceil(len(training.weights) / settings.batch_size)
+    clock = saved = time.monotonic()
+
+    def keep() -> None:
+        nonlocal clock, saved
+        now = time.monotonic()
+        progress.seconds += now - clock
+        clock = saved = now
+        if checkpoint is not None:
+            _write(checkpoint, model, optimiser, averaged, best, progress, identity)
+
+    while not progress.finished:
+        batches = _batches(training.sizes, settings.batch_size, np.random.default_rng([seed, progress.epoch]))
+        try:
+            for number in range(progress.step, len(batches)):
+                with uninterrupted():
+                    done = (progress.epoch - 1) * len(batches) + number
+                    for group in optimiser.param_groups:
+                        group["lr"] = settings.rate(done, steps)
+                    terms = _step(
+                        model,
+                        optimiser,
+                        training,
+                        batches[number],
+                        settings.clip,
+                        device,
+                        [seed, progress.epoch, number],
+                    )
+                    _average(averaged, model, min(settings.averaging, (1 + done) / (10 + done)))
+                    for name, value in terms.items():
+                        progress.sums[name] = progress.sums.get(name, 0.0) + value
+                    progress.step = number + 1
+                    if time.monotonic() - saved > 60 * settings.checkpoint_minutes:
+                        keep()
+        except KeyboardInterrupt:
+            keep()
+            raise
+        with uninterrupted():
+            own = {name: value.clone() for name, value in model.state_dict().items()}
+            model.load_state_dict(averaged)
+            losses = {"train": _total(progress.sums)}
+            found = evaluate(model, held_out if held_out is not None else training, settings, seed)
+            losses |= {"held_out": sum(found.values())} | {f"held_out {name}": value for name, value in found.items()}
+            model.load_state_dict(own)
+            if not math.isfinite(losses["held_out"]):
+                raise InputError(
+                    "learning_rate", settings.learning_rate, "the loss is not a number; a smaller one may help"
+                )
+            if better := losses["held_out"] < progress.best_loss:
+                progress.best_loss, progress.best_epoch = losses["held_out"], progress.epoch
+                best = {name: value.clone() for name, value in averaged.items()}
+            told = progress.epoch
+            late = told - progress.best_epoch >= settings.patience
+            progress.finished = told >= settings.epochs or late
+            progress.epoch, progress.step, progress.sums = told + 1, 0, {}
+            progress.history.append({"epoch": told, **{k: round(v, 5) for k, v in losses.items()}})
+            keep()
+        if on_epoch is not None:
+            on_epoch(Epoch(number=told, losses=losses, seconds=progress.seconds, best=better))
+    model.load_state_dict(best)
+    model.to("cpu").eval()
+    return progress.history
+
+
+def evaluate(model: torch.nn.Module, data: Data, settings: Settings, seed: int = 0) -> dict[str, float]:
+    """Mean of each loss term over data; what is drawn depends on the seed only, so that epochs compare."""
+    import torch
+
+    device = next(model.parameters()).device
+    order = np.argsort(data.sizes, kind="stable")
+    sums: dict[str, float] = {}
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        for number, start in enumerate(range(0, len(order), settings.batch_size)):
+            indices = order[start : start + settings.batch_size]
+            for name, value in _terms(model, data, indices, device, [seed, 0, number]).items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach().double().sum())
+    model.train(was_training)
+    total = float(data.weights.sum())
+    return {name: value / total for name, value in sums.items()}
+
+
+def _step(
+    model: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    data: Data,
+    indices: NDArray[np.int_],
+    clip: float,
+    device: torch.device,
+    draws: list[int],
+) -> dict[str, float]:
+    """Take one step; return the weighted sums of the loss terms, and that of the weights under ``""``."""
+    import torch
+
+    model.train()
+    terms = _terms(model, data, indices, device, draws)
+    weight = float(data.weights[indices].sum())
+    loss = torch.stack([value.sum() for value in terms.values()]).sum() / weight
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    if torch.isfinite(norm):  # a step that is not a number would destroy the weights for good
+        optimiser.step()
+    return {name: float(value.detach().double().sum()) for name, value in terms.items()} | {"": weight}
+
+
+def _terms(
+    model: torch.nn.Module, data: Data, indices: NDArray[np.int_], device: torch.device, draws: list[int]
+) -> dict[str, torch.Tensor]:
+    """Weighted loss terms of a batch, each of shape ``(batch,)``."""
+    import torch
+
+    rng = np.random.default_rng(draws)
+    batch = {name: value.to(device) for name, value in data.batch(indices, rng).items()}
+    weights = torch.as_tensor(data.weights[indices], dtype=torch.float32, device=device)
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.autocast(device.type, torch.bfloat16, enabled=bool(devices)):
+        torch.manual_seed(int(rng.integers(2**62)))  # of dropout
+        found = model(batch)
+    return {name: value.float() * weights for name, value in found.items()}
+
+
+def _batches(sizes: NDArray[np.int_], batch_size: int, rng: np.random.Generator) -> list[NDArray[np.int_]]:
+    """Shuffle examples into batches of like sizes: sorted within stretches of fifty batches."""
+    order = rng.permutation(len(sizes))
+    stretch = 50 * batch_size
+    batches: list[NDArray[np.int_]] = []
+    for start in range(0, len(order), stretch):
+        part = order[start : start + stretch]
+        part = part[np.argsort(sizes[part], kind="stable")]
+        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def _average(averaged: Mapping[str, torch.Tensor], model: torch.nn.Module, decay: float) -> None:
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            averaged[name].lerp_(value.detach(), 1 - decay)
+        else:
+            averaged[name].copy_(value)
+
+
+def _total(sums: Mapping[str, float]) -> float:
+    return sum(value for name, value in sums.items() if name) / sums[""]
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+
+
+def _identity(model: torch.nn.Module, training: Data, held_out: Data | None, settings: Settings, seed: int) -> str:
+    """Hash of what must be the same for a checkpoint to be gone on from."""
+    kept = {key: value for key, value in asdict(settings).items() if key not in ("checkpoint_minutes", "device")}
+    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
+    counts = [
+        None if data is None else [data.weights.tolist(), np.asarray(data.sizes).tolist()]
+        for data in (training, held_out)
+    ]
+    return hashlib.sha256(json.dumps([kept, shapes, counts, seed], sort_keys=True).encode()).hexdigest()
+
+
+def _moments(model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> Iterator[tuple[str, str, torch.Tensor]]:
+    for name, parameter in model.named_parameters():
+        for key, value in optimiser.state.get(parameter, {}).items():
+            yield name, key, value
+
+
+def _write(
+    file: Path,
+    model: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    averaged: Mapping[str, torch.Tensor],
+    best: Mapping[str, torch.Tensor],
+    progress: _Progress,
+    identity: str,
+) -> None:
+    from safetensors.torch import save
+
+    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
+    tensors |= {f"averaged/{name}": value for name, value in averaged.items()}
+    tensors |= {f"best/{name}": value for name, value in best.items()}
+    tensors |= {f"optimiser/{name}/{key}": value for name, key, value in _moments(model, optimiser)}
+    held = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, save(held, {"identity": identity, "progress": json.dumps(asdict(progress))}))
+
+
+def _restore(
+    file: Path,
+    model: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    averaged: dict[str, torch.Tensor],
+    best: dict[str, torch.Tensor],
+    identity: str,
+) -> _Progress:
+    from safetensors import SafetensorError, safe_open
+
+    device = next(model.parameters()).device
+    try:
+        with safe_open(str(file), framework="pt", device="cpu") as stored:
+            about = stored.metadata() or {}
+            tensors = {key: stored.get_tensor(key).to(device) for key in stored.keys()}  # noqa: SIM118  # no mapping
+    except (SafetensorError, OSError) as error:
+        raise InputError("checkpoint", str(file), f"damaged ({error}); delete it to begin anew") from error
+    if about.get("identity") != identity:
+        raise InputError(
+            "checkpoint", str(file), "of a training with other data, settings, seed or model; delete it to begin anew"
+        )
+    parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "averaged": {}, "best": {}, "optimiser": {}}
+    for key, value in tensors.items():
+        part, _, name = key.partition("/")
+        parts[part][name] = value
+    model.load_state_dict(parts["model"])
+    averaged.update(parts["averaged"])
+    best.update(parts["best"])
+    for name, parameter in model.named_parameters():
+        own = {k.rpartition("/")[2]: v for k, v in parts["optimiser"].items() if k.rpartition("/")[0] == name}
+        if own:
+            own["step"] = own["step"].cpu()  # where AdamW keeps it
+            optimiser.state[parameter] = own
+    return _Progress(**json.loads(about["progress"]))

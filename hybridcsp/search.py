@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -37,7 +38,7 @@ from hybridcsp.records import (
 )
 from hybridcsp.registry import split_argument
 from hybridcsp.relaxation.backends import Backend, WorkerPool
-from hybridcsp.relaxation.calculators import CalculatorLike, check_calculator
+from hybridcsp.relaxation.calculators import CalculatorLike, build_calculator, check_calculator
 from hybridcsp.relaxation.relax import RelaxationSettings, Relaxer
 from hybridcsp.sources import DEFAULT_SOURCES, SOURCES, Source
 
@@ -299,7 +300,7 @@ class Search:
             residual = float(np.abs(voigt + self.problem.pressure * np.array([1, 1, 1, 0, 0, 0])).max())
         evaluation = Evaluation(
             level=RELAX,
-            calculator=self.archive.ledger.calculator or USER,
+            calculator=self.archive.ledger.calculator or self._label,
             energy=energy,
             enthalpy=energy + self.problem.pressure * relaxed.get_volume(),
             max_force=None if forces is None else float(np.linalg.norm(forces, axis=1).max()),
@@ -308,6 +309,11 @@ class Search:
         )
         cost = Cost(force_calls=force_calls)
         return Relaxed(candidate=candidate, cost=cost, atoms=relaxed, evaluation=evaluation, converged=converged)
+
+    @cached_property
+    def _label(self) -> str:
+        """What our own workers would call the calculator, so that what comes before their results is compared too."""
+        return USER if self.calculator is None else build_calculator(self.calculator)[1]
 
 
 def build_sources(sources: Sequence[str | Source], problem: Problem) -> dict[str, Source]:

@@ -321,6 +321,15 @@ class TestAskAndTell:
         assert run.minima()[0].found_by.source == "added"
         assert run.archive.ledger.relaxations == 0
 
+    def test_what_is_added_before_the_first_relaxation_is_compared_with_what_comes_after(self, tmp_path):
+        stretched = bulk("Cu", "bcc", a=2.9)
+        with Search("Cu", calculator="emt", directory=tmp_path, sources=[ListSource([stretched])], **COPPER) as run:
+            copper = bulk("Cu")
+            copper.calc = EMT()
+            run.add(copper)
+            run.run(relaxations=1, refine=0)
+            assert {minimum.found_by.source for minimum in run.minima()} == {"added", "list"}
+
     def test_fewer_come_when_sources_end(self, tmp_path):
         assert len(self.ask_only(tmp_path, ListSource(crystals(2))).ask(5)) == 2
 

@@ -214,7 +214,7 @@ def letter_permutations(number: int) -> frozenset[tuple[str, ...]]:
     frozenset of tuple of str
         New letters of the positions in the order of :data:`LETTERS`.
     """
-    found = {tuple(line.split()) for line in _wyckoff_sets()[str(number)]["Transformed WP"]}
+    found = {tuple(line.split()) for line in wyckoff_sets()[str(number)]["Transformed WP"]}
     for shear in _SHEARS.get("triclinic" if number <= 2 else "monoclinic" if number <= 15 else "", ()):
         found |= _of_transformation(number, np.array(shear, dtype=float))
     generators = list(found)
@@ -239,18 +239,25 @@ def _of_transformation(number: int, vectors: NDArray[np.float64]) -> set[tuple[s
     # A point without meaning but its being general: 1 in 10^6 of all points would mislead.
     point = np.array([0.1234567, 0.2718281, 0.3819660])
     for shift in product((0.0, 0.25, 0.5, 0.75), repeat=3):
-        rotations = to_new @ general.rotations @ np.linalg.inv(to_new)
-        translations = general.translations @ to_new.T + shift - rotations @ np.array(shift)
-        if not _same_operations(rotations, translations, general):
+        if not is_normalising(to_new, np.array(shift), general):
             continue
         images = [to_new @ (p.rotations[0] @ point + p.translations[0]) + shift for p in positions]
         return {tuple(_letter_of(image, positions) for image in images)}
     return set()
 
 
-def _same_operations(
-    rotations: NDArray[np.float64], translations: NDArray[np.float64], general: WyckoffPosition
-) -> bool:
+def is_normalising(rotation: NDArray[np.float64], shift: NDArray[np.float64], general: WyckoffPosition) -> bool:
+    """Whether ``x -> rotation @ x + shift`` carries a group into itself.
+
+    Parameters
+    ----------
+    rotation, shift
+        Of coordinates in the conventional cell.
+    general
+        The group's general position in that cell.
+    """
+    rotations = rotation @ general.rotations @ np.linalg.inv(rotation)
+    translations = general.translations @ rotation.T + shift - rotations @ shift
     own = np.column_stack([general.rotations.reshape(-1, 9), general.translations])
     other = np.column_stack([rotations.reshape(-1, 9), translations])
     difference = own[:, None] - other[None]
@@ -271,7 +278,8 @@ def _letter_of(point: NDArray[np.float64], positions: Sequence[WyckoffPosition])
 
 
 @cache
-def _wyckoff_sets() -> Mapping[str, Any]:
+def wyckoff_sets() -> Mapping[str, Any]:
+    """Operations of the normalisers and how they exchange the Wyckoff positions: PyXtal's table, by group number."""
     # PyXtal's Group.get_alternatives reads this file anew for each group.
     return dict(json.loads(files("pyxtal").joinpath("database/wyckoff_sets.json").read_text(encoding="utf-8")))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ase import Atoms
 
@@ -38,6 +38,8 @@ class Record:
         The structure before relaxation, where that is kept.
     failure
         Why its relaxation failed, if it did; then ``atoms`` is what was to be relaxed.
+    converged
+        Whether its relaxation came to its end.
     file, line
         Where it stands; lines count from 1.
     """
@@ -52,6 +54,7 @@ class Record:
     calculator: str = ""
     start: Atoms | None = None
     failure: str = ""
+    converged: bool = True
     file: Path | None = None
     line: int = 0
 
@@ -111,11 +114,23 @@ class Format(Protocol):
         """
 
 
+@runtime_checkable
 class Generational(Format, Protocol):
-    """A code that searches in generations and can be given structures between them."""
+    """A code that searches in generations.
+
+    Attributes
+    ----------
+    takes_seeds_between
+        Whether it picks structures up between generations; otherwise only when it starts.
+    """
+
+    takes_seeds_between: bool
 
     def finished(self, path: Path) -> int:
         """Return how many generations have ended (0 before the first has); they count from 1."""
+
+    def waiting(self, path: Path) -> bool:
+        """Whether it is too early to write seeds: those of before were not picked up yet, or it has no use for any."""
 
 
 FORMATS = Registry(

@@ -1,0 +1,165 @@
+"""CALYPSO: ``results/pso_ini_N`` and ``pso_opt_N``, and the numbered POSCARs of its split mode."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from ase import units
+
+from hybridcsp.errors import InputError
+from hybridcsp.formats import Broken, Record, Settings
+from hybridcsp.formats.poscar import Block, read_poscars, write_poscar
+from hybridcsp.formats.text import finite, is_number, whole
+
+#: The enthalpy per atom (eV) that stands for a relaxation that failed, and what is near it.
+FAILED = 610612508.0
+
+#: ``ICode`` in input.dat.
+CODES = {1: "VASP", 2: "SIESTA", 3: "GULP", 4: "PWSCF", 5: "CASTEP", 6: "CP2K", 7: "Gaussian", 9: "LAMMPS", 15: "MLP"}
+
+_RESULT = re.compile(r"pso_(ini|opt)_(\d+)")
+
+
+class Calypso:
+    """The files of CALYPSO (Fortran)."""
+
+    name = "calypso"
+    takes_seeds_between = True
+
+    def recognises(self, path: Path) -> bool:
+        """Whether this is a folder that CALYPSO ran in, its results, or one of its result files."""
+        return bool(_files(path)) or (path.is_dir() and (path / "input.dat").is_file() and (path / "step").is_file())
+
+    def read(self, path: Path) -> Iterator[Record | Broken]:
+        """Yield all structures, generation by generation."""
+        for generation, files in _files(path).items():
+            yield from _read(generation, files)
+
+    def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:
+        """Write ``POSCAR_n`` files; where CALYPSO has written its own, the last of these are replaced."""
+        setup = _setup(path)
+        elements = settings.elements or tuple(setup.get("nameofatoms", "").split())
+        own = sorted(int(file.name[7:]) for file in path.glob("POSCAR_*") if file.name[7:].isdigit())
+        structures = list(islice(records, len(own) if own else None))
+        if not structures:
+            raise InputError("structures", 0, "at least one structure to write")
+        numbers = own[-len(structures) :] if own else range(1, len(structures) + 1)
+        for number, record in zip(numbers, structures, strict=True):
+            with whole(path / f"POSCAR_{number}") as stream:
+                stream.write(write_poscar(record.atoms, f"hybridcsp_{number}", elements))
+        which = f"POSCAR_{numbers[0]} to POSCAR_{numbers[-1]}"
+        done = f"in place of CALYPSO's own {which}" if own else f"as {which}"
+        return (
+            f"{len(structures)} seeds in {path} {done}. They need split mode (Split = T in input.dat): relax POSCAR_n, "
+            f"put CONTCAR_n and OUTCAR_n beside it, and run calypso.x for the next step. NameOfAtoms must be "
+            f"{' '.join(elements) or 'in the order of the POSCARs'}."
+        )
+
+    def waiting(self, path: Path) -> bool:
+        """Whether CALYPSO has no POSCARs of its own yet that could be replaced."""
+        return not any(path.glob("POSCAR_*"))
+
+    def finished(self, path: Path) -> int:
+        """Return how many generations have ended: by the file ``step``, which names the next, or by full results."""
+        step = path / "step"
+        found = _files(path)
+        complete = [number for number, files in found.items() if "opt" in files]
+        last = max(complete, default=0)
+        if step.is_file() and is_number(text := step.read_text(encoding="utf-8", errors="replace").strip()):
+            return min(int(float(text)) - 1, last)
+        population = _setup(path).get("popsize", "")
+        if last and population.isdigit():
+            blocks = sum(isinstance(block, Block) for block in read_poscars(found[last]["opt"], _elements(path)))
+            return last if blocks >= int(population) else last - 1
+        return max(last - 1, 0)
+
+
+def _files(path: Path) -> dict[int, dict[str, Path]]:
+    """Return result files by generation and kind ("ini", "opt")."""
+    names = [path] if path.is_file() else [*path.glob("pso_*"), *path.glob("results/pso_*")]
+    found: dict[int, dict[str, Path]] = {}
+    for file in names:
+        if kind := _RESULT.fullmatch(file.name):
+            found.setdefault(int(kind.group(2)), {})[kind.group(1)] = file
+    return dict(sorted(found.items()))
+
+
+def _read(generation: int, files: dict[str, Path]) -> Iterator[Record | Broken]:
+    any_file = next(iter(files.values()))
+    folder = any_file.parent if (any_file.parent / "input.dat").is_file() else any_file.parent.parent
+    setup = _setup(folder)
+    elements = tuple(setup.get("nameofatoms", "").split())
+    code = setup.get("icode", "")
+    calculator = CODES.get(int(code), "") if code.isdigit() else ""
+    pressure = _pressure(folder) if calculator == "VASP" else None
+    starts = read_poscars(files["ini"], elements) if "ini" in files else iter(())
+    if "opt" not in files:
+        yield from _unrelaxed(generation, files["ini"], elements)
+        return
+    number = 0
+    for block in read_poscars(files["opt"], elements):
+        number += 1
+        start = next(starts, None)
+        if isinstance(block, Broken):
+            yield block
+            continue
+        value = float(block.before) if is_number(block.before) else None
+        failed = value is not None and value >= FAILED
+        enthalpy = None if failed or finite(value) is None or value is None else value * len(block.atoms)
+        energy = None
+        if enthalpy is not None and pressure is not None:
+            energy = enthalpy - pressure * units.GPa * block.atoms.get_volume()
+        yield Record(
+            atoms=block.atoms,
+            enthalpy=enthalpy,
+            energy=energy,
+            pressure_gpa=pressure,
+            id=f"{generation}_{number}",
+            origin="",
+            generation=generation,
+            calculator=calculator,
+            start=start.atoms if isinstance(start, Block) else None,
+            failure=f"enthalpy {block.before}" if failed else "",
+            file=files["opt"],
+            line=block.line,
+        )
+
+
+def _unrelaxed(generation: int, file: Path, elements: tuple[str, ...]) -> Iterator[Record | Broken]:
+    for number, block in enumerate(read_poscars(file, elements), start=1):
+        if isinstance(block, Broken):
+            yield block
+        else:
+            yield Record(
+                atoms=block.atoms, id=f"{generation}_{number}", generation=generation, file=file, line=block.line
+            )
+
+
+def _elements(path: Path) -> tuple[str, ...]:
+    return tuple(_setup(path).get("nameofatoms", "").split())
+
+
+def _setup(folder: Path) -> dict[str, str]:
+    """Read ``Tag = values`` lines of input.dat, tags in lower case."""
+    file = folder / "input.dat"
+    if not file.is_file():
+        return {}
+    found = {}
+    for raw in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        tag, equals, value = raw.partition("#")[0].partition("=")
+        if equals:
+            found[tag.strip().lower()] = value.strip()
+    return found
+
+
+def _pressure(folder: Path) -> float:
+    """Return the pressure in GPa of the last INCAR; VASP's default is none."""
+    incars = sorted(folder.glob("INCAR*"))
+    if not incars:
+        return 0.0
+    text = incars[-1].read_text(encoding="utf-8", errors="replace")
+    found = re.search(r"^\s*PSTRESS\s*=\s*([-+.\deE]+)", text, re.MULTILINE)
+    return float(found.group(1)) / 10 if found else 0.0  # VASP's is in kbar

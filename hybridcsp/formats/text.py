@@ -1,0 +1,244 @@
+"""Text files of structures: lines with numbers, crystals from numbers, files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import math
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Generic, Self, TextIO, TypeVar
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers
+from numpy.typing import NDArray
+
+from hybridcsp.errors import InputError
+from hybridcsp.formats import Broken
+
+#: Cells of a smaller volume (Å³) are taken for damage.
+SMALLEST_VOLUME = 0.1
+
+T = TypeVar("T")
+
+
+class BrokenError(Exception):
+    """Why something is no structure, and how many lines after its beginning that shows."""
+
+    def __init__(self, offset: int, reason: str) -> None:
+        super().__init__(reason)
+        self.offset = offset
+        self.reason = reason
+
+
+class Lines:
+    """The lines of a text file with a look ahead, whatever ends them.
+
+    Parameters
+    ----------
+    file
+        Read as UTF-8; bytes that are not are replaced.
+
+    Attributes
+    ----------
+    number
+        Of the next line, from 1.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.number = 1
+        self._stream = opened(file)
+        self._ahead: deque[str] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def peek(self, n: int) -> list[str]:
+        """Return the next ``n`` lines, fewer at the end of the file, and stay in front of them."""
+        if len(self._ahead) < n:
+            self._ahead.extend(islice(self._stream, n - len(self._ahead)))
+        return list(islice(self._ahead, n))
+
+    def skip(self, n: int) -> None:
+        """Go past lines that were peeked at."""
+        for _ in range(n):
+            self._ahead.popleft()
+        self.number += n
+
+    def broken(self, reason: str, offset: int = 0) -> Broken:
+        """Return a complaint about the line ``offset`` lines ahead."""
+        return Broken(file=self.file, line=self.number + offset, reason=reason)
+
+
+def opened(file: Path) -> TextIO:
+    """Open a text file for reading; it may be compressed (.gz, .bz2, .xz)."""
+    match file.suffix.lower():
+        case ".gz":
+            return gzip.open(file, "rt", encoding="utf-8", errors="replace")
+        case ".bz2":
+            return bz2.open(file, "rt", encoding="utf-8", errors="replace")
+        case ".xz":
+            return lzma.open(file, "rt", encoding="utf-8", errors="replace")
+        case _:
+            return file.open(encoding="utf-8", errors="replace")
+
+
+class InStep(Generic[T]):
+    """Looks things up in a stream that is in nearly the same order: reads on to what is asked for, keeps the rest.
+
+    Parameters
+    ----------
+    stream
+        Pairs of key and value, or complaints; these are collected in ``complaints``.
+    """
+
+    def __init__(self, stream: Iterable[tuple[str, T] | Broken]) -> None:
+        self.complaints: list[Broken] = []
+        self._stream = iter(stream)
+        self._kept: dict[str, T] = {}
+
+    def pop(self, key: str) -> T | None:
+        """Return the value of a key, once; ``None`` if there is none."""
+        while key not in self._kept:
+            found = next(self._stream, None)
+            if found is None:
+                return None
+            if isinstance(found, Broken):
+                self.complaints.append(found)
+            else:
+                self._kept[found[0]] = found[1]
+        return self._kept.pop(key)
+
+    def rest(self) -> Iterator[tuple[str, T]]:
+        """Yield what nobody asked for."""
+        yield from self._kept.items()
+        for found in self._stream:
+            if isinstance(found, Broken):
+                self.complaints.append(found)
+            else:
+                yield found
+
+    def complained(self) -> list[Broken]:
+        """Return the new complaints."""
+        new, self.complaints = self.complaints, []
+        return new
+
+
+def crystal(
+    symbols: Sequence[str] | NDArray[np.int64], positions: NDArray[np.float64], cell: NDArray[np.float64]
+) -> Atoms:
+    """Return a crystal with a right-handed cell.
+
+    Parameters
+    ----------
+    symbols
+        Of each atom, or atomic numbers.
+    positions
+        Cartesian, shape ``(n_atoms, 3)``, in Å.
+    cell
+        Lattice vectors as rows, in Å. Those of a left-handed cell are exchanged: it is the same crystal, but many
+        programs refuse it.
+
+    Raises
+    ------
+    BrokenError
+        For numbers that are not finite, or a cell without volume.
+    """
+    if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
+        raise BrokenError(0, "numbers that are not finite")
+    volume = float(np.linalg.det(cell))
+    if abs(volume) < SMALLEST_VOLUME:
+        raise BrokenError(0, f"a cell of {abs(volume):.3g} Å³")
+    if volume < 0:
+        cell = cell[[1, 0, 2]]
+    return Atoms(symbols, positions=positions, cell=cell, pbc=True)
+
+
+def element(text: str) -> str:
+    """Return an element's symbol from what POSCARs have in its place: ``Ti``, ``Ti_pv``, ``Ti/0a1b``.
+
+    Raises
+    ------
+    BrokenError
+        If it is none.
+    """
+    symbol = text.split("/")[0].split("_")[0]
+    if symbol not in atomic_numbers or symbol == "X":
+        raise BrokenError(0, f"{text!r} is not an element")
+    return symbol
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is one number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def finite(value: float | None) -> float | None:
+    """Return the value, or ``None`` in place of what is not finite."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def in_order(atoms: Atoms, elements: Sequence[str]) -> tuple[list[str], list[int], NDArray[np.int64]]:
+    """Group atoms by element.
+
+    Parameters
+    ----------
+    atoms
+        The structure.
+    elements
+        All elements in their order; if empty, by increasing electronegativity.
+
+    Returns
+    -------
+    list of str, list of int, array
+        Elements, how many atoms of each (0 for those that do not occur), and the order of the atoms.
+
+    Raises
+    ------
+    InputError
+        If an atom is of another element.
+    """
+    occurring = set(atoms.symbols)
+    order = list(elements) or by_electronegativity(occurring)
+    strangers = occurring - set(order)
+    if strangers:
+        raise InputError(
+            "elements", " ".join(sorted(strangers)), f"only {' '.join(order)}, the elements of the other code's search"
+        )
+    symbols = np.asarray(atoms.symbols)
+    groups = [np.flatnonzero(symbols == symbol) for symbol in order]
+    return order, [len(group) for group in groups], np.concatenate(groups)
+
+
+def by_electronegativity(symbols: Iterable[str]) -> list[str]:
+    """Return elements by increasing electronegativity, as formulas are written."""
+    from pymatgen.core import Element
+
+    return sorted(symbols, key=lambda symbol: (Element(symbol).X if not math.isnan(Element(symbol).X) else 9.0, symbol))
+
+
+@contextmanager
+def whole(file: Path) -> Iterator[TextIO]:
+    """Open a file for writing that appears under its name when it is complete, and not at all if an error occurs."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="\n") as stream:
+            yield stream
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)

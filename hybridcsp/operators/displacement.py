@@ -11,6 +11,7 @@ from ase.neighborlist import neighbor_list
 
 from hybridcsp.operators.offspring import Floats, bounded_attempts, length_unit
 from hybridcsp.problem import Problem
+from hybridcsp.structure import spacegroup
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,51 @@ class Rattle:
             return displaced(parent, rng.normal(0, deviation, (len(parent), 3)))
 
         return bounded_attempts(rattle, parents, problem)
+
+
+@dataclass(frozen=True)
+class Shake:
+    """Push a relaxed crystal off what may be a saddle point: small displacements of all atoms, and a small strain.
+
+    A relaxation keeps the symmetry that it starts with, so that what it ends in is a minimum among crystals of that
+    symmetry only. A push of 0.1 to 0.2 Å that breaks it costs a short relaxation, and leads back to a true minimum.
+
+    The standard deviation of displacements is drawn evenly from ``deviation``, in cube roots of the volume per atom
+    (2 to 3 Å); that of the strain is half of it.
+
+    References
+    ----------
+    Relax and shake: Pickard, Needs, J. Phys.: Condens. Matter 23, 053201 (2011), doi:10.1088/0953-8984/23/5/053201.
+    """
+
+    name: str = "shake"
+    n_parents: int = 1
+    deviation: tuple[float, float] = (0.04, 0.1)
+
+    def suits(self, problem: Problem) -> bool:
+        """Whether there is more than one atom, or a cell to strain."""
+        return problem.cell is None or problem.units[-1] * problem.atoms_per_unit > 1
+
+    def needed(self, start: Atoms) -> bool:
+        """Whether what was relaxed from this start may be a saddle point, because the start had symmetry to keep.
+
+        Inversion alone does not count: every lattice has it, and with two atoms every crystal.
+        """
+        return spacegroup(start) > 2
+
+    def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
+        """Return a child of one parent, or ``None`` where bounded attempts fail."""
+        (parent,) = parents
+
+        def shake() -> Atoms:
+            deviation = rng.uniform(*self.deviation)
+            child = displaced(parent, rng.normal(0, deviation * length_unit(parent), (len(parent), 3)))
+            if problem.cell is None:
+                strain = rng.normal(0, deviation / 2, (3, 3))
+                child.set_cell(child.cell.array @ (np.eye(3) + (strain + strain.T) / 2), scale_atoms=True)
+            return child
+
+        return bounded_attempts(shake, parents, problem)
 
 
 @dataclass(frozen=True)

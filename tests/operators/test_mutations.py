@@ -4,16 +4,19 @@ import numpy as np
 import pytest
 import spglib
 from ase.build import bulk
+from ase.calculators.emt import EMT
 from crystals import rutile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridcsp.operators.displacement import CoordinateMutation, Rattle, local_order
+from hybridcsp.operators.displacement import CoordinateMutation, Rattle, Shake, local_order
 from hybridcsp.operators.formula_units import FormulaUnits
 from hybridcsp.operators.permutation import Permutation
 from hybridcsp.operators.strain import Strain, random_strain
 from hybridcsp.operators.supercell import Supercell, supercells
 from hybridcsp.problem import Problem
+from hybridcsp.records import Candidate, Job, Proposal
+from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.similarity import describe, same_structure
 from hybridcsp.structure import spacegroup
 
@@ -93,6 +96,35 @@ class TestDisplacements:
             moves.append((apart - np.rint(apart)) @ parent.cell.array)
         expected = 0.05 * length * np.sqrt(5 / 6)  # of six atoms, the mean is taken out
         assert np.std(moves) == pytest.approx(expected, rel=0.12)
+
+    def test_shaking_leads_off_a_saddle_point_and_back_to_a_minimum(self):
+        """Simple cubic copper stays so when it is relaxed; face-centred copper is the minimum."""
+        relax = Relaxer(calculator=EMT())()
+        problem, rng = Problem("Cu", formula_units=2), np.random.default_rng(0)
+
+        def relaxed(atoms):
+            candidate = Candidate(proposal=Proposal(atoms=atoms, operator="test"), id=1, source="test")
+            return relax(Job(candidate=candidate, atoms=atoms))
+
+        start = bulk("Cu", "sc", a=2.4).repeat((2, 1, 1))
+        saddle = relaxed(start)
+        assert Shake().needed(start)
+        assert saddle.converged and saddle.cost.force_calls < 20
+        below = relaxed(Shake()([saddle.atoms], problem, rng))
+        assert below.enthalpy_per_atom < saddle.enthalpy_per_atom - 0.1
+        minimum = relaxed(bulk("Cu", "fcc", a=3.6).repeat((2, 1, 1)))
+        shaken = Shake()([minimum.atoms], problem, rng)
+        assert not Shake().needed(shaken)
+        assert relaxed(shaken).enthalpy_per_atom == pytest.approx(minimum.enthalpy_per_atom, abs=0.002)
+
+    def test_shaking_strains_the_cell_unless_it_is_fixed(self):
+        child = Shake()([rutile()], TIO2, np.random.default_rng(0))
+        assert spacegroup(child) == 1
+        assert not np.allclose(child.cell.cellpar(), rutile().cell.cellpar(), rtol=1e-3)
+        fixed = Problem("TiO2", formula_units=2, cell=tuple(rutile().cell.cellpar()))
+        child = Shake()([rutile()], fixed, np.random.default_rng(0))
+        assert spacegroup(child) == 1
+        assert np.allclose(child.cell.cellpar(), rutile().cell.cellpar())
 
     def test_an_atom_out_of_place_is_of_the_lowest_order_and_moves_most(self):
         parent = bulk("Cu", cubic=True).repeat((2, 1, 1))

@@ -167,6 +167,7 @@ FORMATS = Registry(
             summary="extended XYZ (written); CIF, POSCAR, extxyz, ASE database, pymatgen JSON (read)",
         ),
     ),
+    methods=("recognises", "read", "write"),
 )
 
 
@@ -177,8 +178,10 @@ def load(name: str) -> Format:
     ------
     UnknownNameError
         If there is none of that name.
+    RegistrationError
+        If another package registers it, and wrongly.
     """
-    built: Format = FORMATS[name].load()()
+    built: Format = FORMATS[name].build()
     return built
 
 

@@ -73,7 +73,7 @@ class Cryspy:
         return (
             f"{n} structures in {target}. In cryspy.in: [option] load_struc_flag = True; [EA] n_pop, or [basic] "
             f"tot_struc with other algorithms, at least {n} (CrySPY 1.5 adds random structures up to that number, "
-            f"older ones want exactly {n}); [structure] atype = {' '.join(elements) or '…'} and nat as in the structures."
+            f"older ones want {n}); [structure] atype = {' '.join(elements) or '…'} and nat as in the structures."
         )
 
     def waiting(self, path: Path) -> bool:

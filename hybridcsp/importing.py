@@ -1,0 +1,367 @@
+"""Other codes' results into an archive: what they relaxed, what they made, and where it comes from."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from hybridcsp.archive import USER, Archive, Called
+from hybridcsp.errors import InputError
+from hybridcsp.formats import Broken, Record
+from hybridcsp.problem import Problem
+from hybridcsp.records import RELAX, Candidate, Evaluation, Failed, FailureReason, Outcome, Proposal, Relaxed, is_word
+from hybridcsp.similarity import STARTS, StructureIndex
+
+#: How many structures are written at a time, in one transaction.
+BATCH = 200
+
+#: How many complaints are kept word for word.
+KEPT = 20
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What became of what was read.
+
+    Attributes
+    ----------
+    relaxed, failed, candidates
+        Taken in: relaxed structures, relaxations that failed, structures without an energy (candidates to relax).
+    linked
+        How many of these were candidates of ours that the other code had been given.
+    known
+        Were there already.
+    others
+        Structures of other compositions, by formula.
+    broken, complaints
+        How many were not readable, and the first of these.
+    """
+
+    relaxed: int = 0
+    failed: int = 0
+    candidates: int = 0
+    linked: int = 0
+    known: int = 0
+    others: Counter[str] = field(default_factory=Counter)
+    broken: int = 0
+    complaints: list[Broken] = field(default_factory=list)
+
+    @property
+    def seen(self) -> int:
+        """How many structures, broken ones included."""
+        return self.relaxed + self.failed + self.candidates + self.known + self.others.total() + self.broken
+
+    def complain(self, broken: Broken) -> None:
+        """Count something broken and keep it if it is among the first."""
+        self.broken += 1
+        if len(self.complaints) < KEPT:
+            self.complaints.append(broken)
+
+
+@dataclass(kw_only=True)
+class Survey:
+    """What is in a set of results, without taking it in.
+
+    Attributes
+    ----------
+    sizes
+        By reduced formula, smallest and largest number of its units in a cell, and how many structures.
+    pressures_gpa
+        Of structures that say it.
+    calculators
+        What energies come from, by how many.
+    """
+
+    sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
+    pressures_gpa: list[float] = field(default_factory=list)
+    calculators: Counter[str] = field(default_factory=Counter)
+
+    def problem(self, formula: str | None, pressure_gpa: float | None) -> Problem:
+        """Return the problem that these are results of.
+
+        Parameters
+        ----------
+        formula
+            One formula unit; by default that of most structures.
+        pressure_gpa
+            By default the median of what the structures say, to a tenth.
+
+        Raises
+        ------
+        InputError
+            If there are no structures, or none of that formula.
+        """
+        if not self.sizes:
+            raise InputError("path", "", "nothing that can be read was found there")
+        chosen = formula or max(self.sizes, key=lambda name: self.sizes[name][2])
+        unit = Problem(chosen, max_atoms=10**6, formula_units=1)
+        reduced = _reduced(unit.contents(1))
+        if reduced not in self.sizes:
+            there = ", ".join(f"{name} ({n})" for name, (_, _, n) in self.sizes.items())
+            raise InputError("--formula", chosen, f"a composition that occurs: {there}")
+        low, high, _ = self.sizes[reduced]
+        atoms = unit.atoms_per_unit
+        per_reduced = atoms // sum(Problem(reduced, max_atoms=10**6, formula_units=1).composition.values())
+        if pressure_gpa is None:
+            pressure_gpa = round(median(self.pressures_gpa), 1) + 0.0 if self.pressures_gpa else 0.0
+        low, high = max(1, low // per_reduced), max(1, high // per_reduced)
+        return Problem(chosen, formula_units=(low, high), max_atoms=high * atoms, pressure_gpa=pressure_gpa)
+
+
+def survey(results: Iterable[Record | Broken], on_progress: Callable[[int], None] = lambda _: None) -> Survey:
+    """Look through results once; ``on_progress`` is called with the number of structures so far."""
+    found = Survey()
+    reductions: dict[str, tuple[str, int]] = {}
+    for n, record in enumerate(results, start=1):
+        on_progress(n)
+        if isinstance(record, Broken):
+            continue
+        formula = record.atoms.get_chemical_formula()
+        if formula not in reductions:
+            counts = Counter(record.atoms.symbols)
+            reduced = _reduced(counts)
+            reductions[formula] = reduced, len(record.atoms) // Problem(reduced, max_atoms=10**6).atoms_per_unit
+        name, units = reductions[formula]
+        low, high, known = found.sizes.get(name, (units, units, 0))
+        found.sizes[name] = min(low, units), max(high, units), known + 1
+        if record.pressure_gpa is not None and record.enthalpy is not None:
+            found.pressures_gpa.append(record.pressure_gpa)
+        if record.calculator:
+            found.calculators[record.calculator] += 1
+    return found
+
+
+def label(source: str, calculators: Mapping[str, int]) -> str:
+    """Return what to call the calculator of a code's energies: ``"uspex:VASP"``, or ``"uspex"`` if it is not known."""
+    return f"{source}:{max(calculators, key=lambda name: calculators[name])}" if calculators else source
+
+
+def begin(archive: Archive, problem: Problem, source: str, path: Path, calculator: str) -> None:
+    """Make an archive ready for results.
+
+    Raises
+    ------
+    InputError
+        If it holds results of another problem or calculator.
+    """
+    before = archive.ledger.settings[-1] if archive.ledger.settings else {}
+    if before and before["problem"]["formula"] != problem.formula:
+        raise InputError(
+            "directory", str(archive.directory), f"one for {problem.formula}; it holds {before['problem']['formula']}"
+        )
+    known = archive.ledger.calculator
+    if known is not None and known != calculator:
+        raise InputError(
+            "directory",
+            str(archive.directory),
+            f"a new one, since it holds energies of {known}, which those of {calculator} cannot be compared with. To "
+            f"relax the structures in a search of your own: --source seeds:PATH; if it is the same calculator under "
+            f"another name: --calculator {known}",
+        )
+    settings: dict[str, Any] = {"version": version("hybridcsp"), "problem": problem.describe(), **before}
+    archive.open_session(settings | {"imported": {"source": source, "path": str(path.resolve())}})
+
+
+def take_in(
+    archive: Archive,
+    results: Iterable[Record | Broken],
+    *,
+    source: str,
+    problem: Problem,
+    calculator: str,
+    strict: bool = False,
+    on_progress: Callable[[Report], None] = lambda _: None,
+) -> Report:
+    """Record results in an archive that :func:`begin` made ready.
+
+    What the code relaxed counts as relaxations, by the source ``source`` and with the code's own variation operators,
+    in the order in which it is read. What was recorded by an earlier call is left out; candidates that were asked for
+    and given to the code are recognised by their starting structures and end as they ended there. Structures without an
+    energy become candidates of the user: :meth:`~hybridcsp.search.Search.pending` lists them.
+
+    Parameters
+    ----------
+    archive
+        Open for writing.
+    results
+        What a :class:`~hybridcsp.formats.Format` reads.
+    source
+        The name of the code.
+    problem
+        Of the archive; structures of another composition are counted and left out.
+    calculator
+        What the energies are called.
+    strict
+        Whether to stop at the first thing that cannot be read.
+    on_progress
+        Called after every :data:`BATCH`.
+
+    Raises
+    ------
+    InputError
+        If ``strict`` and something is broken. What was read before is in the archive.
+    """
+    report = Report()
+    known = {
+        event.data["tag"].get("key"): id_
+        for id_, event in archive.ledger.candidates.items()
+        if event.data["source"] == source
+    }
+    asked = _Asked(archive, known)
+    stream = iter(results)
+    while batch := list(islice(stream, BATCH)):
+        new = []
+        for item in batch:
+            if isinstance(item, Broken):
+                report.complain(item)
+            elif not asked.is_news(item, _key(item, source)):
+                report.known += 1
+            elif problem.units_of(item.atoms.numbers) is None:
+                report.others[item.atoms.symbols.formula.format("metal")] += 1
+            else:
+                new.append(item)
+        _record(archive, new, source, problem, calculator, asked, report)
+        on_progress(report)
+        if strict and report.broken:
+            raise InputError("path", str(report.complaints[0].file), f"{report.complaints[0]} (--strict)")
+    return report
+
+
+def _record(
+    archive: Archive,
+    records: list[Record],
+    source: str,
+    problem: Problem,
+    calculator: str,
+    asked: _Asked,
+    report: Report,
+) -> None:
+    candidates: list[Candidate] = []
+    outcomes: list[Outcome] = []
+    for record in records:
+        candidate = asked.pop(record, _key(record, source))
+        if candidate is None:
+            id_ = archive.candidates + len(candidates) + 1
+            candidate = Candidate(proposal=_proposal(record, source), id=id_, source=source)
+            candidates.append(candidate)
+        else:
+            report.linked += candidate.source != source
+        outcome = _outcome(record, candidate, problem, calculator)
+        if outcome is None:
+            report.candidates += 1
+            continue
+        outcomes.append(outcome)
+        report.relaxed += isinstance(outcome, Relaxed)
+        report.failed += isinstance(outcome, Failed)
+    if candidates:
+        call = archive.ledger.calls[source]
+        archive.record_call(
+            Called(source=source, call=call, requested=len(candidates), owner=USER, candidates=tuple(candidates))
+        )
+    archive.record_outcomes(outcomes)
+
+
+def _proposal(record: Record, source: str) -> Proposal:
+    operator = re.sub(r"[^\w.+/-]+", "-", record.origin).strip("-").lower()
+    tag = {"key": _key(record, source), "id": record.id, "generation": record.generation, "origin": record.origin}
+    return Proposal(
+        atoms=record.atoms if record.start is None else record.start,
+        operator=operator if is_word(operator) else source,
+        tag=tag,
+    )
+
+
+def _key(record: Record, source: str) -> str:
+    """Return what tells a structure from the others of its source: codes number theirs, plain files do not."""
+    return f"{record.file}:{record.line}:{record.id}" if source == "plain" else record.id
+
+
+def _outcome(record: Record, candidate: Candidate, problem: Problem, calculator: str) -> Relaxed | Failed | None:
+    if record.failure:
+        return Failed(candidate=candidate, reason=FailureReason.REPORTED, detail=record.failure, atoms=record.atoms)
+    work = problem.pressure * record.atoms.get_volume()
+    energy, enthalpy = record.energy, record.enthalpy
+    if enthalpy is None and energy is not None:
+        enthalpy = energy + work
+    if enthalpy is None:
+        return None
+    if energy is None or record.pressure_gpa != problem.pressure_gpa:
+        energy = enthalpy - work
+    atoms = record.atoms.copy()
+    atoms.calc = SinglePointCalculator(atoms, energy=energy)
+    evaluation = Evaluation(
+        level=RELAX,
+        calculator=calculator,
+        energy=energy,
+        enthalpy=enthalpy,
+        max_force=None,
+        max_stress_residual=None,
+    )
+    return Relaxed(candidate=candidate, atoms=atoms, evaluation=evaluation, converged=record.converged)
+
+
+class _Asked:
+    """What the archive has of a code already, and the candidates that wait for a result.
+
+    Candidates of ours that another code was given are found again by the structures that it began with.
+
+    Parameters
+    ----------
+    archive
+        The archive.
+    known
+        Its candidates of that code, by the keys of their records.
+    """
+
+    def __init__(self, archive: Archive, known: Mapping[str, int]) -> None:
+        self._known = dict(known)
+        self._waiting = {candidate.id: candidate for candidate in archive.pending(USER)}
+        self._index = StructureIndex(energy_window=None, tolerances=STARTS)
+        own = set(known.values())
+        for id_, candidate in self._waiting.items():
+            if id_ not in own:
+                self._index.add(id_, candidate.atoms)
+
+    def is_news(self, record: Record, key: str) -> bool:
+        """Whether a record is new, or says how a candidate ended that waited for it."""
+        if key not in self._known:
+            self._known[key] = 0
+            return True
+        return self._known[key] in self._waiting and _has_ended(record)
+
+    def pop(self, record: Record, key: str) -> Candidate | None:
+        """Return the candidate that waited for this record, if there is one."""
+        if not _has_ended(record):
+            return None
+        id_: int | None = self._known[key]
+        if id_ not in self._waiting and record.start is not None and len(self._index):
+            id_ = self._index.find(record.start)
+            if id_ is not None:
+                self._index.remove(id_)
+        return None if id_ is None else self._waiting.pop(id_, None)
+
+
+def _has_ended(record: Record) -> bool:
+    return bool(record.failure) or record.energy is not None or record.enthalpy is not None
+
+
+def _reduced(counts: Mapping[str, int]) -> str:
+    from ase.formula import Formula
+
+    return str(Formula.from_dict(dict(counts)).reduce()[0].format("metal"))
+
+
+def up_to(results: Iterable[Record | Broken], generation: int) -> Iterator[Record | Broken]:
+    """Leave out what is of a later generation."""
+    for record in results:
+        if isinstance(record, Broken) or record.generation is None or record.generation <= generation:
+            yield record

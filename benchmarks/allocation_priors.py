@@ -4,8 +4,8 @@
     python benchmarks/allocation_priors.py --write hybridcsp/data/allocation_priors.json
 
 Each source searches each development system alone, 40 relaxations with CHGNet and one worker. Its yield is the credit
-that the allocation gives for what it found (minima first reached near or below the best) over its force calls. The
-model is ``exp(a + b ln(atoms) + c (elements - 2))`` for each source, with b and c drawn towards those of all sources
+for minima first reached (exp(-ΔH / 50 meV) above the lowest of all runs of the system) over its force calls, both of
+the first 15 relaxations, which is when a prior matters: the best prototypes come first. The model is ``exp(a + b ln(atoms) + c (elements - 2))`` for each source, with b and c drawn towards those of all sources
 together: the systems are few. None of them is a crystal of the recovery benchmark.
 
 Finished runs are lines of results/allocation_priors_runs.jsonl; nothing is run twice.
@@ -16,14 +16,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections import Counter, defaultdict
+from math import exp
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hybridcsp import Problem, Search
-from hybridcsp.allocation import Earnings
+from hybridcsp.allocation import CREDIT_SCALE
 from hybridcsp.records import REFINE, Failed, Relaxed
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.relax import Relaxer
@@ -46,6 +46,7 @@ SYSTEMS = {
     "TiO2-4": "Ti4O8",
 }
 RIDGE = 2.0
+EARLY = 15
 
 
 def measure(name: str, source: str, seed: int, pool: WorkerPool) -> dict[str, Any]:
@@ -53,32 +54,59 @@ def measure(name: str, source: str, seed: int, pool: WorkerPool) -> dict[str, An
     directory = SEARCHES / source / f"{name}-{seed}"
     with Search(problem, sources=[source], seed=seed, directory=directory, backend=pool, workers=1) as search:
         search.run(relaxations=RELAXATIONS, refine=0)
-        # The same bookkeeping as in a search, with nothing forgotten and all of it credited to one account.
-        judge = Earnings(problem, seed, priors={source: 0.0})
-        operators: dict[str, Counter[str]] = defaultdict(Counter)
-        for event in search.archive.history():
-            if isinstance(event, Relaxed | Failed) and event.level != REFINE:
-                own = operators[event.candidate.operator]
-                own["relaxations"] += 1
-                own["force_calls"] += event.cost.force_calls
-                if isinstance(event, Relaxed):
-                    own["credit"] += judge.credit(event)
-        ledger = search.archive.ledger
         return {
             "system": name,
             "source": source,
             "seed": seed,
             "atoms": problem.atoms_per_unit,
             "elements": len(problem.composition),
-            "credit": round(sum(own["credit"] for own in operators.values()), 4),
-            "force_calls": ledger.cost.force_calls,
-            "operators": {
-                name: {key: round(value, 4) for key, value in own.items()} for name, own in operators.items()
-            },
-            "relaxations": ledger.relaxations,
-            "best": ledger.lowest(),
+            # Operator, force calls, and the enthalpy per atom where a minimum was reached that was not known.
+            "relaxations": [
+                [
+                    event.candidate.operator,
+                    event.cost.force_calls,
+                    round(event.enthalpy_per_atom, 5) if isinstance(event, Relaxed) and event.opened else None,
+                ]
+                for event in search.archive.history()
+                if isinstance(event, Relaxed | Failed) and event.level != REFINE
+            ],
             "load": round(os.getloadavg()[0], 1),
         }
+
+
+def earned(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add up what each run earned and paid early on, against the lowest enthalpy of all runs of a system."""
+    lowest: dict[str, float] = {}
+    for run in runs:
+        found = [enthalpy for *_, enthalpy in run["relaxations"] if enthalpy is not None]
+        lowest[run["system"]] = min([lowest.get(run["system"], 0.0), *found])
+    return [
+        {
+            **run,
+            "best": min((e for *_, e in run["relaxations"] if e is not None), default=None),
+            "force_calls": sum(calls for _, calls, _ in run["relaxations"][:EARLY]),
+            "credit": sum(
+                exp((lowest[run["system"]] - enthalpy) / CREDIT_SCALE)
+                for *_, enthalpy in run["relaxations"][:EARLY]
+                if enthalpy is not None
+            ),
+        }
+        for run in runs
+    ]
+
+
+def by_operator(runs: list[dict[str, Any]]) -> None:
+    """Print what operators earned in whole runs."""
+    lowest = {run["system"]: min(r["best"] for r in runs if r["system"] == run["system"]) for run in runs}
+    sums: dict[tuple[str, str], np.ndarray] = {}
+    for run in runs:
+        for operator, calls, enthalpy in run["relaxations"]:
+            credit = 0.0 if enthalpy is None else exp((lowest[run["system"]] - enthalpy) / CREDIT_SCALE)
+            key = run["source"], operator
+            sums[key] = sums.get(key, np.zeros(3)) + (1, calls, credit)
+    print("relaxations, force calls, credit and credit per 1,000 force calls by operator:")
+    for (source, operator), (n, calls, credit) in sorted(sums.items()):
+        print(f"  {source:14s} {operator:20s} {n:5.0f} {calls:7.0f} {credit:7.2f} {1000 * credit / calls:7.2f}")
 
 
 def fit(runs: list[dict[str, Any]]) -> dict[str, list[float]]:
@@ -108,12 +136,15 @@ def fit(runs: list[dict[str, Any]]) -> dict[str, list[float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--sources", nargs="+", default=SOURCES, choices=SOURCES)
     parser.add_argument("--write", type=Path)
     parser.add_argument("--only-fit", action="store_true")
     arguments = parser.parse_args()
     runs = [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
     done = {(r["system"], r["source"], r["seed"]) for r in runs}
-    planned = [(n, s, k) for k in range(arguments.seeds) for n in SYSTEMS for s in SOURCES if (n, s, k) not in done]
+    planned = [
+        (n, s, k) for k in range(arguments.seeds) for n in SYSTEMS for s in arguments.sources if (n, s, k) not in done
+    ]
     if not arguments.only_fit:
         hours = len(planned) * RELAXATIONS * SECONDS_PER_RELAXATION / 3600
         print(f"{len(planned)} runs to do, about {hours:.1f} core-hours", flush=True)
@@ -122,7 +153,10 @@ def main() -> None:
                 runs.append(measure(name, source, seed, pool))
                 with RUNS.open("a") as lines:
                     lines.write(json.dumps(runs[-1]) + "\n")
-                print(runs[-1], flush=True)
+                best = min((e for *_, e in runs[-1]["relaxations"] if e is not None), default=None)
+                print(name, source, seed, best, flush=True)
+    runs = earned(runs)
+    by_operator(runs)
     yields = fit(runs)
     print(f"{len(runs)} runs; credit per 1,000 force calls, measured and (fitted):")
     print("  " + " ".join(f"{name:>16s}" for name in ("system", *SOURCES)))
@@ -145,7 +179,7 @@ def main() -> None:
             "what": "yield of each source, in credit per force call: exp(a + b ln(atoms) + c (elements - 2))",
             "method": "benchmarks/allocation_priors.py: Poisson regression, each source alone, CHGNet",
             "systems": list(SYSTEMS.values()),
-            "relaxations_per_run": RELAXATIONS,
+            "relaxations_per_run": EARLY,
             "runs": len(runs),
             "seeds": sorted({r["seed"] for r in runs}),
         }

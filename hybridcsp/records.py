@@ -47,6 +47,7 @@ class RejectionReason(StrEnum):
     DISTANCE = "distance"
     SPACEGROUP = "spacegroup"
     DUPLICATE = "duplicate"
+    NOT_TAKEN = "not-taken"  # another code was given it and did not relax it
 
 
 def is_word(text: str) -> bool:

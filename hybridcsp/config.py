@@ -179,11 +179,18 @@ def of_directory(directory: Path) -> Configuration:
         If there is no search, or one that was made in Python from objects that cannot be written down.
     """
     with Archive(directory) as archive:
-        settings = archive.ledger.settings
+        ledger = archive.ledger
+    settings = ledger.settings
     if (directory / FILE).exists():
         raw = read(directory / FILE)
     elif settings:
         last = settings[-1]
+        if last.get("calculator") is None:
+            raise ArchiveError(
+                f"{directory} holds results of {ledger.calculator or 'another code'}, and there is no calculator to go on "
+                f"with: hybridcsp watch goes on beside that code; to relax its structures in a search of your own: "
+                f"hybridcsp search {last['problem']['formula']} --source seeds:{directory / 'minima.extxyz'}"
+            )
         objects = [last["calculator"], last["allocation"], *last["sources"]]
         if not all(isinstance(item, str) for item in objects):
             raise ArchiveError(f"{directory} was made in Python with objects of its own: take it up again there")

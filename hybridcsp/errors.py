@@ -47,6 +47,10 @@ class UnknownNameError(InputError):
         super().__init__(kind, name, f"{did_you_mean(name, names)}known: {', '.join(names)}")
 
 
+class RegistrationError(HybridCSPError):
+    """What another package registers is broken, or is not what it is registered as."""
+
+
 class CalculatorError(HybridCSPError):
     """A calculator cannot be built."""
 

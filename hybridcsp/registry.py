@@ -1,4 +1,4 @@
-"""What can be named: sources, calculators, formats; ours and those that other packages register.
+"""What can be named: sources, generators, calculators, formats, operators; ours and those that other packages register.
 
 Another package adds to a registry with an entry point of the group, for example::
 
@@ -8,27 +8,87 @@ Another package adds to a registry with an entry point of the group, for example
 
 from __future__ import annotations
 
-import importlib
+import contextlib
+import inspect
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from hybridcsp.errors import InputError, UnknownNameError
+from hybridcsp.errors import InputError, RegistrationError, UnknownNameError
+
+#: The package whose entries are ours.
+OURS = "hybridcsp"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One thing that can be named."""
+    """One thing that can be named.
+
+    Attributes
+    ----------
+    name
+        What people write.
+    target
+        ``"module:attribute"``, imported only when it is used.
+    summary
+        What it is, in a line.
+    package
+        Who brings it.
+    methods
+        What it must have to be of its kind.
+    """
 
     name: str
-    target: str  # "module:attribute", imported only when it is used
+    target: str
     summary: str
-    package: str = "hybridcsp"
+    package: str = OURS
+    methods: tuple[str, ...] = ()
 
     def load(self) -> Any:
-        """Import and return the object."""
-        module, _, attribute = self.target.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        """Import and return the object.
+
+        Raises
+        ------
+        RegistrationError
+            If another package brings it and importing it fails, for whatever reason, or it is of another kind.
+        """
+        point = EntryPoint(name=self.name, value=self.target, group="")
+        if self.package == OURS:
+            return point.load()
+        try:
+            loaded = point.load()
+        except Exception as error:  # third-party code runs when it is imported, and may fail in any way
+            raise self.broken(f"cannot be imported: {type(error).__name__}: {error}") from error
+        self.require(loaded, self.methods)
+        return loaded
+
+    def build(self, *arguments: Any) -> Any:
+        """Load it and return what it makes of arguments.
+
+        Raises
+        ------
+        RegistrationError
+            As :meth:`load`; or if it cannot be called with so many arguments.
+        """
+        make = self.load()
+        try:
+            with contextlib.suppress(ValueError):  # some callables written in C have no signature
+                inspect.signature(make).bind(*arguments)
+        except TypeError as error:
+            wanted = f"{len(arguments)} argument{'s' * (len(arguments) != 1)}" if arguments else "no arguments"
+            raise self.broken(f"cannot be called with {wanted}: {error}") from error
+        return make(*arguments)
+
+    def require(self, thing: object, attributes: tuple[str, ...]) -> None:
+        """Raise :class:`RegistrationError` if what came of it lacks an attribute."""
+        missing = [attribute for attribute in attributes if not hasattr(thing, attribute)]
+        if missing:
+            shown = thing.__qualname__ if isinstance(thing, type) else type(thing).__qualname__
+            raise self.broken(f"gives {shown}, which lacks {', '.join(missing)}")
+
+    def broken(self, why: str) -> RegistrationError:
+        """Return the error that says what is wrong with it."""
+        return RegistrationError(f"{self.name!r}, which the package {self.package} registers as {self.target}, {why}")
 
 
 class Registry:
@@ -40,18 +100,23 @@ class Registry:
         In the singular, as error messages say it: "source", "calculator".
     builtin
         Our own entries.
+    methods
+        What other packages' entries must have.
     """
 
-    def __init__(self, kind: str, builtin: tuple[Entry, ...]) -> None:
+    def __init__(self, kind: str, builtin: tuple[Entry, ...], methods: tuple[str, ...] = ()) -> None:
         self.kind = kind
+        self.methods = methods
         self._builtin = {entry.name: entry for entry in builtin}
 
     def entries(self) -> dict[str, Entry]:
         """Return all entries by name, ours first; another package cannot replace one of ours."""
         found = dict(self._builtin)
         for point in entry_points(group=f"hybridcsp.{self.kind}s"):
-            package = point.dist.name if point.dist else "?"
-            entry = Entry(name=point.name, target=point.value, summary=f"from {package}", package=package)
+            package, summary = "?", ""
+            if point.dist:
+                package, summary = point.dist.name, str(point.dist.metadata.json.get("summary", ""))
+            entry = Entry(name=point.name, target=point.value, summary=summary, package=package, methods=self.methods)
             found.setdefault(point.name, entry)
         return found
 

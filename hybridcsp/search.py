@@ -330,11 +330,14 @@ def build_sources(sources: Sequence[str | Source], problem: Problem) -> dict[str
     for source in sources:
         if isinstance(source, str):
             name, argument = split_argument(source, "source")
-            source = SOURCES[name].load()(problem, argument)
+            source = SOURCES[name].build(problem, argument)
         else:
             name = getattr(source, "name", type(source).__name__)
             if not is_word(name):
                 raise InputError("source.name", name, "a word that begins with a letter")
+        missing = [wanted for wanted in (*SOURCES.methods, "exhausted") if not hasattr(source, wanted)]
+        if missing:
+            raise InputError("source", name, f"is no source: it lacks {', '.join(missing)}")
         same = sum(known == name or known.startswith(f"{name}-") for known in built)
         built[f"{name}-{same + 1}" if same else name] = source
     return built

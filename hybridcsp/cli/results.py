@@ -74,6 +74,23 @@ def sources() -> None:
     _list(SOURCES)
 
 
+@app.command()
+def operators() -> None:
+    """List the operators of evolution that can be named: evolution:NAME,NAME uses these only."""
+    from hybridcsp.operators.choosing import DEFAULT, NAMED
+
+    _list(NAMED)
+    console.print(f"evolution:{DEFAULT},NAME uses one more beside those that it uses anyway.", highlight=False)
+
+
+@app.command()
+def formats() -> None:
+    """List the codes whose files can be written and read."""
+    from hybridcsp.formats import FORMATS
+
+    _list(FORMATS)
+
+
 def _list(registry: Registry) -> None:
     from rich.table import Table
 

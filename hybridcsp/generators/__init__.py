@@ -167,4 +167,5 @@ GENERATORS = Registry(
             summary="flow matching of fractional coordinates and lattice",
         ),
     ),
+    methods=("fit", "sample", "save", "load"),
 )

@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 
 from ase.calculators.calculator import BaseCalculator, Calculator
 
-from hybridcsp.errors import CalculatorError, InputError, UnknownNameError, did_you_mean
-from hybridcsp.registry import Entry, Registry, split_argument
+from hybridcsp.errors import CalculatorError, HybridCSPError, InputError, UnknownNameError, did_you_mean
+from hybridcsp.registry import OURS, Entry, Registry, split_argument
 from hybridcsp.relaxation.mace_loading import find_model
 from hybridcsp.relaxation.quiet import quiet
 
@@ -65,6 +65,8 @@ def check_calculator(spec: CalculatorLike) -> None:
         If an argument is missing or not wanted, or the module does not exist.
     CalculatorError
         If a model file is missing.
+    RegistrationError
+        If another package registers it, and there is no such module.
     """
     if not isinstance(spec, str):
         if not isinstance(spec, BaseCalculator) and not callable(spec):
@@ -74,11 +76,7 @@ def check_calculator(spec: CalculatorLike) -> None:
         return
     entry, name, argument = _parse(spec)
     if entry is None:
-        try:
-            found = find_spec(name)
-        except (ImportError, ValueError):  # a package on the way to it does not exist
-            found = None
-        if found is None:
+        if not _exists(name):
             hint = did_you_mean(name, CALCULATORS.entries())
             raise InputError(
                 "calculator",
@@ -91,7 +89,10 @@ def check_calculator(spec: CalculatorLike) -> None:
                 "calculator", spec, "say which model: mace:PATH or mace:NAME, for example mace:medium-mpa-0"
             )
         find_model(argument)
-    elif entry.package == "hybridcsp" and argument is not None:
+    elif entry.package != OURS:
+        if not _exists(entry.target.partition(":")[0]):
+            raise entry.broken("cannot be imported: there is no such module")
+    elif argument is not None:
         raise InputError("calculator", spec, f"{name} takes no argument: write {name}")
 
 
@@ -113,6 +114,8 @@ def build_calculator(spec: CalculatorLike) -> tuple[Calculator, str]:
     ------
     UnknownNameError, InputError
         As :func:`check_calculator`.
+    RegistrationError
+        If another package registers it, and wrongly.
     CalculatorError
         If building it fails, for whatever reason; the cause is chained.
 
@@ -134,12 +137,12 @@ def build_calculator(spec: CalculatorLike) -> tuple[Calculator, str]:
         else:
             entry, name, argument = _parse(spec)
             if entry is not None:
-                calculator, label = entry.load()(argument)
+                calculator, label = _from_entry(entry, argument)
             else:
                 with quiet():
                     calculator = getattr(import_module(name), str(argument))()
                 label = f"{spec} {_describe(calculator)}"
-    except CalculatorError:
+    except HybridCSPError:
         raise
     except Exception as error:  # third-party code builds it, and may fail in any way
         raise CalculatorError(f"the calculator {shown} cannot be built: {type(error).__name__}: {error}") from error
@@ -182,6 +185,21 @@ def _parse(spec: str) -> tuple[Entry | None, str, str | None]:
     if argument is None:
         raise UnknownNameError("calculator", name, [*entries, "package.module:factory"])
     return None, name, argument
+
+
+def _exists(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):  # a package on the way to it does not exist
+        return False
+
+
+def _from_entry(entry: Entry, argument: str | None) -> tuple[Calculator, str]:
+    built = entry.build(argument)
+    match built:
+        case (BaseCalculator() as calculator, str(label)) if label:
+            return calculator, label
+    raise entry.broken(f"gives {built!r}, not an ASE calculator and a label with its version")
 
 
 def _describe(calculator: Any) -> str:

@@ -69,7 +69,7 @@ SOURCES = Registry(
         Entry(
             name="evolution",
             target="hybridcsp.sources.evolution:EvolutionSource",
-            summary="children of the best diverse minima: heredity, soft and other mutations",
+            summary="children of the best diverse minima; evolution:NAME,NAME uses these operators",
         ),
         Entry(
             name="prototypes",
@@ -92,4 +92,5 @@ SOURCES = Registry(
             summary="leaps from the best minima: basin-hopping:hops (default) or basin-hopping:dynamics",
         ),
     ),
+    methods=("propose", "proposed", "observe"),
 )

@@ -5,8 +5,9 @@
 
 Each source searches each development system alone, 40 relaxations with CHGNet and one worker. Its yield is the credit
 for minima first reached (exp(-ΔH / 50 meV) above the lowest of all runs of the system) over its force calls, both of
-the first 15 relaxations, which is when a prior matters: the best prototypes come first. The model is ``exp(a + b ln(atoms) + c (elements - 2))`` for each source, with b and c drawn towards those of all sources
-together: the systems are few. None of them is a crystal of the recovery benchmark.
+the first 15 relaxations, which is when a prior matters: the best prototypes come first. The model is ``exp(a + b
+ln(atoms) + c (elements - 2))`` for each source, with b and c drawn towards those of all sources together: the systems
+are few. None of them is a crystal of the recovery benchmark.
 
 Finished runs are lines of results/allocation_priors_runs.jsonl; nothing is run twice.
 """
@@ -103,7 +104,7 @@ def by_operator(runs: list[dict[str, Any]]) -> None:
         for operator, calls, enthalpy in run["relaxations"]:
             credit = 0.0 if enthalpy is None else exp((lowest[run["system"]] - enthalpy) / CREDIT_SCALE)
             key = run["source"], operator
-            sums[key] = sums.get(key, np.zeros(3)) + (1, calls, credit)
+            sums[key] = sums.get(key, np.zeros(3)) + np.array([1, calls, credit])
     print("relaxations, force calls, credit and credit per 1,000 force calls by operator:")
     for (source, operator), (n, calls, credit) in sorted(sums.items()):
         print(f"  {source:14s} {operator:20s} {n:5.0f} {calls:7.0f} {credit:7.2f} {1000 * credit / calls:7.2f}")

@@ -187,8 +187,8 @@ def of_directory(directory: Path) -> Configuration:
         last = settings[-1]
         if last.get("calculator") is None:
             raise ArchiveError(
-                f"{directory} holds results of {ledger.calculator or 'another code'}, and there is no calculator to go on "
-                f"with: hybridcsp watch goes on beside that code; to relax its structures in a search of your own: "
+                f"{directory} holds results of {ledger.calculator or 'another code'}; there is no calculator to go on "
+                f"with. hybridcsp watch goes on beside that code; to relax its structures in a search of your own: "
                 f"hybridcsp search {last['problem']['formula']} --source seeds:{directory / 'minima.extxyz'}"
             )
         objects = [last["calculator"], last["allocation"], *last["sources"]]

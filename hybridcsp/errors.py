@@ -63,6 +63,10 @@ class LockedError(ArchiveError):
     """Somebody else is writing to this run directory."""
 
 
+class GeneratorError(HybridCSPError):
+    """A generator came to nothing: it raised, hung, or made nothing that can be used."""
+
+
 class BackendError(HybridCSPError):
     """The machinery that runs jobs broke; the run directory can be resumed."""
 

@@ -60,6 +60,8 @@ class Ledger:
         By source and operator.
     calls
         How often each source was called.
+    errors
+        By source, how many of its calls ended with an error.
     cost, proposing
         Of everything, and of proposing alone.
     relaxations
@@ -87,6 +89,7 @@ class Ledger:
         self.stops: list[str] = []
         self.tallies: dict[tuple[str, str], Tally] = {}
         self.calls: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
         self.cost = Cost()
         self.proposing = Cost()
         self.relaxations = 0
@@ -125,6 +128,7 @@ class Ledger:
                 self.stops.append(data["reason"])
             case "called":
                 self.calls[data["source"]] = data["call"] + 1
+                self.errors[data["source"]] += bool(data["error"])
                 self.cost += Cost(**data["cost"])
                 self.proposing += Cost(**data["cost"])
             case "proposed":

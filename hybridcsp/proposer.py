@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 #: Calls in a row without one acceptable proposal, after which a search waits for outcomes or gives up.
 PATIENCE = 1000
 
-#: Errors in a row after which a source is not called again.
+#: Errors in a row after which a source is not called again, unless it says how many itself (``tries``).
 TRIES = 10
 
 
@@ -99,7 +99,7 @@ class Proposer:
             self._screen.accepted(candidate.id, describe(candidate.proposal.atoms))
 
     def _done(self, name: str, source: Source) -> bool:
-        return source.exhausted or self._errors[name] >= TRIES
+        return source.exhausted or self._errors[name] >= getattr(source, "tries", TRIES)
 
     def _call(self, name: str, owner: str) -> tuple[list[Candidate], bool]:
         call = self.archive.ledger.calls[name]

@@ -41,7 +41,7 @@ class Screen:
 
         Jobs of another level than "relax" leave the structure that they begin with: it may be known.
         """
-        found = self._against_problem(atoms)
+        found = self.against_problem(atoms)
         if found is not None:
             return found
         described = describe(atoms)
@@ -63,7 +63,8 @@ class Screen:
             if self._known.find(described) is None:
                 self._known.add(key, described)
 
-    def _against_problem(self, atoms: Atoms) -> Verdict | None:
+    def against_problem(self, atoms: Atoms) -> Verdict | None:
+        """Judge one structure by the problem alone; ``None`` where there is nothing against it."""
         problem = self.problem
         if not is_finite_crystal(atoms):
             return Verdict(RejectionReason.INVALID, "no atoms, numbers that are not finite, or a cell without volume")

@@ -63,6 +63,7 @@ def sources_table(archive: Archive) -> Table:
         counts = {**tally.rejected, **tally.failed, "not converged": tally.unconverged}
         if said := ", ".join(f"{count} {reason}" for reason, count in counts.items() if count):
             reasons.append(f"{name}: {said}")
+    reasons += [f"{source}: {count} errors" for source, count in archive.ledger.errors.items() if count]
     legend = "proposed, rejected, relaxed candidates; failures; minima that it reached first; force calls"
     table.caption = "\n".join([legend, *reasons])
     return table

@@ -82,6 +82,26 @@ SOURCES = Registry(
             summary="structures of yours: seeds:PATH, a file or folder that ASE reads",
         ),
         Entry(
+            name="wyckoff",
+            target="hybridcsp.sources.generative:wyckoff",
+            summary="crystals from a transformer, symmetric by construction; wyckoff:FOLDER with weights of yours",
+        ),
+        Entry(
+            name="flow",
+            target="hybridcsp.sources.generative:flow",
+            summary="crystals from flow matching; flow:FOLDER with weights of yours",
+        ),
+        Entry(
+            name="generative",
+            target="hybridcsp.sources.generative:GenerativeSource",
+            summary="crystals from any generator: generative:NAME or generative:FOLDER of weights",
+        ),
+        Entry(
+            name="external",
+            target="hybridcsp.sources.external:ExternalSource",
+            summary="what other programs make: external:PATH (folder, extxyz, CIF zip, CSV) or external:NAME (command)",
+        ),
+        Entry(
             name="swarm",
             target="hybridcsp.sources.swarm:SwarmSource",
             summary="particle swarm on positions and cell: swarm:local (default) or swarm:global",

@@ -9,7 +9,7 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.errors import InputError
-from hybridcsp.files import is_partly_occupied, read_frames, structure_files
+from hybridcsp.files import Frame, is_partly_occupied, stream_frames
 from hybridcsp.problem import Problem
 from hybridcsp.records import Candidate, Outcome, Proposal
 from hybridcsp.sources import Context
@@ -32,7 +32,7 @@ class SeedsSource:
         What is searched.
     argument
         A file that ASE reads (all its frames), or a folder (all its files, not those of folders inside). Compressed
-        files may end in .gz, .bz2 or .xz. Pickles are never read.
+        files may end in .gz, .bz2 or .xz; a .zip holds files, a .csv has a column ``cif``. Pickles are never read.
 
     Attributes
     ----------
@@ -45,19 +45,18 @@ class SeedsSource:
         If there is nothing at that path, or no structure there can be used.
     """
 
+    kind = "seeds"
+    operator = "seed"
+
     def __init__(self, problem: Problem, argument: str | None = None) -> None:
-        if argument is None:
-            raise InputError("source", "seeds", "say which file or folder: seeds:PATH")
-        path = Path(argument).expanduser()
-        if not path.exists():
-            raise InputError("source", f"seeds:{argument}", "no such file or folder")
+        path = _existing_path(self.kind, argument)
         self.unusable: list[tuple[str, str]] = []
         self._proposals: list[Proposal] = []
         self._proposed = 0
-        for file in structure_files(path):
-            self._take(file, problem)
+        for frame in stream_frames(path):
+            self._take(frame, problem)
         if not self._proposals:
-            raise InputError("source", f"seeds:{argument}", self._complaint(problem))
+            raise InputError("source", f"{self.kind}:{argument}", self._complaint(problem))
 
     @property
     def exhausted(self) -> bool:
@@ -79,21 +78,18 @@ class SeedsSource:
     def observe(self, outcomes: Sequence[Outcome]) -> None:
         """Seeds do not learn."""
 
-    def _take(self, file: Path, problem: Problem) -> None:
-        try:
-            frames = read_frames(file)
-        except Exception as error:  # noqa: BLE001  # ASE's readers let any error through that a broken file causes
-            self.unusable.append((str(file), f"not readable: {type(error).__name__}: {error}"))
+    def _take(self, frame: Frame, problem: Problem) -> None:
+        if frame.atoms is None:
+            where = f"{frame.file}, frame {frame.number}" if frame.number else frame.file
+            self.unusable.append((where, frame.error))
             return
-        if not frames:
-            self.unusable.append((str(file), "holds no structure"))
-        for frame, read_atoms in enumerate(frames):
-            try:
-                atoms = _as_seed(read_atoms, problem)
-            except _UnusableError as reason:
-                self.unusable.append((f"{file}, frame {frame}", str(reason)))
-                continue
-            self._proposals.append(Proposal(atoms=atoms, operator="seed", tag={"file": str(file), "frame": frame}))
+        try:
+            atoms = usable(frame.atoms, problem)
+        except UnusableError as reason:
+            self.unusable.append((f"{frame.file}, frame {frame.number}", str(reason)))
+            return
+        tag = {"file": frame.file, "frame": frame.number}
+        self._proposals.append(Proposal(atoms=atoms, operator=self.operator, tag=tag))
 
     def _complaint(self, problem: Problem) -> str:
         sizes = " or ".join(map(str, problem.units))
@@ -107,34 +103,50 @@ class SeedsSource:
         return f"no usable structure ({named}{f'; and {more} more' if more > 0 else ''}); {wanted}"
 
 
-class _UnusableError(Exception):
-    """Why a structure cannot be a seed."""
+def _existing_path(source: str, argument: str | None) -> Path:
+    """Return the path that follows a source's name.
+
+    Raises
+    ------
+    InputError
+        If there is none, or nothing there.
+    """
+    if argument is None:
+        raise InputError("source", source, f"say which file or folder: {source}:PATH")
+    path = Path(argument).expanduser()
+    if not path.exists():
+        raise InputError("source", f"{source}:{argument}", "no such file or folder")
+    return path
 
 
-def _as_seed(found: Atoms, problem: Problem) -> Atoms:
+class UnusableError(Exception):
+    """Why a structure cannot be searched from."""
+
+
+def usable(found: Atoms, problem: Problem) -> Atoms:
     """Return the bare structure with its initial moments and charges.
 
     Raises
     ------
-    _UnusableError
+    UnusableError
         If it cannot be searched from.
     """
     if found.cell.rank < 3 or not found.pbc.all():
-        raise _UnusableError("no cell that is periodic in three directions")
+        raise UnusableError("no cell that is periodic in three directions")
     if not is_finite_crystal(found):
-        raise _UnusableError("no atoms, or positions or a cell that are not finite")
+        raise UnusableError("no atoms, or positions or a cell that are not finite")
     if is_partly_occupied(found):
-        raise _UnusableError("partly occupied sites; one element per site is needed")
+        raise UnusableError("partly occupied sites; one element per site is needed")
     atoms = Atoms(numbers=found.numbers, positions=found.positions, cell=found.cell, pbc=True)
     for array in ("initial_magmoms", "initial_charges"):
         if found.has(array):
             values = found.get_array(array)
             if values.shape != (len(found),) or not np.isfinite(values).all():
-                raise _UnusableError(f"{array}: one finite number per atom is needed (no non-collinear moments)")
+                raise UnusableError(f"{array}: one finite number per atom is needed (no non-collinear moments)")
             atoms.set_array(array, values, float, ())
     units = problem.units_of(atoms.numbers)
     if units is None:
-        raise _UnusableError(f"{atoms.symbols.get_chemical_formula()} is not a whole number of {problem.formula}")
+        raise UnusableError(f"{atoms.symbols.get_chemical_formula()} is not a whole number of {problem.formula}")
     if units in problem.units:
         return atoms
     if problem.cell is None:
@@ -142,4 +154,4 @@ def _as_seed(found: Atoms, problem: Problem) -> Atoms:
         if problem.units_of(reduced.numbers) in problem.units:
             return reduced
     wanted = ", ".join(map(str, problem.units))
-    raise _UnusableError(f"{units} formula units ({len(atoms)} atoms), allowed {wanted}, also as a primitive cell")
+    raise UnusableError(f"{units} formula units ({len(atoms)} atoms), allowed {wanted}, also as a primitive cell")

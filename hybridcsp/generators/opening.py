@@ -1,0 +1,102 @@
+"""From what a person writes to a generator: a registered name, or a folder of weights."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hybridcsp.errors import InputError
+from hybridcsp.generators import GENERATORS, Generator
+from hybridcsp.generators.storage import CARD, shipped
+from hybridcsp.registry import Entry
+
+
+def open_generator(text: str) -> Generator:
+    """Load a generator with its weights.
+
+    Parameters
+    ----------
+    text
+        A registered name: its shipped weights (for those of other packages, what their class makes without arguments).
+        Or a folder that ``save`` wrote; a ``/`` in it, or ``.`` before it, tells a folder from a name.
+
+    Raises
+    ------
+    InputError
+        If there is no such thing, or its weights cannot be used.
+    """
+    entry, folder = find_generator(text)
+    kind = entry.load()
+    if folder is None:
+        if entry.package != "hybridcsp":
+            return kind()  # type: ignore[no-any-return]
+        folder = shipped(entry.name)
+        if not (folder / CARD).exists():
+            raise InputError(
+                "generator",
+                text,
+                f"has no weights here yet; train some (hybridcsp train {text} --data PATH --output FOLDER) and name "
+                "their folder instead",
+            )
+    return kind.load(folder)  # type: ignore[no-any-return]
+
+
+def new_generator(name: str) -> Generator:
+    """Make an untrained generator.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name.
+    """
+    return GENERATORS[name].load()()  # type: ignore[no-any-return]
+
+
+def find_generator(text: str) -> tuple[Entry, Path | None]:
+    """Return what is registered for a name or for the weights in a folder, and the folder.
+
+    Raises
+    ------
+    InputError
+        If there is no such thing.
+    """
+    folder = Path(text).expanduser()
+    if text not in GENERATORS.entries() and (folder.is_dir() or "/" in text or text.startswith(".")):
+        return GENERATORS[str(read_card(folder).get("generator"))], folder
+    return GENERATORS[text], None
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Read the card of a folder of weights.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError("generator", str(folder), f"a folder of weights with a {CARD} ({error})") from error
+    if not isinstance(card, dict):
+        raise InputError("generator", str(folder / CARD), "a JSON object")
+    return card
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch, where it is loaded, use one thread: the workers have the other cores, and sums keep their order."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,174 @@
+"""What a generator is asked for a problem, and which of its answers are worth a relaxation, best first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from ase import Atoms
+
+from hybridcsp.generators import Condition, Reject, Request, Sample
+from hybridcsp.problem import Problem
+from hybridcsp.screening import Screen
+from hybridcsp.similarity import STARTS, Described, StructureIndex, describe
+from hybridcsp.structure import SYMPREC_LOOSE, is_finite_crystal, primitive, spacegroup
+
+#: Energy quantiles are drawn up to this one, where a generator knows what they are.
+LOW_ENERGIES = 0.2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Chosen:
+    """A sample that is worth a relaxation.
+
+    Attributes
+    ----------
+    atoms
+        The structure.
+    units
+        Its formula units.
+    spacegroup
+        Its number.
+    described
+        For comparisons.
+    log_likelihood
+        Where the model knows it.
+    """
+
+    atoms: Atoms
+    units: int
+    spacegroup: int
+    described: Described
+    log_likelihood: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Selection:
+    """What became of the answers to one batch of requests.
+
+    Attributes
+    ----------
+    chosen
+        Best first.
+    rejects
+        How many answers came to nothing, by reason.
+    """
+
+    chosen: tuple[Chosen, ...] = ()
+    rejects: Counter[str] = field(default_factory=Counter)
+
+
+def requests_for(problem: Problem, conditions: frozenset[Condition], n: int, rng: np.random.Generator) -> list[Request]:
+    """Return ``n`` requests, spread evenly over the problem's formula units, with what the generator understands."""
+    units = [problem.units[i % len(problem.units)] for i in range(n)]
+    return [
+        Request(
+            contents=problem.contents(z),
+            spacegroup=(
+                int(rng.choice(problem.spacegroups))
+                if problem.spacegroups and Condition.SPACEGROUP in conditions
+                else None
+            ),
+            energy_quantile=float(rng.uniform(0, LOW_ENERGIES)) if Condition.ENERGY in conditions else None,
+            pressure_gpa=problem.pressure_gpa if Condition.PRESSURE in conditions else None,
+        )
+        for z in sorted(units)
+    ]
+
+
+def select(
+    answers: Sequence[Sample | Reject], problem: Problem, conditions: frozenset[Condition], n_requests: int
+) -> Selection:
+    """Screen the answers to :func:`requests_for` and put what is left in the order in which to relax it.
+
+    A structure that is symmetric within 0.1 Å is made so. Where the problem has a pressure that the model knows nothing
+    of, volumes shrink as the problem expects. What is broken, too dense or too dilute, too close, of a space group that
+    is not wanted, or the same as another sample is counted by reason. Formula units take turns; within each the best of
+    every space group come first, by likelihood where the model knows it, then the second best, and so on.
+
+    Parameters
+    ----------
+    answers
+        As the generator gave them; what is no answer is counted too.
+    problem
+        What is searched.
+    conditions
+        What the generator was asked to honour.
+    n_requests
+        How many answers there should be.
+    """
+    rejects: Counter[str] = Counter()
+    screen = Screen(problem)
+    shrink = 1.0 if Condition.PRESSURE in conditions else _compression(problem)
+    seen = StructureIndex(energy_window=None, tolerances=STARTS)
+    kept: list[Chosen] = []
+    for answer in answers:
+        if not isinstance(answer, Sample) or not isinstance(answer.atoms, Atoms):
+            rejects["no sample" if isinstance(answer, Reject) else "no answer"] += 1
+            continue
+        atoms, reason = _fitting(_bare(answer.atoms, shrink), screen)
+        if reason is not None:
+            rejects[reason] += 1
+            continue
+        described = describe(atoms)
+        if seen.find(described) is not None:
+            rejects["duplicate"] += 1
+            continue
+        seen.add(len(seen), described)
+        units = problem.units_of(atoms.numbers)
+        assert units is not None, "screened"
+        likelihood = answer.log_likelihood
+        finite = likelihood is not None and bool(np.isfinite(likelihood))
+        kept.append(
+            Chosen(
+                atoms=atoms,
+                units=units,
+                spacegroup=spacegroup(atoms),
+                described=described,
+                log_likelihood=float(likelihood) if likelihood is not None and finite else None,
+            )
+        )
+    if len(answers) < n_requests:
+        rejects["no answer"] += n_requests - len(answers)
+    return Selection(chosen=tuple(_in_turn(kept)), rejects=rejects)
+
+
+def _bare(found: Atoms, shrink: float) -> Atoms:
+    cell = found.cell.array * shrink ** (1 / 3)
+    return Atoms(found.numbers, cell=cell, positions=found.positions * shrink ** (1 / 3), pbc=True)
+
+
+def _fitting(atoms: Atoms, screen: Screen) -> tuple[Atoms, str | None]:
+    """Return the symmetrised structure if that passes, else the structure as it is; and what is against it."""
+    if is_finite_crystal(atoms) and screen.problem.units_of(atoms.numbers) is not None:
+        symmetric = primitive(atoms, SYMPREC_LOOSE)
+        if screen.against_problem(symmetric) is None:
+            return symmetric, None
+    verdict = screen.against_problem(atoms)
+    return atoms, None if verdict is None else str(verdict.reason)
+
+
+def _compression(problem: Problem) -> float:
+    """Volume at the problem's pressure, as a fraction of that without."""
+    if problem.cell is not None or problem.pressure_gpa <= 0:
+        return 1.0
+    return problem.expected_volume_per_atom / replace(problem, pressure_gpa=0.0).expected_volume_per_atom
+
+
+def _in_turn(kept: Sequence[Chosen]) -> list[Chosen]:
+    ranked = sorted(kept, key=lambda c: 0.0 if c.log_likelihood is None else -c.log_likelihood)
+    of_group: Counter[tuple[int, int]] = Counter()
+    places: list[tuple[int, int]] = []  # within its space group, and then in the ranking
+    for rank, chosen in enumerate(ranked):
+        places.append((of_group[chosen.units, chosen.spacegroup], rank))
+        of_group[chosen.units, chosen.spacegroup] += 1
+    order = sorted(range(len(ranked)), key=places.__getitem__)
+    of_units: Counter[int] = Counter()
+    turns: list[tuple[int, int, int]] = []
+    for i in order:
+        units = ranked[i].units
+        turns.append((of_units[units], units, i))
+        of_units[units] += 1
+    return [ranked[i] for _, _, i in sorted(turns)]

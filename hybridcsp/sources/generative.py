@@ -1,0 +1,304 @@
+"""Crystals from a generator: over-sampled, screened, the best and most diverse proposed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import numpy as np
+from ase import Atoms
+
+from hybridcsp.errors import GeneratorError, InputError
+from hybridcsp.generators import GENERATORS, Generator
+from hybridcsp.generators.opening import find_generator, new_generator, one_thread, open_generator
+from hybridcsp.problem import Problem
+from hybridcsp.records import Candidate, Cost, Outcome, Proposal
+from hybridcsp.sampling import Chosen, Selection, requests_for, select
+from hybridcsp.similarity import STARTS, StructureIndex, describe
+from hybridcsp.sources import Context
+from hybridcsp.sources.external import Command, CommandGenerator
+
+#: Samples asked for at a time, unless the generator says otherwise.
+BATCH = 48
+
+#: What share of a batch is proposed before the next one is sampled.
+KEPT = 1 / 3
+
+#: Argument of a source whose generator begins untrained.
+SCRATCH = "scratch"
+
+#: Seconds that one batch of a generator of another package may take.
+TIMEOUT = 600.0
+
+#: Where, in the run directory, samples are kept that are not made again.
+SAMPLES = "samples"
+
+
+@dataclass(kw_only=True)
+class _Reading:
+    """How far a batch has been proposed."""
+
+    seed: int
+    taken: set[int] = field(default_factory=set)
+
+
+class GenerativeSource:
+    """Runs one generator.
+
+    It asks for batches of samples, spread over the problem's formula units and under the conditions that the generator
+    knows; screens them and puts them in order (:func:`hybridcsp.sampling.select`); proposes the first third of each
+    batch, leaving out what it has proposed before; and then samples again. A generator that raises, hangs, or makes
+    nothing that can be used is an error of the source, recorded and counted; after three in a row it is not called
+    again.
+
+    A batch follows from its seed, which the tags of its proposals hold, so that a search that is taken up again makes
+    the same proposals. Generators of other packages run in a process of their own, which is ended when it takes too
+    long; what such a process returned is kept in the run directory.
+
+    Parameters
+    ----------
+    problem
+        What is searched. With a fixed cell there is nothing to propose: no generator can be asked for one.
+    argument
+        A registered generator, or a folder of weights. Either may be followed by ``:scratch``: then it begins
+        untrained, and proposes nothing until it has learned from the search itself.
+    generator
+        The generator itself.
+
+    Attributes
+    ----------
+    name
+        The generator's.
+    versions
+        In use: 0 is what it began with, higher ones were retrained during the search. Two take turns while the newer
+        one is on trial.
+    rejects
+        How many samples came to nothing, by reason.
+
+    Raises
+    ------
+    InputError
+        If there is no such generator, or its weights cannot be used.
+    """
+
+    #: Errors in a row after which it is not called again.
+    tries = 3
+
+    def __init__(self, problem: Problem, argument: str | None = None, *, generator: Generator | None = None) -> None:
+        self._problem = problem
+        self.scratch = False
+        if generator is None:
+            generator, self.scratch = _opened(argument)
+        self.name = generator.name
+        self.versions: tuple[int, ...] = () if self.scratch else (0,)
+        self.rejects: Counter[str] = Counter()
+        self._generators: dict[int, Generator] = {0: generator}
+        self._folders: dict[int, Path] = {}
+        self._readings: dict[int, _Reading] = {}
+        self._turns: Counter[int] = Counter()
+        self._known = StructureIndex(energy_window=None, tolerances=STARTS)
+        self._batches: dict[tuple[int, int], Selection] = {}  # a cache
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the problem is none for generators."""
+        return self._problem.cell is not None
+
+    @property
+    def learns(self) -> bool:
+        """Whether the generator can be retrained during a search."""
+        return not isinstance(self._generators[0], CommandGenerator)
+
+    def generator(self, version: int) -> Generator:
+        """Return one version of the generator, loaded if need be."""
+        if version not in self._generators:
+            self._generators[version] = type(self._generators[0]).load(self._folders[version])
+        return self._generators[version]
+
+    def adopt(self, versions: Sequence[int], folders: Mapping[int, Path]) -> None:
+        """Sample from other versions from here on; ``folders`` says where those are that were not in use before."""
+        self._folders.update(folders)
+        self.versions = tuple(versions)
+        self._turns = Counter()
+        for version in set(self._generators) - {0, *versions}:
+            del self._generators[version]
+
+    def propose(self, n: int, context: Context) -> list[Proposal]:
+        """Return at most one proposal.
+
+        Its tag holds ``version`` (of the model), ``batch`` (its seed), ``position`` in it, ``log_likelihood`` where the
+        model knows it, and, for the first of a batch, ``samples`` and ``rejects``: what became of the others.
+
+        Raises
+        ------
+        GeneratorError
+            If none of the versions in use has anything to offer.
+        """
+        errors = []
+        for version in sorted(self.versions, key=lambda v: (self._turns[v], -v)):
+            try:
+                return [self._from_version(version, context)]
+            except GeneratorError as error:
+                errors.append(f"version {version}: {error}" if version else str(error))
+        if errors:
+            raise GeneratorError("; ".join(errors))
+        return []
+
+    def proposed(self, candidates: Sequence[Candidate]) -> None:
+        """Go on in the batches that they came from."""
+        for candidate in candidates:
+            tag = candidate.proposal.tag
+            version = int(tag["version"])
+            reading = self._readings.get(version)
+            if reading is None or reading.seed != tag["batch"]:
+                reading = self._readings[version] = _Reading(seed=int(tag["batch"]))
+                self.rejects.update(tag["rejects"])
+            reading.taken.add(int(tag["position"]))
+            self._turns[version] += 1
+            self._known.add(candidate.id, describe(candidate.proposal.atoms))
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Learn nothing here: :mod:`hybridcsp.retraining` does, and tells of it through :meth:`adopt`."""
+
+    def _from_version(self, version: int, context: Context) -> Proposal:
+        start = time.perf_counter()
+        reading = self._readings.get(version)
+        new = reading is None
+        position = None if reading is None else self._next(self._batch(version, reading.seed, context), reading.taken)
+        if reading is None or position is None:
+            new, reading = True, _Reading(seed=int(context.rng.integers(2**31)))
+            position = self._next(self._batch(version, reading.seed, context), set())
+        batch = self._batch(version, reading.seed, context)
+        if position is None:
+            came = ", ".join(f"{count} {reason}" for reason, count in batch.rejects.most_common())
+            known = f"{len(batch.chosen)} proposed before" if batch.chosen else ""
+            raise GeneratorError(f"{self.name} made nothing that can be used: {'; '.join(filter(None, (came, known)))}")
+        chosen = batch.chosen[position]
+        tag: dict[str, Any] = {"version": version, "batch": reading.seed, "position": position}
+        if chosen.log_likelihood is not None:
+            tag["log_likelihood"] = chosen.log_likelihood
+        if new:
+            tag |= {"samples": self._batch_size, "rejects": dict(batch.rejects)}
+        return Proposal(atoms=chosen.atoms, operator=self.name, tag=tag, cost=Cost(seconds=time.perf_counter() - start))
+
+    def _next(self, batch: Selection, taken: set[int]) -> int | None:
+        """Return the next position that may be proposed."""
+        most = max(1, round(KEPT * self._batch_size))
+        for position, chosen in enumerate(batch.chosen):
+            if len(taken) >= most:
+                return None
+            if position not in taken and self._known.find(chosen.described) is None:
+                return position
+        return None
+
+    @property
+    def _batch_size(self) -> int:
+        return int(getattr(self._generators[0], "batch", BATCH))
+
+    def _batch(self, version: int, seed: int, context: Context) -> Selection:
+        if (version, seed) not in self._batches:
+            for other in [key for key in self._batches if key[0] == version]:
+                del self._batches[other]
+            keeps = getattr(self._generators[0], "keeps_samples", False)
+            file = context.archive.directory / SAMPLES / f"{self.name}-{version}-{seed}.extxyz" if keeps else None
+            self._batches[version, seed] = (
+                self._sampled(version, seed) if file is None else self._kept(version, seed, file)
+            )
+        return self._batches[version, seed]
+
+    def _kept(self, version: int, seed: int, file: Path) -> Selection:
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _write(self._sampled(version, seed), file)
+        return _read(file)
+
+    def _sampled(self, version: int, seed: int) -> Selection:
+        rng = np.random.default_rng(seed)
+        generator = self.generator(version)
+        requests = requests_for(self._problem, generator.conditions, self._batch_size, rng)
+        with one_thread():
+            try:
+                answers = list(generator.sample(requests, rng))
+            except GeneratorError:
+                raise
+            except Exception as error:  # a generator may be anybody's
+                raise GeneratorError(f"{self.name} raised {type(error).__name__}: {error}") from error
+        return select(answers, self._problem, generator.conditions, len(requests))
+
+
+def wyckoff(problem: Problem, argument: str | None = None) -> GenerativeSource:
+    """Make the source ``wyckoff``; the argument is a folder of weights or ``scratch``."""
+    return _flagship("wyckoff", problem, argument)
+
+
+def flow(problem: Problem, argument: str | None = None) -> GenerativeSource:
+    """Make the source ``flow``; the argument is a folder of weights or ``scratch``."""
+    return _flagship("flow", problem, argument)
+
+
+def _flagship(name: str, problem: Problem, argument: str | None) -> GenerativeSource:
+    if argument is None or argument == SCRATCH:
+        return GenerativeSource(problem, name if argument is None else f"{name}:{SCRATCH}")
+    entry, _ = find_generator(argument)
+    if entry.name != name:
+        raise InputError("source", f"{name}:{argument}", f"a folder of weights of {name}, not of {entry.name}")
+    return GenerativeSource(problem, argument)
+
+
+def _opened(argument: str | None) -> tuple[Generator, bool]:
+    """Return the generator that an argument names, and whether it begins untrained."""
+    if argument is None:
+        names = ", ".join(GENERATORS.entries())
+        raise InputError("source", "generative", f"say which generator: generative:NAME or generative:FOLDER ({names})")
+    text, _, mode = argument.partition(":")
+    if mode not in ("", SCRATCH):
+        raise InputError("source", f"generative:{argument}", f"NAME, FOLDER, or one of them and :{SCRATCH}")
+    if mode == SCRATCH:
+        return new_generator(text), True
+    entry, _ = find_generator(text)
+    if entry.package == "hybridcsp":
+        return open_generator(text), False
+    sample = ["-P", "-m", "hybridcsp", "sample", text, "--formula", "{formula}", "--n", "{n}", "--seed", "{seed}"]
+    command = Command((sys.executable, *sample, "--output", "{output}"), timeout=TIMEOUT, samples=BATCH)
+    return CommandGenerator(entry.name, command), False
+
+
+def _write(selection: Selection, file: Path) -> None:
+    frames = []
+    for chosen in selection.chosen:
+        atoms = chosen.atoms.copy()
+        atoms.info = {"units": chosen.units, "spacegroup": chosen.spacegroup}
+        if chosen.log_likelihood is not None:
+            atoms.info["log_likelihood"] = chosen.log_likelihood
+        frames.append(atoms)
+    if not frames:
+        came = ", ".join(f"{count} {reason}" for reason, count in selection.rejects.most_common())
+        raise GeneratorError(f"nothing that came back can be used: {came}")
+    frames[0].info["rejects"] = dict(selection.rejects)
+    temporary = file.with_suffix(".tmp")
+    ase.io.write(temporary, frames, format="extxyz")
+    temporary.replace(file)
+
+
+def _read(file: Path) -> Selection:
+    frames = ase.io.read(file, ":")
+    assert isinstance(frames, list)
+    chosen = []
+    for found in frames:
+        atoms = Atoms(found.numbers, positions=found.positions, cell=found.cell, pbc=True)
+        chosen.append(
+            Chosen(
+                atoms=atoms,
+                units=int(found.info["units"]),
+                spacegroup=int(found.info["spacegroup"]),
+                described=describe(atoms),
+                log_likelihood=found.info.get("log_likelihood"),
+            )
+        )
+    return Selection(chosen=tuple(chosen), rejects=Counter(frames[0].info.get("rejects", {})))

@@ -1,0 +1,247 @@
+"""Files of other programs, and other programs that are run: also those that hang, crash and write rubbish."""
+
+import csv
+import gzip
+import io
+import sys
+import time
+import zipfile
+
+import ase.io
+import numpy as np
+import psutil
+import pytest
+from ase.build import bulk
+from crystals import InlineBackend, P1Source, instant_relaxation, what_happened
+
+from hybridcsp import Problem, Search
+from hybridcsp.errors import GeneratorError, InputError
+from hybridcsp.generators import Reject, Request, Sample
+from hybridcsp.sources import SOURCES
+from hybridcsp.sources.external import Command, CommandGenerator
+from hybridcsp.sources.generative import GenerativeSource
+
+PROBLEM = Problem("NaCl", formula_units=(1, 2))
+MIXED = [
+    bulk("NaCl", "rocksalt", a=5.6),
+    bulk("Cu"),
+    bulk("NaCl", "cesiumchloride", a=3.4),
+    bulk("MgO", "rocksalt", a=4.2),
+]
+
+
+def cif(atoms):
+    text = io.BytesIO()
+    ase.io.write(text, atoms, format="cif")
+    return text.getvalue().decode()
+
+
+def as_zip(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        for i, atoms in enumerate(MIXED):
+            archive.writestr(f"generated/../../gen_{i}.cif", cif(atoms))
+
+
+def as_csv(path):
+    rows = io.StringIO()
+    table = csv.DictWriter(rows, ["material_id", "cif"])
+    table.writeheader()
+    for i, atoms in enumerate(MIXED):
+        table.writerow({"material_id": i, "cif": cif(atoms)})
+    table.writerow({"material_id": "broken", "cif": "data_nothing"})
+    path.write_text(rows.getvalue())
+
+
+def as_folder(path):
+    path.mkdir()
+    for i, atoms in enumerate(MIXED):
+        atoms.write(path / f"{i}.vasp")
+
+
+def as_zipped_table(path):
+    as_csv(path.with_suffix(""))
+    path.write_bytes(gzip.compress(path.with_suffix("").read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("generated_crystals.extxyz", lambda path: ase.io.write(path, MIXED)),
+        ("generated_crystals_cif.zip", as_zip),
+        ("samples.csv", as_csv),
+        ("samples.csv.gz", as_zipped_table),
+        ("folder", as_folder),
+    ],
+)
+def test_what_fits_the_problem_is_proposed_and_the_rest_is_counted(tmp_path, name, write):
+    write(tmp_path / name)
+    source = SOURCES["external"].load()(PROBLEM, str(tmp_path / name))
+    assert [p.atoms.get_chemical_formula() for p in source.propose(9, None)] == ["ClNa", "ClNa"]
+    assert {p.operator for p in source.propose(9, None)} == {"external"}
+    assert ("2 structures of other contents") in dict(source.unusable)[str(tmp_path / name)]
+    assert sorted(tmp_path.parent.glob("gen_*")) == []  # no path in an archive leads out of it
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("other.extxyz", None, "1 structures of other contents"),
+        ("no_column.csv", b"a,b\n1,2\n", "a column named cif"),
+        ("broken.zip", b"PK nonsense", "not readable"),
+    ],
+)
+def test_files_of_no_use_are_an_error_that_says_why(tmp_path, name, content, said):
+    path = tmp_path / name
+    if content is None:
+        bulk("Cu").write(path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        SOURCES["external"].load()(PROBLEM, str(path))
+
+
+#: A program of its own: sys.argv is formula, n, seed, output, and what it should do wrong.
+PROGRAM = """
+import os, subprocess, sys, time
+formula, n, seed, output, mode = sys.argv[1:]
+if mode == "hang":
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    open(os.environ["PIDS"], "w").write(f"{os.getpid()} {child.pid}")
+    time.sleep(600)
+if mode == "crash":
+    print("CUDA out of memory")
+    os.abort()
+if mode == "exit":
+    sys.exit("no such checkpoint")
+if mode == "silent":
+    sys.exit(0)
+if mode == "rubbish":
+    open(output, "w").write("this is no crystal")
+    sys.exit(0)
+import random, re
+random.seed(int(seed))
+made = []
+for _ in range(int(n)):
+    counts = re.findall(r"([A-Z][a-z]?)([0-9]+)", formula if mode == "good" else "Ag1")
+    atoms = [symbol for symbol, count in counts for _ in range(int(count))]
+    sides = [(25 * len(atoms)) ** (1 / 3) * random.uniform(0.9, 1.1) for _ in range(3)]
+    lattice = f"{sides[0]} 0 0 0 {sides[1]} 0 0 0 {sides[2]}"
+    made.append(f'{len(atoms)}\\nLattice="{lattice}" Properties=species:S:1:pos:R:3 pbc="T T T"\\n')
+    made += [" ".join([s, *(str(a * random.random()) for a in sides)]) + "\\n" for s in atoms]
+open(output, "w").write("".join(made))
+"""
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    monkeypatch.setenv("PIDS", str(tmp_path / "pids"))
+    (tmp_path / "program.py").write_text(PROGRAM)
+
+    def command(mode, **options):
+        placeholders = ["{formula}", "{n}", "{seed}", "{output}"]
+        argv = [sys.executable, str(tmp_path / "program.py"), *placeholders, mode]
+        return Command(argv, **({"samples": 8} | options))
+
+    return command
+
+
+def requests(n=4):
+    return [Request(contents=PROBLEM.contents(1 + i % 2)) for i in range(n)]
+
+
+def test_a_program_is_told_contents_number_seed_and_where_to_write(program):
+    answers = CommandGenerator("other", program("good")).sample(requests(), np.random.default_rng(0))
+    assert [answer.request for answer in answers] == [0, 1, 2, 3]
+    assert [len(answer.atoms) for answer in answers] == [2, 4, 2, 4]
+    again = CommandGenerator("other", program("good")).sample(requests(), np.random.default_rng(0))
+    assert [answer.atoms for answer in again] == [answer.atoms for answer in answers]
+
+
+def test_arguments_are_no_shell(tmp_path):
+    spy = "import sys; open(sys.argv[1], 'w').write('|'.join(sys.argv))"
+    command = Command(
+        [sys.executable, "-c", spy, str(tmp_path / "seen"), "{output}; rm -rf {formula}", "$HOME {n} {{}}"]
+    )
+    with pytest.raises(GeneratorError, match="wrote no output"):
+        CommandGenerator("other", command).sample(requests(1), np.random.default_rng(0))
+    _, _, output, rest = (tmp_path / "seen").read_text().split("|")
+    assert output.endswith("output.extxyz; rm -rf Na1Cl1")
+    assert rest == "$HOME 1 {{}}"
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("crash", "CUDA out of memory"),
+        ("exit", "exit status 1(.|\n)*no such checkpoint"),
+        ("silent", "wrote no output"),
+        ("rubbish", "wrote no crystal: not readable"),
+    ],
+)
+def test_a_program_that_fails_says_how(program, mode, said):
+    with pytest.raises(GeneratorError, match=said):
+        CommandGenerator("other", program(mode)).sample(requests(), np.random.default_rng(0))
+
+
+def test_a_program_that_hangs_is_stopped_with_all_it_started(program, tmp_path):
+    start = time.monotonic()
+    with pytest.raises(GeneratorError, match="stopped after"):
+        CommandGenerator("other", program("hang", timeout=1.5)).sample(requests(), np.random.default_rng(0))
+    assert time.monotonic() - start < 10
+    for pid in map(int, (tmp_path / "pids").read_text().split()):
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_program_that_is_not_there_is_said():
+    with pytest.raises(GeneratorError, match="cannot be started"):
+        CommandGenerator("other", Command(["/no/such/program", "{output}"])).sample(
+            requests(), np.random.default_rng(0)
+        )
+
+
+def test_other_contents_are_no_answer(program):
+    answers = CommandGenerator("other", program("silver")).sample(requests(), np.random.default_rng(0))
+    assert all(isinstance(answer, Reject) for answer in answers)
+    assert not any(isinstance(answer, Sample) for answer in answers)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"command": []}, "a program"),
+        ({"command": ["run"]}, "output"),
+        ({"command": ["run", "{output}", "{fromula}"]}, "no such placeholder"),
+        ({"command": ["run", "{output}"], "timeout": 0}, "timeout"),
+        ({"command": ["run", "{output}"], "samples": 0}, "samples"),
+    ],
+)
+def test_a_command_that_cannot_work_is_refused(options, said):
+    with pytest.raises(InputError, match=said):
+        Command(**options)
+
+
+def search(directory, command, **options):
+    problem = Problem("NaCl", formula_units=(1, 2), distance_fraction=0.05)
+    sources = [GenerativeSource(problem, generator=CommandGenerator("other", command)), P1Source()]
+    backend = InlineBackend(instant_relaxation)
+    return Search(problem, calculator=None, directory=directory, sources=sources, backend=backend, **options)
+
+
+@pytest.mark.parametrize("mode", ["hang", "crash", "rubbish", "silver"])
+def test_a_bad_program_costs_a_search_nothing_but_counted_errors(program, tmp_path, mode):
+    run = search(tmp_path / "run", program(mode, timeout=1.0))
+    assert run.run(relaxations=6, refine=0).stopped == "relaxations used up"
+    assert run.archive.ledger.errors["other"] == GenerativeSource.tries
+
+
+def test_a_resumed_search_does_not_run_the_program_again_for_what_it_has(program, tmp_path):
+    search(tmp_path / "whole", program("good"), seed=2).run(relaxations=8, refine=0)
+    part = search(tmp_path / "parts", program("good"), seed=2)
+    part.run(relaxations=3, refine=0)
+    part.close()
+    samples = sorted((tmp_path / "parts" / "samples").iterdir())
+    written = [file.stat().st_mtime_ns for file in samples]
+    rest = search(tmp_path / "parts", program("good"), seed=2)
+    rest.run(relaxations=8, refine=0)
+    assert [file.stat().st_mtime_ns for file in samples] == written
+    assert {e[1]["source"] for e in what_happened(tmp_path / "parts") if e[0] == "called"} == {"other", "p1"}

@@ -1,0 +1,213 @@
+"""The generative source: what it asks for, what it lets through, and what a bad generator can do to a search."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from crystals import InlineBackend, P1Source, instant_relaxation, what_happened
+from toys import Toy
+
+from hybridcsp import Problem, Search
+from hybridcsp.archive import Archive
+from hybridcsp.errors import GeneratorError, InputError
+from hybridcsp.generators import Condition, Reject, Sample
+from hybridcsp.records import Candidate, RejectionReason
+from hybridcsp.sampling import requests_for, select
+from hybridcsp.sources import SOURCES, Context
+from hybridcsp.sources.generative import GenerativeSource
+from hybridcsp.structure import spacegroup
+
+COPPER = Problem("Cu", formula_units=(1, 4), distance_fraction=0.05)
+
+
+@pytest.fixture
+def archive(tmp_path):
+    with Archive(tmp_path / "archive", write=True) as opened:
+        yield opened
+
+
+def context(archive, call=0, problem=COPPER):
+    return Context(problem=problem, archive=archive, rng=np.random.default_rng(call))
+
+
+def take(source, archive, n, problem=COPPER):
+    """Ask for proposals as a search does."""
+    candidates = []
+    for call in range(n):
+        proposals = source.propose(1, context(archive, call, problem))
+        more = [Candidate(proposal=p, id=len(candidates) + i + 1, source="toy") for i, p in enumerate(proposals)]
+        source.proposed(more)
+        candidates += more
+    return candidates
+
+
+def search(directory, *sources, **options):
+    backend = InlineBackend(instant_relaxation)
+    return Search(COPPER, calculator=None, directory=directory, sources=sources, backend=backend, **options)
+
+
+class TestRequests:
+    def test_they_are_spread_over_the_formula_units(self):
+        requests = requests_for(COPPER, frozenset(), 12, np.random.default_rng(0))
+        assert sorted(r.contents["Cu"] for r in requests) == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
+
+    def test_only_what_the_model_understands_is_asked_for(self):
+        problem = replace(COPPER, spacegroups=(225, 229), pressure_gpa=20.0)
+        (plain,) = requests_for(problem, frozenset(), 1, np.random.default_rng(0))
+        assert (plain.spacegroup, plain.energy_quantile, plain.pressure_gpa) == (None, None, None)
+        (full,) = requests_for(problem, frozenset(Condition), 1, np.random.default_rng(0))
+        assert full.spacegroup in (225, 229)
+        assert 0 <= full.energy_quantile <= 0.2
+        assert full.pressure_gpa == 20.0
+
+
+class TestSelection:
+    def of(self, *structures, problem=COPPER, conditions=frozenset()):
+        answers = [
+            s if isinstance(s, Reject) else Sample(atoms=s, request=i, log_likelihood=-float(i))
+            for i, s in enumerate(structures)
+        ]
+        return select(answers, problem, conditions, len(answers))
+
+    def test_what_is_of_no_use_is_counted_by_reason(self):
+        broken = bulk("Cu")
+        broken.positions[:] = np.nan
+        dense, close = bulk("Cu", a=1.5), bulk("Cu", cubic=True)
+        close.positions[1] = close.positions[0] + 0.01
+        useless = [broken, dense, close, bulk("Ag"), Reject(request=4, reason="out of luck")]
+        found = self.of(*useless, bulk("Cu").repeat(2), bulk("Cu"), bulk("Cu", cubic=True))
+        assert found.rejects == {
+            "invalid": 1,
+            "volume": 1,
+            "distance": 1,
+            "composition": 1,
+            "duplicate": 2,  # the supercell is reduced to the same crystal
+            "no sample": 1,
+        }
+        assert len(found.chosen) == 1
+
+    def test_answers_that_are_none_are_counted(self):
+        found = select([None, "crystal", Sample(atoms="Cu", request=2)], COPPER, frozenset(), 5)  # type: ignore[list-item]
+        assert found.rejects == {"no answer": 5}
+
+    def test_space_groups_that_the_model_cannot_be_asked_for_are_filtered(self):
+        found = self.of(bulk("Cu"), bulk("Cu", "bcc", a=2.9), problem=replace(COPPER, spacegroups=(229,)))
+        assert found.rejects == {str(RejectionReason.SPACEGROUP): 1}
+        assert [chosen.spacegroup for chosen in found.chosen] == [229]
+
+    def test_a_model_that_knows_no_pressure_has_its_samples_compressed(self):
+        problem = replace(COPPER, pressure_gpa=100.0)
+        (plain,) = self.of(bulk("Cu"), problem=problem).chosen
+        (conditioned,) = self.of(bulk("Cu"), problem=problem, conditions=frozenset({Condition.PRESSURE})).chosen
+        expected = problem.expected_volume_per_atom / COPPER.expected_volume_per_atom
+        assert plain.atoms.get_volume() / conditioned.atoms.get_volume() == pytest.approx(expected)
+
+    def test_near_symmetry_becomes_symmetry(self):
+        rattled = bulk("Cu", "hcp", a=2.6, c=4.2)
+        rattled.rattle(0.01, seed=1)
+        assert [chosen.spacegroup for chosen in self.of(rattled).chosen] == [194]
+
+    def test_the_likeliest_come_first_but_formula_units_and_space_groups_take_turns(self):
+        fcc, bcc, hcp = bulk("Cu", a=3.7), bulk("Cu", "bcc", a=2.9), bulk("Cu", "hcp", a=2.6, c=4.2)
+        flat = bulk("Cu", "hcp", a=2.6, c=5.0)
+        found = self.of(fcc, bcc, hcp, flat)
+        assert [(c.units, c.spacegroup) for c in found.chosen] == [(1, 225), (2, 194), (1, 229), (2, 194)]
+
+
+class TestTheSource:
+    def test_proposals_know_their_batch_and_the_version_that_made_them(self, archive):
+        candidates = take(GenerativeSource(COPPER, generator=Toy()), archive, 6)
+        assert {c.operator for c in candidates} == {"toy"}
+        assert {c.proposal.tag["version"] for c in candidates} == {0}
+        assert len({c.proposal.tag["batch"] for c in candidates}) == 2  # a third of 12 samples, then more
+        assert {COPPER.units_of(c.atoms.numbers) for c in candidates} == {1, 2, 3, 4}
+        assert candidates[0].proposal.cost.seconds > 0
+
+    def test_proposing_changes_nothing(self, archive):
+        source = GenerativeSource(COPPER, generator=Toy())
+        first, again = (source.propose(1, context(archive))[0] for _ in range(2))
+        assert first.tag == again.tag
+        assert first.atoms == again.atoms
+
+    def test_nothing_is_proposed_twice(self, archive):
+        class Stubborn(Toy):
+            def answer(self, number, request, rng):
+                few = [bulk("Cu"), bulk("Cu", "bcc", a=2.9), bulk("Cu", "hcp", a=2.6, c=4.2)]
+                return Sample(atoms=few[rng.integers(3)], request=number)
+
+        source = GenerativeSource(COPPER, generator=Stubborn())
+        assert {spacegroup(c.atoms) for c in take(source, archive, 3)} == {225, 229, 194}
+        with pytest.raises(GeneratorError, match="proposed before"):
+            source.propose(1, context(archive, 9))
+
+    def test_rejects_are_counted(self, archive):
+        class Dense(Toy):
+            def answer(self, number, request, rng):
+                if number % 2:
+                    return Sample(atoms=bulk("Cu", a=1.0), request=number)
+                return super().answer(number, request, rng)
+
+        source = GenerativeSource(COPPER, generator=Dense())
+        (candidate,) = take(source, archive, 1)
+        assert source.rejects["volume"] == candidate.proposal.tag["rejects"]["volume"] == 6
+
+    def test_a_fixed_cell_is_left_to_others(self):
+        problem = Problem("Cu", formula_units=1, cell=(2.5, 2.5, 2.5, 60, 60, 60))
+        assert GenerativeSource(problem, generator=Toy()).exhausted
+
+    @pytest.mark.parametrize(
+        ("name", "argument", "said"),
+        [
+            ("generative", None, "say which generator"),
+            ("generative", "wykoff", "did you mean 'wyckoff'"),
+            ("generative", "./nothing", "card.json"),
+            ("generative", "wyckoff:scrach", ":scratch"),
+            ("wyckoff", "./nothing", "card.json"),
+        ],
+    )
+    def test_what_cannot_be_loaded_is_said_at_once(self, name, argument, said):
+        with pytest.raises(InputError, match=said):
+            SOURCES[name].load()(COPPER, argument)
+
+
+class TestInASearch:
+    def test_one_seed_gives_the_same_search(self, tmp_path):
+        for name in ("a", "b"):
+            search(tmp_path / name, GenerativeSource(COPPER, generator=Toy()), seed=3).run(relaxations=10)
+        assert what_happened(tmp_path / "a") == what_happened(tmp_path / "b")
+
+    def test_interrupted_and_resumed_is_the_same_as_uninterrupted(self, tmp_path):
+        def source():
+            return GenerativeSource(COPPER, generator=Toy())
+
+        search(tmp_path / "whole", source(), P1Source(), seed=5).run(relaxations=14)
+
+        def interrupt(progress):
+            if progress.relaxations in (3, 8):
+                raise KeyboardInterrupt
+
+        for last in (False, False, True):
+            part = search(tmp_path / "parts", source(), P1Source(), seed=5)
+            try:
+                part.run(relaxations=14, on_progress=None if last else interrupt)
+            except KeyboardInterrupt:
+                part.close()
+        assert what_happened(tmp_path / "parts") == what_happened(tmp_path / "whole")
+
+    @pytest.mark.parametrize(
+        ("answer", "said"),
+        [
+            (lambda *_: 1 / 0, "ZeroDivisionError"),
+            (lambda *_: None, "12 no answer"),
+            (lambda self, number, request, rng: Sample(atoms=bulk("Ag"), request=number), "12 composition"),
+        ],
+    )
+    def test_a_bad_generator_costs_nothing_but_its_counted_errors(self, tmp_path, answer, said):
+        bad = type("Bad", (Toy,), {"answer": answer})()
+        run = search(tmp_path, GenerativeSource(COPPER, generator=bad), P1Source())
+        assert run.run(relaxations=8).stopped == "relaxations used up"
+        errors = [event.error for event in run.archive.history() if getattr(event, "error", "")]
+        assert len(errors) == GenerativeSource.tries
+        assert all(said in error for error in errors)
+        assert run.archive.ledger.errors["toy"] == GenerativeSource.tries

@@ -1,0 +1,261 @@
+"""``hybridcsp import`` and ``watch``: other codes' results in, seeds out."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+from hybridcsp.cli.app import app, console, number, show_archive
+from hybridcsp.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hybridcsp.formats import Broken, Record
+    from hybridcsp.importing import Report
+    from hybridcsp.watching import Round
+
+#: How many complaints are shown.
+_SHOWN = 5
+
+
+@app.command(
+    "import",
+    epilog="Examples:\n\n"
+    "  hybridcsp import uspex_run                              results1, results2, … into the new directory TiO2-uspex\n\n"
+    "  hybridcsp import calypso/results --directory duel/calypso --strict\n\n"
+    "  hybridcsp import airss_run --output airss.extxyz        a stream into one file, any number of structures\n\n"
+    "  hybridcsp import my_cifs/ --formula TiO2                without energies: candidates for ask and tell",
+)
+def import_(
+    path: Annotated[
+        Path,
+        typer.Argument(help="A folder that USPEX, CALYPSO, AIRSS, XtalOpt or CrySPY ran in, or structure files."),
+    ],
+    directory: Annotated[
+        Path | None, typer.Option(help="A new directory, or one of an earlier import; by default FORMULA-CODE.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write an extended XYZ file instead, of all compositions, as a stream.")
+    ] = None,
+    format: Annotated[str | None, typer.Option(help="The code, where its files do not show it.")] = None,
+    formula: Annotated[str | None, typer.Option(help="One formula unit; by default that of most structures.")] = None,
+    pressure: Annotated[
+        str | None, typer.Option(metavar="GPA", help="External pressure; by default what the files say, or 0.")
+    ] = None,
+    calculator: Annotated[
+        str | None,
+        typer.Option(metavar="LABEL", help="What the energies come from; by default the code's name, uspex:VASP."),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first structure that cannot be read.")] = False,
+) -> None:
+    """Read what another code found.
+
+    Relaxed structures count as relaxations by that code, with its own variation operators; show, compare and export
+    work on the directory. Run it again to add what is new. Broken structures are left out, counted and named.
+    """
+    from hybridcsp import formats
+
+    gpa = None if pressure is None else number("--pressure", pressure, "a pressure in GPa")
+    code = formats.load(format) if format else formats.recognise(path)
+    if output is not None:
+        if directory is not None:
+            raise InputError("--output", str(output), "not beside --directory: one or the other")
+        _stream(code.read(path), output, strict)
+        return
+    _archive(code, path, directory, formula, gpa, calculator, strict)
+
+
+def _stream(results: Iterator[Record | Broken], output: Path, strict: bool) -> None:
+    from hybridcsp.formats import Broken, load
+    from hybridcsp.formats import Settings as Nothing
+    from hybridcsp.importing import Report
+
+    report = Report()
+
+    def readable() -> Iterator[Record]:
+        with _counter("structures") as count:
+            for record in results:
+                count(report.seen)
+                if isinstance(record, Broken):
+                    report.complain(record)
+                    if strict:
+                        raise InputError("path", str(record.file), f"{record} (--strict)")
+                else:
+                    report.relaxed += 1
+                    yield record
+
+    console.print(load("plain").write(readable(), output, Nothing()), highlight=False, soft_wrap=True)
+    _complain(report)
+
+
+def _archive(
+    code: Any,
+    path: Path,
+    directory: Path | None,
+    formula: str | None,
+    gpa: float | None,
+    calculator: str | None,
+    strict: bool,
+) -> None:
+    from hybridcsp import importing
+    from hybridcsp.analysis.export import export
+    from hybridcsp.archive import Archive
+    from hybridcsp.problem import Problem
+
+    with _counter("structures seen") as count:
+        found = importing.survey(code.read(path), count)
+    chosen = calculator or importing.label(code.name, found.calculators)
+    if directory is not None and (directory / "search.db").exists():
+        with Archive(directory) as before:
+            settings = before.ledger.settings
+            if not settings:
+                raise InputError("directory", str(directory), "a new one: this was never begun")
+            problem = Problem(**settings[-1]["problem"])
+    else:
+        problem = found.problem(formula, gpa)
+    where = directory or Path(f"{problem.formula}-{code.name}")
+    with Archive(where, write=True) as archive:
+        importing.begin(archive, problem, code.name, path, chosen)
+        with _counter("structures taken in") as count:
+            report = importing.take_in(
+                archive,
+                code.read(path),
+                source=code.name,
+                problem=problem,
+                calculator=chosen,
+                strict=strict,
+                on_progress=lambda so_far: count(so_far.seen),
+            )
+        show_archive(archive, 10)
+        if archive.number_of_minima:
+            export(archive.minima(), where / "minima.extxyz")
+    _summarise(report, where, chosen)
+
+
+def _summarise(report: Report, where: Path, calculator: str) -> None:
+    parts = [f"{report.relaxed} relaxed", f"{report.failed} failed", f"{report.candidates} without an energy"]
+    if report.linked:
+        parts.append(f"{report.linked} of these were ours")
+    if report.known:
+        parts.append(f"{report.known} there already")
+    console.print(f"Into {where}, energies by {calculator}: {', '.join(parts)}.", highlight=False, soft_wrap=True)
+    if report.others:
+        listed = ", ".join(f"{name} ({n})" for name, n in report.others.most_common(8))
+        console.print(
+            f"{report.others.total()} of other compositions left out: {listed}; import them with --formula, each into a "
+            f"directory of its own.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    _complain(report)
+
+
+def _complain(report: Report) -> None:
+    if not report.broken:
+        return
+    console.print(f"{report.broken} could not be read:", highlight=False)
+    for broken in report.complaints[:_SHOWN]:
+        console.print(f"  {broken}", markup=False, highlight=False, soft_wrap=True)
+    if report.broken > _SHOWN:
+        console.print(f"  and {report.broken - _SHOWN} more")
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  hybridcsp watch TiO2-watch --uspex uspex_run            5 seeds for each generation, until Ctrl-C\n\n"
+    "  hybridcsp watch TiO2-watch --uspex uspex_run --once     one look, for scripts and cron\n\n"
+    "  hybridcsp watch TiO2-watch --calypso run --seeds 8 --source evolution --source random"
+)
+def watch(
+    directory: Annotated[Path, typer.Argument(help="Where our archive is kept; made if it is not there.")],
+    uspex: Annotated[Path | None, typer.Option(help="The folder that USPEX runs in.")] = None,
+    calypso: Annotated[Path | None, typer.Option(help="The folder that CALYPSO runs in, in split mode.")] = None,
+    xtalopt: Annotated[Path | None, typer.Option(help="XtalOpt's working directory; seeds for its next run.")] = None,
+    cryspy: Annotated[Path | None, typer.Option(help="The folder CrySPY runs in; seeds for its next run.")] = None,
+    seeds: Annotated[int, typer.Option(help="Structures to give it for each generation.", min=1)] = 5,
+    source: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Our sources; may be repeated. As for search.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all randomness.", min=0)] = 0,
+    calculator: Annotated[str | None, typer.Option(metavar="LABEL", help="As for import.")] = None,
+    every: Annotated[float, typer.Option(metavar="SECONDS", help="How often to look.", min=0.1)] = 30.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+) -> None:
+    """Keep a running search of another code supplied with seeds.
+
+    When one of its generations ends: read its results, let our sources learn from them, write what they propose where
+    the code picks it up. Stop it whenever you like; it goes on where it was.
+    """
+    from hybridcsp import formats
+    from hybridcsp.sources import DEFAULT_SOURCES
+    from hybridcsp.watching import Watch
+
+    given = {"uspex": uspex, "calypso": calypso, "xtalopt": xtalopt, "cryspy": cryspy}
+    chosen = [(name, path) for name, path in given.items() if path is not None]
+    if len(chosen) != 1:
+        raise InputError(
+            "watch", len(chosen), "one of --uspex, --calypso, --xtalopt, --cryspy with the folder it runs in"
+        )
+    ((name, path),) = chosen
+    code = formats.load(name)
+    watching = Watch(
+        directory,
+        path,
+        code,  # type: ignore[arg-type]  # Watch says what is wrong if it has no generations
+        sources=source or DEFAULT_SOURCES,
+        seed=seed,
+        seeds=seeds,
+        calculator=calculator,
+    )
+    said = ""
+    with suppress(KeyboardInterrupt):
+        while True:
+            found = watching.look()
+            text = _told(found)
+            if text != said:
+                console.print(f"[dim]{time.strftime('%H:%M:%S')}[/] {text}", highlight=False, soft_wrap=True)
+                said = text
+            if found.report is not None:
+                _complain(found.report)
+            if once:
+                return
+            time.sleep(every)
+    console.print(f"Stopped; go on with the same command, or look: hybridcsp show {directory}", highlight=False)
+
+
+def _told(found: Round) -> str:
+    parts = [f"generation {found.finished} has ended" if found.finished else "no generation has ended yet"]
+    if found.report is not None:
+        report = found.report
+        parts.append(f"read {report.relaxed} relaxed, {report.failed} failed")
+        if report.linked:
+            parts.append(f"{report.linked} of them began with our seeds")
+    if found.given_up:
+        parts.append(f"{found.given_up} of our seeds were not relaxed")
+    if found.note:
+        parts.append(found.note)
+    return "; ".join(parts)
+
+
+class _counter:  # noqa: N801  # used like a function
+    """A live count in a terminal; nothing where the output is a file."""
+
+    def __init__(self, what: str) -> None:
+        self._bar = Progress(
+            TextColumn(f"{{task.completed:.0f}} {what}"), TimeElapsedColumn(), console=console, transient=True
+        )
+        self._task = self._bar.add_task(what, total=None)
+
+    def __enter__(self) -> Any:
+        if console.is_terminal:
+            self._bar.start()
+        return lambda n: self._bar.update(self._task, completed=n)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()

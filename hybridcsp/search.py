@@ -360,7 +360,13 @@ def _check_same(settings: Mapping[str, Any], archive: Archive) -> None:
     if not archive.ledger.settings:
         return
     before = archive.ledger.settings[-1]
-    different = [name for name in LASTING if before[name] != settings[name]]
+    if settings["calculator"] is not None and "calculator" not in before:
+        raise ArchiveError(
+            f"{archive.directory} holds results of {archive.ledger.calculator}, which energies of another calculator "
+            f"cannot be compared with: use them in a search in another directory (source seeds:PATH), or go on here "
+            f"with ask and tell (calculator=None)"
+        )
+    different = [name for name in LASTING if name in before and before[name] != settings[name]]
     if different:
         listed = "; ".join(f"{name} was {before[name]!r}, now {settings[name]!r}" for name in different)
         raise ArchiveError(f"{archive.directory} holds another search ({listed}): choose another directory")

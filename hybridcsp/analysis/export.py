@@ -12,6 +12,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from hybridcsp.errors import InputError, UnknownNameError
+from hybridcsp.formats import Record
 from hybridcsp.records import Minimum
 from hybridcsp.structure import conventional, primitive, to_pymatgen
 
@@ -65,6 +66,34 @@ def structure_of(minimum: Minimum, cell: str = "as-found") -> Atoms:
         "multiplicity": minimum.multiplicity,
     }
     return atoms
+
+
+def records_of(minima: Sequence[Minimum], cell: str = "as-found", pressure_gpa: float = 0.0) -> list[Record]:
+    """Return minima as other codes' files have them.
+
+    Parameters
+    ----------
+    minima, cell
+        As for :func:`export`.
+    pressure_gpa
+        That the enthalpies are for.
+    """
+    records = []
+    for minimum in minima:
+        atoms = structure_of(minimum, cell)
+        info = atoms.info
+        records.append(
+            Record(
+                atoms=atoms,
+                energy=float(atoms.get_potential_energy()),
+                enthalpy=info["enthalpy_per_atom"] * len(atoms),
+                pressure_gpa=pressure_gpa,
+                id=str(info["candidate"]),
+                origin=info["operator"],
+                calculator=minimum.best.evaluation.calculator,
+            )
+        )
+    return records
 
 
 def export(minima: Sequence[Minimum], output: Path, *, format: str = "extxyz", cell: str = "as-found") -> list[Path]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +15,6 @@ from hybridcsp.cli.app import app, console, number, show_archive
 from hybridcsp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from hybridcsp.formats import Broken, Record
     from hybridcsp.importing import Report
     from hybridcsp.watching import Round
@@ -27,7 +26,7 @@ _SHOWN = 5
 @app.command(
     "import",
     epilog="Examples:\n\n"
-    "  hybridcsp import uspex_run                              results1, results2, … into the new directory TiO2-uspex\n\n"
+    "  hybridcsp import uspex_run                              results1, results2, … into the directory TiO2-uspex\n\n"
     "  hybridcsp import calypso/results --directory duel/calypso --strict\n\n"
     "  hybridcsp import airss_run --output airss.extxyz        a stream into one file, any number of structures\n\n"
     "  hybridcsp import my_cifs/ --formula TiO2                without energies: candidates for ask and tell",
@@ -72,8 +71,7 @@ def import_(
 
 
 def _stream(results: Iterator[Record | Broken], output: Path, strict: bool) -> None:
-    from hybridcsp.formats import Broken, load
-    from hybridcsp.formats import Settings as Nothing
+    from hybridcsp.formats import Broken, Settings, load
     from hybridcsp.importing import Report
 
     report = Report()
@@ -90,7 +88,7 @@ def _stream(results: Iterator[Record | Broken], output: Path, strict: bool) -> N
                     report.relaxed += 1
                     yield record
 
-    console.print(load("plain").write(readable(), output, Nothing()), highlight=False, soft_wrap=True)
+    console.print(load("plain").write(readable(), output, Settings()), highlight=False, soft_wrap=True, markup=False)
     _complain(report)
 
 
@@ -144,12 +142,14 @@ def _summarise(report: Report, where: Path, calculator: str) -> None:
         parts.append(f"{report.linked} of these were ours")
     if report.known:
         parts.append(f"{report.known} there already")
-    console.print(f"Into {where}, energies by {calculator}: {', '.join(parts)}.", highlight=False, soft_wrap=True)
+    console.print(
+        f"Into {where}, energies by {calculator}: {', '.join(parts)}.", highlight=False, soft_wrap=True, markup=False
+    )
     if report.others:
         listed = ", ".join(f"{name} ({n})" for name, n in report.others.most_common(8))
         console.print(
-            f"{report.others.total()} of other compositions left out: {listed}; import them with --formula, each into a "
-            f"directory of its own.",
+            f"{report.others.total()} of other compositions left out: {listed}; import them with --formula, each into "
+            f"a directory of its own.",
             highlight=False,
             soft_wrap=True,
         )
@@ -199,9 +199,7 @@ def watch(
     given = {"uspex": uspex, "calypso": calypso, "xtalopt": xtalopt, "cryspy": cryspy}
     chosen = [(name, path) for name, path in given.items() if path is not None]
     if len(chosen) != 1:
-        raise InputError(
-            "watch", len(chosen), "one of --uspex, --calypso, --xtalopt, --cryspy with the folder it runs in"
-        )
+        raise InputError("watch", len(chosen), "one of --uspex, --calypso, --xtalopt, --cryspy with a folder")
     ((name, path),) = chosen
     code = formats.load(name)
     watching = Watch(
@@ -219,7 +217,7 @@ def watch(
             found = watching.look()
             text = _told(found)
             if text != said:
-                console.print(f"[dim]{time.strftime('%H:%M:%S')}[/] {text}", highlight=False, soft_wrap=True)
+                console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False, soft_wrap=True, markup=False)
                 said = text
             if found.report is not None:
                 _complain(found.report)
@@ -243,19 +241,14 @@ def _told(found: Round) -> str:
     return "; ".join(parts)
 
 
-class _counter:  # noqa: N801  # used like a function
-    """A live count in a terminal; nothing where the output is a file."""
-
-    def __init__(self, what: str) -> None:
-        self._bar = Progress(
-            TextColumn(f"{{task.completed:.0f}} {what}"), TimeElapsedColumn(), console=console, transient=True
-        )
-        self._task = self._bar.add_task(what, total=None)
-
-    def __enter__(self) -> Any:
-        if console.is_terminal:
-            self._bar.start()
-        return lambda n: self._bar.update(self._task, completed=n)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+@contextmanager
+def _counter(what: str) -> Iterator[Callable[[int], None]]:
+    """Give a function that shows a live count in a terminal, and nothing where the output is a file."""
+    bar = Progress(TextColumn(f"{{task.completed:.0f}} {what}"), TimeElapsedColumn(), console=console, transient=True)
+    task = bar.add_task(what, total=None)
+    if console.is_terminal:
+        bar.start()
+    try:
+        yield lambda n: bar.update(task, completed=n)
+    finally:
+        bar.stop()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hybridcsp.cli.app import app, console, show_archive
+from hybridcsp.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     from hybridcsp.registry import Registry
@@ -34,27 +35,86 @@ def show(
 
 @app.command(
     epilog="Examples:\n\n  hybridcsp export TiO2 --output minima.extxyz\n\n"
-    "  hybridcsp export TiO2 --format poscar --output seeds --top 20 --cell primitive"
+    "  hybridcsp export TiO2 --format poscar --output seeds --top 20 --cell primitive\n\n"
+    "  hybridcsp export TiO2 --format uspex --output uspex_run --top 10 --generation 5\n\n"
+    "  hybridcsp export TiO2 --format airss --output airss_run --pending"
 )
 def export(
     directory: Annotated[Path, typer.Argument(help="A run directory.")],
-    format: Annotated[str, typer.Option(help="extxyz, cif or poscar.")] = "extxyz",
+    format: Annotated[
+        str, typer.Option(help="extxyz, cif, poscar; as seeds: uspex, calypso, airss, xtalopt, cryspy.")
+    ] = "extxyz",
     output: Annotated[
-        Path | None, typer.Option(help="A file; a folder for several POSCARs. By default DIRECTORY/minima.*")
+        Path | None,
+        typer.Option(
+            help="A file; a folder for several POSCARs; for seeds, the folder the code runs in. "
+            "By default DIRECTORY/minima.*"
+        ),
     ] = None,
     top: Annotated[int | None, typer.Option(help="How many minima; by default all.", min=1)] = None,
     cell: Annotated[str, typer.Option(help="as-found, primitive or conventional.")] = "as-found",
+    generation: Annotated[
+        int | None, typer.Option(help="For USPEX: which is to begin with the seeds; by default the next.", min=1)
+    ] = None,
+    elements: Annotated[
+        str | None, typer.Option(help="For seeds: all elements in the code's order, \"Ti O\"; by default its input's.")
+    ] = None,
+    pending: Annotated[
+        bool, typer.Option("--pending", help="For seeds: candidates that wait to be relaxed, instead of minima.")
+    ] = False,
 ) -> None:
-    """Write the unique minima, best first, to files that other programs open."""
+    """Write the unique minima, best first, to files that other programs open, or as seeds of another code."""
     from hybridcsp.analysis.export import FORMATS
     from hybridcsp.analysis.export import export as write
     from hybridcsp.archive import Archive
+    from hybridcsp.formats import FORMATS as CODES
 
+    if format not in FORMATS:
+        if format not in CODES.entries():
+            raise UnknownNameError("format", format, [*FORMATS, *CODES.entries()])
+        _seed(directory, format, output, top, cell, generation, elements, pending)
+        return
+    for option, value in (("--generation", generation), ("--elements", elements), ("--pending", pending or None)):
+        if value is not None:
+            raise InputError(option, value, "goes with the formats of search codes only")
     with Archive(directory) as archive:
         minima = archive.minima(top)
         files = write(minima, output or directory / f"minima.{FORMATS.get(format, format)}", format=format, cell=cell)
     where = files[0] if len(files) == 1 else files[0].parent
     console.print(f"wrote {len(minima)} minima to {where}", highlight=False, soft_wrap=True)
+
+
+def _seed(
+    directory: Path,
+    format: str,
+    output: Path | None,
+    top: int | None,
+    cell: str,
+    generation: int | None,
+    elements: str | None,
+    pending: bool,
+) -> None:
+    from hybridcsp import formats
+    from hybridcsp.analysis.export import records_of
+    from hybridcsp.analysis.report import problem_of
+    from hybridcsp.archive import USER, WORKERS, Archive
+
+    if output is None:
+        raise InputError("--output", None, f"the folder that {format} runs in")
+    with Archive(directory) as archive:
+        if pending:
+            waiting = [*archive.pending(USER), *archive.pending(WORKERS)][:top]
+            records = [
+                formats.Record(atoms=candidate.atoms, id=str(candidate.id), origin=candidate.operator)
+                for candidate in waiting
+            ]
+        else:
+            records = records_of(archive.minima(top), cell, problem_of(archive).pressure_gpa)
+    if not records:
+        raise InputError("--pending" if pending else "directory", str(directory), "something to write: there is none")
+    settings = formats.Settings(elements=tuple((elements or "").split()), generation=generation)
+    note = formats.write(records, output, format, settings=settings)
+    console.print(note, highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()

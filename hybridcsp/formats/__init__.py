@@ -167,7 +167,7 @@ FORMATS = Registry(
             summary="extended XYZ (written); CIF, POSCAR, extxyz, ASE database, pymatgen JSON (read)",
         ),
     ),
-    methods=("recognises", "read", "write"),
+    methods=("name", "recognises", "read", "write"),
 )
 
 

@@ -10,12 +10,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from ase import units
 from ase.geometry import cellpar_to_cell
 
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
-from hybridcsp.formats.text import BrokenError, Lines, crystal, element, finite, in_order, whole
+from hybridcsp.formats.text import BrokenError, Lines, crystal, element, finite, in_order, internal_energy, whole
 from hybridcsp.structure import spacegroup
 
 #: Folders that AIRSS's scripts leave results in.
@@ -156,13 +155,10 @@ def _parse(text: list[str], lines: Lines) -> Record:
     atoms = crystal(symbols, np.array(places) @ cell, cell)
     pressure = finite(float(title["pressure"])) if "pressure" in title else None
     enthalpy = finite(float(title["enthalpy"])) if "enthalpy" in title else None
-    energy = None
-    if enthalpy is not None and pressure is not None:
-        energy = enthalpy - pressure * units.GPa * atoms.get_volume()
     return Record(
         atoms=atoms,
         enthalpy=enthalpy,
-        energy=energy,
+        energy=internal_energy(atoms, enthalpy, pressure),
         pressure_gpa=pressure,
         id=title.get("name", lines.file.stem),
         file=lines.file,

@@ -7,12 +7,10 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from ase import units
-
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.formats.poscar import Block, read_poscars, write_poscar
-from hybridcsp.formats.text import finite, is_number, whole
+from hybridcsp.formats.text import finite, internal_energy, is_number, whole
 
 #: The enthalpy per atom (eV) that stands for a relaxation that failed, and what is near it.
 FAILED = 610612508.0
@@ -109,23 +107,24 @@ def _read(generation: int, files: dict[str, Path]) -> Iterator[Record | Broken]:
         value = float(block.before) if is_number(block.before) else None
         failed = value is not None and value >= FAILED
         enthalpy = None if failed or finite(value) is None or value is None else value * len(block.atoms)
-        energy = None
-        if enthalpy is not None and pressure is not None:
-            energy = enthalpy - pressure * units.GPa * block.atoms.get_volume()
         yield Record(
             atoms=block.atoms,
             enthalpy=enthalpy,
-            energy=energy,
+            energy=internal_energy(block.atoms, enthalpy, pressure),
             pressure_gpa=pressure,
             id=f"{generation}_{number}",
             origin="",
             generation=generation,
             calculator=calculator,
-            start=start.atoms if isinstance(start, Block) else None,
+            start=start.atoms if isinstance(start, Block) and _same_contents(start, block) else None,
             failure=f"enthalpy {block.before}" if failed else "",
             file=files["opt"],
             line=block.line,
         )
+
+
+def _same_contents(first: Block, second: Block) -> bool:
+    return sorted(first.atoms.numbers) == sorted(second.atoms.numbers)
 
 
 def _unrelaxed(generation: int, file: Path, elements: tuple[str, ...]) -> Iterator[Record | Broken]:

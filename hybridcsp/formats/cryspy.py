@@ -9,6 +9,7 @@ import configparser
 import math
 import os
 import pickle
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ase import Atoms
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.formats.poscar import Block, read_poscars, write_poscar
-from hybridcsp.formats.text import InStep, Lines, finite, in_order, whole
+from hybridcsp.formats.text import InStep, Lines, by_electronegativity, finite, in_order, whole
 from hybridcsp.structure import to_pymatgen
 
 _Row = Mapping[str, str]
@@ -56,13 +57,19 @@ class Cryspy:
         if (path / "cryspy.stat").exists():
             raise InputError("output", str(path), "a folder where CrySPY was not started yet: it takes seeds only then")
         structures = {}
+        contents: Counter[str] = Counter()
         with whole(data / "init_POSCARS") as stream:
             for number, record in enumerate(records):
-                _, _, rows = in_order(record.atoms, elements)
+                elements = elements or tuple(by_electronegativity(set(record.atoms.symbols)))
+                _, counts, rows = in_order(record.atoms, elements)
+                contents[" ".join(map(str, counts))] += 1
                 structures[number] = to_pymatgen(record.atoms[rows])
                 stream.write(write_poscar(record.atoms, f"ID_{number}", elements))
             if not structures:
                 raise InputError("structures", 0, "at least one structure to write")
+            if "nat" in setup and set(contents) != {nat := " ".join(setup["nat"].split())}:
+                found = ", ".join(f"{n} of {one}" for one, n in contents.items())
+                raise InputError("structures", found, f"nat = {nat} of {' '.join(elements)}, as cryspy.in says")
         target = data / "pkl_data" / "init_struc_data.pkl"
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -73,7 +80,8 @@ class Cryspy:
         return (
             f"{n} structures in {target}. In cryspy.in: [option] load_struc_flag = True; [EA] n_pop, or [basic] "
             f"tot_struc with other algorithms, at least {n} (CrySPY 1.5 adds random structures up to that number, "
-            f"older ones want {n}); [structure] atype = {' '.join(elements) or '…'} and nat as in the structures."
+            f"older ones want {n}); [structure] atype = {' '.join(elements)}, nat = {' or '.join(contents)}"
+            f"{' (more than one composition: algo = EA-vc only)' if len(contents) > 1 else ''}."
         )
 
     def waiting(self, path: Path) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Generic, Self, TextIO, TypeVar
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
@@ -190,6 +190,13 @@ def is_number(text: str) -> bool:
 def finite(value: float | None) -> float | None:
     """Return the value, or ``None`` in place of what is not finite."""
     return value if value is not None and math.isfinite(value) else None
+
+
+def internal_energy(atoms: Atoms, enthalpy: float | None, pressure_gpa: float | None) -> float | None:
+    """Return the energy in eV that goes with an enthalpy, where both that and the pressure are known."""
+    if enthalpy is None or pressure_gpa is None:
+        return None
+    return float(enthalpy - pressure_gpa * units.GPa * atoms.get_volume())
 
 
 def in_order(atoms: Atoms, elements: Sequence[str]) -> tuple[list[str], list[int], NDArray[np.int64]]:

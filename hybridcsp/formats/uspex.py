@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ase import Atoms, units
+from ase import Atoms
 
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.formats.poscar import Block, read_poscars, write_poscar
-from hybridcsp.formats.text import InStep, Lines, finite, whole
+from hybridcsp.formats.text import InStep, Lines, finite, internal_energy, whole
 from hybridcsp.structure import spacegroup
 
 #: Enthalpies (eV per cell) from here on stand for a relaxation that failed.
@@ -134,14 +134,12 @@ def _read(file: Path, prefix: str) -> Iterator[Record | Broken]:
         row = individuals.pop(number) or {}
         enthalpy = finite(_number(row.get("enthalpy")))
         failed = enthalpy is not None and enthalpy >= FAILED
-        if failed or enthalpy is None:
-            enthalpy = energy = None
-        else:
-            energy = None if pressure is None else enthalpy - pressure * units.GPa * block.atoms.get_volume()
+        if failed:
+            enthalpy = None
         yield Record(
             atoms=block.atoms,
             enthalpy=enthalpy,
-            energy=energy,
+            energy=internal_energy(block.atoms, enthalpy, pressure),
             pressure_gpa=pressure,
             id=f"{prefix}{number}",
             origin=row.get("origin") or origins.pop(number) or "",

@@ -55,6 +55,9 @@ class Settings:
         Of AdamW (doi:10.48550/arXiv.1711.05101), after ``warm_up`` steps.
     weight_decay
         Of matrices; vectors (biases, norms) are not decayed.
+    anchor
+        How strongly weights are drawn back to those at the beginning (L2-SP, doi:10.48550/arXiv.1802.01483; decoupled
+        as weight decay is in AdamW): the fraction of their distance that one step at a learning rate of 1 takes away.
     clip
         Largest norm of the gradient.
     averaging
@@ -72,6 +75,7 @@ class Settings:
     learning_rate: float = 1e-3
     warm_up: int = 200
     weight_decay: float = 0.01
+    anchor: float = 0.0
     clip: float = 1.0
     averaging: float = 0.999
     patience: int = 15
@@ -151,6 +155,7 @@ def train(
     optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     averaged = {name: value.detach().clone() for name, value in model.state_dict().items()}
     best = {name: value.clone() for name, value in averaged.items()}
+    beginning = {name: value.detach().clone() for name, value in model.named_parameters()}
     identity = _identity(model, training, held_out, settings, seed)
     progress = _Progress()
     if checkpoint is not None and checkpoint.exists():
@@ -183,6 +188,8 @@ def train(
                         device,
                         [seed, progress.epoch, number],
                     )
+                    if settings.anchor:
+                        _draw_back(model, beginning, min(1.0, settings.anchor * settings.rate(done, steps)))
                     _average(averaged, model, min(settings.averaging, (1 + done) / (10 + done)))
                     for name, value in terms.items():
                         progress.sums[name] = progress.sums.get(name, 0.0) + value
@@ -298,6 +305,11 @@ def _average(averaged: Mapping[str, torch.Tensor], model: torch.nn.Module, decay
             averaged[name].copy_(value)
 
 
+def _draw_back(model: torch.nn.Module, beginning: Mapping[str, torch.Tensor], fraction: float) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.data.lerp_(beginning[name], fraction)
+
+
 def _total(sums: Mapping[str, float]) -> float:
     return sum(value for name, value in sums.items() if name) / sums[""]
 
@@ -311,6 +323,8 @@ def _device(name: str) -> torch.device:
 def _identity(model: torch.nn.Module, training: Data, held_out: Data | None, settings: Settings, seed: int) -> str:
     """Hash of what must be the same for a checkpoint to be gone on from."""
     kept = {key: value for key, value in asdict(settings).items() if key not in ("checkpoint_minutes", "device")}
+    if not settings.anchor:
+        del kept["anchor"]  # as in checkpoints from before there was one
     shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
     counts = [
         None if data is None else [data.weights.tolist(), np.asarray(data.sizes).tolist()]

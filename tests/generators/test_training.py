@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -141,7 +143,7 @@ def test_a_damaged_checkpoint_is_refused_in_words(tmp_path, damage):
 def test_the_checkpoint_of_another_training_is_refused(tmp_path):
     checkpoint = tmp_path / "state"
     train(Fit(), Line(), None, SETTINGS, checkpoint=checkpoint)
-    with pytest.raises(InputError, match="another|other"):
+    with pytest.raises(InputError, match=r"another|other"):
         train(Fit(), Line(51), None, SETTINGS, checkpoint=checkpoint)
 
 
@@ -152,3 +154,15 @@ def test_a_loss_that_is_no_number_is_an_error():
 
     with pytest.raises(InputError, match="learning_rate"):
         train(Broken(), Line(), None, SETTINGS)
+
+
+def test_an_anchor_holds_weights_near_the_beginning():
+    def distance(anchor):
+        model = Fit()
+        start = weights_of(model)
+        train(model, Line(), None, replace(SETTINGS, anchor=anchor), seed=4)
+        return float((weights_of(model) - start).norm())
+
+    free, held = distance(0.0), distance(20.0)
+    assert 0 < held < 0.7 * free
+    assert distance(1e9) < 1e-4 * free + 1e-6

@@ -1,0 +1,145 @@
+"""Crystals in batches, and from which noise each of them is reached."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hybridcsp.generators import Example
+from hybridcsp.representations.lattice import LatticePoint, canonical, diagonal, encode, log_length
+from hybridcsp.structure import SYMPREC_LOOSE, spacegroup
+
+Array = NDArray[np.float64]
+
+#: Translations of the crystal that are tried to bring it near the noise.
+TRANSLATIONS = 4
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scale:
+    """Mean and spread of the log-lattice over the training data, shape ``(6,)`` each."""
+
+    mean: Array
+    spread: Array
+
+    @classmethod
+    def of(cls, points: Sequence[LatticePoint]) -> Scale:
+        """Measure them; no spread is taken to be below 0.02, so that one crystal can be learned too."""
+        lattices = np.array([point.lattice for point in points])
+        return cls(mean=lattices.mean(0), spread=np.maximum(lattices.std(0), 0.02))
+
+
+class FlowData:
+    """Examples as the flow's loss takes them: in Niggli-reduced axes, with noise, times and paths drawn anew each time.
+
+    Niggli's axes are unique but for the symmetries of the lattice itself, so that a network without any rotation has
+    one description of each crystal to learn and not 24 or more.
+    """
+
+    def __init__(self, examples: Sequence[Example], scale: Scale | None = None) -> None:
+        self.points = [encode(canonical(example.atoms)) for example in examples]
+        self.scale = scale or Scale.of(self.points)
+        self.weights = np.array([example.weight for example in examples])
+        self.sizes = np.array([len(point.numbers) for point in self.points])
+        self._groups = np.array([spacegroup(example.atoms, SYMPREC_LOOSE) for example in examples])
+        self._energies = np.array(
+            [(0.0, 0.0) if (q := example.energy_quantile) is None else (q, 1.0) for example in examples]
+        )
+        self._lengths = np.array([log_length(point.numbers) for point in self.points])
+
+    def batch(self, indices: NDArray[np.int_], rng: np.random.Generator) -> Mapping[str, torch.Tensor]:
+        """Draw a time and a start for each crystal, and return where its path is then and where it goes."""
+        points = [self.points[i] for i in indices]
+        most = max(len(point.numbers) for point in points)
+        numbers = np.zeros((len(points), most), dtype=np.int64)
+        ends = np.zeros((len(points), most, 3))
+        for row, point in enumerate(points):
+            numbers[row, : len(point.numbers)] = point.numbers
+            ends[row, : len(point.numbers)] = point.positions
+        starts = rng.random(ends.shape)
+        velocity = straight_paths(starts, ends, numbers, rng)
+        time = (rng.permutation(len(points)) + rng.random(len(points))) / len(points)
+        lattices = (np.array([point.lattice for point in points]) - self.scale.mean) / self.scale.spread
+        noise = rng.standard_normal(lattices.shape)
+        now = noise + time[:, None] * (lattices - noise)
+        lengths = np.array([diagonal(self._lengths[i]) for i in indices])
+        floats = {
+            "positions": (starts + time[:, None, None] * velocity) % 1.0,
+            "velocity": velocity,
+            "lattice": now,
+            "metric": now * self.scale.spread + self.scale.mean + lengths,
+            "strain": lattices - noise,
+            "time": time,
+            "energy": self._energies[indices],
+        }
+        whole = {"numbers": numbers, "spacegroup": self._groups[indices].astype(np.int64)}
+        return {k: torch.as_tensor(v, dtype=torch.float32) for k, v in floats.items()} | {
+            k: torch.as_tensor(v) for k, v in whole.items()
+        }
+
+
+def straight_paths(
+    starts: Array, ends: Array, numbers: NDArray[np.int64], rng: np.random.Generator, trials: int = TRANSLATIONS
+) -> Array:
+    """Velocities from noise to crystals along the shortest of several paths, free of their mean.
+
+    A crystal is the same when it is translated, when atoms of one element change places, and (in energy) when it is
+    inverted. Of ``trials`` random translations and inversions the one is taken whose atoms, best assigned within each
+    element, have the least to go (optimal transport in a batch of one orbit: Klein et al., arXiv:2306.15030); straight
+    paths are learned sooner than crossing ones and take fewer steps to follow. The starts stay uniformly distributed,
+    for what is chosen is only which description of a crystal they lead to.
+
+    Parameters
+    ----------
+    starts, ends
+        Fractional coordinates, shape ``(batch, n, 3)``.
+    numbers
+        Atomic numbers, 0 where there is no atom, shape ``(batch, n)``.
+    rng
+        Of the translations and inversions.
+    trials
+        How many.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(batch, n, 3)``, 0 where there is no atom.
+    """
+    batch = len(starts)
+    signs = rng.choice([-1.0, 1.0], size=(batch, trials, 1, 1))
+    moved = signs * ends[:, None] + rng.random((batch, trials, 1, 3))
+    steps = moved[:, :, None] - starts[:, None, :, None]  # (batch, trials, start, end, 3)
+    steps -= np.round(steps)
+    costs = (steps**2).sum(-1)
+    velocity = np.zeros_like(starts)
+    for row, kinds in enumerate(numbers):
+        velocity[row] = _cheapest(costs[row], steps[row], kinds)
+    return velocity
+
+
+def _cheapest(costs: Array, steps: Array, kinds: NDArray[np.int64]) -> Array:
+    from scipy.optimize import linear_sum_assignment
+
+    present = np.flatnonzero(kinds)
+    blocks = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds[present])]
+    best, chosen, trial = np.inf, present, 0
+    for number, cost in enumerate(costs):
+        order, total = np.arange(len(kinds)), 0.0
+        for block in blocks:
+            if len(block) > 1:
+                block_cost = cost[np.ix_(block, block)]
+                first, second = linear_sum_assignment(block_cost)
+                order[block[first]] = block[second]
+                total += block_cost[first, second].sum()
+            else:
+                total += cost[block[0], block[0]]
+        if total < best:
+            best, chosen, trial = total, order[present], number
+    velocity = np.zeros((len(kinds), 3))
+    found = steps[trial, present, chosen]
+    velocity[present] = found - found.mean(0)
+    return velocity

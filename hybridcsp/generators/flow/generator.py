@@ -1,0 +1,280 @@
+"""The generator: training, sampling, and its two files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from dataclasses import fields as fields_of
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.data import atomic_numbers
+
+from hybridcsp.errors import InputError, did_you_mean
+from hybridcsp.generators import Condition, Epoch, Example, Reject, Request, Sample, storage
+from hybridcsp.generators.datasets import split
+from hybridcsp.generators.flow.data import FlowData, Scale
+from hybridcsp.generators.flow.matching import FlowModel, Integration, integrate
+from hybridcsp.generators.flow.network import Architecture
+from hybridcsp.generators.training import Settings, train
+from hybridcsp.representations.lattice import LatticePoint, decode, diagonal, log_length
+
+# Most pairs of atoms in one batch of samples.
+_PAIRS = 25_600
+
+# Samples whose volume per atom is further from the expected one than this factor are not crystals.
+_VOLUME_FACTOR = 4.0
+
+
+class FlowGenerator:
+    """Crystals that noise flows into.
+
+    Fractional coordinates begin uniformly distributed and the log-lattice normally, and both follow velocities that a
+    network of pairwise messages has learned by flow matching, as in FlowMM (arXiv:2406.04713) and CrystalFlow
+    (arXiv:2412.11693). Differently from both, each crystal is learned from the noise nearest to it among its
+    translations, inversions and exchanges of like atoms, and the velocities are conditioned on a space group: the one
+    asked for, or else one drawn from a distribution over space groups that is learned with them. The space group is a
+    hint; nothing makes a sample symmetric.
+
+    Parameters
+    ----------
+    architecture
+        Sizes of the network.
+    integration
+        How velocities are followed.
+    """
+
+    name = "flow"
+    conditions = frozenset({Condition.SPACEGROUP, Condition.ENERGY})
+
+    def __init__(self, architecture: Architecture | None = None, integration: Integration | None = None) -> None:
+        self.architecture = architecture or Architecture()
+        self.integration = integration or Integration()
+        self.card: Mapping[str, Any] = {}
+        self._scale: Scale | None = None
+        self._model: FlowModel | None = None
+
+    def fit(
+        self,
+        examples: Sequence[Example],
+        *,
+        seed: int = 0,
+        checkpoint: Path | None = None,
+        on_epoch: Callable[[Epoch], None] | None = None,
+        **settings: Any,
+    ) -> None:
+        """Learn from examples, a tenth of whose formulas is held out to tell when to stop.
+
+        Parameters
+        ----------
+        examples
+            Primitive cells.
+        seed
+            Of the first weights, of noise and of the order of the examples.
+        checkpoint
+            File to keep the state of the training in, and to go on from.
+        on_epoch
+            Told after each epoch.
+        **settings
+            As :class:`hybridcsp.generators.training.Settings` has them.
+
+        Raises
+        ------
+        InputError
+            If there are no examples, a setting is unknown, or the checkpoint is of another training.
+        """
+        chosen = _settings(settings)
+        if not examples:
+            raise InputError("examples", 0, "at least one crystal to learn from")
+        learned, held = split(examples)
+        training = FlowData(learned, self._scale)
+        held_out = FlowData(held, training.scale) if held else None
+        if self._model is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self._model = FlowModel(self.architecture)
+        history = train(self._model, training, held_out, chosen, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch)
+        self._scale = training.scale
+        self.card = {
+            **storage.describe_training(learned, held_out=len(held)),
+            "seed": seed,
+            "settings": asdict(chosen),
+            "history": history,
+            "before": {key: value for key, value in self.card.items() if key != "before"},
+        }
+
+    def sample(self, requests: Sequence[Request], rng: np.random.Generator) -> list[Sample | Reject]:
+        """Draw one crystal for each request.
+
+        What is drawn for a request depends on its place among the requests, and is the same again for the same ones.
+
+        Raises
+        ------
+        InputError
+            If it has not learned anything yet.
+        """
+        if self._model is None or self._scale is None:
+            raise InputError("generator", self.name, "it has not learned anything; fit it, or load weights")
+        answers: dict[int, Sample | Reject] = {}
+        starts: list[_Start] = []
+        for number, request in enumerate(requests):
+            numbers = _numbers(request.contents)
+            if numbers is None:
+                answers[number] = Reject(request=number, reason="not the contents of a cell")
+            else:
+                starts.append(_Start.draw(number, request, numbers, rng))
+        self._model.eval()
+        starts.sort(key=lambda start: len(start.numbers))
+        for batch in _batches(starts):
+            answers |= self._flow(self._model, self._scale, batch)
+        return [answers[number] for number in range(len(requests))]
+
+    def save(self, folder: Path) -> None:
+        """Write weights and card into a folder.
+
+        Raises
+        ------
+        InputError
+            If it has not learned anything yet.
+        """
+        if self._model is None or self._scale is None:
+            raise InputError("generator", self.name, "it has not learned anything that could be saved")
+        about = {
+            "architecture": asdict(self.architecture),
+            "integration": asdict(self.integration),
+            "lattice": {"mean": self._scale.mean.tolist(), "spread": self._scale.spread.tolist()},
+        }
+        storage.save(folder, self.name, self._model.state_dict(), {**self.card, **about})
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the files are damaged or another generator's.
+        """
+        tensors, card = storage.load(folder, cls.name)
+        try:
+            generator = cls(Architecture(**card["architecture"]), Integration(**card["integration"]))
+            scale = Scale(
+                mean=np.array(card["lattice"]["mean"], dtype=float),
+                spread=np.array(card["lattice"]["spread"], dtype=float),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError("weights", str(folder / storage.CARD), f"not a card of this generator: {error}") from error
+        model = FlowModel(generator.architecture)
+        storage.fill(model, tensors, folder)
+        generator._model, generator._scale, generator.card = model.eval(), scale, card
+        return generator
+
+    @torch.no_grad()
+    def _flow(self, model: FlowModel, scale: Scale, batch: Sequence[_Start]) -> dict[int, Sample | Reject]:
+        most = max(len(start.numbers) for start in batch)
+        numbers = np.zeros((len(batch), most), dtype=np.int64)
+        positions = np.zeros((len(batch), most, 3))
+        for row, start in enumerate(batch):
+            numbers[row, : len(start.numbers)] = start.numbers
+            positions[row, : len(start.numbers)] = start.positions
+        atoms = torch.as_tensor(numbers)
+        groups = _drawn_groups(model.prior(atoms).exp().double().numpy(), batch)
+        ends, lattices = integrate(
+            model.velocities,
+            self.integration,
+            numbers=atoms,
+            positions=_single([positions]).squeeze(0),
+            lattice=_single([start.lattice for start in batch]),
+            scale=(_single(scale.mean), _single(scale.spread)),
+            lengths=_single([diagonal(log_length(start.numbers)) for start in batch]),
+            spacegroup=torch.as_tensor(groups),
+            energy=_single([start.energy for start in batch]),
+        )
+        answers: dict[int, Sample | Reject] = {}
+        for row, start in enumerate(batch):
+            point = LatticePoint(
+                numbers=start.numbers,
+                positions=ends[row, : len(start.numbers)].double().numpy(),
+                lattice=lattices[row].double().numpy() * scale.spread + scale.mean,
+            )
+            answers[start.request] = _answer(start.request, point)
+        return answers
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Start:
+    """Where a crystal begins."""
+
+    request: int
+    numbers: np.ndarray[Any, np.dtype[np.int64]]
+    positions: np.ndarray[Any, np.dtype[np.float64]]
+    lattice: np.ndarray[Any, np.dtype[np.float64]]
+    spacegroup: int | None
+    chance: float  # which group is drawn where none is asked for
+    energy: tuple[float, float]
+
+    @classmethod
+    def draw(cls, number: int, request: Request, numbers: Any, rng: np.random.Generator) -> _Start:
+        quantile = request.energy_quantile
+        return cls(
+            request=number,
+            numbers=numbers,
+            positions=rng.random((len(numbers), 3)),
+            lattice=rng.standard_normal(6),
+            spacegroup=request.spacegroup,
+            chance=rng.random(),
+            energy=(0.0, 0.0) if quantile is None else (quantile, 1.0),
+        )
+
+
+def _settings(given: Mapping[str, Any]) -> Settings:
+    known = [field.name for field in fields_of(Settings)]
+    for name in given:
+        if name not in known:
+            raise InputError("settings", name, f"{did_you_mean(name, known)}known: {', '.join(known)}")
+    return Settings(**given)
+
+
+def _numbers(contents: Mapping[str, int]) -> Any:
+    """Atomic numbers, or ``None`` if these are not the contents of a cell."""
+    if not contents or any(s not in atomic_numbers or s == "X" or n < 1 for s, n in contents.items()):
+        return None
+    return np.repeat([atomic_numbers[s] for s in contents], list(contents.values())).astype(np.int64)
+
+
+def _batches(starts: Sequence[_Start]) -> Iterator[Sequence[_Start]]:
+    """Split starts, sorted by size, so that none has too many pairs."""
+    begin = 0
+    for end in range(1, len(starts) + 1):
+        if end == len(starts) or (end + 1 - begin) * len(starts[end].numbers) ** 2 > _PAIRS:
+            yield starts[begin:end]
+            begin = end
+
+
+def _drawn_groups(probabilities: Any, batch: Sequence[_Start]) -> Any:
+    """Space groups asked for, or drawn with these probabilities, shape ``(batch, 231)``."""
+    cumulative = np.cumsum(probabilities, axis=1)
+    drawn = [
+        int(np.searchsorted(row, start.chance * row[-1], side="right"))
+        if start.spacegroup is None
+        else start.spacegroup
+        for row, start in zip(cumulative, batch, strict=True)
+    ]
+    return np.clip(np.array(drawn, dtype=np.int64), 1, 230)
+
+
+def _answer(request: int, point: LatticePoint) -> Sample | Reject:
+    size = np.exp(point.lattice[:3].sum())
+    if not (np.isfinite(point.positions).all() and np.isfinite(point.lattice).all()):
+        return Reject(request=request, reason="not a number")
+    if not 1 / _VOLUME_FACTOR < size < _VOLUME_FACTOR:
+        return Reject(request=request, reason=f"volume {size:.3g} times the expected one")
+    atoms: Atoms = decode(point)
+    return Sample(atoms=atoms, request=request)
+
+
+def _single(values: Any) -> torch.Tensor:
+    return torch.as_tensor(np.asarray(values), dtype=torch.float32)

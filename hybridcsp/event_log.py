@@ -3,6 +3,13 @@
 ``search.db`` is an ASE SQLite database that ``ase db`` and ``ase gui`` open; one more table in it,
 ``hybridcsp_events``, holds the order of events. Both are written in one transaction; nothing is ever updated or
 deleted.
+
+While it is written, the database has a write-ahead log (``search.db-wal``, ``search.db-shm``) beside it, because with a
+rollback journal each transaction waits for several flushes of the disk, tens of milliseconds. What was appended is with
+the operating system and survives every end of the process, ``kill -9`` included. A power cut leaves a sound database
+too, but one that may lack the last :data:`FLUSH_SECONDS`: only if the last flush is longer ago is a transaction flushed
+as well. What comes in slowly, a relaxation by DFT or one that a person tells, is thus on the disk at once. Closing
+leaves everything in the one file.
 """
 
 from __future__ import annotations
@@ -12,8 +19,9 @@ import json
 import os
 import socket
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +34,10 @@ from hybridcsp.errors import ArchiveError, LockedError
 DATABASE = "search.db"
 LOCK = "search.lock"
 FORMAT = 1
+
+#: What comes within so many seconds of the last flush of the disk may be lost in a power cut; not if the process dies.
+FLUSH_SECONDS = 5.0
+
 _TABLE = "hybridcsp_events"
 
 
@@ -76,6 +88,9 @@ class EventLog:
     def __init__(self, directory: Path, *, write: bool) -> None:
         self.path = directory / DATABASE
         self._lock: int | None = None
+        self._connection: sqlite3.Connection | None = None  # held as long as the lock
+        self._next_flush = 0.0
+        self._seconds_between_flushes = 0.0
         if write:
             try:
                 directory.mkdir(parents=True, exist_ok=True)
@@ -89,12 +104,7 @@ class EventLog:
                 self._check()
             self._database = ase.db.connect(self.path, type="db", use_lock_file=False)
             if write:
-                with self._database as database:
-                    database._initialize(database.connection)
-                    database.connection.execute(
-                        f"CREATE TABLE IF NOT EXISTS {_TABLE} "
-                        "(sequence INTEGER PRIMARY KEY, kind TEXT NOT NULL, row INTEGER, data TEXT NOT NULL)"
-                    )
+                self._open()
             with closing(self._connect()) as connection:
                 self._last = int(connection.execute(f"SELECT COALESCE(MAX(sequence), 0) FROM {_TABLE}").fetchone()[0])
         except sqlite3.Error as error:
@@ -103,6 +113,22 @@ class EventLog:
         except ArchiveError:
             self.close()
             raise
+
+    def _open(self) -> None:
+        # One thread at a time appends, but not always the one that opened the log.
+        self._connection = connection = sqlite3.connect(self.path, timeout=20, check_same_thread=False)
+        with suppress(sqlite3.OperationalError):  # where somebody reads just now it stays as it is: slower
+            connection.execute("PRAGMA journal_mode = WAL")
+        self._database.connection, self._database.change_count = connection, 0
+        self._database._initialize(connection)
+        with connection:
+            connection.execute(
+                f"CREATE TABLE IF NOT EXISTS {_TABLE} "
+                "(sequence INTEGER PRIMARY KEY, kind TEXT NOT NULL, row INTEGER, data TEXT NOT NULL)"
+            )
+        # Only with a write-ahead log is a database sound after a power cut without having been flushed every time.
+        (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+        self._seconds_between_flushes = FLUSH_SECONDS if mode == "wal" else 0.0
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=20)
@@ -124,22 +150,25 @@ class EventLog:
 
     def append(self, events: Sequence[Event]) -> None:
         """Write events in one transaction and number them; after a crash either all are there or none."""
-        if not self.writable:
+        if self._connection is None:
             raise ArchiveError(f"{self.path} was opened for reading")
         if not events:
             return
         lines = [json.dumps(event.data) for event in events]
-        with self._database as database:
+        flush = time.monotonic() >= self._next_flush
+        self._connection.execute(f"PRAGMA synchronous = {'FULL' if flush else 'NORMAL'}")
+        self._database.change_count = 0  # ASE commits on its own after 5,000 accesses
+        with self._connection as connection:
             for number, (event, line) in enumerate(zip(events, lines, strict=True), start=self._last + 1):
                 if event.atoms is not None:
                     keys = {"event": event.kind, "sequence": number, **event.keys}
-                    event.row = database.write(event.atoms, key_value_pairs=keys)
+                    event.row = self._database.write(event.atoms, key_value_pairs=keys)
                     event.atoms = None
-                database.connection.execute(
-                    f"INSERT INTO {_TABLE} VALUES (?, ?, ?, ?)", (number, event.kind, event.row, line)
-                )
+                connection.execute(f"INSERT INTO {_TABLE} VALUES (?, ?, ?, ?)", (number, event.kind, event.row, line))
                 event.sequence = number
         self._last += len(events)
+        if flush:
+            self._next_flush = time.monotonic() + self._seconds_between_flushes
 
     def read(self) -> Iterator[Event]:
         """Yield all events in order, without their structures."""
@@ -150,10 +179,20 @@ class EventLog:
 
     def atoms(self, row: int) -> Atoms:
         """Return the structure of one row, with its results in a ``SinglePointCalculator``."""
-        return self._database.get(id=row).toatoms()
+        with self._database if self._connection is None else nullcontext(self._database) as database:
+            return database.get(id=row).toatoms()
 
     def close(self) -> None:
-        """Give the lock back; a second call does nothing."""
+        """Leave everything in one file and give the lock back; a second call does nothing."""
+        if self._connection is not None:
+            self._database.connection = None
+            self._connection.execute("PRAGMA busy_timeout = 100")
+            # Where somebody has it open, an empty write-ahead log may stay beside it.
+            with suppress(sqlite3.OperationalError):
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._connection.execute("PRAGMA journal_mode = DELETE")
+            self._connection.close()
+            self._connection = None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

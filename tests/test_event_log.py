@@ -64,12 +64,38 @@ def test_the_lock_dies_with_its_holder(tmp_path):
         from hybridcsp.event_log import Event, EventLog
         log = EventLog(Path({str(tmp_path)!r}), write=True)
         log.append([Event(kind="a", data={{}})])
+        log.append([Event(kind="b", data={{}})])  # within FLUSH_SECONDS
         os.kill(os.getpid(), 9)
     """
     assert subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False).returncode == -9
     log = EventLog(tmp_path, write=True)
-    assert [event.kind for event in log.read()] == ["a"]
+    assert [event.kind for event in log.read()] == ["a", "b"]
     log.close()
+
+
+def test_readers_see_what_was_appended_and_closing_leaves_one_file(tmp_path):
+    log = EventLog(tmp_path, write=True)
+    reader = EventLog(tmp_path, write=False)
+    for kind in "abc":
+        log.append([Event(kind=kind, data={}, atoms=bulk("Cu"))])
+        assert [event.kind for event in reader.read()][-1] == kind
+    with ase.db.connect(tmp_path / "search.db") as database:  # else ASE leaves its connection to the garbage collector
+        assert len(reader.atoms(3)) == len(database.get(event="c").toatoms()) == 1
+    log.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["search.db", "search.lock"]
+
+
+def test_closing_while_somebody_reads_loses_nothing(tmp_path):
+    log = EventLog(tmp_path, write=True)
+    log.append([Event(kind=kind, data={}) for kind in "abc"])
+    events = EventLog(tmp_path, write=False).read()
+    assert next(events).kind == "a"
+    log.append([Event(kind="d", data={})])
+    log.close()
+    assert [event.kind for event in events] == ["b", "c"]  # as it was when reading began
+    again = EventLog(tmp_path, write=True)
+    assert [event.kind for event in again.read()] == ["a", "b", "c", "d"]
+    again.close()
 
 
 def test_readers_do_not_write(tmp_path):

@@ -1,0 +1,293 @@
+"""How often a generator makes the crystal that is known for given contents, and what else it makes.
+
+The measure is that of crystal structure prediction by generative models since CDVAE (arXiv:2110.06197) and DiffCSP
+(arXiv:2309.04475): for each crystal the generator is told what its primitive cell holds and makes k samples; it matches
+if pymatgen's ``StructureMatcher`` (stol 0.5, ltol 0.3, angle_tol 10) fits any of them. Other than in DiffCSP's script
+nothing is left out before: a sample that was rejected, or is no crystal, is a sample that does not match.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+from ase import Atoms
+
+from hybridcsp.generators import Reject, Request, Sample
+from hybridcsp.generators.datasets import formula_of
+from hybridcsp.problem import Problem
+from hybridcsp.similarity import MINIMA, StructureIndex
+from hybridcsp.structure import SYMPREC_LOOSE, is_finite_crystal, shortest_violation, spacegroup, to_pymatgen
+
+#: Tolerances of the match.
+MATCH = {"stol": 0.5, "ltol": 0.3, "angle_tol": 10.0}
+
+#: Ways to lay one lattice on the other that are tried for one pair of crystals. Most pairs have below 100; flat cells
+#: can have tens of thousands, and then a pair takes minutes.
+MAPPINGS = 1000
+
+#: Crystals whose samples are asked for in one call.
+TOGETHER = 16
+
+
+class Sampler(Protocol):
+    """The part of a generator that is evaluated."""
+
+    def sample(self, requests: Sequence[Request], rng: np.random.Generator) -> list[Sample | Reject]:
+        """Return exactly one answer to each request, in their order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """What became of the samples for one crystal: each tuple has one entry for each sample, in their order.
+
+    Plain data: ``dataclasses.asdict`` makes JSON of it, and :meth:`of` reads that.
+
+    Attributes
+    ----------
+    crystal
+        Its position among those evaluated.
+    formula, atoms
+        Reduced formula and number of atoms.
+    displacements
+        Root mean square displacement of the match, in units of the cube root of the volume per atom; ``None`` where
+        there is no match.
+    rejected
+        Why there is no sample; ``None`` where there is one.
+    valid
+        Whether distances and volume are those of :class:`~hybridcsp.problem.Problem`.
+    spacegroups
+        Their numbers at 0.1 Å, 0 where there is no sample.
+    new
+        Whether a valid sample is none of the known crystals; ``None`` for the others.
+    distinct
+        How many of the valid samples are different from each other.
+    cut_short
+        Comparisons that ended after :data:`MAPPINGS` without a match.
+    seconds, processor_seconds
+        Of sampling, not of scoring; a share of what all crystals took that were sampled together.
+    """
+
+    crystal: int
+    formula: str
+    atoms: int
+    displacements: tuple[float | None, ...]
+    rejected: tuple[str | None, ...]
+    valid: tuple[bool, ...]
+    spacegroups: tuple[int, ...]
+    new: tuple[bool | None, ...]
+    distinct: int
+    cut_short: int
+    seconds: float
+    processor_seconds: float
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Scored:
+        """Read one back from JSON."""
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+        return cls(**fields)
+
+
+def evaluate(
+    generator: Sampler,
+    crystals: Sequence[Atoms],
+    *,
+    samples: int = 20,
+    seed: int = 0,
+    known: StructureIndex | None = None,
+    first: int = 0,
+    progress: Callable[[Sequence[Scored]], None] | None = None,
+) -> list[Scored]:
+    """Sample for each crystal, knowing nothing but its contents, and score the samples.
+
+    Crystals are sampled for in groups of :data:`TOGETHER`, each with a stream of random numbers of its own, so that an
+    evaluation can be taken up again at any group.
+
+    Parameters
+    ----------
+    generator
+        What is evaluated. Where it raises, its whole group is rejected for that reason.
+    crystals
+        Primitive cells.
+    samples
+        For each crystal.
+    seed
+        Of sampling.
+    known
+        Crystals that are not new, the training data for instance (:func:`index_of`).
+    first
+        Where to begin; rounded down to the beginning of a group.
+    progress
+        Told the scores of each group.
+    """
+    scored: list[Scored] = []
+    for begin in range(first - first % TOGETHER, len(crystals), TOGETHER):
+        group = crystals[begin : begin + TOGETHER]
+        requests = [Request(contents=dict(Counter(atoms.get_chemical_symbols()))) for atoms in group]
+        asked = [request for request in requests for _ in range(samples)]
+        clock, processor = time.perf_counter(), time.process_time()
+        answers = _answers(generator, asked, np.random.default_rng([seed, begin]))
+        seconds = (time.perf_counter() - clock) / len(group)
+        processor_seconds = (time.process_time() - processor) / len(group)
+        for i, atoms in enumerate(group):
+            own = answers[i * samples : (i + 1) * samples]
+            scored.append(_score(begin + i, atoms, own, known, seconds, processor_seconds))
+        if progress is not None:
+            progress(scored[-len(group) :])
+    return scored
+
+
+def summarise(scored: Sequence[Scored], ks: Iterable[int] = (1, 20)) -> dict[str, Any]:
+    """Mean over crystals and samples: shares between 0 and 1, ``None`` where there is nothing to take a mean of.
+
+    Match rate and RMSE at k look at the first k samples of each crystal; the RMSE is the mean over the crystals that
+    match of the smallest displacement. ``unique`` are different ones among the valid samples of one crystal, ``new``
+    and ``symmetric`` (space group above 1 at 0.1 Å) are shares of the valid samples.
+    """
+    total = sum(len(one.valid) for one in scored)
+    valid = sum(sum(one.valid) for one in scored)
+    new = [new for one in scored for new in one.new if new is not None]
+    groups = [g for one in scored for g, good in zip(one.spacegroups, one.valid, strict=True) if good]
+    summary: dict[str, Any] = {"crystals": len(scored), "samples": total}
+    for k in ks:
+        best = [
+            min((d for d in one.displacements[:k] if d is not None), default=None)
+            for one in scored
+            if len(one.displacements) >= k
+        ]
+        matched = [d for d in best if d is not None]
+        summary[f"match rate at {k}"] = _share(len(matched), len(best))
+        summary[f"RMSE at {k}"] = float(np.mean(matched)) if matched else None
+    reasons = Counter(reason for one in scored for reason in one.rejected if reason is not None)
+    seconds = sum(one.seconds for one in scored)
+    processor_seconds = sum(one.processor_seconds for one in scored)
+    return summary | {
+        "valid": _share(valid, total),
+        "unique": _share(sum(one.distinct for one in scored), valid),
+        "new": _share(sum(new), len(new)),
+        "symmetric": _share(sum(group > 1 for group in groups), len(groups)),
+        "rejected": dict(reasons.most_common()),
+        "comparisons cut short": sum(one.cut_short for one in scored),
+        "samples per second": total / seconds if seconds > 0 else None,
+        "valid samples per processor second": valid / processor_seconds if processor_seconds > 0 else None,
+    }
+
+
+def index_of(crystals: Iterable[Atoms]) -> StructureIndex:
+    """Index crystals, so that samples can be told from them by :data:`hybridcsp.similarity.MINIMA`, volume included."""
+    index = StructureIndex(energy_window=None, tolerances=MINIMA)
+    for number, atoms in enumerate(crystals):
+        index.add(number, atoms)
+    return index
+
+
+def displacement(sample: Atoms, crystal: Atoms) -> tuple[float | None, bool]:
+    """Compare a sample with the crystal sought.
+
+    Returns
+    -------
+    tuple
+        Root mean square displacement in units of the cube root of the volume per atom, ``None`` where they do not
+        match; and whether the comparison was cut short after :data:`MAPPINGS`.
+    """
+    matcher = _matcher()
+    matcher.cut_short = False
+    found = matcher.get_rms_dist(to_pymatgen(sample), to_pymatgen(crystal))
+    return (None if found is None else float(found[0])), bool(matcher.cut_short)
+
+
+@cache
+def _matcher() -> Any:
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    class BoundedMatcher(StructureMatcher):
+        """A matcher that gives up after so many mappings of the lattices, and tells."""
+
+        cut_short = False
+
+        def _get_lattices(self, *arguments: Any, **more: Any) -> Any:
+            mappings = super()._get_lattices(*arguments, **more)
+            yield from islice(mappings, MAPPINGS)
+            self.cut_short |= next(mappings, None) is not None
+
+    return BoundedMatcher(**MATCH)
+
+
+def _answers(generator: Sampler, requests: Sequence[Request], rng: np.random.Generator) -> list[Sample | Reject]:
+    """Ask, and make a rejection of everything that is not an answer."""
+    try:
+        answers = list(generator.sample(requests, rng))
+    except Exception as error:  # noqa: BLE001  # a model of another package may raise anything
+        return [Reject(request=i, reason=f"raised {type(error).__name__}") for i in range(len(requests))]
+    if len(answers) != len(requests):
+        reason = f"{len(answers)} answers to {len(requests)} requests"
+        return [Reject(request=i, reason=reason) for i in range(len(requests))]
+    return [_checked(i, request, answer) for i, (request, answer) in enumerate(zip(requests, answers, strict=True))]
+
+
+def _checked(number: int, request: Request, answer: Sample | Reject) -> Sample | Reject:
+    if isinstance(answer, Reject):
+        return answer
+    if not is_finite_crystal(answer.atoms):
+        return Reject(request=number, reason="not a crystal")
+    if Counter(answer.atoms.get_chemical_symbols()) != Counter(request.contents):
+        return Reject(request=number, reason="other contents than asked for")
+    return answer
+
+
+def _score(
+    number: int,
+    crystal: Atoms,
+    answers: Sequence[Sample | Reject],
+    known: StructureIndex | None,
+    seconds: float,
+    processor_seconds: float,
+) -> Scored:
+    contents = Counter(crystal.get_chemical_symbols())
+    problem = Problem("".join(f"{s}{n}" for s, n in contents.items()), formula_units=1)
+    different = StructureIndex(energy_window=None, tolerances=MINIMA)
+    displacements: list[float | None] = []
+    valid: list[bool] = []
+    spacegroups: list[int] = []
+    new: list[bool | None] = []
+    cut_short = 0
+    for i, answer in enumerate(answers):
+        atoms = answer.atoms if isinstance(answer, Sample) else None
+        good = atoms is not None and _is_valid(atoms, problem)
+        found, was_cut = (None, False) if atoms is None else displacement(atoms, crystal)
+        displacements.append(found)
+        cut_short += was_cut and found is None
+        valid.append(good)
+        spacegroups.append(0 if atoms is None else spacegroup(atoms, SYMPREC_LOOSE))
+        new.append(known.find(atoms) is None if good and known is not None and atoms is not None else None)
+        if good and atoms is not None and different.find(atoms) is None:
+            different.add(i, atoms)
+    return Scored(
+        crystal=number,
+        formula=formula_of(crystal),
+        atoms=len(crystal),
+        displacements=tuple(displacements),
+        rejected=tuple(answer.reason if isinstance(answer, Reject) else None for answer in answers),
+        valid=tuple(valid),
+        spacegroups=tuple(spacegroups),
+        new=tuple(new),
+        distinct=len(different),
+        cut_short=cut_short,
+        seconds=seconds,
+        processor_seconds=processor_seconds,
+    )
+
+
+def _is_valid(atoms: Atoms, problem: Problem) -> bool:
+    low, high = problem.volume_bounds
+    return low <= atoms.get_volume() / len(atoms) <= high and shortest_violation(atoms, problem.distance_table) is None
+
+
+def _share(part: float, whole: int) -> float | None:
+    return part / whole if whole else None

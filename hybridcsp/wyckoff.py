@@ -129,7 +129,7 @@ class SpaceGroup:
 
     def _can_place(self, counts: Sequence[int], taken: frozenset[int]) -> bool:
         fixed = sorted(p.multiplicity for i, p in enumerate(self.positions) if not p.freedom and i not in taken)
-        return _can_place(tuple(sorted(filter(None, counts))), tuple(fixed), self._free)
+        return can_place(tuple(sorted(filter(None, counts))), tuple(fixed), self._free)
 
 
 def point_group_order(number: int) -> int:
@@ -161,22 +161,23 @@ def _position(wyckoff: Any, vectors: NDArray[np.float64]) -> WyckoffPosition:
 
 
 @lru_cache(maxsize=1 << 18)
-def _can_place(counts: tuple[int, ...], fixed: tuple[int, ...], free: tuple[int, ...]) -> bool:
+def can_place(counts: tuple[int, ...], fixed: tuple[int, ...], free: tuple[int, ...]) -> bool:
     """Whether positions of these multiplicities, each fixed one at most once, hold these numbers of atoms."""
     if not counts:
         return True
     available = {m: fixed.count(m) for m in fixed}
     for usage in product(*(range(min(n, counts[0] // m) + 1) for m, n in available.items())):
         rest = counts[0] - sum(u * m for u, m in zip(usage, available, strict=True))
-        if rest >= 0 and _is_sum(rest, free):
+        if rest >= 0 and is_sum(rest, free):
             remaining = [m for (m, n), u in zip(available.items(), usage, strict=True) for _ in range(n - u)]
-            if _can_place(counts[1:], tuple(remaining), free):
+            if can_place(counts[1:], tuple(remaining), free):
                 return True
     return False
 
 
 @lru_cache(maxsize=1 << 14)
-def _is_sum(total: int, parts: tuple[int, ...]) -> bool:
+def is_sum(total: int, parts: tuple[int, ...]) -> bool:
+    """Whether a number is a sum of these, each as often as needed."""
     reachable = {0}
     for part in parts:
         reachable = {base + part * times for base in reachable for times in range((total - base) // part + 1)}

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product
 from typing import Any
 
@@ -135,6 +135,21 @@ def decode(crystal: WyckoffCrystal) -> Atoms:
     return atoms
 
 
+@lru_cache(maxsize=1 << 16)
+def canonical_letters(number: int, letters: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the first of the equivalent ways to name the Wyckoff positions that elements occupy.
+
+    Parameters
+    ----------
+    number
+        Space group.
+    letters
+        Those of each element, the elements in a given order.
+    """
+    ways = ([sorted(LETTERS.index(names[letter]) for letter in own) for own in letters] for names in _exchanges(number))
+    return tuple("".join(LETTERS[index] for index in own) for own in min(ways))
+
+
 @cache
 def free_axes(number: int, letter: str) -> tuple[int, ...]:
     """Which of x, y, z (0, 1, 2) a Wyckoff position leaves free."""
@@ -204,11 +219,14 @@ def _chosen(
     -------
     list of (new letters, rotation, shift, lengths and angles of the new cell)
     """
+    operations = list(_normaliser(number))
     if number <= 2:
-        turns = _reductions(lattice)
-        operations = [(names, turn @ turns_, shift) for names, turn, shift in _normaliser(number) for turns_ in turns]
-    else:
-        operations = list(_normaliser(number))
+        turns = [(_exchange(number, turn, np.zeros(3)), turn) for turn in _reductions(lattice)]
+        operations = [
+            ({letter: names[turned] for letter, turned in first.items()}, rotation @ turn, shift)
+            for names, rotation, shift in operations
+            for first, turn in turns
+        ]
     letters = [
         tuple(sorted((rank, LETTERS.index(names[letter])) for rank, letter in sites)) for names, _, _ in operations
     ]
@@ -254,6 +272,13 @@ def _normaliser(number: int) -> tuple[tuple[Mapping[str, str], NDArray[np.float6
     if 3 <= number <= 15:
         found = [(a @ b, a @ t + s) for a, s in found for b, t in _shears(number)]
     return tuple((_exchange(number, rotation, shift), rotation, shift) for rotation, shift in found)
+
+
+@cache
+def _exchanges(number: int) -> tuple[Mapping[str, str], ...]:
+    """Distinct exchanges of letters by the normaliser."""
+    distinct = {tuple(sorted(names.items())): names for names, _, _ in _normaliser(number)}
+    return tuple(distinct.values())
 
 
 @cache

@@ -1,0 +1,194 @@
+"""Crystals that are remembered, and what those of similar elements say about the next token.
+
+A network of a million weights cannot know all prototypes. What it has seen is kept beside it, as in kNN language models
+(doi:10.48550/arXiv.1911.00172), and weighted by how alike the elements are (:mod:`hybridcsp.prototypes.ranking`); the
+network is told, and learns how far to follow: in training, crystals of the same formula are never remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridcsp.generators.wyckoff.positions import N_GROUPS, N_LETTERS
+from hybridcsp.generators.wyckoff.sequences import Sequence
+from hybridcsp.prototypes.chemistry import TAIL, squared_distances
+from hybridcsp.prototypes.labels import LETTERS, slot_orders
+from hybridcsp.representations.wyckoff import canonical_letters
+
+#: Crystals of the same prototype whose coordinates and cell are shown to the network.
+ANCHORS = 3
+
+# Shares below this are as good as none.
+_FLOOR = 0.003
+
+
+@dataclass(eq=False)
+class _Shelf:
+    """Crystals with the same numbers of atoms in their primitive cells."""
+
+    members: list[int] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Recall:
+    """What is remembered of crystals with given contents.
+
+    Attributes
+    ----------
+    groups
+        Space group of each remembered way to build the contents, shape ``(n,)``.
+    letters
+        Indices of its letters, site after site, -1 behind the last; shape ``(n, longest)``.
+    weights
+        How much each counts, shape ``(n,)``.
+    names
+        Position of each by space group and letters of each element.
+    near
+        Crystals (index, similarity) of the same prototypes, the most similar first.
+    """
+
+    groups: NDArray[np.int_]
+    letters: NDArray[np.int_]
+    weights: NDArray[np.float64]
+    names: dict[tuple[int, tuple[str, ...]], int]
+    near: dict[int, list[tuple[int, float]]]
+
+    @property
+    def summary(self) -> NDArray[np.float32]:
+        """How much is known, and how certain it is; shape ``(4,)``."""
+        total = float(self.weights.sum())
+        best = float(self.weights.max(initial=0.0))
+        return np.array(
+            [np.log(total + 1e-4) / 5, np.log(best + 1e-4) / 5, best / (total + 1e-6), len(self.weights) > 0],
+            dtype=np.float32,
+        )
+
+    def of_groups(self) -> NDArray[np.float32]:
+        """Evidence for each space group, shape ``(231,)``."""
+        return _evidence(self.groups, self.weights, N_GROUPS)
+
+    def consistent(self, group: int) -> NDArray[np.bool_]:
+        """Which ways are in a space group, shape ``(n,)``."""
+        return self.groups == group
+
+    def of_letters(self, consistent: NDArray[np.bool_], step: int) -> NDArray[np.float32]:
+        """Evidence for each letter at a site, among ways that agree so far; shape ``(27,)``."""
+        if step >= self.letters.shape[1] or not consistent.any():
+            return np.zeros(N_LETTERS, dtype=np.float32)
+        return _evidence(self.letters[consistent, step], self.weights[consistent], N_LETTERS)
+
+    def anchors(self, prototype: tuple[int, tuple[str, ...]]) -> list[tuple[int, float]]:
+        """Most similar crystals of a prototype with the elements in the same order: index and similarity."""
+        index = self.names.get(prototype)
+        return [] if index is None else self.near.get(index, [])[:ANCHORS]
+
+
+class Memory:
+    """Remembered crystals, by their contents."""
+
+    def __init__(self, sequences: Iterable[Sequence] = ()) -> None:
+        self.sequences: list[Sequence] = []
+        self._prototypes: list[tuple[int, tuple[str, ...]]] = []
+        self._shelves: dict[tuple[int, ...], _Shelf] = {}
+        self.add(sequences)
+
+    def add(self, sequences: Iterable[Sequence]) -> None:
+        """Remember more crystals."""
+        for sequence in sequences:
+            self._shelves.setdefault(sequence.counts, _Shelf()).members.append(len(self.sequences))
+            self.sequences.append(sequence)
+            self._prototypes.append(sequence.prototype)
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """All crystals as arrays, one behind the other."""
+        found = self.sequences
+        return {
+            "n_elements": np.array([len(s.elements) for s in found], dtype=np.uint8),
+            "n_sites": np.array([len(s.slots) for s in found], dtype=np.int16),
+            "elements": np.array([z for s in found for z in s.elements], dtype=np.uint8),
+            "counts": np.array([n for s in found for n in s.counts], dtype=np.int16),
+            "groups": np.array([s.spacegroup for s in found], dtype=np.int16),
+            "slots": np.concatenate([s.slots for s in found]).astype(np.uint8),
+            "letters": np.concatenate([s.letters for s in found]).astype(np.uint8),
+            "coordinates": np.concatenate([s.coordinates for s in found]).astype(np.float32),
+            "cells": np.array([s.cell for s in found], dtype=np.float32),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Memory:
+        """Take them from what :meth:`arrays` gave."""
+        numbers = {name: array.astype(np.int64) for name, array in arrays.items() if array.dtype.kind in "iu"}
+        elements = np.cumsum([0, *numbers["n_elements"].tolist()]).tolist()
+        sites = np.cumsum([0, *numbers["n_sites"].tolist()]).tolist()
+        coordinates, cells = arrays["coordinates"].astype(float), arrays["cells"].astype(float)
+        every_element, every_count = numbers["elements"].tolist(), numbers["counts"].tolist()
+        if elements[-1] != len(every_element) or sites[-1] != len(coordinates):
+            raise ValueError("the crystals in memory are not whole")
+        return cls(
+            Sequence(
+                tuple(every_element[first:last]),
+                tuple(every_count[first:last]),
+                group,
+                numbers["slots"][start:stop],
+                numbers["letters"][start:stop],
+                coordinates[start:stop],
+                cell,
+            )
+            for first, last, start, stop, group, cell in zip(
+                elements, elements[1:], sites, sites[1:], numbers["groups"].tolist(), cells, strict=False
+            )
+        )
+
+    def recall(self, elements: tuple[int, ...], counts: tuple[int, ...], *, same_formula: bool = True) -> Recall:
+        """Weigh what is remembered of such contents.
+
+        Parameters
+        ----------
+        elements, counts
+            In order (:func:`~hybridcsp.generators.wyckoff.sequences.contents_in_order`).
+        same_formula
+            Whether crystals of the same formula count.
+        """
+        names: dict[tuple[int, tuple[str, ...]], int] = {}
+        near: dict[int, list[tuple[int, float]]] = {}
+        members = self._shelves.get(counts, _Shelf()).members
+        if not same_formula:
+            members = [m for m in members if sorted(self.sequences[m].elements) != sorted(elements)]
+        if not members:
+            return Recall(np.zeros(0, int), np.zeros((0, 0), int), np.zeros(0), names, near)
+        remembered = np.array([self.sequences[m].elements for m in members])
+        prototypes = [self._prototypes[m] for m in members]
+        total: list[float] = []
+        asked = np.array(elements)
+        for turn, order in enumerate(slot_orders(counts)):
+            # Slot i of what is asked is taken by the remembered crystal's slot order[i].
+            squares = squared_distances()[asked, remembered[:, list(order)]].sum(axis=1)
+            alike = (1 + squares / (2 * TAIL)) ** -TAIL
+            for member, (group, letters), weight in zip(members, prototypes, alike.tolist(), strict=True):
+                key = (group, letters if not turn else canonical_letters(group, tuple(letters[i] for i in order)))
+                index = names.setdefault(key, len(names))
+                if index == len(total):
+                    total.append(0.0)
+                total[index] += weight
+                if not turn:
+                    near.setdefault(index, []).append((member, weight))
+        for found in near.values():
+            found.sort(key=lambda pair: -pair[1])
+        longest = max(sum(map(len, letters)) for _, letters in names)
+        table = np.full((len(names), longest), -1)
+        for (_, letters), index in names.items():
+            flat = [LETTERS.index(letter) for own in letters for letter in own]
+            table[index, : len(flat)] = flat
+        groups = np.array([group for group, _ in names])
+        return Recall(groups, table, np.array(total), names, near)
+
+
+def _evidence(tokens: NDArray[np.int_], weights: NDArray[np.float64], size: int) -> NDArray[np.float32]:
+    """Logarithms of the shares of tokens, from 0 (none) to about 6 (all)."""
+    shares = np.bincount(tokens[tokens >= 0], weights[tokens >= 0], size)
+    shares = shares / max(float(shares.sum()), 1e-12)
+    return np.asarray(np.log(shares + _FLOOR) - np.log(_FLOOR), dtype=np.float32)

@@ -1,0 +1,196 @@
+"""Wyckoff positions as arrays, and which position can come next so that the contents come out exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridcsp.prototypes.labels import LETTERS
+from hybridcsp.representations.wyckoff import free_axes, polar_axes
+from hybridcsp.wyckoff import can_place, is_sum, space_group
+
+#: Wyckoff letters there are.
+N_LETTERS = len(LETTERS)
+
+#: Space groups are counted from 1; row 0 of every table is empty.
+N_GROUPS = 231
+
+#: Numbers that describe a position to the network.
+N_FEATURES = 25
+
+#: Which of (volume, b/a, c/a, alpha, beta, gamma) are free, by crystal family.
+FREE_CELL = {
+    "triclinic": (1, 1, 1, 1, 1, 1),
+    "monoclinic": (1, 1, 1, 0, 1, 0),
+    "orthorhombic": (1, 1, 1, 0, 0, 0),
+    "tetragonal": (1, 0, 1, 0, 0, 0),
+    "hexagonal": (1, 0, 1, 0, 0, 0),
+    "cubic": (1, 0, 0, 0, 0, 0),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """All Wyckoff positions by space group and index of the letter.
+
+    Attributes
+    ----------
+    multiplicity
+        Atoms in the primitive cell, 0 where there is no such letter; shape ``(231, 27)``.
+    free
+        Which coordinates are free, shape ``(231, 27, 3)``.
+    features
+        What the network is told about them, shape ``(231, 27, 25)``.
+    polar
+        Along which axes the origin is arbitrary, shape ``(231, 3)``.
+    free_cell
+        Which parameters of the cell are free, shape ``(231, 6)``.
+    hexagonal
+        Whether the third angle is 120°, shape ``(231,)``.
+    """
+
+    multiplicity: NDArray[np.int16]
+    free: NDArray[np.uint8]
+    features: NDArray[np.float32]
+    polar: NDArray[np.uint8]
+    free_cell: NDArray[np.uint8]
+    hexagonal: NDArray[np.uint8]
+
+    @classmethod
+    def tabulate(cls) -> Positions:
+        """Make the tables from PyXtal's; this takes seconds."""
+        found = cls(
+            np.zeros((N_GROUPS, N_LETTERS), dtype=np.int16),
+            np.zeros((N_GROUPS, N_LETTERS, 3), dtype=np.uint8),
+            np.zeros((N_GROUPS, N_LETTERS, N_FEATURES), dtype=np.float32),
+            np.zeros((N_GROUPS, 3), dtype=np.uint8),
+            np.zeros((N_GROUPS, 6), dtype=np.uint8),
+            np.zeros(N_GROUPS, dtype=np.uint8),
+        )
+        for number in range(1, N_GROUPS):
+            group, cell = space_group(number), space_group(number, conventional=True)
+            found.polar[number, list(polar_axes(number))] = 1
+            found.free_cell[number] = FREE_CELL[group.lattice_type]
+            found.hexagonal[number] = group.lattice_type == "hexagonal"
+            for primitive, position in zip(group.positions, cell.positions, strict=True):
+                index = LETTERS.index(position.letter)
+                axes = list(free_axes(number, position.letter))
+                found.multiplicity[number, index] = primitive.multiplicity
+                found.free[number, index, axes] = 1
+                turn = 2 * np.pi * position.translations[0]
+                found.features[number, index] = np.concatenate(
+                    [
+                        [1.0, np.log2(primitive.multiplicity) / 4, np.log2(position.multiplicity) / 4],
+                        np.eye(4)[position.freedom],
+                        position.rotations[0].ravel(),
+                        np.cos(turn),
+                        np.sin(turn),
+                        found.polar[number],
+                    ]
+                )
+        return found
+
+    @classmethod
+    def from_arrays(cls, **arrays: NDArray[np.generic]) -> Positions:
+        """Take them from what :meth:`arrays` gave."""
+        return cls(**arrays)  # type: ignore[arg-type]
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """All tables by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def groups(self, counts: Sequence[int]) -> NDArray[np.bool_]:
+        """Which space groups hold so many atoms of each element, shape ``(231,)``."""
+        asked = tuple(sorted(counts))
+        held = [False, *(self._holds(number, asked) for number in range(1, N_GROUPS))]
+        return np.array(held)
+
+    def next_letters(
+        self, number: int, counts: Sequence[int], lowest: int = 0, taken: frozenset[int] = frozenset()
+    ) -> NDArray[np.bool_]:
+        """Which positions the first of these elements can take next so that all atoms still find a place.
+
+        Parameters
+        ----------
+        number
+            Space group.
+        counts
+            Atoms left of each element; the first must have some.
+        lowest
+            The letters of an element come in ascending order: index of its last one, or 0.
+        taken
+            Indices of the fixed positions that are occupied.
+
+        Returns
+        -------
+        ndarray of bool
+            By index of the letter, shape ``(27,)``.
+        """
+        allowed = _next(self._kinds(number), tuple(counts), lowest, taken)
+        mask = np.zeros(N_LETTERS, dtype=bool)
+        mask[list(allowed)] = True
+        return mask
+
+    def is_fixed(self, number: int, letter: int) -> bool:
+        """Whether a position has no free coordinate, so that only one orbit of atoms can be there."""
+        return not self.free[number, letter].any()
+
+    def _kinds(self, number: int) -> tuple[tuple[int, bool], ...]:
+        """Multiplicity and freedom of the positions of a group."""
+        known: dict[int, tuple[tuple[int, bool], ...]] = self.__dict__.setdefault("_known", {})
+        if number not in known:
+            known[number] = tuple(
+                (int(m), not self.is_fixed(number, letter))
+                for letter, m in enumerate(self.multiplicity[number].tolist())
+                if m
+            )
+        return known[number]
+
+    def _holds(self, number: int, counts: tuple[int, ...]) -> bool:
+        kinds = self._kinds(number)
+        fixed = tuple(sorted(m for m, free in kinds if not free))
+        return can_place(counts, fixed, tuple(sorted({m for m, free in kinds if free})))
+
+
+@lru_cache(maxsize=1 << 17)
+def _next(
+    kinds: tuple[tuple[int, bool], ...], counts: tuple[int, ...], lowest: int, taken: frozenset[int]
+) -> tuple[int, ...]:
+    allowed = []
+    for letter in range(lowest, len(kinds)):
+        multiplicity, free = kinds[letter]
+        if multiplicity > counts[0] or letter in taken:
+            continue
+        after = taken if free else taken | {letter}
+        if _completes(kinds, (counts[0] - multiplicity, *counts[1:]), letter, after):
+            allowed.append(letter)
+    return tuple(allowed)
+
+
+@lru_cache(maxsize=1 << 18)
+def _completes(
+    kinds: tuple[tuple[int, bool], ...], counts: tuple[int, ...], lowest: int, taken: frozenset[int]
+) -> bool:
+    """Whether the first element can be finished with letters from ``lowest`` on, and the others with any."""
+    fixed = [m for letter, (m, free) in enumerate(kinds) if not free and letter not in taken]
+    own = [m for letter, (m, free) in enumerate(kinds) if not free and letter not in taken and letter >= lowest]
+    later = tuple(sorted({m for letter, (m, free) in enumerate(kinds) if free and letter >= lowest}))
+    every = tuple(sorted({m for m, free in kinds if free}))
+    others = tuple(sorted(filter(None, counts[1:])))
+    available = {m: own.count(m) for m in own}
+    for usage in product(*(range(min(n, counts[0] // m) + 1) for m, n in available.items())):
+        rest = counts[0] - sum(u * m for u, m in zip(usage, available, strict=True))
+        if rest < 0 or not is_sum(rest, later):
+            continue
+        remaining = fixed.copy()
+        for times, multiplicity in zip(usage, available, strict=True):
+            for _ in range(times):
+                remaining.remove(multiplicity)
+        if can_place(others, tuple(sorted(remaining)), every):
+            return True
+    return False

@@ -1,0 +1,281 @@
+"""Drawing crystals from the network, many at a time: first the discrete tokens, then cells and coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hybridcsp.generators.wyckoff.collation import (
+    anchor_rows,
+    contents_row,
+    energy_features,
+    free_coordinates,
+    progress_of,
+    stack,
+)
+from hybridcsp.generators.wyckoff.memory import Memory, Recall
+from hybridcsp.generators.wyckoff.network import Cache, Network
+from hybridcsp.generators.wyckoff.positions import N_LETTERS, Positions
+from hybridcsp.generators.wyckoff.sequences import Sequence
+
+# Where the temperature goes to zero, logits are divided by this.
+_COLD = 1e-3
+
+
+@dataclass(eq=False)
+class Skeleton:
+    """Contents, space group and occupied positions of a crystal: all that is discrete.
+
+    Attributes
+    ----------
+    elements, counts
+        In the order in which they are placed.
+    recall
+        What is remembered of such contents.
+    quantile
+        Of the energy, NaN where none is asked for.
+    spacegroup
+        Asked for, or 0; then drawn.
+    slots, letters
+        Of the sites so far.
+    log_likelihood
+        Of what has been drawn so far, at a temperature of 1.
+    """
+
+    elements: tuple[int, ...]
+    counts: tuple[int, ...]
+    recall: Recall
+    quantile: float = np.nan
+    spacegroup: int = 0
+    slots: list[int] = field(default_factory=list)
+    letters: list[int] = field(default_factory=list)
+    log_likelihood: float = 0.0
+
+    @property
+    def prototype(self) -> tuple[int, tuple[int, ...]]:
+        """Space group and letters, site after site."""
+        return self.spacegroup, tuple(self.letters)
+
+
+class Decoder:
+    """Writes token after token for a batch; keys and values of what is written are kept.
+
+    Parameters
+    ----------
+    network, positions, memory
+        The model.
+    skeletons
+        What is written; they are changed in place.
+    """
+
+    def __init__(self, network: Network, positions: Positions, memory: Memory, skeletons: SequenceOf[Skeleton]) -> None:
+        self.network, self.positions, self.memory, self.skeletons = network, positions, memory, skeletons
+        self.batch = stack([contents_row(s.elements, s.counts, s.recall) for s in skeletons])
+        quantiles = np.array([s.quantile for s in skeletons])
+        self.batch["energy"] = torch.as_tensor(energy_features(quantiles))
+        tokens = network.contents(self.batch)
+        here = torch.ones(len(skeletons), 1, dtype=torch.bool)
+        self.valid = torch.cat([self.batch["counts"] > 0, here], dim=1)
+        hidden, self.cache = network.run(tokens, self.valid[:, None].expand(-1, tokens.shape[1], -1))
+        self.hidden = hidden[:, -1]
+
+    def draw_groups(self, rng: np.random.Generator, temperature: float) -> None:
+        """Draw space groups, where none is asked for."""
+        allowed = torch.as_tensor(np.array([self.positions.groups(s.counts) for s in self.skeletons]))
+        logits = self.network.group_logits(self.hidden, self.batch["group_evidence"], allowed).numpy()
+        drawn = _draw(logits, rng, temperature)
+        for row, (skeleton, group) in enumerate(zip(self.skeletons, drawn.tolist(), strict=True)):
+            skeleton.spacegroup = skeleton.spacegroup or group
+            skeleton.log_likelihood += float(logits[row, skeleton.spacegroup])
+        self._write_groups()
+
+    def draw_letters(self, rng: np.random.Generator, temperature: float) -> None:
+        """Draw sites until every atom has its place."""
+        left = [list(s.counts) for s in self.skeletons]
+        consistent = [s.recall.consistent(s.spacegroup) for s in self.skeletons]
+        while any(any(rest) for rest in left):
+            allowed = np.zeros((len(left), 1, N_LETTERS), dtype=bool)
+            evidence = np.zeros((len(left), 1, N_LETTERS), dtype=np.float32)
+            for row, (skeleton, rest) in enumerate(zip(self.skeletons, left, strict=True)):
+                slot = _current(rest)
+                if slot is None:
+                    allowed[row] = True  # nothing is drawn there
+                    continue
+                lowest = skeleton.letters[-1] if skeleton.slots and skeleton.slots[-1] == slot else 0
+                taken = frozenset(i for i in skeleton.letters if self.positions.is_fixed(skeleton.spacegroup, i))
+                allowed[row, 0] = self.positions.next_letters(skeleton.spacegroup, rest[slot:], lowest, taken)
+                evidence[row, 0] = skeleton.recall.of_letters(consistent[row], len(skeleton.letters))
+            logits = self.network.letter_logits(
+                self.hidden[:, None], self.letters, torch.as_tensor(evidence), torch.as_tensor(allowed)
+            )[:, 0].numpy()
+            drawn = _draw(logits, rng, temperature).tolist()
+            written = []
+            for row, (skeleton, rest) in enumerate(zip(self.skeletons, left, strict=True)):
+                slot = _current(rest)
+                written.append(slot is not None)
+                if slot is None:
+                    continue
+                letter, step = drawn[row], len(skeleton.letters)
+                skeleton.slots.append(slot)
+                skeleton.letters.append(letter)
+                skeleton.log_likelihood += float(logits[row, letter])
+                rest[slot] -= int(self.positions.multiplicity[skeleton.spacegroup, letter])
+                if step < skeleton.recall.letters.shape[1]:
+                    consistent[row] = consistent[row] & (skeleton.recall.letters[:, step] == letter)
+            self._write_sites(left, written)
+
+    def read(self) -> None:
+        """Read skeletons that are complete already, as if they had been drawn."""
+        self._write_groups()
+        left = [list(s.counts) for s in self.skeletons]
+        complete = [(s.slots, s.letters) for s in self.skeletons]
+        for skeleton in self.skeletons:
+            skeleton.slots, skeleton.letters = [], []
+        for step in range(max(len(slots) for slots, _ in complete)):
+            written = []
+            for skeleton, rest, (slots, letters) in zip(self.skeletons, left, complete, strict=True):
+                written.append(step < len(slots))
+                if written[-1]:
+                    skeleton.slots.append(slots[step])
+                    skeleton.letters.append(letters[step])
+                    rest[slots[step]] -= int(self.positions.multiplicity[skeleton.spacegroup, letters[step]])
+            self._write_sites(left, written)
+
+    def draw_geometry(self, rng: np.random.Generator, temperature: float) -> list[tuple[Sequence, float]]:
+        """Draw cells and coordinates; return complete crystals and their log-likelihoods."""
+        network = self.network
+        sites = [np.array(s.letters) for s in self.skeletons]
+        longest = max(map(len, sites))
+        bare = [
+            Sequence(
+                s.elements, s.counts, s.spacegroup, np.array(s.slots), letters, np.zeros((len(letters), 3)), np.zeros(6)
+            )
+            for s, letters in zip(self.skeletons, sites, strict=True)
+        ]
+        rows = [
+            anchor_rows(s.recall.anchors(sequence.prototype), self.memory, longest)
+            for s, sequence in zip(self.skeletons, bare, strict=True)
+        ]
+        known, anchor_cells, anchor_points = (torch.as_tensor(np.array(part)) for part in zip(*rows, strict=True))
+        every = torch.ones(len(sites), dtype=torch.bool)
+        hidden = self._write(network.cells(anchor_cells, known), every)
+        numbers = np.array([s.spacegroup for s in self.skeletons])
+        free_cell = self.positions.free_cell[numbers].astype(float)
+        cells, density = _normal(network.cell_mixture(hidden, anchor_cells, known), free_cell, rng, temperature)
+        likelihoods = density + [s.log_likelihood for s in self.skeletons]
+
+        free = np.zeros((len(sites), longest, 3), dtype=bool)
+        letters = np.zeros((len(sites), longest), dtype=int)
+        elements = np.zeros((len(sites), longest), dtype=int)
+        for row, sequence in enumerate(bare):
+            free[row, : len(sites[row])] = free_coordinates(sequence, self.positions)
+            letters[row, : len(sites[row])] = sites[row]
+            elements[row, : len(sites[row])] = np.array(sequence.elements)[sequence.slots]
+        identities = network.identities(self.letters, torch.as_tensor(letters), torch.as_tensor(elements))
+        coordinates = np.zeros((len(sites), longest, 3))
+        earlier = network.cell_value(torch.as_tensor(cells, dtype=torch.float32))[:, None]
+        queues = [np.flatnonzero(row.any(axis=-1)).tolist() for row in free]
+        rows_ = np.arange(len(sites))
+        for step in range(max(map(len, queues))):
+            site = np.array([queue[step] if step < len(queue) else 0 for queue in queues])
+            here = torch.as_tensor([step < len(queue) for queue in queues])
+            own = identities[rows_, site][:, None]
+            open_ = torch.as_tensor(free[rows_, site][:, None], dtype=torch.float32)
+            anchors = anchor_points[rows_, site]
+            place = torch.as_tensor(site[:, None])
+            hidden = self._write(network.points(own, place, anchors[:, None], known, open_, earlier), here)
+            mixture = network.point_mixture(hidden, anchors, known)
+            points, density = _von_mises(mixture, free[rows_, site], rng, temperature)
+            coordinates[rows_[here], site[here]] = points[here]
+            likelihoods += np.where(here, density, 0.0)
+            earlier = network.placed(own, torch.as_tensor(points[:, None], dtype=torch.float32), open_)
+        return [
+            (
+                Sequence(s.elements, s.counts, s.spacegroup, s.slots, s.letters, xyz[: len(s.letters)], cell),
+                float(value),
+            )
+            for s, xyz, cell, value in zip(bare, coordinates, cells, likelihoods, strict=True)
+        ]
+
+    def _write(self, tokens: Tensor, written: Tensor) -> Tensor:
+        """Append one token to each crystal (a blank where nothing is written); return what the network makes of it."""
+        self.valid = torch.cat([self.valid, written[:, None]], dim=1)
+        hidden, self.cache = self.network.run(tokens, self.valid[:, None], self.cache)
+        return hidden[:, 0]
+
+    def _write_groups(self) -> None:
+        group = torch.as_tensor([s.spacegroup for s in self.skeletons])
+        first = torch.as_tensor([s.elements[0] for s in self.skeletons])
+        self.letters = self.network.letters(group)
+        self.hidden = self._write(self.network.groups(group, first), torch.ones(len(group), dtype=torch.bool))
+
+    def _write_sites(self, left: SequenceOf[SequenceOf[int]], written: SequenceOf[bool]) -> None:
+        skeletons = self.skeletons
+        slots = [s.slots[-1] for s in skeletons]
+        element = torch.as_tensor([[s.elements[slot]] for s, slot in zip(skeletons, slots, strict=True)])
+        letter = torch.as_tensor([[s.letters[-1]] for s in skeletons])
+        following = torch.as_tensor(
+            [
+                [0 if (slot := _current(rest)) is None else s.elements[slot]]
+                for s, rest in zip(skeletons, left, strict=True)
+            ]
+        )
+        progress = torch.as_tensor(
+            [[progress_of(rest, s.counts, slot)] for s, rest, slot in zip(skeletons, left, slots, strict=True)],
+            dtype=torch.float32,
+        )
+        place = torch.as_tensor([[len(s.letters) - 1] for s in skeletons])
+        identities = self.network.identities(self.letters, letter, element)
+        hidden = self._write(self.network.sites(identities, place, following, progress), torch.as_tensor(list(written)))
+        keep = torch.as_tensor(list(written))[:, None]
+        self.hidden = torch.where(keep, hidden, self.hidden)
+
+
+def _current(left: SequenceOf[int]) -> int | None:
+    return next((slot for slot, n in enumerate(left) if n), None)
+
+
+def _draw(logits: NDArray[np.float32], rng: np.random.Generator, temperature: float) -> NDArray[np.int_]:
+    """Draw one index per row, by Gumbel's trick."""
+    noise = rng.gumbel(size=logits.shape) if temperature > 0 else 0.0
+    return np.asarray((logits / max(temperature, _COLD) + noise).argmax(axis=-1))
+
+
+def _component(weights: Tensor, rng: np.random.Generator, temperature: float) -> NDArray[np.int_]:
+    return _draw(weights.numpy(), rng, temperature)
+
+
+def _normal(
+    mixture: tuple[Tensor, Tensor, Tensor], free: NDArray[np.float64], rng: np.random.Generator, temperature: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    from hybridcsp.generators.wyckoff.network import normal_log_density
+
+    weights, means, spreads = mixture
+    chosen = _component(weights, rng, temperature)
+    rows = np.arange(len(chosen))
+    noise = rng.normal(size=free.shape) * np.sqrt(temperature)
+    values = (means.numpy()[rows, chosen] + noise * spreads.numpy()[rows, chosen]) * free
+    density = normal_log_density(torch.as_tensor(values), torch.as_tensor(free), *mixture)
+    return values.astype(float), density.numpy().astype(float)
+
+
+def _von_mises(
+    mixture: tuple[Tensor, Tensor, Tensor], free: NDArray[np.bool_], rng: np.random.Generator, temperature: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    from hybridcsp.generators.wyckoff.network import von_mises_log_density
+
+    weights, means, concentrations = mixture
+    chosen = _component(weights, rng, temperature)
+    rows = np.arange(len(chosen))
+    sharpness = concentrations.numpy()[rows, chosen] / max(temperature, _COLD)
+    values = (means.numpy()[rows, chosen] + rng.vonmises(0.0, sharpness) / (2 * np.pi)) % 1.0 * free
+    density = von_mises_log_density(torch.as_tensor(values), torch.as_tensor(free).double(), *mixture)
+    return values.astype(float), density.numpy().astype(float)
+
+
+__all__ = ["Cache", "Decoder", "Skeleton"]

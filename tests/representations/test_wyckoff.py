@@ -1,0 +1,261 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk, make_supercell
+from ase.spacegroup import crystal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybridcsp.prototypes.labels import LETTERS, OTHER_HAND
+from hybridcsp.representations.wyckoff import (
+    Site,
+    WyckoffCrystal,
+    canonical_letters,
+    decode,
+    encode,
+    free_axes,
+    polar_axes,
+)
+from hybridcsp.structure import SYMPREC, primitive, spacegroup, to_pymatgen
+from hybridcsp.wyckoff import space_group
+
+KNOWN = {
+    "diamond": (bulk("C", "diamond", 3.567), 227),
+    "rocksalt": (bulk("NaCl", "rocksalt", 5.64), 225),
+    "zinc blende": (bulk("ZnS", "zincblende", 5.41), 216),
+    "wurtzite": (bulk("ZnO", "wurtzite", a=3.25, c=5.2, u=0.382), 186),
+    "rutile": (crystal("TiO", [(0, 0, 0), (0.305, 0.305, 0)], spacegroup=136, cellpar=[4.594, 4.594, 2.959, 90, 90, 90]), 136),
+    "anatase": (
+        crystal("TiO", [(0, 0.25, 0.375), (0, 0.25, 0.1667)], spacegroup=141, setting=2, cellpar=[3.785, 3.785, 9.514, 90, 90, 90]),
+        141,
+    ),
+    "perovskite": (
+        crystal("SrTiO", [(0.5, 0.5, 0.5), (0, 0, 0), (0.5, 0, 0)], spacegroup=221, cellpar=[3.905] * 3 + [90] * 3),
+        221,
+    ),
+    "tetragonal barium titanate": (
+        crystal(
+            ["Ba", "Ti", "O", "O"],
+            [(0, 0, 0), (0.5, 0.5, 0.515), (0.5, 0.5, 0.976), (0.5, 0, 0.486)],
+            spacegroup=99,
+            cellpar=[3.994, 3.994, 4.038, 90, 90, 90],
+        ),
+        99,
+    ),
+    "spinel": (
+        crystal(
+            ["Mg", "Al", "O"],
+            [(0.125, 0.125, 0.125), (0.5, 0.5, 0.5), (0.2624, 0.2624, 0.2624)],
+            spacegroup=227,
+            setting=2,
+            cellpar=[8.083] * 3 + [90] * 3,
+        ),
+        227,
+    ),
+    "corundum": (
+        crystal(["Al", "O"], [(0, 0, 0.3522), (0.3063, 0, 0.25)], spacegroup=167, cellpar=[4.759, 4.759, 12.99, 90, 90, 120]),
+        167,
+    ),
+    "quartz": (
+        crystal(["Si", "O"], [(0.4697, 0, 0), (0.4133, 0.2672, 0.1188)], spacegroup=152, cellpar=[4.916, 4.916, 5.405, 90, 90, 120]),
+        152,
+    ),
+    "gadolinium ferrite": (
+        crystal(
+            ["Gd", "Fe", "O", "O"],
+            [(0.0626, 0.25, 0.9846), (0, 0, 0.5), (0.467, 0.25, 0.1), (0.696, 0.05, 0.302)],
+            spacegroup=62,
+            cellpar=[5.611, 7.669, 5.349, 90, 90, 90],
+        ),
+        62,
+    ),
+    "baddeleyite": (
+        crystal(
+            ["Zr", "O", "O"],
+            [(0.2754, 0.0395, 0.2083), (0.07, 0.3317, 0.3447), (0.4496, 0.7569, 0.4792)],
+            spacegroup=14,
+            cellpar=[5.15, 5.212, 5.317, 90, 99.23, 90],
+        ),
+        14,
+    ),
+    "copper oxide": (
+        crystal(["Cu", "O"], [(0.25, 0.25, 0), (0, 0.4184, 0.25)], spacegroup=15, cellpar=[4.684, 3.423, 5.129, 90, 99.54, 90]),
+        15,
+    ),
+    "copper sulphate": (
+        crystal(
+            ["Cu", "S", "O", "O"],
+            [(0, 0, 0), (0.013, 0.286, 0.625), (0.907, 0.151, 0.673), (0.244, 0.317, 0.796)],
+            spacegroup=2,
+            cellpar=[6.12, 10.7, 5.97, 82.3, 107.3, 102.6],
+        ),
+        2,
+    ),
+}  # fmt: skip
+
+
+def matches(a, b):
+    from pymatgen.analysis.structure_matcher import StructureMatcher
+
+    tight = StructureMatcher(ltol=0.01, stol=0.01, angle_tol=0.2, scale=False)
+    return tight.fit(to_pymatgen(a), to_pymatgen(b))
+
+
+def alike(a, b, tolerance=1e-3):
+    """Whether two representations are the same but for rounding."""
+    assert a is not None
+    assert b is not None
+    apart = [
+        np.subtract(x.coordinates, y.coordinates) - np.rint(np.subtract(x.coordinates, y.coordinates))
+        for x, y in zip(a.sites, b.sites, strict=True)
+    ]
+    return (
+        a.spacegroup == b.spacegroup
+        and [(s.element, s.letter) for s in a.sites] == [(s.element, s.letter) for s in b.sites]
+        and np.allclose(a.cell, b.cell, atol=1e-3)
+        and all(np.abs(d).max(initial=0.0) < tolerance for d in apart)
+    )
+
+
+def disguised(atoms, rng):
+    """The same crystal in another cell: other vectors, place, orientation, order of atoms and number of cells."""
+    matrix = np.eye(3, dtype=int)
+    for _ in range(3):
+        i, j = rng.permutation(3)[:2]
+        matrix[i] += int(rng.integers(-1, 2)) * matrix[j]
+    matrix = np.diag(rng.permutation([1, 1, int(rng.integers(1, 3))])) @ matrix
+    other = make_supercell(atoms, matrix)
+    other.rotate(rng.uniform(0, 360), rng.normal(size=3), rotate_cell=True)
+    other.translate(rng.normal(size=3))
+    other.wrap()
+    return other[rng.permutation(len(other))]
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_crystal_comes_back(name):
+    atoms, number = KNOWN[name]
+    found = encode(atoms, SYMPREC)
+    back = decode(found)
+    assert found.spacegroup == number
+    assert matches(atoms, back)
+    assert spacegroup(back, 1e-4) == number
+    assert len(back) == len(primitive(atoms))
+    assert alike(encode(back, 1e-4), found)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_all_descriptions_of_a_crystal_give_the_same_representation(name):
+    atoms = primitive(KNOWN[name][0])
+    found = encode(atoms, SYMPREC)
+    for seed in range(3):
+        assert alike(encode(disguised(atoms, np.random.default_rng(seed)), SYMPREC), found)
+
+
+def test_mirror_images_are_one_crystal():
+    right = KNOWN["quartz"][0]
+    left = right.copy()
+    left.set_scaled_positions(-right.get_scaled_positions())
+    assert spacegroup(left) == 154
+    assert alike(encode(left, SYMPREC), encode(right, SYMPREC))
+
+
+def test_sites_that_the_normaliser_exchanges_have_the_same_letters():
+    at_corner = crystal("CsCl", [(0, 0, 0), (0.5, 0.5, 0.5)], spacegroup=221, cellpar=[4.12] * 3 + [90] * 3)
+    at_centre = crystal("CsCl", [(0.5, 0.5, 0.5), (0, 0, 0)], spacegroup=221, cellpar=[4.12] * 3 + [90] * 3)
+    assert encode(at_corner) == encode(at_centre)
+    assert canonical_letters(221, ("b", "a")) == canonical_letters(221, ("a", "b")) == ("a", "b")
+
+
+def test_elements_come_in_the_order_of_their_numbers_and_electronegativities():
+    found = encode(KNOWN["perovskite"][0])
+    assert [site.element for site in found.sites] == [38, 22, 8]
+
+
+def test_a_tolerance_makes_a_crystal_as_symmetric_as_it_nearly_is():
+    atoms = primitive(KNOWN["rutile"][0])
+    atoms.rattle(0.01, seed=1)
+    assert encode(atoms, 1e-4).spacegroup == 1
+    assert encode(atoms, 0.1).spacegroup == 136
+
+
+def test_what_has_no_symmetry_at_all_is_no_crystal():
+    one_on_another = Atoms("H2", positions=[(0, 0, 0), (0, 0, 1e-7)], cell=[3, 3, 3], pbc=True)
+    assert encode(one_on_another) is None
+
+
+def random_crystal(number, rng):
+    """A crystal with some sites of a group at random, far enough apart."""
+    group = space_group(number)
+    for _ in range(200):
+        sites = []
+        fixed = set()
+        for element in (3, 22, 8)[: rng.integers(1, 4)]:
+            for _ in range(rng.integers(1, 3)):
+                position = group.positions[rng.integers(len(group.positions))]
+                if position.freedom == 0 and position.letter in fixed:
+                    continue
+                fixed.add(position.letter)
+                axes = free_axes(number, position.letter)
+                sites.append(Site(element, position.letter, tuple(rng.random(len(axes)))))
+        lengths = rng.uniform(5, 9, 3)
+        angles = rng.uniform(75, 105, 3)
+        kind = group.lattice_type
+        if kind in ("tetragonal", "hexagonal", "cubic"):
+            lengths[1] = lengths[0]
+        if kind == "cubic":
+            lengths[2] = lengths[0]
+        if kind == "monoclinic":
+            angles[[0, 2]] = 90
+        elif kind != "triclinic":
+            angles[:] = 90
+        if kind == "hexagonal":
+            angles[2] = 120
+        made = WyckoffCrystal(number, tuple(sites), (*lengths, *angles))
+        atoms = decode(made)
+        if len(atoms) <= 40:
+            distances = atoms.get_all_distances(mic=True) + 9 * np.eye(len(atoms))
+            if distances.min() > 0.6:
+                return atoms
+    return None
+
+
+@settings(max_examples=40, deadline=None)
+@given(number=st.integers(1, 230), seed=st.integers(0, 2**32 - 1))
+def test_random_crystals_of_any_group_come_back_whatever_their_description(number, seed):
+    rng = np.random.default_rng(seed)
+    atoms = random_crystal(number, rng)
+    if atoms is None:
+        return
+    found = encode(atoms, 1e-3)
+    assert found is not None
+    back = decode(found)
+    assert Counter(back.numbers.tolist()) == Counter(primitive(atoms, 1e-3).numbers.tolist())
+    assert (
+        spacegroup(back, 1e-3) == found.spacegroup == OTHER_HAND.get(spacegroup(atoms, 1e-3), spacegroup(atoms, 1e-3))
+    )
+    assert matches(atoms, back)
+    again = encode(disguised(back, rng), 1e-3)
+    assert again.spacegroup == found.spacegroup
+    assert [(s.element, s.letter) for s in again.sites] == [(s.element, s.letter) for s in found.sites]
+
+
+def test_polar_axes_and_free_axes():
+    assert polar_axes(1) == (0, 1, 2)
+    assert polar_axes(7) == (0, 2)
+    assert polar_axes(99) == (2,)
+    assert polar_axes(225) == ()
+    assert free_axes(225, "a") == ()
+    assert free_axes(62, "c") == (0, 2)
+
+
+@pytest.mark.slow
+def test_every_group_is_carried_into_itself_by_its_normaliser():
+    from hybridcsp.representations.wyckoff import _normaliser
+
+    for number in range(1, 231):
+        letters = {position.letter for position in space_group(number).positions}
+        for exchange, _, _ in _normaliser(number):
+            assert set(exchange) == set(exchange.values()) == letters
+        assert all(letter in LETTERS for letter in letters)

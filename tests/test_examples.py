@@ -1,32 +1,145 @@
 """Every script in examples/ runs as it stands, and so does the README's Python."""
 
+import ast
+import os
 import re
+import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import ase.db
+import ase.io
+import numpy as np
 import pytest
+from ase.build import bulk
+from ase.calculators.espresso import Espresso, EspressoProfile
+from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 
 ROOT = Path(__file__).parent.parent
+SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 #: Arguments for scripts that would take minutes.
-SHORT = {"five_lines.py": ["4"]}
+SHORT = {"five_lines.py": ["4"], "quantum_espresso.py": ["2"]}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
-def test_example(script, tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / script), *SHORT.get(script, [])],
-        cwd=tmp_path,
+@pytest.fixture
+def espresso(tmp_path):
+    """Return a folder with a pw.x that only this test has, and an empty pseudopotential."""
+    folder = tmp_path / "espresso"
+    folder.mkdir()
+    program = (ROOT / "tests" / "fake_pw.py").read_text()
+    (folder / "pw.x").write_text(f"#!{sys.executable} -IS\n{program}")
+    (folder / "pw.x").chmod(0o755)
+    (folder / "Si.pz-vbc.UPF").touch()
+    return folder
+
+
+def run(script, cwd, *arguments, **environment):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "examples" / script), *arguments],
+        cwd=cwd,
         capture_output=True,
         text=True,
         check=False,
+        env=os.environ | environment,
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_example(script, tmp_path, espresso):
+    if script.startswith("ase_ga") and find_spec("ase_ga") is None:
+        pytest.skip("ase-ga is not installed")
+    path = f"{espresso}{os.pathsep}{os.environ['PATH']}"
+    done = run(script, tmp_path, *SHORT.get(script, []), PATH=path, ESPRESSO_PSEUDO=str(espresso))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
-    (database,) = tmp_path.glob("*/search.db")
-    assert ase.db.connect(database).count("event=relaxed") > 0
+    databases = list(tmp_path.rglob("search.db"))
+    assert databases
+    for database in databases:
+        assert ase.db.connect(database).count("event=relaxed") > 0
+    if script == "ase_ga_database.py":
+        _check_ase_ga(script, tmp_path, done.stdout)
+    if script == "ase_ga_operator.py":
+        assert re.search(r"ase-ga-\S+ +[1-9]\d* relaxed", done.stdout)
+    if script == "continue_from_ase_db.py":
+        assert " added " in done.stdout
+        assert " seeds " in done.stdout
+
+
+def _check_ase_ga(script, folder, printed):
+    """What is in the database is what ase-ga asks for; a second run adds nothing."""
+    rows = list(ase.db.connect(folder / "cuau-ga.db").select("hybridcsp"))
+    assert len(rows) > 2
+    for row in rows:
+        assert row.numbers.tolist() == [29, 29, 79, 79]
+        assert (row.gaid, row.relaxed, row.extinct) == (row.id, 1, 0)
+        assert row.raw_score == pytest.approx(-row.energy)
+        assert row.origin.startswith("hybridcsp ")
+    assert "hybridcsp" in printed
+    assert run(script, folder).stdout == printed
+    assert len(list(ase.db.connect(folder / "cuau-ga.db").select("hybridcsp"))) == len(rows)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_examples_are_short_and_say_what_they_show(script):
+    text = (ROOT / "examples" / script).read_text()
+    assert ast.get_docstring(ast.parse(text))
+    assert len(text.splitlines()) <= 60
+
+
+def test_where_quantum_espresso_is_missing_that_is_said(tmp_path, espresso):
+    done = run("quantum_espresso.py", tmp_path, PATH=str(tmp_path), ESPRESSO_PSEUDO=str(espresso))
+    assert done.returncode == 1
+    assert done.stderr.startswith("pw.x is not on the PATH: install Quantum ESPRESSO")
+    done = run("quantum_espresso.py", tmp_path, PATH=str(espresso), ESPRESSO_PSEUDO=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Si.pz-vbc.UPF is not in {tmp_path}: set ESPRESSO_PSEUDO")
+    assert not (tmp_path / "silicon").exists()
+
+
+def test_the_stand_in_for_pw_x_is_a_potential(tmp_path, espresso):
+    """Energy, forces and stress that ASE reads from its answers belong together."""
+    rng = np.random.default_rng(0)
+    silicon = bulk("Si")
+    silicon.rattle(0.1, rng=rng)
+    silicon.set_cell(silicon.cell.array @ (np.eye(3) + rng.normal(0, 0.05, (3, 3))), scale_atoms=True)
+    silicon.calc = Espresso(
+        profile=EspressoProfile(str(espresso / "pw.x"), pseudo_dir=espresso),
+        directory=tmp_path / "run",
+        pseudopotentials={"Si": "Si.pz-vbc.UPF"},
+        input_data={"control": {"tprnfor": True, "tstress": True}, "system": {"ecutwfc": 20}},
+    )
+    assert silicon.get_potential_energy() < -1
+    assert silicon.get_stress() == pytest.approx(calculate_numerical_stress(silicon, eps=1e-3), abs=1e-5)
+    assert silicon.get_forces() == pytest.approx(calculate_numerical_forces(silicon, eps=1e-2), abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    shutil.which("pw.x") is None or not Path("/usr/share/espresso/pseudo/Si.pz-vbc.UPF").exists(),
+    reason="Quantum ESPRESSO is not installed",
+)
+def test_the_stand_in_for_pw_x_answers_as_the_real_one(tmp_path, espresso):
+    """All that ASE reads from the one it reads from the other."""
+    read = []
+    for program in ("pw.x", str(espresso / "pw.x")):
+        silicon = bulk("Si")
+        silicon.calc = Espresso(
+            profile=EspressoProfile(program, pseudo_dir="/usr/share/espresso/pseudo"),
+            directory=tmp_path / f"run-{len(read)}",
+            pseudopotentials={"Si": "Si.pz-vbc.UPF"},
+            input_data={"control": {"tprnfor": True, "tstress": True}, "system": {"ecutwfc": 12}},
+        )
+        silicon.get_potential_energy()
+        read.append(ase.io.read(tmp_path / f"run-{len(read)}" / "espresso.pwo"))
+    real, fake = read
+    assert fake.positions == pytest.approx(real.positions, abs=1e-5)
+    assert fake.cell.array == pytest.approx(real.cell.array, abs=1e-5)
+    assert {"energy", "forces", "stress"} <= set(real.calc.results)
+    for name in ("energy", "forces", "stress"):
+        assert np.shape(fake.calc.results[name]) == np.shape(real.calc.results[name])
 
 
 def test_the_five_lines_of_the_readme_are_the_example():

@@ -2,9 +2,12 @@ import os
 import subprocess
 import sys
 import time
+import tomllib
 
+import ase.db
 import ase.io
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from crystals import what_happened
 
@@ -67,6 +70,28 @@ def test_the_resolved_configuration_runs_the_same_search(tmp_path):
     assert what_happened(tmp_path / "again") == what_happened(tmp_path / "first")
 
 
+def test_structures_of_ones_own_are_templates(tmp_path):
+    """A structure type that no library knows, with other elements: it comes first, with the elements of the search."""
+    (tmp_path / "mine").mkdir()
+    ase.io.write(
+        tmp_path / "mine" / "zinc.cif", Atoms("ZnNi2", [(0, 0, 0), (0, 0, 2.1), (0, 0, 5.0)], cell=[3, 3.3, 7])
+    )
+    options = ["--calculator", "lj", "--formula-units", "1", "--relaxations", "4", "--workers", "1", "--refine", "0"]
+    hybridcsp("search", "AgO2", *options, "--templates", "mine", "--source", "prototypes", cwd=tmp_path)
+    written = tomllib.loads((tmp_path / "AgO2" / "config.toml").read_text())
+    assert written["search"]["sources"] == [f"prototypes:{tmp_path / 'mine'}"]
+    operators = {row.operator for row in ase.db.connect(tmp_path / "AgO2" / "search.db").select(event="proposed")}
+    assert "template" in operators
+
+
+def test_templates_go_into_the_default_sources(tmp_path):
+    ase.io.write(tmp_path / "silver.cif", bulk("Ag"))
+    options = ["--calculator", "emt", "--max-atoms", "2", "--relaxations", "1", "--workers", "1", "--refine", "0"]
+    hybridcsp("search", "Cu", *options, "--templates", "silver.cif", cwd=tmp_path)
+    written = tomllib.loads((tmp_path / "Cu" / "config.toml").read_text())
+    assert written["search"]["sources"] == ["random", f"prototypes:{tmp_path / 'silver.cif'}", "evolution", "swarm"]
+
+
 def test_the_database_opens_with_ase_db(finished):
     folder, _ = finished
     command = [sys.executable, "-m", "ase", "db", "Cu/search.db", "event=relaxed", "-c", "formula,source,spacegroup"]
@@ -91,6 +116,8 @@ def test_the_database_opens_with_ase_db(finished):
         (["search", "TiO2", "--source", "seeds:nothing.cif"], "nothing.cif"),
         (["search", "TiO2", "--source", "seeds:empty.xyz"], "empty.xyz"),
         (["search", "TiO2", "--directory", "/proc/self"], "cannot write"),
+        (["search", "TiO2", "--templates", "nothing/"], "no such file or folder"),
+        (["search", "TiO2", "--source", "random", "--templates", "empty.xyz"], "goes with --source prototypes"),
         (["search", "nothing.toml"], "a TOML file that can be read"),
         (["search", "typo.toml"], "did you mean 'max_atoms'"),
         (["search", "code.toml"], "--trust"),
@@ -142,6 +169,8 @@ def test_help_has_examples(tmp_path, command):
 def test_lists_name_what_can_be_used(tmp_path):
     assert "chgnet" in hybridcsp("calculators", cwd=tmp_path).stdout
     assert "seeds" in hybridcsp("sources", cwd=tmp_path).stdout
+    assert "soft-mutation" in hybridcsp("operators", cwd=tmp_path).stdout
+    assert "uspex" in hybridcsp("formats", cwd=tmp_path).stdout
     assert hybridcsp("--version", cwd=tmp_path).stdout.startswith("hybridcsp ")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ _HOW = "How"
     "  hybridcsp search TiO2\n\n"
     "  hybridcsp search MgSiO3 --formula-units 2-4 --pressure 25 --relaxations 300 --workers 4\n\n"
     "  hybridcsp search Ti4O8 --formula-units 1 --source random --source seeds:my_structures/\n\n"
+    "  hybridcsp search TiO2 --templates my_dioxides/\n\n"
     "  hybridcsp search TiO2 --calculator mace:my_model.model --hours 8 --stop-after-unchanged 100\n\n"
     "  hybridcsp search my_search.toml --directory run2 --seed 2"
 )
@@ -53,6 +55,14 @@ def search(
     source: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="random, seeds:PATH; may be repeated.", rich_help_panel=_HOW),
+    ] = None,
+    templates: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Structures of yours, a file or folder, as templates beside the known prototypes.",
+            rich_help_panel=_HOW,
+        ),
     ] = None,
     allocation: Annotated[
         str | None,
@@ -120,6 +130,8 @@ def search(
         chosen = {key: value for key, value in values.items() if value is not None}
         if chosen:
             raw[table] = {**raw.get(table, {}), **chosen}
+    if templates is not None:
+        raw["search"] = {**raw.get("search", {}), "sources": _with_templates(raw, templates)}
     configuration = config.parse(config.with_absolute_paths(raw, Path.cwd()), what if from_file else "the command line")
     if (configuration.directory / "search.db").exists():
         raise InputError(
@@ -155,6 +167,16 @@ def resume(
     if workers is not None:
         changes["search"] = configuration.search.model_copy(update={"workers": workers})
     _run(configuration.model_copy(update=changes), trust=trust)
+
+
+def _with_templates(raw: Mapping[str, Any], templates: Path) -> list[str]:
+    """Return the sources, with the person's own structures in that of prototypes."""
+    from hybridcsp.sources import DEFAULT_SOURCES
+
+    sources = list(raw.get("search", {}).get("sources", DEFAULT_SOURCES))
+    if "prototypes" not in sources:
+        raise InputError("--templates", str(templates), "goes with --source prototypes, which is not among the sources")
+    return [f"prototypes:{templates}" if source == "prototypes" else source for source in sources]
 
 
 def _run(configuration: Configuration, *, trust: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import product
 
 import numpy as np
 from ase import Atoms
@@ -12,7 +11,7 @@ from ase.data import covalent_radii
 from numpy.typing import NDArray
 
 from hybridcsp.problem import Problem
-from hybridcsp.structure import niggli_parameters
+from hybridcsp.structure import lattice_vectors, niggli_parameters
 from hybridcsp.wyckoff import SpaceGroup, WyckoffPosition
 
 #: The volume per atom is drawn evenly between these multiples of the expected one, inside the problem's bounds.
@@ -114,7 +113,7 @@ def place(
     """
     numbers = np.empty(0, dtype=int)
     placed = np.empty((0, 3))
-    images = _images(cell, float(distances.max()))
+    images = lattice_vectors(cell, float(distances.max()))
     # Those that have no choice come first: the others make way for them.
     for number, position in sorted(sites, key=lambda site: site[1].freedom):
         points = rng.random((POINTS_PER_POSITION if position.freedom else 1, 3))
@@ -132,11 +131,3 @@ def place(
         placed = others[int(free.argmax())]
         numbers = seen
     return numbers, placed % 1.0
-
-
-def _images(cell: NDArray[np.float64], cutoff: float) -> NDArray[np.float64]:
-    """Lattice vectors, zero first, that can bring two atoms within ``cutoff`` whose fractions differ by at most 1/2."""
-    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-    shells = [range(-n, n + 1) for n in np.floor(cutoff / heights + 0.5).astype(int)]
-    steps = sorted(product(*shells), key=lambda step: step != (0, 0, 0))
-    return np.array(steps) @ cell

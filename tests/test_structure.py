@@ -3,8 +3,9 @@ import pytest
 import spglib
 from ase import Atoms
 from ase.build import bulk, make_supercell
+from ase.neighborlist import neighbor_list
 from crystals import rutile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from scipy.spatial.transform import Rotation
@@ -13,6 +14,8 @@ from hybridcsp.structure import (
     conventional,
     from_pymatgen,
     is_finite_crystal,
+    nearest_distances,
+    neighbours,
     niggli_parameters,
     primitive,
     shortest_violation,
@@ -43,6 +46,46 @@ def test_pairs_are_judged_by_what_their_elements_require():
 def test_atoms_on_top_of_each_other_are_too_close():
     atoms = Atoms("Cu2", positions=[[0, 0, 0], [0, 0, 0]], cell=[3, 3, 3], pbc=True)
     assert shortest_violation(atoms, distances(1.0))[2] == 0.0
+
+
+@st.composite
+def crystals(draw):
+    """Up to six atoms in and around cells of any shape, from flat and thin to sheared many times over."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n_atoms = draw(st.integers(1, 6))
+    shear = np.eye(3) + np.triu([[draw(st.integers(-4, 4)) for _ in range(3)] for _ in range(3)], 1)
+    lengths = [draw(st.floats(0.4, 2.5)) for _ in range(3)]
+    cell = shear @ np.diag(lengths) @ (np.eye(3) + rng.uniform(-0.2, 0.2, (3, 3)))
+    cell *= (n_atoms * draw(st.floats(4, 30)) / abs(np.linalg.det(cell))) ** (1 / 3)
+    scaled = rng.uniform(-2, 3, (n_atoms, 3))
+    return Atoms(rng.choice([6, 8, 22], n_atoms), cell=cell, scaled_positions=scaled, pbc=True)
+
+
+@settings(max_examples=40, deadline=None)  # ASE takes a second for some
+@given(crystals(), st.floats(1.0, 4.5))
+def test_neighbours_are_those_that_ase_finds(atoms, cutoff):
+    def in_order(first, second, vectors, lengths):
+        rows = np.column_stack([first, second, vectors, lengths])
+        return rows[np.lexsort(np.round(rows, 5).T)]
+
+    ours = in_order(*neighbours(atoms, cutoff))
+    assert np.allclose(ours, in_order(*neighbor_list("ijDd", atoms, cutoff)), atol=1e-9)
+
+    nearest = np.full((len(atoms), len(atoms)), np.inf)
+    np.minimum.at(nearest, tuple(ours[:, :2].T.astype(int)), ours[:, 5])
+    found = nearest_distances(atoms, cutoff)
+    assert np.allclose(np.where(found < cutoff, found, np.inf), nearest)
+    assert shortest_violation(atoms, distances(cutoff)) == (
+        None if np.isinf(nearest).all() else (*divmod(int(found.argmin()), len(atoms)), pytest.approx(nearest.min()))
+    )
+
+
+def test_many_atoms_are_looked_at_in_parts(monkeypatch):
+    atoms = rutile().repeat(2)
+    together = nearest_distances(atoms, 4.0), neighbours(atoms, 4.0)
+    monkeypatch.setattr("hybridcsp.structure._MOST_VECTORS", 1000)
+    assert np.array_equal(nearest_distances(atoms, 4.0), together[0])
+    assert sorted(neighbours(atoms, 4.0)[3]) == sorted(together[1][3])
 
 
 @pytest.mark.parametrize(

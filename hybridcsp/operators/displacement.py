@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from ase.neighborlist import neighbor_list
 
 from hybridcsp.operators.offspring import Floats, bounded_attempts, length_unit
 from hybridcsp.problem import Problem
-from hybridcsp.structure import spacegroup
+from hybridcsp.structure import neighbours, spacegroup
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ def local_order(atoms: Atoms, cutoff: float = 8.0, smearing: float = 0.15, step:
     Oganov, Valle, J. Chem. Phys. 130, 104504 (2009), doi:10.1063/1.3079326.
     """
     radii = np.arange(step, cutoff, step)
-    first, second, found = neighbor_list("ijd", atoms, cutoff + 3 * smearing)
+    first, second, _, found = neighbours(atoms, cutoff + 3 * smearing)
     shells = np.exp(-((radii - found[:, None]) ** 2) / (2 * smearing**2)) / (smearing * np.sqrt(2 * np.pi))
     shells /= 4 * np.pi * radii**2
     squared = np.zeros(len(atoms))

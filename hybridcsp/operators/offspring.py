@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import spglib
 from ase import Atoms
 from ase.data import covalent_radii
-from ase.neighborlist import neighbor_list
 from numpy.typing import NDArray
 
 from hybridcsp.placement import within_bounds
 from hybridcsp.problem import Problem
-from hybridcsp.structure import is_finite_crystal, shortest_violation, spacegroup
+from hybridcsp.structure import is_finite_crystal, nearest_distances, niggli_cell, shortest_violation, spacegroup
 
 Floats = NDArray[np.float64]
 
@@ -104,12 +102,7 @@ def unskew(atoms: Atoms) -> None:
 def reduced(atoms: Atoms) -> Atoms:
     """Return the same crystal, not rotated, in its Niggli-reduced cell; as it is where spglib fails."""
     result = atoms.copy()
-    try:
-        cell = spglib.niggli_reduce(atoms.cell.array, eps=1e-5)
-    except spglib.SpglibError:
-        cell = None
-    if cell is not None:
-        result.set_cell(cell, scale_atoms=False)
+    result.set_cell(niggli_cell(atoms.cell.array), scale_atoms=False)
     return result
 
 
@@ -131,8 +124,9 @@ def shortest_distances(parents: Sequence[Atoms]) -> Floats:
     reach = 1.3 * (covalent_radii[numbers][:, None] + covalent_radii[numbers])
     table[block] = np.inf
     for parent in parents:
-        first, second, found = neighbor_list("ijd", parent, float(reach.max()))
-        np.minimum.at(table, (parent.numbers[first], parent.numbers[second]), found)
+        found = nearest_distances(parent, float(reach.max()))
+        found[found >= reach.max()] = np.inf
+        np.minimum.at(table, np.ix_(parent.numbers, parent.numbers), found)
     table[block] = np.where(np.isfinite(table[block]), table[block], reach / 1.3)
     return table
 

@@ -11,11 +11,11 @@ from functools import cache
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
-from ase.neighborlist import neighbor_list
 
 from hybridcsp.operators.displacement import displaced
 from hybridcsp.operators.offspring import Floats, bounded_attempts, finish, length_unit
 from hybridcsp.problem import Problem
+from hybridcsp.structure import neighbours
 
 #: How fast bonds weaken with distance, in Å (Brown, Altermatt, doi:10.1107/S0108768185002063).
 DECAY = 0.37
@@ -141,7 +141,7 @@ def hessian(atoms: Atoms) -> Floats:
 def bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, Floats, Floats, Floats]:
     """Return the springs of the model, each in both directions: first and second atom, vector, length, hardness."""
     radii = covalent_radii[atoms.numbers]
-    first, second, vectors, found = neighbor_list("ijDd", atoms, 2 * float(radii.max()) + REACH)
+    first, second, vectors, found = neighbours(atoms, 2 * float(radii.max()) + REACH)
     strength = np.exp((radii[first] + radii[second] - found) / DECAY)
     near = found < radii[first] + radii[second] + REACH
     first, second, vectors, found, strength = first[near], second[near], vectors[near], found[near], strength[near]

@@ -68,6 +68,34 @@ class Called:
     sequence: int = 0
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Adopted:
+    """A change of the versions of its model that a source samples from, or an attempt at one.
+
+    Attributes
+    ----------
+    source
+        Its name.
+    versions
+        In use from here on; 0 is what the source began with.
+    cost
+        What it took.
+    detail
+        Why, in words.
+    training
+        Plain JSON about the training that it ends, empty if there was none.
+    sequence
+        0 until it is written.
+    """
+
+    source: str
+    versions: tuple[int, ...]
+    cost: Cost = field(default_factory=Cost)
+    detail: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    sequence: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class End:
     """Where one relaxation ended, without its structure."""
@@ -192,14 +220,17 @@ class Archive:
         """Return the structure of a basin's best relaxation."""
         return self._atoms(basin.best)
 
-    def history(self) -> Iterator[Called | Outcome]:
-        """Yield every call of a source and every outcome, in order, with structures."""
+    def history(self) -> Iterator[Called | Outcome | Adopted]:
+        """Yield every call of a source, every outcome and every change of a model, in order, with structures."""
         for event in self._log.read():
             if event.kind == "called":
                 yield self._called(event)
             elif event.kind in ("relaxed", "failed", "rejected"):
                 candidate = self.candidate(event.data["candidate"])
                 yield translation.outcome(event, candidate, self._atoms(event))
+            elif event.kind == "adopted":
+                data = event.data | {"versions": tuple(event.data["versions"]), "cost": Cost(**event.data["cost"])}
+                yield Adopted(**data, sequence=event.sequence)
 
     def to_refine(self, n: int, window: float) -> list[Relaxed]:
         """Return what a final refinement still has to do.
@@ -231,6 +262,14 @@ class Archive:
     def record_stop(self, reason: str) -> None:
         """Record why a run came to its end."""
         self._record([Event(kind="stopped", data={"reason": reason})])
+
+    def record_adoption(self, adopted: Adopted) -> Adopted:
+        """Record that a source goes on with other versions of its model; return it with its sequence number."""
+        data = asdict(adopted)
+        del data["sequence"]
+        event = Event(kind="adopted", data=data)
+        self._record([event])
+        return replace(adopted, sequence=event.sequence)
 
     @uninterrupted()
     def record_call(self, called: Called, rejected: Sequence[Rejected] = ()) -> list[Outcome]:

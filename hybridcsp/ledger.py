@@ -62,6 +62,8 @@ class Ledger:
         How often each source was called.
     errors
         By source, how many of its calls ended with an error.
+    adoptions
+        By source, every change of its model, oldest first.
     cost, proposing
         Of everything, and of proposing alone.
     relaxations
@@ -90,6 +92,7 @@ class Ledger:
         self.tallies: dict[tuple[str, str], Tally] = {}
         self.calls: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
+        self.adoptions: dict[str, list[Mapping[str, Any]]] = {}
         self.cost = Cost()
         self.proposing = Cost()
         self.relaxations = 0
@@ -131,6 +134,9 @@ class Ledger:
                 self.errors[data["source"]] += bool(data["error"])
                 self.cost += Cost(**data["cost"])
                 self.proposing += Cost(**data["cost"])
+            case "adopted":
+                self.adoptions.setdefault(data["source"], []).append(data)
+                self.cost += Cost(**data["cost"])
             case "proposed":
                 self.candidates[data["candidate"]] = event
                 self._tally(data).proposed += 1

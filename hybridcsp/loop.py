@@ -146,6 +146,8 @@ class Run:
                     break
             if not self._running:
                 return stopped or ("sources exhausted" if self._proposer.exhausted else "no acceptable proposals")
+            if not stopped:
+                self._proposer.learn()  # here, because the workers have enough to do
             self._wait()
             stopped = stopped or self._stop_reason()
             # What is running was paid for and is waited for, unless the time is over: a resumed search does it again.

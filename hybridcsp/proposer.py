@@ -13,9 +13,10 @@ from zlib import crc32
 import numpy as np
 
 from hybridcsp.allocation import Allocation
-from hybridcsp.archive import Archive, Called
+from hybridcsp.archive import Adopted, Archive, Called
 from hybridcsp.problem import Problem
 from hybridcsp.records import Candidate, Cost, Outcome, Proposal, Rejected, RejectionReason, Relaxed
+from hybridcsp.retraining import Retrainer
 from hybridcsp.screening import Screen
 from hybridcsp.similarity import describe
 from hybridcsp.sources import Context, Source
@@ -40,16 +41,25 @@ class Proposer:
         Of the search; sources by name, in the order they were given.
     seed
         The k-th call of a source draws from ``default_rng([seed, crc32(name), k])``.
+    retrainers
+        Of the sources that learn from the search, by name.
     """
 
     def __init__(
-        self, problem: Problem, archive: Archive, sources: Mapping[str, Source], allocation: Allocation, seed: int
+        self,
+        problem: Problem,
+        archive: Archive,
+        sources: Mapping[str, Source],
+        allocation: Allocation,
+        seed: int,
+        retrainers: Mapping[str, Retrainer] | None = None,
     ) -> None:
         self.problem = problem
         self.archive = archive
         self.sources = sources
         self.allocation = allocation
         self.seed = seed
+        self.retrainers = retrainers or {}
         self._screen = Screen(problem)
         self._errors: Counter[str] = Counter()
         for past in archive.history():
@@ -59,6 +69,8 @@ class Proposer:
                 for candidate in past.candidates:
                     if archive.status(candidate.id) != "rejected":
                         self._screen.accepted(candidate.id, describe(candidate.proposal.atoms))
+            elif isinstance(past, Adopted):
+                self._adopted(past)
             else:
                 self._tell_everyone([past])
 
@@ -85,6 +97,13 @@ class Proposer:
         """Whether no source will ever propose anything again."""
         return all(self._done(name, source) for name, source in self.sources.items())
 
+    def learn(self) -> None:
+        """Let the generators learn what they should by now; record which versions of them are in use."""
+        for retrainer in self.retrainers.values():
+            while (event := retrainer.step()) is not None:
+                log.info("source %s: %s", event.source, event.detail)
+                self._adopted(self.archive.record_adoption(event))
+
     def record(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Record outcomes and tell everyone; returns them as recorded."""
         recorded = self.archive.record_outcomes(outcomes)
@@ -97,6 +116,16 @@ class Proposer:
         self._introduce(called.candidates)
         for candidate in called.candidates:
             self._screen.accepted(candidate.id, describe(candidate.proposal.atoms))
+
+    def close(self) -> None:
+        """End what goes on beside the search."""
+        for retrainer in self.retrainers.values():
+            retrainer.close()
+
+    def _adopted(self, event: Adopted) -> None:
+        if event.source in self.retrainers:
+            self.retrainers[event.source].adopted(event)
+            self._errors[event.source] = 0
 
     def _done(self, name: str, source: Source) -> bool:
         return source.exhausted or self._errors[name] >= getattr(source, "tries", TRIES)
@@ -162,3 +191,5 @@ class Proposer:
         self.allocation.observe(outcomes)
         for source in self.sources.values():
             source.observe(outcomes)
+        for retrainer in self.retrainers.values():
+            retrainer.observe(outcomes)

@@ -19,6 +19,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from hybridcsp.allocation import ALLOCATIONS, Allocation
 from hybridcsp.archive import ADDED, USER, Archive, Called
 from hybridcsp.budget import Budget, Target
+from hybridcsp.engagement import build_sources, check_learners
 from hybridcsp.errors import ArchiveError, InputError, UnknownNameError
 from hybridcsp.loop import Progress, Run, Summary
 from hybridcsp.problem import Problem
@@ -34,13 +35,14 @@ from hybridcsp.records import (
     Minimum,
     Proposal,
     Relaxed,
-    is_word,
 )
-from hybridcsp.registry import split_argument
 from hybridcsp.relaxation.backends import Backend, WorkerPool
 from hybridcsp.relaxation.calculators import CalculatorLike, build_calculator, check_calculator
 from hybridcsp.relaxation.relax import RelaxationSettings, Relaxer
-from hybridcsp.sources import DEFAULT_SOURCES, SOURCES, Source
+from hybridcsp.retraining import Retrainer, Retraining
+from hybridcsp.sources import DEFAULT_SOURCES, Source
+from hybridcsp.sources.external import Command
+from hybridcsp.sources.generative import GenerativeSource
 
 #: Settings that a search keeps for life; the others may change from one session to the next.
 LASTING = ("problem", "calculator", "sources", "allocation", "seed", "relaxation")
@@ -74,6 +76,10 @@ class Search:
     allocation
         What decides between the sources: ``"earnings"`` (what each has earned per force call), ``"equal"`` shares, or
         an object of your own.
+    retraining
+        When and how generators among the sources learn from the search's minima.
+    external
+        Programs that generate structures, by name: the source ``"external:NAME"`` runs one.
 
     Raises
     ------
@@ -102,6 +108,8 @@ class Search:
         limits: Limits | None = None,
         backend: Backend | None = None,
         allocation: Allocation | str = "earnings",
+        retraining: Retraining | None = None,
+        external: Mapping[str, Command] | None = None,
         **problem_options: Any,
     ) -> None:
         if isinstance(problem, str):
@@ -121,7 +129,9 @@ class Search:
         self.relaxation = _for_problem(relaxation or RelaxationSettings(), problem)
         self.directory = Path(directory) if directory is not None else Path(problem.formula)
         self._backend = backend
-        built = build_sources(sources, problem)
+        built = build_sources(sources, problem, external)
+        retraining = retraining or Retraining()
+        check_learners(built, retraining)
         if isinstance(allocation, str):
             if allocation not in ALLOCATIONS:
                 raise UnknownNameError("allocation", allocation, ALLOCATIONS)
@@ -138,11 +148,15 @@ class Search:
             "workers": self.workers,
             "relaxation": asdict(self.relaxation),
             "limits": asdict(self.limits),
+            "retraining": asdict(retraining),
+            "external": {name: asdict(command) for name, command in (external or {}).items()},
         }
         self.archive = Archive(self.directory, write=True)
         try:
             _check_same(settings, self.archive)
-            self._proposer = Proposer(problem, self.archive, built, chosen, seed)
+            self._proposer = Proposer(
+                problem, self.archive, built, chosen, seed, self._retrainers(built, retraining, seed)
+            )
             self.archive.open_session(settings)
         except BaseException:
             self.archive.close()
@@ -150,6 +164,7 @@ class Search:
 
     def close(self) -> None:
         """Give the run directory back to others."""
+        self._proposer.close()
         self.archive.close()
 
     def __enter__(self) -> Self:
@@ -166,6 +181,16 @@ class Search:
     def sources(self) -> Mapping[str, Source]:
         """The sources, by the names that candidates carry."""
         return self._proposer.sources
+
+    def _retrainers(self, sources: Mapping[str, Source], settings: Retraining, seed: int) -> dict[str, Retrainer]:
+        # With one worker at once, so that every run of a seed is the same; with several beside the search.
+        workers = self.workers if self.calculator is not None else 1
+        apart = (workers if self._backend is None else self._backend.capacity) > 1
+        return {
+            name: Retrainer(name, source, self.problem, self.archive, settings, seed, apart=apart)
+            for name, source in sources.items()
+            if isinstance(source, GenerativeSource) and source.learns
+        }
 
     # The loop
 
@@ -217,6 +242,7 @@ class Search:
         They are recorded as yours: :meth:`pending` lists them until you :meth:`tell` or :meth:`fail` them, also after
         the process has ended, and no worker takes them.
         """
+        self._proposer.learn()
         candidates: list[Candidate] = []
         while len(candidates) < n and (more := self._proposer.propose(USER)):
             candidates += more
@@ -314,33 +340,6 @@ class Search:
     def _label(self) -> str:
         """What our own workers would call the calculator, so that what comes before their results is compared too."""
         return USER if self.calculator is None else build_calculator(self.calculator)[1]
-
-
-def build_sources(sources: Sequence[str | Source], problem: Problem) -> dict[str, Source]:
-    """Build sources by name, ``name-2`` and so on where a name occurs again.
-
-    Raises
-    ------
-    InputError
-        If there are none, or what follows a name is of no use to that source.
-    """
-    if isinstance(sources, str) or not sources:
-        raise InputError("sources", sources, "a list of at least one source")
-    built: dict[str, Source] = {}
-    for source in sources:
-        if isinstance(source, str):
-            name, argument = split_argument(source, "source")
-            source = SOURCES[name].build(problem, argument)
-        else:
-            name = getattr(source, "name", type(source).__name__)
-            if not is_word(name):
-                raise InputError("source.name", name, "a word that begins with a letter")
-        missing = [wanted for wanted in (*SOURCES.methods, "exhausted") if not hasattr(source, wanted)]
-        if missing:
-            raise InputError("source", name, f"is no source: it lacks {', '.join(missing)}")
-        same = sum(known == name or known.startswith(f"{name}-") for known in built)
-        built[f"{name}-{same + 1}" if same else name] = source
-    return built
 
 
 def _for_problem(relaxation: RelaxationSettings, problem: Problem) -> RelaxationSettings:

@@ -22,7 +22,7 @@ class Toy:
 
     name = "toy"
     conditions: frozenset = frozenset()
-    batch = 12
+    batch = 8
 
     def __init__(self, volume: float = 20.0, noise: float = 0.05) -> None:
         self.volume = volume

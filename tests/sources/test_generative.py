@@ -120,8 +120,8 @@ class TestTheSource:
         candidates = take(GenerativeSource(COPPER, generator=Toy()), archive, 6)
         assert {c.operator for c in candidates} == {"toy"}
         assert {c.proposal.tag["version"] for c in candidates} == {0}
-        assert len({c.proposal.tag["batch"] for c in candidates}) == 2  # a third of 12 samples, then more
-        assert {COPPER.units_of(c.atoms.numbers) for c in candidates} == {1, 2, 3, 4}
+        assert len({c.proposal.tag["batch"] for c in candidates}) == 2  # a third of 8 samples, then more
+        assert {COPPER.units_of(c.atoms.numbers) for c in candidates} <= {1, 2, 3, 4}
         assert candidates[0].proposal.cost.seconds > 0
 
     def test_proposing_changes_nothing(self, archive):
@@ -150,7 +150,7 @@ class TestTheSource:
 
         source = GenerativeSource(COPPER, generator=Dense())
         (candidate,) = take(source, archive, 1)
-        assert source.rejects["volume"] == candidate.proposal.tag["rejects"]["volume"] == 6
+        assert source.rejects["volume"] == candidate.proposal.tag["rejects"]["volume"] == 4
 
     def test_a_fixed_cell_is_left_to_others(self):
         problem = Problem("Cu", formula_units=1, cell=(2.5, 2.5, 2.5, 60, 60, 60))
@@ -199,8 +199,8 @@ class TestInASearch:
         ("answer", "said"),
         [
             (lambda *_: 1 / 0, "ZeroDivisionError"),
-            (lambda *_: None, "12 no answer"),
-            (lambda self, number, request, rng: Sample(atoms=bulk("Ag"), request=number), "12 composition"),
+            (lambda *_: None, "8 no answer"),
+            (lambda self, number, request, rng: Sample(atoms=bulk("Ag"), request=number), "8 composition"),
         ],
     )
     def test_a_bad_generator_costs_nothing_but_its_counted_errors(self, tmp_path, answer, said):

@@ -1,0 +1,24 @@
+"""Trains one version of a generator in a process of its own; see :func:`hybridcsp.retraining.versions.train_apart`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+from hybridcsp.errors import GeneratorError
+from hybridcsp.retraining.versions import train
+
+
+def main(unfinished: str, target: str, prior: str) -> None:
+    """Train as a prepared folder says, from the weights in another folder or from none."""
+    module, _, name = target.partition(":")
+    kind = getattr(importlib.import_module(module), name)
+    try:
+        train(Path(unfinished), kind.load(Path(prior)) if prior else kind())
+    except GeneratorError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

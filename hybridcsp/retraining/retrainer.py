@@ -1,0 +1,283 @@
+"""Decides when a source's generator learns, which versions of it are in use, and which is given up."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from hybridcsp.allocation import Earnings
+from hybridcsp.archive import Adopted, Archive
+from hybridcsp.errors import GeneratorError
+from hybridcsp.generators import Example
+from hybridcsp.generators.opening import one_thread
+from hybridcsp.problem import Problem
+from hybridcsp.records import REFINE, Cost, Failed, Outcome, Relaxed
+from hybridcsp.relaxation.worker_process import end_processes
+from hybridcsp.retraining import versions
+from hybridcsp.retraining.lessons import first_lessons, lessons, replayed, replays, stretched
+from hybridcsp.retraining.settings import Retraining
+from hybridcsp.sources.generative import GenerativeSource
+
+#: Passes of one example through the training of a generator that are taken to last as long as one force call.
+PASSES_PER_FORCE_CALL = 10.0
+
+#: A training of fewer epochs is not worth beginning: it waits until there is time for as many.
+FEWEST_EPOCHS = 5
+
+#: Seconds of retraining before the measured share of time is looked at, see :meth:`Retrainer.step`.
+GRACE = 60.0
+
+#: Trainings that came to nothing, in a row, after which a generator is left alone.
+TRIES = 3
+
+#: For a generator that begins untrained: its epochs and learning rate the first time.
+FROM_SCRATCH = {"epochs": 150, "learning_rate": 1e-3, "anchor": 0.0}
+
+
+@dataclass
+class _Account:
+    """What one version has brought since it has been in use together with another."""
+
+    ended: int = 0
+    paid: int = 0  # force calls
+    earned: float = 0.0  # credit, as the allocation gives it
+
+    @property
+    def rate(self) -> float:
+        return self.earned / self.paid if self.paid else 0.0
+
+
+class Retrainer:
+    """Keeps one source's generator in training.
+
+    Its state follows from outcomes and from the events of adoption alone, so that it is as it was when a search is
+    taken up again.
+
+    Parameters
+    ----------
+    name, source
+        Of whom.
+    problem, archive
+        Of the search.
+    settings
+        When and how.
+    seed
+        Of the search.
+    apart
+        Whether to train in a process of its own and adopt what comes of it when it is ready; else training happens at
+        once, in the same place of every run of a seed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        source: GenerativeSource,
+        problem: Problem,
+        archive: Archive,
+        settings: Retraining,
+        seed: int,
+        *,
+        apart: bool,
+    ) -> None:
+        self.name = name
+        self._source = source
+        self._problem = problem
+        self._archive = archive
+        self._settings = settings
+        self._seed = seed
+        self._apart = apart
+        self._credit = Earnings(problem, seed, priors={})
+        self._opened = 0  # minima, by all sources
+        self._opened_before = 0  # at the last training
+        self._made = 0  # the highest version there is
+        self._passes = 0
+        self._seconds = 0.0
+        self._failures = 0
+        self._accounts: dict[int, _Account] = {}
+        self._running: tuple[subprocess.Popen[bytes], Path, dict[str, Any], float] | None = None
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Count minima, and what each version brings."""
+        for outcome in outcomes:
+            if not isinstance(outcome, Relaxed | Failed) or outcome.level == REFINE:
+                continue
+            earned = self._credit.credit(outcome) if isinstance(outcome, Relaxed) else 0.0
+            self._opened += isinstance(outcome, Relaxed) and outcome.opened
+            if outcome.candidate.source == self.name:
+                account = self._accounts.get(int(outcome.candidate.proposal.tag["version"]))
+                if account is not None:
+                    account.ended += 1
+                    account.paid += outcome.cost.force_calls
+                    account.earned += earned
+
+    def adopted(self, event: Adopted) -> None:
+        """Take note of a change, and hand it on to the source.
+
+        Raises
+        ------
+        ArchiveError
+            If the files of a version in use are not what they were.
+        """
+        self._accounts = {version: _Account() for version in event.versions} if len(event.versions) > 1 else {}
+        if event.training:
+            self._opened_before = self._opened
+            self._passes += int(event.training.get("passes", 0))
+            self._seconds += event.cost.seconds
+            version = event.training.get("version")
+            self._failures = 0 if version is not None else self._failures + bool(event.training.get("failed"))
+            if version is not None:
+                self._made = int(version)
+                folder = versions.folder_of(self._archive.directory, self.name, self._made)
+                versions.check(folder, str(event.training["digest"]))
+                self._source.adopt(event.versions, {self._made: folder})
+                return
+        self._source.adopt(event.versions, {})
+
+    def step(self) -> Adopted | None:
+        """Do what is due now, and return the event that it comes to.
+
+        A trial that has had its relaxations is settled. With enough new minima, and as many epochs as the core budget
+        allows since the search began, a new version is trained. Only where measured seconds exceed the share after
+        all, by a slow generator or a calculator that is much faster than force calls usually are, does a decision
+        depend on the clock; it is recorded like the others.
+        """
+        if self._running is not None:
+            return self._collected()
+        if len(self._source.versions) > 1:
+            if self._trial_over():
+                return self._settled()
+            return None
+        if self._failures >= TRIES or not self._is_due():
+            return None
+        if self._seconds > max(GRACE, self._settings.share * self._archive.ledger.cost.seconds):
+            return self._unchanged("the time for retraining is used up", {"postponed": True})
+        fit = self._fit()
+        if fit is None:
+            return None
+        start = time.perf_counter()
+        rng = np.random.default_rng([self._seed, crc32(f"retraining {self.name}".encode()), self._made + 1])
+        examples = self._examples(rng)
+        training = {"examples": len(examples), "passes": fit["epochs"] * len(examples)}
+        folder = versions.folder_of(self._archive.directory, self.name, self._made + 1)
+        plan = {"seed": int(rng.integers(2**31)), "settings": fit}
+        unfinished = versions.prepare(folder, examples, plan)
+        if self._apart:
+            process = versions.train_apart(unfinished, type(self._source.generator(0)), self._prior_folder())
+            self._running = process, unfinished, training, time.perf_counter() - start
+            return None
+        preparing = time.perf_counter() - start
+        try:
+            versions.train(unfinished, copy.deepcopy(self._source.generator(self._root)))
+        except GeneratorError as error:
+            return self._unchanged(str(error), {**training, "failed": True}, time.perf_counter() - start)
+        return self._trained(unfinished, training, preparing)
+
+    def close(self) -> None:
+        """End a training that is running; it will begin again when the search is taken up."""
+        if self._running is not None:
+            end_processes([self._running[0]])
+            self._running = None
+
+    # When
+
+    def _is_due(self) -> bool:
+        enough = self._settings.new_minima
+        return enough > 0 and self._opened - self._opened_before >= enough
+
+    def _trial_over(self) -> bool:
+        if self._is_due():  # one of them does not get on, or other sources are much busier
+            return True
+        return all(account.ended >= self._settings.trial for account in self._accounts.values())
+
+    def _fit(self) -> dict[str, Any] | None:
+        """Return settings for ``fit``; ``None`` if it has to wait."""
+        settings = self._settings
+        if not self._source.versions:
+            return dict(FROM_SCRATCH)
+        n_minima = self._archive.number_of_minima
+        most = n_minima + (replays(n_minima) if settings.replay else 0)
+        allowed = settings.share * self._archive.ledger.cost.force_calls * PASSES_PER_FORCE_CALL - self._passes
+        epochs = min(settings.epochs, int(allowed // max(1, most)))
+        if epochs < min(FEWEST_EPOCHS, settings.epochs):
+            return None
+        return {"epochs": epochs, "learning_rate": settings.learning_rate, "anchor": settings.anchor}
+
+    # What
+
+    def _examples(self, rng: np.random.Generator) -> list[Example]:
+        minima = self._archive.minima()
+        own = lessons(minima, self.name, self._problem, self._settings)
+        if not self._source.versions:
+            return stretched([*first_lessons(self._problem, rng), *own], rng)
+        with one_thread():
+            return [*own, *replayed(self._source.generator(self._root), len(own), self._problem, self._settings, rng)]
+
+    @property
+    def _root(self) -> int:
+        """The version that each training begins from: the first that is trained at all."""
+        return 1 if self._source.scratch and self._made else 0
+
+    def _prior_folder(self) -> Path | None:
+        if self._source.scratch and not self._made:
+            return None
+        folder = versions.folder_of(self._archive.directory, self.name, self._root)
+        if not folder.exists():
+            self._source.generator(self._root).save(folder)
+        return folder
+
+    # What comes of it
+
+    def _collected(self) -> Adopted | None:
+        assert self._running is not None
+        process, unfinished, training, preparing = self._running
+        status = process.poll()
+        if status is None:
+            return None
+        self._running = None
+        if status != 0:
+            said = (unfinished / versions.LOG).read_text(errors="replace").strip().splitlines()
+            why = said[-1] if said else f"training ended with exit status {status}"
+            return self._unchanged(why, {**training, "failed": True}, preparing)
+        return self._trained(unfinished, training, preparing)
+
+    def _trained(self, unfinished: Path, training: Mapping[str, Any], preparing: float) -> Adopted:
+        folder, report = versions.finish(unfinished)
+        seconds = preparing + float(report.pop("seconds"))
+        before = self._source.versions
+        new = self._made + 1
+        # The first version of a generator without a past, and one without a trial, have no one to compare with.
+        in_use = (before[-1], new) if before and self._settings.trial else (new,)
+        return Adopted(
+            source=self.name,
+            versions=in_use,
+            cost=Cost(seconds=seconds),
+            detail=f"version {new}, from {training['examples']} examples" + (", on trial" if len(in_use) > 1 else ""),
+            training={**training, **report, "version": new, "digest": versions.digest(folder)},
+        )
+
+    def _settled(self) -> Adopted:
+        old, new = self._source.versions
+        rates = {version: account.rate for version, account in self._accounts.items()}
+        kept = old if rates[new] < rates[old] else new
+        earned = ", ".join(f"{v}: {1000 * rate:.2f}" for v, rate in rates.items())
+        outcome = "given up" if kept == old else "kept"
+        return Adopted(
+            source=self.name, versions=(kept,), detail=f"version {new} {outcome}; credit per 1000 force calls: {earned}"
+        )
+
+    def _unchanged(self, why: str, training: Mapping[str, Any], seconds: float = 0.0) -> Adopted:
+        return Adopted(
+            source=self.name,
+            versions=self._source.versions,
+            cost=Cost(seconds=seconds),
+            detail=why,
+            training=training,
+        )

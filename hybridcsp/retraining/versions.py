@@ -1,0 +1,165 @@
+"""One new version of a generator: a folder that holds what it is trained on, how, and then its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ase.io
+from ase import Atoms
+
+from hybridcsp.errors import ArchiveError, GeneratorError
+from hybridcsp.generators import Epoch, Example, Generator
+from hybridcsp.generators.opening import one_thread
+
+#: In the run directory.
+MODELS = "models"
+
+EXAMPLES, PLAN, REPORT, LOG = "examples.extxyz", "plan.json", "report.json", "training.log"
+
+#: Put behind the name of a folder while its version is not complete, and then the number of the process: one that
+#: outlives its search does not come between a later one.
+UNFINISHED = ".unfinished-"
+
+
+def folder_of(run: Path, source: str, version: int) -> Path:
+    """Where one version of a source's generator is kept; 0 is the generator as it was at the beginning."""
+    return run / MODELS / source / f"version-{version}"
+
+
+def prepare(folder: Path, examples: Sequence[Example], plan: Mapping[str, Any]) -> Path:
+    """Write what a version is to be trained on, and how; return the folder to :func:`train` in.
+
+    Parameters
+    ----------
+    folder
+        Of the version.
+    examples
+        To learn from.
+    plan
+        ``seed``, and ``settings`` of the generator's ``fit``.
+    """
+    for left in folder.parent.glob(f"{folder.name}{UNFINISHED}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    unfinished = folder.with_name(f"{folder.name}{UNFINISHED}{os.getpid()}")
+    unfinished.mkdir(parents=True)
+    ase.io.write(unfinished / EXAMPLES, [_as_frame(example) for example in examples], format="extxyz")
+    (unfinished / PLAN).write_text(json.dumps(dict(plan), indent=1) + "\n", encoding="utf-8")
+    return unfinished
+
+
+def train(unfinished: Path, generator: Generator) -> None:
+    """Train a generator as a prepared folder says, and save it there.
+
+    Parameters
+    ----------
+    unfinished
+        See :func:`prepare`.
+    generator
+        The prior; it is changed.
+
+    Raises
+    ------
+    GeneratorError
+        If it does not learn.
+    """
+    plan = json.loads((unfinished / PLAN).read_text(encoding="utf-8"))
+    frames = ase.io.read(unfinished / EXAMPLES, ":")
+    assert isinstance(frames, list)
+    epochs: list[Epoch] = []
+    start = time.perf_counter()
+    with one_thread():
+        try:
+            generator.fit(
+                [_as_example(atoms) for atoms in frames],
+                seed=int(plan["seed"]),
+                on_epoch=epochs.append,
+                **plan["settings"],
+            )
+            generator.save(unfinished)
+        except Exception as error:  # a generator may be anybody's
+            raise GeneratorError(f"training failed: {type(error).__name__}: {error}") from error
+    last = epochs[-1] if epochs else Epoch(number=0)
+    losses = {name: float(value) for name, value in last.losses.items()}
+    report = {"seconds": time.perf_counter() - start, "epochs": last.number, "losses": losses}
+    (unfinished / REPORT).write_text(json.dumps(report) + "\n", encoding="utf-8")
+
+
+def finish(unfinished: Path) -> tuple[Path, dict[str, Any]]:
+    """Give a trained version its name; return its folder and the report of its training."""
+    report: dict[str, Any] = json.loads((unfinished / REPORT).read_text(encoding="utf-8"))
+    folder = unfinished.with_name(unfinished.name.partition(UNFINISHED)[0])
+    shutil.rmtree(folder, ignore_errors=True)  # of a search that was killed before it took note of it
+    unfinished.rename(folder)
+    return folder, report
+
+
+def train_apart(unfinished: Path, kind: type, prior: Path | None) -> subprocess.Popen[bytes]:
+    """Begin to train in a process of its own, with one thread; it leaves a log.
+
+    Parameters
+    ----------
+    unfinished
+        See :func:`prepare`.
+    kind
+        Class of the generator.
+    prior
+        Its weights at the beginning; ``None`` to begin untrained.
+    """
+    target = f"{kind.__module__}:{kind.__qualname__}"
+    arguments = [str(unfinished), target, "" if prior is None else str(prior)]
+    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    with (unfinished / LOG).open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "hybridcsp.retraining.apart", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": paths},
+            process_group=0,  # Ctrl-C is for the search, which ends it
+        )
+
+
+def digest(folder: Path) -> str:
+    """Return a hash of the files of a version."""
+    found = hashlib.sha256()
+    for file in sorted(file for file in folder.iterdir() if file.name not in (PLAN, REPORT, LOG, EXAMPLES)):
+        found.update(file.name.encode() + b"\0" + file.read_bytes())
+    return found.hexdigest()
+
+
+def check(folder: Path, expected: str) -> None:
+    """Make sure that a version which a search goes on with is the one it used.
+
+    Raises
+    ------
+    ArchiveError
+        If it is missing or has changed.
+    """
+    if not folder.is_dir():
+        raise ArchiveError(f"{folder} is missing: a generator that this search has retrained")
+    if digest(folder) != expected:
+        raise ArchiveError(f"{folder} is not what this search has retrained: its files were changed or are damaged")
+
+
+def _as_frame(example: Example) -> Atoms:
+    atoms = Atoms(example.atoms.numbers, positions=example.atoms.positions, cell=example.atoms.cell, pbc=True)
+    atoms.info["weight"] = example.weight
+    for name in ("energy_quantile", "pressure_gpa"):
+        if getattr(example, name) is not None:
+            atoms.info[name] = getattr(example, name)
+    return atoms
+
+
+def _as_example(atoms: Atoms) -> Example:
+    known = {name: float(atoms.info[name]) for name in ("energy_quantile", "pressure_gpa") if name in atoms.info}
+    bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
+    return Example(atoms=bare, weight=float(atoms.info["weight"]), **known)

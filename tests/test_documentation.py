@@ -1,6 +1,10 @@
 import dataclasses
 import re
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from hybridcsp.config import _OF_THE_PROBLEM, Configuration
 
@@ -20,3 +24,13 @@ def test_every_key_of_the_configuration_is_documented_with_its_default():
         else:
             keys = set(field.annotation.model_fields)
         assert documented == keys, name
+
+
+@pytest.mark.slow
+def test_the_python_of_the_page_on_extending_runs(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)
+    assert len(blocks) > 1
+    script = "\n".join(blocks) + "\nprint(search.minima(1)[0].spacegroup)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert 1 <= int(done.stdout) <= 230

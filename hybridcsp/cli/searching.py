@@ -125,7 +125,7 @@ def search(
         },
     }
     from_file = what.endswith(".toml")
-    raw = config.read(Path(what)) if from_file else {"problem": {"formula": what}}
+    raw: dict[str, Any] = config.read(Path(what)) if from_file else {"problem": {"formula": what}}
     for table, values in given.items():
         chosen = {key: value for key, value in values.items() if value is not None}
         if chosen:

@@ -76,12 +76,22 @@ def describe(atoms: Atoms) -> Described:
         raise InputError(
             "structure", atoms, "must be a crystal: periodic in three dimensions, atoms, finite numbers, a volume"
         )
-    order = np.argsort(atoms.numbers, kind="stable")
-    cell = _reduced(atoms.cell.array)
-    positions = np.linalg.solve(cell.T, atoms.positions[order].T).T % 1.0
-    crystal = Crystal(atoms.numbers[order].astype(np.uint8), cell, positions)
+    return _described(
+        *(array.tobytes() for array in (atoms.numbers.astype(np.uint8), atoms.positions, atoms.cell.array))
+    )
+
+
+# A search asks about each minimum again: to record it, to screen starts against it, to breed from it.
+@lru_cache(maxsize=512)
+def _described(*buffers: bytes) -> Described:
+    numbers = np.frombuffer(buffers[0], dtype=np.uint8)
+    given_positions, given_cell = (np.frombuffer(buffer).reshape(-1, 3) for buffer in buffers[1:])
+    order = np.argsort(numbers, kind="stable")
+    cell = _reduced(given_cell)
+    positions = np.linalg.solve(cell.T, given_positions[order].T).T % 1.0
+    crystal = Crystal(numbers[order], cell, positions)
     if _heights(cell).min() < _THINNEST_CELL * crystal.volume ** (1 / 3):
-        raise InputError("cell", atoms.cell.array.tolist(), "is too thin for the volume of its atoms")
+        raise InputError("cell", given_cell.tolist(), "is too thin for the volume of its atoms")
     surroundings = _surroundings(crystal)
     return Described(crystal, surroundings, _fingerprint(crystal, surroundings))
 
@@ -114,7 +124,7 @@ def fingerprint(atoms: Atoms) -> Floats:
     distribution of Widdowson and Kurlin, NeurIPS 35, 24625 (2022), which tells all periodic crystals apart but for
     exceptional ones of measure zero.
     """
-    return describe(atoms).fingerprint
+    return describe(atoms).fingerprint.copy()
 
 
 def surroundings_distance(query: Described, other: Crystal) -> tuple[float, float]:
@@ -129,12 +139,17 @@ def surroundings_distance(query: Described, other: Crystal) -> tuple[float, floa
     common = math.lcm(len(query.crystal.numbers), len(other.numbers))
     if common > _MOST_ATOMS_TO_PAIR:
         return 0.0, math.inf
-    rows, other_rows = query.surroundings, _surroundings(other)
+    rows, other_rows = query.surroundings, _cached_surroundings(other)
     costs = cdist(rows, other_rows, "chebyshev")
     costs[query.crystal.numbers[:, None] != other.numbers] = 1e6
     costs = np.repeat(np.repeat(costs, common // len(rows), axis=0), common // len(other_rows), axis=1)
     differences = costs[linear_sum_assignment(costs)]
     return float(differences.mean()), float(differences.max())
+
+
+@lru_cache(maxsize=256)
+def _cached_surroundings(crystal: Crystal) -> Floats:
+    return _surroundings(crystal)
 
 
 def _surroundings(crystal: Crystal) -> Floats:

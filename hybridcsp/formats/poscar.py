@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from ase import Atoms
 
 from hybridcsp.formats import Broken
 from hybridcsp.formats.text import BrokenError, Lines, crystal, element, in_order, is_number
+
+#: A line of symbols or of numbers of atoms.
+_CONTENTS = re.compile(r"\d+(\s+\d+)*|[A-Z][a-z]?([_/]\S*)?(\s+[A-Z][a-z]?([_/]\S*)?)*")
 
 #: More atoms than this are taken for damage.
 MOST_ATOMS = 10_000
@@ -42,12 +46,12 @@ def read_poscars(file: Path, elements: Sequence[str] = ()) -> Iterator[Block | B
     """
     with Lines(file) as lines:
         before, loose, after_blank = "", 0, False
-        while head := lines.peek(5):
+        while head := lines.peek(6):
             if not _is_head(head):
                 line = head[0].strip()
                 if not line:
                     after_blank, loose = True, 0
-                elif loose == 0 and not _may_stand_alone(line, after_blank) and not _is_head(lines.peek(6)[1:]):
+                elif loose == 0 and not _may_stand_alone(line, after_blank) and not _is_head(lines.peek(7)[1:]):
                     yield lines.broken(f"not the beginning of a POSCAR: {_shown(line)}")
                     loose = 1
                 before = line
@@ -86,7 +90,11 @@ def write_poscar(atoms: Atoms, title: str, elements: Sequence[str] = ()) -> str:
 
 
 def _is_head(lines: list[str]) -> bool:
-    return len(lines) == 5 and _numbers(lines[1]) in (1, 3) and all(_numbers(line) == 3 for line in lines[2:])
+    if len(lines) < 5 or not all(_numbers(line) == 3 for line in lines[2:5]):
+        return False
+    # Three numbers in the place of the scale may be three scales, or all of this is coordinates.
+    scales = _numbers(lines[1])
+    return scales == 1 or (scales == 3 and len(lines) > 5 and bool(_CONTENTS.fullmatch(lines[5].strip())))
 
 
 def _numbers(line: str) -> int:

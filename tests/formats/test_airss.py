@@ -1,0 +1,118 @@
+import ase.io.res
+import pytest
+from ase import units
+from crystals import rutile
+from foreign import various, windows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymatgen.io.res import AirssProvider
+
+from hybridcsp import formats
+from hybridcsp.formats import Broken, Record
+from hybridcsp.similarity import same_structure
+
+BODY = """\
+CELL 1.54180    4.6000    4.6000    2.9600   90.0000   90.0000   90.0000
+LATT -1
+SFAC Ti O
+Ti  1 0.0000000000000 0.0000000000000 0.0000000000000 1.0
+Ti  1 0.5000000000000 0.5000000000000 0.5000000000000 1.0
+O   2 0.3050000000000 0.3050000000000 0.0000000000000 1.0
+O   2 0.6950000000000 0.6950000000000 0.0000000000000 1.0
+O   2 0.8050000000000 0.1950000000000 0.5000000000000 1.0
+O   2 0.1950000000000 0.8050000000000 0.5000000000000 1.0
+END
+"""
+TITLE = "TITL Ti2O4-1 10.0 62.63 -50.0 0.00 0.00 6 (P42/mnm) n - 1\nREM in the style of AIRSS\n"
+
+
+def read(tmp_path, text, name="a.res"):
+    (tmp_path / name).write_bytes(text.encode())
+    return list(formats.recognise(tmp_path).read(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "TITL Ti2O4-1 10.0 62.63 -50.0 (P42/mnm) n - 1",
+        "TITL Ti2O4-1 10.0 62.63 -50.0 0.00 (P42/mnm) n - 1",
+        "TITL Ti2O4-1 10.0 62.63 -50.0 0.00 0.00 (P42/mnm) n - 1",
+        "TITL Ti2O4-1 10.0 62.63 -50.0 0.00 0.00 6 (P42/mnm) n - 1",
+        "TITL Ti2O4-1 10.0 62.63 -50.0 0.00 0.00 6 0.5 (P42/mnm) n - 1",
+    ],
+    ids=["5 words", "6 words", "7 words", "8 words", "9 words"],
+)
+def test_titles_of_all_ages(tmp_path, title):
+    (record,) = read(tmp_path, f"{title}\n{BODY}")
+    assert (record.id, record.enthalpy, record.pressure_gpa) == ("Ti2O4-1", -50.0, 10.0)
+    assert record.energy == pytest.approx(-50.0 - 10 * units.GPa * rutile().get_volume())
+    assert same_structure(record.atoms, rutile())
+
+
+def test_a_short_title_has_no_energy(tmp_path):
+    (record,) = read(tmp_path, f"TITL mine\n{BODY}")
+    assert (record.id, record.enthalpy, record.energy) == ("mine", None, None)
+
+
+def test_many_structures_packed_into_one_file_and_windows_line_ends(tmp_path):
+    text = "".join(TITLE.replace("-1 ", f"-{n} ") + BODY + "\n" for n in range(1, 101))
+    found = read(tmp_path, windows(text))
+    assert [r.id for r in found] == [f"Ti2O4-{n}" for n in range(1, 101)]
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "said"),
+    [
+        (lambda t: t.replace(" 6 (", " 7 ("), 1, "7 atoms, 6 are there"),
+        (lambda t: t.replace("END\n", ""), 11, "without END"),
+        (lambda t: t.replace("O   2 0.305", "O   2 0.3x5"), 8, "not an atom"),
+        (lambda t: t.replace("O   2 0.305", "Q   2 0.305"), 8, "not an element"),
+        (lambda t: t.replace("0.0000000000000 1.0\nTi", "0.0000000000000 0.5\nTi"), 6, "occupied to 0.5"),
+        (lambda t: t.replace("2.9600   90.0000", "2.9600"), 3, "CELL"),
+        (lambda t: t.replace("90.0000   90.0000\n", "20.0000   30.0000\n"), 3, None),
+        (lambda t: t.replace("-50.0", "**.*"), 1, "numbers are none"),
+        (lambda t: t.replace("SFAC", "SFUC"), 12, "no atoms after SFAC"),
+        (lambda t: t.replace("TITL", "TITEL"), 1, None),
+    ],
+)
+def test_what_is_broken_is_named_and_the_next_is_read(tmp_path, change, line, said):
+    whole = TITLE + BODY
+    first, broken, last = read(tmp_path, whole + change(whole) + whole.replace("-1 ", "-9 "))
+    assert isinstance(first, Record)
+    assert last.id == "Ti2O4-9"
+    assert isinstance(broken, Broken)
+    assert broken.line == 12 + line
+    assert said is None or said in broken.reason
+
+
+def test_files_go_into_the_hopper_under_names_that_crud_takes(tmp_path):
+    (tmp_path / "TiO2.cell").write_text("")
+    (tmp_path / "TiO2-out.cell").write_text("")
+    note = formats.write([Record(atoms=rutile(), enthalpy=-50.0, pressure_gpa=10.0, id="17")], tmp_path, "airss")
+    assert "crud.pl" in note
+    (file,) = (tmp_path / "hopper").iterdir()
+    assert file.name == "TiO2-hybridcsp-00001.res"
+    assert file.read_text().splitlines()[0].endswith("(P42/mnm) n - 1")
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), enthalpy=st.floats(-500, 100), pressure=st.floats(-10, 500))
+def test_ours_are_read_by_ase_and_pymatgen_and_theirs_by_us(tmp_path_factory, seed, enthalpy, pressure):
+    folder = tmp_path_factory.mktemp("airss")
+    (atoms,) = various(1, seed=seed)
+    formats.write([Record(atoms=atoms, enthalpy=enthalpy, pressure_gpa=pressure)], folder, "airss")
+    (file,) = (folder / "hopper").iterdir()
+    (ours,) = formats.load("airss").read(file)
+    of_ase = ase.io.res.Res.from_file(file)
+    of_pymatgen = AirssProvider.from_file(file)
+    assert ours.enthalpy == pytest.approx(enthalpy)
+    assert ours.pressure_gpa == pytest.approx(pressure)
+    assert (of_ase.energy, of_ase.pressure) == pytest.approx((enthalpy, pressure))
+    assert (of_pymatgen.energy, of_pymatgen.pressure) == pytest.approx((enthalpy, pressure))
+    assert of_pymatgen.structure.volume == pytest.approx(atoms.get_volume())
+    assert same_structure(ours.atoms, atoms)
+    assert same_structure(of_ase.atoms, atoms)
+    ase.io.res.Res(atoms, name="from-ase", pressure=pressure, energy=enthalpy).write_file(folder / "theirs.res")
+    (theirs,) = formats.load("airss").read(folder / "theirs.res")
+    assert theirs.enthalpy == pytest.approx(enthalpy)
+    assert same_structure(theirs.atoms, atoms)

@@ -1,0 +1,174 @@
+import io
+import time
+import tracemalloc
+
+import ase.io
+import numpy as np
+import pytest
+from crystals import random_crystal, rutile
+from foreign import uspex_poscar, various, windows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymatgen.io.vasp import Poscar
+
+from hybridcsp.errors import InputError
+from hybridcsp.formats import Broken
+from hybridcsp.formats.poscar import Block, read_poscars, write_poscar
+from hybridcsp.similarity import same_structure
+
+HEAD = "TiO2\n1.0\n 4 0 0\n 0 4 0\n 0 0 4\n"
+
+
+def read(tmp_path, text, elements=()):
+    file = tmp_path / "POSCARS"
+    file.write_bytes(text.encode())
+    return list(read_poscars(file, elements))
+
+
+def only(found):
+    (one,) = found
+    assert isinstance(one, Block), one
+    return one
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), symbols=st.sampled_from(["Ti2O4", "Cu", "AuCu3", "Mg2Si2O6", "XeF2"]))
+def test_what_is_written_is_read_back_here_and_by_ase_and_pymatgen(tmp_path_factory, seed, symbols):
+    atoms = random_crystal(symbols, 12.0, np.random.default_rng(seed))
+    text = write_poscar(atoms, "a title")
+    back = only(read(tmp_path_factory.mktemp("poscar"), text))
+    assert back.title == "a title"
+    witnesses = {
+        "ours": back.atoms,
+        "ase": ase.io.read(io.StringIO(text), format="vasp"),
+        "pymatgen": Poscar.from_str(text).structure.to_ase_atoms(),
+    }
+    for name, found in witnesses.items():
+        assert np.allclose(found.cell, atoms.cell, atol=1e-12) or name == "ours", name
+        assert abs(found.get_volume()) == pytest.approx(atoms.get_volume(), abs=1e-9), name
+        assert sorted(found.symbols) == sorted(atoms.symbols), name
+        assert same_distances(found, atoms), name
+
+
+def same_distances(one, other):
+    """All distances between periodic images agree."""
+    a, b = (np.sort(x.get_all_distances(mic=True).ravel()) for x in (one, other))
+    return np.allclose(a, b, atol=1e-6)
+
+
+def test_every_element_is_named_in_the_order_that_was_given():
+    lines = write_poscar(rutile(), "t", ("O", "Ti", "Mg")).splitlines()
+    assert lines[5].split() == ["O", "Ti", "Mg"]
+    assert lines[6].split() == ["4", "2", "0"]
+    assert all(len(line.split()) == 3 for line in lines[8:])  # MATLAB's str2num takes nothing behind the coordinates
+    with pytest.raises(InputError, match="only Ti Mg"):
+        write_poscar(rutile(), "t", ("Ti", "Mg"))
+
+
+def test_windows_line_ends_cartesian_coordinates_and_selective_dynamics(tmp_path):
+    plain = only(read(tmp_path, HEAD + "Ti O\n1 2\nDirect\n0 0 0\n.5 .5 0\n0 .5 .5\n")).atoms
+    for mode, scale in (("Cartesian", 4), ("Selective dynamics\nkartesian", 4), ("Selective dynamics\nDirect", 1)):
+        flags = " T T F" if "Selective" in mode else ""
+        places = [(0, 0, 0), (0.5, 0.5, 0), (0, 0.5, 0.5)]
+        rows = "".join(f"{x * scale} {y * scale} {z * scale}{flags}\n" for x, y, z in places)
+        found = only(read(tmp_path, windows(HEAD + f"Ti O\n1 2\n{mode}\n{rows}"))).atoms
+        assert np.allclose(found.positions, plain.positions)
+        assert list(found.symbols) == ["Ti", "O", "O"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "volume"), [("2.0", 512.0), ("-100", 100.0), ("1 2 1", 128.0)], ids=["factor", "volume", "three"]
+)
+def test_scales_are_factors_volumes_or_three_of_them(tmp_path, scale, volume):
+    found = only(read(tmp_path, HEAD.replace("1.0", scale) + "Ti\n1\nDirect\n0.5 0.5 0.5\n"))
+    assert found.atoms.get_volume() == pytest.approx(volume)
+    assert np.allclose(found.atoms.get_scaled_positions(), 0.5)
+
+
+def test_a_left_handed_cell_is_the_same_crystal_in_a_right_handed_one(tmp_path):
+    atoms = random_crystal("Ti2O4", 12.0, np.random.default_rng(3))
+    left = atoms.copy()
+    left.set_cell(atoms.cell.array[[1, 0, 2]])
+    assert left.cell.handedness == -atoms.cell.handedness
+    found = only(read(tmp_path, write_poscar(left, "left"))).atoms
+    assert found.cell.handedness == 1
+    assert same_structure(found, atoms)
+
+
+def test_symbols_come_from_elsewhere_where_a_poscar_has_none(tmp_path):
+    vasp4 = HEAD + "1 2\nDirect\n0 0 0\n.5 .5 0\n0 .5 .5\n"
+    assert str(only(read(tmp_path, vasp4, ("Ti", "O"))).atoms.symbols) == "TiO2"
+    assert str(only(read(tmp_path, vasp4.replace("TiO2", "Mg Cl whatever"))).atoms.symbols) == "MgCl2"
+    (broken,) = read(tmp_path, vasp4)
+    assert broken.line == 6
+    assert "VASP 4" in broken.reason
+
+
+def test_decorated_symbols_of_vasp_are_elements(tmp_path):
+    found = only(read(tmp_path, HEAD + "Ti_pv O/8f2a\n1 2\nDirect\n0 0 0\n.5 .5 0\n0 .5 .5\n"))
+    assert str(found.atoms.symbols) == "TiO2"
+
+
+def test_velocities_after_a_blank_line_are_no_complaint(tmp_path):
+    only(read(tmp_path, HEAD + "Ti\n1\nDirect\n0 0 0\n\n 0.1 0.2 0.3\n"))
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "said"),
+    [
+        (lambda rows: [*rows[:-1], rows[-1][:6]], 20, "no coordinates"),
+        (lambda rows: rows[:-2], 18, "ends after"),
+        (lambda rows: rows[:5], 5, "middle of a POSCAR"),
+        (lambda rows: [*rows[:5], " Ti Q", *rows[6:]], 6, "'Q' is not an element"),
+        (lambda rows: [*rows[:6], " 2", *rows[7:]], 7, "1 numbers of atoms for 2 elements"),
+        (lambda rows: [*rows[:6], " 2 x", *rows[7:]], 7, "numbers of atoms"),
+        (lambda rows: [*rows[:6], " 0 0", *rows[7:]], 7, "0 atoms"),
+        (lambda rows: [*rows[:6], " 2 99999999", *rows[7:]], 7, "atoms"),
+        (lambda rows: [*rows[:7], "Dunno", *rows[8:]], None, None),
+        (lambda rows: [*rows[:7], "?", *rows[8:]], 8, "neither Direct nor Cartesian"),
+        (lambda rows: [*rows[:9], " nan 0 0", *rows[10:]], 1, "not finite"),
+        (lambda rows: [*rows[:2], *[rows[2]] * 3, *rows[5:]], 1, "Å³"),
+        (lambda rows: [*rows[:10], " ******** 0.1 0.2", *rows[11:]], 11, "********"),
+    ],
+)
+def test_what_is_broken_is_named_and_the_next_one_is_read(tmp_path, change, line, said):
+    rows = write_poscar(various(1, "Ti4O8")[0], "EA1", ("Ti", "O")).splitlines()
+    whole = write_poscar(rutile(), "EA2", ("Ti", "O"))
+    broken = "\n".join(change(rows)) + "\n"
+    alone = read(tmp_path, broken)
+    between = read(tmp_path, whole + broken + whole.replace("EA2", "EA3"))
+    assert [block.title for block in between if isinstance(block, Block) and block.title != "EA1"] == ["EA2", "EA3"]
+    if said is None:  # anything that begins with D is Direct, as VASP reads it
+        assert isinstance(alone[0], Block)
+        return
+    (complaint,) = alone
+    assert isinstance(complaint, Broken)
+    assert said in complaint.reason
+    assert complaint.line == line
+    complaints = [found for found in between if isinstance(found, Broken)]
+    assert len(complaints) == 1
+    assert str(tmp_path) in str(complaints[0])
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_stream_through_little_memory(tmp_path):
+    file = tmp_path / "gatheredPOSCARS"
+    texts = [uspex_poscar(0, atoms) for atoms in various(50, "Ti2")]
+    n = 100_000
+    with file.open("w") as stream:
+        for number in range(n):
+            stream.write(texts[number % 50])
+    tracemalloc.start()
+    began = time.process_time()
+    found = 0
+    peaks = []
+    for block in read_poscars(file):
+        found += isinstance(block, Block)
+        if found in (1_000, 3_000):
+            peaks.append(tracemalloc.get_traced_memory()[0])
+        if found == 3_000:
+            tracemalloc.stop()
+            began = time.process_time()
+    assert found == n
+    assert peaks[1] - peaks[0] < 200_000  # bytes
+    assert (n - 3_000) / (time.process_time() - began) > 2_000

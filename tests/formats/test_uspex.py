@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+from ase import units
+from crystals import rutile
+from foreign import HEADER, individual, structures, uspex_poscar, uspex_run, various, windows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymatgen.io.vasp import Poscar
+
+from hybridcsp import formats
+from hybridcsp.errors import InputError
+from hybridcsp.formats import Broken, Record, Settings
+from hybridcsp.formats.uspex import Uspex
+from hybridcsp.similarity import same_structure
+
+
+def read(path):
+    return list(formats.recognise(path).read(path))
+
+
+def test_results_come_with_enthalpy_origin_generation_pressure_and_code(tmp_path):
+    atoms = various(4)
+    run = uspex_run(tmp_path / "run", atoms, [-50.0, -49.0, -48.5, 100000.0], pressure=10.0)
+    assert formats.recognise(run).name == "uspex"
+    found = read(run)
+    assert [(r.id, r.origin, r.generation) for r in found] == [
+        ("1", "Random", 1), ("2", "Heredity", 1), ("3", "softmutate", 1), ("4", "Permutate", 1)
+    ]  # fmt: skip
+    assert [r.enthalpy for r in found] == [-50.0, -49.0, -48.5, None]
+    assert found[3].failure == "enthalpy 100000.000"
+    assert all(r.pressure_gpa == 10.0 and r.calculator == "VASP" for r in found)  # the code of the last step
+    assert found[0].energy == pytest.approx(-50.0 - 10 * units.GPa * atoms[0].get_volume(), abs=1e-4)
+    for record, made in zip(found, atoms, strict=True):
+        assert same_structure(record.atoms, made)
+        assert same_structure(record.start, made)
+    assert found[1].file == run / "results1" / "gatheredPOSCARS"
+    assert found[1].line == 1 + 14  # 8 lines and 6 atoms
+
+
+@pytest.mark.parametrize("where", ["results1", "results1/gatheredPOSCARS"])
+def test_a_results_folder_and_a_file_alone_are_recognised(tmp_path, where):
+    run = uspex_run(tmp_path / "run", various(2), [-50.0, -49.0])
+    assert [r.enthalpy for r in read(run / where)] == [-50.0, -49.0]
+
+
+def test_restarts_go_on_in_further_folders(tmp_path):
+    run = uspex_run(tmp_path / "run", various(2), [-50.0, -49.0])
+    second = uspex_run(tmp_path / "second", various(1, seed=7), [-51.0])
+    (second / "results1").rename(run / "results10")
+    assert [r.id for r in read(run)] == ["results1/1", "results1/2", "results10/1"]
+
+
+def test_titles_without_space_group_windows_line_ends_and_a_truncated_end(tmp_path):
+    run = uspex_run(tmp_path / "run", various(1), [-50.0])
+    gathered = run / "results1" / "gatheredPOSCARS"
+    title = "EA2   4.600 4.600 2.960 90.00 90.00 90.00 no SG"
+    cut = "\n".join(uspex_poscar(3, rutile()).splitlines()[:-2])
+    gathered.write_bytes(windows(uspex_poscar(1, various(1)[0]) + uspex_poscar(2, rutile(), title) + cut).encode())
+    with (run / "results1" / "Individuals").open("a") as stream:
+        stream.write(individual(1, 2, "Seeds", -53.0))
+    first, second, broken = read(run)
+    assert (first.enthalpy, second.enthalpy, second.origin) == (-50.0, -53.0, "Seeds")
+    assert isinstance(broken, Broken)
+    assert "ends after 4 of 6 atoms" in broken.reason
+
+
+def test_an_individual_that_is_cut_off_leaves_a_structure_without_enthalpy(tmp_path):
+    run = uspex_run(tmp_path / "run", various(2), [-50.0, -49.0])
+    (run / "results1" / "Individuals").write_text(
+        HEADER + individual(1, 1, "Random", -50.0) + "   1    2  Heredity [ 2"
+    )
+    found = read(run)
+    assert [r.enthalpy for r in found if isinstance(r, Record)] == [-50.0, None]
+    (broken,) = [r for r in found if isinstance(r, Broken)]
+    assert (broken.file.name, broken.line) == ("Individuals", 4)
+
+
+def test_the_tables_of_the_python_release_and_of_uspex_25(tmp_path):
+    for name, table, title in (
+        (
+            "python",
+            "+----+----------+-------------+----------------+\n"
+            "| ID |  Origin  | Composition | Enthalpy (eV)  |\n"
+            "+----+----------+-------------+----------------+\n"
+            "| 7  | heredity |   [2 4]     |     -52.125    |\n",
+            "EA7",
+        ),
+        (
+            "25",
+            "generation number num_atoms_all energy cell_volume density space_group origin parents\n"
+            "3 7 [ 2 4 ] -52.125 62.6 4.2 136 heredity [ 3 5 ]\n",
+            "number=7 Ti2O4",
+        ),
+    ):
+        results = tmp_path / name / "results1"
+        results.mkdir(parents=True)
+        (results / "Individuals").write_text(table)
+        (results / "gatheredPOSCARS").write_text(uspex_poscar(7, rutile(), title))
+        (record,) = read(tmp_path / name)
+        assert (record.id, record.enthalpy, record.origin) == ("7", -52.125, "heredity"), name
+        assert record.generation == (3 if name == "25" else None)
+
+
+def test_origins_stand_in_a_file_of_their_own_where_individuals_are_missing(tmp_path):
+    run = uspex_run(tmp_path / "run", various(2), [-50.0, -49.0])
+    (run / "results1" / "Individuals").unlink()
+    (run / "results1" / "origin").write_text("ID Origin Enthalpy\n 1 Random -8.1\n 2 Heredity -8.2 [1 2]\n")
+    assert [(r.origin, r.enthalpy) for r in read(run)] == [("Random", None), ("Heredity", None)]
+
+
+def test_a_generation_has_ended_when_its_best_is_written(tmp_path):
+    run = uspex_run(tmp_path / "run", various(2), [-50.0, -49.0])
+    assert Uspex().finished(run) == 1
+    with (run / "results1" / "Individuals").open("a") as stream:
+        stream.write(individual(2, 3, "Heredity", -50.0))
+    assert Uspex().finished(run) == 1
+    assert Uspex().finished(tmp_path) == 0
+
+
+def test_seeds_go_where_uspex_looks_with_every_element_in_its_order(tmp_path):
+    (tmp_path / "INPUT.txt").write_text("% atomType\nO Ti Mg\n% EndAtomType\n")
+    note = formats.write(structures(2), tmp_path, "uspex", settings=Settings(generation=5))
+    text = (tmp_path / "Seeds" / "POSCARS_5").read_text()
+    lines = text.splitlines()
+    assert "generation 5" in note
+    assert lines[0].startswith("EA1    4.")
+    assert "Sym.group: 136" in lines[0]
+    assert "[" not in lines[0]  # USPEX evaluates what stands in brackets
+    assert lines[5].split() == ["O", "Ti", "Mg"]
+    assert lines[6].split() == ["4", "2", "0"]
+    assert lines[7] == "Direct"
+    assert lines[14].startswith("EA2 ")
+    formats.write(structures(1), tmp_path, "uspex")
+    assert (tmp_path / "Seeds" / "POSCARS").exists()
+    assert Uspex().waiting(tmp_path)
+
+
+def test_seeds_that_wait_are_not_overwritten_and_nothing_is_left_of_what_fails(tmp_path):
+    formats.write(structures(1), tmp_path, "uspex")
+    before = (tmp_path / "Seeds" / "POSCARS").read_text()
+    with pytest.raises(InputError, match="not picked"):
+        formats.write(structures(2), tmp_path, "uspex")
+    assert (tmp_path / "Seeds" / "POSCARS").read_text() == before
+    with pytest.raises(InputError, match="only Ti Mg"):
+        formats.write(structures(2), tmp_path, "uspex", settings=Settings(elements=("Ti", "Mg"), generation=2))
+    with pytest.raises(InputError, match="at least one"):
+        formats.write([], tmp_path, "uspex", settings=Settings(generation=2))
+    assert [file.name for file in (tmp_path / "Seeds").iterdir()] == ["POSCARS"]
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 4))
+def test_a_round_trip_keeps_every_structure_and_pymatgen_reads_each(tmp_path_factory, seed, n):
+    folder = tmp_path_factory.mktemp("uspex")
+    made = various(n, seed=seed)
+    formats.write(made, folder, "uspex")
+    file = folder / "Seeds" / "POSCARS"
+    found = read(file)
+    blocks = ["EA" + text for text in file.read_text().split("EA")[1:]]
+    for atoms, record, block in zip(made, found, blocks, strict=True):
+        witness = Poscar.from_str(block).structure
+        assert witness.volume == pytest.approx(atoms.get_volume())
+        assert np.allclose(np.sort(witness.distance_matrix.ravel()), np.sort(distances(record.atoms)), atol=1e-6)
+        assert same_structure(record.atoms, atoms)
+
+
+def distances(atoms):
+    return atoms.get_all_distances(mic=True).ravel()

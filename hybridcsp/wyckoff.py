@@ -76,14 +76,17 @@ class SpaceGroup:
     """
 
     def __init__(self, number: int, *, conventional: bool = False) -> None:
-        from pyxtal.symmetry import Group
+        from pyxtal.symmetry import Group, get_wyckoffs, letter_from_index
 
-        group = Group(number)
+        group = Group(number, quick=True)  # which leaves out site symmetries too: half of the time
         self.number = number
         # PyXtal describes trigonal groups in hexagonal cells.
         self.lattice_type: str = "hexagonal" if group.lattice_type == "trigonal" else group.lattice_type
         self.vectors = _CENTRINGS["P" if conventional else group.symbol[0]]
-        self.positions = tuple(_position(wyckoff, self.vectors) for wyckoff in group)
+        orbits = get_wyckoffs(number)
+        self.positions = tuple(
+            _position(letter_from_index(index, orbits), orbit, self.vectors) for index, orbit in enumerate(orbits)
+        )
         self._free = tuple(sorted({p.multiplicity for p in self.positions if p.freedom}))
 
     def holds(self, counts: Sequence[int]) -> bool:
@@ -143,18 +146,18 @@ def space_group(number: int, *, conventional: bool = False) -> SpaceGroup:
     return SpaceGroup(number, conventional=conventional)
 
 
-def _position(wyckoff: Any, vectors: NDArray[np.float64]) -> WyckoffPosition:
+def _position(letter: str, orbit: Sequence[Any], vectors: NDArray[np.float64]) -> WyckoffPosition:
     to_cell = np.linalg.inv(vectors).T
-    rotations = np.array([to_cell @ operation.rotation_matrix for operation in wyckoff.ops])
-    translations = np.array([to_cell @ operation.translation_vector for operation in wyckoff.ops])
+    rotations = np.array([to_cell @ operation.rotation_matrix for operation in orbit])
+    translations = np.array([to_cell @ operation.translation_vector for operation in orbit])
     # Operations that differ by a centring translation are one in the primitive cell. All numbers are multiples of
     # 1/24, so that 144 of them make a whole number safely.
     keys = np.rint(np.column_stack([rotations.reshape(-1, 9), translations]) * 144).astype(int)
     keys[:, 9:] %= 144
     first = np.sort(np.unique(keys, axis=0, return_index=True)[1])
     return WyckoffPosition(
-        letter=wyckoff.letter,
-        freedom=int(np.linalg.matrix_rank(wyckoff.ops[0].rotation_matrix)),
+        letter=letter,
+        freedom=int(np.linalg.matrix_rank(orbit[0].rotation_matrix)),
         rotations=rotations[first],
         translations=translations[first],
     )

@@ -235,7 +235,7 @@ def _of_transformation(number: int, vectors: NDArray[np.float64]) -> set[tuple[s
     """
     positions = sorted(space_group(number, conventional=True).positions, key=lambda p: LETTERS.index(p.letter))
     general = max(positions, key=lambda p: p.multiplicity)
-    to_new = np.linalg.inv(vectors).T
+    to_new = np.asarray(np.linalg.inv(vectors).T, dtype=float)
     # A point without meaning but its being general: 1 in 10^6 of all points would mislead.
     point = np.array([0.1234567, 0.2718281, 0.3819660])
     for shift in product((0.0, 0.25, 0.5, 0.75), repeat=3):

@@ -21,7 +21,14 @@ from ase.cell import Cell
 from numpy.typing import NDArray
 
 from hybridcsp.prototypes.chemistry import properties
-from hybridcsp.prototypes.labels import LETTERS, OTHER_HAND, is_normalising, reduced_counts, wyckoff_sets
+from hybridcsp.prototypes.labels import (
+    LETTERS,
+    OTHER_HAND,
+    is_normalising,
+    letter_permutations,
+    reduced_counts,
+    wyckoff_sets,
+)
 from hybridcsp.structure import SYMPREC_LOOSE
 from hybridcsp.wyckoff import WyckoffPosition, space_group
 
@@ -32,7 +39,7 @@ _STEPS = 10_000
 _TOLERANCE = 2e-3
 
 # A point that is on no special position of any group, nor close to one.
-_POINT = np.array([0.1234567, 0.2718281, 0.3819660])
+_POINT = np.array([0.1537129, 0.2881937, 0.4095311])
 
 
 @dataclass(frozen=True)
@@ -257,8 +264,8 @@ def _reductions(lattice: NDArray[np.float64]) -> list[NDArray[np.float64]]:
 @cache
 def _unimodular() -> NDArray[np.float64]:
     """All matrices of -1, 0 and 1 whose determinant is 1 or -1: they reach the reduced cell from spglib's."""
-    matrices = np.array(list(product((-1.0, 0.0, 1.0), repeat=9))).reshape(-1, 3, 3)
-    return matrices[np.abs(np.abs(np.linalg.det(matrices)) - 1) < 1e-6]
+    matrices: NDArray[np.float64] = np.array(list(product((-1.0, 0.0, 1.0), repeat=9))).reshape(-1, 3, 3)
+    return np.asarray(matrices[np.abs(np.abs(np.linalg.det(matrices)) - 1) < 1e-6], dtype=float)
 
 
 @cache
@@ -277,6 +284,9 @@ def _normaliser(number: int) -> tuple[tuple[Mapping[str, str], NDArray[np.float6
 @cache
 def _exchanges(number: int) -> tuple[Mapping[str, str], ...]:
     """Distinct exchanges of letters by the normaliser."""
+    if number > 2:
+        return tuple(dict(zip(LETTERS, names, strict=False)) for names in letter_permutations(number))
+    # All cells of a triclinic lattice are alike to its letters; the reduced one has been chosen.
     distinct = {tuple(sorted(names.items())): names for names, _, _ in _normaliser(number)}
     return tuple(distinct.values())
 

@@ -26,9 +26,18 @@ KNOWN = {
     "rocksalt": (bulk("NaCl", "rocksalt", 5.64), 225),
     "zinc blende": (bulk("ZnS", "zincblende", 5.41), 216),
     "wurtzite": (bulk("ZnO", "wurtzite", a=3.25, c=5.2, u=0.382), 186),
-    "rutile": (crystal("TiO", [(0, 0, 0), (0.305, 0.305, 0)], spacegroup=136, cellpar=[4.594, 4.594, 2.959, 90, 90, 90]), 136),
+    "rutile": (
+        crystal("TiO", [(0, 0, 0), (0.305, 0.305, 0)], spacegroup=136, cellpar=[4.594, 4.594, 2.959, 90, 90, 90]),
+        136,
+    ),
     "anatase": (
-        crystal("TiO", [(0, 0.25, 0.375), (0, 0.25, 0.1667)], spacegroup=141, setting=2, cellpar=[3.785, 3.785, 9.514, 90, 90, 90]),
+        crystal(
+            "TiO",
+            [(0, 0.25, 0.375), (0, 0.25, 0.1667)],
+            spacegroup=141,
+            setting=2,
+            cellpar=[3.785, 3.785, 9.514, 90, 90, 90],
+        ),
         141,
     ),
     "perovskite": (
@@ -55,11 +64,18 @@ KNOWN = {
         227,
     ),
     "corundum": (
-        crystal(["Al", "O"], [(0, 0, 0.3522), (0.3063, 0, 0.25)], spacegroup=167, cellpar=[4.759, 4.759, 12.99, 90, 90, 120]),
+        crystal(
+            ["Al", "O"], [(0, 0, 0.3522), (0.3063, 0, 0.25)], spacegroup=167, cellpar=[4.759, 4.759, 12.99, 90, 90, 120]
+        ),
         167,
     ),
     "quartz": (
-        crystal(["Si", "O"], [(0.4697, 0, 0), (0.4133, 0.2672, 0.1188)], spacegroup=152, cellpar=[4.916, 4.916, 5.405, 90, 90, 120]),
+        crystal(
+            ["Si", "O"],
+            [(0.4697, 0, 0), (0.4133, 0.2672, 0.1188)],
+            spacegroup=152,
+            cellpar=[4.916, 4.916, 5.405, 90, 90, 120],
+        ),
         152,
     ),
     "gadolinium ferrite": (
@@ -81,7 +97,12 @@ KNOWN = {
         14,
     ),
     "copper oxide": (
-        crystal(["Cu", "O"], [(0.25, 0.25, 0), (0, 0.4184, 0.25)], spacegroup=15, cellpar=[4.684, 3.423, 5.129, 90, 99.54, 90]),
+        crystal(
+            ["Cu", "O"],
+            [(0.25, 0.25, 0), (0, 0.4184, 0.25)],
+            spacegroup=15,
+            cellpar=[4.684, 3.423, 5.129, 90, 99.54, 90],
+        ),
         15,
     ),
     "copper sulphate": (
@@ -93,7 +114,7 @@ KNOWN = {
         ),
         2,
     ),
-}  # fmt: skip
+}
 
 
 def matches(a, b):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as SequenceOf
 from math import gcd, log
+from typing import Any
 
 import numpy as np
 import torch
@@ -104,7 +105,8 @@ def stack(rows: SequenceOf[Mapping[str, NDArray[np.generic]]]) -> dict[str, Tens
         shape = np.array([array.shape for array in arrays]).max(axis=0)
         stacked = np.full((len(arrays), *shape), _FILL.get(name, 0), dtype=arrays[0].dtype)
         for row, array in enumerate(arrays):
-            stacked[(row, *map(slice, array.shape))] = array
+            within: tuple[Any, ...] = (row, *map(slice, array.shape))
+            stacked[within] = array
         tensor = torch.as_tensor(stacked)
         if tensor.is_floating_point():
             tensor = tensor.float()

@@ -60,7 +60,7 @@ def draw(
     for index, request in enumerate(requests):
         key = (tuple(sorted(request.contents.items())), request.spacegroup, request.energy_quantile)
         alike.setdefault(key, []).append(index)
-    waiting = []
+    waiting: list[tuple[int, Skeleton]] = []
     for indices, chosen in _chosen(network, positions, memory, requests, list(alike.values()), rng, temperature):
         if isinstance(chosen, str):
             for index in indices:
@@ -177,4 +177,4 @@ def _copy(skeleton: Skeleton) -> Skeleton:
 
 @cache
 def _closest() -> NDArray[np.float64]:
-    return CLOSEST * (covalent_radii[:119, None] + covalent_radii[None, :119])
+    return np.asarray(CLOSEST * (covalent_radii[:119, None] + covalent_radii[None, :119]), dtype=float)

@@ -33,8 +33,8 @@ class WyckoffGenerator:
     crystals of like elements, kept in a memory, look like (:mod:`hybridcsp.generators.wyckoff.memory`).
 
     Of equal requests in one call, the first gets the most probable prototype and the others are drawn without
-    repeating themselves as long as other prototypes are about as probable (:mod:`hybridcsp.generators.wyckoff.drawing`):
-    ask for many at once.
+    repeating themselves as long as other prototypes are about as probable
+    (:mod:`hybridcsp.generators.wyckoff.drawing`): ask for many at once.
 
     Parameters
     ----------
@@ -145,7 +145,10 @@ class WyckoffGenerator:
         """
         if self._network is None or self._positions is None:
             raise InputError("generator", self.name, "not trained; load weights or fit it first")
-        return draw(self._network, self._positions, self._memory, requests, rng, self.temperature)
+        answers: list[Sample | Reject] = draw(
+            self._network, self._positions, self._memory, requests, rng, self.temperature
+        )
+        return answers
 
     def save(self, folder: Path) -> None:
         """Write weights, memory and tables (safetensors) and card (JSON) into a folder."""

@@ -73,7 +73,7 @@ class Recall:
 
     def consistent(self, group: int) -> NDArray[np.bool_]:
         """Which ways are in a space group, shape ``(n,)``."""
-        return self.groups == group
+        return np.asarray(self.groups == group)
 
     def of_letters(self, consistent: NDArray[np.bool_], step: int) -> NDArray[np.float32]:
         """Evidence for each letter at a site, among ways that agree so far; shape ``(27,)``."""
@@ -189,6 +189,6 @@ class Memory:
 
 def _evidence(tokens: NDArray[np.int_], weights: NDArray[np.float64], size: int) -> NDArray[np.float32]:
     """Logarithms of the shares of tokens, from 0 (none) to about 6 (all)."""
-    shares = np.bincount(tokens[tokens >= 0], weights[tokens >= 0], size)
-    shares = shares / max(float(shares.sum()), 1e-12)
+    sums = np.bincount(tokens[tokens >= 0], weights[tokens >= 0], size)
+    shares = sums / max(float(sums.sum()), 1e-12)
     return np.asarray(np.log(shares + _FLOOR) - np.log(_FLOOR), dtype=np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import product
 
 import numpy as np
@@ -106,9 +106,11 @@ class Positions:
 
     def groups(self, counts: Sequence[int]) -> NDArray[np.bool_]:
         """Which space groups hold so many atoms of each element, shape ``(231,)``."""
+        known: dict[tuple[int, ...], NDArray[np.bool_]] = self.__dict__.setdefault("_groups", {})
         asked = tuple(sorted(counts))
-        held = [False, *(self._holds(number, asked) for number in range(1, N_GROUPS))]
-        return np.array(held)
+        if asked not in known:
+            known[asked] = np.array([False, *(_holds(self._kinds(number), asked) for number in range(1, N_GROUPS))])
+        return known[asked]
 
     def next_letters(
         self, number: int, counts: Sequence[int], lowest: int = 0, taken: frozenset[int] = frozenset()
@@ -151,10 +153,16 @@ class Positions:
             )
         return known[number]
 
-    def _holds(self, number: int, counts: tuple[int, ...]) -> bool:
-        kinds = self._kinds(number)
-        fixed = tuple(sorted(m for m, free in kinds if not free))
-        return can_place(counts, fixed, tuple(sorted({m for m, free in kinds if free})))
+
+def _holds(kinds: tuple[tuple[int, bool], ...], counts: tuple[int, ...]) -> bool:
+    fixed, free = _multiplicities(kinds)
+    return can_place(counts, fixed, free)
+
+
+@cache
+def _multiplicities(kinds: tuple[tuple[int, bool], ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Those of the fixed positions, and those that free ones have."""
+    return tuple(sorted(m for m, free in kinds if not free)), tuple(sorted({m for m, free in kinds if free}))
 
 
 @lru_cache(maxsize=1 << 17)

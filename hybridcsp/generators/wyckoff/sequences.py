@@ -110,7 +110,8 @@ def from_sequence(sequence: Sequence, positions: Positions) -> WyckoffCrystal | 
             sequence.slots.tolist(), sequence.letters.tolist(), sequence.coordinates, strict=True
         )
     ]
-    a, b, c, alpha, beta, gamma = [*lengths.tolist(), *np.degrees(raw[3:]).tolist()]
+    a, b, c = map(float, lengths)
+    alpha, beta, gamma = map(float, np.degrees(raw[3:]))
     return WyckoffCrystal(number, tuple(sites), (a, b, c, alpha, beta, gamma))
 
 

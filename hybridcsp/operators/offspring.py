@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 ATTEMPTS = 24
 
 #: The first attempts must keep this fraction of the parents' own shortest distances, the last only the problem's.
-SEPARATION = 0.9
+SEPARATION = 0.8
 
 #: Cells with an angle outside these bounds (degrees) are replaced by their Niggli-reduced ones.
 ANGLES = (55.0, 125.0)

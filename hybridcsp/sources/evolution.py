@@ -25,10 +25,10 @@ from hybridcsp.sources import Context
 from hybridcsp.sources.random import RandomSource
 
 #: Minima that it takes to breed; until there are as many, random crystals are proposed.
-ENOUGH = 4
+ENOUGH = 6
 
 #: Share of random crystals afterwards.
-FRESH = 0.1
+FRESH = 0.2
 
 #: Size of the population, and how many minima are looked at to fill it.
 POPULATION = 24
@@ -76,8 +76,8 @@ class EvolutionSource:
     from a symmetric start, and has not been shaken: what such relaxations end in often is a saddle point. On two
     development systems 12 of 24 low minima of symmetric starts fell, by up to 225 meV/atom.
 
-    Until there are four minima it proposes random symmetric crystals (operator "random"), and afterwards with a share
-    of one tenth. All of it is a function of the archive: the source has no state of its own.
+    Until there are six minima it proposes random symmetric crystals (operator "random"), and afterwards with a share
+    of one fifth. All of it is a function of the archive: the source has no state of its own.
 
     Parameters
     ----------

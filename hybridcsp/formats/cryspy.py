@@ -143,6 +143,8 @@ def _read(data: Path) -> Iterator[Record | Broken]:
                 failure="no energy in cryspy_rslt",
                 file=data / "cryspy_rslt",
             )
+    for lookup in (results, starts, origins):
+        yield from lookup.complained()
 
 
 def _plain(file: Path) -> Iterator[Record | Broken]:

@@ -1,0 +1,95 @@
+import json
+
+import pytest
+import torch
+from ase.build import bulk
+
+from hybridcsp.errors import InputError
+from hybridcsp.generators import Example, storage
+
+TENSORS = {"layer.weight": torch.linspace(-1, 1, 12).reshape(3, 4), "steps": torch.arange(5)}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    storage.save(tmp_path / "model", "toy", TENSORS, {"epochs": 3})
+    return tmp_path / "model"
+
+
+def test_weights_and_card_come_back(folder):
+    tensors, card = storage.load(folder, "toy")
+    assert card["epochs"] == 3
+    assert card["generator"] == "toy"
+    assert tensors["layer.weight"].dtype == torch.float32
+    assert torch.allclose(tensors["layer.weight"], TENSORS["layer.weight"], atol=1e-3)
+    assert torch.equal(tensors["steps"], TENSORS["steps"])
+    assert {file.name for file in folder.iterdir()} == {storage.WEIGHTS, storage.CARD}
+
+
+def test_saving_again_replaces(folder):
+    storage.save(folder, "toy", {"other": torch.ones(2)}, {"epochs": 4})
+    tensors, card = storage.load(folder, "toy")
+    assert list(tensors) == ["other"]
+    assert card["epochs"] == 4
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda raw: raw[:-7], lambda raw: raw[:40] + b"\x00\x01" + raw[42:], lambda raw: b"", lambda raw: raw + b"x"],
+    ids=["truncated", "corrupted", "empty", "longer"],
+)
+def test_damaged_weights_are_refused_in_words(folder, damage):
+    file = folder / storage.WEIGHTS
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(InputError, match="truncated, corrupted"):
+        storage.load(folder, "toy")
+
+
+def test_a_file_that_is_no_safetensors_is_refused_even_if_its_hash_is_right(folder):
+    import hashlib
+
+    (folder / storage.WEIGHTS).write_bytes(b"no tensors")
+    card = json.loads((folder / storage.CARD).read_text())
+    card["weights_sha256"] = hashlib.sha256(b"no tensors").hexdigest()
+    (folder / storage.CARD).write_text(json.dumps(card))
+    with pytest.raises(InputError, match="not a safetensors file"):
+        storage.load(folder, "toy")
+
+
+@pytest.mark.parametrize("name", [storage.WEIGHTS, storage.CARD])
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=f"no {name}"):
+        storage.load(folder, "toy")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null"])
+def test_a_card_that_is_none_is_refused(folder, text):
+    (folder / storage.CARD).write_text(text)
+    with pytest.raises(InputError, match="weights"):
+        storage.load(folder, "toy")
+
+
+def test_weights_of_another_generator_are_refused(folder):
+    with pytest.raises(InputError, match="of the generator 'flow'"):
+        storage.load(folder, "flow")
+
+
+def test_weights_of_another_shape_are_refused(folder):
+    tensors, _ = storage.load(folder, "toy")
+    with pytest.raises(InputError, match="another version"):
+        storage.fill(torch.nn.Linear(2, 2), tensors, folder)
+
+
+def test_diverged_weights_are_not_saved(tmp_path):
+    with pytest.raises(InputError, match="diverged"):
+        storage.save(tmp_path, "toy", {"a": torch.tensor([float("inf")])}, {})
+    assert not (tmp_path / storage.WEIGHTS).exists()
+
+
+def test_the_card_tells_what_a_fair_benchmark_must_leave_out():
+    examples = [Example(atoms=bulk("NaCl", "rocksalt", 5.6)), Example(atoms=bulk("Cu") * (2, 1, 1))]
+    card = storage.describe_training(examples, seed=1)
+    assert card["crystals"] == 2
+    assert card["largest"] == 2
+    assert storage.overlap(card, ["ClNa", "O2Ti"]) == {"ClNa"}

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from hybridcsp.generators import Example
+from hybridcsp.prototypes.chemistry import properties
 from hybridcsp.representations.lattice import LatticePoint, canonical, diagonal, encode, log_length
 from hybridcsp.structure import SYMPREC_LOOSE, spacegroup
 
 Array = NDArray[np.float64]
+
+# The direction, in no symmetric relation to any axes, that crystals point along.
+_ALONG = np.array([1.0, 0.77, 0.59])
 
 #: Translations of the crystal that are tried to bring it near the noise.
 TRANSLATIONS = 4
@@ -37,11 +41,12 @@ class FlowData:
     """Examples as the flow's loss takes them: in Niggli-reduced axes, with noise, times and paths drawn anew each time.
 
     Niggli's axes are unique but for the symmetries of the lattice itself, so that a network without any rotation has
-    one description of each crystal to learn and not 24 or more.
+    one description of each crystal to learn and not 24 or more; and of a crystal and its inverse, whose energies are
+    the same, it learns one (:func:`handed`).
     """
 
     def __init__(self, examples: Sequence[Example], scale: Scale | None = None) -> None:
-        self.points = [encode(canonical(example.atoms)) for example in examples]
+        self.points = [handed(encode(canonical(example.atoms))) for example in examples]
         self.scale = scale or Scale.of(self.points)
         self.weights = np.array([example.weight for example in examples])
         self.sizes = np.array([len(point.numbers) for point in self.points])
@@ -82,16 +87,30 @@ class FlowData:
         }
 
 
+def handed(point: LatticePoint) -> LatticePoint:
+    """Return a crystal or its inverse: the one that points from electropositive to electronegative atoms.
+
+    Positions are the first harmonics of fractional coordinates, so that neither translation nor the order of the atoms
+    matters. A crystal with an inversion centre, or of one element, points nowhere and stays as it is.
+    """
+    electronegativity = properties()[point.numbers, 0]
+    angles = 2 * np.pi * (point.positions[None] - point.positions[:, None])  # from the first atom to the second
+    direction = (electronegativity[None, :, None] - electronegativity[:, None, None]) * np.sin(angles)
+    if direction.sum((0, 1)) @ _ALONG < -1e-6:
+        return replace(point, positions=(-point.positions) % 1.0)
+    return point
+
+
 def straight_paths(
     starts: Array, ends: Array, numbers: NDArray[np.int64], rng: np.random.Generator, trials: int = TRANSLATIONS
 ) -> Array:
     """Velocities from noise to crystals along the shortest of several paths, free of their mean.
 
-    A crystal is the same when it is translated, when atoms of one element change places, and (in energy) when it is
-    inverted. Of ``trials`` random translations and inversions the one is taken whose atoms, best assigned within each
-    element, have the least to go (optimal transport in a batch of one orbit: Klein et al., arXiv:2306.15030); straight
-    paths are learned sooner than crossing ones and take fewer steps to follow. The starts stay uniformly distributed,
-    for what is chosen is only which description of a crystal they lead to.
+    A crystal is the same when it is translated and when atoms of one element change places. Of ``trials`` random
+    translations the one is taken whose atoms, best assigned within each element, have the least to go (optimal
+    transport within one orbit: Klein et al., arXiv:2306.15030); straight paths are learned sooner than crossing ones
+    and take fewer steps to follow. The starts stay uniformly distributed, for what is chosen is only which description
+    of a crystal they lead to.
 
     Parameters
     ----------
@@ -100,7 +119,7 @@ def straight_paths(
     numbers
         Atomic numbers, 0 where there is no atom, shape ``(batch, n)``.
     rng
-        Of the translations and inversions.
+        Of the translations.
     trials
         How many.
 
@@ -109,9 +128,7 @@ def straight_paths(
     numpy.ndarray
         Shape ``(batch, n, 3)``, 0 where there is no atom.
     """
-    batch = len(starts)
-    signs = rng.choice([-1.0, 1.0], size=(batch, trials, 1, 1))
-    moved = signs * ends[:, None] + rng.random((batch, trials, 1, 3))
+    moved = ends[:, None] + rng.random((len(starts), trials, 1, 3))
     steps = moved[:, :, None] - starts[:, None, :, None]  # (batch, trials, start, end, 3)
     steps -= np.round(steps)
     costs = (steps**2).sum(-1)

@@ -35,7 +35,7 @@ class FlowGenerator:
     Fractional coordinates begin uniformly distributed and the log-lattice normally, and both follow velocities that a
     network of pairwise messages has learned by flow matching, as in FlowMM (arXiv:2406.04713) and CrystalFlow
     (arXiv:2412.11693). Differently from both, each crystal is learned from the noise nearest to it among its
-    translations, inversions and exchanges of like atoms, and the velocities are conditioned on a space group: the one
+    translations and exchanges of like atoms, and the velocities are conditioned on a space group: the one
     asked for, or else one drawn from a distribution over space groups that is learned with them. The space group is a
     hint; nothing makes a sample symmetric.
 

@@ -60,7 +60,8 @@ class Integration:
         Of equal length (Euler's method).
     hurry
         Velocities of the atoms are multiplied by 1 + hurry · t, so that they have settled before the end
-        (FlowMM's anti-annealing).
+        (FlowMM's anti-annealing); but no step leads beyond where the velocity points at time 1, about which a good
+        network would otherwise make the atoms swing.
     guidance
         How far beyond the velocity with the space group, seen from the one without, to go (classifier-free guidance,
         arXiv:2207.12598); 0 follows the velocity with it.
@@ -112,6 +113,7 @@ def integrate(
             free = network(numbers, positions, lattice, metric, time, torch.zeros_like(spacegroup), energy)
             velocity = velocity + settings.guidance * (velocity - free[0])
             strain = strain + settings.guidance * (strain - free[1])
-        positions = (positions + length * (1 + settings.hurry * step * length) * velocity) % 1.0
+        stride = min(length * (1 + settings.hurry * step * length), 1 - step * length)
+        positions = (positions + stride * velocity) % 1.0
         lattice = lattice + length * strain
     return positions, lattice

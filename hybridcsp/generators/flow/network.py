@@ -118,7 +118,7 @@ class VelocityNetwork(nn.Module):
             Velocities of the atoms, free of their mean, shape ``(batch, n, 3)``, and of the standardised log-lattice,
             shape ``(batch, 6)``.
         """
-        present = (numbers > 0).float()
+        present = (numbers > 0).to(positions.dtype)
         count = present.sum(1, keepdim=True)
         share = present / count
         nodes = self.embedding(numbers) + self.describe(
@@ -234,8 +234,8 @@ class SpacegroupPrior(nn.Module):
 
 def cells(metric: Tensor) -> Tensor:
     """Cells (Å) of components of ½ log(L Lᵀ), shape ``(batch, 3, 3)``: exponentials of symmetric matrices."""
-    matrix = torch.zeros(len(metric), 3, 3, device=metric.device)
-    matrix[:, ROWS, COLUMNS] = matrix[:, COLUMNS, ROWS] = metric.float()
+    matrix = torch.zeros(len(metric), 3, 3, dtype=metric.dtype, device=metric.device)
+    matrix[:, ROWS, COLUMNS] = matrix[:, COLUMNS, ROWS] = metric
     return torch.linalg.matrix_exp(matrix)
 
 
@@ -250,7 +250,7 @@ def element_features() -> Tensor:
 
 def _multiplicity(numbers: Tensor, present: Tensor) -> Tensor:
     """Logarithm of how many atoms of its element there are, and their share, shape ``(batch, n, 2)``."""
-    alike = (numbers[:, :, None] == numbers[:, None]).float() @ present[..., None]
+    alike = (numbers[:, :, None] == numbers[:, None]).to(present.dtype) @ present[..., None]
     return torch.cat([torch.log(alike.clamp(min=1)), alike / present.sum(1)[:, None, None]], dim=-1)
 
 

@@ -1,0 +1,233 @@
+"""Flow matching: what the network cannot see, exact contents, learning one crystal, and the same samples again."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from ase.build import bulk
+from crystals import random_crystal, rutile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybridcsp.errors import InputError
+from hybridcsp.generators import Condition, Example, Reject, Request, Sample
+from hybridcsp.generators.evaluation import evaluate
+from hybridcsp.generators.flow import Architecture, FlowGenerator, Integration
+from hybridcsp.generators.flow.data import FlowData, straight_paths
+from hybridcsp.generators.flow.network import VelocityNetwork, cells
+from hybridcsp.representations.lattice import cell_of
+
+SMALL = Architecture(width=24, message=16, pair=16, layers=2, frequencies=4)
+
+contents = st.dictionaries(
+    st.sampled_from(["H", "O", "Ti", "Na", "Cl", "U"]), st.integers(1, 4), min_size=1, max_size=3
+)
+
+
+@pytest.fixture(scope="module")
+def learned() -> FlowGenerator:
+    """A generator that has seen a few crystals for a moment."""
+    generator = FlowGenerator(SMALL, Integration(steps=8))
+    crystals = [rutile(), bulk("NaCl", "rocksalt", a=5.64), bulk("ZnS", "zincblende", a=5.41), bulk("Cu")]
+    generator.fit([Example(atoms=atoms, energy_quantile=0.5) for atoms in crystals], epochs=2, batch_size=2)
+    return generator
+
+
+def network(seed: int = 0) -> VelocityNetwork:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return VelocityNetwork(SMALL).double().eval()
+
+
+def state(seed: int, numbers=(22, 22, 8, 8, 8, 8)) -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    metric = torch.tensor([[1.2, 1.3, 1.4, 0.05, -0.1, 0.0]]).double()
+    return {
+        "numbers": torch.tensor([numbers]),
+        "positions": torch.rand(1, len(numbers), 3, generator=draw, dtype=torch.float64),
+        "lattice": torch.randn(1, 6, generator=draw, dtype=torch.float64),
+        "metric": metric,
+        "time": torch.tensor([0.3]).double(),
+        "spacegroup": torch.tensor([136]),
+        "energy": torch.tensor([[0.1, 1.0]]).double(),
+    }
+
+
+@given(st.integers(0, 1000))
+@settings(deadline=None, max_examples=20)
+def test_velocities_go_with_the_atoms_and_ignore_translations(seed):
+    net, given_state = network(), state(seed)
+    with torch.no_grad():
+        velocity, strain = net(**given_state)
+        order = torch.tensor(np.random.default_rng(seed).permutation(6))
+        moved = dict(given_state, numbers=given_state["numbers"][:, order])
+        moved["positions"] = (given_state["positions"][:, order] + torch.rand(3).double()) % 1.0
+        velocity_then, strain_then = net(**moved)
+    torch.testing.assert_close(velocity_then, velocity[:, order], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(strain_then, strain, atol=1e-6, rtol=1e-5)
+    assert velocity.mean(1).abs().max() < 1e-12
+    assert velocity.abs().max() > 1e-3  # there is something that could be wrong
+
+
+def test_places_without_atoms_change_nothing():
+    net, short = network(), state(3)
+    padded = dict(short, numbers=torch.cat([short["numbers"], torch.zeros(1, 2, dtype=torch.int64)], 1))
+    padded["positions"] = torch.cat([short["positions"], torch.rand(1, 2, 3).double()], 1)
+    with torch.no_grad():
+        (velocity, strain), (velocity_then, strain_then) = net(**short), net(**padded)
+    torch.testing.assert_close(velocity_then[:, :6], velocity)
+    torch.testing.assert_close(strain_then, strain)
+    assert (velocity_then[:, 6:] == 0).all()
+
+
+@pytest.mark.parametrize("what", ["positions", "lattice", "time", "spacegroup", "energy", "numbers"])
+def test_velocities_depend_on_everything_they_are_told(what):
+    net, first = network(), state(1)
+    second = dict(first, **{what: first[what] + 1 if what == "spacegroup" else state(2)[what]})
+    if what == "time":
+        second["time"] = first["time"] + 0.3
+    elif what == "energy":
+        second["energy"] = torch.tensor([[0.0, 0.0]]).double()
+    elif what == "numbers":
+        second["numbers"] = torch.tensor([[22, 22, 8, 8, 8, 16]])
+    with torch.no_grad():
+        assert (net(**first)[0] - net(**second)[0]).abs().max() > 1e-6
+
+
+def test_the_geometry_of_a_pair_is_that_of_its_nearest_image():
+    atoms = random_crystal("Ti2O4", 12.0, np.random.default_rng(4))
+    net = network()
+    k = torch.tensor([0.5 * np.log(30.0), 0.9, 1.1, 0.1, 0.0, -0.2]).double()[None]
+    cell = cell_of(k[0].numpy())
+    np.testing.assert_allclose(cells(k)[0].numpy(), cell, atol=1e-6)
+    atoms.set_cell(cell, scale_atoms=True)
+    positions = torch.tensor(atoms.get_scaled_positions())[None]
+    found = net._geometry(torch.tensor(atoms.numbers)[None], positions, k)[0]
+    frequencies = SMALL.frequencies
+    centres = 0.5 + 0.15 * np.arange(12)
+    near = found[..., 6 * frequencies : 6 * frequencies + 12].numpy()
+    radii = net.radii[torch.tensor(atoms.numbers)].numpy()
+    expected = atoms.get_all_distances(mic=True) / (radii[:, None] + radii)
+    for i, j in [(0, 1), (0, 3), (4, 5)]:
+        np.testing.assert_allclose(near[i, j], np.exp(-0.5 * ((expected[i, j] - centres) / 0.12) ** 2), atol=1e-4)
+
+
+@given(st.integers(0, 1000))
+@settings(deadline=None, max_examples=20)
+def test_paths_lead_to_the_crystal_by_short_steps(seed):
+    rng = np.random.default_rng(seed)
+    ends = np.array([rutile().get_scaled_positions()])
+    numbers = np.array([[*rutile().numbers, 0]])
+    ends = np.concatenate([ends, np.zeros((1, 1, 3))], axis=1)
+    starts = rng.random(ends.shape)
+    velocity = straight_paths(starts, ends, numbers, np.random.default_rng(seed))
+    assert (velocity[:, 6] == 0).all()
+    np.testing.assert_allclose(velocity.mean(1), 0, atol=1e-12)
+    reached = rutile()
+    reached.set_scaled_positions(starts[0, :6] + velocity[0, :6])
+    np.testing.assert_allclose(
+        np.sort(reached.get_all_distances(mic=True), axis=None),
+        np.sort(rutile().get_all_distances(mic=True), axis=None),
+        atol=1e-6,
+    )
+    only = straight_paths(starts, ends, numbers, np.random.default_rng(seed), trials=1)
+    plain = ends - starts
+    plain -= np.round(plain)
+    assert (only**2).sum() <= ((plain[0, :6] - plain[0, :6].mean(0)) ** 2).sum() + 1.5  # assigned, not in file order
+    more = straight_paths(starts, ends, numbers, np.random.default_rng(seed), trials=32)
+    assert np.abs(more).max() <= 1.0
+
+
+@given(st.lists(contents, min_size=1, max_size=4))
+@settings(deadline=None, max_examples=15)
+def test_samples_hold_exactly_what_was_asked_for(learned, several):
+    answers = learned.sample([Request(contents=one) for one in several], np.random.default_rng(0))
+    assert [answer.request for answer in answers] == list(range(len(several)))
+    for one, answer in zip(several, answers, strict=True):
+        if isinstance(answer, Sample):
+            assert Counter(answer.atoms.get_chemical_symbols()) == one
+            assert answer.atoms.pbc.all()
+            assert answer.atoms.cell.volume > 0
+        else:
+            assert "volume" in answer.reason
+
+
+@pytest.mark.parametrize("wrong", [{}, {"Xx": 1}, {"Ti": 0}, {"X": 2}])
+def test_what_is_no_cell_is_rejected_alone(learned, wrong):
+    answers = learned.sample([Request(contents=wrong), Request(contents={"Na": 1, "Cl": 1})], np.random.default_rng(0))
+    assert answers[0] == Reject(request=0, reason="not the contents of a cell")
+    assert isinstance(answers[1], Sample)
+
+
+def test_samples_follow_the_random_numbers_and_the_conditions(learned):
+    plain = [Request(contents={"Ti": 2, "O": 4})] * 3
+
+    def positions(requests, seed):
+        return [answer.atoms.positions for answer in learned.sample(requests, np.random.default_rng(seed))]
+
+    first = positions(plain, 7)
+    np.testing.assert_array_equal(positions(plain, 7), first)
+    assert not np.allclose(positions(plain, 8), first)
+    assert not np.allclose(first[0], first[1])
+    asked = [Request(contents={"Ti": 2, "O": 4}, spacegroup=225, energy_quantile=0.0)] * 3
+    assert not np.allclose(positions(asked, 7), first)
+    assert learned.conditions == {Condition.SPACEGROUP, Condition.ENERGY}
+
+
+def test_what_is_saved_samples_the_same(learned, tmp_path):
+    learned.save(tmp_path)
+    first, second = (FlowGenerator.load(tmp_path) for _ in range(2))
+    requests = [Request(contents={"Ti": 2, "O": 4}), Request(contents={"Zn": 1, "S": 1})]
+    samples = [one.sample(requests, np.random.default_rng(1)) for one in (first, second, learned)]
+    for a, b, before in zip(*samples, strict=True):
+        np.testing.assert_array_equal(a.atoms.positions, b.atoms.positions)
+        # weights are kept in half precision
+        np.testing.assert_allclose(a.atoms.cell.cellpar(), before.atoms.cell.cellpar(), rtol=0.02)
+    assert first.card["crystals"] == 4
+    assert first.card["training_formulas"].split() == ["ClNa", "Cu", "O2Ti", "SZn"]
+    assert first.architecture == SMALL
+
+
+def test_a_card_of_something_else_is_refused(learned, tmp_path):
+    learned.save(tmp_path)
+    card = (tmp_path / "card.json").read_text()
+    (tmp_path / "card.json").write_text(card.replace('"frequencies"', '"harmonics"'))
+    with pytest.raises(InputError, match="not a card of this generator"):
+        FlowGenerator.load(tmp_path)
+
+
+def test_what_has_not_learned_says_so(tmp_path):
+    generator = FlowGenerator(SMALL)
+    with pytest.raises(InputError, match="has not learned anything"):
+        generator.sample([Request(contents={"Cu": 1})], np.random.default_rng(0))
+    with pytest.raises(InputError, match="has not learned anything"):
+        generator.save(tmp_path)
+    with pytest.raises(InputError, match="at least one crystal"):
+        generator.fit([])
+    with pytest.raises(InputError, match="did you mean 'epochs'"):
+        generator.fit([Example(atoms=bulk("Cu"))], epoch=1)
+
+
+def test_batches_follow_their_random_numbers():
+    data = FlowData([Example(atoms=rutile(), weight=2.0, energy_quantile=0.25), Example(atoms=bulk("Cu"))])
+    assert data.sizes.tolist() == [6, 1]
+    assert data.weights.tolist() == [2.0, 1.0]
+    batches = [data.batch(np.array([0, 1]), np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    assert batches[0]["numbers"].tolist() == [[22, 22, 8, 8, 8, 8], [29, 0, 0, 0, 0, 0]]
+    assert batches[0]["spacegroup"].tolist() == [136, 225]
+    assert batches[0]["energy"].tolist() == [[0.25, 1.0], [0.0, 0.0]]
+    for key in batches[0]:
+        torch.testing.assert_close(batches[0][key], batches[1][key])
+    assert not torch.equal(batches[0]["positions"], batches[2]["positions"])
+
+
+@pytest.mark.slow
+def test_one_crystal_is_learned():
+    atoms = bulk("ZnS", "zincblende", a=5.41)
+    generator = FlowGenerator(SMALL, Integration(steps=25))
+    generator.fit([Example(atoms=atoms)] * 640, epochs=25, batch_size=32, learning_rate=5e-3)
+    found = evaluate(generator, [atoms], samples=20, seed=1)[0].displacements
+    assert sum(d is not None and d < 0.05 for d in found) >= 18, found

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
+from importlib.resources import files
 from itertools import product
 from typing import Any
 
@@ -76,13 +78,14 @@ class SpaceGroup:
     """
 
     def __init__(self, number: int, *, conventional: bool = False) -> None:
-        from pyxtal.symmetry import Group, get_wyckoffs, letter_from_index
+        # PyXtal's Group would work out site symmetries as well, and take several times as long.
+        from pyxtal.symmetry import get_pbc_and_lattice, get_wyckoffs, letter_from_index
 
-        group = Group(number, quick=True)  # which leaves out site symmetries too: half of the time
         self.number = number
+        _, lattice_type = get_pbc_and_lattice(number, 3)
         # PyXtal describes trigonal groups in hexagonal cells.
-        self.lattice_type: str = "hexagonal" if group.lattice_type == "trigonal" else group.lattice_type
-        self.vectors = _CENTRINGS["P" if conventional else group.symbol[0]]
+        self.lattice_type: str = "hexagonal" if lattice_type == "trigonal" else lattice_type
+        self.vectors = _CENTRINGS["P" if conventional else _symbols()[number - 1][0]]
         orbits = get_wyckoffs(number)
         self.positions = tuple(
             _position(letter_from_index(index, orbits), orbit, self.vectors) for index, orbit in enumerate(orbits)
@@ -140,10 +143,21 @@ def point_group_order(number: int) -> int:
     return next(order for last, order in _ORDERS if number <= last)
 
 
-@cache
 def space_group(number: int, *, conventional: bool = False) -> SpaceGroup:
     """Return the one instance of a space group: building it takes milliseconds."""
+    return _space_group(number, conventional)
+
+
+@cache
+def _space_group(number: int, conventional: bool) -> SpaceGroup:
     return SpaceGroup(number, conventional=conventional)
+
+
+@cache
+def _symbols() -> list[str]:
+    # PyXtal reads this file anew for each group.
+    text = files("pyxtal").joinpath("database/symbols.json").read_text(encoding="utf-8")
+    return list(json.loads(text)["space_group"])
 
 
 def _position(letter: str, orbit: Sequence[Any], vectors: NDArray[np.float64]) -> WyckoffPosition:

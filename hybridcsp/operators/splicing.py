@@ -85,7 +85,7 @@ def face(atoms: Atoms, plane: tuple[int, int, int]) -> np.ndarray:
     inside, outside = (_steps(plane, level) for level in (0, 1))
     inside = inside[np.argsort(np.linalg.norm(inside @ atoms.cell.array, axis=1).round(6), kind="stable")]
     first = inside[0]
-    second = next(step for step in inside if np.cross(first, step).any())
+    second = inside[np.cross(first, inside).any(axis=1).argmax()]
     third = outside[np.linalg.norm(outside @ atoms.cell.array, axis=1).round(6).argmin()]
     basis = np.array([first, second, third])
     if np.linalg.det(basis) < 0:

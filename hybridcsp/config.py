@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +22,10 @@ from hybridcsp.records import Limits
 from hybridcsp.registry import split_argument
 from hybridcsp.relaxation.calculators import runs_code
 from hybridcsp.relaxation.relax import RelaxationSettings
+from hybridcsp.retraining import Retraining
 from hybridcsp.search import Search
 from hybridcsp.sources import DEFAULT_SOURCES
+from hybridcsp.sources.external import Command
 
 #: The resolved configuration in a run directory.
 FILE = "config.toml"
@@ -53,25 +57,35 @@ class Configuration(BaseModel):
     budget: Budget = Budget()
     relaxation: RelaxationSettings = RelaxationSettings()
     limits: Limits = Limits()
+    retraining: Retraining = Retraining()
+    external: dict[str, Command] = Field(default_factory=dict)
 
     @property
     def directory(self) -> Path:
         """The run directory."""
         return Path(self.search.directory or self.problem.formula)
 
-    def build(self, *, trust: bool) -> Search:
+    def build(self, *, trust: bool, trust_commands: bool = False) -> Search:
         """Make the search, or take it up again, and write the resolved configuration into its directory.
 
         Parameters
         ----------
         trust
             Whether the person has agreed to run the code that the calculator's name stands for.
+        trust_commands
+            Whether the person has agreed to run the external commands that are among the sources.
 
         Raises
         ------
         InputError
-            If the calculator runs code and that was not agreed to.
+            If the calculator runs code, or a source a command, and that was not agreed to.
         """
+        commands = [name for name in self.external if f"external:{name}" in self.search.sources]
+        if commands and not trust_commands:
+            listed = shlex.join(self.external[commands[0]].command)
+            raise InputError(
+                f"external.{commands[0]}.command", listed, "runs this program; if you trust it, add --trust"
+            )
         if runs_code(self.search.calculator) and not trust:
             raise InputError(
                 "search.calculator",
@@ -88,6 +102,8 @@ class Configuration(BaseModel):
             workers=self.search.workers,
             relaxation=self.relaxation,
             limits=self.limits,
+            retraining=self.retraining,
+            external=self.external,
         )
         write(self, search.directory)
         return search
@@ -142,20 +158,30 @@ def read(path: Path) -> dict[str, Any]:
 
 def with_absolute_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the same tables with every path that exists in ``folder`` made absolute."""
-    result = {key: dict(value) if isinstance(value, Mapping) else value for key, value in raw.items()}
-    search, budget = result.get("search"), result.get("budget")
+    result = copy.deepcopy(dict(raw))
+    search, budget, retraining = (result.get(table) for table in ("search", "budget", "retraining"))
+    external = result.get("external")
+    commands = external if isinstance(external, dict) else {}
+    for command in commands.values():
+        if isinstance(command, dict) and isinstance(command.get("command"), list):
+            command["command"] = [
+                _absolute(part, folder) if isinstance(part, str) and part else part for part in command["command"]
+            ]
     if isinstance(search, dict):
         if isinstance(search.get("directory"), str):
             search["directory"] = str(folder / search["directory"])
         if isinstance(search.get("calculator"), str):
             search["calculator"] = _absolute_argument(search["calculator"], folder)
         if isinstance(search.get("sources"), list):
+            named = {f"external:{name}" for name in commands}
             search["sources"] = [
-                _absolute_argument(source, folder) if isinstance(source, str) else source
+                _absolute_argument(source, folder) if isinstance(source, str) and source not in named else source
                 for source in search["sources"]
             ]
     if isinstance(budget, dict) and isinstance(budget.get("stop_at"), str):
         budget["stop_at"] = _absolute(budget["stop_at"], folder)
+    if isinstance(retraining, dict) and isinstance(retraining.get("replay_data"), str):
+        retraining["replay_data"] = _absolute(retraining["replay_data"], folder)
     return result
 
 
@@ -197,6 +223,7 @@ def of_directory(directory: Path) -> Configuration:
         relaxation = {key: value for key, value in last["relaxation"].items() if key not in _OF_THE_PROBLEM}
         search = {key: last[key] for key in ("calculator", "sources", "allocation", "seed", "workers")}
         raw = {"problem": last["problem"], "search": search, "relaxation": relaxation, "limits": last["limits"]}
+        raw |= {name: last[name] for name in ("retraining", "external") if last.get(name)}
     else:
         raise ArchiveError(f"{directory} holds no settings: it was never begun")
     raw.setdefault("search", {})["directory"] = str(directory)
@@ -218,7 +245,7 @@ def _explain(details: Mapping[str, Any]) -> str:
     path = [str(part) for part in details["loc"] if not str(part).startswith(("tuple[", "function-"))]
     error = details.get("ctx", {}).get("error")
     if isinstance(error, InputError):
-        return f"{path[0]}.{error}"
+        return f"{'.'.join(path[: 2 if path[0] == 'external' else 1])}.{error}"
     if details["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         known = _keys(path[:-1])
         return f"{'.'.join(path)}: no such key. {did_you_mean(path[-1], known)}known: {', '.join(known)}"
@@ -232,7 +259,7 @@ def _explain(details: Mapping[str, Any]) -> str:
 def _keys(path: list[str]) -> list[str]:
     if not path:
         return sorted(Configuration.model_fields)
-    section = Configuration.model_fields[path[0]].annotation
+    section = Command if path[0] == "external" else Configuration.model_fields[path[0]].annotation
     if isinstance(section, type) and issubclass(section, BaseModel):
         return sorted(section.model_fields)
     return sorted(field.name for field in dataclasses.fields(section) if field.name not in _OF_THE_PROBLEM)  # type: ignore[arg-type]

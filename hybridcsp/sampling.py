@@ -61,8 +61,13 @@ class Selection:
 
 
 def requests_for(problem: Problem, conditions: frozenset[Condition], n: int, rng: np.random.Generator) -> list[Request]:
-    """Return ``n`` requests, spread evenly over the problem's formula units, with what the generator understands."""
+    """Return ``n`` requests, spread evenly over the problem's formula units, with what the generator understands.
+
+    Requests for the same formula units are equal, but for space groups where the problem names several: a generator may
+    spread its answers to equal requests.
+    """
     units = [problem.units[i % len(problem.units)] for i in range(n)]
+    quantile = float(rng.uniform(0, LOW_ENERGIES)) if Condition.ENERGY in conditions else None
     return [
         Request(
             contents=problem.contents(z),
@@ -71,7 +76,7 @@ def requests_for(problem: Problem, conditions: frozenset[Condition], n: int, rng
                 if problem.spacegroups and Condition.SPACEGROUP in conditions
                 else None
             ),
-            energy_quantile=float(rng.uniform(0, LOW_ENERGIES)) if Condition.ENERGY in conditions else None,
+            energy_quantile=quantile,
             pressure_gpa=problem.pressure_gpa if Condition.PRESSURE in conditions else None,
         )
         for z in sorted(units)

@@ -1,3 +1,4 @@
+import re
 import tomllib
 
 import pytest
@@ -134,3 +135,58 @@ def test_code_named_in_a_file_runs_only_with_trust(tmp_path):
 def test_an_empty_directory_cannot_be_taken_up(tmp_path):
     with pytest.raises(ArchiveError, match="holds no search"):
         config.of_directory(tmp_path)
+
+
+class TestExternalCommands:
+    TEXT = """
+        problem.formula = "Cu"
+        search.sources = ["random", "external:mattergen"]
+        [external.mattergen]
+        command = ["tool/run.sh", "--formula", "{formula}", "--output", "{output}"]
+        timeout = 30
+        """
+
+    def test_they_are_named_in_a_table_and_paths_in_them_are_the_files_own(self, tmp_path):
+        (tmp_path / "tool").mkdir()
+        (tmp_path / "tool" / "run.sh").touch()
+        (tmp_path / "mattergen").mkdir()  # no source: the command has the name
+        (tmp_path / "search.toml").write_text(self.TEXT)
+        raw = config.read(tmp_path / "search.toml")
+        configuration = config.parse(raw, "search.toml")
+        assert configuration.search.sources == ("random", "external:mattergen")
+        command = configuration.external["mattergen"]
+        assert command.command == (str(tmp_path / "tool" / "run.sh"), "--formula", "{formula}", "--output", "{output}")
+        assert command.timeout == 30
+
+    def test_they_need_trust(self, tmp_path):
+        configuration = parse(self.TEXT)
+        with pytest.raises(InputError, match="runs this program; if you trust it, add --trust"):
+            configuration.build(trust=True)
+        assert not list(tmp_path.iterdir())
+
+    def test_they_are_sources_of_their_own_name_and_survive_in_the_run_directory(self, tmp_path):
+        text = self.TEXT.replace("search.sources", f"search.directory = '{tmp_path}'\n        search.sources")
+        with parse(text).build(trust=True, trust_commands=True) as search:
+            assert list(search.sources) == ["random", "mattergen"]
+        again = config.of_directory(tmp_path)
+        assert again.external == parse(text).external
+        (tmp_path / "config.toml").unlink()
+        assert config.of_directory(tmp_path).external == again.external
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ("timeout = -1", "external.mattergen.timeout = -1"),
+            ("comand = 1", "did you mean 'command'"),
+        ],
+    )
+    def test_mistakes_are_named(self, change, said):
+        with pytest.raises(InputError, match=re.escape(said)):
+            parse(self.TEXT.replace("timeout = 30", change))
+
+
+def test_retraining_is_a_table(tmp_path):
+    configuration = parse('problem.formula = "Cu"\nretraining = { new_minima = 7, weighting = "best" }')
+    assert (configuration.retraining.new_minima, configuration.retraining.weighting) == (7, "best")
+    with pytest.raises(InputError, match=r"retraining.weighting = 'bset': did you mean 'best'"):
+        parse('problem.formula = "Cu"\nretraining.weighting = "bset"')

@@ -54,7 +54,11 @@ def search(
     ] = None,
     source: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="random, seeds:PATH; may be repeated.", rich_help_panel=_HOW),
+        typer.Option(
+            metavar="NAME",
+            help="random, wyckoff, seeds:PATH, … (hybridcsp sources); may be repeated.",
+            rich_help_panel=_HOW,
+        ),
     ] = None,
     templates: Annotated[
         Path | None,
@@ -70,6 +74,12 @@ def search(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of all randomness.", rich_help_panel=_HOW)] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that relax.", rich_help_panel=_HOW)] = None,
+    retrain: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MINIMA", help="New minima after which generators learn from them; 0: never.", rich_help_panel=_HOW
+        ),
+    ] = None,
     directory: Annotated[
         Path | None, typer.Option(help="The run directory; by default the formula.", rich_help_panel=_HOW)
     ] = None,
@@ -123,6 +133,7 @@ def search(
             "stop_at": stop_at,
             "refine": refine,
         },
+        "retraining": {"new_minima": retrain},
     }
     from_file = what.endswith(".toml")
     raw: dict[str, Any] = config.read(Path(what)) if from_file else {"problem": {"formula": what}}
@@ -139,7 +150,7 @@ def search(
             str(configuration.directory),
             f"holds a search already: hybridcsp resume {configuration.directory}, or choose another --directory",
         )
-    _run(configuration, trust=trust or calculator is not None or not from_file)
+    _run(configuration, trust=trust or calculator is not None or not from_file, trust_commands=trust)
 
 
 @app.command(
@@ -166,7 +177,7 @@ def resume(
         changes["budget"] = replace(configuration.budget, relaxations=total)
     if workers is not None:
         changes["search"] = configuration.search.model_copy(update={"workers": workers})
-    _run(configuration.model_copy(update=changes), trust=trust)
+    _run(configuration.model_copy(update=changes), trust=trust, trust_commands=trust)
 
 
 def _with_templates(raw: Mapping[str, Any], templates: Path) -> list[str]:
@@ -179,12 +190,12 @@ def _with_templates(raw: Mapping[str, Any], templates: Path) -> list[str]:
     return [f"prototypes:{templates}" if source == "prototypes" else source for source in sources]
 
 
-def _run(configuration: Configuration, *, trust: bool) -> None:
+def _run(configuration: Configuration, *, trust: bool, trust_commands: bool) -> None:
     from hybridcsp.analysis.export import export as write
     from hybridcsp.cli.terminal import LiveProgress
 
     signal.signal(signal.SIGTERM, _interrupt)
-    with configuration.build(trust=trust) as search:
+    with configuration.build(trust=trust, trust_commands=trust_commands) as search:
         _greet(search)
         stopped = "interrupted"
         with LiveProgress(configuration.budget, console) as live, suppress(KeyboardInterrupt):

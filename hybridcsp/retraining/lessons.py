@@ -11,9 +11,10 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.generators import Example, Generator
-from hybridcsp.generators.datasets import read_dataset
+from hybridcsp.generators.datasets import formula_of, is_held_out, read_dataset
 from hybridcsp.problem import Problem
 from hybridcsp.prototypes import Options, aflow, shipped_table
+from hybridcsp.prototypes.table import reduced_formula
 from hybridcsp.records import Minimum
 from hybridcsp.retraining.settings import WEIGHTINGS, Retraining
 from hybridcsp.sampling import requests_for, select
@@ -80,7 +81,10 @@ def replayed(
     n = replays(n_lessons)
     if settings.replay_data is not None:
         known = read_dataset([Path(settings.replay_data)], max_atoms=problem.max_atoms).examples
-        examples = [known[i] for i in rng.permutation(len(known))[:n]]
+        # Generators set formulas aside to know when to stop; here all are to be learned from, or else all set aside.
+        aside = is_held_out(reduced_formula(problem.composition))
+        like = [example for example in known if is_held_out(formula_of(example.atoms)) == aside]
+        examples = [like[i] for i in rng.permutation(len(like))[:n]]
     else:
         requests = requests_for(problem, prior.conditions, 2 * n, rng)
         chosen = select(prior.sample(requests, rng), problem, prior.conditions, len(requests)).chosen[:n]

@@ -200,6 +200,7 @@ class Retrainer:
     def _fit(self) -> dict[str, Any] | None:
         """Return settings for ``fit``; ``None`` if it has to wait."""
         settings = self._settings
+        own = getattr(self._source.generator(0), "fine_tuning", {})
         if not self._source.versions:
             return dict(FROM_SCRATCH)
         n_minima = self._archive.number_of_minima
@@ -208,7 +209,7 @@ class Retrainer:
         epochs = min(settings.epochs, int(allowed // max(1, most)))
         if epochs < min(FEWEST_EPOCHS, settings.epochs):
             return None
-        return {"epochs": epochs, "learning_rate": settings.learning_rate, "anchor": settings.anchor}
+        return {"epochs": epochs, "learning_rate": settings.learning_rate, "anchor": settings.anchor, **own}
 
     # What
 

@@ -150,7 +150,7 @@ class TestTheSource:
 
         source = GenerativeSource(COPPER, generator=Dense())
         (candidate,) = take(source, archive, 1)
-        assert source.rejects["volume"] == candidate.proposal.tag["rejects"]["volume"] == 4
+        assert source.rejects["volume"] == candidate.proposal.tag["rejects"]["volume"] >= 4
 
     def test_a_fixed_cell_is_left_to_others(self):
         problem = Problem("Cu", formula_units=1, cell=(2.5, 2.5, 2.5, 60, 60, 60))

@@ -1,0 +1,130 @@
+"""What generators are given to learn from."""
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.io import write
+from crystals import relaxed, rutile
+from toys import Toy
+
+from hybridcsp import Problem
+from hybridcsp.errors import InputError
+from hybridcsp.generators import Example
+from hybridcsp.generators.datasets import formula_of, is_held_out, split
+from hybridcsp.records import Candidate, Minimum, Proposal
+from hybridcsp.retraining import Retraining
+from hybridcsp.retraining.lessons import OF_ITS_OWN, first_lessons, lessons, replayed, stretched
+
+COPPER = Problem("Cu", formula_units=(1, 2), distance_fraction=0.3)
+
+
+def minimum(number, atoms, energy, source="random", start=None):
+    proposal = Proposal(atoms=atoms if start is None else start, operator=source)
+    found_by = Candidate(proposal=proposal, id=number, source=source)
+    return Minimum(
+        id=number,
+        best=relaxed(found_by, energy, atoms),
+        found_by=found_by,
+        spacegroup=1,
+        spacegroup_loose=1,
+        multiplicity=1,
+        first_relaxation=number,
+        first_force_calls=number,
+    )
+
+
+MINIMA = [
+    minimum(1, bulk("Cu"), -3.7),
+    minimum(2, bulk("Cu", "bcc", a=2.9), -3.6),
+    minimum(3, bulk("Cu", "hcp", a=2.6, c=4.2), -3.4),
+    minimum(4, bulk("Cu", "sc", a=2.4), -2.0),
+]
+
+
+def weights(examples):
+    return [example.weight for example in examples]
+
+
+def test_boltzmann_weights_follow_enthalpies_and_are_one_on_average():
+    found = lessons(MINIMA, "toy", COPPER, Retraining(temperature=0.1))
+    assert len(found) == 3  # the last weighs nothing
+    assert np.mean(weights(found)) == pytest.approx(1)
+    assert found[1].weight / found[0].weight == pytest.approx(np.exp(-1))
+    assert [example.energy_quantile for example in found] == [0, 0.25, 0.5]
+
+
+def test_the_best_share_counts_alike():
+    assert weights(lessons(MINIMA, "toy", COPPER, Retraining(weighting="best", best=0.5))) == [1, 1]
+
+
+def test_what_the_generator_made_just_so_counts_less():
+    own = minimum(1, bulk("Cu"), -3.7, "toy")
+    moved = minimum(2, bulk("Cu", "bcc", a=2.9), -3.7, "toy", start=bulk("Cu", "hcp", a=2.6, c=4.2))
+    first, second = lessons([own, moved], "toy", COPPER, Retraining())
+    assert first.weight / second.weight == pytest.approx(OF_ITS_OWN)
+    first, second = lessons([own, moved], "another", COPPER, Retraining())
+    assert first.weight == second.weight
+
+
+def test_no_minima_no_lessons():
+    assert lessons([], "toy", COPPER, Retraining()) == []
+
+
+@pytest.mark.parametrize("replay", [0.0, 0.5, 0.8])
+def test_replayed_samples_have_their_share_of_the_weight(replay):
+    found = replayed(Toy(), 10, COPPER, Retraining(replay=replay), np.random.default_rng(0))
+    assert sum(weights(found)) / (10 + sum(weights(found))) == pytest.approx(replay)
+    assert all(COPPER.units_of(example.atoms.numbers) for example in found)
+
+
+def test_crystals_of_a_file_are_replayed_and_none_of_the_minima_is_set_aside(tmp_path):
+    solids = [bulk(s, "fcc", a=4.0) for s in ("Ag", "Au", "Al", "Ni", "Pd", "Pt", "Rh", "Ir", "Pb", "Ca", "Sr")]
+    write(tmp_path / "known.extxyz", solids)
+    assert {is_held_out(formula_of(atoms)) for atoms in solids} == {True, False}
+    settings = Retraining(replay_data=str(tmp_path / "known.extxyz"))
+    found = replayed(Toy(), 10, COPPER, settings, np.random.default_rng(0))
+    assert {example.atoms.get_chemical_formula() for example in found} <= {a.get_chemical_formula() for a in solids}
+    assert sum(weights(found)) == pytest.approx(10)
+    learned, held_out = split([*lessons(MINIMA, "toy", COPPER, settings), *found])
+    assert len(learned) == 3 + len(found)
+    assert held_out == []
+
+
+def test_a_generator_without_a_past_begins_with_prototypes():
+    dioxide = Problem("TiO2", formula_units=(1, 2))
+    found = first_lessons(dioxide, np.random.default_rng(0))
+    assert len(found) > 20
+    assert np.mean(weights(found)) == pytest.approx(1)
+    assert {dioxide.units_of(example.atoms.numbers) for example in found} == {1, 2}
+
+
+def test_copies_at_other_volumes_keep_shape_and_weight():
+    copies = stretched([Example(atoms=rutile(), weight=2.0)], np.random.default_rng(0))
+    volumes = [example.atoms.get_volume() / rutile().get_volume() for example in copies]
+    assert len(set(volumes)) == len(copies)
+    assert all(0.9 < volume < 1.1 for volume in volumes)
+    assert sum(weights(copies)) == pytest.approx(2)
+    for example in copies:
+        assert np.allclose(example.atoms.get_scaled_positions(), rutile().get_scaled_positions())
+        assert example.atoms.cell.angles() == pytest.approx([90, 90, 90])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"new_minima": -1},
+        {"share": 0},
+        {"share": 1.5},
+        {"weighting": "worst"},
+        {"temperature": 0},
+        {"best": 0},
+        {"replay": 1},
+        {"anchor": -1},
+        {"learning_rate": float("nan")},
+        {"epochs": 0},
+        {"trial": -1},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(InputError, match=f"{next(iter(wrong))} = "):
+        Retraining(**wrong)

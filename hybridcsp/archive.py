@@ -216,6 +216,14 @@ class Archive:
             and event.data["calculator"] == self.ledger.calculator
         ]
 
+    def details(self) -> dict[int, str]:
+        """Return what was said of how candidates ended, by candidate, where anything was."""
+        return {
+            event.data["candidate"]: event.data["detail"]
+            for event in self._log.read()
+            if event.kind in ("relaxed", "failed", "rejected") and event.data["detail"]
+        }
+
     def structure(self, basin: Basin) -> Atoms:
         """Return the structure of a basin's best relaxation."""
         return self._atoms(basin.best)

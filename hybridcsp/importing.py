@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -216,6 +216,13 @@ def take_in(
         for id_, event in archive.ledger.candidates.items()
         if event.data["source"] == source
     }
+    # A candidate of ours that the code relaxed carries our own tag: the code's name for it is in how it ended.
+    prefix = f"{source}:"
+    known |= {
+        text.removeprefix(prefix).partition(" | ")[0]: id_
+        for id_, text in archive.details().items()
+        if text.startswith(prefix)
+    }
     asked = _Asked(archive, known)
     stream = iter(results)
     while batch := list(islice(stream, BATCH)):
@@ -256,6 +263,10 @@ def _record(
         else:
             report.linked += candidate.source != source
         outcome = _outcome(record, candidate, problem, calculator)
+        if outcome is not None and candidate.source != source:
+            outcome = replace(
+                outcome, detail=" | ".join(filter(None, [f"{source}:{_key(record, source)}", outcome.detail]))
+            )
         if outcome is None:
             report.candidates += 1
             continue

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas
 from ase import Atoms
 from crystals import random_crystal, rutile
 
 from hybridcsp.formats.poscar import Block, read_poscars
+from hybridcsp.structure import to_pymatgen
 
 
 def structures(n: int, seed: int = 0) -> list[Atoms]:
@@ -148,3 +150,50 @@ class FakeUspex:
 
 def windows(text: str) -> str:
     return re.sub(r"(?<!\r)\n", "\r\n", text)
+
+
+CRYSPY_INPUT = "[basic]\nalgo = EA\ncalc_code = VASP\n\n[structure]\natype = Ti O\nnat = 2 4\n"
+
+
+def cryspy_poscars(structures):
+    """As cryspy.util.struc_util.out_poscar writes them."""
+    text = ""
+    for number, atoms in structures.items():
+        lines = to_pymatgen(atoms).to(fmt="poscar").split("\n")
+        lines = lines[: lines.index("")]
+        text += "\n".join([f"ID_{number}", *lines[1:]]) + "\n"
+    return text
+
+
+def cryspy_run(folder, starts, ends, energies, *, order=None):
+    """A run folder; ``energies`` per atom, NaN where it failed, in the order in which the relaxations ended."""
+    data = folder / "data"
+    data.mkdir(parents=True)
+    (folder / "cryspy.in").write_text(CRYSPY_INPUT)
+    order = list(energies) if order is None else order
+    (data / "init_POSCARS").write_text(cryspy_poscars(dict(enumerate(starts))))
+    (data / "opt_POSCARS").write_text(cryspy_poscars({n: ends[n] for n in order if energies[n] == energies[n]}))
+    table = pandas.DataFrame(
+        {
+            "Gen": [1 + n // 2 for n in order],
+            "Spg_num": 1,
+            "Spg_sym": "P1",
+            "Spg_num_opt": 1,
+            "Spg_sym_opt": [None if energies[n] != energies[n] else "P1" for n in order],
+            "E_eV_atom": [energies[n] for n in order],
+            "Magmom": float("nan"),
+            "Opt": ["not_yet" if n == 3 else "done" for n in order],
+        },
+        index=order,
+    )
+    (data / "cryspy_rslt").write_text(table.to_string())
+    origin = pandas.DataFrame(
+        {
+            "Gen": 1,
+            "Struc_ID": range(len(starts)),
+            "Operation": ["random", "crossover", "strain", "permutation", "random"][: len(starts)],
+            "Parent": [None, (3, 7), (1,), (2,), None][: len(starts)],
+        }
+    )
+    (data / "ea_origin").write_text(origin.to_string(index=False))
+    return folder

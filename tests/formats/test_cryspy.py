@@ -1,9 +1,8 @@
 import pickle
 
-import pandas
 import pytest
 from crystals import rutile
-from foreign import various
+from foreign import CRYSPY_INPUT, cryspy_run, various
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Structure
@@ -13,53 +12,7 @@ from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken
 from hybridcsp.formats.cryspy import Cryspy
 from hybridcsp.similarity import same_structure
-from hybridcsp.structure import from_pymatgen, to_pymatgen
-
-INPUT = "[basic]\nalgo = EA\ncalc_code = VASP\n\n[structure]\natype = Ti O\nnat = 2 4\n"
-
-
-def poscars(structures):
-    """As cryspy.util.struc_util.out_poscar writes them."""
-    text = ""
-    for number, atoms in structures.items():
-        lines = to_pymatgen(atoms).to(fmt="poscar").split("\n")
-        lines = lines[: lines.index("")]
-        text += "\n".join([f"ID_{number}", *lines[1:]]) + "\n"
-    return text
-
-
-def run(folder, starts, ends, energies, *, order=None):
-    """A run folder; ``energies`` per atom, NaN where it failed, in the order in which the relaxations ended."""
-    data = folder / "data"
-    data.mkdir(parents=True)
-    (folder / "cryspy.in").write_text(INPUT)
-    order = list(energies) if order is None else order
-    (data / "init_POSCARS").write_text(poscars(dict(enumerate(starts))))
-    (data / "opt_POSCARS").write_text(poscars({n: ends[n] for n in order if energies[n] == energies[n]}))
-    table = pandas.DataFrame(
-        {
-            "Gen": [1 + n // 2 for n in order],
-            "Spg_num": 1,
-            "Spg_sym": "P1",
-            "Spg_num_opt": 1,
-            "Spg_sym_opt": [None if energies[n] != energies[n] else "P1" for n in order],
-            "E_eV_atom": [energies[n] for n in order],
-            "Magmom": float("nan"),
-            "Opt": ["not_yet" if n == 3 else "done" for n in order],
-        },
-        index=order,
-    )
-    (data / "cryspy_rslt").write_text(table.to_string())
-    origin = pandas.DataFrame(
-        {
-            "Gen": 1,
-            "Struc_ID": range(len(starts)),
-            "Operation": ["random", "crossover", "strain", "permutation", "random"][: len(starts)],
-            "Parent": [None, (3, 7), (1,), (2,), None][: len(starts)],
-        }
-    )
-    (data / "ea_origin").write_text(origin.to_string(index=False))
-    return folder
+from hybridcsp.structure import from_pymatgen
 
 
 def read(path):
@@ -69,7 +22,7 @@ def read(path):
 def test_results_have_energies_of_the_cell_and_where_they_come_from(tmp_path):
     starts, ends = various(5), various(5, seed=1)
     energies = {0: -8.5, 1: -8.25, 2: float("nan"), 3: -8.125, 4: -8.0}
-    folder = run(tmp_path / "run", starts, ends, energies, order=[1, 0, 2, 4, 3])
+    folder = cryspy_run(tmp_path / "run", starts, ends, energies, order=[1, 0, 2, 4, 3])
     found = read(folder)
     assert [r.id for r in found] == ["1", "0", "4", "3", "2"]
     assert [r.energy for r in found] == [-49.5, -51.0, -48.0, -48.75, None]
@@ -85,13 +38,13 @@ def test_results_have_energies_of_the_cell_and_where_they_come_from(tmp_path):
 
 
 def test_a_run_that_has_no_results_yet_gives_its_starts(tmp_path):
-    folder = run(tmp_path / "run", various(2), various(2), {})
+    folder = cryspy_run(tmp_path / "run", various(2), various(2), {})
     (folder / "data" / "opt_POSCARS").unlink()
     assert [(r.id, r.energy) for r in read(folder)] == [("0", None), ("1", None)]
 
 
 def test_broken_lines_are_named(tmp_path):
-    folder = run(tmp_path / "run", various(2), various(2), {0: -8.5, 1: -8.5})
+    folder = cryspy_run(tmp_path / "run", various(2), various(2), {0: -8.5, 1: -8.5})
     table = folder / "data" / "cryspy_rslt"
     table.write_text(table.read_text()[:-20])
     end = folder / "data" / "opt_POSCARS"
@@ -102,7 +55,7 @@ def test_broken_lines_are_named(tmp_path):
 
 
 def test_pickles_are_never_read(tmp_path):
-    folder = run(tmp_path / "run", various(1), various(1), {0: -8.5})
+    folder = cryspy_run(tmp_path / "run", various(1), various(1), {0: -8.5})
     (folder / "data" / "pkl_data").mkdir()
     for name in ("init_struc_data", "opt_struc_data", "rslt_data"):
         (folder / "data" / "pkl_data" / f"{name}.pkl").write_bytes(pickle.dumps(_Bomb()))
@@ -128,7 +81,7 @@ def test_a_generation_has_ended_when_the_next_is_there_or_nothing_is_left(tmp_pa
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_pickle_holds_pymatgen_structures_numbered_from_0_in_the_order_of_atype(tmp_path_factory, seed):
     folder = tmp_path_factory.mktemp("cryspy")
-    (folder / "cryspy.in").write_text(INPUT.replace("Ti O", "O Ti").replace("2 4", "4 2"))
+    (folder / "cryspy.in").write_text(CRYSPY_INPUT.replace("Ti O", "O Ti").replace("2 4", "4 2"))
     made = various(3, seed=seed)
     note = formats.write(made, folder, "cryspy")
     held = pickle.loads((folder / "data" / "pkl_data" / "init_struc_data.pkl").read_bytes())
@@ -143,7 +96,7 @@ def test_the_pickle_holds_pymatgen_structures_numbered_from_0_in_the_order_of_at
 
 
 def test_what_cryspy_would_refuse_is_refused_at_once(tmp_path):
-    (tmp_path / "cryspy.in").write_text(INPUT)
+    (tmp_path / "cryspy.in").write_text(CRYSPY_INPUT)
     with pytest.raises(InputError, match="nat = 2 4"):
         formats.write([rutile(), rutile() * (1, 1, 2)], tmp_path, "cryspy")
     assert not (tmp_path / "data" / "init_POSCARS").exists()

@@ -1,0 +1,185 @@
+import pytest
+from crystals import rutile
+from foreign import FakeUspex, append_results, uspex_run, various
+
+from hybridcsp import formats
+from hybridcsp.archive import USER, Archive
+from hybridcsp.config import of_directory
+from hybridcsp.errors import ArchiveError, InputError
+from hybridcsp.formats import Broken, Record
+from hybridcsp.importing import begin, label, survey, take_in
+from hybridcsp.records import Failed, Relaxed
+from hybridcsp.search import Search
+
+CODE = formats.load("uspex")
+
+
+def import_(path, directory, *, strict=False, calculator="uspex:VASP"):
+    problem = survey(CODE.read(path)).problem(None, None)
+    with Archive(directory, write=True) as archive:
+        begin(archive, problem, "uspex", path, calculator)
+        return take_in(archive, CODE.read(path), source="uspex", problem=problem, calculator=calculator, strict=strict)
+
+
+@pytest.fixture
+def run(tmp_path):
+    a, b = various(2)
+    return uspex_run(tmp_path / "run", [a, b, b, rutile(), a], [-50.0, -49.0, -49.0, 100000.0, -50.001])
+
+
+def test_results_are_relaxations_by_that_code_and_its_operators(tmp_path, run):
+    report = import_(run, tmp_path / "archive")
+    assert (report.relaxed, report.failed, report.broken) == (4, 1, 0)
+    with Archive(tmp_path / "archive") as archive:
+        best, second = archive.minima()
+        assert (best.multiplicity, best.first_relaxation, second.multiplicity) == (2, 1, 2)
+        assert best.best.evaluation.calculator == "uspex:VASP"
+        assert best.enthalpy_per_atom == pytest.approx(-50.001 / 6)
+        assert archive.ledger.relaxations == 5
+        assert archive.ledger.tallies["uspex", "softmutate"].relaxed == 1
+        assert archive.ledger.tallies["uspex", "permutate"].failed == {"reported": 1}
+        tag = archive.candidate(2).proposal.tag
+        assert (tag["id"], tag["origin"], tag["generation"]) == ("2", "Heredity", 1)
+        outcomes = [event for event in archive.history() if isinstance(event, Relaxed | Failed)]
+        assert [type(outcome).__name__ for outcome in outcomes] == [
+            "Relaxed",
+            "Relaxed",
+            "Relaxed",
+            "Failed",
+            "Relaxed",
+        ]
+        assert outcomes[3].detail == "enthalpy 100000.000"
+
+
+def test_pressure_gives_energies_from_enthalpies_and_the_other_way(tmp_path):
+    run = uspex_run(tmp_path / "run", various(1), [-50.0], pressure=10.0)
+    import_(run, tmp_path / "archive")
+    with Archive(tmp_path / "archive") as archive:
+        (best,) = archive.minima()
+        assert archive.ledger.settings[-1]["problem"]["pressure_gpa"] == 10.0
+        evaluation = best.best.evaluation
+        volume = best.atoms.get_volume()
+        assert evaluation.enthalpy - evaluation.energy == pytest.approx(10 / 160.21766208 * volume)
+    problem = survey(CODE.read(run)).problem(None, None)
+    with Archive(tmp_path / "other", write=True) as archive:
+        begin(archive, problem, "x", run, "x")
+        take_in(archive, [Record(atoms=rutile(), energy=-48.0, id="1")], source="xx", problem=problem, calculator="x")
+        (best,) = archive.minima()
+        assert best.best.evaluation.energy == -48.0
+        assert best.best.evaluation.enthalpy == pytest.approx(-48.0 + 10 / 160.21766208 * rutile().get_volume())
+
+
+def test_importing_again_adds_only_what_is_new(tmp_path, run):
+    import_(run, tmp_path / "archive")
+    append_results(run, various(1, seed=5), [-47.0], first=6, generation=2)
+    report = import_(run, tmp_path / "archive")
+    assert (report.relaxed, report.known) == (1, 5)
+    with Archive(tmp_path / "archive") as archive:
+        assert archive.ledger.relaxations == 6
+
+
+def test_a_structure_without_an_energy_is_a_candidate_until_it_has_one(tmp_path):
+    results = uspex_run(tmp_path / "run", various(1), [-50.0]) / "results1"
+    individuals = (results / "Individuals").read_text()
+    (results / "Individuals").write_text("")
+    assert import_(tmp_path / "run", tmp_path / "archive", calculator="uspex").candidates == 1
+    with Archive(tmp_path / "archive") as archive:
+        assert [candidate.id for candidate in archive.pending(USER)] == [1]
+    (results / "Individuals").write_text(individuals)
+    assert import_(tmp_path / "run", tmp_path / "archive", calculator="uspex").relaxed == 1
+    with Archive(tmp_path / "archive") as archive:
+        assert archive.pending(USER) == []
+        assert archive.candidates == 1
+
+
+def test_a_search_goes_on_from_an_import_by_ask_and_tell(tmp_path, run):
+    import_(run, tmp_path / "archive")
+    with Archive(tmp_path / "archive") as archive:
+        problem = archive.ledger.settings[-1]["problem"]
+    from hybridcsp import Problem
+
+    with Search(Problem(**problem), calculator=None, directory=tmp_path / "archive", sources=["evolution"]) as search:
+        (child,) = search.ask(1)
+        assert set(child.proposal.parents) <= {1, 2, 5}
+        assert child.source == "evolution"
+        end = child.atoms
+        from ase.calculators.singlepoint import SinglePointCalculator
+
+        end.calc = SinglePointCalculator(end, energy=-60.0)
+        told = search.tell(child, end)
+        assert told.evaluation.calculator == "uspex:VASP"
+        assert search.minima(1)[0].found_by.source == "evolution"
+
+
+def test_no_other_calculator_goes_on_in_an_import(tmp_path, run):
+    import_(run, tmp_path / "archive")
+    with pytest.raises(ArchiveError, match=r"results of uspex:VASP.*seeds:PATH"):
+        Search("TiO2", formula_units=2, calculator="emt", directory=tmp_path / "archive", sources=["random"])
+    with pytest.raises(ArchiveError, match="seeds:"):
+        of_directory(tmp_path / "archive")
+    with pytest.raises(InputError, match=r"holds energies of uspex:VASP.*calypso"):
+        import_(run, tmp_path / "archive", calculator="calypso")
+
+
+def test_what_is_broken_is_counted_and_named_or_stops(tmp_path, run):
+    file = run / "results1" / "gatheredPOSCARS"
+    lines = file.read_text().splitlines()
+    lines[9] = "oops"
+    file.write_text("\n".join(lines) + "\n")
+    report = import_(run, tmp_path / "lenient")
+    assert (report.relaxed, report.failed, report.broken) == (3, 1, 1)
+    assert str(report.complaints[0]).startswith(f"{file}, line 10: atom 2 of 6")
+    with pytest.raises(InputError, match=r"line 10: .*--strict"):
+        import_(run, tmp_path / "strict", strict=True)
+
+
+def test_other_compositions_are_left_out_and_named(tmp_path, run):
+    problem = survey(CODE.read(run)).problem(None, None)
+    with Archive(tmp_path / "archive", write=True) as archive:
+        begin(archive, problem, "uspex", run, "x")
+        records = [Record(atoms=atoms, energy=-1.0, id=str(n)) for n, atoms in enumerate(various(2, "Ti3O5"))]
+        report = take_in(archive, records, source="uspex", problem=problem, calculator="x")
+    assert dict(report.others) == {"Ti3O5": 2}
+
+
+def test_the_problem_is_that_of_most_structures(tmp_path):
+    records = [Record(atoms=atoms, energy=-1.0, enthalpy=-1.0, pressure_gpa=p) for atoms, p in (
+        (rutile(), 24.98), (rutile() * (1, 1, 2), 25.01), (*various(1, "Ti3O5"), 25.02),
+    )]  # fmt: skip
+    found = survey([*records, Broken(file=tmp_path, line=1, reason="x")])
+    problem = found.problem(None, None)
+    assert (problem.formula, problem.formula_units, problem.max_atoms, problem.pressure_gpa) == (
+        "TiO2",
+        (2, 4),
+        12,
+        25.0,
+    )
+    assert found.problem("Ti2O4", 3.0).formula_units == (1, 2)
+    with pytest.raises(InputError, match=r"occurs: TiO2 \(2\), Ti3O5 \(1\)"):
+        found.problem("SiO2", None)
+    with pytest.raises(InputError, match="nothing that can be read"):
+        survey([]).problem(None, None)
+
+
+def test_the_calculator_is_named_after_the_code(tmp_path):
+    assert label("uspex", {"VASP": 3, "GULP": 1}) == "uspex:VASP"
+    assert label("airss", {}) == "airss"
+
+
+def test_seeds_of_ours_end_as_the_other_code_ended_them(tmp_path):
+    code = FakeUspex(tmp_path / "uspex")
+    code.run_generation()
+    import_(tmp_path / "uspex", tmp_path / "archive")
+    with Archive(tmp_path / "archive") as archive:
+        from hybridcsp import Problem
+
+        problem = Problem(**archive.ledger.settings[-1]["problem"])
+    with Search(problem, calculator=None, directory=tmp_path / "archive", sources=["random"]) as search:
+        ours = search.ask(2)
+    formats.write([candidate.atoms for candidate in ours], tmp_path / "uspex", "uspex")
+    assert code.run_generation() == 2
+    report = import_(tmp_path / "uspex", tmp_path / "archive")
+    assert (report.relaxed, report.linked) == (6, 2)
+    with Archive(tmp_path / "archive") as archive:
+        assert [archive.status(candidate.id) for candidate in ours] == ["relaxed", "relaxed"]
+        assert archive.ledger.tallies["random", "random"].relaxed == 2

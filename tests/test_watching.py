@@ -1,0 +1,106 @@
+import json
+
+import pytest
+from foreign import FakeUspex, cryspy_run, various
+
+from hybridcsp import formats
+from hybridcsp.archive import USER, Archive
+from hybridcsp.errors import InputError
+from hybridcsp.formats.poscar import read_poscars
+from hybridcsp.watching import FILE, Watch
+
+
+def watch(tmp_path, **options):
+    options = {"sources": ["random", "evolution"], "seeds": 3} | options
+    return Watch(tmp_path / "ours", tmp_path / "uspex", formats.load("uspex"), **options)
+
+
+@pytest.fixture
+def code(tmp_path):
+    return FakeUspex(tmp_path / "uspex")
+
+
+def waiting(tmp_path):
+    file = tmp_path / "uspex" / "Seeds" / "POSCARS"
+    return len(list(read_poscars(file))) if file.exists() else 0
+
+
+def test_generation_after_generation_it_learns_and_gives_seeds(tmp_path, code):
+    assert watch(tmp_path).look().note == "waiting for generation 1 to end"
+    for generation in range(1, 4):
+        taken = code.run_generation()
+        found = watch(tmp_path).look()  # each time anew, as after a restart
+        assert (found.finished, found.seeds, waiting(tmp_path)) == (generation, 3, 3)
+        assert found.report.relaxed == 6
+        assert found.report.linked == taken == (3 if generation > 1 else 0)
+        assert watch(tmp_path).look().report is None  # nothing new
+    with Archive(tmp_path / "ours") as archive:
+        assert archive.ledger.relaxations == 18
+        assert archive.ledger.calculator == "uspex:VASP"
+        ours = {source for source, _ in archive.ledger.tallies if source != "uspex"}
+        assert ours == {"random", "evolution"}
+        assert sum(t.relaxed for (source, _), t in archive.ledger.tallies.items() if source in ours) == 6
+
+
+def test_seeds_that_were_not_picked_up_stay_and_are_not_doubled(tmp_path, code):
+    code.run_generation()
+    assert watch(tmp_path).look().seeds == 3
+    file = tmp_path / "uspex" / "Seeds" / "POSCARS"
+    text = file.read_text()
+    aside = file.rename(file.with_name("aside"))
+    code.run_generation()  # it began before the seeds were there
+    aside.rename(file)
+    found = watch(tmp_path).look()
+    assert (found.seeds, found.note) == (0, "the seeds of before were not picked up yet")
+    assert file.read_text() == text
+    with Archive(tmp_path / "ours") as archive:
+        assert len(archive.pending(USER)) == 3
+
+
+def test_seeds_that_the_code_threw_away_are_given_up(tmp_path, code):
+    code.run_generation()
+    watch(tmp_path).look()
+    (tmp_path / "uspex" / "Seeds" / "POSCARS").unlink()
+    given_up = []
+    for _ in range(2):
+        code.run_generation()
+        given_up.append(watch(tmp_path).look().given_up)
+        (tmp_path / "uspex" / "Seeds" / "POSCARS").unlink()
+    assert given_up == [0, 3]
+    with Archive(tmp_path / "ours") as archive:
+        assert [archive.status(id_) for id_ in (7, 8, 9)] == ["rejected"] * 3
+
+
+def test_what_was_asked_for_when_it_was_cut_off_is_given_first(tmp_path, code, monkeypatch):
+    code.run_generation()
+    cut = watch(tmp_path)
+    monkeypatch.setattr(type(cut.code), "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        cut.look()
+    monkeypatch.undo()
+    code.run_generation()
+    assert watch(tmp_path).look().seeds == 3
+    with Archive(tmp_path / "ours") as archive:
+        assert len(archive.pending(USER)) == 3  # and not six
+
+
+def test_a_code_that_takes_structures_only_at_its_start_gets_them_for_its_next_run(tmp_path):
+    folder = cryspy_run(tmp_path / "cryspy", various(4), various(4, seed=1), {n: -8.0 - n for n in range(4)})
+    (folder / "cryspy.stat").write_text("[status]\ngeneration = 2\nid_queueing = 5\n")
+    found = Watch(tmp_path / "ours", folder, formats.load("cryspy"), sources=["random"], seeds=2).look()
+    assert found.finished == 1
+    assert found.report.relaxed == 2  # those of the first generation
+    assert "only when it starts" in found.note
+    assert (tmp_path / "ours" / "next_run" / "data" / "pkl_data" / "init_struc_data.pkl").exists()
+
+
+def test_what_cannot_be_watched_is_said(tmp_path, code):
+    with pytest.raises(InputError, match="a code with generations"):
+        Watch(tmp_path / "ours", tmp_path, formats.load("airss"), sources=["random"])
+    with pytest.raises(InputError, match="the folder that the other code runs in"):
+        Watch(tmp_path / "ours", tmp_path / "nowhere", formats.load("uspex"), sources=["random"])
+    code.run_generation()
+    watch(tmp_path).look()
+    assert json.loads((tmp_path / "ours" / FILE).read_text())["state"]["read"] == 1
+    with pytest.raises(InputError, match="does not watch"):
+        Watch(tmp_path / "ours", tmp_path, formats.load("uspex"), sources=["random"])

@@ -13,7 +13,7 @@ from hybridcsp.analysis import compare
 SETTINGS = {
     "problem": {"formula": "CuAu", "formula_units": [1, 2]},
     "search": {"calculator": "emt"},
-    "budget": {"relaxations": 10, "refine": 0},
+    "budget": {"relaxations": 6, "refine": 0},
 }
 STRATEGIES = ["random", "random+evolution"]  # the first is the baseline; sources joined by + share the budget
 

@@ -40,6 +40,6 @@ problem = Problem("CuAu", formula_units=(1, 4))
 # Twice the share of heredity to begin with; after that it gets what it earns, as every operator does.
 evolution = EvolutionSource(problem, operators=[*OPERATORS, Offer(Slip(), prior=6.0)])
 search = Search(problem, calculator="emt", sources=["random", evolution], directory="cuau", seed=1)
-search.run(relaxations=30, refine=0)
+search.run(relaxations=20, refine=0)
 for (source, operator), tally in search.archive.ledger.tallies.items():
     print(f"{source:10} {operator:20} {tally.relaxed:3} relaxed, {tally.first_reached} new minima")

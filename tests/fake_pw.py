@@ -26,8 +26,15 @@ def dot(a, b):
     return sum(x * y for x, y in zip(a, b, strict=True))
 
 
+def pair(distance):
+    """Energy (eV) of a pair and its slope (eV/Å)."""
+    decay = math.exp(-STEEPNESS * (distance - DISTANCE))
+    return DEPTH * (decay**2 - 2 * decay), 2 * DEPTH * STEEPNESS * (decay - decay**2)
+
+
 def morse(cell, positions):
-    """Energy (eV), forces (eV/Å), derivative by strain (eV) and volume (Å³)."""
+    """Energy (eV), forces (eV/Å), derivative by strain (eV) and volume (Å³); smooth where the potential ends."""
+    last_energy, last_slope = pair(REACH)
     volume = abs(dot(cell[0], cross(cell[1], cell[2])))
     repeats = []
     for axis in range(3):
@@ -41,9 +48,9 @@ def morse(cell, positions):
                 vector = [there[x] + offset[x] - here[x] for x in range(3)]
                 distance = math.sqrt(dot(vector, vector))
                 if 1e-6 < distance < REACH:
-                    decay = math.exp(-STEEPNESS * (distance - DISTANCE))
-                    slope = 2 * DEPTH * STEEPNESS * (decay - decay**2)
-                    energy += 0.5 * DEPTH * (decay**2 - 2 * decay)
+                    own, slope = pair(distance)
+                    energy += 0.5 * (own - last_energy - last_slope * (distance - REACH))
+                    slope -= last_slope
                     for x in range(3):
                         forces[i][x] += slope * vector[x] / distance
                         for y in range(3):

@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +265,7 @@ seed = 1
 """
 
 
-def cryspy(n: int) -> dict[str, Any]:
+def cryspy(n: int, keep: Path | None) -> dict[str, Any]:
     """Seed a CrySPY run by our export, let it run, and compare."""
     import ase.io
 
@@ -275,8 +276,9 @@ def cryspy(n: int) -> dict[str, Any]:
     if not python.exists():
         raise SystemExit(f"{python} is missing: python benchmarks/peers/setup.py cryspy")
     command = python.with_name("cryspy")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() if keep is None else nullcontext(keep) as folder:
         home = Path(folder)
+        home.mkdir(parents=True, exist_ok=True)
         search = [
             sys.executable, "-m", "hybridcsp", "search", "CuAu", "--formula-units", "2", "--calculator", "emt",
             "--source", "random", "--relaxations", str(4 * n), "--workers", "1", "--directory", "ours",
@@ -312,7 +314,7 @@ def cryspy(n: int) -> dict[str, Any]:
         from hybridcsp.archive import Archive
 
         with Archive(home / "theirs") as archive, Archive(home / "ours") as before:
-            assert archive.ledger.relaxations == n
+            assert archive.ledger.relaxations == n, imported
             theirs, ours_best = archive.minima(1)[0], before.minima(1)[0]
             difference = theirs.enthalpy_per_atom - ours_best.enthalpy_per_atom
             assert abs(difference) < 0.002, difference
@@ -338,9 +340,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("rates", "cryspy"))
     parser.add_argument("--structures", type=int, help="how many; by default 100,000 for rates, 8 for cryspy")
+    parser.add_argument("--keep", type=Path, help="a new folder for CrySPY's run, to look at; by default it is removed")
     given = parser.parse_args()
     load = os.getloadavg()[0]
-    results = rates(given.structures or 100_000) if given.what == "rates" else cryspy(given.structures or 8)
+    results = rates(given.structures or 100_000) if given.what == "rates" else cryspy(given.structures or 8, given.keep)
     about = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "load_before": load}
     RESULTS.mkdir(exist_ok=True)
     target = RESULTS / f"formats-{given.what}.json"

@@ -205,6 +205,14 @@ def recognise(path: Path) -> Format:
     )
 
 
+def results_of(path: Path) -> Format | None:
+    """Return the search code whose results are at a path, ``None`` where these are structure files of any kind."""
+    for name in FORMATS.entries():
+        if name != "plain" and (found := load(name)).recognises(path):
+            return found
+    return None
+
+
 def write(structures: Iterable[Record | Atoms], path: Path, format: str, *, settings: Settings | None = None) -> str:
     """Write structures as a code's seeds.
 

@@ -14,11 +14,12 @@ from ase.geometry import cellpar_to_cell
 
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
+from hybridcsp.formats.plain import Plain
 from hybridcsp.formats.text import BrokenError, Lines, crystal, element, finite, in_order, internal_energy, whole
 from hybridcsp.structure import spacegroup
 
 #: Folders that AIRSS's scripts leave results in.
-FOLDERS = (".", "good_castep", "good", "trash")
+FOLDERS = (".", "good_castep", "good")
 
 
 class Airss:
@@ -27,14 +28,14 @@ class Airss:
     name = "airss"
 
     def recognises(self, path: Path) -> bool:
-        """Whether this is a .res file or a folder with some."""
+        """Whether this is a .res file, or a folder with some and no other structure files."""
         if path.is_file():
             return path.suffix == ".res"
-        return any(next((path / folder).glob("*.res"), None) is not None for folder in FOLDERS[:3])
+        return any(next((path / at).glob("*.res"), None) for at in FOLDERS) and not Plain().recognises(path)
 
     def read(self, path: Path) -> Iterator[Record | Broken]:
         """Yield all structures, files by name."""
-        files = [path] if path.is_file() else [file for at in FOLDERS[:3] for file in sorted((path / at).glob("*.res"))]
+        files = [path] if path.is_file() else [file for at in FOLDERS for file in sorted((path / at).glob("*.res"))]
         for file in files:
             yield from _read(file)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from ase import Atoms
 
 from hybridcsp.errors import InputError
 from hybridcsp.files import Frame, is_partly_occupied, stream_frames
+from hybridcsp.formats import Broken, results_of
 from hybridcsp.problem import Problem
 from hybridcsp.records import Candidate, Outcome, Proposal
 from hybridcsp.sources import Context
@@ -32,7 +33,8 @@ class SeedsSource:
         What is searched.
     argument
         A file that ASE reads (all its frames), or a folder (all its files, not those of folders inside). Compressed
-        files may end in .gz, .bz2 or .xz; a .zip holds files, a .csv has a column ``cif``. Pickles are never read.
+        files may end in .gz, .bz2 or .xz; a .zip holds files, a .csv has a column ``cif``. Pickles are never
+        read. A folder that another search code ran in (:data:`~hybridcsp.formats.FORMATS`) gives what it found.
 
     Attributes
     ----------
@@ -53,7 +55,7 @@ class SeedsSource:
         self.unusable: list[tuple[str, str]] = []
         self._proposals: list[Proposal] = []
         self._proposed = 0
-        for frame in stream_frames(path):
+        for frame in _frames(path):
             self._take(frame, problem)
         if not self._proposals:
             raise InputError("source", f"{self.kind}:{argument}", self._complaint(problem))
@@ -117,6 +119,19 @@ def _existing_path(source: str, argument: str | None) -> Path:
     if not path.exists():
         raise InputError("source", f"{source}:{argument}", "no such file or folder")
     return path
+
+
+def _frames(path: Path) -> Iterator[Frame]:
+    """Yield the structures at a path: what a search code found, or the frames of files."""
+    code = results_of(path)
+    if code is None:
+        yield from stream_frames(path)
+        return
+    for number, record in enumerate(code.read(path)):
+        if isinstance(record, Broken):
+            yield Frame(file=f"{record.file}, line {record.line}", number=0, error=record.reason)
+        elif not record.failure:
+            yield Frame(file=str(record.file), number=number, atoms=record.atoms)
 
 
 class UnusableError(Exception):

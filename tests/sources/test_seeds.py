@@ -14,6 +14,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.db import connect
 from ase.io import write
+from crystals import rutile
+from foreign import uspex_run
 
 from hybridcsp.archive import Archive
 from hybridcsp.errors import InputError
@@ -246,3 +248,15 @@ def test_compressed_files_are_read_in_linear_time(tmp_path):
     assert times[1] < 10 * times[0]
     (proposal,) = source.propose(1, context())
     assert proposal.tag["file"].endswith("a.extxyz.gz")
+
+
+def test_what_another_code_found_are_seeds(tmp_path):
+    atoms = rutile()
+    run = uspex_run(tmp_path / "run", [atoms, atoms * (1, 1, 3), atoms], [-50.0, -150.0, 100000.0])
+    with (run / "results1" / "gatheredPOSCARS").open("a") as stream:
+        stream.write("cut off\n1.0\n")
+    seeds = SeedsSource(Problem("TiO2", formula_units=(1, 2)), str(run))
+    assert len(seeds) == 2  # the second as its primitive cell; the third failed
+    ((where, why),) = seeds.unusable
+    assert "gatheredPOSCARS, line" in where
+    assert "POSCAR" in why

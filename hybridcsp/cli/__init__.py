@@ -2,6 +2,7 @@
 
 from hybridcsp.cli import comparing as comparing
 from hybridcsp.cli import exchanging as exchanging
+from hybridcsp.cli import generating as generating
 from hybridcsp.cli import results as results
 from hybridcsp.cli import searching as searching
 from hybridcsp.cli.app import app as app

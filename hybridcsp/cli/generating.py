@@ -1,0 +1,388 @@
+"""``hybridcsp generators``, ``train``, ``sample`` and ``evaluate``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from hybridcsp.cli.app import app, console, number, parse_units
+from hybridcsp.errors import GeneratorError, HybridCSPError, InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from hybridcsp.generators import Epoch, Generator
+    from hybridcsp.generators.evaluation import Scored
+
+#: Of a training, in the folder that is written.
+CHECKPOINT = "checkpoint.safetensors"
+
+_Generator = Annotated[str, typer.Argument(metavar="GENERATOR", help="A name (hybridcsp generators), or a folder.")]
+_Data = Annotated[list[Path], typer.Option("--data", metavar="PATH", help="Files or folders of crystals; repeatable.")]
+
+
+@app.command()
+def generators() -> None:
+    """List the generators, and what each was trained on."""
+    from rich.table import Table
+
+    from hybridcsp.generators import GENERATORS
+    from hybridcsp.generators.opening import read_card
+    from hybridcsp.generators.storage import CARD, shipped
+    from hybridcsp.registry import OURS
+
+    table = Table(box=None, show_header=False)
+    for entry in GENERATORS.entries().values():
+        if entry.package != OURS:
+            trained = f"from {entry.package}"
+        elif (shipped(entry.name) / CARD).exists():
+            trained = _trained_on(read_card(shipped(entry.name)))
+        else:
+            trained = "no weights here: train it"
+        table.add_row(f"[bold]{entry.name}[/]", entry.summary, f"[dim]{trained}[/]")
+    console.print(table)
+    console.print("Or a folder of weights that hybridcsp train has written.")
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  hybridcsp train wyckoff --data mp20.extxyz --data my_structures/ --output my_wyckoff\n\n"
+    "  hybridcsp train my_wyckoff --data oxides.extxyz --output oxides --epochs 20 --learning-rate 2e-4\n\n"
+    "  hybridcsp train flow --data mp20.extxyz --output my_flow --set batch_size=256 --set device=cuda"
+)
+def train(
+    generator: _Generator,
+    data: _Data,
+    output: Annotated[Path | None, typer.Option(help="Folder for the weights; by default GENERATOR-trained.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most passes over the data.", min=1)] = None,
+    learning_rate: Annotated[str | None, typer.Option(metavar="RATE", help="Of the optimiser.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of the training.")
+    ] = None,
+    max_atoms: Annotated[int, typer.Option(help="Larger primitive cells are left out.", min=1)] = 20,
+    seed: Annotated[int, typer.Option(help="Of all randomness.", min=0)] = 0,
+) -> None:
+    """Train a generator on crystals: a new one by its name, one that has learned already by its folder.
+
+    A tenth of the formulas is held out and tells when to stop. Stop it at any moment and run the same command again to
+    go on where it was. On a GPU it uses mixed precision. Where frames carry e_above_hull, it learns to aim low.
+    """
+    from hybridcsp.generators.datasets import read_dataset
+    from hybridcsp.generators.opening import find_generator, new_generator, open_generator
+
+    entry, folder = find_generator(generator)
+    chosen = _settings(settings or [], epochs, learning_rate)
+    output = output or Path(f"{entry.name}-trained")
+    for path in data:
+        if not path.exists():
+            raise InputError("--data", str(path), "no such file or folder")
+    if (output / "card.json").exists():
+        raise InputError("--output", str(output), "holds weights already; choose another folder")
+    model = new_generator(entry.name) if folder is None else open_generator(generator)
+    with console.status("reading"):
+        dataset = read_dataset(data, max_atoms=max_atoms)
+    skipped = ", ".join(f"{n} {reason}" for reason, n in dataset.skipped.items())
+    console.print(f"{len(dataset.examples)} crystals" + (f" (left out: {skipped})" if skipped else ""))
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        model.fit(dataset.examples, seed=seed, checkpoint=output / CHECKPOINT, on_epoch=_tell, **chosen)
+    except KeyboardInterrupt:
+        console.print("Interrupted; the same command goes on from here.")
+        raise typer.Exit(130) from None
+    model.card = {**model.card, "data": dataset.provenance}
+    model.save(output)
+    (output / CHECKPOINT).unlink(missing_ok=True)
+    console.print(f"Weights are in {output}: hybridcsp search FORMULA --source generative:{output}", soft_wrap=True)
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  hybridcsp sample wyckoff --formula TiO2 --formula-units 1-4 --n 100 --seed 1 --output tio2.extxyz\n\n"
+    "  hybridcsp sample my_flow/ --formula MgSiO3 --formula-units 4 --spacegroup 62 --n 20 --output pv.extxyz\n\n"
+    "  hybridcsp sample wyckoff --formulas cells.txt --n 20 --output samples.extxyz     20 for each line"
+)
+def sample(
+    generator: _Generator,
+    output: Annotated[Path, typer.Option(help="An extended XYZ file.")],
+    formula: Annotated[str | None, typer.Option(help="One formula unit.")] = None,
+    formula_units: Annotated[str, typer.Option(help="In the primitive cell: 2 or 1-4.")] = "1",
+    formulas: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Instead: one cell per line, with its exact contents (Ti2O4).")
+    ] = None,
+    n: Annotated[
+        int, typer.Option("--n", help="Crystals: in all with --formula, for each line with --formulas.", min=1)
+    ] = 1,
+    spacegroup: Annotated[int | None, typer.Option(help="A space group number.", min=1, max=230)] = None,
+    energy_quantile: Annotated[
+        str | None, typer.Option(metavar="FROM_0_TO_1", help="0: as stable as crystals of such contents get.")
+    ] = None,
+    pressure: Annotated[str | None, typer.Option(metavar="GPA", help="In GPa.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all randomness.", min=0)] = 0,
+) -> None:
+    """Sample crystals of given contents.
+
+    Each frame carries request, the number of the line in --formulas (from 0) or of its cell size with --formula, and
+    log_likelihood where the model knows it. Requests that come to nothing are counted and have no frame.
+    """
+    from hybridcsp.generators import Request
+    from hybridcsp.generators.opening import open_generator
+
+    if output.suffix not in (".extxyz", ".xyz"):
+        raise InputError("--output", str(output), "an extended XYZ file, .extxyz")
+    if (formula is None) == (formulas is None):
+        raise InputError("--formula", formula, "either --formula, or --formulas FILE")
+    if formulas is not None:
+        cells = dict(_lines(formulas))
+        each = dict.fromkeys(cells, n)
+    else:
+        low, high = parse_units(formula_units)
+        cells = {i: _contents(str(formula), low + i, "--formula") for i in range(high - low + 1)}
+        if not cells:
+            raise InputError("--formula-units", formula_units, "a whole number, or two in order: 1-4")
+        each = {i: n // len(cells) + (i < n % len(cells)) for i in cells}
+    asked = {
+        "spacegroup": spacegroup,
+        "energy_quantile": None if energy_quantile is None else _fraction("--energy-quantile", energy_quantile),
+        "pressure_gpa": None if pressure is None else number("--pressure", pressure, "a pressure in GPa"),
+    }
+    model = open_generator(generator)
+    _check_conditions(model, asked)
+    requests = [(i, Request(contents=cells[i], **asked)) for i in cells for _ in range(each[i])]  # type: ignore[arg-type]
+    made, reasons = _sample_into(output, model, requests, seed)
+    lost = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+    console.print(f"{made} of {len(requests)} crystals in {output}" + (f"; none for {lost}" if lost else ""))
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  hybridcsp evaluate wyckoff --data held_out.extxyz\n\n"
+    "  hybridcsp evaluate my_flow/ --data mp20.extxyz --samples 20 --crystals 500 --output scores.json"
+)
+def evaluate(
+    generator: _Generator,
+    data: _Data,
+    samples: Annotated[int, typer.Option(help="For each crystal.", min=1)] = 20,
+    crystals: Annotated[int | None, typer.Option(help="At most so many, drawn at random.", min=1)] = None,
+    known: Annotated[
+        list[Path] | None, typer.Option(metavar="PATH", help="Crystals that are not new; by default all of --data.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Also crystals of formulas that it has learned from.")
+    ] = False,
+    max_atoms: Annotated[int, typer.Option(help="Larger primitive cells are left out.", min=1)] = 20,
+    output: Annotated[Path | None, typer.Option(help="Write summary and scores of each crystal as JSON.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all randomness.", min=0)] = 0,
+) -> None:
+    """Tell how often a generator makes the crystal that is known for given contents, and what else it makes.
+
+    A match is StructureMatcher's, with stol 0.5, ltol 0.3 and angle_tol 10; nothing is filtered before. Validity,
+    uniqueness, novelty and symmetry (at 0.1 Å) are shares of samples.
+    """
+    import numpy as np
+
+    from hybridcsp.generators.datasets import formula_of, read_dataset
+    from hybridcsp.generators.evaluation import evaluate as score
+    from hybridcsp.generators.evaluation import index_of, summarise
+    from hybridcsp.generators.opening import one_thread, open_generator
+    from hybridcsp.generators.storage import overlap
+
+    for path in (*data, *(known or [])):
+        if not path.exists():
+            raise InputError("--data", str(path), "no such file or folder")
+    model = open_generator(generator)
+    with console.status("reading"):
+        examples = read_dataset(data, max_atoms=max_atoms).examples
+        others = examples if not known else read_dataset(known, max_atoms=max_atoms).examples
+    learned = frozenset() if everything else overlap(model.card, {formula_of(e.atoms) for e in examples})
+    targets = [example.atoms for example in examples if formula_of(example.atoms) not in learned]
+    if not targets:
+        raise InputError("--data", [str(path) for path in data], "nothing but what it has learned from; --everything?")
+    if crystals is not None and crystals < len(targets):
+        chosen = np.random.default_rng(seed).choice(len(targets), crystals, replace=False)
+        targets = [targets[i] for i in sorted(chosen)]
+    if len(learned):
+        console.print(f"left out: crystals of {len(learned)} formulas that it has learned from")
+    with one_thread(), _bar("crystals", len(targets)) as advance:
+        scored = score(
+            model,
+            targets,
+            samples=samples,
+            seed=seed,
+            known=index_of(example.atoms for example in others),
+            progress=lambda group: advance(len(group)),
+        )
+    summary = summarise(scored, sorted({1, samples}))
+    _show(summary)
+    if output is not None:
+        _write_scores(output, generator, summary, scored)
+
+
+def _trained_on(card: Mapping[str, Any]) -> str:
+    shown = [f"trained on {card.get('crystals', '?')} crystals of {card.get('formulas', '?')} formulas"]
+    files = card.get("data", {}).get("files", [])
+    if files:
+        shown.append(", ".join(str(file["name"]) for file in files))
+    return ", ".join(shown)
+
+
+def _tell(epoch: Epoch) -> None:
+    losses = "  ".join(f"{name} {value:.4f}" for name, value in epoch.losses.items())
+    best = "  best" if epoch.best else ""
+    console.print(f"epoch {epoch.number}  {epoch.seconds:.0f} s  {losses}{best}", highlight=False, soft_wrap=True)
+
+
+def _settings(given: list[str], epochs: int | None, learning_rate: str | None) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise InputError("--set", text, "KEY=VALUE")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    if epochs is not None:
+        found["epochs"] = epochs
+    if learning_rate is not None:
+        found["learning_rate"] = number("--learning-rate", learning_rate, "a positive number")
+    return found
+
+
+def _lines(file: Path) -> Iterator[tuple[int, dict[str, int]]]:
+    """Contents by the number of their line, from 0; blank lines count, but ask for nothing."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("--formulas", str(file), f"a text file ({error})") from error
+    if not any(line.strip() for line in lines):
+        raise InputError("--formulas", str(file), "at least one formula")
+    for i, line in enumerate(lines):
+        if line.strip():
+            yield i, _contents(line.strip(), 1, f"--formulas, line {i + 1}")
+
+
+def _contents(formula: str, units: int, key: str) -> dict[str, int]:
+    from hybridcsp.problem import Problem
+
+    if units < 1:
+        raise InputError("--formula-units", units, "a whole number from 1")
+    try:
+        composition = Problem(formula, formula_units=1, max_atoms=10**6).composition
+    except InputError as error:
+        raise InputError(key, formula, error.allowed) from None
+    return {symbol: count * units for symbol, count in composition.items()}
+
+
+def _fraction(key: str, text: str) -> float:
+    value = number(key, text, "a number from 0 to 1")
+    if not 0 <= value <= 1:
+        raise InputError(key, text, "a number from 0 to 1")
+    return value
+
+
+def _check_conditions(model: Generator, asked: Mapping[str, Any]) -> None:
+    from hybridcsp.generators import Condition
+
+    of = {"spacegroup": Condition.SPACEGROUP, "energy_quantile": Condition.ENERGY, "pressure_gpa": Condition.PRESSURE}
+    for name, condition in of.items():
+        if asked[name] is not None and condition not in model.conditions:
+            known = ", ".join(sorted(model.conditions)) or "nothing but contents"
+            raise InputError(f"--{condition}", asked[name], f"{model.name} cannot be asked for it; it knows {known}")
+
+
+def _sample_into(
+    output: Path, model: Generator, requests: list[tuple[int, Any]], seed: int
+) -> tuple[int, Mapping[str, int]]:
+    """Sample in parts, write, and return how many crystals there are and how many are not, by reason."""
+    from collections import Counter
+
+    import ase.io
+    import numpy as np
+
+    from hybridcsp.generators import Reject, Sample
+    from hybridcsp.generators.opening import one_thread
+
+    temporary = output.with_name(f".{output.name}.tmp")
+    made, reasons = 0, Counter[str]()
+    try:
+        with temporary.open("w", encoding="utf-8") as file, one_thread(), _bar("crystals", len(requests)) as advance:
+            for part, chunk in enumerate(_parts(requests)):
+                for answer in _answers(model, [request for _, request in chunk], np.random.default_rng([seed, part])):
+                    if isinstance(answer, Sample):
+                        frame = answer.atoms.copy()
+                        frame.info = {"request": chunk[answer.request][0]}
+                        if answer.log_likelihood is not None:
+                            frame.info["log_likelihood"] = answer.log_likelihood
+                        ase.io.write(file, frame, format="extxyz")
+                        made += 1
+                    else:
+                        reasons[answer.reason if isinstance(answer, Reject) else "no answer"] += 1
+                advance(len(chunk))
+        temporary.replace(output)
+    except OSError as error:
+        raise InputError("--output", str(output), f"a file that can be written ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return made, reasons
+
+
+def _answers(model: Generator, requests: list[Any], rng: np.random.Generator) -> list[Any]:
+    try:
+        return list(model.sample(requests, rng))
+    except HybridCSPError:
+        raise
+    except Exception as error:  # a generator of another package may raise anything
+        raise GeneratorError(f"{model.name} raised {type(error).__name__}: {error}") from error
+
+
+def _parts(requests: list[tuple[int, Any]], most: int = 256) -> Iterator[list[tuple[int, Any]]]:
+    """Split requests so that those of one line stay together as far as possible."""
+    part: list[tuple[int, Any]] = []
+    for i, item in enumerate(requests):
+        part.append(item)
+        ends = i + 1 == len(requests) or requests[i + 1][0] != item[0]
+        if len(part) >= 4 * most or (ends and len(part) >= most):
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda more: progress.advance(task, more)
+
+
+def _show(summary: Mapping[str, Any]) -> None:
+    from rich.table import Table
+
+    shares = ("match rate", "valid", "unique", "new", "symmetric")
+    table = Table(box=None, show_header=False)
+    for name, value in summary.items():
+        if isinstance(value, dict):
+            shown = ", ".join(f"{count} {reason}" for reason, count in value.items()) or "none"
+        elif isinstance(value, float):
+            shown = f"{value:.1%}" if name.startswith(shares) and "second" not in name else f"{value:.3g}"
+        else:
+            shown = "-" if value is None else str(value)
+        table.add_row(name, shown)
+    console.print(table)
+
+
+def _write_scores(output: Path, generator: str, summary: Mapping[str, Any], scored: list[Scored]) -> None:
+    from dataclasses import asdict
+
+    text = json.dumps({"generator": generator, "summary": summary, "crystals": [asdict(one) for one in scored]})
+    temporary = output.with_name(f".{output.name}.tmp")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(output)
+    console.print(f"scores are in {output}")

@@ -1,0 +1,213 @@
+"""``hybridcsp generators``, ``train``, ``sample`` and ``evaluate``."""
+
+import json
+import os
+from pathlib import Path
+
+import ase.io
+import pytest
+from ase.build import bulk
+from crystals import InlineBackend, P1Source, instant_relaxation
+from toys import install
+from typer.testing import CliRunner
+
+from hybridcsp import Problem, Search
+from hybridcsp.cli.app import app
+from hybridcsp.errors import InputError
+from hybridcsp.generators import GENERATORS
+from hybridcsp.registry import Entry
+from hybridcsp.sources import SOURCES
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch, tmp_path):
+    """Register the toy generator, as another package would, and work in an empty folder."""
+    entry = Entry(name="toy", target="toys:Toy", summary="a toy", package="toys", methods=GENERATORS.methods)
+    entries = GENERATORS.entries()
+    monkeypatch.setattr(GENERATORS, "entries", lambda: entries | {"toy": entry})
+    monkeypatch.chdir(tmp_path)
+
+
+def hybridcsp(*arguments):
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done
+
+
+def test_generators_says_what_there_is_and_what_it_learned_from():
+    output = hybridcsp("generators").output
+    assert "wyckoff" in output
+    assert "from toys" in output
+
+
+class TestSample:
+    def test_a_number_of_crystals_is_spread_over_formula_units(self):
+        output = hybridcsp(
+            *("sample", "toy", "--formula", "TiO2", "--formula-units", "1-4", "--n", "10", "--output", "x.extxyz")
+        ).output
+        frames = ase.io.read("x.extxyz", ":")
+        assert "10 of 10 crystals" in output
+        assert [len(frame) for frame in frames] == [3] * 3 + [6] * 3 + [9] * 2 + [12] * 2
+        assert [frame.info["request"] for frame in frames] == [0] * 3 + [1] * 3 + [2] * 2 + [3] * 2
+        assert all(frame.pbc.all() and "log_likelihood" in frame.info for frame in frames)
+
+    def test_each_line_of_a_file_is_a_cell_and_samples_carry_its_number(self):
+        Path("cells.txt").write_text("Ti2O4\n\nMgSiO3\nCu4\n")
+        hybridcsp("sample", "toy", "--formulas", "cells.txt", "--n", "2", "--output", "x.extxyz")
+        frames = ase.io.read("x.extxyz", ":")
+        assert [(f.info["request"], f.get_chemical_formula()) for f in frames] == [
+            (0, "O4Ti2"),
+            (0, "O4Ti2"),
+            (2, "MgO3Si"),
+            (2, "MgO3Si"),
+            (3, "Cu4"),
+            (3, "Cu4"),
+        ]
+
+    def test_one_seed_gives_the_same_crystals(self):
+        for seed, name in ((1, "a.extxyz"), (1, "b.extxyz"), (2, "c.extxyz")):
+            hybridcsp("sample", "toy", "--formula", "Cu2", "--n", "3", "--seed", seed, "--output", name)
+        a, b, c = (Path(name).read_text() for name in ("a.extxyz", "b.extxyz", "c.extxyz"))
+        assert a == b != c
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["toyy", "--formula", "Cu"], "did you mean 'toy'"),
+            (["./nowhere", "--formula", "Cu"], "card.json"),
+            (["toy"], "either --formula, or --formulas"),
+            (["toy", "--formula", "Cu", "--formulas", "cells.txt"], "either --formula, or --formulas"),
+            (["toy", "--formula", "Xx2"], "--formula = 'Xx2'"),
+            (["toy", "--formula", "Cu", "--formula-units", "0-2"], "--formula-units"),
+            (["toy", "--formula", "Cu", "--formula-units", "many"], "--formula-units"),
+            (["toy", "--formulas", "cells.txt"], "line 2 = 'Qz'"),
+            (["toy", "--formulas", "nothing.txt"], "nothing.txt"),
+            (["toy", "--formula", "Cu", "--spacegroup", "225"], "it knows nothing but contents"),
+            (["toy", "--formula", "Cu", "--energy-quantile", "2"], "a number from 0 to 1"),
+            (["toy", "--formula", "Cu", "--output", "x.cif"], "extended XYZ"),
+            (["toy", "--formula", "Cu", "--output", "no/such/x.extxyz"], "can be written"),
+        ],
+    )
+    def test_wrong_input_is_an_error_that_leaves_nothing_behind(self, arguments, said):
+        Path("cells.txt").write_text("Cu\nQz\n")
+        output = [] if "--output" in arguments else ["--output", "x.extxyz"]
+        with pytest.raises(InputError) as raised:
+            hybridcsp("sample", *arguments, *output)
+        assert said in str(raised.value)
+        assert [path.name for path in Path().iterdir()] == ["cells.txt"]
+
+
+class TestTrain:
+    def write(self, name="data.extxyz"):
+        solids = [bulk(s, "fcc", a=a) for s, a in (("Cu", 3.6), ("Ag", 4.1), ("Au", 4.1), ("Al", 4.0))]
+        ase.io.write(name, solids)
+
+    def test_it_tells_its_epochs_and_writes_a_folder_that_can_be_sampled_from(self):
+        self.write()
+        output = hybridcsp("train", "toy", "--data", "data.extxyz", "--output", "mine", "--epochs", "2").output
+        assert "4 crystals" in output
+        assert "epoch 2" in output
+        assert "held_out 1.0000  best" in output
+        card = json.loads(Path("mine/card.json").read_text())
+        assert card["data"]["files"][0]["name"] == "data.extxyz"
+        hybridcsp("sample", "./mine", "--formula", "Cu", "--n", "4", "--output", "x.extxyz")
+        assert len(ase.io.read("x.extxyz", ":")) == 4
+
+    def test_a_folder_goes_on_learning(self):
+        self.write()
+        hybridcsp("train", "toy", "--data", "data.extxyz", "--output", "first")
+        hybridcsp("train", "./first", "--data", "data.extxyz", "--set", "batch_size=3", "--learning-rate", "1e-3")
+        assert json.loads(Path("toy-trained/card.json").read_text())["settings"] == ["batch_size", "learning_rate"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["tyo", "--data", "data.extxyz"], "did you mean 'toy'"),
+            (["toy", "--data", "nothing"], "no such file"),
+            (["toy", "--data", "data.extxyz", "--set", "epochs"], "KEY=VALUE"),
+            (["toy", "--data", "data.extxyz", "--learning-rate", "fast"], "--learning-rate = 'fast'"),
+            (["toy", "--data", "data.extxyz", "--output", "taken"], "holds weights already"),
+        ],
+    )
+    def test_wrong_input_is_an_error_before_anything_is_computed(self, arguments, said):
+        self.write()
+        Path("taken").mkdir()
+        Path("taken/card.json").write_text("{}")
+        before = sorted(Path().rglob("*"))
+        with pytest.raises(InputError) as raised:
+            hybridcsp("train", *arguments)
+        assert said in str(raised.value)
+        assert sorted(Path().rglob("*")) == before
+
+
+class TestEvaluate:
+    def test_it_prints_shares_and_writes_scores(self):
+        ase.io.write("data.extxyz", [bulk("Cu"), bulk("Ag"), bulk("NaCl", "rocksalt", a=5.6)])
+        output = hybridcsp(
+            *("evaluate", "toy", "--data", "data.extxyz", "--samples", "3", "--crystals", "2", "--output", "s.json")
+        ).output
+        assert "match rate at 3" in output
+        assert "samples per second" in output
+        kept = json.loads(Path("s.json").read_text())
+        assert kept["summary"]["crystals"] == 2
+        assert [len(one["displacements"]) for one in kept["crystals"]] == [3, 3]
+
+    def test_what_it_has_learned_from_is_left_out(self):
+        ase.io.write("data.extxyz", [bulk("Cu"), bulk("Ag")])
+        hybridcsp("train", "toy", "--data", "data.extxyz", "--output", "mine")
+        card = json.loads(Path("mine/card.json").read_text())
+        Path("mine/card.json").write_text(json.dumps(card | {"training_formulas": "Ag Au"}))
+        output = hybridcsp("evaluate", "./mine", "--data", "data.extxyz", "--samples", "1").output
+        assert "crystals of 1 formulas" in output
+        Path("mine/card.json").write_text(json.dumps(card | {"training_formulas": "Ag Cu"}))
+        with pytest.raises(InputError, match="--everything"):
+            hybridcsp("evaluate", "./mine", "--data", "data.extxyz")
+
+    def test_data_that_is_not_there_is_said(self):
+        with pytest.raises(InputError, match="no such file"):
+            hybridcsp("evaluate", "toy", "--data", "nothing")
+
+
+@pytest.mark.parametrize("command", ["train", "sample", "evaluate"])
+def test_help_has_examples(command):
+    assert f"hybridcsp {command}" in hybridcsp(command, "--help").output
+
+
+FOREIGN = """
+import os, time
+from toys import Toy
+class Foreign(Toy):
+    name = "foreign"
+    def answer(self, number, request, rng):
+        mode = os.environ.get("FOREIGN", "")
+        if mode == "crash":
+            os.abort()
+        if mode == "hang":
+            time.sleep(600)
+        if mode == "raise":
+            raise RuntimeError("no idea")
+        return super().answer(number, request, rng)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["", "crash", "hang", "raise"])
+def test_generators_of_other_packages_run_apart(tmp_path, monkeypatch, mode):
+    """Whatever they do there, the search goes on."""
+    install(tmp_path, FOREIGN)
+    monkeypatch.undo()  # the toy; this one is found as an installed package is
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(TESTS)]))
+    monkeypatch.setenv("FOREIGN", mode)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("hybridcsp.sources.generative.TIMEOUT", 60.0 if mode != "hang" else 8.0)
+    problem = Problem("Cu", formula_units=(1, 2), distance_fraction=0.05)
+    source = SOURCES["generative"].build(problem, "foreign")
+    backend = InlineBackend(instant_relaxation)
+    run = Search(problem, calculator=None, directory=tmp_path / "run", sources=[source, P1Source()], backend=backend)
+    assert run.run(relaxations=6, refine=0).stopped == "relaxations used up"
+    made = [run.archive.candidate(i) for i in range(1, run.archive.candidates + 1)]
+    assert any(candidate.source == "foreign" for candidate in made) == (mode == "")
+    assert run.archive.ledger.errors["foreign"] == (0 if mode == "" else source.tries)

@@ -38,6 +38,12 @@ def compare(
         typer.Option(metavar="FILE|ENERGY|best", help="A structure, an enthalpy (eV/atom), or the best of all runs."),
     ] = "best",
     directory: Annotated[Path, typer.Option(help="Where runs and results go.")] = Path("comparison"),
+    imported: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIRECTORY", help="Also tell when another code reached it (hybridcsp import); repeatable."
+        ),
+    ] = None,
     calculator: Annotated[str | None, typer.Option(metavar="NAME", help="As for search.")] = None,
     formula_units: Annotated[str | None, typer.Option(help="As for search.")] = None,
     max_atoms: Annotated[int | None, typer.Option(help="As for search.")] = None,
@@ -54,6 +60,8 @@ def compare(
     from hybridcsp import campaign
     from hybridcsp.analysis import compare as statistics
 
+    if imported and len(set(what)) > 1:
+        raise InputError("--imported", str(imported[0]), "goes with one problem, not several")
     given = (calculator, formula_units, max_atoms, relaxations, target)
     problems = {_name(one): _tables(one, *given) for one in dict.fromkeys(what)}
     runs = campaign.plan(problems, strategy, range(first_seed, first_seed + seeds), directory)
@@ -74,8 +82,12 @@ def compare(
     targets = _targets(runs, goal)
     traces = [_trace(run, targets[run.problem]) for run in runs]
     rows = statistics.compare(traces)
+    own = _calculator(runs[0].directory)
+    others = [_told(where, next(iter(targets.values())), own) for where in imported or ()]
     named = target if goal is not None else "the best of all runs"
     console.print(statistics.table(rows, traces, named))
+    for line in others:
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     about = {"target": named, "relaxations": relaxations, "load": os.getloadavg()[0]}
     (directory / "comparison.json").write_text(statistics.as_json(rows, traces, about), encoding="utf-8")
     (directory / "comparison.csv").write_text(statistics.as_csv(traces), encoding="utf-8")
@@ -136,6 +148,39 @@ def _targets(runs: list[Planned], goal: float | Atoms | None) -> dict[str, float
         if known is None or (lowest is not None and isinstance(known, float) and lowest < known):
             best[run.problem] = lowest
     return best
+
+
+def _calculator(directory: Path) -> str | None:
+    from hybridcsp.archive import Archive
+
+    with Archive(directory) as archive:
+        return archive.ledger.calculator
+
+
+def _told(directory: Path, target: float | Atoms | None, calculator: str | None) -> str:
+    """Say when a search of another code reached the target; in relaxations, which is all that other codes tell.
+
+    Raises
+    ------
+    InputError
+        If the target is an enthalpy of another calculator.
+    """
+    from hybridcsp.analysis import compare as statistics
+    from hybridcsp.archive import Archive
+
+    with Archive(directory) as archive:
+        theirs = archive.ledger.calculator
+        if isinstance(target, float) and theirs != calculator:
+            raise InputError(
+                "--imported",
+                str(directory),
+                f"comparable by structure only, since its energies are of {theirs} and ours of {calculator}: "
+                f"--target FILE",
+            )
+        trace = statistics.trace_of(archive, problem="", strategy=directory.name, seed=0, target=target)
+    if trace.solved_at is None:
+        return f"{directory} ({theirs}): not reached in {trace.relaxations} relaxations"
+    return f"{directory} ({theirs}): reached after {trace.solved_at[0]} of {trace.relaxations} relaxations"
 
 
 def _trace(run: Planned, target: float | Atoms | None) -> Any:

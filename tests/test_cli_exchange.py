@@ -1,0 +1,132 @@
+"""import, watch and export to other codes, as one types them."""
+
+import sys
+from pathlib import Path
+
+import ase.io
+import pytest
+from foreign import FakeUspex, append_results, uspex_run, various
+from typer.testing import CliRunner
+
+from hybridcsp.cli import app
+from hybridcsp.errors import InputError
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    return uspex_run(tmp_path / "uspex", various(3), [-50.0, -49.0, -48.0])
+
+
+def hybridcsp(*arguments):
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_import_show_and_export_to_every_code(run, tmp_path):
+    output = hybridcsp("import", "uspex")
+    assert "Into TiO2-uspex, energies by uspex:VASP: 3 relaxed, 0 failed" in output
+    assert "uspex/heredity" in hybridcsp("show", "TiO2-uspex")
+    assert len(ase.io.read("TiO2-uspex/minima.extxyz", ":")) == 3
+    for code, made in (
+        ("uspex", "Seeds/POSCARS"),
+        ("calypso", "POSCAR_2"),
+        ("airss", "hopper/TiO2-hybridcsp-00002.res"),
+        ("xtalopt", "seeds/seedStructures"),
+        ("cryspy", "data/pkl_data/init_struc_data.pkl"),
+    ):
+        output = hybridcsp("export", "TiO2-uspex", "--format", code, "--output", tmp_path / code / "run", "--top", 2)
+        assert output.startswith("2 "), code
+        assert (tmp_path / code / "run" / made).exists()
+    res = (tmp_path / "airss/run/hopper/TiO2-hybridcsp-00001.res").read_text().split()
+    assert (res[2], res[4]) == ("0", "-50")
+
+
+def test_import_again_says_what_was_there(run):
+    hybridcsp("import", "uspex", "--directory", "d", "--calculator", "PBE")
+    append_results(run, various(1, seed=9), [-47.0], first=4, generation=2)
+    output = hybridcsp("import", "uspex", "--directory", "d", "--calculator", "PBE")
+    assert "1 relaxed, 0 failed, 0 without an energy, 3 there already" in output
+
+
+def test_broken_structures_are_named_and_strict_stops(run):
+    with (run / "results1" / "gatheredPOSCARS").open("a") as stream:
+        stream.write("EA9\n1.0\n1 0 0\n0 1 0\n0 0 1\nTi O\n1 2\nDirect\n0 0 0\n")
+    output = hybridcsp("import", "uspex")
+    assert "1 could not be read:" in output
+    assert "gatheredPOSCARS, line" in output
+    with pytest.raises(InputError, match=r"ends after 1 of 3 atoms .--strict"):
+        hybridcsp("import", "uspex", "--directory", "other", "--strict")
+    with pytest.raises(InputError, match="--strict"):
+        hybridcsp("import", "uspex", "--output", "all.extxyz", "--strict")
+
+
+def test_a_stream_into_one_file_takes_every_composition(run):
+    append_results(run, various(2, "Ti3O5"), [-60.0, -61.0], first=4, generation=2)
+    output = hybridcsp("import", "uspex", "--output", "all.extxyz")
+    assert "5 structures in all.extxyz" in output
+    frames = ase.io.read("all.extxyz", ":")
+    assert [round(frame.get_potential_energy(), 3) for frame in frames] == [-50.0, -49.0, -48.0, -60.0, -61.0]
+    assert frames[1].info["origin"] == "Heredity"
+    output = hybridcsp("import", "uspex", "--directory", "d")
+    assert "2 of other compositions left out: Ti3O5 (2)" in output
+
+
+def test_watch_looks_once_and_says_what_it_did(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = FakeUspex(tmp_path / "uspex")
+    arguments = ("watch", "ours", "--uspex", "uspex", "--once", "--source", "random", "--seeds", 2)
+    assert "no generation has ended yet" in hybridcsp(*arguments)
+    code.run_generation()
+    output = hybridcsp(*arguments)
+    assert "generation 1 has ended; read 6 relaxed, 0 failed; 2 seeds in uspex/Seeds/POSCARS" in output
+    assert code.run_generation() == 2
+    assert "2 of them began with our seeds" in hybridcsp(*arguments)
+    output = hybridcsp("export", "ours", "--format", "airss", "--output", "airss", "--pending")
+    assert output.startswith("2 structures")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["import", "nowhere"], "no such file or folder"),
+        (["import", "uspex", "--format", "usqex"], "did you mean 'uspex'"),
+        (["import", "uspex", "--formula", "SiO2"], r"a composition that occurs: TiO2 \(3\)"),
+        (["import", "uspex", "--output", "a.extxyz", "--directory", "d"], "one or the other"),
+        (["import", "uspex", "--pressure", "high"], "a pressure in GPa"),
+        (["watch", "ours"], "one of --uspex"),
+        (["watch", "ours", "--uspex", "uspex", "--cryspy", "uspex"], "one of --uspex"),
+        (["watch", "ours", "--calypso", "nowhere"], "the folder that the other code runs in"),
+        (["export", "nowhere", "--format", "uspex"], "--output"),
+        (["export", "nowhere", "--generation", "3"], "search codes only"),
+    ],
+)
+def test_wrong_input_is_said(run, arguments, said):
+    with pytest.raises(InputError, match=said):
+        hybridcsp(*arguments)
+
+
+def test_the_formats_need_no_heavy_package(tmp_path, monkeypatch):
+    import subprocess
+
+    code = "import sys, hybridcsp.formats as f; f.load('uspex'); print({'torch', 'pymatgen'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_an_import_is_compared_in_relaxations_and_by_structure_where_calculators_differ(run):
+    from hybridcsp.cli.comparing import _told
+
+    hybridcsp("import", "uspex", "--directory", "d")
+    second = various(3)[1]
+    assert _told(Path("d"), second, "chgnet").endswith("(uspex:VASP): reached after 2 of 3 relaxations")
+    assert _told(Path("d"), various(1, seed=8)[0], "chgnet").endswith("not reached in 3 relaxations")
+    assert _told(Path("d"), -50.0 / 6, "uspex:VASP").endswith("reached after 1 of 3 relaxations")
+    with pytest.raises(InputError, match="by structure only"):
+        _told(Path("d"), -50.0 / 6, "chgnet")

@@ -195,16 +195,12 @@ class TestBroken:
             build_sources(["mine"], Problem("Cu"))
 
     @pytest.mark.parametrize(
-        ("registry", "group", "lacking"),
-        [
-            (SOURCES, "sources", "propose, proposed, observe"),
-            (GENERATORS, "generators", "fit, sample, save, load"),
-            (FORMATS, "formats", "recognises, read, write"),
-        ],
+        ("registry", "group", "first"),
+        [(SOURCES, "sources", "propose"), (GENERATORS, "generators", "fit"), (FORMATS, "formats", "recognises")],
     )
-    def test_something_of_another_kind(self, plug_in, registry, group, lacking):
+    def test_something_of_another_kind(self, plug_in, registry, group, first):
         plug_in(**{group: {"mine": "plugin_code:Empty"}})
-        with pytest.raises(RegistrationError, match=f"gives Empty, which lacks {lacking}"):
+        with pytest.raises(RegistrationError, match=rf"gives Empty, which lacks .*\b{first}\b"):
             registry["mine"].load()
 
     def test_an_operator_that_is_none(self, plug_in):
@@ -298,6 +294,7 @@ class TestCommandLine:
             (line,) = (line for line in lines if line.split()[:1] == [name])
             assert line.split()[1:] == ["Things", "to", "plug", "in", "plugin"]
 
+    @pytest.mark.slow
     def test_a_search_uses_a_source_an_operator_and_a_calculator(self, run, tmp_path):
         done = run(
             *("search", "Cu", "--source", "copper:3.5", "--source", "evolution:swell-often"),

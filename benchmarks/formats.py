@@ -231,7 +231,7 @@ atoms.calc = EMT()
 converged = BFGS(FrechetCellFilter(atoms), logfile="log.bfgs").run(fmax=0.05, steps=200)
 ase.io.write("CONTCAR", atoms, format="vasp", direct=True)
 with open("log.tote", "w") as file:
-    file.write(f"{atoms.get_potential_energy()!r}\\n")
+    file.write(f"{float(atoms.get_potential_energy())!r}\\n")
 with open("out_check_opt", "w") as file:
     file.write("done\\n" if converged else "not_yet\\n")
 """

@@ -44,7 +44,7 @@ class Cryspy:
         data = _data(path)
         if data is None:
             return
-        if not (data / "opt_POSCARS").is_file():
+        if not any((data / name).is_file() for name in ("opt_POSCARS", "cryspy_rslt")):
             yield from _plain(data / "init_POSCARS")
             return
         yield from _read(data)
@@ -110,7 +110,8 @@ def _read(data: Path) -> Iterator[Record | Broken]:
     results = InStep(_rows(data / "cryspy_rslt", "Spg_num"))
     starts = InStep(_starts(data / "init_POSCARS"))
     origins = InStep(_rows(data / "ea_origin", "Operation", index="Struc_ID"))
-    for block in read_poscars(data / "opt_POSCARS"):
+    relaxed = data / "opt_POSCARS"
+    for block in read_poscars(relaxed) if relaxed.is_file() else ():
         if isinstance(block, Broken):
             yield block
             continue
@@ -126,7 +127,7 @@ def _read(data: Path) -> Iterator[Record | Broken]:
             calculator=calculator,
             start=starts.pop(number),
             converged=row.get("Opt") != "not_yet",
-            file=data / "opt_POSCARS",
+            file=relaxed,
             line=block.line,
         )
         for lookup in (results, starts, origins):

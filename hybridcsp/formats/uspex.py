@@ -18,7 +18,7 @@ from hybridcsp.formats.poscar import Block, read_poscars, write_poscar
 from hybridcsp.formats.text import InStep, Lines, finite, internal_energy, whole
 from hybridcsp.structure import spacegroup
 
-#: Enthalpies (eV per cell) from here on stand for a relaxation that failed.
+#: Enthalpies (eV per cell) from here on stand for a relaxation that failed; USPEX writes 100000.
 FAILED = 9999.0
 
 #: ``abinitioCode`` in INPUT.txt.

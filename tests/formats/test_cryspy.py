@@ -43,6 +43,12 @@ def test_a_run_that_has_no_results_yet_gives_its_starts(tmp_path):
     assert [(r.id, r.energy) for r in read(folder)] == [("0", None), ("1", None)]
 
 
+def test_a_run_in_which_everything_failed(tmp_path):
+    folder = cryspy_run(tmp_path / "run", various(2), various(2), {0: float("nan"), 1: float("nan")})
+    (folder / "data" / "opt_POSCARS").unlink()
+    assert [bool(r.failure) for r in read(folder)] == [True, True]
+
+
 def test_broken_lines_are_named(tmp_path):
     folder = cryspy_run(tmp_path / "run", various(2), various(2), {0: -8.5, 1: -8.5})
     table = folder / "data" / "cryspy_rslt"

@@ -65,6 +65,7 @@ class WyckoffGenerator:
         seed: int = 0,
         checkpoint: Path | None = None,
         on_epoch: Callable[[Epoch], None] | None = None,
+        longest: int = 100,
         **settings: Any,
     ) -> None:
         """Learn from examples; a tenth of the formulas is held out to know when to stop.
@@ -75,6 +76,9 @@ class WyckoffGenerator:
             Crystals; those in which spglib finds no symmetry are left out.
         seed, checkpoint, on_epoch
             As :func:`hybridcsp.generators.training.train` takes them.
+        longest
+            Crystals with more sites are remembered, but the network does not learn from them: they are few and take
+            most of the time.
         **settings
             Fields of :class:`hybridcsp.generators.training.Settings`.
 
@@ -93,14 +97,18 @@ class WyckoffGenerator:
             self._positions = Positions.tabulate()
         positions = self._positions
         learned, held = (_written(part, positions) for part in split(examples))
-        if not learned:
-            raise InputError("examples", len(examples), "none has a symmetry that spglib finds")
+        if not _up_to(longest, learned):
+            raise InputError(
+                "examples", len(examples), f"none has a symmetry that spglib finds and at most {longest} sites"
+            )
         if self._network is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 self._network = Network(positions, self._size)
         # What is learned from joins the memory; the held-out tenth never does.
         self._memory.add(sequence for _, sequence in learned)
+        remembered = [example for example, _ in learned]
+        learned, held = (_up_to(longest, part) for part in (learned, held))
         sets = [
             Sequences(
                 [sequence for _, sequence in part],
@@ -125,10 +133,12 @@ class WyckoffGenerator:
         self.card = {
             "size": asdict(self._size),
             **storage.describe_training(
-                [example for example, _ in learned],
+                remembered,
+                crystals_learned=len(learned),
                 held_out_crystals=len(held),
                 seed=seed,
                 settings=asdict(chosen),
+                longest=longest,
                 epochs=len(history),
                 best_epoch=best["epoch"],
                 metrics={name: value for name, value in best.items() if name != "epoch"},
@@ -197,3 +207,7 @@ def _written(examples: Iterable[Example], positions: Positions) -> list[tuple[Ex
                 found.append((example, sequence))
                 break
     return found
+
+
+def _up_to(longest: int, part: list[tuple[Example, Written]]) -> list[tuple[Example, Written]]:
+    return [(example, sequence) for example, sequence in part if len(sequence.slots) <= longest]

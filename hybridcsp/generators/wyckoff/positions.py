@@ -62,8 +62,9 @@ class Positions:
     hexagonal: NDArray[np.uint8]
 
     @classmethod
+    @cache
     def tabulate(cls) -> Positions:
-        """Make the tables from PyXtal's; this takes seconds."""
+        """Make the tables from PyXtal's; this takes seconds, the first time."""
         found = cls(
             np.zeros((N_GROUPS, N_LETTERS), dtype=np.int16),
             np.zeros((N_GROUPS, N_LETTERS, 3), dtype=np.uint8),

@@ -183,12 +183,14 @@ class Decoder:
         rows_ = np.arange(len(sites))
         for step in range(max(map(len, queues))):
             site = np.array([queue[step] if step < len(queue) else 0 for queue in queues])
-            here = torch.as_tensor([step < len(queue) for queue in queues])
+            here = np.array([step < len(queue) for queue in queues])
             own = identities[rows_, site][:, None]
             open_ = torch.as_tensor(free[rows_, site][:, None], dtype=torch.float32)
             anchors = anchor_points[rows_, site]
             place = torch.as_tensor(site[:, None])
-            hidden = self._write(network.points(own, place, anchors[:, None], known, open_, earlier), here)
+            hidden = self._write(
+                network.points(own, place, anchors[:, None], known, open_, earlier), torch.as_tensor(here)
+            )
             mixture = network.point_mixture(hidden, anchors, known)
             points, density = _von_mises(mixture, free[rows_, site], rng, temperature)
             coordinates[rows_[here], site[here]] = points[here]

@@ -199,7 +199,7 @@ class Watch:
             return 0, "our sources have nothing to offer"
         records = [_as_record(candidate, problem) for candidate in candidates]
         target = self.path if self.code.takes_seeds_between else self.directory / "next_run"
-        note = self.code.write(records, target, Settings())
+        note = self.code.write(records, target, Settings(elements=self.code.elements(self.path)))
         if not self.code.takes_seeds_between:
             note += f" {self.code.name} takes structures only when it starts: these are for its next run."
         else:

@@ -6,7 +6,7 @@ from foreign import FakeUspex, cryspy_run, various
 from hybridcsp import formats
 from hybridcsp.archive import USER, Archive
 from hybridcsp.errors import InputError
-from hybridcsp.formats.poscar import read_poscars
+from hybridcsp.formats.poscar import read_poscars, write_poscar
 from hybridcsp.watching import FILE, Watch
 
 
@@ -104,3 +104,31 @@ def test_what_cannot_be_watched_is_said(tmp_path, code):
     assert json.loads((tmp_path / "ours" / FILE).read_text())["state"]["read"] == 1
     with pytest.raises(InputError, match="does not watch"):
         Watch(tmp_path / "ours", tmp_path, formats.load("uspex"), sources=["random"])
+
+
+def test_beside_calypso_seeds_take_the_places_of_its_last_poscars(tmp_path):
+    folder = tmp_path / "calypso"
+    (folder / "results").mkdir(parents=True)
+    (folder / "input.dat").write_text("NameOfAtoms = O Ti\nPopSize = 4\nICode = 1\nSplit = T\n")
+
+    def generation(number, structures):
+        for kind, before in (("ini", ""), ("opt", "  -8.5\n")):
+            text = "".join(before + write_poscar(atoms, "CALYPSO", ("O", "Ti")) for atoms in structures)
+            (folder / "results" / f"pso_{kind}_{number}").write_text(text)
+        (folder / "step").write_text(f"{number + 1}\n")
+        for n, atoms in enumerate(various(4, seed=number), start=1):
+            (folder / f"POSCAR_{n}").write_text(write_poscar(atoms, "its own", ("O", "Ti")))
+
+    def look():
+        return Watch(tmp_path / "ours", folder, formats.load("calypso"), sources=["random"], seeds=2).look()
+
+    generation(1, various(4, seed=10))
+    found = look()
+    assert (found.report.relaxed, found.seeds) == (4, 2)
+    titles = [(folder / f"POSCAR_{n}").read_text().splitlines() for n in (1, 2, 3, 4)]
+    assert [lines[0] for lines in titles] == ["its own", "its own", "hybridcsp_3", "hybridcsp_4"]
+    assert titles[3][5].split() == ["O", "Ti"]
+    started = [block.atoms for n in (1, 2, 3, 4) for block in read_poscars(folder / f"POSCAR_{n}")]
+    generation(2, started)
+    found = look()
+    assert (found.report.relaxed, found.report.linked, found.seeds) == (4, 2, 2)

@@ -129,6 +129,9 @@ class Generational(Format, Protocol):
     def finished(self, path: Path) -> int:
         """Return how many generations have ended (0 before the first has); they count from 1."""
 
+    def elements(self, path: Path) -> tuple[str, ...]:
+        """Return all elements in the order of the code's input; none where that does not say."""
+
     def waiting(self, path: Path) -> bool:
         """Whether it is too early to write seeds: those of before were not picked up yet, or it has no use for any."""
 

@@ -38,8 +38,7 @@ class Calypso:
 
     def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:
         """Write ``POSCAR_n`` files; where CALYPSO has written its own, the last of these are replaced."""
-        setup = _setup(path)
-        elements = settings.elements or tuple(setup.get("nameofatoms", "").split())
+        elements = settings.elements or self.elements(path)
         own = sorted(int(file.name[7:]) for file in path.glob("POSCAR_*") if file.name[7:].isdigit())
         structures = list(islice(records, len(own) if own else None))
         if not structures:
@@ -55,6 +54,10 @@ class Calypso:
             f"put CONTCAR_n and OUTCAR_n beside it, and run calypso.x for the next step. NameOfAtoms must be "
             f"{' '.join(elements) or 'in the order of the POSCARs'}."
         )
+
+    def elements(self, path: Path) -> tuple[str, ...]:
+        """Return all elements in the order of its input file."""
+        return _elements(path)
 
     def waiting(self, path: Path) -> bool:
         """Whether CALYPSO has no POSCARs of its own yet that could be replaced."""

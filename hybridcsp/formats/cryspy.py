@@ -52,7 +52,7 @@ class Cryspy:
     def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:
         """Write ``data/pkl_data/init_struc_data.pkl``, and the same structures as ``data/init_POSCARS``."""
         setup = _setup(path)
-        elements = settings.elements or tuple(setup.get("atype", "").split())
+        elements = settings.elements or self.elements(path)
         data = path / "data"
         if (path / "cryspy.stat").exists():
             raise InputError("output", str(path), "a folder where CrySPY was not started yet: it takes seeds only then")
@@ -83,6 +83,10 @@ class Cryspy:
             f"older ones want {n}); [structure] atype = {' '.join(elements)}, nat = {' or '.join(contents)}"
             f"{' (more than one composition: algo = EA-vc only)' if len(contents) > 1 else ''}."
         )
+
+    def elements(self, path: Path) -> tuple[str, ...]:
+        """Return all elements in the order of its input file."""
+        return tuple(_setup(path).get("atype", "").split())
 
     def waiting(self, path: Path) -> bool:
         """Seeds are only read at the start of a run, never between generations."""

@@ -68,7 +68,7 @@ class Uspex:
         target = self.seeds(path, settings)
         if target.exists():
             raise InputError("output", str(target), "a file that is not there: USPEX has not picked these seeds up yet")
-        elements = settings.elements or tuple(_setup(path).get("atomType", "").split())
+        elements = settings.elements or self.elements(path)
         n = 0
         with whole(target) as stream:
             for n, record in enumerate(records, start=1):
@@ -85,6 +85,10 @@ class Uspex:
         """Return the file that seeds are written to; USPEX renames it when it picks them up."""
         number = "" if settings.generation is None else f"_{settings.generation}"
         return path / "Seeds" / f"POSCARS{number}"
+
+    def elements(self, path: Path) -> tuple[str, ...]:
+        """Return all elements in the order of its input file."""
+        return tuple(_setup(path).get("atomType", "").split())
 
     def waiting(self, path: Path) -> bool:
         """Whether seeds for the next generation were not picked up yet."""

@@ -63,6 +63,10 @@ class XtalOpt:
             f"window, add them on the search tab."
         )
 
+    def elements(self, path: Path) -> tuple[str, ...]:
+        """Return none: XtalOpt goes by the symbols in a file, in whatever order."""
+        return ()
+
     def waiting(self, path: Path) -> bool:
         """Seeds are only read at the start of a run, never between generations."""
         return False

@@ -68,6 +68,8 @@ class SpaceGroup:
 
     Attributes
     ----------
+    symbol
+        Hermann-Mauguin symbol.
     lattice_type
         ``"triclinic"``, ``"monoclinic"`` (unique axis b), ``"orthorhombic"``, ``"tetragonal"``, ``"hexagonal"`` or
         ``"cubic"``.
@@ -85,7 +87,8 @@ class SpaceGroup:
         _, lattice_type = get_pbc_and_lattice(number, 3)
         # PyXtal describes trigonal groups in hexagonal cells.
         self.lattice_type: str = "hexagonal" if lattice_type == "trigonal" else lattice_type
-        self.vectors = _CENTRINGS["P" if conventional else _symbols()[number - 1][0]]
+        self.symbol = _symbols()[number - 1]
+        self.vectors = _CENTRINGS["P" if conventional else self.symbol[0]]
         orbits = get_wyckoffs(number)
         self.positions = tuple(
             _position(letter_from_index(index, orbits), orbit, self.vectors) for index, orbit in enumerate(orbits)
@@ -138,6 +141,7 @@ class SpaceGroup:
         return can_place(tuple(sorted(filter(None, counts))), tuple(fixed), self._free)
 
 
+@cache
 def point_group_order(number: int) -> int:
     """Return the number of symmetry operations of a space group, translations aside: 1 to 48."""
     return next(order for last, order in _ORDERS if number <= last)

@@ -95,10 +95,8 @@ class Label:
 
     def __str__(self) -> str:
         """Write it as AFLOW does, though slots come in our order: ``AB2_tP6_136_a_f``."""
-        from pyxtal.symmetry import Group
-
-        centring = Group(self.spacegroup, quick=True).symbol[0]
-        lattice_type = space_group(self.spacegroup).lattice_type
+        group = space_group(self.spacegroup)
+        centring, lattice_type = group.symbol[0], group.lattice_type
         family = {"triclinic": "a", "monoclinic": "m", "orthorhombic": "o", "tetragonal": "t", "hexagonal": "h"}
         positions = _by_letter(self.spacegroup, True)
         atoms = sum(positions[letter].multiplicity for letters in self.letters for letter in letters)

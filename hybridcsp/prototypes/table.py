@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from math import gcd
 from typing import Any
@@ -73,7 +73,7 @@ class CountTable:
         """Return the number of prototypes."""
         return sum(map(len, self._raw.values()))
 
-    @property
+    @cached_property
     def formulas(self) -> frozenset[str]:
         """Reduced formulas of all crystals counted, in Hill's order: ``"O2Ti"``."""
         return frozenset(

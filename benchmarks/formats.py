@@ -111,8 +111,8 @@ def measured(task: Callable[[], int]) -> dict[str, float]:
     return {name: round(value, 1) for name, value in result.items()}
 
 
-def rates(n: int) -> dict[str, Any]:
-    """Measure reading and writing of every format."""
+def rates(n: int, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Measure reading and writing of every format; ``save`` is given what there is after each."""
     from hybridcsp import formats
     from hybridcsp.formats import Broken, Record
     from hybridcsp.formats.poscar import read_poscars
@@ -143,6 +143,7 @@ def rates(n: int) -> dict[str, Any]:
         def say(name: str, task: Callable[[], int]) -> None:
             results[name] = measured(task)
             print(f"{name:42} {results[name]}", flush=True)
+            save(results)
 
         write_uspex_results(home / "uspex", n)
         gathered = home / "uspex" / "results1" / "gatheredPOSCARS"
@@ -342,12 +343,18 @@ def main() -> None:
     parser.add_argument("--structures", type=int, help="how many; by default 100,000 for rates, 8 for cryspy")
     parser.add_argument("--keep", type=Path, help="a new folder for CrySPY's run, to look at; by default it is removed")
     given = parser.parse_args()
-    load = os.getloadavg()[0]
-    results = rates(given.structures or 100_000) if given.what == "rates" else cryspy(given.structures or 8, given.keep)
-    about = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "load_before": load}
-    RESULTS.mkdir(exist_ok=True)
+    about = {"machine": platform.machine(), "cores": os.cpu_count(), "load_before": os.getloadavg()[0]}
     target = RESULTS / f"formats-{given.what}.json"
-    target.write_text(json.dumps({"about": about, "results": results}, indent=1) + "\n")
+
+    def save(results: dict[str, Any]) -> None:
+        RESULTS.mkdir(exist_ok=True)
+        target.write_text(json.dumps({"about": about, "results": results}, indent=1) + "\n")
+
+    if given.what == "rates":
+        results = rates(given.structures or 100_000, save)
+    else:
+        results = cryspy(given.structures or 8, given.keep)
+    save(results)
     print(json.dumps(results, indent=1))
     print(f"wrote {target}")
 

@@ -85,6 +85,7 @@ def train(
     if (output / "card.json").exists():
         raise InputError("--output", str(output), "holds weights already; choose another folder")
     model = new_generator(entry.name) if folder is None else open_generator(generator)
+    before = dict(model.card)
     with console.status("reading"):
         dataset = read_dataset(data, max_atoms=max_atoms)
     skipped = ", ".join(f"{n} {reason}" for reason, n in dataset.skipped.items())
@@ -95,7 +96,12 @@ def train(
     except KeyboardInterrupt:
         console.print("Interrupted; the same command goes on from here.")
         raise typer.Exit(130) from None
-    model.card = {**model.card, "data": dataset.provenance}
+    formulas = {*str(before.get("training_formulas", "")).split(), *str(model.card.get("training_formulas", "")).split()}
+    model.card = {
+        **model.card,
+        "data": dataset.provenance,
+        **({"training_formulas": " ".join(sorted(formulas))} if formulas else {}),
+    }
     model.save(output)
     (output / CHECKPOINT).unlink(missing_ok=True)
     console.print(f"Weights are in {output}: hybridcsp search FORMULA --source generative:{output}", soft_wrap=True)

@@ -48,6 +48,16 @@ def test_import_show_and_export_to_every_code(run, tmp_path):
     assert (res[2], res[4]) == ("0", "-50")
 
 
+def test_structure_files_are_seeds_too(run):
+    ase.io.write("samples.extxyz", various(3))
+    with Path("samples.extxyz").open("a") as stream:
+        stream.write("7\nLattice\n")
+    output = hybridcsp("export", "samples.extxyz", "--format", "uspex", "--output", "uspex")
+    assert output.startswith("3 seeds in uspex/Seeds/POSCARS")
+    assert "1 could not be read" in output
+    assert (run / "Seeds" / "POSCARS").read_text().splitlines()[5].split() == ["Ti", "O"]
+
+
 def test_import_again_says_what_was_there(run):
     hybridcsp("import", "uspex", "--directory", "d", "--calculator", "PBE")
     append_results(run, various(1, seed=9), [-47.0], first=4, generation=2)

@@ -11,6 +11,9 @@ from hybridcsp.cli.app import app, console, show_archive
 from hybridcsp.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hybridcsp.formats import Settings
     from hybridcsp.registry import Registry
 
 
@@ -37,10 +40,11 @@ def show(
     epilog="Examples:\n\n  hybridcsp export TiO2 --output minima.extxyz\n\n"
     "  hybridcsp export TiO2 --format poscar --output seeds --top 20 --cell primitive\n\n"
     "  hybridcsp export TiO2 --format uspex --output uspex_run --top 10 --generation 5\n\n"
-    "  hybridcsp export TiO2 --format airss --output airss_run --pending"
+    "  hybridcsp export TiO2 --format airss --output airss_run --pending\n\n"
+    "  hybridcsp export samples.extxyz --format cryspy --output cryspy_run"
 )
 def export(
-    directory: Annotated[Path, typer.Argument(help="A run directory.")],
+    directory: Annotated[Path, typer.Argument(help="A run directory; for seeds, also structure files.")],
     format: Annotated[
         str, typer.Option(help="extxyz, cif, poscar; as seeds: uspex, calypso, airss, xtalopt, cryspy.")
     ] = "extxyz",
@@ -101,6 +105,10 @@ def _seed(
 
     if output is None:
         raise InputError("--output", None, f"the folder that {format} runs in")
+    settings = formats.Settings(elements=tuple((elements or "").split()), generation=generation)
+    if directory.exists() and not (directory / "search.db").exists():
+        _convert(directory, format, output, top, settings)
+        return
     with Archive(directory) as archive:
         if pending:
             waiting = [*archive.pending(USER), *archive.pending(WORKERS)][:top]
@@ -112,9 +120,29 @@ def _seed(
             records = records_of(archive.minima(top), cell, problem_of(archive).pressure_gpa)
     if not records:
         raise InputError("--pending" if pending else "directory", str(directory), "something to write: there is none")
-    settings = formats.Settings(elements=tuple((elements or "").split()), generation=generation)
     note = formats.write(records, output, format, settings=settings)
     console.print(note, highlight=False, soft_wrap=True, markup=False)
+
+
+def _convert(path: Path, format: str, output: Path, top: int | None, settings: Settings) -> None:
+    """Write structures of files, a generator's samples for instance, as seeds."""
+    from itertools import islice
+
+    from hybridcsp import formats
+
+    broken: list[formats.Broken] = []
+
+    def good() -> Iterator[formats.Record]:
+        for record in formats.recognise(path).read(path):
+            if isinstance(record, formats.Broken):
+                broken.append(record)
+            else:
+                yield record
+
+    note = formats.write(islice(good(), top), output, format, settings=settings)
+    console.print(note, highlight=False, soft_wrap=True, markup=False)
+    if broken:
+        console.print(f"{len(broken)} could not be read; the first: {broken[0]}", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -96,7 +96,7 @@ def train(
     except KeyboardInterrupt:
         console.print("Interrupted; the same command goes on from here.")
         raise typer.Exit(130) from None
-    formulas = {*str(before.get("training_formulas", "")).split(), *str(model.card.get("training_formulas", "")).split()}
+    formulas = {f for card in (before, model.card) for f in str(card.get("training_formulas", "")).split()}
     model.card = {
         **model.card,
         "data": dataset.provenance,

@@ -198,6 +198,8 @@ def recognise(path: Path) -> Format:
     """
     if not path.exists():
         raise InputError("path", str(path), "no such file or folder")
+    if (path / "search.db").exists():
+        raise InputError("path", str(path), f"results of another code; this is a search of ours: {path}/minima.extxyz")
     for name in FORMATS.entries():
         found = load(name)
         if found.recognises(path):
@@ -211,8 +213,9 @@ def recognise(path: Path) -> Format:
 def results_of(path: Path) -> Format | None:
     """Return the search code whose results are at a path, ``None`` where these are structure files of any kind."""
     for name in FORMATS.entries():
-        if name != "plain" and (found := load(name)).recognises(path):
-            return found
+        if (found := load(name)).recognises(path):
+            # Ours come first, plain files last of these: other packages are only loaded for what is none of them.
+            return None if name == "plain" else found
     return None
 
 

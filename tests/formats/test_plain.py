@@ -120,6 +120,9 @@ def test_paths_and_names_that_lead_nowhere_are_said(tmp_path):
     with pytest.raises(InputError, match="at least one"):
         formats.write([], tmp_path / "a.extxyz", "plain")
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "search.db").write_text("")
+    with pytest.raises(InputError, match="a search of ours"):
+        formats.recognise(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="can be written"):
         formats.write([rutile()], tmp_path / "file" / "a.extxyz", "plain")

@@ -5,8 +5,8 @@
     python benchmarks/retraining_gain.py --only-table
 
 TiO2, SiO2, Al2O3 and MgSiO3 at 2 to 4 formula units, CHGNet, one worker, 300 relaxations, 5 seeds, two arms:
-*retrained* as a search does by default, and *frozen*, the same with ``new_minima = 0``. With one worker and one seed the
-two are the same, bit for bit, up to the first training; that is asserted, so that the control's generator is frozen at
+*retrained* as a search does by default, and *frozen*, the same with ``new_minima = 0``. With one worker and one seed
+the two are the same, bit for bit, up to the first training; that is asserted, so that the control is frozen at
 the very event at which the other's is trained. Seconds of retraining are charged to their arm.
 
 For each pair the difference (retrained minus frozen) is taken of

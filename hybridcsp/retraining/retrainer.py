@@ -231,6 +231,7 @@ class Retrainer:
             return None
         folder = versions.folder_of(self._archive.directory, self.name, self._root)
         if not folder.exists():
+            folder.mkdir(parents=True)
             self._source.generator(self._root).save(folder)
         return folder
 

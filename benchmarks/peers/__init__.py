@@ -25,7 +25,9 @@ def run_peer(peer: str, atoms: Atoms, task: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "task.json").write_text(json.dumps({**task, "method": peer}))
         ase.io.write(Path(directory, "reference.extxyz"), atoms)
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1]), "PYTHONHASHSEED": "0"}
+        benchmarks = Path(__file__).resolve().parents[1]
+        path = os.pathsep.join([str(benchmarks), str(benchmarks.parent)])
+        environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"}
         done = subprocess.run(
             [python, "-m", PEERS[peer]], cwd=directory, env=environment, capture_output=True, text=True
         )

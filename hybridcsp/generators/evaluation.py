@@ -8,13 +8,14 @@ nothing is left out before: a sample that was rejected, or is no crystal, is a s
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from ase import Atoms
@@ -24,6 +25,9 @@ from hybridcsp.generators.datasets import formula_of
 from hybridcsp.problem import Problem
 from hybridcsp.similarity import MINIMA, StructureIndex
 from hybridcsp.structure import SYMPREC_LOOSE, is_finite_crystal, shortest_violation, spacegroup, to_pymatgen
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
 
 #: Tolerances of the match.
 MATCH = {"stol": 0.5, "ltol": 0.3, "angle_tol": 10.0}
@@ -196,10 +200,21 @@ def displacement(sample: Atoms, crystal: Atoms) -> tuple[float | None, bool]:
         Root mean square displacement in units of the cube root of the volume per atom, ``None`` where they do not
         match; and whether the comparison was cut short after :data:`MAPPINGS`.
     """
+    return _displacement(_reduced(sample), _reduced(crystal))
+
+
+def _displacement(sample: Structure, crystal: Structure) -> tuple[float | None, bool]:
     matcher = _matcher()
     matcher.cut_short = False
-    found = matcher.get_rms_dist(to_pymatgen(sample), to_pymatgen(crystal))
+    found = matcher.get_rms_dist(sample, crystal)
     return (None if found is None else float(found[0])), bool(matcher.cut_short)
+
+
+def _reduced(atoms: Atoms) -> Structure:
+    """Return what ``StructureMatcher`` would make of it each time it is asked, which is most of its time."""
+    structure = to_pymatgen(atoms).get_reduced_structure(reduction_algo="niggli")
+    counts = np.unique(atoms.numbers, return_counts=True)[1]
+    return structure if math.gcd(*counts.tolist()) == 1 else structure.get_primitive_structure()
 
 
 @cache
@@ -207,7 +222,7 @@ def _matcher() -> Any:
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     class BoundedMatcher(StructureMatcher):
-        """A matcher that gives up after so many mappings of the lattices, and tells."""
+        """A matcher for reduced cells that gives up after so many mappings of the lattices, and tells."""
 
         cut_short = False
 
@@ -215,6 +230,9 @@ def _matcher() -> Any:
             mappings = super()._get_lattices(*arguments, **more)
             yield from islice(mappings, MAPPINGS)
             self.cut_short |= next(mappings, None) is not None
+
+        def _preprocess(self, struct1: Any, struct2: Any, *_: Any, **__: Any) -> Any:
+            return super()._preprocess(struct1, struct2, skip_structure_reduction=True)
 
     return BoundedMatcher(**MATCH)
 
@@ -257,10 +275,11 @@ def _score(
     spacegroups: list[int] = []
     new: list[bool | None] = []
     cut_short = 0
+    sought = _reduced(crystal)
     for i, answer in enumerate(answers):
         atoms = answer.atoms if isinstance(answer, Sample) else None
         good = atoms is not None and _is_valid(atoms, problem)
-        found, was_cut = (None, False) if atoms is None else displacement(atoms, crystal)
+        found, was_cut = (None, False) if atoms is None else _displacement(_reduced(atoms), sought)
         displacements.append(found)
         cut_short += was_cut and found is None
         valid.append(good)

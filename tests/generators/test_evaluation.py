@@ -15,6 +15,7 @@ from crystals import rutile
 from hybridcsp.generators import Reject, Request, Sample
 from hybridcsp.generators import evaluation as room
 from hybridcsp.generators.evaluation import Scored, displacement, evaluate, index_of, summarise
+from hybridcsp.structure import to_pymatgen
 
 CRYSTALS = [rutile(), bulk("NaCl", "rocksalt", a=5.64), bulk("ZnS", "zincblende", a=5.41)]
 
@@ -109,14 +110,16 @@ def test_a_generator_that_fails_is_counted(answers, reason):
 def test_the_displacement_is_pymatgens():
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
-    from hybridcsp.structure import to_pymatgen
-
-    moved = rutile()
-    moved.rattle(0.1, seed=3)
-    expected = StructureMatcher(stol=0.5, ltol=0.3, angle_tol=10).get_rms_dist(
-        to_pymatgen(moved), to_pymatgen(rutile())
-    )
-    assert displacement(moved, rutile()) == (pytest.approx(expected[0]), False)
+    matcher = StructureMatcher(stol=0.5, ltol=0.3, angle_tol=10)
+    rng = np.random.default_rng(0)
+    for crystal in (*CRYSTALS, bulk("ZnS", "zincblende", a=5.41) * (2, 1, 1), bulk("Cu", cubic=True)):
+        for scale in (0.02, 0.2, 0.6):
+            moved = turned(crystal, rng)
+            moved.rattle(scale, rng=rng)
+            expected = matcher.get_rms_dist(to_pymatgen(moved), to_pymatgen(crystal))
+            found, cut_short = displacement(moved, crystal)
+            assert found == (None if expected is None else pytest.approx(expected[0], abs=1e-6))
+            assert not cut_short
     layers = rutile()
     layers.set_scaled_positions([(0, 0, z / 6) for z in range(6)])
     assert displacement(layers, rutile()) == (None, False)

@@ -228,6 +228,6 @@ def test_batches_follow_their_random_numbers():
 def test_one_crystal_is_learned():
     atoms = bulk("ZnS", "zincblende", a=5.41)
     generator = FlowGenerator(SMALL, Integration(steps=25))
-    generator.fit([Example(atoms=atoms)] * 640, epochs=25, batch_size=32, learning_rate=5e-3)
+    generator.fit([Example(atoms=atoms)] * 640, epochs=15, batch_size=32, learning_rate=5e-3)
     found = evaluate(generator, [atoms], samples=20, seed=1)[0].displacements
     assert sum(d is not None and d < 0.05 for d in found) >= 18, found

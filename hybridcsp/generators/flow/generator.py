@@ -246,12 +246,15 @@ def _numbers(contents: Mapping[str, int]) -> Any:
 
 
 def _batches(starts: Sequence[_Start]) -> Iterator[Sequence[_Start]]:
-    """Split starts, sorted by size, so that none has too many pairs."""
+    """Split starts, sorted by size, into batches of like sizes, none of which has too many pairs."""
     begin = 0
     for end in range(1, len(starts) + 1):
-        if end == len(starts) or (end + 1 - begin) * len(starts[end].numbers) ** 2 > _PAIRS:
-            yield starts[begin:end]
-            begin = end
+        if end < len(starts):
+            size = len(starts[end].numbers)
+            if size <= 1.2 * len(starts[begin].numbers) and (end + 1 - begin) * size**2 <= _PAIRS:
+                continue
+        yield starts[begin:end]
+        begin = end
 
 
 def _drawn_groups(probabilities: Any, batch: Sequence[_Start]) -> Any:

@@ -1,4 +1,4 @@
-"""A generator of your own, which learns during the search: noisy copies of the minima, and random crystals before."""
+"""A generator of your own, which learns during the search: noisy copies of its minima, random crystals before."""
 
 import json
 from pathlib import Path
@@ -7,25 +7,22 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp import Problem, Search
-from hybridcsp.generators import Example, Sample
+from hybridcsp.generators import Sample
 from hybridcsp.retraining import Retraining
 from hybridcsp.sources.generative import GenerativeSource
 
 
 class NoisyCopies:
-    """Remembers crystals and their weights; that is all its learning."""
+    """Remembers crystals and how much they weigh; that is all its learning."""
 
-    name = "noisy-copies"
-    conditions = frozenset()  # nothing but contents can be asked for
-    batch = 12  # samples at a time
+    name, conditions, batch = "noisy-copies", frozenset(), 12  # nothing but contents can be asked for; 12 at a time
 
-    def __init__(self):
-        self.card, self.known = {}, []
+    def __init__(self, known=()):
+        self.known, self.card = list(known), {"crystals": len(known)}
 
     def fit(self, examples, *, seed=0, checkpoint=None, on_epoch=None, epochs=1, learning_rate=0.0, anchor=0.0):
-        """Learn: these three settings are what a search asks for."""
-        self.known = list(examples)  # a real model would go through them `epochs` times
-        self.card = {"crystals": len(self.known)}
+        """Learn; the last three settings are what a search asks for."""
+        self.__init__([(*(array.tolist() for array in e.atoms.todict().values()), e.weight) for e in examples])
 
     def sample(self, requests, rng):
         """Answer every request, in order; all randomness comes from ``rng``."""
@@ -33,47 +30,31 @@ class NoisyCopies:
 
     def one(self, contents, rng):
         """Make one crystal of exactly these contents."""
-        symbols = "".join(symbol * count for symbol, count in contents.items())
-        alike = [example for example in self.known if len(example.atoms) == len(Atoms(symbols))]
+        atoms = Atoms("".join(symbol * count for symbol, count in contents.items()), pbc=True)
+        alike = [one for one in self.known if len(one[0]) == len(atoms)]
         if not alike:
-            cell = np.eye(3) * (14 * len(Atoms(symbols))) ** (1 / 3) + rng.normal(0, 0.3, (3, 3))
-            return Atoms(symbols, cell=cell, scaled_positions=rng.random((len(Atoms(symbols)), 3)), pbc=True)
-        weights = np.array([example.weight for example in alike])
-        atoms = alike[rng.choice(len(alike), p=weights / weights.sum())].atoms.copy()
+            cell = np.eye(3) * (14 * len(atoms)) ** (1 / 3) + rng.normal(0, 0.3, (3, 3))
+            return Atoms(atoms.symbols, cell=cell, scaled_positions=rng.random((len(atoms), 3)), pbc=True)
+        weights = np.array([weight for *_, weight in alike])
+        numbers, positions, cell, _, _ = alike[rng.choice(len(alike), p=weights / weights.sum())]
+        atoms = Atoms(numbers, positions=positions + rng.normal(0, 0.4, (len(atoms), 3)), cell=cell, pbc=True)
         atoms.set_cell(atoms.cell.array @ (np.eye(3) + rng.normal(0, 0.15, (3, 3))), scale_atoms=True)
-        atoms.positions += rng.normal(0, 0.4, atoms.positions.shape)
         return atoms
 
     def save(self, folder):
-        """Write two files; a torch model would write its weights with safetensors, see hybridcsp.generators.storage."""
-        known = [(e.atoms.numbers.tolist(), e.atoms.positions.tolist(), e.atoms.cell.tolist()) for e in self.known]
-        weights = [example.weight for example in self.known]
-        Path(folder, "weights.json").write_text(json.dumps(list(zip(known, weights, strict=True))))
+        """Write weights and card; for torch models there is hybridcsp.generators.storage."""
+        Path(folder, "weights.json").write_text(json.dumps(self.known))
         Path(folder, "card.json").write_text(json.dumps({"generator": self.name, **self.card}))
 
     @classmethod
     def load(cls, folder):
         """Read what was saved: each version that a search adopts comes from its folder."""
-        model = cls()
-        for (numbers, positions, cell), weight in json.loads(Path(folder, "weights.json").read_text()):
-            atoms = Atoms(numbers, positions=positions, cell=cell, pbc=True)
-            model.known.append(Example(atoms=atoms, weight=weight))
-        return model
+        return cls(json.loads(Path(folder, "weights.json").read_text()))
 
 
 if __name__ == "__main__":
     problem = Problem("CuAu", formula_units=(1, 3))
-    search = Search(
-        problem,
-        calculator="emt",
-        sources=["random", GenerativeSource(problem, generator=NoisyCopies())],
-        retraining=Retraining(new_minima=4, trial=3),
-        directory="learning",
-        workers=1,
-    )
+    sources = ["random", GenerativeSource(problem, generator=NoisyCopies())]
+    search = Search(problem, sources=sources, calculator="emt", retraining=Retraining(new_minima=4), workers=1)
     search.run(relaxations=20)
-    for source, changes in search.archive.ledger.adoptions.items():
-        for change in changes:
-            print(f"{source}: {change['detail']}")
-    best = search.minima(1)[0]
-    print(f"{best.enthalpy_per_atom:.4f} eV/atom, space group {best.spacegroup}, from {best.found_by.operator}")
+    print(*(change["detail"] for change in search.archive.ledger.adoptions["noisy-copies"]), sep="\n")

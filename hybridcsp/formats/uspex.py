@@ -16,7 +16,6 @@ from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.formats.poscar import Block, read_poscars, write_poscar
 from hybridcsp.formats.text import InStep, Lines, finite, internal_energy, whole
-from hybridcsp.structure import spacegroup
 
 #: Enthalpies (eV per cell) from here on stand for a relaxation that failed; USPEX writes 100000.
 FAILED = 9999.0
@@ -161,8 +160,7 @@ def _read(file: Path, prefix: str) -> Iterator[Record | Broken]:
 def _title(number: int, atoms: Atoms) -> str:
     # USPEX evaluates what stands between brackets in a title as numbers of molecules: nothing may be added to it.
     a, b, c, alpha, beta, gamma = atoms.cell.cellpar()
-    lengths, angles = f"{a:.3f} {b:.3f} {c:.3f}", f"{alpha:.2f} {beta:.2f} {gamma:.2f}"
-    return f"EA{number:<4d} {lengths} {angles} Sym.group: {spacegroup(atoms, 0.1)}"
+    return f"EA{number:<4d} {a:.3f} {b:.3f} {c:.3f} {alpha:.2f} {beta:.2f} {gamma:.2f} no SG"
 
 
 def _setup(folder: Path) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -64,6 +65,7 @@ def sources_table(archive: Archive) -> Table:
         if said := ", ".join(f"{count} {reason}" for reason, count in counts.items() if count):
             reasons.append(f"{name}: {said}")
     reasons += [f"{source}: {count} errors" for source, count in archive.ledger.errors.items() if count]
+    reasons += [_learned(source, changes) for source, changes in archive.ledger.adoptions.items()]
     legend = "proposed, rejected, relaxed candidates; failures; minima that it reached first; force calls"
     table.caption = "\n".join([legend, *reasons])
     return table
@@ -78,6 +80,13 @@ def spacegroup_name(number: int) -> str:
 
 def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def _learned(source: str, changes: Sequence[Mapping[str, Any]]) -> str:
+    trained = [change for change in changes if "version" in change["training"]]
+    seconds = sum(change["cost"]["seconds"] for change in changes)
+    versions = " and ".join(str(version) for version in changes[-1]["versions"]) or "none"
+    return f"{source}: trained {len(trained)} times in {seconds:.0f} s, now version {versions}"
 
 
 def _cells(tally: Tally, total: int) -> list[str]:

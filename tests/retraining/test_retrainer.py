@@ -1,6 +1,7 @@
 """Generators that learn during a search: when, from what, at what cost, and exactly the same again."""
 
 import json
+import re
 import shutil
 import time
 
@@ -9,6 +10,7 @@ from crystals import InlineBackend, P1Source, instant_relaxation, relaxed, what_
 from toys import Toy
 
 from hybridcsp import Problem, Search
+from hybridcsp.analysis.report import sources_table
 from hybridcsp.archive import Adopted
 from hybridcsp.errors import ArchiveError, InputError
 from hybridcsp.records import Cost
@@ -66,6 +68,10 @@ def test_minima_come_back_as_a_new_version_that_candidates_know(finished):
         if run.archive.candidate(i).source == "toy"
     }
     assert {0, 1} <= made_by
+
+
+def test_the_table_of_sources_tells_of_it(finished):
+    assert re.search(r"toy: trained \d times in \d+ s, now version \d", sources_table(finished.archive).caption)
 
 
 def test_it_waits_for_new_minima_and_for_its_share_of_force_calls(finished):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hybridcsp.records import Candidate as Candidate
     from hybridcsp.records import Minimum as Minimum
     from hybridcsp.records import Proposal as Proposal
+    from hybridcsp.retraining import Retraining as Retraining
     from hybridcsp.search import Search as Search
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ _PUBLIC = {
     "Minimum": "records",
     "Problem": "problem",
     "Proposal": "records",
+    "Retraining": "retraining",
     "Search": "search",
 }
 

@@ -84,14 +84,21 @@ def requests_for(problem: Problem, conditions: frozenset[Condition], n: int, rng
 
 
 def select(
-    answers: Sequence[Sample | Reject], problem: Problem, conditions: frozenset[Condition], n_requests: int
+    answers: Sequence[Sample | Reject],
+    problem: Problem,
+    conditions: frozenset[Condition],
+    n_requests: int,
+    *,
+    best_first: bool = False,
 ) -> Selection:
     """Screen the answers to :func:`requests_for` and put what is left in the order in which to relax it.
 
     A structure that is symmetric within 0.1 Å is made so. Where the problem has a pressure that the model knows nothing
     of, volumes shrink as the problem expects. What is broken, too dense or too dilute, too close, of a space group that
     is not wanted, or the same as another sample is counted by reason. Formula units take turns; within each the best of
-    every space group come first, by likelihood where the model knows it, then the second best, and so on.
+    every space group come first, then the second best, and so on. Which are best is told by the likelihood where the
+    model knows it, unless it puts its answers in order itself: the density of a crystal with many free coordinates does
+    not compare with that of one with few.
 
     Parameters
     ----------
@@ -103,6 +110,8 @@ def select(
         What the generator was asked to honour.
     n_requests
         How many answers there should be.
+    best_first
+        Whether answers to equal requests come in the order in which to try them.
     """
     rejects: Counter[str] = Counter()
     screen = Screen(problem)
@@ -137,6 +146,8 @@ def select(
         )
     if len(answers) < n_requests:
         rejects["no answer"] += n_requests - len(answers)
+    if not best_first:
+        kept.sort(key=lambda one: 0.0 if one.log_likelihood is None else -one.log_likelihood)
     return Selection(chosen=tuple(_in_turn(kept)), rejects=rejects)
 
 
@@ -162,18 +173,17 @@ def _compression(problem: Problem) -> float:
     return problem.expected_volume_per_atom / replace(problem, pressure_gpa=0.0).expected_volume_per_atom
 
 
-def _in_turn(kept: Sequence[Chosen]) -> list[Chosen]:
-    ranked = sorted(kept, key=lambda c: 0.0 if c.log_likelihood is None else -c.log_likelihood)
+def _in_turn(ranked: Sequence[Chosen]) -> list[Chosen]:
+    """Put samples, best first, in the order in which space groups and formula units take turns."""
     of_group: Counter[tuple[int, int]] = Counter()
     places: list[tuple[int, int]] = []  # within its space group, and then in the ranking
     for rank, chosen in enumerate(ranked):
         places.append((of_group[chosen.units, chosen.spacegroup], rank))
         of_group[chosen.units, chosen.spacegroup] += 1
-    order = sorted(range(len(ranked)), key=places.__getitem__)
     of_units: Counter[int] = Counter()
     turns: list[tuple[int, int, int]] = []
-    for i in order:
-        units = ranked[i].units
-        turns.append((of_units[units], units, i))
+    for _, rank in sorted(places):
+        units = ranked[rank].units
+        turns.append((of_units[units], units, rank))
         of_units[units] += 1
-    return [ranked[i] for _, _, i in sorted(turns)]
+    return [ranked[rank] for _, _, rank in sorted(turns)]

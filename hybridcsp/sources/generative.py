@@ -229,7 +229,8 @@ class GenerativeSource:
                 raise
             except Exception as error:  # a generator may be anybody's
                 raise GeneratorError(f"{self.name} raised {type(error).__name__}: {error}") from error
-        return select(answers, self._problem, generator.conditions, len(requests))
+        ordered = bool(getattr(generator, "best_first", False))
+        return select(answers, self._problem, generator.conditions, len(requests), best_first=ordered)
 
 
 def wyckoff(problem: Problem, argument: str | None = None) -> GenerativeSource:

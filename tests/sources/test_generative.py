@@ -114,6 +114,15 @@ class TestSelection:
         found = self.of(fcc, bcc, hcp, flat)
         assert [(c.units, c.spacegroup) for c in found.chosen] == [(1, 225), (2, 194), (1, 229), (2, 194)]
 
+    def test_a_model_that_puts_its_answers_in_order_is_believed(self):
+        answers = [
+            Sample(atoms=atoms, request=i, log_likelihood=float(i))
+            for i, atoms in enumerate([bulk("Cu", "bcc", a=2.9), bulk("Cu", a=3.7)])
+        ]
+        for best_first, groups in ((False, [225, 229]), (True, [229, 225])):
+            found = select(answers, COPPER, frozenset(), 2, best_first=best_first)
+            assert [chosen.spacegroup for chosen in found.chosen] == groups
+
 
 class TestTheSource:
     def test_proposals_know_their_batch_and_the_version_that_made_them(self, archive):
@@ -211,3 +220,12 @@ class TestInASearch:
         assert len(errors) == GenerativeSource.tries
         assert all(said in error for error in errors)
         assert run.archive.ledger.errors["toy"] == GenerativeSource.tries
+
+
+@pytest.mark.slow
+def test_the_shipped_transformer_proposes_rutile_early_and_the_same_in_every_process(archive):
+    dioxide = Problem("TiO2", formula_units=(1, 2))
+    first, again = (take(SOURCES["wyckoff"].build(dioxide, None), archive, 6, dioxide) for _ in range(2))
+    assert [c.atoms for c in first] == [c.atoms for c in again]
+    assert {c.operator for c in first} == {"wyckoff"}
+    assert 136 in {spacegroup(c.atoms) for c in first if len(c.atoms) == 6}

@@ -49,6 +49,10 @@ class WyckoffGenerator:
 
     name: ClassVar[str] = "wyckoff"
     conditions: ClassVar[frozenset[Condition]] = frozenset({Condition.SPACEGROUP, Condition.ENERGY})
+    #: Answers to equal requests come in the order in which to try them.
+    best_first: ClassVar[bool] = True
+    #: Settings of ``fit`` during a search: its minima would be remembered as they are, and made again.
+    fine_tuning: ClassVar[Mapping[str, Any]] = {"remember": False}
 
     def __init__(self, size: Size | None = None) -> None:
         self.card: Mapping[str, Any] = {}
@@ -66,6 +70,7 @@ class WyckoffGenerator:
         checkpoint: Path | None = None,
         on_epoch: Callable[[Epoch], None] | None = None,
         longest: int = 100,
+        remember: bool = True,
         **settings: Any,
     ) -> None:
         """Learn from examples; a tenth of the formulas is held out to know when to stop.
@@ -79,6 +84,8 @@ class WyckoffGenerator:
         longest
             Crystals with more sites are remembered, but the network does not learn from them: they are few and take
             most of the time.
+        remember
+            Whether the examples join the memory.
         **settings
             Fields of :class:`hybridcsp.generators.training.Settings`.
 
@@ -105,8 +112,8 @@ class WyckoffGenerator:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 self._network = Network(positions, self._size)
-        # What is learned from joins the memory; the held-out tenth never does.
-        self._memory.add(sequence for _, sequence in learned)
+        if remember:  # the held-out tenth never is
+            self._memory.add(sequence for _, sequence in learned)
         remembered = [example for example, _ in learned]
         learned, held = (_up_to(longest, part) for part in (learned, held))
         sets = [

@@ -125,6 +125,13 @@ class Generator(Protocol):
         whoever asks must filter.
     card
         What it was trained on and how: plain JSON, kept beside the weights.
+
+    Notes
+    -----
+    A search also looks for these, which need not be there: ``batch``, samples to ask for at a time; ``best_first``,
+    whether answers to equal requests come in the order in which to try them; ``keeps_samples``, whether they are kept
+    rather than made again; ``fine_tuning``, settings for :meth:`fit` when it learns from the search, beside ``epochs``,
+    ``learning_rate`` and ``anchor``, which it must accept then.
     """
 
     name: str

@@ -80,7 +80,7 @@ def replayed(
         return []
     n = replays(n_lessons)
     if settings.replay_data is not None:
-        known = read_dataset([Path(settings.replay_data)], max_atoms=problem.max_atoms).examples
+        known = read_dataset([Path(settings.replay_data).expanduser()], max_atoms=problem.max_atoms).examples
         # Generators set formulas aside to know when to stop; here all are to be learned from, or else all set aside.
         aside = is_held_out(reduced_formula(problem.composition))
         like = [example for example in known if is_held_out(formula_of(example.atoms)) == aside]

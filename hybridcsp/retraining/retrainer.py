@@ -155,7 +155,7 @@ class Retrainer:
             if self._trial_over():
                 return self._settled()
             return None
-        if self._failures >= TRIES or not self._is_due():
+        if self._source.exhausted or self._failures >= TRIES or not self._is_due():
             return None
         if self._seconds > max(GRACE, self._settings.share * self._archive.ledger.cost.seconds):
             return self._unchanged("the time for retraining is used up", {"postponed": True})
@@ -164,7 +164,11 @@ class Retrainer:
             return None
         start = time.perf_counter()
         rng = np.random.default_rng([self._seed, crc32(f"retraining {self.name}".encode()), self._made + 1])
-        examples = self._examples(rng)
+        try:
+            examples = self._examples(rng)
+        except Exception as error:  # noqa: BLE001  # a generator may be anybody's, and a file of crystals anything
+            why = f"nothing to learn from: {type(error).__name__}: {error}"
+            return self._unchanged(why, {"failed": True}, time.perf_counter() - start)
         training = {"examples": len(examples), "passes": fit["epochs"] * len(examples)}
         folder = versions.folder_of(self._archive.directory, self.name, self._made + 1)
         plan = {"seed": int(rng.integers(2**31)), "settings": fit}

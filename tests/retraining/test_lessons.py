@@ -123,6 +123,7 @@ def test_copies_at_other_volumes_keep_shape_and_weight():
         {"learning_rate": float("nan")},
         {"epochs": 0},
         {"trial": -1},
+        {"replay_data": "no/such/file"},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong):

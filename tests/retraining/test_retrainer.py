@@ -193,6 +193,14 @@ class TestFaults:
         assert {event.versions for event in events} == {(0,)}
         assert all("the loss is not a number" in event.detail for event in events)
 
+    def test_data_to_replay_that_cannot_be_read_do_not_end_the_search(self, tmp_path):
+        (tmp_path / "data.extxyz").write_text("no crystals")
+        settings = Retraining(new_minima=5, replay_data=str(tmp_path / "data.extxyz"))
+        run = search(tmp_path / "run", retraining=settings)
+        assert run.run(relaxations=10, refine=0).stopped == "relaxations used up"
+        assert adoptions(run)[0].training["failed"]
+        assert "nothing to learn from" in adoptions(run)[0].detail
+
     def test_a_version_that_is_gone_or_changed_is_an_error_when_a_search_is_taken_up(self, finished, tmp_path):
         shutil.copytree(finished.directory, tmp_path / "copy")
         folder = folder_of(tmp_path / "copy", "toy", 1)

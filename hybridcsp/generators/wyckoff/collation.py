@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hybridcsp.generators.wyckoff.memory import ANCHORS, Memory, Recall
+from hybridcsp.generators.wyckoff.memory import ANCHORS, CHANNELS, Memory, Recall
 from hybridcsp.generators.wyckoff.positions import N_LETTERS, Positions
 from hybridcsp.generators.wyckoff.sequences import Sequence
 
@@ -78,7 +78,7 @@ def contents_row(elements: tuple[int, ...], counts: tuple[int, ...], recall: Rec
         "counts": np.array(counts),
         "divisor": np.array(gcd(*counts)),
         "summary": recall.summary,
-        "group_evidence": recall.of_groups(),
+        "group_evidence": recall.of_groups().astype(np.float16),
     }
 
 
@@ -129,7 +129,7 @@ def _row(sequence: Sequence, recall: Recall, memory: Memory, positions: Position
     taken: frozenset[int] = frozenset()
     consistent = recall.consistent(number)
     allowed = np.zeros((n_sites, N_LETTERS), dtype=bool)
-    evidence = np.zeros((n_sites, N_LETTERS), dtype=np.float16)
+    evidence = np.zeros((n_sites, N_LETTERS, CHANNELS), dtype=np.float16)
     progress = np.zeros((n_sites, 3), dtype=np.float16)
     lowest = previous = 0
     for site, (slot, letter) in enumerate(zip(sequence.slots.tolist(), sequence.letters.tolist(), strict=True)):

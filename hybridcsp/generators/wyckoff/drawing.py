@@ -18,6 +18,7 @@ from hybridcsp.generators.wyckoff.network import Network
 from hybridcsp.generators.wyckoff.positions import N_GROUPS, Positions
 from hybridcsp.generators.wyckoff.sampling import Decoder, Skeleton
 from hybridcsp.generators.wyckoff.sequences import contents_in_order, from_sequence
+from hybridcsp.problem import DISTANCE_FRACTION
 from hybridcsp.prototypes.labels import OTHER_HAND
 from hybridcsp.representations.wyckoff import decode
 from hybridcsp.structure import shortest_violation
@@ -28,18 +29,25 @@ BATCH = 64
 #: Geometries that are drawn for one request before atoms that are too close make it a reject.
 GEOMETRIES = 4
 
-#: Atoms closer than this fraction of their summed covalent radii are too close.
-CLOSEST = 0.5
+#: Atoms closer than this fraction of their summed covalent radii are too close: as a problem has it by default.
+CLOSEST = DISTANCE_FRACTION
 
-# Prototypes that are drawn for each of several equal requests, and beside that.
-_PROTOTYPES = 2, 8
+# Candidates for several equal requests: remembered prototypes and draws for each request, and draws beside that.
+_REMEMBERED, _DRAWN, _MORE = 1.0, 1.0, 8
+
+# Draws of prototypes get temperatures from zero to this: what is improbable is found, too.
+_HOTTEST = 2.5
+
+# Spare candidates for each request, for geometries that fail.
+_SPARE = 0.5
 
 # Spread of the noise (nats) on the worth of a prototype, so that another call chooses others.
 _NOISE = 0.3
 
-# A geometry of a prototype without freedom is taken to be right with the first, of one with n free numbers with the
-# second to the n-th power: how often another draw of the same prototype is worth more than one of the next.
-_RIGHT, _RIGHT_PER_FREEDOM = 0.95, 0.9
+# A geometry of a prototype is taken to be right with the first of these, times the second for each free number; the
+# first pair where crystals of the prototype are remembered. It says how often another draw of a prototype is worth
+# more than one of the next.
+_RIGHT = ((0.95, 0.98), (0.8, 0.8))
 
 #: Geometries are drawn colder than prototypes: a prototype's geometry has one mode, about.
 GEOMETRY_TEMPERATURE = 0.3
@@ -60,31 +68,33 @@ def draw(
     for index, request in enumerate(requests):
         key = (tuple(sorted(request.contents.items())), request.spacegroup, request.energy_quantile)
         alike.setdefault(key, []).append(index)
-    waiting: list[tuple[int, Skeleton]] = []
+    waiting: list[tuple[int, Skeleton, list[Skeleton]]] = []
     for indices, chosen in _chosen(network, positions, memory, requests, list(alike.values()), rng, temperature):
         if isinstance(chosen, str):
             for index in indices:
                 answers[index] = Reject(request=index, reason=chosen)
         else:
-            waiting += zip(indices, chosen, strict=True)
-    for _ in range(GEOMETRIES):
+            spare = chosen[len(indices) :]
+            waiting += [(index, skeleton, spare) for index, skeleton in zip(indices, chosen, strict=False)]
+    for attempt in range(GEOMETRIES):
         left = []
         for start in range(0, len(waiting), BATCH):
             part = waiting[start : start + BATCH]
-            decoder = Decoder(network, positions, memory, [skeleton for _, skeleton in part])
+            decoder = Decoder(network, positions, memory, [skeleton for _, skeleton, _ in part])
             decoder.read()
             written = decoder.draw_geometry(rng, temperature * GEOMETRY_TEMPERATURE)
-            for (index, skeleton), (sequence, likelihood) in zip(part, written, strict=True):
+            for (index, skeleton, spare), (sequence, likelihood) in zip(part, written, strict=True):
                 crystal = from_sequence(sequence, positions)
                 atoms = None if crystal is None else decode(crystal)
                 if atoms is None or shortest_violation(atoms, _closest()) is not None:
-                    left.append((index, skeleton))
+                    another = spare.pop(0) if attempt and spare else skeleton
+                    left.append((index, another, spare))
                     continue
                 if requests[index].spacegroup in OTHER_HAND:
                     atoms.set_scaled_positions(-atoms.get_scaled_positions() % 1.0)
                 answers[index] = Sample(atoms=atoms, request=index, log_likelihood=likelihood)
         waiting = left
-    for index, _ in waiting:
+    for index, _, _ in waiting:
         answers[index] = Reject(request=index, reason="atoms too close in every geometry drawn")
     return [answer for answer in answers if answer is not None]
 
@@ -98,34 +108,36 @@ def _chosen(
     rng: np.random.Generator,
     temperature: float,
 ) -> list[tuple[list[int], list[Skeleton] | str]]:
-    """Choose space group and sites for equal requests, or say why there are none.
+    """Choose space group and sites for equal requests, spare ones behind them, or say why there are none.
 
-    A single request gets a draw. Of several, the first gets the most probable of all that were drawn, and the others
-    those from which the next draw of a geometry gains most, if a geometry is right with a chance that falls with the
-    number of its free parameters.
+    A single request gets a draw. For several, candidates are what is remembered and what is drawn, also at higher
+    temperatures; the first request gets the most probable one, and the others those from which the next draw of a
+    geometry gains most, if a geometry is right with a chance that falls with the number of its free parameters.
     """
     found: list[tuple[list[int], list[Skeleton] | str]] = []
     drafts: list[Skeleton] = []
-    cold: list[Skeleton] = []
+    heats: list[float] = []
     owners: list[tuple[int, list[Skeleton]]] = []
     for indices in alike:
         start = _start(requests[indices[0]], positions, memory)
         if isinstance(start, str):
             found.append((indices, start))
             continue
-        several = len(indices) > 1
-        own = [_copy(start) for _ in range(_PROTOTYPES[0] * len(indices) + _PROTOTYPES[1] if several else 1)]
+        n = len(indices)
+        own = [_copy(start) for _ in range(round(_DRAWN * n) + _MORE if n > 1 else 1)]
+        heats += np.linspace(0, _HOTTEST * temperature, len(own)).tolist() if n > 1 else [temperature]
+        if n > 1:
+            remembered = _remembered(start, round(_REMEMBERED * n))
+            heats += [0.0] * len(remembered)
+            own += remembered
         drafts += own
-        if several:
-            cold.append(_copy(start))
-            own = [*own, cold[-1]]
         owners.append((len(found), own))
         found.append((indices, []))
-    for skeletons, heat in ((drafts, temperature), (cold, 0.0)):
-        for begin in range(0, len(skeletons), BATCH):
-            decoder = Decoder(network, positions, memory, skeletons[begin : begin + BATCH])
-            decoder.draw_groups(rng, heat)
-            decoder.draw_letters(rng, heat)
+    for begin in range(0, len(drafts), BATCH):
+        decoder = Decoder(network, positions, memory, drafts[begin : begin + BATCH])
+        temperatures = np.array(heats[begin : begin + BATCH])
+        decoder.draw_groups(rng, temperatures)
+        decoder.draw_letters(rng, temperatures)
     for place, own in owners:
         indices = found[place][0]
         distinct = list({skeleton.prototype: skeleton for skeleton in own}.values())
@@ -133,19 +145,40 @@ def _chosen(
     return found
 
 
+def _remembered(start: Skeleton, n: int) -> list[Skeleton]:
+    """Begin skeletons that will be the prototypes of the most similar crystals."""
+    recall = start.recall
+    order = np.argsort(-recall.weights[:, 0], kind="stable")
+    if start.spacegroup:
+        order = order[recall.groups[order] == start.spacegroup]
+    return [
+        replace(
+            _copy(start),
+            spacegroup=int(recall.groups[i]),
+            wanted=tuple(recall.letters[i][recall.letters[i] >= 0].tolist()),
+        )
+        for i in order[:n]
+    ]
+
+
 def _allotted(
     skeletons: Sequence[Skeleton], n: int, positions: Positions, rng: np.random.Generator, temperature: float
 ) -> list[Skeleton]:
-    right = np.array([_RIGHT * _RIGHT_PER_FREEDOM ** _freedom(skeleton, positions) for skeleton in skeletons])
+    right = np.array([_right(skeleton, positions) for skeleton in skeletons])
     worth = np.array([skeleton.log_likelihood for skeleton in skeletons]) + np.log(right)
     chosen = []
-    for turn in range(n):
+    for turn in range(n if n == 1 else n + round(_SPARE * n)):
         best = int(worth.argmax())
         chosen.append(_copy(skeletons[best]))
         worth[best] += np.log1p(-right[best])
         if turn == 0:
             worth += _NOISE * temperature * rng.gumbel(size=len(worth))
     return chosen
+
+
+def _right(skeleton: Skeleton, positions: Positions) -> float:
+    first, each = _RIGHT[not skeleton.recall.anchors(skeleton.named)]
+    return float(first * each ** _freedom(skeleton, positions))
 
 
 def _freedom(skeleton: Skeleton, positions: Positions) -> int:

@@ -19,6 +19,10 @@ from hybridcsp.prototypes.chemistry import TAIL, squared_distances
 from hybridcsp.prototypes.labels import LETTERS, slot_orders
 from hybridcsp.representations.wyckoff import canonical_letters
 
+#: Ways to weigh a remembered crystal: by the similarity of its elements, by the cube of that (only the nearest count),
+#: by the mean of the similarities slot by slot (one strange element is forgiven), and all alike (popularity).
+CHANNELS = 4
+
 #: Crystals of the same prototype whose coordinates and cell are shown to the network.
 ANCHORS = 3
 
@@ -44,7 +48,7 @@ class Recall:
     letters
         Indices of its letters, site after site, -1 behind the last; shape ``(n, longest)``.
     weights
-        How much each counts, shape ``(n,)``.
+        How much each counts, shape ``(n, 4)``; see :data:`CHANNELS`.
     names
         Position of each by space group and letters of each element.
     near
@@ -59,16 +63,14 @@ class Recall:
 
     @property
     def summary(self) -> NDArray[np.float32]:
-        """How much is known, and how certain it is; shape ``(4,)``."""
-        total = float(self.weights.sum())
-        best = float(self.weights.max(initial=0.0))
-        return np.array(
-            [np.log(total + 1e-4) / 5, np.log(best + 1e-4) / 5, best / (total + 1e-6), len(self.weights) > 0],
-            dtype=np.float32,
-        )
+        """How much is known, and how certain it is; shape ``(9,)``."""
+        total = self.weights.sum(axis=0)
+        best = self.weights.max(axis=0, initial=0.0)
+        parts = [np.log(total + 1e-4) / 5, best / (total + 1e-6), [len(self.weights) > 0]]
+        return np.concatenate(parts).astype(np.float32)
 
     def of_groups(self) -> NDArray[np.float32]:
-        """Evidence for each space group, shape ``(231,)``."""
+        """Evidence for each space group, shape ``(231, 4)``."""
         return _evidence(self.groups, self.weights, N_GROUPS)
 
     def consistent(self, group: int) -> NDArray[np.bool_]:
@@ -76,9 +78,9 @@ class Recall:
         return np.asarray(self.groups == group)
 
     def of_letters(self, consistent: NDArray[np.bool_], step: int) -> NDArray[np.float32]:
-        """Evidence for each letter at a site, among ways that agree so far; shape ``(27,)``."""
+        """Evidence for each letter at a site, among ways that agree so far; shape ``(27, 4)``."""
         if step >= self.letters.shape[1] or not consistent.any():
-            return np.zeros(N_LETTERS, dtype=np.float32)
+            return np.zeros((N_LETTERS, CHANNELS), dtype=np.float32)
         return _evidence(self.letters[consistent, step], self.weights[consistent], N_LETTERS)
 
     def anchors(self, prototype: tuple[int, tuple[str, ...]]) -> list[tuple[int, float]]:
@@ -159,23 +161,24 @@ class Memory:
         if not same_formula:
             members = [m for m in members if sorted(self.sequences[m].elements) != sorted(elements)]
         if not members:
-            return Recall(np.zeros(0, int), np.zeros((0, 0), int), np.zeros(0), names, near)
+            return Recall(np.zeros(0, int), np.zeros((0, 0), int), np.zeros((0, CHANNELS)), names, near)
         remembered = np.array([self.sequences[m].elements for m in members])
         prototypes = [self._prototypes[m] for m in members]
-        total: list[float] = []
+        owners: list[int] = []
+        weights: list[NDArray[np.float64]] = []
         asked = np.array(elements)
         for turn, order in enumerate(slot_orders(counts)):
             # Slot i of what is asked is taken by the remembered crystal's slot order[i].
-            squares = squared_distances()[asked, remembered[:, list(order)]].sum(axis=1)
-            alike = (1 + squares / (2 * TAIL)) ** -TAIL
-            for member, (group, letters), weight in zip(members, prototypes, alike.tolist(), strict=True):
+            squares = squared_distances()[asked, remembered[:, list(order)]]
+            alike = (1 + squares.sum(axis=1) / (2 * TAIL)) ** -TAIL
+            each = ((1 + squares / (2 * TAIL)) ** -TAIL).mean(axis=1)
+            weights.append(np.column_stack([alike, alike**3, each, np.ones(len(members))]))
+            for member, (group, letters), similarity in zip(members, prototypes, alike.tolist(), strict=True):
                 key = (group, letters if not turn else canonical_letters(group, tuple(letters[i] for i in order)))
                 index = names.setdefault(key, len(names))
-                if index == len(total):
-                    total.append(0.0)
-                total[index] += weight
+                owners.append(index)
                 if not turn:
-                    near.setdefault(index, []).append((member, weight))
+                    near.setdefault(index, []).append((member, similarity))
         for found in near.values():
             found.sort(key=lambda pair: -pair[1])
         longest = max(sum(map(len, letters)) for _, letters in names)
@@ -184,11 +187,16 @@ class Memory:
             flat = [LETTERS.index(letter) for own in letters for letter in own]
             table[index, : len(flat)] = flat
         groups = np.array([group for group, _ in names])
-        return Recall(groups, table, np.array(total), names, near)
+        return Recall(groups, table, _sums(np.array(owners), np.concatenate(weights), len(names)), names, near)
 
 
 def _evidence(tokens: NDArray[np.int_], weights: NDArray[np.float64], size: int) -> NDArray[np.float32]:
     """Logarithms of the shares of tokens, from 0 (none) to about 6 (all)."""
-    sums = np.bincount(tokens[tokens >= 0], weights[tokens >= 0], size)
-    shares = sums / max(float(sums.sum()), 1e-12)
+    sums = _sums(tokens[tokens >= 0], weights[tokens >= 0], size)
+    shares = sums / np.maximum(sums.sum(axis=0), 1e-12)
     return np.asarray(np.log(shares + _FLOOR) - np.log(_FLOOR), dtype=np.float32)
+
+
+def _sums(owners: NDArray[np.int_], weights: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Add up weights by owner in each channel, shape ``(size, 4)``."""
+    return np.column_stack([np.bincount(owners, channel, size) for channel in weights.T])

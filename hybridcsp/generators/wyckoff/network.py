@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hybridcsp.generators.wyckoff.memory import ANCHORS
+from hybridcsp.generators.wyckoff.memory import ANCHORS, CHANNELS
 from hybridcsp.generators.wyckoff.positions import N_FEATURES, N_GROUPS, N_LETTERS, Positions
 from hybridcsp.prototypes.chemistry import properties
 
@@ -40,9 +40,9 @@ class Size:
     """Width of the tokens, blocks, heads, and dropout while training."""
 
     width: int = 128
-    blocks: int = 4
+    blocks: int = 3
     heads: int = 4
-    dropout: float = 0.1
+    dropout: float = 0.05
 
 
 class Block(nn.Module):
@@ -99,7 +99,7 @@ class Network(nn.Module):
         self.element = nn.Embedding(119, width)
         self.alike = _perceptron(_chemistry().shape[1], width)
         self.amount = _perceptron(5, width)
-        self.whole = _perceptron(3 + 4 + 3, width)
+        self.whole = _perceptron(3 + 2 * CHANNELS + 1 + 3, width)
         self.group = nn.Embedding(N_GROUPS, width)
         self.group_features = nn.Linear(9, width)
         self.position = nn.Embedding(1 + len(used), width)
@@ -116,8 +116,8 @@ class Network(nn.Module):
 
         self.blocks = nn.ModuleList(Block(size) for _ in range(size.blocks))
         self.norm = nn.LayerNorm(width)
-        self.to_group, self.trust_group = nn.Linear(width, N_GROUPS), nn.Linear(width, 1)
-        self.to_letter, self.trust_letter = nn.Linear(width, width), nn.Linear(width, 1)
+        self.to_group, self.trust_group = nn.Linear(width, N_GROUPS), nn.Linear(width, CHANNELS)
+        self.to_letter, self.trust_letter = nn.Linear(width, width), nn.Linear(width, CHANNELS)
         self.to_cell = nn.Linear(width, (_COMPONENTS + ANCHORS) * 13)
         self.to_site = nn.Linear(width, (_COMPONENTS + ANCHORS) * 7)
         self._initialise()
@@ -132,7 +132,8 @@ class Network(nn.Module):
                     if isinstance(layer, nn.Linear):
                         nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
         for trust in (self.trust_group, self.trust_letter):
-            nn.init.ones_(trust.bias)  # the evidence alone makes what is remembered the prediction
+            # At first the prediction is what is remembered of crystals of like elements.
+            trust.bias.data = torch.eye(CHANNELS)[0]
         with torch.no_grad():
             own = self.to_site.bias.view(_COMPONENTS + ANCHORS, 7)
             own.zero_()
@@ -221,13 +222,13 @@ class Network(nn.Module):
 
     def group_logits(self, hidden: Tensor, evidence: Tensor, allowed: Tensor) -> Tensor:
         """Log-probabilities of the space groups, shape ``(batch, 231)``."""
-        logits = self.to_group(hidden) + self.trust_group(hidden) * evidence
+        logits = self.to_group(hidden) + (evidence @ self.trust_group(hidden)[..., None])[..., 0]
         return logits.float().masked_fill(~allowed, -math.inf).log_softmax(-1)
 
     def letter_logits(self, hidden: Tensor, letters: Tensor, evidence: Tensor, allowed: Tensor) -> Tensor:
         """Log-probabilities of the letters at sites, shape ``(batch, n_sites, 27)``."""
         logits = self.to_letter(hidden) @ letters.transpose(1, 2) / math.sqrt(hidden.shape[-1])
-        logits = logits + self.trust_letter(hidden) * evidence
+        logits = logits + (evidence @ self.trust_letter(hidden)[..., None])[..., 0]
         return logits.float().masked_fill(~allowed, -math.inf).log_softmax(-1)
 
     def cell_mixture(self, hidden: Tensor, anchors: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,10 +18,11 @@ from hybridcsp.generators.wyckoff.collation import (
     progress_of,
     stack,
 )
-from hybridcsp.generators.wyckoff.memory import Memory, Recall
+from hybridcsp.generators.wyckoff.memory import CHANNELS, Memory, Recall
 from hybridcsp.generators.wyckoff.network import Cache, Network
 from hybridcsp.generators.wyckoff.positions import N_LETTERS, Positions
 from hybridcsp.generators.wyckoff.sequences import Sequence
+from hybridcsp.prototypes.labels import LETTERS
 
 # Where the temperature goes to zero, logits are divided by this.
 _COLD = 1e-3
@@ -41,6 +42,8 @@ class Skeleton:
         Of the energy, NaN where none is asked for.
     spacegroup
         Asked for, or 0; then drawn.
+    wanted
+        Letters, site after site, that are written instead of drawn ones; the space group then is given, too.
     slots, letters
         Of the sites so far.
     log_likelihood
@@ -52,6 +55,7 @@ class Skeleton:
     recall: Recall
     quantile: float = np.nan
     spacegroup: int = 0
+    wanted: tuple[int, ...] | None = None
     slots: list[int] = field(default_factory=list)
     letters: list[int] = field(default_factory=list)
     log_likelihood: float = 0.0
@@ -60,6 +64,14 @@ class Skeleton:
     def prototype(self) -> tuple[int, tuple[int, ...]]:
         """Space group and letters, site after site."""
         return self.spacegroup, tuple(self.letters)
+
+    @property
+    def named(self) -> tuple[int, tuple[str, ...]]:
+        """Space group and letters of each element."""
+        own = ["" for _ in self.elements]
+        for slot, letter in zip(self.slots, self.letters, strict=True):
+            own[slot] += LETTERS[letter]
+        return self.spacegroup, tuple(own)
 
 
 class Decoder:
@@ -84,23 +96,23 @@ class Decoder:
         hidden, self.cache = network.run(tokens, self.valid[:, None].expand(-1, tokens.shape[1], -1))
         self.hidden = hidden[:, -1]
 
-    def draw_groups(self, rng: np.random.Generator, temperature: float) -> None:
-        """Draw space groups, where none is asked for."""
+    def draw_groups(self, rng: np.random.Generator, temperatures: NDArray[np.float64]) -> None:
+        """Draw space groups, where none is given; one temperature for each crystal."""
         allowed = torch.as_tensor(np.array([self.positions.groups(s.counts) for s in self.skeletons]))
         logits = self.network.group_logits(self.hidden, self.batch["group_evidence"], allowed).numpy()
-        drawn = _draw(logits, rng, temperature)
+        drawn = _draw(logits, rng, temperatures[:, None])
         for row, (skeleton, group) in enumerate(zip(self.skeletons, drawn.tolist(), strict=True)):
             skeleton.spacegroup = skeleton.spacegroup or group
             skeleton.log_likelihood += float(logits[row, skeleton.spacegroup])
         self._write_groups()
 
-    def draw_letters(self, rng: np.random.Generator, temperature: float) -> None:
-        """Draw sites until every atom has its place."""
+    def draw_letters(self, rng: np.random.Generator, temperatures: NDArray[np.float64]) -> None:
+        """Draw sites until every atom has its place, or write those wanted."""
         left = [list(s.counts) for s in self.skeletons]
         consistent = [s.recall.consistent(s.spacegroup) for s in self.skeletons]
         while any(any(rest) for rest in left):
             allowed = np.zeros((len(left), 1, N_LETTERS), dtype=bool)
-            evidence = np.zeros((len(left), 1, N_LETTERS), dtype=np.float32)
+            evidence = np.zeros((len(left), 1, N_LETTERS, CHANNELS), dtype=np.float32)
             for row, (skeleton, rest) in enumerate(zip(self.skeletons, left, strict=True)):
                 slot = _current(rest)
                 if slot is None:
@@ -113,14 +125,15 @@ class Decoder:
             logits = self.network.letter_logits(
                 self.hidden[:, None], self.letters, torch.as_tensor(evidence), torch.as_tensor(allowed)
             )[:, 0].numpy()
-            drawn = _draw(logits, rng, temperature).tolist()
+            drawn = _draw(logits, rng, temperatures[:, None]).tolist()
             written = []
             for row, (skeleton, rest) in enumerate(zip(self.skeletons, left, strict=True)):
                 slot = _current(rest)
                 written.append(slot is not None)
                 if slot is None:
                     continue
-                letter, step = drawn[row], len(skeleton.letters)
+                step = len(skeleton.letters)
+                letter = drawn[row] if skeleton.wanted is None else skeleton.wanted[step]
                 skeleton.slots.append(slot)
                 skeleton.letters.append(letter)
                 skeleton.log_likelihood += float(logits[row, letter])
@@ -242,10 +255,11 @@ def _current(left: SequenceOf[int]) -> int | None:
     return next((slot for slot, n in enumerate(left) if n), None)
 
 
-def _draw(logits: NDArray[np.float32], rng: np.random.Generator, temperature: float) -> NDArray[np.int_]:
+def _draw(
+    logits: NDArray[np.float32], rng: np.random.Generator, temperature: float | NDArray[np.float64]
+) -> NDArray[np.int_]:
     """Draw one index per row, by Gumbel's trick."""
-    noise = rng.gumbel(size=logits.shape) if temperature > 0 else 0.0
-    return np.asarray((logits / max(temperature, _COLD) + noise).argmax(axis=-1))
+    return np.asarray((logits / np.maximum(temperature, _COLD) + rng.gumbel(size=logits.shape)).argmax(axis=-1))
 
 
 def _component(weights: Tensor, rng: np.random.Generator, temperature: float) -> NDArray[np.int_]:

@@ -43,10 +43,13 @@ from rich.console import Console
 
 from hybridcsp import Problem, Search
 from hybridcsp.budget import UNCHANGED
+from hybridcsp.generators import GENERATORS
+from hybridcsp.generators.opening import open_generator
 from hybridcsp.prototypes import aflow, training_formulas
 from hybridcsp.records import REFINE, Candidate, Failed, Job, Limits, Proposal, Relaxed
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.relax import Relaxer
+from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.prototypes import PrototypesSource
 from hybridcsp.structure import primitive, to_pymatgen
 
@@ -59,7 +62,14 @@ METHODS = {
     "prototypes": ["prototypes", "random"],
     "basin-hopping": ["basin-hopping"],
     "all": ["random", "prototypes", "evolution", "swarm", "basin-hopping"],
+    "wyckoff": ["wyckoff"],
+    "flow": ["flow"],
+    "evolution+seeds": ["generated-seeds", "evolution"],
+    "all+generators": ["random", "prototypes", "evolution", "swarm", "basin-hopping", "wyckoff", "flow"],
 }
+
+#: Crystals of the transformer that evolution is seeded with, once.
+GENERATED_SEEDS = 12
 
 
 def core_set(crystals: Sequence[Atoms]) -> list[int]:
@@ -114,6 +124,37 @@ class Prototypes(PrototypesSource):
         super().__init__(problem, libraries=[library])
 
 
+class GeneratedSeeds(GenerativeSource):
+    """The first crystals of the transformer, and no more: what a search is seeded with that does not learn."""
+
+    name = "generated-seeds"
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem, "wyckoff")
+        self.name = "generated-seeds"
+        self._given = 0
+
+    @property
+    def exhausted(self) -> bool:
+        return self._given >= GENERATED_SEEDS or super().exhausted
+
+    def proposed(self, candidates: Sequence[Candidate]) -> None:
+        super().proposed(candidates)
+        self._given += len(candidates)
+
+
+def source(name: str, problem: Problem, formulas: set[str]) -> Any:
+    """Make a source that knows nothing of the benchmark's compounds."""
+    if name == "prototypes":
+        return Prototypes(problem, formulas)
+    if name in GENERATORS.entries() or name == "generated-seeds":
+        seen = set(
+            open_generator(name if name in GENERATORS.entries() else "wyckoff").card["training_formulas"].split()
+        )
+        assert not formulas & seen, f"{name} was trained on {sorted(formulas & seen)}"
+    return GeneratedSeeds(problem) if name == "generated-seeds" else name
+
+
 def run(
     atoms: Atoms,
     method: str,
@@ -127,7 +168,7 @@ def run(
 ) -> dict[str, Any]:
     """Search the contents of a relaxed crystal with one method until it is solved, or out of relaxations."""
     problem = Problem(atoms.get_chemical_formula(mode="hill"), formula_units=1, max_atoms=max(20, len(atoms)))
-    sources = [Prototypes(problem, formulas) if name == "prototypes" else name for name in METHODS[method]]
+    sources = [source(name, problem, formulas) for name in METHODS[method]]
     before = earlier["seconds"] if earlier and directory.exists() else 0.0
     start = time.perf_counter()
     with Search(problem, sources=sources, seed=seed, directory=directory, backend=pool, workers=1) as search:

@@ -25,7 +25,20 @@ REFERENCES = RESULTS / "recovery_references.json"
 RELAXATIONS, SOLVED, HOLE, SMALL = 60, 0.002, 0.150, 10
 
 #: In the order of the tables; the first is the baseline. Those of one source are compared with the portfolio.
-ORDER = ("random", "evolution", "swarm", "prototypes", "basin-hopping", "all", "ase-ga", "cryspy")
+ORDER = (
+    "random",
+    "evolution",
+    "swarm",
+    "prototypes",
+    "basin-hopping",
+    "all",
+    "wyckoff",
+    "flow",
+    "evolution+seeds",
+    "all+generators",
+    "ase-ga",
+    "cryspy",
+)
 SINGLE = ("random", "evolution", "swarm", "prototypes", "basin-hopping")
 PORTFOLIO = "all"
 

@@ -125,6 +125,8 @@ def rates(n: int, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     made = structures()
     by_electronegativity(["Ti", "O"])  # imports pymatgen before memory is measured
     spacegroup(made[0])
+    for name in formats.FORMATS.entries():
+        formats.load(name)
 
     def records(many: int) -> Any:
         for number in range(many):
@@ -174,7 +176,7 @@ def rates(n: int, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         say("read AIRSS, a file each", lambda: read("airss", home / "airss" / "hopper"))
         say("read CrySPY init_POSCARS", lambda: read("cryspy", home / "cryspy" / "data" / "init_POSCARS"))
         say("read extxyz", lambda: read("plain", home / "all.extxyz"))
-        say("USPEX into extxyz", lambda: _stream(home / "uspex", home / "out.extxyz"))
+        say("USPEX into extxyz", lambda: _stream(home / "tenth", home / "out.extxyz"))
         write_uspex_results(home / "few", min(n, IN_ARCHIVE))
         say("USPEX into an archive", lambda: _archive(home / "few", home / "archive"))
     return results

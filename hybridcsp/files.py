@@ -85,7 +85,11 @@ def read_frames(file: Path) -> list[Atoms]:
 
 def is_partly_occupied(atoms: Atoms) -> bool:
     """Whether a site holds more than one element, or one with an occupancy below 1."""
-    return any(len(site) > 1 or min(site.values(), default=1) < 1 for site in _occupancies(atoms))
+    return any(len(site) > 1 or not all(map(_is_full, site.values())) for site in _occupancies(atoms))
+
+
+def _is_full(occupancy: object) -> bool:
+    return isinstance(occupancy, int | float) and occupancy >= 1  # a text is what ASE makes of damage
 
 
 def _of_file(file: Path) -> Iterator[Frame]:

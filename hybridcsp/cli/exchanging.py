@@ -67,7 +67,10 @@ def import_(
             raise InputError("--output", str(output), "not beside --directory: one or the other")
         _stream(code.read(path), output, strict)
         return
-    _archive(code, path, directory, formula, gpa, calculator, strict)
+    try:
+        _archive(code, path, directory, formula, gpa, calculator, strict)
+    except OSError as error:
+        raise InputError("path", str(path), f"files that can be read ({error})") from error
 
 
 def _stream(results: Iterator[Record | Broken], output: Path, strict: bool) -> None:

@@ -15,7 +15,7 @@ from ase.geometry import cellpar_to_cell
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.formats.plain import Plain
-from hybridcsp.formats.text import BrokenError, Lines, crystal, element, finite, in_order, internal_energy, whole
+from hybridcsp.formats.text import BrokenError, Lines, element, finite, from_fractions, in_order, internal_energy, whole
 from hybridcsp.structure import spacegroup
 
 #: Folders that AIRSS's scripts leave results in.
@@ -153,7 +153,7 @@ def _parse(text: list[str], lines: Lines) -> Record:
         raise BrokenError(len(text) - 1, "it ends without END")
     if "atoms" in title and int(title["atoms"]) != len(places):
         raise BrokenError(0, f"the title says {title['atoms']} atoms, {len(places)} are there")
-    atoms = crystal(symbols, np.array(places) @ cell, cell)
+    atoms = from_fractions(symbols, np.array(places), cell)
     pressure = finite(float(title["pressure"])) if "pressure" in title else None
     enthalpy = finite(float(title["enthalpy"])) if "enthalpy" in title else None
     return Record(
@@ -184,8 +184,11 @@ def _title(line: str, at: int) -> dict[str, str]:
 
 def _cell(tokens: list[str], at: int) -> np.ndarray:
     try:
-        a, b, c, alpha, beta, gamma = (float(token) for token in tokens[2:8])
-        cell: np.ndarray = cellpar_to_cell([a, b, c, alpha, beta, gamma])
+        parameters = np.array([float(token) for token in tokens[2:8]])
+        if parameters.shape != (6,) or not np.isfinite(parameters).all():
+            raise ValueError
+        with np.errstate(invalid="ignore", divide="ignore"):  # for angles that no cell has
+            cell: np.ndarray = cellpar_to_cell(parameters)
     except (ValueError, AssertionError):
         raise BrokenError(at, "a CELL line needs a wavelength, three lengths and three angles that fit") from None
     if not np.isfinite(cell).all():

@@ -10,7 +10,7 @@ from pathlib import Path
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.formats.poscar import Block, read_poscars, write_poscar
-from hybridcsp.formats.text import finite, internal_energy, is_number, whole
+from hybridcsp.formats.text import count, finite, internal_energy, is_number, whole
 
 #: The enthalpy per atom (eV) that stands for a relaxation that failed, and what is near it.
 FAILED = 610612508.0
@@ -39,7 +39,7 @@ class Calypso:
     def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:
         """Write ``POSCAR_n`` files; where CALYPSO has written its own, the last of these are replaced."""
         elements = settings.elements or self.elements(path)
-        own = sorted(int(file.name[7:]) for file in path.glob("POSCAR_*") if file.name[7:].isdigit())
+        own = sorted(n for file in path.glob("POSCAR_*") if (n := count(file.name[7:])) is not None)
         structures = list(islice(records, len(own) if own else None))
         if not structures:
             raise InputError("structures", 0, "at least one structure to write")
@@ -69,12 +69,12 @@ class Calypso:
         found = _files(path)
         complete = [number for number, files in found.items() if "opt" in files]
         last = max(complete, default=0)
-        if step.is_file() and is_number(text := step.read_text(encoding="utf-8", errors="replace").strip()):
-            return min(int(float(text)) - 1, last)
-        population = _setup(path).get("popsize", "")
-        if last and population.isdigit():
+        if step.is_file() and (following := count(step.read_text(encoding="utf-8", errors="replace").strip())):
+            return min(following - 1, last)
+        population = count(_setup(path).get("popsize"))
+        if last and population is not None:
             blocks = sum(isinstance(block, Block) for block in read_poscars(found[last]["opt"], _elements(path)))
-            return last if blocks >= int(population) else last - 1
+            return last if blocks >= population else last - 1
         return max(last - 1, 0)
 
 
@@ -93,8 +93,7 @@ def _read(generation: int, files: dict[str, Path]) -> Iterator[Record | Broken]:
     folder = any_file.parent if (any_file.parent / "input.dat").is_file() else any_file.parent.parent
     setup = _setup(folder)
     elements = tuple(setup.get("nameofatoms", "").split())
-    code = setup.get("icode", "")
-    calculator = CODES.get(int(code), "") if code.isdigit() else ""
+    calculator = CODES.get(count(setup.get("icode")) or 0, "")
     pressure = _pressure(folder) if calculator == "VASP" else None
     starts = read_poscars(files["ini"], elements) if "ini" in files else iter(())
     if "opt" not in files:

@@ -18,7 +18,7 @@ from ase import Atoms
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.formats.poscar import Block, read_poscars, write_poscar
-from hybridcsp.formats.text import InStep, Lines, by_electronegativity, finite, in_order, whole
+from hybridcsp.formats.text import InStep, Lines, by_electronegativity, count, finite, in_order, whole
 from hybridcsp.structure import to_pymatgen
 
 _Row = Mapping[str, str]
@@ -95,10 +95,11 @@ class Cryspy:
     def finished(self, path: Path) -> int:
         """Return how many generations have ended: all before the one in cryspy.stat, and that if nothing is left."""
         stat = _ini(path / "cryspy.stat", "status")
-        if not stat.get("generation", "").isdigit():
+        generation = count(stat.get("generation"))
+        if not generation:
             return 0
         idle = not stat.get("id_queueing") and not stat.get("id_running")
-        return int(stat["generation"]) - (0 if idle else 1)
+        return generation - (0 if idle else 1)
 
 
 def _data(path: Path) -> Path | None:
@@ -177,7 +178,7 @@ def _rows(file: Path, heading: str, index: str = "") -> Iterator[tuple[str, _Row
     with Lines(file) as lines:
         while head := lines.peek(1):
             tokens = head[0].split()
-            if heading in tokens:
+            if heading in tokens and (not index or index in tokens):
                 names = tokens if index else ["", *tokens]
             elif tokens and names:
                 # The last column may hold spaces: parents, "(3, 7)".
@@ -190,7 +191,7 @@ def _rows(file: Path, heading: str, index: str = "") -> Iterator[tuple[str, _Row
 
 
 def _generation(row: _Row) -> int | None:
-    return int(row["Gen"]) if row.get("Gen", "").isdigit() else None
+    return count(row.get("Gen"))
 
 
 def _float(text: str | None) -> float | None:

@@ -19,7 +19,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from hybridcsp.errors import InputError
 from hybridcsp.files import is_partly_occupied, structure_files
 from hybridcsp.formats import Broken, Record, Settings
-from hybridcsp.formats.poscar import read_poscars
+from hybridcsp.formats.poscar import MOST_ATOMS, read_poscars
 from hybridcsp.formats.text import BrokenError, Lines, crystal, finite, opened, whole
 from hybridcsp.structure import from_pymatgen
 
@@ -137,9 +137,9 @@ def _parsed(text: str, format: str, file: Path, line: int, default_id: str) -> R
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             atoms = ase.io.read(io.StringIO(text), format=format, index=0)
-    except Exception as error:  # noqa: BLE001  # ASE's readers let any error through that a broken file causes
+        return _recorded(atoms, file, line, default_id)
+    except Exception as error:  # noqa: BLE001  # ASE's readers raise anything for a broken file, or leave anything
         return Broken(file=file, line=line, reason=f"{type(error).__name__}: {error}"[:200])
-    return _recorded(atoms, file, line, default_id)
 
 
 def _extxyz(file: Path) -> Iterator[Record | Broken]:
@@ -150,10 +150,10 @@ def _extxyz(file: Path) -> Iterator[Record | Broken]:
             if not first:
                 lines.skip(1)
                 continue
-            if not first.isdigit():
-                yield lines.broken(f"expected a number of atoms, not {first[:40]!r}")
+            if not first.isdecimal() or len(first) > 9 or int(first) > MOST_ATOMS:
+                yield lines.broken(f"expected a number of atoms, at most {MOST_ATOMS}, not {first[:40]!r}")
                 lines.skip(1)
-                while (head := lines.peek(1)) and not head[0].strip().isdigit():
+                while (head := lines.peek(1)) and not head[0].strip().isdecimal():
                     lines.skip(1)
                 continue
             text = lines.peek(int(first) + 2)

@@ -11,7 +11,7 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.formats import Broken
-from hybridcsp.formats.text import BrokenError, Lines, crystal, element, in_order, is_number
+from hybridcsp.formats.text import BrokenError, Lines, crystal, element, from_fractions, in_order, is_number
 
 #: A line of symbols or of numbers of atoms.
 _CONTENTS = re.compile(r"\d+(\s+\d+)*|[A-Z][a-z]?([_/]\S*)?(\s+[A-Z][a-z]?([_/]\S*)?)*")
@@ -119,12 +119,12 @@ def _read(lines: Lines, before: str, elements: Sequence[str]) -> tuple[Block, in
     if len(head) < 8:
         raise BrokenError(len(head) - 1, "the file ends in the middle of a POSCAR")
     names: Sequence[str] = head[at].split()
-    if names and not names[0].isdigit():
+    if names and not names[0].isdecimal():
         at += 1
     else:
         names = elements or _named_by(title, len(names))
     tokens = head[at].split()
-    if not tokens or not all(token.isdigit() for token in tokens):
+    if not tokens or not all(token.isdecimal() and len(token) < 10 for token in tokens):
         raise BrokenError(at, f"numbers of atoms are missing: {_shown(head[at])}")
     if len(tokens) != len(names):
         raise BrokenError(at, f"{len(tokens)} numbers of atoms for {len(names)} elements")
@@ -146,8 +146,7 @@ def _read(lines: Lines, before: str, elements: Sequence[str]) -> tuple[Block, in
     rows = lines.peek(at + n_atoms)[at:]
     places = np.array(_coordinates(rows, n_atoms, at))
     cell = cell * scale
-    positions = places @ cell if mode == "d" else places * scale
-    atoms = crystal(symbols, positions, cell)
+    atoms = from_fractions(symbols, places, cell) if mode == "d" else crystal(symbols, places * scale, cell)
     return Block(title=title, atoms=atoms, line=lines.number, before=before), at + n_atoms
 
 

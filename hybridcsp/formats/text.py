@@ -164,6 +164,12 @@ def crystal(
     return Atoms(symbols, positions=positions, cell=cell, pbc=True)
 
 
+def from_fractions(symbols: Sequence[str], scaled: NDArray[np.float64], cell: NDArray[np.float64]) -> Atoms:
+    """Return :func:`crystal` for fractional coordinates."""
+    with np.errstate(invalid="ignore", over="ignore"):  # numbers that are not finite are told by crystal()
+        return crystal(symbols, scaled @ cell, cell)
+
+
 def element(text: str) -> str:
     """Return an element's symbol from what POSCARs have in its place: ``Ti``, ``Ti_pv``, ``Ti/0a1b``.
 
@@ -185,6 +191,11 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def count(text: str | None) -> int | None:
+    """Return the number from 0 that a text is, ``None`` if it is none of up to nine digits."""
+    return int(text) if text is not None and text.isdecimal() and len(text) < 10 else None
 
 
 def finite(value: float | None) -> float | None:

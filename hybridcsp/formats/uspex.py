@@ -15,7 +15,7 @@ from ase import Atoms
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.formats.poscar import Block, read_poscars, write_poscar
-from hybridcsp.formats.text import InStep, Lines, finite, internal_energy, whole
+from hybridcsp.formats.text import InStep, Lines, count, finite, internal_energy, whole
 
 #: Enthalpies (eV per cell) from here on stand for a relaxation that failed; USPEX writes 100000.
 FAILED = 9999.0
@@ -99,8 +99,8 @@ class Uspex:
         if not folders:
             return 0
         file = folders[-1] / "BESTIndividuals"
-        ended = [int(row["generation"]) for row in _rows(file) if not isinstance(row, Broken) and "generation" in row]
-        return max(ended, default=0)
+        ended = [count(row.get("generation")) for row in _rows(file) if not isinstance(row, Broken)]
+        return max((generation for generation in ended if generation is not None), default=0)
 
 
 def _results(path: Path) -> list[Path]:
@@ -122,8 +122,8 @@ def _begins_with_title(file: Path) -> bool:
 
 def _read(file: Path, prefix: str) -> Iterator[Record | Broken]:
     setup = _setup(file.parent) or _setup(file.parent.parent)
-    pressure = float(setup["ExternalPressure"]) if "ExternalPressure" in setup else None
-    calculator = CODES.get(int(setup.get("abinitioCode", "0").split()[-1]), "")
+    pressure = _number(setup.get("ExternalPressure"))
+    calculator = CODES.get(count([*setup.get("abinitioCode", "").split(), ""][-1]) or 0, "")
     gathered = file.name == "gatheredPOSCARS"
     individuals = InStep(_by_id(file.with_name("Individuals") if gathered else None))
     origins = InStep(_origins(file.with_name("origin") if gathered else None))
@@ -135,7 +135,7 @@ def _read(file: Path, prefix: str) -> Iterator[Record | Broken]:
         title = _TITLE.match(block.title)
         number = title.group(1) if title else ""
         row = individuals.pop(number) or {}
-        enthalpy = finite(_number(row.get("enthalpy")))
+        enthalpy = _number(row.get("enthalpy"))
         failed = enthalpy is not None and enthalpy >= FAILED
         if failed:
             enthalpy = None
@@ -146,7 +146,7 @@ def _read(file: Path, prefix: str) -> Iterator[Record | Broken]:
             pressure_gpa=pressure,
             id=f"{prefix}{number}",
             origin=row.get("origin") or origins.pop(number) or "",
-            generation=int(row["generation"]) if row.get("generation", "").isdigit() else None,
+            generation=count(row.get("generation")),
             calculator=calculator,
             start=unrelaxed.pop(number),
             failure=f"enthalpy {row['enthalpy']}" if failed else "",
@@ -189,7 +189,7 @@ def _setup(folder: Path) -> dict[str, str]:
 
 def _by_id(file: Path | None) -> Iterator[tuple[str, _Row] | Broken]:
     for row in _rows(file) if file else ():
-        yield row if isinstance(row, Broken) else (row["id"], row)
+        yield row if isinstance(row, Broken) else (row.get("id", ""), row)
 
 
 def _rows(file: Path) -> Iterator[_Row | Broken]:
@@ -203,7 +203,7 @@ def _rows(file: Path) -> Iterator[_Row | Broken]:
             cells = _cells(head[0])
             if not columns and any(cell.lower() == "origin" for cell in cells):
                 columns, width = _columns(cells), len(cells)
-            elif any(cell.isdigit() for cell in cells[:2]):
+            elif any(cell.isdecimal() for cell in cells[:2]):
                 if len(cells) < width or not columns:
                     yield lines.broken(f"{len(cells)} columns, expected {width or 'a line with their names before'}")
                 else:
@@ -233,7 +233,7 @@ def _origins(file: Path | None) -> Iterator[tuple[str, str] | Broken]:
     with Lines(file) as lines:
         while head := lines.peek(1):
             tokens = head[0].split()
-            if len(tokens) > 1 and tokens[0].isdigit():
+            if len(tokens) > 1 and tokens[0].isdecimal():
                 yield tokens[0], tokens[1]
             lines.skip(1)
 
@@ -251,6 +251,6 @@ def _starts(file: Path | None) -> Iterator[tuple[str, Atoms] | Broken]:
 
 def _number(text: str | None) -> float | None:
     try:
-        return None if text is None else float(text)
+        return None if text is None else finite(float(text))
     except ValueError:
         return None

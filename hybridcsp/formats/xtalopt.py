@@ -12,7 +12,7 @@ from ase import Atoms, units
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.formats.poscar import write_poscar
-from hybridcsp.formats.text import BrokenError, crystal, finite, whole
+from hybridcsp.formats.text import BrokenError, count, crystal, finite, whole
 
 _STATE = "structure.state"
 
@@ -76,7 +76,7 @@ class XtalOpt:
         done: dict[int, bool] = {}
         for file in _states(path):
             values = _values(file)
-            generation = int(values.get("generation", "0") or 0)
+            generation = count(values.get("generation")) or 0
             done[generation] = done.get(generation, True) and _is_done(values)
         ended = 0
         for generation in sorted(done)[:-1]:
@@ -108,7 +108,8 @@ def _values(file: Path) -> dict[str, str]:
 
 
 def _status(values: dict[str, str]) -> int:
-    return int(values.get("status", "-1") or -1)
+    status = count(values.get("status"))
+    return -1 if status is None else status
 
 
 def _is_done(values: dict[str, str]) -> bool:
@@ -117,7 +118,7 @@ def _is_done(values: dict[str, str]) -> bool:
 
 def _outcome(values: dict[str, str]) -> str | None:
     """Return why a structure failed, nothing if it did not, ``None`` while it is at work."""
-    status, version = _status(values), int(values.get("version", "1") or 1)
+    status, version = _status(values), count(values.get("version")) or 1
     if status == _OPTIMIZED or (status == _RESTART and version < 5):  # 10 meant "duplicate" before version 5
         return ""
     if status == _FAILED:
@@ -129,7 +130,8 @@ def _outcome(values: dict[str, str]) -> str | None:
 
 def _record(file: Path) -> Record | None:
     values = _values(file)
-    if "generation" not in values or "id" not in values:
+    generation, number = count(values.get("generation")), count(values.get("id"))
+    if generation is None or number is None:
         raise BrokenError(1, "no generation and id: not a state file, or cut off")
     if values.get("saveSuccessful", "true") != "true":
         raise BrokenError(1, "XtalOpt was stopped while it wrote this file (saveSuccessful is not true)")
@@ -148,9 +150,9 @@ def _record(file: Path) -> Record | None:
         energy=None if failure else energy,
         enthalpy=None if failure else enthalpy,
         pressure_gpa=pressure,
-        id=f"{int(values['generation'])}x{int(values['id'])}",
+        id=f"{generation}x{number}",
         origin=re.split(r"[:(]", parents)[0].strip(),
-        generation=int(values["generation"]),
+        generation=generation,
         failure=failure,
         file=file,
         line=1,
@@ -165,8 +167,8 @@ def _current(values: dict[str, str]) -> tuple[Atoms, float | None, float | None]
 
 def _last(values: dict[str, str]) -> tuple[Atoms, float | None, float | None]:
     """Return what stands last in the history: all that versions before 4 kept."""
-    n = int(values.get(r"history\atomicNums\size", "0") or 0)
-    if n == 0:
+    n = count(values.get(r"history\atomicNums\size"))
+    if not n:
         raise BrokenError(1, "neither a current structure nor a history")
     atoms = _geometry(
         values,
@@ -180,7 +182,7 @@ def _last(values: dict[str, str]) -> tuple[Atoms, float | None, float | None]:
 
 def _geometry(values: dict[str, str], numbers: str, coords: str, cell: str) -> Atoms:
     try:
-        n = int(values[rf"{numbers}\size"])
+        n = count(values[rf"{numbers}\size"]) or 0
         species = np.array([int(values[rf"{numbers}\{i}\value"]) for i in range(1, n + 1)])
         places = np.array([[float(values[rf"{coords}\{i}\{x}"]) for x in "xyz"] for i in range(1, n + 1)])
         lattice = np.array([[float(values[rf"{cell}\{i}{j}"]) for j in range(3)] for i in range(3)])

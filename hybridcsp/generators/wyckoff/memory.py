@@ -8,7 +8,7 @@ network is told, and learns how far to follow: in training, crystals of the same
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +28,6 @@ ANCHORS = 3
 
 # Shares below this are as good as none.
 _FLOOR = 0.003
-
-
-@dataclass(eq=False)
-class _Shelf:
-    """Crystals with the same numbers of atoms in their primitive cells."""
-
-    members: list[int] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -95,13 +88,18 @@ class Memory:
     def __init__(self, sequences: Iterable[Sequence] = ()) -> None:
         self.sequences: list[Sequence] = []
         self._prototypes: list[tuple[int, tuple[str, ...]]] = []
-        self._shelves: dict[tuple[int, ...], _Shelf] = {}
+        self._shelves: dict[tuple[int, ...], list[int]] = {}
+        self._places: dict[tuple[object, ...], list[int]] = {}
         self.add(sequences)
 
     def add(self, sequences: Iterable[Sequence]) -> None:
-        """Remember more crystals."""
+        """Remember more crystals, those aside that are remembered already."""
         for sequence in sequences:
-            self._shelves.setdefault(sequence.counts, _Shelf()).members.append(len(self.sequences))
+            place = self._places.setdefault((sequence.elements, sequence.counts, sequence.prototype), [])
+            if any(_is_repeated(sequence, self.sequences[other]) for other in place):
+                continue
+            place.append(len(self.sequences))
+            self._shelves.setdefault(sequence.counts, []).append(len(self.sequences))
             self.sequences.append(sequence)
             self._prototypes.append(sequence.prototype)
 
@@ -157,9 +155,11 @@ class Memory:
         """
         names: dict[tuple[int, tuple[str, ...]], int] = {}
         near: dict[int, list[tuple[int, float]]] = {}
-        members = self._shelves.get(counts, _Shelf()).members
-        if not same_formula:
-            members = [m for m in members if sorted(self.sequences[m].elements) != sorted(elements)]
+        members = [
+            m
+            for m in self._shelves.get(counts, [])
+            if same_formula or sorted(self.sequences[m].elements) != sorted(elements)
+        ]
         if not members:
             return Recall(np.zeros(0, int), np.zeros((0, 0), int), np.zeros((0, CHANNELS)), names, near)
         remembered = np.array([self.sequences[m].elements for m in members])
@@ -188,6 +188,12 @@ class Memory:
             table[index, : len(flat)] = flat
         groups = np.array([group for group, _ in names])
         return Recall(groups, table, _sums(np.array(owners), np.concatenate(weights), len(names)), names, near)
+
+
+def _is_repeated(a: Sequence, b: Sequence) -> bool:
+    """Whether two crystals of one prototype and the same elements are the same but for relaxation."""
+    apart = a.coordinates - b.coordinates
+    return bool(np.abs(apart - np.rint(apart)).max(initial=0.0) < 0.01 and np.abs(a.cell - b.cell).max() < 0.05)
 
 
 def _evidence(tokens: NDArray[np.int_], weights: NDArray[np.float64], size: int) -> NDArray[np.float32]:

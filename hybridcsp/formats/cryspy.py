@@ -37,7 +37,7 @@ class Cryspy:
         return _data(path) is not None
 
     def read(self, path: Path) -> Iterator[Record | Broken]:
-        """Yield all relaxed structures in the order in which they ended, then what failed."""
+        """Yield all relaxed structures in the order in which they ended, then what failed, then what waits."""
         if path.is_file():
             yield from _plain(path)
             return
@@ -149,6 +149,8 @@ def _read(data: Path) -> Iterator[Record | Broken]:
                 failure="no energy in cryspy_rslt",
                 file=data / "cryspy_rslt",
             )
+    for number, start in starts.rest():
+        yield Record(atoms=start, id=number, file=data / "init_POSCARS")
     for lookup in (results, starts, origins):
         yield from lookup.complained()
 

@@ -123,7 +123,7 @@ def _begins_with_title(file: Path) -> bool:
 def _read(file: Path, prefix: str) -> Iterator[Record | Broken]:
     setup = _setup(file.parent) or _setup(file.parent.parent)
     pressure = _number(setup.get("ExternalPressure"))
-    calculator = CODES.get(count([*setup.get("abinitioCode", "").split(), ""][-1]) or 0, "")
+    calculator = CODES.get(count(["", *setup.get("abinitioCode", "").split()][-1]) or 0, "")
     gathered = file.name == "gatheredPOSCARS"
     individuals = InStep(_by_id(file.with_name("Individuals") if gathered else None))
     origins = InStep(_origins(file.with_name("origin") if gathered else None))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers, covalent_radii
+from ase import Atoms
+from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
@@ -18,7 +19,7 @@ from hybridcsp.generators.wyckoff.network import Network
 from hybridcsp.generators.wyckoff.positions import N_GROUPS, Positions
 from hybridcsp.generators.wyckoff.sampling import Decoder, Skeleton
 from hybridcsp.generators.wyckoff.sequences import contents_in_order, from_sequence
-from hybridcsp.problem import DISTANCE_FRACTION
+from hybridcsp.problem import Problem
 from hybridcsp.prototypes.labels import OTHER_HAND
 from hybridcsp.representations.wyckoff import decode
 from hybridcsp.structure import shortest_violation
@@ -26,11 +27,8 @@ from hybridcsp.structure import shortest_violation
 #: Crystals that are written at the same time.
 BATCH = 64
 
-#: Geometries that are drawn for one request before atoms that are too close make it a reject.
-GEOMETRIES = 4
-
-#: Atoms closer than this fraction of their summed covalent radii are too close: as a problem has it by default.
-CLOSEST = DISTANCE_FRACTION
+#: Geometries that are drawn for one request before it is rejected: twice of its own prototype, then of others.
+GEOMETRIES = 6
 
 # Candidates for several equal requests: remembered prototypes and draws for each request, and draws beside that.
 _REMEMBERED, _DRAWN, _MORE = 1.0, 1.0, 8
@@ -39,7 +37,7 @@ _REMEMBERED, _DRAWN, _MORE = 1.0, 1.0, 8
 _HOTTEST = 2.5
 
 # Spare candidates for each request, for geometries that fail.
-_SPARE = 0.5
+_SPARE = 1.0
 
 # Spread of the noise (nats) on the worth of a prototype, so that another call chooses others.
 _NOISE = 0.3
@@ -82,11 +80,11 @@ def draw(
             part = waiting[start : start + BATCH]
             decoder = Decoder(network, positions, memory, [skeleton for _, skeleton, _ in part])
             decoder.read()
-            written = decoder.draw_geometry(rng, temperature * GEOMETRY_TEMPERATURE)
+            written = decoder.draw_geometry(rng, temperature * GEOMETRY_TEMPERATURE * (1 + attempt % 2))
             for (index, skeleton, spare), (sequence, likelihood) in zip(part, written, strict=True):
                 crystal = from_sequence(sequence, positions)
                 atoms = None if crystal is None else decode(crystal)
-                if atoms is None or shortest_violation(atoms, _closest()) is not None:
+                if atoms is None or not _is_plausible(atoms, requests[index]):
                     another = spare.pop(0) if attempt and spare else skeleton
                     left.append((index, another, spare))
                     continue
@@ -95,7 +93,7 @@ def draw(
                 answers[index] = Sample(atoms=atoms, request=index, log_likelihood=likelihood)
         waiting = left
     for index, _, _ in waiting:
-        answers[index] = Reject(request=index, reason="atoms too close in every geometry drawn")
+        answers[index] = Reject(request=index, reason="atoms too close, or too far apart, in every geometry drawn")
     return [answer for answer in answers if answer is not None]
 
 
@@ -208,6 +206,15 @@ def _copy(skeleton: Skeleton) -> Skeleton:
     return replace(skeleton, slots=list(skeleton.slots), letters=list(skeleton.letters))
 
 
-@cache
-def _closest() -> NDArray[np.float64]:
-    return np.asarray(CLOSEST * (covalent_radii[:119, None] + covalent_radii[None, :119]), dtype=float)
+def _is_plausible(atoms: Atoms, request: Request) -> bool:
+    """Whether distances and volume are those that a problem allows by default."""
+    distances, (low, high) = _limits(tuple(sorted(request.contents.items())))
+    return low <= atoms.get_volume() / len(atoms) <= high and shortest_violation(atoms, distances) is None
+
+
+@lru_cache(maxsize=1024)
+def _limits(contents: tuple[tuple[str, int], ...]) -> tuple[NDArray[np.float64], tuple[float, float]]:
+    atoms = sum(n for _, n in contents)
+    formula = "".join(f"{symbol}{n}" for symbol, n in contents)
+    problem = Problem(formula=formula, formula_units=1, max_atoms=atoms)
+    return problem.distance_table, problem.volume_bounds

@@ -19,7 +19,7 @@ from hybridcsp.generators.wyckoff.collation import (
     stack,
 )
 from hybridcsp.generators.wyckoff.memory import CHANNELS, Memory, Recall
-from hybridcsp.generators.wyckoff.network import Cache, Network
+from hybridcsp.generators.wyckoff.network import Network, normal_log_density, von_mises_log_density
 from hybridcsp.generators.wyckoff.positions import N_LETTERS, Positions
 from hybridcsp.generators.wyckoff.sequences import Sequence
 from hybridcsp.prototypes.labels import LETTERS
@@ -262,17 +262,11 @@ def _draw(
     return np.asarray((logits / np.maximum(temperature, _COLD) + rng.gumbel(size=logits.shape)).argmax(axis=-1))
 
 
-def _component(weights: Tensor, rng: np.random.Generator, temperature: float) -> NDArray[np.int_]:
-    return _draw(weights.numpy(), rng, temperature)
-
-
 def _normal(
     mixture: tuple[Tensor, Tensor, Tensor], free: NDArray[np.float64], rng: np.random.Generator, temperature: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    from hybridcsp.generators.wyckoff.network import normal_log_density
-
     weights, means, spreads = mixture
-    chosen = _component(weights, rng, temperature)
+    chosen = _draw(weights.numpy(), rng, temperature)
     rows = np.arange(len(chosen))
     noise = rng.normal(size=free.shape) * np.sqrt(temperature)
     values = (means.numpy()[rows, chosen] + noise * spreads.numpy()[rows, chosen]) * free
@@ -283,15 +277,10 @@ def _normal(
 def _von_mises(
     mixture: tuple[Tensor, Tensor, Tensor], free: NDArray[np.bool_], rng: np.random.Generator, temperature: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    from hybridcsp.generators.wyckoff.network import von_mises_log_density
-
     weights, means, concentrations = mixture
-    chosen = _component(weights, rng, temperature)
+    chosen = _draw(weights.numpy(), rng, temperature)
     rows = np.arange(len(chosen))
     sharpness = concentrations.numpy()[rows, chosen] / max(temperature, _COLD)
     values = (means.numpy()[rows, chosen] + rng.vonmises(0.0, sharpness) / (2 * np.pi)) % 1.0 * free
     density = von_mises_log_density(torch.as_tensor(values), torch.as_tensor(free).double(), *mixture)
     return values.astype(float), density.numpy().astype(float)
-
-
-__all__ = ["Cache", "Decoder", "Skeleton"]

@@ -1,0 +1,70 @@
+"""The weights that come with the package."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from hybridcsp.errors import InputError
+from hybridcsp.generators import Request, Sample, storage
+from hybridcsp.generators.datasets import is_held_out
+from hybridcsp.generators.opening import open_generator
+from hybridcsp.generators.wyckoff import WyckoffGenerator
+from hybridcsp.generators.wyckoff.positions import Positions
+from hybridcsp.structure import SYMPREC_LOOSE, spacegroup
+
+
+@pytest.fixture(scope="module")
+def wyckoff():
+    return open_generator("wyckoff")
+
+
+def test_they_are_small_and_say_what_they_learned_from(wyckoff):
+    folder = storage.shipped("wyckoff")
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 15e6
+    formulas = wyckoff.card["training_formulas"].split()
+    assert len(formulas) == wyckoff.card["formulas"] > 10_000
+    assert not any(map(is_held_out, formulas))
+    assert storage.overlap(wyckoff.card, ["O2Ti"]) == {"O2Ti"}
+    assert [len(file["sha256"]) for file in wyckoff.card["data"]["files"]] == [64, 64]
+    assert wyckoff.card["command"].startswith("hybridcsp train wyckoff")
+
+
+def test_titania_comes_out_in_its_structures(wyckoff):
+    requests = [Request(contents={"Ti": 2, "O": 4})] * 20
+    answers = wyckoff.sample(requests, np.random.default_rng(0))
+    atoms = [answer.atoms for answer in answers if isinstance(answer, Sample)]
+    assert len(atoms) >= 15
+    assert all(Counter(a.get_chemical_symbols()) == {"Ti": 2, "O": 4} for a in atoms)
+    found = [spacegroup(a, SYMPREC_LOOSE) for a in atoms]
+    assert {136, 141} <= set(found)  # rutile and anatase
+    assert len(set(found)) >= 8
+
+
+def test_low_energies_can_be_asked_for(wyckoff):
+    def likelihoods(quantile):
+        requests = [Request(contents={"Na": 1, "Cl": 1}, energy_quantile=quantile)] * 8
+        answers = wyckoff.sample(requests, np.random.default_rng(0))
+        return {spacegroup(a.atoms): a.log_likelihood for a in answers if isinstance(a, Sample)}
+
+    low, high = likelihoods(0.0), likelihoods(0.95)
+    assert next(iter(low)) == 225  # rock salt comes first
+    assert low[225] != high.get(225)
+
+
+def test_truncated_weights_are_refused_in_words(tmp_path):
+    for file in storage.shipped("wyckoff").iterdir():
+        raw = file.read_bytes()
+        (tmp_path / file.name).write_bytes(raw[:-1000] if file.suffix == ".safetensors" else raw)
+    with pytest.raises(InputError, match="truncated"):
+        WyckoffGenerator.load(tmp_path)
+
+
+@pytest.mark.slow
+def test_their_tables_are_those_of_the_installed_pyxtal(wyckoff):
+    shipped = {
+        n.removeprefix("positions_"): b for n, b in wyckoff._network.named_buffers() if n.startswith("positions_")
+    }
+    for name, array in Positions.tabulate().arrays().items():
+        assert torch.allclose(shipped[name].double(), torch.as_tensor(array).double(), atol=2e-3), name

@@ -248,7 +248,7 @@ def main() -> None:
     parser.add_argument("--larger", action="store_true", help="cells of 21 to 52 atoms")
     parser.add_argument("--only-table", action="store_true")
     arguments = parser.parse_args()
-    console = Console()
+    console = Console(width=120)
     crystals, learned = held_out(arguments.files, arguments.larger, arguments.crystals)
     ids = "".join(str(atoms.info.get("material_id")) for atoms in crystals)
     crystals = crystals[: arguments.limit]

@@ -16,9 +16,11 @@ from hybridcsp.errors import InputError
 from hybridcsp.generators import Condition, Example, Reject, Request, Sample
 from hybridcsp.generators.evaluation import evaluate
 from hybridcsp.generators.flow import Architecture, FlowGenerator, Integration
-from hybridcsp.generators.flow.data import FlowData, straight_paths
+from hybridcsp.generators.flow import generator as generator_room
+from hybridcsp.generators.flow.data import FlowData, handed, straight_paths
 from hybridcsp.generators.flow.network import VelocityNetwork, cells
-from hybridcsp.representations.lattice import cell_of
+from hybridcsp.generators.flow.starts import Start, atoms_of, batches, is_too_close, with_groups
+from hybridcsp.representations.lattice import canonical, cell_of, encode
 
 SMALL = Architecture(width=24, message=16, pair=16, layers=2, frequencies=4)
 
@@ -141,6 +143,17 @@ def test_paths_lead_to_the_crystal_by_short_steps(seed):
     assert np.abs(more).max() <= 1.0
 
 
+def test_of_a_crystal_and_its_inverse_one_is_learned():
+    zincblende = bulk("ZnS", "zincblende", a=5.41)
+    inverse = zincblende.copy()
+    inverse.positions *= -1
+    first, second = (handed(encode(canonical(atoms))) for atoms in (zincblende, inverse))
+    apart = np.diff(first.positions, axis=0) - np.diff(second.positions, axis=0)
+    np.testing.assert_allclose(apart - np.round(apart), 0, atol=1e-9)
+    same = encode(canonical(rutile()))
+    assert handed(same) is same  # it has a centre
+
+
 @given(st.lists(contents, min_size=1, max_size=4))
 @settings(deadline=None, max_examples=15)
 def test_samples_hold_exactly_what_was_asked_for(learned, several):
@@ -175,6 +188,43 @@ def test_samples_follow_the_random_numbers_and_the_conditions(learned):
     asked = [Request(contents={"Ti": 2, "O": 4}, spacegroup=225, energy_quantile=0.0)] * 3
     assert not np.allclose(positions(asked, 7), first)
     assert learned.conditions == {Condition.SPACEGROUP, Condition.ENERGY}
+
+
+def test_equal_requests_share_out_the_space_groups(learned):
+    prior = learned._model.prior
+    starts = [
+        Start.draw(i, Request(contents=one, spacegroup=group), atoms_of(one), np.random.default_rng(i))
+        for i, (one, group) in enumerate([({"Ti": 2, "O": 4}, None)] * 400 + [({"Cu": 1}, None), ({"Cu": 1}, 227)])
+    ]
+    told = with_groups(prior, starts, np.random.default_rng(0))
+    assert told[-1].spacegroup == 227  # asked for
+    with torch.no_grad():
+        chances = prior(torch.tensor([[22, 22, 8, 8, 8, 8]]))[0].exp().numpy()
+    found = np.bincount([start.spacegroup for start in told[:400]], minlength=231)
+    np.testing.assert_allclose(found, 400 * chances, atol=1.0)
+    assert found[0] == 0
+    order = [chances[start.spacegroup] for start in told[:400]]
+    assert order == sorted(order, reverse=True)
+
+
+def test_batches_hold_every_start_once_and_like_sizes_together():
+    sizes = [3, 20, 4, 1, 4, 19, 60, 2, 200]
+    starts = [
+        Start.draw(i, Request(contents={"Cu": n}), atoms_of({"Cu": n}), np.random.default_rng(0))
+        for i, n in enumerate(sizes)
+    ]
+    found = [[len(start.numbers) for start in batch] for batch in batches(starts)]
+    assert found == [[1], [2], [3], [4, 4], [19, 20], [60], [200]]
+
+
+def test_samples_that_are_too_close_are_drawn_again(learned, monkeypatch):
+    requests = [Request(contents={"Na": 4, "Cl": 4})] * 12
+
+    def close(redraws: int) -> int:
+        monkeypatch.setattr(generator_room, "REDRAWS", redraws)
+        return sum(map(is_too_close, learned.sample(requests, np.random.default_rng(2))))
+
+    assert close(4) < close(0)
 
 
 def test_what_is_saved_samples_the_same(learned, tmp_path):
@@ -228,6 +278,6 @@ def test_batches_follow_their_random_numbers():
 def test_one_crystal_is_learned():
     atoms = bulk("ZnS", "zincblende", a=5.41)
     generator = FlowGenerator(SMALL, Integration(steps=25))
-    generator.fit([Example(atoms=atoms)] * 640, epochs=15, batch_size=32, learning_rate=5e-3)
+    generator.fit([Example(atoms=atoms)] * 256, epochs=30, batch_size=32, learning_rate=5e-3)
     found = evaluate(generator, [atoms], samples=20, seed=1)[0].displacements
     assert sum(d is not None and d < 0.05 for d in found) >= 18, found

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any, Self
@@ -11,7 +11,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from ase import Atoms
-from ase.data import atomic_numbers
 
 from hybridcsp.errors import InputError, did_you_mean
 from hybridcsp.generators import Condition, Epoch, Example, Reject, Request, Sample, storage
@@ -19,11 +18,12 @@ from hybridcsp.generators.datasets import split
 from hybridcsp.generators.flow.data import FlowData, Scale
 from hybridcsp.generators.flow.matching import FlowModel, Integration, integrate
 from hybridcsp.generators.flow.network import Architecture
+from hybridcsp.generators.flow.starts import Start, atoms_of, batches, is_too_close, with_groups
 from hybridcsp.generators.training import Settings, train
 from hybridcsp.representations.lattice import LatticePoint, decode, diagonal, log_length
 
-# Most pairs of atoms in one batch of samples.
-_PAIRS = 25_600
+#: How often a sample whose atoms are too close is drawn again.
+REDRAWS = 2
 
 # Samples whose volume per atom is further from the expected one than this factor are not crystals.
 _VOLUME_FACTOR = 4.0
@@ -98,18 +98,24 @@ class FlowGenerator:
                 self._model = FlowModel(self.architecture)
         history = train(self._model, training, held_out, chosen, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch)
         self._scale = training.scale
+        about = storage.describe_training(learned, held_out=len(held))
+        before = {key: value for key, value in self.card.items() if key not in ("training_formulas", "before")}
+        seen = f"{self.card.get('training_formulas', '')} {about['training_formulas']}".split()
         self.card = {
-            **storage.describe_training(learned, held_out=len(held)),
+            **about,
+            "training_formulas": " ".join(sorted(set(seen))),  # those of earlier trainings too
             "seed": seed,
             "settings": asdict(chosen),
             "history": history,
-            "before": {key: value for key, value in self.card.items() if key != "before"},
+            "before": before,
         }
 
     def sample(self, requests: Sequence[Request], rng: np.random.Generator) -> list[Sample | Reject]:
         """Draw one crystal for each request.
 
-        What is drawn for a request depends on its place among the requests, and is the same again for the same ones.
+        Equal requests that leave the space group open share it out: their groups are drawn evenly over the
+        distribution, and the likeliest comes first. What comes out with atoms closer than a problem allows by default
+        is drawn again, :data:`REDRAWS` times at most.
 
         Raises
         ------
@@ -118,18 +124,21 @@ class FlowGenerator:
         """
         if self._model is None or self._scale is None:
             raise InputError("generator", self.name, "it has not learned anything; fit it, or load weights")
+        self._model.eval()
         answers: dict[int, Sample | Reject] = {}
-        starts: list[_Start] = []
+        starts: list[Start] = []
         for number, request in enumerate(requests):
-            numbers = _numbers(request.contents)
+            numbers = atoms_of(request.contents)
             if numbers is None:
                 answers[number] = Reject(request=number, reason="not the contents of a cell")
             else:
-                starts.append(_Start.draw(number, request, numbers, rng))
-        self._model.eval()
-        starts.sort(key=lambda start: len(start.numbers))
-        for batch in _batches(starts):
-            answers |= self._flow(self._model, self._scale, batch)
+                starts.append(Start.draw(number, request, numbers, rng))
+        starts = with_groups(self._model.prior, starts, rng)
+        for again in range(1 + REDRAWS):
+            starts = [start.again(rng) for start in starts] if again else starts
+            for batch in batches(starts):
+                answers |= self._flow(self._model, self._scale, batch)
+            starts = [start for start in starts if is_too_close(answers[start.request])]
         return [answers[number] for number in range(len(requests))]
 
     def save(self, folder: Path) -> None:
@@ -173,24 +182,22 @@ class FlowGenerator:
         return generator
 
     @torch.no_grad()
-    def _flow(self, model: FlowModel, scale: Scale, batch: Sequence[_Start]) -> dict[int, Sample | Reject]:
+    def _flow(self, model: FlowModel, scale: Scale, batch: Sequence[Start]) -> dict[int, Sample | Reject]:
         most = max(len(start.numbers) for start in batch)
         numbers = np.zeros((len(batch), most), dtype=np.int64)
         positions = np.zeros((len(batch), most, 3))
         for row, start in enumerate(batch):
             numbers[row, : len(start.numbers)] = start.numbers
             positions[row, : len(start.numbers)] = start.positions
-        atoms = torch.as_tensor(numbers)
-        groups = _drawn_groups(model.prior(atoms).exp().double().numpy(), batch)
         ends, lattices = integrate(
             model.velocities,
             self.integration,
-            numbers=atoms,
+            numbers=torch.as_tensor(numbers),
             positions=_single([positions]).squeeze(0),
             lattice=_single([start.lattice for start in batch]),
             scale=(_single(scale.mean), _single(scale.spread)),
             lengths=_single([diagonal(log_length(start.numbers)) for start in batch]),
-            spacegroup=torch.as_tensor(groups),
+            spacegroup=torch.tensor([start.spacegroup or 0 for start in batch]),
             energy=_single([start.energy for start in batch]),
         )
         answers: dict[int, Sample | Reject] = {}
@@ -204,69 +211,12 @@ class FlowGenerator:
         return answers
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Start:
-    """Where a crystal begins."""
-
-    request: int
-    numbers: np.ndarray[Any, np.dtype[np.int64]]
-    positions: np.ndarray[Any, np.dtype[np.float64]]
-    lattice: np.ndarray[Any, np.dtype[np.float64]]
-    spacegroup: int | None
-    chance: float  # which group is drawn where none is asked for
-    energy: tuple[float, float]
-
-    @classmethod
-    def draw(cls, number: int, request: Request, numbers: Any, rng: np.random.Generator) -> _Start:
-        quantile = request.energy_quantile
-        return cls(
-            request=number,
-            numbers=numbers,
-            positions=rng.random((len(numbers), 3)),
-            lattice=rng.standard_normal(6),
-            spacegroup=request.spacegroup,
-            chance=rng.random(),
-            energy=(0.0, 0.0) if quantile is None else (quantile, 1.0),
-        )
-
-
 def _settings(given: Mapping[str, Any]) -> Settings:
     known = [field.name for field in fields_of(Settings)]
     for name in given:
         if name not in known:
             raise InputError("settings", name, f"{did_you_mean(name, known)}known: {', '.join(known)}")
     return Settings(**given)
-
-
-def _numbers(contents: Mapping[str, int]) -> Any:
-    """Atomic numbers, or ``None`` if these are not the contents of a cell."""
-    if not contents or any(s not in atomic_numbers or s == "X" or n < 1 for s, n in contents.items()):
-        return None
-    return np.repeat([atomic_numbers[s] for s in contents], list(contents.values())).astype(np.int64)
-
-
-def _batches(starts: Sequence[_Start]) -> Iterator[Sequence[_Start]]:
-    """Split starts, sorted by size, into batches of like sizes, none of which has too many pairs."""
-    begin = 0
-    for end in range(1, len(starts) + 1):
-        if end < len(starts):
-            size = len(starts[end].numbers)
-            if size <= 1.2 * len(starts[begin].numbers) and (end + 1 - begin) * size**2 <= _PAIRS:
-                continue
-        yield starts[begin:end]
-        begin = end
-
-
-def _drawn_groups(probabilities: Any, batch: Sequence[_Start]) -> Any:
-    """Space groups asked for, or drawn with these probabilities, shape ``(batch, 231)``."""
-    cumulative = np.cumsum(probabilities, axis=1)
-    drawn = [
-        int(np.searchsorted(row, start.chance * row[-1], side="right"))
-        if start.spacegroup is None
-        else start.spacegroup
-        for row, start in zip(cumulative, batch, strict=True)
-    ]
-    return np.clip(np.array(drawn, dtype=np.int64), 1, 230)
 
 
 def _answer(request: int, point: LatticePoint) -> Sample | Reject:

@@ -67,8 +67,8 @@ class Integration:
         arXiv:2207.12598); 0 follows the velocity with it.
     """
 
-    steps: int = 50
-    hurry: float = 5.0
+    steps: int = 25
+    hurry: float = 10.0
     guidance: float = 0.0
 
 

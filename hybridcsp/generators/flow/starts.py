@@ -1,0 +1,116 @@
+"""Where crystals begin: what is asked for, the noise, and the space group that the velocities are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import torch
+from ase.data import atomic_numbers
+from numpy.typing import NDArray
+
+from hybridcsp.generators import Reject, Request, Sample
+from hybridcsp.generators.flow.network import SpacegroupPrior
+from hybridcsp.problem import Problem
+from hybridcsp.structure import shortest_violation
+
+# Most pairs of atoms in one batch of samples.
+_PAIRS = 25_600
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Start:
+    """Where the crystal for one request begins.
+
+    Attributes
+    ----------
+    request
+        Its number.
+    numbers
+        Atomic numbers, shape ``(n_atoms,)``.
+    positions
+        Fractional coordinates, shape ``(n_atoms, 3)``.
+    lattice
+        Standardised log-lattice, shape ``(6,)``.
+    spacegroup
+        What the velocities are told, if anything.
+    energy
+        Energy quantile and 1, or 0 and 0 where none is asked for.
+    """
+
+    request: int
+    numbers: NDArray[np.int64]
+    positions: NDArray[np.float64]
+    lattice: NDArray[np.float64]
+    spacegroup: int | None
+    energy: tuple[float, float]
+
+    @classmethod
+    def draw(cls, number: int, request: Request, numbers: NDArray[np.int64], rng: np.random.Generator) -> Self:
+        """Draw the noise for a request."""
+        quantile = request.energy_quantile
+        return cls(
+            request=number,
+            numbers=numbers,
+            positions=rng.random((len(numbers), 3)),
+            lattice=rng.standard_normal(6),
+            spacegroup=request.spacegroup,
+            energy=(0.0, 0.0) if quantile is None else (quantile, 1.0),
+        )
+
+    def again(self, rng: np.random.Generator) -> Self:
+        """Return the same with other noise."""
+        return replace(self, positions=rng.random(self.positions.shape), lattice=rng.standard_normal(6))
+
+
+def atoms_of(contents: Mapping[str, int]) -> NDArray[np.int64] | None:
+    """Atomic numbers, or ``None`` if these are not the contents of a cell."""
+    if not contents or any(s not in atomic_numbers or s == "X" or n < 1 for s, n in contents.items()):
+        return None
+    return np.repeat([atomic_numbers[s] for s in contents], list(contents.values())).astype(np.int64)
+
+
+@torch.no_grad()
+def with_groups(prior: SpacegroupPrior, starts: Sequence[Start], rng: np.random.Generator) -> list[Start]:
+    """Tell a space group to starts that have none: even shares of its distribution, the likeliest first.
+
+    Systematic sampling: with one uniform number u, the i-th of n equal starts gets the group at (i + u) / n of the
+    cumulated distribution, so that each group comes up as often as it should, give or take one.
+    """
+    alike: dict[tuple[bytes, tuple[float, float]], list[int]] = {}
+    for place, start in enumerate(starts):
+        if start.spacegroup is None:
+            alike.setdefault((start.numbers.tobytes(), start.energy), []).append(place)
+    told = list(starts)
+    for places in alike.values():
+        numbers = torch.as_tensor(starts[places[0]].numbers)[None]
+        chances = prior(numbers)[0].double().exp().numpy()
+        cumulated = np.cumsum(chances) / chances.sum()
+        found = np.searchsorted(cumulated, (np.arange(len(places)) + rng.random()) / len(places), side="right")
+        groups = np.clip(found, 1, 230)
+        for place, group in zip(places, groups[np.argsort(-chances[groups], kind="stable")], strict=True):
+            told[place] = replace(starts[place], spacegroup=int(group))
+    return told
+
+
+def batches(starts: Sequence[Start]) -> Iterator[Sequence[Start]]:
+    """Sort starts by size, and split them into batches of like sizes, none of which has too many pairs."""
+    ordered = sorted(starts, key=lambda start: len(start.numbers))
+    begin = 0
+    for end in range(1, len(ordered) + 1):
+        if end < len(ordered):
+            size = len(ordered[end].numbers)
+            if size <= 1.2 * len(ordered[begin].numbers) and (end + 1 - begin) * size**2 <= _PAIRS:
+                continue
+        yield ordered[begin:end]
+        begin = end
+
+
+def is_too_close(answer: Sample | Reject) -> bool:
+    """Whether atoms are closer than a problem allows by default."""
+    if isinstance(answer, Reject):
+        return False
+    problem = Problem(str(answer.atoms.symbols), formula_units=1)
+    return shortest_violation(answer.atoms, problem.distance_table) is not None

@@ -87,7 +87,7 @@ def read_dataset(paths: Iterable[Path], *, max_atoms: int, progress: Callable[[i
         for file in structure_files(path):
             frames = _frames(file)
             files.append({"name": file.name, "sha256": _sha256(file), "frames": len(frames)})
-            for atoms in frames:
+            for number, atoms in enumerate(frames):
                 seen += 1
                 reason = _unusable(atoms)
                 cell = primitive(atoms) if reason is None else atoms
@@ -96,8 +96,8 @@ def read_dataset(paths: Iterable[Path], *, max_atoms: int, progress: Callable[[i
                 if reason is not None:
                     skipped[reason] += 1
                     continue
-                energy = float(atoms.info.get("e_above_hull", math.nan))
-                skipped["duplicates"] += not _fold(kept, cell, energy, seen, atoms.info)
+                told = _told(atoms.info, f"{file}, frame {number}")
+                skipped["duplicates"] += not _fold(kept, cell, seen, told)
                 if progress is not None:
                     progress(seen)
     rows = sorted((row for rows in kept.values() for row in rows), key=lambda row: row[1])
@@ -148,21 +148,30 @@ def _unusable(atoms: Atoms) -> str | None:
     return "partly occupied sites" if is_partly_occupied(atoms) else None
 
 
+def _told(info: Mapping[str, Any], where: str) -> dict[str, float]:
+    """Read numbers beside a structure."""
+    told = {}
+    for key in ("e_above_hull", "weight", "pressure_gpa"):
+        if key in info:
+            try:
+                told[key] = float(info[key])
+            except (TypeError, ValueError) as error:
+                raise InputError("data", where, f"{key} = {info[key]!r} is not a number") from error
+    if not told.get("weight", 1.0) >= 0:
+        raise InputError("data", where, f"weight = {told['weight']} is below 0")
+    return told
+
+
 def _fold(
     kept: dict[tuple[tuple[str, int], ...], list[tuple[float, int, Example]]],
     atoms: Atoms,
-    energy: float,
     position: int,
-    info: Mapping[str, Any],
+    told: Mapping[str, float],
 ) -> bool:
     """Add a crystal, or let it replace the same one where it is lower in energy; return whether it is a new one."""
     bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell.array, pbc=True)
-    pressure = info.get("pressure_gpa")
-    example = Example(
-        atoms=bare,
-        weight=float(info.get("weight", 1.0)),
-        pressure_gpa=None if pressure is None else float(pressure),
-    )
+    energy = told.get("e_above_hull", math.nan)
+    example = Example(atoms=bare, weight=told.get("weight", 1.0), pressure_gpa=told.get("pressure_gpa"))
     rows = kept.setdefault(tuple(sorted(Counter(bare.get_chemical_symbols()).items())), [])
     for i, (other_energy, other_position, other) in enumerate(rows):
         close = abs(math.log(bare.get_volume() / other.atoms.get_volume())) < _VOLUME_WINDOW

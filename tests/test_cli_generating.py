@@ -8,13 +8,13 @@ import ase.io
 import pytest
 from ase.build import bulk
 from crystals import InlineBackend, P1Source, instant_relaxation
-from toys import install
+from toys import Toy, install
 from typer.testing import CliRunner
 
 from hybridcsp import Problem, Search
 from hybridcsp.cli.app import app
-from hybridcsp.errors import InputError
-from hybridcsp.generators import GENERATORS
+from hybridcsp.errors import GeneratorError, InputError
+from hybridcsp.generators import GENERATORS, Reject
 from hybridcsp.registry import Entry
 from hybridcsp.sources import SOURCES
 
@@ -41,6 +41,7 @@ def test_generators_says_what_there_is_and_what_it_learned_from():
     output = hybridcsp("generators").output
     assert "wyckoff" in output
     assert "from toys" in output
+    assert "trained on" in output or "no weights" in output
 
 
 class TestSample:
@@ -98,6 +99,12 @@ class TestSample:
             hybridcsp("sample", *arguments, *output)
         assert said in str(raised.value)
         assert [path.name for path in Path().iterdir()] == ["cells.txt"]
+
+    def test_nothing_made_is_an_error(self, monkeypatch):
+        monkeypatch.setattr(Toy, "answer", lambda *_: Reject(request=0, reason="out of luck"))
+        with pytest.raises(GeneratorError, match="none of 2 crystals: 2 out of luck"):
+            hybridcsp("sample", "toy", "--formula", "Cu", "--n", "2", "--output", "x.extxyz")
+        assert list(Path().iterdir()) == []
 
 
 class TestTrain:

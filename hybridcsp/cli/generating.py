@@ -162,7 +162,11 @@ def sample(
     requests = [(i, Request(contents=cells[i], **asked)) for i in cells for _ in range(each[i])]  # type: ignore[arg-type]
     made, reasons = _sample_into(output, model, requests, seed)
     lost = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-    console.print(f"{made} of {len(requests)} crystals in {output}" + (f"; none for {lost}" if lost else ""))
+    if not made:
+        raise GeneratorError(f"{model.name} has made none of {len(requests)} crystals: {lost}")
+    console.print(
+        f"{made} of {len(requests)} crystals in {output}" + (f"; none for {lost}" if lost else ""), soft_wrap=True
+    )
 
 
 @app.command(
@@ -231,9 +235,11 @@ def evaluate(
 
 def _trained_on(card: Mapping[str, Any]) -> str:
     shown = [f"trained on {card.get('crystals', '?')} crystals of {card.get('formulas', '?')} formulas"]
-    files = card.get("data", {}).get("files", [])
-    if files:
-        shown.append(", ".join(str(file["name"]) for file in files))
+    data = card.get("data")
+    if isinstance(data, str):
+        shown.append(data)
+    elif isinstance(data, Mapping):
+        shown += [str(file["name"]) for file in data.get("files", [])]
     return ", ".join(shown)
 
 
@@ -330,7 +336,8 @@ def _sample_into(
                     else:
                         reasons[answer.reason if isinstance(answer, Reject) else "no answer"] += 1
                 advance(len(chunk))
-        temporary.replace(output)
+        if made:
+            temporary.replace(output)
     except OSError as error:
         raise InputError("--output", str(output), f"a file that can be written ({error.strerror})") from error
     finally:

@@ -174,8 +174,10 @@ def main() -> None:
                 cells.append("-")
         print("  " + " ".join(f"{cell:>16s}" for cell in (name, *cells)))
     if arguments.write:
-        # A seed that its owner found worth handing in is expected to earn what a prototype does.
-        yields["seeds"] = yields.get("prototypes", yields["random"])
+        # What a seed earns that its owner found worth handing in cannot be measured; generators have learned from
+        # crystals of these systems. They are expected to earn what prototypes do.
+        for name in ("seeds", "wyckoff", "flow"):
+            yields[name] = yields.get("prototypes", yields["random"])
         card = {
             "what": "yield of each source, in credit per force call: exp(a + b ln(atoms) + c (elements - 2))",
             "method": "benchmarks/allocation_priors.py: Poisson regression, each source alone, CHGNet",

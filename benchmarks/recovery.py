@@ -65,6 +65,7 @@ METHODS = {
     "wyckoff": ["wyckoff"],
     "flow": ["flow"],
     "evolution+seeds": ["generated-seeds", "evolution"],
+    "all+wyckoff": ["random", "prototypes", "evolution", "swarm", "basin-hopping", "wyckoff"],
     "all+generators": ["random", "prototypes", "evolution", "swarm", "basin-hopping", "wyckoff", "flow"],
 }
 

@@ -35,6 +35,7 @@ ORDER = (
     "wyckoff",
     "flow",
     "evolution+seeds",
+    "all+wyckoff",
     "all+generators",
     "ase-ga",
     "cryspy",

@@ -56,7 +56,7 @@ class Source(Protocol):
 
 
 #: What a search uses if nobody says otherwise.
-DEFAULT_SOURCES = ("random", "prototypes", "evolution", "swarm")
+DEFAULT_SOURCES = ("random", "prototypes", "evolution", "swarm", "wyckoff")
 
 SOURCES = Registry(
     "source",

@@ -11,6 +11,8 @@ from ase import Atoms
 from ase.build import bulk
 from crystals import what_happened
 
+from hybridcsp.sources import DEFAULT_SOURCES
+
 
 def hybridcsp(*arguments, cwd, check=True):
     command = [sys.executable, "-m", "hybridcsp", *map(str, arguments)]
@@ -89,7 +91,8 @@ def test_templates_go_into_the_default_sources(tmp_path):
     options = ["--calculator", "emt", "--max-atoms", "2", "--relaxations", "1", "--workers", "1", "--refine", "0"]
     hybridcsp("search", "Cu", *options, "--templates", "silver.cif", cwd=tmp_path)
     written = tomllib.loads((tmp_path / "Cu" / "config.toml").read_text())
-    assert written["search"]["sources"] == ["random", f"prototypes:{tmp_path / 'silver.cif'}", "evolution", "swarm"]
+    expected = [f"prototypes:{tmp_path / 'silver.cif'}" if name == "prototypes" else name for name in DEFAULT_SOURCES]
+    assert written["search"]["sources"] == expected
 
 
 def test_the_database_opens_with_ase_db(finished):

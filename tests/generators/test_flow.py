@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 
 from hybridcsp.errors import InputError
 from hybridcsp.generators import Condition, Example, Reject, Request, Sample
+from hybridcsp.generators.datasets import is_held_out
 from hybridcsp.generators.evaluation import evaluate
 from hybridcsp.generators.flow import Architecture, FlowGenerator, Integration
 from hybridcsp.generators.flow import generator as generator_room
 from hybridcsp.generators.flow.data import FlowData, handed, straight_paths
 from hybridcsp.generators.flow.network import VelocityNetwork, cells
 from hybridcsp.generators.flow.starts import Start, atoms_of, batches, is_too_close, with_groups
+from hybridcsp.generators.opening import open_generator
 from hybridcsp.representations.lattice import canonical, cell_of, encode
 
 SMALL = Architecture(width=24, message=16, pair=16, layers=2, frequencies=4)
@@ -272,6 +274,15 @@ def test_batches_follow_their_random_numbers():
     for key in batches[0]:
         torch.testing.assert_close(batches[0][key], batches[1][key])
     assert not torch.equal(batches[0]["positions"], batches[2]["positions"])
+
+
+def test_the_shipped_weights_know_nothing_of_what_is_held_out_and_sample():
+    generator = open_generator("flow")
+    formulas = generator.card["training_formulas"].split()
+    assert len(formulas) > 10_000
+    assert not any(map(is_held_out, formulas))
+    answers = generator.sample([Request(contents={"Ti": 2, "O": 4})] * 4, np.random.default_rng(0))
+    assert [Counter(answer.atoms.get_chemical_symbols()) for answer in answers] == [Counter(Ti=2, O=4)] * 4
 
 
 @pytest.mark.slow

@@ -55,6 +55,17 @@ class TestSample:
         assert [frame.info["request"] for frame in frames] == [0] * 3 + [1] * 3 + [2] * 2 + [3] * 2
         assert all(frame.pbc.all() and "log_likelihood" in frame.info for frame in frames)
 
+    def test_seeds_for_another_code_are_written_straight_away(self):
+        done = hybridcsp(
+            *("sample", "toy", "--formula", "TiO2", "--formula-units", "1-2", "--n", "4"),
+            *("--format", "uspex", "--output", "uspex_run"),
+        )
+        assert "4 seeds in uspex_run/Seeds/POSCARS" in " ".join(done.output.split())
+        assert Path("uspex_run/Seeds/POSCARS").read_text().count("Direct") == 4
+        with pytest.raises(InputError, match="did you mean 'uspex'"):
+            hybridcsp("sample", "toy", "--formula", "TiO2", "--format", "uspx", "--output", "elsewhere")
+        assert not Path("elsewhere").exists()
+
     def test_each_line_of_a_file_is_a_cell_and_samples_carry_its_number(self):
         Path("cells.txt").write_text("Ti2O4\n\nMgSiO3\nCu4\n")
         hybridcsp("sample", "toy", "--formulas", "cells.txt", "--n", "2", "--output", "x.extxyz")

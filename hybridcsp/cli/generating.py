@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -111,11 +112,12 @@ def train(
     epilog="Examples:\n\n"
     "  hybridcsp sample wyckoff --formula TiO2 --formula-units 1-4 --n 100 --seed 1 --output tio2.extxyz\n\n"
     "  hybridcsp sample my_flow/ --formula MgSiO3 --formula-units 4 --spacegroup 62 --n 20 --output pv.extxyz\n\n"
-    "  hybridcsp sample wyckoff --formulas cells.txt --n 20 --output samples.extxyz     20 for each line"
+    "  hybridcsp sample wyckoff --formulas cells.txt --n 20 --output samples.extxyz     20 for each line\n\n"
+    "  hybridcsp sample wyckoff --formula TiO2 --formula-units 1-4 --n 40 --format uspex --output uspex_run   seeds"
 )
 def sample(
     generator: _Generator,
-    output: Annotated[Path, typer.Option(help="An extended XYZ file.")],
+    output: Annotated[Path, typer.Option(help="An extended XYZ file; with --format the folder that code runs in.")],
     formula: Annotated[str | None, typer.Option(help="One formula unit.")] = None,
     formula_units: Annotated[str, typer.Option(help="In the primitive cell: 2 or 1-4.")] = "1",
     formulas: Annotated[
@@ -130,16 +132,24 @@ def sample(
     ] = None,
     pressure: Annotated[str | None, typer.Option(metavar="GPA", help="In GPa.")] = None,
     seed: Annotated[int, typer.Option(help="Of all randomness.", min=0)] = 0,
+    format: Annotated[
+        str | None, typer.Option(metavar="CODE", help="Write seeds for another code; hybridcsp formats lists them.")
+    ] = None,
 ) -> None:
     """Sample crystals of given contents.
 
     Each frame carries request, the number of the line in --formulas (from 0) or of its cell size with --formula, and
     log_likelihood where the model knows it. Requests that come to nothing are counted and have no frame.
     """
+    import ase.io
+
+    from hybridcsp import formats
     from hybridcsp.generators import Request
     from hybridcsp.generators.opening import open_generator
 
-    if output.suffix not in (".extxyz", ".xyz"):
+    if format is not None:
+        formats.load(format)
+    elif output.suffix not in (".extxyz", ".xyz"):
         raise InputError("--output", str(output), "an extended XYZ file, .extxyz")
     if (formula is None) == (formulas is None):
         raise InputError("--formula", formula, "either --formula, or --formulas FILE")
@@ -160,13 +170,18 @@ def sample(
     model = open_generator(generator)
     _check_conditions(model, asked)
     requests = [(i, Request(contents=cells[i], **asked)) for i in cells for _ in range(each[i])]  # type: ignore[arg-type]
-    made, reasons = _sample_into(output, model, requests, seed)
+    with TemporaryDirectory() as folder:
+        file = output if format is None else Path(folder) / "samples.extxyz"
+        made, reasons = _sample_into(file, model, requests, seed)
+        note = formats.write(ase.io.iread(file), output, format) if format is not None and made else ""
     lost = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
     if not made:
         raise GeneratorError(f"{model.name} has made none of {len(requests)} crystals: {lost}")
     console.print(
         f"{made} of {len(requests)} crystals in {output}" + (f"; none for {lost}" if lost else ""), soft_wrap=True
     )
+    if note:
+        console.print(note, soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command(

@@ -15,6 +15,10 @@ from hybridcsp.screening import Screen
 from hybridcsp.similarity import STARTS, Described, StructureIndex, describe
 from hybridcsp.structure import SYMPREC_LOOSE, is_finite_crystal, primitive, spacegroup
 
+#: Tolerance in Å at which triclinic samples are made symmetric. Of samples of the flow generator for held-out crystals
+#: that match them, it gives 49 % their space group (0.1 Å: 14 %), and loses as few matches, 3 of 84.
+ROUGH = 0.3
+
 #: Energy quantiles are drawn up to this one, where a generator knows what they are.
 LOW_ENERGIES = 0.2
 
@@ -93,12 +97,12 @@ def select(
 ) -> Selection:
     """Screen the answers to :func:`requests_for` and put what is left in the order in which to relax it.
 
-    A structure that is symmetric within 0.1 Å is made so. Where the problem has a pressure that the model knows nothing
-    of, volumes shrink as the problem expects. What is broken, too dense or too dilute, too close, of a space group that
-    is not wanted, or the same as another sample is counted by reason. Formula units take turns; within each the best of
-    every space group come first, then the second best, and so on. Which are best is told by the likelihood where the
-    model knows it, unless it puts its answers in order itself: the density of a crystal with many free coordinates does
-    not compare with that of one with few.
+    A structure that is symmetric within 0.1 Å, a triclinic one within 0.3 Å, is made so. Where the problem has a pressure
+    that the model knows nothing of, volumes shrink as the problem expects. What is broken, too dense or too dilute, too
+    close, of a space group that is not wanted, or the same as another sample is counted by reason. Formula units take
+    turns; within each the best of every space group come first, then the second best, and so on. Which are best is told
+    by the likelihood where the model knows it, unless it puts its answers in order itself: the density of a crystal with
+    many free coordinates does not compare with that of one with few.
 
     Parameters
     ----------
@@ -159,7 +163,7 @@ def _bare(found: Atoms, shrink: float) -> Atoms:
 def _fitting(atoms: Atoms, screen: Screen) -> tuple[Atoms, str | None]:
     """Return the symmetrised structure if that passes, else the structure as it is; and what is against it."""
     if is_finite_crystal(atoms) and screen.problem.units_of(atoms.numbers) is not None:
-        symmetric = primitive(atoms, SYMPREC_LOOSE)
+        symmetric = primitive(atoms, ROUGH if spacegroup(atoms) <= 2 else SYMPREC_LOOSE)
         if screen.against_problem(symmetric) is None:
             return symmetric, None
     verdict = screen.against_problem(atoms)

@@ -105,8 +105,13 @@ class TestSelection:
 
     def test_near_symmetry_becomes_symmetry(self):
         rattled = bulk("Cu", "hcp", a=2.6, c=4.2)
-        rattled.rattle(0.01, seed=1)
+        rattled.rattle(0.05, seed=1)
         assert [chosen.spacegroup for chosen in self.of(rattled).chosen] == [194]
+
+    def test_a_lower_symmetry_of_its_own_is_left_alone(self):
+        orthorhombic = bulk("Cu", cubic=True)
+        orthorhombic.set_cell([3.6, 3.9, 4.2], scale_atoms=True)
+        assert [chosen.spacegroup for chosen in self.of(orthorhombic).chosen] == [69]
 
     def test_the_likeliest_come_first_but_formula_units_and_space_groups_take_turns(self):
         fcc, bcc, hcp = bulk("Cu", a=3.7), bulk("Cu", "bcc", a=2.9), bulk("Cu", "hcp", a=2.6, c=4.2)

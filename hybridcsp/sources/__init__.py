@@ -56,7 +56,7 @@ class Source(Protocol):
 
 
 #: What a search uses if nobody says otherwise.
-DEFAULT_SOURCES = ("random", "prototypes", "evolution", "swarm", "wyckoff")
+DEFAULT_SOURCES = ("random", "prototypes", "evolution", "swarm", "wyckoff", "flow")
 
 SOURCES = Registry(
     "source",

@@ -97,12 +97,12 @@ def select(
 ) -> Selection:
     """Screen the answers to :func:`requests_for` and put what is left in the order in which to relax it.
 
-    A structure that is symmetric within 0.1 Å, a triclinic one within 0.3 Å, is made so. Where the problem has a pressure
-    that the model knows nothing of, volumes shrink as the problem expects. What is broken, too dense or too dilute, too
-    close, of a space group that is not wanted, or the same as another sample is counted by reason. Formula units take
-    turns; within each the best of every space group come first, then the second best, and so on. Which are best is told
-    by the likelihood where the model knows it, unless it puts its answers in order itself: the density of a crystal with
-    many free coordinates does not compare with that of one with few.
+    A structure that is symmetric within 0.1 Å, a triclinic one within 0.3 Å, is made so. Where the problem has a
+    pressure that the model knows nothing of, volumes shrink as the problem expects. What is broken, too dense or too
+    dilute, too close, of a space group that is not wanted, or the same as another sample is counted by reason. Formula
+    units take turns; within each the best of every space group come first, then the second best, and so on. Which are
+    best is told by the likelihood where the model knows it, unless it puts its answers in order itself: the density of
+    a crystal with many free coordinates does not compare with that of one with few.
 
     Parameters
     ----------

@@ -186,10 +186,11 @@ class Search:
         # With one worker at once, so that every run of a seed is the same; with several beside the search.
         workers = self.workers if self.calculator is not None else 1
         apart = (workers if self._backend is None else self._backend.capacity) > 1
+        learners = {n: s for n, s in sources.items() if isinstance(s, GenerativeSource) and s.learns}
+        each = replace(settings, share=settings.share / max(1, len(learners)))
         return {
-            name: Retrainer(name, source, self.problem, self.archive, settings, seed, apart=apart)
-            for name, source in sources.items()
-            if isinstance(source, GenerativeSource) and source.learns
+            name: Retrainer(name, source, self.problem, self.archive, each, seed, apart=apart)
+            for name, source in learners.items()
         }
 
     # The loop

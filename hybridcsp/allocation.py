@@ -94,8 +94,9 @@ class Earnings:
 
     The yield of each source has a Gamma posterior, whose prior is worth a few relaxations (the card in
     ``data/allocation_priors.json`` says what it rests on); the next job goes to the source of the largest draw
-    (Thompson sampling, doi:10.1093/biomet/25.3-4.285; discounted for change: doi:10.48550/arXiv.1707.09727). A source
-    that was given less than its floor goes first.
+    (Thompson sampling, doi:10.1093/biomet/25.3-4.285; discounted for change: doi:10.48550/arXiv.1707.09727). At the
+    beginning every source is given one job, the most promising first; later a source that was given less than its floor
+    goes first.
 
     Parameters
     ----------
@@ -114,10 +115,15 @@ class Earnings:
         self._sources: dict[int, str] = {}
         self._best: float | None = None
         self._choices = 0
+        self._tried: set[str] = set()
 
     def choose(self, available: Sequence[str]) -> str:
-        """Return a source that was given too little, or else the one that promises most."""
+        """Return a source that was given nothing yet or too little, or else the one that promises most."""
         accounts = {name: self._account(name) for name in available}
+        untried = [name for name in available if name not in self._tried]
+        if untried and self._choices < 2 * len(available):  # one that has nothing to offer yet is not asked for ever
+            # The first proposals of generators and prototypes are their best: none should wait for luck.
+            return max(untried, key=self._prior)
         total = sum(account.given for account in accounts.values()) + 1
         neglected = [name for name, account in accounts.items() if account.given < FLOOR * total - 1]
         if neglected:
@@ -130,6 +136,7 @@ class Earnings:
         """Note whose candidates they are."""
         for candidate in candidates:
             self._sources[candidate.id] = candidate.source
+            self._tried.add(candidate.source)
             account = self._account(candidate.source)
             account.given += 1
             account.running += 1
@@ -183,9 +190,11 @@ class Earnings:
     def _account(self, name: str) -> _Account:
         return self._accounts.setdefault(name, _Account())
 
+    def _prior(self, name: str) -> float:
+        return self._priors.get(name.partition("-")[0], self._priors.get(name, _typical(self._priors)))
+
     def _shape(self, name: str, account: _Account) -> float:
-        prior = self._priors.get(name.partition("-")[0], self._priors.get(name, _typical(self._priors)))
-        return prior * PRIOR_FORCE_CALLS + account.earned
+        return self._prior(name) * PRIOR_FORCE_CALLS + account.earned
 
     def _draw(self, name: str, account: _Account, rng: np.random.Generator) -> float:
         # What runs has been paid for in part and has earned nothing yet: many workers do not all go one way.

@@ -75,10 +75,39 @@ class TestEarnings:
         chosen, _ = play({"random": 0.0, "good": 0.9}, 300, 0)
         assert chosen.count("random") >= FLOOR * 300 - 2
 
+    def test_each_source_is_tried_once_at_the_beginning_the_most_promising_first(self):
+        allocation = Earnings(Problem("TiO2"), 0, priors={"good": 0.02, "poor": 0.001, "fair": 0.01})
+        first = []
+        for id_ in (1, 2, 3):
+            first.append(allocation.choose(["poor", "good", "fair"]))
+            allocation.proposed([candidate(first[-1], id_)])
+        assert first == ["good", "fair", "poor"]
+
+    def test_what_was_rejected_was_a_try(self):
+        allocation = Earnings(Problem("TiO2"), 0, priors={"good": 0.02, "poor": 0.001})
+        allocation.proposed([candidate("good")])
+        allocation.observe([Rejected(candidate=candidate("good"), reason=RejectionReason.VOLUME)])
+        assert allocation.choose(["good", "poor"]) == "poor"
+
+    def test_a_source_that_offers_nothing_at_first_is_not_asked_every_time(self):
+        allocation = Earnings(Problem("TiO2"), 0, priors={"later": 0.005, "now": 0.01})
+        asked = 0
+        for id_ in range(1, 41):
+            if allocation.choose(["later", "now"]) == "later":
+                asked += 1
+            allocation.proposed([candidate("now", id_)])
+            allocation.observe(
+                [relaxed(candidate("now", id_), -3.0, cost=Cost(force_calls=60), minimum=id_, opened=True)]
+            )
+        assert 4 <= asked < 30
+
     def test_good_priors_help_at_once(self):
-        allocation = [Earnings(Problem("TiO2"), seed, priors={"good": 0.02, "poor": 0.001}) for seed in range(50)]
-        first = [a.choose(["good", "poor"]) for a in allocation]
-        assert first.count("good") > 40
+        second = []
+        for seed in range(50):
+            allocation = Earnings(Problem("TiO2"), seed, priors={"good": 0.02, "poor": 0.001})
+            allocation.proposed([candidate("good", 1), candidate("poor", 2)])
+            second.append(allocation.choose(["good", "poor"]))
+        assert second.count("good") > 40
 
     def test_rediscovery_failure_and_what_did_not_converge_earn_nothing(self):
         allocation = Earnings(Problem("TiO2"), 0, priors={"a": 0.01})

@@ -268,7 +268,7 @@ def _score(
     processor_seconds: float,
 ) -> Scored:
     contents = Counter(crystal.get_chemical_symbols())
-    problem = Problem("".join(f"{s}{n}" for s, n in contents.items()), formula_units=1)
+    problem = Problem("".join(f"{s}{n}" for s, n in contents.items()), formula_units=1, max_atoms=len(crystal))
     different = StructureIndex(energy_window=None, tolerances=MINIMA)
     displacements: list[float | None] = []
     valid: list[bool] = []

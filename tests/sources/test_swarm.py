@@ -328,7 +328,7 @@ class TestWhoFlies:
             flight.relax(candidate, -1.0 - 0.001 * flight.ids)
             seen[units] += 1
         assert seen == {2: 12, 3: 12, 4: 12}
-        assert moved > 10
+        assert moved >= 8
 
     def test_cell_contents_that_no_allowed_group_holds_are_left_out(self):
         # The diamond structure needs two atoms in the primitive cell.

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hybridcsp.generators.wyckoff.memory import ANCHORS, CHANNELS, Memory, Recall
+from hybridcsp.generators.wyckoff.memory import CHANNELS, Memory, Recall
 from hybridcsp.generators.wyckoff.positions import N_LETTERS, Positions
 from hybridcsp.generators.wyckoff.sequences import Sequence
 
@@ -52,7 +52,7 @@ class Sequences:
         self._rows = []
         for index, sequence in enumerate(sequences):
             recall = memory.recall(sequence.elements, sequence.counts, same_formula=False)
-            self._rows.append(_row(sequence, recall, memory, positions))
+            self._rows.append(_row(sequence, recall, positions))
             if progress is not None:
                 progress(index + 1)
 
@@ -82,21 +82,6 @@ def contents_row(elements: tuple[int, ...], counts: tuple[int, ...], recall: Rec
     }
 
 
-def anchor_rows(
-    anchors: SequenceOf[tuple[int, float]], memory: Memory, n_sites: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Similarities (0: there is none), cells and coordinates of remembered crystals of one prototype."""
-    known = np.zeros(ANCHORS, dtype=np.float32)
-    cells = np.zeros((ANCHORS, 6), dtype=np.float32)
-    points = np.zeros((n_sites, ANCHORS, 3), dtype=np.float32)
-    for row, (index, similarity) in enumerate(anchors):
-        known[row] = 1.5 + log(max(similarity, 1e-3)) / 7
-        cells[row] = memory.sequences[index].cell
-        coordinates = memory.sequences[index].coordinates
-        points[: len(coordinates), row] = coordinates
-    return known, cells, points
-
-
 def stack(rows: SequenceOf[Mapping[str, NDArray[np.generic]]]) -> dict[str, Tensor]:
     """Pad arrays to the longest and stack them."""
     batch = {}
@@ -123,7 +108,7 @@ def free_coordinates(sequence: Sequence, positions: Positions) -> NDArray[np.boo
     return np.asarray(free)
 
 
-def _row(sequence: Sequence, recall: Recall, memory: Memory, positions: Positions) -> dict[str, NDArray[np.generic]]:
+def _row(sequence: Sequence, recall: Recall, positions: Positions) -> dict[str, NDArray[np.generic]]:
     number, n_sites = sequence.spacegroup, len(sequence.slots)
     left = list(sequence.counts)
     taken: frozenset[int] = frozenset()
@@ -143,7 +128,6 @@ def _row(sequence: Sequence, recall: Recall, memory: Memory, positions: Position
         if site < recall.letters.shape[1]:
             consistent = consistent & (recall.letters[:, site] == letter)
         lowest, previous = letter, slot
-    known, cells, points = anchor_rows(recall.anchors(sequence.prototype), memory, n_sites)
     return {
         **contents_row(sequence.elements, sequence.counts, recall),
         "group_allowed": positions.groups(sequence.counts),
@@ -156,9 +140,6 @@ def _row(sequence: Sequence, recall: Recall, memory: Memory, positions: Position
         "free": free_coordinates(sequence, positions),
         "coordinates": sequence.coordinates.astype(np.float32),
         "cell": sequence.cell.astype(np.float32),
-        "known": known,
-        "anchor_cells": cells,
-        "anchor_points": points,
     }
 
 

@@ -78,7 +78,7 @@ def draw(
         left = []
         for start in range(0, len(waiting), BATCH):
             part = waiting[start : start + BATCH]
-            decoder = Decoder(network, positions, memory, [skeleton for _, skeleton, _ in part])
+            decoder = Decoder(network, positions, [skeleton for _, skeleton, _ in part])
             decoder.read()
             written = decoder.draw_geometry(rng, temperature * GEOMETRY_TEMPERATURE * (1 + attempt % 2))
             for (index, skeleton, spare), (sequence, likelihood) in zip(part, written, strict=True):
@@ -132,7 +132,7 @@ def _chosen(
         owners.append((len(found), own))
         found.append((indices, []))
     for begin in range(0, len(drafts), BATCH):
-        decoder = Decoder(network, positions, memory, drafts[begin : begin + BATCH])
+        decoder = Decoder(network, positions, drafts[begin : begin + BATCH])
         temperatures = np.array(heats[begin : begin + BATCH])
         decoder.draw_groups(rng, temperatures)
         decoder.draw_letters(rng, temperatures)
@@ -175,7 +175,7 @@ def _allotted(
 
 
 def _right(skeleton: Skeleton, positions: Positions) -> float:
-    first, each = _RIGHT[not skeleton.recall.anchors(skeleton.named)]
+    first, each = _RIGHT[not skeleton.recall.knows(skeleton.named)]
     return float(first * each ** _freedom(skeleton, positions))
 
 

@@ -113,7 +113,7 @@ class WyckoffGenerator:
                 torch.manual_seed(seed)
                 self._network = Network(positions, self._size)
         if remember:  # the held-out tenth never is
-            self._memory.add(sequence for _, sequence in learned)
+            self._memory.add(sequence.occupation for _, sequence in learned)
         remembered = [example for example, _ in learned]
         learned, held = (_up_to(longest, part) for part in (learned, held))
         sets = [

@@ -1,6 +1,7 @@
-"""Crystals that are remembered, and what those of similar elements say about the next token.
+"""Prototypes that are remembered, and what those of similar elements say about the next token.
 
-A network of a million weights cannot know all prototypes. What it has seen is kept beside it, as in kNN language models
+A network of a million weights cannot know all prototypes. Which elements were seen on which Wyckoff positions is kept
+beside it (a table of occurrences, without coordinates or cells), as in kNN language models
 (doi:10.48550/arXiv.1911.00172), and weighted by how alike the elements are (:mod:`hybridcsp.prototypes.ranking`); the
 network is told, and learns how far to follow: in training, crystals of the same formula are never remembered.
 """
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridcsp.generators.wyckoff.positions import N_GROUPS, N_LETTERS
-from hybridcsp.generators.wyckoff.sequences import Sequence
+from hybridcsp.generators.wyckoff.sequences import Occupation
 from hybridcsp.prototypes.chemistry import TAIL, squared_distances
 from hybridcsp.prototypes.labels import LETTERS, slot_orders
 from hybridcsp.representations.wyckoff import canonical_letters
@@ -22,9 +23,6 @@ from hybridcsp.representations.wyckoff import canonical_letters
 #: Ways to weigh a remembered crystal: by the similarity of its elements, by the cube of that (only the nearest count),
 #: by the mean of the similarities slot by slot (one strange element is forgiven), and all alike (popularity).
 CHANNELS = 4
-
-#: Crystals of the same prototype whose coordinates and cell are shown to the network.
-ANCHORS = 3
 
 # Shares below this are as good as none.
 _FLOOR = 0.003
@@ -44,15 +42,12 @@ class Recall:
         How much each counts, shape ``(n, 4)``; see :data:`CHANNELS`.
     names
         Position of each by space group and letters of each element.
-    near
-        Crystals (index, similarity) of the same prototypes, the most similar first.
     """
 
     groups: NDArray[np.int_]
     letters: NDArray[np.int_]
     weights: NDArray[np.float64]
     names: dict[tuple[int, tuple[str, ...]], int]
-    near: dict[int, list[tuple[int, float]]]
 
     @property
     def summary(self) -> NDArray[np.float32]:
@@ -76,36 +71,35 @@ class Recall:
             return np.zeros((N_LETTERS, CHANNELS), dtype=np.float32)
         return _evidence(self.letters[consistent, step], self.weights[consistent], N_LETTERS)
 
-    def anchors(self, prototype: tuple[int, tuple[str, ...]]) -> list[tuple[int, float]]:
-        """Most similar crystals of a prototype with the elements in the same order: index and similarity."""
-        index = self.names.get(prototype)
-        return [] if index is None else self.near.get(index, [])[:ANCHORS]
+    def knows(self, prototype: tuple[int, tuple[str, ...]]) -> bool:
+        """Whether a prototype is remembered, with the elements in the same order or another."""
+        return prototype in self.names
 
 
 class Memory:
-    """Remembered crystals, by their contents."""
+    """Remembered occupations of Wyckoff positions, by their contents; each combination of them once."""
 
-    def __init__(self, sequences: Iterable[Sequence] = ()) -> None:
-        self.sequences: list[Sequence] = []
+    def __init__(self, crystals: Iterable[Occupation] = ()) -> None:
+        self.occupations: list[Occupation] = []
         self._prototypes: list[tuple[int, tuple[str, ...]]] = []
         self._shelves: dict[tuple[int, ...], list[int]] = {}
-        self._places: dict[tuple[object, ...], list[int]] = {}
-        self.add(sequences)
+        self._known: set[tuple[object, ...]] = set()
+        self.add(crystals)
 
-    def add(self, sequences: Iterable[Sequence]) -> None:
-        """Remember more crystals, those aside that are remembered already."""
-        for sequence in sequences:
-            place = self._places.setdefault((sequence.elements, sequence.counts, sequence.prototype), [])
-            if any(_is_repeated(sequence, self.sequences[other]) for other in place):
+    def add(self, crystals: Iterable[Occupation]) -> None:
+        """Remember more, those aside that are remembered already."""
+        for crystal in crystals:
+            key = crystal.elements, crystal.counts, crystal.prototype
+            if key in self._known:
                 continue
-            place.append(len(self.sequences))
-            self._shelves.setdefault(sequence.counts, []).append(len(self.sequences))
-            self.sequences.append(sequence)
-            self._prototypes.append(sequence.prototype)
+            self._known.add(key)
+            self._shelves.setdefault(crystal.counts, []).append(len(self.occupations))
+            self.occupations.append(crystal)
+            self._prototypes.append(crystal.prototype)
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """All crystals as arrays, one behind the other."""
-        found = self.sequences
+        """All of it as arrays, one behind the other."""
+        found = self.occupations
         return {
             "n_elements": np.array([len(s.elements) for s in found], dtype=np.uint8),
             "n_sites": np.array([len(s.slots) for s in found], dtype=np.int16),
@@ -114,32 +108,27 @@ class Memory:
             "groups": np.array([s.spacegroup for s in found], dtype=np.int16),
             "slots": np.concatenate([s.slots for s in found]).astype(np.uint8),
             "letters": np.concatenate([s.letters for s in found]).astype(np.uint8),
-            "coordinates": np.concatenate([s.coordinates for s in found]).astype(np.float32),
-            "cells": np.array([s.cell for s in found], dtype=np.float32),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Memory:
-        """Take them from what :meth:`arrays` gave."""
-        numbers = {name: array.astype(np.int64) for name, array in arrays.items() if array.dtype.kind in "iu"}
+        """Take it from what :meth:`arrays` gave."""
+        numbers = {name: array.astype(np.int64) for name, array in arrays.items()}
         elements = np.cumsum([0, *numbers["n_elements"].tolist()]).tolist()
         sites = np.cumsum([0, *numbers["n_sites"].tolist()]).tolist()
-        coordinates, cells = arrays["coordinates"].astype(float), arrays["cells"].astype(float)
         every_element, every_count = numbers["elements"].tolist(), numbers["counts"].tolist()
-        if elements[-1] != len(every_element) or sites[-1] != len(coordinates):
+        if elements[-1] != len(every_element) or sites[-1] != len(numbers["letters"]):
             raise ValueError("the crystals in memory are not whole")
         return cls(
-            Sequence(
+            Occupation(
                 tuple(every_element[first:last]),
                 tuple(every_count[first:last]),
                 group,
                 numbers["slots"][start:stop],
                 numbers["letters"][start:stop],
-                coordinates[start:stop],
-                cell,
             )
-            for first, last, start, stop, group, cell in zip(
-                elements, elements[1:], sites, sites[1:], numbers["groups"].tolist(), cells, strict=False
+            for first, last, start, stop, group in zip(
+                elements, elements[1:], sites, sites[1:], numbers["groups"].tolist(), strict=False
             )
         )
 
@@ -154,15 +143,14 @@ class Memory:
             Whether crystals of the same formula count.
         """
         names: dict[tuple[int, tuple[str, ...]], int] = {}
-        near: dict[int, list[tuple[int, float]]] = {}
         members = [
             m
             for m in self._shelves.get(counts, [])
-            if same_formula or sorted(self.sequences[m].elements) != sorted(elements)
+            if same_formula or sorted(self.occupations[m].elements) != sorted(elements)
         ]
         if not members:
-            return Recall(np.zeros(0, int), np.zeros((0, 0), int), np.zeros((0, CHANNELS)), names, near)
-        remembered = np.array([self.sequences[m].elements for m in members])
+            return Recall(np.zeros(0, int), np.zeros((0, 0), int), np.zeros((0, CHANNELS)), names)
+        remembered = np.array([self.occupations[m].elements for m in members])
         prototypes = [self._prototypes[m] for m in members]
         owners: list[int] = []
         weights: list[NDArray[np.float64]] = []
@@ -173,27 +161,17 @@ class Memory:
             alike = (1 + squares.sum(axis=1) / (2 * TAIL)) ** -TAIL
             each = ((1 + squares / (2 * TAIL)) ** -TAIL).mean(axis=1)
             weights.append(np.column_stack([alike, alike**3, each, np.ones(len(members))]))
-            for member, (group, letters), similarity in zip(members, prototypes, alike.tolist(), strict=True):
+            for group, letters in prototypes:
                 key = (group, letters if not turn else canonical_letters(group, tuple(letters[i] for i in order)))
                 index = names.setdefault(key, len(names))
                 owners.append(index)
-                if not turn:
-                    near.setdefault(index, []).append((member, similarity))
-        for found in near.values():
-            found.sort(key=lambda pair: -pair[1])
         longest = max(sum(map(len, letters)) for _, letters in names)
         table = np.full((len(names), longest), -1)
         for (_, letters), index in names.items():
             flat = [LETTERS.index(letter) for own in letters for letter in own]
             table[index, : len(flat)] = flat
         groups = np.array([group for group, _ in names])
-        return Recall(groups, table, _sums(np.array(owners), np.concatenate(weights), len(names)), names, near)
-
-
-def _is_repeated(a: Sequence, b: Sequence) -> bool:
-    """Whether two crystals of one prototype and the same elements are the same but for relaxation."""
-    apart = a.coordinates - b.coordinates
-    return bool(np.abs(apart - np.rint(apart)).max(initial=0.0) < 0.01 and np.abs(a.cell - b.cell).max() < 0.05)
+        return Recall(groups, table, _sums(np.array(owners), np.concatenate(weights), len(names)), names)
 
 
 def _evidence(tokens: NDArray[np.int_], weights: NDArray[np.float64], size: int) -> NDArray[np.float32]:

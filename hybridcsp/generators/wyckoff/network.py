@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hybridcsp.generators.wyckoff.memory import ANCHORS, CHANNELS
+from hybridcsp.generators.wyckoff.memory import CHANNELS
 from hybridcsp.generators.wyckoff.positions import N_FEATURES, N_GROUPS, N_LETTERS, Positions
 from hybridcsp.prototypes.chemistry import properties
 
@@ -108,8 +108,6 @@ class Network(nn.Module):
         self.kind = nn.Embedding(5, width)
         self.occupant, self.following = nn.Linear(width, width), nn.Linear(width, width)
         self.progress = nn.Linear(3, width)
-        self.cell_hint = _perceptron(ANCHORS * 7, width)
-        self.site_hint = _perceptron(ANCHORS * 13, width)
         self.cell_value = _perceptron(6, width)
         self.site_value = _perceptron(15, width)
         self.earlier = nn.Linear(width, width)
@@ -118,8 +116,8 @@ class Network(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.to_group, self.trust_group = nn.Linear(width, N_GROUPS), nn.Linear(width, CHANNELS)
         self.to_letter, self.trust_letter = nn.Linear(width, width), nn.Linear(width, CHANNELS)
-        self.to_cell = nn.Linear(width, (_COMPONENTS + ANCHORS) * 13)
-        self.to_site = nn.Linear(width, (_COMPONENTS + ANCHORS) * 7)
+        self.to_cell = nn.Linear(width, _COMPONENTS * 13)
+        self.to_site = nn.Linear(width, _COMPONENTS * 7)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -135,9 +133,9 @@ class Network(nn.Module):
             # At first the prediction is what is remembered of crystals of like elements.
             trust.bias.data = torch.eye(CHANNELS)[0]
         with torch.no_grad():
-            own = self.to_site.bias.view(_COMPONENTS + ANCHORS, 7)
+            own = self.to_site.bias.view(_COMPONENTS, 7)
             own.zero_()
-            own[:_COMPONENTS, 1:4] = torch.rand(_COMPONENTS, 3)
+            own[:, 1:4] = torch.rand(_COMPONENTS, 3)
             self.to_cell.bias.zero_()
 
     @property
@@ -191,20 +189,13 @@ class Network(nn.Module):
         token = identities + following + self.progress(progress) + self.place(place.clamp(max=_PLACES - 1))
         return token + self.kind.weight[3]
 
-    def cells(self, anchors: Tensor, known: Tensor) -> Tensor:
-        """Token from which the cell is predicted, shape ``(batch, 1, width)``."""
-        hint = torch.cat([anchors * (known > 0)[..., None], known[..., None]], dim=-1).flatten(1)
-        return (self.cell_hint(hint) + self.kind.weight[4])[:, None]
+    def cells(self, n: int) -> Tensor:
+        """Tokens from which the cells of ``n`` crystals are predicted, shape ``(n, 1, width)``."""
+        return self.kind.weight[4].expand(n, 1, -1)
 
-    def points(
-        self, identities: Tensor, place: Tensor, anchors: Tensor, known: Tensor, free: Tensor, earlier: Tensor
-    ) -> Tensor:
+    def points(self, identities: Tensor, place: Tensor, earlier: Tensor) -> Tensor:
         """Tokens from which coordinates are predicted; ``earlier`` is the token's memory of what came before it."""
-        turns = _waves(anchors) * free[:, :, None, :].repeat(1, 1, 1, 4)
-        known = known[:, None, :, None].expand(-1, anchors.shape[1], -1, 1)
-        hint = torch.cat([turns * (known > 0), known], dim=-1).flatten(2)
-        token = identities + self.place(place.clamp(max=_PLACES - 1)) + self.site_hint(hint)
-        return token + self.earlier(earlier)
+        return identities + self.place(place.clamp(max=_PLACES - 1)) + self.earlier(earlier)
 
     def placed(self, identities: Tensor, coordinates: Tensor, free: Tensor) -> Tensor:
         """Embed what the next token is told of a site and its coordinates."""
@@ -231,17 +222,15 @@ class Network(nn.Module):
         logits = logits + (evidence @ self.trust_letter(hidden)[..., None])[..., 0]
         return logits.float().masked_fill(~allowed, -math.inf).log_softmax(-1)
 
-    def cell_mixture(self, hidden: Tensor, anchors: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def cell_mixture(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-weights, means and spreads of normal components, shapes ``(batch, n)`` and twice ``(batch, n, 6)``."""
-        raw = self.to_cell(hidden).float().view(*hidden.shape[:-1], _COMPONENTS + ANCHORS, 13)
-        weights, means = _behind_anchors(raw[..., 0], raw[..., 1:7], anchors, known)
-        return weights, means, _between(raw[..., 7:], *_SPREADS)
+        raw = self.to_cell(hidden).float().view(*hidden.shape[:-1], _COMPONENTS, 13)
+        return raw[..., 0].log_softmax(-1), raw[..., 1:7], _between(raw[..., 7:], *_SPREADS)
 
-    def point_mixture(self, hidden: Tensor, anchors: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def point_mixture(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-weights, means and concentrations of von Mises components, ``(..., n)`` and twice ``(..., n, 3)``."""
-        raw = self.to_site(hidden).float().view(*hidden.shape[:-1], _COMPONENTS + ANCHORS, 7)
-        weights, means = _behind_anchors(raw[..., 0], raw[..., 1:4], anchors, known)
-        return weights, means, _between(raw[..., 4:], *_CONCENTRATIONS)
+        raw = self.to_site(hidden).float().view(*hidden.shape[:-1], _COMPONENTS, 7)
+        return raw[..., 0].log_softmax(-1), raw[..., 1:4], _between(raw[..., 4:], *_CONCENTRATIONS)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Negative log-likelihoods (nats) of space group, letters, cell and coordinates, each of shape ``(batch,)``."""
@@ -253,7 +242,7 @@ class Network(nn.Module):
         place = torch.arange(element.shape[1], device=element.device).expand_as(element)
         following = torch.cat([element[:, 1:], torch.zeros_like(element[:, :1])], dim=1)
         sites = self.sites(identities, place, following, batch["progress"])
-        cell = self.cells(batch["anchor_cells"], batch["known"])
+        cell = self.cells(len(element))
         # Sites with something to predict, moved to the front.
         free = batch["free"].float()
         open_ = free.any(-1)
@@ -266,10 +255,9 @@ class Network(nn.Module):
             return values.gather(1, index.expand(*order.shape, *values.shape[2:]))
 
         free, identities_open, coordinates = chosen(free), chosen(identities), chosen(batch["coordinates"])
-        anchor_points = chosen(batch["anchor_points"])
         placed = self.placed(identities_open, coordinates, free)
         earlier = torch.cat([self.cell_value(batch["cell"])[:, None], placed[:, :-1]], dim=1)
-        points = self.points(identities_open, chosen(place), anchor_points, batch["known"], free, earlier)
+        points = self.points(identities_open, chosen(place), earlier)
 
         tokens = torch.cat([contents, self.groups(batch["group"], element[:, 0]), sites, cell, points], dim=1)
         here = torch.ones_like(open_[:, :1])
@@ -284,9 +272,9 @@ class Network(nn.Module):
         allowed = batch["letter_allowed"] | ~site_valid[..., None]
         at = self.letter_logits(hidden[:, prefix : prefix + n_sites], letters, batch["letter_evidence"], allowed)
         said = at.gather(2, batch["letters"].clamp(min=0)[..., None])[..., 0]
-        mixture = self.cell_mixture(hidden[:, prefix + 1 + n_sites], batch["anchor_cells"], batch["known"])
+        mixture = self.cell_mixture(hidden[:, prefix + 1 + n_sites])
         free_cell = self.positions_free_cell[batch["group"]].float()
-        spots = self.point_mixture(hidden[:, prefix + 2 + n_sites :], anchor_points, batch["known"])
+        spots = self.point_mixture(hidden[:, prefix + 2 + n_sites :])
         return {
             "group": -groups.gather(1, batch["group"][:, None])[:, 0],
             "letters": -torch.where(site_valid, said, 0.0).sum(1),
@@ -309,17 +297,6 @@ def von_mises_log_density(
     turn = torch.cos(2 * math.pi * (values[..., None, :] - means)) - 1
     each = concentrations * turn - torch.special.i0e(concentrations).log()
     return torch.logsumexp(weights + (each * free[..., None, :]).sum(-1), dim=-1)
-
-
-def _behind_anchors(weights: Tensor, means: Tensor, anchors: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Let the last components start from remembered values, where there are any."""
-    while known.ndim < weights.ndim:
-        known = known[:, None]
-    missing = (known == 0).expand(*weights.shape[:-1], ANCHORS)
-    own = torch.zeros_like(weights[..., :_COMPONENTS], dtype=torch.bool)
-    weights = weights.masked_fill(torch.cat([own, missing], dim=-1), -math.inf).log_softmax(-1)
-    shift = torch.cat([torch.zeros_like(means[..., :_COMPONENTS, :]), anchors], dim=-2)
-    return weights, means + shift
 
 
 def _between(raw: Tensor, low: float, high: float) -> Tensor:

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hybridcsp.generators.wyckoff.collation import (
-    anchor_rows,
     contents_row,
     energy_features,
     free_coordinates,
     progress_of,
     stack,
 )
-from hybridcsp.generators.wyckoff.memory import CHANNELS, Memory, Recall
+from hybridcsp.generators.wyckoff.memory import CHANNELS, Recall
 from hybridcsp.generators.wyckoff.network import Network, normal_log_density, von_mises_log_density
 from hybridcsp.generators.wyckoff.positions import N_LETTERS, Positions
 from hybridcsp.generators.wyckoff.sequences import Sequence
@@ -79,14 +78,14 @@ class Decoder:
 
     Parameters
     ----------
-    network, positions, memory
+    network, positions
         The model.
     skeletons
         What is written; they are changed in place.
     """
 
-    def __init__(self, network: Network, positions: Positions, memory: Memory, skeletons: SequenceOf[Skeleton]) -> None:
-        self.network, self.positions, self.memory, self.skeletons = network, positions, memory, skeletons
+    def __init__(self, network: Network, positions: Positions, skeletons: SequenceOf[Skeleton]) -> None:
+        self.network, self.positions, self.skeletons = network, positions, skeletons
         self.batch = stack([contents_row(s.elements, s.counts, s.recall) for s in skeletons])
         quantiles = np.array([s.quantile for s in skeletons])
         self.batch["energy"] = torch.as_tensor(energy_features(quantiles))
@@ -170,16 +169,11 @@ class Decoder:
             )
             for s, letters in zip(self.skeletons, sites, strict=True)
         ]
-        rows = [
-            anchor_rows(s.recall.anchors(sequence.prototype), self.memory, longest)
-            for s, sequence in zip(self.skeletons, bare, strict=True)
-        ]
-        known, anchor_cells, anchor_points = (torch.as_tensor(np.array(part)) for part in zip(*rows, strict=True))
         every = torch.ones(len(sites), dtype=torch.bool)
-        hidden = self._write(network.cells(anchor_cells, known), every)
+        hidden = self._write(network.cells(len(sites)), every)
         numbers = np.array([s.spacegroup for s in self.skeletons])
         free_cell = self.positions.free_cell[numbers].astype(float)
-        cells, density = _normal(network.cell_mixture(hidden, anchor_cells, known), free_cell, rng, temperature)
+        cells, density = _normal(network.cell_mixture(hidden), free_cell, rng, temperature)
         likelihoods = density + [s.log_likelihood for s in self.skeletons]
 
         free = np.zeros((len(sites), longest, 3), dtype=bool)
@@ -199,12 +193,9 @@ class Decoder:
             here = np.array([step < len(queue) for queue in queues])
             own = identities[rows_, site][:, None]
             open_ = torch.as_tensor(free[rows_, site][:, None], dtype=torch.float32)
-            anchors = anchor_points[rows_, site]
             place = torch.as_tensor(site[:, None])
-            hidden = self._write(
-                network.points(own, place, anchors[:, None], known, open_, earlier), torch.as_tensor(here)
-            )
-            mixture = network.point_mixture(hidden, anchors, known)
+            hidden = self._write(network.points(own, place, earlier), torch.as_tensor(here))
+            mixture = network.point_mixture(hidden)
             points, density = _von_mises(mixture, free[rows_, site], rng, temperature)
             coordinates[rows_[here], site[here]] = points[here]
             likelihoods += np.where(here, density, 0.0)

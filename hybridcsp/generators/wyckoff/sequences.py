@@ -23,8 +23,8 @@ _PACKING = 0.6
 
 
 @dataclass(frozen=True, eq=False)
-class Sequence:
-    """A crystal: contents, space group, sites in their order, free coordinates, cell.
+class Occupation:
+    """Which elements occupy which Wyckoff positions: what a crystal is without its numbers.
 
     Attributes
     ----------
@@ -35,10 +35,6 @@ class Sequence:
         Its number.
     slots, letters
         Index of the element and of the Wyckoff letter of each site, shape ``(n_sites,)``.
-    coordinates
-        Zero where they are not free; shape ``(n_sites, 3)``.
-    cell
-        Scaled logarithms of volume per atom (over that of spheres) and axis ratios, scaled angles; shape ``(6,)``.
     """
 
     elements: tuple[int, ...]
@@ -46,16 +42,35 @@ class Sequence:
     spacegroup: int
     slots: NDArray[np.int_]
     letters: NDArray[np.int_]
-    coordinates: NDArray[np.float64]
-    cell: NDArray[np.float64]
 
     @property
     def prototype(self) -> tuple[int, tuple[str, ...]]:
-        """Space group and the letters of each element: what is left without coordinates and elements."""
+        """Space group and the letters of each element: what is left without the elements."""
         own = ["" for _ in self.elements]
         for slot, letter in zip(self.slots.tolist(), self.letters.tolist(), strict=True):
             own[slot] += LETTERS[letter]
         return self.spacegroup, tuple(own)
+
+
+@dataclass(frozen=True, eq=False)
+class Sequence(Occupation):
+    """A crystal: contents, space group, sites in their order, free coordinates, cell.
+
+    Attributes
+    ----------
+    coordinates
+        Zero where they are not free; shape ``(n_sites, 3)``.
+    cell
+        Scaled logarithms of volume per atom (over that of spheres) and axis ratios, scaled angles; shape ``(6,)``.
+    """
+
+    coordinates: NDArray[np.float64]
+    cell: NDArray[np.float64]
+
+    @property
+    def occupation(self) -> Occupation:
+        """Without coordinates and cell."""
+        return Occupation(self.elements, self.counts, self.spacegroup, self.slots, self.letters)
 
 
 def contents_in_order(contents: Mapping[int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -37,6 +37,7 @@ import numpy as np
 from ase import Atoms
 from ase.formula import Formula
 from peers import PEERS, run_peer
+from peers.record import tally_line
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from recovery_report import HOLE, REFERENCES, RELAXATIONS, RUNS, SMALL, SOLVED, best_known, past_runs, report
 from rich.console import Console
@@ -44,7 +45,8 @@ from rich.console import Console
 from hybridcsp import Problem, Search
 from hybridcsp.budget import UNCHANGED
 from hybridcsp.generators import GENERATORS
-from hybridcsp.generators.opening import open_generator
+from hybridcsp.generators.opening import read_card
+from hybridcsp.generators.storage import overlap, shipped
 from hybridcsp.prototypes import aflow, training_formulas
 from hybridcsp.records import REFINE, Candidate, Failed, Job, Limits, Proposal, Relaxed
 from hybridcsp.relaxation.backends import WorkerPool
@@ -148,11 +150,10 @@ def source(name: str, problem: Problem, formulas: set[str]) -> Any:
     """Make a source that knows nothing of the benchmark's compounds."""
     if name == "prototypes":
         return Prototypes(problem, formulas)
-    if name in GENERATORS.entries() or name == "generated-seeds":
-        seen = set(
-            open_generator(name if name in GENERATORS.entries() else "wyckoff").card["training_formulas"].split()
-        )
-        assert not formulas & seen, f"{name} was trained on {sorted(formulas & seen)}"
+    generator = "wyckoff" if name == "generated-seeds" else name
+    if generator in GENERATORS.entries():
+        seen = overlap(read_card(shipped(generator)), formulas)
+        assert not seen, f"{generator} was trained on {sorted(seen)}"
     return GeneratedSeeds(problem) if name == "generated-seeds" else name
 
 
@@ -189,20 +190,7 @@ def run(
             "seconds": round(seconds, 2),
             **found,
             "matched_at": matched_at(search, atoms),
-            "tallies": [
-                {
-                    "source": source,
-                    "operator": operator,
-                    "proposed": tally.proposed,
-                    "rejected": dict(tally.rejected),
-                    "relaxed": tally.relaxed,
-                    "unconverged": tally.unconverged,
-                    "failed": dict(tally.failed),
-                    "first_reached": tally.first_reached,
-                    "force_calls": tally.cost.force_calls,
-                }
-                for (source, operator), tally in ledger.tallies.items()
-            ],
+            "tallies": [tally_line(*key, tally) for key, tally in ledger.tallies.items()],
             "calculator": ledger.calculator,
         }
 

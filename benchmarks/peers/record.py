@@ -10,9 +10,7 @@ import contextlib
 import json
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -23,6 +21,7 @@ from ase import Atoms
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from hybridcsp import Problem
+from hybridcsp.ledger import Tally
 from hybridcsp.records import Candidate, Failed, Job, Proposal, Relaxed
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.relax import Relaxer
@@ -41,17 +40,19 @@ class _OutOfPatience(BaseException):
     """Not an ``Exception``: CrySPY catches those and goes on."""
 
 
-@dataclass
-class Tally:
-    """What one operator has done; the fields of :class:`hybridcsp.ledger.Tally`."""
-
-    proposed: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    relaxed: int = 0
-    unconverged: int = 0
-    failed: Counter[str] = field(default_factory=Counter)
-    first_reached: int = 0
-    force_calls: int = 0
+def tally_line(source: str, operator: str, tally: Tally) -> dict[str, Any]:
+    """What one operator of one source has done, as the line of a run holds it."""
+    return {
+        "source": source,
+        "operator": operator,
+        "proposed": tally.proposed,
+        "rejected": dict(tally.rejected),
+        "relaxed": tally.relaxed,
+        "unconverged": tally.unconverged,
+        "failed": dict(tally.failed),
+        "first_reached": tally.first_reached,
+        "force_calls": tally.cost.force_calls,
+    }
 
 
 class Run:
@@ -135,7 +136,7 @@ class Run:
     def _record(self, outcome: Relaxed | Failed) -> None:
         tally = self._tallies.setdefault(outcome.candidate.operator, Tally())
         tally.proposed += 1
-        tally.force_calls += outcome.cost.force_calls
+        tally.cost += outcome.cost
         self._relaxations += 1
         self._force_calls += outcome.cost.force_calls
         self._calculator_seconds += outcome.cost.seconds
@@ -174,9 +175,7 @@ class Run:
             "improvements": self._improvements,
             "matched_at": self._matched_at,
             "holes": self._holes,
-            "tallies": [
-                {"source": method, "operator": operator, **vars(tally)} for operator, tally in self._tallies.items()
-            ],
+            "tallies": [tally_line(method, operator, tally) for operator, tally in self._tallies.items()],
             "calculator": self._calculator,
             "versions": {name: version(name) for name in (package, "ase", "pymatgen", "pyxtal", "numpy", "torch")},
         }

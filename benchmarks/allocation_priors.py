@@ -75,34 +75,30 @@ def measure(name: str, source: str, seed: int, pool: WorkerPool) -> dict[str, An
         }
 
 
+def best_of(runs: list[dict[str, Any]]) -> float:
+    """Lowest enthalpy per atom that runs have reached, infinite if none has."""
+    reached = (enthalpy for run in runs for *_, enthalpy in run["relaxations"] if enthalpy is not None)
+    return min(reached, default=float("inf"))
+
+
 def earned(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add up what each run earned and paid early on, against the lowest enthalpy of all runs of a system."""
-    lowest: dict[str, float] = {}
+    """Add the credit of each relaxation, against the lowest enthalpy of all runs of a system, and their early sums."""
+    systems = {run["system"] for run in runs}
+    lowest = {system: best_of([run for run in runs if run["system"] == system]) for system in systems}
+    found = []
     for run in runs:
-        found = [enthalpy for *_, enthalpy in run["relaxations"] if enthalpy is not None]
-        lowest[run["system"]] = min([lowest.get(run["system"], 0.0), *found])
-    return [
-        {
-            **run,
-            "best": min((e for *_, e in run["relaxations"] if e is not None), default=None),
-            "force_calls": sum(calls for _, calls, _ in run["relaxations"][:EARLY]),
-            "credit": sum(
-                exp((lowest[run["system"]] - enthalpy) / CREDIT_SCALE)
-                for *_, enthalpy in run["relaxations"][:EARLY]
-                if enthalpy is not None
-            ),
-        }
-        for run in runs
-    ]
+        below = lowest[run["system"]]
+        credits = [0.0 if e is None else exp((below - e) / CREDIT_SCALE) for *_, e in run["relaxations"]]
+        calls = [calls for _, calls, _ in run["relaxations"]]
+        found.append({**run, "credits": credits, "credit": sum(credits[:EARLY]), "force_calls": sum(calls[:EARLY])})
+    return found
 
 
 def by_operator(runs: list[dict[str, Any]]) -> None:
     """Print what operators earned in whole runs."""
-    lowest = {run["system"]: min(r["best"] for r in runs if r["system"] == run["system"]) for run in runs}
     sums: dict[tuple[str, str], np.ndarray] = {}
     for run in runs:
-        for operator, calls, enthalpy in run["relaxations"]:
-            credit = 0.0 if enthalpy is None else exp((lowest[run["system"]] - enthalpy) / CREDIT_SCALE)
+        for (operator, calls, _), credit in zip(run["relaxations"], run["credits"], strict=True):
             key = run["source"], operator
             sums[key] = sums.get(key, np.zeros(3)) + np.array([1, calls, credit])
     print("relaxations, force calls, credit and credit per 1,000 force calls by operator:")
@@ -154,8 +150,7 @@ def main() -> None:
                 runs.append(measure(name, source, seed, pool))
                 with RUNS.open("a") as lines:
                     lines.write(json.dumps(runs[-1]) + "\n")
-                best = min((e for *_, e in runs[-1]["relaxations"] if e is not None), default=None)
-                print(name, source, seed, best, flush=True)
+                print(name, source, seed, best_of(runs[-1:]), flush=True)
     runs = earned(runs)
     by_operator(runs)
     yields = fit(runs)

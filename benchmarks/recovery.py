@@ -1,7 +1,7 @@
 """Which method finds the known structure of a cell, and at what cost?
 
     python benchmarks/recovery.py CRYSTALS.extxyz                            # what is missing of the core set
-    python benchmarks/recovery.py CRYSTALS.extxyz --methods random all --seeds 1 --cells 3 5 7
+    python benchmarks/recovery.py CRYSTALS.extxyz --methods random default --seeds 1 --cells 3 5 7
     python benchmarks/recovery.py CRYSTALS.extxyz --methods ase-ga cryspy    # other codes: see peers/README.md
     python benchmarks/recovery_report.py                                     # only the tables
 
@@ -51,6 +51,7 @@ from hybridcsp.prototypes import aflow, training_formulas
 from hybridcsp.records import REFINE, Candidate, Failed, Job, Limits, Proposal, Relaxed
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.relax import Relaxer
+from hybridcsp.sources import DEFAULT_SOURCES
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.prototypes import PrototypesSource
 from hybridcsp.structure import primitive, to_pymatgen
@@ -63,12 +64,12 @@ METHODS = {
     "swarm": ["swarm"],
     "prototypes": ["prototypes", "random"],
     "basin-hopping": ["basin-hopping"],
-    "all": ["random", "prototypes", "evolution", "swarm", "basin-hopping"],
+    "random+shake": ["random", "shake"],
+    "optimisers": ["random", "prototypes", "evolution", "swarm", "basin-hopping", "shake"],
     "wyckoff": ["wyckoff"],
     "flow": ["flow"],
     "evolution+seeds": ["generated-seeds", "evolution"],
-    "all+wyckoff": ["random", "prototypes", "evolution", "swarm", "basin-hopping", "wyckoff"],
-    "all+generators": ["random", "prototypes", "evolution", "swarm", "basin-hopping", "wyckoff", "flow"],
+    "default": list(DEFAULT_SOURCES),
 }
 
 #: Crystals of the transformer that evolution is seeded with, once.

@@ -212,12 +212,15 @@ def _typical(priors: Mapping[str, float]) -> float:
 
 @cache
 def _prior_table() -> Mapping[str, Any]:
-    text = files("hybridcsp").joinpath("data/allocation_priors.json").read_text(encoding="utf-8")
-    return dict(json.loads(text)["yields"])
+    return dict(json.loads(files("hybridcsp").joinpath("data/allocation_priors.json").read_text(encoding="utf-8")))
 
 
 def _shipped_priors(problem: Problem) -> dict[str, float]:
-    """Return yields ``exp(a + b ln(atoms) + c (elements - 2))`` for the mean number of atoms in the problem's cells."""
-    atoms = float(np.mean(problem.units)) * problem.atoms_per_unit
-    elements = len(problem.composition)
-    return {name: math.exp(a + b * math.log(atoms) + c * (elements - 2)) for name, (a, b, c) in _prior_table().items()}
+    """Return yields ``exp(a + b ln(atoms) + c (elements - 2))`` for the mean number of atoms in the problem's cells.
+
+    Beyond the sizes of the systems that they were fitted to they stay as they are at the edge.
+    """
+    table = _prior_table()
+    atoms = np.clip(float(np.mean(problem.units)) * problem.atoms_per_unit, *table["card"]["atoms"])
+    elements = np.clip(len(problem.composition), *table["card"]["elements"])
+    return {name: math.exp(a + b * math.log(atoms) + c * (elements - 2)) for name, (a, b, c) in table["yields"].items()}

@@ -79,7 +79,9 @@ class Proposer:
         dry: set[str] = set()
         for _ in range(PATIENCE):
             available = [
-                name for name, source in self.sources.items() if name not in dry and not self._done(name, source)
+                name
+                for name, source in self.sources.items()
+                if name not in dry and not self._done(name, source) and getattr(source, "ready", True)
             ]
             if not available:
                 return []

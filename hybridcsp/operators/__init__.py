@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from ase import Atoms
 
-from hybridcsp.operators.displacement import CoordinateMutation, Rattle, Shake
+from hybridcsp.operators.displacement import CoordinateMutation, Rattle
 from hybridcsp.operators.formula_units import FormulaUnits
 from hybridcsp.operators.heredity import Heredity
 from hybridcsp.operators.permutation import Permutation
@@ -47,14 +47,6 @@ class ModeFollowing(Protocol):
         """Return the operator that follows a mode, from 0."""
 
 
-@runtime_checkable
-class OncePerParent(Protocol):
-    """An operator of one parent that is worth one child of each parent, and of those only where it is needed."""
-
-    def needed(self, start: Atoms) -> bool:
-        """Whether a crystal that was relaxed from this start needs it."""
-
-
 @dataclass(frozen=True, eq=False)
 class Offer:
     """An operator as evolution uses it.
@@ -78,7 +70,6 @@ class Offer:
 #: (benchmarks/allocation_priors.py), evened out because that is little to go by.
 OPERATORS: tuple[Offer, ...] = (
     Offer(Heredity(), prior=4.0),
-    Offer(Shake(), prior=3.0),
     Offer(Permutation(), prior=2.0),
     Offer(SoftMutation(), prior=2.0),
     Offer(FormulaUnits()),

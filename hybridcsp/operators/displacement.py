@@ -10,7 +10,7 @@ from ase import Atoms
 
 from hybridcsp.operators.offspring import Floats, bounded_attempts, length_unit
 from hybridcsp.problem import Problem
-from hybridcsp.structure import neighbours, spacegroup
+from hybridcsp.structure import neighbours
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,6 @@ class Shake:
     def suits(self, problem: Problem) -> bool:
         """Whether there is more than one atom, or a cell to strain."""
         return problem.cell is None or problem.units[-1] * problem.atoms_per_unit > 1
-
-    def needed(self, start: Atoms) -> bool:
-        """Whether what was relaxed from this start may be a saddle point, because the start had symmetry to keep.
-
-        Inversion alone does not count: every lattice has it, and with two atoms every crystal.
-        """
-        return spacegroup(start) > 2
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
         """Return a child of one parent, or ``None`` where bounded attempts fail."""

@@ -39,6 +39,9 @@ class Source(Protocol):
     A source is built by its class as ``SomeSource(problem, argument=None)``, where ``argument`` is what follows the
     colon in ``name:argument``. Its state may change in :meth:`proposed` and :meth:`observe` only: when a search is
     taken up again these two are called as they were before, in the same order, and :meth:`propose` is not.
+
+    A source that now and then has nothing to offer may have a property ``ready``, and is not called while that is
+    false.
     """
 
     @property
@@ -56,7 +59,7 @@ class Source(Protocol):
 
 
 #: What a search uses if nobody says otherwise.
-DEFAULT_SOURCES = ("random", "prototypes", "evolution", "swarm", "wyckoff", "flow")
+DEFAULT_SOURCES = ("random", "prototypes", "evolution", "swarm", "wyckoff", "flow", "shake")
 
 SOURCES = Registry(
     "source",
@@ -110,6 +113,11 @@ SOURCES = Registry(
             name="basin-hopping",
             target="hybridcsp.sources.basin_hopping:BasinHoppingSource",
             summary="leaps from the best minima: basin-hopping:hops (default) or basin-hopping:dynamics",
+        ),
+        Entry(
+            name="shake",
+            target="hybridcsp.sources.shake:ShakeSource",
+            summary="pushes low symmetric minima of the other sources off what may be saddle points",
         ),
     ),
     methods=("propose", "proposed", "observe"),

@@ -15,7 +15,7 @@ import numpy as np
 from deap import base, tools
 
 from hybridcsp.archive import Archive
-from hybridcsp.operators import OPERATORS, ModeFollowing, Offer, OncePerParent
+from hybridcsp.operators import OPERATORS, ModeFollowing, Offer
 from hybridcsp.operators.choosing import offers_named
 from hybridcsp.problem import Problem
 from hybridcsp.records import Candidate, Cost, Minimum, Outcome, Proposal
@@ -49,9 +49,6 @@ COLDEST = 0.002
 #: The worth of a basin falls by a factor e for each so many eV/atom that it lies above the best.
 NEAR = 0.05
 
-#: What is needed once by each minimum, such as a shake, is done for those no higher than this above the best (eV/atom).
-WORTHWHILE = 0.2
-
 #: Least share of every operator, and how many relaxations a prior share is worth.
 FLOOR = 0.02
 PRIOR = 5.0
@@ -72,9 +69,7 @@ class EvolutionSource:
 
     Operators are drawn by probability matching with a floor: in proportion to their yield per force call, where a basin
     that an operator's child reached first counts 1/e less for each 50 meV/atom above the best one, and rediscovery
-    nothing. A prior worth five relaxations keeps early luck in bounds. Shaking is for the best minimum that was relaxed
-    from a symmetric start, and has not been shaken: what such relaxations end in often is a saddle point. On two
-    development systems 12 of 24 low minima of symmetric starts fell, by up to 225 meV/atom.
+    nothing. A prior worth five relaxations keeps early luck in bounds.
 
     Until there are six minima it proposes random symmetric crystals (operator "random"), and afterwards with a share
     of one fifth. All of it is a function of the archive: the source has no state of its own.
@@ -110,7 +105,6 @@ class EvolutionSource:
         self._random = RandomSource(problem)
         self._offers = {offer.operator.name: offer for offer in operators if offer.operator.suits(problem)}
         self._fingerprints: dict[int, tuple[int, Floats]] = {}  # a cache: by minimum, of its best relaxation
-        self._needed: dict[tuple[str, int], bool] = {}  # a cache: by operator and candidate
 
     @property
     def exhausted(self) -> bool:
@@ -198,12 +192,7 @@ class EvolutionSource:
             operator = offer.operator
             if operator.n_parents > len(population):
                 continue
-            if isinstance(operator, OncePerParent):
-                parents = self._next_to_need(offer, population, context.archive)
-            else:
-                parents = select(population, operator.n_parents, rng)
-            if not parents:
-                continue
+            parents = select(population, operator.n_parents, rng)
             ids = tuple(parent.minimum.found_by.id for parent in parents)
             tag: dict[str, Any] = {}
             if isinstance(operator, ModeFollowing):
@@ -214,21 +203,6 @@ class EvolutionSource:
                 cost = Cost(seconds=time.perf_counter() - start)
                 return Proposal(atoms=atoms, operator=operator.name, parents=ids, tag=tag, cost=cost, level=offer.level)
         return None
-
-    def _next_to_need(self, offer: Offer, population: Sequence[Individual], archive: Archive) -> list[Individual]:
-        """Return the best that needs an operator and has had no child of it, or none."""
-        assert isinstance(offer.operator, OncePerParent)
-        done = _children(archive, offer.operator.name)
-        worst = population[0].minimum.enthalpy_per_atom + WORTHWHILE
-        for individual in population:
-            best = individual.minimum.best
-            if best.enthalpy_per_atom <= worst and (individual.minimum.found_by.id,) not in done:
-                key = offer.operator.name, best.candidate.id
-                if key not in self._needed:
-                    self._needed[key] = offer.operator.needed(best.candidate.atoms)
-                if self._needed[key]:
-                    return [individual]
-        return []
 
     def _fingerprint(self, minimum: Minimum) -> Floats:
         known = self._fingerprints.get(minimum.id)

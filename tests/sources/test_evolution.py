@@ -13,7 +13,6 @@ from crystals import InlineBackend, ListSource, instant_relaxation, random_cryst
 from hybridcsp import Search
 from hybridcsp.errors import UnknownNameError
 from hybridcsp.operators import CALCULATOR_SOFT_MUTATION, OPERATORS, Offer
-from hybridcsp.operators.displacement import Shake
 from hybridcsp.operators.soft_mutation import SoftMutation
 from hybridcsp.operators.strain import Strain
 from hybridcsp.problem import Problem
@@ -21,7 +20,6 @@ from hybridcsp.records import Cost, Failed, FailureReason
 from hybridcsp.sources import SOURCES, Context
 from hybridcsp.sources import evolution as module
 from hybridcsp.sources.evolution import EvolutionSource, Individual, boltzmann, seeded_random, select
-from hybridcsp.structure import spacegroup
 
 PROBLEM = Problem("TiO2", formula_units=(1, 3), max_atoms=9)
 LOOSE = Problem("TiO2", formula_units=(1, 4), distance_fraction=0.05, volume_per_atom=(5.0, 40.0))
@@ -248,23 +246,6 @@ class TestOperators:
         names = set(EvolutionSource(fixed)._offers)
         assert "heredity" in names
         assert names.isdisjoint({"permutation", "strain", "formula-units", "supercell", "symmetrisation"})
-
-    def test_each_low_minimum_from_a_symmetric_start_is_shaken_once(self, tmp_path):
-        anatase_like = rutile(a=4.0, c=3.6, u=0.25)
-        crystals = [rutile(), *diverse(3), anatase_like]  # two are symmetric, the last the better one
-        source = EvolutionSource(LOOSE, operators=[Offer(Shake())])
-        levels = iter([-3.0, -3.14, -3.13, -3.12, -3.11])
-
-        def landscape(job):
-            return relaxed(job.candidate, next(levels) if job.candidate.operator == "given" else -1.0, job.atoms)
-
-        search = searched(tmp_path, [ListSource(crystals), source], landscape, LOOSE, allocation="equal")
-        search.run(relaxations=16, refine=0)
-        candidates = [search.archive.candidate(id_) for id_ in range(1, search.archive.candidates + 1)]
-        shaken = [c.proposal.parents[0] for c in candidates if c.operator == "shake"]
-        symmetric = [c.id for c in candidates if c.operator == "given" and spacegroup(c.atoms) > 2]
-        assert set(shaken) == set(symmetric)  # the random ones lie too high
-        assert len(shaken) == 2
 
     def test_soft_mutations_of_one_parent_follow_one_mode_after_the_other(self, tmp_path):
         search = filled(tmp_path / "a", diverse(6), [-3.0 - 0.1 * k for k in range(6)])

@@ -1,0 +1,119 @@
+"""Shaking: the low minima that a kept symmetry may have stopped on a saddle point are pushed off it, each once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from hybridcsp.errors import InputError
+from hybridcsp.operators.displacement import Shake
+from hybridcsp.problem import Problem
+from hybridcsp.records import Candidate, Cost, Outcome, Proposal, Relaxed
+from hybridcsp.sources import Context
+from hybridcsp.structure import spacegroup
+
+#: How far above the best (eV/atom) it is worth while: what is pushed off a saddle point falls by up to 0.3 eV/atom.
+WINDOW = 0.2
+
+
+class ShakeSource:
+    """Pushes minima off saddle points.
+
+    A relaxation keeps the symmetry that it starts with, and random symmetric crystals, prototypes and most generated
+    crystals start with much: what such a relaxation ends in is a minimum among crystals of that symmetry only, and
+    often a saddle point. Every minimum no higher than 200 meV/atom above the best that was only reached from symmetric
+    starts, and still is symmetric, is shaken once (:class:`~hybridcsp.operators.displacement.Shake`) and relaxed again;
+    the lowest goes first. One that was also reached from a start without symmetry is a minimum, and left alone.
+
+    Parameters
+    ----------
+    problem
+        What is searched.
+    argument
+        None is taken.
+
+    Raises
+    ------
+    InputError
+        If there is an argument.
+
+    References
+    ----------
+    Relax and shake: Pickard, Needs, J. Phys.: Condens. Matter 23, 053201 (2011), doi:10.1088/0953-8984/23/5/053201.
+    """
+
+    name = "shake"
+
+    def __init__(self, problem: Problem, argument: str | None = None) -> None:
+        if argument is not None:
+            raise InputError("source", f"shake:{argument}", "shake, without an argument")
+        self._problem = problem
+        self._shake = Shake()
+        self._waiting: dict[int, Relaxed] = {}  # by minimum: those that may be saddle points
+        self._lowest = float("inf")
+        self._symmetric: dict[tuple[int, bool], bool] = {}  # a cache: by candidate, of its start and of its end
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the problem has nothing that could be shaken."""
+        return not self._shake.suits(self._problem)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a minimum to shake."""
+        return self._next() is not None
+
+    def propose(self, n: int, context: Context) -> list[Proposal]:
+        """Return the lowest waiting minimum, shaken; its tag holds its number, ``minimum``."""
+        start = time.perf_counter()
+        end = self._next()
+        if end is None:
+            return []
+        atoms = self._shake([end.atoms], self._problem, context.rng)
+        if atoms is None:
+            return []
+        return [
+            Proposal(
+                atoms=atoms,
+                operator=self._shake.name,
+                parents=(end.candidate.id,),
+                tag={"minimum": end.minimum},
+                cost=Cost(seconds=time.perf_counter() - start),
+            )
+        ]
+
+    def proposed(self, candidates: Sequence[Candidate]) -> None:
+        """Take those that are shaken off the list."""
+        for candidate in candidates:
+            self._waiting.pop(candidate.proposal.tag["minimum"], None)
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Put new minima on the list, and take off those that a start without symmetry has led to."""
+        for outcome in outcomes:
+            if not isinstance(outcome, Relaxed) or outcome.minimum is None or not outcome.converged:
+                continue
+            if outcome.opened:
+                self._waiting[outcome.minimum] = outcome
+            elif outcome.minimum in self._waiting and not self._is_symmetric(outcome, start=True):
+                del self._waiting[outcome.minimum]
+            if outcome.enthalpy_per_atom < self._lowest:
+                self._lowest = outcome.enthalpy_per_atom
+                self._waiting = {number: end for number, end in self._waiting.items() if self._is_low(end)}
+            elif not self._is_low(outcome):
+                self._waiting.pop(outcome.minimum, None)
+
+    def _next(self) -> Relaxed | None:
+        for end in sorted(self._waiting.values(), key=lambda end: (end.enthalpy_per_atom, end.candidate.id)):
+            if self._is_symmetric(end, start=True) and self._is_symmetric(end, start=False):
+                return end
+        return None
+
+    def _is_low(self, end: Relaxed) -> bool:
+        return end.enthalpy_per_atom <= self._lowest + WINDOW
+
+    def _is_symmetric(self, end: Relaxed, *, start: bool) -> bool:
+        """Whether it has more symmetry than inversion, which every lattice has, and with two atoms every crystal."""
+        key = end.candidate.id, start
+        if key not in self._symmetric:
+            self._symmetric[key] = spacegroup(end.candidate.atoms if start else end.atoms) > 2
+        return self._symmetric[key]

@@ -24,8 +24,10 @@ from hybridcsp.similarity import STARTS, StructureIndex, describe
 from hybridcsp.sources import Context
 from hybridcsp.sources.external import Command, CommandGenerator
 
-#: Samples asked for at a time, unless the generator says otherwise.
+#: Samples asked for at a time, unless the generator says otherwise; and of each number of formula units in the first
+#: batch: small searches often end before they have used it up.
 BATCH = 48
+FIRST = 16
 
 #: What share of a batch is proposed before the next one is sampled.
 KEPT = 1 / 3
@@ -45,6 +47,7 @@ class _Reading:
     """How far a batch has been proposed."""
 
     seed: int
+    samples: int
     taken: set[int] = field(default_factory=set)
 
 
@@ -157,7 +160,7 @@ class GenerativeSource:
             version = int(tag["version"])
             reading = self._readings.get(version)
             if reading is None or reading.seed != tag["batch"]:
-                reading = self._readings[version] = _Reading(seed=int(tag["batch"]))
+                reading = self._readings[version] = _Reading(seed=int(tag["batch"]), samples=int(tag["samples"]))
                 self.rejects.update(tag["rejects"])
             reading.taken.add(int(tag["position"]))
             self._turns[version] += 1
@@ -170,11 +173,12 @@ class GenerativeSource:
         start = time.perf_counter()
         reading = self._readings.get(version)
         new = reading is None
-        position = None if reading is None else self._next(self._batch(version, reading.seed, context), reading.taken)
+        position = None if reading is None else self._next(self._batch(version, reading, context), reading)
         if reading is None or position is None:
-            new, reading = True, _Reading(seed=int(context.rng.integers(2**31)))
-            position = self._next(self._batch(version, reading.seed, context), set())
-        batch = self._batch(version, reading.seed, context)
+            samples = self._batch_size(first=reading is None)
+            new, reading = True, _Reading(seed=int(context.rng.integers(2**31)), samples=samples)
+            position = self._next(self._batch(version, reading, context), reading)
+        batch = self._batch(version, reading, context)
         if position is None:
             came = ", ".join(f"{count} {reason}" for reason, count in batch.rejects.most_common())
             known = f"{len(batch.chosen)} proposed before" if batch.chosen else ""
@@ -184,44 +188,45 @@ class GenerativeSource:
         if chosen.log_likelihood is not None:
             tag["log_likelihood"] = chosen.log_likelihood
         if new:
-            tag |= {"samples": self._batch_size, "rejects": dict(batch.rejects)}
+            tag |= {"samples": reading.samples, "rejects": dict(batch.rejects)}
         return Proposal(atoms=chosen.atoms, operator=self.name, tag=tag, cost=Cost(seconds=time.perf_counter() - start))
 
-    def _next(self, batch: Selection, taken: set[int]) -> int | None:
+    def _next(self, batch: Selection, reading: _Reading) -> int | None:
         """Return the next position that may be proposed."""
-        most = max(1, round(KEPT * self._batch_size))
+        most = max(1, round(KEPT * reading.samples))
         for position, chosen in enumerate(batch.chosen):
-            if len(taken) >= most:
+            if len(reading.taken) >= most:
                 return None
-            if position not in taken and self._known.find(chosen.described) is None:
+            if position not in reading.taken and self._known.find(chosen.described) is None:
                 return position
         return None
 
-    @property
-    def _batch_size(self) -> int:
-        return int(getattr(self._generators[0], "batch", BATCH))
+    def _batch_size(self, *, first: bool) -> int:
+        small = min(BATCH, FIRST * len(self._problem.units))
+        return int(getattr(self._generators[0], "batch", small if first else BATCH))
 
-    def _batch(self, version: int, seed: int, context: Context) -> Selection:
+    def _batch(self, version: int, reading: _Reading, context: Context) -> Selection:
+        seed = reading.seed
         if (version, seed) not in self._batches:
             for other in [key for key in self._batches if key[0] == version]:
                 del self._batches[other]
             keeps = getattr(self._generators[0], "keeps_samples", False)
             file = context.archive.directory / SAMPLES / f"{self.name}-{version}-{seed}.extxyz" if keeps else None
             self._batches[version, seed] = (
-                self._sampled(version, seed) if file is None else self._kept(version, seed, file)
+                self._sampled(version, reading) if file is None else self._kept(version, reading, file)
             )
         return self._batches[version, seed]
 
-    def _kept(self, version: int, seed: int, file: Path) -> Selection:
+    def _kept(self, version: int, reading: _Reading, file: Path) -> Selection:
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            _write(self._sampled(version, seed), file)
+            _write(self._sampled(version, reading), file)
         return _read(file)
 
-    def _sampled(self, version: int, seed: int) -> Selection:
-        rng = np.random.default_rng(seed)
+    def _sampled(self, version: int, reading: _Reading) -> Selection:
+        rng = np.random.default_rng(reading.seed)
         generator = self.generator(version)
-        requests = requests_for(self._problem, generator.conditions, self._batch_size, rng)
+        requests = requests_for(self._problem, generator.conditions, reading.samples, rng)
         with one_thread():
             try:
                 answers = list(generator.sample(requests, rng))

@@ -139,6 +139,12 @@ class TestTheSource:
         assert {COPPER.units_of(c.atoms.numbers) for c in candidates} <= {1, 2, 3, 4}
         assert candidates[0].proposal.cost.seconds > 0
 
+    def test_the_first_batch_is_small_and_the_next_ones_are_not(self, archive, monkeypatch):
+        monkeypatch.delattr(Toy, "batch")
+        candidates = take(GenerativeSource(replace(COPPER, formula_units=2), generator=Toy()), archive, 8)
+        samples = [c.proposal.tag["samples"] for c in candidates if "samples" in c.proposal.tag]
+        assert samples == [16, 48]
+
     def test_proposing_changes_nothing(self, archive):
         source = GenerativeSource(COPPER, generator=Toy())
         first, again = (source.propose(1, context(archive))[0] for _ in range(2))

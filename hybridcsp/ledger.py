@@ -62,6 +62,10 @@ class Ledger:
         How often each source was called.
     errors
         By source, how many of its calls ended with an error.
+    last_errors
+        By source, what the last of them was.
+    explanations
+        By reason of failure, what was said of the first relaxation that failed for it.
     adoptions
         By source, every change of its model, oldest first.
     cost, proposing
@@ -92,6 +96,8 @@ class Ledger:
         self.tallies: dict[tuple[str, str], Tally] = {}
         self.calls: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
+        self.last_errors: dict[str, str] = {}
+        self.explanations: dict[str, str] = {}
         self.adoptions: dict[str, list[Mapping[str, Any]]] = {}
         self.cost = Cost()
         self.proposing = Cost()
@@ -132,6 +138,8 @@ class Ledger:
             case "called":
                 self.calls[data["source"]] = data["call"] + 1
                 self.errors[data["source"]] += bool(data["error"])
+                if data["error"]:
+                    self.last_errors[data["source"]] = data["error"]
                 self.cost += Cost(**data["cost"])
                 self.proposing += Cost(**data["cost"])
             case "adopted":
@@ -147,6 +155,7 @@ class Ledger:
                 self._apply_cost(event)
                 if data["level"] != REFINE:
                     self._tally(data).failed[data["reason"]] += 1
+                    self.explanations.setdefault(data["reason"], data["detail"])
             case "relaxed":
                 self._apply_cost(event)
                 self._apply_relaxed(event)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from hybridcsp.archive import Archive
 from hybridcsp.ledger import Tally
 from hybridcsp.problem import Problem
-from hybridcsp.records import Minimum
+from hybridcsp.records import FailureReason, Minimum
+
+# Failures that only the words of whoever failed explain, and how many characters of these are shown.
+_UNCLEAR = (FailureReason.CALCULATOR, FailureReason.WORKER_DIED)
+_LONGEST = 200
 
 
 def problem_of(archive: Archive) -> Problem:
@@ -64,10 +70,19 @@ def sources_table(archive: Archive) -> Table:
         counts = {**tally.rejected, **tally.failed, "not converged": tally.unconverged}
         if said := ", ".join(f"{count} {reason}" for reason, count in counts.items() if count):
             reasons.append(f"{name}: {said}")
-    reasons += [f"{source}: {count} errors" for source, count in archive.ledger.errors.items() if count]
+    reasons += [
+        f"{reason}, the first time: {_in_short(archive.ledger.explanations[reason])}"
+        for reason in _UNCLEAR
+        if archive.ledger.explanations.get(reason)
+    ]
+    reasons += [
+        f"{source}: {count} errors, the last: {_in_short(archive.ledger.last_errors[source])}"
+        for source, count in archive.ledger.errors.items()
+        if count
+    ]
     reasons += [_learned(source, changes) for source, changes in archive.ledger.adoptions.items()]
     legend = "proposed, rejected, relaxed candidates; failures; minima that it reached first; force calls"
-    table.caption = "\n".join([legend, *reasons])
+    table.caption = escape("\n".join([legend, *reasons]))
     return table
 
 
@@ -80,6 +95,10 @@ def spacegroup_name(number: int) -> str:
 
 def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def _in_short(text: str) -> str:
+    return textwrap.shorten(text, _LONGEST, placeholder=" …")
 
 
 def _learned(source: str, changes: Sequence[Mapping[str, Any]]) -> str:

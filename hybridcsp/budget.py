@@ -102,11 +102,7 @@ class Target:
         self._structure: Any = None
         self._checked: set[int] = set()
         if isinstance(stop_at, str):
-            try:
-                atoms = ase.io.read(stop_at)
-            except Exception as error:  # ASE's readers raise whatever their parsers do
-                raise InputError("stop_at", stop_at, f"a structure file that ASE reads ({error})") from error
-            assert isinstance(atoms, Atoms)
+            atoms = read_target("stop_at", stop_at)
             if not atoms.cell.rank == 3 or problem.units_of(atoms.numbers) is None:
                 raise InputError("stop_at", stop_at, f"a crystal of {problem.formula}, not {atoms.symbols}")
             self._structure = to_pymatgen(atoms)
@@ -128,6 +124,25 @@ class Target:
                     self._checked.discard(basin.id)
                     return True
         return False
+
+
+def read_target(key: str, file: str) -> Atoms:
+    """Read the one structure of a file that a person names under a key.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or holds another number of structures: which one is meant is not to be guessed.
+    """
+    try:
+        frames = ase.io.read(file, ":")
+    except Exception as error:  # ASE's readers raise whatever their parsers do
+        raise InputError(key, file, f"a structure file that ASE reads ({error})") from error
+    if len(frames) != 1:
+        raise InputError(key, file, f"a file with one structure; this one holds {len(frames)}")
+    atoms = frames[0]
+    assert isinstance(atoms, Atoms)
+    return atoms
 
 
 def unchanged_since(ledger: Ledger) -> int:

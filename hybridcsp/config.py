@@ -15,7 +15,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hybridcsp.archive import Archive
-from hybridcsp.budget import Budget
+from hybridcsp.budget import Budget, Target
 from hybridcsp.errors import ArchiveError, InputError, did_you_mean
 from hybridcsp.problem import Problem
 from hybridcsp.records import Limits
@@ -92,6 +92,7 @@ class Configuration(BaseModel):
                 self.search.calculator,
                 "runs code that this file names; if you trust it, add --trust, or name it with --calculator",
             )
+        Target(self.budget.stop_at, self.problem)  # one that makes no sense is an error before there is a directory
         search = Search(
             self.problem,
             calculator=self.search.calculator,

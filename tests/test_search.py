@@ -3,6 +3,7 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 from crystals import InlineBackend, ListSource, P1Source, instant_relaxation, random_crystal, relaxed, what_happened
 
 from hybridcsp import Problem, Proposal, Search
@@ -382,6 +383,11 @@ class TestInput:
         bulk("Ag").write(tmp_path / "silver.cif")
         with pytest.raises(InputError, match="a crystal of Cu"):
             search(tmp_path / "run").run(stop_at=str(tmp_path / "silver.cif"))
+
+    def test_a_target_of_several_structures_is_refused(self, tmp_path):
+        write(tmp_path / "two.extxyz", [bulk("Cu"), bulk("Cu", "bcc", a=2.9)])
+        with pytest.raises(InputError, match="this one holds 2"):
+            search(tmp_path / "run").run(stop_at=str(tmp_path / "two.extxyz"))
 
     def test_a_whole_problem_takes_no_more_options(self, tmp_path):
         with pytest.raises(InputError, match="max_atoms cannot be added"):

@@ -130,13 +130,9 @@ def _target(text: str) -> float | Atoms | None:
         return None
     if not Path(text).exists():
         return number("--target", text, "a structure file that exists, an enthalpy in eV/atom, or best")
-    import ase.io
+    from hybridcsp.budget import read_target
 
-    try:
-        atoms = ase.io.read(text)
-    except Exception as error:  # ASE's readers raise whatever their parsers do
-        raise InputError("--target", text, f"a structure file that ASE reads ({error})") from error
-    return atoms
+    return read_target("--target", text)
 
 
 def _targets(runs: list[Planned], goal: float | Atoms | None) -> dict[str, float | Atoms | None]:

@@ -100,7 +100,7 @@ class TestSample:
             (["toy", "--formula", "Cu", "--spacegroup", "225"], "it knows nothing but contents"),
             (["toy", "--formula", "Cu", "--energy-quantile", "2"], "a number from 0 to 1"),
             (["toy", "--formula", "Cu", "--output", "x.cif"], "extended XYZ"),
-            (["toy", "--formula", "Cu", "--output", "no/such/x.extxyz"], "can be written"),
+            (["toy", "--formula", "Cu", "--output", "cells.txt/x.extxyz"], "File exists"),
         ],
     )
     def test_wrong_input_is_an_error_that_leaves_nothing_behind(self, arguments, said):
@@ -131,8 +131,8 @@ class TestTrain:
         assert "held_out 1.0000  best" in output
         card = json.loads(Path("mine/card.json").read_text())
         assert card["data"]["files"][0]["name"] == "data.extxyz"
-        hybridcsp("sample", "./mine", "--formula", "Cu", "--n", "4", "--output", "x.extxyz")
-        assert len(ase.io.read("x.extxyz", ":")) == 4
+        hybridcsp("sample", "./mine", "--formula", "Cu", "--n", "4", "--output", "new/x.extxyz")
+        assert len(ase.io.read("new/x.extxyz", ":")) == 4
 
     def test_a_folder_goes_on_learning(self):
         self.write()
@@ -148,6 +148,7 @@ class TestTrain:
             (["toy", "--data", "data.extxyz", "--set", "epochs"], "KEY=VALUE"),
             (["toy", "--data", "data.extxyz", "--learning-rate", "fast"], "--learning-rate = 'fast'"),
             (["toy", "--data", "data.extxyz", "--output", "taken"], "holds weights already"),
+            (["toy", "--data", "data.extxyz", "--output", "data.extxyz"], "a folder that can be made (File exists)"),
         ],
     )
     def test_wrong_input_is_an_error_before_anything_is_computed(self, arguments, said):
@@ -165,11 +166,11 @@ class TestEvaluate:
     def test_it_prints_shares_and_writes_scores(self):
         ase.io.write("data.extxyz", [bulk("Cu"), bulk("Ag"), bulk("NaCl", "rocksalt", a=5.6)])
         output = hybridcsp(
-            *("evaluate", "toy", "--data", "data.extxyz", "--samples", "3", "--crystals", "2", "--output", "s.json")
+            *("evaluate", "toy", "--data", "data.extxyz", "--samples", "3", "--crystals", "2", "--output", "new/s.json")
         ).output
         assert "match rate at 3" in output
         assert "samples per second" in output
-        kept = json.loads(Path("s.json").read_text())
+        kept = json.loads(Path("new/s.json").read_text())
         assert kept["summary"]["crystals"] == 2
         assert [len(one["displacements"]) for one in kept["crystals"]] == [3, 3]
 
@@ -183,6 +184,11 @@ class TestEvaluate:
         Path("mine/card.json").write_text(json.dumps(card | {"training_formulas": "Ag Cu"}))
         with pytest.raises(InputError, match="--everything"):
             hybridcsp("evaluate", "./mine", "--data", "data.extxyz")
+
+    def test_scores_that_cannot_be_written_are_an_error_before_anything_is_computed(self):
+        ase.io.write("data.extxyz", bulk("Cu"))
+        with pytest.raises(InputError, match=r"data.extxyz/new.*Not a directory"):
+            hybridcsp("evaluate", "toy", "--data", "data.extxyz", "--output", "data.extxyz/new/s.json")
 
     def test_data_that_is_not_there_is_said(self):
         with pytest.raises(InputError, match="no such file"):

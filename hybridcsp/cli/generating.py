@@ -91,7 +91,7 @@ def train(
         dataset = read_dataset(data, max_atoms=max_atoms)
     skipped = ", ".join(f"{n} {reason}" for reason, n in dataset.skipped.items())
     console.print(f"{len(dataset.examples)} crystals" + (f" (left out: {skipped})" if skipped else ""))
-    output.mkdir(parents=True, exist_ok=True)
+    _make(output)
     try:
         model.fit(dataset.examples, seed=seed, checkpoint=output / CHECKPOINT, on_epoch=_tell, **chosen)
     except KeyboardInterrupt:
@@ -231,6 +231,8 @@ def evaluate(
     if crystals is not None and crystals < len(targets):
         chosen = np.random.default_rng(seed).choice(len(targets), crystals, replace=False)
         targets = [targets[i] for i in sorted(chosen)]
+    if output is not None:
+        _make(output.parent)
     if len(learned):
         console.print(f"left out: crystals of {len(learned)} formulas that it has learned from")
     with one_thread(), _bar("crystals", len(targets)) as advance:
@@ -335,6 +337,7 @@ def _sample_into(
     from hybridcsp.generators import Reject, Sample
     from hybridcsp.generators.opening import one_thread
 
+    _make(output.parent)
     temporary = output.with_name(f".{output.name}.tmp")
     made, reasons = 0, Counter[str]()
     try:
@@ -414,3 +417,10 @@ def _write_scores(output: Path, generator: str, summary: Mapping[str, Any], scor
     temporary.write_text(text + "\n", encoding="utf-8")
     temporary.replace(output)
     console.print(f"scores are in {output}")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError("--output", str(folder), f"a folder that can be made ({error.strerror})") from error

@@ -56,10 +56,10 @@ class ExternalSource(SeedsSource):
     operator = "external"
 
     def __init__(self, problem: Problem, argument: str | None = None) -> None:
+        self._path = str(argument)
         self._others = 0
         super().__init__(problem, argument)
-        if self._others:
-            self.unusable.append((str(argument), f"{self._others} structures of other contents"))
+        self._tell_of_others()
 
     def _take(self, frame: Frame, problem: Problem) -> None:
         if frame.atoms is not None and problem.units_of(frame.atoms.numbers) is None:
@@ -68,8 +68,12 @@ class ExternalSource(SeedsSource):
             super()._take(frame, problem)
 
     def _complaint(self, problem: Problem) -> str:
-        others = f"{self._others} structures of other contents; " if self._others else ""
-        return others + super()._complaint(problem)
+        self._tell_of_others()
+        return super()._complaint(problem)
+
+    def _tell_of_others(self) -> None:
+        if self._others:
+            self.unusable.append((self._path, f"{self._others} structures of other contents"))
 
 
 @dataclass(frozen=True)

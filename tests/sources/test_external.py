@@ -85,7 +85,7 @@ def test_what_fits_the_problem_is_proposed_and_the_rest_is_counted(tmp_path, nam
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("other.extxyz", None, "1 structures of other contents"),
+        ("other.extxyz", None, r"no usable structure \(\S*other.extxyz: 1 structures of other contents\); needed"),
         ("no_column.csv", b"a,b\n1,2\n", "a column named cif"),
         ("broken.zip", b"PK nonsense", "not readable"),
     ],

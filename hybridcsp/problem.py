@@ -171,7 +171,7 @@ class Problem:
                 raise InputError(
                     "formula",
                     self.formula,
-                    f"{symbol!r} is not an element. {did_you_mean(symbol, chemical_symbols[1:])}",
+                    f"{symbol!r} is not an element. {did_you_mean(symbol, chemical_symbols[1:])}".removesuffix(". "),
                 )
             if count < 1:
                 raise InputError("formula", self.formula, f"{symbol} occurs {count} times; at least once is needed")

@@ -44,10 +44,10 @@ def test_a_search_ends_with_a_table_of_minima(finished):
 
 def test_show_prints_it_again_and_draws_it(finished):
     folder, _ = finished
-    output = hybridcsp("show", "Cu", "--top", "1", "--plot", "cu.png", cwd=folder).stdout
+    output = hybridcsp("show", "Cu", "--top", "1", "--plot", "plots/cu.png", cwd=folder).stdout
     assert "Minima of Cu" in output
     assert "found" in output
-    assert (folder / "cu.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "plots" / "cu.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_minima_are_exported_with_where_they_come_from(finished):
@@ -116,8 +116,10 @@ def test_the_database_opens_with_ase_db(finished):
         (["search", "TiO2", "--workers", "0"], "search.workers = 0"),
         (["search", "TiO2", "--relaxations", "0"], "relaxations = 0"),
         (["search", "TiO2", "--stop-at", "nothing.cif"], "a structure file that exists"),
+        (["search", "TiO2", "--stop-at", "silver.cif"], "a crystal of TiO2, not Ag"),
         (["search", "TiO2", "--source", "seeds:nothing.cif"], "nothing.cif"),
         (["search", "TiO2", "--source", "seeds:empty.xyz"], "empty.xyz"),
+        (["search", "TiO2", "--source", "seeds:/dev/null"], "holds no structure"),
         (["search", "TiO2", "--directory", "/proc/self"], "cannot write"),
         (["search", "TiO2", "--templates", "nothing/"], "no such file or folder"),
         (["search", "TiO2", "--source", "random", "--templates", "empty.xyz"], "goes with --source prototypes"),
@@ -131,6 +133,7 @@ def test_the_database_opens_with_ase_db(finished):
 )
 def test_wrong_input_is_said_in_one_line_and_leaves_nothing_behind(tmp_path, arguments, said):
     (tmp_path / "empty.xyz").write_text("")
+    ase.io.write(tmp_path / "silver.cif", bulk("Ag"))
     (tmp_path / "typo.toml").write_text('problem = {formula = "TiO2", max_atom = 3}')
     (tmp_path / "code.toml").write_text('problem.formula = "Cu"\nsearch.calculator = "ase.calculators.emt:EMT"')
     before = sorted(tmp_path.iterdir())
@@ -153,6 +156,16 @@ def test_a_directory_that_holds_a_search_is_not_searched_anew(finished):
     done = hybridcsp("search", "Cu", "--calculator", "emt", cwd=folder, check=False)
     assert done.returncode == 2
     assert "hybridcsp resume Cu" in done.stderr
+
+
+def test_commands_to_go_on_with_can_be_pasted_and_no_file_is_named_that_is_not_there(tmp_path):
+    options = ["--calculator", "emt", "--source", "random", "--relaxations", "1", "--workers", "1"]
+    output = hybridcsp("search", "Ti", *options, "--directory", "of titanium", cwd=tmp_path).stdout
+    assert f"hybridcsp show '{tmp_path / 'of titanium'}'" in output
+    assert "minima.extxyz" not in output
+    assert "No EMT-potential for Ti" in " ".join(output.split())
+    again = hybridcsp("search", "Ti", *options, "--directory", "of titanium", cwd=tmp_path, check=False)
+    assert "hybridcsp resume '" in again.stderr
 
 
 def test_seeds_that_are_of_no_use_are_named(tmp_path):

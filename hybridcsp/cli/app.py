@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,7 @@ errors = Console(stderr=True)
 
 def run() -> None:
     """Run the command line; errors of input end with 2, other known ones with 1, Ctrl-C with 130."""
+    os.environ.setdefault("SPGLIB_WARNING", "OFF")  # it writes to the terminal, besides raising
     try:
         app()
     except HybridCSPError as error:
@@ -68,7 +70,7 @@ def show_archive(archive: Archive, top: int) -> None:
         console.print(minima_table(minima, problem_of(archive)))
     else:
         console.print("No minimum has been found yet.")
-    if ledger.tallies:
+    if ledger.tallies or ledger.last_errors:
         console.print(sources_table(archive))
     console.print(
         f"{ledger.relaxations} relaxations, {ledger.cost.force_calls} force calls, {archive.number_of_minima} minima"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -148,7 +149,8 @@ def search(
         raise InputError(
             "directory",
             str(configuration.directory),
-            f"holds a search already: hybridcsp resume {configuration.directory}, or choose another --directory",
+            f"holds a search already: hybridcsp resume {quote(str(configuration.directory))}, "
+            "or choose another --directory",
         )
     _run(configuration, trust=trust or calculator is not None or not from_file, trust_commands=trust)
 
@@ -202,14 +204,17 @@ def _run(configuration: Configuration, *, trust: bool, trust_commands: bool) -> 
             stopped = search.run(configuration.budget, on_progress=live.update).stopped
         archive = search.archive
         show_archive(archive, 10)
+        all_minima = ""
         if archive.number_of_minima:
-            write(archive.minima(), search.directory / "minima.extxyz")
-        where = search.directory
+            file = search.directory / "minima.extxyz"
+            write(archive.minima(), file)
+            all_minima = f"all minima: {file}; "
+        where = quote(str(search.directory))
         if stopped == "interrupted":
             console.print(f"Interrupted; go on with: hybridcsp resume {where}", highlight=False, soft_wrap=True)
             raise typer.Exit(130)
         console.print(
-            f"Ended: {stopped}. All minima: {where}/minima.extxyz; more: hybridcsp show {where}",
+            f"Ended: {stopped}; {all_minima}more: hybridcsp show {where}",
             highlight=False,
             soft_wrap=True,
         )

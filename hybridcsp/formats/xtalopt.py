@@ -29,7 +29,7 @@ class XtalOpt:
 
     def recognises(self, path: Path) -> bool:
         """Whether this is a folder that XtalOpt works in, or one of its state files."""
-        return path.name == _STATE if path.is_file() else bool(_states(path))
+        return bool(_states(path)) if path.is_dir() else path.name == _STATE
 
     def read(self, path: Path) -> Iterator[Record | Broken]:
         """Yield all structures that XtalOpt is done with, generation by generation."""

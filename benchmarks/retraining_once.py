@@ -1,0 +1,213 @@
+"""What does one retraining change? The same minima taught in several ways, and what each then makes of them.
+
+    python benchmarks/retraining_once.py                       # what is missing
+    python benchmarks/retraining_once.py --problems TiO2 --seeds 3
+    python benchmarks/retraining_once.py --only-table
+
+For each problem (2 to 4 formula units, CHGNet) and seed one search of 100 relaxations with the transformer left as it
+is, evolution, random crystals and shaking gives the minima. From these the transformer is retrained once in each of the
+ways of ``WAYS``; *frozen* is left as it is. Each way then samples with the same random numbers, and its first 20
+crystals that are none of the starts and minima of the search are relaxed. Counted are minima that the search did not
+have within 50 meV/atom of the best of all, by how much the best fell, samples that were known already, and force calls.
+
+Beside ``retraining_gain.py``, which compares whole searches, this is cheap, and all ways face the same state: pairs
+differ by the retraining alone. Each line of results/retraining_once_runs.jsonl is one way for one search; what is
+there is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from retraining_gain import FORMULA_UNITS, PROBLEMS, SAMPLES, WINDOW
+from rich.console import Console
+from rich.table import Table
+
+from hybridcsp import Problem, Search
+from hybridcsp.archive import Archive
+from hybridcsp.generators import Generator
+from hybridcsp.generators.opening import one_thread, open_generator
+from hybridcsp.records import Candidate, Job, Proposal, Relaxed
+from hybridcsp.relaxation.backends import WorkerPool
+from hybridcsp.relaxation.relax import Relaxer
+from hybridcsp.retraining import Retraining
+from hybridcsp.retraining.lessons import lessons, replayed
+from hybridcsp.sampling import requests_for, select
+from hybridcsp.similarity import STARTS, StructureIndex, describe
+
+RUNS = Path(__file__).parent / "results" / "retraining_once_runs.jsonl"
+SEARCHES = Path(__file__).parent / ".searches" / "retraining_once"
+
+SOURCES = ("wyckoff", "evolution", "random", "shake")
+BEFORE, AFTER, ASKED = 100, 20, 144
+EPOCHS = 30
+SECONDS_PER_RELAXATION = 3.0  # only to plan
+
+#: What is changed of the default settings, and of the arguments of ``fit``.
+WAYS: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]] | None] = {
+    "frozen": None,
+    "default": ({}, {}),
+    "best quarter": ({"weighting": "best"}, {}),
+    "harder": ({}, {"learning_rate": 1e-3, "anchor": 0.0}),
+    "no replay": ({"replay": 0.0}, {}),
+    "remembering": ({}, {"remember": True}),
+}
+
+
+def searched(problem: Problem, seed: int, directory: Path) -> Archive:
+    """Return the record of the search that gives the minima, done if it is not there yet."""
+    with Search(
+        problem,
+        sources=SOURCES,
+        seed=seed,
+        directory=directory,
+        workers=1,
+        retraining=Retraining(new_minima=0),
+    ) as search:
+        search.run(relaxations=BEFORE, refine=0)
+    return Archive(directory)
+
+
+def taught(way: str, archive: Archive, problem: Problem, seed: int) -> tuple[Generator, float]:
+    """Return the generator after its retraining, and the seconds that this took."""
+    generator = open_generator("wyckoff")
+    changes = WAYS[way]
+    if changes is None:
+        return generator, 0.0
+    start = time.perf_counter()
+    settings = replace(Retraining(), **changes[0])
+    fit = {"epochs": EPOCHS, "learning_rate": settings.learning_rate, "anchor": settings.anchor}
+    fit |= {**type(generator).fine_tuning, **changes[1]}
+    rng = np.random.default_rng([seed, 1])
+    own = lessons(archive.minima(), "wyckoff", problem, settings)
+    examples = [*own, *replayed(generator, len(own), problem, settings, rng)]
+    learner = copy.deepcopy(generator)
+    learner.fit(examples, seed=seed, **fit)
+    return learner, time.perf_counter() - start
+
+
+def measure(way: str, name: str, seed: int, pool: WorkerPool) -> dict[str, Any]:
+    problem = Problem(name, formula_units=FORMULA_UNITS)
+    archive = searched(problem, seed, SEARCHES / f"{name}-{seed}")
+    minima = archive.minima()
+    known = StructureIndex(energy_window=None, tolerances=STARTS)
+    for number in range(1, archive.candidates + 1):
+        known.add(number, describe(archive.candidate(number).atoms))
+    for minimum in minima:
+        known.add(-minimum.id, describe(minimum.atoms))
+    ends = StructureIndex()
+    for minimum in minima:
+        ends.add(minimum.id, minimum.atoms, minimum.enthalpy_per_atom)
+    with one_thread():
+        generator, seconds = taught(way, archive, problem, seed)
+        rng = np.random.default_rng([seed, 2])
+        requests = requests_for(problem, generator.conditions, ASKED, rng)
+        chosen = select(generator.sample(requests, rng), problem, generator.conditions, ASKED, best_first=True).chosen
+    new = [one for one in chosen if known.find(one.described) is None]
+    opened, force_calls, failed = [], 0, 0
+    for number, one in enumerate(new[:AFTER]):
+        candidate = Candidate(
+            proposal=Proposal(atoms=one.atoms, operator=way.replace(" ", "-")), id=number + 1, source="x"
+        )
+        pool.submit(Job(candidate=candidate, atoms=one.atoms))
+        (outcome,) = pool.completed(None)
+        force_calls += outcome.cost.force_calls
+        if not isinstance(outcome, Relaxed) or not outcome.converged:
+            failed += 1
+        elif ends.find(outcome.atoms, outcome.enthalpy_per_atom) is None:
+            ends.add(-number - 1, outcome.atoms, outcome.enthalpy_per_atom)
+            opened.append(round(outcome.enthalpy_per_atom, 5))
+    return {
+        "problem": name,
+        "seed": seed,
+        "way": way,
+        "minima": len(minima),
+        "best": round(minima[0].enthalpy_per_atom, 5),
+        "known": len(chosen) - len(new),
+        "chosen": len(chosen),
+        "relaxed": min(len(new), AFTER),
+        "failed": failed,
+        "opened": opened,
+        "force_calls": force_calls,
+        "retraining_seconds": round(seconds, 1),
+        "weights": str(open_generator("wyckoff").card.get("weights_sha256", ""))[:16],
+        "machine": platform.machine(),
+    }
+
+
+def report(lines: Sequence[dict[str, Any]], console: Console) -> None:
+    """Print what each way gained over the frozen generator."""
+    searches: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
+    for line in lines:
+        searches.setdefault((line["problem"], line["seed"], line["weights"]), {})[line["way"]] = line
+    complete = [ways for ways in searches.values() if set(WAYS) <= set(ways)]
+    table = Table(title=f"One retraining from the minima of one search; {len(complete)} searches")
+    for heading in ("way", "new low minima", "against frozen (95 %)", "best fell, meV", "known", "f.calls", "s"):
+        table.add_column(heading, justify="left" if heading == "way" else "right")
+    for way in WAYS:
+        low, difference, fell = [], [], []
+        for ways in complete:
+            lowest = min(min([one["best"], *one["opened"]]) for one in ways.values())
+            counts = {w: sum(e <= lowest + WINDOW for e in one["opened"]) for w, one in ways.items()}
+            low.append(counts[way])
+            difference.append(counts[way] - counts["frozen"])
+            fell.append(1000 * max(0.0, ways[way]["best"] - min(ways[way]["opened"], default=0.0)))
+        own = [ways[way] for ways in complete]
+        interval = ""
+        if way != "frozen" and len(own) > 1:
+            drawn = np.random.default_rng(0).choice(difference, (SAMPLES, len(difference))).mean(axis=1)
+            interval = (
+                f"{np.mean(difference):+.1f} ({np.quantile(drawn, 0.025):+.1f} to {np.quantile(drawn, 0.975):+.1f})"
+            )
+        table.add_row(
+            way,
+            " ".join(map(str, low)),
+            interval,
+            " ".join(f"{value:.0f}" for value in fell),
+            f"{sum(one['known'] for one in own)}/{sum(one['chosen'] for one in own)}",
+            f"{np.mean([one['force_calls'] for one in own]):.0f}" if own else "",
+            f"{np.mean([one['retraining_seconds'] for one in own]):.0f}" if own else "",
+        )
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--problems", nargs="+", default=list(PROBLEMS))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--only-table", action="store_true")
+    arguments = parser.parse_args()
+    console = Console(width=130)
+    lines = [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
+    done = {(line["problem"], line["seed"], line["way"]) for line in lines}
+    todo = [
+        (name, seed, way)
+        for seed in range(arguments.seeds)
+        for name in arguments.problems
+        for way in WAYS
+        if (name, seed, way) not in done
+    ]
+    if not arguments.only_table and todo:
+        searches = len({(name, seed) for name, seed, _ in todo})
+        hours = (searches * BEFORE + len(todo) * AFTER) * SECONDS_PER_RELAXATION / 3600
+        console.print(f"{len(todo)} measurements to do, about {hours:.1f} core-hours")
+        with WorkerPool(Relaxer(), workers=1) as pool:
+            for name, seed, way in todo:
+                lines.append(measure(way, name, seed, pool))
+                with RUNS.open("a") as file:
+                    file.write(json.dumps(lines[-1]) + "\n")
+                console.print(f"{name} seed {seed} {way}: {len(lines[-1]['opened'])} minima opened", highlight=False)
+    report(lines, console)
+
+
+if __name__ == "__main__":
+    main()

@@ -131,8 +131,9 @@ def table(rows: Sequence[Row], traces: Sequence[Trace], target: str) -> Table:
     """Return a comparison as a table that says what it was measured on."""
     from rich.box import SIMPLE_HEAD
 
-    shown = Table(title=f"Cost to {target}", title_justify="left", caption_justify="left", box=SIMPLE_HEAD)
-    shown.add_column("strategy", no_wrap=True)
+    justify: dict[str, Any] = {"title_justify": "left", "caption_justify": "left"}
+    shown = Table(title=f"Cost to {target}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), **justify)
+    shown.add_column("strategy", overflow="fold")  # in a narrow terminal this one gives way: no number is cut short
     for heading in ("solved (95 %)", "relax.", "f.calls", "mean", "p", "ratio (95 %)"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for row in rows:

@@ -104,14 +104,17 @@ def test_ratios_are_resampled_over_problems():
 def test_tables_and_files_hold_all_runs(tmp_path):
     from rich.console import Console
 
-    runs = [*traces("random", [5, None]), *traces("evolution", [3, 4])]
+    runs = [*traces("random", [5, None]), *traces("evolution", [3, 4]), *traces("random+evolution+prototypes", [2, 3])]
     rows = compare(runs)
     text = io.StringIO()
     Console(file=text, width=80).print(table(rows, runs, "-9.41"))
     assert "evolution" in text.getvalue()
-    assert "240 relaxations of which 4 failed, 8 proposals rejected" in " ".join(text.getvalue().split())
+    assert "ratio (95 %)" in text.getvalue()  # numbers and headings are whole in a terminal of 80 columns
+    assert "2/2 (34-100 %)" in text.getvalue()
+    assert "…" not in text.getvalue()
+    assert "360 relaxations of which 6 failed, 12 proposals rejected" in " ".join(text.getvalue().split())
     content = json.loads(as_json(rows, runs, {"target": "-9.41"}))
-    assert (len(content["runs"]), content["rows"][1]["solved"]) == (4, 2)
+    assert (len(content["runs"]), content["rows"][1]["solved"]) == (6, 2)
     lines = list(csv.DictReader(io.StringIO(as_csv(runs))))
     assert (lines[0]["solved_at_force_calls"], lines[1]["solved_at_force_calls"]) == ("250", "")
     plot(runs, tmp_path / "profile.png", "-9.41")

@@ -305,7 +305,8 @@ def _score(
 
 def _is_valid(atoms: Atoms, problem: Problem) -> bool:
     low, high = problem.volume_bounds
-    return low <= atoms.get_volume() / len(atoms) <= high and shortest_violation(atoms, problem.distance_table) is None
+    volume = float(atoms.get_volume()) / len(atoms)
+    return low <= volume <= high and shortest_violation(atoms, problem.distance_table) is None
 
 
 def _share(part: float, whole: int) -> float | None:

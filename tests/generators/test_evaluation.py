@@ -152,6 +152,15 @@ def test_it_follows_the_seed_and_can_be_taken_up_again():
     assert displacements(other) != displacements(whole)
 
 
-def test_scores_survive_json():
-    scored = evaluate(Answering(lambda i, atoms, rng: Sample(atoms=atoms, request=i)), CRYSTALS, samples=2)
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
+def test_scores_survive_json(scale):
+    """Also those of samples that are too dense or too dilute."""
+
+    def scaled(i, atoms, rng):
+        other = atoms.copy()
+        other.set_cell(scale * atoms.cell.array, scale_atoms=True)
+        return Sample(atoms=other, request=i)
+
+    scored = evaluate(Answering(scaled), CRYSTALS, samples=2, seed=1)
+    assert {valid for one in scored for valid in one.valid} == {scale == 1.0}
     assert [Scored.of(json.loads(json.dumps(asdict(one)))) for one in scored] == scored

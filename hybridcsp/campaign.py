@@ -15,7 +15,11 @@ import tomli_w
 
 from hybridcsp import config
 from hybridcsp.archive import Archive
+from hybridcsp.budget import Target
 from hybridcsp.errors import ArchiveError, BackendError, InputError
+from hybridcsp.registry import split_argument
+from hybridcsp.relaxation.calculators import check_calculator
+from hybridcsp.sources import SOURCES
 
 #: How a run ended that can be taken up again without changing its budget.
 UNFINISHED = ("interrupted", "error", "time used up")
@@ -88,8 +92,11 @@ def plan(
     Raises
     ------
     InputError
-        If a configuration is not valid; before anything runs.
+        If a configuration or its target is not valid, or a source or calculator not known; before anything runs.
     """
+    for strategy in strategies:
+        for source in sources_of(strategy):
+            SOURCES[split_argument(source, "source")[0]]  # an unknown name raises
     runs = []
     for seed in seeds:
         for problem, base in problems.items():
@@ -98,6 +105,8 @@ def plan(
                 own = {"sources": sources_of(strategy), "seed": seed, "workers": 1, "directory": str(where)}
                 raw = {**base, "search": {**base.get("search", {}), **own}}
                 parsed = config.parse(raw, f"{problem}, {strategy}")
+                check_calculator(parsed.search.calculator)
+                Target(parsed.budget.stop_at, parsed.problem)
                 _check_target(where, parsed)
                 runs.append(Planned(problem=problem, strategy=strategy, seed=seed, directory=where, raw=raw))
     return runs

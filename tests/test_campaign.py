@@ -1,7 +1,7 @@
 import pytest
 
 from hybridcsp import campaign
-from hybridcsp.errors import BackendError, InputError
+from hybridcsp.errors import BackendError, InputError, UnknownNameError
 
 COPPER = {
     "problem": {"formula": "Cu", "max_atoms": 2},
@@ -29,6 +29,10 @@ def test_every_strategy_runs_every_seed_in_a_directory_of_its_own(tmp_path):
 def test_mistakes_are_found_before_anything_runs(tmp_path):
     with pytest.raises(InputError, match="joined by"):
         campaign.plan({"Cu": COPPER}, ["random+"], range(1), tmp_path)
+    with pytest.raises(UnknownNameError, match="did you mean 'random'"):
+        campaign.plan({"Cu": COPPER}, ["random", "random+randm"], range(1), tmp_path)
+    with pytest.raises(UnknownNameError, match="did you mean 'emt'"):
+        campaign.plan({"Cu": COPPER | {"search": {"calculator": "emtt"}}}, ["random"], range(1), tmp_path)
     with pytest.raises(InputError, match="relaxations"):
         campaign.plan({"Cu": COPPER | {"budget": {"relaxations": 0}}}, ["random"], range(1), tmp_path)
     assert list(tmp_path.iterdir()) == []

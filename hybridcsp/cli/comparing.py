@@ -59,9 +59,13 @@ def compare(
 
     from hybridcsp import campaign
     from hybridcsp.analysis import compare as statistics
+    from hybridcsp.archive import Archive
 
     if imported and len(set(what)) > 1:
         raise InputError("--imported", str(imported[0]), "goes with one problem, not several")
+    for other in imported or ():
+        Archive(other).close()  # what is not there is said before anything runs
+    goal = _target(target)
     given = (calculator, formula_units, max_atoms, relaxations, target)
     problems = {_name(one): _tables(one, *given) for one in dict.fromkeys(what)}
     runs = campaign.plan(problems, strategy, range(first_seed, first_seed + seeds), directory)
@@ -78,7 +82,6 @@ def compare(
             on_progress=lambda done, total: bar.update(task, completed=done),
         )
 
-    goal = _target(target)
     targets = _targets(runs, goal)
     traces = [_trace(run, targets[run.problem]) for run in runs]
     rows = statistics.compare(traces)

@@ -42,7 +42,7 @@ from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.retraining import Retraining
 from hybridcsp.retraining.lessons import lessons, replayed
 from hybridcsp.sampling import requests_for, select
-from hybridcsp.similarity import STARTS, StructureIndex, describe
+from hybridcsp.similarity import ENERGY_WINDOW, STARTS, StructureIndex, describe
 
 RUNS = Path(__file__).parent / "results" / "retraining_once_runs.jsonl"
 SEARCHES = Path(__file__).parent / ".searches" / "retraining_once"
@@ -104,7 +104,7 @@ def measure(way: str, name: str, seed: int, pool: WorkerPool) -> dict[str, Any]:
         known.add(number, describe(archive.candidate(number).atoms))
     for minimum in minima:
         known.add(-minimum.id, describe(minimum.atoms))
-    ends = StructureIndex()
+    ends = StructureIndex(energy_window=ENERGY_WINDOW)
     for minimum in minima:
         ends.add(minimum.id, minimum.atoms, minimum.enthalpy_per_atom)
     with one_thread():

@@ -16,6 +16,7 @@ import tomli_w
 from hybridcsp import config
 from hybridcsp.archive import Archive
 from hybridcsp.budget import Target
+from hybridcsp.engagement import check_company
 from hybridcsp.errors import ArchiveError, BackendError, InputError
 from hybridcsp.registry import split_argument
 from hybridcsp.relaxation.calculators import check_calculator
@@ -92,11 +93,12 @@ def plan(
     Raises
     ------
     InputError
-        If a configuration or its target is not valid, or a source or calculator not known; before anything runs.
+        If a configuration or its target is not valid, or a source or calculator not known, or a strategy has only
+        sources that work on what others find; before anything runs.
     """
     for strategy in strategies:
-        for source in sources_of(strategy):
-            SOURCES[split_argument(source, "source")[0]]  # an unknown name raises
+        kinds = [SOURCES[split_argument(source, "source")[0]].load() for source in sources_of(strategy)]
+        check_company(kinds, strategy)
     runs = []
     for seed in seeds:
         for problem, base in problems.items():

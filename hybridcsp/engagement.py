@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hybridcsp.errors import InputError
 from hybridcsp.problem import Problem
@@ -60,6 +60,25 @@ def check_learners(sources: Mapping[str, Source], retraining: Retraining) -> Non
     if untrained and (retraining.new_minima == 0 or len(untrained) == len(sources)):
         allowed = "with retraining (new_minima from 1) and beside other sources, whose minima it learns from"
         raise InputError("source", f"{untrained[0]}:scratch", allowed)
+
+
+def check_company(sources: Iterable[object], named: object) -> None:
+    """Refuse sources that work on what others find where there are no others.
+
+    Parameters
+    ----------
+    sources
+        Sources or their classes; of the kind that cannot do alone if their ``needs_others`` is true.
+    named
+        What to call them all in the error.
+
+    Raises
+    ------
+    InputError
+        If there are only such.
+    """
+    if all(getattr(source, "needs_others", False) for source in sources):
+        raise InputError("sources", named, "works on what other sources find: name another one, too")
 
 
 def _built(source: str | Source, problem: Problem, external: Mapping[str, Command]) -> tuple[str, Source]:

@@ -19,7 +19,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from hybridcsp.allocation import ALLOCATIONS, Allocation
 from hybridcsp.archive import ADDED, USER, Archive, Called
 from hybridcsp.budget import Budget, Target
-from hybridcsp.engagement import build_sources, check_learners
+from hybridcsp.engagement import build_sources, check_company, check_learners
 from hybridcsp.errors import ArchiveError, InputError, UnknownNameError
 from hybridcsp.loop import Progress, Run, Summary
 from hybridcsp.problem import Problem
@@ -130,6 +130,8 @@ class Search:
         self.directory = Path(directory) if directory is not None else Path(problem.formula)
         self._backend = backend
         built = build_sources(sources, problem, external)
+        if calculator is not None:  # with ask and tell, what others find may be told or imported
+            check_company(built.values(), list(built))
         retraining = retraining or Retraining()
         check_learners(built, retraining)
         if isinstance(allocation, str):

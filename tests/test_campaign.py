@@ -31,6 +31,8 @@ def test_mistakes_are_found_before_anything_runs(tmp_path):
         campaign.plan({"Cu": COPPER}, ["random+"], range(1), tmp_path)
     with pytest.raises(UnknownNameError, match="did you mean 'random'"):
         campaign.plan({"Cu": COPPER}, ["random", "random+randm"], range(1), tmp_path)
+    with pytest.raises(InputError, match="sources = 'shake': works on what other sources find"):
+        campaign.plan({"Cu": COPPER}, ["random+shake", "shake"], range(1), tmp_path)
     with pytest.raises(UnknownNameError, match="did you mean 'emt'"):
         campaign.plan({"Cu": COPPER | {"search": {"calculator": "emtt"}}}, ["random"], range(1), tmp_path)
     with pytest.raises(InputError, match="relaxations"):

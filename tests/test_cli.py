@@ -117,6 +117,7 @@ def test_the_database_opens_with_ase_db(finished):
         (["search", "TiO2", "--relaxations", "0"], "relaxations = 0"),
         (["search", "TiO2", "--stop-at", "nothing.cif"], "a structure file that exists"),
         (["search", "TiO2", "--stop-at", "silver.cif"], "a crystal of TiO2, not Ag"),
+        (["search", "TiO2", "--source", "shake"], "name another one, too"),
         (["search", "TiO2", "--source", "seeds:nothing.cif"], "nothing.cif"),
         (["search", "TiO2", "--source", "seeds:empty.xyz"], "empty.xyz"),
         (["search", "TiO2", "--source", "seeds:/dev/null"], "holds no structure"),
@@ -169,6 +170,18 @@ def test_commands_to_go_on_with_can_be_pasted_and_no_file_is_named_that_is_not_t
     assert "No EMT-potential for Ti" in " ".join(output.split())
     again = hybridcsp("search", "Ti", *options, "--directory", "of titanium", cwd=tmp_path, check=False)
     assert "hybridcsp resume '" in again.stderr
+
+
+def test_a_search_that_relaxes_nothing_says_what_was_wrong_with_the_proposals(tmp_path):
+    options = ["--calculator", "emt", "--source", "random", "--workers", "1"]
+    output = hybridcsp("search", "Cu", *options, "--pressure", "1e9", cwd=tmp_path).stdout
+    assert "no acceptable proposals (no source offered anything)" in output
+    ase.io.write(tmp_path / "dense.cif", bulk("Cu", "fcc", a=2.0))
+    options = ["--calculator", "emt", "--source", "seeds:dense.cif", "--workers", "1"]
+    output = hybridcsp("search", "Cu", *options, "--directory", "one", cwd=tmp_path).stdout
+    assert "sources exhausted (rejected: 1 volume)" in output
+    output = hybridcsp("search", "Cu", *options, "--source", "shake", "--directory", "two", cwd=tmp_path).stdout
+    assert "no acceptable proposals (rejected: 1 volume)" in output
 
 
 def test_seeds_that_are_of_no_use_are_named(tmp_path):

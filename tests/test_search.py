@@ -350,6 +350,7 @@ class TestInput:
             ({"seed": -1}, "seed = -1"),
             ({"sources": []}, "at least one source"),
             ({"sources": "random"}, "a list of at least one source"),
+            ({"sources": ["shake", "shake"]}, "works on what other sources find: name another one"),
             ({"allocation": "earning"}, "did you mean 'earnings'"),
             ({"relaxation": RelaxationSettings(pressure_gpa=5)}, "set it for the problem"),
         ],
@@ -409,3 +410,13 @@ def test_moments_and_charges_survive_every_step(tmp_path):
     for atoms in [*seen, *(minimum.atoms for minimum in again.minima())]:
         assert set(atoms.get_initial_magnetic_moments()) == {0.5}
         assert set(atoms.get_initial_charges()) == {1.0}
+
+
+def test_a_source_that_needs_others_may_wait_for_what_is_told(tmp_path):
+    """With ask and tell its company are the people, or the other code, who tell."""
+    with Search("Cu", calculator=None, directory=tmp_path, sources=["shake"]) as alone:
+        assert alone.ask() == []
+        minimum = bulk("Cu", "sc", a=2.4)
+        minimum.calc = EMT()
+        alone.add(minimum)
+        assert len(alone.ask()) == 1

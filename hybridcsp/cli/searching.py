@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +18,7 @@ from hybridcsp.errors import InputError
 
 if TYPE_CHECKING:
     from hybridcsp.config import Configuration
+    from hybridcsp.ledger import Ledger
     from hybridcsp.search import Search
 
 _LIMITS = "What ends it"
@@ -213,11 +215,22 @@ def _run(configuration: Configuration, *, trust: bool, trust_commands: bool) -> 
         if stopped == "interrupted":
             console.print(f"Interrupted; go on with: hybridcsp resume {where}", highlight=False, soft_wrap=True)
             raise typer.Exit(130)
+        why = _why_nothing(archive.ledger) if stopped in ("no acceptable proposals", "sources exhausted") else ""
         console.print(
-            f"Ended: {stopped}; {all_minima}more: hybridcsp show {where}",
+            f"Ended: {stopped}{why}; {all_minima}more: hybridcsp show {where}",
             highlight=False,
             soft_wrap=True,
         )
+
+
+def _why_nothing(ledger: Ledger) -> str:
+    """Say what was wrong with the proposals of a search that ran out of them before it relaxed any."""
+    if ledger.relaxations:
+        return ""
+    rejected = sum((tally.rejected for tally in ledger.tallies.values()), Counter[str]())
+    if not rejected:
+        return " (no source offered anything)"
+    return f" (rejected: {', '.join(f'{count} {reason}' for reason, count in rejected.most_common())})"
 
 
 def _greet(search: Search) -> None:

@@ -43,6 +43,8 @@ class ShakeSource:
     """
 
     name = "shake"
+    #: It has nothing to offer before other sources have.
+    needs_others = True
 
     def __init__(self, problem: Problem, argument: str | None = None) -> None:
         if argument is not None:

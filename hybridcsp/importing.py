@@ -79,17 +79,22 @@ class Survey:
         Of structures that say it.
     calculators
         What energies come from, by how many.
+    complaint
+        About the first thing that is not readable.
     """
 
     sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     pressures_gpa: list[float] = field(default_factory=list)
     calculators: Counter[str] = field(default_factory=Counter)
+    complaint: Broken | None = None
 
-    def problem(self, formula: str | None, pressure_gpa: float | None) -> Problem:
+    def problem(self, path: Path, formula: str | None = None, pressure_gpa: float | None = None) -> Problem:
         """Return the problem that these are results of.
 
         Parameters
         ----------
+        path
+            Where they were found, for errors.
         formula
             One formula unit; by default that of most structures.
         pressure_gpa
@@ -101,7 +106,8 @@ class Survey:
             If there are no structures, or none of that formula.
         """
         if not self.sizes:
-            raise InputError("path", "", "nothing that can be read was found there")
+            why = "" if self.complaint is None else f" ({self.complaint})"
+            raise InputError("path", str(path), f"nothing that can be read was found there{why}")
         chosen = formula or max(self.sizes, key=lambda name: self.sizes[name][2])
         unit = Problem(chosen, max_atoms=10**6, formula_units=1)
         reduced = _reduced(unit.contents(1))
@@ -124,6 +130,7 @@ def survey(results: Iterable[Record | Broken], on_progress: Callable[[int], None
     for n, record in enumerate(results, start=1):
         on_progress(n)
         if isinstance(record, Broken):
+            found.complaint = found.complaint or record
             continue
         formula = record.atoms.get_chemical_formula()
         if formula not in reductions:

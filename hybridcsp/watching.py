@@ -144,7 +144,7 @@ class Watch:
                 problem = Problem(**archive.ledger.settings[-1]["problem"])
         if problem is None or self._calculator is None:
             found = survey(up_to(self.code.read(self.path), finished))
-        problem = problem or found.problem(None, None)
+        problem = problem or found.problem(self.path)
         calculator = self._calculator or label(self.code.name, found.calculators)
         with Archive(self.directory, write=True) as archive:
             begin(archive, problem, self.code.name, self.path, calculator)

@@ -106,6 +106,7 @@ def test_watch_looks_once_and_says_what_it_did(tmp_path, monkeypatch):
     ("arguments", "said"),
     [
         (["import", "nowhere"], "no such file or folder"),
+        (["import", "truncated.cif"], r"path = 'truncated.cif': nothing .* \(truncated.cif, line 1: "),
         (["import", "uspex", "--format", "usqex"], "did you mean 'uspex'"),
         (["import", "uspex", "--formula", "SiO2"], r"a composition that occurs: TiO2 \(3\)"),
         (["import", "uspex", "--output", "a.extxyz", "--directory", "d"], "one or the other"),
@@ -118,6 +119,7 @@ def test_watch_looks_once_and_says_what_it_did(tmp_path, monkeypatch):
     ],
 )
 def test_wrong_input_is_said(run, arguments, said):
+    Path("truncated.cif").write_text("data_Cu\n_cell_length_a 2.55\nloop_\n  _atom_site_type_symbol\n  _atom_si")
     with pytest.raises(InputError, match=said):
         hybridcsp(*arguments)
 

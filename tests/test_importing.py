@@ -15,7 +15,7 @@ CODE = formats.load("uspex")
 
 
 def import_(path, directory, *, strict=False, calculator="uspex:VASP"):
-    problem = survey(CODE.read(path)).problem(None, None)
+    problem = survey(CODE.read(path)).problem(path)
     with Archive(directory, write=True) as archive:
         begin(archive, problem, "uspex", path, calculator)
         return take_in(archive, CODE.read(path), source="uspex", problem=problem, calculator=calculator, strict=strict)
@@ -60,7 +60,7 @@ def test_pressure_gives_energies_from_enthalpies_and_the_other_way(tmp_path):
         evaluation = best.best.evaluation
         volume = best.atoms.get_volume()
         assert evaluation.enthalpy - evaluation.energy == pytest.approx(10 / 160.21766208 * volume)
-    problem = survey(CODE.read(run)).problem(None, None)
+    problem = survey(CODE.read(run)).problem(run)
     with Archive(tmp_path / "other", write=True) as archive:
         begin(archive, problem, "x", run, "x")
         take_in(archive, [Record(atoms=rutile(), energy=-48.0, id="1")], source="xx", problem=problem, calculator="x")
@@ -134,7 +134,7 @@ def test_what_is_broken_is_counted_and_named_or_stops(tmp_path, run):
 
 
 def test_other_compositions_are_left_out_and_named(tmp_path, run):
-    problem = survey(CODE.read(run)).problem(None, None)
+    problem = survey(CODE.read(run)).problem(run)
     with Archive(tmp_path / "archive", write=True) as archive:
         begin(archive, problem, "uspex", run, "x")
         records = [Record(atoms=atoms, energy=-1.0, id=str(n)) for n, atoms in enumerate(various(2, "Ti3O5"))]
@@ -147,18 +147,25 @@ def test_the_problem_is_that_of_most_structures(tmp_path):
         (rutile(), 24.98), (rutile() * (1, 1, 2), 25.01), (*various(1, "Ti3O5"), 25.02),
     )]  # fmt: skip
     found = survey([*records, Broken(file=tmp_path, line=1, reason="x")])
-    problem = found.problem(None, None)
+    problem = found.problem(tmp_path)
     assert (problem.formula, problem.formula_units, problem.max_atoms, problem.pressure_gpa) == (
         "TiO2",
         (2, 4),
         12,
         25.0,
     )
-    assert found.problem("Ti2O4", 3.0).formula_units == (1, 2)
+    assert found.problem(tmp_path, "Ti2O4", 3.0).formula_units == (1, 2)
     with pytest.raises(InputError, match=r"occurs: TiO2 \(2\), Ti3O5 \(1\)"):
-        found.problem("SiO2", None)
-    with pytest.raises(InputError, match="nothing that can be read"):
-        survey([]).problem(None, None)
+        found.problem(tmp_path, "SiO2")
+
+
+def test_where_nothing_can_be_read_the_error_says_where_and_why(tmp_path):
+    with pytest.raises(InputError, match=r"path = '.*': nothing that can be read was found there$") as raised:
+        survey([]).problem(tmp_path)
+    assert raised.value.value == str(tmp_path)
+    broken = [Broken(file=tmp_path / "t.cif", line=n, reason=f"reason {n}") for n in (7, 9)]
+    with pytest.raises(InputError, match=r"found there \(.*t\.cif, line 7: reason 7\)"):
+        survey(broken).problem(tmp_path)
 
 
 def test_the_calculator_is_named_after_the_code(tmp_path):

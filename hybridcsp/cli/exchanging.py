@@ -119,7 +119,7 @@ def _archive(
                 raise InputError("directory", str(directory), "a new one: this was never begun")
             problem = Problem(**settings[-1]["problem"])
     else:
-        problem = found.problem(formula, gpa)
+        problem = found.problem(path, formula, gpa)
     where = directory or Path(f"{problem.formula}-{code.name}")
     with Archive(where, write=True) as archive:
         importing.begin(archive, problem, code.name, path, chosen)

@@ -108,6 +108,7 @@ def test_the_database_opens_with_ase_db(finished):
     [
         (["search", "Ti0"], "Ti occurs 0 times"),
         (["search", "TiO2", "--calculator", "chgnt"], "did you mean 'chgnet'"),
+        (["search", "TiO2", "--calculator", "ase.calculators.emt:EM"], "did you mean 'EMT'"),
         (["search", "TiO2", "--source", "randm"], "did you mean 'random'"),
         (["search", "TiO2", "--pressure", "high"], "--pressure = 'high'"),
         (["search", "TiO2", "--formula-units", "four"], "--formula-units = 'four'"),

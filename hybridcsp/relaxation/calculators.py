@@ -6,6 +6,7 @@ A calculator is named ``chgnet``, ``emt``, ``lj``, ``mace:PATH_OR_NAME``, a name
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import sys
 from collections.abc import Callable
@@ -50,6 +51,10 @@ CALCULATORS = Registry(
 )
 
 
+# A module that uses one of these may have names that are not written in it.
+_DYNAMIC = {"*", "__getattr__", "__dict__", "globals", "vars", "locals", "setattr", "exec", "eval", "modules"}
+
+
 class IsolatedAtomsError(Exception):
     """A calculator met an atom without neighbours: the structure has blown up."""
 
@@ -62,7 +67,7 @@ def check_calculator(spec: CalculatorLike) -> None:
     UnknownNameError
         If it is a name that is not registered.
     InputError
-        If an argument is missing or not wanted, or the module does not exist.
+        If an argument is missing or not wanted, or the module does not exist, or nothing in it has that name.
     CalculatorError
         If a model file is missing.
     RegistrationError
@@ -83,6 +88,10 @@ def check_calculator(spec: CalculatorLike) -> None:
                 spec,
                 f"{hint}there is no Python module {name!r} (a file in this directory is found if PYTHONPATH holds it)",
             )
+        names = _names_in(name)
+        if names is not None and argument not in names:
+            hint = did_you_mean(str(argument), names)
+            raise InputError("calculator", spec, f"{hint}there is no {argument!r} in the module {name}")
     elif entry.name == "mace":
         if argument is None:
             raise InputError(
@@ -192,6 +201,33 @@ def _exists(module: str) -> bool:
         return find_spec(module) is not None
     except (ImportError, ValueError):  # a package on the way to it does not exist
         return False
+
+
+def _names_in(module: str) -> set[str] | None:
+    """Return every name that a module's source gives to something, without running it.
+
+    These are more than its own, since those within functions are among them; ``None`` if there may be others, made when
+    it runs, or if there is no source to read.
+    """
+    spec = find_spec(module)
+    read = getattr(spec and spec.loader, "get_source", None)
+    try:
+        tree = ast.parse((read and read(module)) or "")
+    except (SyntaxError, ImportError):  # what is wrong with it is said when it is imported
+        return None
+    given: set[str] = set()
+    used: set[str] = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                given.add(name)
+            case ast.alias():
+                given.add(node.asname or node.name.partition(".")[0])
+            case ast.Name(id=name, ctx=ast.Store()):
+                given.add(name)
+            case ast.Name(id=name) | ast.Attribute(attr=name):
+                used.add(name)
+    return None if not given or (given | used) & _DYNAMIC else given
 
 
 def _from_entry(entry: Entry, argument: str | None) -> tuple[Calculator, str]:

@@ -92,6 +92,11 @@ def test_every_calculator_says_what_it_is():
         ("chgnet:", InputError, "NAME:ARGUMENT"),
         ("mcae:model", InputError, "did you mean 'mace'"),
         ("no_such_package.module:make", InputError, "no Python module"),
+        (
+            "ase.calculators.emt:EM",
+            InputError,
+            "did you mean 'EMT'. there is no 'EM' in the module ase.calculators.emt",
+        ),
         ("mace:nothing_here.model", CalculatorError, "neither a model file nor a foundation model"),
         (42, InputError, "ASE calculator"),
     ],
@@ -137,6 +142,33 @@ def test_checking_imports_neither_torch_nor_a_calculator():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("source", "may_have"),
+    [
+        ("from ase.calculators.emt import EMT as make", True),
+        ("from ase.calculators.emt import EMT", False),
+        ("try:\n    import fast as make\nexcept ImportError:\n    make = None", True),
+        ("if True:\n    def make(): ...", True),
+        ("(make, other) = 1, 2", True),
+        ("other = 'make'  # make", False),
+        ("from ase.calculators.emt import *", True),
+        ("def __getattr__(name): ...", True),
+        ("globals()['ma' + 'ke'] = 1", True),
+        ("this is not Python", True),
+        ("raise SystemExit('it is read, not run')\nother = 1", False),
+    ],
+)
+def test_a_name_is_refused_only_if_the_module_cannot_have_it(tmp_path, monkeypatch, source, may_have):
+    (tmp_path / "licensed.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    if may_have:
+        check_calculator("licensed:make")
+    else:
+        with pytest.raises(InputError, match="there is no 'make' in the module licensed"):
+            check_calculator("licensed:make")
+    assert "licensed" not in sys.modules
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,9 @@ TABLE = RESULTS / "generators.json"
 KS = (1, 20)
 SAMPLES = 20
 
+#: How a model samples is part of what is measured; what is not among its settings is named here.
+HOW = {"flow": "agreed first"}
+
 #: Of the first rows measured, only to plan.
 SECONDS_PER_CRYSTAL = {"wyckoff": 1.5, "flow": 1.5, "popular": 0.6, "random": 1.0}
 
@@ -150,8 +153,7 @@ def open_method(name: str, weights: dict[str, str], learned: Sequence[Atoms]) ->
     card = {
         key: value for key, value in generator.card.items() if key not in ("training_formulas", "history", "before")
     }
-    # How a model samples is part of it.
-    made_of = str(card.get("weights_sha256")) + repr(getattr(generator, "integration", ""))
+    made_of = str(card.get("weights_sha256")) + repr(getattr(generator, "integration", "")) + HOW.get(name, "")
     return generator, made_of, card
 
 

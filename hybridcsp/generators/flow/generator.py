@@ -14,6 +14,7 @@ from ase import Atoms
 
 from hybridcsp.errors import InputError, did_you_mean
 from hybridcsp.generators import Condition, Epoch, Example, Reject, Request, Sample, storage
+from hybridcsp.generators.consensus import agreed_first
 from hybridcsp.generators.datasets import split
 from hybridcsp.generators.flow.data import FlowData, Scale
 from hybridcsp.generators.flow.matching import FlowModel, Integration, integrate
@@ -49,6 +50,8 @@ class FlowGenerator:
 
     name = "flow"
     conditions = frozenset({Condition.SPACEGROUP, Condition.ENERGY})
+    #: Answers to equal requests come in the order in which to try them.
+    best_first = True
 
     def __init__(self, architecture: Architecture | None = None, integration: Integration | None = None) -> None:
         self.architecture = architecture or Architecture()
@@ -114,8 +117,9 @@ class FlowGenerator:
         """Draw one crystal for each request.
 
         Equal requests that leave the space group open share it out: their groups are drawn evenly over the
-        distribution, and the likeliest comes first. What comes out with atoms closer than a problem allows by default
-        is drawn again, :data:`REDRAWS` times at most.
+        distribution. Of their answers those come first that speak for most
+        (:func:`~hybridcsp.generators.consensus.agreed_first`). What comes out with atoms closer than a problem allows
+        by default is drawn again, :data:`REDRAWS` times at most.
 
         Raises
         ------
@@ -139,7 +143,7 @@ class FlowGenerator:
             for batch in batches(starts):
                 answers |= self._flow(self._model, self._scale, batch)
             starts = [start for start in starts if is_too_close(answers[start.request])]
-        return [answers[number] for number in range(len(requests))]
+        return agreed_first(requests, [answers[number] for number in range(len(requests))])
 
     def save(self, folder: Path) -> None:
         """Write weights and card into a folder.

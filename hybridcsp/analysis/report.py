@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from hybridcsp.archive import Archive
 from hybridcsp.ledger import Tally
@@ -32,12 +35,11 @@ def minima_table(minima: Sequence[Minimum], problem: Problem) -> Table:
     )
     for heading in ("rank", "eV/atom", "ΔmeV", "space group", "0.1 Å", "Z", "source", "found", "times"):
         if heading == "source":
-            table.add_column(heading, overflow="fold")
+            table.add_column(heading)
         else:
             table.add_column(heading, justify="left" if heading == "space group" else "right", no_wrap=True)
     for rank, minimum in enumerate(minima, start=1):
         loose = minimum.spacegroup_loose
-        source, operator = minimum.found_by.source, minimum.found_by.operator
         table.add_row(
             str(rank),
             f"{minimum.enthalpy_per_atom:.4f}",
@@ -45,7 +47,7 @@ def minima_table(minima: Sequence[Minimum], problem: Problem) -> Table:
             spacegroup_name(minimum.spacegroup),
             "" if loose == minimum.spacegroup else str(loose),
             str(problem.units_of(minimum.best.atoms.numbers)),
-            source if operator == source else f"{source}/{operator}",
+            _Name(minimum.found_by.source, minimum.found_by.operator),
             str(minimum.first_relaxation),
             str(minimum.multiplicity),
         )
@@ -59,13 +61,13 @@ def minima_table(minima: Sequence[Minimum], problem: Problem) -> Table:
 def sources_table(archive: Archive) -> Table:
     """Return what each operator of each source has done, as a table."""
     table = _table("Sources")
-    table.add_column("source", overflow="fold")
+    table.add_column("source")
     for heading in ("prop.", "rej.", "relaxed", "failed", "new", "best", "f.calls", "share"):
         table.add_column(heading, justify="right", no_wrap=True)
     reasons = []
     total = sum(tally.cost.force_calls for tally in archive.ledger.tallies.values())
     for (source, operator), tally in archive.ledger.tallies.items():
-        name = source if operator == source else f"{source}/{operator}"
+        name = _Name(source, operator)
         table.add_row(name, *_cells(tally, total))
         counts = {**tally.rejected, **tally.failed, "not converged": tally.unconverged}
         if said := ", ".join(f"{count} {reason}" for reason, count in counts.items() if count):
@@ -95,6 +97,23 @@ def spacegroup_name(number: int) -> str:
 
 def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+class _Name:
+    """A source with its operator, where there is another; in a narrow column the operator gets a line of its own."""
+
+    def __init__(self, source: str, operator: str) -> None:
+        self._parts = [source] if operator == source else [f"{source}/", operator]
+
+    def __str__(self) -> str:
+        return "".join(self._parts)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(max(map(len, self._parts)), len(str(self))).with_maximum(options.max_width)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        shown = str(self) if len(str(self)) <= options.max_width else "\n".join(self._parts)
+        yield Text(shown, overflow="fold")
 
 
 def _in_short(text: str) -> str:

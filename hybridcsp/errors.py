@@ -40,11 +40,12 @@ class InputError(HybridCSPError, ValueError):
 
 
 class UnknownNameError(InputError):
-    """A name that is not registered; says which are, and which one was probably meant."""
+    """A name that is not registered; says which are, which one was probably meant, and what may stand there instead."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], instead: str = "") -> None:
         names = sorted(known)
-        super().__init__(kind, name, f"{did_you_mean(name, names)}known: {', '.join(names)}")
+        more = f"; or {instead}" if instead else ""
+        super().__init__(kind, name, f"{did_you_mean(name, names)}known: {', '.join(names)}{more}")
 
 
 class RegistrationError(HybridCSPError):

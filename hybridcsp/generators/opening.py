@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hybridcsp.errors import InputError
+from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.generators import GENERATORS, Generator
 from hybridcsp.generators.storage import CARD, shipped
 from hybridcsp.registry import Entry
@@ -67,7 +67,15 @@ def find_generator(text: str) -> tuple[Entry, Path | None]:
     folder = Path(text).expanduser()
     if text not in GENERATORS.entries() and (folder.is_dir() or "/" in text or text.startswith(".")):
         return GENERATORS[str(read_card(folder).get("generator"))], folder
-    return GENERATORS[text], None
+    if ":" in text:
+        allowed = (
+            "a name or a folder of weights, without a colon (a source may end in :scratch, and nothing follows it)"
+        )
+        raise InputError("generator", text, allowed)
+    entries = GENERATORS.entries()
+    if text not in entries:
+        raise UnknownNameError("generator", text, entries, "a folder of weights")
+    return entries[text], None
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -13,11 +13,9 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from hybridcsp.cli.app import app, console, number, parse_units
-from hybridcsp.errors import GeneratorError, HybridCSPError, InputError
+from hybridcsp.errors import GeneratorError, InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from hybridcsp.generators import Epoch, Generator
     from hybridcsp.generators.evaluation import Scored
 
@@ -145,7 +143,8 @@ def sample(
 
     from hybridcsp import formats
     from hybridcsp.generators import Request
-    from hybridcsp.generators.opening import open_generator
+    from hybridcsp.generators.opening import one_thread, open_generator
+    from hybridcsp.generators.writing import write_samples
 
     if format is not None:
         formats.load(format)
@@ -172,7 +171,12 @@ def sample(
     requests = [(i, Request(contents=cells[i], **asked)) for i in cells for _ in range(each[i])]  # type: ignore[arg-type]
     with TemporaryDirectory() as folder:
         file = output if format is None else Path(folder) / "samples.extxyz"
-        made, reasons = _sample_into(file, model, requests, seed)
+        _make(file.parent)
+        try:
+            with one_thread(), _bar("crystals", len(requests)) as advance:
+                made, reasons = write_samples(file, model, requests, seed, advance)
+        except OSError as error:
+            raise InputError("--output", str(output), f"a file that can be written ({error.strerror})") from error
         note = formats.write(ase.io.iread(file), output, format) if format is not None and made else ""
     lost = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
     if not made:
@@ -323,66 +327,6 @@ def _check_conditions(model: Generator, asked: Mapping[str, Any]) -> None:
         if asked[name] is not None and condition not in model.conditions:
             known = ", ".join(sorted(model.conditions)) or "nothing but contents"
             raise InputError(f"--{condition}", asked[name], f"{model.name} cannot be asked for it; it knows {known}")
-
-
-def _sample_into(
-    output: Path, model: Generator, requests: list[tuple[int, Any]], seed: int
-) -> tuple[int, Mapping[str, int]]:
-    """Sample in parts, write, and return how many crystals there are and how many are not, by reason."""
-    from collections import Counter
-
-    import ase.io
-    import numpy as np
-
-    from hybridcsp.generators import Reject, Sample
-    from hybridcsp.generators.opening import one_thread
-
-    _make(output.parent)
-    temporary = output.with_name(f".{output.name}.tmp")
-    made, reasons = 0, Counter[str]()
-    try:
-        with temporary.open("w", encoding="utf-8") as file, one_thread(), _bar("crystals", len(requests)) as advance:
-            for part, chunk in enumerate(_parts(requests)):
-                for answer in _answers(model, [request for _, request in chunk], np.random.default_rng([seed, part])):
-                    if isinstance(answer, Sample):
-                        frame = answer.atoms.copy()
-                        frame.info = {"request": chunk[answer.request][0]}
-                        if answer.log_likelihood is not None:
-                            frame.info["log_likelihood"] = answer.log_likelihood
-                        ase.io.write(file, frame, format="extxyz")
-                        made += 1
-                    else:
-                        reasons[answer.reason if isinstance(answer, Reject) else "no answer"] += 1
-                advance(len(chunk))
-        if made:
-            temporary.replace(output)
-    except OSError as error:
-        raise InputError("--output", str(output), f"a file that can be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return made, reasons
-
-
-def _answers(model: Generator, requests: list[Any], rng: np.random.Generator) -> list[Any]:
-    try:
-        return list(model.sample(requests, rng))
-    except HybridCSPError:
-        raise
-    except Exception as error:  # a generator of another package may raise anything
-        raise GeneratorError(f"{model.name} raised {type(error).__name__}: {error}") from error
-
-
-def _parts(requests: list[tuple[int, Any]], most: int = 256) -> Iterator[list[tuple[int, Any]]]:
-    """Split requests so that those of one line stay together as far as possible."""
-    part: list[tuple[int, Any]] = []
-    for i, item in enumerate(requests):
-        part.append(item)
-        ends = i + 1 == len(requests) or requests[i + 1][0] != item[0]
-        if len(part) >= 4 * most or (ends and len(part) >= most):
-            yield part
-            part = []
-    if part:
-        yield part
 
 
 @contextmanager

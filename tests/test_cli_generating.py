@@ -140,6 +140,25 @@ class TestTrain:
         hybridcsp("train", "./first", "--data", "data.extxyz", "--set", "batch_size=3", "--learning-rate", "1e-3")
         assert json.loads(Path("toy-trained/card.json").read_text())["settings"] == ["batch_size", "learning_rate"]
 
+    def test_a_setting_that_there_is_not_leaves_no_folder_behind(self):
+        self.write()
+        Path("empty").mkdir()
+        for output in ("new", "empty"):
+            with pytest.raises(InputError, match="foo"):
+                hybridcsp("train", "flow", "--data", "data.extxyz", "--output", output, "--set", "foo=3")
+        assert sorted(path.name for path in Path().iterdir()) == ["data.extxyz", "empty"]
+
+    def test_a_training_that_breaks_keeps_what_it_has_learned(self, monkeypatch):
+        def fit(self, examples, *, checkpoint, **_):
+            checkpoint.write_text("half way")
+            raise InputError("learning_rate", 9.0, "less")
+
+        self.write()
+        monkeypatch.setattr(Toy, "fit", fit)
+        with pytest.raises(InputError, match="less"):
+            hybridcsp("train", "toy", "--data", "data.extxyz", "--output", "new")
+        assert [path.read_text() for path in Path("new").iterdir()] == ["half way"]
+
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [

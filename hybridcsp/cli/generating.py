@@ -89,9 +89,9 @@ def train(
         dataset = read_dataset(data, max_atoms=max_atoms)
     skipped = ", ".join(f"{n} {reason}" for reason, n in dataset.skipped.items())
     console.print(f"{len(dataset.examples)} crystals" + (f" (left out: {skipped})" if skipped else ""))
-    _make(output)
     try:
-        model.fit(dataset.examples, seed=seed, checkpoint=output / CHECKPOINT, on_epoch=_tell, **chosen)
+        with _folder(output):
+            model.fit(dataset.examples, seed=seed, checkpoint=output / CHECKPOINT, on_epoch=_tell, **chosen)
     except KeyboardInterrupt:
         console.print("Interrupted; the same command goes on from here.")
         raise typer.Exit(130) from None
@@ -361,6 +361,19 @@ def _write_scores(output: Path, generator: str, summary: Mapping[str, Any], scor
     temporary.write_text(text + "\n", encoding="utf-8")
     temporary.replace(output)
     console.print(f"scores are in {output}")
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """Make a folder, and take it away again if an error leaves nothing in it."""
+    new = not path.exists()
+    _make(path)
+    try:
+        yield
+    except BaseException:
+        if new and not any(path.iterdir()):
+            path.rmdir()
+        raise
 
 
 def _make(folder: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from shlex import quote
 from statistics import median
 from typing import Any
 
@@ -172,7 +173,7 @@ def begin(archive: Archive, problem: Problem, source: str, path: Path, calculato
             str(archive.directory),
             f"a new one, since it holds energies of {known}, which those of {calculator} cannot be compared with. To "
             f"relax the structures in a search of your own: --source seeds:PATH; if it is the same calculator under "
-            f"another name: --calculator {known}",
+            f"another name: --calculator {quote(known)}",
         )
     settings: dict[str, Any] = {"version": version("hybridcsp"), "problem": problem.describe(), **before}
     archive.open_session(settings | {"imported": {"source": source, "path": str(path.resolve())}})

@@ -1,3 +1,5 @@
+import shlex
+
 import pytest
 from crystals import rutile
 from foreign import FakeUspex, append_results, uspex_run, various
@@ -190,3 +192,12 @@ def test_seeds_of_ours_end_as_the_other_code_ended_them(tmp_path):
     with Archive(tmp_path / "archive") as archive:
         assert [archive.status(candidate.id) for candidate in ours] == ["relaxed", "relaxed"]
         assert archive.ledger.tallies["random", "random"].relaxed == 2
+
+
+def test_the_label_of_energies_that_are_there_can_be_pasted(tmp_path, run):
+    import_(run, tmp_path / "archive", calculator="emt (ase 3.29.0)")
+    with pytest.raises(InputError, match="energies of emt") as raised:
+        import_(run, tmp_path / "archive", calculator="uspex:VASP")
+    option, label = shlex.split(str(raised.value).partition("another name: ")[2])
+    assert (option, label) == ("--calculator", "emt (ase 3.29.0)")
+    assert import_(run, tmp_path / "archive", calculator=label).known == 5

@@ -67,16 +67,17 @@ class TestSample:
         assert not Path("elsewhere").exists()
 
     def test_each_line_of_a_file_is_a_cell_and_samples_carry_its_number(self):
-        Path("cells.txt").write_text("Ti2O4\n\nMgSiO3\nCu4\n")
-        hybridcsp("sample", "toy", "--formulas", "cells.txt", "--n", "2", "--output", "x.extxyz")
+        Path("cells.txt").write_text("Ti2O4\n\nMgSiO3\n # copper\nCu4\n")
+        output = hybridcsp("sample", "toy", "--formulas", "cells.txt", "--n", "2", "--output", "x.extxyz").output
+        assert "6 of 6 crystals" in output
         frames = ase.io.read("x.extxyz", ":")
         assert [(f.info["request"], f.get_chemical_formula()) for f in frames] == [
             (0, "O4Ti2"),
             (0, "O4Ti2"),
             (2, "MgO3Si"),
             (2, "MgO3Si"),
-            (3, "Cu4"),
-            (3, "Cu4"),
+            (4, "Cu4"),
+            (4, "Cu4"),
         ]
 
     def test_one_seed_gives_the_same_crystals(self):
@@ -97,6 +98,7 @@ class TestSample:
             (["toy", "--formula", "Cu", "--formula-units", "many"], "--formula-units"),
             (["toy", "--formulas", "cells.txt"], "line 2 = 'Qz'"),
             (["toy", "--formulas", "nothing.txt"], "nothing.txt"),
+            (["toy", "--formulas", "comments.txt"], "at least one formula"),
             (["toy", "--formula", "Cu", "--spacegroup", "225"], "it knows nothing but contents"),
             (["toy", "--formula", "Cu", "--energy-quantile", "2"], "a number from 0 to 1"),
             (["toy", "--formula", "Cu", "--output", "x.cif"], "extended XYZ"),
@@ -105,11 +107,12 @@ class TestSample:
     )
     def test_wrong_input_is_an_error_that_leaves_nothing_behind(self, arguments, said):
         Path("cells.txt").write_text("Cu\nQz\n")
+        Path("comments.txt").write_text("# Cu\n\n")
         output = [] if "--output" in arguments else ["--output", "x.extxyz"]
         with pytest.raises(InputError) as raised:
             hybridcsp("sample", *arguments, *output)
         assert said in str(raised.value)
-        assert [path.name for path in Path().iterdir()] == ["cells.txt"]
+        assert sorted(path.name for path in Path().iterdir()) == ["cells.txt", "comments.txt"]
 
     def test_nothing_made_is_an_error(self, monkeypatch):
         monkeypatch.setattr(Toy, "answer", lambda *_: Reject(request=0, reason="out of luck"))

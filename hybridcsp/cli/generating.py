@@ -119,7 +119,12 @@ def sample(
     formula: Annotated[str | None, typer.Option(help="One formula unit.")] = None,
     formula_units: Annotated[str, typer.Option(help="In the primitive cell: 2 or 1-4.")] = "1",
     formulas: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Instead: one cell per line, with its exact contents (Ti2O4).")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Instead: one cell per line, with its exact contents (Ti2O4); blank lines and # comments are passed "
+            "over.",
+        ),
     ] = None,
     n: Annotated[
         int, typer.Option("--n", help="Crystals: in all with --formula, for each line with --formulas.", min=1)
@@ -288,16 +293,16 @@ def _settings(given: list[str], epochs: int | None, learning_rate: str | None) -
 
 
 def _lines(file: Path) -> Iterator[tuple[int, dict[str, int]]]:
-    """Contents by the number of their line, from 0; blank lines count, but ask for nothing."""
+    """Contents by the number of their line, from 0; blank lines and comments count, but ask for nothing."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("--formulas", str(file), f"a text file ({error})") from error
-    if not any(line.strip() for line in lines):
+    asked = {i: line.strip() for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")}
+    if not asked:
         raise InputError("--formulas", str(file), "at least one formula")
-    for i, line in enumerate(lines):
-        if line.strip():
-            yield i, _contents(line.strip(), 1, f"--formulas, line {i + 1}")
+    for i, formula in asked.items():
+        yield i, _contents(formula, 1, f"--formulas, line {i + 1}")
 
 
 def _contents(formula: str, units: int, key: str) -> dict[str, int]:

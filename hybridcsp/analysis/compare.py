@@ -158,7 +158,10 @@ def table(rows: Sequence[Row], traces: Sequence[Trace], target: str) -> Table:
 
 
 def plot(traces: Sequence[Trace], output: Path, target: str) -> None:
-    """Draw which share of the runs had met the target after how many relaxations and force calls (a data profile)."""
+    """Draw which share of the runs had met the target after how many relaxations and force calls (a data profile).
+
+    A curve ends with the longest run of its strategy; at 1, which is the last word, it goes on to the right edge.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -166,13 +169,14 @@ def plot(traces: Sequence[Trace], output: Path, target: str) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2, sharey=True)
     for column, (axis, name) in enumerate(zip(axes, ("relaxations", "force calls"), strict=True)):
+        right = 1.05 * max(1.0, _times(traces, column)[0].max())
         for strategy in dict.fromkeys(trace.strategy for trace in traces):
             times, censored = _times([trace for trace in traces if trace.strategy == strategy], column)
             survival = _survival(times, censored)
-            steps = np.concatenate([[0.0], survival.quantiles, [times.max()]])
             solved = 1 - np.concatenate([[1.0], survival.probabilities, survival.probabilities[-1:]])
+            steps = np.concatenate([[0.0], survival.quantiles, [right if solved[-1] == 1 else times.max()]])
             axis.step(steps, solved, where="post", label=strategy)
-        axis.set(xlabel=name, ylim=(-0.02, 1.02))
+        axis.set(xlabel=name, xlim=(0, right), ylim=(-0.02, 1.02))
     axes[0].set_ylabel(f"share of runs that reached {target}")
     axes[1].legend(fontsize="small", loc="lower right")
     temporary = output.with_name(f".{output.stem}.tmp{output.suffix}")

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from crystals import InlineBackend, ListSource, random_crystal, relaxed
+from matplotlib.figure import Figure
 
 from hybridcsp import Archive, Search
 from hybridcsp.analysis.compare import Trace, as_csv, as_json, compare, plot, table, trace_of
@@ -119,6 +120,24 @@ def test_tables_and_files_hold_all_runs(tmp_path):
     assert (lines[0]["solved_at_force_calls"], lines[1]["solved_at_force_calls"]) == ("250", "")
     plot(runs, tmp_path / "profile.png", "-9.41")
     assert (tmp_path / "profile.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_curve_that_has_reached_1_goes_on_and_the_others_end_with_their_runs(tmp_path, monkeypatch):
+    drawn = []
+
+    def note(figure, *arguments, **options):
+        drawn.append(figure)
+        saved(figure, *arguments, **options)
+
+    saved = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", note)
+    plot(traces("a", [3, 5, 9]) + traces("b", [4, None, 20]), tmp_path / "profile.png", "-9.41")
+    for axis, unit in zip(drawn[0].axes, (1, 50), strict=True):
+        a, b = (line.get_xydata() for line in axis.get_lines())
+        right = axis.get_xlim()[1]
+        assert right > 60 * unit
+        assert a[-2:].tolist() == [[9 * unit, 1.0], [right, 1.0]]
+        assert b[-1] == pytest.approx([60 * unit, 2 / 3])
 
 
 class TestTraces:

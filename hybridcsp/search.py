@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -112,6 +112,7 @@ class Search:
         external: Mapping[str, Command] | None = None,
         **problem_options: Any,
     ) -> None:
+        _check_keywords(problem_options)
         if isinstance(problem, str):
             problem = Problem(problem, **problem_options)
         elif problem_options:
@@ -275,7 +276,7 @@ class Search:
         Raises
         ------
         InputError
-            If there is no energy, or these are not the atoms of the problem.
+            If these are no atoms, or not those of the problem, or there is no energy.
         ArchiveError
             If the candidate is not one that you were given, or has been reported on.
         """
@@ -311,6 +312,7 @@ class Search:
         return asked
 
     def _relaxed(self, candidate: Candidate, atoms: Atoms, force_calls: int, converged: bool) -> Relaxed:
+        relaxed = _bare(atoms)
         if atoms.calc is None:
             raise InputError("atoms", atoms, "needs a calculator that holds the energy")
         energy = float(atoms.get_potential_energy())
@@ -321,7 +323,6 @@ class Search:
             raise InputError("atoms", atoms, f"needs a finite energy, not {energy}; report a failure with fail()")
         if self.problem.units_of(atoms.numbers) is None or atoms.cell.rank != 3:
             raise InputError("atoms", atoms, f"must be a crystal of whole formula units of {self.problem.formula}")
-        relaxed = _bare(atoms)
         relaxed.calc = SinglePointCalculator(relaxed, energy=energy, **results)
         forces, stress, residual = results.get("forces"), results.get("stress"), None
         if stress is not None:
@@ -374,7 +375,16 @@ def _check_same(settings: Mapping[str, Any], archive: Archive) -> None:
         raise ArchiveError(f"{archive.directory} holds another search ({listed}): choose another directory")
 
 
+def _check_keywords(problem_options: Mapping[str, Any]) -> None:
+    known = {field.name for field in fields(Problem)} - {"formula"}
+    for name in problem_options:
+        if name not in known:
+            raise UnknownNameError("keyword", name, known | set(Search.__init__.__kwdefaults__ or ()))
+
+
 def _bare(atoms: Atoms) -> Atoms:
+    if not isinstance(atoms, Atoms):
+        raise InputError("atoms", atoms, "a crystal, as ase.Atoms")
     bare = atoms.copy()
     bare.calc = None
     bare.pbc = True

@@ -298,6 +298,16 @@ class TestAskAndTell:
             run.tell(candidate, bad)
         assert run.pending()
 
+    @pytest.mark.parametrize("atoms", [3, None, "POSCAR", EMT()])
+    def test_what_is_no_crystal_is_refused(self, tmp_path, atoms):
+        run = self.ask_only(tmp_path)
+        (candidate,) = run.ask()
+        with pytest.raises(InputError, match=r"atoms = .*as ase\.Atoms"):
+            run.tell(candidate, atoms)
+        with pytest.raises(InputError, match=r"atoms = .*as ase\.Atoms"):
+            run.add(atoms)
+        assert [waiting.id for waiting in run.pending()] == [candidate.id]
+
     def test_other_atoms_are_refused(self, tmp_path):
         run = self.ask_only(tmp_path)
         (candidate,) = run.ask()
@@ -365,6 +375,16 @@ class TestInput:
             Search("Cu", calculator="chgnt", directory=tmp_path)
         with pytest.raises(UnknownNameError, match="did you mean 'random'"):
             Search("Cu", calculator="emt", sources=["randon"], directory=tmp_path)
+
+    @pytest.mark.parametrize("problem", ["Cu", Problem("Cu")])
+    @pytest.mark.parametrize(
+        ("keyword", "meant"), [("calcualtor", "calculator"), ("max_atom", "max_atoms"), ("formulas", None)]
+    )
+    def test_keywords_with_typos_are_recognised(self, tmp_path, problem, keyword, meant):
+        hint = f"did you mean '{meant}'" if meant else "known: "
+        with pytest.raises(UnknownNameError, match=f"keyword = '{keyword}': .*{hint}"):
+            Search(problem, directory=tmp_path / "run", **{keyword: "emt"})
+        assert not (tmp_path / "run").exists()
 
     def test_another_search_in_the_same_directory_is_refused(self, tmp_path):
         Search("Cu", calculator="emt", directory=tmp_path).close()

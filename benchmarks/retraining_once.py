@@ -23,7 +23,7 @@ import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from hybridcsp.retraining import Retraining
 from hybridcsp.retraining.lessons import lessons, replayed
 from hybridcsp.sampling import requests_for, select
 from hybridcsp.similarity import ENERGY_WINDOW, STARTS, StructureIndex, describe
+from hybridcsp.structure import spacegroup
 
 RUNS = Path(__file__).parent / "results" / "retraining_once_runs.jsonl"
 SEARCHES = Path(__file__).parent / ".searches" / "retraining_once"
@@ -52,14 +53,27 @@ BEFORE, AFTER, ASKED = 100, 20, 144
 EPOCHS = 30
 SECONDS_PER_RELAXATION = 3.0  # only to plan
 
-#: What is changed of the default settings, and of the arguments of ``fit``.
-WAYS: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]] | None] = {
+
+@dataclass(frozen=True)
+class Way:
+    """What is changed of the default settings, of the arguments of ``fit``, and from which minima it learns."""
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    fit: Mapping[str, Any] = field(default_factory=dict)
+    least_spacegroup: int = 1
+
+
+WAYS: dict[str, Way | None] = {
     "frozen": None,
-    "default": ({}, {}),
-    "best quarter": ({"weighting": "best"}, {}),
-    "harder": ({}, {"learning_rate": 1e-3, "anchor": 0.0}),
-    "no replay": ({"replay": 0.0}, {}),
-    "remembering": ({}, {"remember": True}),
+    "default": Way(),
+    "best quarter": Way(settings={"weighting": "best"}),
+    "harder": Way(fit={"learning_rate": 1e-3, "anchor": 0.0}),
+    "no replay": Way(settings={"replay": 0.0}),
+    "remembering": Way(fit={"remember": True}),
+    "gentle": Way(fit={"learning_rate": 5e-5, "epochs": 8}),
+    "cold": Way(settings={"temperature": 0.02}),
+    "symmetric": Way(least_spacegroup=3),
+    "symmetric, remembering": Way(fit={"remember": True}, least_spacegroup=3),
 }
 
 
@@ -84,11 +98,12 @@ def taught(way: str, archive: Archive, problem: Problem, seed: int) -> tuple[Gen
     if changes is None:
         return generator, 0.0
     start = time.perf_counter()
-    settings = replace(Retraining(), **changes[0])
+    settings = replace(Retraining(), **changes.settings)
     fit = {"epochs": EPOCHS, "learning_rate": settings.learning_rate, "anchor": settings.anchor}
-    fit |= {**type(generator).fine_tuning, **changes[1]}
+    fit |= {**type(generator).fine_tuning, **changes.fit}
     rng = np.random.default_rng([seed, 1])
     own = lessons(archive.minima(), "wyckoff", problem, settings)
+    own = [lesson for lesson in own if spacegroup(lesson.atoms) >= changes.least_spacegroup]
     examples = [*own, *replayed(generator, len(own), problem, settings, rng)]
     learner = copy.deepcopy(generator)
     learner.fit(examples, seed=seed, **fit)
@@ -115,9 +130,7 @@ def measure(way: str, name: str, seed: int, pool: WorkerPool) -> dict[str, Any]:
     new = [one for one in chosen if known.find(one.described) is None]
     opened, force_calls, failed = [], 0, 0
     for number, one in enumerate(new[:AFTER]):
-        candidate = Candidate(
-            proposal=Proposal(atoms=one.atoms, operator=way.replace(" ", "-")), id=number + 1, source="x"
-        )
+        candidate = Candidate(proposal=Proposal(atoms=one.atoms, operator="sampled"), id=number + 1, source="x")
         pool.submit(Job(candidate=candidate, atoms=one.atoms))
         (outcome,) = pool.completed(None)
         force_calls += outcome.cost.force_calls

@@ -49,10 +49,14 @@ EASY_WITHIN = 10
 Key = tuple[str, str, int]
 
 
+def past_lines() -> list[dict[str, Any]]:
+    """Every line that a run has left, those of methods that are not measured any more included."""
+    return [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
+
+
 def past_runs() -> dict[Key, dict[str, Any]]:
     """The last line of each run, by cell, method and seed; methods that are not measured any more are left out."""
-    lines = [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
-    return {(one["cell"], one["method"], one["seed"]): one for one in lines if one["method"] in ORDER}
+    return {(one["cell"], one["method"], one["seed"]): one for one in past_lines() if one["method"] in ORDER}
 
 
 def best_known() -> dict[str, float]:
@@ -64,7 +68,8 @@ def best_known() -> dict[str, float]:
     if REFERENCES.exists():
         for cell, known in json.loads(REFERENCES.read_text()).items():
             best[cell] = min(known["energy_per_atom"], known.get("lowest_found", 0.0))
-    for (cell, _, _), one in past_runs().items():
+    for one in past_lines():
+        cell = one["cell"]
         best[cell] = min([best.get(cell, one["reference"]), *(energy for *_, energy in one["improvements"])])
     return best
 

@@ -41,7 +41,7 @@ class Source(Protocol):
     taken up again these two are called as they were before, in the same order, and :meth:`propose` is not.
 
     A source that now and then has nothing to offer may have a property ``ready``, and is not called while that is
-    false.
+    false. One that works on what others find has ``needs_others = True``, and is refused alone.
     """
 
     @property

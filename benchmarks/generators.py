@@ -46,12 +46,12 @@ from ase.data import atomic_numbers
 from rich.console import Console
 from rich.table import Table
 
-from hybridcsp import Problem
 from hybridcsp.generators import Reject, Request, Sample
 from hybridcsp.generators.datasets import formula_of, is_held_out
 from hybridcsp.generators.evaluation import Sampler, Scored, evaluate, index_of, summarise
 from hybridcsp.generators.opening import one_thread, open_generator
 from hybridcsp.generators.storage import overlap
+from hybridcsp.problem import plain_problem
 from hybridcsp.prototypes import Template, TemplateLibrary
 from hybridcsp.prototypes.building import substitute
 from hybridcsp.prototypes.labels import reduced_counts
@@ -80,7 +80,7 @@ class RandomSymmetric:
 
     @staticmethod
     def _answer(number: int, request: Request, rng: np.random.Generator) -> Sample | Reject:
-        problem = problem_of(request)
+        problem = plain_problem(request.contents)
         # This source looks at nothing but the random numbers.
         proposals = RandomSource(problem).propose(1, Context(problem=problem, archive=None, rng=rng))  # type: ignore[arg-type]
         if not proposals:
@@ -107,7 +107,7 @@ class PopularPrototypes:
         return answers
 
     def _answer(self, number: int, request: Request, rank: int, rng: np.random.Generator) -> Sample | Reject:
-        problem = problem_of(request)
+        problem = plain_problem(request.contents)
         counts = reduced_counts([atomic_numbers[s] for s, n in request.contents.items() for _ in range(n)])
         size = sum(request.contents.values())
         found: dict[Any, list[Template]] = {}
@@ -126,10 +126,6 @@ class PopularPrototypes:
         if atoms is None:
             return Reject(request=number, reason="no volume keeps all distances")
         return Sample(atoms=atoms, request=number)
-
-
-def problem_of(request: Request) -> Problem:
-    return Problem("".join(f"{s}{n}" for s, n in request.contents.items()), formula_units=1)
 
 
 def held_out(files: Sequence[Path], larger: bool, most: int) -> tuple[list[Atoms], list[Atoms]]:

@@ -276,6 +276,12 @@ class Problem:
         return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
 
 
+def plain_problem(contents: Mapping[str, int]) -> Problem:
+    """Return the problem of one cell with these contents, however many atoms they are, and nothing else said."""
+    formula = "".join(f"{symbol}{count}" for symbol, count in contents.items())
+    return Problem(formula, formula_units=1, max_atoms=sum(contents.values()))
+
+
 def _cell_volume(parameters: Sequence[float]) -> float:
     a, b, c = parameters[:3]
     x, y, z = (math.cos(math.radians(angle)) for angle in parameters[3:])

@@ -44,6 +44,15 @@ class Request:
     pressure_gpa: float | None = None
 
 
+def equal_requests(requests: Sequence[Request]) -> list[list[int]]:
+    """Return the positions of requests for the same, group by group, in the order in which each came first."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for number, request in enumerate(requests):
+        key = (*sorted(request.contents.items()), request.spacegroup, request.energy_quantile, request.pressure_gpa)
+        groups.setdefault(key, []).append(number)
+    return list(groups.values())
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sample:
     """One crystal made.

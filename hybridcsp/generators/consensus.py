@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hybridcsp.generators import Reject, Request, Sample
+from hybridcsp.generators import Reject, Request, Sample, equal_requests
 from hybridcsp.similarity import describe
 from hybridcsp.structure import is_finite_crystal
 
@@ -32,12 +32,8 @@ def agreed_first(requests: Sequence[Request], answers: Sequence[Sample | Reject]
     answers
         One to each, in the same order.
     """
-    alike: dict[tuple[object, ...], list[int]] = {}
-    for number, request in enumerate(requests):
-        key = (*sorted(request.contents.items()), request.spacegroup, request.energy_quantile, request.pressure_gpa)
-        alike.setdefault(key, []).append(number)
     placed = list(answers)
-    for numbers in alike.values():
+    for numbers in equal_requests(requests):
         for number, answer in zip(numbers, _in_order([answers[i] for i in numbers]), strict=True):
             placed[number] = replace(answer, request=number)
     return placed

@@ -22,9 +22,9 @@ from ase import Atoms
 
 from hybridcsp.generators import Reject, Request, Sample
 from hybridcsp.generators.datasets import formula_of
-from hybridcsp.problem import Problem
+from hybridcsp.generators.plausibility import is_plausible
 from hybridcsp.similarity import MINIMA, StructureIndex
-from hybridcsp.structure import SYMPREC_LOOSE, is_finite_crystal, shortest_violation, spacegroup, to_pymatgen
+from hybridcsp.structure import SYMPREC_LOOSE, is_finite_crystal, spacegroup, to_pymatgen
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -267,8 +267,6 @@ def _score(
     seconds: float,
     processor_seconds: float,
 ) -> Scored:
-    contents = Counter(crystal.get_chemical_symbols())
-    problem = Problem("".join(f"{s}{n}" for s, n in contents.items()), formula_units=1, max_atoms=len(crystal))
     different = StructureIndex(energy_window=None, tolerances=MINIMA)
     displacements: list[float | None] = []
     valid: list[bool] = []
@@ -278,7 +276,7 @@ def _score(
     sought = _reduced(crystal)
     for i, answer in enumerate(answers):
         atoms = answer.atoms if isinstance(answer, Sample) else None
-        good = atoms is not None and _is_valid(atoms, problem)
+        good = atoms is not None and is_plausible(atoms)
         found, was_cut = (None, False) if atoms is None else _displacement(_reduced(atoms), sought)
         displacements.append(found)
         cut_short += was_cut and found is None
@@ -301,12 +299,6 @@ def _score(
         seconds=seconds,
         processor_seconds=processor_seconds,
     )
-
-
-def _is_valid(atoms: Atoms, problem: Problem) -> bool:
-    low, high = problem.volume_bounds
-    volume = float(atoms.get_volume()) / len(atoms)
-    return low <= volume <= high and shortest_violation(atoms, problem.distance_table) is None
 
 
 def _share(part: float, whole: int) -> float | None:

@@ -8,7 +8,6 @@ taken out of k, which leaves its trace as the little that is not known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,7 +17,7 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
-from hybridcsp.problem import Problem
+from hybridcsp.problem import plain_problem
 from hybridcsp.structure import is_finite_crystal
 
 Array = NDArray[np.float64]
@@ -121,13 +120,8 @@ def log_length(numbers: NDArray[np.integer]) -> float:
 
 @lru_cache(maxsize=100_000)
 def _log_length(contents: tuple[tuple[str, int], ...]) -> float:
-    problem = Problem(formula_of(dict(contents)), formula_units=1)
+    problem = plain_problem(dict(contents))
     return float(np.log(problem.expected_volume_per_atom * sum(n for _, n in contents)) / 3)
-
-
-def formula_of(contents: Mapping[str, int]) -> str:
-    """Return the formula of these contents as :class:`~hybridcsp.problem.Problem` reads it."""
-    return "".join(f"{symbol}{count}" for symbol, count in contents.items())
 
 
 def _wrapped(positions: Array) -> Array:

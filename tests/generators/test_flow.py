@@ -20,8 +20,9 @@ from hybridcsp.generators.flow import Architecture, FlowGenerator, Integration
 from hybridcsp.generators.flow import generator as generator_room
 from hybridcsp.generators.flow.data import FlowData, handed, straight_paths
 from hybridcsp.generators.flow.network import VelocityNetwork, cells
-from hybridcsp.generators.flow.starts import Start, atoms_of, batches, is_too_close, with_groups
+from hybridcsp.generators.flow.starts import Start, atoms_of, batches, with_groups
 from hybridcsp.generators.opening import open_generator
+from hybridcsp.generators.plausibility import is_too_close
 from hybridcsp.representations.lattice import canonical, cell_of, encode
 
 SMALL = Architecture(width=24, message=16, pair=16, layers=2, frequencies=4)
@@ -219,12 +220,18 @@ def test_batches_hold_every_start_once_and_like_sizes_together():
     assert found == [[1], [2], [3], [4, 4], [19, 20], [60], [200]]
 
 
+def test_cells_larger_than_a_problem_has_by_default_are_sampled_too(learned):
+    (answer,) = learned.sample([Request(contents={"Na": 12, "Cl": 12})], np.random.default_rng(0))
+    assert isinstance(answer, Reject) or len(answer.atoms) == 24
+
+
 def test_samples_that_are_too_close_are_drawn_again(learned, monkeypatch):
     requests = [Request(contents={"Na": 4, "Cl": 4})] * 12
 
     def close(redraws: int) -> int:
         monkeypatch.setattr(generator_room, "REDRAWS", redraws)
-        return sum(map(is_too_close, learned.sample(requests, np.random.default_rng(2))))
+        answers = learned.sample(requests, np.random.default_rng(2))
+        return sum(isinstance(one, Sample) and is_too_close(one.atoms) for one in answers)
 
     assert close(4) < close(0)
 

@@ -19,7 +19,8 @@ from hybridcsp.generators.datasets import split
 from hybridcsp.generators.flow.data import FlowData, Scale
 from hybridcsp.generators.flow.matching import FlowModel, Integration, integrate
 from hybridcsp.generators.flow.network import Architecture
-from hybridcsp.generators.flow.starts import Start, atoms_of, batches, is_too_close, with_groups
+from hybridcsp.generators.flow.starts import Start, atoms_of, batches, with_groups
+from hybridcsp.generators.plausibility import is_too_close
 from hybridcsp.generators.training import Settings, train
 from hybridcsp.representations.lattice import LatticePoint, decode, diagonal, log_length
 
@@ -142,7 +143,8 @@ class FlowGenerator:
             starts = [start.again(rng) for start in starts] if again else starts
             for batch in batches(starts):
                 answers |= self._flow(self._model, self._scale, batch)
-            starts = [start for start in starts if is_too_close(answers[start.request])]
+            drawn = [(start, answers[start.request]) for start in starts]
+            starts = [start for start, one in drawn if isinstance(one, Sample) and is_too_close(one.atoms)]
         return agreed_first(requests, [answers[number] for number in range(len(requests))])
 
     def save(self, folder: Path) -> None:

@@ -11,10 +11,8 @@ import torch
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
-from hybridcsp.generators import Reject, Request, Sample
+from hybridcsp.generators import Request
 from hybridcsp.generators.flow.network import SpacegroupPrior
-from hybridcsp.problem import Problem
-from hybridcsp.structure import shortest_violation
 
 # Most pairs of atoms in one batch of samples.
 _PAIRS = 25_600
@@ -106,11 +104,3 @@ def batches(starts: Sequence[Start]) -> Iterator[Sequence[Start]]:
                 continue
         yield ordered[begin:end]
         begin = end
-
-
-def is_too_close(answer: Sample | Reject) -> bool:
-    """Whether atoms are closer than a problem allows by default."""
-    if isinstance(answer, Reject):
-        return False
-    problem = Problem(str(answer.atoms.symbols), formula_units=1)
-    return shortest_violation(answer.atoms, problem.distance_table) is not None

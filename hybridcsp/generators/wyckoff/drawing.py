@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 import torch
-from ase import Atoms
 from ase.data import atomic_numbers
-from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
-from hybridcsp.generators import Reject, Request, Sample
+from hybridcsp.generators import Reject, Request, Sample, equal_requests
+from hybridcsp.generators.plausibility import is_plausible
 from hybridcsp.generators.wyckoff.memory import Memory
 from hybridcsp.generators.wyckoff.network import Network
 from hybridcsp.generators.wyckoff.positions import N_GROUPS, Positions
 from hybridcsp.generators.wyckoff.sampling import Decoder, Skeleton
 from hybridcsp.generators.wyckoff.sequences import contents_in_order, from_sequence
-from hybridcsp.problem import Problem
 from hybridcsp.prototypes.labels import OTHER_HAND
 from hybridcsp.representations.wyckoff import decode
-from hybridcsp.structure import shortest_violation
 
 #: Crystals that are written at the same time.
 BATCH = 64
@@ -62,12 +58,8 @@ def draw(
 ) -> list[Sample | Reject]:
     """Answer each request, in order; see :class:`hybridcsp.generators.wyckoff.WyckoffGenerator`."""
     answers: list[Sample | Reject | None] = [None] * len(requests)
-    alike: dict[tuple[object, ...], list[int]] = {}
-    for index, request in enumerate(requests):
-        key = (tuple(sorted(request.contents.items())), request.spacegroup, request.energy_quantile)
-        alike.setdefault(key, []).append(index)
     waiting: list[tuple[int, Skeleton, list[Skeleton]]] = []
-    for indices, chosen in _chosen(network, positions, memory, requests, list(alike.values()), rng, temperature):
+    for indices, chosen in _chosen(network, positions, memory, requests, equal_requests(requests), rng, temperature):
         if isinstance(chosen, str):
             for index in indices:
                 answers[index] = Reject(request=index, reason=chosen)
@@ -84,7 +76,7 @@ def draw(
             for (index, skeleton, spare), (sequence, likelihood) in zip(part, written, strict=True):
                 crystal = from_sequence(sequence, positions)
                 atoms = None if crystal is None else decode(crystal)
-                if atoms is None or not _is_plausible(atoms, requests[index]):
+                if atoms is None or not is_plausible(atoms):
                     another = spare.pop(0) if attempt and spare else skeleton
                     left.append((index, another, spare))
                     continue
@@ -204,17 +196,3 @@ def _start(request: Request, positions: Positions, memory: Memory) -> Skeleton |
 
 def _copy(skeleton: Skeleton) -> Skeleton:
     return replace(skeleton, slots=list(skeleton.slots), letters=list(skeleton.letters))
-
-
-def _is_plausible(atoms: Atoms, request: Request) -> bool:
-    """Whether distances and volume are those that a problem allows by default."""
-    distances, (low, high) = _limits(tuple(sorted(request.contents.items())))
-    return low <= atoms.get_volume() / len(atoms) <= high and shortest_violation(atoms, distances) is None
-
-
-@lru_cache(maxsize=1024)
-def _limits(contents: tuple[tuple[str, int], ...]) -> tuple[NDArray[np.float64], tuple[float, float]]:
-    atoms = sum(n for _, n in contents)
-    formula = "".join(f"{symbol}{n}" for symbol, n in contents)
-    problem = Problem(formula=formula, formula_units=1, max_atoms=atoms)
-    return problem.distance_table, problem.volume_bounds

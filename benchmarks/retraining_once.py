@@ -24,18 +24,20 @@ import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from retraining_gain import FORMULA_UNITS, PROBLEMS, SAMPLES, WINDOW
+from retraining_gain import FORMULA_UNITS, PROBLEMS, WINDOW, interval
 from rich.console import Console
 from rich.table import Table
 
 from hybridcsp import Problem, Search
 from hybridcsp.archive import Archive
 from hybridcsp.generators import Generator
-from hybridcsp.generators.opening import one_thread, open_generator
+from hybridcsp.generators.opening import one_thread, open_generator, read_card
+from hybridcsp.generators.storage import shipped
 from hybridcsp.records import Candidate, Job, Proposal, Relaxed
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.relax import Relaxer
@@ -77,10 +79,13 @@ WAYS: dict[str, Way | None] = {
 }
 
 
-def searched(problem: Problem, seed: int, directory: Path) -> Archive:
+@cache
+def searched(name: str, seed: int) -> Archive:
     """Return the record of the search that gives the minima, done if it is not there yet."""
+    directory = SEARCHES / f"{name}-{seed}"
     with Search(
-        problem,
+        name,
+        formula_units=FORMULA_UNITS,
         sources=SOURCES,
         seed=seed,
         directory=directory,
@@ -112,7 +117,7 @@ def taught(way: str, archive: Archive, problem: Problem, seed: int) -> tuple[Gen
 
 def measure(way: str, name: str, seed: int, pool: WorkerPool) -> dict[str, Any]:
     problem = Problem(name, formula_units=FORMULA_UNITS)
-    archive = searched(problem, seed, SEARCHES / f"{name}-{seed}")
+    archive = searched(name, seed)
     minima = archive.minima()
     known = StructureIndex(energy_window=None, tolerances=STARTS)
     for number in range(1, archive.candidates + 1):
@@ -152,7 +157,7 @@ def measure(way: str, name: str, seed: int, pool: WorkerPool) -> dict[str, Any]:
         "opened": opened,
         "force_calls": force_calls,
         "retraining_seconds": round(seconds, 1),
-        "weights": str(open_generator("wyckoff").card.get("weights_sha256", ""))[:16],
+        "weights": str(read_card(shipped("wyckoff")).get("weights_sha256", ""))[:16],
         "machine": platform.machine(),
     }
 
@@ -175,16 +180,13 @@ def report(lines: Sequence[dict[str, Any]], console: Console) -> None:
             difference.append(counts[way] - counts["frozen"])
             fell.append(1000 * max(0.0, ways[way]["best"] - min(ways[way]["opened"], default=0.0)))
         own = [ways[way] for ways in complete]
-        interval = ""
+        gain = ""
         if way != "frozen" and len(own) > 1:
-            drawn = np.random.default_rng(0).choice(difference, (SAMPLES, len(difference))).mean(axis=1)
-            interval = (
-                f"{np.mean(difference):+.1f} ({np.quantile(drawn, 0.025):+.1f} to {np.quantile(drawn, 0.975):+.1f})"
-            )
+            gain = "{:+.1f} ({:+.1f} to {:+.1f})".format(*interval(difference, [way] * len(difference)))
         table.add_row(
             way,
             " ".join(map(str, low)),
-            interval,
+            gain,
             " ".join(f"{value:.0f}" for value in fell),
             f"{sum(one['known'] for one in own)}/{sum(one['chosen'] for one in own)}",
             f"{np.mean([one['force_calls'] for one in own]):.0f}" if own else "",

@@ -115,15 +115,15 @@ class Earnings:
         self._sources: dict[int, str] = {}
         self._best: float | None = None
         self._choices = 0
-        self._tried: set[str] = set()
 
     def choose(self, available: Sequence[str]) -> str:
         """Return a source that was given nothing yet or too little, or else the one that promises most."""
         accounts = {name: self._account(name) for name in available}
-        untried = [name for name in available if name not in self._tried]
-        if untried and self._choices < 2 * len(available):  # one that has nothing to offer yet is not asked for ever
-            # The first proposals of generators and prototypes are their best: none should wait for luck.
-            return max(untried, key=self._prior)
+        if self._choices < 2 * len(available):  # one that has nothing to offer yet is not asked for ever
+            tried = set(self._sources.values())
+            if untried := [name for name in available if name not in tried]:
+                # The first proposals of generators and prototypes are their best: none should wait for luck.
+                return max(untried, key=self._prior)
         total = sum(account.given for account in accounts.values()) + 1
         neglected = [name for name, account in accounts.items() if account.given < FLOOR * total - 1]
         if neglected:
@@ -136,7 +136,6 @@ class Earnings:
         """Note whose candidates they are."""
         for candidate in candidates:
             self._sources[candidate.id] = candidate.source
-            self._tried.add(candidate.source)
             account = self._account(candidate.source)
             account.given += 1
             account.running += 1

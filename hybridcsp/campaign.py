@@ -99,6 +99,10 @@ def plan(
     for strategy in strategies:
         kinds = [SOURCES[split_argument(source, "source")[0]].load() for source in sources_of(strategy)]
         check_company(kinds, strategy)
+    for problem, base in problems.items():
+        parsed = config.parse(base, problem)
+        check_calculator(parsed.search.calculator)
+        Target(parsed.budget.stop_at, parsed.problem)
     runs = []
     for seed in seeds:
         for problem, base in problems.items():
@@ -107,8 +111,6 @@ def plan(
                 own = {"sources": sources_of(strategy), "seed": seed, "workers": 1, "directory": str(where)}
                 raw = {**base, "search": {**base.get("search", {}), **own}}
                 parsed = config.parse(raw, f"{problem}, {strategy}")
-                check_calculator(parsed.search.calculator)
-                Target(parsed.budget.stop_at, parsed.problem)
                 _check_target(where, parsed)
                 runs.append(Planned(problem=problem, strategy=strategy, seed=seed, directory=where, raw=raw))
     return runs

@@ -16,6 +16,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 from rich.table import Table
 
+from hybridcsp.analysis.report import plain_table
 from hybridcsp.archive import Archive
 from hybridcsp.structure import to_pymatgen
 
@@ -129,10 +130,7 @@ def compare(traces: Sequence[Trace], seed: int = 0) -> list[Row]:
 
 def table(rows: Sequence[Row], traces: Sequence[Trace], target: str) -> Table:
     """Return a comparison as a table that says what it was measured on."""
-    from rich.box import SIMPLE_HEAD
-
-    justify: dict[str, Any] = {"title_justify": "left", "caption_justify": "left"}
-    shown = Table(title=f"Cost to {target}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), **justify)
+    shown = plain_table(f"Cost to {target}")
     shown.add_column("strategy", overflow="fold")  # in a narrow terminal this one gives way: no number is cut short
     for heading in ("solved (95 %)", "relax.", "f.calls", "mean", "p", "ratio (95 %)"):
         shown.add_column(heading, justify="right", no_wrap=True)

@@ -30,7 +30,7 @@ def problem_of(archive: Archive) -> Problem:
 
 def minima_table(minima: Sequence[Minimum], problem: Problem) -> Table:
     """Return the best minima as a table, best first."""
-    table = _table(
+    table = plain_table(
         f"Minima of {problem.formula}" + (f" at {problem.pressure_gpa:g} GPa" if problem.pressure_gpa else "")
     )
     for heading in ("rank", "eV/atom", "ΔmeV", "space group", "0.1 Å", "Z", "source", "found", "times"):
@@ -60,7 +60,7 @@ def minima_table(minima: Sequence[Minimum], problem: Problem) -> Table:
 
 def sources_table(archive: Archive) -> Table:
     """Return what each operator of each source has done, as a table."""
-    table = _table("Sources")
+    table = plain_table("Sources")
     table.add_column("source")
     for heading in ("prop.", "rej.", "relaxed", "failed", "new", "best", "f.calls", "share"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -95,7 +95,8 @@ def spacegroup_name(number: int) -> str:
     return f"{sg_symbol_from_int_number(number)} ({number})"
 
 
-def _table(title: str) -> Table:
+def plain_table(title: str) -> Table:
+    """Return an empty table in the style of all of ours."""
     return Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 

@@ -94,15 +94,13 @@ class ShakeSource:
         for outcome in outcomes:
             if not isinstance(outcome, Relaxed) or outcome.minimum is None or not outcome.converged:
                 continue
-            if outcome.opened:
+            if outcome.opened and self._is_low(outcome):
                 self._waiting[outcome.minimum] = outcome
             elif outcome.minimum in self._waiting and not self._is_symmetric(outcome, start=True):
                 del self._waiting[outcome.minimum]
             if outcome.enthalpy_per_atom < self._lowest:
                 self._lowest = outcome.enthalpy_per_atom
                 self._waiting = {number: end for number, end in self._waiting.items() if self._is_low(end)}
-            elif not self._is_low(outcome):
-                self._waiting.pop(outcome.minimum, None)
 
     def _next(self) -> Relaxed | None:
         for end in sorted(self._waiting.values(), key=lambda end: (end.enthalpy_per_atom, end.candidate.id)):

@@ -1,12 +1,12 @@
 """What does one retraining change? The same minima taught in several ways, and what each then makes of them.
 
     python benchmarks/retraining_once.py                       # what is missing
-    python benchmarks/retraining_once.py --problems TiO2 --seeds 3
+    python benchmarks/retraining_once.py --generator flow --problems TiO2 --seeds 3
     python benchmarks/retraining_once.py --only-table
 
 For each problem (2 to 4 formula units, CHGNet) and seed one search of 100 relaxations with the transformer left as it
-is, evolution, random crystals and shaking gives the minima. From these the transformer is retrained once in each of the
-ways of ``WAYS``; *frozen* is left as it is. Each way then samples with the same random numbers, and its first 20
+is, evolution, random crystals and shaking gives the minima. From these the generator is retrained once in each of its
+ways (``WAYS``); *frozen* is left as it is. Each way then samples with the same random numbers, and its first 20
 crystals that are none of the starts and minima of the search are relaxed. Counted are minima that the search did not
 have within 50 meV/atom of the best of all, by how much the best fell, samples that were known already, and force calls.
 
@@ -65,7 +65,7 @@ class Way:
     least_spacegroup: int = 1
 
 
-WAYS: dict[str, Way | None] = {
+TRANSFORMER: dict[str, Way | None] = {
     "frozen": None,
     "default": Way(),
     "best quarter": Way(settings={"weighting": "best"}),
@@ -76,6 +76,10 @@ WAYS: dict[str, Way | None] = {
     "cold": Way(settings={"temperature": 0.02}),
     "symmetric": Way(least_spacegroup=3),
     "symmetric, remembering": Way(fit={"remember": True}, least_spacegroup=3),
+}
+WAYS: dict[str, dict[str, Way | None]] = {
+    "wyckoff": TRANSFORMER,
+    "flow": {way: TRANSFORMER[way] for way in ("frozen", "default", "best quarter", "harder", "no replay")},
 }
 
 
@@ -96,10 +100,10 @@ def searched(name: str, seed: int) -> Archive:
     return Archive(directory)
 
 
-def taught(way: str, archive: Archive, problem: Problem, seed: int) -> tuple[Generator, float]:
+def taught(name: str, way: str, archive: Archive, problem: Problem, seed: int) -> tuple[Generator, float]:
     """Return the generator after its retraining, and the seconds that this took."""
-    generator = open_generator("wyckoff")
-    changes = WAYS[way]
+    generator = open_generator(name)
+    changes = WAYS[name][way]
     if changes is None:
         return generator, 0.0
     start = time.perf_counter()
@@ -107,7 +111,7 @@ def taught(way: str, archive: Archive, problem: Problem, seed: int) -> tuple[Gen
     fit = {"epochs": EPOCHS, "learning_rate": settings.learning_rate, "anchor": settings.anchor}
     fit |= {**type(generator).fine_tuning, **changes.fit}
     rng = np.random.default_rng([seed, 1])
-    own = lessons(archive.minima(), "wyckoff", problem, settings)
+    own = lessons(archive.minima(), name, problem, settings)
     own = [lesson for lesson in own if spacegroup(lesson.atoms) >= changes.least_spacegroup]
     examples = [*own, *replayed(generator, len(own), problem, settings, rng)]
     learner = copy.deepcopy(generator)
@@ -115,7 +119,7 @@ def taught(way: str, archive: Archive, problem: Problem, seed: int) -> tuple[Gen
     return learner, time.perf_counter() - start
 
 
-def measure(way: str, name: str, seed: int, pool: WorkerPool) -> dict[str, Any]:
+def measure(pupil: str, way: str, name: str, seed: int, pool: WorkerPool) -> dict[str, Any]:
     problem = Problem(name, formula_units=FORMULA_UNITS)
     archive = searched(name, seed)
     minima = archive.minima()
@@ -128,7 +132,7 @@ def measure(way: str, name: str, seed: int, pool: WorkerPool) -> dict[str, Any]:
     for minimum in minima:
         ends.add(minimum.id, minimum.atoms, minimum.enthalpy_per_atom)
     with one_thread():
-        generator, seconds = taught(way, archive, problem, seed)
+        generator, seconds = taught(pupil, way, archive, problem, seed)
         rng = np.random.default_rng([seed, 2])
         requests = requests_for(problem, generator.conditions, ASKED, rng)
         chosen = select(generator.sample(requests, rng), problem, generator.conditions, ASKED, best_first=True).chosen
@@ -147,6 +151,7 @@ def measure(way: str, name: str, seed: int, pool: WorkerPool) -> dict[str, Any]:
     return {
         "problem": name,
         "seed": seed,
+        "generator": pupil,
         "way": way,
         "minima": len(minima),
         "best": round(minima[0].enthalpy_per_atom, 5),
@@ -157,21 +162,23 @@ def measure(way: str, name: str, seed: int, pool: WorkerPool) -> dict[str, Any]:
         "opened": opened,
         "force_calls": force_calls,
         "retraining_seconds": round(seconds, 1),
-        "weights": str(read_card(shipped("wyckoff")).get("weights_sha256", ""))[:16],
+        "weights": str(read_card(shipped(pupil)).get("weights_sha256", ""))[:16],
         "machine": platform.machine(),
     }
 
 
-def report(lines: Sequence[dict[str, Any]], console: Console) -> None:
+def report(generator: str, lines: Sequence[dict[str, Any]], console: Console) -> None:
     """Print what each way gained over the frozen generator."""
+    ways_of = WAYS[generator]
     searches: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     for line in lines:
-        searches.setdefault((line["problem"], line["seed"], line["weights"]), {})[line["way"]] = line
-    complete = [ways for ways in searches.values() if set(WAYS) <= set(ways)]
-    table = Table(title=f"One retraining from the minima of one search; {len(complete)} searches")
+        if line["generator"] == generator:
+            searches.setdefault((line["problem"], line["seed"], line["weights"]), {})[line["way"]] = line
+    complete = [ways for ways in searches.values() if set(ways_of) <= set(ways)]
+    table = Table(title=f"One retraining of {generator} from the minima of one search; {len(complete)} searches")
     for heading in ("way", "new low minima", "against frozen (95 %)", "best fell, meV", "known", "f.calls", "s"):
         table.add_column(heading, justify="left" if heading == "way" else "right")
-    for way in WAYS:
+    for way in ways_of:
         low, difference, fell = [], [], []
         for ways in complete:
             lowest = min(min([one["best"], *one["opened"]]) for one in ways.values())
@@ -197,19 +204,20 @@ def report(lines: Sequence[dict[str, Any]], console: Console) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--generator", default="wyckoff", choices=WAYS)
     parser.add_argument("--problems", nargs="+", default=list(PROBLEMS))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only-table", action="store_true")
     arguments = parser.parse_args()
     console = Console(width=130)
     lines = [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
-    done = {(line["problem"], line["seed"], line["way"]) for line in lines}
+    done = {(line["problem"], line["seed"], line["generator"], line["way"]) for line in lines}
     todo = [
         (name, seed, way)
         for seed in range(arguments.seeds)
         for name in arguments.problems
-        for way in WAYS
-        if (name, seed, way) not in done
+        for way in WAYS[arguments.generator]
+        if (name, seed, arguments.generator, way) not in done
     ]
     if not arguments.only_table and todo:
         searches = len({(name, seed) for name, seed, _ in todo})
@@ -217,11 +225,11 @@ def main() -> None:
         console.print(f"{len(todo)} measurements to do, about {hours:.1f} core-hours")
         with WorkerPool(Relaxer(), workers=1) as pool:
             for name, seed, way in todo:
-                lines.append(measure(way, name, seed, pool))
+                lines.append(measure(arguments.generator, way, name, seed, pool))
                 with RUNS.open("a") as file:
                     file.write(json.dumps(lines[-1]) + "\n")
                 console.print(f"{name} seed {seed} {way}: {len(lines[-1]['opened'])} minima opened", highlight=False)
-    report(lines, console)
+    report(arguments.generator, lines, console)
 
 
 if __name__ == "__main__":

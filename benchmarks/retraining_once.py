@@ -100,18 +100,18 @@ def searched(name: str, seed: int) -> Archive:
     return Archive(directory)
 
 
-def taught(name: str, way: str, archive: Archive, problem: Problem, seed: int) -> tuple[Generator, float]:
+def taught(pupil: str, way: str, archive: Archive, problem: Problem, seed: int) -> tuple[Generator, float]:
     """Return the generator after its retraining, and the seconds that this took."""
-    generator = open_generator(name)
-    changes = WAYS[name][way]
+    generator = open_generator(pupil)
+    changes = WAYS[pupil][way]
     if changes is None:
         return generator, 0.0
     start = time.perf_counter()
     settings = replace(Retraining(), **changes.settings)
     fit = {"epochs": EPOCHS, "learning_rate": settings.learning_rate, "anchor": settings.anchor}
-    fit |= {**type(generator).fine_tuning, **changes.fit}
+    fit |= {**getattr(generator, "fine_tuning", {}), **changes.fit}
     rng = np.random.default_rng([seed, 1])
-    own = lessons(archive.minima(), name, problem, settings)
+    own = lessons(archive.minima(), pupil, problem, settings)
     own = [lesson for lesson in own if spacegroup(lesson.atoms) >= changes.least_spacegroup]
     examples = [*own, *replayed(generator, len(own), problem, settings, rng)]
     learner = copy.deepcopy(generator)

@@ -78,11 +78,7 @@ class Proposer:
         """Return at least one new candidate, recorded as the owner's; none if no source has an acceptable one now."""
         dry: set[str] = set()
         for _ in range(PATIENCE):
-            available = [
-                name
-                for name, source in self.sources.items()
-                if name not in dry and not self._done(name, source) and getattr(source, "ready", True)
-            ]
+            available = self._available(dry)
             if not available:
                 return []
             name = self.allocation.choose(available)
@@ -128,6 +124,12 @@ class Proposer:
         if event.source in self.retrainers:
             self.retrainers[event.source].adopted(event)
             self._errors[event.source] = 0
+
+    def _available(self, dry: set[str]) -> list[str]:
+        """Return the sources that are ready; where there are none, those that can do without."""
+        able = {n: s for n, s in self.sources.items() if n not in dry and not self._done(n, s)}
+        ready = [name for name, source in able.items() if getattr(source, "ready", True)]
+        return ready or [name for name, source in able.items() if not getattr(source, "needs_others", False)]
 
     def _done(self, name: str, source: Source) -> bool:
         return source.exhausted or self._errors[name] >= getattr(source, "tries", TRIES)

@@ -40,8 +40,9 @@ class Source(Protocol):
     colon in ``name:argument``. Its state may change in :meth:`proposed` and :meth:`observe` only: when a search is
     taken up again these two are called as they were before, in the same order, and :meth:`propose` is not.
 
-    A source that now and then has nothing to offer may have a property ``ready``, and is not called while that is
-    false. One that works on what others find has ``needs_others = True``, and is refused alone.
+    A source that works best on what others find may have a property ``ready``: while that is false, it is called only
+    where no other source is ready. One that cannot work without has ``needs_others = True``: it is never called
+    then, and refused alone.
     """
 
     @property
@@ -59,7 +60,7 @@ class Source(Protocol):
 
 
 #: What a search uses if nobody says otherwise.
-DEFAULT_SOURCES = ("random", "prototypes", "evolution", "swarm", "wyckoff", "flow", "shake")
+DEFAULT_SOURCES = ("random", "prototypes", "evolution", "swarm", "basin-hopping", "wyckoff", "flow", "shake")
 
 SOURCES = Registry(
     "source",

@@ -213,6 +213,12 @@ class BasinHoppingSource:
         self._visited: set[int] = set()  # minima of the archive that a walker has started from
         self._sent: dict[int, int] = {}  # candidate -> walker
         self._outcomes = 0
+        self._begun = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is a minimum to leap from."""
+        return self._begun
 
     @property
     def exhausted(self) -> bool:
@@ -253,6 +259,7 @@ class BasinHoppingSource:
     def observe(self, outcomes: Sequence[Outcome]) -> None:
         """Accept or refuse moves, and adapt the strength."""
         for outcome in outcomes:
+            self._begun |= isinstance(outcome, Relaxed) and outcome.opened
             id_ = self._sent.pop(outcome.candidate.id, None)
             if id_ is None:
                 continue

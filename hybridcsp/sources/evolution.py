@@ -18,16 +18,16 @@ from hybridcsp.archive import Archive
 from hybridcsp.operators import OPERATORS, ModeFollowing, Offer
 from hybridcsp.operators.choosing import offers_named
 from hybridcsp.problem import Problem
-from hybridcsp.records import Candidate, Cost, Minimum, Outcome, Proposal
+from hybridcsp.records import Candidate, Cost, Minimum, Outcome, Proposal, Relaxed
 from hybridcsp.similarity import describe
 from hybridcsp.similarity.fingerprint import Floats
 from hybridcsp.sources import Context
 from hybridcsp.sources.random import RandomSource
 
-#: Minima that it takes to breed; until there are as many, random crystals are proposed.
+#: Minima that it takes to breed.
 ENOUGH = 6
 
-#: Share of random crystals afterwards.
+#: Share of newcomers, crystals without parents, that a search needs.
 FRESH = 0.2
 
 #: Size of the population, and how many minima are looked at to fill it.
@@ -71,8 +71,9 @@ class EvolutionSource:
     that an operator's child reached first counts 1/e less for each 50 meV/atom above the best one, and rediscovery
     nothing. A prior worth five relaxations keeps early luck in bounds.
 
-    Until there are six minima it proposes random symmetric crystals (operator "random"), and afterwards with a share
-    of one fifth. All of it is a function of the archive: the source has no state of its own.
+    Newcomers are the business of other sources: it is not ready before there are six minima. Where no other source has
+    any, as when it searches alone, it proposes random symmetric crystals (operator "random") until then, and afterwards
+    one in five, unless a fifth of all candidates are newcomers from others. All of it is a function of the archive.
 
     Parameters
     ----------
@@ -105,6 +106,12 @@ class EvolutionSource:
         self._random = RandomSource(problem)
         self._offers = {offer.operator.name: offer for offer in operators if offer.operator.suits(problem)}
         self._fingerprints: dict[int, tuple[int, Floats]] = {}  # a cache: by minimum, of its best relaxation
+        self._minima = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are enough minima to breed."""
+        return self._minima >= ENOUGH
 
     @property
     def exhausted(self) -> bool:
@@ -112,23 +119,25 @@ class EvolutionSource:
         return False
 
     def propose(self, n: int, context: Context) -> list[Proposal]:
-        """Breed ``n`` children, some of which are fresh random crystals.
+        """Breed ``n`` children; some of them are fresh random crystals where others bring too few newcomers.
 
         ``parents`` of each are the candidates that reached the parent minima first. The tag of a child of a soft
         mutation holds its ``mode``.
         """
         population = self.population(context.archive)
         shares = self.shares(context.archive)
+        fresh = 0.0 if self._newcomers(context.archive) >= FRESH else FRESH
         proposals: list[Proposal] = []
         for _ in range(n):
             child = None
-            if len(population) >= ENOUGH and shares and context.rng.random() >= FRESH:
+            if len(population) >= ENOUGH and shares and context.rng.random() >= fresh:
                 child = self._breed(population, shares, context)
             proposals += [child] if child is not None else self._random.propose(1, context)
         return proposals
 
     def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Nothing is kept: what outcomes add up to is in the archive."""
+        """Count minima; what else outcomes add up to is in the archive."""
+        self._minima += sum(isinstance(outcome, Relaxed) and outcome.opened for outcome in outcomes)
 
     def proposed(self, candidates: Sequence[Candidate]) -> None:
         """Nothing is kept from call to call."""
@@ -175,6 +184,12 @@ class EvolutionSource:
         total = sum(yields.values())
         rest = 1 - FLOOR * len(yields)
         return {name: FLOOR + rest * value / total for name, value in yields.items()}
+
+    def _newcomers(self, archive: Archive) -> float:
+        """Share of all candidates that have no parents and come from other sources."""
+        known = [event.data for event in archive.ledger.candidates.values()]
+        newcomers = [data for data in known if data["source"] != self.name and not data["parents"]]
+        return len(newcomers) / max(len(known), 1)
 
     def _force_calls(self, archive: Archive, operator: str) -> int:
         tally = archive.ledger.tallies.get((self.name, operator))

@@ -5,91 +5,36 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.matching import deformed, match
 from hybridcsp.operators.offspring import bounded_attempts
 from hybridcsp.problem import Problem
-from hybridcsp.records import Candidate, Cost, Minimum, Outcome, Proposal, Rejected, Relaxed
+from hybridcsp.records import Candidate, Cost, Minimum, Outcome, Proposal
 from hybridcsp.similarity import describe
 from hybridcsp.sources import Context
+from hybridcsp.sources.particles import Floats, Particle, SubSwarm, Velocity
 from hybridcsp.sources.random import RandomSource
-
-Floats = NDArray[np.float64]
 
 #: Particles of all sub-swarms together, and the fewest of one.
 POPULATION, SMALLEST = 10, 5
 
-#: Share of moves among the proposals that follow a sub-swarm's first structures; the others are random.
-PSO_RATIO = 0.6
-
-#: Inertia at first and in the end, and after how many outcomes per particle the end is reached.
-INERTIA, HORIZON = (0.9, 0.4), 10
-
 #: Weights of the personal and of the common best.
 C1 = C2 = 2.0
 
-#: Largest displacement of an atom in one move, in cube roots of the volume per atom, and largest logarithmic strain.
-MAX_DISPLACEMENT, MAX_STRAIN = 0.4, 0.2
-
 #: Draws of random weights for one move, until a structure keeps its distances.
 DRAWS = 20
-
-#: Rejections and failures of one particle in a row, after which it begins anew.
-TROUBLES = 3
 
 #: A niche is the nearest of this many parts of the known minima, but at least so many minima.
 NICHES, SMALLEST_NICHE = 4, 3
 
 # Cells as alike as this (logarithmic strain) count as the fixed one.
 _FIXED_CELL = 1e-3
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Velocity:
-    """Change of a structure in one step.
-
-    Attributes
-    ----------
-    positions
-        In fractions of the cell, shape ``(n_atoms, 3)``.
-    strain
-        Symmetric logarithmic strain of the cell, shape ``(3, 3)``.
-    """
-
-    positions: Floats
-    strain: Floats
-
-    def capped(self, atoms: Atoms) -> Velocity:
-        """Return it with no atom faster, and no strain larger, than allowed for a structure."""
-        lengths = np.linalg.norm(self.positions @ atoms.cell.array, axis=1)
-        limit = MAX_DISPLACEMENT * (atoms.get_volume() / len(atoms)) ** (1 / 3)
-        slower = np.minimum(1.0, limit / np.maximum(lengths, 1e-12))
-        largest = float(np.abs(np.linalg.eigvalsh(self.strain)).max())
-        return Velocity(self.positions * slower[:, None], self.strain * min(1.0, MAX_STRAIN / max(largest, 1e-12)))
-
-    def to_tag(self) -> dict[str, Any]:
-        """Return it as plain JSON."""
-        return {"positions": self.positions.tolist(), "strain": self.strain.tolist()}
-
-    @classmethod
-    def from_tag(cls, tag: Mapping[str, Any]) -> Velocity:
-        """Return what :meth:`to_tag` wrote."""
-        return cls(np.array(tag["positions"], dtype=float), np.array(tag["strain"], dtype=float))
-
-    @classmethod
-    def random(cls, atoms: Atoms, rng: np.random.Generator, *, fixed_cell: bool) -> Velocity:
-        """Draw one in any direction, up to the largest allowed."""
-        fractions = rng.normal(size=(len(atoms), 3)) @ np.linalg.inv(atoms.cell.array)
-        strain = rng.normal(size=(3, 3)) * (not fixed_cell)
-        fastest = cls(1e3 * (fractions - fractions.mean(axis=0)), 1e3 * (strain + strain.T)).capped(atoms)
-        return cls(fastest.positions * rng.random((len(atoms), 1)), fastest.strain * rng.random())
 
 
 class Attractor(Protocol):
@@ -136,106 +81,6 @@ class LocalBest:
 ATTRACTORS: Mapping[str, type[Attractor]] = {"local": LocalBest, "global": GlobalBest}
 
 
-@dataclass(eq=False, slots=True)
-class Particle:
-    """One particle: where it is (before relaxation), how fast, and the best it has found."""
-
-    generation: int = 0
-    start: Atoms | None = None
-    velocity: Velocity | None = None
-    best: Relaxed | None = None
-    waiting: bool = False
-    troubles: int = 0
-    free_since: int = 0
-
-
-@dataclass(eq=False, slots=True)
-class SubSwarm:
-    """The particles of one cell content, and what was counted for them."""
-
-    random: RandomSource
-    size: int
-    particles: dict[int, Particle] = field(default_factory=dict)
-    born: int = 0
-    proposals: int = 0
-    outcomes: int = 0
-    moved: int = 0
-    refreshed: int = 0
-
-    @property
-    def inertia(self) -> float:
-        """Weight of the last velocity: falls linearly with the number of outcomes."""
-        progress = min(1.0, self.outcomes / (HORIZON * self.size))
-        return INERTIA[0] + progress * (INERTIA[1] - INERTIA[0])
-
-    def to_replace(self) -> int | None:
-        """Return the particle in whose place a random structure is due."""
-        idle = [id_ for id_, particle in self.particles.items() if not particle.waiting]
-        hopeless = [id_ for id_ in idle if self._hopeless(self.particles[id_])]
-        if hopeless:
-            return hopeless[0]
-        due = self.refreshed + 1 <= (1 - PSO_RATIO) * (self.refreshed + self.moved + 1)
-        ranked = self._ranked(idle)
-        return ranked[-1] if due and len(ranked) > 1 else None
-
-    def to_move(self) -> int | None:
-        """Return the particle that moves next: of the better ones the one that has been free for longest."""
-        ranked = self._ranked(self.particles)
-        better = ranked[: math.ceil(PSO_RATIO * self.size)]
-        for group in (better, ranked):
-            idle = [id_ for id_ in group if not self.particles[id_].waiting]
-            if idle:
-                return min(idle, key=lambda id_: self.particles[id_].free_since)
-        return None
-
-    def observe(self, id_: int, outcome: Outcome) -> None:
-        """Bring a particle to where it was sent if that was relaxed; else it stays."""
-        particle = self.particles[id_]
-        particle.waiting = False
-        if isinstance(outcome, Rejected):
-            self._count(outcome.candidate, -1)
-        else:
-            self.outcomes += 1
-        particle.free_since = self.proposals
-        if not (isinstance(outcome, Relaxed) and outcome.converged):
-            particle.troubles += 1
-            return
-        tag = outcome.candidate.proposal.tag
-        particle.start = outcome.candidate.atoms
-        particle.velocity = Velocity.from_tag(tag["velocity"])
-        particle.generation = tag["generation"]
-        particle.troubles = 0
-        if particle.best is None or outcome.enthalpy_per_atom < particle.best.enthalpy_per_atom:
-            particle.best = outcome
-
-    def proposed(self, candidate: Candidate) -> int:
-        """Take note that a particle was sent off; return which."""
-        tag = candidate.proposal.tag
-        self.proposals += 1
-        self._count(candidate, 1)
-        id_ = int(tag["particle"])
-        if tag["generation"] == 0:
-            self.born += 1
-            self.particles.pop(tag["replaces"], None)
-            self.particles[id_] = Particle()
-        self.particles[id_].waiting = True
-        return id_
-
-    def _count(self, candidate: Candidate, change: int) -> None:
-        tag = candidate.proposal.tag
-        if tag["generation"] > 0:
-            self.moved += change
-        elif tag["replaces"] is not None:
-            self.refreshed += change
-
-    def _hopeless(self, particle: Particle) -> bool:
-        return particle.best is None or particle.troubles >= TROUBLES
-
-    def _ranked(self, ids: Any) -> list[int]:
-        found = {id_: best for id_ in ids if (best := self.particles[id_].best) is not None}
-        return sorted(found, key=lambda id_: (found[id_].enthalpy_per_atom, id_))
-
-
 class SwarmSource:
     r"""Particle swarm optimisation of positions and cells, as in CALYPSO, asynchronously.
 
@@ -252,13 +97,17 @@ class SwarmSource:
     positions evolve alone).
 
     What differs from the papers: there are no generations. A particle moves when its own relaxation has come
-    back, the inertia falls with the number of outcomes, and of every five proposals two are random structures that take
-    the place of the worst particle (the papers' 1 - PsoRatio of a generation). Each cell content has a swarm of its
+    back, the inertia falls with the number of outcomes, and of every five proposals two are of new particles that take
+    the place of the worst (the papers' 1 - PsoRatio of a generation). Each cell content has a swarm of its
     own; they take turns.
+
+    A new particle begins at the lowest minimum of the archive that no particle has been to, as if it had found it
+    itself, with a random velocity, and moves at once. Where there is none, as when the swarm searches alone, it begins
+    at a random structure, as in the papers.
 
     A move is drawn again, up to twenty times, until it obeys the problem, with distances like those of p and g at
     first, at last those that the problem asks for; if that does not help, or after three rejections or failures in a
-    row, the particle begins anew at a random structure.
+    row, a new particle takes its place.
 
     Parameters
     ----------
@@ -297,26 +146,30 @@ class SwarmSource:
         """Never."""
         return False
 
+    @property
+    def ready(self) -> bool:
+        """Whether there are minima to fly from and to."""
+        return sum(len(swarm.known) for swarm in self.swarms.values()) >= SMALLEST
+
     def propose(self, n: int, context: Context) -> list[Proposal]:
         """Return one proposal, of the cell content that has had least.
 
-        The tag holds ``units`` (the cell content), ``particle``, ``generation`` (moves of the particle so far),
-        ``replaces`` (for a random structure: the particle that ends) and ``velocity``; for moves also ``inertia`` and
-        the ``weights`` that were drawn.
+        The tag holds ``units`` (the cell content), ``particle``, ``generation`` (moves of the particle so far) and
+        ``velocity``; for a new particle ``replaces`` (the particle that ends, if any); for moves ``inertia`` and the
+        ``weights`` that were drawn; for a new particle's move the ``minimum`` that it begins at and the velocity with
+        which it ``leaves``.
         """
         start = time.perf_counter()
         units = min(self.swarms, key=lambda z: (self.swarms[z].proposals, z))
         swarm = self.swarms[units]
+        full = len(swarm.particles) >= swarm.size
+        replaces = swarm.to_replace() if full else None
         proposal = None
-        replaces = None
-        if len(swarm.particles) >= swarm.size:
-            replaces = swarm.to_replace()
-            moving = swarm.to_move() if replaces is None else None
-            if moving is not None:
-                proposal = self._move(units, moving, context)
-                replaces = moving
+        if full and replaces is None and (moving := swarm.to_move()) is not None:
+            proposal = self._move(units, moving, swarm.particles[moving], context)
+            replaces = moving
         if proposal is None:
-            proposal = self._random(units, replaces, context)
+            proposal = self._settle(units, replaces, context) or self._random(units, replaces, context)
         if proposal is None:
             return []
         return [replace(proposal, cost=Cost(seconds=time.perf_counter() - start))]
@@ -328,8 +181,11 @@ class SwarmSource:
             self._sent[candidate.id] = units, self.swarms[units].proposed(candidate)
 
     def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Let the particles whose outcomes these are arrive."""
+        """Let the particles whose outcomes these are arrive, and take note of what others find."""
         for outcome in outcomes:
+            units = self._problem.units_of(outcome.candidate.atoms.numbers)
+            if units in self.swarms:
+                self.swarms[units].meet(outcome)
             sent = self._sent.pop(outcome.candidate.id, None)
             if sent is not None:
                 self.swarms[sent[0]].observe(sent[1], outcome)
@@ -349,9 +205,22 @@ class SwarmSource:
             return replace(drawn, tag=tag)
         return None
 
-    def _move(self, units: int, id_: int, context: Context) -> Proposal | None:
+    def _settle(self, units: int, replaces: int | None, context: Context) -> Proposal | None:
+        """Return the first move of a new particle, from a minimum that none has been to."""
         swarm = self.swarms[units]
-        particle = swarm.particles[id_]
+        end = swarm.unvisited()
+        if end is None:
+            return None
+        velocity = Velocity.random(end.candidate.atoms, context.rng, fixed_cell=self._fixed_cell)
+        particle = Particle(start=end.candidate.atoms, velocity=velocity, best=end)
+        proposal = self._move(units, swarm.born, particle, context)
+        if proposal is None:
+            return None
+        origin = {"replaces": replaces, "minimum": end.minimum, "leaves": velocity.to_tag()}
+        return replace(proposal, tag={**proposal.tag, **origin})
+
+    def _move(self, units: int, id_: int, particle: Particle, context: Context) -> Proposal | None:
+        swarm = self.swarms[units]
         assert particle.start is not None and particle.velocity is not None and particle.best is not None
         start, old, best = particle.start, particle.velocity, particle.best
         minima = [m for m in context.archive.minima() if self._problem.units_of(m.best.atoms.numbers) == units]

@@ -14,18 +14,8 @@ from hybridcsp.errors import InputError
 from hybridcsp.matching import match
 from hybridcsp.records import Candidate, Failed, FailureReason, Proposal, Rejected, RejectionReason
 from hybridcsp.sources import SOURCES, Context
-from hybridcsp.sources.swarm import (
-    DRAWS,
-    HORIZON,
-    MAX_DISPLACEMENT,
-    MAX_STRAIN,
-    PSO_RATIO,
-    TROUBLES,
-    GlobalBest,
-    LocalBest,
-    SwarmSource,
-    Velocity,
-)
+from hybridcsp.sources.particles import HORIZON, MAX_DISPLACEMENT, MAX_STRAIN, PSO_RATIO, TROUBLES, Velocity
+from hybridcsp.sources.swarm import DRAWS, GlobalBest, LocalBest, SwarmSource
 from hybridcsp.structure import shortest_violation
 
 TITANIA = Problem("TiO2", formula_units=2)

@@ -14,12 +14,12 @@ from hybridcsp.relaxation.relax import RelaxationSettings
 COPPER = {"formula_units": (1, 4), "distance_fraction": 0.05}
 
 
-def search(directory, source=None, runner=instant_relaxation, capacity=1, **options):
+def search(directory, *sources, runner=instant_relaxation, capacity=1, **options):
     return Search(
         "Cu",
         calculator=None,
         directory=directory,
-        sources=[source or P1Source()],
+        sources=sources or [P1Source()],
         backend=InlineBackend(runner, capacity),
         **COPPER,
         **options,
@@ -71,7 +71,7 @@ class TestRun:
     def test_it_ends_when_the_best_stays_unchanged(self, tmp_path):
         energies = iter([-3.0, -3.1, -3.1005, -2.0, -2.1, -2.2, -9.9])
         source = ListSource(crystals(7))
-        summary = search(tmp_path, source, lambda job: relaxed(job.candidate, next(energies), job.atoms)).run(
+        summary = search(tmp_path, source, runner=lambda job: relaxed(job.candidate, next(energies), job.atoms)).run(
             stop_after_unchanged=3, refine=0
         )
         assert summary.stopped == "best unchanged"
@@ -80,7 +80,7 @@ class TestRun:
     def test_it_ends_at_an_enthalpy(self, tmp_path):
         energies = iter([-3.0, -3.2, -3.4])
         source = ListSource(crystals(3))
-        summary = search(tmp_path, source, lambda job: relaxed(job.candidate, next(energies), job.atoms)).run(
+        summary = search(tmp_path, source, runner=lambda job: relaxed(job.candidate, next(energies), job.atoms)).run(
             stop_at=-3.2, refine=0
         )
         assert (summary.stopped, summary.progress.relaxations) == ("target reached", 2)
@@ -175,6 +175,35 @@ class TestRun:
         run.run(relaxations=10)
         shares = {source: tally.relaxed for (source, _), tally in run.archive.ledger.tallies.items()}
         assert shares == {"p1": 5, "p1-2": 5}
+
+    def test_a_source_that_is_not_ready_waits_for_those_that_are(self, tmp_path):
+        class Hesitant(P1Source):
+            name = "hesitant"
+
+            @property
+            def ready(self):
+                return len(self.heard) >= 7
+
+        def asked(directory, sources):
+            run = search(directory, *sources, allocation="equal")
+            run.run(relaxations=8)
+            return [run.archive.candidate(number).source for number in range(1, 9)]
+
+        given = ListSource(crystals(3))
+        assert asked(tmp_path / "ready", [Hesitant(), P1Source()]) == ["p1"] * 7 + ["hesitant"]
+        # Where no other source has anything it is called all the same.
+        assert asked(tmp_path / "exhausted", [Hesitant(), given]) == ["list"] * 3 + ["hesitant"] * 5
+        assert asked(tmp_path / "alone", [Hesitant()]) == ["hesitant"] * 8
+
+    def test_a_source_that_needs_others_is_not_called_before_it_is_ready(self, tmp_path):
+        class Dependent(P1Source):
+            name = "dependent"
+            needs_others = True
+            ready = False
+
+        run = search(tmp_path, Dependent(), ListSource(crystals(3)))
+        assert run.run(relaxations=8).progress.relaxations == 3
+        assert run.archive.ledger.calls["dependent"] == 0
 
     def test_progress_is_reported(self, tmp_path):
         seen = []

@@ -52,6 +52,10 @@ class Velocity:
         largest = float(np.abs(np.linalg.eigvalsh(self.strain)).max())
         return Velocity(self.positions * slower[:, None], self.strain * min(1.0, MAX_STRAIN / max(largest, 1e-12)))
 
+    def scaled(self, factor: float) -> Velocity:
+        """Return it, faster by a factor."""
+        return Velocity(self.positions * factor, self.strain * factor)
+
     def to_tag(self) -> dict[str, Any]:
         """Return it as plain JSON."""
         return {"positions": self.positions.tolist(), "strain": self.strain.tolist()}
@@ -132,10 +136,10 @@ class SubSwarm:
                 return min(idle, key=lambda id_: self.particles[id_].free_since)
         return None
 
-    def unvisited(self) -> Relaxed | None:
-        """Return the lowest minimum that no particle has been to."""
+    def unvisited(self) -> list[Relaxed]:
+        """Return the minima that no particle has been to, the lowest first."""
         ends = [end for minimum, end in self.known.items() if minimum not in self.visited]
-        return min(ends, key=lambda end: (end.enthalpy_per_atom, end.candidate.id), default=None)
+        return sorted(ends, key=lambda end: (end.enthalpy_per_atom, end.candidate.id))
 
     def meet(self, outcome: Outcome) -> None:
         """Take note of a new minimum, whichever source found it."""

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Protocol
 
 import numpy as np
@@ -29,6 +30,9 @@ C1 = C2 = 2.0
 
 #: Draws of random weights for one move, until a structure keeps its distances.
 DRAWS = 20
+
+#: Minima that a new particle tries to leave, and parts of the largest velocity with which it does.
+HOMES, SLOWER = 3, (1.0, 0.5, 0.25)
 
 #: A niche is the nearest of this many parts of the known minima, but at least so many minima.
 NICHES, SMALLEST_NICHE = 4, 3
@@ -102,8 +106,8 @@ class SwarmSource:
     own; they take turns.
 
     A new particle begins at the lowest minimum of the archive that no particle has been to, as if it had found it
-    itself, with a random velocity, and moves at once. Where there is none, as when the swarm searches alone, it begins
-    at a random structure, as in the papers.
+    itself, with a random velocity, and moves at once; where distances forbid that, more slowly, or from the next. Where
+    there is none, as when the swarm searches alone, it begins at a random structure, as in the papers.
 
     A move is drawn again, up to twenty times, until it obeys the problem, with distances like those of p and g at
     first, at last those that the problem asks for; if that does not help, or after three rejections or failures in a
@@ -208,16 +212,15 @@ class SwarmSource:
     def _settle(self, units: int, replaces: int | None, context: Context) -> Proposal | None:
         """Return the first move of a new particle, from a minimum that none has been to."""
         swarm = self.swarms[units]
-        end = swarm.unvisited()
-        if end is None:
-            return None
-        velocity = Velocity.random(end.candidate.atoms, context.rng, fixed_cell=self._fixed_cell)
-        particle = Particle(start=end.candidate.atoms, velocity=velocity, best=end)
-        proposal = self._move(units, swarm.born, particle, context)
-        if proposal is None:
-            return None
-        origin = {"replaces": replaces, "minimum": end.minimum, "leaves": velocity.to_tag()}
-        return replace(proposal, tag={**proposal.tag, **origin})
+        for end, slower in product(swarm.unvisited()[:HOMES], SLOWER):
+            begun = end.candidate.atoms
+            velocity = Velocity.random(begun, context.rng, fixed_cell=self._fixed_cell).scaled(slower)
+            particle = Particle(start=begun, velocity=velocity, best=end)
+            proposal = self._move(units, swarm.born, particle, context)
+            if proposal is not None:
+                origin = {"replaces": replaces, "minimum": end.minimum, "leaves": velocity.to_tag()}
+                return replace(proposal, tag={**proposal.tag, **origin})
+        return None
 
     def _move(self, units: int, id_: int, particle: Particle, context: Context) -> Proposal | None:
         swarm = self.swarms[units]

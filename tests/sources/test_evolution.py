@@ -92,7 +92,16 @@ class TestSupply:
         source = EvolutionSource(PROBLEM, operators=[Offer(Barren())])
         assert [proposal.operator for proposal in source.propose(3, context(search))] == ["random"] * 3
 
-    def test_a_fifth_stays_random(self, tmp_path):
+    def test_random_crystals_are_left_to_others_that_have_them(self, tmp_path):
+        search = searched(tmp_path, ["evolution", "random"], allocation="equal")
+        search.run(relaxations=40, refine=0)
+        candidates = [search.archive.candidate(i) for i in range(1, search.archive.candidates + 1)]
+        bred = [candidate for candidate in candidates if candidate.source == "evolution"]
+        assert [candidate.source for candidate in candidates[:6]] == ["random"] * 6
+        assert len(bred) > 10
+        assert all(candidate.operator != "random" and candidate.proposal.parents for candidate in bred)
+
+    def test_a_fifth_stays_random_where_others_bring_fewer_newcomers(self, tmp_path):
         search = filled(tmp_path, diverse(6), [-3.0 - 0.1 * k for k in range(6)])
         source = EvolutionSource(LOOSE, operators=[Offer(Strain())])
         made = Counter(proposal.operator for proposal in source.propose(100, context(search)))

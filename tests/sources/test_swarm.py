@@ -12,7 +12,7 @@ from hybridcsp import Problem, Search
 from hybridcsp.archive import Archive
 from hybridcsp.errors import InputError
 from hybridcsp.matching import match
-from hybridcsp.records import Candidate, Failed, FailureReason, Proposal, Rejected, RejectionReason
+from hybridcsp.records import REFINE, Candidate, Failed, FailureReason, Proposal, Rejected, RejectionReason
 from hybridcsp.sources import SOURCES, Context
 from hybridcsp.sources.particles import HORIZON, MAX_DISPLACEMENT, MAX_STRAIN, PSO_RATIO, TROUBLES, Velocity
 from hybridcsp.sources.swarm import DRAWS, GlobalBest, LocalBest, SwarmSource
@@ -46,6 +46,15 @@ class Flight:
         if outcome.converged:
             self.minima.append(SimpleNamespace(best=outcome, enthalpy_per_atom=energy))
         self.source.observe([outcome])
+
+    def found_by_another(self, energy, number, atoms=None, **changes):
+        """A minimum of another source, with this number."""
+        atoms = rutile(a=4.5 + 0.05 * number) if atoms is None else atoms
+        candidate = Candidate(proposal=Proposal(atoms=atoms, operator="test"), id=1000 + number, source="test")
+        outcome = relaxed(candidate, energy, minimum=number, opened=True, **changes)
+        self.minima.append(SimpleNamespace(best=outcome, enthalpy_per_atom=energy))
+        self.source.observe([outcome])
+        return outcome
 
     def fill(self, units=2, energy=lambda k: -1.0 - 0.01 * k):
         swarm = self.source.swarms[units]
@@ -225,6 +234,46 @@ class TestWhoFlies:
         operators = [flight.propose().operator for _ in range(swarm.size)]
         assert operators == ["random"] * swarm.size
         assert len(swarm.particles) == swarm.size
+
+    def test_new_particles_begin_at_the_lowest_minima_that_others_found(self):
+        flight = Flight()
+        assert not flight.source.ready
+        others = [flight.found_by_another(energy, k) for k, energy in enumerate((-1.0, -3.0, -2.0, -0.5, -0.6))]
+        assert flight.source.ready
+        swarm = flight.source.swarms[2]
+        for best in (others[1], others[2], others[0]):
+            candidate = flight.propose()
+            tag = candidate.proposal.tag
+            assert candidate.operator == "swarm"
+            assert candidate.proposal.parents[0] == best.candidate.id
+            assert (tag["minimum"], tag["replaces"], tag["generation"]) == (best.minimum, None, 1)
+            particle = swarm.particles[tag["particle"]]
+            assert (particle.best, particle.start, particle.waiting) == (best, best.candidate.atoms, True)
+            assert particle.velocity.to_tag() == tag["leaves"]
+
+    def test_a_new_particle_that_is_rejected_stays_where_it_began(self):
+        flight = Flight()
+        best = flight.found_by_another(-2.0, 0)
+        candidate = flight.propose()
+        flight.source.observe([Rejected(candidate=candidate, reason=RejectionReason.DUPLICATE)])
+        particle = flight.source.swarms[2].particles[candidate.proposal.tag["particle"]]
+        assert (particle.best, particle.start, particle.troubles) == (best, best.candidate.atoms, 1)
+        assert not particle.waiting
+
+    def test_no_particle_begins_where_one_has_been(self):
+        flight = Flight()
+        found = flight.found_by_another(-2.0, 0)
+        assert flight.propose().operator == "swarm"
+        assert flight.propose().operator == "random"
+        again = flight.propose()
+        flight.source.observe([relaxed(again, -2.0, found.atoms, minimum=7, opened=True)])
+        assert flight.propose().operator == "random"
+
+    def test_minima_of_other_contents_and_refinements_are_passed_over(self):
+        flight = Flight()
+        flight.found_by_another(-2.0, 0, atoms=rutile().repeat((1, 1, 2)))
+        flight.found_by_another(-2.0, 1, level=REFINE)
+        assert flight.propose().operator == "random"
 
     def test_two_of_five_proposals_are_fresh_and_take_the_place_of_the_worst(self):
         flight = Flight()

@@ -66,8 +66,8 @@ class Offer:
     level: str = RELAX
 
 
-#: What evolution uses. The priors follow what each earned per relaxation on nine development systems
-#: (benchmarks/allocation_priors.py), evened out because that is little to go by.
+#: What evolution uses. The priors follow what each earned per relaxation where evolution searched nine development
+#: systems alone, evened out because that is little to go by.
 OPERATORS: tuple[Offer, ...] = (
     Offer(Heredity(), prior=4.0),
     Offer(Permutation(), prior=2.0),

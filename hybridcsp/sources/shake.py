@@ -1,9 +1,10 @@
-"""Shaking: the low minima that a kept symmetry may have stopped on a saddle point are pushed off it, each once."""
+"""Shaking: the low minima that a kept symmetry may have stopped on a saddle point are pushed off it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hybridcsp.errors import InputError
 from hybridcsp.operators.displacement import Shake
@@ -15,6 +16,29 @@ from hybridcsp.structure import spacegroup
 #: How far above the best (eV/atom) it is worth while: what is pushed off a saddle point falls by up to 0.3 eV/atom.
 WINDOW = 0.2
 
+#: What falls by more (eV/atom) was on a saddle point, which may have other ways down; one is shaken so often at most.
+FALL = 0.002
+SHAKES = 4
+
+
+@dataclass(eq=False, slots=True)
+class Saddle:
+    """What may be a saddle point.
+
+    Attributes
+    ----------
+    end
+        The relaxation that reached it first.
+    reached
+        Lowest enthalpy per atom (eV) on the ways down from it, its own included.
+    shakes
+        How often it was shaken.
+    """
+
+    end: Relaxed
+    reached: float
+    shakes: int = 0
+
 
 class ShakeSource:
     """Pushes minima off saddle points.
@@ -22,8 +46,10 @@ class ShakeSource:
     A relaxation keeps the symmetry that it starts with, and random symmetric crystals, prototypes and most generated
     crystals start with much: what such a relaxation ends in is a minimum among crystals of that symmetry only, and
     often a saddle point. Every minimum no higher than 200 meV/atom above the best that was only reached from symmetric
-    starts, and still is symmetric, is shaken once (:class:`~hybridcsp.operators.displacement.Shake`) and relaxed again;
-    the lowest goes first. One that was also reached from a start without symmetry is a minimum, and left alone.
+    starts, and still is symmetric, is shaken (:class:`~hybridcsp.operators.displacement.Shake`) and relaxed again. One
+    that was also reached from a start without symmetry is a minimum, and left alone. From a saddle point there may be
+    several ways down: what fell to a new minimum is shaken again, up to four times in all, until a shake leads to
+    nothing new below it. The one that has led lowest goes first, which at first is the lowest.
 
     Parameters
     ----------
@@ -51,7 +77,8 @@ class ShakeSource:
             raise InputError("source", f"shake:{argument}", "shake, without an argument")
         self._problem = problem
         self._shake = Shake()
-        self._waiting: dict[int, Relaxed] = {}  # by minimum: those that may be saddle points
+        self._waiting: dict[int, Saddle] = {}  # by minimum: those that may be saddle points
+        self._shaken: dict[int, tuple[int, Saddle]] = {}  # by candidate: what it was shaken off
         self._lowest = float("inf")
         self._symmetric: dict[tuple[int, bool], bool] = {}  # a cache: by candidate, of its start and of its end
 
@@ -66,7 +93,7 @@ class ShakeSource:
         return self._next() is not None
 
     def propose(self, n: int, context: Context) -> list[Proposal]:
-        """Return the lowest waiting minimum, shaken; its tag holds its number, ``minimum``."""
+        """Return the most promising waiting minimum, shaken; its tag holds its number, ``minimum``."""
         start = time.perf_counter()
         end = self._next()
         if end is None:
@@ -87,29 +114,42 @@ class ShakeSource:
     def proposed(self, candidates: Sequence[Candidate]) -> None:
         """Take those that are shaken off the list."""
         for candidate in candidates:
-            self._waiting.pop(candidate.proposal.tag["minimum"], None)
+            minimum = candidate.proposal.tag["minimum"]
+            if minimum in self._waiting:
+                self._shaken[candidate.id] = minimum, self._waiting.pop(minimum)
 
     def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Put new minima on the list, and take off those that a start without symmetry has led to."""
+        """Put new minima on the list, and those that fell; take off what a start without symmetry has led to."""
         for outcome in outcomes:
+            origin = self._shaken.pop(outcome.candidate.id, None)
             if not isinstance(outcome, Relaxed) or outcome.minimum is None or not outcome.converged:
                 continue
-            if outcome.opened and self._is_low(outcome):
-                self._waiting[outcome.minimum] = outcome
+            if origin is not None:
+                self._put_back(*origin, outcome)
+            enthalpy = outcome.enthalpy_per_atom
+            if outcome.opened and enthalpy <= self._lowest + WINDOW:
+                self._waiting[outcome.minimum] = Saddle(outcome, enthalpy)
             elif outcome.minimum in self._waiting and not self._is_symmetric(outcome, start=True):
                 del self._waiting[outcome.minimum]
-            if outcome.enthalpy_per_atom < self._lowest:
-                self._lowest = outcome.enthalpy_per_atom
-                self._waiting = {number: end for number, end in self._waiting.items() if self._is_low(end)}
+            if enthalpy < self._lowest:
+                self._lowest = enthalpy
+                high = [number for number, saddle in self._waiting.items() if saddle.reached > enthalpy + WINDOW]
+                for number in high:
+                    del self._waiting[number]
+
+    def _put_back(self, minimum: int, saddle: Saddle, outcome: Relaxed) -> None:
+        """Put what was shaken on the list again if that led to a new minimum below."""
+        saddle.shakes += 1
+        saddle.reached = min(saddle.reached, outcome.enthalpy_per_atom)
+        fell = outcome.opened and outcome.enthalpy_per_atom < saddle.end.enthalpy_per_atom - FALL
+        if fell and saddle.shakes < SHAKES:
+            self._waiting[minimum] = saddle
 
     def _next(self) -> Relaxed | None:
-        for end in sorted(self._waiting.values(), key=lambda end: (end.enthalpy_per_atom, end.candidate.id)):
-            if self._is_symmetric(end, start=True) and self._is_symmetric(end, start=False):
-                return end
+        for saddle in sorted(self._waiting.values(), key=lambda saddle: (saddle.reached, saddle.end.candidate.id)):
+            if self._is_symmetric(saddle.end, start=True) and self._is_symmetric(saddle.end, start=False):
+                return saddle.end
         return None
-
-    def _is_low(self, end: Relaxed) -> bool:
-        return end.enthalpy_per_atom <= self._lowest + WINDOW
 
     def _is_symmetric(self, end: Relaxed, *, start: bool) -> bool:
         """Whether it has more symmetry than inversion, which every lattice has, and with two atoms every crystal."""

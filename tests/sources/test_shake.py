@@ -1,5 +1,7 @@
 """Shaking: which minima are pushed off what may be a saddle point, in which order, and how often."""
 
+from itertools import count
+
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
@@ -9,9 +11,10 @@ from numpy.random import default_rng
 from hybridcsp import Search
 from hybridcsp.errors import InputError
 from hybridcsp.problem import Problem
+from hybridcsp.records import Candidate, Proposal
 from hybridcsp.relaxation.relax import Relaxer
-from hybridcsp.sources import DEFAULT_SOURCES, SOURCES
-from hybridcsp.sources.shake import ShakeSource
+from hybridcsp.sources import DEFAULT_SOURCES, SOURCES, Context
+from hybridcsp.sources.shake import SHAKES, ShakeSource
 
 LOOSE = Problem("TiO2", formula_units=2, distance_fraction=0.05, volume_per_atom=(5.0, 40.0))
 
@@ -41,12 +44,20 @@ class GivenFirst:
         pass
 
 
-def search(directory, given, *, end=None, **options):
-    """A search in which crystals of these energies relax to themselves or to ``end``; what is shaken ends far above."""
+def search(directory, given, *, end=None, falls=(), **options):
+    """A search in which crystals of these energies relax to themselves or to ``end``.
+
+    What is shaken ends at one of the energies that a list of ``falls`` holds, by the candidate that is shaken and in
+    order, and then far above.
+    """
     levels = {round(atoms.get_volume(), 3): energy for atoms, energy in given}
+    left = {parent: iter(energies) for parent, energies in dict(falls).items()}
 
     def landscape(job):
-        energy = levels[round(job.atoms.get_volume(), 3)] if job.candidate.operator == "given" else 1.0
+        if job.candidate.operator == "given":
+            energy = levels[round(job.atoms.get_volume(), 3)]
+        else:
+            energy = next(left.get(job.candidate.proposal.parents[0], iter(())), 1.0)
         return relaxed(job.candidate, energy, end if end is not None else job.atoms)
 
     return Search(
@@ -75,7 +86,7 @@ def test_it_is_one_of_the_default_sources_and_takes_no_argument():
         ShakeSource(LOOSE, "harder")
 
 
-def test_low_symmetric_minima_are_shaken_once_and_then_there_is_nothing_to_do(tmp_path):
+def test_low_symmetric_minima_are_shaken_and_then_there_is_nothing_to_do(tmp_path):
     found = search(tmp_path, [(without_symmetry(), -3.1), (rutile(), -3.0), (stretched(), -2.85)])
     summary = found.run(relaxations=50, refine=0)
     # The first has no symmetry to lose, the last lies 0.25 eV/atom above the best.
@@ -88,6 +99,41 @@ def test_the_lowest_is_shaken_first(tmp_path):
     found = search(tmp_path, THREE, allocation=GivenFirst())
     found.run(relaxations=50, refine=0)
     assert shaken(found) == [2, 3, 1]
+
+
+def test_what_fell_to_a_new_minimum_is_shaken_again_until_a_shake_leads_nowhere_new_below_it(tmp_path):
+    found = search(tmp_path, [(rutile(), -3.0)], falls={1: [-3.1, -3.05, -2.9, -3.2]})
+    found.run(relaxations=50, refine=0)
+    assert shaken(found) == [1, 1, 1]
+
+
+def test_one_minimum_is_shaken_four_times_at_most(tmp_path):
+    found = search(tmp_path, [(rutile(), -3.0)], falls={1: [-3.1, -3.05, -3.2, -3.15, -3.3]})
+    found.run(relaxations=50, refine=0)
+    assert shaken(found) == [1] * SHAKES
+
+
+def test_the_one_that_led_lowest_is_shaken_first():
+    source = ShakeSource(LOOSE)
+    numbers = count(1)
+
+    def candidate(proposal):
+        return Candidate(proposal=proposal, id=next(numbers), source="shake")
+
+    def shake():
+        (proposal,) = source.propose(1, Context(problem=LOOSE, archive=None, rng=default_rng(0)))
+        shaken = candidate(proposal)
+        source.proposed([shaken])
+        return shaken
+
+    for minimum, (atoms, energy) in enumerate(THREE):
+        given = candidate(Proposal(atoms=atoms, operator="given"))
+        source.observe([relaxed(given, energy, minimum=minimum, opened=True)])
+    first, second = shake(), shake()
+    assert (first.proposal.parents, second.proposal.parents) == ((2,), (3,))
+    source.observe([relaxed(second, -3.15, without_symmetry(), minimum=3, opened=True)])
+    source.observe([relaxed(first, -3.12, without_symmetry(1), minimum=4, opened=True)])
+    assert [shake().proposal.parents for _ in range(3)] == [(3,), (2,), (1,)]
 
 
 def test_what_is_not_symmetric_any_more_is_left_alone(tmp_path):

@@ -386,19 +386,20 @@ def somewhere(job):
 
 class TestSearch:
     @staticmethod
-    def search(directory, argument, runner=somewhere):
+    def search(directory, sources, runner=somewhere):
         return Search(
             "Cu3Au",
             formula_units=1,
             calculator=None,
             directory=directory,
-            sources=[f"swarm:{argument}"],
+            sources=sources,
+            allocation="equal",
             seed=3,
             backend=InlineBackend(runner),
         )
 
-    @pytest.mark.parametrize("argument", ["local", "global"])
-    def test_an_interrupted_search_goes_on_as_if_it_had_not_been(self, tmp_path, argument):
+    @pytest.mark.parametrize("sources", [["swarm:local"], ["swarm:global"], ["swarm", "random"]])
+    def test_an_interrupted_search_goes_on_as_if_it_had_not_been(self, tmp_path, sources):
         def jobs(n):
             left = iter(range(n))
 
@@ -409,13 +410,14 @@ class TestSearch:
 
             return interrupted
 
-        with self.search(tmp_path / "whole", argument) as whole:
+        with self.search(tmp_path / "whole", sources) as whole:
             whole.run(relaxations=22, refine=0)
         for n in (3, 9, 6):
-            with self.search(tmp_path / "pieces", argument, jobs(n)) as pieces, pytest.raises(KeyboardInterrupt):
+            with self.search(tmp_path / "pieces", sources, jobs(n)) as pieces, pytest.raises(KeyboardInterrupt):
                 pieces.run(relaxations=22, refine=0)
-        with self.search(tmp_path / "pieces", argument) as pieces:
+        with self.search(tmp_path / "pieces", sources) as pieces:
             pieces.run(relaxations=22, refine=0)
         happened = what_happened(tmp_path / "whole")
         assert sum(data.get("operator") == "swarm" for kind, data, _ in happened if kind == "relaxed") >= 6
+        assert any("minimum" in data.get("tag", {}) for _, data, _ in happened) == ("random" in sources)
         assert what_happened(tmp_path / "pieces") == happened

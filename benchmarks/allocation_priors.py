@@ -112,12 +112,17 @@ def best_of(run: dict[str, Any]) -> float:
     return min(enthalpy for *_, enthalpy in run["relaxations"] if enthalpy is not None)
 
 
+def credit_for(enthalpy: float | None, lowest: float) -> float:
+    """Credit for a new minimum, none for what was no new one."""
+    return 0.0 if enthalpy is None else exp((lowest - enthalpy) / CREDIT_SCALE)
+
+
 def accounts(run: dict[str, Any]) -> dict[str, np.ndarray]:
     """Relaxations, force calls and credit of each source."""
     lowest = best_of(run)
     sums = {source: np.zeros(3) for source in SOURCES}
     for source, _, parents, calls, enthalpy in run["relaxations"]:
-        credit = 0.0 if enthalpy is None else exp((lowest - enthalpy) / CREDIT_SCALE)
+        credit = credit_for(enthalpy, lowest)
         for parent in parents:
             sums[parent][2] += SHARE_OF_PARENTS * credit / len(parents)
         sums[source] += 1, calls, credit * (1 - SHARE_OF_PARENTS if parents else 1.0)
@@ -130,7 +135,7 @@ def by_operator(runs: list[dict[str, Any]]) -> None:
     for run in runs:
         lowest = best_of(run)
         for source, operator, _, calls, enthalpy in run["relaxations"]:
-            credit = 0.0 if enthalpy is None else exp((lowest - enthalpy) / CREDIT_SCALE)
+            credit = credit_for(enthalpy, lowest)
             key = source, operator
             sums[key] = sums.get(key, np.zeros(3)) + np.array([1, calls, credit])
     print("relaxations, force calls, credit and credit per 1,000 force calls by operator:")

@@ -53,7 +53,7 @@ class Velocity:
         return Velocity(self.positions * slower[:, None], self.strain * min(1.0, MAX_STRAIN / max(largest, 1e-12)))
 
     def scaled(self, factor: float) -> Velocity:
-        """Return it, faster by a factor."""
+        """Return it multiplied by a factor."""
         return Velocity(self.positions * factor, self.strain * factor)
 
     def to_tag(self) -> dict[str, Any]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from itertools import product
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -16,7 +15,7 @@ from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.matching import deformed, match
 from hybridcsp.operators.offspring import bounded_attempts
 from hybridcsp.problem import Problem
-from hybridcsp.records import Candidate, Cost, Minimum, Outcome, Proposal
+from hybridcsp.records import Candidate, Cost, Minimum, Outcome, Proposal, Relaxed
 from hybridcsp.similarity import describe
 from hybridcsp.sources import Context
 from hybridcsp.sources.particles import Floats, Particle, SubSwarm, Velocity
@@ -170,7 +169,8 @@ class SwarmSource:
         replaces = swarm.to_replace() if full else None
         proposal = None
         if full and replaces is None and (moving := swarm.to_move()) is not None:
-            proposal = self._move(units, moving, swarm.particles[moving], context)
+            particle = swarm.particles[moving]
+            proposal = self._move(units, moving, particle, self._pull(units, particle, context), context)
             replaces = moving
         if proposal is None:
             proposal = self._settle(units, replaces, context) or self._random(units, replaces, context)
@@ -212,40 +212,43 @@ class SwarmSource:
     def _settle(self, units: int, replaces: int | None, context: Context) -> Proposal | None:
         """Return the first move of a new particle, from a minimum that none has been to."""
         swarm = self.swarms[units]
-        for end, slower in product(swarm.unvisited()[:HOMES], SLOWER):
+        for end in swarm.unvisited()[:HOMES]:
             begun = end.candidate.atoms
-            velocity = Velocity.random(begun, context.rng, fixed_cell=self._fixed_cell).scaled(slower)
-            particle = Particle(start=begun, velocity=velocity, best=end)
-            proposal = self._move(units, swarm.born, particle, context)
-            if proposal is not None:
-                origin = {"replaces": replaces, "minimum": end.minimum, "leaves": velocity.to_tag()}
-                return replace(proposal, tag={**proposal.tag, **origin})
+            pull = self._pull(units, Particle(start=begun, best=end), context)
+            for slower in SLOWER:
+                velocity = Velocity.random(begun, context.rng, fixed_cell=self._fixed_cell).scaled(slower)
+                particle = Particle(start=begun, velocity=velocity, best=end)
+                proposal = self._move(units, swarm.born, particle, pull, context)
+                if proposal is not None:
+                    origin = {"replaces": replaces, "minimum": end.minimum, "leaves": velocity.to_tag()}
+                    return replace(proposal, tag={**proposal.tag, **origin})
         return None
 
-    def _move(self, units: int, id_: int, particle: Particle, context: Context) -> Proposal | None:
-        swarm = self.swarms[units]
-        assert particle.start is not None and particle.velocity is not None and particle.best is not None
-        start, old, best = particle.start, particle.velocity, particle.best
-        minima = [m for m in context.archive.minima() if self._problem.units_of(m.best.atoms.numbers) == units]
-        parents, relatives = [best.candidate.id], [best.atoms]
+    def _pull(self, units: int, particle: Particle, context: Context) -> _Pull:
+        """Return the way from where a particle stands to its own best and to the attractor."""
+        assert particle.start is not None and particle.best is not None
+        start, best = particle.start, particle.best
         to_best = self._difference(start, best.atoms)
-        to_attractor = to_best
-        if minima:
-            attractor = self.attractor.choose(best.atoms, minima)
-            if attractor.best.candidate.id != best.candidate.id:
-                to_attractor = self._difference(start, attractor.best.atoms)
-                parents.append(attractor.best.candidate.id)
-                relatives.append(attractor.best.atoms)
+        minima = [m for m in context.archive.minima() if self._problem.units_of(m.best.atoms.numbers) == units]
+        attractor = self.attractor.choose(best.atoms, minima).best if minima else best
+        if attractor.candidate.id == best.candidate.id:
+            return _Pull(to_best, to_best, (best,))
+        return _Pull(to_best, self._difference(start, attractor.atoms), (best, attractor))
+
+    def _move(self, units: int, id_: int, particle: Particle, pull: _Pull, context: Context) -> Proposal | None:
+        swarm = self.swarms[units]
+        assert particle.start is not None and particle.velocity is not None
+        start, old = particle.start, particle.velocity
         drawn: list[tuple[Floats, Velocity, Atoms]] = []
 
         def fly() -> Atoms:
             weights = context.rng.random(2)
-            velocity = _combined(swarm.inertia, weights, old, to_best, to_attractor).capped(start)
+            velocity = _combined(swarm.inertia, weights, old, pull).capped(start)
             flown = deformed(start, velocity.positions, velocity.strain)
             drawn.append((weights, velocity, flown))
             return flown
 
-        moved = bounded_attempts(fly, relatives, self._problem, DRAWS)
+        moved = bounded_attempts(fly, [end.atoms for end in pull.ends], self._problem, DRAWS)
         if moved is None:
             return None
         weights, velocity, flown = drawn[-1]
@@ -259,18 +262,26 @@ class SwarmSource:
             "inertia": swarm.inertia,
             "weights": weights.tolist(),
         }
-        return Proposal(atoms=moved, operator="swarm", parents=tuple(parents), tag=tag)
+        parents = tuple(end.candidate.id for end in pull.ends)
+        return Proposal(atoms=moved, operator="swarm", parents=parents, tag=tag)
 
     def _difference(self, start: Atoms, end: Atoms) -> Velocity:
         found = match(start, end, largest_strain=self._largest_strain)
         return Velocity(found.displacements, found.strain * (not self._fixed_cell))
 
 
-def _combined(
-    inertia: float, weights: Floats, velocity: Velocity, to_best: Velocity, to_attractor: Velocity
-) -> Velocity:
+@dataclass(frozen=True, eq=False, slots=True)
+class _Pull:
+    """Where a particle is drawn to: the ways to its best and to the attractor, and these, once if they are the same."""
+
+    to_best: Velocity
+    to_attractor: Velocity
+    ends: tuple[Relaxed, ...]
+
+
+def _combined(inertia: float, weights: Floats, velocity: Velocity, pull: _Pull) -> Velocity:
     factors = inertia, C1 * float(weights[0]), C2 * float(weights[1])
-    parts = velocity, to_best, to_attractor
+    parts = velocity, pull.to_best, pull.to_attractor
     return Velocity(
         sum((f * part.positions for f, part in zip(factors, parts, strict=True)), np.zeros_like(velocity.positions)),
         sum((f * part.strain for f, part in zip(factors, parts, strict=True)), np.zeros((3, 3))),

@@ -2,6 +2,7 @@
 
     python benchmarks/recovery.py CRYSTALS.extxyz                            # what is missing of the core set
     python benchmarks/recovery.py CRYSTALS.extxyz --methods random default --seeds 1 --cells 3 5 7
+    python benchmarks/recovery.py CRYSTALS.extxyz --methods random default --all      # every crystal of the file
     python benchmarks/recovery.py CRYSTALS.extxyz --methods ase-ga cryspy    # other codes: see peers/README.md
     python benchmarks/recovery_report.py                                     # only the tables
 
@@ -256,7 +257,9 @@ def main() -> None:
     parser.add_argument("crystals", type=Path)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *PEERS])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--cells", type=int, nargs="+", help="numbers of crystals in the file; by default the core set")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--cells", type=int, nargs="+", help="numbers of crystals in the file; by default the core set")
+    chosen.add_argument("--all", action="store_true", help="every crystal in the file")
     parser.add_argument("--part", default="0/1", help="i/n: every n-th run from the i-th, to use several cores")
     parser.add_argument("--hours", type=float, help="begin no further run after this time")
     parser.add_argument("--searches", type=Path, default=Path(__file__).parent / ".searches" / "recovery")
@@ -265,7 +268,8 @@ def main() -> None:
 
     crystals = [primitive(atoms) for atoms in ase.io.read(arguments.crystals, ":")]
     formulas = reduced_formulas(crystals)
-    cells = {f"{i}-{crystals[i].get_chemical_formula()}": i for i in arguments.cells or core_set(crystals)}
+    numbers = range(len(crystals)) if arguments.all else arguments.cells or core_set(crystals)
+    cells = {f"{i}-{crystals[i].get_chemical_formula()}": i for i in numbers}
     index, parts = map(int, arguments.part.split("/"))
     keys = [(name, method, seed) for seed in range(arguments.seeds) for name in cells for method in arguments.methods]
     keys = keys[index::parts]

@@ -102,7 +102,8 @@ def train(
         **({"training_formulas": " ".join(sorted(formulas))} if formulas else {}),
     }
     model.save(output)
-    (output / CHECKPOINT).unlink(missing_ok=True)
+    for checkpoint in output.glob(f"*{CHECKPOINT}"):
+        checkpoint.unlink()
     console.print(f"Weights are in {output}: hybridcsp search FORMULA --source generative:{output}", soft_wrap=True)
 
 
@@ -272,7 +273,8 @@ def _trained_on(card: Mapping[str, Any]) -> str:
 def _tell(epoch: Epoch) -> None:
     losses = "  ".join(f"{name} {value:.4f}" for name, value in epoch.losses.items())
     best = "  best" if epoch.best else ""
-    console.print(f"epoch {epoch.number}  {epoch.seconds:.0f} s  {losses}{best}", highlight=False, soft_wrap=True)
+    what = f"{epoch.part}, epoch" if epoch.part else "epoch"
+    console.print(f"{what} {epoch.number}  {epoch.seconds:.0f} s  {losses}{best}", highlight=False, soft_wrap=True)
 
 
 def _settings(given: list[str], epochs: int | None, learning_rate: str | None) -> dict[str, Any]:

@@ -114,12 +114,15 @@ class Epoch:
         Of the whole training so far, those of earlier processes included.
     best
         Whether the held-out loss is the lowest so far.
+    part
+        Which part of the model is being trained, where it has several that are trained one after the other.
     """
 
     number: int
     losses: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     best: bool = False
+    part: str = ""
 
 
 class Generator(Protocol):
@@ -140,7 +143,8 @@ class Generator(Protocol):
     A search also looks for these, which need not be there: ``batch``, samples to ask for at a time; ``best_first``,
     whether answers to equal requests come in the order in which to try them; ``keeps_samples``, whether they are kept
     rather than made again; ``fine_tuning``, settings for :meth:`fit` when it learns from the search, beside ``epochs``,
-    ``learning_rate`` and ``anchor``, which it must accept then.
+    ``learning_rate`` and ``anchor``, which it must accept then; ``effort``, how long one pass of an example through its
+    training takes, in quarters of a force call (1 if it does not say).
     """
 
     name: str

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridcsp.errors import InputError
+from hybridcsp.generators import Condition
 
 if TYPE_CHECKING:
     import torch
@@ -111,17 +112,25 @@ def fill(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], folder: Pa
 
 
 def describe_training(examples: Sequence[Example], **more: Any) -> dict[str, Any]:
-    """Return the part of a card that every generator writes: counts, and which formulas were learned from."""
+    """Return the part of a card that every generator writes: counts, pressures, and formulas that were learned from."""
     from hybridcsp.generators.datasets import formula_of
 
+    pressures = {p for example in examples if (p := example.pressure_gpa) is not None and p > 0}
     formulas = sorted({formula_of(example.atoms) for example in examples})
     return {
         "crystals": len(examples),
         "largest": max(len(example.atoms) for example in examples),
         "formulas": len(formulas),
+        **({"pressures_gpa": [min(pressures), max(pressures)]} if pressures else {}),
         **more,
         "training_formulas": " ".join(formulas),
     }
+
+
+def conditions_of(card: Mapping[str, Any]) -> frozenset[Condition]:
+    """Return what a model of ours knows beside contents: pressure only if it has learned from crystals under some."""
+    always = {Condition.SPACEGROUP, Condition.ENERGY}
+    return frozenset(always | {Condition.PRESSURE} if card.get("pressures_gpa") else always)
 
 
 def overlap(card: Mapping[str, Any], formulas: Iterable[str]) -> frozenset[str]:

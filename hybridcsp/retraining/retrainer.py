@@ -26,8 +26,9 @@ from hybridcsp.retraining.lessons import first_lessons, lessons, replayed, repla
 from hybridcsp.retraining.settings import Retraining
 from hybridcsp.sources.generative import GenerativeSource
 
-#: Passes of one example through the training of a generator that are taken to last as long as one force call: for cells
-#: of 12 atoms the transformer takes 10 ms for one, flow matching 5 ms, and CHGNet 40 ms for a force call (one thread).
+#: Passes of one example through the training of a generator that are taken to last as long as one force call, unless it
+#: says that they take longer (``effort``): for cells of 12 atoms flow matching takes 5 ms for one, and CHGNet 40 ms for
+#: a force call (one thread).
 PASSES_PER_FORCE_CALL = 4.0
 
 #: A training of fewer epochs is not worth beginning: it waits until there is time for as many.
@@ -210,7 +211,8 @@ class Retrainer:
             return dict(FROM_SCRATCH)
         n_minima = self._archive.number_of_minima
         most = n_minima + (replays(n_minima) if settings.replay else 0)
-        allowed = settings.share * self._archive.ledger.cost.force_calls * PASSES_PER_FORCE_CALL - self._passes
+        passes = PASSES_PER_FORCE_CALL / getattr(self._source.generator(0), "effort", 1.0)
+        allowed = settings.share * self._archive.ledger.cost.force_calls * passes - self._passes
         epochs = min(settings.epochs, int(allowed // max(1, most)))
         if epochs < min(FEWEST_EPOCHS, settings.epochs):
             return None

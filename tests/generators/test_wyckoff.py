@@ -1,3 +1,4 @@
+import copy
 import itertools
 from collections import Counter
 from dataclasses import replace
@@ -14,12 +15,25 @@ from hypothesis import strategies as st
 from hybridcsp.errors import InputError
 from hybridcsp.generators import Condition, Example, Reject, Request, Sample, storage
 from hybridcsp.generators.wyckoff import WyckoffGenerator
-from hybridcsp.generators.wyckoff.collation import Sequences, contents_row, stack
+from hybridcsp.generators.wyckoff.collation import (
+    Geometries,
+    Occupations,
+    conditions,
+    contents_row,
+    geometry_row,
+    occupation_row,
+    stack,
+    substituted,
+)
+from hybridcsp.generators.wyckoff.drawing import _chosen
+from hybridcsp.generators.wyckoff.geometry import GeometryNetwork, normal_log_density, von_mises_log_density
 from hybridcsp.generators.wyckoff.memory import Memory
-from hybridcsp.generators.wyckoff.network import Network, Size, normal_log_density, von_mises_log_density
+from hybridcsp.generators.wyckoff.occupation import OccupationNetwork
+from hybridcsp.generators.wyckoff.placing import draw_geometries
 from hybridcsp.generators.wyckoff.positions import N_LETTERS, Positions
 from hybridcsp.generators.wyckoff.sampling import Decoder, Skeleton
 from hybridcsp.generators.wyckoff.sequences import contents_in_order, from_sequence, to_sequence
+from hybridcsp.generators.wyckoff.transformer import Size
 from hybridcsp.prototypes.labels import LETTERS
 from hybridcsp.representations.wyckoff import decode, encode
 from hybridcsp.structure import SYMPREC_LOOSE, spacegroup, to_pymatgen
@@ -81,14 +95,14 @@ def positions():
 @pytest.fixture(scope="session")
 def untrained(positions):
     """Random weights that remember some crystals."""
-    generator = WyckoffGenerator(TINY)
+    generator = WyckoffGenerator(TINY, TINY)
     generator.fit([Example(atoms=atoms) for atoms in CRYSTALS], epochs=1, batch_size=4, device="cpu")
     return generator
 
 
 @pytest.fixture(scope="session")
 def overfitted():
-    generator = WyckoffGenerator(Size(width=32, blocks=1, heads=2, dropout=0.0))
+    generator = WyckoffGenerator(TINY, TINY)
     generator.fit(
         [Example(atoms=polar(), weight=1.0)],
         epochs=250,
@@ -206,6 +220,17 @@ def test_a_memory_keeps_no_coordinates_and_no_cells(untrained, tmp_path):
     assert not any(hasattr(occupation, "coordinates") for occupation in untrained._memory.occupations)
 
 
+def test_prototypes_have_numbers_in_the_order_in_which_they_came(positions):
+    sequences = [to_sequence(encode(atoms), positions) for atoms in CRYSTALS]
+    memory = Memory(sequences[:5])
+    assert memory.number_of(sequences[0].prototype) == memory.number_of(sequences[1].prototype) == 1
+    assert memory.number_of(sequences[4].prototype) == memory.n_prototypes == 2
+    assert memory.number_of(sequences[8].prototype) == 0
+    memory.add(sequences)
+    assert memory.number_of(sequences[4].prototype) == 2
+    assert memory.number_of(sequences[8].prototype) > 2
+
+
 # Densities
 
 
@@ -232,39 +257,74 @@ def test_mixtures_are_densities():
 
 def test_writing_and_reading_agree_on_the_likelihood(untrained, positions):
     """Token after token with kept keys and values, or all at once: the probability is the same."""
-    from hybridcsp.generators.wyckoff.collation import _row, energy_features
-
-    network, memory = untrained._network, untrained._memory
+    (occupation, geometry), memory = untrained._networks, untrained._memory
     skeletons = [Skeleton(s.elements, s.counts, memory.recall(s.elements, s.counts)) for s in memory.occupations]
     rng = np.random.default_rng(1)
+    asked = torch.as_tensor(conditions([None], [None]))
     with torch.no_grad():
-        decoder = Decoder(network, positions, skeletons)
+        decoder = Decoder(occupation, positions, skeletons)
         decoder.draw_groups(rng, np.ones(len(skeletons)))
         decoder.draw_letters(rng, np.ones(len(skeletons)))
-        written = decoder.draw_geometry(rng, 1.0)
-        for sequence, likelihood in written:
+        for sequence, likelihood in draw_geometries(geometry, positions, memory, skeletons, rng, 1.0):
             recall = memory.recall(sequence.elements, sequence.counts)
-            batch = stack([_row(sequence, recall, positions)])
-            batch["energy"] = torch.as_tensor(energy_features(np.array([np.nan])))
-            assert -sum(v.item() for v in network(batch).values()) == pytest.approx(likelihood, abs=2e-3, rel=1e-3)
+            terms = {
+                **occupation({**stack([occupation_row(sequence, recall, positions)]), "conditions": asked}),
+                **geometry({**stack([geometry_row(sequence, memory, positions)]), "conditions": asked}),
+            }
+            assert -sum(v.item() for v in terms.values()) == pytest.approx(likelihood, abs=2e-3, rel=1e-3)
 
 
 def test_padding_changes_nothing(untrained, positions):
     sequences = [to_sequence(encode(atoms), positions) for atoms in CRYSTALS]
     n = len(sequences)
-    data = Sequences(sequences, [1.0] * n, [np.nan] * n, untrained._memory, positions)
-    network = untrained._network.eval()
+    asked = conditions([None] * n, [None] * n)
+    sets = (
+        Occupations(sequences, [1.0] * n, asked, untrained._memory, positions),
+        Geometries(sequences, [1.0] * n, asked, untrained._memory, positions, learning=False),
+    )
+    for network, data in zip(untrained._networks, sets, strict=True):
+        network.eval()
+        with torch.no_grad():
+            together = network(data.batch(np.arange(n), np.random.default_rng(0)))
+            for i in range(n):
+                alone = network(data.batch(np.array([i]), np.random.default_rng(0)))
+                for name, value in alone.items():
+                    # Sharp densities of coordinates magnify rounding.
+                    assert value.item() == pytest.approx(together[name][i].item(), abs=1e-2, rel=1e-3)
+
+
+def test_all_occupied_positions_are_read_before_the_first_number_is_written(untrained, positions):
+    """The cell that is expected depends on the last site, and coordinates of the first on what the last one is."""
+    geometry = untrained._networks[1].eval()
+    row = geometry_row(to_sequence(encode(polar()), positions), untrained._memory, positions)
+    other = {**row, "elements": np.array([*row["elements"][:-1], 16])}  # sulphur for oxygen, which comes last
+    asked = torch.as_tensor(conditions([None], [None]))
     with torch.no_grad():
-        together = network(data.batch(np.arange(n), np.random.default_rng(0)))
-        for i in range(n):
-            alone = network(data.batch(np.array([i]), np.random.default_rng(0)))
-            for name, value in alone.items():
-                # Sharp densities of coordinates magnify rounding.
-                assert value.item() == pytest.approx(together[name][i].item(), abs=1e-2, rel=1e-3)
+        losses = [geometry({**stack([one]), "conditions": asked}) for one in (row, other)]
+    assert losses[0]["cell"].item() != losses[1]["cell"].item()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sampled_from(CRYSTALS), st.integers(0, 2**32 - 1))
+def test_substituted_crystals_have_like_elements_on_the_same_sites_and_no_volume(positions, atoms, seed):
+    row = geometry_row(to_sequence(encode(atoms), positions), Memory(), positions)
+    found = substituted(row, np.random.default_rng(seed))
+    same = {name for name, value in row.items() if np.array_equal(value, found[name])}
+    if found is row:
+        return
+    assert same >= set(row) - {"elements", "free_cell"}
+    elements, counts = found["elements"].tolist(), found["counts"].tolist()
+    assert contents_in_order(dict(zip(elements, counts, strict=True))) == (tuple(elements), tuple(counts))
+    assert found["free_cell"].tolist() == [0.0, *row["free_cell"][1:].tolist()]
+
+
+def test_conditions_that_are_not_told_are_zeros():
+    asked = conditions([None, 0.0, 0.3], [None, 0.0, 30.0])
+    assert asked.tolist() == [[0, 0, 0, 0, 0], [1, 1, 0, 1, 0], [1, 0, pytest.approx(0.3), 1, 0.5]]
 
 
 def test_prototypes_that_are_wanted_are_written_and_weighed(untrained, positions):
-    network, memory = untrained._network, untrained._memory
+    network, memory = untrained._networks[0], untrained._memory
     elements, counts = contents_in_order({22: 2, 8: 4})
     start = Skeleton(elements, counts, memory.recall(elements, counts))
     a, f = LETTERS.index("a"), LETTERS.index("f")
@@ -313,14 +373,31 @@ def test_sampling_is_reproducible_by_its_seed(untrained):
     assert numbers(runs[0]) == numbers(runs[1]) != numbers(runs[2])
 
 
-def test_equal_requests_get_different_prototypes_the_most_probable_first(untrained):
-    def groups(n, seed):
-        answers = untrained.sample([Request(contents={"Ti": 2, "O": 4})] * n, np.random.default_rng(seed))
-        return {a.request: encode(a.atoms).spacegroup for a in answers if isinstance(a, Sample)}
+def test_equal_requests_get_different_prototypes_the_most_probable_first(untrained, positions):
+    requests = [Request(contents={"Ti": 2, "O": 4})] * 12
+    together = list(range(12))
+    found = set()
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        with torch.no_grad():
+            ((indices, chosen),) = _chosen(
+                untrained._networks[0], positions, untrained._memory, requests, [together], rng, 1.0
+            )
+        assert indices == together
+        assert chosen[0].named == (136, ("a", "f"))
+        found |= {skeleton.spacegroup for skeleton in chosen[:12]}
+    assert len(found) >= 4
 
-    runs = [groups(12, seed) for seed in range(6)]
-    assert {run[0] for run in runs if 0 in run} == {136}  # where its geometry was not too close
-    assert len({number for run in runs for number in run.values()}) >= 4
+
+def test_what_is_learned_of_a_prototype_stays_when_others_are_remembered(overfitted, positions):
+    geometry = overfitted._networks[1]
+    before = geometry.prototype.weight.detach().clone()
+    generator = copy.deepcopy(overfitted)
+    generator.fit([Example(atoms=atoms) for atoms in CRYSTALS], epochs=1, learning_rate=1e-9, device="cpu")
+    after = generator._networks[1].prototype.weight
+    assert len(before) == 2 < len(after) == 1 + generator._memory.n_prototypes
+    assert before[1].abs().max() > 0.01
+    torch.testing.assert_close(after[:2], before, atol=1e-5, rtol=0)
 
 
 def test_overfitting_one_crystal_reproduces_it(overfitted):
@@ -375,7 +452,7 @@ def test_untrained_generators_say_so(tmp_path):
 
 def test_unknown_settings_are_refused():
     with pytest.raises(InputError, match="learning_rate"):
-        WyckoffGenerator(TINY).fit([Example(atoms=rutile())], learnin_rate=1)
+        WyckoffGenerator(TINY, TINY).fit([Example(atoms=rutile())], learnin_rate=1)
 
 
 def test_what_is_saved_samples_the_same(untrained, tmp_path):
@@ -389,38 +466,84 @@ def test_what_is_saved_samples_the_same(untrained, tmp_path):
             assert np.array_equal(a.atoms.positions, b.atoms.positions)
     assert loaded[0].card["crystals"] == len(untrained._memory.occupations)
     assert storage.overlap(loaded[0].card, ["O2Ti", "Al2O3"]) == {"O2Ti"}
-    assert {Condition.SPACEGROUP, Condition.ENERGY} == WyckoffGenerator.conditions
+    assert loaded[0].conditions == {Condition.SPACEGROUP, Condition.ENERGY}
 
 
-def test_weights_without_their_memory_are_refused(untrained, tmp_path):
-    storage.save(tmp_path, "wyckoff", untrained._network.state_dict(), untrained.card)
-    with pytest.raises(InputError, match="incomplete"):
+@pytest.mark.parametrize("missing", ["memory.", "positions.", "geometry."])
+def test_weights_without_one_of_their_parts_are_refused(untrained, tmp_path, missing):
+    untrained.save(tmp_path)
+    tensors, card = storage.load(tmp_path, "wyckoff")
+    storage.save(tmp_path, "wyckoff", {n: t for n, t in tensors.items() if not n.startswith(missing)}, card)
+    with pytest.raises(InputError, match=r"incomplete|another version"):
         WyckoffGenerator.load(tmp_path)
 
 
-def test_a_stopped_training_ends_as_one_that_was_not(tmp_path):
+@pytest.mark.slow
+def test_cells_follow_the_pressure_that_is_asked_for(positions):
+    known = {0.0: 5.64, 20.0: 5.2, 60.0: 4.8}
+    sequences = [to_sequence(encode(bulk("NaCl", "rocksalt", a)), positions) for a in known.values()]
+    asked = conditions([None] * 3, [*known])
+    data = Geometries(sequences, [1.0] * 3, asked, Memory(), positions, learning=False)
+    batch = {**data.batch(np.arange(3), np.random.default_rng(0)), "conditions": torch.as_tensor(asked)}
+    torch.manual_seed(0)
+    network = GeometryNetwork(positions, TINY)
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.001)
+    for _ in range(500):
+        optimiser.zero_grad()
+        network(batch)["cell"].mean().backward()
+        optimiser.step()
+    network.eval()
+    for sequence, (pressure, a) in zip(sequences, known.items(), strict=True):
+        skeleton = Skeleton(
+            sequence.elements,
+            sequence.counts,
+            Memory().recall(sequence.elements, sequence.counts),
+            pressure=pressure,
+            spacegroup=225,
+            slots=sequence.slots.tolist(),
+            letters=sequence.letters.tolist(),
+        )
+        drawn = draw_geometries(network, positions, Memory(), [skeleton] * 9, np.random.default_rng(0), 0.3)
+        volumes = [decode(from_sequence(one, positions)).get_volume() for one, _ in drawn]
+        assert np.median(volumes) == pytest.approx(a**3 / 4, rel=0.05)
+
+
+def test_pressure_is_a_condition_once_crystals_under_pressure_were_learned(tmp_path):
+    generator = WyckoffGenerator(TINY, TINY)
+    assert Condition.PRESSURE not in generator.conditions
+    examples = [Example(atoms=atoms, pressure_gpa=10.0 * i) for i, atoms in enumerate(CRYSTALS[:4])]
+    generator.fit(examples, epochs=1, device="cpu")
+    generator.save(tmp_path)
+    loaded = WyckoffGenerator.load(tmp_path)
+    assert Condition.PRESSURE in loaded.conditions
+    assert loaded.card["pressures_gpa"] == [10.0, 30.0]
+
+
+@pytest.mark.parametrize("part", ["occupation", "geometry"])
+def test_a_stopped_training_ends_as_one_that_was_not(tmp_path, part):
     examples = [Example(atoms=atoms, energy_quantile=0.1 * i) for i, atoms in enumerate(CRYSTALS)]
     options = {"epochs": 3, "batch_size": 3, "device": "cpu", "seed": 2}
-    whole = WyckoffGenerator(TINY)
+    whole = WyckoffGenerator(TINY, TINY)
     whole.fit(examples, **options)
 
     def stop(epoch):
-        if epoch.number == 2:
+        if (epoch.part, epoch.number) == (part, 2):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        WyckoffGenerator(TINY).fit(examples, checkpoint=tmp_path / "state", on_epoch=stop, **options)
-    resumed, seen = WyckoffGenerator(TINY), []
+        WyckoffGenerator(TINY, TINY).fit(examples, checkpoint=tmp_path / "state", on_epoch=stop, **options)
+    resumed, seen = WyckoffGenerator(TINY, TINY), []
     resumed.fit(examples, checkpoint=tmp_path / "state", on_epoch=seen.append, **options)
-    assert [epoch.number for epoch in seen] == [3]
-    for (name, a), b in zip(whole._network.state_dict().items(), resumed._network.state_dict().values(), strict=True):
-        assert torch.equal(a, b), name
+    left = [("occupation", 3)] if part == "occupation" else []
+    left += [("geometry", number) for number in ((1, 2, 3) if left else (3,))]
+    assert [(epoch.part, epoch.number) for epoch in seen] == left
+    for one, other in zip(whole._networks, resumed._networks, strict=True):
+        for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+            assert torch.equal(a, b), name
 
 
 def test_the_network_is_asked_about_contents_in_one_order_only(positions):
-    memory = Memory()
     elements, counts = contents_in_order({8: 3, 22: 1, 38: 1})
     assert elements == (38, 22, 8)
-    row = contents_row(elements, counts, memory.recall(elements, counts))
-    assert row["elements"].tolist() == [38, 22, 8]
-    assert Network(positions, TINY).positions.multiplicity[225].max() == positions.multiplicity[225].max()
+    assert contents_row(elements, counts)["elements"].tolist() == [38, 22, 8]
+    assert OccupationNetwork(positions, TINY).positions_multiplicity[225].max() == positions.multiplicity[225].max()

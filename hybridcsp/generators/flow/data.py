@@ -19,6 +19,9 @@ Array = NDArray[np.float64]
 # The direction, in no symmetric relation to any axes, that crystals point along.
 _ALONG = np.array([1.0, 0.77, 0.59])
 
+#: Half of the effect of pressure is reached here (GPa).
+PRESSURE = 30.0
+
 #: Translations of the crystal that are tried to bring it near the noise.
 TRANSLATIONS = 4
 
@@ -51,9 +54,8 @@ class FlowData:
         self.weights = np.array([example.weight for example in examples])
         self.sizes = np.array([len(point.numbers) for point in self.points])
         self._groups = np.array([spacegroup(example.atoms, SYMPREC_LOOSE) for example in examples])
-        self._energies = np.array(
-            [(0.0, 0.0) if (q := example.energy_quantile) is None else (q, 1.0) for example in examples]
-        )
+        self._energies = np.array([energy_features(example.energy_quantile) for example in examples])
+        self._pressures = np.array([pressure_features(example.pressure_gpa) for example in examples])
         self._lengths = np.array([log_length(point.numbers) for point in self.points])
 
     def batch(self, indices: NDArray[np.int_], rng: np.random.Generator) -> Mapping[str, torch.Tensor]:
@@ -80,11 +82,22 @@ class FlowData:
             "strain": lattices - noise,
             "time": time,
             "energy": self._energies[indices],
+            "pressure": self._pressures[indices],
         }
         whole = {"numbers": numbers, "spacegroup": self._groups[indices].astype(np.int64)}
         return {k: torch.as_tensor(v, dtype=torch.float32) for k, v in floats.items()} | {
             k: torch.as_tensor(v) for k, v in whole.items()
         }
+
+
+def energy_features(quantile: float | None) -> tuple[float, float]:
+    """Energy quantile and 1, or 0 and 0 where none is told."""
+    return (0.0, 0.0) if quantile is None else (quantile, 1.0)
+
+
+def pressure_features(gpa: float | None) -> tuple[float, float]:
+    """Pressure on a scale from 0 to 1, and 1, or 0 and 0 where none is told."""
+    return (0.0, 0.0) if gpa is None else (max(gpa, 0.0) / (max(gpa, 0.0) + PRESSURE), 1.0)
 
 
 def handed(point: LatticePoint) -> LatticePoint:

@@ -50,7 +50,6 @@ class FlowGenerator:
     """
 
     name = "flow"
-    conditions = frozenset({Condition.SPACEGROUP, Condition.ENERGY})
     #: Answers to equal requests come in the order in which to try them.
     best_first = True
 
@@ -60,6 +59,11 @@ class FlowGenerator:
         self.card: Mapping[str, Any] = {}
         self._scale: Scale | None = None
         self._model: FlowModel | None = None
+
+    @property
+    def conditions(self) -> frozenset[Condition]:
+        """Space group and energy; and pressure, if it has learned from crystals under pressure."""
+        return storage.conditions_of(self.card)
 
     def fit(
         self,
@@ -205,6 +209,7 @@ class FlowGenerator:
             lengths=_single([diagonal(log_length(start.numbers)) for start in batch]),
             spacegroup=torch.tensor([start.spacegroup or 0 for start in batch]),
             energy=_single([start.energy for start in batch]),
+            pressure=_single([start.pressure for start in batch]),
         )
         answers: dict[int, Sample | Reject] = {}
         for row, start in enumerate(batch):

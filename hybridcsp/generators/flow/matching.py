@@ -15,8 +15,8 @@ POSITIONS = 10.0
 #: Weight of the prior over space groups: its parameters are its own, so this only keeps it from deciding which epoch
 #: was the best.
 PRIOR = 0.02
-#: How often the space group, and the energy quantile, are not told in training.
-UNTOLD_GROUP, UNTOLD_ENERGY = 0.25, 0.5
+#: How often the space group, and the energy quantile and pressure, are not told in training.
+UNTOLD_GROUP, UNTOLD = 0.25, 0.5
 
 
 class FlowModel(nn.Module):
@@ -37,9 +37,10 @@ class FlowModel(nn.Module):
         numbers, groups = batch["numbers"], batch["spacegroup"]
         told, energy = groups, batch["energy"]
         told = told * (torch.rand(groups.shape, device=groups.device) >= UNTOLD_GROUP)
-        energy = energy * (torch.rand(groups.shape, device=groups.device) >= UNTOLD_ENERGY)[:, None]
+        energy = energy * (torch.rand(groups.shape, device=groups.device) >= UNTOLD)[:, None]
+        pressure = batch["pressure"] * (torch.rand(groups.shape, device=groups.device) >= UNTOLD)[:, None]
         velocity, strain = self.velocities(
-            numbers, batch["positions"], batch["lattice"], batch["metric"], batch["time"], told, energy
+            numbers, batch["positions"], batch["lattice"], batch["metric"], batch["time"], told, energy, pressure
         )
         squares = (velocity - batch["velocity"]).square().sum((1, 2)) / (numbers > 0).sum(1)
         likely = self.prior(numbers).gather(1, groups[:, None])[:, 0]
@@ -84,6 +85,7 @@ def integrate(
     lengths: Tensor,
     spacegroup: Tensor,
     energy: Tensor,
+    pressure: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Follow the velocities from time 0 to 1.
 
@@ -91,7 +93,7 @@ def integrate(
     ----------
     network, settings
         What gives velocities, and how to follow them.
-    numbers, positions, lattice, spacegroup, energy
+    numbers, positions, lattice, spacegroup, energy, pressure
         Where to begin, as :meth:`VelocityNetwork.forward` takes it.
     scale
         Mean and spread of the log-lattice, shape ``(6,)`` each.
@@ -108,9 +110,9 @@ def integrate(
     for step in range(settings.steps):
         time = torch.full((len(numbers),), step * length)
         metric = lattice * spread + mean + lengths
-        velocity, strain = network(numbers, positions, lattice, metric, time, spacegroup, energy)
+        velocity, strain = network(numbers, positions, lattice, metric, time, spacegroup, energy, pressure)
         if settings.guidance > 0:
-            free = network(numbers, positions, lattice, metric, time, torch.zeros_like(spacegroup), energy)
+            free = network(numbers, positions, lattice, metric, time, torch.zeros_like(spacegroup), energy, pressure)
             velocity = velocity + settings.guidance * (velocity - free[0])
             strain = strain + settings.guidance * (strain - free[1])
         stride = min(length * (1 + settings.hurry * step * length), 1 - step * length)

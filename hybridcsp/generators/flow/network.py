@@ -72,7 +72,9 @@ class VelocityNetwork(nn.Module):
         self.embedding = nn.Embedding(119, width)
         self.describe = nn.Linear(self.elements.shape[1] + 2, width)
         self.spacegroups = nn.Embedding(231, width)  # 0: not told
-        self.told = nn.Linear(16 + 6 + 6 + 2, width)
+        self.told = nn.Linear(16 + 6 + 6 + 2 + 2, width)
+        with torch.no_grad():  # what has never been told must not matter when it first is
+            self.told.weight[:, -2:] = 0.0
         self.whole = nn.Sequential(nn.Linear(3 * width, width), nn.SiLU(), nn.Linear(width, width))
         geometry = 6 * architecture.frequencies + len(_CENTRES) + _SHARPENINGS
         self.pairs = _Pairs(width, geometry, architecture.pair)
@@ -92,6 +94,7 @@ class VelocityNetwork(nn.Module):
         time: Tensor,
         spacegroup: Tensor,
         energy: Tensor,
+        pressure: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Predict velocities.
 
@@ -111,6 +114,8 @@ class VelocityNetwork(nn.Module):
             Its number, 0 where it is not told, shape ``(batch,)``.
         energy
             Energy quantile and 1, or 0 and 0 where it is not told, shape ``(batch, 2)``.
+        pressure
+            The same of pressure, from 0 to 1.
 
         Returns
         -------
@@ -126,7 +131,7 @@ class VelocityNetwork(nn.Module):
         )
         contents = torch.einsum("bn,bnw->bw", share, nodes)
         size = torch.cat([_harmonics(torch.log(count[:, 0]), 3)], dim=-1)
-        told = torch.cat([_harmonics(0.5 * time, 8), size, lattice, energy], dim=-1)
+        told = torch.cat([_harmonics(0.5 * time, 8), size, lattice, energy, pressure], dim=-1)
         whole = self.whole(torch.cat([contents, self.spacegroups(spacegroup), self.told(told)], dim=-1))
         nodes = nodes + whole[:, None]
         absent = (_NEVER * (1 - present))[..., None]

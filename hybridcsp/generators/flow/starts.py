@@ -12,6 +12,7 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from hybridcsp.generators import Request
+from hybridcsp.generators.flow.data import energy_features, pressure_features
 from hybridcsp.generators.flow.network import SpacegroupPrior
 
 # Most pairs of atoms in one batch of samples.
@@ -36,6 +37,8 @@ class Start:
         What the velocities are told, if anything.
     energy
         Energy quantile and 1, or 0 and 0 where none is asked for.
+    pressure
+        The same of pressure, from 0 to 1.
     """
 
     request: int
@@ -44,18 +47,19 @@ class Start:
     lattice: NDArray[np.float64]
     spacegroup: int | None
     energy: tuple[float, float]
+    pressure: tuple[float, float]
 
     @classmethod
     def draw(cls, number: int, request: Request, numbers: NDArray[np.int64], rng: np.random.Generator) -> Self:
         """Draw the noise for a request."""
-        quantile = request.energy_quantile
         return cls(
             request=number,
             numbers=numbers,
             positions=rng.random((len(numbers), 3)),
             lattice=rng.standard_normal(6),
             spacegroup=request.spacegroup,
-            energy=(0.0, 0.0) if quantile is None else (quantile, 1.0),
+            energy=energy_features(request.energy_quantile),
+            pressure=pressure_features(request.pressure_gpa),
         )
 
     def again(self, rng: np.random.Generator) -> Self:
@@ -77,10 +81,10 @@ def with_groups(prior: SpacegroupPrior, starts: Sequence[Start], rng: np.random.
     Systematic sampling: with one uniform number u, the i-th of n equal starts gets the group at (i + u) / n of the
     cumulated distribution, so that each group comes up as often as it should, give or take one.
     """
-    alike: dict[tuple[bytes, tuple[float, float]], list[int]] = {}
+    alike: dict[tuple[object, ...], list[int]] = {}
     for place, start in enumerate(starts):
         if start.spacegroup is None:
-            alike.setdefault((start.numbers.tobytes(), start.energy), []).append(place)
+            alike.setdefault((start.numbers.tobytes(), start.energy, start.pressure), []).append(place)
     told = list(starts)
     for places in alike.values():
         numbers = torch.as_tensor(starts[places[0]].numbers)[None]

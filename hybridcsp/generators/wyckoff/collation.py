@@ -1,9 +1,10 @@
-"""Sequences into batches."""
+"""Sequences into batches, for either network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
+from functools import cache
 from math import gcd, log
 from typing import Any
 
@@ -14,101 +15,150 @@ from torch import Tensor
 
 from hybridcsp.generators.wyckoff.memory import CHANNELS, Memory, Recall
 from hybridcsp.generators.wyckoff.positions import N_LETTERS, Positions
-from hybridcsp.generators.wyckoff.sequences import Sequence
+from hybridcsp.generators.wyckoff.sequences import Sequence, contents_in_order
+from hybridcsp.prototypes.chemistry import TAIL, squared_distances
 
-# How often a network in training is not told the energy, so that it can be asked without.
-_ENERGY_HIDDEN = 0.5
+# How often a network in training is not told energy and pressure, so that it can be asked without.
+_HIDDEN = 0.5
+
+# How often the geometry network is shown a crystal with elements exchanged for like ones: where atoms are depends less
+# on which they are than a network concludes from ten thousand crystals. Their volume is not learned from then.
+_SUBSTITUTED = 0.5
+
+# How often it is not told which prototype a crystal has, so that it can do without.
+_UNKNOWN = 0.15
+
+# Elements that one may be exchanged for: the nearest, weighted by how alike they are.
+_ALIKE = 8
+
+# Which parameter of the cell is the volume.
+_VOLUME = np.arange(6) == 0
+
+# Half of the effect of pressure is reached here (GPa).
+_PRESSURE = 30.0
 
 _FILL = {"letters": -1}
 
+Row = Mapping[str, NDArray[np.generic]]
 
-class Sequences:
-    """What :func:`hybridcsp.generators.training.train` learns from: crystals with what is remembered of like ones.
+
+class Occupations:
+    """What the occupation network learns from: crystals with what is remembered of like ones.
 
     Parameters
     ----------
-    sequences, weights, energies
-        Crystals, how much they count, and quantiles of their energies (NaN where unknown).
+    sequences, weights, conditions
+        Crystals, how much they count, and what they are like (:func:`conditions`).
     memory
         What is remembered; crystals of the same formula are left out.
     positions
         Tables.
-    progress
-        Told how many crystals are done: recalling takes minutes for 10⁴.
     """
 
     def __init__(
         self,
         sequences: SequenceOf[Sequence],
         weights: SequenceOf[float],
-        energies: SequenceOf[float],
+        conditions: NDArray[np.float32],
         memory: Memory,
         positions: Positions,
-        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self.weights = np.array(weights, dtype=float)
+        self.sizes = np.array([len(s.slots) + len(s.elements) for s in sequences])
+        self._conditions = conditions
+        self._rows = [
+            occupation_row(s, memory.recall(s.elements, s.counts, same_formula=False), positions) for s in sequences
+        ]
+
+    def batch(self, indices: NDArray[np.int_], rng: np.random.Generator) -> Mapping[str, Tensor]:
+        """Pad and stack; whether the conditions are told is drawn."""
+        told = rng.random(len(indices)) >= _HIDDEN
+        conditions = self._conditions[indices] * told[:, None]
+        return {**stack([self._rows[i] for i in indices]), "conditions": torch.as_tensor(conditions)}
+
+
+class Geometries:
+    """What the geometry network learns from.
+
+    Parameters
+    ----------
+    sequences, weights, conditions
+        As for :class:`Occupations`.
+    memory
+        Numbers the prototypes.
+    positions
+        Tables.
+    learning
+        Whether crystals are also shown with other elements, and as if their prototypes were not known; not to measure.
+    """
+
+    def __init__(
+        self,
+        sequences: SequenceOf[Sequence],
+        weights: SequenceOf[float],
+        conditions: NDArray[np.float32],
+        memory: Memory,
+        positions: Positions,
+        *,
+        learning: bool = True,
     ) -> None:
         self.weights = np.array(weights, dtype=float)
         self.sizes = np.array([2 * len(s.slots) + len(s.elements) for s in sequences])
-        self._energies = np.array(energies, dtype=float)
-        self._rows = []
-        for index, sequence in enumerate(sequences):
-            recall = memory.recall(sequence.elements, sequence.counts, same_formula=False)
-            self._rows.append(_row(sequence, recall, positions))
-            if progress is not None:
-                progress(index + 1)
+        self._conditions = conditions
+        self._learning = learning
+        self._rows = [geometry_row(s, memory, positions) for s in sequences]
 
     def batch(self, indices: NDArray[np.int_], rng: np.random.Generator) -> Mapping[str, Tensor]:
-        """Pad and stack; whether the energy is told is drawn."""
-        batch = stack([self._rows[i] for i in indices])
-        told = rng.random(len(indices)) >= _ENERGY_HIDDEN
-        energies = np.where(told, self._energies[indices], np.nan)
-        return {**batch, "energy": torch.as_tensor(energy_features(energies))}
+        """Pad and stack; which elements are exchanged, and whether the conditions are told, is drawn."""
+        told = rng.random(len(indices)) >= _HIDDEN
+        rows = [self._rows[i] for i in indices]
+        if self._learning:
+            for place in np.flatnonzero(rng.random(len(indices)) < _SUBSTITUTED).tolist():
+                rows[place] = substituted(rows[place], rng)
+            for place in np.flatnonzero(rng.random(len(indices)) < _UNKNOWN).tolist():
+                rows[place] = {**rows[place], "prototype": np.array(0)}
+        conditions = self._conditions[indices] * told[:, None]
+        return {**stack(rows), "conditions": torch.as_tensor(conditions)}
 
 
-def energy_features(quantiles: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Whether a quantile is told, whether it is the lowest, and the quantile; shape ``(n, 3)``."""
-    told = np.isfinite(quantiles)
-    values = np.where(told, quantiles, 0.0)
-    return np.column_stack([told, told & (values <= 0), values]).astype(np.float32)
+def conditions(quantiles: SequenceOf[float | None], pressures: SequenceOf[float | None]) -> NDArray[np.float32]:
+    """Whether an energy quantile is told, whether it is the lowest, and the quantile; and the same of pressure (GPa).
+
+    Returns
+    -------
+    ndarray
+        Shape ``(n, 5)``.
+    """
+    energy, pressure = (np.array([np.nan if v is None else v for v in values]) for values in (quantiles, pressures))
+    told, pressed = np.isfinite(energy), np.isfinite(pressure)
+    quantile, gpa = np.where(told, energy, 0.0), np.maximum(np.where(pressed, pressure, 0.0), 0.0)
+    columns = [told, told & (quantile <= 0), quantile, pressed, gpa / (gpa + _PRESSURE)]
+    return np.column_stack(columns).astype(np.float32)
 
 
-def contents_row(elements: tuple[int, ...], counts: tuple[int, ...], recall: Recall) -> dict[str, NDArray[np.generic]]:
-    """Describe what is known before anything is predicted."""
+def contents_row(elements: tuple[int, ...], counts: tuple[int, ...]) -> dict[str, NDArray[np.generic]]:
+    """Describe what is asked for."""
+    return {"elements": np.array(elements), "counts": np.array(counts), "divisor": np.array(gcd(*counts))}
+
+
+def recalled_row(recall: Recall) -> dict[str, NDArray[np.generic]]:
+    """Describe what is remembered of it."""
+    return {"summary": recall.summary, "group_evidence": recall.of_groups().astype(np.float16)}
+
+
+def skeleton_row(
+    group: int, slots: SequenceOf[int] | NDArray[np.int_], letters: SequenceOf[int] | NDArray[np.int_]
+) -> dict[str, NDArray[np.generic]]:
+    """Describe which positions are occupied."""
     return {
-        "elements": np.array(elements),
-        "counts": np.array(counts),
-        "divisor": np.array(gcd(*counts)),
-        "summary": recall.summary,
-        "group_evidence": recall.of_groups().astype(np.float16),
+        "group": np.array(group),
+        "slots": np.array(slots).astype(np.int16),
+        "letters": np.array(letters).astype(np.int16),
     }
 
 
-def stack(rows: SequenceOf[Mapping[str, NDArray[np.generic]]]) -> dict[str, Tensor]:
-    """Pad arrays to the longest and stack them."""
-    batch = {}
-    for name in rows[0]:
-        arrays = [row[name] for row in rows]
-        shape = np.array([array.shape for array in arrays]).max(axis=0)
-        stacked = np.full((len(arrays), *shape), _FILL.get(name, 0), dtype=arrays[0].dtype)
-        for row, array in enumerate(arrays):
-            within: tuple[Any, ...] = (row, *map(slice, array.shape))
-            stacked[within] = array
-        tensor = torch.as_tensor(stacked)
-        if tensor.is_floating_point():
-            tensor = tensor.float()
-        elif tensor.dtype != torch.bool:
-            tensor = tensor.long()
-        batch[name] = tensor
-    return batch
-
-
-def free_coordinates(sequence: Sequence, positions: Positions) -> NDArray[np.bool_]:
-    """Which coordinates are predicted: those free, without the first site's along polar axes, the origin there."""
-    free = positions.free[sequence.spacegroup, sequence.letters] > 0
-    free[0] &= positions.polar[sequence.spacegroup] == 0
-    return np.asarray(free)
-
-
-def _row(sequence: Sequence, recall: Recall, positions: Positions) -> dict[str, NDArray[np.generic]]:
+def occupation_row(sequence: Sequence, recall: Recall, positions: Positions) -> dict[str, NDArray[np.generic]]:
+    """Describe a crystal to the occupation network."""
     number, n_sites = sequence.spacegroup, len(sequence.slots)
     left = list(sequence.counts)
     taken: frozenset[int] = frozenset()
@@ -129,18 +179,76 @@ def _row(sequence: Sequence, recall: Recall, positions: Positions) -> dict[str, 
             consistent = consistent & (recall.letters[:, site] == letter)
         lowest, previous = letter, slot
     return {
-        **contents_row(sequence.elements, sequence.counts, recall),
+        **contents_row(sequence.elements, sequence.counts),
+        **recalled_row(recall),
+        **skeleton_row(number, sequence.slots, sequence.letters),
         "group_allowed": positions.groups(sequence.counts),
-        "group": np.array(number),
-        "slots": sequence.slots.astype(np.int16),
-        "letters": sequence.letters.astype(np.int16),
         "letter_allowed": allowed,
         "letter_evidence": evidence,
         "progress": progress,
-        "free": free_coordinates(sequence, positions),
+    }
+
+
+def geometry_row(sequence: Sequence, memory: Memory, positions: Positions) -> dict[str, NDArray[np.generic]]:
+    """Describe a crystal to the geometry network."""
+    return {
+        **contents_row(sequence.elements, sequence.counts),
+        **skeleton_row(sequence.spacegroup, sequence.slots, sequence.letters),
+        "prototype": np.array(memory.number_of(sequence.prototype)),
+        "free": free_coordinates(sequence.spacegroup, sequence.letters, positions),
+        "free_cell": positions.free_cell[sequence.spacegroup].astype(np.float32),
         "coordinates": sequence.coordinates.astype(np.float32),
         "cell": sequence.cell.astype(np.float32),
     }
+
+
+def substituted(row: Row, rng: np.random.Generator) -> Row:
+    """Exchange elements for like ones that would be placed in the same order; the volume is not known then."""
+    elements, counts = row["elements"].tolist(), row["counts"].tolist()
+    chosen = list(elements)
+    for slot, element in enumerate(elements):
+        others, chances = _like(element)
+        trial = [*chosen[:slot], int(others[rng.choice(len(others), p=chances)]), *chosen[slot + 1 :]]
+        if len(set(trial)) == len(trial) and list(contents_in_order(dict(zip(trial, counts, strict=True)))[0]) == trial:
+            chosen = trial
+    if chosen == elements:
+        return row
+    return {**row, "elements": np.array(chosen), "free_cell": np.where(_VOLUME, 0, row["free_cell"]).astype(np.float32)}
+
+
+@cache
+def _like(element: int) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
+    """Elements that are like one, and chances in proportion to how alike they are; up to americium."""
+    alike = (1 + squared_distances()[element, :96] / (2 * TAIL)) ** -TAIL
+    alike[[0, *([element] if element < len(alike) else [])]] = 0.0
+    nearest = np.argsort(-alike)[:_ALIKE]
+    return nearest, alike[nearest] / alike[nearest].sum()
+
+
+def stack(rows: SequenceOf[Row]) -> dict[str, Tensor]:
+    """Pad arrays to the longest and stack them."""
+    batch = {}
+    for name in rows[0]:
+        arrays = [row[name] for row in rows]
+        shape = np.array([array.shape for array in arrays]).max(axis=0)
+        stacked = np.full((len(arrays), *shape), _FILL.get(name, 0), dtype=arrays[0].dtype)
+        for row, array in enumerate(arrays):
+            within: tuple[Any, ...] = (row, *map(slice, array.shape))
+            stacked[within] = array
+        tensor = torch.as_tensor(stacked)
+        if tensor.is_floating_point():
+            tensor = tensor.float()
+        elif tensor.dtype != torch.bool:
+            tensor = tensor.long()
+        batch[name] = tensor
+    return batch
+
+
+def free_coordinates(group: int, letters: NDArray[np.int_], positions: Positions) -> NDArray[np.bool_]:
+    """Which coordinates are predicted: those free, without the first site's along polar axes, the origin there."""
+    free = positions.free[group, letters] > 0
+    free[0] &= positions.polar[group] == 0
+    return np.asarray(free)
 
 
 def progress_of(left: SequenceOf[int], counts: SequenceOf[int], slot: int) -> tuple[float, float, float]:

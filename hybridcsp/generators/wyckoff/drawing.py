@@ -12,8 +12,10 @@ from ase.data import atomic_numbers
 from hybridcsp.errors import InputError
 from hybridcsp.generators import Reject, Request, Sample, equal_requests
 from hybridcsp.generators.plausibility import is_plausible
+from hybridcsp.generators.wyckoff.geometry import GeometryNetwork
 from hybridcsp.generators.wyckoff.memory import Memory
-from hybridcsp.generators.wyckoff.network import Network
+from hybridcsp.generators.wyckoff.occupation import OccupationNetwork
+from hybridcsp.generators.wyckoff.placing import draw_geometries
 from hybridcsp.generators.wyckoff.positions import N_GROUPS, Positions
 from hybridcsp.generators.wyckoff.sampling import Decoder, Skeleton
 from hybridcsp.generators.wyckoff.sequences import contents_in_order, from_sequence
@@ -49,7 +51,8 @@ GEOMETRY_TEMPERATURE = 0.3
 
 @torch.no_grad()
 def draw(
-    network: Network,
+    occupation: OccupationNetwork,
+    geometry: GeometryNetwork,
     positions: Positions,
     memory: Memory,
     requests: Sequence[Request],
@@ -59,7 +62,7 @@ def draw(
     """Answer each request, in order; see :class:`hybridcsp.generators.wyckoff.WyckoffGenerator`."""
     answers: list[Sample | Reject | None] = [None] * len(requests)
     waiting: list[tuple[int, Skeleton, list[Skeleton]]] = []
-    for indices, chosen in _chosen(network, positions, memory, requests, equal_requests(requests), rng, temperature):
+    for indices, chosen in _chosen(occupation, positions, memory, requests, equal_requests(requests), rng, temperature):
         if isinstance(chosen, str):
             for index in indices:
                 answers[index] = Reject(request=index, reason=chosen)
@@ -70,9 +73,9 @@ def draw(
         left = []
         for start in range(0, len(waiting), BATCH):
             part = waiting[start : start + BATCH]
-            decoder = Decoder(network, positions, [skeleton for _, skeleton, _ in part])
-            decoder.read()
-            written = decoder.draw_geometry(rng, temperature * GEOMETRY_TEMPERATURE * (1 + attempt % 2))
+            skeletons = [skeleton for _, skeleton, _ in part]
+            cold = temperature * GEOMETRY_TEMPERATURE * (1 + attempt % 2)
+            written = draw_geometries(geometry, positions, memory, skeletons, rng, cold)
             for (index, skeleton, spare), (sequence, likelihood) in zip(part, written, strict=True):
                 crystal = from_sequence(sequence, positions)
                 atoms = None if crystal is None else decode(crystal)
@@ -90,7 +93,7 @@ def draw(
 
 
 def _chosen(
-    network: Network,
+    network: OccupationNetwork,
     positions: Positions,
     memory: Memory,
     requests: Sequence[Request],
@@ -190,8 +193,8 @@ def _start(request: Request, positions: Positions, memory: Memory) -> Skeleton |
     number = OTHER_HAND.get(number, number)
     if number and not positions.groups(counts)[number]:
         return f"no Wyckoff positions of space group {number} hold these contents"
-    quantile = np.nan if request.energy_quantile is None else request.energy_quantile
-    return Skeleton(elements, counts, memory.recall(elements, counts), quantile, number)
+    recall = memory.recall(elements, counts)
+    return Skeleton(elements, counts, recall, request.energy_quantile, request.pressure_gpa, number)
 
 
 def _copy(skeleton: Skeleton) -> Skeleton:

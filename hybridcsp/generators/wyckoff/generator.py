@@ -4,33 +4,42 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
 from hybridcsp.generators import Condition, Epoch, Example, Reject, Request, Sample, storage, training
 from hybridcsp.generators.datasets import split
-from hybridcsp.generators.wyckoff.collation import Sequences
+from hybridcsp.generators.wyckoff.collation import Geometries, Occupations, conditions
 from hybridcsp.generators.wyckoff.drawing import draw
+from hybridcsp.generators.wyckoff.geometry import GeometryNetwork
 from hybridcsp.generators.wyckoff.memory import Memory
-from hybridcsp.generators.wyckoff.network import Network, Size
+from hybridcsp.generators.wyckoff.occupation import OccupationNetwork
 from hybridcsp.generators.wyckoff.positions import Positions
 from hybridcsp.generators.wyckoff.sequences import Sequence as Written
 from hybridcsp.generators.wyckoff.sequences import to_sequence
+from hybridcsp.generators.wyckoff.transformer import Size
 from hybridcsp.representations.wyckoff import encode
 from hybridcsp.structure import SYMPREC, SYMPREC_LOOSE
 
+_Written = list[tuple[Example, Written]]
+
+#: The sizes of the networks of the shipped weights.
+OCCUPATION, GEOMETRY = Size(dropout=0.15), Size(width=192, blocks=4, heads=6)
+
 
 class WyckoffGenerator:
-    """Autoregressive transformer over space group, Wyckoff positions, cell and coordinates.
+    """Autoregressive transformers over space group and Wyckoff positions, and then over cell and coordinates.
 
     Crystals come out with exactly the contents asked for, in a primitive cell of the space group that was drawn; a
-    look-ahead rules out every position after which the rest of the atoms would find no place. The network is told what
-    crystals of like elements, kept in a memory, look like (:mod:`hybridcsp.generators.wyckoff.memory`).
+    look-ahead rules out every position after which the rest of the atoms would find no place. The network that says
+    which positions are occupied is told what crystals of like elements, kept in a memory, look like
+    (:mod:`hybridcsp.generators.wyckoff.memory`); the other one then says where the atoms are.
 
     Of equal requests in one call, the first gets the most probable prototype and the others are drawn without
     repeating themselves as long as other prototypes are about as probable
@@ -38,8 +47,8 @@ class WyckoffGenerator:
 
     Parameters
     ----------
-    size
-        Of the network; only before the first training.
+    occupation, geometry
+        Sizes of the networks; only before the first training.
 
     Attributes
     ----------
@@ -48,19 +57,25 @@ class WyckoffGenerator:
     """
 
     name: ClassVar[str] = "wyckoff"
-    conditions: ClassVar[frozenset[Condition]] = frozenset({Condition.SPACEGROUP, Condition.ENERGY})
     #: Answers to equal requests come in the order in which to try them.
     best_first: ClassVar[bool] = True
     #: Settings of ``fit`` during a search: its minima would be remembered as they are, and made again.
     fine_tuning: ClassVar[Mapping[str, Any]] = {"remember": False}
+    #: Of training, in quarters of a force call for an example.
+    effort: ClassVar[float] = 2.0
 
-    def __init__(self, size: Size | None = None) -> None:
+    def __init__(self, occupation: Size = OCCUPATION, geometry: Size = GEOMETRY) -> None:
         self.card: Mapping[str, Any] = {}
         self.temperature = 1.0
-        self._size = size or Size()
-        self._network: Network | None = None
+        self._sizes = {"occupation": occupation, "geometry": geometry}
+        self._networks: tuple[OccupationNetwork, GeometryNetwork] | None = None
         self._positions: Positions | None = None
         self._memory = Memory()
+
+    @property
+    def conditions(self) -> frozenset[Condition]:
+        """Space group and energy; and pressure, if it has learned from crystals under pressure."""
+        return storage.conditions_of(self.card)
 
     def fit(
         self,
@@ -82,12 +97,13 @@ class WyckoffGenerator:
         seed, checkpoint, on_epoch
             As :func:`hybridcsp.generators.training.train` takes them.
         longest
-            Crystals with more sites are remembered, but the network does not learn from them: they are few and take
+            Crystals with more sites are remembered, but the networks do not learn from them: they are few and take
             most of the time.
         remember
             Whether the examples join the memory.
         **settings
-            Fields of :class:`hybridcsp.generators.training.Settings`.
+            Fields of :class:`hybridcsp.generators.training.Settings`, for both networks: they are trained one after the
+            other, and each stops when it no longer improves.
 
         Raises
         ------
@@ -108,37 +124,32 @@ class WyckoffGenerator:
             raise InputError(
                 "examples", len(examples), f"none has a symmetry that spglib finds and at most {longest} sites"
             )
-        if self._network is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                self._network = Network(positions, self._size)
         if remember:  # the held-out tenth never is
             self._memory.add(sequence.occupation for _, sequence in learned)
+        if self._networks is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self._networks = self._untrained(positions)
+        self._networks[1].widen(self._memory.n_prototypes)
         remembered = [example for example, _ in learned]
         learned, held = (_up_to(longest, part) for part in (learned, held))
-        sets = [
-            Sequences(
-                [sequence for _, sequence in part],
-                [example.weight for example, _ in part],
-                [np.nan if example.energy_quantile is None else example.energy_quantile for example, _ in part],
-                self._memory,
-                positions,
+        metrics: dict[str, dict[str, float]] = {}
+        for part, network, data in (
+            ("occupation", self._networks[0], [self._occupations(part) for part in (learned, held)]),
+            ("geometry", self._networks[1], [self._geometries(learned, True), self._geometries(held, False)]),
+        ):
+            history = training.train(
+                network,
+                data[0],
+                data[1] if held else None,
+                chosen,
+                seed=seed,
+                checkpoint=checkpoint and checkpoint.with_name(f"{part}-{checkpoint.name}"),
+                on_epoch=on_epoch and _told_of(part, on_epoch),
             )
-            for part in (learned, held)
-            if part
-        ]
-        history = training.train(
-            self._network,
-            sets[0],
-            sets[1] if held else None,
-            chosen,
-            seed=seed,
-            checkpoint=checkpoint,
-            on_epoch=on_epoch,
-        )
-        best = min(history, key=lambda epoch: epoch["held_out"])
+            metrics[part] = min(history, key=lambda epoch: epoch["held_out"]) | {"epochs": len(history)}
         self.card = {
-            "size": asdict(self._size),
+            "sizes": {name: asdict(size) for name, size in self._sizes.items()},
             **storage.describe_training(
                 remembered,
                 crystals_learned=len(learned),
@@ -146,9 +157,7 @@ class WyckoffGenerator:
                 seed=seed,
                 settings=asdict(chosen),
                 longest=longest,
-                epochs=len(history),
-                best_epoch=best["epoch"],
-                metrics={name: value for name, value in best.items() if name != "epoch"},
+                metrics=metrics,
             ),
         }
 
@@ -160,19 +169,22 @@ class WyckoffGenerator:
         InputError
             If the generator has not been trained, or contents are not of elements.
         """
-        if self._network is None or self._positions is None:
+        if self._networks is None or self._positions is None:
             raise InputError("generator", self.name, "not trained; load weights or fit it first")
         answers: list[Sample | Reject] = draw(
-            self._network, self._positions, self._memory, requests, rng, self.temperature
+            *self._networks, self._positions, self._memory, requests, rng, self.temperature
         )
         return answers
 
     def save(self, folder: Path) -> None:
         """Write weights, memory and tables (safetensors) and card (JSON) into a folder."""
-        if self._network is None:
+        if self._networks is None or self._positions is None:
             raise InputError("generator", self.name, "not trained; there is nothing to save")
-        remembered = {f"memory.{name}": torch.as_tensor(array) for name, array in self._memory.arrays().items()}
-        storage.save(folder, self.name, {**self._network.state_dict(), **remembered}, self.card)
+        tables = {"positions": self._positions.arrays(), "memory": self._memory.arrays()}
+        tensors = {f"{part}.{n}": torch.as_tensor(array) for part, own in tables.items() for n, array in own.items()}
+        for part, network in zip(self._sizes, self._networks, strict=True):
+            tensors |= {f"{part}.{name}": tensor for name, tensor in network.state_dict().items()}
+        storage.save(folder, self.name, tensors, self.card)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -184,22 +196,46 @@ class WyckoffGenerator:
             If the files are missing, damaged or not this generator's.
         """
         tensors, card = storage.load(folder, cls.name)
+
+        def part(name: str) -> dict[str, torch.Tensor]:
+            return {n.removeprefix(f"{name}."): t for n, t in tensors.items() if n.startswith(f"{name}.")}
+
         try:
-            generator = cls(Size(**card["size"]))
-            tables = {n: t.numpy() for n, t in tensors.items() if n.startswith("positions_")}
-            generator._positions = Positions.from_arrays(**{n.removeprefix("positions_"): a for n, a in tables.items()})
-            remembered = {n.removeprefix("memory."): t.numpy() for n, t in tensors.items() if n.startswith("memory.")}
-            generator._memory = Memory.from_arrays(remembered)
+            generator = cls(**{name: Size(**size) for name, size in card["sizes"].items()})
+            generator._positions = Positions.from_arrays(**{n: t.numpy() for n, t in part("positions").items()})
+            generator._memory = Memory.from_arrays({n: t.numpy() for n, t in part("memory").items()})
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InputError("weights", str(folder), f"incomplete: {type(error).__name__}: {error}") from error
-        generator._network = Network(generator._positions, generator._size).eval()
-        weights = {name: tensor for name, tensor in tensors.items() if not name.startswith("memory.")}
-        storage.fill(generator._network, weights, folder)
+        generator._networks = generator._untrained(generator._positions)
+        for name, network in zip(generator._sizes, generator._networks, strict=True):
+            storage.fill(network.eval(), part(name), folder)
         generator.card = card
         return generator
 
+    def _untrained(self, positions: Positions) -> tuple[OccupationNetwork, GeometryNetwork]:
+        geometry = GeometryNetwork(positions, self._sizes["geometry"], self._memory.n_prototypes)
+        return OccupationNetwork(positions, self._sizes["occupation"]), geometry
 
-def _written(examples: Iterable[Example], positions: Positions) -> list[tuple[Example, Written]]:
+    def _occupations(self, part: _Written) -> Occupations:
+        assert self._positions is not None
+        return Occupations(*_columns(part), self._memory, self._positions)
+
+    def _geometries(self, part: _Written, learning: bool) -> Geometries:
+        assert self._positions is not None
+        return Geometries(*_columns(part), self._memory, self._positions, learning=learning)
+
+
+def _columns(part: _Written) -> tuple[list[Written], list[float], NDArray[np.float32]]:
+    examples = [example for example, _ in part]
+    asked = conditions([e.energy_quantile for e in examples], [e.pressure_gpa for e in examples])
+    return [sequence for _, sequence in part], [example.weight for example in examples], asked
+
+
+def _told_of(part: str, on_epoch: Callable[[Epoch], None]) -> Callable[[Epoch], None]:
+    return lambda epoch: on_epoch(replace(epoch, part=part))
+
+
+def _written(examples: Iterable[Example], positions: Positions) -> _Written:
     """Examples and their sequences; those without consistent symmetry are left out."""
     found = []
     for example in examples:
@@ -216,5 +252,5 @@ def _written(examples: Iterable[Example], positions: Positions) -> list[tuple[Ex
     return found
 
 
-def _up_to(longest: int, part: list[tuple[Example, Written]]) -> list[tuple[Example, Written]]:
+def _up_to(longest: int, part: _Written) -> _Written:
     return [(example, sequence) for example, sequence in part if len(sequence.slots) <= longest]

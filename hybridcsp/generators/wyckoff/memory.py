@@ -84,7 +84,17 @@ class Memory:
         self._prototypes: list[tuple[int, tuple[str, ...]]] = []
         self._shelves: dict[tuple[int, ...], list[int]] = {}
         self._known: set[tuple[object, ...]] = set()
+        self._numbers: dict[tuple[int, tuple[str, ...]], int] = {}
         self.add(crystals)
+
+    @property
+    def n_prototypes(self) -> int:
+        """How many different prototypes are remembered."""
+        return len(self._numbers)
+
+    def number_of(self, prototype: tuple[int, tuple[str, ...]]) -> int:
+        """Return the number of a prototype, from 1 in the order in which they were remembered; 0 if it is not."""
+        return self._numbers.get(prototype, 0)
 
     def add(self, crystals: Iterable[Occupation]) -> None:
         """Remember more, those aside that are remembered already."""
@@ -96,6 +106,7 @@ class Memory:
             self._shelves.setdefault(crystal.counts, []).append(len(self.occupations))
             self.occupations.append(crystal)
             self._prototypes.append(crystal.prototype)
+            self._numbers.setdefault(crystal.prototype, 1 + len(self._numbers))
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """All of it as arrays, one behind the other."""

@@ -1,4 +1,4 @@
-"""Drawing crystals from the network, many at a time: first the discrete tokens, then cells and coordinates."""
+"""Drawing occupations from their network, token after token, many at a time."""
 
 from __future__ import annotations
 
@@ -10,17 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hybridcsp.generators.wyckoff.collation import (
-    contents_row,
-    energy_features,
-    free_coordinates,
-    progress_of,
-    stack,
-)
+from hybridcsp.generators.wyckoff.collation import conditions, contents_row, progress_of, recalled_row, stack
 from hybridcsp.generators.wyckoff.memory import CHANNELS, Recall
-from hybridcsp.generators.wyckoff.network import Network, normal_log_density, von_mises_log_density
+from hybridcsp.generators.wyckoff.occupation import OccupationNetwork
 from hybridcsp.generators.wyckoff.positions import N_LETTERS, Positions
-from hybridcsp.generators.wyckoff.sequences import Sequence
 from hybridcsp.prototypes.labels import LETTERS
 
 # Where the temperature goes to zero, logits are divided by this.
@@ -37,8 +30,8 @@ class Skeleton:
         In the order in which they are placed.
     recall
         What is remembered of such contents.
-    quantile
-        Of the energy, NaN where none is asked for.
+    quantile, pressure
+        Of the energy, and in GPa; ``None`` where none is asked for.
     spacegroup
         Asked for, or 0; then drawn.
     wanted
@@ -52,7 +45,8 @@ class Skeleton:
     elements: tuple[int, ...]
     counts: tuple[int, ...]
     recall: Recall
-    quantile: float = np.nan
+    quantile: float | None = None
+    pressure: float | None = None
     spacegroup: int = 0
     wanted: tuple[int, ...] | None = None
     slots: list[int] = field(default_factory=list)
@@ -84,12 +78,12 @@ class Decoder:
         What is written; they are changed in place.
     """
 
-    def __init__(self, network: Network, positions: Positions, skeletons: SequenceOf[Skeleton]) -> None:
+    def __init__(self, network: OccupationNetwork, positions: Positions, skeletons: SequenceOf[Skeleton]) -> None:
         self.network, self.positions, self.skeletons = network, positions, skeletons
-        self.batch = stack([contents_row(s.elements, s.counts, s.recall) for s in skeletons])
-        quantiles = np.array([s.quantile for s in skeletons])
-        self.batch["energy"] = torch.as_tensor(energy_features(quantiles))
-        tokens = network.contents(self.batch)
+        self.batch = stack([{**contents_row(s.elements, s.counts), **recalled_row(s.recall)} for s in skeletons])
+        asked = conditions([s.quantile for s in skeletons], [s.pressure for s in skeletons])
+        self.batch["conditions"] = torch.as_tensor(asked)
+        tokens = network.beginning(self.batch)
         here = torch.ones(len(skeletons), 1, dtype=torch.bool)
         self.valid = torch.cat([self.batch["counts"] > 0, here], dim=1)
         hidden, self.cache = network.run(tokens, self.valid[:, None].expand(-1, tokens.shape[1], -1))
@@ -99,7 +93,7 @@ class Decoder:
         """Draw space groups, where none is given; one temperature for each crystal."""
         allowed = torch.as_tensor(np.array([self.positions.groups(s.counts) for s in self.skeletons]))
         logits = self.network.group_logits(self.hidden, self.batch["group_evidence"], allowed).numpy()
-        drawn = _draw(logits, rng, temperatures[:, None])
+        drawn = draw_index(logits, rng, temperatures[:, None])
         for row, (skeleton, group) in enumerate(zip(self.skeletons, drawn.tolist(), strict=True)):
             skeleton.spacegroup = skeleton.spacegroup or group
             skeleton.log_likelihood += float(logits[row, skeleton.spacegroup])
@@ -124,7 +118,7 @@ class Decoder:
             logits = self.network.letter_logits(
                 self.hidden[:, None], self.letters, torch.as_tensor(evidence), torch.as_tensor(allowed)
             )[:, 0].numpy()
-            drawn = _draw(logits, rng, temperatures[:, None]).tolist()
+            drawn = draw_index(logits, rng, temperatures[:, None]).tolist()
             written = []
             for row, (skeleton, rest) in enumerate(zip(self.skeletons, left, strict=True)):
                 slot = _current(rest)
@@ -141,73 +135,6 @@ class Decoder:
                     consistent[row] = consistent[row] & (skeleton.recall.letters[:, step] == letter)
             self._write_sites(left, written)
 
-    def read(self) -> None:
-        """Read skeletons that are complete already, as if they had been drawn."""
-        self._write_groups()
-        left = [list(s.counts) for s in self.skeletons]
-        complete = [(s.slots, s.letters) for s in self.skeletons]
-        for skeleton in self.skeletons:
-            skeleton.slots, skeleton.letters = [], []
-        for step in range(max(len(slots) for slots, _ in complete)):
-            written = []
-            for skeleton, rest, (slots, letters) in zip(self.skeletons, left, complete, strict=True):
-                written.append(step < len(slots))
-                if written[-1]:
-                    skeleton.slots.append(slots[step])
-                    skeleton.letters.append(letters[step])
-                    rest[slots[step]] -= int(self.positions.multiplicity[skeleton.spacegroup, letters[step]])
-            self._write_sites(left, written)
-
-    def draw_geometry(self, rng: np.random.Generator, temperature: float) -> list[tuple[Sequence, float]]:
-        """Draw cells and coordinates; return complete crystals and their log-likelihoods."""
-        network = self.network
-        sites = [np.array(s.letters) for s in self.skeletons]
-        longest = max(map(len, sites))
-        bare = [
-            Sequence(
-                s.elements, s.counts, s.spacegroup, np.array(s.slots), letters, np.zeros((len(letters), 3)), np.zeros(6)
-            )
-            for s, letters in zip(self.skeletons, sites, strict=True)
-        ]
-        every = torch.ones(len(sites), dtype=torch.bool)
-        hidden = self._write(network.cells(len(sites)), every)
-        numbers = np.array([s.spacegroup for s in self.skeletons])
-        free_cell = self.positions.free_cell[numbers].astype(float)
-        cells, density = _normal(network.cell_mixture(hidden), free_cell, rng, temperature)
-        likelihoods = density + [s.log_likelihood for s in self.skeletons]
-
-        free = np.zeros((len(sites), longest, 3), dtype=bool)
-        letters = np.zeros((len(sites), longest), dtype=int)
-        elements = np.zeros((len(sites), longest), dtype=int)
-        for row, sequence in enumerate(bare):
-            free[row, : len(sites[row])] = free_coordinates(sequence, self.positions)
-            letters[row, : len(sites[row])] = sites[row]
-            elements[row, : len(sites[row])] = np.array(sequence.elements)[sequence.slots]
-        identities = network.identities(self.letters, torch.as_tensor(letters), torch.as_tensor(elements))
-        coordinates = np.zeros((len(sites), longest, 3))
-        earlier = network.cell_value(torch.as_tensor(cells, dtype=torch.float32))[:, None]
-        queues = [np.flatnonzero(row.any(axis=-1)).tolist() for row in free]
-        rows_ = np.arange(len(sites))
-        for step in range(max(map(len, queues))):
-            site = np.array([queue[step] if step < len(queue) else 0 for queue in queues])
-            here = np.array([step < len(queue) for queue in queues])
-            own = identities[rows_, site][:, None]
-            open_ = torch.as_tensor(free[rows_, site][:, None], dtype=torch.float32)
-            place = torch.as_tensor(site[:, None])
-            hidden = self._write(network.points(own, place, earlier), torch.as_tensor(here))
-            mixture = network.point_mixture(hidden)
-            points, density = _von_mises(mixture, free[rows_, site], rng, temperature)
-            coordinates[rows_[here], site[here]] = points[here]
-            likelihoods += np.where(here, density, 0.0)
-            earlier = network.placed(own, torch.as_tensor(points[:, None], dtype=torch.float32), open_)
-        return [
-            (
-                Sequence(s.elements, s.counts, s.spacegroup, s.slots, s.letters, xyz[: len(s.letters)], cell),
-                float(value),
-            )
-            for s, xyz, cell, value in zip(bare, coordinates, cells, likelihoods, strict=True)
-        ]
-
     def _write(self, tokens: Tensor, written: Tensor) -> Tensor:
         """Append one token to each crystal (a blank where nothing is written); return what the network makes of it."""
         self.valid = torch.cat([self.valid, written[:, None]], dim=1)
@@ -218,7 +145,7 @@ class Decoder:
         group = torch.as_tensor([s.spacegroup for s in self.skeletons])
         first = torch.as_tensor([s.elements[0] for s in self.skeletons])
         self.letters = self.network.letters(group)
-        self.hidden = self._write(self.network.groups(group, first), torch.ones(len(group), dtype=torch.bool))
+        self.hidden = self._write(self.network.group_tokens(group, first), torch.ones(len(group), dtype=torch.bool))
 
     def _write_sites(self, left: SequenceOf[SequenceOf[int]], written: SequenceOf[bool]) -> None:
         skeletons = self.skeletons
@@ -246,32 +173,8 @@ def _current(left: SequenceOf[int]) -> int | None:
     return next((slot for slot, n in enumerate(left) if n), None)
 
 
-def _draw(
+def draw_index(
     logits: NDArray[np.float32], rng: np.random.Generator, temperature: float | NDArray[np.float64]
 ) -> NDArray[np.int_]:
     """Draw one index per row, by Gumbel's trick."""
     return np.asarray((logits / np.maximum(temperature, _COLD) + rng.gumbel(size=logits.shape)).argmax(axis=-1))
-
-
-def _normal(
-    mixture: tuple[Tensor, Tensor, Tensor], free: NDArray[np.float64], rng: np.random.Generator, temperature: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    weights, means, spreads = mixture
-    chosen = _draw(weights.numpy(), rng, temperature)
-    rows = np.arange(len(chosen))
-    noise = rng.normal(size=free.shape) * np.sqrt(temperature)
-    values = (means.numpy()[rows, chosen] + noise * spreads.numpy()[rows, chosen]) * free
-    density = normal_log_density(torch.as_tensor(values), torch.as_tensor(free), *mixture)
-    return values.astype(float), density.numpy().astype(float)
-
-
-def _von_mises(
-    mixture: tuple[Tensor, Tensor, Tensor], free: NDArray[np.bool_], rng: np.random.Generator, temperature: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    weights, means, concentrations = mixture
-    chosen = _draw(weights.numpy(), rng, temperature)
-    rows = np.arange(len(chosen))
-    sharpness = concentrations.numpy()[rows, chosen] / max(temperature, _COLD)
-    values = (means.numpy()[rows, chosen] + rng.vonmises(0.0, sharpness) / (2 * np.pi)) % 1.0 * free
-    density = von_mises_log_density(torch.as_tensor(values), torch.as_tensor(free).double(), *mixture)
-    return values.astype(float), density.numpy().astype(float)

@@ -1,0 +1,96 @@
+"""The network that says which Wyckoff positions are occupied: contents, then space group, then site after site.
+
+After WyckoffTransformer (doi:10.48550/arXiv.2503.02407); new here is that remembered crystals are evidence
+(:mod:`hybridcsp.generators.wyckoff.memory`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from hybridcsp.generators.wyckoff.memory import CHANNELS
+from hybridcsp.generators.wyckoff.positions import N_GROUPS, Positions
+from hybridcsp.generators.wyckoff.transformer import N_CONDITIONS, Batch, Size, Transformer
+
+# Numbers that say how much is remembered of the contents.
+_SUMMARY = 2 * CHANNELS + 1
+
+
+class OccupationNetwork(Transformer):
+    """Probabilities of space groups and Wyckoff positions.
+
+    Parameters
+    ----------
+    positions
+        Tables of the Wyckoff positions.
+    size
+        Of the blocks.
+    """
+
+    def __init__(self, positions: Positions, size: Size) -> None:
+        super().__init__(positions, size, told=_SUMMARY + N_CONDITIONS, kinds=4)
+        width = size.width
+        self.following = nn.Linear(width, width)
+        self.progress = nn.Linear(3, width)
+        self.to_group, self.trust_group = nn.Linear(width, N_GROUPS), nn.Linear(width, CHANNELS)
+        self.to_letter, self.trust_letter = nn.Linear(width, width), nn.Linear(width, CHANNELS)
+        self.initialise()
+        for trust in (self.trust_group, self.trust_letter):
+            # At first the prediction is what is remembered of crystals of like elements.
+            nn.init.normal_(trust.weight, std=1e-3)
+            trust.bias.data = torch.eye(CHANNELS)[0]
+
+    def beginning(self, batch: Batch) -> Tensor:
+        """Tokens of the contents, shape ``(batch, n_elements + 1, width)``."""
+        return self.contents(batch, torch.cat([batch["summary"], batch["conditions"]], dim=1))
+
+    def group_tokens(self, group: Tensor, following: Tensor) -> Tensor:
+        """Token of the space group; ``following`` is the element that is placed next. Shape ``(batch, 1, width)``."""
+        return self.groups(group) + self.following(self.elements(following))[:, None]
+
+    def sites(self, identities: Tensor, place: Tensor, following: Tensor, progress: Tensor) -> Tensor:
+        """Tokens of occupied positions, shape ``(batch, n_sites, width)``."""
+        told = self.following(self.elements(following)) + self.progress(progress)
+        return identities + told + self.placed(place) + self.kind.weight[3]
+
+    def group_logits(self, hidden: Tensor, evidence: Tensor, allowed: Tensor) -> Tensor:
+        """Log-probabilities of the space groups, shape ``(batch, 231)``."""
+        logits = self.to_group(hidden) + (evidence @ self.trust_group(hidden)[..., None])[..., 0]
+        return logits.float().masked_fill(~allowed, -math.inf).log_softmax(-1)
+
+    def letter_logits(self, hidden: Tensor, letters: Tensor, evidence: Tensor, allowed: Tensor) -> Tensor:
+        """Log-probabilities of the letters at sites, shape ``(batch, n_sites, 27)``."""
+        logits = self.to_letter(hidden) @ letters.transpose(1, 2) / math.sqrt(hidden.shape[-1])
+        logits = logits + (evidence @ self.trust_letter(hidden)[..., None])[..., 0]
+        return logits.float().masked_fill(~allowed, -math.inf).log_softmax(-1)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Negative log-likelihoods (nats) of space group and letters, each of shape ``(batch,)``."""
+        contents = self.beginning(batch)
+        letters = self.letters(batch["group"])
+        element = batch["elements"].gather(1, batch["slots"])
+        site_valid = batch["letters"] >= 0
+        identities = self.identities(letters, batch["letters"].clamp(min=0), element)
+        place = torch.arange(element.shape[1], device=element.device).expand_as(element)
+        following = torch.cat([element[:, 1:], torch.zeros_like(element[:, :1])], dim=1)
+        sites = self.sites(identities, place, following, batch["progress"])
+
+        tokens = torch.cat([contents, self.group_tokens(batch["group"], element[:, 0]), sites], dim=1)
+        here = torch.ones_like(site_valid[:, :1])
+        valid = torch.cat([batch["counts"] > 0, here, here, site_valid], dim=1)
+        prefix, length = contents.shape[1], tokens.shape[1]
+        mask = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
+        mask[:prefix, :prefix] = True
+        hidden, _ = self.run(tokens, mask & valid[:, None])
+
+        groups = self.group_logits(hidden[:, prefix - 1], batch["group_evidence"], batch["group_allowed"])
+        allowed = batch["letter_allowed"] | ~site_valid[..., None]
+        at = self.letter_logits(hidden[:, prefix:-1], letters, batch["letter_evidence"], allowed)
+        said = at.gather(2, batch["letters"].clamp(min=0)[..., None])[..., 0]
+        return {
+            "group": -groups.gather(1, batch["group"][:, None])[:, 0],
+            "letters": -torch.where(site_valid, said, 0.0).sum(1),
+        }

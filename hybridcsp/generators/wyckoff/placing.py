@@ -1,0 +1,102 @@
+"""Drawing cells and coordinates from the geometry network, for complete skeletons, many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hybridcsp.generators.wyckoff.collation import conditions, contents_row, free_coordinates, skeleton_row, stack
+from hybridcsp.generators.wyckoff.geometry import GeometryNetwork, Mixture, normal_log_density, von_mises_log_density
+from hybridcsp.generators.wyckoff.memory import Memory
+from hybridcsp.generators.wyckoff.positions import Positions
+from hybridcsp.generators.wyckoff.sampling import Skeleton, draw_index
+from hybridcsp.generators.wyckoff.sequences import Sequence
+
+
+@torch.no_grad()
+def draw_geometries(
+    network: GeometryNetwork,
+    positions: Positions,
+    memory: Memory,
+    skeletons: SequenceOf[Skeleton],
+    rng: np.random.Generator,
+    temperature: float,
+) -> list[tuple[Sequence, float]]:
+    """Return one crystal for each skeleton, and the log-likelihood of the skeleton and its geometry."""
+    rows = [{**contents_row(s.elements, s.counts), **skeleton_row(s.spacegroup, s.slots, s.letters)} for s in skeletons]
+    batch = stack(rows)
+    prototype = torch.as_tensor([memory.number_of(s.named) for s in skeletons])
+    asked = torch.as_tensor(conditions([s.quantile for s in skeletons], [s.pressure for s in skeletons]))
+    tokens, there, identities = network.skeleton({**batch, "conditions": asked})
+    _, cache = network.run(tokens, there[:, None].expand(-1, tokens.shape[1], -1))
+
+    def write(token: Tensor, written: Tensor) -> Tensor:
+        """Append one token to each crystal (a blank where nothing is written); return what the network makes of it."""
+        nonlocal there, cache
+        there = torch.cat([there, written[:, None]], dim=1)
+        hidden, cache = network.run(token, there[:, None], cache)
+        return hidden[:, 0]
+
+    n = len(skeletons)
+    hidden = write(network.cells(asked, prototype), torch.ones(n, dtype=torch.bool))
+    free_cell = positions.free_cell[[s.spacegroup for s in skeletons]].astype(float)
+    cells, likelihoods = _normal(network.cell_mixture(hidden), free_cell, rng, temperature)
+    likelihoods += [s.log_likelihood for s in skeletons]
+
+    free = np.zeros((n, identities.shape[1], 3), dtype=bool)
+    for row, skeleton in enumerate(skeletons):
+        letters = np.array(skeleton.letters)
+        free[row, : len(letters)] = free_coordinates(skeleton.spacegroup, letters, positions)
+    coordinates = np.zeros(free.shape)
+    earlier = network.cell_value(_single(cells))[:, None]
+    queues = [np.flatnonzero(row.any(axis=-1)).tolist() for row in free]
+    all_rows = np.arange(n)
+    for step in range(max(map(len, queues))):
+        site = np.array([queue[step] if step < len(queue) else 0 for queue in queues])
+        here = np.array([step < len(queue) for queue in queues])
+        own = identities[all_rows, site][:, None]
+        open_ = free[all_rows, site]
+        token = network.points(own, torch.as_tensor(site[:, None]), earlier, prototype)
+        hidden = write(token, torch.as_tensor(here))
+        points, density = _von_mises(network.point_mixture(hidden), open_, rng, temperature)
+        coordinates[all_rows[here], site[here]] = points[here]
+        likelihoods += np.where(here, density, 0.0)
+        earlier = network.settled(own, _single(points)[:, None], _single(open_)[:, None])
+    found = []
+    for row, s in enumerate(skeletons):
+        slots, letters = np.array(s.slots), np.array(s.letters)
+        own = Sequence(s.elements, s.counts, s.spacegroup, slots, letters, coordinates[row, : len(letters)], cells[row])
+        found.append((own, float(likelihoods[row])))
+    return found
+
+
+def _normal(
+    mixture: Mixture, free: NDArray[np.float64], rng: np.random.Generator, temperature: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    weights, means, spreads = mixture
+    chosen = draw_index(weights.numpy(), rng, temperature)
+    rows = np.arange(len(chosen))
+    noise = rng.normal(size=free.shape) * np.sqrt(temperature)
+    values = (means.numpy()[rows, chosen] + noise * spreads.numpy()[rows, chosen]) * free
+    density = normal_log_density(torch.as_tensor(values), torch.as_tensor(free), *mixture)
+    return values.astype(float), density.numpy().astype(float)
+
+
+def _von_mises(
+    mixture: Mixture, free: NDArray[np.bool_], rng: np.random.Generator, temperature: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    weights, means, concentrations = mixture
+    chosen = draw_index(weights.numpy(), rng, temperature)
+    rows = np.arange(len(chosen))
+    sharpness = concentrations.numpy()[rows, chosen] / max(temperature, 1e-3)
+    values = (means.numpy()[rows, chosen] + rng.vonmises(0.0, sharpness) / (2 * np.pi)) % 1.0 * free
+    density = von_mises_log_density(torch.as_tensor(values), torch.as_tensor(free).double(), *mixture)
+    return values.astype(float), density.numpy().astype(float)
+
+
+def _single(values: NDArray[np.generic]) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float32)

@@ -1,0 +1,177 @@
+"""What both networks are made of: tokens of contents, space groups and Wyckoff positions, and blocks of attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hybridcsp.generators.wyckoff.positions import N_FEATURES, N_GROUPS, N_LETTERS, Positions
+from hybridcsp.prototypes.chemistry import properties
+
+Batch = Mapping[str, Tensor]
+Cache = list[tuple[Tensor, Tensor]]
+
+#: Numbers that say what a crystal is asked to be like: energy and pressure, and whether they are told.
+N_CONDITIONS = 5
+
+# Sites after this one share one embedding of their place in the sequence.
+_PLACES = 48
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Width of the tokens, blocks, heads, and dropout while training."""
+
+    width: int = 128
+    blocks: int = 3
+    heads: int = 4
+    dropout: float = 0.05
+
+
+class Block(nn.Module):
+    """Attention and a perceptron, each behind a norm; keys and values can be kept for the next tokens."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        width = size.width
+        self.heads, self.dropout = size.heads, size.dropout
+        self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.joint, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.wide, self.narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(
+        self, x: Tensor, mask: Tensor, kept: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return the tokens and all keys and values; the mask says what each query may see."""
+        batch, length, width = x.shape
+        joint = self.joint(self.before(x)).view(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = joint.permute(2, 0, 3, 1, 4)
+        if kept is not None:
+            key, value = torch.cat([kept[0], key], dim=2), torch.cat([kept[1], value], dim=2)
+        dropout = self.dropout if self.training else 0.0
+        seen = functional.scaled_dot_product_attention(query, key, value, mask[:, None], dropout)
+        x = x + self._drop(self.out(seen.transpose(1, 2).reshape(batch, length, width)))
+        return x + self._drop(self.narrow(functional.gelu(self.wide(self.between(x))))), (key, value)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return functional.dropout(x, self.dropout, self.training)
+
+
+class Transformer(nn.Module):
+    """Embeddings of what is discrete, and the blocks.
+
+    Parameters
+    ----------
+    positions
+        Tables of the Wyckoff positions; they are not among the weights.
+    size
+        Of the blocks.
+    told
+        Numbers that are told about the whole beside what its contents say.
+    kinds
+        Kinds of tokens: contents, whole, space group, site, and what a subclass has besides.
+    """
+
+    def __init__(self, positions: Positions, size: Size, *, told: int, kinds: int) -> None:
+        super().__init__()
+        width = size.width
+        for name, array in positions.arrays().items():
+            self.register_buffer(f"positions_{name}", torch.as_tensor(np.asarray(array)), persistent=False)
+        used = np.flatnonzero(positions.multiplicity.ravel())
+        index = np.zeros(N_GROUPS * N_LETTERS, dtype=np.int64)
+        index[used] = 1 + np.arange(len(used))
+        self.register_buffer("position_index", torch.as_tensor(index.astype(np.int32)), persistent=False)
+        self.register_buffer("chemistry", torch.as_tensor(_chemistry()), persistent=False)
+
+        self.element = nn.Embedding(119, width)
+        self.alike = perceptron(_chemistry().shape[1], width)
+        self.amount = perceptron(5, width)
+        self.whole = perceptron(3 + told, width)
+        self.group = nn.Embedding(N_GROUPS, width)
+        self.group_features = nn.Linear(9, width)
+        self.position = nn.Embedding(1 + len(used), width)
+        self.position_features = perceptron(N_FEATURES, width)
+        self.place = nn.Embedding(_PLACES, width)
+        self.kind = nn.Embedding(kinds, width)
+        self.occupant = nn.Linear(width, width)
+        self.blocks = nn.ModuleList(Block(size) for _ in range(size.blocks))
+        self.norm = nn.LayerNorm(width)
+
+    def initialise(self) -> None:
+        """Draw the first weights: to be called once all modules are there."""
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Sequential):
+                for layer in module:
+                    if isinstance(layer, nn.Linear):
+                        nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+        with torch.no_grad():  # what has never been told must not matter when it first is
+            self.whole[0].weight[:, -N_CONDITIONS:] = 0.0
+
+    def elements(self, numbers: Tensor) -> Tensor:
+        """Embed atomic numbers: what is particular to them, and what they share with others."""
+        return self.element(numbers) + self.alike(self.chemistry[numbers].float())
+
+    def contents(self, batch: Batch, told: Tensor) -> Tensor:
+        """One token for each element and one for the whole, shape ``(batch, n_elements + 1, width)``."""
+        counts = batch["counts"].float()
+        total = counts.sum(1, keepdim=True)
+        divisor = batch["divisor"].float()[:, None]
+        each = torch.stack(
+            [counts / total, counts.log1p() / 3, (counts / divisor).log1p() / 3, counts % 2, counts % 3 / 2], dim=-1
+        )
+        tokens = self.elements(batch["elements"]) + self.amount(each) + self.kind.weight[0]
+        about = torch.cat([total.log() / 3, divisor.log(), (counts > 0).sum(1, keepdim=True) / 4, told], 1)
+        whole = self.whole(about) + self.kind.weight[1]
+        return torch.cat([tokens, whole[:, None]], dim=1)
+
+    def groups(self, group: Tensor) -> Tensor:
+        """Token of the space group, shape ``(batch, 1, width)``."""
+        features = torch.cat([self.positions_free_cell[group], self.positions_polar[group]], dim=-1).float()
+        return (self.group(group) + self.group_features(features) + self.kind.weight[2])[:, None]
+
+    def letters(self, group: Tensor) -> Tensor:
+        """Embed all Wyckoff positions of space groups, shape ``(batch, 27, width)``."""
+        index = self.position_index.view(N_GROUPS, N_LETTERS)[group].long()
+        return self.position(index) + self.position_features(self.positions_features[group].float())
+
+    def identities(self, letters: Tensor, letter: Tensor, element: Tensor) -> Tensor:
+        """Which position sites are on, and by what they are occupied, shape ``(batch, n_sites, width)``."""
+        chosen = letters.gather(1, letter[..., None].expand(-1, -1, letters.shape[-1]))
+        return chosen + self.occupant(self.elements(element))
+
+    def placed(self, place: Tensor) -> Tensor:
+        """Embed the place of a site in the sequence, shape ``(batch, n_sites, width)``."""
+        return self.place(place.clamp(max=_PLACES - 1))
+
+    def run(self, tokens: Tensor, mask: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
+        """Send tokens through the blocks, behind those whose keys and values are in the cache."""
+        kept: Cache = []
+        for index, block in enumerate(self.blocks):
+            tokens, pair = block(tokens, mask, None if cache is None else cache[index])
+            kept.append(pair)
+        return self.norm(tokens), kept
+
+
+def perceptron(inputs: int, width: int) -> nn.Sequential:
+    """Two layers."""
+    return nn.Sequential(nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, width))
+
+
+def _chemistry() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Properties of the elements, scaled; with one column each for the blocks of the periodic table."""
+    raw = properties()
+    scaled = (raw - raw[1:100].mean(0)) / raw[1:100].std(0)
+    number = np.arange(119)
+    group, row = raw[:, 3], raw[:, 4]
+    f_block = ((number >= 57) & (number <= 70)) | ((number >= 89) & (number <= 102))
+    blocks = np.column_stack([group <= 2, (group > 2) & (group <= 12) & ~f_block, group > 12, f_block])
+    table = np.column_stack([scaled, blocks, np.eye(19)[group.astype(int) % 19], np.eye(10)[row.astype(int) % 10]])
+    return table.astype(np.float32)

@@ -168,14 +168,17 @@ def _fold(
     position: int,
     told: Mapping[str, float],
 ) -> bool:
-    """Add a crystal, or let it replace the same one where it is lower in energy; return whether it is a new one."""
+    """Add a crystal, or let it replace the same one where it is lower in energy; return whether it is a new one.
+
+    At another pressure it is another one.
+    """
     bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell.array, pbc=True)
     energy = told.get("e_above_hull", math.nan)
     example = Example(atoms=bare, weight=told.get("weight", 1.0), pressure_gpa=told.get("pressure_gpa"))
     rows = kept.setdefault(tuple(sorted(Counter(bare.get_chemical_symbols()).items())), [])
     for i, (other_energy, other_position, other) in enumerate(rows):
         close = abs(math.log(bare.get_volume() / other.atoms.get_volume())) < _VOLUME_WINDOW
-        if close and same_structure(bare, other.atoms):
+        if close and other.pressure_gpa == example.pressure_gpa and same_structure(bare, other.atoms):
             if energy < other_energy:
                 rows[i] = energy, other_position, example
             return False

@@ -42,6 +42,16 @@ def test_the_lowest_of_several_descriptions_of_a_crystal_stays(tmp_path):
     assert data.skipped == {"duplicates": 1}
 
 
+def test_a_crystal_under_pressure_is_another_one(tmp_path):
+    frames = [bulk("NaCl", "rocksalt", a) for a in (5.64, 5.62, 5.64)]
+    for atoms, pressure in zip(frames, (0.0, 1.0, 0.0), strict=True):
+        atoms.info["pressure_gpa"] = pressure
+    write(tmp_path / "salt.extxyz", frames)
+    dataset = read_dataset([tmp_path / "salt.extxyz"], max_atoms=10)
+    assert [example.pressure_gpa for example in dataset.examples] == [0.0, 1.0]
+    assert dataset.skipped == {"duplicates": 1}
+
+
 def test_what_cannot_be_learned_from_is_counted(tmp_path):
     molecule = Atoms("H2", positions=[(0, 0, 0), (0, 0, 0.7)], cell=[9, 9, 9])
     write(tmp_path / "a.extxyz", [molecule, salt(5.6), bulk("Cu"), bulk("C", "diamond", 3.6)])

@@ -113,7 +113,9 @@ class WyckoffGenerator:
         known = {field.name for field in fields(training.Settings)}
         if unknown := sorted(set(settings) - known):
             raise InputError(
-                unknown[0], settings[unknown[0]], f"no setting of this training; known: {', '.join(sorted(known))}"
+                unknown[0],
+                settings[unknown[0]],
+                f"no setting of this training; known: {', '.join(sorted(known | {'longest', 'remember'}))}",
             )
         chosen = training.Settings(**settings)
         if self._positions is None:

@@ -22,6 +22,10 @@ class Condition(StrEnum):
     PRESSURE = "pressure"
 
 
+#: Half of the effect of pressure on what models are told is reached here (GPa): they are told ``p / (p + 30 GPa)``.
+HALF_PRESSURE = 30.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """One crystal wanted.

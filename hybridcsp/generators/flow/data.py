@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hybridcsp.generators import Example
+from hybridcsp.generators import HALF_PRESSURE, Example
 from hybridcsp.prototypes.chemistry import properties
 from hybridcsp.representations.lattice import LatticePoint, canonical, diagonal, encode, log_length
 from hybridcsp.structure import SYMPREC_LOOSE, spacegroup
@@ -18,9 +18,6 @@ Array = NDArray[np.float64]
 
 # The direction, in no symmetric relation to any axes, that crystals point along.
 _ALONG = np.array([1.0, 0.77, 0.59])
-
-#: Half of the effect of pressure is reached here (GPa).
-PRESSURE = 30.0
 
 #: Translations of the crystal that are tried to bring it near the noise.
 TRANSLATIONS = 4
@@ -97,7 +94,7 @@ def energy_features(quantile: float | None) -> tuple[float, float]:
 
 def pressure_features(gpa: float | None) -> tuple[float, float]:
     """Pressure on a scale from 0 to 1, and 1, or 0 and 0 where none is told."""
-    return (0.0, 0.0) if gpa is None else (max(gpa, 0.0) / (max(gpa, 0.0) + PRESSURE), 1.0)
+    return (0.0, 0.0) if gpa is None else (max(gpa, 0.0) / (max(gpa, 0.0) + HALF_PRESSURE), 1.0)
 
 
 def handed(point: LatticePoint) -> LatticePoint:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hybridcsp.generators import HALF_PRESSURE
 from hybridcsp.generators.wyckoff.memory import CHANNELS, Memory, Recall
 from hybridcsp.generators.wyckoff.positions import N_LETTERS, Positions
 from hybridcsp.generators.wyckoff.sequences import Sequence, contents_in_order
@@ -33,9 +34,6 @@ _ALIKE = 8
 
 # Which parameter of the cell is the volume.
 _VOLUME = np.arange(6) == 0
-
-# Half of the effect of pressure is reached here (GPa).
-_PRESSURE = 30.0
 
 _FILL = {"letters": -1}
 
@@ -132,7 +130,7 @@ def conditions(quantiles: SequenceOf[float | None], pressures: SequenceOf[float 
     energy, pressure = (np.array([np.nan if v is None else v for v in values]) for values in (quantiles, pressures))
     told, pressed = np.isfinite(energy), np.isfinite(pressure)
     quantile, gpa = np.where(told, energy, 0.0), np.maximum(np.where(pressed, pressure, 0.0), 0.0)
-    columns = [told, told & (quantile <= 0), quantile, pressed, gpa / (gpa + _PRESSURE)]
+    columns = [told, told & (quantile <= 0), quantile, pressed, gpa / (gpa + HALF_PRESSURE)]
     return np.column_stack(columns).astype(np.float32)
 
 

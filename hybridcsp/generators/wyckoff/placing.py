@@ -13,7 +13,7 @@ from hybridcsp.generators.wyckoff.collation import conditions, contents_row, fre
 from hybridcsp.generators.wyckoff.geometry import GeometryNetwork, Mixture, normal_log_density, von_mises_log_density
 from hybridcsp.generators.wyckoff.memory import Memory
 from hybridcsp.generators.wyckoff.positions import Positions
-from hybridcsp.generators.wyckoff.sampling import Skeleton, draw_index
+from hybridcsp.generators.wyckoff.sampling import COLD, Skeleton, draw_index
 from hybridcsp.generators.wyckoff.sequences import Sequence
 
 
@@ -92,7 +92,7 @@ def _von_mises(
     weights, means, concentrations = mixture
     chosen = draw_index(weights.numpy(), rng, temperature)
     rows = np.arange(len(chosen))
-    sharpness = concentrations.numpy()[rows, chosen] / max(temperature, 1e-3)
+    sharpness = concentrations.numpy()[rows, chosen] / max(temperature, COLD)
     values = (means.numpy()[rows, chosen] + rng.vonmises(0.0, sharpness) / (2 * np.pi)) % 1.0 * free
     density = von_mises_log_density(torch.as_tensor(values), torch.as_tensor(free).double(), *mixture)
     return values.astype(float), density.numpy().astype(float)

@@ -16,8 +16,8 @@ from hybridcsp.generators.wyckoff.occupation import OccupationNetwork
 from hybridcsp.generators.wyckoff.positions import N_LETTERS, Positions
 from hybridcsp.prototypes.labels import LETTERS
 
-# Where the temperature goes to zero, logits are divided by this.
-_COLD = 1e-3
+#: Where the temperature goes to zero, logits are divided by this.
+COLD = 1e-3
 
 
 @dataclass(eq=False)
@@ -177,4 +177,4 @@ def draw_index(
     logits: NDArray[np.float32], rng: np.random.Generator, temperature: float | NDArray[np.float64]
 ) -> NDArray[np.int_]:
     """Draw one index per row, by Gumbel's trick."""
-    return np.asarray((logits / np.maximum(temperature, _COLD) + rng.gumbel(size=logits.shape)).argmax(axis=-1))
+    return np.asarray((logits / np.maximum(temperature, COLD) + rng.gumbel(size=logits.shape)).argmax(axis=-1))

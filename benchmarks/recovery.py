@@ -68,10 +68,14 @@ METHODS = {
     "random+shake": ["random", "shake"],
     "optimisers": ["random", "prototypes", "evolution", "swarm", "basin-hopping", "shake"],
     "wyckoff": ["wyckoff"],
+    "wyckoff+energies": ["wyckoff"],
     "flow": ["flow"],
     "evolution+seeds": ["generated-seeds", "evolution"],
     "default": list(DEFAULT_SOURCES),
 }
+
+#: Samples of a generator of which that of lowest energy is relaxed, by method.
+ONE_SHOT = {"wyckoff+energies": 12}
 
 #: Crystals of the transformer that evolution is seeded with, once.
 GENERATED_SEEDS = 12
@@ -175,7 +179,10 @@ def run(
     sources = [source(name, problem, formulas) for name in METHODS[method]]
     before = earlier["seconds"] if earlier and directory.exists() else 0.0
     start = time.perf_counter()
-    with Search(problem, sources=sources, seed=seed, directory=directory, backend=pool, workers=1) as search:
+    one_shot = ONE_SHOT.get(method, 1)
+    with Search(
+        problem, sources=sources, seed=seed, directory=directory, backend=pool, workers=1, one_shot=one_shot
+    ) as search:
         search.run(relaxations=RELAXATIONS, refine=0, stop_at=goal + SOLVED - UNCHANGED)
         found = history(search, atoms, goal)
         while not found["solved"] and search.archive.ledger.relaxations < RELAXATIONS:  # it stopped at a hole

@@ -44,6 +44,7 @@ class SearchSection(BaseModel):
     allocation: str = "earnings"
     seed: int = Field(default=0, ge=0)
     workers: int | None = Field(default=None, ge=1)
+    one_shot: int = Field(default=1, ge=1)
     directory: str | None = None
 
 
@@ -105,6 +106,7 @@ class Configuration(BaseModel):
             limits=self.limits,
             retraining=self.retraining,
             external=self.external,
+            one_shot=self.search.one_shot,
         )
         write(self, search.directory)
         return search
@@ -223,6 +225,7 @@ def of_directory(directory: Path) -> Configuration:
             raise ArchiveError(f"{directory} was made in Python with objects of its own: take it up again there")
         relaxation = {key: value for key, value in last["relaxation"].items() if key not in _OF_THE_PROBLEM}
         search = {key: last[key] for key in ("calculator", "sources", "allocation", "seed", "workers")}
+        search["one_shot"] = last.get("one_shot", 1)
         raw = {"problem": last["problem"], "search": search, "relaxation": relaxation, "limits": last["limits"]}
         raw |= {name: last[name] for name in ("retraining", "external") if last.get(name)}
     else:

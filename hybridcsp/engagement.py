@@ -15,7 +15,10 @@ from hybridcsp.sources.generative import GenerativeSource
 
 
 def build_sources(
-    sources: Sequence[str | Source], problem: Problem, external: Mapping[str, Command] | None = None
+    sources: Sequence[str | Source],
+    problem: Problem,
+    external: Mapping[str, Command] | None = None,
+    one_shot: int = 1,
 ) -> dict[str, Source]:
     """Build sources by name, ``name-2`` and so on where a name occurs again.
 
@@ -27,6 +30,8 @@ def build_sources(
         What is searched.
     external
         Commands by name, for ``external:NAME``, a source that is called NAME.
+    one_shot
+        Of generators that are named: see :class:`~hybridcsp.sources.generative.GenerativeSource`.
 
     Raises
     ------
@@ -35,9 +40,14 @@ def build_sources(
     """
     if isinstance(sources, str) or not sources:
         raise InputError("sources", sources, "a list of at least one source")
+    if one_shot < 1:
+        raise InputError("one_shot", one_shot, "a whole number from 1")
     built: dict[str, Source] = {}
     for source in sources:
+        named = isinstance(source, str)
         name, source = _built(source, problem, external or {})
+        if named and isinstance(source, GenerativeSource):
+            source.one_shot = one_shot
         if not is_word(name):
             raise InputError("source.name", name, "a word that begins with a letter")
         missing = [wanted for wanted in (*SOURCES.methods, "exhausted") if not hasattr(source, wanted)]

@@ -20,6 +20,11 @@ from hybridcsp.errors import InputError
 RELAX = "relax"
 REFINE = "refine"
 EVALUATE = "evaluate"
+LOWEST = "lowest"  # of several structures, the one of lowest enthalpy is relaxed
+
+#: In the tag of a proposal of the level "lowest": the structures beside its own, of the same atoms in the same order,
+#: each a mapping of ``cell`` and Cartesian ``positions``.
+RIVALS = "rivals"
 
 
 class FailureReason(StrEnum):
@@ -133,6 +138,14 @@ class Candidate:
     def atoms(self) -> Atoms:
         """A copy of the proposed structure."""
         return self.proposal.atoms.copy()
+
+    @property
+    def starts(self) -> list[Atoms]:
+        """The structures of which one was where its relaxation began: more than one at the level "lowest" only."""
+        first = self.atoms
+        rivals = self.proposal.tag.get(RIVALS, ()) if self.proposal.level == LOWEST else ()
+        others = [Atoms(first.numbers, cell=r["cell"], positions=r["positions"], pbc=True) for r in rivals]
+        return [first, *others]
 
     @property
     def operator(self) -> str:

@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.cell import Cell
 
 from hybridcsp.problem import Problem
-from hybridcsp.records import RELAX, RejectionReason, Relaxed
+from hybridcsp.records import LOWEST, RELAX, RejectionReason, Relaxed
 from hybridcsp.similarity import STARTS, Described, StructureIndex, describe
 from hybridcsp.structure import is_finite_crystal, niggli_parameters, shortest_violation, spacegroup
 
@@ -39,13 +39,13 @@ class Screen:
     def check(self, atoms: Atoms, level: str = RELAX) -> Verdict:
         """Judge one structure; the checks run from the cheapest to the dearest and the first failure is the verdict.
 
-        Jobs of another level than "relax" leave the structure that they begin with: it may be known.
+        Jobs of other levels than "relax" and "lowest" leave the structure that they begin with: it may be known.
         """
         found = self.against_problem(atoms)
         if found is not None:
             return found
         described = describe(atoms)
-        known = self._known.find(described) if level == RELAX else None
+        known = self._known.find(described) if level in (RELAX, LOWEST) else None
         if known is not None:
             detail = f"the start of candidate {known}" if known > 0 else f"the relaxed structure of candidate {-known}"
             return Verdict(RejectionReason.DUPLICATE, detail)

@@ -80,6 +80,9 @@ class Search:
         When and how generators among the sources learn from the search's minima.
     external
         Programs that generate structures, by name: the source ``"external:NAME"`` runs one.
+    one_shot
+        How many samples of a generator become one job, which takes one energy of each and relaxes the lowest; 1: every
+        sample is a job.
 
     Raises
     ------
@@ -110,6 +113,7 @@ class Search:
         allocation: Allocation | str = "earnings",
         retraining: Retraining | None = None,
         external: Mapping[str, Command] | None = None,
+        one_shot: int = 1,
         **problem_options: Any,
     ) -> None:
         _check_keywords(problem_options)
@@ -130,7 +134,7 @@ class Search:
         self.relaxation = _for_problem(relaxation or RelaxationSettings(), problem)
         self.directory = Path(directory) if directory is not None else Path(problem.formula)
         self._backend = backend
-        built = build_sources(sources, problem, external)
+        built = build_sources(sources, problem, external, one_shot)
         if calculator is not None:  # with ask and tell, what others find may be told or imported
             check_company(built.values(), list(built))
         retraining = retraining or Retraining()
@@ -153,6 +157,7 @@ class Search:
             "limits": asdict(self.limits),
             "retraining": asdict(retraining),
             "external": {name: asdict(command) for name, command in (external or {}).items()},
+            "one_shot": one_shot,
         }
         self.archive = Archive(self.directory, write=True)
         try:

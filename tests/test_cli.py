@@ -125,6 +125,7 @@ def test_the_database_opens_with_ase_db(finished):
         (["search", "TiO2", "--directory", "/proc/self"], "cannot write"),
         (["search", "TiO2", "--templates", "nothing/"], "no such file or folder"),
         (["search", "TiO2", "--source", "random", "--templates", "empty.xyz"], "goes with --source prototypes"),
+        (["search", "TiO2", "--one-shot", "0"], "search.one_shot"),
         (["search", "nothing.toml"], "a TOML file that can be read"),
         (["search", "typo.toml"], "did you mean 'max_atoms'"),
         (["search", "code.toml"], "--trust"),

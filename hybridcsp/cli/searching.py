@@ -77,6 +77,14 @@ def search(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Of all randomness.", rich_help_panel=_HOW)] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that relax.", rich_help_panel=_HOW)] = None,
+    one_shot: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SAMPLES",
+            help="Of so many samples of a generator the one of lowest energy is relaxed.",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
     retrain: Annotated[
         int | None,
         typer.Option(
@@ -126,6 +134,7 @@ def search(
             "allocation": allocation,
             "seed": seed,
             "workers": workers,
+            "one_shot": one_shot,
             "directory": None if directory is None else str(directory),
         },
         "budget": {

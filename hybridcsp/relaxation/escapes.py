@@ -1,9 +1,9 @@
-"""What a job of some levels does before it relaxes: leave a minimum by molecular dynamics, or along a soft mode."""
+"""Leaving a minimum before a relaxation: by molecular dynamics, or along a soft mode."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -96,13 +96,6 @@ def follow_soft_mode(atoms: Atoms, tag: Mapping[str, Any]) -> None:
         if _separation(atoms) >= apart or amplitude < _DIFFERENCE:
             return
         amplitude *= SHORTER
-
-
-#: What comes before the relaxation, by level.
-PREPARATIONS: Mapping[str, Callable[[Atoms, Mapping[str, Any]], None]] = {
-    "escape": escape,
-    "soft": follow_soft_mode,
-}
 
 
 def hessian(atoms: Atoms) -> NDArray[np.float64]:

@@ -14,8 +14,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from hybridcsp.errors import InputError
 from hybridcsp.records import EVALUATE, REFINE, RELAX, Cost, Evaluation, Failed, FailureReason, Job, Relaxed
 from hybridcsp.relaxation.calculators import CalculatorLike, build_calculator
-from hybridcsp.relaxation.escapes import PREPARATIONS
 from hybridcsp.relaxation.guards import Ended, GuardedCalculator, Thresholds
+from hybridcsp.relaxation.preparations import PREPARATIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +147,8 @@ class Relaxer:
 def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSettings) -> Relaxed | Failed:
     """Bring a structure to the end of a level: "relax", "refine" (the same, tighter) or "evaluate" (a single point).
 
-    The levels of :data:`~hybridcsp.relaxation.escapes.PREPARATIONS` first do what they are named after, with the same
-    calculator, guards and limits, and then relax.
+    The levels of :data:`~hybridcsp.relaxation.preparations.PREPARATIONS` first do what they are named after, with the
+    same calculator, guards and limits, and then relax.
 
     Parameters
     ----------

@@ -57,7 +57,7 @@ def lessons(minima: Sequence[Minimum], source: str, problem: Problem, settings: 
         if weight < NEGLIGIBLE:
             continue
         start = minimum.found_by
-        own = start.source == source and _is_same(start.proposal.atoms, minimum.best.atoms)
+        own = start.source == source and any(_is_same(begun, minimum.best.atoms) for begun in start.starts)
         examples.append(
             Example(
                 atoms=primitive(minimum.atoms, SYMPREC_LOOSE),

@@ -18,7 +18,7 @@ from hybridcsp.errors import GeneratorError, InputError
 from hybridcsp.generators import GENERATORS, Generator
 from hybridcsp.generators.opening import find_generator, new_generator, one_thread, open_generator
 from hybridcsp.problem import Problem
-from hybridcsp.records import Candidate, Cost, Outcome, Proposal
+from hybridcsp.records import LOWEST, RELAX, RIVALS, Candidate, Cost, Outcome, Proposal
 from hybridcsp.sampling import Chosen, Selection, requests_for, select
 from hybridcsp.similarity import STARTS, StructureIndex, describe
 from hybridcsp.sources import Context
@@ -29,8 +29,12 @@ from hybridcsp.sources.external import Command, CommandGenerator
 BATCH = 48
 FIRST = 16
 
-#: What share of a batch is proposed before the next one is sampled.
+#: What share of a batch is proposed before the next one is sampled, unless energies rank it.
 KEPT = 1 / 3
+
+#: So many proposals are the model's first choices, before energies rank its samples: those are right so often that
+#: energies of others would be a waste.
+FIRST_CHOICES = 3
 
 #: Argument of a source whose generator begins untrained.
 SCRATCH = "scratch"
@@ -73,6 +77,9 @@ class GenerativeSource:
         untrained, and proposes nothing until it has learned from the search itself.
     generator
         The generator itself.
+    one_shot
+        After the first three proposals, so many samples together become one job: it takes one energy of each, which
+        are counted like all force calls, and relaxes the lowest. 1: every proposal is one sample.
 
     Attributes
     ----------
@@ -93,9 +100,19 @@ class GenerativeSource:
     #: Errors in a row after which it is not called again.
     tries = 3
 
-    def __init__(self, problem: Problem, argument: str | None = None, *, generator: Generator | None = None) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        argument: str | None = None,
+        *,
+        generator: Generator | None = None,
+        one_shot: int = 1,
+    ) -> None:
+        if one_shot < 1:
+            raise InputError("one_shot", one_shot, "a whole number from 1")
         self._problem = problem
         self.scratch = False
+        self.one_shot = one_shot
         if generator is None:
             generator, self.scratch = _opened(argument)
         self.name = generator.name
@@ -105,6 +122,7 @@ class GenerativeSource:
         self._folders: dict[int, Path] = {}
         self._readings: dict[int, _Reading] = {}
         self._turns: Counter[int] = Counter()
+        self._proposed = 0
         self._known = StructureIndex(energy_window=None, tolerances=STARTS)
         self._batches: dict[tuple[int, int], Selection] = {}  # a cache
 
@@ -136,7 +154,8 @@ class GenerativeSource:
         """Return at most one proposal.
 
         Its tag holds ``version`` (of the model), ``batch`` (its seed), ``position`` in it, ``log_likelihood`` where the
-        model knows it, and, for the first of a batch, ``samples`` and ``rejects``: what became of the others.
+        model knows it, and, for the first of a batch, ``samples`` and ``rejects``: what became of the others. Where
+        energies choose: ``positions`` of the others, and the others themselves as ``rivals``.
 
         Raises
         ------
@@ -162,9 +181,11 @@ class GenerativeSource:
             if reading is None or reading.seed != tag["batch"]:
                 reading = self._readings[version] = _Reading(seed=int(tag["batch"]), samples=int(tag["samples"]))
                 self.rejects.update(tag["rejects"])
-            reading.taken.add(int(tag["position"]))
+            reading.taken.update((int(tag["position"]), *tag.get("positions", ())))
             self._turns[version] += 1
-            self._known.add(candidate.id, describe(candidate.proposal.atoms))
+            self._proposed += 1
+            for start in candidate.starts:
+                self._known.add(len(self._known), describe(start))
 
     def observe(self, outcomes: Sequence[Outcome]) -> None:
         """Learn nothing here: :mod:`hybridcsp.retraining` does, and tells of it through :meth:`adopt`."""
@@ -173,33 +194,42 @@ class GenerativeSource:
         start = time.perf_counter()
         reading = self._readings.get(version)
         new = reading is None
-        position = None if reading is None else self._next(self._batch(version, reading, context), reading)
-        if reading is None or position is None:
+        positions = [] if reading is None else self._next(self._batch(version, reading, context), reading)
+        if reading is None or not positions:
             samples = self._batch_size(first=reading is None)
             new, reading = True, _Reading(seed=int(context.rng.integers(2**31)), samples=samples)
-            position = self._next(self._batch(version, reading, context), reading)
+            positions = self._next(self._batch(version, reading, context), reading)
         batch = self._batch(version, reading, context)
-        if position is None:
+        if not positions:
             came = ", ".join(f"{count} {reason}" for reason, count in batch.rejects.most_common())
             known = f"{len(batch.chosen)} proposed before" if batch.chosen else ""
             raise GeneratorError(f"{self.name} made nothing that can be used: {'; '.join(filter(None, (came, known)))}")
-        chosen = batch.chosen[position]
-        tag: dict[str, Any] = {"version": version, "batch": reading.seed, "position": position}
+        chosen, *rivals = [batch.chosen[position] for position in positions]
+        tag: dict[str, Any] = {"version": version, "batch": reading.seed, "position": positions[0]}
+        if rivals:
+            tag |= {"positions": positions[1:], RIVALS: [_as_rival(rival.atoms, chosen.atoms) for rival in rivals]}
         if chosen.log_likelihood is not None:
             tag["log_likelihood"] = chosen.log_likelihood
         if new:
             tag |= {"samples": reading.samples, "rejects": dict(batch.rejects)}
-        return Proposal(atoms=chosen.atoms, operator=self.name, tag=tag, cost=Cost(seconds=time.perf_counter() - start))
+        cost = Cost(seconds=time.perf_counter() - start)
+        level = LOWEST if rivals else RELAX
+        return Proposal(atoms=chosen.atoms, operator=self.name, tag=tag, cost=cost, level=level)
 
-    def _next(self, batch: Selection, reading: _Reading) -> int | None:
-        """Return the next position that may be proposed."""
-        most = max(1, round(KEPT * reading.samples))
+    def _next(self, batch: Selection, reading: _Reading) -> list[int]:
+        """Return the next positions, those of one proposal; none if another batch is due."""
+        ranked = self.one_shot > 1 and self._proposed >= FIRST_CHOICES
+        most = len(batch.chosen) if ranked else max(1, round(KEPT * reading.samples))
+        if len(reading.taken) >= most:
+            return []
+        found: list[int] = []
         for position, chosen in enumerate(batch.chosen):
-            if len(reading.taken) >= most:
-                return None
-            if position not in reading.taken and self._known.find(chosen.described) is None:
-                return position
-        return None
+            same = not found or chosen.units == batch.chosen[found[0]].units
+            if position not in reading.taken and same and self._known.find(chosen.described) is None:
+                found.append(position)
+                if len(found) == (self.one_shot if ranked else 1):
+                    break
+        return found
 
     def _batch_size(self, *, first: bool) -> int:
         small = min(BATCH, FIRST * len(self._problem.units))
@@ -246,6 +276,13 @@ def wyckoff(problem: Problem, argument: str | None = None) -> GenerativeSource:
 def flow(problem: Problem, argument: str | None = None) -> GenerativeSource:
     """Make the source ``flow``; the argument is a folder of weights or ``scratch``."""
     return _flagship("flow", problem, argument)
+
+
+def _as_rival(atoms: Atoms, first: Atoms) -> dict[str, Any]:
+    """Return a structure as the tag of a proposal holds it, its atoms in the order of the first one's."""
+    order = np.empty(len(first), dtype=int)
+    order[np.argsort(first.numbers, kind="stable")] = np.argsort(atoms.numbers, kind="stable")
+    return {"cell": atoms.cell.array.tolist(), "positions": atoms.positions[order].tolist()}
 
 
 def _flagship(name: str, problem: Problem, argument: str | None) -> GenerativeSource:

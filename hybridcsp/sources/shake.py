@@ -152,8 +152,12 @@ class ShakeSource:
         return None
 
     def _is_symmetric(self, end: Relaxed, *, start: bool) -> bool:
-        """Whether it has more symmetry than inversion, which every lattice has, and with two atoms every crystal."""
+        """Whether it has, or may have begun with, more symmetry than inversion.
+
+        That much every lattice has, and with two atoms every crystal.
+        """
         key = end.candidate.id, start
         if key not in self._symmetric:
-            self._symmetric[key] = spacegroup(end.candidate.atoms if start else end.atoms) > 2
+            structures = end.candidate.starts if start else [end.atoms]
+            self._symmetric[key] = any(spacegroup(atoms) > 2 for atoms in structures)
         return self._symmetric[key]

@@ -213,7 +213,8 @@ class SwarmSource:
         """Return the first move of a new particle, from a minimum that none has been to."""
         swarm = self.swarms[units]
         for end in swarm.unvisited()[:HOMES]:
-            begun = end.candidate.atoms
+            starts = end.candidate.starts
+            begun = starts[0] if len(starts) == 1 else end.atoms
             pull = self._pull(units, Particle(start=begun, best=end), context)
             for slower in SLOWER:
                 velocity = Velocity.random(begun, context.rng, fixed_cell=self._fixed_cell).scaled(slower)

@@ -4,18 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from crystals import InlineBackend, P1Source, instant_relaxation, rutile, what_happened
 from toys import Toy
 
 from hybridcsp import Problem, Search
 from hybridcsp.archive import Archive
+from hybridcsp.engagement import build_sources
 from hybridcsp.errors import GeneratorError, InputError
 from hybridcsp.generators import Condition, Reject, Sample
 from hybridcsp.records import Candidate, RejectionReason
 from hybridcsp.sampling import requests_for, select
+from hybridcsp.similarity import STARTS, StructureIndex
 from hybridcsp.sources import SOURCES, Context
-from hybridcsp.sources.generative import GenerativeSource
+from hybridcsp.sources.generative import FIRST_CHOICES, GenerativeSource
 from hybridcsp.structure import spacegroup
 
 COPPER = Problem("Cu", formula_units=(1, 4), distance_fraction=0.05)
@@ -173,6 +176,50 @@ class TestTheSource:
         (candidate,) = take(source, archive, 1)
         assert source.rejects["volume"] == candidate.proposal.tag["rejects"]["volume"] >= 4
 
+    def test_energies_choose_among_samples_after_the_first_choices(self, archive):
+        problem = replace(COPPER, formula_units=(2, 3))
+        candidates = take(GenerativeSource(problem, generator=Toy(), one_shot=3), archive, 12, problem)
+        assert [len(c.starts) for c in candidates[:FIRST_CHOICES]] == [1] * FIRST_CHOICES
+        assert {c.proposal.level for c in candidates[:FIRST_CHOICES]} == {"relax"}
+        ranked = candidates[FIRST_CHOICES:]
+        assert max(len(c.starts) for c in ranked) == 3
+        for candidate in ranked:
+            assert candidate.proposal.level == ("lowest" if len(candidate.starts) > 1 else "relax")
+            assert all((start.numbers == candidate.atoms.numbers).all() for start in candidate.starts)
+        index = StructureIndex(energy_window=None, tolerances=STARTS)
+        for number, start in enumerate(start for candidate in candidates for start in candidate.starts):
+            assert index.find(start) is None  # no sample is evaluated twice
+            index.add(number, start)
+
+    def test_rivals_keep_their_structure_whatever_the_order_of_their_atoms(self, archive):
+        problem = Problem("CuAg", formula_units=2, distance_fraction=0.05)
+
+        class Shuffled(Toy):
+            def answer(self, number, request, rng):
+                atoms = super().answer(number, request, rng).atoms
+                atoms = atoms[rng.permutation(len(atoms))]
+                made.append(atoms)
+                return Sample(atoms=atoms, request=number, log_likelihood=-float(number))
+
+        made: list[Atoms] = []
+        source = GenerativeSource(problem, generator=Shuffled(), one_shot=4)
+        for candidate in take(source, archive, 8, problem):
+            for start in candidate.starts:
+                known = StructureIndex(energy_window=None, tolerances=STARTS)
+                for number, atoms in enumerate(made):
+                    known.add(number, atoms)
+                assert known.find(start) is not None
+
+    def test_a_search_hands_its_setting_on_to_the_generators_that_are_named(self):
+        built = build_sources(["wyckoff", "random", GenerativeSource(COPPER, generator=Toy())], COPPER, one_shot=5)
+        assert {name: getattr(source, "one_shot", None) for name, source in built.items()} == {
+            "wyckoff": 5,
+            "random": None,
+            "toy": 1,
+        }
+        with pytest.raises(InputError, match="one_shot"):
+            build_sources(["random"], COPPER, one_shot=0)
+
     def test_a_fixed_cell_is_left_to_others(self):
         problem = Problem("Cu", formula_units=1, cell=(2.5, 2.5, 2.5, 60, 60, 60))
         assert GenerativeSource(problem, generator=Toy()).exhausted
@@ -214,6 +261,27 @@ class TestInASearch:
                 part.run(relaxations=14, on_progress=None if last else interrupt)
             except KeyboardInterrupt:
                 part.close()
+        assert what_happened(tmp_path / "parts") == what_happened(tmp_path / "whole")
+
+    def test_with_energies_too(self, tmp_path):
+        def run(directory, stops):
+            for last in (*[False] * len(stops), True):
+                part = search(directory, GenerativeSource(COPPER, generator=Toy(), one_shot=4), P1Source(), seed=5)
+                try:
+                    part.run(relaxations=20, on_progress=None if last else interrupt)
+                except KeyboardInterrupt:
+                    part.close()
+            return part
+
+        def interrupt(progress):
+            if progress.relaxations in (6, 13):
+                raise KeyboardInterrupt
+
+        run(tmp_path / "whole", ())
+        levels = [
+            event.level for event in run(tmp_path / "parts", (6, 13)).archive.history() if hasattr(event, "level")
+        ]
+        assert levels.count("lowest") >= 3
         assert what_happened(tmp_path / "parts") == what_happened(tmp_path / "whole")
 
     @pytest.mark.parametrize(

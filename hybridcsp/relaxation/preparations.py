@@ -1,0 +1,19 @@
+"""What a job of some levels does before it relaxes, by level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ase import Atoms
+
+from hybridcsp.records import LOWEST
+from hybridcsp.relaxation.escapes import escape, follow_soft_mode
+from hybridcsp.relaxation.ranking import begin_with_lowest
+
+#: Each gets the atoms, with their calculator, and the tag of the proposal, and moves the atoms.
+PREPARATIONS: Mapping[str, Callable[[Atoms, Mapping[str, Any]], None]] = {
+    "escape": escape,
+    "soft": follow_soft_mode,
+    LOWEST: begin_with_lowest,
+}

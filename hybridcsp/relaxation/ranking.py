@@ -1,0 +1,67 @@
+"""What a job does that has several structures to begin with: one energy of each, and the lowest is relaxed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from hybridcsp.records import RIVALS, FailureReason
+from hybridcsp.relaxation.guards import Ended
+
+#: What is wrong with one structure only.
+_OF_ONE = frozenset(
+    {
+        FailureReason.CALCULATOR,
+        FailureReason.NON_FINITE,
+        FailureReason.FORCE_EXPLOSION,
+        FailureReason.OVERLAP,
+        FailureReason.ISOLATED_ATOMS,
+        FailureReason.VOLUME,
+    }
+)
+
+
+def begin_with_lowest(atoms: Atoms, tag: Mapping[str, Any]) -> None:
+    """Put the atoms where, of several structures, the enthalpy is lowest: one call for each.
+
+    Structures that cannot be evaluated, or that a guard would end a relaxation of, are passed over.
+
+    Parameters
+    ----------
+    atoms
+        The first structure, with a guarded calculator; positions and cell are changed.
+    tag
+        ``rivals``: the others, of the same atoms in the same order, each a mapping of ``cell``, shape ``(3, 3)``, and
+        Cartesian ``positions``, shape ``(n_atoms, 3)``.
+
+    Raises
+    ------
+    Ended
+        If a limit of the job is reached, or none of the structures can be evaluated.
+    """
+    starts = [(atoms.cell.array.copy(), atoms.positions.copy())]
+    starts += [(np.array(rival["cell"]), np.array(rival["positions"])) for rival in tag.get(RIVALS, ())]
+    enthalpies: dict[int, float] = {}
+    failure: Ended | None = None
+    for number, start in enumerate(starts):
+        _move(atoms, *start)
+        try:
+            energy = float(atoms.get_potential_energy())
+        except Ended as ended:
+            if ended.reason not in _OF_ONE:
+                raise
+            failure = failure or ended
+            continue
+        enthalpies[number] = energy + atoms.calc.pressure * float(atoms.get_volume())
+    if not enthalpies:
+        assert failure is not None, "there is at least one structure"
+        raise failure
+    _move(atoms, *starts[min(enthalpies, key=enthalpies.__getitem__)])
+
+
+def _move(atoms: Atoms, cell: np.ndarray[Any, Any], positions: np.ndarray[Any, Any]) -> None:
+    atoms.set_cell(cell)
+    atoms.positions[:] = positions

@@ -1,0 +1,79 @@
+"""Of several structures the one of lowest enthalpy is relaxed, at one force call each."""
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from crystals import random_crystal
+
+from hybridcsp.records import LOWEST, Candidate, Failed, FailureReason, Job, Limits, Proposal, Relaxed
+from hybridcsp.relaxation.relax import RelaxationSettings, run_job
+
+
+def run(structures, settings=None, calculator=None, **limits):
+    first, *others = structures
+    rivals = [{"cell": atoms.cell.array.tolist(), "positions": atoms.positions.tolist()} for atoms in others]
+    proposal = Proposal(atoms=first, operator="test", tag={"rivals": rivals}, level=LOWEST)
+    job = Job(
+        candidate=Candidate(proposal=proposal, id=1, source="test"), atoms=first, level=LOWEST, limits=Limits(**limits)
+    )
+    return run_job(job, calculator or EMT(), "emt", settings or RelaxationSettings())
+
+
+def copper(a):
+    return bulk("Cu", a=a)
+
+
+def enthalpy(atoms, pressure=0.0):
+    atoms = atoms.copy()
+    atoms.calc = EMT()
+    return atoms.get_potential_energy() + pressure * atoms.get_volume()
+
+
+@pytest.mark.parametrize("pressure_gpa", [0.0, 100.0])
+def test_the_one_of_lowest_enthalpy_is_relaxed(pressure_gpa):
+    settings = RelaxationSettings(pressure_gpa=pressure_gpa)
+    structures = [random_crystal("Cu4", volume, np.random.default_rng(volume)) for volume in (9, 11, 13, 15, 17)]
+    best = min(structures, key=lambda atoms: enthalpy(atoms, settings.pressure))
+    outcome, alone = run(structures, settings), run([best], settings)
+    assert isinstance(outcome, Relaxed)
+    assert isinstance(alone, Relaxed)
+    assert outcome.level == LOWEST
+    assert outcome.enthalpy_per_atom == pytest.approx(alone.enthalpy_per_atom, abs=1e-6)
+    # One call for each; EMT's neighbour list depends on its past, and the way down a little with it.
+    assert outcome.cost.force_calls == pytest.approx(alone.cost.force_calls + len(structures), abs=5)
+
+
+def test_what_cannot_be_evaluated_is_passed_over():
+    overlapping = bulk("Cu", cubic=True)
+    overlapping.positions[1] = overlapping.positions[0] + [0.05, 0, 0]
+    outcome = run([overlapping, bulk("Cu", cubic=True, a=3.7), bulk("Cu", cubic=True, a=30.0)])
+    assert isinstance(outcome, Relaxed)
+    assert outcome.converged
+    assert outcome.atoms.get_volume() / 4 == pytest.approx(copper(3.59).get_volume(), rel=0.02)
+
+
+def test_where_none_can_be_evaluated_the_first_reason_is_told():
+    outcome = run([copper(1.0), copper(30.0)])
+    assert isinstance(outcome, Failed)
+    assert outcome.reason in (FailureReason.VOLUME, FailureReason.OVERLAP)
+    assert outcome.cost.force_calls == 0
+
+
+def test_a_calculator_that_fails_for_one_structure_may_do_for_another():
+    class Fussy(EMT):
+        def calculate(self, atoms=None, *arguments, **options):
+            if atoms.get_volume() > 12.0:
+                raise RuntimeError("did not converge")
+            super().calculate(atoms, *arguments, **options)
+
+    outcome = run([copper(3.7), copper(3.58)], calculator=Fussy())
+    assert isinstance(outcome, Relaxed)
+    assert outcome.converged
+
+
+def test_limits_hold():
+    outcome = run([copper(3.4), copper(3.5), copper(3.8), copper(3.9)], force_calls=2)
+    assert isinstance(outcome, Relaxed)
+    assert not outcome.converged
+    assert outcome.cost.force_calls == 2

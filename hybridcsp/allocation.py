@@ -18,10 +18,7 @@ from hybridcsp.problem import Problem
 from hybridcsp.records import REFINE, Candidate, Failed, Outcome, Rejected, Relaxed
 
 #: Credit of a new minimum falls by a factor e for each so many eV/atom that it lies above the best.
-CREDIT_SCALE = 0.05
-
-#: What lowering the best earns beyond reaching it: 1 for each CREDIT_SCALE, but no more than this.
-MOST_FOR_IMPROVING = 2.0
+CREDIT_SCALE = 0.02
 
 #: Share of an offspring's credit that goes to the sources of its parents.
 SHARE_OF_PARENTS = 0.3
@@ -83,11 +80,32 @@ class _Account:
     running: int = 0
 
 
+class Credit:
+    """What relaxations earn: the nearer a new minimum lies to the lowest known by now, the more."""
+
+    def __init__(self) -> None:
+        self._lowest: float | None = None
+
+    def of(self, outcome: Relaxed | Failed) -> tuple[float, float]:
+        """Return what an outcome earns, and the factor by which all that was earned before shrinks.
+
+        To be asked once for each outcome, in order. The factor is less than one where the outcome has lowered the best:
+        what was near the best before lies higher above it now.
+        """
+        if not isinstance(outcome, Relaxed) or outcome.minimum is None:
+            return 0.0, 1.0
+        enthalpy, before = outcome.enthalpy_per_atom, self._lowest
+        self._lowest = enthalpy if before is None else min(before, enthalpy)
+        shrinking = 1.0 if before is None else math.exp((self._lowest - before) / CREDIT_SCALE)
+        return math.exp((self._lowest - enthalpy) / CREDIT_SCALE) if outcome.opened else 0.0, shrinking
+
+
 class Earnings:
     """Gives the next job to the source that earns most per force call, as far as one can know.
 
-    A source earns credit when a relaxation of its candidate is the first to end in a minimum: ``exp(-ΔH / 50 meV)``
-    for the enthalpy per atom above the best so far, and more if it lowers the best. Nothing is earned for ending in a
+    A source earns credit when a relaxation of its candidate is the first to end in a minimum: ``exp(-ΔH / 20 meV)``
+    for the enthalpy per atom above the best. It is always the best known by now: where that falls, all that was earned
+    before shrinks, so that nothing is left of an early lead over poor structures. Nothing is earned for ending in a
     minimum that was known. A part of the credit goes to the sources of the candidate's parents. What was earned and
     paid is discounted with the force calls spent since, because yields change: random structures earn early,
     evolution once there is something to breed.
@@ -113,7 +131,7 @@ class Earnings:
         self._priors = _shipped_priors(problem) if priors is None else dict(priors)
         self._accounts: dict[str, _Account] = {}
         self._sources: dict[int, str] = {}
-        self._best: float | None = None
+        self._credit = Credit()
         self._choices = 0
 
     def choose(self, available: Sequence[str]) -> str:
@@ -164,27 +182,15 @@ class Earnings:
         own = self._account(outcome.candidate.source)
         own.paid += spent
         own.running = max(0, own.running - 1)
-        credit = self.credit(outcome) if isinstance(outcome, Relaxed) else 0.0
+        credit, shrinking = self._credit.of(outcome)
+        for account in self._accounts.values():
+            account.earned *= shrinking
         if not credit:
             return
         parents = [self._sources[id_] for id_ in outcome.candidate.proposal.parents if id_ in self._sources]
         for parent in parents:
             self._account(parent).earned += SHARE_OF_PARENTS * credit / len(parents)
         own.earned += credit * (1 - SHARE_OF_PARENTS if parents else 1.0)
-
-    def credit(self, outcome: Relaxed) -> float:
-        """Return what a relaxation earns, and remember the best; to be asked once for each, in order."""
-        if outcome.minimum is None:
-            return 0.0
-        enthalpy, best = outcome.enthalpy_per_atom, self._best
-        self._best = enthalpy if best is None else min(best, enthalpy)
-        if not outcome.opened:
-            return 0.0
-        if best is None:
-            return 1.0
-        if enthalpy < best:
-            return 1.0 + min((best - enthalpy) / CREDIT_SCALE, MOST_FOR_IMPROVING)
-        return math.exp((best - enthalpy) / CREDIT_SCALE)
 
     def _account(self, name: str) -> _Account:
         return self._accounts.setdefault(name, _Account())

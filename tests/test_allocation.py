@@ -4,7 +4,7 @@ from ase.build import bulk
 from crystals import InlineBackend, ListSource, P1Source, instant_relaxation, relaxed, what_happened
 
 from hybridcsp import Problem, Search
-from hybridcsp.allocation import FLOOR, SHARE_OF_PARENTS, Earnings, EqualShares
+from hybridcsp.allocation import CREDIT_SCALE, FLOOR, SHARE_OF_PARENTS, Earnings, EqualShares
 from hybridcsp.records import Candidate, Cost, Failed, FailureReason, Proposal, Rejected, RejectionReason
 
 
@@ -121,7 +121,7 @@ class TestEarnings:
         allocation.observe([relaxed(candidate("a", 4), -4.0, cost=Cost(force_calls=100), converged=False)])
         assert allocation.yields()["a"] < first
 
-    def test_near_the_best_earns_more_than_far_above_and_lowering_it_most(self):
+    def test_near_the_best_earns_more_than_far_above(self):
         def earned(enthalpy):
             allocation = Earnings(Problem("TiO2"), 0, priors={"a": 0.0, "b": 0.0})
             allocation.proposed([candidate("b", 1), candidate("a", 2)])
@@ -129,7 +129,22 @@ class TestEarnings:
             allocation.observe([relaxed(candidate("a", 2), enthalpy, minimum=2, opened=True)])
             return allocation.yields()["a"]
 
-        assert earned(-3.2) > earned(-3.02) > earned(-2.99) > earned(-2.8) > earned(-2.0)
+        assert earned(-3.2) == earned(-3.0) > earned(-2.99) > earned(-2.95) > earned(-2.8)
+        assert earned(-2.98) / earned(-3.0) == pytest.approx(np.exp(-0.02 / CREDIT_SCALE))
+
+    def test_what_was_earned_shrinks_when_the_best_falls_whatever_the_order(self):
+        def yields(outcomes):
+            allocation = Earnings(Problem("TiO2"), 0, priors={"a": 0.0, "b": 0.0, "c": 0.0})
+            for n, (name, enthalpy) in enumerate(outcomes, 1):
+                one = candidate(name, n)
+                allocation.proposed([one])
+                allocation.observe([relaxed(one, enthalpy, cost=Cost(force_calls=0), minimum=n, opened=True)])
+            return allocation.yields()
+
+        found = [("a", -3.0), ("b", -3.01), ("a", -2.99), ("c", -3.05)]
+        falling = yields(found)
+        assert falling == pytest.approx(yields(found[::-1]))
+        assert falling["b"] / falling["c"] == pytest.approx(np.exp(-0.04 / CREDIT_SCALE))
 
     def test_parents_share_the_credit(self):
         allocation = Earnings(Problem("TiO2"), 0, priors={"random": 0.0, "evolution": 0.0})

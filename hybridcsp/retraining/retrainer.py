@@ -13,7 +13,7 @@ from zlib import crc32
 
 import numpy as np
 
-from hybridcsp.allocation import Earnings
+from hybridcsp.allocation import Credit
 from hybridcsp.archive import Adopted, Archive
 from hybridcsp.errors import GeneratorError
 from hybridcsp.generators import Example
@@ -96,7 +96,7 @@ class Retrainer:
         self._settings = settings
         self._seed = seed
         self._apart = apart
-        self._credit = Earnings(problem, seed, priors={})
+        self._credit = Credit()
         self._opened = 0  # minima, by all sources
         self._opened_before = 0  # at the last training
         self._made = 0  # the highest version there is
@@ -111,7 +111,9 @@ class Retrainer:
         for outcome in outcomes:
             if not isinstance(outcome, Relaxed | Failed) or outcome.level == REFINE:
                 continue
-            earned = self._credit.credit(outcome) if isinstance(outcome, Relaxed) else 0.0
+            earned, shrinking = self._credit.of(outcome)
+            for account in self._accounts.values():
+                account.earned *= shrinking
             self._opened += isinstance(outcome, Relaxed) and outcome.opened
             if outcome.candidate.source == self.name:
                 account = self._accounts.get(int(outcome.candidate.proposal.tag["version"]))

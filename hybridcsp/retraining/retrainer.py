@@ -112,8 +112,8 @@ class Retrainer:
             if not isinstance(outcome, Relaxed | Failed) or outcome.level == REFINE:
                 continue
             earned, shrinking = self._credit.of(outcome)
-            for account in self._accounts.values():
-                account.earned *= shrinking
+            for version in self._accounts.values():
+                version.earned *= shrinking
             self._opened += isinstance(outcome, Relaxed) and outcome.opened
             if outcome.candidate.source == self.name:
                 account = self._accounts.get(int(outcome.candidate.proposal.tag["version"]))

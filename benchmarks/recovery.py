@@ -72,10 +72,11 @@ METHODS = {
     "flow": ["flow"],
     "evolution+seeds": ["generated-seeds", "evolution"],
     "default": list(DEFAULT_SOURCES),
+    "default+energies": list(DEFAULT_SOURCES),
 }
 
 #: Samples of a generator of which that of lowest energy is relaxed, by method.
-ONE_SHOT = {"wyckoff+energies": 12}
+ONE_SHOT = {"wyckoff+energies": 12, "default+energies": 12}
 
 #: Crystals of the transformer that evolution is seeded with, once.
 GENERATED_SEEDS = 12

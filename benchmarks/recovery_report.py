@@ -38,6 +38,7 @@ ORDER = (
     "flow",
     "evolution+seeds",
     "default",
+    "default+energies",
     "ase-ga",
     "cryspy",
 )

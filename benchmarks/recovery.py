@@ -8,9 +8,9 @@
 
 For each crystal the contents of its primitive cell are searched with CHGNet, 60 relaxations at most, one worker. The
 reference is the crystal itself, relaxed to 0.01 eV/Å. *Matched*: a minimum that pymatgen's StructureMatcher (default
-tolerances) fits to the reference. *Recovered*: the known crystal or lower, to 2 meV/atom. *Solved*: within 2 meV/atom of
-the best minimum known, the reference or any of any run; this goal falls with every better run. Minima more than 150 meV/atom below the reference are holes of the potential: they are counted and
-left out.
+tolerances) fits to the reference. *Recovered*: lowest enthalpy no more than 2 meV/atom above the reference's. *Solved*:
+no more than that above the best minimum known, the reference or any of any run; this goal falls with every better run.
+Minima more than 150 meV/atom below the reference are holes of the potential: they are counted and left out.
 
 A run stops when it is solved as far as is known at that time. Where another run then finds something lower, it is taken
 up again: its run directory is kept under ``--searches``, or else it is done anew, which gives the same (runs repeat bit

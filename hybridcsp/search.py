@@ -249,7 +249,8 @@ class Search:
         """Return ``n`` candidates for you to relax, fewer if the sources have no more.
 
         They are recorded as yours: :meth:`pending` lists them until you :meth:`tell` or :meth:`fail` them, also after
-        the process has ended, and no worker takes them.
+        the process has ended, and no worker takes them. With ``one_shot``, ``candidate.starts`` are several structures,
+        the lowest of which is worth relaxing.
         """
         self._proposer.learn()
         candidates: list[Candidate] = []

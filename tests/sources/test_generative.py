@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
 from crystals import InlineBackend, P1Source, instant_relaxation, rutile, what_happened
 from toys import Toy
 
@@ -283,6 +284,15 @@ class TestInASearch:
         ]
         assert levels.count("lowest") >= 3
         assert what_happened(tmp_path / "parts") == what_happened(tmp_path / "whole")
+
+    def test_who_asks_gets_all_that_energies_would_choose_from(self, tmp_path):
+        run = search(tmp_path, GenerativeSource(COPPER, generator=Toy(), one_shot=4))
+        asked = run.ask(FIRST_CHOICES + 3)
+        assert max(len(candidate.starts) for candidate in asked[FIRST_CHOICES:]) > 1
+        assert [len(candidate.starts) for candidate in run.pending()] == [len(c.starts) for c in asked]
+        best = asked[-1].starts[-1]
+        best.calc = SinglePointCalculator(best, energy=-3.5 * len(best), forces=np.zeros((len(best), 3)))
+        assert run.tell(asked[-1], best).opened
 
     @pytest.mark.parametrize(
         ("answer", "said"),

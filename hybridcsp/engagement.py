@@ -11,7 +11,7 @@ from hybridcsp.registry import split_argument
 from hybridcsp.retraining import Retraining
 from hybridcsp.sources import SOURCES, Source
 from hybridcsp.sources.external import Command, CommandGenerator
-from hybridcsp.sources.generative import GenerativeSource
+from hybridcsp.sources.generative import GenerativeSource, check_one_shot
 
 
 def build_sources(
@@ -40,8 +40,7 @@ def build_sources(
     """
     if isinstance(sources, str) or not sources:
         raise InputError("sources", sources, "a list of at least one source")
-    if one_shot < 1:
-        raise InputError("one_shot", one_shot, "a whole number from 1")
+    check_one_shot(one_shot)
     built: dict[str, Source] = {}
     for source in sources:
         named = isinstance(source, str)

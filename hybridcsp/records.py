@@ -126,6 +126,12 @@ class Proposal:
             raise InputError("operator", self.operator, "a word that begins with a letter")
 
 
+def rivals(first: Atoms, tag: Mapping[str, Any]) -> list[Atoms]:
+    """Return the structures beside a proposal's own, of the same atoms in the same order, that its tag holds."""
+    others = tag.get(RIVALS, ())
+    return [Atoms(first.numbers, cell=one["cell"], positions=one["positions"], pbc=True) for one in others]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Candidate:
     """A proposal that the search has taken in, with the number it is known by from then on (from 1)."""
@@ -143,9 +149,7 @@ class Candidate:
     def starts(self) -> list[Atoms]:
         """The structures of which one was where its relaxation began: more than one at the level "lowest" only."""
         first = self.atoms
-        rivals = self.proposal.tag.get(RIVALS, ()) if self.proposal.level == LOWEST else ()
-        others = [Atoms(first.numbers, cell=r["cell"], positions=r["positions"], pbc=True) for r in rivals]
-        return [first, *others]
+        return [first, *(rivals(first, self.proposal.tag) if self.proposal.level == LOWEST else ())]
 
     @property
     def operator(self) -> str:

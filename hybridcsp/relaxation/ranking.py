@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from ase import Atoms
 
-from hybridcsp.records import RIVALS, FailureReason
+from hybridcsp.records import FailureReason, rivals
 from hybridcsp.relaxation.guards import Ended
 
 #: What is wrong with one structure only.
@@ -34,20 +33,18 @@ def begin_with_lowest(atoms: Atoms, tag: Mapping[str, Any]) -> None:
     atoms
         The first structure, with a guarded calculator; positions and cell are changed.
     tag
-        ``rivals``: the others, of the same atoms in the same order, each a mapping of ``cell``, shape ``(3, 3)``, and
-        Cartesian ``positions``, shape ``(n_atoms, 3)``.
+        Holds the others, see :func:`hybridcsp.records.rivals`.
 
     Raises
     ------
     Ended
         If a limit of the job is reached, or none of the structures can be evaluated.
     """
-    starts = [(atoms.cell.array.copy(), atoms.positions.copy())]
-    starts += [(np.array(rival["cell"]), np.array(rival["positions"])) for rival in tag.get(RIVALS, ())]
+    starts = [atoms.copy(), *rivals(atoms, tag)]
     enthalpies: dict[int, float] = {}
     failure: Ended | None = None
     for number, start in enumerate(starts):
-        _move(atoms, *start)
+        _move(atoms, start)
         try:
             energy = float(atoms.get_potential_energy())
         except Ended as ended:
@@ -59,9 +56,9 @@ def begin_with_lowest(atoms: Atoms, tag: Mapping[str, Any]) -> None:
     if not enthalpies:
         assert failure is not None, "there is at least one structure"
         raise failure
-    _move(atoms, *starts[min(enthalpies, key=enthalpies.__getitem__)])
+    _move(atoms, starts[min(enthalpies, key=enthalpies.__getitem__)])
 
 
-def _move(atoms: Atoms, cell: np.ndarray[Any, Any], positions: np.ndarray[Any, Any]) -> None:
-    atoms.set_cell(cell)
-    atoms.positions[:] = positions
+def _move(atoms: Atoms, to: Atoms) -> None:
+    atoms.set_cell(to.cell)
+    atoms.positions[:] = to.positions

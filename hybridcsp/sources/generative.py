@@ -108,8 +108,7 @@ class GenerativeSource:
         generator: Generator | None = None,
         one_shot: int = 1,
     ) -> None:
-        if one_shot < 1:
-            raise InputError("one_shot", one_shot, "a whole number from 1")
+        check_one_shot(one_shot)
         self._problem = problem
         self.scratch = False
         self.one_shot = one_shot
@@ -122,7 +121,6 @@ class GenerativeSource:
         self._folders: dict[int, Path] = {}
         self._readings: dict[int, _Reading] = {}
         self._turns: Counter[int] = Counter()
-        self._proposed = 0
         self._known = StructureIndex(energy_window=None, tolerances=STARTS)
         self._batches: dict[tuple[int, int], Selection] = {}  # a cache
 
@@ -183,7 +181,6 @@ class GenerativeSource:
                 self.rejects.update(tag["rejects"])
             reading.taken.update((int(tag["position"]), *tag.get("positions", ())))
             self._turns[version] += 1
-            self._proposed += 1
             for start in candidate.starts:
                 self._known.add(len(self._known), describe(start))
 
@@ -218,7 +215,7 @@ class GenerativeSource:
 
     def _next(self, batch: Selection, reading: _Reading) -> list[int]:
         """Return the next positions, those of one proposal; none if another batch is due."""
-        ranked = self.one_shot > 1 and self._proposed >= FIRST_CHOICES
+        ranked = self.one_shot > 1 and len(self._known) >= FIRST_CHOICES
         most = len(batch.chosen) if ranked else max(1, round(KEPT * reading.samples))
         if len(reading.taken) >= most:
             return []
@@ -266,6 +263,18 @@ class GenerativeSource:
                 raise GeneratorError(f"{self.name} raised {type(error).__name__}: {error}") from error
         ordered = bool(getattr(generator, "best_first", False))
         return select(answers, self._problem, generator.conditions, len(requests), best_first=ordered)
+
+
+def check_one_shot(samples: int) -> None:
+    """Refuse a number of samples that cannot become one job.
+
+    Raises
+    ------
+    InputError
+        If there would be none.
+    """
+    if samples < 1:
+        raise InputError("one_shot", samples, "a whole number from 1")
 
 
 def wyckoff(problem: Problem, argument: str | None = None) -> GenerativeSource:

@@ -87,6 +87,12 @@ class Particle:
     free_since: int = 0
 
 
+def beginning(end: Relaxed) -> Atoms:
+    """Return where a relaxation began, or, where its job chose among several structures, where it ended."""
+    starts = end.candidate.starts
+    return starts[0] if len(starts) == 1 else end.atoms
+
+
 @dataclass(eq=False, slots=True)
 class SubSwarm:
     """The particles of one cell content, and what was counted for them.
@@ -186,7 +192,7 @@ class SubSwarm:
         """Return a particle as if it had found a known minimum, with this velocity; the minimum counts as visited."""
         end = self.known[minimum]
         self.visited.add(minimum)
-        return Particle(start=end.candidate.atoms, velocity=Velocity.from_tag(velocity), best=end)
+        return Particle(start=beginning(end), velocity=Velocity.from_tag(velocity), best=end)
 
     def _count(self, candidate: Candidate, change: int) -> None:
         tag = candidate.proposal.tag

@@ -18,7 +18,7 @@ from hybridcsp.problem import Problem
 from hybridcsp.records import Candidate, Cost, Minimum, Outcome, Proposal, Relaxed
 from hybridcsp.similarity import describe
 from hybridcsp.sources import Context
-from hybridcsp.sources.particles import Floats, Particle, SubSwarm, Velocity
+from hybridcsp.sources.particles import Floats, Particle, SubSwarm, Velocity, beginning
 from hybridcsp.sources.random import RandomSource
 
 #: Particles of all sub-swarms together, and the fewest of one.
@@ -213,8 +213,7 @@ class SwarmSource:
         """Return the first move of a new particle, from a minimum that none has been to."""
         swarm = self.swarms[units]
         for end in swarm.unvisited()[:HOMES]:
-            starts = end.candidate.starts
-            begun = starts[0] if len(starts) == 1 else end.atoms
+            begun = beginning(end)
             pull = self._pull(units, Particle(start=begun, best=end), context)
             for slower in SLOWER:
                 velocity = Velocity.random(begun, context.rng, fixed_cell=self._fixed_cell).scaled(slower)

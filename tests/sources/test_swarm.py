@@ -12,7 +12,7 @@ from hybridcsp import Problem, Search
 from hybridcsp.archive import Archive
 from hybridcsp.errors import InputError
 from hybridcsp.matching import match
-from hybridcsp.records import REFINE, Candidate, Failed, FailureReason, Proposal, Rejected, RejectionReason
+from hybridcsp.records import LOWEST, REFINE, Candidate, Failed, FailureReason, Proposal, Rejected, RejectionReason
 from hybridcsp.sources import SOURCES, Context
 from hybridcsp.sources.particles import HORIZON, MAX_DISPLACEMENT, MAX_STRAIN, PSO_RATIO, TROUBLES, Velocity
 from hybridcsp.sources.swarm import DRAWS, GlobalBest, LocalBest, SwarmSource
@@ -259,6 +259,19 @@ class TestWhoFlies:
         particle = flight.source.swarms[2].particles[candidate.proposal.tag["particle"]]
         assert (particle.best, particle.start, particle.troubles) == (best, best.candidate.atoms, 1)
         assert not particle.waiting
+
+    def test_where_a_job_chose_among_structures_the_particle_begins_at_its_end(self):
+        flight = Flight()
+        first, other, end = (rutile(a=a) for a in (4.4, 4.8, 4.6))
+        tag = {"rivals": [{"cell": other.cell.array.tolist(), "positions": other.positions.tolist()}]}
+        proposal = Proposal(atoms=first, operator="test", tag=tag, level=LOWEST)
+        found = relaxed(Candidate(proposal=proposal, id=1000, source="test"), -2.0, end, minimum=1, opened=True)
+        flight.minima.append(SimpleNamespace(best=found, enthalpy_per_atom=-2.0))
+        flight.source.observe([found])
+        candidate = flight.propose()
+        flight.source.observe([Rejected(candidate=candidate, reason=RejectionReason.DUPLICATE)])
+        particle = flight.source.swarms[2].particles[candidate.proposal.tag["particle"]]
+        assert (particle.best, particle.start) == (found, end)
 
     def test_no_particle_begins_where_one_has_been(self):
         flight = Flight()

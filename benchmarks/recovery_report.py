@@ -85,15 +85,13 @@ def report(console: Console) -> None:
         "larger cells": [one for one in runs if one["atoms"] > SMALL],
         "all cells": runs,
     }
-    summary: dict[str, dict[str, Any]] = {"solved": {}, "recovered": {}}
-    for title, group in groups.items():
-        if group:
-            summary["solved"][title] = _group(console, title, group, best)
-    console.print(_by_cell(runs, best))
     crystals = {one["cell"]: one["reference"] for one in runs}
-    for title, group in groups.items():
-        if group:
-            summary["recovered"][title] = _group(console, f"the known crystal or lower, {title}", group, crystals)
+    goals = {"solved": ("the best minimum known", best), "recovered": ("the known crystal or lower", crystals)}
+    summary = {
+        name: {title: _group(console, f"{goal}, {title}", group, energies) for title, group in groups.items() if group}
+        for name, (goal, energies) in goals.items()
+    }
+    console.print(_by_cell(runs, best))
     content = {"runs": len(runs), "best_known": best, "crystals": crystals, "groups": summary}
     RESULTS.joinpath("recovery.json").write_text(json.dumps(content, indent=1) + "\n")
 
@@ -103,7 +101,7 @@ def _group(
 ) -> dict[str, Any]:
     traces = [_trace(one, goals[one["cell"]]) for one in runs]
     rows = compare(traces)
-    console.print(table(rows, traces, f"solution, {title}"))
+    console.print(table(rows, traces, title))
     console.print(_within(runs, traces))
     hard = _hard_cells(traces)
     summary: dict[str, Any] = {"methods": {row.strategy: vars(row) for row in rows}, "hard_cells": sorted(hard)}

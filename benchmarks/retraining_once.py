@@ -173,12 +173,11 @@ def weights_of(pupil: str) -> str:
 
 
 def report(generator: str, lines: Sequence[dict[str, Any]], console: Console) -> None:
-    """Print what each way gained over the frozen generator."""
+    """Print what each way of a generator gained over the frozen one, from its lines."""
     ways_of = WAYS[generator]
     searches: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     for line in lines:
-        if line["generator"] == generator and line["weights"] == weights_of(generator):
-            searches.setdefault((line["problem"], line["seed"], line["weights"]), {})[line["way"]] = line
+        searches.setdefault((line["problem"], line["seed"]), {})[line["way"]] = line
     complete = [ways for ways in searches.values() if set(ways_of) <= set(ways)]
     table = Table(title=f"One retraining of {generator} from the minima of one search; {len(complete)} searches")
     for heading in ("way", "new low minima", "against frozen (95 %)", "best fell, meV", "known", "f.calls", "s"):
@@ -215,17 +214,16 @@ def main() -> None:
     parser.add_argument("--only-table", action="store_true")
     arguments = parser.parse_args()
     console = Console(width=130)
-    lines = [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
-    present = weights_of(arguments.generator)
-    done = {
-        (line["problem"], line["seed"], line["generator"], line["way"]) for line in lines if line["weights"] == present
-    }
+    past = [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
+    present = arguments.generator, weights_of(arguments.generator)
+    lines = [line for line in past if (line["generator"], line["weights"]) == present]
+    done = {(line["problem"], line["seed"], line["way"]) for line in lines}
     todo = [
         (name, seed, way)
         for seed in range(arguments.seeds)
         for name in arguments.problems
         for way in WAYS[arguments.generator]
-        if (name, seed, arguments.generator, way) not in done
+        if (name, seed, way) not in done
     ]
     if not arguments.only_table and todo:
         searches = len({(name, seed) for name, seed, _ in todo})

@@ -246,43 +246,25 @@ class TestInASearch:
             search(tmp_path / name, GenerativeSource(COPPER, generator=Toy()), seed=3).run(relaxations=10)
         assert what_happened(tmp_path / "a") == what_happened(tmp_path / "b")
 
-    def test_interrupted_and_resumed_is_the_same_as_uninterrupted(self, tmp_path):
+    @pytest.mark.parametrize(("one_shot", "relaxations", "stops"), [(1, 14, (3, 8)), (4, 20, (6, 13))])
+    def test_interrupted_and_resumed_is_the_same_as_uninterrupted(self, tmp_path, one_shot, relaxations, stops):
         def source():
-            return GenerativeSource(COPPER, generator=Toy())
+            return GenerativeSource(COPPER, generator=Toy(), one_shot=one_shot)
 
-        search(tmp_path / "whole", source(), P1Source(), seed=5).run(relaxations=14)
+        search(tmp_path / "whole", source(), P1Source(), seed=5).run(relaxations=relaxations)
 
         def interrupt(progress):
-            if progress.relaxations in (3, 8):
+            if progress.relaxations in stops:
                 raise KeyboardInterrupt
 
         for last in (False, False, True):
             part = search(tmp_path / "parts", source(), P1Source(), seed=5)
             try:
-                part.run(relaxations=14, on_progress=None if last else interrupt)
+                part.run(relaxations=relaxations, on_progress=None if last else interrupt)
             except KeyboardInterrupt:
                 part.close()
-        assert what_happened(tmp_path / "parts") == what_happened(tmp_path / "whole")
-
-    def test_with_energies_too(self, tmp_path):
-        def run(directory, stops):
-            for last in (*[False] * len(stops), True):
-                part = search(directory, GenerativeSource(COPPER, generator=Toy(), one_shot=4), P1Source(), seed=5)
-                try:
-                    part.run(relaxations=20, on_progress=None if last else interrupt)
-                except KeyboardInterrupt:
-                    part.close()
-            return part
-
-        def interrupt(progress):
-            if progress.relaxations in (6, 13):
-                raise KeyboardInterrupt
-
-        run(tmp_path / "whole", ())
-        levels = [
-            event.level for event in run(tmp_path / "parts", (6, 13)).archive.history() if hasattr(event, "level")
-        ]
-        assert levels.count("lowest") >= 3
+        levels = [event.level for event in part.archive.history() if hasattr(event, "level")]
+        assert (levels.count("lowest") >= 3) == (one_shot > 1)
         assert what_happened(tmp_path / "parts") == what_happened(tmp_path / "whole")
 
     def test_who_asks_gets_all_that_energies_would_choose_from(self, tmp_path):

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hybridcsp.errors import InputError
 from hybridcsp.problem import Problem
-from hybridcsp.records import is_word
+from hybridcsp.records import check_one_shot, is_word
 from hybridcsp.registry import split_argument
 from hybridcsp.retraining import Retraining
 from hybridcsp.sources import SOURCES, Source
 from hybridcsp.sources.external import Command, CommandGenerator
-from hybridcsp.sources.generative import GenerativeSource, check_one_shot
+from hybridcsp.sources.generative import GenerativeSource
 
 
 def build_sources(
@@ -45,7 +45,7 @@ def build_sources(
     for source in sources:
         named = isinstance(source, str)
         name, source = _built(source, problem, external or {})
-        if named and isinstance(source, GenerativeSource):
+        if named and hasattr(source, "one_shot"):
             source.one_shot = one_shot
         if not is_word(name):
             raise InputError("source.name", name, "a word that begins with a letter")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
@@ -132,6 +133,25 @@ def rivals(first: Atoms, tag: Mapping[str, Any]) -> list[Atoms]:
     return [Atoms(first.numbers, cell=one["cell"], positions=one["positions"], pbc=True) for one in others]
 
 
+def check_one_shot(structures: int) -> None:
+    """Refuse a number of structures that cannot become one job.
+
+    Raises
+    ------
+    InputError
+        If there would be none.
+    """
+    if structures < 1:
+        raise InputError("one_shot", structures, "a whole number from 1")
+
+
+def as_rival(atoms: Atoms, first: Atoms) -> dict[str, Any]:
+    """Return a structure as such a tag holds it, its atoms in the order of those of the proposal's own structure."""
+    order = np.empty(len(first), dtype=int)
+    order[np.argsort(first.numbers, kind="stable")] = np.argsort(atoms.numbers, kind="stable")
+    return {"cell": atoms.cell.array.tolist(), "positions": atoms.positions[order].tolist()}
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Candidate:
     """A proposal that the search has taken in, with the number it is known by from then on (from 1)."""
@@ -202,6 +222,9 @@ class _Outcome:
     sequence: int = 0  # 0 until the archive has numbered it
     cost: Cost = Cost()
     detail: str = ""
+    #: Enthalpies per atom (eV) of ``candidate.starts`` at the level "lowest", ``None`` for what was passed over; empty
+    #: at other levels, and where the job did not come so far.
+    start_enthalpies: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

@@ -122,6 +122,7 @@ def relaxed(event: Event, candidate: Candidate, atoms: Atoms) -> Relaxed:
         sequence=event.sequence,
         cost=Cost(**data["cost"]),
         detail=data["detail"],
+        start_enthalpies=_start_enthalpies(data),
         atoms=atoms,
         evaluation=evaluation,
         converged=data["converged"],
@@ -144,6 +145,7 @@ def outcome(event: Event, candidate: Candidate, atoms: Atoms) -> Outcome:
         sequence=event.sequence,
         cost=Cost(**data["cost"]),
         detail=data["detail"],
+        start_enthalpies=_start_enthalpies(data),
         reason=FailureReason(data["reason"]),
         level=data["level"],
         atoms=atoms,
@@ -159,9 +161,14 @@ def _job(outcome: Relaxed | Failed, number: int | None, force_calls: int) -> dic
         "level": outcome.level,
         "cost": asdict(outcome.cost),
         "detail": outcome.detail,
+        "start_enthalpies": list(outcome.start_enthalpies),
         "relaxation": number,
         "force_calls": force_calls,
     }
+
+
+def _start_enthalpies(data: dict[str, Any]) -> tuple[float | None, ...]:
+    return tuple(data.get("start_enthalpies", ()))  # version 0.1.0 did not keep them
 
 
 def _keys(candidate: Candidate) -> dict[str, Any]:

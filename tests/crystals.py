@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from hybridcsp.event_log import EventLog
-from hybridcsp.records import Candidate, Evaluation, Failed, Job, Outcome, Proposal, Relaxed
+from hybridcsp.records import LOWEST, Candidate, Evaluation, Failed, Job, Outcome, Proposal, Relaxed
 from hybridcsp.sources import Context
 
 
@@ -117,8 +117,12 @@ class InlineBackend:
 
 def instant_relaxation(job: Job) -> Relaxed | Failed:
     """Relax to nowhere, with an energy that depends on the structure alone."""
-    shape = float(np.linalg.norm(job.atoms.cell.array @ job.atoms.cell.array.T))
-    return relaxed(job.candidate, -3.0 - 1.0 / shape, job.atoms, level=job.level)
+    several = job.level == LOWEST
+    starts = job.candidate.starts if several else [job.atoms]
+    energies = [-3.0 - 1.0 / float(np.linalg.norm(start.cell.array @ start.cell.array.T)) for start in starts]
+    lowest = int(np.argmin(energies))
+    told = tuple(energies) if several else ()
+    return relaxed(job.candidate, energies[lowest], starts[lowest], level=job.level, start_enthalpies=told)
 
 
 def what_happened(directory: Path) -> list[tuple[object, ...]]:

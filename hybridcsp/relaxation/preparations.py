@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ase import Atoms
@@ -11,8 +11,9 @@ from hybridcsp.records import LOWEST
 from hybridcsp.relaxation.escapes import escape, follow_soft_mode
 from hybridcsp.relaxation.ranking import begin_with_lowest
 
-#: Each gets the atoms, with their calculator, and the tag of the proposal, and moves the atoms.
-PREPARATIONS: Mapping[str, Callable[[Atoms, Mapping[str, Any]], None]] = {
+#: Each gets the atoms, with their calculator, and the tag of the proposal, and moves the atoms. One that chooses where
+#: to begin returns the enthalpies per atom of what it chose from.
+PREPARATIONS: Mapping[str, Callable[[Atoms, Mapping[str, Any]], Sequence[float | None] | None]] = {
     "escape": escape,
     "soft": follow_soft_mode,
     LOWEST: begin_with_lowest,

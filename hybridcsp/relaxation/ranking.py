@@ -23,7 +23,7 @@ _OF_ONE = frozenset(
 )
 
 
-def begin_with_lowest(atoms: Atoms, tag: Mapping[str, Any]) -> None:
+def begin_with_lowest(atoms: Atoms, tag: Mapping[str, Any]) -> list[float | None]:
     """Put the atoms where, of several structures, the enthalpy is lowest: one call for each.
 
     Structures that cannot be evaluated, or that a guard would end a relaxation of, are passed over.
@@ -34,6 +34,11 @@ def begin_with_lowest(atoms: Atoms, tag: Mapping[str, Any]) -> None:
         The first structure, with a guarded calculator; positions and cell are changed.
     tag
         Holds the others, see :func:`hybridcsp.records.rivals`.
+
+    Returns
+    -------
+    list of (float or None)
+        Enthalpy per atom of each in eV, ``None`` for what was passed over.
 
     Raises
     ------
@@ -57,6 +62,7 @@ def begin_with_lowest(atoms: Atoms, tag: Mapping[str, Any]) -> None:
         assert failure is not None, "there is at least one structure"
         raise failure
     _move(atoms, starts[min(enthalpies, key=enthalpies.__getitem__)])
+    return [enthalpies[number] / len(atoms) if number in enthalpies else None for number in range(len(starts))]
 
 
 def _move(atoms: Atoms, to: Atoms) -> None:

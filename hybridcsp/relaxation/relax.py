@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -178,13 +178,14 @@ def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSe
     atoms.calc = guarded
     reason: FailureReason | None = None
     detail = ""
+    told: Sequence[float | None] = ()
     try:
         if job.level == EVALUATE:
             atoms.get_potential_energy()
             converged = True
         else:
             if job.level in PREPARATIONS:
-                PREPARATIONS[job.level](atoms, job.candidate.proposal.tag)
+                told = PREPARATIONS[job.level](atoms, job.candidate.proposal.tag) or ()
             converged = _relax(atoms, guarded, settings, tolerances)
             detail = "" if converged else "the optimiser stopped"
     except Ended as end:
@@ -194,15 +195,19 @@ def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSe
     except (ArithmeticError, ValueError) as error:  # linear algebra of an optimiser or filter on an absurd structure
         converged, reason, detail = False, FailureReason.NON_FINITE, f"the optimiser broke down: {error}"
     cost = Cost(force_calls=guarded.force_calls, seconds=guarded.seconds)
+    common: dict[str, Any] = {
+        "candidate": job.candidate,
+        "cost": cost,
+        "detail": detail,
+        "start_enthalpies": tuple(told),
+    }
     if reason is not None or not guarded.restore(atoms):
         seen = atoms.copy()
         reason = reason or FailureReason.CALCULATOR
-        return Failed(candidate=job.candidate, cost=cost, detail=detail, reason=reason, level=job.level, atoms=seen)
+        return Failed(**common, reason=reason, level=job.level, atoms=seen)
     evaluation = _evaluation(guarded, atoms, job.level, label)
     final = _with_results(atoms, guarded.results)
-    return Relaxed(
-        candidate=job.candidate, cost=cost, detail=detail, atoms=final, evaluation=evaluation, converged=converged
-    )
+    return Relaxed(**common, atoms=final, evaluation=evaluation, converged=converged)
 
 
 def _relax(

@@ -18,7 +18,17 @@ from hybridcsp.errors import GeneratorError, InputError
 from hybridcsp.generators import GENERATORS, Generator
 from hybridcsp.generators.opening import find_generator, new_generator, one_thread, open_generator
 from hybridcsp.problem import Problem
-from hybridcsp.records import LOWEST, RELAX, RIVALS, Candidate, Cost, Outcome, Proposal
+from hybridcsp.records import (
+    LOWEST,
+    RELAX,
+    RIVALS,
+    Candidate,
+    Cost,
+    Outcome,
+    Proposal,
+    as_rival,
+    check_one_shot,
+)
 from hybridcsp.sampling import Chosen, Selection, requests_for, select
 from hybridcsp.similarity import STARTS, StructureIndex, describe
 from hybridcsp.sources import Context
@@ -204,7 +214,7 @@ class GenerativeSource:
         chosen, *rivals = [batch.chosen[position] for position in positions]
         tag: dict[str, Any] = {"version": version, "batch": reading.seed, "position": positions[0]}
         if rivals:
-            tag |= {"positions": positions[1:], RIVALS: [_as_rival(rival.atoms, chosen.atoms) for rival in rivals]}
+            tag |= {"positions": positions[1:], RIVALS: [as_rival(rival.atoms, chosen.atoms) for rival in rivals]}
         if chosen.log_likelihood is not None:
             tag["log_likelihood"] = chosen.log_likelihood
         if new:
@@ -265,18 +275,6 @@ class GenerativeSource:
         return select(answers, self._problem, generator.conditions, len(requests), best_first=ordered)
 
 
-def check_one_shot(samples: int) -> None:
-    """Refuse a number of samples that cannot become one job.
-
-    Raises
-    ------
-    InputError
-        If there would be none.
-    """
-    if samples < 1:
-        raise InputError("one_shot", samples, "a whole number from 1")
-
-
 def wyckoff(problem: Problem, argument: str | None = None) -> GenerativeSource:
     """Make the source ``wyckoff``; the argument is a folder of weights or ``scratch``."""
     return _flagship("wyckoff", problem, argument)
@@ -285,13 +283,6 @@ def wyckoff(problem: Problem, argument: str | None = None) -> GenerativeSource:
 def flow(problem: Problem, argument: str | None = None) -> GenerativeSource:
     """Make the source ``flow``; the argument is a folder of weights or ``scratch``."""
     return _flagship("flow", problem, argument)
-
-
-def _as_rival(atoms: Atoms, first: Atoms) -> dict[str, Any]:
-    """Return a structure as the tag of a proposal holds it, its atoms in the order of the first one's."""
-    order = np.empty(len(first), dtype=int)
-    order[np.argsort(first.numbers, kind="stable")] = np.argsort(atoms.numbers, kind="stable")
-    return {"cell": atoms.cell.array.tolist(), "positions": atoms.positions[order].tolist()}
 
 
 def _flagship(name: str, problem: Problem, argument: str | None) -> GenerativeSource:

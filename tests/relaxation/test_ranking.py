@@ -77,3 +77,14 @@ def test_limits_hold():
     assert isinstance(outcome, Relaxed)
     assert not outcome.converged
     assert outcome.cost.force_calls == 2
+
+
+def test_the_outcome_tells_the_enthalpy_of_each():
+    settings = RelaxationSettings(pressure_gpa=20.0)
+    structures = [copper(3.5), copper(1.0), copper(3.7)]
+    outcome = run(structures, settings)
+    first, second, third = outcome.start_enthalpies
+    assert second is None  # passed over
+    assert (first, third) == pytest.approx([enthalpy(structures[n], settings.pressure) for n in (0, 2)], abs=1e-6)
+    failed = run([copper(3.5), copper(3.7)], calculator=EMT(), force_calls=1)
+    assert failed.start_enthalpies == ()  # it ended before the last

@@ -7,16 +7,19 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.io import write
-from crystals import rutile
+from crystals import InlineBackend, instant_relaxation, relaxed, rutile, what_happened
+from toys import Toy
 
+from hybridcsp import Search
 from hybridcsp.archive import Archive
 from hybridcsp.errors import InputError
 from hybridcsp.problem import Problem
 from hybridcsp.prototypes import aflow
-from hybridcsp.records import Candidate, RejectionReason
+from hybridcsp.records import Candidate, Failed, FailureReason, RejectionReason, Relaxed
 from hybridcsp.screening import Screen
 from hybridcsp.similarity import MINIMA, same_structure
 from hybridcsp.sources import SOURCES, Context
+from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.prototypes import PrototypesSource
 from hybridcsp.structure import spacegroup
 
@@ -147,6 +150,111 @@ def test_it_is_exhausted_at_once_where_nothing_is_known(problem):
     source = PrototypesSource(problem)
     assert source.exhausted
     assert source.propose(1, context(problem, 0)) == []
+
+
+class TestByEnergy:
+    """Of several options the one of lowest energy is relaxed, and the others wait with what is known of them."""
+
+    def search(self, directory, *others):
+        return Search(
+            "TiO2",
+            formula_units=(1, 2),
+            calculator=None,
+            backend=InlineBackend(instant_relaxation),
+            directory=directory,
+            sources=[PrototypesSource(Problem("TiO2", formula_units=(1, 2)), one_shot=5), *others],
+        )
+
+    def test_the_first_is_the_most_probable_and_later_jobs_hold_the_next_and_the_best_that_waits(self, tmp_path):
+        with self.search(tmp_path) as search:
+            search.run(relaxations=16, refine=0)
+            outcomes = [event for event in search.archive.history() if isinstance(event, Relaxed)]
+        assert outcomes[0].candidate.operator == "aflow"
+        assert outcomes[0].candidate.proposal.tag["rank"] == 0
+        assert outcomes[0].start_enthalpies == ()
+        waiting: dict[int, tuple[int, float]] = {}
+        tried, again = {0}, 0
+        for outcome in outcomes[1:]:
+            candidate = outcome.candidate
+            options = candidate.proposal.tag["options"]
+            assert candidate.operator == "by-energy"
+            assert len(options) == len(candidate.starts) == len(outcome.start_enthalpies) <= 5
+            assert len({len(start) for start in candidate.starts}) == 1
+            ranks = [option["rank"] for option in options]
+            old = [rank for rank in ranks if rank in waiting]
+            for rank in old:  # it has the energy that it had before
+                assert outcome.start_enthalpies[ranks.index(rank)] == pytest.approx(waiting.pop(rank)[1])
+            again += len(old)
+            assert len(old) <= 1
+            assert not tried.intersection(ranks)
+            chances = [option["chance"] for option in options if option["rank"] not in old]
+            assert chances == sorted(chances, reverse=True)
+            best = int(np.argmin(outcome.start_enthalpies))
+            assert outcome.enthalpy_per_atom == pytest.approx(outcome.start_enthalpies[best])
+            tried.add(ranks.pop(best))
+            energies = [e for n, e in enumerate(outcome.start_enthalpies) if n != best]
+            waiting.update({rank: (len(candidate.atoms), e) for rank, e in zip(ranks, energies, strict=True)})
+        assert len(waiting) > 20
+        assert again >= 5
+
+    def test_interrupted_and_resumed_is_the_same_as_uninterrupted(self, tmp_path):
+        def others():  # whose jobs have energies, too
+            return GenerativeSource(Problem("TiO2", formula_units=(1, 2)), generator=Toy(volume=12.0), one_shot=3)
+
+        with self.search(tmp_path / "whole", others()) as search:
+            search.run(relaxations=20, refine=0)
+            operators = [event.candidate.operator for event in search.archive.history() if isinstance(event, Relaxed)]
+        assert operators.count("by-energy") >= 5
+
+        def interrupt(progress):
+            if progress.relaxations in (6, 13):
+                raise KeyboardInterrupt
+
+        for last in (False, False, True):
+            with self.search(tmp_path / "parts", others()) as search:
+                try:
+                    search.run(relaxations=20, refine=0, on_progress=None if last else interrupt)
+                except KeyboardInterrupt:
+                    continue
+        assert what_happened(tmp_path / "parts") == what_happened(tmp_path / "whole")
+
+    def test_what_a_job_did_not_come_to_is_tried_again_but_for_what_it_would_have_relaxed(self):
+        problem = Problem("TiO2", formula_units=2)
+        source = PrototypesSource(problem, one_shot=4)
+        take(source, problem, 1)
+        (proposal,) = source.propose(1, context(problem, 1))
+        lost = Candidate(proposal=proposal, id=2, source="prototypes")
+        source.proposed([lost])
+        source.observe([Failed(candidate=lost, reason=FailureReason.WORKER_DIED, level="lowest")])
+        (again,) = source.propose(1, context(problem, 2))
+        first, *others = [option["rank"] for option in proposal.tag["options"]]
+        assert [option["rank"] for option in again.tag["options"]][: len(others)] == others
+        assert first not in [option["rank"] for option in again.tag["options"]]
+        found = [Candidate(proposal=again, id=3, source="x").starts[n] for n in range(2)]
+        assert found[0] == lost.starts[1]  # with the same coordinates, drawn or not
+        assert found[1] == lost.starts[2]
+
+    def test_known_minima_are_passed_over(self):
+        problem = Problem("TiO2", formula_units=2)
+        source = PrototypesSource(problem, one_shot=4)
+        take(source, problem, 1)
+        (proposal,) = source.propose(1, context(problem, 1))
+        known = Candidate(proposal=proposal, id=9, source="random").starts[1]
+        source.observe([relaxed(Candidate(proposal=proposal, id=9, source="random"), -9.0, known, opened=True)])
+        (without,) = source.propose(1, context(problem, 1))
+        ranks = [option["rank"] for option in proposal.tag["options"]]
+        assert ranks[1] not in [option["rank"] for option in without.tag["options"]]
+        assert without.tag["passed"] == [ranks[1]]
+
+    def test_it_ends_when_everything_was_relaxed(self):
+        problem = Problem("NaCl", formula_units=1, spacegroups=(225, 221))
+        source = PrototypesSource(problem, one_shot=12)
+        assert len(take(source, problem, 5)) == 2  # one by one: there is nothing to choose from
+        assert source.exhausted
+
+    def test_no_job_can_be_made_of_nothing(self):
+        with pytest.raises(InputError, match="one_shot"):
+            PrototypesSource(Problem("TiO2"), one_shot=0)
 
 
 def test_templates_of_a_person_are_used(tmp_path, monkeypatch):

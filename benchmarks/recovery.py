@@ -52,7 +52,7 @@ from hybridcsp.prototypes import aflow, training_formulas
 from hybridcsp.records import REFINE, Candidate, Failed, Job, Limits, Proposal, Relaxed
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.relax import Relaxer
-from hybridcsp.sources import DEFAULT_SOURCES
+from hybridcsp.sources import DEFAULT_SOURCES, ONE_SHOT
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.prototypes import PrototypesSource
 from hybridcsp.structure import primitive, to_pymatgen
@@ -64,6 +64,7 @@ METHODS = {
     "evolution": ["evolution"],
     "swarm": ["swarm"],
     "prototypes": ["prototypes", "random"],
+    "prototypes+energies": ["prototypes", "random"],
     "basin-hopping": ["basin-hopping"],
     "random+shake": ["random", "shake"],
     "optimisers": ["random", "prototypes", "evolution", "swarm", "basin-hopping", "shake"],
@@ -72,11 +73,10 @@ METHODS = {
     "flow": ["flow"],
     "evolution+seeds": ["generated-seeds", "evolution"],
     "default": list(DEFAULT_SOURCES),
-    "default+energies": list(DEFAULT_SOURCES),
 }
 
-#: Samples of a generator of which that of lowest energy is relaxed, by method.
-ONE_SHOT = {"wyckoff+energies": 12, "default+energies": 12}
+#: Methods in which energies choose what of a generator or of the prototypes is relaxed: of so many structures.
+ENERGIES = {"prototypes+energies": ONE_SHOT, "wyckoff+energies": ONE_SHOT, "default": ONE_SHOT}
 
 #: Crystals of the transformer that evolution is seeded with, once.
 GENERATED_SEEDS = 12
@@ -127,11 +127,11 @@ class Prototypes(PrototypesSource):
 
     name = "prototypes"
 
-    def __init__(self, problem: Problem, formulas: set[str]) -> None:
+    def __init__(self, problem: Problem, formulas: set[str], one_shot: int) -> None:
         library = aflow().without(formulas)
         for what, listed in (("the table", training_formulas()), ("the library", library.formulas)):
             assert not formulas & set(listed), f"{what} of prototypes rests on {sorted(formulas & set(listed))}"
-        super().__init__(problem, libraries=[library])
+        super().__init__(problem, libraries=[library], one_shot=one_shot)
 
 
 class GeneratedSeeds(GenerativeSource):
@@ -153,10 +153,10 @@ class GeneratedSeeds(GenerativeSource):
         self._given += len(candidates)
 
 
-def source(name: str, problem: Problem, formulas: set[str]) -> Any:
+def source(name: str, problem: Problem, formulas: set[str], one_shot: int) -> Any:
     """Make a source that knows nothing of the benchmark's compounds."""
     if name == "prototypes":
-        return Prototypes(problem, formulas)
+        return Prototypes(problem, formulas, one_shot)
     generator = "wyckoff" if name == "generated-seeds" else name
     if generator in GENERATORS.entries():
         seen = overlap(read_card(shipped(generator)), formulas)
@@ -177,10 +177,10 @@ def run(
 ) -> dict[str, Any]:
     """Search the contents of a relaxed crystal with one method until it is solved, or out of relaxations."""
     problem = Problem(atoms.get_chemical_formula(mode="hill"), formula_units=1, max_atoms=max(20, len(atoms)))
-    sources = [source(name, problem, formulas) for name in METHODS[method]]
+    one_shot = ENERGIES.get(method, 1)
+    sources = [source(name, problem, formulas, one_shot) for name in METHODS[method]]
     before = earlier["seconds"] if earlier and directory.exists() else 0.0
     start = time.perf_counter()
-    one_shot = ONE_SHOT.get(method, 1)
     with Search(
         problem, sources=sources, seed=seed, directory=directory, backend=pool, workers=1, one_shot=one_shot
     ) as search:

@@ -24,7 +24,7 @@ from hybridcsp.relaxation.calculators import runs_code
 from hybridcsp.relaxation.relax import RelaxationSettings
 from hybridcsp.retraining import Retraining
 from hybridcsp.search import Search
-from hybridcsp.sources import DEFAULT_SOURCES
+from hybridcsp.sources import DEFAULT_SOURCES, ONE_SHOT
 from hybridcsp.sources.external import Command
 
 #: The resolved configuration in a run directory.
@@ -44,7 +44,7 @@ class SearchSection(BaseModel):
     allocation: str = "earnings"
     seed: int = Field(default=0, ge=0)
     workers: int | None = Field(default=None, ge=1)
-    one_shot: int = Field(default=1, ge=1)
+    one_shot: int = Field(default=ONE_SHOT, ge=1)
     directory: str | None = None
 
 

@@ -31,7 +31,8 @@ def build_sources(
     external
         Commands by name, for ``external:NAME``, a source that is called NAME.
     one_shot
-        Of generators that are named: see :class:`~hybridcsp.sources.generative.GenerativeSource`.
+        Of generators and prototypes that are named: see :class:`~hybridcsp.sources.generative.GenerativeSource` and
+        :class:`~hybridcsp.sources.prototypes.PrototypesSource`.
 
     Raises
     ------

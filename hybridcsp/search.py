@@ -40,7 +40,7 @@ from hybridcsp.relaxation.backends import Backend, WorkerPool
 from hybridcsp.relaxation.calculators import CalculatorLike, build_calculator, check_calculator
 from hybridcsp.relaxation.relax import RelaxationSettings, Relaxer
 from hybridcsp.retraining import Retrainer, Retraining
-from hybridcsp.sources import DEFAULT_SOURCES, Source
+from hybridcsp.sources import DEFAULT_SOURCES, ONE_SHOT, Source
 from hybridcsp.sources.external import Command
 from hybridcsp.sources.generative import GenerativeSource
 
@@ -81,8 +81,9 @@ class Search:
     external
         Programs that generate structures, by name: the source ``"external:NAME"`` runs one.
     one_shot
-        How many samples of a generator become one job, which takes one energy of each and relaxes the lowest; 1: every
-        sample is a job.
+        How many structures of a generator or of the known prototypes become one job, which takes one energy of each and
+        relaxes the lowest; 1: every structure is a job. By default 12, but 1 where nobody but you evaluates (ask and
+        tell). Of sources that are objects it is their own affair.
 
     Raises
     ------
@@ -113,7 +114,7 @@ class Search:
         allocation: Allocation | str = "earnings",
         retraining: Retraining | None = None,
         external: Mapping[str, Command] | None = None,
-        one_shot: int = 1,
+        one_shot: int | None = None,
         **problem_options: Any,
     ) -> None:
         _check_keywords(problem_options)
@@ -134,6 +135,8 @@ class Search:
         self.relaxation = _for_problem(relaxation or RelaxationSettings(), problem)
         self.directory = Path(directory) if directory is not None else Path(problem.formula)
         self._backend = backend
+        if one_shot is None:
+            one_shot = 1 if calculator is None and backend is None else ONE_SHOT
         built = build_sources(sources, problem, external, one_shot)
         if calculator is not None:  # with ask and tell, what others find may be told or imported
             check_company(built.values(), list(built))

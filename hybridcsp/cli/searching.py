@@ -80,8 +80,8 @@ def search(
     one_shot: Annotated[
         int | None,
         typer.Option(
-            metavar="SAMPLES",
-            help="Of so many samples of a generator the one of lowest energy is relaxed.",
+            metavar="STRUCTURES",
+            help="Of so many of a generator or of the prototypes the one of lowest energy is relaxed (default: 12).",
             rich_help_panel=_HOW,
         ),
     ] = None,

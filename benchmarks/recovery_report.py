@@ -30,6 +30,7 @@ ORDER = (
     "evolution",
     "swarm",
     "prototypes",
+    "prototypes+energies",
     "basin-hopping",
     "random+shake",
     "optimisers",
@@ -38,7 +39,6 @@ ORDER = (
     "flow",
     "evolution+seeds",
     "default",
-    "default+energies",
     "ase-ga",
     "cryspy",
 )

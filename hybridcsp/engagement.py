@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hybridcsp.errors import InputError
 from hybridcsp.problem import Problem
-from hybridcsp.records import check_one_shot, is_word
+from hybridcsp.records import is_word
 from hybridcsp.registry import split_argument
 from hybridcsp.retraining import Retraining
 from hybridcsp.sources import SOURCES, Source
 from hybridcsp.sources.external import Command, CommandGenerator
 from hybridcsp.sources.generative import GenerativeSource
+from hybridcsp.sources.one_shot import check_one_shot
 
 
 def build_sources(

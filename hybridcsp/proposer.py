@@ -68,7 +68,7 @@ class Proposer:
                 self._introduce(past.candidates)
                 for candidate in past.candidates:
                     if archive.status(candidate.id) != "rejected":
-                        self._screen.accepted(candidate.id, describe(candidate.proposal.atoms))
+                        self._screen.accepted(candidate, describe(candidate.proposal.atoms))
             elif isinstance(past, Adopted):
                 self._adopted(past)
             else:
@@ -113,7 +113,7 @@ class Proposer:
         self.archive.record_call(called)
         self._introduce(called.candidates)
         for candidate in called.candidates:
-            self._screen.accepted(candidate.id, describe(candidate.proposal.atoms))
+            self._screen.accepted(candidate, describe(candidate.proposal.atoms))
 
     def close(self) -> None:
         """End what goes on beside the search."""
@@ -164,7 +164,7 @@ class Proposer:
                 reason = verdict.reason or RejectionReason.INVALID
                 rejected.append(Rejected(candidate=candidate, detail=verdict.detail, reason=reason))
             else:
-                self._screen.accepted(candidate.id, verdict.described)
+                self._screen.accepted(candidate, verdict.described)
                 accepted.append(candidate)
         force_calls = sum(proposal.cost.force_calls for proposal in proposals)
         called = Called(

@@ -133,18 +133,6 @@ def rivals(first: Atoms, tag: Mapping[str, Any]) -> list[Atoms]:
     return [Atoms(first.numbers, cell=one["cell"], positions=one["positions"], pbc=True) for one in others]
 
 
-def check_one_shot(structures: int) -> None:
-    """Refuse a number of structures that cannot become one job.
-
-    Raises
-    ------
-    InputError
-        If there would be none.
-    """
-    if structures < 1:
-        raise InputError("one_shot", structures, "a whole number from 1")
-
-
 def as_rival(atoms: Atoms, first: Atoms) -> dict[str, Any]:
     """Return a structure as such a tag holds it, its atoms in the order of those of the proposal's own structure."""
     order = np.empty(len(first), dtype=int)
@@ -225,6 +213,13 @@ class _Outcome:
     #: Enthalpies per atom (eV) of ``candidate.starts`` at the level "lowest", ``None`` for what was passed over; empty
     #: at other levels, and where the job did not come so far.
     start_enthalpies: tuple[float | None, ...] = ()
+
+    @property
+    def begun_with(self) -> list[Atoms]:
+        """What its relaxation began with: one structure, or all that it may have been where nobody has told which."""
+        known = [(e, n) for n, e in enumerate(self.start_enthalpies) if e is not None]
+        starts = self.candidate.starts
+        return [starts[min(known)[1]]] if known else starts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

@@ -9,7 +9,7 @@ from ase import Atoms
 from ase.cell import Cell
 
 from hybridcsp.problem import Problem
-from hybridcsp.records import LOWEST, RELAX, RejectionReason, Relaxed
+from hybridcsp.records import LOWEST, RELAX, Candidate, RejectionReason, Relaxed
 from hybridcsp.similarity import STARTS, Described, StructureIndex, describe
 from hybridcsp.structure import is_finite_crystal, niggli_parameters, shortest_violation, spacegroup
 
@@ -51,12 +51,16 @@ class Screen:
             return Verdict(RejectionReason.DUPLICATE, detail)
         return Verdict(None, described=described)
 
-    def accepted(self, candidate: int, described: Described) -> None:
-        """Remember the start of a candidate that will be relaxed."""
-        self._known.add(candidate, described)
+    def accepted(self, candidate: Candidate, described: Described) -> None:
+        """Remember the start of a candidate that will be relaxed, if it has one: of several, one is chosen later."""
+        if candidate.proposal.level != LOWEST:
+            self._known.add(candidate.id, described)
 
     def relaxed(self, outcome: Relaxed) -> None:
-        """Remember where a relaxation ended, if it converged to something not known yet."""
+        """Remember where a relaxation began, and where it ended if it converged to something not known yet."""
+        begun = outcome.begun_with
+        if outcome.candidate.id not in self._known and len(begun) == 1:
+            self._known.add(outcome.candidate.id, describe(begun[0]))
         key = -outcome.candidate.id
         if outcome.converged and key not in self._known:
             described = describe(outcome.atoms)

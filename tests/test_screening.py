@@ -5,7 +5,7 @@ from ase.build import bulk, make_supercell
 from crystals import relaxed, rutile
 
 from hybridcsp.problem import Problem
-from hybridcsp.records import Candidate, Proposal, RejectionReason
+from hybridcsp.records import Candidate, Proposal, RejectionReason, as_rival
 from hybridcsp.screening import Screen
 
 
@@ -57,7 +57,7 @@ class TestDuplicates:
 
     def test_of_a_start_at_any_volume_are_rejected(self):
         screen = Screen(Problem("TiO2"))
-        screen.accepted(5, screen.check(rutile()).described)
+        screen.accepted(self.candidate(rutile()), screen.check(rutile()).described)
         copy = rutile(a=4.6 * 1.05, c=2.96 * 1.05)
         copy.rotate(33, (1, 2, 3), rotate_cell=True)
         verdict = screen.check(copy[[3, 0, 5, 1, 4, 2]])
@@ -78,5 +78,16 @@ class TestDuplicates:
 
     def test_a_start_that_differs_visibly_is_none(self):
         screen = Screen(Problem("TiO2"))
-        screen.accepted(5, screen.check(rutile()).described)
+        screen.accepted(self.candidate(rutile()), screen.check(rutile()).described)
         assert screen.check(rutile(u=0.33)).reason is None
+
+    def test_of_several_starts_the_one_that_was_relaxed_is_known(self):
+        screen = Screen(Problem("TiO2"))
+        first, second = rutile(u=0.32), rutile(u=0.29)
+        proposal = Proposal(atoms=first, operator="made", level="lowest", tag={"rivals": [as_rival(second, first)]})
+        candidate = Candidate(proposal=proposal, id=5, source="x")
+        screen.accepted(candidate, screen.check(first).described)
+        assert screen.check(first).reason is None
+        screen.relaxed(relaxed(candidate, -9.0, rutile(), level="lowest", start_enthalpies=(-8.7, -8.8)))
+        assert screen.check(first).reason is None
+        assert "start of candidate 5" in screen.check(second).detail

@@ -18,21 +18,12 @@ from hybridcsp.errors import GeneratorError, InputError
 from hybridcsp.generators import GENERATORS, Generator
 from hybridcsp.generators.opening import find_generator, new_generator, one_thread, open_generator
 from hybridcsp.problem import Problem
-from hybridcsp.records import (
-    LOWEST,
-    RELAX,
-    RIVALS,
-    Candidate,
-    Cost,
-    Outcome,
-    Proposal,
-    as_rival,
-    check_one_shot,
-)
+from hybridcsp.records import Candidate, Outcome, Proposal
 from hybridcsp.sampling import Chosen, Selection, requests_for, select
 from hybridcsp.similarity import STARTS, StructureIndex, describe
 from hybridcsp.sources import Context
 from hybridcsp.sources.external import Command, CommandGenerator
+from hybridcsp.sources.one_shot import Start, Waiting, check_one_shot, proposal, starts_of
 
 #: Samples asked for at a time, unless the generator says otherwise; and of each number of formula units in the first
 #: batch: small searches often end before they have used it up.
@@ -89,7 +80,8 @@ class GenerativeSource:
         The generator itself.
     one_shot
         After the first three proposals, so many samples together become one job: it takes one energy of each, which
-        are counted like all force calls, and relaxes the lowest. 1: every proposal is one sample.
+        are counted like all force calls, and relaxes the lowest; the two that are then the lowest follow
+        (:mod:`hybridcsp.sources.one_shot`). 1: every proposal is one sample.
 
     Attributes
     ----------
@@ -131,6 +123,7 @@ class GenerativeSource:
         self._folders: dict[int, Path] = {}
         self._readings: dict[int, _Reading] = {}
         self._turns: Counter[int] = Counter()
+        self._waiting: dict[int, Waiting] = {}  # by version
         self._known = StructureIndex(energy_window=None, tolerances=STARTS)
         self._batches: dict[tuple[int, int], Selection] = {}  # a cache
 
@@ -162,8 +155,7 @@ class GenerativeSource:
         """Return at most one proposal.
 
         Its tag holds ``version`` (of the model), ``batch`` (its seed), ``position`` in it, ``log_likelihood`` where the
-        model knows it, and, for the first of a batch, ``samples`` and ``rejects``: what became of the others. Where
-        energies choose: ``positions`` of the others, and the others themselves as ``rivals``.
+        model knows it, and, for the first of a batch, ``samples`` and ``rejects``: what became of the others.
 
         Raises
         ------
@@ -185,20 +177,31 @@ class GenerativeSource:
         for candidate in candidates:
             tag = candidate.proposal.tag
             version = int(tag["version"])
+            waiting = self._waiting_of(version)
+            new = [start for start in starts_of(candidate) if start.about not in waiting]
+            waiting.proposed(candidate)
+            self._turns[version] += 1
+            if not new:
+                continue
             reading = self._readings.get(version)
             if reading is None or reading.seed != tag["batch"]:
                 reading = self._readings[version] = _Reading(seed=int(tag["batch"]), samples=int(tag["samples"]))
                 self.rejects.update(tag["rejects"])
-            reading.taken.update((int(tag["position"]), *tag.get("positions", ())))
-            self._turns[version] += 1
-            for start in candidate.starts:
-                self._known.add(len(self._known), describe(start))
+            reading.taken.update(int(start.about["position"]) for start in new)
+            for start in new:
+                self._known.add(len(self._known), describe(start.atoms))
 
     def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Learn nothing here: :mod:`hybridcsp.retraining` does, and tells of it through :meth:`adopt`."""
+        """Take note of energies; :mod:`hybridcsp.retraining` learns, and tells of it through :meth:`adopt`."""
+        for outcome in outcomes:
+            for waiting in self._waiting.values():
+                waiting.observe(outcome)
 
     def _from_version(self, version: int, context: Context) -> Proposal:
-        start = time.perf_counter()
+        begun = time.perf_counter()
+        waiting = self._waiting_of(version)
+        if self.one_shot > 1 and waiting.next is not None:
+            return proposal([waiting.next], {}, time.perf_counter() - begun)
         reading = self._readings.get(version)
         new = reading is None
         positions = [] if reading is None else self._next(self._batch(version, reading, context), reading)
@@ -211,22 +214,31 @@ class GenerativeSource:
             came = ", ".join(f"{count} {reason}" for reason, count in batch.rejects.most_common())
             known = f"{len(batch.chosen)} proposed before" if batch.chosen else ""
             raise GeneratorError(f"{self.name} made nothing that can be used: {'; '.join(filter(None, (came, known)))}")
-        chosen, *rivals = [batch.chosen[position] for position in positions]
-        tag: dict[str, Any] = {"version": version, "batch": reading.seed, "position": positions[0]}
-        if rivals:
-            tag |= {"positions": positions[1:], RIVALS: [as_rival(rival.atoms, chosen.atoms) for rival in rivals]}
+        starts = [self._start(version, reading, position, batch.chosen[position]) for position in positions]
+        if self._ranks:
+            starts += [one for one in waiting.ranked() if len(one.atoms) == len(starts[0].atoms)][:1]
+        of_batch = {"samples": reading.samples, "rejects": dict(batch.rejects)} if new else {}
+        return proposal(starts, of_batch, time.perf_counter() - begun)
+
+    def _start(self, version: int, reading: _Reading, position: int, chosen: Chosen) -> Start:
+        about: dict[str, Any] = {"version": version, "batch": reading.seed, "position": position}
         if chosen.log_likelihood is not None:
-            tag["log_likelihood"] = chosen.log_likelihood
-        if new:
-            tag |= {"samples": reading.samples, "rejects": dict(batch.rejects)}
-        cost = Cost(seconds=time.perf_counter() - start)
-        level = LOWEST if rivals else RELAX
-        return Proposal(atoms=chosen.atoms, operator=self.name, tag=tag, cost=cost, level=level)
+            about["log_likelihood"] = chosen.log_likelihood
+        return Start(chosen.atoms, self.name, about)
+
+    @property
+    def _ranks(self) -> bool:
+        """Whether energies choose by now."""
+        return self.one_shot > 1 and len(self._known) >= FIRST_CHOICES
+
+    def _waiting_of(self, version: int) -> Waiting:
+        if version not in self._waiting:
+            self._waiting[version] = Waiting(lambda tag: (tag["version"], tag["batch"], tag["position"]))
+        return self._waiting[version]
 
     def _next(self, batch: Selection, reading: _Reading) -> list[int]:
         """Return the next positions, those of one proposal; none if another batch is due."""
-        ranked = self.one_shot > 1 and len(self._known) >= FIRST_CHOICES
-        most = len(batch.chosen) if ranked else max(1, round(KEPT * reading.samples))
+        most = len(batch.chosen) if self._ranks else max(1, round(KEPT * reading.samples))
         if len(reading.taken) >= most:
             return []
         found: list[int] = []
@@ -234,7 +246,7 @@ class GenerativeSource:
             same = not found or chosen.units == batch.chosen[found[0]].units
             if position not in reading.taken and same and self._known.find(chosen.described) is None:
                 found.append(position)
-                if len(found) == (self.one_shot if ranked else 1):
+                if len(found) == (self.one_shot if self._ranks else 1):
                     break
         return found
 

@@ -88,9 +88,9 @@ class Particle:
 
 
 def beginning(end: Relaxed) -> Atoms:
-    """Return where a relaxation began, or, where its job chose among several structures, where it ended."""
-    starts = end.candidate.starts
-    return starts[0] if len(starts) == 1 else end.atoms
+    """Return where a relaxation began, or where it ended if nobody has told which of several structures that was."""
+    begun = end.begun_with
+    return begun[0] if len(begun) == 1 else end.atoms
 
 
 @dataclass(eq=False, slots=True)

@@ -158,6 +158,6 @@ class ShakeSource:
         """
         key = end.candidate.id, start
         if key not in self._symmetric:
-            structures = end.candidate.starts if start else [end.atoms]
+            structures = end.begun_with if start else [end.atoms]
             self._symmetric[key] = any(spacegroup(atoms) > 2 for atoms in structures)
         return self._symmetric[key]

@@ -15,11 +15,12 @@ from hybridcsp.archive import Archive
 from hybridcsp.errors import InputError
 from hybridcsp.problem import Problem
 from hybridcsp.prototypes import aflow
-from hybridcsp.records import Candidate, Failed, FailureReason, RejectionReason, Relaxed
+from hybridcsp.records import Candidate, Failed, FailureReason, Job, RejectionReason, Relaxed
 from hybridcsp.screening import Screen
-from hybridcsp.similarity import MINIMA, same_structure
+from hybridcsp.similarity import MINIMA, STARTS, StructureIndex, same_structure
 from hybridcsp.sources import SOURCES, Context
 from hybridcsp.sources.generative import GenerativeSource
+from hybridcsp.sources.one_shot import RELAXATIONS_EACH, Start, starts_of
 from hybridcsp.sources.prototypes import PrototypesSource
 from hybridcsp.structure import spacegroup
 
@@ -90,7 +91,7 @@ def test_proposals_obey_the_problem_and_differ(formula):
         duplicates += verdict.reason is RejectionReason.DUPLICATE
         assert verdict.reason in (None, RejectionReason.DUPLICATE), verdict.detail
         if verdict.described is not None:
-            screen.accepted(i + 1, verdict.described)
+            screen.accepted(Candidate(proposal=proposal, id=i + 1, source="prototypes"), verdict.described)
         assert spacegroup(proposal.atoms) == proposal.tag["spacegroup"] or proposal.operator == "aflow"
     assert duplicates <= 2
     assert len({proposal.tag["rank"] for proposal in proposals}) == 20
@@ -161,41 +162,56 @@ class TestByEnergy:
             formula_units=(1, 2),
             calculator=None,
             backend=InlineBackend(instant_relaxation),
+            workers=1,
             directory=directory,
             sources=[PrototypesSource(Problem("TiO2", formula_units=(1, 2)), one_shot=5), *others],
         )
 
-    def test_the_first_is_the_most_probable_and_later_jobs_hold_the_next_and_the_best_that_waits(self, tmp_path):
-        with self.search(tmp_path) as search:
-            search.run(relaxations=16, refine=0)
-            outcomes = [event for event in search.archive.history() if isinstance(event, Relaxed)]
-        assert outcomes[0].candidate.operator == "aflow"
-        assert outcomes[0].candidate.proposal.tag["rank"] == 0
-        assert outcomes[0].start_enthalpies == ()
-        waiting: dict[int, tuple[int, float]] = {}
-        tried, again = {0}, 0
-        for outcome in outcomes[1:]:
-            candidate = outcome.candidate
-            options = candidate.proposal.tag["options"]
-            assert candidate.operator == "by-energy"
-            assert len(options) == len(candidate.starts) == len(outcome.start_enthalpies) <= 5
-            assert len({len(start) for start in candidate.starts}) == 1
-            ranks = [option["rank"] for option in options]
-            old = [rank for rank in ranks if rank in waiting]
-            for rank in old:  # it has the energy that it had before
-                assert outcome.start_enthalpies[ranks.index(rank)] == pytest.approx(waiting.pop(rank)[1])
-            again += len(old)
-            assert len(old) <= 1
-            assert not tried.intersection(ranks)
-            chances = [option["chance"] for option in options if option["rank"] not in old]
-            assert chances == sorted(chances, reverse=True)
-            best = int(np.argmin(outcome.start_enthalpies))
-            assert outcome.enthalpy_per_atom == pytest.approx(outcome.start_enthalpies[best])
-            tried.add(ranks.pop(best))
-            energies = [e for n, e in enumerate(outcome.start_enthalpies) if n != best]
-            waiting.update({rank: (len(candidate.atoms), e) for rank, e in zip(ranks, energies, strict=True)})
-        assert len(waiting) > 20
-        assert again >= 5
+    def test_the_most_probable_first_then_jobs_of_the_next_and_after_each_the_two_that_are_lowest(self):
+        problem = Problem("TiO2", formula_units=(1, 2))
+        source = PrototypesSource(problem, one_shot=5)
+        outcomes = []
+        for call in range(22):
+            (proposal,) = source.propose(1, context(problem, call))
+            candidate = Candidate(proposal=proposal, id=call + 1, source="prototypes")
+            source.proposed([candidate])
+            outcome = instant_relaxation(Job(candidate=candidate, atoms=candidate.atoms, level=proposal.level))
+            source.observe([replace(outcome, opened=True)])
+            outcomes.append(outcome)
+        first = outcomes.pop(0)
+        assert (first.candidate.operator, first.candidate.proposal.level) == ("aflow", "relax")
+        assert first.candidate.proposal.tag["rank"] == 0
+        minima = StructureIndex(energy_window=None, tolerances=STARTS)
+        minima.add(0, first.atoms)
+        waiting: dict[int, Start] = {}
+        tried, alone, again = {0}, RELAXATIONS_EACH, 0
+        for number, outcome in enumerate(outcomes, 1):
+            starts = {start.about["rank"]: start for start in starts_of(outcome.candidate)}
+            assert not tried.intersection(starts)
+            if len(starts) == 1:
+                (chosen,) = starts
+                assert chosen == min(waiting, key=lambda rank: waiting[rank].enthalpy)
+                alone += 1
+            else:
+                assert len(starts) <= 5
+                energies = dict(zip(starts, outcome.start_enthalpies, strict=True))
+                fresh = [start.about["chance"] for rank, start in starts.items() if rank not in waiting]
+                assert fresh == sorted(fresh, reverse=True)
+                for rank in set(starts).intersection(waiting):
+                    alike = [w.enthalpy for w in waiting.values() if len(w.atoms) == len(outcome.candidate.atoms)]
+                    assert energies[rank] == pytest.approx(min(alike))
+                    again += 1
+                chosen = min(energies, key=energies.__getitem__)
+                assert outcome.enthalpy_per_atom == pytest.approx(energies[chosen])
+                waiting |= {rank: replace(start, enthalpy=energies[rank]) for rank, start in starts.items()}
+                alone = 1
+            assert alone <= RELAXATIONS_EACH
+            tried.add(chosen)
+            del waiting[chosen]
+            minima.add(number, outcome.atoms)
+            waiting = {rank: start for rank, start in waiting.items() if minima.find(start.atoms) is None}
+        assert again >= 3
+        assert len(waiting) > 5
 
     def test_interrupted_and_resumed_is_the_same_as_uninterrupted(self, tmp_path):
         def others():  # whose jobs have energies, too
@@ -204,7 +220,7 @@ class TestByEnergy:
         with self.search(tmp_path / "whole", others()) as search:
             search.run(relaxations=20, refine=0)
             operators = [event.candidate.operator for event in search.archive.history() if isinstance(event, Relaxed)]
-        assert operators.count("by-energy") >= 5
+        assert {"by-energy", "toy", "aflow"} <= set(operators)
 
         def interrupt(progress):
             if progress.relaxations in (6, 13):
@@ -227,9 +243,9 @@ class TestByEnergy:
         source.proposed([lost])
         source.observe([Failed(candidate=lost, reason=FailureReason.WORKER_DIED, level="lowest")])
         (again,) = source.propose(1, context(problem, 2))
-        first, *others = [option["rank"] for option in proposal.tag["options"]]
-        assert [option["rank"] for option in again.tag["options"]][: len(others)] == others
-        assert first not in [option["rank"] for option in again.tag["options"]]
+        first, *others = [option["rank"] for option in proposal.tag["starts"]]
+        assert [option["rank"] for option in again.tag["starts"]][: len(others)] == others
+        assert first not in [option["rank"] for option in again.tag["starts"]]
         found = [Candidate(proposal=again, id=3, source="x").starts[n] for n in range(2)]
         assert found[0] == lost.starts[1]  # with the same coordinates, drawn or not
         assert found[1] == lost.starts[2]
@@ -242,8 +258,8 @@ class TestByEnergy:
         known = Candidate(proposal=proposal, id=9, source="random").starts[1]
         source.observe([relaxed(Candidate(proposal=proposal, id=9, source="random"), -9.0, known, opened=True)])
         (without,) = source.propose(1, context(problem, 1))
-        ranks = [option["rank"] for option in proposal.tag["options"]]
-        assert ranks[1] not in [option["rank"] for option in without.tag["options"]]
+        ranks = [option["rank"] for option in proposal.tag["starts"]]
+        assert ranks[1] not in [option["rank"] for option in without.tag["starts"]]
         assert without.tag["passed"] == [ranks[1]]
 
     def test_it_ends_when_everything_was_relaxed(self):

@@ -215,8 +215,8 @@ class GenerativeSource:
             known = f"{len(batch.chosen)} proposed before" if batch.chosen else ""
             raise GeneratorError(f"{self.name} made nothing that can be used: {'; '.join(filter(None, (came, known)))}")
         starts = [self._start(version, reading, position, batch.chosen[position]) for position in positions]
-        if self._ranks:
-            starts += [one for one in waiting.ranked() if len(one.atoms) == len(starts[0].atoms)][:1]
+        best = [one for one in waiting.ranked() if len(one.atoms) == len(starts[0].atoms)][:1]
+        starts = [*starts[: self.one_shot - 1], *best] if best else starts
         of_batch = {"samples": reading.samples, "rejects": dict(batch.rejects)} if new else {}
         return proposal(starts, of_batch, time.perf_counter() - begun)
 

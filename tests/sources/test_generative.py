@@ -15,11 +15,12 @@ from hybridcsp.archive import Archive
 from hybridcsp.engagement import build_sources
 from hybridcsp.errors import GeneratorError, InputError
 from hybridcsp.generators import Condition, Reject, Sample
-from hybridcsp.records import Candidate, RejectionReason
+from hybridcsp.records import Candidate, Job, RejectionReason
 from hybridcsp.sampling import requests_for, select
 from hybridcsp.similarity import STARTS, StructureIndex
 from hybridcsp.sources import SOURCES, Context
 from hybridcsp.sources.generative import FIRST_CHOICES, GenerativeSource
+from hybridcsp.sources.one_shot import RELAXATIONS_EACH
 from hybridcsp.structure import spacegroup
 
 COPPER = Problem("Cu", formula_units=(1, 4), distance_fraction=0.05)
@@ -191,6 +192,26 @@ class TestTheSource:
         for number, start in enumerate(start for candidate in candidates for start in candidate.starts):
             assert index.find(start) is None  # no sample is evaluated twice
             index.add(number, start)
+
+    def test_samples_that_a_job_did_not_relax_follow_by_energy(self, archive):
+        problem = replace(COPPER, formula_units=3)
+        source = GenerativeSource(problem, generator=Toy(), one_shot=4)
+        take(source, archive, FIRST_CHOICES, problem)
+        outcomes = []
+        for call in range(FIRST_CHOICES, FIRST_CHOICES + RELAXATIONS_EACH + 1):
+            (proposal,) = source.propose(1, context(archive, call, problem))
+            candidate = Candidate(proposal=proposal, id=call + 1, source="toy")
+            source.proposed([candidate])
+            outcomes.append(instant_relaxation(Job(candidate=candidate, atoms=candidate.atoms, level=proposal.level)))
+            source.observe(outcomes[-1:])
+        job, *followers, next_job = outcomes
+        lowest = np.argsort(job.start_enthalpies)
+        assert [follower.level for follower in followers] == ["relax"] * (RELAXATIONS_EACH - 1)
+        for place, follower in enumerate(followers, 1):
+            assert follower.candidate.atoms == job.candidate.starts[lowest[place]]
+        assert next_job.level == "lowest"
+        assert next_job.candidate.starts[-1] == job.candidate.starts[lowest[RELAXATIONS_EACH]]
+        assert 2 <= len(next_job.candidate.starts) <= 4
 
     def test_rivals_keep_their_structure_whatever_the_order_of_their_atoms(self, archive):
         problem = Problem("CuAg", formula_units=2, distance_fraction=0.05)

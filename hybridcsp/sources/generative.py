@@ -210,6 +210,8 @@ class GenerativeSource:
             new, reading = True, _Reading(seed=int(context.rng.integers(2**31)), samples=samples)
             positions = self._next(self._batch(version, reading, context), reading)
         batch = self._batch(version, reading, context)
+        if not positions and (ranked := waiting.ranked()):
+            return proposal(ranked[:1], {}, time.perf_counter() - begun)
         if not positions:
             came = ", ".join(f"{count} {reason}" for reason, count in batch.rejects.most_common())
             known = f"{len(batch.chosen)} proposed before" if batch.chosen else ""

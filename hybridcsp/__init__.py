@@ -13,6 +13,7 @@ teach the generators.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from hybridcsp.search import Search as Search
 
 __version__ = "0.1.0"
+
+# Where spglib fails, it says so by its answer, which is dealt with; its C code would write to the terminal, too.
+os.environ.setdefault("SPGLIB_WARNING", "OFF")
 
 _PUBLIC = {
     "Archive": "archive",

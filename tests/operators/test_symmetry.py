@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import spglib
+from ase import Atoms
 from ase.build import bulk
 from ase.spacegroup import crystal
 from ase.spacegroup.symmetrize import prep_symmetry, refine_symmetry, symmetrize_rank1
@@ -175,3 +176,13 @@ class TestSymmetrisation:
     def test_what_is_symmetric_already_or_near_to_nothing_has_no_children(self):
         problem, rng = Problem("TiO2", formula_units=2), np.random.default_rng(0)
         assert Symmetrisation()([random_crystal("Ti2O4", 12, np.random.default_rng(5))], problem, rng) is None
+
+
+def test_what_spglib_fails_at_is_not_written_to_the_terminal(capfd):
+    positions = [
+        *((0.23, 0.77, 0.82), (0.74, 0.21, 0.19), (0.26, 0.73, 0.21), (0.72, 0.26, 0.8)),
+        *((0.28, 0.87, 0.32), (0.77, 0.45, 0.73), (0.66, 0.12, 0.69), (0.22, 0.52, 0.28)),
+    ]
+    cell = [(4.77, 0.15, 0.21), (0.14, 4.31, 0.07), (-0.57, 0.1, 7.52)]
+    operations(Atoms("Rb2N2H4", scaled_positions=positions, cell=cell, pbc=True), 0.2)
+    assert capfd.readouterr().err == ""

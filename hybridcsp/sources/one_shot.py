@@ -112,10 +112,7 @@ class Waiting:
 
     def ranked(self) -> list[Start]:
         """Return those whose energies are known, the lowest first."""
-        return sorted(
-            (start for start in self._starts.values() if start.enthalpy is not None),
-            key=lambda start: start.enthalpy or 0.0,
-        )
+        return sorted((start for start in self._starts.values() if start.enthalpy is not None), key=_enthalpy)
 
     def unranked(self) -> list[Start]:
         """Return those whose energies are not known: their job was lost."""
@@ -145,10 +142,15 @@ class Waiting:
                 for start, enthalpy in zip(starts, enthalpies, strict=True)
                 if enthalpy is not None  # what cannot be evaluated is given up
             ]
-            relaxed = min(known, key=lambda start: start.enthalpy or 0.0)
+            relaxed = min(known, key=_enthalpy)
             left = [start for start in known if start is not relaxed]
         self._starts.update((self._key(start.about), start) for start in left)
 
     def drop(self, unwanted: Callable[[Atoms], bool]) -> None:
         """Give up some of them."""
         self._starts = {key: start for key, start in self._starts.items() if not unwanted(start.atoms)}
+
+
+def _enthalpy(start: Start) -> float:
+    assert start.enthalpy is not None
+    return start.enthalpy

@@ -101,6 +101,11 @@ class Waiting:
     def __len__(self) -> int:
         return len(self._starts)
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits, and nothing may come back from a job that has not ended."""
+        return not self._starts and not self._sent
+
     def __contains__(self, tag: Mapping[str, Any]) -> bool:
         return self._key(tag) in self._starts
 

@@ -72,8 +72,8 @@ class PrototypesSource:
 
     @property
     def exhausted(self) -> bool:
-        """Whether every option that can be built was proposed."""
-        return not self._waiting and next(self._untaken(), None) is None
+        """Whether every option that can be built was proposed, and none waits or may come back from a job."""
+        return self._waiting.empty and next(self._untaken(), None) is None
 
     def propose(self, n: int, context: Context) -> list[Proposal]:
         """Return the next ``n`` crystals, or one proposal where energies choose.
@@ -115,7 +115,7 @@ class PrototypesSource:
         for outcome in outcomes:
             self._waiting.observe(outcome)
             if isinstance(outcome, Relaxed) and outcome.opened:
-                self._minima.add(outcome.candidate.id, describe(outcome.atoms))
+                self._minima.add(len(self._minima), describe(outcome.atoms))
                 self._waiting.drop(self._is_known)
 
     def _by_energy(self, context: Context) -> list[Proposal]:

@@ -58,6 +58,8 @@ def test_the_lowest_follow_until_the_next_job_is_due(waiting):
     starts = some(6)
     outcome = relaxed_of(sent(waiting, starts))
     assert waiting.next is None  # nobody knows yet
+    assert len(waiting) == 0
+    assert not waiting.empty
     waiting.observe(outcome)
     order = np.argsort(outcome.start_enthalpies)
     assert [one.about["number"] for one in waiting.ranked()] == order[1:].tolist()

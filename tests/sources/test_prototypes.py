@@ -15,7 +15,7 @@ from hybridcsp.archive import Archive
 from hybridcsp.errors import InputError
 from hybridcsp.problem import Problem
 from hybridcsp.prototypes import aflow
-from hybridcsp.records import Candidate, Failed, FailureReason, Job, RejectionReason, Relaxed
+from hybridcsp.records import Candidate, Failed, FailureReason, Job, Rejected, RejectionReason, Relaxed
 from hybridcsp.screening import Screen
 from hybridcsp.similarity import MINIMA, STARTS, StructureIndex, same_structure
 from hybridcsp.sources import SOURCES, Context
@@ -261,6 +261,25 @@ class TestByEnergy:
         ranks = [option["rank"] for option in proposal.tag["starts"]]
         assert ranks[1] not in [option["rank"] for option in without.tag["starts"]]
         assert without.tag["passed"] == [ranks[1]]
+
+    def test_a_search_with_it_alone_relaxes_everything_and_refines(self, tmp_path):
+        problem = Problem("NaCl", formula_units=2, spacegroups=(225, 221, 216, 129))
+        options = [p.tag["rank"] for p in take(PrototypesSource(problem), problem, 200)]
+        with Search(
+            problem,
+            calculator=None,
+            backend=InlineBackend(instant_relaxation),
+            workers=1,
+            directory=tmp_path,
+            sources=[PrototypesSource(problem, one_shot=4)],
+        ) as search:
+            assert search.run(relaxations=200, refine=5).stopped == "sources exhausted"
+            events = [event for event in search.archive.history() if isinstance(event, Relaxed | Rejected)]
+        assert any(event.level == "refine" for event in events if isinstance(event, Relaxed))
+        passed = [rank for event in events for rank in event.candidate.proposal.tag.get("passed", ())]
+        known = {start.about["rank"] for event in events for start in starts_of(event.candidate)}
+        assert 4 < len(options) < 200
+        assert known.union(passed) == set(options)
 
     def test_it_ends_when_everything_was_relaxed(self):
         problem = Problem("NaCl", formula_units=1, spacegroups=(225, 221))

@@ -64,7 +64,6 @@ METHODS = {
     "evolution": ["evolution"],
     "swarm": ["swarm"],
     "prototypes": ["prototypes", "random"],
-    "prototypes+energies": ["prototypes", "random"],
     "basin-hopping": ["basin-hopping"],
     "random+shake": ["random", "shake"],
     "optimisers": ["random", "prototypes", "evolution", "swarm", "basin-hopping", "shake"],
@@ -75,8 +74,8 @@ METHODS = {
     "default": list(DEFAULT_SOURCES),
 }
 
-#: Methods in which energies choose what of a generator or of the prototypes is relaxed: of so many structures.
-ENERGIES = {"prototypes+energies": ONE_SHOT, "wyckoff+energies": ONE_SHOT, "default": ONE_SHOT}
+#: Methods in which energies choose what of a generator is relaxed: of so many structures.
+ENERGIES = {"wyckoff+energies": ONE_SHOT, "default": ONE_SHOT}
 
 #: Crystals of the transformer that evolution is seeded with, once.
 GENERATED_SEEDS = 12
@@ -127,11 +126,11 @@ class Prototypes(PrototypesSource):
 
     name = "prototypes"
 
-    def __init__(self, problem: Problem, formulas: set[str], one_shot: int) -> None:
+    def __init__(self, problem: Problem, formulas: set[str]) -> None:
         library = aflow().without(formulas)
         for what, listed in (("the table", training_formulas()), ("the library", library.formulas)):
             assert not formulas & set(listed), f"{what} of prototypes rests on {sorted(formulas & set(listed))}"
-        super().__init__(problem, libraries=[library], one_shot=one_shot)
+        super().__init__(problem, libraries=[library])
 
 
 class GeneratedSeeds(GenerativeSource):
@@ -153,10 +152,10 @@ class GeneratedSeeds(GenerativeSource):
         self._given += len(candidates)
 
 
-def source(name: str, problem: Problem, formulas: set[str], one_shot: int) -> Any:
+def source(name: str, problem: Problem, formulas: set[str]) -> Any:
     """Make a source that knows nothing of the benchmark's compounds."""
     if name == "prototypes":
-        return Prototypes(problem, formulas, one_shot)
+        return Prototypes(problem, formulas)
     generator = "wyckoff" if name == "generated-seeds" else name
     if generator in GENERATORS.entries():
         seen = overlap(read_card(shipped(generator)), formulas)
@@ -178,7 +177,7 @@ def run(
     """Search the contents of a relaxed crystal with one method until it is solved, or out of relaxations."""
     problem = Problem(atoms.get_chemical_formula(mode="hill"), formula_units=1, max_atoms=max(20, len(atoms)))
     one_shot = ENERGIES.get(method, 1)
-    sources = [source(name, problem, formulas, one_shot) for name in METHODS[method]]
+    sources = [source(name, problem, formulas) for name in METHODS[method]]
     before = earlier["seconds"] if earlier and directory.exists() else 0.0
     start = time.perf_counter()
     with Search(

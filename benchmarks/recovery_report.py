@@ -30,7 +30,6 @@ ORDER = (
     "evolution",
     "swarm",
     "prototypes",
-    "prototypes+energies",
     "basin-hopping",
     "random+shake",
     "optimisers",

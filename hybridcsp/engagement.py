@@ -32,8 +32,7 @@ def build_sources(
     external
         Commands by name, for ``external:NAME``, a source that is called NAME.
     one_shot
-        Of generators and prototypes that are named: see :class:`~hybridcsp.sources.generative.GenerativeSource` and
-        :class:`~hybridcsp.sources.prototypes.PrototypesSource`.
+        Of generators that are named: see :class:`~hybridcsp.sources.generative.GenerativeSource`.
 
     Raises
     ------
@@ -47,7 +46,7 @@ def build_sources(
     for source in sources:
         named = isinstance(source, str)
         name, source = _built(source, problem, external or {})
-        if named and hasattr(source, "one_shot"):
+        if named and isinstance(source, GenerativeSource):
             source.one_shot = one_shot
         if not is_word(name):
             raise InputError("source.name", name, "a word that begins with a letter")

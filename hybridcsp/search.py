@@ -81,9 +81,9 @@ class Search:
     external
         Programs that generate structures, by name: the source ``"external:NAME"`` runs one.
     one_shot
-        How many structures of a generator or of the known prototypes become one job, which takes one energy of each and
-        relaxes the lowest; 1: every structure is a job. By default 12, but 1 where nobody but you evaluates (ask and
-        tell). Of sources that are objects it is their own affair.
+        How many structures of a generator become one job, which takes one energy of each and relaxes the lowest; 1:
+        every structure is a job. By default 12, but 1 where nobody but you evaluates (ask and tell). Of sources that
+        are objects it is their own affair.
 
     Raises
     ------

@@ -81,7 +81,7 @@ def search(
         int | None,
         typer.Option(
             metavar="STRUCTURES",
-            help="Of so many of a generator or of the prototypes the one of lowest energy is relaxed (default: 12).",
+            help="Of so many structures of a generator the one of lowest energy is relaxed (default: 12).",
             rich_help_panel=_HOW,
         ),
     ] = None,

@@ -62,7 +62,7 @@ class Source(Protocol):
 #: What a search uses if nobody says otherwise.
 DEFAULT_SOURCES = ("random", "prototypes", "evolution", "swarm", "basin-hopping", "wyckoff", "flow", "shake")
 
-#: Of so many structures of a generator or of the known prototypes one is relaxed, if nobody says otherwise.
+#: So many structures of a generator are one job, of which energies choose one, if nobody says otherwise.
 ONE_SHOT = 12
 
 SOURCES = Registry(

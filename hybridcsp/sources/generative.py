@@ -201,7 +201,7 @@ class GenerativeSource:
         begun = time.perf_counter()
         waiting = self._waiting_of(version)
         if self.one_shot > 1 and waiting.next is not None:
-            return proposal([waiting.next], {}, time.perf_counter() - begun)
+            return proposal(self.name, [waiting.next], {}, time.perf_counter() - begun)
         reading = self._readings.get(version)
         new = reading is None
         positions = [] if reading is None else self._next(self._batch(version, reading, context), reading)
@@ -211,7 +211,7 @@ class GenerativeSource:
             positions = self._next(self._batch(version, reading, context), reading)
         batch = self._batch(version, reading, context)
         if not positions and (ranked := waiting.ranked()):
-            return proposal(ranked[:1], {}, time.perf_counter() - begun)
+            return proposal(self.name, ranked[:1], {}, time.perf_counter() - begun)
         if not positions:
             came = ", ".join(f"{count} {reason}" for reason, count in batch.rejects.most_common())
             known = f"{len(batch.chosen)} proposed before" if batch.chosen else ""
@@ -220,13 +220,13 @@ class GenerativeSource:
         best = [one for one in waiting.ranked() if len(one.atoms) == len(starts[0].atoms)][:1]
         starts = [*starts[: self.one_shot - 1], *best] if best else starts
         of_batch = {"samples": reading.samples, "rejects": dict(batch.rejects)} if new else {}
-        return proposal(starts, of_batch, time.perf_counter() - begun)
+        return proposal(self.name, starts, of_batch, time.perf_counter() - begun)
 
     def _start(self, version: int, reading: _Reading, position: int, chosen: Chosen) -> Start:
         about: dict[str, Any] = {"version": version, "batch": reading.seed, "position": position}
         if chosen.log_likelihood is not None:
             about["log_likelihood"] = chosen.log_likelihood
-        return Start(chosen.atoms, self.name, about)
+        return Start(chosen.atoms, about)
 
     @property
     def _ranks(self) -> bool:

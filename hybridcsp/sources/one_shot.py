@@ -15,9 +15,6 @@ from hybridcsp.records import LOWEST, RELAX, RIVALS, Candidate, Cost, Outcome, P
 #: energies cost more than they save.
 RELAXATIONS_EACH = 3
 
-#: Operator of jobs of structures that different operators have made.
-BY_ENERGY = "by-energy"
-
 
 def check_one_shot(structures: int) -> None:
     """Refuse a number of structures that cannot become one job.
@@ -39,8 +36,6 @@ class Start:
     ----------
     atoms
         The structure.
-    operator
-        What made it.
     about
         The tag that it has as a proposal of its own.
     enthalpy
@@ -48,43 +43,33 @@ class Start:
     """
 
     atoms: Atoms
-    operator: str
     about: Mapping[str, Any]
     enthalpy: float | None = None
 
 
-def proposal(starts: Sequence[Start], more: Mapping[str, Any], seconds: float) -> Proposal:
+def proposal(operator: str, starts: Sequence[Start], more: Mapping[str, Any], seconds: float) -> Proposal:
     """Return the proposal of one structure, or of several with the same atoms.
 
-    Its tag is that of the first and ``more``; if there are several, ``starts`` are the tags of each, with the operator.
+    Its tag is that of the first and ``more``; if there are several, ``starts`` are the tags of each.
     """
     first, *others = starts
     tag = {**first.about, **more}
     if others:
-        tag["starts"] = [{**start.about, "operator": start.operator} for start in starts]
+        tag["starts"] = [dict(start.about) for start in starts]
         tag[RIVALS] = [as_rival(start.atoms, first.atoms) for start in others]
-    operators = {start.operator for start in starts}
-    return Proposal(
-        atoms=first.atoms,
-        operator=BY_ENERGY if len(operators) > 1 else first.operator,
-        tag=tag,
-        cost=Cost(seconds=seconds),
-        level=LOWEST if others else RELAX,
-    )
+    level = LOWEST if others else RELAX
+    return Proposal(atoms=first.atoms, operator=operator, tag=tag, cost=Cost(seconds=seconds), level=level)
 
 
 def starts_of(candidate: Candidate) -> list[Start]:
     """Return what such a proposal was made of."""
     tag = candidate.proposal.tag
-    starts = []
-    for about, atoms in zip(tag.get("starts", [tag]), candidate.starts, strict=True):
-        operator = about.get("operator", candidate.operator)
-        starts.append(Start(atoms, operator, {key: value for key, value in about.items() if key != "operator"}))
-    return starts
+    pairs = zip(tag.get("starts", [tag]), candidate.starts, strict=True)
+    return [Start(atoms, about) for about, atoms in pairs]
 
 
 class Waiting:
-    """Structures that were in a job and were not relaxed.
+    """Structures that were in a job and were not relaxed; what nobody knows the energy of is given up.
 
     Parameters
     ----------
@@ -98,14 +83,6 @@ class Waiting:
         self._sent: dict[int, list[Start]] = {}  # by candidate: what its job chooses from
         self._relaxations = 0  # since the last such job, that of the job included
 
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing waits, and nothing may come back from a job that has not ended."""
-        return not self._starts and not self._sent
-
     def __contains__(self, tag: Mapping[str, Any]) -> bool:
         return self._key(tag) in self._starts
 
@@ -116,12 +93,8 @@ class Waiting:
         return ranked[0] if ranked and self._relaxations < RELAXATIONS_EACH else None
 
     def ranked(self) -> list[Start]:
-        """Return those whose energies are known, the lowest first."""
-        return sorted((start for start in self._starts.values() if start.enthalpy is not None), key=_enthalpy)
-
-    def unranked(self) -> list[Start]:
-        """Return those whose energies are not known: their job was lost."""
-        return [start for start in self._starts.values() if start.enthalpy is None]
+        """Return them, the lowest first."""
+        return sorted(self._starts.values(), key=_enthalpy)
 
     def proposed(self, candidate: Candidate) -> None:
         """Take off what waits no longer."""
@@ -134,26 +107,17 @@ class Waiting:
             self._relaxations = 1
 
     def observe(self, outcome: Outcome) -> None:
-        """Let those wait that a job has not relaxed."""
+        """Let those wait that a job has evaluated and not relaxed."""
         starts = self._sent.pop(outcome.candidate.id, [])
-        enthalpies: Sequence[float | None] = outcome.start_enthalpies
-        if not starts:
+        if not starts or not outcome.start_enthalpies:
             return
-        if not enthalpies:  # it did not come so far; the first would have been relaxed
-            left = starts[1:]
-        else:
-            known = [
-                Start(start.atoms, start.operator, start.about, enthalpy)
-                for start, enthalpy in zip(starts, enthalpies, strict=True)
-                if enthalpy is not None  # what cannot be evaluated is given up
-            ]
-            relaxed = min(known, key=_enthalpy)
-            left = [start for start in known if start is not relaxed]
-        self._starts.update((self._key(start.about), start) for start in left)
-
-    def drop(self, unwanted: Callable[[Atoms], bool]) -> None:
-        """Give up some of them."""
-        self._starts = {key: start for key, start in self._starts.items() if not unwanted(start.atoms)}
+        known = [
+            Start(start.atoms, start.about, enthalpy)
+            for start, enthalpy in zip(starts, outcome.start_enthalpies, strict=True)
+            if enthalpy is not None
+        ]
+        relaxed = min(known, key=_enthalpy)
+        self._starts.update((self._key(start.about), start) for start in known if start is not relaxed)
 
 
 def _enthalpy(start: Start) -> float:

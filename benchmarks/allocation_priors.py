@@ -4,7 +4,7 @@
     python benchmarks/allocation_priors.py --write hybridcsp/data/allocation_priors.json
 
 Each development system is searched by all sources together, with equal shares, 10 relaxations for each on average,
-with CHGNet and one worker: what a source is worth depends on the company it keeps. Evolution breeds what others have
+with CHGNet and one worker, without energies before relaxations: what a source is worth depends on the company it keeps. Evolution breeds what others have
 found, shaking has nothing to shake without them, and a crystal that prototypes have already led to earns random search
 nothing. The yield of a source is the credit for minima that it was the first to reach (exp(-ΔH / 20 meV) above the
 lowest of the run, a part of it for the sources of the parents, as in :mod:`hybridcsp.allocation`) over its force calls.
@@ -80,9 +80,8 @@ def measure(system: str, seed: int, pool: WorkerPool) -> dict[str, Any]:
     assert is_held_out(reduced_formula(problem.composition)), system
     directory = SEARCHES / f"{system}-{seed}"
     start = time.perf_counter()
-    with Search(
-        problem, sources=SOURCES, seed=seed, allocation="equal", directory=directory, backend=pool, workers=1
-    ) as search:
+    options = {"seed": seed, "directory": directory, "backend": pool, "workers": 1}
+    with Search(problem, sources=SOURCES, allocation="equal", one_shot=1, **options) as search:
         search.run(relaxations=RELAXATIONS, refine=0)
         sources = {n: search.archive.candidate(n).source for n in range(1, search.archive.candidates + 1)}
         return {

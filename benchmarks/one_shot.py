@@ -1,14 +1,17 @@
-"""Do energies before relaxations lead a source to the right structure sooner, and at what cost?
+"""Do energies before relaxations lead a generator to the right structure sooner, and at what cost?
 
-    python benchmarks/one_shot.py CRYSTALS.extxyz [MORE.extxyz ...] [--n 40] [--seed 7] [--part 0/2]
+    python benchmarks/one_shot.py CRYSTALS.extxyz [MORE.extxyz ...] [--n 40] [--seed 7] [--part 0/2] [--sources wyckoff]
     python benchmarks/one_shot.py                                          # only the tables
 
-For crystals of formulas that no generator learns from (and without these in the table of prototypes), half of them of 3
-to 11 atoms and half of 12 to 20, each source alone searches the contents of the primitive cell with CHGNet and one
-worker, at most 20 relaxations: once with every structure a job, once with twelve together, of which energies choose
-one. A search has *recovered* the crystal when its best lies no more than 2 meV/atom above the crystal itself, relaxed
-to 0.01 eV/Å; it ends there. Force calls count all, energies included; those of a search that did not recover it as far
-as it went. Each crystal is a line of results/one_shot_runs.jsonl; nothing is run twice.
+For crystals of formulas that no generator learns from, half of them of 3 to 11 atoms and half of 12 to 20, each source
+alone searches the contents of the primitive cell with CHGNet and one worker, at most 20 relaxations: once with every
+structure a job, once with twelve together, of which energies choose one. A search has *recovered* the crystal when its
+best lies no more than 2 meV/atom above the crystal itself, relaxed to 0.01 eV/Å; it ends there. Force calls count all,
+energies included; those of a search that did not recover it as far as it went. Each search is a line of
+results/one_shot_runs.jsonl; nothing is run twice, and what other weights have found is kept and not shown.
+
+The lines of ``prototypes`` are of a source that is not there any more: it let energies choose among known prototypes in
+the same way. Coordinates that are drawn on the Wyckoff positions of the right prototype have energies that tell little.
 """
 
 from __future__ import annotations
@@ -21,11 +24,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import ase.io
 import numpy as np
-from allocation_priors import without_held_out
 from ase import Atoms
 
 from hybridcsp import Problem, Retraining, Search
@@ -39,10 +40,11 @@ from hybridcsp.sources import ONE_SHOT
 from hybridcsp.structure import primitive
 
 RUNS = Path(__file__).parent / "results" / "one_shot_runs.jsonl"
-SOURCES = ("prototypes", "wyckoff")
+SOURCES = ("wyckoff", "flow")
+SHOWN_SOURCES = ("prototypes", *SOURCES)
 SIZES = ((3, 11), (12, 20))
 RELAXATIONS, RECOVERED = 20, 0.002
-SECONDS_PER_CRYSTAL = 60.0  # only to plan
+SECONDS_PER_SEARCH = 15.0  # only to plan
 SHOWN = (1, 3, 5, 10, 20)
 
 
@@ -96,23 +98,33 @@ def measure(problem: Problem, name: str, one_shot: int, goal: float, pool: Worke
 def report(runs: Sequence[dict[str, Any]]) -> None:
     rng = np.random.default_rng(0)
     for low, high in SIZES:
-        group = [run for run in runs if low <= run["atoms"] <= high]
-        print(f"\n{low} to {high} atoms: {len(group)} crystals; recovered within so many relaxations; force calls")
-        print(f"{'source':12s} {'energies':>8s} " + " ".join(f"{k:>5d}" for k in SHOWN) + "   calls  ratio (95 %)")
-        for name in SOURCES if group else ():
-            calls = {}
-            for one_shot in (1, ONE_SHOT):
-                found = [run["found"][f"{name} {one_shot}"] for run in group]
-                within = [sum(one["recovered"] and one["relaxations"] <= k for one in found) for k in SHOWN]
-                calls[one_shot] = np.array([one["force_calls"] for one in found])
-                line = f"{name:12s} {one_shot if one_shot > 1 else 'none':>8} "
-                line += " ".join(f"{count:5d}" for count in within) + f"  {calls[one_shot].mean():6.0f}"
+        print(f"\n{low} to {high} atoms: recovered within so many relaxations; force calls")
+        head = f"{'source':12s} {'energies':>8s} {'crystals':>8s} "
+        print(head + " ".join(f"{k:>5d}" for k in SHOWN) + "   calls  ratio (95 %)")
+        for name in SHOWN_SOURCES:
+            own = {k: {} for k in (1, ONE_SHOT)}
+            for run in runs:
+                if run["source"] == name and low <= run["atoms"] <= high:
+                    own[run["one_shot"]][run["formula"], run["seed"]] = run
+            both = sorted(set(own[1]) & set(own[ONE_SHOT]))
+            calls = {k: np.array([own[k][key]["force_calls"] for key in both]) for k in own}
+            for one_shot, found in own.items() if both else ():
+                solved = [found[key]["relaxations"] for key in both if found[key]["recovered"]]
+                line = f"{name:12s} {one_shot if one_shot > 1 else 'none':>8} {len(both):8d} "
+                line += (
+                    " ".join(f"{sum(n <= k for n in solved):5d}" for k in SHOWN) + f"  {calls[one_shot].mean():6.0f}"
+                )
                 if one_shot > 1:
-                    picks = rng.integers(len(group), size=(2000, len(group)))
+                    picks = rng.integers(len(both), size=(2000, len(both)))
                     ratios = calls[one_shot][picks].mean(axis=1) / calls[1][picks].mean(axis=1)
                     ratio = calls[one_shot].mean() / calls[1].mean()
                     line += f"  {ratio:.2f} ({np.quantile(ratios, 0.025):.2f}-{np.quantile(ratios, 0.975):.2f})"
                 print(line)
+
+
+def weights_of(name: str) -> str:
+    """Return the beginning of the hash of the shipped weights."""
+    return str(read_card(shipped(name)).get("weights_sha256", ""))[:12]
 
 
 def main() -> None:
@@ -120,36 +132,38 @@ def main() -> None:
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--n", type=int, default=40, help="crystals of each size")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES))
     parser.add_argument("--part", default="0/1", help="i/n: every n-th crystal from the i-th, to use several cores")
     arguments = parser.parse_args()
     runs = [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
-    weights = read_card(shipped("wyckoff")).get("weights_sha256", "")[:12]
-    done = {(run["formula"], run["seed"]) for run in runs}
+    weights = {name: weights_of(name) for name in SOURCES}
+    runs = [run for run in runs if run["weights"] == weights.get(run["source"], run["weights"])]
+    done = {(run["formula"], run["seed"], run["source"], run["one_shot"]) for run in runs}
     part, parts = map(int, arguments.part.split("/"))
     crystals = chosen_crystals(arguments.files, arguments.n, arguments.seed) if arguments.files else []
-    planned = [one for one in crystals[part::parts] if (formula_of(one), arguments.seed) not in done]
-    if planned:
-        hours = len(planned) * SECONDS_PER_CRYSTAL / 3600
-        print(f"{len(planned)} crystals to do, about {hours:.1f} core-hours", flush=True)
-    table = without_held_out()
-    with (
-        patch("hybridcsp.sources.prototypes.shipped_table", lambda: table),
-        WorkerPool(Relaxer(), workers=1) as pool,
-    ):
-        for crystal in planned:
-            start = time.perf_counter()
-            run = {"formula": formula_of(crystal), "atoms": len(crystal), "seed": arguments.seed, "weights": weights}
-            reference = relaxed_energy(crystal, pool)
-            if reference is None:
-                print(f"{run['formula']}: the crystal itself cannot be relaxed, left out", flush=True)
-                continue
-            problem = Problem(crystal.get_chemical_formula(mode="hill"), formula_units=1)
-            goal = reference + RECOVERED
-            run["found"] = {f"{n} {k}": measure(problem, n, k, goal, pool) for n in SOURCES for k in (1, ONE_SHOT)}
-            run |= {"seconds": round(time.perf_counter() - start, 1), "load": round(os.getloadavg()[0], 1)}
-            runs.append(run)
-            with RUNS.open("a") as lines:
-                lines.write(json.dumps(run) + "\n")
+    every = [(name, one_shot) for name in arguments.sources for one_shot in (1, ONE_SHOT)]
+    planned = [
+        (crystal, [arm for arm in every if (formula_of(crystal), arguments.seed, *arm) not in done])
+        for crystal in crystals[part::parts]
+    ]
+    searches = sum(len(arms) for _, arms in planned)
+    if searches:
+        print(f"{searches} searches to do, about {searches * SECONDS_PER_SEARCH / 3600:.1f} core-hours", flush=True)
+    with WorkerPool(Relaxer(), workers=1) as pool:
+        for crystal, arms in planned:
+            reference = relaxed_energy(crystal, pool) if arms else None
+            if arms and reference is None:
+                print(f"{formula_of(crystal)}: the crystal itself cannot be relaxed, left out", flush=True)
+            for name, one_shot in arms if reference is not None else ():
+                start = time.perf_counter()
+                problem = Problem(crystal.get_chemical_formula(mode="hill"), formula_units=1)
+                run = {"formula": formula_of(crystal), "atoms": len(crystal), "seed": arguments.seed}
+                run |= {"weights": weights[name], "source": name, "one_shot": one_shot}
+                run |= measure(problem, name, one_shot, reference + RECOVERED, pool)
+                run |= {"seconds": round(time.perf_counter() - start, 1), "load": round(os.getloadavg()[0], 1)}
+                runs.append(run)
+                with RUNS.open("a") as lines:
+                    lines.write(json.dumps(run) + "\n")
     report(runs)
 
 

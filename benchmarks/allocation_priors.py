@@ -4,10 +4,11 @@
     python benchmarks/allocation_priors.py --write hybridcsp/data/allocation_priors.json
 
 Each development system is searched by all sources together, with equal shares, 10 relaxations for each on average,
-with CHGNet and one worker, without energies before relaxations: what a source is worth depends on the company it keeps.
-Evolution breeds what others have found, shaking has nothing to shake without them, and a crystal that prototypes have already led to earns random search
-nothing. The yield of a source is the credit for minima that it was the first to reach (exp(-ΔH / 20 meV) above the
-lowest of the run, a part of it for the sources of the parents, as in :mod:`hybridcsp.allocation`) over its force calls.
+with CHGNet and one worker, without energies before relaxations: what a source is worth depends on the company it
+keeps. Evolution breeds what others have found, shaking has nothing to shake without them, and a crystal that
+prototypes have already led to earns random search nothing. The yield of a source is the credit for minima that it was
+the first to reach (exp(-ΔH / 20 meV) above the lowest of the run, a part of it for the sources of the parents, as in
+:mod:`hybridcsp.allocation`) over its force calls.
 The model is ``exp(a + b ln(atoms) + c (elements - 2))`` for each source, b and c drawn towards those of all sources
 together: the systems are few.
 

@@ -168,7 +168,7 @@ def _job(outcome: Relaxed | Failed, number: int | None, force_calls: int) -> dic
 
 
 def _start_enthalpies(data: dict[str, Any]) -> tuple[float | None, ...]:
-    return tuple(data.get("start_enthalpies", ()))  # version 0.1.0 did not keep them
+    return tuple(data.get("start_enthalpies", ()))  # older run directories lack them
 
 
 def _keys(candidate: Candidate) -> dict[str, Any]:

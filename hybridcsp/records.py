@@ -217,9 +217,14 @@ class _Outcome:
     @property
     def begun_with(self) -> list[Atoms]:
         """What its relaxation began with: one structure, or all that it may have been where nobody has told which."""
-        known = [(e, n) for n, e in enumerate(self.start_enthalpies) if e is not None]
-        starts = self.candidate.starts
-        return [starts[min(known)[1]]] if known else starts
+        chosen, starts = self.chosen, self.candidate.starts
+        return starts if chosen is None else [starts[chosen]]
+
+    @property
+    def chosen(self) -> int | None:
+        """Which of ``candidate.starts`` was relaxed, for its enthalpy is the lowest; ``None`` where nobody has told."""
+        known = [(enthalpy, n) for n, enthalpy in enumerate(self.start_enthalpies) if enthalpy is not None]
+        return min(known)[1] if known else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

@@ -58,8 +58,7 @@ class Screen:
 
     def relaxed(self, outcome: Relaxed) -> None:
         """Remember where a relaxation began, and where it ended if it converged to something not known yet."""
-        begun = outcome.begun_with
-        if outcome.candidate.id not in self._known and len(begun) == 1:
+        if outcome.candidate.id not in self._known and len(begun := outcome.begun_with) == 1:
             self._known.add(outcome.candidate.id, describe(begun[0]))
         key = -outcome.candidate.id
         if outcome.converged and key not in self._known:

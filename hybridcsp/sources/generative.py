@@ -178,8 +178,9 @@ class GenerativeSource:
             tag = candidate.proposal.tag
             version = int(tag["version"])
             waiting = self._waiting_of(version)
-            new = [start for start in starts_of(candidate) if start.about not in waiting]
-            waiting.proposed(candidate)
+            starts = starts_of(candidate)
+            new = [start for start in starts if start.about not in waiting]
+            waiting.proposed(candidate.id, starts)
             self._turns[version] += 1
             if not new:
                 continue
@@ -200,7 +201,7 @@ class GenerativeSource:
     def _from_version(self, version: int, context: Context) -> Proposal:
         begun = time.perf_counter()
         waiting = self._waiting_of(version)
-        if self.one_shot > 1 and waiting.next is not None:
+        if waiting.next is not None:
             return proposal(self.name, [waiting.next], {}, time.perf_counter() - begun)
         reading = self._readings.get(version)
         new = reading is None

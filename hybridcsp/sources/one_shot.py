@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ase import Atoms
@@ -80,7 +80,7 @@ class Waiting:
     def __init__(self, key: Callable[[Mapping[str, Any]], Hashable]) -> None:
         self._key = key
         self._starts: dict[Hashable, Start] = {}
-        self._sent: dict[int, list[Start]] = {}  # by candidate: what its job chooses from
+        self._sent: dict[int, Sequence[Start]] = {}  # by candidate: what its job chooses from
         self._relaxations = 0  # since the last such job, that of the job included
 
     def __contains__(self, tag: Mapping[str, Any]) -> bool:
@@ -96,14 +96,13 @@ class Waiting:
         """Return them, the lowest first."""
         return sorted(self._starts.values(), key=_enthalpy)
 
-    def proposed(self, candidate: Candidate) -> None:
-        """Take off what waits no longer."""
-        starts = starts_of(candidate)
+    def proposed(self, candidate: int, starts: Sequence[Start]) -> None:
+        """Take off what waits no longer, now that a candidate was made of it."""
         for start in starts:
             self._starts.pop(self._key(start.about), None)
         self._relaxations += 1
         if len(starts) > 1:
-            self._sent[candidate.id] = starts
+            self._sent[candidate] = starts
             self._relaxations = 1
 
     def observe(self, outcome: Outcome) -> None:
@@ -111,13 +110,9 @@ class Waiting:
         starts = self._sent.pop(outcome.candidate.id, [])
         if not starts or not outcome.start_enthalpies:
             return
-        known = [
-            Start(start.atoms, start.about, enthalpy)
-            for start, enthalpy in zip(starts, outcome.start_enthalpies, strict=True)
-            if enthalpy is not None
-        ]
-        relaxed = min(known, key=_enthalpy)
-        self._starts.update((self._key(start.about), start) for start in known if start is not relaxed)
+        for number, (start, enthalpy) in enumerate(zip(starts, outcome.start_enthalpies, strict=True)):
+            if enthalpy is not None and number != outcome.chosen:
+                self._starts[self._key(start.about)] = replace(start, enthalpy=enthalpy)
 
 
 def _enthalpy(start: Start) -> float:

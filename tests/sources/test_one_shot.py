@@ -19,7 +19,7 @@ def some(n, first=0):
 
 def sent(waiting, starts, id_=1):
     candidate = Candidate(proposal=proposal("made", starts, {}, 0.0), id=id_, source="test")
-    waiting.proposed(candidate)
+    waiting.proposed(candidate.id, starts_of(candidate))
     return candidate
 
 

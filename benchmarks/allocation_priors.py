@@ -81,8 +81,16 @@ def measure(system: str, seed: int, pool: WorkerPool) -> dict[str, Any]:
     assert is_held_out(reduced_formula(problem.composition)), system
     directory = SEARCHES / f"{system}-{seed}"
     start = time.perf_counter()
-    options = {"seed": seed, "directory": directory, "backend": pool, "workers": 1}
-    with Search(problem, sources=SOURCES, allocation="equal", one_shot=1, **options) as search:
+    with Search(
+        problem,
+        sources=SOURCES,
+        seed=seed,
+        allocation="equal",
+        directory=directory,
+        backend=pool,
+        workers=1,
+        one_shot=1,
+    ) as search:
         search.run(relaxations=RELAXATIONS, refine=0)
         sources = {n: search.archive.candidate(n).source for n in range(1, search.archive.candidates + 1)}
         return {

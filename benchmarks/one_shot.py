@@ -28,12 +28,12 @@ from typing import Any
 import ase.io
 import numpy as np
 from ase import Atoms
+from recovery import refined
+from retraining_once import weights_of
 
 from hybridcsp import Problem, Retraining, Search
 from hybridcsp.generators.datasets import formula_of, is_held_out
-from hybridcsp.generators.opening import read_card
-from hybridcsp.generators.storage import shipped
-from hybridcsp.records import REFINE, Candidate, Job, Limits, Proposal, Relaxed
+from hybridcsp.records import Relaxed
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.sources import ONE_SHOT
@@ -65,9 +65,7 @@ def chosen_crystals(files: Sequence[Path], n: int, seed: int) -> list[Atoms]:
 
 def relaxed_energy(crystal: Atoms, pool: WorkerPool) -> float | None:
     """Enthalpy per atom of the crystal itself in eV, relaxed; ``None`` where that fails."""
-    candidate = Candidate(proposal=Proposal(atoms=crystal, operator="reference"), id=1, source="reference")
-    pool.submit(Job(candidate=candidate, atoms=crystal, level=REFINE, limits=Limits(force_calls=1000)))
-    (outcome,) = pool.completed(None)
+    outcome = refined(crystal, pool)
     return outcome.enthalpy_per_atom if isinstance(outcome, Relaxed) and outcome.converged else None
 
 
@@ -111,20 +109,14 @@ def report(runs: Sequence[dict[str, Any]]) -> None:
             for one_shot, found in own.items() if both else ():
                 solved = [found[key]["relaxations"] for key in both if found[key]["recovered"]]
                 line = f"{name:12s} {one_shot if one_shot > 1 else 'none':>8} {len(both):8d} "
-                line += (
-                    " ".join(f"{sum(n <= k for n in solved):5d}" for k in SHOWN) + f"  {calls[one_shot].mean():6.0f}"
-                )
+                line += "".join(f"{sum(n <= k for n in solved):5d} " for k in SHOWN)
+                line += f" {calls[one_shot].mean():6.0f}"
                 if one_shot > 1:
                     picks = rng.integers(len(both), size=(2000, len(both)))
                     ratios = calls[one_shot][picks].mean(axis=1) / calls[1][picks].mean(axis=1)
                     ratio = calls[one_shot].mean() / calls[1].mean()
                     line += f"  {ratio:.2f} ({np.quantile(ratios, 0.025):.2f}-{np.quantile(ratios, 0.975):.2f})"
                 print(line)
-
-
-def weights_of(name: str) -> str:
-    """Return the beginning of the hash of the shipped weights."""
-    return str(read_card(shipped(name)).get("weights_sha256", ""))[:12]
 
 
 def main() -> None:

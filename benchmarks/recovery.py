@@ -81,6 +81,14 @@ ENERGIES = {"wyckoff+energies": ONE_SHOT, "default": ONE_SHOT}
 GENERATED_SEEDS = 12
 
 
+def refined(crystal: Atoms, pool: WorkerPool) -> Relaxed | Failed:
+    """Relax a known crystal to 0.01 eV/Å."""
+    candidate = Candidate(proposal=Proposal(atoms=crystal, operator="reference"), id=1, source="reference")
+    pool.submit(Job(candidate=candidate, atoms=crystal, level=REFINE, limits=Limits(force_calls=1000)))
+    (outcome,) = pool.completed(None)
+    return outcome
+
+
 def core_set(crystals: Sequence[Atoms]) -> list[int]:
     """Twelve cells of at most ten atoms and six larger ones, drawn once without looking at anything but their size."""
     rng = np.random.default_rng(0)
@@ -98,10 +106,7 @@ class References:
 
     def __call__(self, name: str, atoms: Atoms) -> Atoms:
         if name not in self.relaxed:
-            candidate = Candidate(proposal=Proposal(atoms=atoms, operator="reference"), id=1, source="reference")
-            limits = Limits(force_calls=1000, seconds=600)
-            self.pool.submit(Job(candidate=candidate, atoms=atoms, level=REFINE, limits=limits))
-            (outcome,) = self.pool.completed(None)
+            outcome = refined(atoms, self.pool)
             assert isinstance(outcome, Relaxed), f"the reference {name} cannot be relaxed: {outcome}"
             self.relaxed[name] = outcome.atoms
             self._note(name, outcome, atoms)

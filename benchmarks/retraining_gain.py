@@ -2,12 +2,15 @@
 
     python benchmarks/retraining_gain.py                                   # what is missing of the whole plan
     python benchmarks/retraining_gain.py --problems TiO2 --seeds 2 --relaxations 100
+    python benchmarks/retraining_gain.py --pressure 100                    # where the shipped weights know little
+    python benchmarks/retraining_gain.py --sources wyckoff:scratch prototypes evolution random
     python benchmarks/retraining_gain.py --only-table
 
 TiO2, SiO2, Al2O3 and MgSiO3 at 2 to 4 formula units, CHGNet, one worker, 300 relaxations, 5 seeds, two arms:
 *retrained* as a search does by default, and *frozen*, the same with ``new_minima = 0``. With one worker and one seed
 the two are the same, bit for bit, up to the first training; that is asserted, so that the control is frozen at
-the very event at which the other's is trained. Seconds of retraining are charged to their arm.
+the very event at which the other's is trained. Seconds of retraining are charged to their arm. A generator that begins
+from scratch proposes nothing before it is trained, so that frozen it is as if it were not there.
 
 For each pair the difference (retrained minus frozen) is taken of
 
@@ -41,13 +44,16 @@ from hybridcsp import Problem, Search
 from hybridcsp.archive import Adopted, Archive
 from hybridcsp.records import REFINE, Failed, Relaxed
 from hybridcsp.retraining import Retraining
-from hybridcsp.sources.generative import GenerativeSource
+from hybridcsp.sources.generative import SCRATCH, GenerativeSource
 
 RUNS = Path(__file__).parent / "results" / "retraining_gain_runs.jsonl"
 
 PROBLEMS = ("TiO2", "SiO2", "Al2O3", "MgSiO3")
 FORMULA_UNITS = (2, 4)
 ARMS = {"retrained": Retraining(), "frozen": Retraining(new_minima=0)}
+
+#: A search refuses a generator that begins from scratch and is never to learn; this one never comes to it.
+NEVER = Retraining(new_minima=10**6)
 
 WINDOW, SAME = 0.05, 0.001  # eV/atom
 SECONDS_PER_RELAXATION = 6.0  # only to plan
@@ -57,11 +63,15 @@ SAMPLES = 5000
 def plan(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return every run, seed by seed, both arms of a pair one after the other."""
     common = {"sources": options.sources, "relaxations": options.relaxations, "calculator": options.calculator}
+    from_scratch = any(source.endswith(f":{SCRATCH}") for source in options.sources)
+    arms = ARMS | {"frozen": NEVER} if from_scratch else ARMS
+    if options.pressure:  # the lines of runs without any do not name it
+        common["pressure_gpa"] = options.pressure
     return [
         {"problem": problem, "seed": seed, "arm": arm, "retraining": asdict(settings), **common}
         for seed in range(options.seeds)
         for problem in options.problems
-        for arm, settings in ARMS.items()
+        for arm, settings in arms.items()
     ]
 
 
@@ -72,7 +82,7 @@ def name_of(run: dict[str, Any]) -> str:
 
 def execute(run: dict[str, Any], directory: Path) -> dict[str, Any]:
     """Do one run, or what is left of it, and return its line."""
-    problem = Problem(run["problem"], formula_units=FORMULA_UNITS)
+    problem = Problem(run["problem"], formula_units=FORMULA_UNITS, pressure_gpa=run.get("pressure_gpa", 0.0))
     with Search(
         problem,
         calculator=run["calculator"],
@@ -136,14 +146,21 @@ def pairs(lines: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[st
     """Return the runs of both arms for every problem and seed where both are done, the last line of each counting."""
     latest = {}
     for line in lines:
-        what = (line["problem"], line["seed"], line["relaxations"], line["calculator"], *line["sources"])
-        latest[line["arm"], json.dumps([*what, line["weights"]])] = line
+        latest[line["arm"], json.dumps([scenario_of(line), line["problem"], line["seed"]])] = line
     keys = sorted({key for _, key in latest})
     return [
         (latest["retrained", key], latest["frozen", key])
         for key in keys
         if ("retrained", key) in latest and ("frozen", key) in latest
     ]
+
+
+def scenario_of(line: dict[str, Any]) -> str:
+    """Return what runs must have in common to be in one table."""
+    pressure = f"{line['pressure_gpa']:g} GPa, " if "pressure_gpa" in line else ""
+    weights = ", ".join(f"{name} {weights or 'without any'}" for name, weights in line["weights"].items())
+    sources = ", ".join(line["sources"])
+    return f"{pressure}{sources}; {line['relaxations']} relaxations, {line['calculator']}; weights: {weights}"
 
 
 def check_shared(retrained: dict[str, Any], frozen: dict[str, Any]) -> None:
@@ -182,16 +199,20 @@ def interval(values: Sequence[float], groups: Sequence[str]) -> tuple[float, flo
 
 
 def report(lines: Sequence[dict[str, Any]], console: Console) -> None:
-    """Print pairs and what they add up to."""
+    """Print pairs and what they add up to, scenario by scenario."""
     done = pairs(lines)
     if not done:
         console.print("no pair is complete yet")
-        return
-    table = Table(title="retrained against frozen")
+    for scenario in dict.fromkeys(scenario_of(retrained) for retrained, _ in done):
+        console.print(f"\nretrained against frozen: {scenario}", highlight=False)
+        _report_one([pair for pair in done if scenario_of(pair[0]) == scenario], console)
+
+
+def _report_one(done: Sequence[tuple[dict[str, Any], dict[str, Any]]], console: Console) -> None:
+    table = Table()
     headings = (
         "problem",
         "seed",
-        "n",
         "low minima",
         "best, meV/atom",
         "f.calls to best",
@@ -209,7 +230,6 @@ def report(lines: Sequence[dict[str, Any]], console: Console) -> None:
         table.add_row(
             retrained["problem"],
             str(retrained["seed"]),
-            str(retrained["relaxations"]),
             f"{one['low retrained']:.0f} : {one['low frozen']:.0f}",
             f"{1000 * one['best']:+.1f}",
             f"x {math.exp(one['log force calls to the best']):.2f}",
@@ -218,7 +238,7 @@ def report(lines: Sequence[dict[str, Any]], console: Console) -> None:
             f"{retrained['retraining_seconds']:.0f} of {retrained['seconds']:.0f}",
         )
     console.print(table)
-    groups = [f"{retrained['problem']} {retrained['relaxations']}" for retrained, _ in done]
+    groups = [retrained["problem"] for retrained, _ in done]
     mean, low, high = interval([one["low minima"] for one in found], groups)
     console.print(f"low minima: {mean:+.2f} a pair, 95 % interval {low:+.2f} to {high:+.2f} ({len(found)} pairs)")
     for name in ("force calls", "seconds"):
@@ -231,6 +251,7 @@ def main() -> None:
     parser.add_argument("--problems", nargs="+", default=list(PROBLEMS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--relaxations", type=int, default=300)
+    parser.add_argument("--pressure", type=float, default=0.0, help="in GPa")
     parser.add_argument("--sources", nargs="+", default=["wyckoff", "evolution", "random"])
     parser.add_argument("--calculator", default="chgnet")
     parser.add_argument("--searches", type=Path, default=Path("retraining_gain"), help="where run directories are")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
 import shlex
 import tomllib
 from collections.abc import Mapping
@@ -235,7 +236,8 @@ def of_directory(directory: Path) -> Configuration:
 
 
 def _absolute(path: str, folder: Path) -> str:
-    return str((folder / path).resolve()) if (folder / path).exists() else path
+    found = folder / path  # links are not followed: the Python of an environment is one
+    return os.path.abspath(found) if found.exists() else path  # noqa: PTH100
 
 
 def _absolute_argument(text: str, folder: Path) -> str:

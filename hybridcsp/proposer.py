@@ -73,12 +73,17 @@ class Proposer:
                 self._adopted(past)
             else:
                 self._tell_everyone([past])
+        for name in sources:
+            self._say_if_given_up(name)
 
     def propose(self, owner: str) -> list[Candidate]:
         """Return at least one new candidate, recorded as the owner's; none if no source has an acceptable one now."""
-        dry: set[str] = set()
+        dry: set[str] = set()  # have nothing to offer now, or have just failed
         for _ in range(PATIENCE):
             available = self._available(dry)
+            if not available and (failed := [name for name in dry if self._errors[name]]):
+                dry.difference_update(failed)  # no other has anything: they are asked again, as often as they may fail
+                available = self._available(dry)
             if not available:
                 return []
             name = self.allocation.choose(available)
@@ -99,7 +104,8 @@ class Proposer:
         """Let the generators learn what they should by now; record which versions of them are in use."""
         for retrainer in self.retrainers.values():
             while (event := retrainer.step()) is not None:
-                log.info("source %s: %s", event.source, event.detail)
+                failed = bool(event.training.get("failed"))
+                log.log(logging.WARNING if failed else logging.INFO, "source %s: %s", event.source, event.detail)
                 self._adopted(self.archive.record_adoption(event))
 
     def record(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -132,7 +138,14 @@ class Proposer:
         return ready or [name for name, source in able.items() if not getattr(source, "needs_others", False)]
 
     def _done(self, name: str, source: Source) -> bool:
-        return source.exhausted or self._errors[name] >= getattr(source, "tries", TRIES)
+        return source.exhausted or self._given_up(name)
+
+    def _given_up(self, name: str) -> bool:
+        return self._errors[name] >= int(getattr(self.sources[name], "tries", TRIES))
+
+    def _say_if_given_up(self, name: str) -> None:
+        if self._given_up(name):
+            log.warning("source %s is not called again in this search: %d errors in a row", name, self._errors[name])
 
     def _call(self, name: str, owner: str) -> tuple[list[Candidate], bool]:
         call = self.archive.ledger.calls[name]
@@ -149,6 +162,7 @@ class Proposer:
             proposals, error = (), f"{type(raised).__name__}: {raised}"
             log.warning("source %s raised %s", name, error)
         self._errors[name] = self._errors[name] + 1 if error else 0
+        self._say_if_given_up(name)
 
         accepted: list[Candidate] = []
         rejected: list[Rejected] = []

@@ -124,7 +124,7 @@ def select(
     kept: list[Chosen] = []
     for answer in answers:
         if not isinstance(answer, Sample) or not isinstance(answer.atoms, Atoms):
-            rejects["no sample" if isinstance(answer, Reject) else "no answer"] += 1
+            rejects[str(answer.reason) if isinstance(answer, Reject) else "no answer"] += 1
             continue
         atoms, reason = _fitting(_bare(answer.atoms, shrink), screen)
         if reason is not None:

@@ -78,7 +78,7 @@ def sources_table(archive: Archive) -> Table:
         if archive.ledger.explanations.get(reason)
     ]
     reasons += [
-        f"{source}: {count} errors, the last: {_in_short(archive.ledger.last_errors[source])}"
+        f"{source}: {count} errors, the last: {_ends_of(archive.ledger.last_errors[source])}"
         for source, count in archive.ledger.errors.items()
         if count
     ]
@@ -117,6 +117,12 @@ class _Name:
         yield Text(shown, overflow="fold")
 
 
+def _ends_of(text: str) -> str:
+    """Beginning and end of an error: a program's traceback says at its end what went wrong."""
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
+
+
 def _in_short(text: str) -> str:
     return textwrap.shorten(text, _LONGEST, placeholder=" …")
 
@@ -125,7 +131,9 @@ def _learned(source: str, changes: Sequence[Mapping[str, Any]]) -> str:
     trained = [change for change in changes if "version" in change["training"]]
     seconds = sum(change["cost"]["seconds"] for change in changes)
     versions = " and ".join(str(version) for version in changes[-1]["versions"]) or "none"
-    return f"{source}: trained {len(trained)} times in {seconds:.0f} s, now version {versions}"
+    failed = [change["detail"] for change in changes if change["training"].get("failed")]
+    failures = f"; failed {len(failed)} times, the last: {_in_short(failed[-1])}" if failed else ""
+    return f"{source}: trained {len(trained)} times in {seconds:.0f} s, now version {versions}{failures}"
 
 
 def _cells(tally: Tally, total: int) -> list[str]:

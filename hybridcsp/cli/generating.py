@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -158,6 +159,8 @@ def sample(
         raise InputError("--output", str(output), "an extended XYZ file, .extxyz")
     if (formula is None) == (formulas is None):
         raise InputError("--formula", formula, "either --formula, or --formulas FILE")
+    if formulas is not None and formula_units != "1":
+        raise InputError("--formula-units", formula_units, "only with --formula: lines of --formulas are whole cells")
     if formulas is not None:
         cells = dict(_lines(formulas))
         each = dict.fromkeys(cells, n)
@@ -170,7 +173,7 @@ def sample(
     asked = {
         "spacegroup": spacegroup,
         "energy_quantile": None if energy_quantile is None else _fraction("--energy-quantile", energy_quantile),
-        "pressure_gpa": None if pressure is None else number("--pressure", pressure, "a pressure in GPa"),
+        "pressure_gpa": None if pressure is None else _finite("--pressure", pressure, "a pressure in GPa"),
     }
     model = open_generator(generator)
     _check_conditions(model, asked)
@@ -227,9 +230,12 @@ def evaluate(
     from hybridcsp.generators.opening import one_thread, open_generator
     from hybridcsp.generators.storage import overlap
 
-    for path in (*data, *(known or [])):
-        if not path.exists():
-            raise InputError("--data", str(path), "no such file or folder")
+    for option, paths in (("--data", data), ("--known", known or [])):
+        for path in paths:
+            if not path.exists():
+                raise InputError(option, str(path), "no such file or folder")
+    if output is not None:
+        _check_writable(output)
     model = open_generator(generator)
     with console.status("reading"):
         examples = read_dataset(data, max_atoms=max_atoms).examples
@@ -241,8 +247,6 @@ def evaluate(
     if crystals is not None and crystals < len(targets):
         chosen = np.random.default_rng(seed).choice(len(targets), crystals, replace=False)
         targets = [targets[i] for i in sorted(chosen)]
-    if output is not None:
-        _make(output.parent)
     if len(learned):
         console.print(f"left out: crystals of {len(learned)} formulas that it has learned from")
     with one_thread(), _bar("crystals", len(targets)) as advance:
@@ -283,6 +287,8 @@ def _settings(given: list[str], epochs: int | None, learning_rate: str | None) -
         key, equals, value = text.partition("=")
         if not key or not equals:
             raise InputError("--set", text, "KEY=VALUE")
+        if key in ("seed", "checkpoint", "on_epoch"):
+            raise InputError("--set", text, "a setting of the training; for the seed there is --seed")
         try:
             found[key] = json.loads(value)
         except ValueError:
@@ -323,6 +329,13 @@ def _fraction(key: str, text: str) -> float:
     value = number(key, text, "a number from 0 to 1")
     if not 0 <= value <= 1:
         raise InputError(key, text, "a number from 0 to 1")
+    return value
+
+
+def _finite(key: str, text: str, allowed: str) -> float:
+    value = number(key, text, allowed)
+    if not math.isfinite(value):
+        raise InputError(key, text, allowed)
     return value
 
 
@@ -368,6 +381,19 @@ def _write_scores(output: Path, generator: str, summary: Mapping[str, Any], scor
     temporary.write_text(text + "\n", encoding="utf-8")
     temporary.replace(output)
     console.print(f"scores are in {output}")
+
+
+def _check_writable(output: Path) -> None:
+    """Find out before the work whether its result can be written."""
+    _make(output.parent)
+    if output.is_dir():
+        raise InputError("--output", str(output), "a file, not a folder")
+    trial = output.with_name(f".{output.name}.tmp")
+    try:
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise InputError("--output", str(output), f"a file that can be written ({error.strerror})") from error
 
 
 @contextmanager

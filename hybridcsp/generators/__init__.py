@@ -148,7 +148,8 @@ class Generator(Protocol):
     whether answers to equal requests come in the order in which to try them; ``keeps_samples``, whether they are kept
     rather than made again; ``fine_tuning``, settings for :meth:`fit` when it learns from the search, beside ``epochs``,
     ``learning_rate`` and ``anchor``, which it must accept then; ``effort``, how long one pass of an example through its
-    training takes, in quarters of a force call (1 if it does not say).
+    training takes, in quarters of a force call (1 if it does not say); ``from_scratch()``, a class method that makes an
+    untrained one to learn from a search alone, which is best a small one.
     """
 
     name: str

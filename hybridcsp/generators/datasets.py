@@ -157,8 +157,10 @@ def _told(info: Mapping[str, Any], where: str) -> dict[str, float]:
                 told[key] = float(info[key])
             except (TypeError, ValueError) as error:
                 raise InputError("data", where, f"{key} = {info[key]!r} is not a number") from error
-    if not told.get("weight", 1.0) >= 0:
-        raise InputError("data", where, f"weight = {told['weight']} is below 0")
+    if not 0 <= told.get("weight", 1.0) < math.inf:
+        raise InputError("data", where, f"weight = {told['weight']} is not a number from 0")
+    if not math.isfinite(told.get("pressure_gpa", 0.0)):
+        raise InputError("data", where, f"pressure_gpa = {told['pressure_gpa']} is not a finite number")
     return told
 
 

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +21,12 @@ from hybridcsp.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     import torch
+
+
+_MAY_BE_0 = frozenset({"warm_up", "weight_decay", "anchor", "averaging", "checkpoint_minutes"})
+
+#: Examples that are collated at a time to tell whether data are the same.
+_HASHED = 256
 
 
 class Data(Protocol):
@@ -81,6 +87,20 @@ class Settings:
     patience: int = 15
     checkpoint_minutes: float = 10.0
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if setting.name == "device":
+                _check_device(value)
+                continue
+            whole, may_be_0 = isinstance(setting.default, int), setting.name in _MAY_BE_0
+            number = not isinstance(value, bool) and isinstance(value, int if whole else int | float)
+            if not number or not math.isfinite(value) or value < 0 or (value == 0 and not may_be_0):
+                kind, least = "a whole number" if whole else "a number", "from 0" if may_be_0 else "above 0"
+                raise InputError(setting.name, value, f"{kind} {least}")
+        if self.averaging >= 1:
+            raise InputError("averaging", self.averaging, "a number from 0, below 1")
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of one of the ``steps``: a linear warm-up, then a cosine down to a hundredth."""
@@ -146,6 +166,8 @@ def train(
     """
     import torch
 
+    if not training.weights.sum() > 0:
+        raise InputError("weight", 0, "above 0 for at least one of the crystals to learn from")
     device = _device(settings.device)
     model.to(device)
     groups = [
@@ -156,7 +178,7 @@ def train(
     averaged = {name: value.detach().clone() for name, value in model.state_dict().items()}
     best = {name: value.clone() for name, value in averaged.items()}
     beginning = {name: value.detach().clone() for name, value in model.named_parameters()}
-    identity = _identity(model, training, held_out, settings, seed)
+    identity = "" if checkpoint is None else _identity(model, training, held_out, settings, seed)
     progress = _Progress()
     if checkpoint is not None and checkpoint.exists():
         progress = _restore(checkpoint, model, optimiser, averaged, best, identity)
@@ -206,7 +228,7 @@ def train(
             found = evaluate(model, held_out if held_out is not None else training, settings, seed)
             losses |= {"held_out": sum(found.values())} | {f"held_out {name}": value for name, value in found.items()}
             model.load_state_dict(own)
-            if not math.isfinite(losses["held_out"]):
+            if not (math.isfinite(losses["train"]) and math.isfinite(losses["held_out"])):
                 raise InputError(
                     "learning_rate", settings.learning_rate, "the loss is not a number; a smaller one may help"
                 )
@@ -320,17 +342,33 @@ def _device(name: str) -> torch.device:
     return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
 
 
+def _check_device(name: str) -> None:
+    import torch
+
+    try:
+        usable = name == "auto" or torch.empty(0, device=name).device.type in ("cpu", "cuda")
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError("device", name, f"auto, cpu or cuda ({str(error).splitlines()[0]})") from error
+    if not usable:
+        raise InputError("device", name, "auto, cpu or cuda")
+
+
 def _identity(model: torch.nn.Module, training: Data, held_out: Data | None, settings: Settings, seed: int) -> str:
     """Hash of what must be the same for a checkpoint to be gone on from."""
     kept = {key: value for key, value in asdict(settings).items() if key not in ("checkpoint_minutes", "device")}
     if not settings.anchor:
         del kept["anchor"]  # as in checkpoints from before there was one
-    shapes = {name: list(value.shape) for name, value in model.state_dict().items()}
-    counts = [
-        None if data is None else [data.weights.tolist(), np.asarray(data.sizes).tolist()]
-        for data in (training, held_out)
-    ]
-    return hashlib.sha256(json.dumps([kept, shapes, counts, seed], sort_keys=True).encode()).hexdigest()
+    found = hashlib.sha256(json.dumps([kept, seed], sort_keys=True).encode())
+    for name, value in model.state_dict().items():
+        found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    for data in (training, held_out):
+        for start in range(0, 0 if data is None else len(data.weights), _HASHED):
+            assert data is not None
+            indices = np.arange(start, min(start + _HASHED, len(data.weights)))
+            found.update(data.weights[indices].tobytes())
+            for name, value in sorted(data.batch(indices, np.random.default_rng(0)).items()):
+                found.update(name.encode() + value.contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _moments(model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> Iterator[tuple[str, str, torch.Tensor]]:

@@ -19,7 +19,6 @@ Nothing heavy is imported here: what the calculator needs comes with it.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import io
 import os
@@ -36,11 +35,11 @@ from pathlib import Path
 import cloudpickle
 
 from hybridcsp.errors import HybridCSPError
+from hybridcsp.orphans import end_with
 from hybridcsp.records import Cost, Failed, FailureReason, Job, Relaxed
 
 JobRunner = Callable[[Job], Relaxed | Failed]
 
-_PR_SET_PDEATHSIG = 1
 _LONGEST_DETAIL = 2000
 # Past twice its time limit, a worker gives its parent this long to end it.
 LAST_RESORT_SECONDS = 60.0
@@ -153,7 +152,7 @@ def main(descriptor: int, parent: int, death_signal: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))  # a segmentation fault is one failed job, not a file per job
     with contextlib.suppress(OSError):  # where memory runs out, the kernel had better take a worker than the search
         Path("/proc/self/oom_score_adj").write_text("500")
-    _end_with(parent, death_signal)
+    end_with(parent, death_signal)
     with contextlib.suppress(EOFError, OSError):
         serve(Connection(descriptor))
     sys.stdout.flush()
@@ -169,21 +168,6 @@ def _pickled(error: HybridCSPError) -> bytes | None:
     except Exception:  # noqa: BLE001 - an error of more than one argument fails in its own way
         return None
     return message
-
-
-def _end_with(parent: int, death_signal: int) -> None:
-    """See to it that this process ends when its parent does, busy or not."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os.killpg(0, signal.SIGKILL)
-
-    if sys.platform == "linux":  # reaches a process that holds the interpreter's lock, too
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, death_signal)
-    if os.getppid() != parent:
-        os._exit(1)
-    threading.Thread(target=watch, name="watch-parent", daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -7,15 +7,18 @@ import sys
 from pathlib import Path
 
 from hybridcsp.errors import GeneratorError
+from hybridcsp.generators.opening import beginner
+from hybridcsp.orphans import end_with
 from hybridcsp.retraining.versions import train
 
 
-def main(unfinished: str, target: str, prior: str) -> None:
-    """Train as a prepared folder says, from the weights in another folder or from none."""
+def main(parent: str, unfinished: str, target: str, prior: str) -> None:
+    """Train as a prepared folder says, from the weights in another folder or from none; end when the parent does."""
+    end_with(int(parent))
     module, _, name = target.partition(":")
     kind = getattr(importlib.import_module(module), name)
     try:
-        train(Path(unfinished), kind.load(Path(prior)) if prior else kind())
+        train(Path(unfinished), kind.load(Path(prior)) if prior else beginner(kind))
     except GeneratorError as error:
         sys.exit(str(error))
 

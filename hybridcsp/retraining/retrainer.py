@@ -41,7 +41,7 @@ GRACE = 60.0
 TRIES = 3
 
 #: For a generator that begins untrained: its epochs and learning rate the first time.
-FROM_SCRATCH = {"epochs": 150, "learning_rate": 1e-3, "anchor": 0.0}
+FROM_SCRATCH = {"epochs": 100, "learning_rate": 3e-3, "anchor": 0.0}
 
 
 @dataclass
@@ -240,8 +240,9 @@ class Retrainer:
             return None
         folder = versions.folder_of(self._archive.directory, self.name, self._root)
         if not folder.exists():
-            folder.mkdir(parents=True)
-            self._source.generator(self._root).save(folder)
+            unfinished = versions.unfinished(folder)
+            self._source.generator(self._root).save(unfinished)
+            unfinished.rename(folder)
         return folder
 
     # What comes of it
@@ -277,7 +278,7 @@ class Retrainer:
     def _settled(self) -> Adopted:
         old, new = self._source.versions
         rates = {version: account.rate for version, account in self._accounts.items()}
-        kept = old if rates[new] < rates[old] else new
+        kept = new if rates[new] > rates[old] else old
         earned = ", ".join(f"{v}: {1000 * rate:.2f}" for v, rate in rates.items())
         outcome = "given up" if kept == old else "kept"
         return Adopted(

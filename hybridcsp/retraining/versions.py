@@ -47,13 +47,19 @@ def prepare(folder: Path, examples: Sequence[Example], plan: Mapping[str, Any]) 
     plan
         ``seed``, and ``settings`` of the generator's ``fit``.
     """
+    made = unfinished(folder)
+    ase.io.write(made / EXAMPLES, [_as_frame(example) for example in examples], format="extxyz")
+    (made / PLAN).write_text(json.dumps(dict(plan), indent=1) + "\n", encoding="utf-8")
+    return made
+
+
+def unfinished(folder: Path) -> Path:
+    """Make the folder in which a version is kept until it is complete; what is left of earlier ones is removed."""
     for left in folder.parent.glob(f"{folder.name}{UNFINISHED}*"):
         shutil.rmtree(left, ignore_errors=True)
-    unfinished = folder.with_name(f"{folder.name}{UNFINISHED}{os.getpid()}")
-    unfinished.mkdir(parents=True)
-    ase.io.write(unfinished / EXAMPLES, [_as_frame(example) for example in examples], format="extxyz")
-    (unfinished / PLAN).write_text(json.dumps(dict(plan), indent=1) + "\n", encoding="utf-8")
-    return unfinished
+    made = folder.with_name(f"{folder.name}{UNFINISHED}{os.getpid()}")
+    made.mkdir(parents=True)
+    return made
 
 
 def train(unfinished: Path, generator: Generator) -> None:
@@ -115,7 +121,7 @@ def train_apart(unfinished: Path, kind: type, prior: Path | None) -> subprocess.
         Its weights at the beginning; ``None`` to begin untrained.
     """
     target = f"{kind.__module__}:{kind.__qualname__}"
-    arguments = [str(unfinished), target, "" if prior is None else str(prior)]
+    arguments = [str(os.getpid()), str(unfinished), target, "" if prior is None else str(prior)]
     paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     with (unfinished / LOG).open("wb") as log:
         return subprocess.Popen(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter, defaultdict, deque
@@ -17,8 +20,9 @@ import numpy as np
 from ase import Atoms
 from ase.formula import Formula
 
+from hybridcsp import orphans
 from hybridcsp.errors import GeneratorError, InputError
-from hybridcsp.files import Frame, stream_frames
+from hybridcsp.files import Frame, is_partly_occupied, stream_frames
 from hybridcsp.generators import Condition, Epoch, Example, Reject, Request, Sample
 from hybridcsp.problem import Problem
 from hybridcsp.relaxation.worker_process import end_processes
@@ -197,17 +201,25 @@ class CommandGenerator:
             if not output.exists():
                 raise GeneratorError(f"{self.name} ended well but wrote no {output.name}{_tail(log)}")
             frames = list(stream_frames(output))
-        crystals = [frame.atoms for frame in frames if frame.atoms is not None and is_finite_crystal(frame.atoms)]
+        crystals, against = [], Counter[str]()
+        for frame in frames:
+            reason = frame.error if frame.atoms is None else _unusable(frame.atoms)
+            if reason:
+                against[reason] += 1
+            elif frame.atoms is not None:
+                crystals.append(frame.atoms)
         if not crystals:
-            said = Counter(frame.error for frame in frames).most_common(1)
+            said = against.most_common(1)
             raise GeneratorError(f"{self.name} wrote no crystal: {said[0][0] if said else 'an empty folder'}")
         return crystals
 
     def _execute(self, argv: list[str], log: Path) -> None:
+        if shutil.which(argv[0]) is None:
+            raise GeneratorError(f"{self.name} cannot be started: no program {argv[0]!r}")
         with log.open("wb") as written:
             try:
                 process = subprocess.Popen(
-                    argv,
+                    [sys.executable, "-I", str(orphans.__file__), str(os.getpid()), *argv],
                     stdin=subprocess.DEVNULL,
                     stdout=written,
                     stderr=written,
@@ -246,6 +258,12 @@ class CommandGenerator:
     def load(cls, folder: Path) -> Self:
         """Raise: there is nothing to load."""
         raise GeneratorError(f"{folder}: an external program has no weights here")
+
+
+def _unusable(atoms: Atoms) -> str | None:
+    if not is_finite_crystal(atoms):
+        return "not a crystal: periodic in three directions, atoms, finite numbers, a volume"
+    return "partly occupied sites" if is_partly_occupied(atoms) else None
 
 
 def _contents(atoms: Atoms) -> str:

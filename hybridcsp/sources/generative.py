@@ -16,7 +16,7 @@ from ase import Atoms
 
 from hybridcsp.errors import GeneratorError, InputError
 from hybridcsp.generators import GENERATORS, Generator
-from hybridcsp.generators.opening import find_generator, new_generator, one_thread, open_generator
+from hybridcsp.generators.opening import beginner, find_generator, one_thread, open_generator
 from hybridcsp.problem import Problem
 from hybridcsp.records import Candidate, Outcome, Proposal
 from hybridcsp.sampling import Chosen, Selection, requests_for, select
@@ -318,7 +318,7 @@ def _opened(argument: str | None) -> tuple[Generator, bool]:
     if mode not in ("", SCRATCH):
         raise InputError("source", f"generative:{argument}", f"NAME, FOLDER, or one of them and :{SCRATCH}")
     if mode == SCRATCH:
-        return new_generator(text), True
+        return beginner(GENERATORS[text].load()), True
     entry, _ = find_generator(text)
     if entry.package == "hybridcsp":
         return open_generator(text), False

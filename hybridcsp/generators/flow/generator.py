@@ -60,6 +60,11 @@ class FlowGenerator:
         self._scale: Scale | None = None
         self._model: FlowModel | None = None
 
+    @classmethod
+    def from_scratch(cls) -> Self:
+        """Make one with a small network: it learns a few hundred crystals as well, in half the time."""
+        return cls(Architecture(width=64, message=48, pair=32, layers=3))
+
     @property
     def conditions(self) -> frozenset[Condition]:
         """Space group and energy; and pressure, if it has learned from crystals under pressure."""
@@ -235,7 +240,7 @@ def _answer(request: int, point: LatticePoint) -> Sample | Reject:
     if not (np.isfinite(point.positions).all() and np.isfinite(point.lattice).all()):
         return Reject(request=request, reason="not a number")
     if not 1 / _VOLUME_FACTOR < size < _VOLUME_FACTOR:
-        return Reject(request=request, reason=f"volume {size:.3g} times the expected one")
+        return Reject(request=request, reason="volume far from what is expected")
     atoms: Atoms = decode(point)
     return Sample(atoms=atoms, request=request)
 

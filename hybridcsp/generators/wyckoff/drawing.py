@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from ase import Atoms
 from ase.data import atomic_numbers
 
 from hybridcsp.errors import InputError
@@ -21,6 +22,7 @@ from hybridcsp.generators.wyckoff.sampling import Decoder, Skeleton
 from hybridcsp.generators.wyckoff.sequences import contents_in_order, from_sequence
 from hybridcsp.prototypes.labels import OTHER_HAND
 from hybridcsp.representations.wyckoff import decode
+from hybridcsp.structure import primitive, spacegroup
 
 #: Crystals that are written at the same time.
 BATCH = 64
@@ -49,6 +51,9 @@ _RIGHT = ((0.95, 0.98), (0.8, 0.8))
 GEOMETRY_TEMPERATURE = 0.3
 
 
+_TOO_CLOSE = "atoms too close, or too far apart, in every geometry drawn"
+
+
 @torch.no_grad()
 def draw(
     occupation: OccupationNetwork,
@@ -69,6 +74,7 @@ def draw(
         else:
             spare = chosen[len(indices) :]
             waiting += [(index, skeleton, spare) for index, skeleton in zip(indices, chosen, strict=False)]
+    refused: dict[int, str] = {}
     for attempt in range(GEOMETRIES):
         left = []
         for start in range(0, len(waiting), BATCH):
@@ -83,13 +89,23 @@ def draw(
                     another = spare.pop(0) if attempt and spare else skeleton
                     left.append((index, another, spare))
                     continue
-                if requests[index].spacegroup in OTHER_HAND:
+                group = requests[index].spacegroup
+                if group in OTHER_HAND:
                     atoms.set_scaled_positions(-atoms.get_scaled_positions() % 1.0)
+                if group is not None and not _has_group(atoms, group):
+                    left.append((index, spare.pop(0) if spare else skeleton, spare))
+                    refused[index] = f"more symmetry than group {group}"
+                    continue
                 answers[index] = Sample(atoms=atoms, request=index, log_likelihood=likelihood)
         waiting = left
     for index, _, _ in waiting:
-        answers[index] = Reject(request=index, reason="atoms too close, or too far apart, in every geometry drawn")
+        answers[index] = Reject(request=index, reason=refused.get(index, _TOO_CLOSE))
     return [answer for answer in answers if answer is not None]
+
+
+def _has_group(atoms: Atoms, number: int) -> bool:
+    """Whether a crystal has just this space group: sites may have come out where there is more symmetry."""
+    return spacegroup(atoms) == number and len(primitive(atoms)) == len(atoms)
 
 
 def _chosen(

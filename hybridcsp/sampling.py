@@ -119,7 +119,7 @@ def select(
     """
     rejects: Counter[str] = Counter()
     screen = Screen(problem)
-    shrink = 1.0 if Condition.PRESSURE in conditions else _compression(problem)
+    shrink = 1.0 if Condition.PRESSURE in conditions else compression(problem)
     seen = StructureIndex(energy_window=None, tolerances=STARTS)
     kept: list[Chosen] = []
     for answer in answers:
@@ -170,8 +170,8 @@ def _fitting(atoms: Atoms, screen: Screen) -> tuple[Atoms, str | None]:
     return atoms, None if verdict is None else str(verdict.reason)
 
 
-def _compression(problem: Problem) -> float:
-    """Volume at the problem's pressure, as a fraction of that without."""
+def compression(problem: Problem) -> float:
+    """Return the volume at the problem's pressure, as a fraction of that without."""
     if problem.cell is not None or problem.pressure_gpa <= 0:
         return 1.0
     return problem.expected_volume_per_atom / replace(problem, pressure_gpa=0.0).expected_volume_per_atom

@@ -101,6 +101,8 @@ class TestSample:
             (["toy", "--formulas", "comments.txt"], "at least one formula"),
             (["toy", "--formula", "Cu", "--spacegroup", "225"], "it knows nothing but contents"),
             (["toy", "--formula", "Cu", "--energy-quantile", "2"], "a number from 0 to 1"),
+            (["toy", "--formula", "Cu", "--pressure", "nan"], "a pressure in GPa"),
+            (["toy", "--formulas", "cells.txt", "--formula-units", "2"], "only with --formula"),
             (["toy", "--formula", "Cu", "--output", "x.cif"], "extended XYZ"),
             (["toy", "--formula", "Cu", "--output", "cells.txt/x.extxyz"], "File exists"),
         ],
@@ -168,6 +170,7 @@ class TestTrain:
             (["tyo", "--data", "data.extxyz"], "did you mean 'toy'"),
             (["toy", "--data", "nothing"], "no such file"),
             (["toy", "--data", "data.extxyz", "--set", "epochs"], "KEY=VALUE"),
+            (["toy", "--data", "data.extxyz", "--set", "seed=3"], "--seed"),
             (["toy", "--data", "data.extxyz", "--learning-rate", "fast"], "--learning-rate = 'fast'"),
             (["toy", "--data", "data.extxyz", "--output", "taken"], "holds weights already"),
             (["toy", "--data", "data.extxyz", "--output", "data.extxyz"], "a folder that can be made (File exists)"),
@@ -211,10 +214,17 @@ class TestEvaluate:
         ase.io.write("data.extxyz", bulk("Cu"))
         with pytest.raises(InputError, match=r"data.extxyz/new.*Not a directory"):
             hybridcsp("evaluate", "toy", "--data", "data.extxyz", "--output", "data.extxyz/new/s.json")
+        Path("folder").mkdir()
+        with pytest.raises(InputError, match="a file, not a folder"):
+            hybridcsp("evaluate", "toy", "--data", "data.extxyz", "--output", "folder")
+        assert sorted(path.name for path in Path().iterdir()) == ["data.extxyz", "folder"]
 
     def test_data_that_is_not_there_is_said(self):
         with pytest.raises(InputError, match="no such file"):
             hybridcsp("evaluate", "toy", "--data", "nothing")
+        ase.io.write("data.extxyz", bulk("Cu"))
+        with pytest.raises(InputError, match="--known = 'nothing'"):
+            hybridcsp("evaluate", "toy", "--data", "data.extxyz", "--known", "nothing")
 
 
 @pytest.mark.parametrize("command", ["train", "sample", "evaluate"])

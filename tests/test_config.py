@@ -94,6 +94,17 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path):
     assert raw["search"]["sources"] == ["random", f"seeds:{tmp_path / 'seeds.cif'}"]
 
 
+def test_links_in_a_file_stay_links(tmp_path):
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "python3.11").write_text("")
+    (tmp_path / "venv" / "python").symlink_to("../python3.11")  # by its own path Python knows its environment
+    (tmp_path / "search.toml").write_text(
+        'problem.formula = "Cu"\nsearch.directory = "run"\n[external.gen]\ncommand = ["venv/python", "{output}"]\n'
+    )
+    command = config.read(tmp_path / "search.toml")["external"]["gen"]["command"]
+    assert command[0] == str(tmp_path / "venv" / "python")
+
+
 def test_the_resolved_configuration_makes_the_same_search(tmp_path):
     text = 'problem = {formula = "Cu", pressure_gpa = 3}\nsearch = {calculator = "emt", seed = 4}\nbudget.hours = 1.5'
     configuration = parse(text)

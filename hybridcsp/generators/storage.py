@@ -111,19 +111,31 @@ def fill(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], folder: Pa
         raise InputError("weights", str(folder), f"made by another version of the model: {error}") from error
 
 
-def describe_training(examples: Sequence[Example], **more: Any) -> dict[str, Any]:
-    """Return the part of a card that every generator writes: counts, pressures, and formulas that were learned from."""
+def describe_training(examples: Sequence[Example], before: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return the part of a card that every generator writes: counts, pressures, and formulas that were learned from.
+
+    Parameters
+    ----------
+    examples
+        Of this training, which the counts are of.
+    before
+        The card until now: pressures and formulas of earlier trainings stay learned.
+    **more
+        Further keys.
+    """
     from hybridcsp.generators.datasets import formula_of
 
     pressures = {p for example in examples if (p := example.pressure_gpa) is not None and p > 0}
+    pressures |= set(before.get("pressures_gpa", ()))
     formulas = sorted({formula_of(example.atoms) for example in examples})
+    learned = {*formulas, *str(before.get("training_formulas", "")).split()}
     return {
         "crystals": len(examples),
         "largest": max(len(example.atoms) for example in examples),
         "formulas": len(formulas),
         **({"pressures_gpa": [min(pressures), max(pressures)]} if pressures else {}),
         **more,
-        "training_formulas": " ".join(formulas),
+        "training_formulas": " ".join(sorted(learned)),
     }
 
 

@@ -17,7 +17,7 @@ from hybridcsp.prototypes import Options, aflow, shipped_table
 from hybridcsp.prototypes.table import reduced_formula
 from hybridcsp.records import Minimum
 from hybridcsp.retraining.settings import WEIGHTINGS, Retraining
-from hybridcsp.sampling import requests_for, select
+from hybridcsp.sampling import compression, requests_for, select
 from hybridcsp.similarity import StructureIndex
 from hybridcsp.structure import SYMPREC_LOOSE, primitive
 
@@ -93,6 +93,20 @@ def replayed(
         return []
     share = settings.replay / (1 - settings.replay)
     return _of_mean(share * n_lessons / len(examples), examples)
+
+
+def without_pressure(examples: Sequence[Example], problem: Problem) -> list[Example]:
+    """Return crystals at the volumes that are expected of them without the problem's pressure, and tell of none.
+
+    They are for a generator that knows nothing of pressure: what it makes is compressed as the problem expects
+    (:func:`hybridcsp.sampling.select`), before it has learned from the search and after.
+    """
+    changed = []
+    for example in examples:
+        atoms = example.atoms.copy()
+        atoms.set_cell(atoms.cell.array / compression(problem) ** (1 / 3), scale_atoms=True)
+        changed.append(replace(example, atoms=atoms, pressure_gpa=None))
+    return changed
 
 
 def replays(n_lessons: int) -> int:

@@ -16,13 +16,13 @@ import numpy as np
 from hybridcsp.allocation import Credit
 from hybridcsp.archive import Adopted, Archive
 from hybridcsp.errors import GeneratorError
-from hybridcsp.generators import Example
+from hybridcsp.generators import Condition, Example
 from hybridcsp.generators.opening import one_thread
 from hybridcsp.problem import Problem
 from hybridcsp.records import REFINE, Cost, Failed, Outcome, Relaxed
 from hybridcsp.relaxation.worker_process import end_processes
 from hybridcsp.retraining import versions
-from hybridcsp.retraining.lessons import first_lessons, lessons, replayed, replays, stretched
+from hybridcsp.retraining.lessons import first_lessons, lessons, replayed, replays, stretched, without_pressure
 from hybridcsp.retraining.settings import Retraining
 from hybridcsp.sources.generative import GenerativeSource
 
@@ -227,8 +227,14 @@ class Retrainer:
         own = lessons(minima, self.name, self._problem, self._settings)
         if not self._source.versions:
             return stretched([*first_lessons(self._problem, rng), *own], rng)
+        prior = self._source.generator(self._root)
         with one_thread():
-            return [*own, *replayed(self._source.generator(self._root), len(own), self._problem, self._settings, rng)]
+            before = replayed(prior, len(own), self._problem, self._settings, rng)
+        if self._problem.pressure_gpa > 0 and Condition.PRESSURE not in prior.conditions:
+            own = without_pressure(own, self._problem)
+            if self._settings.replay_data is None:  # crystals from elsewhere are not of this pressure
+                before = without_pressure(before, self._problem)
+        return [*own, *before]
 
     @property
     def _root(self) -> int:

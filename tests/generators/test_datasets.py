@@ -75,7 +75,10 @@ def test_files_that_cannot_be_read_are_named(tmp_path, name):
         read_dataset([tmp_path / name], max_atoms=10)
 
 
-@pytest.mark.parametrize("info", [{"e_above_hull": "low"}, {"weight": -1.0}, {"pressure_gpa": "none"}])
+@pytest.mark.parametrize(
+    "info",
+    [{"e_above_hull": "low"}, {"weight": -1.0}, {"weight": np.inf}, {"pressure_gpa": "none"}, {"pressure_gpa": np.nan}],
+)
 def test_what_is_no_number_is_named_with_its_frame(tmp_path, info):
     write(tmp_path / "a.extxyz", [salt(5.6), salt(5.0, "K", **info)])
     with pytest.raises(InputError, match=f"frame 1.*{next(iter(info))}"):

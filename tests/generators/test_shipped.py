@@ -11,7 +11,7 @@ from hybridcsp.generators.datasets import is_held_out
 from hybridcsp.generators.opening import open_generator
 from hybridcsp.generators.wyckoff import WyckoffGenerator
 from hybridcsp.generators.wyckoff.positions import Positions
-from hybridcsp.structure import SYMPREC_LOOSE, spacegroup
+from hybridcsp.structure import SYMPREC_LOOSE, primitive, spacegroup
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,14 @@ def test_titania_comes_out_in_its_structures(wyckoff):
     found = [spacegroup(a, SYMPREC_LOOSE) for a in atoms]
     assert {136, 141} <= set(found)  # rutile and anatase
     assert len(set(found)) >= 8
+
+
+def test_a_space_group_that_is_asked_for_comes_out(wyckoff):
+    requests = [Request(contents={"Ti": 2, "O": 4}, spacegroup=136)] * 12
+    answers = wyckoff.sample(requests, np.random.default_rng(0))
+    made = [answer.atoms for answer in answers if isinstance(answer, Sample)]
+    assert len(made) >= 10
+    assert {(spacegroup(atoms), len(primitive(atoms))) for atoms in made} == {(136, 6)}
 
 
 def test_low_energies_can_be_asked_for(wyckoff):

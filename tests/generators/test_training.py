@@ -147,6 +147,47 @@ def test_the_checkpoint_of_another_training_is_refused(tmp_path):
         train(Fit(), Line(51), None, SETTINGS, checkpoint=checkpoint)
 
 
+def test_the_checkpoint_of_other_crystals_or_other_weights_to_begin_with_is_refused(tmp_path):
+    checkpoint = tmp_path / "state"
+    train(Fit(), Line(), Line(20), SETTINGS, checkpoint=checkpoint)
+    other = Fit()
+    with torch.no_grad():
+        other.out.bias += 0.1
+    for model, data, held in (
+        (Fit(), Line(slope=3.1), Line(20)),
+        (Fit(), Line(), Line(20, 3.1)),
+        (other, Line(), Line(20)),
+    ):
+        with pytest.raises(InputError, match=r"another|other"):
+            train(model, data, held, SETTINGS, checkpoint=checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"learning_rate": -1}, "learning_rate = -1: a number above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate"),
+        ({"epochs": True}, "epochs = True: a whole number above 0"),
+        ({"batch_size": 2.5}, "batch_size = 2.5: a whole number above 0"),
+        ({"batch_size": "abc"}, "batch_size"),
+        ({"anchor": -0.1}, "anchor = -0.1: a number from 0"),
+        ({"averaging": 1.0}, "below 1"),
+        ({"device": "foo"}, "device = 'foo': auto, cpu or cuda"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(setting, said):
+    with pytest.raises(InputError) as raised:
+        Settings(**setting)
+    assert said in str(raised.value)
+
+
+def test_crystals_without_any_weight_are_refused():
+    data = Line()
+    data.weights = np.zeros(50)
+    with pytest.raises(InputError, match="weight"):
+        train(Fit(), data, None, SETTINGS)
+
+
 def test_a_loss_that_is_no_number_is_an_error():
     class Broken(Fit):
         def forward(self, batch):

@@ -36,7 +36,7 @@ from hybridcsp.generators.wyckoff.sequences import contents_in_order, from_seque
 from hybridcsp.generators.wyckoff.transformer import Size
 from hybridcsp.prototypes.labels import LETTERS
 from hybridcsp.representations.wyckoff import decode, encode
-from hybridcsp.structure import SYMPREC_LOOSE, spacegroup, to_pymatgen
+from hybridcsp.structure import SYMPREC_LOOSE, primitive, spacegroup, to_pymatgen
 from hybridcsp.wyckoff import space_group
 
 TINY = Size(width=32, blocks=1, heads=2, dropout=0.0)
@@ -414,8 +414,15 @@ def test_a_space_group_that_is_asked_for_is_drawn(untrained, number):
     answers = untrained.sample([Request(contents=asked, spacegroup=number)] * 4, np.random.default_rng(0))
     made = [answer.atoms for answer in answers if isinstance(answer, Sample)]
     for atoms in made:
-        order = len(space_group(number).positions[0].rotations)
-        assert len(space_group(spacegroup(atoms)).positions[0].rotations) >= order
+        assert spacegroup(atoms) == number
+        assert len(primitive(atoms)) == 6
+
+
+def test_a_card_tells_of_all_that_was_ever_learned_from(overfitted):
+    again = copy.deepcopy(overfitted)
+    before = set(again.card["training_formulas"].split())
+    again.fit([Example(atoms=bulk("NaCl", "rocksalt", a=5.6))], epochs=1)
+    assert set(again.card["training_formulas"].split()) == {*before, "ClNa"}
 
 
 def test_enantiomorphic_groups_can_both_be_asked_for(untrained):

@@ -1,5 +1,7 @@
 """What generators are given to learn from."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -9,11 +11,12 @@ from toys import Toy
 
 from hybridcsp import Problem
 from hybridcsp.errors import InputError
-from hybridcsp.generators import Example
+from hybridcsp.generators import Example, Sample
 from hybridcsp.generators.datasets import formula_of, is_held_out, split
 from hybridcsp.records import Candidate, Minimum, Proposal
 from hybridcsp.retraining import Retraining
-from hybridcsp.retraining.lessons import OF_ITS_OWN, first_lessons, lessons, replayed, stretched
+from hybridcsp.retraining.lessons import OF_ITS_OWN, first_lessons, lessons, replayed, stretched, without_pressure
+from hybridcsp.sampling import select
 
 COPPER = Problem("Cu", formula_units=(1, 2), distance_fraction=0.3)
 
@@ -88,6 +91,22 @@ def test_crystals_of_a_file_are_replayed_and_none_of_the_minima_is_set_aside(tmp
     learned, held_out = split([*lessons(MINIMA, "toy", COPPER, settings), *found])
     assert len(learned) == 3 + len(found)
     assert held_out == []
+
+
+def test_for_a_generator_that_knows_of_no_pressure_crystals_are_as_large_as_without_any():
+    problem = Problem("Cu", formula_units=1, pressure_gpa=100.0)
+    example = Example(atoms=bulk("Cu", a=3.2), weight=2.0, energy_quantile=0.3, pressure_gpa=100.0)
+    (changed,) = without_pressure([example], problem)
+    free = replace(problem, pressure_gpa=0.0).expected_volume_per_atom
+    assert free > 1.1 * problem.expected_volume_per_atom
+    assert changed.atoms.get_volume() / example.atoms.get_volume() == pytest.approx(
+        free / problem.expected_volume_per_atom
+    )
+    assert changed.pressure_gpa is None
+    assert (changed.weight, changed.energy_quantile) == (2.0, 0.3)
+    # What is made of it is compressed again, to where the lesson was.
+    (chosen,) = select([Sample(atoms=changed.atoms, request=0)], problem, frozenset(), 1).chosen
+    assert chosen.atoms.get_volume() == pytest.approx(example.atoms.get_volume())
 
 
 def test_a_generator_without_a_past_begins_with_prototypes():

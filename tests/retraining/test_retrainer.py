@@ -4,7 +4,9 @@ import json
 import re
 import shutil
 import time
+from dataclasses import replace
 
+import ase.io
 import pytest
 from crystals import InlineBackend, P1Source, instant_relaxation, relaxed, what_happened
 from toys import Toy
@@ -13,6 +15,7 @@ from hybridcsp import Problem, Search
 from hybridcsp.analysis.report import sources_table
 from hybridcsp.archive import Adopted
 from hybridcsp.errors import ArchiveError, InputError
+from hybridcsp.generators import Condition
 from hybridcsp.records import Cost
 from hybridcsp.retraining import Retraining
 from hybridcsp.retraining.versions import folder_of
@@ -28,12 +31,14 @@ def costing(job):
     return relaxed(job.candidate, outcome.enthalpy_per_atom, job.atoms, level=job.level, cost=Cost(force_calls=75))
 
 
-def search(directory, generator=None, runner=costing, capacity=1, retraining=OFTEN, others=(), **options):
+def search(
+    directory, generator=None, runner=costing, capacity=1, retraining=OFTEN, others=(), problem=COPPER, **options
+):
     return Search(
-        COPPER,
+        problem,
         calculator=None,
         directory=directory,
-        sources=[GenerativeSource(COPPER, generator=generator or Toy()), *(others or [P1Source()])],
+        sources=[GenerativeSource(problem, generator=generator or Toy()), *(others or [P1Source()])],
         backend=InlineBackend(runner, capacity),
         retraining=retraining,
         allocation="equal",
@@ -200,6 +205,7 @@ class TestFaults:
         assert run.run(relaxations=10, refine=0).stopped == "relaxations used up"
         assert adoptions(run)[0].training["failed"]
         assert "nothing to learn from" in adoptions(run)[0].detail
+        assert "failed 1 times, the last: nothing to learn from" in str(sources_table(run.archive).caption)
 
     def test_a_version_that_is_gone_or_changed_is_an_error_when_a_search_is_taken_up(self, finished, tmp_path):
         shutil.copytree(finished.directory, tmp_path / "copy")
@@ -215,6 +221,30 @@ class TestFaults:
     def test_a_version_comes_with_what_it_was_trained_on(self, finished):
         names = {file.name for file in folder_of(finished.directory, "toy", 1).iterdir()}
         assert names == {"examples.extxyz", "plan.json", "report.json", "weights.json", "card.json"}
+
+
+@pytest.mark.parametrize("knows", [False, True])
+def test_only_a_generator_that_knows_of_pressure_is_taught_it(tmp_path, knows):
+    toy = Toy()
+    toy.conditions = frozenset({Condition.PRESSURE}) if knows else frozenset()
+    run = search(tmp_path, toy, problem=replace(COPPER, pressure_gpa=50.0))
+    run.run(relaxations=12, refine=0)
+    assert adoptions(run)[0].training["version"] == 1
+    taught = ase.io.read(folder_of(tmp_path, "toy", 1) / "examples.extxyz", ":")
+    assert {atoms.info.get("pressure_gpa") for atoms in taught} == ({50.0} if knows else {None})
+
+
+def test_a_tie_leaves_the_version_there_was(tmp_path):
+    def nothing_new(job):
+        outcome = costing(job)
+        return outcome if job.candidate.id <= 5 else replace(outcome, converged=False)
+
+    run = search(tmp_path, runner=nothing_new)
+    run.run(relaxations=26, refine=0)
+    started, settled = adoptions(run)[:2]
+    assert started.versions == (0, 1)
+    assert "0: 0.00, 1: 0.00" in settled.detail
+    assert settled.versions == (0,)
 
 
 @pytest.mark.slow

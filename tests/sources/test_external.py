@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import subprocess
 import sys
 import time
 import zipfile
@@ -197,6 +198,57 @@ def test_a_program_that_is_not_there_is_said():
         CommandGenerator("other", Command(["/no/such/program", "{output}"])).sample(
             requests(), np.random.default_rng(0)
         )
+
+
+def test_a_program_ends_with_a_search_that_is_killed(program, tmp_path):
+    command = program("hang")
+    script = (
+        "import sys, numpy as np; from hybridcsp.generators import Request;"
+        "from hybridcsp.sources.external import Command, CommandGenerator;"
+        "generator = CommandGenerator('other', Command(sys.argv[1:]));"
+        "generator.sample([Request(contents={'Na': 1})], np.random.default_rng(0))"
+    )
+    run = subprocess.Popen([sys.executable, "-c", script, *command.command])
+    pids = tmp_path / "pids"
+    deadline = time.monotonic() + 60
+    while not (pids.exists() and len(pids.read_text().split()) == 2) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    run.kill()
+    run.wait()
+    left = [psutil.Process(int(pid)) for pid in pids.read_text().split() if psutil.pid_exists(int(pid))]
+    psutil.wait_procs(left, timeout=15)
+    assert not [one for one in left if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+
+CIF = """data_x
+_cell_length_a 3
+_cell_length_b 3
+_cell_length_c 3
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_space_group_name_H-M_alt 'P 1'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+Na1 Na 0 0 0 0.5
+"""
+NOT_FINITE = '1\nLattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3 pbc="T T T"\nNa nan 0 0\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "suffix", "said"),
+    [(CIF, ".cif", "partly occupied"), (NOT_FINITE, ".extxyz", "not a crystal|not readable")],
+)
+def test_what_is_no_ordered_crystal_is_said(text, suffix, said):
+    spy = "import sys; open(sys.argv[2], 'w').write(sys.argv[1])"
+    command = Command([sys.executable, "-c", spy, text, "{output}"], suffix=suffix)
+    with pytest.raises(GeneratorError, match=said):
+        CommandGenerator("other", command).sample(requests(1), np.random.default_rng(0))
 
 
 def test_other_contents_are_no_answer(program):

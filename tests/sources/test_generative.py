@@ -88,7 +88,7 @@ class TestSelection:
             "distance": 1,
             "composition": 1,
             "duplicate": 2,  # the supercell is reduced to the same crystal
-            "no sample": 1,
+            "out of luck": 1,
         }
         assert len(found.chosen) == 1
 

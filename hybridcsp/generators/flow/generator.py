@@ -111,12 +111,10 @@ class FlowGenerator:
                 self._model = FlowModel(self.architecture)
         history = train(self._model, training, held_out, chosen, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch)
         self._scale = training.scale
-        about = storage.describe_training(learned, held_out=len(held))
+        about = storage.describe_training(learned, self.card, held_out=len(held))
         before = {key: value for key, value in self.card.items() if key not in ("training_formulas", "before")}
-        seen = f"{self.card.get('training_formulas', '')} {about['training_formulas']}".split()
         self.card = {
             **about,
-            "training_formulas": " ".join(sorted(set(seen))),  # those of earlier trainings too
             "seed": seed,
             "settings": asdict(chosen),
             "history": history,

@@ -159,6 +159,7 @@ class WyckoffGenerator:
             "sizes": {name: asdict(size) for name, size in self._sizes.items()},
             **storage.describe_training(
                 remembered,
+                self.card,
                 crystals_learned=len(learned),
                 held_out_crystals=len(held),
                 seed=seed,

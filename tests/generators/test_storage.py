@@ -89,7 +89,12 @@ def test_diverged_weights_are_not_saved(tmp_path):
 
 def test_the_card_tells_what_a_fair_benchmark_must_leave_out():
     examples = [Example(atoms=bulk("NaCl", "rocksalt", 5.6)), Example(atoms=bulk("Cu") * (2, 1, 1))]
-    card = storage.describe_training(examples, seed=1)
+    card = storage.describe_training(examples, {}, seed=1)
     assert card["crystals"] == 2
     assert card["largest"] == 2
     assert storage.overlap(card, ["ClNa", "O2Ti"]) == {"ClNa"}
+    pressed = [Example(atoms=bulk("Ag"), pressure_gpa=20.0)]
+    later = storage.describe_training(examples, storage.describe_training(pressed, card))
+    assert storage.overlap(later, ["ClNa", "Ag", "O2Ti"]) == {"ClNa", "Ag"}  # of every training
+    assert later["pressures_gpa"] == [20.0, 20.0]
+    assert later["crystals"] == 2

@@ -18,6 +18,8 @@ from ase import Atoms
 from ase.io import iread, read
 from ase.io.formats import get_compression, open_with_compression
 
+from hybridcsp.structure import is_finite_crystal
+
 _PICKLES = (".pckl", ".pkl", ".pickle")
 
 #: Columns of a table in which a CIF is looked for.
@@ -81,6 +83,16 @@ def read_frames(file: Path) -> list[Atoms]:
         Whatever ASE's readers raise, which may be anything.
     """
     return list(_frames_of_ase(file))
+
+
+NO_CRYSTAL = "not a crystal: periodic in three directions, atoms, finite numbers, a volume"
+
+
+def against(atoms: Atoms) -> str | None:
+    """Say what keeps a structure from being a crystal of which every site is one element; ``None`` if nothing does."""
+    if not is_finite_crystal(atoms):
+        return NO_CRYSTAL
+    return "partly occupied sites" if is_partly_occupied(atoms) else None
 
 
 def is_partly_occupied(atoms: Atoms) -> bool:

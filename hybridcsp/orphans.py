@@ -17,7 +17,7 @@ import time
 _PR_SET_PDEATHSIG = 1
 
 
-def end_with(parent: int, death_signal: int = signal.SIGKILL) -> None:
+def end_with(parent: int, death_signal: int = 0) -> None:
     """See to it that this process and its group end when the parent does, busy or not.
 
     Parameters
@@ -33,7 +33,7 @@ def end_with(parent: int, death_signal: int = signal.SIGKILL) -> None:
             time.sleep(1.0)
         os.killpg(0, signal.SIGKILL)
 
-    if sys.platform == "linux" and death_signal:  # reaches a process that holds the interpreter's lock, too
+    if sys.platform == "linux":  # reaches a process that holds the interpreter's lock, too
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, death_signal)
     if os.getppid() != parent:
         os._exit(1)
@@ -42,7 +42,7 @@ def end_with(parent: int, death_signal: int = signal.SIGKILL) -> None:
 
 def main(parent: str, *argv: str) -> int:
     """Run a program to its end and return its exit status."""
-    end_with(int(parent), 0)  # this process must outlive its parent to end the program
+    end_with(int(parent))  # without a signal: this process outlives its parent, to end the program
     return subprocess.call(argv)
 
 

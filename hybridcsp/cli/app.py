@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -80,11 +81,14 @@ def show_archive(archive: Archive, top: int) -> None:
 
 
 def number(key: str, text: str, allowed: str) -> float:
-    """Read a number from an option, with our own words if it is none."""
+    """Read a finite number from an option, with our own words if it is none."""
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        raise InputError(key, text, allowed) from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise InputError(key, text, allowed)
+    return value
 
 
 def parse_units(text: str) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -173,7 +172,7 @@ def sample(
     asked = {
         "spacegroup": spacegroup,
         "energy_quantile": None if energy_quantile is None else _fraction("--energy-quantile", energy_quantile),
-        "pressure_gpa": None if pressure is None else _finite("--pressure", pressure, "a pressure in GPa"),
+        "pressure_gpa": None if pressure is None else number("--pressure", pressure, "a pressure in GPa"),
     }
     model = open_generator(generator)
     _check_conditions(model, asked)
@@ -332,13 +331,6 @@ def _fraction(key: str, text: str) -> float:
     return value
 
 
-def _finite(key: str, text: str, allowed: str) -> float:
-    value = number(key, text, allowed)
-    if not math.isfinite(value):
-        raise InputError(key, text, allowed)
-    return value
-
-
 def _check_conditions(model: Generator, asked: Mapping[str, Any]) -> None:
     from hybridcsp.generators import Condition
 
@@ -376,10 +368,10 @@ def _show(summary: Mapping[str, Any]) -> None:
 def _write_scores(output: Path, generator: str, summary: Mapping[str, Any], scored: list[Scored]) -> None:
     from dataclasses import asdict
 
+    from hybridcsp.generators.storage import write_atomically
+
     text = json.dumps({"generator": generator, "summary": summary, "crystals": [asdict(one) for one in scored]})
-    temporary = output.with_name(f".{output.name}.tmp")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(output)
+    write_atomically(output, (text + "\n").encode())
     console.print(f"scores are in {output}")
 
 

@@ -14,11 +14,11 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.errors import InputError
-from hybridcsp.files import is_partly_occupied, read_frames, structure_files
+from hybridcsp.files import NO_CRYSTAL, against, read_frames, structure_files
 from hybridcsp.generators import Example
 from hybridcsp.prototypes.table import reduced_formula
 from hybridcsp.similarity import same_structure
-from hybridcsp.structure import is_finite_crystal, primitive
+from hybridcsp.structure import primitive
 
 #: One formula in so many is held out.
 HELD_OUT = 10
@@ -141,11 +141,9 @@ def _frames(file: Path) -> list[Atoms]:
 
 
 def _unusable(atoms: Atoms) -> str | None:
-    if not atoms.pbc.all() or not is_finite_crystal(atoms):
-        return "not a crystal: periodic in three directions, atoms, finite numbers, a volume"
-    if not atoms.numbers.all():
-        return "an atom of no element"
-    return "partly occupied sites" if is_partly_occupied(atoms) else None
+    if not atoms.pbc.all():
+        return NO_CRYSTAL
+    return against(atoms) or (None if atoms.numbers.all() else "an atom of no element")
 
 
 def _told(info: Mapping[str, Any], where: str) -> dict[str, float]:

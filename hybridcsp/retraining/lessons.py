@@ -101,12 +101,8 @@ def without_pressure(examples: Sequence[Example], problem: Problem) -> list[Exam
     They are for a generator that knows nothing of pressure: what it makes is compressed as the problem expects
     (:func:`hybridcsp.sampling.select`), before it has learned from the search and after.
     """
-    changed = []
-    for example in examples:
-        atoms = example.atoms.copy()
-        atoms.set_cell(atoms.cell.array / compression(problem) ** (1 / 3), scale_atoms=True)
-        changed.append(replace(example, atoms=atoms, pressure_gpa=None))
-    return changed
+    factor = 1 / compression(problem)
+    return [replace(example, atoms=_scaled(example.atoms, factor), pressure_gpa=None) for example in examples]
 
 
 def replays(n_lessons: int) -> int:
@@ -131,13 +127,18 @@ def first_lessons(problem: Problem, rng: np.random.Generator) -> list[Example]:
 
 def stretched(examples: Sequence[Example], rng: np.random.Generator) -> list[Example]:
     """Return each example at several volumes: the change of shape that keeps every symmetry."""
-    copies = []
-    for example in examples:
-        for factor in np.exp(rng.uniform(-STRETCH, STRETCH, COPIES)):
-            atoms = example.atoms.copy()
-            atoms.set_cell(atoms.cell.array * factor ** (1 / 3), scale_atoms=True)
-            copies.append(replace(example, atoms=atoms, weight=example.weight / COPIES))
-    return copies
+    return [
+        replace(example, atoms=_scaled(example.atoms, factor), weight=example.weight / COPIES)
+        for example in examples
+        for factor in np.exp(rng.uniform(-STRETCH, STRETCH, COPIES))
+    ]
+
+
+def _scaled(atoms: Atoms, factor: float) -> Atoms:
+    """Return a crystal at a multiple of its volume."""
+    scaled = atoms.copy()
+    scaled.set_cell(atoms.cell.array * factor ** (1 / 3), scale_atoms=True)
+    return scaled
 
 
 def _is_same(start: Atoms, end: Atoms) -> bool:

@@ -246,7 +246,7 @@ class Retrainer:
             return None
         folder = versions.folder_of(self._archive.directory, self.name, self._root)
         if not folder.exists():
-            unfinished = versions.unfinished(folder)
+            unfinished = versions.begin(folder)
             self._source.generator(self._root).save(unfinished)
             unfinished.rename(folder)
         return folder

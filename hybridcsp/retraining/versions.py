@@ -47,13 +47,13 @@ def prepare(folder: Path, examples: Sequence[Example], plan: Mapping[str, Any]) 
     plan
         ``seed``, and ``settings`` of the generator's ``fit``.
     """
-    made = unfinished(folder)
+    made = begin(folder)
     ase.io.write(made / EXAMPLES, [_as_frame(example) for example in examples], format="extxyz")
     (made / PLAN).write_text(json.dumps(dict(plan), indent=1) + "\n", encoding="utf-8")
     return made
 
 
-def unfinished(folder: Path) -> Path:
+def begin(folder: Path) -> Path:
     """Make the folder in which a version is kept until it is complete; what is left of earlier ones is removed."""
     for left in folder.parent.glob(f"{folder.name}{UNFINISHED}*"):
         shutil.rmtree(left, ignore_errors=True)

@@ -22,12 +22,12 @@ from ase.formula import Formula
 
 from hybridcsp import orphans
 from hybridcsp.errors import GeneratorError, InputError
-from hybridcsp.files import Frame, is_partly_occupied, stream_frames
+from hybridcsp.files import Frame, against, stream_frames
 from hybridcsp.generators import Condition, Epoch, Example, Reject, Request, Sample
 from hybridcsp.problem import Problem
 from hybridcsp.relaxation.worker_process import end_processes
 from hybridcsp.sources.seeds import SeedsSource
-from hybridcsp.structure import is_finite_crystal, primitive
+from hybridcsp.structure import primitive
 
 #: What a template may hold, and what takes its place.
 PLACEHOLDERS = ("formula", "n", "seed", "output")
@@ -201,15 +201,15 @@ class CommandGenerator:
             if not output.exists():
                 raise GeneratorError(f"{self.name} ended well but wrote no {output.name}{_tail(log)}")
             frames = list(stream_frames(output))
-        crystals, against = [], Counter[str]()
+        crystals, useless = [], Counter[str]()
         for frame in frames:
-            reason = frame.error if frame.atoms is None else _unusable(frame.atoms)
+            reason = frame.error if frame.atoms is None else against(frame.atoms)
             if reason:
-                against[reason] += 1
+                useless[reason] += 1
             elif frame.atoms is not None:
                 crystals.append(frame.atoms)
         if not crystals:
-            said = against.most_common(1)
+            said = useless.most_common(1)
             raise GeneratorError(f"{self.name} wrote no crystal: {said[0][0] if said else 'an empty folder'}")
         return crystals
 
@@ -258,12 +258,6 @@ class CommandGenerator:
     def load(cls, folder: Path) -> Self:
         """Raise: there is nothing to load."""
         raise GeneratorError(f"{folder}: an external program has no weights here")
-
-
-def _unusable(atoms: Atoms) -> str | None:
-    if not is_finite_crystal(atoms):
-        return "not a crystal: periodic in three directions, atoms, finite numbers, a volume"
-    return "partly occupied sites" if is_partly_occupied(atoms) else None
 
 
 def _contents(atoms: Atoms) -> str:

@@ -74,7 +74,7 @@ class WyckoffGenerator:
 
     @classmethod
     def from_scratch(cls) -> Self:
-        """Make one with small networks: on 300 crystals of TiO2 they learn as well, in a tenth of the time."""
+        """Make one with small networks: on 300 crystals of TiO2 they learn as well, in a quarter of the time."""
         return cls(Size(width=64, blocks=2, dropout=0.1), Size(width=64, blocks=2))
 
     @property

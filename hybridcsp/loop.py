@@ -19,6 +19,9 @@ REFINE_WINDOW = 0.05
 #: A refinement may take this many times the force calls of a relaxation: its criterion is five times tighter.
 REFINE_LIMIT = 2
 
+#: Seconds between looks at sources where there is nothing to relax.
+IDLE = 0.1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
@@ -144,7 +147,7 @@ class Run:
                     nothing_offered = not ready
                 else:
                     break
-            if not self._running:
+            if not self._running and (stopped or not self._proposer.preparing):
                 return stopped or ("sources exhausted" if self._proposer.exhausted else "no acceptable proposals")
             if not stopped:
                 self._proposer.learn()  # here, because the workers have enough to do
@@ -198,6 +201,8 @@ class Run:
         self._backend.submit(Job(candidate=candidate, atoms=candidate.atoms, level=level, limits=self._limits))
 
     def _wait(self) -> None:
+        if not self._running:
+            time.sleep(IDLE)  # a source is preparing something beside the search
         outcomes = self._backend.completed(timeout=1.0)
         if outcomes:
             self._proposer.record(outcomes)

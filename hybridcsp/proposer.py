@@ -64,7 +64,7 @@ class Proposer:
         self._errors: Counter[str] = Counter()
         for past in archive.history():
             if isinstance(past, Called):
-                self._errors[past.source] = self._errors[past.source] + 1 if past.error else 0
+                self._count_errors(past)
                 self._introduce(past.candidates)
                 for candidate in past.candidates:
                     if archive.status(candidate.id) != "rejected":
@@ -100,6 +100,11 @@ class Proposer:
         """Whether no source will ever propose anything again."""
         return all(self._done(name, source) for name, source in self.sources.items())
 
+    @property
+    def preparing(self) -> bool:
+        """Whether a source makes proposals beside the search."""
+        return any(getattr(source, "preparing", False) for source in self.sources.values())
+
     def learn(self) -> None:
         """Let the generators learn what they should by now; record which versions of them are in use."""
         for retrainer in self.retrainers.values():
@@ -125,6 +130,9 @@ class Proposer:
         """End what goes on beside the search."""
         for retrainer in self.retrainers.values():
             retrainer.close()
+        for source in self.sources.values():
+            if hasattr(source, "close"):
+                source.close()
 
     def _adopted(self, event: Adopted) -> None:
         if event.source in self.retrainers:
@@ -135,13 +143,20 @@ class Proposer:
         """Return the sources that are ready; where there are none, those that can do without."""
         able = {n: s for n, s in self.sources.items() if n not in dry and not self._done(n, s)}
         ready = [name for name, source in able.items() if getattr(source, "ready", True)]
-        return ready or [name for name, source in able.items() if not getattr(source, "needs_others", False)]
+        return ready or [name for name, source in able.items() if _can_do_alone(source)]
 
     def _done(self, name: str, source: Source) -> bool:
         return source.exhausted or self._given_up(name)
 
     def _given_up(self, name: str) -> bool:
         return self._errors[name] >= int(getattr(self.sources[name], "tries", TRIES))
+
+    def _count_errors(self, called: Called) -> None:
+        """Count errors in a row; a call that has only begun something, and offers nothing yet, ends no row."""
+        if called.error:
+            self._errors[called.source] += 1
+        elif called.candidates:
+            self._errors[called.source] = 0
 
     def _say_if_given_up(self, name: str) -> None:
         if self._given_up(name):
@@ -161,8 +176,6 @@ class Proposer:
         except Exception as raised:  # noqa: BLE001  # a source may be anybody's: its errors must not end the search
             proposals, error = (), f"{type(raised).__name__}: {raised}"
             log.warning("source %s raised %s", name, error)
-        self._errors[name] = self._errors[name] + 1 if error else 0
-        self._say_if_given_up(name)
 
         accepted: list[Candidate] = []
         rejected: list[Rejected] = []
@@ -181,16 +194,19 @@ class Proposer:
                 self._screen.accepted(candidate, verdict.described)
                 accepted.append(candidate)
         force_calls = sum(proposal.cost.force_calls for proposal in proposals)
+        beside = sum(proposal.cost.seconds for proposal in proposals)
         called = Called(
             source=name,
             call=call,
             requested=1,
             owner=owner,
             candidates=tuple(candidates),
-            cost=Cost(force_calls=force_calls, seconds=time.monotonic() - start),
+            cost=Cost(force_calls=force_calls, seconds=max(time.monotonic() - start, beside)),
             error=error,
         )
         recorded = self.archive.record_call(called, rejected)
+        self._count_errors(called)
+        self._say_if_given_up(name)
         self._introduce(candidates)
         self._tell_everyone(recorded)
         return accepted, bool(candidates)
@@ -211,3 +227,7 @@ class Proposer:
             source.observe(outcomes)
         for retrainer in self.retrainers.values():
             retrainer.observe(outcomes)
+
+
+def _can_do_alone(source: Source) -> bool:
+    return not (getattr(source, "needs_others", False) or getattr(source, "preparing", False))

@@ -140,6 +140,9 @@ class Search:
         built = build_sources(sources, problem, external, one_shot)
         if calculator is not None:  # with ask and tell, what others find may be told or imported
             check_company(built.values(), list(built))
+        for source in built.values():
+            if isinstance(source, GenerativeSource):
+                source.beside = self._apart
         retraining = retraining or Retraining()
         check_learners(built, retraining)
         if isinstance(allocation, str):
@@ -189,18 +192,21 @@ class Search:
         return self.archive.minima(n)
 
     @property
+    def _apart(self) -> bool:
+        """Whether trainings and programs run beside the search; with one worker every run of a seed is the same."""
+        workers = self.workers if self.calculator is not None else 1
+        return (workers if self._backend is None else self._backend.capacity) > 1
+
+    @property
     def sources(self) -> Mapping[str, Source]:
         """The sources, by the names that candidates carry."""
         return self._proposer.sources
 
     def _retrainers(self, sources: Mapping[str, Source], settings: Retraining, seed: int) -> dict[str, Retrainer]:
-        # With one worker at once, so that every run of a seed is the same; with several beside the search.
-        workers = self.workers if self.calculator is not None else 1
-        apart = (workers if self._backend is None else self._backend.capacity) > 1
         learners = {n: s for n, s in sources.items() if isinstance(s, GenerativeSource) and s.learns}
         each = replace(settings, share=settings.share / max(1, len(learners)))
         return {
-            name: Retrainer(name, source, self.problem, self.archive, each, seed, apart=apart)
+            name: Retrainer(name, source, self.problem, self.archive, each, seed, apart=self._apart)
             for name, source in learners.items()
         }
 

@@ -42,7 +42,9 @@ class Source(Protocol):
 
     A source that works best on what others find may have a property ``ready``: while that is false, it is called only
     where no other source is ready. One that cannot work without has ``needs_others = True``: it is never called
-    then, and refused alone.
+    then, and refused alone. One that makes proposals beside the search has a property ``preparing``, true from the
+    call that begins until the one that returns them: it is not called before it is ready, and a search that has
+    nothing else to do waits for it. What it holds is let go in ``close()``, if it has that.
     """
 
     @property

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,9 @@ PLACEHOLDERS = ("formula", "n", "seed", "output")
 
 #: How much of what a failed command wrote an error shows, in characters.
 _TAIL = 600
+
+#: Seconds between looks at a program that is running.
+_POLL = 0.02
 
 
 class ExternalSource(SeedsSource):
@@ -159,6 +163,7 @@ class CommandGenerator:
         self.command = command
         self.batch = command.samples
         self.card: Mapping[str, Any] = {"command": list(command.command)}
+        self._stop = threading.Event()
 
     def sample(self, requests: Sequence[Request], rng: np.random.Generator) -> list[Sample | Reject]:
         """Run the program, once for each cell contents if it is told what to make.
@@ -192,6 +197,10 @@ class CommandGenerator:
                     )
                     answers[sample.request] = sample
         return answers
+
+    def stop(self) -> None:
+        """End a program that is running in another thread, and start none any more."""
+        self._stop.set()
 
     def _run(self, formula: str, n: int, seed: int) -> list[Atoms]:
         with tempfile.TemporaryDirectory() as folder:
@@ -230,9 +239,10 @@ class CommandGenerator:
                 raise GeneratorError(f"{self.name} cannot be started: {error}") from error
             start = time.monotonic()
             try:
-                status = process.wait(self.command.timeout)
-            except subprocess.TimeoutExpired:
-                raise GeneratorError(f"{self.name} was stopped after {time.monotonic() - start:.0f} s") from None
+                while (status := process.poll()) is None:
+                    passed = time.monotonic() - start
+                    if passed > self.command.timeout or self._stop.wait(_POLL):
+                        raise GeneratorError(f"{self.name} was stopped after {passed:.0f} s")
             finally:
                 end_processes([process])
         if status != 0:

@@ -15,13 +15,14 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.errors import GeneratorError, InputError
-from hybridcsp.generators import GENERATORS, Generator
+from hybridcsp.generators import GENERATORS, Generator, Request
 from hybridcsp.generators.opening import beginner, find_generator, one_thread, open_generator
 from hybridcsp.problem import Problem
 from hybridcsp.records import Candidate, Outcome, Proposal
 from hybridcsp.sampling import Chosen, Selection, requests_for, select
 from hybridcsp.similarity import STARTS, StructureIndex, describe
 from hybridcsp.sources import Context
+from hybridcsp.sources.errand import Errand
 from hybridcsp.sources.external import Command, CommandGenerator
 from hybridcsp.sources.one_shot import Start, Waiting, check_one_shot, proposal, starts_of
 
@@ -56,6 +57,10 @@ class _Reading:
     taken: set[int] = field(default_factory=set)
 
 
+class _NotYetError(Exception):
+    """A program is at work on the batch."""
+
+
 class GenerativeSource:
     """Runs one generator.
 
@@ -67,7 +72,8 @@ class GenerativeSource:
 
     A batch follows from its seed, which the tags of its proposals hold, so that a search that is taken up again makes
     the same proposals. Generators of other packages run in a process of their own, which is ended when it takes too
-    long; what such a process returned is kept in the run directory.
+    long; what such a process returned is kept in the run directory. With several workers it runs beside the search,
+    which goes on with other sources meanwhile.
 
     Parameters
     ----------
@@ -87,6 +93,8 @@ class GenerativeSource:
     ----------
     name
         The generator's.
+    beside
+        Whether programs run beside the search; else it waits for them, so that every run of a seed is the same.
     versions
         In use: 0 is what it began with, higher ones were retrained during the search. Two take turns while the newer
         one is on trial.
@@ -117,6 +125,7 @@ class GenerativeSource:
         if generator is None:
             generator, self.scratch = _opened(argument)
         self.name = generator.name
+        self.beside = False
         self.versions: tuple[int, ...] = () if self.scratch else (0,)
         self.rejects: Counter[str] = Counter()
         self._generators: dict[int, Generator] = {0: generator}
@@ -126,6 +135,25 @@ class GenerativeSource:
         self._waiting: dict[int, Waiting] = {}  # by version
         self._known = StructureIndex(energy_window=None, tolerances=STARTS)
         self._batches: dict[tuple[int, int], Selection] = {}  # a cache
+        self._errand: tuple[_Reading, Errand] | None = None
+
+    @property
+    def preparing(self) -> bool:
+        """Whether a program works, or has worked, on samples that have not been proposed yet."""
+        return self._errand is not None
+
+    @property
+    def ready(self) -> bool:
+        """Whether a call need not wait for such a program."""
+        return self._errand is None or self._errand[1].done
+
+    def close(self) -> None:
+        """End a program that is running; a search that is taken up again runs it anew."""
+        generator = self._generators[0]
+        if isinstance(generator, CommandGenerator):
+            generator.stop()
+        if self._errand is not None:
+            self._errand[1].wait()
 
     @property
     def exhausted(self) -> bool:
@@ -152,7 +180,7 @@ class GenerativeSource:
             del self._generators[version]
 
     def propose(self, n: int, context: Context) -> list[Proposal]:
-        """Return at most one proposal.
+        """Return at most one proposal; none while a program makes the next batch beside the search.
 
         Its tag holds ``version`` (of the model), ``batch`` (its seed), ``position`` in it, ``log_likelihood`` where the
         model knows it, and, for the first of a batch, ``samples`` and ``rejects``: what became of the others.
@@ -166,6 +194,8 @@ class GenerativeSource:
         for version in sorted(self.versions, key=lambda v: (self._turns[v], -v)):
             try:
                 return [self._from_version(version, context)]
+            except _NotYetError:
+                return []
             except GeneratorError as error:
                 errors.append(f"version {version}: {error}" if version else str(error))
         if errors:
@@ -199,7 +229,7 @@ class GenerativeSource:
                 waiting.observe(outcome)
 
     def _from_version(self, version: int, context: Context) -> Proposal:
-        begun = time.perf_counter()
+        begun = time.perf_counter() - (self._errand[1].seconds if self._errand else 0.0)
         waiting = self._waiting_of(version)
         if waiting.next is not None:
             return proposal(self.name, [waiting.next], {}, time.perf_counter() - begun)
@@ -207,8 +237,7 @@ class GenerativeSource:
         new = reading is None
         positions = [] if reading is None else self._next(self._batch(version, reading, context), reading)
         if reading is None or not positions:
-            samples = self._batch_size(first=reading is None)
-            new, reading = True, _Reading(seed=int(context.rng.integers(2**31)), samples=samples)
+            new, reading = True, self._new_reading(context.rng, first=reading is None)
             positions = self._next(self._batch(version, reading, context), reading)
         batch = self._batch(version, reading, context)
         if not positions and (ranked := waiting.ranked()):
@@ -253,6 +282,11 @@ class GenerativeSource:
                     break
         return found
 
+    def _new_reading(self, rng: np.random.Generator, *, first: bool) -> _Reading:
+        if self._errand is not None:
+            return self._errand[0]
+        return _Reading(seed=int(rng.integers(2**31)), samples=self._batch_size(first=first))
+
     def _batch_size(self, *, first: bool) -> int:
         small = min(BATCH, FIRST * len(self._problem.units))
         return int(getattr(self._generators[0], "batch", small if first else BATCH))
@@ -279,15 +313,34 @@ class GenerativeSource:
         rng = np.random.default_rng(reading.seed)
         generator = self.generator(version)
         requests = requests_for(self._problem, generator.conditions, reading.samples, rng)
-        with one_thread():
-            try:
-                answers = list(generator.sample(requests, rng))
-            except GeneratorError:
-                raise
-            except Exception as error:  # a generator may be anybody's
-                raise GeneratorError(f"{self.name} raised {type(error).__name__}: {error}") from error
+        if self.beside and isinstance(generator, CommandGenerator):
+            answers = self._collected(reading, generator, requests, rng)
+        else:
+            with one_thread():
+                answers = _answers(generator, requests, rng)
         ordered = bool(getattr(generator, "best_first", False))
         return select(answers, self._problem, generator.conditions, len(requests), best_first=ordered)
+
+    def _collected(
+        self, reading: _Reading, generator: Generator, requests: list[Request], rng: np.random.Generator
+    ) -> list[Any]:
+        """Return what a program has made, or begin to run it."""
+        if self._errand is None or self._errand[0].seed != reading.seed:
+            self._errand = reading, Errand(lambda: _answers(generator, requests, rng))
+            raise _NotYetError
+        _, errand = self._errand
+        self._errand = None
+        answers: list[Any] = errand.result()
+        return answers
+
+
+def _answers(generator: Generator, requests: list[Request], rng: np.random.Generator) -> list[Any]:
+    try:
+        return list(generator.sample(requests, rng))
+    except GeneratorError:
+        raise
+    except Exception as error:  # a generator may be anybody's
+        raise GeneratorError(f"{generator.name} raised {type(error).__name__}: {error}") from error
 
 
 def wyckoff(problem: Problem, argument: str | None = None) -> GenerativeSource:

@@ -109,6 +109,10 @@ if mode == "hang":
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     open(os.environ["PIDS"], "w").write(f"{os.getpid()} {child.pid}")
     time.sleep(600)
+if mode == "slow":
+    open(os.environ["PIDS"], "a").write(f"{os.getpid()} ")
+    time.sleep(0.5)
+    mode = "good"
 if mode == "crash":
     print("CUDA out of memory")
     os.abort()
@@ -150,6 +154,13 @@ def requests(n=4):
     return [Request(contents=PROBLEM.contents(1 + i % 2)) for i in range(n)]
 
 
+def still_running(pids):
+    """Those of the processes named in a file, if it was written, that are there and no zombies."""
+    named = [int(pid) for pid in pids.read_text().split()] if pids.exists() else []
+    there = [psutil.Process(pid) for pid in named if psutil.pid_exists(pid)]
+    return [process for process in there if process.status() != psutil.STATUS_ZOMBIE]
+
+
 def test_a_program_is_told_contents_number_seed_and_where_to_write(program):
     answers = CommandGenerator("other", program("good")).sample(requests(), np.random.default_rng(0))
     assert [answer.request for answer in answers] == [0, 1, 2, 3]
@@ -189,8 +200,7 @@ def test_a_program_that_hangs_is_stopped_with_all_it_started(program, tmp_path):
     with pytest.raises(GeneratorError, match="stopped after"):
         CommandGenerator("other", program("hang", timeout=1.5)).sample(requests(), np.random.default_rng(0))
     assert time.monotonic() - start < 10
-    for pid in map(int, (tmp_path / "pids").read_text().split()):
-        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert not still_running(tmp_path / "pids")
 
 
 def test_a_program_that_is_not_there_is_said():
@@ -215,9 +225,9 @@ def test_a_program_ends_with_a_search_that_is_killed(program, tmp_path):
         time.sleep(0.1)
     run.kill()
     run.wait()
-    left = [psutil.Process(int(pid)) for pid in pids.read_text().split() if psutil.pid_exists(int(pid))]
-    psutil.wait_procs(left, timeout=15)
-    assert not [one for one in left if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    while still_running(pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not still_running(pids)
 
 
 CIF = """data_x
@@ -272,18 +282,79 @@ def test_a_command_that_cannot_work_is_refused(options, said):
         Command(**options)
 
 
-def search(directory, command, **options):
+def search(directory, command, capacity=1, others=(P1Source,), runner=instant_relaxation, **options):
     problem = Problem("NaCl", formula_units=(1, 2), distance_fraction=0.05)
-    sources = [GenerativeSource(problem, generator=CommandGenerator("other", command)), P1Source()]
-    backend = InlineBackend(instant_relaxation)
+    program = GenerativeSource(problem, generator=CommandGenerator("other", command))
+    sources = [program, *(other() for other in others)]
+    backend = InlineBackend(runner, capacity)
     return Search(problem, calculator=None, directory=directory, sources=sources, backend=backend, **options)
 
 
+@pytest.mark.parametrize("capacity", [1, 2])
 @pytest.mark.parametrize("mode", ["hang", "crash", "rubbish", "silver"])
-def test_a_bad_program_costs_a_search_nothing_but_counted_errors(program, tmp_path, mode):
-    run = search(tmp_path / "run", program(mode, timeout=1.0))
-    assert run.run(relaxations=6, refine=0).stopped == "relaxations used up"
+def test_a_bad_program_costs_a_search_nothing_but_counted_errors(program, tmp_path, mode, capacity):
+    def unhurried(job):  # so that the search is not over before the program
+        time.sleep(0.3 if capacity > 1 else 0.0)
+        return instant_relaxation(job)
+
+    run = search(tmp_path / "run", program(mode, timeout=1.0), capacity, runner=unhurried, allocation="equal")
+    assert run.run(relaxations=8 if capacity == 1 else 40, refine=0).stopped == "relaxations used up"
     assert run.archive.ledger.errors["other"] == GenerativeSource.tries
+
+
+def sources_of(directory):
+    return [event[1]["source"] for event in what_happened(directory) if event[0] == "relaxed"]
+
+
+def test_with_several_workers_a_search_goes_on_while_a_program_runs(program, tmp_path):
+    run = search(tmp_path / "run", program("hang"), capacity=2)
+    begun = time.monotonic()
+    assert run.run(relaxations=20, refine=0).stopped == "relaxations used up"
+    run.close()
+    assert time.monotonic() - begun < 60  # the program sleeps for ten minutes
+    assert set(sources_of(tmp_path / "run")) == {"p1"}
+    assert not still_running(tmp_path / "pids")
+
+
+def test_what_a_program_has_made_beside_a_search_is_proposed(program, tmp_path):
+    def unhurried(job):
+        time.sleep(0.1)
+        return instant_relaxation(job)
+
+    run = search(tmp_path / "run", program("slow"), capacity=2, runner=unhurried, allocation="equal")
+    run.run(relaxations=60, refine=0)
+    by = sources_of(tmp_path / "run")
+    assert by[:5] == ["p1"] * 5
+    assert by.count("other") >= 3
+    calls = [event[1] for event in what_happened(tmp_path / "run") if event[0] == "called"]
+    empty = [call for call in calls if call["source"] == "other" and not call["candidates"]]
+    made = len(list((tmp_path / "run" / "samples").iterdir()))
+    assert made <= len(empty) <= made + 1  # those that begin a batch, none that only looks whether it is there
+
+
+def test_a_search_with_nothing_else_to_do_waits_for_a_program(program, tmp_path):
+    run = search(tmp_path / "run", program("slow"), capacity=2, others=())
+    assert run.run(relaxations=8, refine=0).stopped == "relaxations used up"
+    assert set(sources_of(tmp_path / "run")) == {"other"}
+    assert run.archive.ledger.cost.seconds > 1.0  # the time of the program is charged
+
+
+def test_hours_hold_while_a_program_hangs(program, tmp_path):
+    run = search(tmp_path / "run", program("hang"), capacity=2, others=())
+    begun = time.monotonic()
+    assert run.run(hours=2 / 3600, refine=0).stopped == "time used up"
+    run.close()
+    assert time.monotonic() - begun < 30
+
+
+def test_a_search_that_was_ended_while_a_program_ran_is_taken_up(program, tmp_path):
+    first = search(tmp_path / "run", program("slow"), capacity=2)
+    first.run(relaxations=4, refine=0)
+    first.close()
+    again = search(tmp_path / "run", program("slow"), capacity=2, others=(P1Source,))
+    again.run(relaxations=5, refine=0)
+    again.run(hours=4 / 3600, refine=0)
+    assert "other" in sources_of(tmp_path / "run")
 
 
 def test_a_resumed_search_does_not_run_the_program_again_for_what_it_has(program, tmp_path):

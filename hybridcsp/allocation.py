@@ -80,6 +80,11 @@ class _Account:
     running: int = 0
 
 
+def price(outcome: Relaxed | Failed) -> float:
+    """Return the force calls of a relaxation; where nobody counted them, what one is expected to take."""
+    return outcome.cost.force_calls or EXPECTED_FORCE_CALLS
+
+
 class Credit:
     """What relaxations earn: the nearer a new minimum lies to the lowest known by now, the more."""
 
@@ -174,7 +179,7 @@ class Earnings:
         return {name: self._shape(name, a) / (PRIOR_FORCE_CALLS + a.paid) for name, a in self._accounts.items()}
 
     def _settle(self, outcome: Relaxed | Failed) -> None:
-        spent = outcome.cost.force_calls
+        spent = price(outcome)
         discount = 0.5 ** (spent / HALF_LIFE)
         for account in self._accounts.values():
             account.earned *= discount

@@ -16,7 +16,7 @@ from hybridcsp.allocation import Allocation
 from hybridcsp.archive import Adopted, Archive, Called
 from hybridcsp.problem import Problem
 from hybridcsp.records import Candidate, Cost, Outcome, Proposal, Rejected, RejectionReason, Relaxed
-from hybridcsp.retraining import Retrainer
+from hybridcsp.retraining import Classroom
 from hybridcsp.screening import Screen
 from hybridcsp.similarity import describe
 from hybridcsp.sources import Context, Source
@@ -41,8 +41,8 @@ class Proposer:
         Of the search; sources by name, in the order they were given.
     seed
         The k-th call of a source draws from ``default_rng([seed, crc32(name), k])``.
-    retrainers
-        Of the sources that learn from the search, by name.
+    classroom
+        Of the sources that learn from the search.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class Proposer:
         sources: Mapping[str, Source],
         allocation: Allocation,
         seed: int,
-        retrainers: Mapping[str, Retrainer] | None = None,
+        classroom: Classroom | None = None,
     ) -> None:
         self.problem = problem
         self.archive = archive
         self.sources = sources
         self.allocation = allocation
         self.seed = seed
-        self.retrainers = retrainers or {}
+        self._classroom = classroom or Classroom([], archive, 0.0)
         self._screen = Screen(problem)
         self._errors: Counter[str] = Counter()
         for past in archive.history():
@@ -107,11 +107,10 @@ class Proposer:
 
     def learn(self) -> None:
         """Let the generators learn what they should by now; record which versions of them are in use."""
-        for retrainer in self.retrainers.values():
-            while (event := retrainer.step()) is not None:
-                failed = bool(event.training.get("failed"))
-                log.log(logging.WARNING if failed else logging.INFO, "source %s: %s", event.source, event.detail)
-                self._adopted(self.archive.record_adoption(event))
+        while (event := self._classroom.step()) is not None:
+            failed = bool(event.training.get("failed"))
+            log.log(logging.WARNING if failed else logging.INFO, "source %s: %s", event.source, event.detail)
+            self._adopted(self.archive.record_adoption(event))
 
     def record(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Record outcomes and tell everyone; returns them as recorded."""
@@ -128,16 +127,14 @@ class Proposer:
 
     def close(self) -> None:
         """End what goes on beside the search."""
-        for retrainer in self.retrainers.values():
-            retrainer.close()
+        self._classroom.close()
         for source in self.sources.values():
             if hasattr(source, "close"):
                 source.close()
 
     def _adopted(self, event: Adopted) -> None:
-        if event.source in self.retrainers:
-            self.retrainers[event.source].adopted(event)
-            self._errors[event.source] = 0
+        self._classroom.adopted(event)
+        self._errors[event.source] = 0
 
     def _available(self, dry: set[str]) -> list[str]:
         """Return the sources that are ready; where there are none, those that can do without."""
@@ -225,8 +222,7 @@ class Proposer:
         self.allocation.observe(outcomes)
         for source in self.sources.values():
             source.observe(outcomes)
-        for retrainer in self.retrainers.values():
-            retrainer.observe(outcomes)
+        self._classroom.observe(outcomes)
 
 
 def _can_do_alone(source: Source) -> bool:

@@ -39,7 +39,7 @@ from hybridcsp.records import (
 from hybridcsp.relaxation.backends import Backend, WorkerPool
 from hybridcsp.relaxation.calculators import CalculatorLike, build_calculator, check_calculator
 from hybridcsp.relaxation.relax import RelaxationSettings, Relaxer
-from hybridcsp.retraining import Retrainer, Retraining
+from hybridcsp.retraining import Classroom, Retrainer, Retraining
 from hybridcsp.sources import DEFAULT_SOURCES, ONE_SHOT, Source
 from hybridcsp.sources.external import Command
 from hybridcsp.sources.generative import GenerativeSource
@@ -169,7 +169,7 @@ class Search:
         try:
             _check_same(settings, self.archive)
             self._proposer = Proposer(
-                problem, self.archive, built, chosen, seed, self._retrainers(built, retraining, seed)
+                problem, self.archive, built, chosen, seed, self._classroom(built, retraining, seed)
             )
             self.archive.open_session(settings)
         except BaseException:
@@ -202,13 +202,13 @@ class Search:
         """The sources, by the names that candidates carry."""
         return self._proposer.sources
 
-    def _retrainers(self, sources: Mapping[str, Source], settings: Retraining, seed: int) -> dict[str, Retrainer]:
-        learners = {n: s for n, s in sources.items() if isinstance(s, GenerativeSource) and s.learns}
-        each = replace(settings, share=settings.share / max(1, len(learners)))
-        return {
-            name: Retrainer(name, source, self.problem, self.archive, each, seed, apart=self._apart)
-            for name, source in learners.items()
-        }
+    def _classroom(self, sources: Mapping[str, Source], settings: Retraining, seed: int) -> Classroom:
+        retrainers = [
+            Retrainer(name, source, self.problem, self.archive, settings, seed, apart=self._apart)
+            for name, source in sources.items()
+            if isinstance(source, GenerativeSource) and source.learns
+        ]
+        return Classroom(retrainers, self.archive, settings.share)
 
     # The loop
 
@@ -284,7 +284,7 @@ class Search:
             The relaxed structure with its calculator; energy, and where there are any forces, stress and magnetic
             moments, are taken from it. They must come from the search's own level of theory.
         force_calls
-            What it took, if you know.
+            What it took, if you know; otherwise the sources are compared as if every relaxation took as many.
         converged
             Whether it is a minimum; unconverged structures are kept, but do not count as minima.
 

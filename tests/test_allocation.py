@@ -4,7 +4,7 @@ from ase.build import bulk
 from crystals import InlineBackend, ListSource, P1Source, instant_relaxation, relaxed, what_happened
 
 from hybridcsp import Problem, Search
-from hybridcsp.allocation import CREDIT_SCALE, FLOOR, SHARE_OF_PARENTS, Earnings, EqualShares
+from hybridcsp.allocation import CREDIT_SCALE, EXPECTED_FORCE_CALLS, FLOOR, SHARE_OF_PARENTS, Earnings, EqualShares
 from hybridcsp.records import Candidate, Cost, Failed, FailureReason, Proposal, Rejected, RejectionReason
 
 
@@ -138,21 +138,35 @@ class TestEarnings:
             for n, (name, enthalpy) in enumerate(outcomes, 1):
                 one = candidate(name, n)
                 allocation.proposed([one])
-                allocation.observe([relaxed(one, enthalpy, cost=Cost(force_calls=0), minimum=n, opened=True)])
+                allocation.observe([relaxed(one, enthalpy, cost=Cost(force_calls=1), minimum=n, opened=True)])
             return allocation.yields()
 
         found = [("a", -3.0), ("b", -3.01), ("a", -2.99), ("c", -3.05)]
         falling = yields(found)
-        assert falling == pytest.approx(yields(found[::-1]))
-        assert falling["b"] / falling["c"] == pytest.approx(np.exp(-0.04 / CREDIT_SCALE))
+        assert falling == pytest.approx(yields(found[::-1]), rel=0.002)  # each has paid a force call, or two
+        assert falling["b"] / falling["c"] == pytest.approx(np.exp(-0.04 / CREDIT_SCALE), rel=0.002)
 
     def test_parents_share_the_credit(self):
         allocation = Earnings(Problem("TiO2"), 0, priors={"random": 0.0, "evolution": 0.0})
         parent, child = candidate("random", 1), candidate("evolution", 2, parents=(1,))
         allocation.proposed([parent, child])
-        allocation.observe([relaxed(child, -3.0, minimum=1, opened=True)])
+        allocation.observe([relaxed(child, -3.0, cost=Cost(force_calls=1), minimum=1, opened=True)])
         yields = allocation.yields()
-        assert yields["random"] / yields["evolution"] == pytest.approx(SHARE_OF_PARENTS / (1 - SHARE_OF_PARENTS))
+        ratio = SHARE_OF_PARENTS / (1 - SHARE_OF_PARENTS)
+        assert yields["random"] / yields["evolution"] == pytest.approx(ratio, rel=0.002)
+
+    def test_where_nobody_counts_force_calls_relaxations_are_not_free(self):
+        allocation = Earnings(Problem("TiO2"), 0, priors={"a": 0.01, "b": 0.01})
+        for n in range(1, 4):
+            allocation.proposed([candidate("a", n)])
+            allocation.observe([relaxed(candidate("a", n), -3.0, cost=Cost(), minimum=1, opened=False)])
+        counted = Earnings(Problem("TiO2"), 0, priors={"a": 0.01, "b": 0.01})
+        for n in range(1, 4):
+            counted.proposed([candidate("a", n)])
+            told = Cost(force_calls=int(EXPECTED_FORCE_CALLS))
+            counted.observe([relaxed(candidate("a", n), -3.0, cost=told, minimum=1, opened=False)])
+        assert allocation.yields() == counted.yields()
+        assert allocation.yields()["a"] < 0.01
 
     def test_rejections_cost_no_share(self):
         allocation = Earnings(Problem("TiO2"), 0, priors={"a": 0.1, "b": 0.1})

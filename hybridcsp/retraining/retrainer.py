@@ -13,7 +13,7 @@ from zlib import crc32
 
 import numpy as np
 
-from hybridcsp.allocation import Credit
+from hybridcsp.allocation import Credit, price
 from hybridcsp.archive import Adopted, Archive
 from hybridcsp.errors import GeneratorError
 from hybridcsp.generators import Condition, Example
@@ -34,9 +34,6 @@ PASSES_PER_FORCE_CALL = 4.0
 #: A training of fewer epochs is not worth beginning: it waits until there is time for as many.
 FEWEST_EPOCHS = 5
 
-#: Seconds of retraining before the measured share of time is looked at, see :meth:`Retrainer.step`.
-GRACE = 60.0
-
 #: Trainings that came to nothing, in a row, after which a generator is left alone.
 TRIES = 3
 
@@ -49,7 +46,7 @@ class _Account:
     """What one version has brought since it has been in use together with another."""
 
     ended: int = 0
-    paid: int = 0  # force calls
+    paid: float = 0.0  # force calls
     earned: float = 0.0  # credit, as the allocation gives it
 
     @property
@@ -100,9 +97,8 @@ class Retrainer:
         self._opened = 0  # minima, by all sources
         self._opened_before = 0  # at the last training
         self._made = 0  # the highest version there is
-        self._passes = 0
-        self._seconds = 0.0
         self._failures = 0
+        self.trainings = 0
         self._accounts: dict[int, _Account] = {}
         self._running: tuple[subprocess.Popen[bytes], Path, dict[str, Any], float] | None = None
 
@@ -119,7 +115,7 @@ class Retrainer:
                 account = self._accounts.get(int(outcome.candidate.proposal.tag["version"]))
                 if account is not None:
                     account.ended += 1
-                    account.paid += outcome.cost.force_calls
+                    account.paid += price(outcome)
                     account.earned += earned
 
     def adopted(self, event: Adopted) -> None:
@@ -133,8 +129,7 @@ class Retrainer:
         self._accounts = {version: _Account() for version in event.versions} if len(event.versions) > 1 else {}
         if event.training:
             self._opened_before = self._opened
-            self._passes += int(event.training.get("passes", 0))
-            self._seconds += event.cost.seconds
+            self.trainings += "passes" in event.training
             version = event.training.get("version")
             self._failures = 0 if version is not None else self._failures + bool(event.training.get("failed"))
             if version is not None:
@@ -145,25 +140,43 @@ class Retrainer:
                 return
         self._source.adopt(event.versions, {})
 
-    def step(self) -> Adopted | None:
-        """Do what is due now, and return the event that it comes to.
+    @property
+    def running(self) -> bool:
+        """Whether a training goes on beside the search."""
+        return self._running is not None
 
-        A trial that has had its relaxations is settled. With enough new minima, and as many epochs as the core budget
-        allows since the search began, a new version is trained. Only where measured seconds exceed the share after
-        all, by a slow generator or a calculator that is much faster than force calls usually are, does a decision
-        depend on the clock; it is recorded like the others.
-        """
+    @property
+    def untrained(self) -> bool:
+        """Whether the generator has learned nothing at all yet, and so proposes nothing."""
+        return not self._source.versions
+
+    @property
+    def due(self) -> bool:
+        """Whether there is enough to learn from, and nothing else that has to come to its end first."""
+        done = self._source.exhausted or self._failures >= TRIES
+        return not (done or self.running or len(self._source.versions) > 1) and self._is_due()
+
+    def force_calls(self, passes: int) -> float:
+        """Return how many force calls would take as long as so many passes of an example through a training."""
+        return passes * self._effort / PASSES_PER_FORCE_CALL
+
+    def follow_up(self) -> Adopted | None:
+        """Collect a training beside the search, or settle a trial, if it is over; return the event that it comes to."""
         if self._running is not None:
             return self._collected()
-        if len(self._source.versions) > 1:
-            if self._trial_over():
-                return self._settled()
-            return None
-        if self._source.exhausted or self._failures >= TRIES or not self._is_due():
-            return None
-        if self._seconds > max(GRACE, self._settings.share * self._archive.ledger.cost.seconds):
-            return self._unchanged("the time for retraining is used up", {"postponed": True})
-        fit = self._fit()
+        if len(self._source.versions) > 1 and self._trial_over():
+            return self._settled()
+        return None
+
+    def train(self, allowed: float) -> Adopted | None:
+        """Train a new version, or begin to; ``None`` if that is not over, or has to wait.
+
+        Parameters
+        ----------
+        allowed
+            How long it may take, in force calls.
+        """
+        fit = self._fit(allowed)
         if fit is None:
             return None
         start = time.perf_counter()
@@ -188,6 +201,10 @@ class Retrainer:
             return self._unchanged(str(error), {**training, "failed": True}, time.perf_counter() - start)
         return self._trained(unfinished, training, preparing)
 
+    def postponed(self) -> Adopted:
+        """Return the event that there is no time for a training now."""
+        return self._unchanged("the time for retraining is used up", {"postponed": True})
+
     def close(self) -> None:
         """End a training that is running; it will begin again when the search is taken up."""
         if self._running is not None:
@@ -205,17 +222,19 @@ class Retrainer:
             return True
         return all(account.ended >= self._settings.trial for account in self._accounts.values())
 
-    def _fit(self) -> dict[str, Any] | None:
+    @property
+    def _effort(self) -> float:
+        return float(getattr(self._source.generator(0), "effort", 1.0))
+
+    def _fit(self, allowed: float) -> dict[str, Any] | None:
         """Return settings for ``fit``; ``None`` if it has to wait."""
         settings = self._settings
         own = getattr(self._source.generator(0), "fine_tuning", {})
-        if not self._source.versions:
+        if self.untrained:
             return dict(FROM_SCRATCH)
         n_minima = self._archive.number_of_minima
         most = n_minima + (replays(n_minima) if settings.replay else 0)
-        passes = PASSES_PER_FORCE_CALL / getattr(self._source.generator(0), "effort", 1.0)
-        allowed = settings.share * self._archive.ledger.cost.force_calls * passes - self._passes
-        epochs = min(settings.epochs, int(allowed // max(1, most)))
+        epochs = min(settings.epochs, int(allowed // self.force_calls(max(1, most))))
         if epochs < min(FEWEST_EPOCHS, settings.epochs):
             return None
         return {"epochs": epochs, "learning_rate": settings.learning_rate, "anchor": settings.anchor, **own}

@@ -13,11 +13,7 @@ from hybridcsp.generators import Condition, Reject, Request, Sample
 from hybridcsp.problem import Problem
 from hybridcsp.screening import Screen
 from hybridcsp.similarity import STARTS, Described, StructureIndex, describe
-from hybridcsp.structure import SYMPREC_LOOSE, is_finite_crystal, primitive, spacegroup
-
-#: Tolerance in Å at which triclinic samples are made symmetric. Of samples of the flow generator for held-out crystals
-#: that match them, it gives 43 % their space group (0.1 Å: 11 %), and loses as few matches, 3 of 110.
-ROUGH = 0.3
+from hybridcsp.structure import SYMPREC_LOOSE, SYMPREC_ROUGH, is_finite_crystal, primitive, spacegroup
 
 #: Energy quantiles are drawn up to this one, where a generator knows what they are.
 LOW_ENERGIES = 0.2
@@ -163,7 +159,7 @@ def _bare(found: Atoms, shrink: float) -> Atoms:
 def _fitting(atoms: Atoms, screen: Screen) -> tuple[Atoms, str | None]:
     """Return the symmetrised structure if that passes, else the structure as it is; and what is against it."""
     if is_finite_crystal(atoms) and screen.problem.units_of(atoms.numbers) is not None:
-        symmetric = primitive(atoms, ROUGH if spacegroup(atoms) <= 2 else SYMPREC_LOOSE)
+        symmetric = primitive(atoms, SYMPREC_ROUGH if spacegroup(atoms) <= 2 else SYMPREC_LOOSE)
         if screen.against_problem(symmetric) is None:
             return symmetric, None
     verdict = screen.against_problem(atoms)

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 SYMPREC = 0.01
 SYMPREC_LOOSE = 0.1
 
+#: Tolerance in Å at which samples of generators that come out without symmetry are made symmetric. Of samples of the
+#: flow generator for held-out crystals that match them, it gives 43 % their space group (0.1 Å: 11 %), and loses as few
+#: matches, 3 of 110.
+SYMPREC_ROUGH = 0.3
+
 # A cell in which more images than these must be looked at is reduced first.
 _MANY_IMAGES = 125
 

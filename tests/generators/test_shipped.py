@@ -41,12 +41,24 @@ def test_titania_comes_out_in_its_structures(wyckoff):
     assert len(set(found)) >= 8
 
 
-def test_a_space_group_that_is_asked_for_comes_out(wyckoff):
+@pytest.mark.parametrize("name", ["wyckoff", "flow"])
+def test_a_space_group_that_is_asked_for_comes_out(name):
     requests = [Request(contents={"Ti": 2, "O": 4}, spacegroup=136)] * 12
-    answers = wyckoff.sample(requests, np.random.default_rng(0))
+    answers = open_generator(name).sample(requests, np.random.default_rng(0))
     made = [answer.atoms for answer in answers if isinstance(answer, Sample)]
     assert len(made) >= 10
     assert {(spacegroup(atoms), len(primitive(atoms))) for atoms in made} == {(136, 6)}
+
+
+def test_a_space_group_that_is_asked_for_is_no_part_of_the_likelihood(wyckoff):
+    def likelihoods(group):
+        requests = [Request(contents={"Na": 1, "Cl": 1}, spacegroup=group)] * 12
+        answers = wyckoff.sample(requests, np.random.default_rng(0))
+        made = [answer for answer in answers if isinstance(answer, Sample)]
+        return [a.log_likelihood for a in made if spacegroup(a.atoms, SYMPREC_LOOSE) == 216]
+
+    given, open_ = likelihoods(216), likelihoods(None)
+    assert max(given) > max(open_) + 0.5  # most of these crystals are rock salt, in group 225
 
 
 def test_low_energies_can_be_asked_for(wyckoff):

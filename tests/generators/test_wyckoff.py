@@ -329,11 +329,15 @@ def test_prototypes_that_are_wanted_are_written_and_weighed(untrained, positions
     start = Skeleton(elements, counts, memory.recall(elements, counts))
     a, f = LETTERS.index("a"), LETTERS.index("f")
     wanted = replace(start, spacegroup=136, wanted=(a, f), slots=[], letters=[])
+    asked = replace(wanted, asked=True, slots=[], letters=[])
     drawn = [replace(start, slots=[], letters=[]) for _ in range(60)]
     with torch.no_grad():
-        decoder = Decoder(network, positions, [wanted, *drawn])
-        decoder.draw_groups(np.random.default_rng(0), np.ones(61))
-        decoder.draw_letters(np.random.default_rng(0), np.ones(61))
+        decoder = Decoder(network, positions, [wanted, asked, *drawn])
+        decoder.draw_groups(np.random.default_rng(0), np.ones(62))
+        group = [skeleton.log_likelihood for skeleton in (wanted, asked)]
+        decoder.draw_letters(np.random.default_rng(0), np.ones(62))
+    assert group[1] == 0.0 > group[0]  # given the group that was asked for
+    assert asked.log_likelihood == pytest.approx(wanted.log_likelihood - group[0], abs=1e-3)
     assert wanted.named == (136, ("a", "f"))
     same = [skeleton for skeleton in drawn if skeleton.named == wanted.named]
     assert same

@@ -23,12 +23,15 @@ from hybridcsp.generators.flow.starts import Start, atoms_of, batches, with_grou
 from hybridcsp.generators.plausibility import is_too_close
 from hybridcsp.generators.training import Settings, train
 from hybridcsp.representations.lattice import LatticePoint, decode, diagonal, log_length
+from hybridcsp.structure import SYMPREC_LOOSE, SYMPREC_ROUGH, primitive, spacegroup
 
 #: How often a sample whose atoms are too close is drawn again.
 REDRAWS = 2
 
 # Samples whose volume per atom is further from the expected one than this factor are not crystals.
 _VOLUME_FACTOR = 4.0
+
+_OTHER_GROUP = "not near the space group asked for"
 
 
 class FlowGenerator:
@@ -38,8 +41,8 @@ class FlowGenerator:
     network of pairwise messages has learned by flow matching, as in FlowMM (arXiv:2406.04713) and CrystalFlow
     (arXiv:2412.11693). Differently from both, each crystal is learned from the noise nearest to it among its
     translations and exchanges of like atoms, and the velocities are conditioned on a space group: the one
-    asked for, or else one drawn from a distribution over space groups that is learned with them. The space group is a
-    hint; nothing makes a sample symmetric.
+    asked for, or else one drawn from a distribution over space groups that is learned with them. That is a hint; what
+    has not come near a space group that was asked for is rejected, and the rest is made symmetric.
 
     Parameters
     ----------
@@ -127,7 +130,7 @@ class FlowGenerator:
         Equal requests that leave the space group open share it out: their groups are drawn evenly over the
         distribution. Of their answers those come first that speak for most
         (:func:`~hybridcsp.generators.consensus.agreed_first`). What comes out with atoms closer than a problem allows
-        by default is drawn again, :data:`REDRAWS` times at most.
+        by default, or in another space group than asked for, is drawn again, :data:`REDRAWS` times at most.
 
         Raises
         ------
@@ -151,7 +154,7 @@ class FlowGenerator:
             for batch in batches(starts):
                 answers |= self._flow(self._model, self._scale, batch)
             drawn = [(start, answers[start.request]) for start in starts]
-            starts = [start for start, one in drawn if isinstance(one, Sample) and is_too_close(one.atoms)]
+            starts = [start for start, one in drawn if _is_worth_another(one)]
         return agreed_first(requests, [answers[number] for number in range(len(requests))])
 
     def save(self, folder: Path) -> None:
@@ -221,7 +224,7 @@ class FlowGenerator:
                 positions=ends[row, : len(start.numbers)].double().numpy(),
                 lattice=lattices[row].double().numpy() * scale.spread + scale.mean,
             )
-            answers[start.request] = _answer(start.request, point)
+            answers[start.request] = _answer(start.request, point, start.asked)
         return answers
 
 
@@ -233,14 +236,34 @@ def _settings(given: Mapping[str, Any]) -> Settings:
     return Settings(**given)
 
 
-def _answer(request: int, point: LatticePoint) -> Sample | Reject:
+def _is_worth_another(answer: Sample | Reject) -> bool:
+    if isinstance(answer, Reject):
+        return answer.reason == _OTHER_GROUP
+    return is_too_close(answer.atoms)
+
+
+def _answer(request: int, point: LatticePoint, group: int | None) -> Sample | Reject:
     size = np.exp(point.lattice[:3].sum())
     if not (np.isfinite(point.positions).all() and np.isfinite(point.lattice).all()):
         return Reject(request=request, reason="not a number")
     if not 1 / _VOLUME_FACTOR < size < _VOLUME_FACTOR:
         return Reject(request=request, reason="volume far from what is expected")
     atoms: Atoms = decode(point)
-    return Sample(atoms=atoms, request=request)
+    if group is None:
+        return Sample(atoms=atoms, request=request)
+    symmetric = _in_group(atoms, group)
+    return (
+        Reject(request=request, reason=_OTHER_GROUP) if symmetric is None else Sample(atoms=symmetric, request=request)
+    )
+
+
+def _in_group(atoms: Atoms, number: int) -> Atoms | None:
+    """Return a crystal that is near a space group in that group."""
+    for symprec in (SYMPREC_LOOSE, SYMPREC_ROUGH):
+        symmetric = primitive(atoms, symprec)
+        if len(symmetric) == len(atoms) and spacegroup(symmetric) == number:
+            return symmetric
+    return None
 
 
 def _single(values: Any) -> torch.Tensor:

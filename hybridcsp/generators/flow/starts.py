@@ -33,6 +33,8 @@ class Start:
         Fractional coordinates, shape ``(n_atoms, 3)``.
     lattice
         Standardised log-lattice, shape ``(6,)``.
+    asked
+        Space group asked for, if any.
     spacegroup
         What the velocities are told, if anything.
     energy
@@ -45,6 +47,7 @@ class Start:
     numbers: NDArray[np.int64]
     positions: NDArray[np.float64]
     lattice: NDArray[np.float64]
+    asked: int | None
     spacegroup: int | None
     energy: tuple[float, float]
     pressure: tuple[float, float]
@@ -57,6 +60,7 @@ class Start:
             numbers=numbers,
             positions=rng.random((len(numbers), 3)),
             lattice=rng.standard_normal(6),
+            asked=request.spacegroup,
             spacegroup=request.spacegroup,
             energy=energy_features(request.energy_quantile),
             pressure=pressure_features(request.pressure_gpa),

@@ -210,7 +210,7 @@ def _start(request: Request, positions: Positions, memory: Memory) -> Skeleton |
     if number and not positions.groups(counts)[number]:
         return f"no Wyckoff positions of space group {number} hold these contents"
     recall = memory.recall(elements, counts)
-    return Skeleton(elements, counts, recall, request.energy_quantile, request.pressure_gpa, number)
+    return Skeleton(elements, counts, recall, request.energy_quantile, request.pressure_gpa, number, asked=number > 0)
 
 
 def _copy(skeleton: Skeleton) -> Skeleton:

@@ -33,7 +33,9 @@ class Skeleton:
     quantile, pressure
         Of the energy, and in GPa; ``None`` where none is asked for.
     spacegroup
-        Asked for, or 0; then drawn.
+        Given, or 0; then drawn.
+    asked
+        Whether it was asked for: then the likelihood is that of all else under this condition.
     wanted
         Letters, site after site, that are written instead of drawn ones; the space group then is given, too.
     slots, letters
@@ -48,6 +50,7 @@ class Skeleton:
     quantile: float | None = None
     pressure: float | None = None
     spacegroup: int = 0
+    asked: bool = False
     wanted: tuple[int, ...] | None = None
     slots: list[int] = field(default_factory=list)
     letters: list[int] = field(default_factory=list)
@@ -96,7 +99,8 @@ class Decoder:
         drawn = draw_index(logits, rng, temperatures[:, None])
         for row, (skeleton, group) in enumerate(zip(self.skeletons, drawn.tolist(), strict=True)):
             skeleton.spacegroup = skeleton.spacegroup or group
-            skeleton.log_likelihood += float(logits[row, skeleton.spacegroup])
+            if not skeleton.asked:
+                skeleton.log_likelihood += float(logits[row, skeleton.spacegroup])
         self._write_groups()
 
     def draw_letters(self, rng: np.random.Generator, temperatures: NDArray[np.float64]) -> None:

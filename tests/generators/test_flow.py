@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import permutations
 
 import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from ase.data import chemical_symbols
 from crystals import random_crystal, rutile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -148,6 +150,45 @@ def test_paths_lead_to_the_crystal_by_short_steps(seed):
     assert (only**2).sum() <= ((plain[0, :6] - plain[0, :6].mean(0)) ** 2).sum() + 1.5  # assigned, not in file order
     more = straight_paths(starts, ends, numbers, np.random.default_rng(seed), trials=32)
     assert np.abs(more).max() <= 1.0
+
+
+def test_the_nearest_of_all_assignments_and_translations_is_taken():
+    """Against brute force: every permutation of like atoms, after each of the translations that were drawn."""
+    rng = np.random.default_rng(5)
+    kinds = np.array([22, 22, 8, 8, 8, 0])
+    orders = [(*a, *b) for a in permutations((0, 1)) for b in permutations((2, 3, 4))]
+    for seed in range(10):
+        starts, ends = rng.random((1, 6, 3)), rng.random((1, 6, 3))
+        translations = np.random.default_rng(seed).random((1, 4, 1, 3))[0]
+        steps = [(ends[0, list(order)] + t) - starts[0, :5] for t in translations for order in orders]
+        steps = [step - np.round(step) for step in steps]
+        nearest = min(steps, key=lambda step: (step**2).sum())
+        velocity = straight_paths(starts, ends, kinds[None], np.random.default_rng(seed), trials=4)
+        np.testing.assert_allclose(velocity[0, :5], nearest - nearest.mean(0), atol=1e-12)
+
+
+def test_what_is_held_out_is_not_learned(monkeypatch):
+    seen = []
+
+    def watch(model, training, held_out, chosen, **more):
+        seen.extend([training, held_out])
+        return []
+
+    monkeypatch.setattr(generator_room, "train", watch)
+    solids = [bulk(s, "fcc", a=4.0) for s in ("Ag", "Au", "Al", "Ni", "Pd", "Pt", "Rh", "Ir", "Pb", "Ca", "Sr")]
+    aside = {atoms.get_chemical_formula() for atoms in solids if is_held_out(atoms.get_chemical_formula())}
+    FlowGenerator(SMALL).fit([Example(atoms=atoms) for atoms in solids])
+    learned, held = ({chemical_symbols[point.numbers[0]] for point in data.points} for data in seen)
+    assert held == aside
+    assert learned == {atoms.get_chemical_formula() for atoms in solids} - aside
+
+
+def test_energy_and_pressure_that_are_asked_for_are_told():
+    request = Request(contents={"Cu": 1}, energy_quantile=0.25, pressure_gpa=30.0, spacegroup=225)
+    start = Start.draw(0, request, atoms_of({"Cu": 1}), np.random.default_rng(0))
+    assert (start.energy, start.pressure, start.spacegroup) == ((0.25, 1.0), (0.5, 1.0), 225)
+    nothing = Start.draw(0, Request(contents={"Cu": 1}), atoms_of({"Cu": 1}), np.random.default_rng(0))
+    assert (nothing.energy, nothing.pressure, nothing.spacegroup) == ((0.0, 0.0), (0.0, 0.0), None)
 
 
 def test_of_a_crystal_and_its_inverse_one_is_learned():

@@ -29,7 +29,7 @@ from hybridcsp.generators.wyckoff.drawing import _chosen
 from hybridcsp.generators.wyckoff.geometry import GeometryNetwork, normal_log_density, von_mises_log_density
 from hybridcsp.generators.wyckoff.memory import Memory
 from hybridcsp.generators.wyckoff.occupation import OccupationNetwork
-from hybridcsp.generators.wyckoff.placing import draw_geometries
+from hybridcsp.generators.wyckoff.placing import _von_mises, draw_geometries
 from hybridcsp.generators.wyckoff.positions import N_LETTERS, Positions
 from hybridcsp.generators.wyckoff.sampling import Decoder, Skeleton
 from hybridcsp.generators.wyckoff.sequences import contents_in_order, from_sequence, to_sequence
@@ -201,6 +201,20 @@ def test_crystals_of_the_same_formula_can_be_left_out(positions):
     assert len(memory.recall(*asked, same_formula=False).weights) == 0
 
 
+def test_a_crystal_is_learned_without_evidence_of_its_own_formula(positions):
+    rutiles = [
+        rutile(),
+        crystal(["Sn", "O"], [(0, 0, 0), (0.307, 0.307, 0)], spacegroup=136, cellpar=[4.74, 4.74, 3.19, 90, 90, 90]),
+    ]
+    sequences = [to_sequence(encode(atoms), positions) for atoms in rutiles]
+
+    def evidence(memory):
+        data = Occupations(sequences[:1], [1.0], conditions([None], [None]), memory, positions)
+        return data.batch(np.array([0]), np.random.default_rng(0))["group_evidence"].abs().sum().item()
+
+    assert evidence(Memory(sequences[:1])) == evidence(Memory()) < evidence(Memory(sequences[1:]))
+
+
 def test_a_memory_comes_back_from_its_arrays(positions):
     memory = Memory(to_sequence(encode(atoms), positions) for atoms in CRYSTALS)
     again = Memory.from_arrays(memory.arrays())
@@ -250,6 +264,20 @@ def test_mixtures_are_densities():
     free = torch.tensor([[1.0, 0, 0, 0, 0, 0]])
     density = normal_log_density(line, free, weights, torch.randn(1, 5, 6), torch.rand(1, 5, 6) + 0.2).exp()
     assert density.sum().item() * 20 / 4000 == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.1])
+def test_coordinates_are_drawn_closer_to_the_mean_the_colder(temperature):
+    n, sharp = 4000, 50.0
+    one = (torch.zeros(n, 1), torch.full((n, 1, 3), 0.25), torch.full((n, 1, 3), sharp))
+    free = np.tile([True, True, False], (n, 1))
+    values, density = _von_mises(one, free, np.random.default_rng(0), temperature)
+    assert (values[:, 2] == 0).all()
+    spread = np.std(2 * np.pi * values[:, :2])
+    assert spread == pytest.approx(np.sqrt(temperature / sharp), rel=0.05)
+    # The density is the model's own, whatever the temperature.
+    expected = von_mises_log_density(torch.as_tensor(values), torch.as_tensor(free).double(), *one)
+    np.testing.assert_allclose(density, expected)
 
 
 # The network

@@ -46,8 +46,8 @@ def trainings(run):
 
 
 def test_generators_take_turns(tmp_path):
-    run = search(tmp_path, Toy(), Toy(), Toy())
-    run.run(relaxations=90, refine=0)
+    run = search(tmp_path, Toy(), Toy(), Toy(), new_minima=1, trial=0)  # each is due again at once
+    run.run(relaxations=30, refine=0)
     turns = [event.source for event in trainings(run)]
     assert turns[:6] == ["toy", "toy-2", "toy-3"] * 2
 

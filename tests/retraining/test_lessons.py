@@ -69,6 +69,14 @@ def test_what_the_generator_made_just_so_counts_less():
     assert first.weight == second.weight
 
 
+def test_lessons_and_replays_tell_of_the_pressure_of_the_search():
+    pressed = Problem("Cu", formula_units=(1, 2), distance_fraction=0.3, pressure_gpa=20.0)
+    found = lessons(MINIMA, "toy", pressed, Retraining())
+    found += replayed(Toy(), 10, pressed, Retraining(), np.random.default_rng(0))
+    assert len(found) > 3
+    assert {example.pressure_gpa for example in found} == {20.0}
+
+
 def test_no_minima_no_lessons():
     assert lessons([], "toy", COPPER, Retraining()) == []
 

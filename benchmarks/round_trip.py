@@ -6,14 +6,14 @@ Every crystal, in its primitive cell, goes through
 
 - *Wyckoff*: space group, Wyckoff letters, free coordinates and cell (``hybridcsp.representations.wyckoff``). Encoding
   makes it as symmetric as it is within 0.1 Å, so what comes back is compared in three steps: does spglib find the same
-  space group in it, 100 times tighter; is it the same crystal to pymatgen's StructureMatcher (stol 0.1), and how far off
-  (root mean square and largest displacement, Å); and is what comes back, encoded again, and once more in a disguise
-  (other vectors, rotated, shifted, reordered), the same representation, coordinates within 1e-3. Where the tolerance of
-  0.1 Å leads to a cell with fewer atoms or to nothing, 0.01 Å is tried, as in training.
-- *sequence*: what the transformer writes (``hybridcsp.generators.wyckoff.sequences``), with the positions of the shipped
-  weights.
-- *log-lattice*: fractional coordinates and the logarithm of the metric (``hybridcsp.representations.lattice``); distances
-  between atoms must come back to 1e-6 Å.
+  space group in it, 100 times tighter; is it the same crystal to pymatgen's StructureMatcher (stol 0.1), and how far
+  off (root mean square and largest displacement, Å); and is what comes back, encoded again, and once more in a
+  disguise (other vectors, rotated, shifted, reordered), the same representation, coordinates within 1e-3. Where the
+  tolerance of 0.1 Å leads to a cell with fewer atoms or to nothing, 0.01 Å is tried, as in training.
+- *sequence*: what the transformer writes (``hybridcsp.generators.wyckoff.sequences``), with the positions of the
+  shipped weights.
+- *log-lattice*: fractional coordinates and the logarithm of the metric (``hybridcsp.representations.lattice``);
+  distances between atoms must come back to 1e-6 Å.
 
 Failures are counted by reason, with the formulas of the first ones. All numbers are in results/round_trip.json.
 """
@@ -40,6 +40,7 @@ from hybridcsp.structure import SYMPREC, SYMPREC_LOOSE, primitive, spacegroup, t
 
 RESULTS = Path(__file__).parent / "results" / "round_trip.json"
 MATCHER = StructureMatcher(ltol=0.1, stol=0.1, angle_tol=3, primitive_cell=False, scale=False)
+KINDS = ("Wyckoff", "sequence", "log-lattice")
 SHOWN = 5  # formulas of each failure
 
 
@@ -64,17 +65,17 @@ def same(a: wyckoff.WyckoffCrystal | None, b: wyckoff.WyckoffCrystal | None) -> 
     return all(np.abs(d - np.rint(d)).max(initial=0.0) < 1e-3 for d in apart)
 
 
-def encoded(atoms: Atoms) -> tuple[wyckoff.WyckoffCrystal | None, float]:
+def encoded(atoms: Atoms) -> wyckoff.WyckoffCrystal | None:
     for symprec in (SYMPREC_LOOSE, SYMPREC):
         crystal = wyckoff.encode(atoms, symprec)
         if crystal is not None and len(wyckoff.decode(crystal)) == len(atoms):
-            return crystal, symprec
-    return None, 0.0
+            return crystal
+    return None
 
 
 def through_symmetry(atoms: Atoms, rng: np.random.Generator) -> tuple[list[str], tuple[float, float] | None]:
     """What did not come back, and displacements."""
-    crystal, symprec = encoded(atoms)
+    crystal = encoded(atoms)
     if crystal is None:
         return ["no symmetry with as many atoms"], None
     back = wyckoff.decode(crystal)
@@ -99,7 +100,7 @@ def through_symmetry(atoms: Atoms, rng: np.random.Generator) -> tuple[list[str],
 
 
 def through_sequence(atoms: Atoms, positions: object) -> list[str]:
-    crystal, _ = encoded(atoms)
+    crystal = encoded(atoms)
     if crystal is None:
         return ["no symmetry with as many atoms"]
     try:
@@ -128,7 +129,9 @@ def main() -> None:
     print(f"{'file':24}{'representation':16}{'crystals':>9}{'came back':>10}  what did not")
     for path in options.files:
         rng = np.random.default_rng(options.seed)
-        wrong: dict[str, dict[str, list[str]]] = {kind: defaultdict(list) for kind in ("Wyckoff", "sequence", "log-lattice")}
+        wrong: dict[str, dict[str, list[str]]] = {
+            kind: defaultdict(list) for kind in ("Wyckoff", "sequence", "log-lattice")
+        }
         bad: Counter[str] = Counter()
         moved: list[tuple[float, float]] = []
         read = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -43,6 +44,8 @@ from hybridcsp.retraining import Classroom, Retrainer, Retraining
 from hybridcsp.sources import DEFAULT_SOURCES, ONE_SHOT, Source
 from hybridcsp.sources.external import Command
 from hybridcsp.sources.generative import GenerativeSource
+
+log = logging.getLogger(__name__)
 
 #: Settings that a search keeps for life; the others may change from one session to the next.
 LASTING = ("problem", "calculator", "sources", "allocation", "seed", "relaxation")
@@ -164,6 +167,7 @@ class Search:
             "retraining": asdict(retraining),
             "external": {name: asdict(command) for name, command in (external or {}).items()},
             "one_shot": one_shot,
+            "weights": {n: s.weights for n, s in built.items() if isinstance(s, GenerativeSource) and s.weights},
         }
         self.archive = Archive(self.directory, write=True)
         try:
@@ -388,6 +392,9 @@ def _check_same(settings: Mapping[str, Any], archive: Archive) -> None:
     if different:
         listed = "; ".join(f"{name} was {before[name]!r}, now {settings[name]!r}" for name in different)
         raise ArchiveError(f"{archive.directory} holds another search ({listed}): choose another directory")
+    for name, weights in before.get("weights", {}).items():
+        if settings["weights"].get(name, weights) != weights:
+            log.warning("source %s: its weights are not those that this search has used so far", name)
 
 
 def _check_keywords(problem_options: Mapping[str, Any]) -> None:

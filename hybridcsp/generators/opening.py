@@ -77,7 +77,10 @@ def find_generator(text: str) -> tuple[Entry, Path | None]:
     """
     folder = Path(text).expanduser()
     if text not in GENERATORS.entries() and (folder.is_dir() or "/" in text or text.startswith(".")):
-        return GENERATORS[str(read_card(folder).get("generator"))], folder
+        card = read_card(folder)
+        if not isinstance(card.get("generator"), str):
+            raise InputError("generator", str(folder / CARD), "says of which generator the weights are")
+        return GENERATORS[card["generator"]], folder
     if ":" in text:
         allowed = (
             "a name or a folder of weights, without a colon (a source may end in :scratch, and nothing follows it)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from functools import lru_cache
 
 from ase import Atoms
@@ -16,16 +17,16 @@ def is_too_close(atoms: Atoms) -> bool:
     return shortest_violation(atoms, _of(atoms).distance_table) is not None
 
 
-def is_plausible(atoms: Atoms) -> bool:
-    """Whether distances and volume are those that a problem allows by default."""
-    low, high = _of(atoms).volume_bounds
+def is_plausible(atoms: Atoms, pressure_gpa: float | None = None) -> bool:
+    """Whether distances and volume are those that a problem at this pressure (0 if none is told) allows by default."""
+    low, high = _of(atoms, pressure_gpa or 0.0).volume_bounds
     return low <= float(atoms.get_volume()) / len(atoms) <= high and not is_too_close(atoms)
 
 
-def _of(atoms: Atoms) -> Problem:
-    return _problem(tuple(Counter(atoms.get_chemical_symbols()).items()))
+def _of(atoms: Atoms, pressure_gpa: float = 0.0) -> Problem:
+    return _problem(tuple(Counter(atoms.get_chemical_symbols()).items()), pressure_gpa)
 
 
 @lru_cache(maxsize=1024)
-def _problem(contents: tuple[tuple[str, int], ...]) -> Problem:
-    return plain_problem(dict(contents))
+def _problem(contents: tuple[tuple[str, int], ...], pressure_gpa: float) -> Problem:
+    return replace(plain_problem(dict(contents)), pressure_gpa=pressure_gpa)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -208,7 +209,9 @@ class Retrainer:
     def close(self) -> None:
         """End a training that is running; it will begin again when the search is taken up."""
         if self._running is not None:
-            end_processes([self._running[0]])
+            process, unfinished, *_ = self._running
+            end_processes([process])
+            shutil.rmtree(unfinished, ignore_errors=True)
             self._running = None
 
     # When

@@ -80,7 +80,7 @@ class GenerativeSource:
     problem
         What is searched. With a fixed cell there is nothing to propose: no generator can be asked for one.
     argument
-        A registered generator, or a folder of weights. Either may be followed by ``:scratch``: then it begins
+        A registered generator, or a folder of weights. A name may be followed by ``:scratch``: then it begins
         untrained, and proposes nothing until it has learned from the search itself.
     generator
         The generator itself.
@@ -159,6 +159,12 @@ class GenerativeSource:
     def exhausted(self) -> bool:
         """Whether the problem is none for generators."""
         return self._problem.cell is not None
+
+    @property
+    def weights(self) -> str | None:
+        """Hash of the weights that it begins with; ``None`` for what has none, or does not tell."""
+        found = self._generators[0].card.get("weights_sha256")
+        return None if found is None else str(found)
 
     @property
     def learns(self) -> bool:
@@ -369,8 +375,12 @@ def _opened(argument: str | None) -> tuple[Generator, bool]:
         raise InputError("source", "generative", f"say which generator: generative:NAME or generative:FOLDER ({names})")
     text, _, mode = argument.partition(":")
     if mode not in ("", SCRATCH):
-        raise InputError("source", f"generative:{argument}", f"NAME, FOLDER, or one of them and :{SCRATCH}")
+        raise InputError("source", f"generative:{argument}", f"NAME, NAME:{SCRATCH}, or FOLDER")
     if mode == SCRATCH:
+        if text not in GENERATORS.entries() and Path(text).expanduser().exists():
+            names = ", ".join(GENERATORS.entries())
+            allowed = f"the folder alone: its weights are trained; NAME:{SCRATCH} begins without any ({names})"
+            raise InputError("source", f"generative:{argument}", allowed)
         return beginner(GENERATORS[text].load()), True
     entry, _ = find_generator(text)
     if entry.package == "hybridcsp":

@@ -24,3 +24,9 @@ def test_what_is_neither_is_said_with_what_it_may_be():
         find_generator("flo")
     with pytest.raises(InputError, match=r"generator = 'scratch:x': .*without a colon.* :scratch, and nothing"):
         find_generator("scratch:x")
+
+
+def test_a_card_that_does_not_say_whose_it_is_is_refused(tmp_path):
+    (tmp_path / "card.json").write_text(json.dumps({"epochs": 3}))
+    with pytest.raises(InputError, match="says of which generator the weights are"):
+        find_generator(str(tmp_path))

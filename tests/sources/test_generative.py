@@ -260,8 +260,25 @@ class TestTheSource:
         with pytest.raises(InputError, match=said):
             SOURCES[name].load()(COPPER, argument)
 
+    def test_a_folder_of_weights_does_not_begin_untrained(self, tmp_path):
+        with pytest.raises(InputError, match=r"the folder alone: its weights are trained; NAME:scratch begins without"):
+            SOURCES["generative"].load()(COPPER, f"{tmp_path}:scratch")
+
 
 class TestInASearch:
+    def test_other_weights_than_before_are_said(self, tmp_path, caplog):
+        def begun(weights):
+            toy = Toy()
+            toy.card = {"weights_sha256": weights}
+            with search(tmp_path, GenerativeSource(COPPER, generator=toy)) as run:
+                run.run(relaxations=run.archive.ledger.relaxations + 2)
+
+        begun("one")
+        begun("one")
+        assert "are not those" not in caplog.text
+        begun("another")
+        assert "source toy: its weights are not those that this search has used so far" in caplog.text
+
     def test_one_seed_gives_the_same_search(self, tmp_path):
         for name in ("a", "b"):
             search(tmp_path / name, GenerativeSource(COPPER, generator=Toy()), seed=3).run(relaxations=10)
@@ -285,7 +302,7 @@ class TestInASearch:
             except KeyboardInterrupt:
                 part.close()
         levels = [event.level for event in part.archive.history() if hasattr(event, "level")]
-        assert (levels.count("lowest") >= 3) == (one_shot > 1)
+        assert (levels.count("lowest") >= 2) == (one_shot > 1)
         assert what_happened(tmp_path / "parts") == what_happened(tmp_path / "whole")
 
     def test_who_asks_gets_all_that_energies_would_choose_from(self, tmp_path):

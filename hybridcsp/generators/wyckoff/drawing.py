@@ -85,7 +85,7 @@ def draw(
             for (index, skeleton, spare), (sequence, likelihood) in zip(part, written, strict=True):
                 crystal = from_sequence(sequence, positions)
                 atoms = None if crystal is None else decode(crystal)
-                if atoms is None or not is_plausible(atoms):
+                if atoms is None or not is_plausible(atoms, requests[index].pressure_gpa):
                     another = spare.pop(0) if attempt and spare else skeleton
                     left.append((index, another, spare))
                     continue

@@ -6,8 +6,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
-from hybridcsp.generators import Epoch
-from hybridcsp.generators.storage import write_atomically
+from hybridcsp.generators import Epoch, checkpoints
+from hybridcsp.generators.checkpoints import Progress
 from hybridcsp.interrupts import uninterrupted
 
 if TYPE_CHECKING:
@@ -109,20 +109,6 @@ class Settings:
         return self.learning_rate * min(1.0, (step + 1) / warm_up) * (0.01 + 0.99 * cosine)
 
 
-@dataclass
-class _Progress:
-    """Where a training is: with the tensors, everything that the rest of it depends on."""
-
-    epoch: int = 1
-    step: int = 0  # within the epoch
-    seconds: float = 0.0
-    best_loss: float = math.inf
-    best_epoch: int = 0
-    sums: dict[str, float] = field(default_factory=dict)  # of this epoch's losses, and of the weights
-    history: list[dict[str, Any]] = field(default_factory=list)
-    finished: bool = False
-
-
 def train(
     model: torch.nn.Module,
     training: Data,
@@ -179,9 +165,9 @@ def train(
     best = {name: value.clone() for name, value in averaged.items()}
     beginning = {name: value.detach().clone() for name, value in model.named_parameters()}
     identity = "" if checkpoint is None else _identity(model, training, held_out, settings, seed)
-    progress = _Progress()
+    progress = Progress()
     if checkpoint is not None and checkpoint.exists():
-        progress = _restore(checkpoint, model, optimiser, averaged, best, identity)
+        progress = checkpoints.restore(checkpoint, model, optimiser, averaged, best, identity)
     steps = settings.epochs * math.ceil(len(training.weights) / settings.batch_size)
     clock = saved = time.monotonic()
 
@@ -191,7 +177,7 @@ def train(
         progress.seconds += now - clock
         clock = saved = now
         if checkpoint is not None:
-            _write(checkpoint, model, optimiser, averaged, best, progress, identity)
+            checkpoints.write(checkpoint, model, optimiser, averaged, best, progress, identity)
 
     while not progress.finished:
         batches = _batches(training.sizes, settings.batch_size, np.random.default_rng([seed, progress.epoch]))
@@ -369,65 +355,3 @@ def _identity(model: torch.nn.Module, training: Data, held_out: Data | None, set
             for name, value in sorted(data.batch(indices, np.random.default_rng(0)).items()):
                 found.update(name.encode() + value.contiguous().numpy().tobytes())
     return found.hexdigest()
-
-
-def _moments(model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> Iterator[tuple[str, str, torch.Tensor]]:
-    for name, parameter in model.named_parameters():
-        for key, value in optimiser.state.get(parameter, {}).items():
-            yield name, key, value
-
-
-def _write(
-    file: Path,
-    model: torch.nn.Module,
-    optimiser: torch.optim.Optimizer,
-    averaged: Mapping[str, torch.Tensor],
-    best: Mapping[str, torch.Tensor],
-    progress: _Progress,
-    identity: str,
-) -> None:
-    from safetensors.torch import save
-
-    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"averaged/{name}": value for name, value in averaged.items()}
-    tensors |= {f"best/{name}": value for name, value in best.items()}
-    tensors |= {f"optimiser/{name}/{key}": value for name, key, value in _moments(model, optimiser)}
-    held = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, save(held, {"identity": identity, "progress": json.dumps(asdict(progress))}))
-
-
-def _restore(
-    file: Path,
-    model: torch.nn.Module,
-    optimiser: torch.optim.Optimizer,
-    averaged: dict[str, torch.Tensor],
-    best: dict[str, torch.Tensor],
-    identity: str,
-) -> _Progress:
-    from safetensors import SafetensorError, safe_open
-
-    device = next(model.parameters()).device
-    try:
-        with safe_open(str(file), framework="pt", device="cpu") as stored:
-            about = stored.metadata() or {}
-            tensors = {key: stored.get_tensor(key).to(device) for key in stored.keys()}  # noqa: SIM118  # no mapping
-    except (SafetensorError, OSError) as error:
-        raise InputError("checkpoint", str(file), f"damaged ({error}); delete it to begin anew") from error
-    if about.get("identity") != identity:
-        raise InputError(
-            "checkpoint", str(file), "of a training with other data, settings, seed or model; delete it to begin anew"
-        )
-    parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "averaged": {}, "best": {}, "optimiser": {}}
-    for key, value in tensors.items():
-        part, _, name = key.partition("/")
-        parts[part][name] = value
-    model.load_state_dict(parts["model"])
-    averaged.update(parts["averaged"])
-    best.update(parts["best"])
-    for name, parameter in model.named_parameters():
-        own = {k.rpartition("/")[2]: v for k, v in parts["optimiser"].items() if k.rpartition("/")[0] == name}
-        if own:
-            own["step"] = own["step"].cpu()  # where AdamW keeps it
-            optimiser.state[parameter] = own
-    return _Progress(**json.loads(about["progress"]))

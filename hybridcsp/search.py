@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
@@ -22,7 +23,7 @@ from hybridcsp.archive import ADDED, USER, Archive, Called
 from hybridcsp.budget import Budget, Target
 from hybridcsp.engagement import build_sources, check_company, check_learners
 from hybridcsp.errors import ArchiveError, InputError, UnknownNameError
-from hybridcsp.loop import Progress, Run, Summary
+from hybridcsp.loop import IDLE, Progress, Run, Summary
 from hybridcsp.problem import Problem
 from hybridcsp.proposer import Proposer
 from hybridcsp.records import (
@@ -267,8 +268,13 @@ class Search:
         """
         self._proposer.learn()
         candidates: list[Candidate] = []
-        while len(candidates) < n and (more := self._proposer.propose(USER)):
-            candidates += more
+        while len(candidates) < n:
+            if more := self._proposer.propose(USER):
+                candidates += more
+            elif self._proposer.preparing:
+                time.sleep(IDLE)
+            else:
+                break
         return candidates
 
     def pending(self) -> list[Candidate]:

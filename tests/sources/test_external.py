@@ -339,6 +339,11 @@ def test_a_search_with_nothing_else_to_do_waits_for_a_program(program, tmp_path)
     assert run.archive.ledger.cost.seconds > 1.0  # the time of the program is charged
 
 
+def test_who_asks_waits_for_a_program(program, tmp_path):
+    run = search(tmp_path / "run", program("slow"), capacity=2, others=())
+    assert [candidate.source for candidate in run.ask(2)] == ["other"] * 2
+
+
 def test_hours_hold_while_a_program_hangs(program, tmp_path):
     run = search(tmp_path / "run", program("hang"), capacity=2, others=())
     begun = time.monotonic()

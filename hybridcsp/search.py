@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from hybridcsp.allocation import ALLOCATIONS, Allocation
 from hybridcsp.archive import ADDED, USER, Archive, Called
 from hybridcsp.budget import Budget, Target
+from hybridcsp.continuity import check_same, described
 from hybridcsp.engagement import build_sources, check_company, check_learners
 from hybridcsp.errors import ArchiveError, InputError, UnknownNameError
 from hybridcsp.loop import IDLE, Progress, Run, Summary
@@ -45,11 +45,6 @@ from hybridcsp.retraining import Classroom, Retrainer, Retraining
 from hybridcsp.sources import DEFAULT_SOURCES, ONE_SHOT, Source
 from hybridcsp.sources.external import Command
 from hybridcsp.sources.generative import GenerativeSource
-
-log = logging.getLogger(__name__)
-
-#: Settings that a search keeps for life; the others may change from one session to the next.
-LASTING = ("problem", "calculator", "sources", "allocation", "seed", "relaxation")
 
 
 class Search:
@@ -158,9 +153,9 @@ class Search:
         settings = {
             "version": version("hybridcsp"),
             "problem": problem.describe(),
-            "calculator": calculator if isinstance(calculator, str | None) else _called(calculator),
-            "sources": [source if isinstance(source, str) else _called(source) for source in sources],
-            "allocation": allocation if isinstance(allocation, str) else _called(allocation),
+            "calculator": calculator if isinstance(calculator, str | None) else described(calculator),
+            "sources": [source if isinstance(source, str) else described(source) for source in sources],
+            "allocation": allocation if isinstance(allocation, str) else described(allocation),
             "seed": seed,
             "workers": self.workers,
             "relaxation": asdict(self.relaxation),
@@ -172,7 +167,7 @@ class Search:
         }
         self.archive = Archive(self.directory, write=True)
         try:
-            _check_same(settings, self.archive)
+            check_same(settings, self.archive)
             self._proposer = Proposer(
                 problem, self.archive, built, chosen, seed, self._classroom(built, retraining, seed)
             )
@@ -375,32 +370,6 @@ def _for_problem(relaxation: RelaxationSettings, problem: Problem) -> Relaxation
     if relaxation.pressure_gpa not in (0.0, problem.pressure_gpa):
         raise InputError("relaxation.pressure_gpa", relaxation.pressure_gpa, "set it for the problem")
     return replace(relaxation, pressure_gpa=problem.pressure_gpa, fixed_cell=problem.cell is not None)
-
-
-def _called(thing: object) -> dict[str, str]:
-    """Describe an object that cannot be written down."""
-    kind = thing if isinstance(thing, type) else getattr(thing, "__qualname__", None) or type(thing)
-    name = kind if isinstance(kind, str) else kind.__qualname__
-    return {"python": f"{getattr(thing, '__module__', type(thing).__module__)}.{name}"}
-
-
-def _check_same(settings: Mapping[str, Any], archive: Archive) -> None:
-    if not archive.ledger.settings:
-        return
-    before = archive.ledger.settings[-1]
-    if settings["calculator"] is not None and "calculator" not in before:
-        raise ArchiveError(
-            f"{archive.directory} holds results of {archive.ledger.calculator}, which energies of another calculator "
-            f"cannot be compared with: use them in a search in another directory (source seeds:PATH), or go on here "
-            f"with ask and tell (calculator=None)"
-        )
-    different = [name for name in LASTING if name in before and before[name] != settings[name]]
-    if different:
-        listed = "; ".join(f"{name} was {before[name]!r}, now {settings[name]!r}" for name in different)
-        raise ArchiveError(f"{archive.directory} holds another search ({listed}): choose another directory")
-    for name, weights in before.get("weights", {}).items():
-        if settings["weights"].get(name, weights) != weights:
-            log.warning("source %s: its weights are not those that this search has used so far", name)
 
 
 def _check_keywords(problem_options: Mapping[str, Any]) -> None:

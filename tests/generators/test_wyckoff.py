@@ -35,7 +35,7 @@ from hybridcsp.generators.wyckoff.sampling import Decoder, Skeleton
 from hybridcsp.generators.wyckoff.sequences import contents_in_order, from_sequence, to_sequence
 from hybridcsp.generators.wyckoff.transformer import Size
 from hybridcsp.prototypes.labels import LETTERS
-from hybridcsp.representations.wyckoff import decode, encode
+from hybridcsp.representations.wyckoff import Site, WyckoffCrystal, decode, encode
 from hybridcsp.structure import SYMPREC_LOOSE, primitive, spacegroup, to_pymatgen
 from hybridcsp.wyckoff import space_group
 
@@ -173,6 +173,18 @@ def test_a_sequence_is_the_crystal(atoms, positions):
     assert matches(atoms, back)
     assert back.get_volume() / len(back) == pytest.approx(atoms.get_volume() / len(atoms), rel=1e-6)
     assert dict(zip(written.elements, written.counts, strict=True)) == Counter(back.numbers.tolist())
+
+
+@pytest.mark.parametrize("angle", [15.0, 28.0, 152.0, 165.0])
+def test_a_sharp_monoclinic_angle_is_a_crystal_too(angle, positions):
+    """Settings are chosen for what is on the sites, not for the shape of the cell."""
+    sites = (Site(22, "a", ()), Site(8, "i", (0.31, 0.12)), Site(9, "i", (0.72, 0.41)))
+    sharp = WyckoffCrystal(12, sites, (17.3, 3.35, 17.6, 90.0, angle, 90.0))
+    back = from_sequence(to_sequence(sharp, positions), positions)
+    assert back.cell == pytest.approx(sharp.cell)
+    for one, other in zip(back.sites, sharp.sites, strict=True):
+        assert (one.element, one.letter) == (other.element, other.letter)
+        assert one.coordinates == pytest.approx(other.coordinates)
 
 
 def test_angles_that_make_no_cell_are_no_crystal(positions):

@@ -18,6 +18,9 @@ from hybridcsp.representations.wyckoff import Site, WyckoffCrystal, element_orde
 _CENTRE = np.array([0.0, 0.0, 0.0, np.pi / 2, np.pi / 2, np.pi / 2])
 _SPREAD = np.array([0.3, 0.5, 0.5, 0.3, 0.3, 0.3])
 
+# Angles of a cell are nearer to a right angle than this.
+_SHARPEST = np.radians(85.0)
+
 # Share of the volume that spheres with covalent radii fill, about.
 _PACKING = 0.6
 
@@ -109,7 +112,8 @@ def from_sequence(sequence: Sequence, positions: Positions) -> WyckoffCrystal | 
     if positions.hexagonal[number]:
         raw[5] = 2 * np.pi / 3
     shape = _unit_volume(raw[3:])
-    if not shape > 0.05 or not (np.abs(raw[3:] - np.pi / 2) < np.pi / 3).all():
+    # The setting that is chosen for a monoclinic crystal may have an angle of 15 degrees.
+    if not shape > 0.05 or not (np.abs(raw[3:] - np.pi / 2) < _SHARPEST).all():
         return None
     atoms = sum(sequence.counts) * _cells(positions, number)
     lengths = np.exp([0.0, raw[1], raw[2]])

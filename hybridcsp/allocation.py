@@ -14,6 +14,7 @@ from zlib import crc32
 
 import numpy as np
 
+from hybridcsp.archive import ADDED
 from hybridcsp.problem import Problem
 from hybridcsp.records import REFINE, Candidate, Failed, Outcome, Rejected, Relaxed
 
@@ -81,7 +82,13 @@ class _Account:
 
 
 def price(outcome: Relaxed | Failed) -> float:
-    """Return the force calls of a relaxation; where nobody counted them, what one is expected to take."""
+    """Return the force calls of a relaxation; where nobody counted them, what one is expected to take.
+
+    Nobody does who tells of a relaxation without them, nor a worker that dies. What was handed in without having been
+    asked for is no relaxation of the search and costs what it is said to.
+    """
+    if outcome.candidate.source == ADDED:
+        return outcome.cost.force_calls
     return outcome.cost.force_calls or EXPECTED_FORCE_CALLS
 
 

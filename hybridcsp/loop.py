@@ -135,10 +135,11 @@ class Run:
     def _search(self) -> str:
         ready = deque(self._archive.pending(WORKERS))
         stopped = self._stop_reason()
+        news = True
         while True:
             # One candidate is made ahead, so that a worker that comes free need not wait for a source. This happens
             # after every outcome and never on the clock: with one worker the order of events is always the same.
-            nothing_offered = False
+            nothing_offered = not news
             while not stopped and not nothing_offered and (ready or self._may_start(len(ready))):
                 if ready and len(self._running) < self._backend.capacity and self._may_start(0):
                     self._submit(ready.popleft())
@@ -149,9 +150,8 @@ class Run:
                     break
             if not self._running and (stopped or not self._proposer.preparing):
                 return stopped or ("sources exhausted" if self._proposer.exhausted else "no acceptable proposals")
-            if not stopped:
-                self._proposer.learn()  # here, because the workers have enough to do
-            self._wait()
+            learned = not stopped and self._proposer.learn()  # here, because the workers have enough to do
+            news = self._wait() or learned or self._proposer.prepared
             stopped = stopped or self._stop_reason()
             # What is running was paid for and is waited for, unless the time is over: a resumed search does it again.
             if self._out_of_time():
@@ -200,8 +200,10 @@ class Run:
         level = candidate.proposal.level
         self._backend.submit(Job(candidate=candidate, atoms=candidate.atoms, level=level, limits=self._limits))
 
-    def _wait(self) -> None:
-        if not self._running:
+    def _wait(self) -> bool:
+        """Wait a second for outcomes; return whether there were any."""
+        until = time.monotonic() + 1.0
+        while not (self._running or self._proposer.prepared) and time.monotonic() < until:
             time.sleep(IDLE)  # a source is preparing something beside the search
         outcomes = self._backend.completed(timeout=1.0)
         if outcomes:
@@ -209,3 +211,4 @@ class Run:
             self._running.difference_update(outcome.candidate.id for outcome in outcomes)
         if self._on_progress:
             self._on_progress(self.progress())
+        return bool(outcomes)

@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from zlib import crc32
 
@@ -79,19 +80,24 @@ class Proposer:
     def propose(self, owner: str) -> list[Candidate]:
         """Return at least one new candidate, recorded as the owner's; none if no source has an acceptable one now."""
         dry: set[str] = set()  # have nothing to offer now, or have just failed
+        failed: set[str] = set()
         for _ in range(PATIENCE):
             available = self._available(dry)
-            if not available and (failed := [name for name in dry if self._errors[name]]):
-                dry.difference_update(failed)  # no other has anything: they are asked again, as often as they may fail
+            if not available and failed:
+                dry -= failed  # no other has anything: they are asked again, as often as they may fail
+                failed.clear()
                 available = self._available(dry)
             if not available:
                 return []
             name = self.allocation.choose(available)
+            errors = self._errors[name]
             accepted, offered = self._call(name, owner)
             if accepted:
                 return accepted
             if not offered:
                 dry.add(name)
+            if self._errors[name] > errors:
+                failed.add(name)
         log.warning("%d proposals in a row were not worth a relaxation", PATIENCE)
         return []
 
@@ -103,14 +109,26 @@ class Proposer:
     @property
     def preparing(self) -> bool:
         """Whether a source makes proposals beside the search."""
-        return any(getattr(source, "preparing", False) for source in self.sources.values())
+        return bool(self._preparing())
 
-    def learn(self) -> None:
-        """Let the generators learn what they should by now; record which versions of them are in use."""
+    @property
+    def prepared(self) -> bool:
+        """Whether one of them has some by now."""
+        return any(getattr(source, "ready", True) for source in self._preparing())
+
+    def _preparing(self) -> list[Source]:
+        able = [source for name, source in self.sources.items() if not self._done(name, source)]
+        return [source for source in able if getattr(source, "preparing", False)]
+
+    def learn(self) -> bool:
+        """Let the generators learn what they should by now, and record it; return whether anything came of it."""
+        learned = False
         while (event := self._classroom.step()) is not None:
+            learned = True
             failed = bool(event.training.get("failed"))
             log.log(logging.WARNING if failed else logging.INFO, "source %s: %s", event.source, event.detail)
             self._adopted(self.archive.record_adoption(event))
+        return learned
 
     def record(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Record outcomes and tell everyone; returns them as recorded."""
@@ -127,10 +145,11 @@ class Proposer:
 
     def close(self) -> None:
         """End what goes on beside the search."""
-        self._classroom.close()
-        for source in self.sources.values():
-            if hasattr(source, "close"):
-                source.close()
+        with ExitStack() as stack:  # each of them, whatever the others raise
+            stack.callback(self._classroom.close)
+            for source in self.sources.values():
+                if hasattr(source, "close"):
+                    stack.callback(source.close)
 
     def _adopted(self, event: Adopted) -> None:
         self._classroom.adopted(event)
@@ -163,11 +182,12 @@ class Proposer:
         call = self.archive.ledger.calls[name]
         rng = np.random.default_rng([self.seed, crc32(name.encode()), call])
         context = Context(problem=self.problem, archive=self.archive, rng=rng)
-        start = time.monotonic()
+        source = self.sources[name]
+        start, beside = time.monotonic(), _seconds_beside(source)
         error = ""
         proposals: Sequence[Proposal] = ()
         try:
-            proposals = self.sources[name].propose(1, context)
+            proposals = source.propose(1, context)
             for proposal in proposals:
                 json.dumps(dict(proposal.tag))
         except Exception as raised:  # noqa: BLE001  # a source may be anybody's: its errors must not end the search
@@ -191,14 +211,14 @@ class Proposer:
                 self._screen.accepted(candidate, verdict.described)
                 accepted.append(candidate)
         force_calls = sum(proposal.cost.force_calls for proposal in proposals)
-        beside = sum(proposal.cost.seconds for proposal in proposals)
+        seconds = time.monotonic() - start + _seconds_beside(source) - beside
         called = Called(
             source=name,
             call=call,
             requested=1,
             owner=owner,
             candidates=tuple(candidates),
-            cost=Cost(force_calls=force_calls, seconds=max(time.monotonic() - start, beside)),
+            cost=Cost(force_calls=force_calls, seconds=seconds),
             error=error,
         )
         recorded = self.archive.record_call(called, rejected)
@@ -227,3 +247,7 @@ class Proposer:
 
 def _can_do_alone(source: Source) -> bool:
     return not (getattr(source, "needs_others", False) or getattr(source, "preparing", False))
+
+
+def _seconds_beside(source: Source) -> float:
+    return float(getattr(source, "seconds_beside", 0.0))

@@ -64,8 +64,10 @@ def requests_for(problem: Problem, conditions: frozenset[Condition], n: int, rng
     """Return ``n`` requests, spread evenly over the problem's formula units, with what the generator understands.
 
     Requests for the same formula units are equal, but for space groups where the problem names several: a generator may
-    spread its answers to equal requests.
+    spread its answers to equal requests. Then every second leaves the group open, since most of many groups would make
+    a poor crystal, and what comes out in a group that is not wanted is passed over.
     """
+    several = len(problem.spacegroups) > 1
     units = [problem.units[i % len(problem.units)] for i in range(n)]
     quantile = float(rng.uniform(0, LOW_ENERGIES)) if Condition.ENERGY in conditions else None
     return [
@@ -73,13 +75,13 @@ def requests_for(problem: Problem, conditions: frozenset[Condition], n: int, rng
             contents=problem.contents(z),
             spacegroup=(
                 int(rng.choice(problem.spacegroups))
-                if problem.spacegroups and Condition.SPACEGROUP in conditions
+                if problem.spacegroups and Condition.SPACEGROUP in conditions and not (several and number % 2)
                 else None
             ),
             energy_quantile=quantile,
             pressure_gpa=problem.pressure_gpa if Condition.PRESSURE in conditions else None,
         )
-        for z in sorted(units)
+        for number, z in enumerate(sorted(units))
     ]
 
 

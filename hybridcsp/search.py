@@ -178,8 +178,10 @@ class Search:
 
     def close(self) -> None:
         """Give the run directory back to others."""
-        self._proposer.close()
-        self.archive.close()
+        try:
+            self._proposer.close()
+        finally:
+            self.archive.close()
 
     def __enter__(self) -> Self:
         return self
@@ -266,10 +268,10 @@ class Search:
         while len(candidates) < n:
             if more := self._proposer.propose(USER):
                 candidates += more
-            elif self._proposer.preparing:
-                time.sleep(IDLE)
-            else:
+            elif not self._proposer.preparing:
                 break
+            while self._proposer.preparing and not self._proposer.prepared:
+                time.sleep(IDLE)
         return candidates
 
     def pending(self) -> list[Candidate]:

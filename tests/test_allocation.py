@@ -5,6 +5,7 @@ from crystals import InlineBackend, ListSource, P1Source, instant_relaxation, re
 
 from hybridcsp import Problem, Search
 from hybridcsp.allocation import CREDIT_SCALE, EXPECTED_FORCE_CALLS, FLOOR, SHARE_OF_PARENTS, Earnings, EqualShares
+from hybridcsp.archive import ADDED
 from hybridcsp.records import Candidate, Cost, Failed, FailureReason, Proposal, Rejected, RejectionReason
 
 
@@ -167,6 +168,15 @@ class TestEarnings:
             counted.observe([relaxed(candidate("a", n), -3.0, cost=told, minimum=1, opened=False)])
         assert allocation.yields() == counted.yields()
         assert allocation.yields()["a"] < 0.01
+
+    def test_what_is_handed_in_unasked_costs_nothing(self):
+        allocation = Earnings(Problem("TiO2"), 0, priors={"a": 0.01})
+        allocation.proposed([candidate("a", 1)])
+        allocation.observe([relaxed(candidate("a", 1), -3.0, cost=Cost(force_calls=60), minimum=1, opened=True)])
+        before = allocation.yields()["a"]
+        for n in range(2, 50):
+            allocation.observe([relaxed(candidate(ADDED, n), -3.0, cost=Cost(), minimum=1, opened=False)])
+        assert allocation.yields()["a"] == before
 
     def test_rejections_cost_no_share(self):
         allocation = Earnings(Problem("TiO2"), 0, priors={"a": 0.1, "b": 0.1})

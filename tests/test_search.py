@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -206,6 +208,83 @@ class TestRun:
         run = search(tmp_path, Dependent(), ListSource(crystals(3)))
         assert run.run(relaxations=8).progress.relaxations == 3
         assert run.archive.ledger.calls["dependent"] == 0
+
+    def test_a_source_that_has_failed_and_then_has_nothing_is_not_called_on_and_on(self, tmp_path):
+        class Flaky(P1Source):
+            name = "flaky"
+            calls = 0
+
+            def propose(self, n, context):
+                self.calls += 1
+                if self.calls == 1:
+                    raise RuntimeError("not yet")
+                return []
+
+        flaky = Flaky()
+        search(tmp_path, flaky, ListSource(crystals(5))).run(relaxations=8)
+        assert flaky.calls < 20
+
+    def test_a_source_that_prepares_something_is_waited_for_and_left_alone(self, tmp_path):
+        class Slow(P1Source):
+            name = "slow"
+            preparing = False
+            calls = 0
+
+            @property
+            def ready(self):
+                return not self.preparing or time.monotonic() > self.until
+
+            def propose(self, n, context):
+                self.calls += 1
+                if self.preparing:
+                    self.preparing = False
+                    return super().propose(n, context)
+                self.preparing, self.until = True, time.monotonic() + 0.5
+                return []
+
+        class Empty(P1Source):
+            name = "empty"
+
+            def propose(self, n, context):
+                return []
+
+        slow = Slow()
+        run = search(tmp_path, slow, Empty())
+        assert run.run(relaxations=3).progress.relaxations == 3
+        assert slow.calls <= 8  # one to begin and one to collect
+        assert run.archive.ledger.calls["empty"] <= 12
+
+    def test_a_source_that_is_given_up_is_not_waited_for(self, tmp_path):
+        class Stuck(P1Source):
+            name = "stuck"
+            preparing = True
+
+            def propose(self, n, context):
+                raise RuntimeError("never")
+
+        run = search(tmp_path, Stuck(), ListSource(crystals(3)))
+        assert run.run(relaxations=8, hours=30 / 3600).stopped == "sources exhausted"
+
+    def test_all_is_closed_even_if_closing_one_source_fails(self, tmp_path):
+        closed = []
+
+        class Bad(P1Source):
+            name = "bad"
+
+            def close(self):
+                raise RuntimeError("cannot")
+
+        class Good(P1Source):
+            name = "good"
+
+            def close(self):
+                closed.append(True)
+
+        run = search(tmp_path, Good(), Bad(), Good())
+        with pytest.raises(RuntimeError, match="cannot"):
+            run.close()
+        assert closed == [True, True]
+        search(tmp_path, Good(), Bad(), Good())  # the directory is free again
 
     def test_progress_is_reported(self, tmp_path):
         seen = []

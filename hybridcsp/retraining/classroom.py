@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hybridcsp.allocation import EXPECTED_FORCE_CALLS
+from hybridcsp.allocation import price
 from hybridcsp.archive import Adopted, Archive
-from hybridcsp.records import REFINE, Outcome, Relaxed
+from hybridcsp.records import REFINE, Failed, Outcome, Relaxed
 from hybridcsp.retraining.retrainer import Retrainer
 
 #: Seconds of retraining before the measured share of time is looked at.
 GRACE = 60.0
+
+#: What a force call is taken to last where nobody told: that of CHGNet for some ten atoms.
+SECONDS_PER_FORCE_CALL = 0.04
 
 
 class Classroom:
@@ -36,13 +39,13 @@ class Classroom:
         self._share = share
         self._spent = 0.0  # in force calls
         self._seconds = 0.0
-        self._uncounted = 0  # relaxations whose force calls nobody told
+        self._estimated = 0.0  # force calls that nobody counted
 
     def observe(self, outcomes: Sequence[Outcome]) -> None:
         """Take note of what was relaxed."""
         for outcome in outcomes:
-            if isinstance(outcome, Relaxed) and outcome.level != REFINE:
-                self._uncounted += outcome.cost.force_calls == 0
+            if isinstance(outcome, Relaxed | Failed) and outcome.level != REFINE:
+                self._estimated += price(outcome) - outcome.cost.force_calls
         for retrainer in self._retrainers.values():
             retrainer.observe(outcomes)
 
@@ -65,9 +68,9 @@ class Classroom:
 
         Trials that have had their relaxations are settled, and trainings beside the search collected. Then, if none is
         running, it is the turn of one of those that have their new minima, the one that was trained least often: it is
-        trained as soon as as many epochs as are worth it fit the budget. Only where measured seconds exceed the share
-        after all, by a slow generator or a calculator that is much faster than force calls usually are, does a decision
-        depend on the clock; it is recorded like the others.
+        trained as soon as as many epochs as are worth it fit the budget, and the others wait for it. Only where
+        measured seconds exceed the share after all, by a slow generator or a calculator that is much faster than force
+        calls usually are, does a decision depend on the clock; it is recorded like the others.
         """
         for retrainer in self._retrainers.values():
             if (event := retrainer.follow_up()) is not None:
@@ -88,9 +91,8 @@ class Classroom:
             retrainer.close()
 
     def _force_calls(self) -> float:
-        return self._archive.ledger.cost.force_calls + EXPECTED_FORCE_CALLS * self._uncounted
+        return self._archive.ledger.cost.force_calls + self._estimated
 
     def _out_of_time(self) -> bool:
-        if self._uncounted:  # nor did anybody tell the seconds
-            return False
-        return self._seconds > max(GRACE, self._share * self._archive.ledger.cost.seconds)
+        seconds = self._archive.ledger.cost.seconds + SECONDS_PER_FORCE_CALL * self._estimated
+        return self._seconds > max(GRACE, self._share * seconds)

@@ -44,7 +44,8 @@ class Source(Protocol):
     where no other source is ready. One that cannot work without has ``needs_others = True``: it is never called
     then, and refused alone. One that makes proposals beside the search has a property ``preparing``, true from the
     call that begins until the one that returns them: it is not called before it is ready, and a search that has
-    nothing else to do waits for it. What it holds is let go in ``close()``, if it has that.
+    nothing else to do waits for it. What that took is told by a growing attribute ``seconds_beside``. What it holds is
+    let go in ``close()``, if it has that.
     """
 
     @property

@@ -163,15 +163,23 @@ class CommandGenerator:
         self.command = command
         self.batch = command.samples
         self.card: Mapping[str, Any] = {"command": list(command.command)}
-        self._stop = threading.Event()
 
-    def sample(self, requests: Sequence[Request], rng: np.random.Generator) -> list[Sample | Reject]:
+    def sample(
+        self, requests: Sequence[Request], rng: np.random.Generator, stop: threading.Event | None = None
+    ) -> list[Sample | Reject]:
         """Run the program, once for each cell contents if it is told what to make.
+
+        Parameters
+        ----------
+        requests, rng
+            As for every generator.
+        stop
+            Ends the program when it is set.
 
         Raises
         ------
         GeneratorError
-            If it cannot be started, hangs, fails, or leaves nothing that can be read.
+            If it cannot be started, hangs, fails, is stopped, or leaves nothing that can be read.
         """
         waiting: defaultdict[str, deque[int]] = defaultdict(deque)
         told: dict[str, str] = {}
@@ -186,7 +194,7 @@ class CommandGenerator:
         else:
             runs = [("", len(requests))]
         for formula, n in runs:
-            for atoms in self._run(formula, n, int(rng.integers(2**31))):
+            for atoms in self._run(formula, n, int(rng.integers(2**31)), stop or threading.Event()):
                 found = atoms if waiting.get(_contents(atoms)) else primitive(atoms)
                 if numbers := waiting.get(_contents(found)):
                     likelihood = atoms.info.get("log_likelihood")
@@ -198,15 +206,11 @@ class CommandGenerator:
                     answers[sample.request] = sample
         return answers
 
-    def stop(self) -> None:
-        """End a program that is running in another thread, and start none any more."""
-        self._stop.set()
-
-    def _run(self, formula: str, n: int, seed: int) -> list[Atoms]:
+    def _run(self, formula: str, n: int, seed: int, stop: threading.Event) -> list[Atoms]:
         with tempfile.TemporaryDirectory() as folder:
             output, log = Path(folder) / f"output{self.command.suffix}", Path(folder) / "log"
             argv = self.command.filled(formula=formula, n=n, seed=seed, output=output)
-            self._execute(argv, log)
+            self._execute(argv, log, stop)
             if not output.exists():
                 raise GeneratorError(f"{self.name} ended well but wrote no {output.name}{_tail(log)}")
             frames = list(stream_frames(output))
@@ -222,9 +226,11 @@ class CommandGenerator:
             raise GeneratorError(f"{self.name} wrote no crystal: {said[0][0] if said else 'an empty folder'}")
         return crystals
 
-    def _execute(self, argv: list[str], log: Path) -> None:
+    def _execute(self, argv: list[str], log: Path, stop: threading.Event) -> None:
         if shutil.which(argv[0]) is None:
             raise GeneratorError(f"{self.name} cannot be started: no program {argv[0]!r}")
+        if stop.is_set():
+            raise GeneratorError(f"{self.name} was stopped before it began")
         with log.open("wb") as written:
             try:
                 process = subprocess.Popen(
@@ -241,7 +247,7 @@ class CommandGenerator:
             try:
                 while (status := process.poll()) is None:
                     passed = time.monotonic() - start
-                    if passed > self.command.timeout or self._stop.wait(_POLL):
+                    if passed > self.command.timeout or stop.wait(_POLL):
                         raise GeneratorError(f"{self.name} was stopped after {passed:.0f} s")
             finally:
                 end_processes([process])

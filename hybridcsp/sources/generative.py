@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,8 @@ class GenerativeSource:
         one is on trial.
     rejects
         How many samples came to nothing, by reason.
+    seconds_beside
+        What programs beside the search have taken so far.
 
     Raises
     ------
@@ -126,6 +128,7 @@ class GenerativeSource:
             generator, self.scratch = _opened(argument)
         self.name = generator.name
         self.beside = False
+        self.seconds_beside = 0.0
         self.versions: tuple[int, ...] = () if self.scratch else (0,)
         self.rejects: Counter[str] = Counter()
         self._generators: dict[int, Generator] = {0: generator}
@@ -144,16 +147,16 @@ class GenerativeSource:
 
     @property
     def ready(self) -> bool:
-        """Whether a call need not wait for such a program."""
-        return self._errand is None or self._errand[1].done
+        """Whether a call need not wait for such a program: it is done, or something of before is left to propose."""
+        if self._errand is None or self._errand[1].done:
+            return True
+        return any(waiting.next is not None for waiting in self._waiting.values())
 
     def close(self) -> None:
         """End a program that is running; a search that is taken up again runs it anew."""
-        generator = self._generators[0]
-        if isinstance(generator, CommandGenerator):
-            generator.stop()
         if self._errand is not None:
-            self._errand[1].wait()
+            self._errand[1].cancel()
+            self._errand = None
 
     @property
     def exhausted(self) -> bool:
@@ -163,7 +166,7 @@ class GenerativeSource:
     @property
     def weights(self) -> str | None:
         """Hash of the weights that it begins with; ``None`` for what has none, or does not tell."""
-        found = self._generators[0].card.get("weights_sha256")
+        found = getattr(self._generators[0], "card", {}).get("weights_sha256")
         return None if found is None else str(found)
 
     @property
@@ -235,7 +238,7 @@ class GenerativeSource:
                 waiting.observe(outcome)
 
     def _from_version(self, version: int, context: Context) -> Proposal:
-        begun = time.perf_counter() - (self._errand[1].seconds if self._errand else 0.0)
+        begun = time.perf_counter()
         waiting = self._waiting_of(version)
         if waiting.next is not None:
             return proposal(self.name, [waiting.next], {}, time.perf_counter() - begun)
@@ -323,30 +326,30 @@ class GenerativeSource:
             answers = self._collected(reading, generator, requests, rng)
         else:
             with one_thread():
-                answers = _answers(generator, requests, rng)
+                answers = self._asked(lambda: generator.sample(requests, rng))
         ordered = bool(getattr(generator, "best_first", False))
         return select(answers, self._problem, generator.conditions, len(requests), best_first=ordered)
 
     def _collected(
-        self, reading: _Reading, generator: Generator, requests: list[Request], rng: np.random.Generator
+        self, reading: _Reading, program: CommandGenerator, requests: list[Request], rng: np.random.Generator
     ) -> list[Any]:
         """Return what a program has made, or begin to run it."""
         if self._errand is None or self._errand[0].seed != reading.seed:
-            self._errand = reading, Errand(lambda: _answers(generator, requests, rng))
+            self._errand = reading, Errand(lambda stop: self._asked(lambda: program.sample(requests, rng, stop)))
             raise _NotYetError
         _, errand = self._errand
         self._errand = None
+        self.seconds_beside += errand.seconds
         answers: list[Any] = errand.result()
         return answers
 
-
-def _answers(generator: Generator, requests: list[Request], rng: np.random.Generator) -> list[Any]:
-    try:
-        return list(generator.sample(requests, rng))
-    except GeneratorError:
-        raise
-    except Exception as error:  # a generator may be anybody's
-        raise GeneratorError(f"{generator.name} raised {type(error).__name__}: {error}") from error
+    def _asked(self, sample: Callable[[], Sequence[Any]]) -> list[Any]:
+        try:
+            return list(sample())
+        except GeneratorError:
+            raise
+        except Exception as error:  # a generator may be anybody's
+            raise GeneratorError(f"{self.name} raised {type(error).__name__}: {error}") from error
 
 
 def wyckoff(problem: Problem, argument: str | None = None) -> GenerativeSource:

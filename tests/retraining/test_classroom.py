@@ -1,16 +1,19 @@
 """Several generators that learn in one search: whose turn it is, and what all of them together may take."""
 
 import itertools
+import time
 
+import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
-from crystals import InlineBackend, P1Source, instant_relaxation, relaxed, what_happened
+from crystals import InlineBackend, P1Source, instant_relaxation, random_crystal, relaxed, what_happened
 from toys import Toy
 
 from hybridcsp import Problem, Search
 from hybridcsp.archive import Adopted
 from hybridcsp.records import Cost
 from hybridcsp.retraining import Retraining
+from hybridcsp.retraining import classroom as classroom_room
 from hybridcsp.sources.generative import GenerativeSource
 
 COPPER = Problem("Cu", formula_units=(2, 4), distance_fraction=0.05)
@@ -75,6 +78,33 @@ def test_a_budget_that_trains_one_trains_it_though_others_learn_too(tmp_path):
         run.run(relaxations=60, refine=0)
     assert trainings(alone)
     assert trainings(together)
+
+
+def test_a_training_is_put_off_where_trainings_took_too_long(tmp_path, monkeypatch):
+    class Lazy(Toy):
+        def fit(self, examples, **settings):
+            time.sleep(0.5)
+            super().fit(examples, **settings)
+
+    monkeypatch.setattr(classroom_room, "GRACE", 0.0)
+    run = search(tmp_path, Lazy(), epochs=4)
+    run.run(relaxations=40, refine=0)
+    first, *others = trainings(run)
+    assert first.training["version"] == 1
+    assert others  # a search of no seconds, a tenth of which the first training has used up
+    assert all(event.training == {"postponed": True} for event in others)
+
+
+def test_what_is_handed_in_unasked_gives_no_time_for_trainings(tmp_path):
+    with search(tmp_path, Toy(), epochs=4) as run:
+        classroom = run._proposer._classroom
+        for n in range(30):
+            atoms = random_crystal("Cu2", 20.0, np.random.default_rng(n))
+            atoms.calc = SinglePointCalculator(atoms, energy=-3.0 * len(atoms) - 0.01 * n)
+            run.add(atoms)
+        assert run.archive.number_of_minima > 5
+        assert classroom._force_calls() == 0
+        assert not run._proposer.learn()
 
 
 def test_one_is_trained_at_a_time_beside_the_search(tmp_path, monkeypatch):

@@ -16,11 +16,13 @@ from ase.build import bulk
 from crystals import InlineBackend, P1Source, instant_relaxation, what_happened
 
 from hybridcsp import Problem, Search
+from hybridcsp.archive import Archive, Called
 from hybridcsp.errors import GeneratorError, InputError
 from hybridcsp.generators import Reject, Request, Sample
-from hybridcsp.sources import SOURCES
+from hybridcsp.sources import SOURCES, Context
 from hybridcsp.sources.external import Command, CommandGenerator
 from hybridcsp.sources.generative import GenerativeSource
+from hybridcsp.sources.one_shot import Start
 
 PROBLEM = Problem("NaCl", formula_units=(1, 2))
 MIXED = [
@@ -282,9 +284,13 @@ def test_a_command_that_cannot_work_is_refused(options, said):
         Command(**options)
 
 
-def search(directory, command, capacity=1, others=(P1Source,), runner=instant_relaxation, **options):
-    problem = Problem("NaCl", formula_units=(1, 2), distance_fraction=0.05)
-    program = GenerativeSource(problem, generator=CommandGenerator("other", command))
+NACL = Problem("NaCl", formula_units=(1, 2), distance_fraction=0.05)
+
+
+def search(directory, command, capacity=1, others=(P1Source,), runner=instant_relaxation, one_shot=1, **options):
+    problem = NACL
+    generator = command if isinstance(command, CommandGenerator) else CommandGenerator("other", command)
+    program = GenerativeSource(problem, generator=generator, one_shot=one_shot)
     sources = [program, *(other() for other in others)]
     backend = InlineBackend(runner, capacity)
     return Search(problem, calculator=None, directory=directory, sources=sources, backend=backend, **options)
@@ -313,7 +319,46 @@ def test_with_several_workers_a_search_goes_on_while_a_program_runs(program, tmp
     run.close()
     assert time.monotonic() - begun < 60  # the program sleeps for ten minutes
     assert set(sources_of(tmp_path / "run")) == {"p1"}
+    assert (tmp_path / "pids").exists()
     assert not still_running(tmp_path / "pids")
+
+
+def test_the_time_of_a_program_is_charged_once_also_where_it_fails(program, tmp_path):
+    def unhurried(job):
+        time.sleep(0.1)
+        return instant_relaxation(job)
+
+    for mode, least in (("slow", 1.0), ("exit", 0.02)):
+        run = search(tmp_path / mode, program(mode), 2, runner=unhurried, one_shot=4, allocation="equal")
+        run.run(relaxations=30, refine=0)
+        calls = [past for past in run.archive.history() if isinstance(past, Called) and past.source == "other"]
+        charged = [call.cost.seconds for call in calls if call.cost.seconds > least]
+        ended = len(list((tmp_path / mode / "samples").glob("*"))) + run.archive.ledger.errors["other"]
+        assert len(charged) == ended > 0
+        run.close()
+
+
+def test_what_is_left_of_a_batch_is_proposed_while_the_next_one_is_made(program, tmp_path):
+    source = GenerativeSource(NACL, generator=CommandGenerator("other", program("hang")), one_shot=4)
+    source.beside = True
+    with Archive(tmp_path / "archive", write=True) as archive:
+        assert source.propose(1, Context(problem=NACL, archive=archive, rng=np.random.default_rng(0))) == []
+        assert source.preparing
+        assert not source.ready
+        lattice = Start(bulk("NaCl", "rocksalt", a=5.6), {"version": 0, "batch": 1, "position": 3}, -3.0)
+        source._waiting_of(0)._starts[0, 1, 3] = lattice  # as a job of before would have left it
+        assert source.ready
+        (left,) = source.propose(1, Context(problem=NACL, archive=archive, rng=np.random.default_rng(0)))
+        assert left.tag["position"] == 3
+    source.close()
+    assert not source.preparing
+
+
+def test_a_generator_can_be_used_again_after_a_search_was_closed(program, tmp_path):
+    generator = CommandGenerator("other", program("slow"))
+    for name in ("first", "second"):
+        with search(tmp_path / name, generator, capacity=2, others=()) as run:
+            assert run.run(relaxations=2, refine=0).progress.relaxations == 2
 
 
 def test_what_a_program_has_made_beside_a_search_is_proposed(program, tmp_path):

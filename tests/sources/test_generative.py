@@ -66,6 +66,16 @@ class TestRequests:
         assert 0 <= full.energy_quantile <= 0.2
         assert full.pressure_gpa == 20.0
 
+    def test_of_several_space_groups_one_is_asked_for_every_other_time(self):
+        def groups(*named):
+            problem = replace(COPPER, spacegroups=named)
+            return [r.spacegroup for r in requests_for(problem, frozenset(Condition), 40, np.random.default_rng(0))]
+
+        assert groups(225) == [225] * 40
+        several = groups(*range(16, 231))
+        assert several[1::2] == [None] * 20
+        assert set(several[::2]) <= set(range(16, 231))
+
 
 class TestSelection:
     def of(self, *structures, problem=COPPER, conditions=frozenset()):

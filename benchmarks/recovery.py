@@ -43,7 +43,7 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from recovery_report import HOLE, ORDER, REFERENCES, RELAXATIONS, RUNS, SMALL, SOLVED, best_known, past_runs, report
 from rich.console import Console
 
-from hybridcsp import Problem, Search
+from hybridcsp import Problem, Retraining, Search
 from hybridcsp.budget import UNCHANGED
 from hybridcsp.generators import GENERATORS
 from hybridcsp.generators.opening import read_card
@@ -71,11 +71,15 @@ METHODS = {
     "wyckoff+energies": ["wyckoff"],
     "flow": ["flow"],
     "evolution+seeds": ["generated-seeds", "evolution"],
+    "frozen": list(DEFAULT_SOURCES),
     "default": list(DEFAULT_SOURCES),
 }
 
 #: Methods in which energies choose what of a generator is relaxed: of so many structures.
-ENERGIES = {"wyckoff+energies": ONE_SHOT, "default": ONE_SHOT}
+ENERGIES = {"wyckoff+energies": ONE_SHOT, "frozen": ONE_SHOT, "default": ONE_SHOT}
+
+#: How generators learn, where it is not as by default: the control arm is the same search up to the first training.
+LEARNING = {"frozen": Retraining(new_minima=0)}
 
 #: Crystals of the transformer that evolution is seeded with, once.
 GENERATED_SEEDS = 12
@@ -186,7 +190,14 @@ def run(
     before = earlier["seconds"] if earlier and directory.exists() else 0.0
     start = time.perf_counter()
     with Search(
-        problem, sources=sources, seed=seed, directory=directory, backend=pool, workers=1, one_shot=one_shot
+        problem,
+        sources=sources,
+        seed=seed,
+        directory=directory,
+        backend=pool,
+        workers=1,
+        one_shot=one_shot,
+        retraining=LEARNING.get(method),
     ) as search:
         search.run(relaxations=RELAXATIONS, refine=0, stop_at=goal + SOLVED - UNCHANGED)
         found = history(search, atoms, goal)

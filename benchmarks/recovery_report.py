@@ -37,6 +37,7 @@ ORDER = (
     "wyckoff+energies",
     "flow",
     "evolution+seeds",
+    "frozen",
     "default",
     "ase-ga",
     "cryspy",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hybridcsp.errors import InputError
 from hybridcsp.generators import Condition, Example, Reject, Request, Sample, storage
-from hybridcsp.generators.wyckoff import WyckoffGenerator
+from hybridcsp.generators.wyckoff import WyckoffGenerator, drawing
 from hybridcsp.generators.wyckoff.collation import (
     Geometries,
     Occupations,
@@ -386,6 +386,20 @@ def test_prototypes_that_are_wanted_are_written_and_weighed(untrained, positions
 
 
 # The generator
+
+
+def test_what_is_plausible_depends_on_the_pressure_that_is_asked_for(untrained, monkeypatch):
+    asked = []
+
+    def watch(atoms, pressure_gpa):
+        asked.append(pressure_gpa)
+        return True
+
+    monkeypatch.setattr(drawing, "is_plausible", watch)
+    requests = [Request(contents={"Ti": 2, "O": 4}, pressure_gpa=80.0), Request(contents={"Ti": 2, "O": 4})]
+    untrained.sample(requests, np.random.default_rng(0))
+    assert set(asked) == {80.0, None}
+
 
 SYMBOLS = ["Li", "Na", "K", "Mg", "Ti", "Fe", "Cu", "La", "U", "C", "N", "O", "S", "F", "Cl", "He"]
 

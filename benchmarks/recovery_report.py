@@ -45,6 +45,10 @@ ORDER = (
 SINGLE = ("random", "evolution", "swarm", "prototypes", "basin-hopping")
 PORTFOLIO = "optimisers"
 
+#: Further seeds are of the comparison of these two: the same search, but for generators that learn or do not.
+SEEDS = 3
+LEARNING, FROZEN = "default", "frozen"
+
 #: A cell is hard if random solves it within so many relaxations for at most half of the seeds.
 EASY_WITHIN = 10
 
@@ -79,7 +83,8 @@ def best_known() -> dict[str, float]:
 def report(console: Console) -> None:
     """Print the tables and write them as JSON."""
     best = best_known()
-    runs = sorted(past_runs().values(), key=lambda one: ORDER.index(one["method"]))
+    every = list(past_runs().values())
+    runs = sorted((one for one in every if one["seed"] < SEEDS), key=lambda one: ORDER.index(one["method"]))
     groups = {
         f"cells of at most {SMALL} atoms": [one for one in runs if one["atoms"] <= SMALL],
         "larger cells": [one for one in runs if one["atoms"] > SMALL],
@@ -92,7 +97,14 @@ def report(console: Console) -> None:
         for name, (goal, energies) in goals.items()
     }
     console.print(_by_cell(runs, best))
-    content = {"runs": len(runs), "best_known": best, "crystals": crystals, "groups": summary}
+    learning = {name: _learning(console, goal, every, energies) for name, (goal, energies) in goals.items()}
+    content = {
+        "runs": len(runs),
+        "best_known": best,
+        "crystals": crystals,
+        "groups": summary,
+        "retrained_over_frozen": learning,
+    }
     RESULTS.joinpath("recovery.json").write_text(json.dumps(content, indent=1) + "\n")
 
 
@@ -129,6 +141,45 @@ def _group(
             )
             summary[f"portfolio_within_{within}"] = {"best_single": name, "difference": difference, "bound": low}
     console.print()
+    return summary
+
+
+def _learning(
+    console: Console, goal: str, runs: Sequence[Mapping[str, Any]], goals: Mapping[str, float]
+) -> dict[str, Any]:
+    """Compare pairs of runs that are the same up to the first training."""
+    found = {(one["cell"], one["method"], one["seed"]): one for one in runs}
+    pairs = [
+        (found[cell, FROZEN, seed], one)
+        for (cell, method, seed), one in sorted(found.items())
+        if method == LEARNING and (cell, FROZEN, seed) in found
+    ]
+    if not pairs:
+        return {}
+    trained = {learning["cell"] for frozen, learning in pairs if frozen["force_calls"] != learning["force_calls"]}
+    summary = {}
+    for title, chosen in (
+        (f"all cells, {SEEDS} seeds", [pair for pair in pairs if pair[0]["seed"] < SEEDS]),
+        ("cells where a training made a difference, all seeds", [p for p in pairs if p[0]["cell"] in trained]),
+    ):
+        traces = [_trace(one, goals[one["cell"]]) for place in (0, 1) for one in (pair[place] for pair in chosen)]
+        _, row = compare(traces)
+        solved = [
+            sum(trace.solved_at is not None for trace in traces if trace.strategy == m) for m in (LEARNING, FROZEN)
+        ]
+        differ = sum(a["force_calls"] != b["force_calls"] for a, b in chosen)
+        console.print(
+            f"Retrained against frozen, to {goal}, {title}: {len(chosen)} pairs, {differ} of which differ; "
+            f"{solved[0]} and {solved[1]} got there, at {row.ratio:.3f} ({row.ratio_low:.3f}-{row.ratio_high:.3f}) "
+            "of the force calls",
+            highlight=False,
+        )
+        summary[title] = {
+            "pairs": len(chosen),
+            "differ": differ,
+            "got_there": dict(zip((LEARNING, FROZEN), solved, strict=True)),
+            "force_calls": [row.ratio, row.ratio_low, row.ratio_high],
+        }
     return summary
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from hybridcsp.budget import Budget, Target, unchanged_since
 from hybridcsp.proposer import Proposer
 from hybridcsp.records import REFINE, RELAX, Candidate, Job, Limits
 from hybridcsp.relaxation.backends import Backend
+
+log = logging.getLogger(__name__)
 
 #: Minima within this of the best (eV/atom) are refined at the end.
 REFINE_WINDOW = 0.05
@@ -107,6 +110,10 @@ class Run:
         stopped = "error"
         try:
             stopped = self._search()
+            for name in self._proposer.unfinished():
+                log.warning(
+                    "source %s was still making structures when the search ended; more relaxations would use them", name
+                )
             self._refine()
         except KeyboardInterrupt:
             stopped = "interrupted"

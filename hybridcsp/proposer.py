@@ -117,8 +117,12 @@ class Proposer:
         return any(getattr(source, "ready", True) for source in self._preparing())
 
     def _preparing(self) -> list[Source]:
-        able = [source for name, source in self.sources.items() if not self._done(name, source)]
-        return [source for source in able if getattr(source, "preparing", False)]
+        return [self.sources[name] for name in self.unfinished()]
+
+    def unfinished(self) -> list[str]:
+        """Return the names of the sources that make proposals beside the search, which nobody has had yet."""
+        able = {name: source for name, source in self.sources.items() if not self._done(name, source)}
+        return [name for name, source in able.items() if getattr(source, "preparing", False)]
 
     def learn(self) -> bool:
         """Let the generators learn what they should by now, and record it; return whether anything came of it."""

@@ -312,12 +312,13 @@ def sources_of(directory):
     return [event[1]["source"] for event in what_happened(directory) if event[0] == "relaxed"]
 
 
-def test_with_several_workers_a_search_goes_on_while_a_program_runs(program, tmp_path):
+def test_with_several_workers_a_search_goes_on_while_a_program_runs(program, tmp_path, caplog):
     run = search(tmp_path / "run", program("hang"), capacity=2)
     begun = time.monotonic()
     assert run.run(relaxations=20, refine=0).stopped == "relaxations used up"
     run.close()
     assert time.monotonic() - begun < 60  # the program sleeps for ten minutes
+    assert "source other was still making structures when the search ended" in caplog.text
     assert set(sources_of(tmp_path / "run")) == {"p1"}
     assert (tmp_path / "pids").exists()
     assert not still_running(tmp_path / "pids")

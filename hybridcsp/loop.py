@@ -22,9 +22,6 @@ REFINE_WINDOW = 0.05
 #: A refinement may take this many times the force calls of a relaxation: its criterion is five times tighter.
 REFINE_LIMIT = 2
 
-#: Seconds between looks at sources where there is nothing to relax.
-IDLE = 0.1
-
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
@@ -110,7 +107,7 @@ class Run:
         stopped = "error"
         try:
             stopped = self._search()
-            for name in self._proposer.unfinished():
+            for name in self._proposer.preparing:
                 log.warning(
                     "source %s was still making structures when the search ended; more relaxations would use them", name
                 )
@@ -209,9 +206,8 @@ class Run:
 
     def _wait(self) -> bool:
         """Wait a second for outcomes; return whether there were any."""
-        until = time.monotonic() + 1.0
-        while not (self._running or self._proposer.prepared) and time.monotonic() < until:
-            time.sleep(IDLE)  # a source is preparing something beside the search
+        if not self._running:
+            self._proposer.wait(1.0)
         outcomes = self._backend.completed(timeout=1.0)
         if outcomes:
             self._proposer.record(outcomes)

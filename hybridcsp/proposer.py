@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,9 @@ PATIENCE = 1000
 
 #: Errors in a row after which a source is not called again, unless it says how many itself (``tries``).
 TRIES = 10
+
+#: Seconds between looks at sources that work beside the search.
+IDLE = 0.1
 
 
 class Proposer:
@@ -90,13 +94,12 @@ class Proposer:
             if not available:
                 return []
             name = self.allocation.choose(available)
-            errors = self._errors[name]
-            accepted, offered = self._call(name, owner)
+            accepted, called = self._call(name, owner)
             if accepted:
                 return accepted
-            if not offered:
+            if not called.candidates:
                 dry.add(name)
-            if self._errors[name] > errors:
+            if called.error:
                 failed.add(name)
         log.warning("%d proposals in a row were not worth a relaxation", PATIENCE)
         return []
@@ -107,22 +110,21 @@ class Proposer:
         return all(self._done(name, source) for name, source in self.sources.items())
 
     @property
-    def preparing(self) -> bool:
-        """Whether a source makes proposals beside the search."""
-        return bool(self._preparing())
+    def preparing(self) -> list[str]:
+        """The sources that make proposals beside the search, which nobody has had yet."""
+        able = {name: source for name, source in self.sources.items() if not self._done(name, source)}
+        return [name for name, source in able.items() if getattr(source, "preparing", False)]
 
     @property
     def prepared(self) -> bool:
         """Whether one of them has some by now."""
-        return any(getattr(source, "ready", True) for source in self._preparing())
+        return any(getattr(self.sources[name], "ready", True) for name in self.preparing)
 
-    def _preparing(self) -> list[Source]:
-        return [self.sources[name] for name in self.unfinished()]
-
-    def unfinished(self) -> list[str]:
-        """Return the names of the sources that make proposals beside the search, which nobody has had yet."""
-        able = {name: source for name, source in self.sources.items() if not self._done(name, source)}
-        return [name for name, source in able.items() if getattr(source, "preparing", False)]
+    def wait(self, seconds: float = math.inf) -> None:
+        """Wait until one of them has some, if there are any, and not longer."""
+        until = time.monotonic() + seconds
+        while self.preparing and not self.prepared and time.monotonic() < until:
+            time.sleep(IDLE)
 
     def learn(self) -> bool:
         """Let the generators learn what they should by now, and record it; return whether anything came of it."""
@@ -182,7 +184,7 @@ class Proposer:
         if self._given_up(name):
             log.warning("source %s is not called again in this search: %d errors in a row", name, self._errors[name])
 
-    def _call(self, name: str, owner: str) -> tuple[list[Candidate], bool]:
+    def _call(self, name: str, owner: str) -> tuple[list[Candidate], Called]:
         call = self.archive.ledger.calls[name]
         rng = np.random.default_rng([self.seed, crc32(name.encode()), call])
         context = Context(problem=self.problem, archive=self.archive, rng=rng)
@@ -230,7 +232,7 @@ class Proposer:
         self._say_if_given_up(name)
         self._introduce(candidates)
         self._tell_everyone(recorded)
-        return accepted, bool(candidates)
+        return accepted, called
 
     def _introduce(self, candidates: Sequence[Candidate]) -> None:
         self.allocation.proposed(candidates)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
@@ -23,7 +22,7 @@ from hybridcsp.budget import Budget, Target
 from hybridcsp.continuity import check_same, described
 from hybridcsp.engagement import build_sources, check_company, check_learners
 from hybridcsp.errors import ArchiveError, InputError, UnknownNameError
-from hybridcsp.loop import IDLE, Progress, Run, Summary
+from hybridcsp.loop import Progress, Run, Summary
 from hybridcsp.problem import Problem
 from hybridcsp.proposer import Proposer
 from hybridcsp.records import (
@@ -268,10 +267,10 @@ class Search:
         while len(candidates) < n:
             if more := self._proposer.propose(USER):
                 candidates += more
-            elif not self._proposer.preparing:
+            elif self._proposer.preparing:
+                self._proposer.wait()
+            else:
                 break
-            while self._proposer.preparing and not self._proposer.prepared:
-                time.sleep(IDLE)
         return candidates
 
     def pending(self) -> list[Candidate]:

@@ -288,12 +288,11 @@ NACL = Problem("NaCl", formula_units=(1, 2), distance_fraction=0.05)
 
 
 def search(directory, command, capacity=1, others=(P1Source,), runner=instant_relaxation, one_shot=1, **options):
-    problem = NACL
     generator = command if isinstance(command, CommandGenerator) else CommandGenerator("other", command)
-    program = GenerativeSource(problem, generator=generator, one_shot=one_shot)
+    program = GenerativeSource(NACL, generator=generator, one_shot=one_shot)
     sources = [program, *(other() for other in others)]
     backend = InlineBackend(runner, capacity)
-    return Search(problem, calculator=None, directory=directory, sources=sources, backend=backend, **options)
+    return Search(NACL, calculator=None, directory=directory, sources=sources, backend=backend, **options)
 
 
 @pytest.mark.parametrize("capacity", [1, 2])
@@ -388,6 +387,14 @@ def test_a_search_with_nothing_else_to_do_waits_for_a_program(program, tmp_path)
 def test_who_asks_waits_for_a_program(program, tmp_path):
     run = search(tmp_path / "run", program("slow"), capacity=2, others=())
     assert [candidate.source for candidate in run.ask(2)] == ["other"] * 2
+
+
+def test_who_asks_does_not_wait_for_a_program_where_others_have_something(program, tmp_path):
+    run = search(tmp_path / "run", program("hang"), capacity=2)
+    begun = time.monotonic()
+    assert [candidate.source for candidate in run.ask(2)] == ["p1"] * 2
+    run.close()
+    assert time.monotonic() - begun < 60  # the program sleeps for ten minutes
 
 
 def test_hours_hold_while_a_program_hangs(program, tmp_path):

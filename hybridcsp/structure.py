@@ -178,6 +178,12 @@ def primitive(atoms: Atoms, symprec: float = SYMPREC) -> Atoms:
     return _standardized(atoms, symprec, to_primitive=True)
 
 
+def in_group(atoms: Atoms, number: int, symprec: float = SYMPREC) -> Atoms | None:
+    """Return a primitive cell made as symmetric as it is nearly, if that is of this space group and no smaller."""
+    symmetric = primitive(atoms, symprec)
+    return symmetric if len(symmetric) == len(atoms) and spacegroup(symmetric) == number else None
+
+
 def conventional(atoms: Atoms, symprec: float = SYMPREC) -> Atoms:
     """Return the standardised conventional cell; initial moments and charges stay with their atoms."""
     return _standardized(atoms, symprec, to_primitive=False)

@@ -23,7 +23,7 @@ from hybridcsp.generators.flow.starts import Start, atoms_of, batches, with_grou
 from hybridcsp.generators.plausibility import is_too_close
 from hybridcsp.generators.training import Settings, train
 from hybridcsp.representations.lattice import LatticePoint, decode, diagonal, log_length
-from hybridcsp.structure import SYMPREC_LOOSE, SYMPREC_ROUGH, primitive, spacegroup
+from hybridcsp.structure import SYMPREC_LOOSE, SYMPREC_ROUGH, in_group
 
 #: How often a sample whose atoms are too close is drawn again.
 REDRAWS = 2
@@ -251,19 +251,10 @@ def _answer(request: int, point: LatticePoint, group: int | None) -> Sample | Re
     atoms: Atoms = decode(point)
     if group is None:
         return Sample(atoms=atoms, request=request)
-    symmetric = _in_group(atoms, group)
-    return (
-        Reject(request=request, reason=_OTHER_GROUP) if symmetric is None else Sample(atoms=symmetric, request=request)
-    )
-
-
-def _in_group(atoms: Atoms, number: int) -> Atoms | None:
-    """Return a crystal that is near a space group in that group."""
     for symprec in (SYMPREC_LOOSE, SYMPREC_ROUGH):
-        symmetric = primitive(atoms, symprec)
-        if len(symmetric) == len(atoms) and spacegroup(symmetric) == number:
-            return symmetric
-    return None
+        if (symmetric := in_group(atoms, group, symprec)) is not None:
+            return Sample(atoms=symmetric, request=request)
+    return Reject(request=request, reason=_OTHER_GROUP)
 
 
 def _single(values: Any) -> torch.Tensor:

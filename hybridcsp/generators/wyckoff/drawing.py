@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from ase import Atoms
 from ase.data import atomic_numbers
 
 from hybridcsp.errors import InputError
@@ -22,7 +21,7 @@ from hybridcsp.generators.wyckoff.sampling import Decoder, Skeleton
 from hybridcsp.generators.wyckoff.sequences import contents_in_order, from_sequence
 from hybridcsp.prototypes.labels import OTHER_HAND
 from hybridcsp.representations.wyckoff import decode
-from hybridcsp.structure import primitive, spacegroup
+from hybridcsp.structure import in_group
 
 #: Crystals that are written at the same time.
 BATCH = 64
@@ -92,7 +91,7 @@ def draw(
                 group = requests[index].spacegroup
                 if group in OTHER_HAND:
                     atoms.set_scaled_positions(-atoms.get_scaled_positions() % 1.0)
-                if group is not None and not _has_group(atoms, group):
+                if group is not None and in_group(atoms, group) is None:  # sites may lie where there is more symmetry
                     left.append((index, spare.pop(0) if spare else skeleton, spare))
                     refused[index] = f"more symmetry than group {group}"
                     continue
@@ -101,11 +100,6 @@ def draw(
     for index, _, _ in waiting:
         answers[index] = Reject(request=index, reason=refused.get(index, _TOO_CLOSE))
     return [answer for answer in answers if answer is not None]
-
-
-def _has_group(atoms: Atoms, number: int) -> bool:
-    """Whether a crystal has just this space group: sites may have come out where there is more symmetry."""
-    return spacegroup(atoms) == number and len(primitive(atoms)) == len(atoms)
 
 
 def _chosen(

@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import numpy as np
-from ase import Atoms
 
 from hybridcsp.errors import GeneratorError, InputError
 from hybridcsp.generators import GENERATORS, Generator, Request
@@ -21,7 +19,7 @@ from hybridcsp.problem import Problem
 from hybridcsp.records import Candidate, Outcome, Proposal
 from hybridcsp.sampling import Chosen, Selection, requests_for, select
 from hybridcsp.similarity import STARTS, StructureIndex, describe
-from hybridcsp.sources import Context
+from hybridcsp.sources import Context, kept
 from hybridcsp.sources.errand import Errand
 from hybridcsp.sources.external import Command, CommandGenerator
 from hybridcsp.sources.one_shot import Start, Waiting, check_one_shot, proposal, starts_of
@@ -315,8 +313,8 @@ class GenerativeSource:
     def _kept(self, version: int, reading: _Reading, file: Path) -> Selection:
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            _write(self._sampled(version, reading), file)
-        return _read(file)
+            kept.write(self._sampled(version, reading), file)
+        return kept.read(file)
 
     def _sampled(self, version: int, reading: _Reading) -> Selection:
         rng = np.random.default_rng(reading.seed)
@@ -391,38 +389,3 @@ def _opened(argument: str | None) -> tuple[Generator, bool]:
     sample = ["-P", "-m", "hybridcsp", "sample", text, "--formula", "{formula}", "--n", "{n}", "--seed", "{seed}"]
     command = Command((sys.executable, *sample, "--output", "{output}"), timeout=TIMEOUT, samples=BATCH)
     return CommandGenerator(entry.name, command), False
-
-
-def _write(selection: Selection, file: Path) -> None:
-    frames = []
-    for chosen in selection.chosen:
-        atoms = chosen.atoms.copy()
-        atoms.info = {"units": chosen.units, "spacegroup": chosen.spacegroup}
-        if chosen.log_likelihood is not None:
-            atoms.info["log_likelihood"] = chosen.log_likelihood
-        frames.append(atoms)
-    if not frames:
-        came = ", ".join(f"{count} {reason}" for reason, count in selection.rejects.most_common())
-        raise GeneratorError(f"nothing that came back can be used: {came}")
-    frames[0].info["rejects"] = dict(selection.rejects)
-    temporary = file.with_suffix(".tmp")
-    ase.io.write(temporary, frames, format="extxyz")
-    temporary.replace(file)
-
-
-def _read(file: Path) -> Selection:
-    frames = ase.io.read(file, ":")
-    assert isinstance(frames, list)
-    chosen = []
-    for found in frames:
-        atoms = Atoms(found.numbers, positions=found.positions, cell=found.cell, pbc=True)
-        chosen.append(
-            Chosen(
-                atoms=atoms,
-                units=int(found.info["units"]),
-                spacegroup=int(found.info["spacegroup"]),
-                described=describe(atoms),
-                log_likelihood=found.info.get("log_likelihood"),
-            )
-        )
-    return Selection(chosen=tuple(chosen), rejects=Counter(frames[0].info.get("rejects", {})))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,51 +30,55 @@ class Progress:
     finished: bool = False
 
 
-def _moments(model: torch.nn.Module, optimiser: torch.optim.Optimizer) -> Iterator[tuple[str, str, torch.Tensor]]:
-    for name, parameter in model.named_parameters():
-        for key, value in optimiser.state.get(parameter, {}).items():
-            yield name, key, value
+@dataclass(eq=False)
+class State:
+    """All that a training is made of.
+
+    Attributes
+    ----------
+    model, optimiser
+        Weights and moments.
+    averaged, best
+        Moving average of the weights, and that of the best epoch.
+    progress
+        Position.
+    """
+
+    model: torch.nn.Module
+    optimiser: torch.optim.Optimizer
+    averaged: dict[str, torch.Tensor]
+    best: dict[str, torch.Tensor]
+    progress: Progress = field(default_factory=Progress)
+
+    def moments(self) -> Iterator[tuple[str, str, torch.Tensor]]:
+        """Yield what the optimiser keeps of each parameter: name of the parameter, of the moment, and the moment."""
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimiser.state.get(parameter, {}).items():
+                yield name, key, value
 
 
-def write(
-    file: Path,
-    model: torch.nn.Module,
-    optimiser: torch.optim.Optimizer,
-    averaged: Mapping[str, torch.Tensor],
-    best: Mapping[str, torch.Tensor],
-    progress: Progress,
-    identity: str,
-) -> None:
-    """Keep the state of a training in a safetensors file.
+def write(file: Path, state: State, identity: str) -> None:
+    """Keep the state of a training in a safetensors file, under another name first.
 
     Parameters
     ----------
-    file
-        Written under another name first.
-    model, optimiser, averaged, best, progress
-        The state: weights, moments, moving average of the weights, those of the best epoch, position.
+    file, state
+        Where, and what.
     identity
         Of the training, which :func:`restore` compares.
     """
     from safetensors.torch import save
 
-    tensors = {f"model/{name}": value for name, value in model.state_dict().items()}
-    tensors |= {f"averaged/{name}": value for name, value in averaged.items()}
-    tensors |= {f"best/{name}": value for name, value in best.items()}
-    tensors |= {f"optimiser/{name}/{key}": value for name, key, value in _moments(model, optimiser)}
+    tensors = {f"model/{name}": value for name, value in state.model.state_dict().items()}
+    tensors |= {f"averaged/{name}": value for name, value in state.averaged.items()}
+    tensors |= {f"best/{name}": value for name, value in state.best.items()}
+    tensors |= {f"optimiser/{name}/{key}": value for name, key, value in state.moments()}
     held = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, save(held, {"identity": identity, "progress": json.dumps(asdict(progress))}))
+    write_atomically(file, save(held, {"identity": identity, "progress": json.dumps(asdict(state.progress))}))
 
 
-def restore(
-    file: Path,
-    model: torch.nn.Module,
-    optimiser: torch.optim.Optimizer,
-    averaged: dict[str, torch.Tensor],
-    best: dict[str, torch.Tensor],
-    identity: str,
-) -> Progress:
+def restore(file: Path, state: State, identity: str) -> None:
     """Put a training back to where it was kept; arguments as of :func:`write`.
 
     Raises
@@ -84,7 +88,7 @@ def restore(
     """
     from safetensors import SafetensorError, safe_open
 
-    device = next(model.parameters()).device
+    device = next(state.model.parameters()).device
     try:
         with safe_open(str(file), framework="pt", device="cpu") as stored:
             about = stored.metadata() or {}
@@ -99,12 +103,12 @@ def restore(
     for key, value in tensors.items():
         part, _, name = key.partition("/")
         parts[part][name] = value
-    model.load_state_dict(parts["model"])
-    averaged.update(parts["averaged"])
-    best.update(parts["best"])
-    for name, parameter in model.named_parameters():
+    state.model.load_state_dict(parts["model"])
+    state.averaged.update(parts["averaged"])
+    state.best.update(parts["best"])
+    for name, parameter in state.model.named_parameters():
         own = {k.rpartition("/")[2]: v for k, v in parts["optimiser"].items() if k.rpartition("/")[0] == name}
         if own:
             own["step"] = own["step"].cpu()  # where AdamW keeps it
-            optimiser.state[parameter] = own
-    return Progress(**json.loads(about["progress"]))
+            state.optimiser.state[parameter] = own
+    state.progress = Progress(**json.loads(about["progress"]))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
 from hybridcsp.generators import Epoch, checkpoints
-from hybridcsp.generators.checkpoints import Progress
+from hybridcsp.generators.checkpoints import State
 from hybridcsp.interrupts import uninterrupted
 
 if TYPE_CHECKING:
@@ -162,12 +162,12 @@ def train(
     ]
     optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     averaged = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    best = {name: value.clone() for name, value in averaged.items()}
+    state = State(model, optimiser, averaged, {name: value.clone() for name, value in averaged.items()})
     beginning = {name: value.detach().clone() for name, value in model.named_parameters()}
     identity = "" if checkpoint is None else _identity(model, training, held_out, settings, seed)
-    progress = Progress()
     if checkpoint is not None and checkpoint.exists():
-        progress = checkpoints.restore(checkpoint, model, optimiser, averaged, best, identity)
+        checkpoints.restore(checkpoint, state, identity)
+    progress = state.progress
     steps = settings.epochs * math.ceil(len(training.weights) / settings.batch_size)
     clock = saved = time.monotonic()
 
@@ -177,7 +177,7 @@ def train(
         progress.seconds += now - clock
         clock = saved = now
         if checkpoint is not None:
-            checkpoints.write(checkpoint, model, optimiser, averaged, best, progress, identity)
+            checkpoints.write(checkpoint, state, identity)
 
     while not progress.finished:
         batches = _batches(training.sizes, settings.batch_size, np.random.default_rng([seed, progress.epoch]))
@@ -220,7 +220,7 @@ def train(
                 )
             if better := losses["held_out"] < progress.best_loss:
                 progress.best_loss, progress.best_epoch = losses["held_out"], progress.epoch
-                best = {name: value.clone() for name, value in averaged.items()}
+                state.best = {name: value.clone() for name, value in averaged.items()}
             told = progress.epoch
             late = told - progress.best_epoch >= settings.patience
             progress.finished = told >= settings.epochs or late
@@ -229,7 +229,7 @@ def train(
             keep()
         if on_epoch is not None:
             on_epoch(Epoch(number=told, losses=losses, seconds=progress.seconds, best=better))
-    model.load_state_dict(best)
+    model.load_state_dict(state.best)
     model.to("cpu").eval()
     return progress.history
 

@@ -47,7 +47,7 @@ PORTFOLIO = "optimisers"
 
 #: Further seeds are of the comparison of these two: the same search, but for generators that learn or do not.
 SEEDS = 3
-LEARNING, FROZEN = "default", "frozen"
+RETRAINED, FROZEN = "default", "frozen"
 
 #: A cell is hard if random solves it within so many relaxations for at most half of the seeds.
 EASY_WITHIN = 10
@@ -152,7 +152,7 @@ def _learning(
     pairs = [
         (found[cell, FROZEN, seed], one)
         for (cell, method, seed), one in sorted(found.items())
-        if method == LEARNING and (cell, FROZEN, seed) in found
+        if method == RETRAINED and (cell, FROZEN, seed) in found
     ]
     if not pairs:
         return {}
@@ -165,7 +165,7 @@ def _learning(
         traces = [_trace(one, goals[one["cell"]]) for place in (0, 1) for one in (pair[place] for pair in chosen)]
         _, row = compare(traces)
         solved = [
-            sum(trace.solved_at is not None for trace in traces if trace.strategy == m) for m in (LEARNING, FROZEN)
+            sum(trace.solved_at is not None for trace in traces if trace.strategy == m) for m in (RETRAINED, FROZEN)
         ]
         differ = sum(a["force_calls"] != b["force_calls"] for a, b in chosen)
         console.print(
@@ -177,7 +177,7 @@ def _learning(
         summary[title] = {
             "pairs": len(chosen),
             "differ": differ,
-            "got_there": dict(zip((LEARNING, FROZEN), solved, strict=True)),
+            "got_there": dict(zip((RETRAINED, FROZEN), solved, strict=True)),
             "force_calls": [row.ratio, row.ratio_low, row.ratio_high],
         }
     return summary

@@ -73,11 +73,10 @@ def encoded(atoms: Atoms) -> wyckoff.WyckoffCrystal | None:
     return None
 
 
-def through_symmetry(atoms: Atoms, rng: np.random.Generator) -> tuple[list[str], tuple[float, float] | None]:
+def through_symmetry(
+    atoms: Atoms, crystal: wyckoff.WyckoffCrystal, rng: np.random.Generator
+) -> tuple[list[str], tuple[float, float] | None]:
     """What did not come back, and displacements."""
-    crystal = encoded(atoms)
-    if crystal is None:
-        return ["no symmetry with as many atoms"], None
     back = wyckoff.decode(crystal)
     wrong = []
     number = spacegroup(back, SYMPREC / 10)
@@ -99,10 +98,7 @@ def through_symmetry(atoms: Atoms, rng: np.random.Generator) -> tuple[list[str],
     return wrong, (float(distances[0]) * length, float(distances[1]) * length)
 
 
-def through_sequence(atoms: Atoms, positions: object) -> list[str]:
-    crystal = encoded(atoms)
-    if crystal is None:
-        return ["no symmetry with as many atoms"]
+def through_sequence(crystal: wyckoff.WyckoffCrystal, positions: object) -> list[str]:
     try:
         sequence = to_sequence(crystal, positions)
     except (KeyError, ValueError, IndexError) as error:
@@ -129,9 +125,7 @@ def main() -> None:
     print(f"{'file':24}{'representation':16}{'crystals':>9}{'came back':>10}  what did not")
     for path in options.files:
         rng = np.random.default_rng(options.seed)
-        wrong: dict[str, dict[str, list[str]]] = {
-            kind: defaultdict(list) for kind in ("Wyckoff", "sequence", "log-lattice")
-        }
+        wrong: dict[str, dict[str, list[str]]] = {kind: defaultdict(list) for kind in KINDS}
         bad: Counter[str] = Counter()
         moved: list[tuple[float, float]] = []
         read = 0
@@ -141,14 +135,15 @@ def main() -> None:
                 continue
             read += 1
             atoms = primitive(frame.atoms)
-            reasons, distances = through_symmetry(atoms, rng)
-            if distances is not None:
-                moved.append(distances)
-            for kind, found in (
-                ("Wyckoff", reasons),
-                ("sequence", through_sequence(atoms, positions)),
-                ("log-lattice", through_lattice(atoms)),
-            ):
+            crystal = encoded(atoms)
+            if crystal is None:
+                symmetry = sequence = ["no symmetry with as many atoms"]
+            else:
+                symmetry, distances = through_symmetry(atoms, crystal, rng)
+                sequence = through_sequence(crystal, positions)
+                if distances is not None:
+                    moved.append(distances)
+            for kind, found in zip(KINDS, (symmetry, sequence, through_lattice(atoms)), strict=True):
                 bad[kind] += bool(found)
                 for reason in found:
                     wrong[kind][reason].append(atoms.get_chemical_formula())

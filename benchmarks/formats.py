@@ -118,8 +118,8 @@ def rates(n: int, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Measure reading and writing of every format; ``save`` is given what there is after each."""
     from hybridcsp import formats
     from hybridcsp.formats import Broken, Record
-    from hybridcsp.formats.poscar import read_poscars
-    from hybridcsp.formats.text import by_electronegativity
+    from hybridcsp.io.poscar import read_poscars
+    from hybridcsp.io.text import by_electronegativity
     from hybridcsp.structure import spacegroup
 
     made = structures()
@@ -275,7 +275,7 @@ def cryspy(n: int, keep: Path | None) -> dict[str, Any]:
     """Seed a CrySPY run by our export, let it run, and compare."""
     import ase.io
 
-    from hybridcsp.formats.poscar import Block, read_poscars
+    from hybridcsp.io.poscar import Block, read_poscars
     from hybridcsp.similarity import same_structure
 
     python = HERE / "peers" / ".venv-cryspy" / "bin" / "python"

@@ -31,9 +31,9 @@ from ase import Atoms
 from ase.build.supercells import make_supercell
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
-from hybridcsp.files import stream_frames
 from hybridcsp.generators.opening import open_generator
 from hybridcsp.generators.wyckoff.sequences import from_sequence, to_sequence
+from hybridcsp.io.files import stream_frames
 from hybridcsp.prototypes.labels import OTHER_HAND
 from hybridcsp.representations import lattice, wyckoff
 from hybridcsp.structure import SYMPREC, SYMPREC_LOOSE, primitive, spacegroup, to_pymatgen

@@ -10,8 +10,8 @@ from pathlib import Path
 from hybridcsp.archive import USER, Archive
 from hybridcsp.errors import ArchiveError, InputError
 from hybridcsp.formats import Generational, Record, Settings
-from hybridcsp.formats.text import whole
 from hybridcsp.importing import Report, Survey, begin, label, survey, take_in, up_to
+from hybridcsp.io.text import whole
 from hybridcsp.problem import Problem
 from hybridcsp.records import Candidate, Rejected, RejectionReason
 from hybridcsp.search import Search

@@ -11,7 +11,7 @@ import pandas
 from ase import Atoms
 from crystals import random_crystal, rutile
 
-from hybridcsp.formats.poscar import Block, read_poscars
+from hybridcsp.io.poscar import Block, read_poscars
 from hybridcsp.structure import to_pymatgen
 
 

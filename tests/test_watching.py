@@ -6,7 +6,7 @@ from foreign import FakeUspex, cryspy_run, various
 from hybridcsp import formats
 from hybridcsp.archive import USER, Archive
 from hybridcsp.errors import InputError
-from hybridcsp.formats.poscar import read_poscars, write_poscar
+from hybridcsp.io.poscar import read_poscars, write_poscar
 from hybridcsp.watching import FILE, Watch
 
 

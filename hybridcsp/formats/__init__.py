@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 from ase import Atoms
 
 from hybridcsp.errors import InputError
+from hybridcsp.io import Broken
 from hybridcsp.registry import Entry, Registry
 
 
@@ -57,18 +58,6 @@ class Record:
     converged: bool = True
     file: Path | None = None
     line: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Broken:
-    """Something in a file that is no structure: where it begins (lines count from 1), and why not."""
-
-    file: Path
-    line: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.file}, line {self.line}: {self.reason}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +124,19 @@ class Generational(Format, Protocol):
     def waiting(self, path: Path) -> bool:
         """Whether it is too early to write seeds: those of before were not picked up yet, or it has no use for any."""
 
+
+__all__ = [
+    "FORMATS",
+    "Broken",
+    "Format",
+    "Generational",
+    "Record",
+    "Settings",
+    "load",
+    "recognise",
+    "results_of",
+    "write",
+]
 
 FORMATS = Registry(
     "format",

@@ -15,7 +15,7 @@ from ase.geometry import cellpar_to_cell
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.formats.plain import Plain
-from hybridcsp.formats.text import BrokenError, Lines, element, finite, from_fractions, in_order, internal_energy, whole
+from hybridcsp.io.text import BrokenError, Lines, element, finite, from_fractions, in_order, internal_energy, whole
 from hybridcsp.structure import spacegroup
 
 #: Folders that AIRSS's scripts leave results in.

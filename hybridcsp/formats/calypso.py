@@ -9,8 +9,8 @@ from pathlib import Path
 
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
-from hybridcsp.formats.poscar import Block, read_poscars, write_poscar
-from hybridcsp.formats.text import count, finite, internal_energy, is_number, whole
+from hybridcsp.io.poscar import Block, read_poscars, write_poscar
+from hybridcsp.io.text import count, finite, internal_energy, is_number, whole
 
 #: The enthalpy per atom (eV) that stands for a relaxation that failed, and what is near it.
 FAILED = 610612508.0

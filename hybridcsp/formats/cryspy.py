@@ -17,8 +17,8 @@ from ase import Atoms
 
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
-from hybridcsp.formats.poscar import Block, read_poscars, write_poscar
-from hybridcsp.formats.text import InStep, Lines, by_electronegativity, count, finite, in_order, whole
+from hybridcsp.io.poscar import Block, read_poscars, write_poscar
+from hybridcsp.io.text import InStep, Lines, by_electronegativity, count, finite, in_order, whole
 from hybridcsp.structure import to_pymatgen
 
 _Row = Mapping[str, str]

@@ -17,10 +17,10 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from hybridcsp.errors import InputError
-from hybridcsp.files import is_partly_occupied, structure_files
 from hybridcsp.formats import Broken, Record, Settings
-from hybridcsp.formats.poscar import MOST_ATOMS, read_poscars
-from hybridcsp.formats.text import BrokenError, Lines, crystal, finite, opened, whole
+from hybridcsp.io.files import is_partly_occupied, structure_files
+from hybridcsp.io.poscar import MOST_ATOMS, read_poscars
+from hybridcsp.io.text import BrokenError, Lines, crystal, finite, opened, whole
 from hybridcsp.structure import from_pymatgen
 
 

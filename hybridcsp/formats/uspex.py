@@ -14,8 +14,8 @@ from ase import Atoms
 
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
-from hybridcsp.formats.poscar import Block, read_poscars, write_poscar
-from hybridcsp.formats.text import InStep, Lines, count, finite, internal_energy, whole
+from hybridcsp.io.poscar import Block, read_poscars, write_poscar
+from hybridcsp.io.text import InStep, Lines, count, finite, internal_energy, whole
 
 #: Enthalpies (eV per cell) from here on stand for a relaxation that failed; USPEX writes 100000.
 FAILED = 9999.0

@@ -11,8 +11,8 @@ from ase import Atoms, units
 
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
-from hybridcsp.formats.poscar import write_poscar
-from hybridcsp.formats.text import BrokenError, count, crystal, finite, whole
+from hybridcsp.io.poscar import write_poscar
+from hybridcsp.io.text import BrokenError, count, crystal, finite, whole
 
 _STATE = "structure.state"
 

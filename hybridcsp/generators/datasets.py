@@ -14,8 +14,8 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.errors import InputError
-from hybridcsp.files import NO_CRYSTAL, against, read_frames, structure_files
 from hybridcsp.generators import Example
+from hybridcsp.io.files import NO_CRYSTAL, against, read_frames, structure_files
 from hybridcsp.prototypes.table import reduced_formula
 from hybridcsp.similarity import same_structure
 from hybridcsp.structure import primitive

@@ -17,7 +17,7 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.errors import InputError
-from hybridcsp.files import is_partly_occupied, read_frames, structure_files
+from hybridcsp.io.files import is_partly_occupied, read_frames, structure_files
 from hybridcsp.prototypes.labels import Label
 from hybridcsp.prototypes.library import TEMPLATE, Template, as_template
 from hybridcsp.structure import is_finite_crystal

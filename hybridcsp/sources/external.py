@@ -23,8 +23,8 @@ from ase.formula import Formula
 
 from hybridcsp import orphans
 from hybridcsp.errors import GeneratorError, InputError
-from hybridcsp.files import Frame, against, stream_frames
 from hybridcsp.generators import Condition, Epoch, Example, Reject, Request, Sample
+from hybridcsp.io.files import Frame, against, stream_frames
 from hybridcsp.problem import Problem
 from hybridcsp.relaxation.worker_process import end_processes
 from hybridcsp.sources.seeds import SeedsSource

@@ -9,8 +9,8 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.errors import InputError
-from hybridcsp.files import Frame, is_partly_occupied, stream_frames
 from hybridcsp.formats import Broken, results_of
+from hybridcsp.io.files import Frame, is_partly_occupied, stream_frames
 from hybridcsp.problem import Problem
 from hybridcsp.records import Candidate, Outcome, Proposal
 from hybridcsp.sources import Context

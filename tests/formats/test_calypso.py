@@ -10,7 +10,7 @@ from hybridcsp import formats
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.formats.calypso import Calypso
-from hybridcsp.formats.poscar import write_poscar
+from hybridcsp.io.poscar import write_poscar
 from hybridcsp.similarity import same_structure
 
 INPUT = """\

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hybridcsp import formats
 from hybridcsp.formats import Broken, Record
-from hybridcsp.formats.poscar import write_poscar
+from hybridcsp.io.poscar import write_poscar
 from hybridcsp.structure import is_finite_crystal
 
 XTALOPT = (

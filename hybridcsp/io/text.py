@@ -20,7 +20,7 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
-from hybridcsp.formats import Broken
+from hybridcsp.io import Broken
 
 #: Cells of a smaller volume (Å³) are taken for damage.
 SMALLEST_VOLUME = 0.1

@@ -13,7 +13,7 @@ from pymatgen.io.vasp import Poscar
 
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken
-from hybridcsp.formats.poscar import Block, read_poscars, write_poscar
+from hybridcsp.io.poscar import Block, read_poscars, write_poscar
 from hybridcsp.similarity import same_structure
 
 HEAD = "TiO2\n1.0\n 4 0 0\n 0 4 0\n 0 0 4\n"

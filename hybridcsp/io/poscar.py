@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from hybridcsp.formats import Broken
-from hybridcsp.formats.text import BrokenError, Lines, crystal, element, from_fractions, in_order, is_number
+from hybridcsp.io import Broken
+from hybridcsp.io.text import BrokenError, Lines, crystal, element, from_fractions, in_order, is_number
 
 #: A line of symbols or of numbers of atoms.
 _CONTENTS = re.compile(r"\d+(\s+\d+)*|[A-Z][a-z]?([_/]\S*)?(\s+[A-Z][a-z]?([_/]\S*)?)*")

@@ -1,0 +1,215 @@
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from hybridcsp.errors import InputError
+from hybridcsp.utils.files import atomic_folder, atomic_write, check_writable, make_folder
+
+
+def entries(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def put(path, text="new", **options):
+    with atomic_write(path, **options) as stream:
+        stream.write(text)
+
+
+def test_a_file_appears_when_it_is_complete_with_the_mode_that_the_umask_gives(tmp_path):
+    file = tmp_path / "a.txt"
+    before = os.umask(0o027)
+    try:
+        with atomic_write(file) as stream:
+            stream.write("one\ntwo Å\n")
+            assert not file.exists()
+    finally:
+        os.umask(before)
+    assert file.read_bytes() == "one\ntwo Å\n".encode()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert entries(tmp_path) == ["a.txt"]
+
+
+def test_bytes_and_texts_that_are_not_unicode_are_written(tmp_path):
+    with atomic_write(tmp_path / "b", "wb") as stream:
+        stream.write(b"\xff")
+    put(tmp_path / "c", "\udc80")
+    assert (tmp_path / "b").read_bytes() == b"\xff"
+    assert (tmp_path / "c").read_text() == r"\udc80"
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError])
+def test_an_error_leaves_what_was_there_and_nothing_else(tmp_path, error):
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    with pytest.raises(error, match="of the person"), atomic_write(file) as stream:
+        stream.write("half")
+        raise error("of the person")
+    assert file.read_text() == "old"
+    assert entries(tmp_path) == ["a.txt"]
+
+
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    file.chmod(0o604)
+    put(file)
+    assert file.read_text() == "new"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o604
+
+
+def test_a_full_disk_is_a_sentence():
+    with (
+        pytest.raises(InputError, match=r"output = '/dev/full'.*No space left"),
+        atomic_write(Path("/dev/full"), key="output") as stream,
+    ):
+        stream.write("x" * 100_000)
+    assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)
+
+
+def test_a_fifo_is_written_into_and_stays(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    got = []
+    reader = threading.Thread(target=lambda: got.append(pipe.read_text()))
+    reader.start()
+    put(pipe)
+    reader.join(10)
+    assert got == ["new"]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout"])
+def test_the_standard_output_is_written_to(name, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    put(Path(name))
+    assert capsys.readouterr().out == "new"
+    assert entries(tmp_path) == []
+
+
+def test_a_redirected_descriptor_is_added_to(tmp_path):
+    file = tmp_path / "log"
+    with file.open("w") as log:
+        log.write("before\n")
+        log.flush()
+        put(Path(f"/dev/fd/{log.fileno()}"))
+    assert file.read_text() == "before\nnew"
+
+
+def test_a_link_at_a_name_that_nobody_typed_is_refused(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "a.txt").symlink_to(victim)
+    with pytest.raises(InputError, match="symbolic link"):
+        put(tmp_path / "a.txt")
+    assert victim.read_text() == "precious"
+
+
+def test_ones_own_link_is_followed_where_the_name_was_typed_and_stays(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "a.txt").symlink_to("b.txt")
+    (tmp_path / "b.txt").symlink_to("far/target")
+    put(tmp_path / "a.txt", follow=True)
+    assert (tmp_path / "far" / "target").read_text() == "new"
+    assert (tmp_path / "a.txt").is_symlink()
+    assert entries(tmp_path / "far") == ["target"]
+
+
+def test_a_link_in_a_folder_that_everybody_may_write_to_is_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    (shared / "a.txt").symlink_to(victim)
+    with pytest.raises(InputError, match="somebody else may have made"):
+        put(shared / "a.txt", follow=True)
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to somebody else")
+def test_a_link_of_somebody_else_is_not_followed(tmp_path):
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "a.txt").symlink_to("victim")
+    os.chown(tmp_path / "a.txt", 12345, 12345, follow_symlinks=False)
+    os.seteuid(12346)
+    try:
+        with pytest.raises(InputError):
+            put(tmp_path / "a.txt", follow=True)
+    finally:
+        os.seteuid(0)
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_links_in_a_circle_end(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(InputError, match="lead nowhere"):
+        put(tmp_path / "a", follow=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda at: at.mkdir(), "not a folder"),
+        (lambda at: os.mknod(at, 0o600 | stat.S_IFSOCK), "not a socket"),
+    ],
+)
+@pytest.mark.parametrize("begin", [put, check_writable])
+def test_what_is_no_file_is_refused_in_words_and_stays(tmp_path, make, said, begin):
+    make(tmp_path / "a")
+    before = (tmp_path / "a").stat()
+    with pytest.raises(InputError, match=said):
+        begin(tmp_path / "a")
+    assert (tmp_path / "a").stat() == before
+
+
+@pytest.mark.parametrize("begin", [put, check_writable])
+def test_a_folder_that_is_missing_and_a_name_too_long_are_said(tmp_path, begin):
+    with pytest.raises(InputError, match="a folder that is there"):
+        begin(tmp_path / "none" / "a")
+    with pytest.raises(InputError, match="too long"):
+        begin(tmp_path / ("a" * 300))
+    assert entries(tmp_path) == []
+
+
+def test_checking_leaves_nothing_behind(tmp_path):
+    check_writable(tmp_path / "a")
+    assert entries(tmp_path) == []
+
+
+def test_several_files_get_their_place_together(tmp_path):
+    with atomic_folder(tmp_path / "new" / "folder") as folder:
+        (folder / "1").write_text("one")
+        (folder / "2").write_text("two")
+        assert not (tmp_path / "new" / "folder").exists()
+    assert entries(tmp_path / "new") == ["folder"]
+    assert entries(tmp_path / "new" / "folder") == ["1", "2"]
+
+
+def test_a_folder_that_is_there_takes_files_in_but_loses_none(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "mine").write_text("mine")
+    with atomic_folder(tmp_path / "a") as folder:
+        (folder / "1").write_text("one")
+    assert entries(tmp_path / "a") == ["1", "mine"]
+    with pytest.raises(InputError, match="mine is there already"), atomic_folder(tmp_path / "a") as folder:
+        (folder / "0").write_text("zero")
+        (folder / "mine").write_text("other")
+    assert (tmp_path / "a" / "mine").read_text() == "mine"
+    assert entries(tmp_path / "a") == ["1", "mine"]
+    assert entries(tmp_path) == ["a"]
+
+
+def test_a_folder_that_failed_is_not_there(tmp_path):
+    with pytest.raises(ValueError, match="no"), atomic_folder(tmp_path / "a") as folder:
+        (folder / "1").write_text("one")
+        raise ValueError("no")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="this is a file"), atomic_folder(tmp_path / "file"):
+        pass
+    with pytest.raises(InputError, match="a folder that can be made"):
+        make_folder(tmp_path / "file" / "below")
+    assert entries(tmp_path) == ["file"]

@@ -25,8 +25,8 @@ import ase.io
 import numpy as np
 from ase.data import chemical_symbols
 
+from hybridcsp.elements import TAIL, WEIGHTS, properties
 from hybridcsp.prototypes import CountTable, Label, identify
-from hybridcsp.prototypes.chemistry import TAIL, WEIGHTS, properties
 from hybridcsp.prototypes.labels import slot_orders
 from hybridcsp.prototypes.ranking import POPULARITY, by_label, placements
 from hybridcsp.prototypes.table import encode, reduced_formula

@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+#: Wyckoff letters in their order; only group 47 needs the last.
+LETTERS = "abcdefghijklmnopqrstuvwxyzA"
+
 #: Primitive cells in fractions of the conventional one, by the first letter of the Hermann-Mauguin symbol.
 _CENTRINGS = {
     "P": np.eye(3),

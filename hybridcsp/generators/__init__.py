@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
-from ase import Atoms
 
 from hybridcsp.registry import Entry, Registry
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 
 class Condition(StrEnum):

@@ -16,10 +16,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from hybridcsp.structure import SYMPREC_LOOSE
-from hybridcsp.wyckoff import WyckoffPosition, space_group
-
-#: Wyckoff letters in their order; only group 47 needs the last.
-LETTERS = "abcdefghijklmnopqrstuvwxyzA"
+from hybridcsp.wyckoff import LETTERS, WyckoffPosition, space_group
 
 #: Groups of the other hand: they have the same Wyckoff letters, at mirrored coordinates.
 OTHER_HAND = {

@@ -12,9 +12,9 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
+from hybridcsp.elements import squared_distances
 from hybridcsp.problem import Problem
 from hybridcsp.prototypes.building import draw, substitute
-from hybridcsp.prototypes.chemistry import squared_distances
 from hybridcsp.prototypes.labels import OTHER_HAND, Label, reduced_counts
 from hybridcsp.prototypes.library import Library, Template
 from hybridcsp.prototypes.ranking import Placement, placements

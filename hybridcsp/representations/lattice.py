@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from ase import Atoms
-from ase.data import chemical_symbols
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
-from hybridcsp.problem import plain_problem
-from hybridcsp.structure import is_finite_crystal
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 Array = NDArray[np.float64]
 
@@ -56,6 +56,8 @@ def encode(atoms: Atoms) -> LatticePoint:
     InputError
         If there are no atoms, or if positions or cell are not finite or span no volume.
     """
+    from hybridcsp.structure import is_finite_crystal
+
     if not is_finite_crystal(atoms):
         raise InputError("atoms", atoms, "a crystal has atoms, finite positions, and a cell that spans a volume")
     cell = atoms.cell.array
@@ -67,6 +69,8 @@ def encode(atoms: Atoms) -> LatticePoint:
 
 def decode(point: LatticePoint) -> Atoms:
     """Return the crystal, in right-handed axes."""
+    from ase import Atoms
+
     cell = cell_of(point.lattice + diagonal(log_length(point.numbers)))
     return Atoms(numbers=point.numbers, cell=cell, scaled_positions=point.positions, pbc=True)
 
@@ -77,6 +81,7 @@ def canonical(atoms: Atoms) -> Atoms:
     Where spglib cannot reduce a cell, it is reduced to its shortest vectors by ASE's Minkowski reduction.
     """
     import spglib
+    from ase import Atoms
     from ase.geometry import minkowski_reduce
 
     try:
@@ -114,12 +119,16 @@ def diagonal(value: float) -> Array:
 
 def log_length(numbers: NDArray[np.integer]) -> float:
     """Logarithm of the edge (Å) of a cube with the volume expected of these atoms at no pressure."""
+    from ase.data import chemical_symbols
+
     found, counts = np.unique(numbers, return_counts=True)
     return _log_length(tuple((chemical_symbols[z], int(n)) for z, n in zip(found, counts, strict=True)))
 
 
 @lru_cache(maxsize=100_000)
 def _log_length(contents: tuple[tuple[str, int], ...]) -> float:
+    from hybridcsp.problem import plain_problem
+
     problem = plain_problem(dict(contents))
     return float(np.log(problem.expected_volume_per_atom * sum(n for _, n in contents)) / 3)
 

@@ -20,9 +20,8 @@ from ase import Atoms
 from ase.cell import Cell
 from numpy.typing import NDArray
 
-from hybridcsp.prototypes.chemistry import properties
+from hybridcsp.elements import element_order
 from hybridcsp.prototypes.labels import (
-    LETTERS,
     OTHER_HAND,
     is_normalising,
     letter_permutations,
@@ -30,7 +29,7 @@ from hybridcsp.prototypes.labels import (
     wyckoff_sets,
 )
 from hybridcsp.structure import SYMPREC_LOOSE
-from hybridcsp.wyckoff import WyckoffPosition, space_group
+from hybridcsp.wyckoff import LETTERS, WyckoffPosition, space_group
 
 # Free coordinates are compared after rounding to this many steps of a cell vector, lengths to steps of 1e-4 Å.
 _STEPS = 10_000
@@ -79,12 +78,6 @@ class WyckoffCrystal:
     spacegroup: int
     sites: tuple[Site, ...]
     cell: tuple[float, float, float, float, float, float]
-
-
-def element_order(counts: Mapping[int, int]) -> tuple[int, ...]:
-    """Order elements (atomic numbers) by their number of atoms, then by electronegativity."""
-    electronegativity = properties()[:, 0]
-    return tuple(sorted(counts, key=lambda z: (counts[z], electronegativity[z], z)))
 
 
 def encode(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> WyckoffCrystal | None:

@@ -321,7 +321,7 @@ def test_what_has_not_learned_says_so(tmp_path):
 
 
 def test_batches_follow_their_random_numbers():
-    data = FlowData(
+    data = FlowData.of(
         [
             Example(atoms=rutile(), weight=2.0, energy_quantile=0.25, pressure_gpa=30.0),
             Example(atoms=bulk("Cu")),

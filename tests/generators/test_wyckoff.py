@@ -34,10 +34,9 @@ from hybridcsp.generators.wyckoff.positions import N_LETTERS, Positions
 from hybridcsp.generators.wyckoff.sampling import Decoder, Skeleton
 from hybridcsp.generators.wyckoff.sequences import contents_in_order, from_sequence, to_sequence
 from hybridcsp.generators.wyckoff.transformer import Size
-from hybridcsp.prototypes.labels import LETTERS
 from hybridcsp.representations.wyckoff import Site, WyckoffCrystal, decode, encode
 from hybridcsp.structure import SYMPREC_LOOSE, primitive, spacegroup, to_pymatgen
-from hybridcsp.wyckoff import space_group
+from hybridcsp.wyckoff import LETTERS, space_group
 
 TINY = Size(width=32, blocks=1, heads=2, dropout=0.0)
 
@@ -221,7 +220,7 @@ def test_a_crystal_is_learned_without_evidence_of_its_own_formula(positions):
     sequences = [to_sequence(encode(atoms), positions) for atoms in rutiles]
 
     def evidence(memory):
-        data = Occupations(sequences[:1], [1.0], conditions([None], [None]), memory, positions)
+        data = Occupations.of(sequences[:1], [1.0], conditions([None], [None]), memory, positions)
         return data.batch(np.array([0]), np.random.default_rng(0))["group_evidence"].abs().sum().item()
 
     assert evidence(Memory(sequences[:1])) == evidence(Memory()) < evidence(Memory(sequences[1:]))
@@ -319,8 +318,8 @@ def test_padding_changes_nothing(untrained, positions):
     n = len(sequences)
     asked = conditions([None] * n, [None] * n)
     sets = (
-        Occupations(sequences, [1.0] * n, asked, untrained._memory, positions),
-        Geometries(sequences, [1.0] * n, asked, untrained._memory, positions, learning=False),
+        Occupations.of(sequences, [1.0] * n, asked, untrained._memory, positions),
+        Geometries.of(sequences, [1.0] * n, asked, untrained._memory, positions, learning=False),
     )
     for network, data in zip(untrained._networks, sets, strict=True):
         network.eval()
@@ -548,7 +547,7 @@ def test_cells_follow_the_pressure_that_is_asked_for(positions):
     known = {0.0: 5.64, 20.0: 5.2, 60.0: 4.8}
     sequences = [to_sequence(encode(bulk("NaCl", "rocksalt", a)), positions) for a in known.values()]
     asked = conditions([None] * 3, [*known])
-    data = Geometries(sequences, [1.0] * 3, asked, Memory(), positions, learning=False)
+    data = Geometries.of(sequences, [1.0] * 3, asked, Memory(), positions, learning=False)
     batch = {**data.batch(np.arange(3), np.random.default_rng(0)), "conditions": torch.as_tensor(asked)}
     torch.manual_seed(0)
     network = GeometryNetwork(positions, TINY)

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridcsp.prototypes import Label, identify
-from hybridcsp.prototypes.labels import LETTERS, OTHER_HAND, canonical, letter_permutations, reduced_counts
+from hybridcsp.prototypes.labels import OTHER_HAND, canonical, letter_permutations, reduced_counts
 from hybridcsp.structure import spacegroup
-from hybridcsp.wyckoff import space_group
+from hybridcsp.wyckoff import LETTERS, space_group
 
 CELLS = {
     "triclinic": (1, 1.2, 1.5, 81, 97, 104),

@@ -7,8 +7,8 @@ import pytest
 from ase.data import atomic_numbers
 from ase.formula import Formula
 
+from hybridcsp.elements import WEIGHTS, properties, squared_distances
 from hybridcsp.prototypes import CountTable, Label, shipped_table, training_formulas
-from hybridcsp.prototypes.chemistry import WEIGHTS, properties, squared_distances
 from hybridcsp.prototypes.labels import canonical
 from hybridcsp.prototypes.ranking import by_label, placements
 from hybridcsp.prototypes.table import encode, reduced_formula

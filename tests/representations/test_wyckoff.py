@@ -8,7 +8,7 @@ from ase.spacegroup import crystal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridcsp.prototypes.labels import LETTERS, OTHER_HAND
+from hybridcsp.prototypes.labels import OTHER_HAND
 from hybridcsp.representations.wyckoff import (
     Site,
     WyckoffCrystal,
@@ -19,7 +19,7 @@ from hybridcsp.representations.wyckoff import (
     polar_axes,
 )
 from hybridcsp.structure import SYMPREC, primitive, spacegroup, to_pymatgen
-from hybridcsp.wyckoff import space_group
+from hybridcsp.wyckoff import LETTERS, space_group
 
 KNOWN = {
     "diamond": (bulk("C", "diamond", 3.567), 227),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hybridcsp.elements import properties
 from hybridcsp.generators import HALF_PRESSURE, Example
-from hybridcsp.prototypes.chemistry import properties
 from hybridcsp.representations.lattice import LatticePoint, canonical, diagonal, encode, log_length
-from hybridcsp.structure import SYMPREC_LOOSE, spacegroup
 
 Array = NDArray[np.float64]
 
@@ -43,17 +43,88 @@ class FlowData:
     Niggli's axes are unique but for the symmetries of the lattice itself, so that a network without any rotation has
     one description of each crystal to learn and not 24 or more; and of a crystal and its inverse, whose energies are
     the same, it learns one (:func:`handed`).
+
+    Parameters
+    ----------
+    points
+        Crystals.
+    weights, groups, lengths
+        How much each counts in the loss, its space group, and the logarithm of its expected edge (Å), shape ``(n,)``.
+    energies, pressures
+        As :func:`energy_features` and :func:`pressure_features` give them, shape ``(n, 2)``.
+    scale
+        Of the log-lattices; by default measured on the points.
     """
 
-    def __init__(self, examples: Sequence[Example], scale: Scale | None = None) -> None:
-        self.points = [handed(encode(canonical(example.atoms))) for example in examples]
-        self.scale = scale or Scale.of(self.points)
-        self.weights = np.array([example.weight for example in examples])
-        self.sizes = np.array([len(point.numbers) for point in self.points])
-        self._groups = np.array([spacegroup(example.atoms, SYMPREC_LOOSE) for example in examples])
-        self._energies = np.array([energy_features(example.energy_quantile) for example in examples])
-        self._pressures = np.array([pressure_features(example.pressure_gpa) for example in examples])
-        self._lengths = np.array([log_length(point.numbers) for point in self.points])
+    def __init__(
+        self,
+        points: Sequence[LatticePoint],
+        *,
+        weights: Array,
+        groups: NDArray[np.int_],
+        energies: Array,
+        pressures: Array,
+        lengths: Array,
+        scale: Scale | None = None,
+    ) -> None:
+        self.points = points
+        self.scale = scale or Scale.of(points)
+        self.weights = weights
+        self.sizes = np.array([len(point.numbers) for point in points])
+        self._groups = groups
+        self._energies = energies
+        self._pressures = pressures
+        self._lengths = lengths
+
+    @classmethod
+    def of(cls, examples: Sequence[Example], scale: Scale | None = None) -> Self:
+        """Encode examples, with the scale of others or else their own."""
+        from hybridcsp.structure import SYMPREC_LOOSE, spacegroup
+
+        points = [handed(encode(canonical(example.atoms))) for example in examples]
+        return cls(
+            points,
+            weights=np.array([example.weight for example in examples]),
+            groups=np.array([spacegroup(example.atoms, SYMPREC_LOOSE) for example in examples]),
+            energies=np.array([energy_features(example.energy_quantile) for example in examples]),
+            pressures=np.array([pressure_features(example.pressure_gpa) for example in examples]),
+            lengths=np.array([log_length(point.numbers) for point in points]),
+            scale=scale,
+        )
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all of it as few arrays, coordinates in single precision."""
+        return {
+            "weights": self.weights.astype(np.float32),
+            "groups": self._groups.astype(np.int16),
+            "energies": self._energies.astype(np.float32),
+            "pressures": self._pressures.astype(np.float32),
+            "lengths": self._lengths.astype(np.float32),
+            "sizes": self.sizes.astype(np.int16),
+            "numbers": np.concatenate([point.numbers for point in self.points]).astype(np.uint8),
+            "positions": np.concatenate([point.positions for point in self.points]).astype(np.float32),
+            "lattices": np.array([point.lattice for point in self.points], dtype=np.float32),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], scale: Scale | None = None) -> Self:
+        """Take it from what :meth:`arrays` returned."""
+        ends = arrays["sizes"].astype(np.int64).cumsum()[:-1]
+        numbers = np.split(arrays["numbers"].astype(np.int64), ends)
+        positions = np.split(arrays["positions"].astype(float), ends)
+        points = [
+            LatticePoint(numbers=z, positions=x, lattice=k)
+            for z, x, k in zip(numbers, positions, arrays["lattices"].astype(float), strict=True)
+        ]
+        return cls(
+            points,
+            weights=arrays["weights"].astype(float),
+            groups=arrays["groups"].astype(np.int64),
+            energies=arrays["energies"].astype(float),
+            pressures=arrays["pressures"].astype(float),
+            lengths=arrays["lengths"].astype(float),
+            scale=scale,
+        )
 
     def batch(self, indices: NDArray[np.int_], rng: np.random.Generator) -> Mapping[str, torch.Tensor]:
         """Draw a time and a start for each crystal, and return where its path is then and where it goes."""

@@ -106,8 +106,8 @@ class FlowGenerator:
         if not examples:
             raise InputError("examples", 0, "at least one crystal to learn from")
         learned, held = split(examples)
-        training = FlowData(learned, self._scale)
-        held_out = FlowData(held, training.scale) if held else None
+        training = FlowData.of(learned, self._scale)
+        held_out = FlowData.of(held, training.scale) if held else None
         if self._model is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from ase.data import covalent_radii
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hybridcsp.prototypes.chemistry import properties
+from hybridcsp.elements import covalent_radii, properties
 from hybridcsp.representations.lattice import COLUMNS, ROWS
 
 # Distances are taken in units of summed covalent radii; centres and width of the Gaussians over the shortest one.
@@ -66,7 +65,7 @@ class VelocityNetwork(nn.Module):
         self.frequencies = architecture.frequencies
         width = architecture.width
         self.register_buffer("elements", element_features(), persistent=False)
-        self.register_buffer("radii", torch.as_tensor(covalent_radii[:119], dtype=torch.float32), persistent=False)
+        self.register_buffer("radii", torch.as_tensor(covalent_radii(), dtype=torch.float32), persistent=False)
         shifts = torch.tensor(list(itertools.product((-1.0, 0.0, 1.0), repeat=3)))
         self.register_buffer("shifts", shifts, persistent=False)
         self.embedding = nn.Embedding(119, width)

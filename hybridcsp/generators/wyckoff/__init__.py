@@ -1,5 +1,19 @@
-"""A symmetry-aware autoregressive transformer (after CrystalFormer, doi:10.48550/arXiv.2403.15734)."""
+"""An autoregressive transformer over space group, Wyckoff positions, cell and coordinates."""
 
-from hybridcsp.generators.wyckoff.generator import WyckoffGenerator
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hybridcsp.generators.wyckoff.generator import WyckoffGenerator
 
 __all__ = ["WyckoffGenerator"]
+
+
+def __getattr__(name: str) -> Any:
+    # The networks are trained where nothing but torch is installed; the generator needs more.
+    if name == "WyckoffGenerator":
+        from hybridcsp.generators.wyckoff.generator import WyckoffGenerator
+
+        return WyckoffGenerator
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

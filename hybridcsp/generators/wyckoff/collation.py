@@ -6,18 +6,21 @@ from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
 from functools import cache
 from math import gcd, log
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hybridcsp.elements import TAIL, element_order, squared_distances
 from hybridcsp.generators import HALF_PRESSURE
-from hybridcsp.generators.wyckoff.memory import CHANNELS, Memory, Recall
-from hybridcsp.generators.wyckoff.positions import N_LETTERS, Positions
-from hybridcsp.generators.wyckoff.sequences import Sequence, contents_in_order
-from hybridcsp.prototypes.chemistry import TAIL, squared_distances
+from hybridcsp.generators.rows import Row
+from hybridcsp.generators.wyckoff.positions import N_CHANNELS, N_LETTERS, Positions
+
+if TYPE_CHECKING:
+    from hybridcsp.generators.wyckoff.memory import Memory, Recall
+    from hybridcsp.generators.wyckoff.sequences import Sequence
 
 # How often a network in training is not told energy and pressure, so that it can be asked without.
 _HIDDEN = 0.5
@@ -37,61 +40,77 @@ _VOLUME = np.arange(6) == 0
 
 _FILL = {"letters": -1}
 
-Row = Mapping[str, NDArray[np.generic]]
-
 
 class Occupations:
-    """What the occupation network learns from: crystals with what is remembered of like ones.
+    """Training data of the occupation network: crystals, each with the evidence of like ones.
 
     Parameters
     ----------
-    sequences, weights, conditions
-        Crystals, how much they count, and what they are like (:func:`conditions`).
-    memory
-        What is remembered; crystals of the same formula are left out.
-    positions
-        Tables.
+    rows
+        Crystals as :func:`occupation_row` describes them.
+    weights
+        How much each counts in the loss, shape ``(n,)``.
+    conditions
+        Energies and pressures (:func:`conditions`), shape ``(n, 5)``.
     """
 
-    def __init__(
-        self,
+    def __init__(self, rows: SequenceOf[Row], weights: SequenceOf[float], conditions: NDArray[np.float32]) -> None:
+        self.rows = rows
+        self.weights = np.array(weights, dtype=float)
+        self.sizes = np.array([len(row["slots"]) + len(row["elements"]) for row in rows])
+        self.conditions = conditions
+
+    @classmethod
+    def of(
+        cls,
         sequences: SequenceOf[Sequence],
         weights: SequenceOf[float],
         conditions: NDArray[np.float32],
         memory: Memory,
         positions: Positions,
-    ) -> None:
-        self.weights = np.array(weights, dtype=float)
-        self.sizes = np.array([len(s.slots) + len(s.elements) for s in sequences])
-        self._conditions = conditions
-        self._rows = [
-            occupation_row(s, memory.recall(s.elements, s.counts, same_formula=False), positions) for s in sequences
-        ]
+    ) -> Self:
+        """Describe crystals; the evidence is the memory's, without crystals of the same formula."""
+        recalled = (memory.recall(s.elements, s.counts, same_formula=False) for s in sequences)
+        rows = [occupation_row(s, recall, positions) for s, recall in zip(sequences, recalled, strict=True)]
+        return cls(rows, weights, conditions)
 
     def batch(self, indices: NDArray[np.int_], rng: np.random.Generator) -> Mapping[str, Tensor]:
         """Pad and stack; whether the conditions are told is drawn."""
         told = rng.random(len(indices)) >= _HIDDEN
-        conditions = self._conditions[indices] * told[:, None]
-        return {**stack([self._rows[i] for i in indices]), "conditions": torch.as_tensor(conditions)}
+        conditions = self.conditions[indices] * told[:, None]
+        return {**stack([self.rows[i] for i in indices]), "conditions": torch.as_tensor(conditions)}
 
 
 class Geometries:
-    """What the geometry network learns from.
+    """Training data of the geometry network.
 
     Parameters
     ----------
-    sequences, weights, conditions
+    rows
+        Crystals as :func:`geometry_row` describes them.
+    weights, conditions
         As for :class:`Occupations`.
-    memory
-        Numbers the prototypes.
-    positions
-        Tables.
     learning
         Whether crystals are also shown with other elements, and as if their prototypes were not known; not to measure.
     """
 
     def __init__(
         self,
+        rows: SequenceOf[Row],
+        weights: SequenceOf[float],
+        conditions: NDArray[np.float32],
+        *,
+        learning: bool = True,
+    ) -> None:
+        self.rows = rows
+        self.weights = np.array(weights, dtype=float)
+        self.sizes = np.array([2 * len(row["slots"]) + len(row["elements"]) for row in rows])
+        self.conditions = conditions
+        self._learning = learning
+
+    @classmethod
+    def of(
+        cls,
         sequences: SequenceOf[Sequence],
         weights: SequenceOf[float],
         conditions: NDArray[np.float32],
@@ -99,23 +118,21 @@ class Geometries:
         positions: Positions,
         *,
         learning: bool = True,
-    ) -> None:
-        self.weights = np.array(weights, dtype=float)
-        self.sizes = np.array([2 * len(s.slots) + len(s.elements) for s in sequences])
-        self._conditions = conditions
-        self._learning = learning
-        self._rows = [geometry_row(s, memory, positions) for s in sequences]
+    ) -> Self:
+        """Describe crystals; the memory numbers their prototypes."""
+        rows = [geometry_row(s, memory, positions) for s in sequences]
+        return cls(rows, weights, conditions, learning=learning)
 
     def batch(self, indices: NDArray[np.int_], rng: np.random.Generator) -> Mapping[str, Tensor]:
         """Pad and stack; which elements are exchanged, and whether the conditions are told, is drawn."""
         told = rng.random(len(indices)) >= _HIDDEN
-        rows = [self._rows[i] for i in indices]
+        rows = [self.rows[i] for i in indices]
         if self._learning:
             for place in np.flatnonzero(rng.random(len(indices)) < _SUBSTITUTED).tolist():
                 rows[place] = substituted(rows[place], rng)
             for place in np.flatnonzero(rng.random(len(indices)) < _UNKNOWN).tolist():
                 rows[place] = {**rows[place], "prototype": np.array(0)}
-        conditions = self._conditions[indices] * told[:, None]
+        conditions = self.conditions[indices] * told[:, None]
         return {**stack(rows), "conditions": torch.as_tensor(conditions)}
 
 
@@ -162,7 +179,7 @@ def occupation_row(sequence: Sequence, recall: Recall, positions: Positions) -> 
     taken: frozenset[int] = frozenset()
     consistent = recall.consistent(number)
     allowed = np.zeros((n_sites, N_LETTERS), dtype=bool)
-    evidence = np.zeros((n_sites, N_LETTERS, CHANNELS), dtype=np.float16)
+    evidence = np.zeros((n_sites, N_LETTERS, N_CHANNELS), dtype=np.float16)
     progress = np.zeros((n_sites, 3), dtype=np.float16)
     lowest = previous = 0
     for site, (slot, letter) in enumerate(zip(sequence.slots.tolist(), sequence.letters.tolist(), strict=True)):
@@ -207,7 +224,7 @@ def substituted(row: Row, rng: np.random.Generator) -> Row:
     for slot, element in enumerate(elements):
         others, chances = _like(element)
         trial = [*chosen[:slot], int(others[rng.choice(len(others), p=chances)]), *chosen[slot + 1 :]]
-        if len(set(trial)) == len(trial) and list(contents_in_order(dict(zip(trial, counts, strict=True)))[0]) == trial:
+        if len(set(trial)) == len(trial) and list(element_order(dict(zip(trial, counts, strict=True)))) == trial:
             chosen = trial
     if chosen == elements:
         return row

@@ -226,11 +226,11 @@ class WyckoffGenerator:
 
     def _occupations(self, part: _Written) -> Occupations:
         assert self._positions is not None
-        return Occupations(*_columns(part), self._memory, self._positions)
+        return Occupations.of(*_columns(part), self._memory, self._positions)
 
     def _geometries(self, part: _Written, learning: bool) -> Geometries:
         assert self._positions is not None
-        return Geometries(*_columns(part), self._memory, self._positions, learning=learning)
+        return Geometries.of(*_columns(part), self._memory, self._positions, learning=learning)
 
 
 def _columns(part: _Written) -> tuple[list[Written], list[float], NDArray[np.float32]]:

@@ -14,15 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridcsp.generators.wyckoff.positions import N_GROUPS, N_LETTERS
+from hybridcsp.elements import TAIL, squared_distances
+from hybridcsp.generators.wyckoff.positions import N_CHANNELS, N_GROUPS, N_LETTERS
 from hybridcsp.generators.wyckoff.sequences import Occupation
-from hybridcsp.prototypes.chemistry import TAIL, squared_distances
-from hybridcsp.prototypes.labels import LETTERS, slot_orders
+from hybridcsp.prototypes.labels import slot_orders
 from hybridcsp.representations.wyckoff import canonical_letters
-
-#: Ways to weigh a remembered crystal: by the similarity of its elements, by the cube of that (only the nearest count),
-#: by the mean of the similarities slot by slot (one strange element is forgiven), and all alike (popularity).
-CHANNELS = 4
+from hybridcsp.wyckoff import LETTERS
 
 # Shares below this are as good as none.
 _FLOOR = 0.003
@@ -39,7 +36,7 @@ class Recall:
     letters
         Indices of its letters, site after site, -1 behind the last; shape ``(n, longest)``.
     weights
-        How much each counts, shape ``(n, 4)``; see :data:`CHANNELS`.
+        How much each counts, shape ``(n, 4)``; see :data:`~hybridcsp.generators.wyckoff.positions.N_CHANNELS`.
     names
         Position of each by space group and letters of each element.
     """
@@ -68,7 +65,7 @@ class Recall:
     def of_letters(self, consistent: NDArray[np.bool_], step: int) -> NDArray[np.float32]:
         """Evidence for each letter at a site, among ways that agree so far; shape ``(27, 4)``."""
         if step >= self.letters.shape[1] or not consistent.any():
-            return np.zeros((N_LETTERS, CHANNELS), dtype=np.float32)
+            return np.zeros((N_LETTERS, N_CHANNELS), dtype=np.float32)
         return _evidence(self.letters[consistent, step], self.weights[consistent], N_LETTERS)
 
     def knows(self, prototype: tuple[int, tuple[str, ...]]) -> bool:
@@ -160,7 +157,7 @@ class Memory:
             if same_formula or sorted(self.occupations[m].elements) != sorted(elements)
         ]
         if not members:
-            return Recall(np.zeros(0, int), np.zeros((0, 0), int), np.zeros((0, CHANNELS)), names)
+            return Recall(np.zeros(0, int), np.zeros((0, 0), int), np.zeros((0, N_CHANNELS)), names)
         remembered = np.array([self.occupations[m].elements for m in members])
         prototypes = [self._prototypes[m] for m in members]
         owners: list[int] = []

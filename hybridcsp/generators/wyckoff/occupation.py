@@ -11,12 +11,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hybridcsp.generators.wyckoff.memory import CHANNELS
-from hybridcsp.generators.wyckoff.positions import N_GROUPS, Positions
+from hybridcsp.generators.wyckoff.positions import N_CHANNELS, N_GROUPS, Positions
 from hybridcsp.generators.wyckoff.transformer import N_CONDITIONS, Batch, Size, Transformer
 
 # Numbers that say how much is remembered of the contents.
-_SUMMARY = 2 * CHANNELS + 1
+_SUMMARY = 2 * N_CHANNELS + 1
 
 
 class OccupationNetwork(Transformer):
@@ -35,13 +34,13 @@ class OccupationNetwork(Transformer):
         width = size.width
         self.following = nn.Linear(width, width)
         self.progress = nn.Linear(3, width)
-        self.to_group, self.trust_group = nn.Linear(width, N_GROUPS), nn.Linear(width, CHANNELS)
-        self.to_letter, self.trust_letter = nn.Linear(width, width), nn.Linear(width, CHANNELS)
+        self.to_group, self.trust_group = nn.Linear(width, N_GROUPS), nn.Linear(width, N_CHANNELS)
+        self.to_letter, self.trust_letter = nn.Linear(width, width), nn.Linear(width, N_CHANNELS)
         self.initialise()
         for trust in (self.trust_group, self.trust_letter):
             # At first the prediction is what is remembered of crystals of like elements.
             nn.init.normal_(trust.weight, std=1e-3)
-            trust.bias.data = torch.eye(CHANNELS)[0]
+            trust.bias.data = torch.eye(N_CHANNELS)[0]
 
     def beginning(self, batch: Batch) -> Tensor:
         """Tokens of the contents, shape ``(batch, n_elements + 1, width)``."""

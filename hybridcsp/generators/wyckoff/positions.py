@@ -10,9 +10,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridcsp.prototypes.labels import LETTERS
-from hybridcsp.representations.wyckoff import free_axes, polar_axes
-from hybridcsp.wyckoff import can_place, is_sum, space_group
+from hybridcsp.wyckoff import LETTERS, can_place, is_sum, space_group
 
 #: Wyckoff letters there are.
 N_LETTERS = len(LETTERS)
@@ -22,6 +20,11 @@ N_GROUPS = 231
 
 #: Numbers that describe a position to the network.
 N_FEATURES = 25
+
+#: Ways to weigh a remembered crystal (:mod:`hybridcsp.generators.wyckoff.memory`): by the similarity of its elements,
+#: by the cube of that (only the nearest count), by the mean of the similarities slot by slot (one strange element is
+#: forgiven), and all alike (popularity).
+N_CHANNELS = 4
 
 #: Which of (volume, b/a, c/a, alpha, beta, gamma) are free, by crystal family.
 FREE_CELL = {
@@ -65,6 +68,8 @@ class Positions:
     @cache
     def tabulate(cls) -> Positions:
         """Make the tables from PyXtal's; this takes seconds, the first time."""
+        from hybridcsp.representations.wyckoff import free_axes, polar_axes
+
         found = cls(
             np.zeros((N_GROUPS, N_LETTERS), dtype=np.int16),
             np.zeros((N_GROUPS, N_LETTERS, 3), dtype=np.uint8),

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hybridcsp.generators.wyckoff.collation import conditions, contents_row, progress_of, recalled_row, stack
-from hybridcsp.generators.wyckoff.memory import CHANNELS, Recall
+from hybridcsp.generators.wyckoff.memory import Recall
 from hybridcsp.generators.wyckoff.occupation import OccupationNetwork
-from hybridcsp.generators.wyckoff.positions import N_LETTERS, Positions
-from hybridcsp.prototypes.labels import LETTERS
+from hybridcsp.generators.wyckoff.positions import N_CHANNELS, N_LETTERS, Positions
+from hybridcsp.wyckoff import LETTERS
 
 #: Where the temperature goes to zero, logits are divided by this.
 COLD = 1e-3
@@ -109,7 +109,7 @@ class Decoder:
         consistent = [s.recall.consistent(s.spacegroup) for s in self.skeletons]
         while any(any(rest) for rest in left):
             allowed = np.zeros((len(left), 1, N_LETTERS), dtype=bool)
-            evidence = np.zeros((len(left), 1, N_LETTERS, CHANNELS), dtype=np.float32)
+            evidence = np.zeros((len(left), 1, N_LETTERS, N_CHANNELS), dtype=np.float32)
             for row, (skeleton, rest) in enumerate(zip(self.skeletons, left, strict=True)):
                 slot = _current(rest)
                 if slot is None:

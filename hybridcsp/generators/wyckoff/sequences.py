@@ -10,9 +10,10 @@ import numpy as np
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
+from hybridcsp.elements import element_order
 from hybridcsp.generators.wyckoff.positions import Positions
-from hybridcsp.prototypes.labels import LETTERS
-from hybridcsp.representations.wyckoff import Site, WyckoffCrystal, element_order
+from hybridcsp.representations.wyckoff import Site, WyckoffCrystal
+from hybridcsp.wyckoff import LETTERS
 
 # Mean and spread by which the parameters of the cell are scaled: about those of the training data.
 _CENTRE = np.array([0.0, 0.0, 0.0, np.pi / 2, np.pi / 2, np.pi / 2])
@@ -33,7 +34,7 @@ class Occupation:
     ----------
     elements, counts
         Atomic numbers and how many atoms of each there are in the primitive cell, in the order of
-        :func:`hybridcsp.representations.wyckoff.element_order`.
+        :func:`hybridcsp.elements.element_order`.
     spacegroup
         Its number.
     slots, letters

@@ -48,6 +48,10 @@ class UnknownNameError(InputError):
         super().__init__(kind, name, f"{did_you_mean(name, names)}known: {', '.join(names)}{more}")
 
 
+class CommandLineError(HybridCSPError):
+    """A command line that cannot be understood: an unknown command or option, or one too many or too few."""
+
+
 class RegistrationError(HybridCSPError):
     """What another package registers is broken, or is not what it is registered as."""
 
@@ -80,6 +84,23 @@ def _again(kind: type[InputError], args: tuple[Any, ...], state: dict[str, Any])
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``"did you mean 'x'? "`` for the nearest known name, or an empty string."""
-    nearest = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {nearest[0]!r}? " if nearest else ""
+    """Return ``"did you mean 'x'? "`` for the nearest known names, or an empty string.
+
+    Case does not matter, nor whether words are joined by ``-``, ``_`` or a space. Where several names are as near, all
+    of them are returned.
+    """
+    by_form: dict[str, list[str]] = {}
+    for other in known:
+        by_form.setdefault(_plain(other), []).append(other)
+    form = _plain(name)
+    near = [form] if form in by_form else difflib.get_close_matches(form, list(by_form), n=1)
+    if not near and len(form) >= 4:  # "pressure" for "pressure_gpa"
+        near = [other for other in by_form if other.startswith(form) or (len(other) >= 4 and form.startswith(other))][
+            :1
+        ]
+    names = " or ".join(repr(one) for form in near for one in by_form[form])
+    return f"did you mean {names}? " if names else ""
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("_", "-").replace(" ", "-")

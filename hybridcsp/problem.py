@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from ase import Atoms, units
-from ase.data import atomic_numbers, chemical_symbols, covalent_radii
+from ase.data import atomic_numbers, covalent_radii
 from ase.formula import Formula
 from numpy.typing import NDArray
 
-from hybridcsp.errors import InputError, did_you_mean
+from hybridcsp.errors import InputError
 from hybridcsp.records import Minimum
+from hybridcsp.utils.formulas import explain_formula, normalise_formula
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,6 +90,8 @@ class Problem:
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
+        if isinstance(self.formula, str):
+            object.__setattr__(self, "formula", normalise_formula(self.formula))
         if isinstance(self.formula_units, int):
             object.__setattr__(self, "formula_units", (self.formula_units, self.formula_units))
         for name in ("formula_units", "cell", "length_bounds", "angle_bounds", "volume_per_atom", "spacegroups"):
@@ -161,17 +164,18 @@ class Problem:
     def composition(self) -> dict[str, int]:
         """Atoms of each element in one formula unit."""
         try:
-            counts: dict[str, int] = Formula(self.formula).count()
+            # ASE reads a "+" as the sum of two formulas; here it is more likely a charge.
+            counts: dict[str, int] = {} if "+" in self.formula else Formula(self.formula).count()
         except ValueError:
             counts = {}
         if not counts:
-            raise InputError("formula", self.formula, "a chemical formula such as TiO2, MgSiO3 or Ca(OH)2")
+            raise InputError("formula", self.formula, explain_formula(self.formula))
         for symbol, count in counts.items():
             if symbol not in atomic_numbers or symbol == "X":
                 raise InputError(
                     "formula",
                     self.formula,
-                    f"{symbol!r} is not an element. {did_you_mean(symbol, chemical_symbols[1:])}".removesuffix(". "),
+                    f"{symbol!r} is not an element; {explain_formula(self.formula)}",
                 )
             if count < 1:
                 raise InputError("formula", self.formula, f"{symbol} occurs {count} times; at least once is needed")

@@ -1,7 +1,9 @@
 import pickle
 
+import pytest
+
 from hybridcsp.config import ConfigurationError
-from hybridcsp.errors import InputError, UnknownNameError
+from hybridcsp.errors import InputError, UnknownNameError, did_you_mean
 
 
 def test_errors_say_what_was_wrong_where_and_what_is_right():
@@ -24,3 +26,17 @@ def test_errors_travel_between_processes():
         assert type(again) is type(error)
         assert str(again) == str(error)
         assert again.key == error.key
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "suggested"),
+    [
+        ("CHGNet", ["chgnet", "emt"], "did you mean 'chgnet'? "),
+        ("max-atoms", ["max_atoms", "min_atoms"], "did you mean 'max_atoms'? "),
+        ("volume", ["volume_per_atom", "cell"], "did you mean 'volume_per_atom'? "),
+        ("co", ["CO", "Co", "Cu"], "did you mean 'CO' or 'Co'? "),
+        ("x", ["abc"], ""),
+    ],
+)
+def test_names_are_suggested_whatever_their_case(name, known, suggested):
+    assert did_you_mean(name, known) == suggested

@@ -1,0 +1,100 @@
+"""Chemical formulas as people type them: what is meant, or why it cannot be told."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from ase.data import chemical_symbols
+
+_SYMBOLS = {symbol.lower(): symbol for symbol in chemical_symbols[1:]}
+
+#: Readings of a formula typed in the wrong case that are looked for, and named.
+_READINGS = 100
+_NAMED = 4
+
+_RIGHT = "a chemical formula such as TiO2, MgSiO3 or Ca(OH)2"
+
+#: Longer texts are not searched for what they may mean.
+_LONGEST = 60
+
+
+def normalise_formula(text: str) -> str:
+    """Return a formula without spaces and with plain digits: ``"TiO₂"`` and ``"Ti O2"`` are ``"TiO2"``.
+
+    Only spaces before a capital, a digit or a bracket are dropped, so that no two symbols become a third one, and none
+    between bare elements, which may be meant as a chemical system.
+    """
+    text = unicodedata.normalize("NFKC", text).strip()
+    return text if _elements(text) else re.sub(r"\s+(?=[A-Z0-9()\[\]])", "", text)
+
+
+def explain_formula(text: str) -> str:
+    """Say what would be right instead of a formula that cannot be used.
+
+    Examples
+    --------
+    >>> explain_formula("tio2")
+    "did you mean 'TiO2'? symbols of elements begin with a capital"
+    """
+    if len(text) > _LONGEST:
+        return _RIGHT
+    if elements := _elements(text):
+        return f"one formula, such as {''.join(elements)}: searches over a whole chemical system are not built"
+    if match := re.fullmatch(r"(.*[^\s.·*•])\s*[.·*•]\s*(\d*)H2O", text):
+        return f"did you mean '{match[1]}(H2O){match[2]}'? water of crystallisation is written as a group"
+    if re.search(r"\d[.,]\d", text):
+        return "whole numbers of atoms: multiply them, for example Fe0.5O into FeO2"
+    if re.search(r"[+-]\d*$", text):
+        return f"{_RIGHT}, without a charge; initial charges of elements are given with --charge (initial_charges)"
+    readings = _readings(text)
+    if not readings:
+        return _RIGHT
+    named = " or ".join(repr(reading) for reading in readings[:_NAMED])
+    return f"did you mean {named}? symbols of elements begin with a capital"
+
+
+def _elements(text: str) -> list[str]:
+    """Return the elements of a chemical system such as ``"Ti-O"`` or ``"Ti, O"``; none if it is something else."""
+    parts = [part for part in re.split(r"[-,;/\s]+", text) if part]
+    return parts if len(parts) > 1 and set(parts) <= set(chemical_symbols[1:]) else []
+
+
+def _readings(text: str) -> list[str]:
+    """Return the formulas that a text may be if case is not looked at: one for each way to cut it into symbols."""
+    found = [""]
+    for part in re.findall(r"[A-Za-z]+|[^A-Za-z]+", text):
+        if not part[0].isalpha():
+            if not re.fullmatch(r"[0-9()\[\]]+", part):
+                return []
+            found = [begin + part for begin in found]
+            continue
+        cuts = _cuts(part.lower())
+        found = [begin + cut for begin in found for cut in cuts][:_READINGS]
+    return sorted(set(found) - {text}, key=lambda reading: (_distance(reading, text), _symbols(reading), reading))
+
+
+def _cuts(letters: str) -> list[str]:
+    """Return all ways to write letters as symbols of elements, at most ``_READINGS``."""
+    ways: list[list[str]] = [[""]]
+    for end in range(1, len(letters) + 1):
+        ways.append(
+            [
+                begin + _SYMBOLS[letters[end - size : end]]
+                for size in (2, 1)
+                if size <= end and letters[end - size : end] in _SYMBOLS
+                for begin in ways[end - size]
+            ][:_READINGS]
+        )
+    return ways[-1]
+
+
+def _symbols(formula: str) -> int:
+    return sum(letter.isupper() for letter in formula)
+
+
+def _distance(reading: str, text: str) -> int:
+    """Count the letters whose case differs; of a text in one case all readings are alike."""
+    if text in (text.lower(), text.upper()):
+        return 0
+    return sum(a != b for a, b in zip(reading, text, strict=True))

@@ -12,12 +12,12 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 from ase.calculators.calculator import BaseCalculator, Calculator
 
 from hybridcsp.errors import CalculatorError, HybridCSPError, InputError, UnknownNameError, did_you_mean
+from hybridcsp.modules import locate
 from hybridcsp.registry import OURS, Entry, Registry, split_argument
 from hybridcsp.relaxation.mace_loading import find_model
 from hybridcsp.relaxation.quiet import quiet
@@ -60,7 +60,7 @@ class IsolatedAtomsError(Exception):
 
 
 def check_calculator(spec: CalculatorLike) -> None:
-    """Find out cheaply whether a calculator can be built, before anything starts and without importing torch.
+    """Find out cheaply whether a calculator can be built, without importing anything that its name leads to.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def check_calculator(spec: CalculatorLike) -> None:
         return
     entry, name, argument = _parse(spec)
     if entry is None:
-        if not _exists(name):
+        if locate(name) is None:
             hint = did_you_mean(name, CALCULATORS.entries())
             raise InputError(
                 "calculator",
@@ -99,7 +99,7 @@ def check_calculator(spec: CalculatorLike) -> None:
             )
         find_model(argument)
     elif entry.package != OURS:
-        if not _exists(entry.target.partition(":")[0]):
+        if locate(entry.target.partition(":")[0]) is None:
             raise entry.broken("cannot be imported: there is no such module")
     elif argument is not None:
         raise InputError("calculator", spec, f"{name} takes no argument: write {name}")
@@ -196,20 +196,13 @@ def _parse(spec: str) -> tuple[Entry | None, str, str | None]:
     return None, name, argument
 
 
-def _exists(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except (ImportError, ValueError):  # a package on the way to it does not exist
-        return False
-
-
 def _names_in(module: str) -> set[str] | None:
     """Return every name that a module's source gives to something, without running it.
 
     These are more than its own, since those within functions are among them; ``None`` if there may be others, made when
     it runs, or if there is no source to read.
     """
-    spec = find_spec(module)
+    spec = locate(module)
     read = getattr(spec and spec.loader, "get_source", None)
     try:
         tree = ast.parse((read and read(module)) or "")

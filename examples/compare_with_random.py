@@ -18,7 +18,7 @@ SETTINGS = {
 STRATEGIES = ["random", "random+evolution"]  # the first is the baseline; sources joined by + share the budget
 
 runs = campaign.plan({"CuAu": SETTINGS}, STRATEGIES, seeds=range(2), directory=Path("comparison"))
-campaign.execute(runs, parallel=2, trust=False, on_progress=lambda done, total: None)
+campaign.execute(runs, parallel=2)
 
 
 def trace(run: campaign.Planned, target: float | None) -> compare.Trace:

@@ -67,6 +67,32 @@ class Configuration(BaseModel):
         """The run directory."""
         return Path(self.search.directory or self.problem.formula)
 
+    @property
+    def needs_trust(self) -> bool:
+        """Whether it runs code or programs that it names."""
+        return bool(self._commands) or runs_code(self.search.calculator)
+
+    @property
+    def _commands(self) -> list[str]:
+        return [name for name in self.external if f"external:{name}" in self.search.sources]
+
+    def check_trust(self, *, trust: bool, trust_commands: bool) -> None:
+        """Refuse code and programs that this configuration would run and that nobody has agreed to.
+
+        Nothing that it names is imported to find that out. Arguments and errors are those of :meth:`build`.
+        """
+        if self._commands and not trust_commands:
+            listed = shlex.join(self.external[self._commands[0]].command)
+            raise InputError(
+                f"external.{self._commands[0]}.command", listed, "runs this program; if you trust it, add --trust"
+            )
+        if runs_code(self.search.calculator) and not trust:
+            raise InputError(
+                "search.calculator",
+                self.search.calculator,
+                "runs code that this file names; if you trust it, add --trust, or name it with --calculator",
+            )
+
     def build(self, *, trust: bool, trust_commands: bool = False) -> Search:
         """Make the search, or take it up again, and write the resolved configuration into its directory.
 
@@ -82,18 +108,7 @@ class Configuration(BaseModel):
         InputError
             If the calculator runs code, or a source a command, and that was not agreed to.
         """
-        commands = [name for name in self.external if f"external:{name}" in self.search.sources]
-        if commands and not trust_commands:
-            listed = shlex.join(self.external[commands[0]].command)
-            raise InputError(
-                f"external.{commands[0]}.command", listed, "runs this program; if you trust it, add --trust"
-            )
-        if runs_code(self.search.calculator) and not trust:
-            raise InputError(
-                "search.calculator",
-                self.search.calculator,
-                "runs code that this file names; if you trust it, add --trust, or name it with --calculator",
-            )
+        self.check_trust(trust=trust, trust_commands=trust_commands)
         Target(self.budget.stop_at, self.problem)  # one that makes no sense is an error before there is a directory
         search = Search(
             self.problem,

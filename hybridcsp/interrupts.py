@@ -1,4 +1,4 @@
-"""What must not be cut in two by Ctrl-C."""
+"""Ctrl-C and SIGTERM: what must not be cut in two by them, and ending in order after either."""
 
 from __future__ import annotations
 
@@ -29,3 +29,12 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
         if held:
             signal.raise_signal(held[0])
+
+
+def terminate_in_order() -> None:
+    """Let SIGTERM, which batch systems send, end this process as Ctrl-C does: in order."""
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

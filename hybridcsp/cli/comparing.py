@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import Progress
 
 from hybridcsp.cli.app import app, console, number, parse_units
 from hybridcsp.errors import InputError
+from hybridcsp.interrupts import terminate_in_order
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -60,6 +60,7 @@ def compare(
     from hybridcsp import campaign
     from hybridcsp.analysis import compare as statistics
     from hybridcsp.archive import Archive
+    from hybridcsp.cli.terminal import LiveCampaign
 
     if imported and len(set(what)) > 1:
         raise InputError("--imported", str(imported[0]), "goes with one problem, not several")
@@ -68,19 +69,25 @@ def compare(
     goal = _target(target)
     given = (calculator, formula_units, max_atoms, relaxations, target)
     problems = {_name(one): _tables(one, *given) for one in dict.fromkeys(what)}
-    runs = campaign.plan(problems, strategy, range(first_seed, first_seed + seeds), directory)
+    runs = campaign.plan(
+        problems,
+        strategy,
+        range(first_seed, first_seed + seeds),
+        directory,
+        trust=trust or calculator is not None,
+        trust_commands=trust,
+    )
     missing = sum(run.relaxations - run.done() for run in runs)
     console.print(
         f"{len(runs)} runs of {relaxations} relaxations in {directory}; {missing} relaxations to do", highlight=False
     )
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("relaxations", total=sum(run.relaxations for run in runs))
-        campaign.execute(
-            runs,
-            parallel=parallel or len(os.sched_getaffinity(0)),
-            trust=trust or calculator is not None,
-            on_progress=lambda done, total: bar.update(task, completed=done),
-        )
+    terminate_in_order()
+    try:
+        with LiveCampaign(console) as live:
+            campaign.execute(runs, parallel=parallel or len(os.sched_getaffinity(0)), on_progress=live.update)
+    except KeyboardInterrupt:
+        console.print("Interrupted; the same command goes on from here.", highlight=False)
+        raise typer.Exit(130) from None
 
     targets = _targets(runs, goal)
     traces = [_trace(run, targets[run.problem]) for run in runs]

@@ -13,6 +13,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from hybridcsp.cli.app import app, console, number, show_archive
 from hybridcsp.errors import InputError
+from hybridcsp.interrupts import terminate_in_order
 
 if TYPE_CHECKING:
     from hybridcsp.formats import Broken, Record
@@ -215,6 +216,7 @@ def watch(
         calculator=calculator,
     )
     said = ""
+    terminate_in_order()
     with suppress(KeyboardInterrupt):
         while True:
             found = watching.look()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +14,7 @@ import typer
 
 from hybridcsp.cli.app import app, console, number, parse_units, show_archive
 from hybridcsp.errors import InputError
+from hybridcsp.interrupts import terminate_in_order
 
 if TYPE_CHECKING:
     from hybridcsp.config import Configuration
@@ -207,7 +207,7 @@ def _run(configuration: Configuration, *, trust: bool, trust_commands: bool) -> 
     from hybridcsp.analysis.export import export as write
     from hybridcsp.cli.terminal import LiveProgress
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    terminate_in_order()
     with configuration.build(trust=trust, trust_commands=trust_commands) as search:
         _greet(search)
         stopped = "interrupted"
@@ -260,7 +260,3 @@ def _greet(search: Search) -> None:
             console.print(
                 f"{name}: {len(unusable)} structures are of no use{shown}{more}", markup=False, highlight=False
             )
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

@@ -17,10 +17,10 @@ from typing import Any, TypeAlias
 from ase.calculators.calculator import BaseCalculator, Calculator
 
 from hybridcsp.errors import CalculatorError, HybridCSPError, InputError, UnknownNameError, did_you_mean
-from hybridcsp.modules import locate
 from hybridcsp.registry import OURS, Entry, Registry, split_argument
 from hybridcsp.relaxation.mace_loading import find_model
 from hybridcsp.relaxation.quiet import quiet
+from hybridcsp.utils.modules import locate
 
 CalculatorLike: TypeAlias = str | Calculator | Callable[[], Calculator]
 

@@ -8,8 +8,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
-import threading
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,6 +16,7 @@ import psutil
 
 from hybridcsp.records import Job
 from hybridcsp.relaxation import worker
+from hybridcsp.utils.subprocesses import death_signal, python_command, python_path
 
 # A message that stands still this long, in seconds, has a stopped process at its other end.
 _STUCK = 30
@@ -51,7 +50,7 @@ class WorkerProcess:
                 env={
                     **os.environ,
                     **_ONE_THREAD,
-                    "PYTHONPATH": os.pathsep.join(p or str(Path.cwd()) for p in sys.path),
+                    "PYTHONPATH": python_path(),
                 },
                 pass_fds=(theirs.fileno(),),
                 process_group=0,  # what a calculator starts can be ended together with it
@@ -105,18 +104,15 @@ class WorkerProcess:
 
 
 def _command(descriptor: int) -> list[str]:
-    # The kernel sends the death signal when the *thread* that started the worker ends: only the main one lasts.
-    lasting = threading.current_thread() is threading.main_thread()
-    death_signal = signal.SIGKILL if lasting else 0
-    arguments = [str(int(value)) for value in (descriptor, os.getpid(), death_signal)]
-    return [sys.executable, "-P", "-m", worker.__name__, *arguments]
+    arguments = [str(int(value)) for value in (descriptor, os.getpid(), death_signal())]
+    return python_command(worker.__name__, *arguments)
 
 
-def end_processes(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Terminate processes and their groups, and after a second kill what is left."""
+def end_processes(processes: list[subprocess.Popen[bytes]], grace: float = 1.0) -> None:
+    """Terminate processes and their groups, and after ``grace`` seconds kill what is left."""
     for process in processes:
         send_signal(process, signal.SIGTERM)
-    end = time.monotonic() + 1.0
+    end = time.monotonic() + grace
     try:
         while time.monotonic() < end and any(_alive(process) for process in processes):
             time.sleep(0.005)

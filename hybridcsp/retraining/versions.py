@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from ase import Atoms
 from hybridcsp.errors import ArchiveError, GeneratorError
 from hybridcsp.generators import Epoch, Example, Generator
 from hybridcsp.generators.opening import one_thread
+from hybridcsp.utils.subprocesses import python_command, python_path
 
 #: In the run directory.
 MODELS = "models"
@@ -122,14 +122,13 @@ def train_apart(unfinished: Path, kind: type, prior: Path | None) -> subprocess.
     """
     target = f"{kind.__module__}:{kind.__qualname__}"
     arguments = [str(os.getpid()), str(unfinished), target, "" if prior is None else str(prior)]
-    paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     with (unfinished / LOG).open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "hybridcsp.retraining.apart", *arguments],
+            python_command("hybridcsp.retraining.apart", *arguments),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": paths},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": python_path()},
             process_group=0,  # Ctrl-C is for the search, which ends it
         )
 

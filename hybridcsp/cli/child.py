@@ -1,0 +1,34 @@
+"""The command line in a process that ends with the one that started it; see :func:`hybridcsp.campaign.execute`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from hybridcsp.cli import main
+from hybridcsp.orphans import end_with
+
+
+def run(parent: str, death_signal: str, path: str, *arguments: str) -> None:
+    """Run a command, and end when the parent does.
+
+    Parameters
+    ----------
+    parent
+        Its process id.
+    death_signal
+        See :func:`~hybridcsp.utils.subprocesses.death_signal`.
+    path
+        What ``PYTHONPATH`` was before it told this process where our package is: programs that a calculator starts may
+        be of another Python.
+    *arguments
+        What would follow ``hybridcsp`` in a terminal.
+    """
+    end_with(int(parent), int(death_signal))
+    os.environ["PYTHONPATH"] = path
+    sys.argv = ["hybridcsp", *arguments]
+    main()
+
+
+if __name__ == "__main__":
+    run(*sys.argv[1:])

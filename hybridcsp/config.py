@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import shlex
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hybridcsp.archive import Archive
 from hybridcsp.budget import Budget, Target
-from hybridcsp.errors import ArchiveError, InputError, did_you_mean
+from hybridcsp.errors import ArchiveError, InputError, UnreadableError, did_you_mean
 from hybridcsp.problem import Problem
 from hybridcsp.records import Limits
 from hybridcsp.registry import split_argument
@@ -27,6 +26,7 @@ from hybridcsp.retraining import Retraining
 from hybridcsp.search import Search
 from hybridcsp.sources import DEFAULT_SOURCES, ONE_SHOT
 from hybridcsp.sources.external import Command
+from hybridcsp.utils.reading import read_toml
 
 #: The resolved configuration in a run directory.
 FILE = "config.toml"
@@ -167,11 +167,9 @@ def read(path: Path) -> dict[str, Any]:
         If it is not there or not TOML.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError("configuration", str(path), f"a TOML file that can be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError("configuration", str(path), f"a TOML file ({error})") from None
+        raw = read_toml(path)
+    except UnreadableError as error:
+        raise InputError("configuration", str(path), f"a TOML file that can be read: {error.reason}") from None
     return with_absolute_paths(raw, path.parent)
 
 

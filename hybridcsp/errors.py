@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 
@@ -36,6 +37,29 @@ class InputError(HybridCSPError, ValueError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions are unpickled by calling their class with what they print; this one takes more than that.
+        return _again, (type(self), self.args, self.__dict__)
+
+
+class UnreadableError(HybridCSPError, ValueError):
+    """A file cannot be read, or a limit of what is read was reached.
+
+    Parameters
+    ----------
+    file
+        The file.
+    reason
+        What is wrong with it, in words.
+    line
+        Where; lines count from 1.
+    """
+
+    def __init__(self, file: Path, reason: str, *, line: int = 1) -> None:
+        super().__init__(f"{file}: {reason}")
+        self.file = file
+        self.reason = reason
+        self.line = line
+
+    def __reduce__(self) -> tuple[Any, ...]:
         return _again, (type(self), self.args, self.__dict__)
 
 
@@ -76,7 +100,7 @@ class BackendError(HybridCSPError):
     """The machinery that runs jobs broke; the run directory can be resumed."""
 
 
-def _again(kind: type[InputError], args: tuple[Any, ...], state: dict[str, Any]) -> InputError:
+def _again(kind: type[HybridCSPError], args: tuple[Any, ...], state: dict[str, Any]) -> HybridCSPError:
     error = kind.__new__(kind)
     error.args = args
     error.__dict__.update(state)

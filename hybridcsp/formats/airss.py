@@ -15,7 +15,17 @@ from ase.geometry import cellpar_to_cell
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.formats.plain import Plain
-from hybridcsp.io.text import BrokenError, Lines, element, finite, from_fractions, in_order, internal_energy, whole
+from hybridcsp.io.text import (
+    BrokenError,
+    Lines,
+    complaining,
+    element,
+    finite,
+    from_fractions,
+    in_order,
+    internal_energy,
+    whole,
+)
 from hybridcsp.structure import spacegroup
 
 #: Folders that AIRSS's scripts leave results in.
@@ -88,6 +98,7 @@ def _symbol(group: int) -> str:
     return str(sg_symbol_from_int_number(group)).replace("_", "")
 
 
+@complaining
 def _read(file: Path) -> Iterator[Record | Broken]:
     with Lines(file) as lines:
         while head := lines.peek(1):

@@ -10,7 +10,8 @@ from pathlib import Path
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
-from hybridcsp.io.text import count, finite, internal_energy, is_number, whole
+from hybridcsp.io.text import complaining, count, finite, internal_energy, is_number, whole
+from hybridcsp.utils.reading import read_text
 
 #: The enthalpy per atom (eV) that stands for a relaxation that failed, and what is near it.
 FAILED = 610612508.0
@@ -69,7 +70,7 @@ class Calypso:
         found = _files(path)
         complete = [number for number, files in found.items() if "opt" in files]
         last = max(complete, default=0)
-        if step.is_file() and (following := count(step.read_text(encoding="utf-8", errors="replace").strip())):
+        if step.is_file() and (following := count(read_text(step).strip())):
             return min(following - 1, last)
         population = count(_setup(path).get("popsize"))
         if last and population is not None:
@@ -88,6 +89,7 @@ def _files(path: Path) -> dict[int, dict[str, Path]]:
     return dict(sorted(found.items()))
 
 
+@complaining
 def _read(generation: int, files: dict[str, Path]) -> Iterator[Record | Broken]:
     any_file = next(iter(files.values()))
     folder = any_file.parent if (any_file.parent / "input.dat").is_file() else any_file.parent.parent
@@ -129,6 +131,7 @@ def _same_contents(first: Block, second: Block) -> bool:
     return sorted(first.atoms.numbers) == sorted(second.atoms.numbers)
 
 
+@complaining
 def _unrelaxed(generation: int, file: Path, elements: tuple[str, ...]) -> Iterator[Record | Broken]:
     for number, block in enumerate(read_poscars(file, elements), start=1):
         if isinstance(block, Broken):
@@ -149,7 +152,7 @@ def _setup(folder: Path) -> dict[str, str]:
     if not file.is_file():
         return {}
     found = {}
-    for raw in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    for raw in read_text(file).splitlines():
         tag, equals, value = raw.partition("#")[0].partition("=")
         if equals:
             found[tag.strip().lower()] = value.strip()
@@ -161,6 +164,6 @@ def _pressure(folder: Path) -> float:
     incars = sorted(folder.glob("INCAR*"))
     if not incars:
         return 0.0
-    text = incars[-1].read_text(encoding="utf-8", errors="replace")
+    text = read_text(incars[-1])
     found = re.search(r"^\s*PSTRESS\s*=\s*([-+.\deE]+)", text, re.MULTILINE)
     return float(found.group(1)) / 10 if found else 0.0  # VASP's is in kbar

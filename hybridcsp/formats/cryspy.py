@@ -18,7 +18,7 @@ from ase import Atoms
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
-from hybridcsp.io.text import InStep, Lines, by_electronegativity, count, finite, in_order, whole
+from hybridcsp.io.text import InStep, Lines, by_electronegativity, complaining, count, finite, in_order, whole
 from hybridcsp.structure import to_pymatgen
 
 _Row = Mapping[str, str]
@@ -109,6 +109,7 @@ def _data(path: Path) -> Path | None:
     return None
 
 
+@complaining
 def _read(data: Path) -> Iterator[Record | Broken]:
     setup = _setup(data.parent)
     calculator = setup.get("calc_code", "")
@@ -155,6 +156,7 @@ def _read(data: Path) -> Iterator[Record | Broken]:
         yield from lookup.complained()
 
 
+@complaining
 def _plain(file: Path) -> Iterator[Record | Broken]:
     for block in read_poscars(file):
         if isinstance(block, Broken):
@@ -167,11 +169,13 @@ def _id(block: Block) -> str:
     return block.title.removeprefix("ID_").strip()
 
 
+@complaining
 def _starts(file: Path) -> Iterator[tuple[str, Atoms] | Broken]:
     for block in read_poscars(file) if file.is_file() else ():
         yield block if isinstance(block, Broken) else (_id(block), block.atoms)
 
 
+@complaining
 def _rows(file: Path, heading: str, index: str = "") -> Iterator[tuple[str, _Row] | Broken]:
     """Yield the rows of a table that pandas printed, by their index or a column of that name."""
     if not file.is_file():

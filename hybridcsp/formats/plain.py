@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -20,8 +19,9 @@ from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.io.files import is_partly_occupied, structure_files
 from hybridcsp.io.poscar import MOST_ATOMS, read_poscars
-from hybridcsp.io.text import BrokenError, Lines, crystal, finite, opened, whole
+from hybridcsp.io.text import BrokenError, Lines, complaining, crystal, finite, whole
 from hybridcsp.structure import from_pymatgen
+from hybridcsp.utils.reading import read_json
 
 
 class Plain:
@@ -142,6 +142,7 @@ def _parsed(text: str, format: str, file: Path, line: int, default_id: str) -> R
         return Broken(file=file, line=line, reason=f"{type(error).__name__}: {error}"[:200])
 
 
+@complaining
 def _extxyz(file: Path) -> Iterator[Record | Broken]:
     with Lines(file) as lines:
         frame = 0
@@ -165,6 +166,7 @@ def _extxyz(file: Path) -> Iterator[Record | Broken]:
             lines.skip(len(text))
 
 
+@complaining
 def _cif(file: Path) -> Iterator[Record | Broken]:
     """Read block by block: one begins with ``data_``."""
     with Lines(file) as lines:
@@ -185,6 +187,7 @@ def _cif_block(block: list[str], file: Path, line: int) -> Record | Broken:
     return _parsed("".join(block), "cif", file, line, title or file.stem)
 
 
+@complaining
 def _poscars(file: Path) -> Iterator[Record | Broken]:
     for number, block in enumerate(read_poscars(file), start=1):
         if isinstance(block, Broken):
@@ -193,6 +196,7 @@ def _poscars(file: Path) -> Iterator[Record | Broken]:
             yield Record(atoms=block.atoms, id=f"{file.name}-{number}", file=file, line=block.line)
 
 
+@complaining
 def _database(file: Path) -> Iterator[Record | Broken]:
     database = ase.db.connect(file.resolve(), type="db", use_lock_file=False)
     for row in database.select():
@@ -201,17 +205,13 @@ def _database(file: Path) -> Iterator[Record | Broken]:
         yield _recorded(atoms, file, row.id, f"{file.stem}-{row.id}")
 
 
+@complaining
 def _json(file: Path) -> Iterator[Record | Broken]:
     """Read pymatgen's structures and computed entries: one, or a list of them.
 
     Only the two classes named here are built, and by name, whatever else the file asks for.
     """
-    try:
-        with opened(file) as stream:
-            content = json.load(stream)
-    except (OSError, ValueError) as error:
-        yield Broken(file=file, line=getattr(error, "lineno", 1), reason=f"not JSON: {error}")
-        return
+    content = read_json(file)
     entries = content if isinstance(content, list) else [content]
     for number, entry in enumerate(entries, start=1):
         yield _entry(entry, file, number)

@@ -15,7 +15,8 @@ from ase import Atoms
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
-from hybridcsp.io.text import InStep, Lines, count, finite, internal_energy, whole
+from hybridcsp.io.text import InStep, Lines, complaining, count, finite, internal_energy, whole
+from hybridcsp.utils.reading import read_text
 
 #: Enthalpies (eV per cell) from here on stand for a relaxation that failed; USPEX writes 100000.
 FAILED = 9999.0
@@ -120,6 +121,7 @@ def _begins_with_title(file: Path) -> bool:
     return bool(first and _TITLE.match(first[0]))
 
 
+@complaining
 def _read(file: Path, prefix: str) -> Iterator[Record | Broken]:
     setup = _setup(file.parent) or _setup(file.parent.parent)
     pressure = _number(setup.get("ExternalPressure"))
@@ -171,7 +173,7 @@ def _setup(folder: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     block: list[str] = []
     keyword = ""
-    for raw in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    for raw in read_text(file).splitlines():
         line = raw.strip()
         mark = re.match(r"%\s*(\w+)", line)
         if mark and mark.group(1).lower().startswith("end"):
@@ -192,6 +194,7 @@ def _by_id(file: Path | None) -> Iterator[tuple[str, _Row] | Broken]:
         yield row if isinstance(row, Broken) else (row.get("id", ""), row)
 
 
+@complaining
 def _rows(file: Path) -> Iterator[_Row | Broken]:
     """Yield the rows of Individuals by the names of :data:`_COLUMNS`."""
     if not file.is_file():
@@ -226,6 +229,7 @@ def _cells(line: str) -> list[str]:
     return _CELLS.findall(line)
 
 
+@complaining
 def _origins(file: Path | None) -> Iterator[tuple[str, str] | Broken]:
     """Yield what made each structure, from ``ID Origin …`` lines."""
     if file is None or not file.is_file():
@@ -238,6 +242,7 @@ def _origins(file: Path | None) -> Iterator[tuple[str, str] | Broken]:
             lines.skip(1)
 
 
+@complaining
 def _starts(file: Path | None) -> Iterator[tuple[str, Atoms] | Broken]:
     if file is None or not file.is_file():
         return

@@ -13,6 +13,7 @@ from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.io.poscar import write_poscar
 from hybridcsp.io.text import BrokenError, count, crystal, finite, whole
+from hybridcsp.utils.reading import read_text
 
 _STATE = "structure.state"
 
@@ -100,7 +101,7 @@ def _states(path: Path) -> list[Path]:
 def _values(file: Path) -> dict[str, str]:
     r"""Read ``key=value`` lines; groups of arrays are in their keys, ``current\coords\1\x``."""
     found = {}
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_text(file).splitlines():
         key, equals, value = line.strip().partition("=")
         if equals:
             found[key] = value.strip('"')

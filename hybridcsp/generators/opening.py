@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hybridcsp.errors import InputError, UnknownNameError
+from hybridcsp.errors import InputError, UnknownNameError, UnreadableError
 from hybridcsp.generators import GENERATORS, Generator
-from hybridcsp.generators.storage import CARD, shipped
+from hybridcsp.generators.storage import CARD, LARGEST_CARD, shipped
 from hybridcsp.registry import Entry
+from hybridcsp.utils.reading import read_json
 
 
 def open_generator(text: str) -> Generator:
@@ -101,9 +101,9 @@ def read_card(folder: Path) -> dict[str, Any]:
         If there is none.
     """
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError("generator", str(folder), f"a folder of weights with a {CARD} ({error})") from error
+        card = read_json(folder / CARD, LARGEST_CARD)
+    except UnreadableError as error:
+        raise InputError("generator", str(folder), f"a folder of weights with a {CARD} ({error.reason})") from error
     if not isinstance(card, dict):
         raise InputError("generator", str(folder / CARD), "a JSON object")
     return card

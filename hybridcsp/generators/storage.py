@@ -11,8 +11,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridcsp.errors import InputError
+from hybridcsp.errors import InputError, UnreadableError
 from hybridcsp.generators import Condition
+from hybridcsp.utils.reading import read_bytes, read_json
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
+
+#: Larger files (in bytes) are not read.
+LARGEST_CARD = 8 << 20
+LARGEST_WEIGHTS = 256 << 20
 
 
 def shipped(name: str) -> Path:
@@ -71,16 +76,13 @@ def load(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, An
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
 
+    for missing in (file for file in (CARD, WEIGHTS) if not (folder / file).exists()):
+        raise InputError("weights", str(folder), f"there is no {missing}; a folder with {WEIGHTS} and {CARD}")
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        data = (folder / WEIGHTS).read_bytes()
-    except FileNotFoundError as error:
-        missing = Path(error.filename).name
-        raise InputError(
-            "weights", str(folder), f"there is no {missing}; a folder with {WEIGHTS} and {CARD}"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise InputError("weights", str(folder), f"{CARD} is not readable JSON: {error}") from error
+        card = read_json(folder / CARD, LARGEST_CARD)
+        data = read_bytes(folder / WEIGHTS, LARGEST_WEIGHTS)
+    except UnreadableError as error:
+        raise InputError("weights", str(folder), f"{error.file.name} cannot be read: {error.reason}") from error
     if not isinstance(card, dict) or card.get("generator") != name:
         found = card.get("generator") if isinstance(card, dict) else None
         raise InputError("weights", str(folder), f"weights of the generator {name!r} are wanted, not of {found!r}")

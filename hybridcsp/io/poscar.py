@@ -11,7 +11,7 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.io import Broken
-from hybridcsp.io.text import BrokenError, Lines, crystal, element, from_fractions, in_order, is_number
+from hybridcsp.io.text import BrokenError, Lines, complaining, crystal, element, from_fractions, in_order, is_number
 
 #: A line of symbols or of numbers of atoms.
 _CONTENTS = re.compile(r"\d+(\s+\d+)*|[A-Z][a-z]?([_/]\S*)?(\s+[A-Z][a-z]?([_/]\S*)?)*")
@@ -30,6 +30,7 @@ class Block:
     before: str
 
 
+@complaining
 def read_poscars(file: Path, elements: Sequence[str] = ()) -> Iterator[Block | Broken]:
     """Yield all POSCARs of a file.
 

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from itertools import islice
 from pathlib import Path
-from typing import Generic, Self, TextIO, TypeVar
+from typing import Generic, ParamSpec, Self, TextIO, TypeVar
 
 import numpy as np
 from ase import Atoms, units
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
-from hybridcsp.errors import InputError
+from hybridcsp.errors import InputError, UnreadableError
 from hybridcsp.io import Broken
+from hybridcsp.utils.reading import lines_of, open_text
 
 #: Cells of a smaller volume (Å³) are taken for damage.
 SMALLEST_VOLUME = 0.1
 
+#: A structure is not written in more characters than this.
+LARGEST_STRUCTURE = 16 << 20
+
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -43,19 +46,26 @@ class Lines:
     Parameters
     ----------
     file
-        Read as UTF-8; bytes that are not are replaced.
+        Read as :func:`~hybridcsp.utils.reading.open_text` says; it may be compressed.
 
     Attributes
     ----------
     number
         Of the next line, from 1.
+
+    Raises
+    ------
+    UnreadableError
+        If the file cannot be opened. All that reads on raises it for damage, and where a limit is reached.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.number = 1
-        self._stream = opened(file)
+        self._stream = open_text(file)
+        self._rest = lines_of(self._stream, file)
         self._ahead: deque[str] = deque()
+        self._size = 0  # characters ahead
 
     def __enter__(self) -> Self:
         return self
@@ -65,14 +75,19 @@ class Lines:
 
     def peek(self, n: int) -> list[str]:
         """Return the next ``n`` lines, fewer at the end of the file, and stay in front of them."""
-        if len(self._ahead) < n:
-            self._ahead.extend(islice(self._stream, n - len(self._ahead)))
+        while len(self._ahead) < n and (line := next(self._rest, None)) is not None:
+            self._ahead.append(line)
+            self._size += len(line)
+            if self._size > LARGEST_STRUCTURE:
+                raise UnreadableError(
+                    self.file, f"one structure of more than {LARGEST_STRUCTURE >> 20} MiB", line=self.number
+                )
         return list(islice(self._ahead, n))
 
     def skip(self, n: int) -> None:
         """Go past lines that were peeked at."""
         for _ in range(n):
-            self._ahead.popleft()
+            self._size -= len(self._ahead.popleft())
         self.number += n
 
     def broken(self, reason: str, offset: int = 0) -> Broken:
@@ -80,17 +95,17 @@ class Lines:
         return Broken(file=self.file, line=self.number + offset, reason=reason)
 
 
-def opened(file: Path) -> TextIO:
-    """Open a text file for reading; it may be compressed (.gz, .bz2, .xz)."""
-    match file.suffix.lower():
-        case ".gz":
-            return gzip.open(file, "rt", encoding="utf-8", errors="replace")
-        case ".bz2":
-            return bz2.open(file, "rt", encoding="utf-8", errors="replace")
-        case ".xz":
-            return lzma.open(file, "rt", encoding="utf-8", errors="replace")
-        case _:
-            return file.open(encoding="utf-8", errors="replace")
+def complaining(read: Callable[P, Iterator[T | Broken]]) -> Callable[P, Iterator[T | Broken]]:
+    """Let a generator end with a complaint, instead of an error, where a file cannot be read on."""
+
+    @wraps(read)
+    def complain(*args: P.args, **kwargs: P.kwargs) -> Iterator[T | Broken]:
+        try:
+            yield from read(*args, **kwargs)
+        except UnreadableError as error:
+            yield Broken(file=error.file, line=error.line, reason=error.reason)
+
+    return complain
 
 
 class InStep(Generic[T]):

@@ -26,6 +26,7 @@ from hybridcsp.retraining import Retraining
 from hybridcsp.search import Search
 from hybridcsp.sources import DEFAULT_SOURCES, ONE_SHOT
 from hybridcsp.sources.external import Command
+from hybridcsp.utils.files import atomic_write
 from hybridcsp.utils.reading import read_toml
 
 #: The resolved configuration in a run directory.
@@ -208,9 +209,8 @@ def write(configuration: Configuration, directory: Path) -> None:
     raw["search"]["directory"] = str(directory.resolve())
     raw = with_absolute_paths(raw, Path.cwd())
     head = f"# hybridcsp search {FILE}   runs this search; in its own directory: hybridcsp resume .\n\n"
-    temporary = directory / f"{FILE}.tmp"
-    temporary.write_text(head + tomli_w.dumps(raw), encoding="utf-8")
-    temporary.replace(directory / FILE)
+    with atomic_write(directory / FILE) as file:
+        file.write(head + tomli_w.dumps(raw))
 
 
 def of_directory(directory: Path) -> Configuration:

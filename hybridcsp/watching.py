@@ -11,10 +11,10 @@ from hybridcsp.archive import USER, Archive
 from hybridcsp.errors import ArchiveError, InputError
 from hybridcsp.formats import Generational, Record, Settings
 from hybridcsp.importing import Report, Survey, begin, label, survey, take_in, up_to
-from hybridcsp.io.text import whole
 from hybridcsp.problem import Problem
 from hybridcsp.records import Candidate, Rejected, RejectionReason
 from hybridcsp.search import Search
+from hybridcsp.utils.files import atomic_write
 
 #: What is kept of a watch in its directory, beside the archive.
 FILE = "watch.json"
@@ -239,7 +239,7 @@ class Watch:
 
     def _save(self) -> None:
         kept = {"code": self.code.name, "path": str(self.path.resolve()), "state": asdict(self._state)}
-        with whole(self.directory / FILE) as stream:
+        with atomic_write(self.directory / FILE) as stream:
             json.dump(kept, stream, indent=1)
 
 

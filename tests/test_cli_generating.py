@@ -104,7 +104,7 @@ class TestSample:
             (["toy", "--formula", "Cu", "--pressure", "nan"], "a pressure in GPa"),
             (["toy", "--formulas", "cells.txt", "--formula-units", "2"], "only with --formula"),
             (["toy", "--formula", "Cu", "--output", "x.cif"], "extended XYZ"),
-            (["toy", "--formula", "Cu", "--output", "cells.txt/x.extxyz"], "File exists"),
+            (["toy", "--formula", "Cu", "--output", "cells.txt/x.extxyz"], "a file in its place"),
         ],
     )
     def test_wrong_input_is_an_error_that_leaves_nothing_behind(self, arguments, said):
@@ -173,7 +173,7 @@ class TestTrain:
             (["toy", "--data", "data.extxyz", "--set", "seed=3"], "--seed"),
             (["toy", "--data", "data.extxyz", "--learning-rate", "fast"], "--learning-rate = 'fast'"),
             (["toy", "--data", "data.extxyz", "--output", "taken"], "holds weights already"),
-            (["toy", "--data", "data.extxyz", "--output", "data.extxyz"], "a folder that can be made (File exists)"),
+            (["toy", "--data", "data.extxyz", "--output", "data.extxyz"], "a file in its place"),
         ],
     )
     def test_wrong_input_is_an_error_before_anything_is_computed(self, arguments, said):
@@ -212,7 +212,7 @@ class TestEvaluate:
 
     def test_scores_that_cannot_be_written_are_an_error_before_anything_is_computed(self):
         ase.io.write("data.extxyz", bulk("Cu"))
-        with pytest.raises(InputError, match=r"data.extxyz/new.*Not a directory"):
+        with pytest.raises(InputError, match=r"data.extxyz/new.*a file in its place"):
             hybridcsp("evaluate", "toy", "--data", "data.extxyz", "--output", "data.extxyz/new/s.json")
         Path("folder").mkdir()
         with pytest.raises(InputError, match="a file, not a folder"):

@@ -16,6 +16,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 from rich.table import Table
 
+from hybridcsp.analysis.plots import save_figure
 from hybridcsp.analysis.report import plain_table
 from hybridcsp.archive import Archive
 from hybridcsp.structure import to_pymatgen
@@ -177,9 +178,7 @@ def plot(traces: Sequence[Trace], output: Path, target: str) -> None:
         axis.set(xlabel=name, xlim=(0, right), ylim=(-0.02, 1.02))
     axes[0].set_ylabel(f"share of runs that reached {target}")
     axes[1].legend(fontsize="small", loc="lower right")
-    temporary = output.with_name(f".{output.stem}.tmp{output.suffix}")
-    figure.savefig(temporary, dpi=150)
-    temporary.replace(output)
+    save_figure(figure, output)
 
 
 def as_json(rows: Sequence[Row], traces: Sequence[Trace], about: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.formats import Record
 from hybridcsp.records import Minimum
 from hybridcsp.structure import conventional, primitive, to_pymatgen
+from hybridcsp.utils.files import atomic_folder, atomic_write, make_folder
 
 #: What a minimum's cell may be turned into.
 CELLS: dict[str, Callable[[Atoms], Atoms]] = {
@@ -125,17 +125,11 @@ def export(minima: Sequence[Minimum], output: Path, *, format: str = "extxyz", c
     if not minima:
         raise InputError("minima", 0, "at least one converged minimum: this search has found none yet")
     structures = [structure_of(minimum, cell) for minimum in minima]
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        if format == "poscar" and len(structures) > 1:
-            return _write_poscars(structures, output)
-        if output.is_dir():
-            raise InputError("output", str(output), "a file, not a folder")
-        temporary = output.with_name(f".{output.name}.tmp")
-        temporary.write_text(_text(structures, format, cell), encoding="utf-8")
-        temporary.replace(output)
-    except OSError as error:
-        raise InputError("output", str(output), f"a path that can be written ({error.strerror})") from error
+    if format == "poscar" and len(structures) > 1:
+        return _write_poscars(structures, output)
+    make_folder(output.parent, key="output")
+    with atomic_write(output, key="output", follow=True) as file:
+        file.write(_text(structures, format, cell))
     return [output]
 
 
@@ -167,15 +161,10 @@ def _poscar(atoms: Atoms) -> str:
 def _write_poscars(structures: Sequence[Atoms], folder: Path) -> list[Path]:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError("output", str(folder), "a folder that is new or empty, for several POSCARs")
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     names = [
         f"{rank:04d}_sg{atoms.info['spacegroup']}.{FORMATS['poscar']}" for rank, atoms in enumerate(structures, start=1)
     ]
-    for name, atoms in zip(names, structures, strict=True):
-        (temporary / name).write_text(_poscar(atoms), encoding="utf-8")
-    if folder.exists():
-        folder.rmdir()
-    temporary.replace(folder)
+    with atomic_folder(folder, key="output") as temporary:
+        for name, atoms in zip(names, structures, strict=True):
+            (temporary / name).write_text(_poscar(atoms), encoding="utf-8")
     return [folder / name for name in names]

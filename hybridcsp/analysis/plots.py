@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING
 
 from hybridcsp.archive import Archive
 from hybridcsp.errors import InputError
+from hybridcsp.utils.files import atomic_write, make_folder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Endings of pictures.
+PICTURES = (".png", ".pdf", ".svg")
 
 
 def plot_search(archive: Archive, output: Path, title: str) -> None:
@@ -35,6 +40,7 @@ def plot_search(archive: Archive, output: Path, title: str) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, MaxNLocator, StrMethodFormatter
 
+    check_picture(output)
     ends = archive.ends()
     minima = archive.minima()
     if not minima:
@@ -42,7 +48,7 @@ def plot_search(archive: Archive, output: Path, title: str) -> None:
     best = minima[0].enthalpy_per_atom
 
     figure = Figure(figsize=(10, 4.6), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    FigureCanvasAgg(figure)
     figure.suptitle(title)
     course, landscape = figure.subplots(1, 2, sharey=True)
     # Linear up to 10 meV/atom, where the best lie close together, and logarithmic above.
@@ -80,13 +86,33 @@ def plot_search(archive: Archive, output: Path, title: str) -> None:
     labels = [str(minimum.spacegroup) for minimum in minima[:5]]
     _label(landscape, list(zip(volumes, heights, strict=True))[:5], labels)
 
-    temporary = output.with_name(f".{output.stem}.tmp{output.suffix}")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        canvas.figure.savefig(temporary, dpi=150)
-        temporary.replace(output)
-    except (OSError, ValueError) as error:
-        raise InputError("plot", str(output), f"a .png, .pdf or .svg file that can be written ({error})") from error
+    save_figure(figure, output)
+
+
+def check_picture(output: Path, key: str = "plot") -> None:
+    """Find out whether a picture can be drawn to a file, before it takes any time.
+
+    Raises
+    ------
+    InputError
+        If its ending names no kind of picture.
+    """
+    if output.suffix.lower() not in PICTURES:
+        raise InputError(key, str(output), f"a picture, by its ending: {', '.join(PICTURES)}")
+
+
+def save_figure(figure: Figure, output: Path, key: str = "plot") -> None:
+    """Write a figure as the kind of picture that the ending of the file names.
+
+    Raises
+    ------
+    InputError
+        If its ending names no kind of picture, or the file cannot be written.
+    """
+    check_picture(output, key)
+    make_folder(output.parent, key=key)
+    with atomic_write(output, "wb", key=key, follow=True) as file:
+        figure.savefig(file, format=output.suffix[1:].lower(), dpi=150)
 
 
 def _label(axes: Axes, points: Sequence[tuple[float, float]], labels: Sequence[str]) -> None:

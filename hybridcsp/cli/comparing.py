@@ -10,6 +10,7 @@ import typer
 from hybridcsp.cli.app import app, console, number, parse_units
 from hybridcsp.errors import InputError
 from hybridcsp.interrupts import terminate_in_order
+from hybridcsp.utils.files import atomic_write
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -99,8 +100,10 @@ def compare(
     for line in others:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     about = {"target": named, "relaxations": relaxations, "load": os.getloadavg()[0]}
-    (directory / "comparison.json").write_text(statistics.as_json(rows, traces, about), encoding="utf-8")
-    (directory / "comparison.csv").write_text(statistics.as_csv(traces), encoding="utf-8")
+    with atomic_write(directory / "comparison.json") as file:
+        file.write(statistics.as_json(rows, traces, about))
+    with atomic_write(directory / "comparison.csv") as file:
+        file.write(statistics.as_csv(traces))
     statistics.plot(traces, directory / "comparison.png", named)
     console.print(f"wrote comparison.json, .csv and .png to {directory}", highlight=False, soft_wrap=True)
 

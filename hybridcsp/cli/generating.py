@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hybridcsp.cli.app import app, console, number, parse_units
 from hybridcsp.errors import GeneratorError, InputError
+from hybridcsp.utils.files import atomic_write, check_writable, make_folder
 
 if TYPE_CHECKING:
     from hybridcsp.generators import Epoch, Generator
@@ -179,12 +180,9 @@ def sample(
     requests = [(i, Request(contents=cells[i], **asked)) for i in cells for _ in range(each[i])]  # type: ignore[arg-type]
     with TemporaryDirectory() as folder:
         file = output if format is None else Path(folder) / "samples.extxyz"
-        _make(file.parent)
-        try:
-            with one_thread(), _bar("crystals", len(requests)) as advance:
-                made, reasons = write_samples(file, model, requests, seed, advance)
-        except OSError as error:
-            raise InputError("--output", str(output), f"a file that can be written ({error.strerror})") from error
+        make_folder(file.parent, key="--output")
+        with one_thread(), _bar("crystals", len(requests)) as advance:
+            made, reasons = write_samples(file, model, requests, seed, advance)
         note = formats.write(ase.io.iread(file), output, format) if format is not None and made else ""
     lost = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
     if not made:
@@ -234,7 +232,8 @@ def evaluate(
             if not path.exists():
                 raise InputError(option, str(path), "no such file or folder")
     if output is not None:
-        _check_writable(output)
+        make_folder(output.parent, key="--output")
+        check_writable(output, key="--output", follow=True)
     model = open_generator(generator)
     with console.status("reading"):
         examples = read_dataset(data, max_atoms=max_atoms).examples
@@ -368,41 +367,20 @@ def _show(summary: Mapping[str, Any]) -> None:
 def _write_scores(output: Path, generator: str, summary: Mapping[str, Any], scored: list[Scored]) -> None:
     from dataclasses import asdict
 
-    from hybridcsp.generators.storage import write_atomically
-
     text = json.dumps({"generator": generator, "summary": summary, "crystals": [asdict(one) for one in scored]})
-    write_atomically(output, (text + "\n").encode())
+    with atomic_write(output, key="--output", follow=True) as file:
+        file.write(text + "\n")
     console.print(f"scores are in {output}")
-
-
-def _check_writable(output: Path) -> None:
-    """Find out before the work whether its result can be written."""
-    _make(output.parent)
-    if output.is_dir():
-        raise InputError("--output", str(output), "a file, not a folder")
-    trial = output.with_name(f".{output.name}.tmp")
-    try:
-        trial.touch()
-        trial.unlink()
-    except OSError as error:
-        raise InputError("--output", str(output), f"a file that can be written ({error.strerror})") from error
 
 
 @contextmanager
 def _folder(path: Path) -> Iterator[None]:
     """Make a folder, and take it away again if an error leaves nothing in it."""
     new = not path.exists()
-    _make(path)
+    make_folder(path, key="--output")
     try:
         yield
     except BaseException:
         if new and not any(path.iterdir()):
             path.rmdir()
         raise
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError("--output", str(folder), f"a folder that can be made ({error.strerror})") from error

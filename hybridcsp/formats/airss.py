@@ -24,9 +24,9 @@ from hybridcsp.io.text import (
     from_fractions,
     in_order,
     internal_energy,
-    whole,
 )
 from hybridcsp.structure import spacegroup
+from hybridcsp.utils.files import atomic_write, make_folder
 
 #: Folders that AIRSS's scripts leave results in.
 FOLDERS = (".", "good_castep", "good")
@@ -54,11 +54,12 @@ class Airss:
         cells = [file.stem for file in path.glob("*.cell") if not file.stem.endswith("-out")]
         seed = cells[0] if len(cells) == 1 else ""
         n = 0
+        make_folder(path / "hopper", key="output")
         for n, record in enumerate(records, start=1):
             seed = seed or record.atoms.symbols.formula.reduce()[0].format("metal")
             # crud.pl takes only names with a dash, and what stands before the first is the name of .cell and .param
             name = f"{seed.replace('-', '_')}-hybridcsp-{n:05d}"
-            with whole(path / "hopper" / f"{name}.res") as stream:
+            with atomic_write(path / "hopper" / f"{name}.res") as stream:
                 stream.write(write_res(record, name, settings))
         if n == 0:
             raise InputError("structures", 0, "at least one structure to write")

@@ -10,7 +10,8 @@ from pathlib import Path
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
-from hybridcsp.io.text import complaining, count, finite, internal_energy, is_number, whole
+from hybridcsp.io.text import complaining, count, finite, internal_energy, is_number
+from hybridcsp.utils.files import atomic_write, make_folder
 from hybridcsp.utils.reading import read_text
 
 #: The enthalpy per atom (eV) that stands for a relaxation that failed, and what is near it.
@@ -45,8 +46,9 @@ class Calypso:
         if not structures:
             raise InputError("structures", 0, "at least one structure to write")
         numbers = own[-len(structures) :] if own else range(1, len(structures) + 1)
+        make_folder(path, key="output")
         for number, record in zip(numbers, structures, strict=True):
-            with whole(path / f"POSCAR_{number}") as stream:
+            with atomic_write(path / f"POSCAR_{number}") as stream:
                 stream.write(write_poscar(record.atoms, f"hybridcsp_{number}", elements))
         which = f"POSCAR_{numbers[0]} to POSCAR_{numbers[-1]}"
         done = f"in place of CALYPSO's own {which}" if own else f"as {which}"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import configparser
 import math
-import os
 import pickle
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,8 +17,9 @@ from ase import Atoms
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
-from hybridcsp.io.text import InStep, Lines, by_electronegativity, complaining, count, finite, in_order, whole
+from hybridcsp.io.text import InStep, Lines, by_electronegativity, complaining, count, finite, in_order
 from hybridcsp.structure import to_pymatgen
+from hybridcsp.utils.files import atomic_write, make_folder
 
 _Row = Mapping[str, str]
 
@@ -58,7 +58,8 @@ class Cryspy:
             raise InputError("output", str(path), "a folder where CrySPY was not started yet: it takes seeds only then")
         structures = {}
         contents: Counter[str] = Counter()
-        with whole(data / "init_POSCARS") as stream:
+        make_folder(data / "pkl_data", key="output")
+        with atomic_write(data / "init_POSCARS") as stream:
             for number, record in enumerate(records):
                 elements = elements or tuple(by_electronegativity(set(record.atoms.symbols)))
                 _, counts, rows = in_order(record.atoms, elements)
@@ -71,11 +72,8 @@ class Cryspy:
                 found = ", ".join(f"{n} of {one}" for one, n in contents.items())
                 raise InputError("structures", found, f"nat = {nat} of {' '.join(elements)}, as cryspy.in says")
         target = data / "pkl_data" / "init_struc_data.pkl"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        with temporary.open("wb") as binary:
+        with atomic_write(target, "wb") as binary:
             pickle.dump(structures, binary)
-        temporary.replace(target)
         n = len(structures)
         return (
             f"{n} structures in {target}. In cryspy.in: [option] load_struc_flag = True; [EA] n_pop, or [basic] "

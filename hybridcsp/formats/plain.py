@@ -19,8 +19,9 @@ from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.io.files import is_partly_occupied, structure_files
 from hybridcsp.io.poscar import MOST_ATOMS, read_poscars
-from hybridcsp.io.text import BrokenError, Lines, complaining, crystal, finite, whole
+from hybridcsp.io.text import BrokenError, Lines, complaining, crystal, finite
 from hybridcsp.structure import from_pymatgen
+from hybridcsp.utils.files import atomic_write, make_folder
 from hybridcsp.utils.reading import read_json
 
 
@@ -47,7 +48,8 @@ class Plain:
     def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:
         """Write extended XYZ, with energies, and what is known of each structure in its second line."""
         n = 0
-        with whole(path) as stream:
+        make_folder(path.parent, key="output")
+        with atomic_write(path, key="output", follow=True) as stream:
             for record in records:
                 n += 1
                 ase.io.write(stream, _labelled(record), format="extxyz")

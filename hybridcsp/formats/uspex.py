@@ -15,7 +15,8 @@ from ase import Atoms
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
-from hybridcsp.io.text import InStep, Lines, complaining, count, finite, internal_energy, whole
+from hybridcsp.io.text import InStep, Lines, complaining, count, finite, internal_energy
+from hybridcsp.utils.files import atomic_write, make_folder
 from hybridcsp.utils.reading import read_text
 
 #: Enthalpies (eV per cell) from here on stand for a relaxation that failed; USPEX writes 100000.
@@ -70,7 +71,8 @@ class Uspex:
             raise InputError("output", str(target), "a file that is not there: USPEX has not picked these seeds up yet")
         elements = settings.elements or self.elements(path)
         n = 0
-        with whole(target) as stream:
+        make_folder(target.parent, key="output")
+        with atomic_write(target) as stream:
             for n, record in enumerate(records, start=1):
                 stream.write(write_poscar(record.atoms, _title(n, record.atoms), elements))
             if n == 0:

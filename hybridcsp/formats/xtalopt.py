@@ -12,7 +12,8 @@ from ase import Atoms, units
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.io.poscar import write_poscar
-from hybridcsp.io.text import BrokenError, count, crystal, finite, whole
+from hybridcsp.io.text import BrokenError, count, crystal, finite
+from hybridcsp.utils.files import atomic_write, make_folder
 from hybridcsp.utils.reading import read_text
 
 _STATE = "structure.state"
@@ -47,16 +48,17 @@ class XtalOpt:
         """Write ``seeds/<n>.POSCAR`` and, in ``seeds/seedStructures``, the line for XtalOpt's input that names them."""
         # POSCARs by name and by ending: XtalOpt goes by content first, by name where that does not decide.
         files = []
+        make_folder(path / "seeds", key="output")
         for n, record in enumerate(records, start=1):
             file = path / "seeds" / f"{n:05d}.POSCAR"
             title = f"{record.atoms.get_chemical_formula('reduce')} hybridcsp {record.id}".rstrip()
-            with whole(file) as stream:
+            with atomic_write(file) as stream:
                 stream.write(write_poscar(record.atoms, title, settings.elements))
             files.append(file)
         if not files:
             raise InputError("structures", 0, "at least one structure to write")
         line = "seedStructures = " + ", ".join(str(file.resolve()) for file in files)
-        with whole(path / "seeds" / "seedStructures") as stream:
+        with atomic_write(path / "seeds" / "seedStructures") as stream:
             stream.write(f"{line}\n")
         return (
             f"{len(files)} seeds in {path / 'seeds'}. XtalOpt (13 and later, without its window) reads them when it "

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridcsp.errors import InputError
-from hybridcsp.generators.storage import write_atomically
+from hybridcsp.utils.files import atomic_write, make_folder
 
 if TYPE_CHECKING:
     import torch
@@ -74,8 +74,9 @@ def write(file: Path, state: State, identity: str) -> None:
     tensors |= {f"best/{name}": value for name, value in state.best.items()}
     tensors |= {f"optimiser/{name}/{key}": value for name, key, value in state.moments()}
     held = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, save(held, {"identity": identity, "progress": json.dumps(asdict(state.progress))}))
+    make_folder(file.parent)
+    with atomic_write(file, "wb") as stream:
+        stream.write(save(held, {"identity": identity, "progress": json.dumps(asdict(state.progress))}))
 
 
 def restore(file: Path, state: State, identity: str) -> None:

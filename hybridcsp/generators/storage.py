@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybridcsp.errors import InputError, UnreadableError
 from hybridcsp.generators import Condition
+from hybridcsp.utils.files import atomic_write, make_folder
 from hybridcsp.utils.reading import read_bytes, read_json
 
 if TYPE_CHECKING:
@@ -58,10 +57,12 @@ def save(folder: Path, name: str, tensors: Mapping[str, torch.Tensor], card: Map
     if broken:
         raise InputError("weights", broken[0], "not finite in half precision; the training has diverged")
     data = serialise(halved)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / WEIGHTS, data)
+    make_folder(folder)
+    with atomic_write(folder / WEIGHTS, "wb") as file:
+        file.write(data)
     full = {"generator": name, **card, "weights_sha256": hashlib.sha256(data).hexdigest()}
-    write_atomically(folder / CARD, (json.dumps(full, indent=1, ensure_ascii=False) + "\n").encode())
+    with atomic_write(folder / CARD) as file:
+        file.write(json.dumps(full, indent=1, ensure_ascii=False) + "\n")
 
 
 def load(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -150,18 +151,3 @@ def conditions_of(card: Mapping[str, Any]) -> frozenset[Condition]:
 def overlap(card: Mapping[str, Any], formulas: Iterable[str]) -> frozenset[str]:
     """Return those reduced formulas (Hill's order) that a model has learned from: a fair benchmark has none."""
     return frozenset(formulas) & frozenset(str(card.get("training_formulas", "")).split())
-
-
-def write_atomically(file: Path, data: bytes) -> None:
-    """Write a file under a temporary name, and rename it once it is on the disk."""
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

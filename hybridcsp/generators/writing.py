@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import ase.io
 import numpy as np
 
 from hybridcsp.errors import GeneratorError, HybridCSPError
 from hybridcsp.generators import Generator, Reject, Request, Sample
+from hybridcsp.utils.files import atomic_write, check_writable
 
 #: Requests that are passed on in one call, as far as those of one group stay together.
 TOGETHER = 256
@@ -49,30 +52,28 @@ def write_samples(
     ------
     GeneratorError
         If the generator raises.
-    OSError
+    InputError
         If the file cannot be written.
     """
-    temporary = output.with_name(f".{output.name}.tmp")
+    check_writable(output, key="output", follow=True)
     made, reasons = 0, Counter[str]()
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            for number, part in enumerate(_parts(requests)):
-                asked = [request for _, request in part]
-                for answer in _answers(model, asked, np.random.default_rng([seed, number])):
-                    if isinstance(answer, Sample):
-                        frame = answer.atoms.copy()
-                        frame.info = {"request": part[answer.request][0]}
-                        if answer.log_likelihood is not None:
-                            frame.info["log_likelihood"] = answer.log_likelihood
-                        ase.io.write(file, frame, format="extxyz")
-                        made += 1
-                    else:
-                        reasons[answer.reason if isinstance(answer, Reject) else "no answer"] += 1
-                on_progress(len(part))
-        if made:
-            temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        file: IO[str] | None = None
+        for number, part in enumerate(_parts(requests)):
+            asked = [request for _, request in part]
+            for answer in _answers(model, asked, np.random.default_rng([seed, number])):
+                if isinstance(answer, Sample):
+                    frame = answer.atoms.copy()
+                    frame.info = {"request": part[answer.request][0]}
+                    if answer.log_likelihood is not None:
+                        frame.info["log_likelihood"] = answer.log_likelihood
+                    if file is None:  # not before, so that nothing is written where nothing is made
+                        file = stack.enter_context(atomic_write(output, key="output", follow=True))
+                    ase.io.write(file, frame, format="extxyz")
+                    made += 1
+                else:
+                    reasons[answer.reason if isinstance(answer, Reject) else "no answer"] += 1
+            on_progress(len(part))
     return made, reasons
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import wraps
 from itertools import islice
 from pathlib import Path
-from typing import Generic, ParamSpec, Self, TextIO, TypeVar
+from typing import Generic, ParamSpec, Self, TypeVar
 
 import numpy as np
 from ase import Atoms, units
@@ -262,16 +260,3 @@ def by_electronegativity(symbols: Iterable[str]) -> list[str]:
     from pymatgen.core import Element
 
     return sorted(symbols, key=lambda symbol: (Element(symbol).X if not math.isnan(Element(symbol).X) else 9.0, symbol))
-
-
-@contextmanager
-def whole(file: Path) -> Iterator[TextIO]:
-    """Open a file for writing that appears under its name when it is complete, and not at all if an error occurs."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as stream:
-            yield stream
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)

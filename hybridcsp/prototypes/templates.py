@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from hybridcsp.io.files import is_partly_occupied, read_frames, structure_files
 from hybridcsp.prototypes.labels import Label
 from hybridcsp.prototypes.library import TEMPLATE, Template, as_template
 from hybridcsp.structure import is_finite_crystal
+from hybridcsp.utils.files import atomic_write, make_folder
 
 log = logging.getLogger(__name__)
 
@@ -171,9 +171,8 @@ def _load(cached: Path) -> dict[str, np.ndarray[Any, Any]] | None:
 
 def _save(cached: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
     try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=cached.parent, suffix=".npz", delete=False) as temporary:
-            np.savez(temporary, allow_pickle=False, **arrays)
-        Path(temporary.name).replace(cached)
-    except OSError as error:
+        make_folder(cached.parent)
+        with atomic_write(cached, "wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+    except InputError as error:
         log.warning("the index of the templates cannot be kept in %s: %s", cached.parent, error)

@@ -11,6 +11,7 @@ from ase import Atoms
 from hybridcsp.errors import GeneratorError
 from hybridcsp.sampling import Chosen, Selection
 from hybridcsp.similarity import describe
+from hybridcsp.utils.files import atomic_write
 
 
 def write(selection: Selection, file: Path) -> None:
@@ -32,9 +33,8 @@ def write(selection: Selection, file: Path) -> None:
         came = ", ".join(f"{count} {reason}" for reason, count in selection.rejects.most_common())
         raise GeneratorError(f"nothing that came back can be used: {came}")
     frames[0].info["rejects"] = dict(selection.rejects)
-    temporary = file.with_suffix(".tmp")
-    ase.io.write(temporary, frames, format="extxyz")
-    temporary.replace(file)
+    with atomic_write(file) as stream:
+        ase.io.write(stream, frames, format="extxyz")
 
 
 def read(file: Path) -> Selection:

@@ -144,6 +144,8 @@ def make_folder(path: Path, *, key: str = "folder") -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(key, str(path), "a folder; there is a file in its place") from error
     except OSError as error:
         raise InputError(key, str(path), f"a folder that can be made ({_reason(error)})") from error
 

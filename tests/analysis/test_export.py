@@ -93,7 +93,7 @@ def test_what_cannot_be_written_is_said(minima, tmp_path):
     with pytest.raises(InputError, match="a file, not a folder"):
         export(minima, tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="can be written"):
+    with pytest.raises(InputError, match="a file in its place"):
         export(minima, tmp_path / "file" / "m.extxyz")
 
 

@@ -124,5 +124,5 @@ def test_paths_and_names_that_lead_nowhere_are_said(tmp_path):
     with pytest.raises(InputError, match="a search of ours"):
         formats.recognise(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="can be written"):
+    with pytest.raises(InputError, match="a file in its place"):
         formats.write([rutile()], tmp_path / "file" / "a.extxyz", "plain")

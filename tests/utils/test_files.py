@@ -210,6 +210,6 @@ def test_a_folder_that_failed_is_not_there(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="this is a file"), atomic_folder(tmp_path / "file"):
         pass
-    with pytest.raises(InputError, match="a folder that can be made"):
+    with pytest.raises(InputError, match="a file in its place"):
         make_folder(tmp_path / "file" / "below")
     assert entries(tmp_path) == ["file"]

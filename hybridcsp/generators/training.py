@@ -6,16 +6,17 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
 from hybridcsp.generators import Epoch, checkpoints
+from hybridcsp.generators.batches import Collation, Data, measured, stream
 from hybridcsp.generators.checkpoints import State
 from hybridcsp.interrupts import uninterrupted
 
@@ -25,26 +26,11 @@ if TYPE_CHECKING:
 
 _MAY_BE_0 = frozenset({"warm_up", "weight_decay", "anchor", "averaging", "checkpoint_minutes"})
 
+# Settings that change nothing in the result.
+_WITHOUT_EFFECT = frozenset({"checkpoint_minutes", "checkpoint_epochs", "device"})
+
 #: Examples that are collated at a time to tell whether data are the same.
 _HASHED = 256
-
-
-class Data(Protocol):
-    """Examples as a model takes them.
-
-    Attributes
-    ----------
-    weights
-        How much each example counts, shape ``(n,)``.
-    sizes
-        What padding depends on, shape ``(n,)``: examples of like size share a batch.
-    """
-
-    weights: NDArray[np.float64]
-    sizes: NDArray[np.int_]
-
-    def batch(self, indices: NDArray[np.int_], rng: np.random.Generator) -> Mapping[str, torch.Tensor]:
-        """Collate examples on the CPU; whatever is drawn (augmentation, noise, times) is drawn from ``rng``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +56,8 @@ class Settings:
         Decay of the exponential moving average of the weights, which is what is evaluated and kept.
     patience
         Epochs without a lower held-out loss after which training stops.
-    checkpoint_minutes
-        Between two checkpoints within an epoch; there is one at the end of each epoch in any case.
+    checkpoint_minutes, checkpoint_epochs
+        After how many minutes, and at the end of how many epochs, there is a checkpoint.
     device
         ``"auto"`` is CUDA where there is one; there the model runs in bfloat16 mixed precision.
     """
@@ -86,6 +72,7 @@ class Settings:
     averaging: float = 0.999
     patience: int = 15
     checkpoint_minutes: float = 10.0
+    checkpoint_epochs: int = 1
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -118,6 +105,7 @@ def train(
     seed: int = 0,
     checkpoint: Path | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    workers: int = 0,
 ) -> list[dict[str, Any]]:
     """Train a model; at the end it has the averaged weights of the epoch with the lowest held-out loss.
 
@@ -138,7 +126,9 @@ def train(
     checkpoint
         Where to keep the state, and to go on from if it is there; a safetensors file.
     on_epoch
-        Told after each epoch.
+        Called after each epoch.
+    workers
+        Processes that collate batches ahead, where a GPU would wait for them; they change nothing in the result.
 
     Returns
     -------
@@ -168,7 +158,20 @@ def train(
     if checkpoint is not None and checkpoint.exists():
         checkpoints.restore(checkpoint, state, identity)
     progress = state.progress
-    steps = settings.epochs * math.ceil(len(training.weights) / settings.batch_size)
+    per_epoch = math.ceil(len(training.weights) / settings.batch_size)
+    steps = settings.epochs * per_epoch
+    collated = None if held_out is None else list(measured(held_out, settings.batch_size, seed))
+    collations = iter(
+        stream(
+            training,
+            settings.epochs,
+            settings.batch_size,
+            seed,
+            epoch=progress.epoch,
+            step=progress.step,
+            workers=workers,
+        )
+    )
     clock = saved = time.monotonic()
 
     def keep() -> None:
@@ -180,22 +183,14 @@ def train(
             checkpoints.write(checkpoint, state, identity)
 
     while not progress.finished:
-        batches = _batches(training.sizes, settings.batch_size, np.random.default_rng([seed, progress.epoch]))
         try:
-            for number in range(progress.step, len(batches)):
+            for number in range(progress.step, per_epoch):
+                collation = next(collations)
                 with uninterrupted():
-                    done = (progress.epoch - 1) * len(batches) + number
+                    done = (progress.epoch - 1) * per_epoch + number
                     for group in optimiser.param_groups:
                         group["lr"] = settings.rate(done, steps)
-                    terms = _step(
-                        model,
-                        optimiser,
-                        training,
-                        batches[number],
-                        settings.clip,
-                        device,
-                        [seed, progress.epoch, number],
-                    )
+                    terms = _step(model, optimiser, training.weights, collation, settings.clip, device)
                     if settings.anchor:
                         _draw_back(model, beginning, min(1.0, settings.anchor * settings.rate(done, steps)))
                     _average(averaged, model, min(settings.averaging, (1 + done) / (10 + done)))
@@ -211,7 +206,10 @@ def train(
             own = {name: value.clone() for name, value in model.state_dict().items()}
             model.load_state_dict(averaged)
             losses = {"train": _total(progress.sums)}
-            found = evaluate(model, held_out if held_out is not None else training, settings, seed)
+            if held_out is None or collated is None:
+                found = evaluate(model, training, settings, seed)
+            else:
+                found = _means(model, held_out.weights, collated)
             losses |= {"held_out": sum(found.values())} | {f"held_out {name}": value for name, value in found.items()}
             model.load_state_dict(own)
             if not (math.isfinite(losses["train"]) and math.isfinite(losses["held_out"])):
@@ -226,7 +224,9 @@ def train(
             progress.finished = told >= settings.epochs or late
             progress.epoch, progress.step, progress.sums = told + 1, 0, {}
             progress.history.append({"epoch": told, **{k: round(v, 5) for k, v in losses.items()}})
-            keep()
+            late_enough = time.monotonic() - saved > 60 * settings.checkpoint_minutes
+            if progress.finished or told % settings.checkpoint_epochs == 0 or late_enough:
+                keep()
         if on_epoch is not None:
             on_epoch(Epoch(number=told, losses=losses, seconds=progress.seconds, best=better))
     model.load_state_dict(state.best)
@@ -236,38 +236,40 @@ def train(
 
 def evaluate(model: torch.nn.Module, data: Data, settings: Settings, seed: int = 0) -> dict[str, float]:
     """Mean of each loss term over data; what is drawn depends on the seed only, so that epochs compare."""
+    return _means(model, data.weights, measured(data, settings.batch_size, seed))
+
+
+def _means(model: torch.nn.Module, weights: NDArray[np.float64], collations: Iterable[Collation]) -> dict[str, float]:
+    """Return the weighted mean of each loss term."""
     import torch
 
     device = next(model.parameters()).device
-    order = np.argsort(data.sizes, kind="stable")
     sums: dict[str, float] = {}
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        for number, start in enumerate(range(0, len(order), settings.batch_size)):
-            indices = order[start : start + settings.batch_size]
-            for name, value in _terms(model, data, indices, device, [seed, 0, number]).items():
+        for collation in collations:
+            for name, value in _terms(model, weights, collation, device).items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach().double().sum())
     model.train(was_training)
-    total = float(data.weights.sum())
+    total = float(weights.sum())
     return {name: value / total for name, value in sums.items()}
 
 
 def _step(
     model: torch.nn.Module,
     optimiser: torch.optim.Optimizer,
-    data: Data,
-    indices: NDArray[np.int_],
+    weights: NDArray[np.float64],
+    collation: Collation,
     clip: float,
     device: torch.device,
-    draws: list[int],
 ) -> dict[str, float]:
     """Take one step; return the weighted sums of the loss terms, and that of the weights under ``""``."""
     import torch
 
     model.train()
-    terms = _terms(model, data, indices, device, draws)
-    weight = float(data.weights[indices].sum())
+    terms = _terms(model, weights, collation, device)
+    weight = float(weights[collation[0]].sum())
     loss = torch.stack([value.sum() for value in terms.values()]).sum() / weight
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
@@ -278,31 +280,19 @@ def _step(
 
 
 def _terms(
-    model: torch.nn.Module, data: Data, indices: NDArray[np.int_], device: torch.device, draws: list[int]
+    model: torch.nn.Module, weights: NDArray[np.float64], collation: Collation, device: torch.device
 ) -> dict[str, torch.Tensor]:
-    """Weighted loss terms of a batch, each of shape ``(batch,)``."""
+    """Return the weighted loss terms of a batch, each of shape ``(batch,)``."""
     import torch
 
-    rng = np.random.default_rng(draws)
-    batch = {name: value.to(device) for name, value in data.batch(indices, rng).items()}
-    weights = torch.as_tensor(data.weights[indices], dtype=torch.float32, device=device)
+    indices, tensors, seed = collation
+    batch = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
+    own = torch.as_tensor(weights[indices], dtype=torch.float32, device=device)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.autocast(device.type, torch.bfloat16, enabled=bool(devices)):
-        torch.manual_seed(int(rng.integers(2**62)))  # of dropout
+        torch.manual_seed(seed)
         found = model(batch)
-    return {name: value.float() * weights for name, value in found.items()}
-
-
-def _batches(sizes: NDArray[np.int_], batch_size: int, rng: np.random.Generator) -> list[NDArray[np.int_]]:
-    """Shuffle examples into batches of like sizes: sorted within stretches of fifty batches."""
-    order = rng.permutation(len(sizes))
-    stretch = 50 * batch_size
-    batches: list[NDArray[np.int_]] = []
-    for start in range(0, len(order), stretch):
-        part = order[start : start + stretch]
-        part = part[np.argsort(sizes[part], kind="stable")]
-        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
-    return [batches[i] for i in rng.permutation(len(batches))]
+    return {name: value.float() * own for name, value in found.items()}
 
 
 def _average(averaged: Mapping[str, torch.Tensor], model: torch.nn.Module, decay: float) -> None:
@@ -341,7 +331,7 @@ def _check_device(name: str) -> None:
 
 def _identity(model: torch.nn.Module, training: Data, held_out: Data | None, settings: Settings, seed: int) -> str:
     """Hash of what must be the same for a checkpoint to be gone on from."""
-    kept = {key: value for key, value in asdict(settings).items() if key not in ("checkpoint_minutes", "device")}
+    kept = {key: value for key, value in asdict(settings).items() if key not in _WITHOUT_EFFECT}
     if not settings.anchor:
         del kept["anchor"]  # as in checkpoints from before there was one
     found = hashlib.sha256(json.dumps([kept, seed], sort_keys=True).encode())

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from hybridcsp.errors import InputError
+from hybridcsp.generators import checkpoints
 from hybridcsp.generators.training import Settings, evaluate, train
 
 SETTINGS = Settings(epochs=6, batch_size=8, learning_rate=0.02, warm_up=4, patience=100, device="cpu")
@@ -79,6 +80,21 @@ def test_a_stopped_training_ends_bit_for_bit_as_one_that_was_not(tmp_path, stopp
     assert seen[0].number == 1 + (stopped_at - 1) // 7
     assert torch.equal(weights_of(resumed), weights_of(whole))
     assert again == history
+
+
+def test_processes_that_collate_ahead_change_nothing():
+    alone, helped = Fit(), Fit()
+    histories = [train(model, Line(), Line(20), SETTINGS, workers=n) for model, n in ((alone, 0), (helped, 2))]
+    assert histories[0] == histories[1]
+    for name, value in alone.state_dict().items():
+        assert torch.equal(value, helped.state_dict()[name])
+
+
+def test_checkpoints_may_be_rarer_than_epochs_but_the_last_state_is_kept(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(checkpoints, "write", lambda file, state, identity: written.append(state.progress.epoch - 1))
+    train(Fit(), Line(), Line(20), replace(SETTINGS, checkpoint_epochs=4), checkpoint=tmp_path / "state")
+    assert written == [4, 6]
 
 
 def test_a_finished_training_is_not_repeated(tmp_path):

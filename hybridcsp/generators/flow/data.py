@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hybridcsp.elements import properties
 from hybridcsp.generators import HALF_PRESSURE, Example
+from hybridcsp.generators.flow.assignment import minimal_assignment
 from hybridcsp.representations.lattice import LatticePoint, canonical, diagonal, encode, log_length
 
 Array = NDArray[np.float64]
@@ -220,8 +221,6 @@ def straight_paths(
 
 
 def _cheapest(costs: Array, steps: Array, kinds: NDArray[np.int64]) -> Array:
-    from scipy.optimize import linear_sum_assignment
-
     present = np.flatnonzero(kinds)
     blocks = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds[present])]
     best, chosen, trial = np.inf, present, 0
@@ -230,9 +229,9 @@ def _cheapest(costs: Array, steps: Array, kinds: NDArray[np.int64]) -> Array:
         for block in blocks:
             if len(block) > 1:
                 block_cost = cost[np.ix_(block, block)]
-                first, second = linear_sum_assignment(block_cost)
-                order[block[first]] = block[second]
-                total += block_cost[first, second].sum()
+                columns = minimal_assignment(block_cost)
+                order[block] = block[columns]
+                total += block_cost[np.arange(len(block)), columns].sum()
             else:
                 total += cost[block[0], block[0]]
         if total < best:

@@ -134,7 +134,9 @@ class VelocityNetwork(nn.Module):
         whole = self.whole(torch.cat([contents, self.spacegroups(spacegroup), self.told(told)], dim=-1))
         nodes = nodes + whole[:, None]
         absent = (_NEVER * (1 - present))[..., None]
-        pairs = self.pairs(nodes, self._geometry(numbers, positions, metric))
+        with torch.autocast(positions.device.type, enabled=False):  # distances need more than bfloat16's three digits
+            geometry = self._geometry(numbers, positions, metric)
+        pairs = self.pairs(nodes, geometry)
         for layer in self.layers:
             nodes = layer(nodes, pairs, whole, absent, count)
         nodes = self.norm(nodes)

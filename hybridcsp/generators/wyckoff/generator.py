@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -31,6 +31,23 @@ _Written = list[tuple[Example, Written]]
 
 #: The sizes of the networks of the shipped weights.
 OCCUPATION, GEOMETRY = Size(dropout=0.15), Size(width=192, blocks=4, heads=6)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """Training data of both networks.
+
+    Attributes
+    ----------
+    occupation, geometry
+        To learn from, and held out.
+    card
+        Counts, and the formulas that are learned from.
+    """
+
+    occupation: tuple[Occupations, Occupations | None]
+    geometry: tuple[Geometries, Geometries | None]
+    card: Mapping[str, Any]
 
 
 class WyckoffGenerator:
@@ -123,32 +140,21 @@ class WyckoffGenerator:
                 f"no setting of this training; known: {', '.join(sorted(known | {'longest', 'remember'}))}",
             )
         chosen = training.Settings(**settings)
-        if self._positions is None:
-            self._positions = Positions.tabulate()
-        positions = self._positions
-        learned, held = (_written(part, positions) for part in split(examples))
-        if not _up_to(longest, learned):
-            raise InputError(
-                "examples", len(examples), f"none has a symmetry that spglib finds and at most {longest} sites"
-            )
-        if remember:  # the held-out tenth never is
-            self._memory.add(sequence.occupation for _, sequence in learned)
+        encoded = self.encode(examples, longest=longest, remember=remember)
         if self._networks is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
-                self._networks = self._untrained(positions)
+                self._networks = self._untrained(self._tabulated())
         self._networks[1].widen(self._memory.n_prototypes)
-        remembered = [example for example, _ in learned]
-        learned, held = (_up_to(longest, part) for part in (learned, held))
         metrics: dict[str, dict[str, float]] = {}
         for part, network, data in (
-            ("occupation", self._networks[0], [self._occupations(part) for part in (learned, held)]),
-            ("geometry", self._networks[1], [self._geometries(learned, True), self._geometries(held, False)]),
+            ("occupation", self._networks[0], encoded.occupation),
+            ("geometry", self._networks[1], encoded.geometry),
         ):
             history = training.train(
                 network,
                 data[0],
-                data[1] if held else None,
+                data[1],
                 chosen,
                 seed=seed,
                 checkpoint=checkpoint and checkpoint.with_name(f"{part}-{checkpoint.name}"),
@@ -157,17 +163,48 @@ class WyckoffGenerator:
             metrics[part] = min(history, key=lambda epoch: epoch["held_out"]) | {"epochs": len(history)}
         self.card = {
             "sizes": {name: asdict(size) for name, size in self._sizes.items()},
-            **storage.describe_training(
-                remembered,
-                self.card,
-                crystals_learned=len(learned),
-                held_out_crystals=len(held),
-                seed=seed,
-                settings=asdict(chosen),
-                longest=longest,
-                metrics=metrics,
-            ),
+            **encoded.card,
+            "seed": seed,
+            "settings": asdict(chosen),
+            "longest": longest,
+            "metrics": metrics,
         }
+
+    def encode(self, examples: Sequence[Example], *, longest: int = 100, remember: bool = True) -> Encoded:
+        """Turn examples into what the networks learn from; a tenth of the formulas is held out.
+
+        Parameters
+        ----------
+        examples, longest, remember
+            As for :meth:`fit`.
+
+        Raises
+        ------
+        InputError
+            If nothing is left to learn from.
+        """
+        positions = self._tabulated()
+        learned, held = (_written(part, positions) for part in split(examples))
+        if not _up_to(longest, learned):
+            raise InputError(
+                "examples", len(examples), f"none has a symmetry that spglib finds and at most {longest} sites"
+            )
+        if remember:  # the held-out tenth never is
+            self._memory.add(sequence.occupation for _, sequence in learned)
+        remembered = [example for example, _ in learned]
+        learned, held = (_up_to(longest, part) for part in (learned, held))
+        return Encoded(
+            occupation=(self._occupations(learned), self._occupations(held) if held else None),
+            geometry=(self._geometries(learned, True), self._geometries(held, False) if held else None),
+            card=storage.describe_training(
+                remembered, self.card, crystals_learned=len(learned), held_out_crystals=len(held)
+            ),
+        )
+
+    def tables(self) -> dict[str, NDArray[np.generic]]:
+        """Return the Wyckoff positions and the memory as arrays, by the names that the weights' file has for them."""
+        own = {"positions": self._tabulated().arrays(), "memory": self._memory.arrays()}
+        return {f"{part}.{name}": array for part, arrays in own.items() for name, array in arrays.items()}
 
     def sample(self, requests: Sequence[Request], rng: np.random.Generator) -> list[Sample | Reject]:
         """Draw one crystal for each request.
@@ -188,8 +225,7 @@ class WyckoffGenerator:
         """Write weights, memory and tables (safetensors) and card (JSON) into a folder."""
         if self._networks is None or self._positions is None:
             raise InputError("generator", self.name, "not trained; there is nothing to save")
-        tables = {"positions": self._positions.arrays(), "memory": self._memory.arrays()}
-        tensors = {f"{part}.{n}": torch.as_tensor(array) for part, own in tables.items() for n, array in own.items()}
+        tensors = {name: torch.as_tensor(array) for name, array in self.tables().items()}
         for part, network in zip(self._sizes, self._networks, strict=True):
             tensors |= {f"{part}.{name}": tensor for name, tensor in network.state_dict().items()}
         storage.save(folder, self.name, tensors, self.card)
@@ -219,6 +255,11 @@ class WyckoffGenerator:
             storage.fill(network.eval(), part(name), folder)
         generator.card = card
         return generator
+
+    def _tabulated(self) -> Positions:
+        if self._positions is None:
+            self._positions = Positions.tabulate()
+        return self._positions
 
     def _untrained(self, positions: Positions) -> tuple[OccupationNetwork, GeometryNetwork]:
         geometry = GeometryNetwork(positions, self._sizes["geometry"], self._memory.n_prototypes)

@@ -16,7 +16,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from hybridcsp.analysis.compare import Trace, compare, table
+from hybridcsp.analysis.compare import compare, ratio_text, table
+from hybridcsp.analysis.traces import Trace
 
 RESULTS = Path(__file__).parent / "results"
 RUNS = RESULTS / "recovery_runs.jsonl"
@@ -123,7 +124,7 @@ def _group(
         if not any(trace.strategy == baseline for trace in chosen):
             continue
         ratios = {row.strategy: row for row in compare(chosen) if row.ratio is not None}
-        text = ", ".join(f"{n} {r.ratio:.2f} ({r.ratio_low:.2f}-{r.ratio_high:.2f})" for n, r in ratios.items())
+        text = ", ".join(f"{n} {ratio_text(r)}" for n, r in ratios.items())
         console.print(
             f"  {len(hard)} cells that random does not solve within {EASY_WITHIN} relaxations for most seeds; "
             f"mean force calls over {baseline}'s: {text}",
@@ -170,7 +171,7 @@ def _learning(
         differ = sum(a["force_calls"] != b["force_calls"] for a, b in chosen)
         console.print(
             f"Retrained against frozen, to {goal}, {title}: {len(chosen)} pairs, {differ} of which differ; "
-            f"{solved[0]} and {solved[1]} got there, at {row.ratio:.3f} ({row.ratio_low:.3f}-{row.ratio_high:.3f}) "
+            f"{solved[0]} and {solved[1]} got there, at {ratio_text(row)} "
             "of the force calls",
             highlight=False,
         )

@@ -172,6 +172,15 @@ class Archive:
         """Of the best minimum in eV/atom."""
         return self.ledger.lowest()
 
+    def ledger_until(self, relaxations: int) -> Ledger:
+        """Return the state of the search when so many relaxations had ended."""
+        ledger = Ledger()
+        for event in self._log.read():
+            ledger.apply(event)
+            if ledger.relaxations >= relaxations:
+                break
+        return ledger
+
     def pending(self, owner: str) -> list[Candidate]:
         """Return the candidates that an owner was given and has not reported on, oldest first."""
         return [

@@ -8,13 +8,14 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import tomli_w
 
 from hybridcsp import config
+from hybridcsp.analysis.traces import Role
 from hybridcsp.archive import Archive
 from hybridcsp.budget import Target
 from hybridcsp.engagement import build_sources, check_company, check_learners
@@ -22,7 +23,9 @@ from hybridcsp.errors import ArchiveError, BackendError, InputError
 from hybridcsp.registry import split_argument
 from hybridcsp.relaxation.calculators import check_calculator
 from hybridcsp.relaxation.worker_process import end_processes
-from hybridcsp.sources import SOURCES
+from hybridcsp.retraining import Retraining
+from hybridcsp.sources import SOURCES, Source
+from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.utils.files import atomic_write, make_folder
 from hybridcsp.utils.subprocesses import death_signal, python_command, python_path
 
@@ -50,7 +53,7 @@ class Planned:
     raw
         Its configuration, as TOML tables.
     sources
-        Names of its sources, as its archive knows them.
+        What is expected of its sources, by the names that its archive knows them by.
     trust
         Whether it runs code or programs that a person has agreed to.
     """
@@ -60,7 +63,7 @@ class Planned:
     seed: int
     directory: Path
     raw: Mapping[str, Any]
-    sources: tuple[str, ...] = ()
+    sources: Mapping[str, Role] = field(default_factory=dict)
     trust: bool = False
 
     @property
@@ -192,7 +195,7 @@ def _runs(
 ) -> list[Planned]:
     """Plan one strategy on one problem, once its sources have been built on trial."""
     folder = directory / _folder_name(problem) / _folder_name(strategy)
-    sources: tuple[str, ...] = ()
+    sources: dict[str, Role] = {}
     runs = []
     for seed in dict.fromkeys(seeds):
         where = folder / f"seed-{seed}"
@@ -203,7 +206,7 @@ def _runs(
             parsed.check_trust(trust=trust[0], trust_commands=trust[1])
             built = build_sources(parsed.search.sources, parsed.problem, parsed.external, parsed.search.one_shot)
             check_learners(built, parsed.retraining)
-            sources = tuple(built)
+            sources = {name: _role(source, parsed.retraining) for name, source in built.items()}
         _check_same(where, parsed)
         runs.append(
             Planned(
@@ -217,6 +220,11 @@ def _runs(
             )
         )
     return runs
+
+
+def _role(source: Source, retraining: Retraining) -> Role:
+    learns = retraining.new_minima > 0 and isinstance(source, GenerativeSource) and source.learns
+    return Role(starts=str(getattr(source, "starts", "")), learns=learns)
 
 
 def _folder_name(text: str) -> str:

@@ -6,54 +6,29 @@ import csv
 import io
 import json
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.table import Table
 
+from hybridcsp.analysis.acting import Share, same_runs, shares
 from hybridcsp.analysis.plots import save_figure
 from hybridcsp.analysis.report import plain_table
-from hybridcsp.archive import Archive
-from hybridcsp.structure import to_pymatgen
+from hybridcsp.analysis.traces import Trace
 
-#: A run has solved a problem when its best lies no more than this above the target (eV/atom).
-TOLERANCE = 0.002
-
-#: Bootstrap samples for intervals of ratios.
+#: Bootstrap samples for intervals of ratios, and the fewest problems (or seeds) that are resampled: from two, the
+#: interval would merely be the two.
 SAMPLES = 2000
+FEWEST = 3
 
-
-@dataclass(frozen=True, kw_only=True)
-class Trace:
-    """What one run did, as far as it matters for a comparison.
-
-    Attributes
-    ----------
-    problem, strategy, seed
-        Which run it is.
-    relaxations, failed, rejected, force_calls, seconds
-        What it used in all; seconds are those of relaxing and proposing.
-    best
-        Lowest enthalpy per atom in eV, ``None`` if it found no minimum.
-    solved_at
-        Relaxations and force calls when it met the target; ``None`` if it did not.
-    """
-
-    problem: str
-    strategy: str
-    seed: int
-    relaxations: int
-    failed: int
-    rejected: int
-    force_calls: int
-    seconds: float
-    best: float | None
-    solved_at: tuple[int, int] | None = None
+#: Characters in a line of the caption of a plot.
+_CAPTION_WIDTH = 150
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +47,19 @@ class Row:
     mean_relaxations, mean_force_calls
         Restricted means of the same: each run counts with what it used until success or its end.
     p_value
-        Log-rank test of the force calls to success against the baseline's; ``None`` for the baseline.
-    ratio, ratio_low, ratio_high
-        Restricted-mean force calls over the baseline's on the same problems and seeds, with a 95 % bootstrap interval
-        over problems (over seeds if there is one problem); ``None`` for the baseline.
+        Log-rank test of the force calls to success against the baseline's on the problems that both have; ``None`` for
+        the baseline, where there was no success, and where either has a single run.
+    ratio
+        Restricted-mean force calls over the baseline's on the same problems and seeds; ``None`` for the baseline, and
+        where neither has solved anything.
+    ratio_low, ratio_high
+        Its 95 % interval, by the percentile bootstrap; ``None`` where there can be none.
+    resampled
+        What the interval is over: "problems", or "seeds" if there is one problem.
+    no_interval
+        Why there is none: "one seed", "every run has the same ratio"; empty where there is one.
+    shares
+        What each of its sources made of its relaxations.
     """
 
     strategy: str
@@ -92,45 +76,55 @@ class Row:
     ratio: float | None = None
     ratio_low: float | None = None
     ratio_high: float | None = None
-
-
-def trace_of(archive: Archive, *, problem: str, strategy: str, seed: int, target: float | Atoms | None) -> Trace:
-    """Read the trace of one run.
-
-    Parameters
-    ----------
-    archive
-        The run.
-    problem, strategy, seed
-        What to call it.
-    target
-        An enthalpy per atom (eV), a structure, or ``None`` if that is not known yet.
-    """
-    ledger = archive.ledger
-    return Trace(
-        problem=problem,
-        strategy=strategy,
-        seed=seed,
-        relaxations=ledger.relaxations,
-        failed=sum(tally.failed.total() for tally in ledger.tallies.values()),
-        rejected=sum(tally.rejected.total() for tally in ledger.tallies.values()),
-        force_calls=ledger.cost.force_calls,
-        seconds=ledger.cost.seconds,
-        best=ledger.lowest(),
-        solved_at=_matched_at(archive, target) if isinstance(target, Atoms) else _reached_at(archive, target),
-    )
+    resampled: str = ""
+    no_interval: str = ""
+    shares: tuple[Share, ...] = ()
 
 
 def compare(traces: Sequence[Trace], seed: int = 0) -> list[Row]:
-    """Compare strategies, the first in ``traces`` being the baseline; ``seed`` is that of the bootstrap."""
-    strategies = list(dict.fromkeys(trace.strategy for trace in traces))
-    by_strategy = {name: [trace for trace in traces if trace.strategy == name] for name in strategies}
-    baseline = by_strategy[strategies[0]]
-    return [_row(name, own, None if own is baseline else baseline, seed) for name, own in by_strategy.items()]
+    """Compare strategies, the first in ``traces`` being the baseline; ``seed`` is that of the bootstrap.
+
+    A run that ended early without success, since its sources had nothing more to offer, counts as if it had gone on in
+    vain for as long as the longest run of its problem: otherwise giving up would look cheap.
+    """
+    counted = _in_vain_to_the_end(traces)
+    strategies = list(dict.fromkeys(trace.strategy for trace in counted))
+    by_strategy = {name: [trace for trace in counted if trace.strategy == name] for name in strategies}
+    baseline = by_strategy[strategies[0]] if strategies else []
+    return [
+        replace(
+            _row(name, own, None if own is baseline else baseline, seed),
+            shares=tuple(shares([trace for trace in traces if trace.strategy == name])),
+        )
+        for name, own in by_strategy.items()
+    ]
 
 
-def table(rows: Sequence[Row], traces: Sequence[Trace], target: str) -> Table:
-    """Return a comparison as a table that says what it was measured on."""
+def _in_vain_to_the_end(traces: Sequence[Trace]) -> list[Trace]:
+    longest: dict[str, tuple[int, int]] = {}
+    for trace in traces:
+        relaxations, force_calls = longest.get(trace.problem, (0, 0))
+        longest[trace.problem] = max(relaxations, trace.relaxations), max(force_calls, trace.force_calls)
+    return [
+        replace(trace, relaxations=longest[trace.problem][0], force_calls=longest[trace.problem][1])
+        if trace.ended and trace.solved_at is None
+        else trace
+        for trace in traces
+    ]
+
+
+def table(rows: Sequence[Row], traces: Sequence[Trace], target: str, notes: Sequence[str] = ()) -> Table:
+    """Return a comparison as a table that says what it was measured on.
+
+    Parameters
+    ----------
+    rows, traces
+        See :func:`compare`.
+    target
+        What was to be reached.
+    notes
+        Sentences that belong below it; see :func:`hybridcsp.analysis.acting.notes`.
+    """
     shown = plain_table(f"Cost to {target}")
     shown.add_column("strategy", overflow="fold")  # in a narrow terminal this one gives way: no number is cut short
     for heading in ("solved (95 %)", "relax.", "f.calls", "mean", "p", "ratio (95 %)"):
@@ -142,29 +136,69 @@ def table(rows: Sequence[Row], traces: Sequence[Trace], target: str) -> Table:
             "-" if row.relaxations is None else f"{row.relaxations:.0f}",
             "-" if row.force_calls is None else f"{row.force_calls:.0f}",
             f"{row.mean_force_calls:.0f}",
-            "" if row.p_value is None else f"{row.p_value:.3f}",
-            "" if row.ratio is None else f"{row.ratio:.2f} ({row.ratio_low:.2f}-{row.ratio_high:.2f})",
+            "" if row is rows[0] else "-" if row.p_value is None else f"{row.p_value:.3f}",
+            "" if row is rows[0] else ratio_text(row),
         )
-    problems = len({trace.problem for trace in traces})
-    seeds = len({trace.seed for trace in traces})
-    failed, rejected = sum(t.failed for t in traces), sum(t.rejected for t in traces)
-    shown.caption = (
-        "Kaplan-Meier medians of relaxations and force calls to success (-: half not reached); restricted mean of "
-        f"force calls; log-rank p and ratio of means against {rows[0].strategy}. {problems} problems, {seeds} seeds, "
-        f"{sum(t.relaxations for t in traces)} relaxations of which {failed} failed, {rejected} proposals rejected."
-    )
+    made = [f"Relaxations of {row.strategy} by source: {_made(row)}." for row in rows if row.shares]
+    shown.caption = "\n".join(escape(line) for line in (_legend(rows, traces), *made, *notes))
     return shown
 
 
-def plot(traces: Sequence[Trace], output: Path, target: str) -> None:
+def ratio_text(row: Row) -> str:
+    """Return the ratio of a strategy with its interval, without where there is none, ``-`` without a ratio."""
+    if row.ratio is None:
+        return "-"
+    return f"{row.ratio:.2f}" + ("" if row.ratio_low is None else f" ({row.ratio_low:.2f}-{row.ratio_high:.2f})")
+
+
+def _legend(rows: Sequence[Row], traces: Sequence[Trace]) -> str:
+    problems = len({trace.problem for trace in traces})
+    seeds = len({trace.seed for trace in traces})
+    failed, rejected = sum(t.failed for t in traces), sum(t.rejected for t in traces)
+    parts = [
+        "Solved runs with Wilson's interval; Kaplan-Meier medians of relaxations and force calls to success (-: half "
+        "not reached); restricted mean of force calls"
+    ]
+    if len(rows) > 1:
+        parts.append(f"log-rank p and ratio of means against {rows[0].strategy}")
+        parts += _intervals(rows[1:])
+    return "; ".join(parts) + (
+        f". {problems} problem{'s' * (problems != 1)}, {seeds} seed{'s' * (seeds != 1)}, "
+        f"{sum(t.relaxations for t in traces)} relaxations of which {failed} failed, {rejected} proposals rejected."
+    )
+
+
+def _intervals(rows: Sequence[Row]) -> list[str]:
+    """Say what the intervals of ratios are, and why there are none where there are none."""
+    said = []
+    resampled = {row.resampled for row in rows if row.resampled}
+    said += [f"interval of the ratio: bootstrap over {unit}" for unit in sorted(resampled)]
+    for why in dict.fromkeys(row.no_interval for row in rows if row.no_interval):
+        whose = [row.strategy for row in rows if row.no_interval == why]
+        said.append(f"no interval: {why}" + (f" ({', '.join(whose)})" if len(whose) < len(rows) else ""))
+    return said
+
+
+def _made(row: Row) -> str:
+    return ", ".join(
+        f"{share.source} {share.relaxations} ({100 * share.share:.0f} %)"
+        + (f" and {share.random} random crystals" if share.random else "")
+        for share in row.shares
+    )
+
+
+def plot(traces: Sequence[Trace], output: Path, target: str, notes: Sequence[str] = ()) -> None:
     """Draw which share of the runs had met the target after how many relaxations and force calls (a data profile).
 
     A curve ends with the longest run of its strategy; at 1, which is the last word, it goes on to the right edge.
+    Notes are written below.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    traces = _in_vain_to_the_end(traces)
+    caption = "\n".join(line for note in notes for line in textwrap.wrap(note, _CAPTION_WIDTH))
+    figure = Figure(figsize=(10, 4 + 0.16 * len(caption.splitlines())), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 2, sharey=True)
     for column, (axis, name) in enumerate(zip(axes, ("relaxations", "force calls"), strict=True)):
@@ -178,45 +212,43 @@ def plot(traces: Sequence[Trace], output: Path, target: str) -> None:
         axis.set(xlabel=name, xlim=(0, right), ylim=(-0.02, 1.02))
     axes[0].set_ylabel(f"share of runs that reached {target}")
     axes[1].legend(fontsize="small", loc="lower right")
+    if caption:
+        figure.supxlabel(caption, x=0.01, ha="left", fontsize="x-small", parse_math=False)
     save_figure(figure, output)
 
 
-def as_json(rows: Sequence[Row], traces: Sequence[Trace], about: Mapping[str, Any]) -> str:
-    """Return a comparison and the traces it rests on as JSON."""
-    content = {**about, "rows": [asdict(row) for row in rows], "runs": [asdict(trace) for trace in traces]}
-    return json.dumps(content, indent=1) + "\n"
+def as_json(rows: Sequence[Row], traces: Sequence[Trace], about: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
+    """Return a comparison and the traces it rests on as JSON; what cannot be known is ``null``."""
+    content = {
+        **about,
+        "intervals": {
+            "rate": "Wilson, 95 %",
+            "ratio": "percentile bootstrap, 95 %, over what the row calls resampled; null where there can be none",
+        },
+        "notes": list(notes),
+        "same_runs": [asdict(same) for same in same_runs(traces)],
+        "rows": [asdict(row) for row in rows],
+        "runs": [asdict(trace) for trace in traces],
+    }
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def as_csv(traces: Sequence[Trace]) -> str:
     """Return the traces as CSV, one run a line."""
-    text = io.StringIO()
-    fields = [key for key in asdict(traces[0]) if key != "solved_at"]
-    writer = csv.DictWriter(text, [*fields, "solved_at_relaxation", "solved_at_force_calls"])
-    writer.writeheader()
+    lines = []
     for trace in traces:
         values = asdict(trace)
         relaxation, force_calls = values.pop("solved_at") or ("", "")
-        writer.writerow(values | {"solved_at_relaxation": relaxation, "solved_at_force_calls": force_calls})
+        parts = values.pop("parts")
+        made = [f"{part['source']} {part['relaxations']}" for part in parts]
+        made += [f"random crystals by {part['source']} {part['random']}" for part in parts if part["random"]]
+        solved = {"solved_at_relaxation": relaxation, "solved_at_force_calls": force_calls}
+        lines.append({**values, **solved, "relaxations_by_source": "; ".join(made)})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, lines[0] if lines else [])
+    writer.writeheader()
+    writer.writerows(lines)
     return text.getvalue()
-
-
-def _reached_at(archive: Archive, enthalpy: float | None) -> tuple[int, int] | None:
-    if enthalpy is None:
-        return None
-    for relaxation, force_calls, lowest in archive.ledger.improvements:
-        if lowest <= enthalpy + TOLERANCE:
-            return relaxation, force_calls
-    return None
-
-
-def _matched_at(archive: Archive, structure: Atoms) -> tuple[int, int] | None:
-    from pymatgen.analysis.structure_matcher import StructureMatcher
-
-    matcher, wanted = StructureMatcher(), to_pymatgen(structure)
-    for minimum in sorted(archive.minima(), key=lambda minimum: minimum.first_relaxation):
-        if matcher.fit(wanted, to_pymatgen(minimum.best.atoms)):
-            return minimum.first_relaxation, minimum.first_force_calls
-    return None
 
 
 def _times(traces: Sequence[Trace], column: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -245,19 +277,14 @@ def _median(times: NDArray[np.float64], censored: NDArray[np.bool_]) -> float | 
 
 
 def _row(name: str, own: Sequence[Trace], baseline: Sequence[Trace] | None, seed: int) -> Row:
-    from scipy.stats import binomtest, logrank
+    from scipy.stats import binomtest
 
     solved = sum(trace.solved_at is not None for trace in own)
     interval = binomtest(solved, len(own)).proportion_ci(method="wilson")
     by_relaxations, by_force_calls = _times(own, 0), _times(own, 1)
-    against: dict[str, float] = {}
+    against: dict[str, Any] = {}
     if baseline is not None:
-        theirs = _times(baseline, 1)
-        p_value = 1.0
-        if solved or any(trace.solved_at is not None for trace in baseline):
-            p_value = float(logrank(_censored(*by_force_calls), _censored(*theirs)).pvalue)
-        against["p_value"] = p_value if math.isfinite(p_value) else 1.0
-        against |= _ratio(own, baseline, seed)
+        against = {"p_value": _p_value(own, baseline), **_ratio(own, baseline, seed)}
     return Row(
         strategy=name,
         runs=len(own),
@@ -273,20 +300,41 @@ def _row(name: str, own: Sequence[Trace], baseline: Sequence[Trace] | None, seed
     )
 
 
-def _ratio(own: Sequence[Trace], baseline: Sequence[Trace], seed: int) -> dict[str, float]:
-    """Ratio of restricted-mean force calls on the runs that both have, resampled over problems."""
-    ours = {(t.problem, t.seed): cost for t, cost in zip(own, _times(own, 1)[0], strict=True)}
-    theirs = {(t.problem, t.seed): cost for t, cost in zip(baseline, _times(baseline, 1)[0], strict=True)}
+def _p_value(own: Sequence[Trace], baseline: Sequence[Trace]) -> float | None:
+    from scipy.stats import logrank
+
+    common = {trace.problem for trace in own} & {trace.problem for trace in baseline}
+    ours, theirs = ([trace for trace in traces if trace.problem in common] for traces in (own, baseline))
+    if min(len(ours), len(theirs)) < 2 or all(trace.solved_at is None for trace in (*ours, *theirs)):
+        return None
+    with np.errstate(invalid="ignore"):  # where all have the same cost, there is no variance
+        p_value = float(logrank(_censored(*_times(ours, 1)), _censored(*_times(theirs, 1))).pvalue)
+    return p_value if math.isfinite(p_value) else 1.0
+
+
+def _ratio(own: Sequence[Trace], baseline: Sequence[Trace], seed: int) -> dict[str, Any]:
+    """Return the ratio of restricted-mean force calls on the runs that both have, resampled over problems or seeds."""
+    ours = {(t.problem, t.seed): (t, cost) for t, cost in zip(own, _times(own, 1)[0], strict=True)}
+    theirs = {(t.problem, t.seed): (t, cost) for t, cost in zip(baseline, _times(baseline, 1)[0], strict=True)}
     both = sorted(set(ours) & set(theirs))
     if not both:
-        return {}
-    one_problem = len({problem for problem, _ in both}) == 1
+        return {"no_interval": "no problem and seed in common"}
+    if all(runs[key][0].solved_at is None for runs in (ours, theirs) for key in both):
+        return {"no_interval": "nothing was solved"}
+    unit = "seed" if len({problem for problem, _ in both}) == 1 else "problem"
     units: dict[object, list[tuple[str, int]]] = {}
     for key in both:
-        units.setdefault(key[1] if one_problem else key[0], []).append(key)
-    sums = np.array([[sum(ours[k] for k in keys), sum(theirs[k] for k in keys)] for keys in units.values()])
+        units.setdefault(key[1] if unit == "seed" else key[0], []).append(key)
+    sums = np.array([[sum(runs[k][1] for k in keys) for runs in (ours, theirs)] for keys in units.values()])
+    if not sums[:, 1].all():
+        return {"no_interval": "the baseline took no force calls"}
+    ratio = float(sums[:, 0].sum() / sums[:, 1].sum())
+    if len(units) < FEWEST:
+        few = f"one {unit}" if len(units) == 1 else f"only {len(units)} {unit}s"
+        return {"ratio": ratio, "no_interval": few}
     rng = np.random.default_rng(seed)
     drawn = sums[rng.integers(len(sums), size=(SAMPLES, len(sums)))].sum(axis=1)
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
-    ratio = sums[:, 0].sum() / sums[:, 1].sum()
-    return {"ratio": float(ratio), "ratio_low": float(low), "ratio_high": float(high)}
+    low, high = (float(value) for value in np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975]))
+    if math.isclose(low, high, rel_tol=1e-9):
+        return {"ratio": ratio, "no_interval": f"the ratio is the same for every {unit}"}
+    return {"ratio": ratio, "ratio_low": low, "ratio_high": high, "resampled": f"{unit}s"}

@@ -10,11 +10,11 @@ import typer
 from hybridcsp.cli.app import app, console, number, parse_units
 from hybridcsp.errors import InputError
 from hybridcsp.interrupts import terminate_in_order
-from hybridcsp.utils.files import atomic_write
 
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from hybridcsp.analysis.traces import Trace
     from hybridcsp.campaign import Planned
 
 
@@ -59,9 +59,11 @@ def compare(
     import os
 
     from hybridcsp import campaign
+    from hybridcsp.analysis import acting
     from hybridcsp.analysis import compare as statistics
     from hybridcsp.archive import Archive
     from hybridcsp.cli.terminal import LiveCampaign
+    from hybridcsp.utils.files import atomic_write, check_writable, make_folder
 
     if imported and len(set(what)) > 1:
         raise InputError("--imported", str(imported[0]), "goes with one problem, not several")
@@ -69,7 +71,11 @@ def compare(
         Archive(other).close()  # what is not there is said before anything runs
     goal = _target(target)
     given = (calculator, formula_units, max_atoms, relaxations, target)
-    problems = {_name(one): _tables(one, *given) for one in dict.fromkeys(what)}
+    problems: dict[str, dict[str, Any]] = {}
+    for one in dict.fromkeys(what):
+        if _name(one) in problems:
+            raise InputError("problem", one, f"another name than {_name(one)}, which another problem has already")
+        problems[_name(one)] = _tables(one, *given)
     runs = campaign.plan(
         problems,
         strategy,
@@ -78,6 +84,10 @@ def compare(
         trust=trust or calculator is not None,
         trust_commands=trust,
     )
+    results = [directory / f"comparison.{suffix}" for suffix in ("json", "csv", "png")]
+    make_folder(directory, key="--directory")
+    for file in results:
+        check_writable(file, key="--directory")
     missing = sum(run.relaxations - run.done() for run in runs)
     console.print(
         f"{len(runs)} runs of {relaxations} relaxations in {directory}; {missing} relaxations to do", highlight=False
@@ -93,18 +103,19 @@ def compare(
     targets = _targets(runs, goal)
     traces = [_trace(run, targets[run.problem]) for run in runs]
     rows = statistics.compare(traces)
+    notes = acting.notes(traces, {run.strategy: run.sources for run in runs})
     own = _calculator(runs[0].directory)
     others = [_told(where, next(iter(targets.values())), own) for where in imported or ()]
     named = target if goal is not None else "the best of all runs"
-    console.print(statistics.table(rows, traces, named))
+    console.print(statistics.table(rows, traces, named, notes))
     for line in others:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     about = {"target": named, "relaxations": relaxations, "load": os.getloadavg()[0]}
-    with atomic_write(directory / "comparison.json") as file:
-        file.write(statistics.as_json(rows, traces, about))
-    with atomic_write(directory / "comparison.csv") as file:
-        file.write(statistics.as_csv(traces))
-    statistics.plot(traces, directory / "comparison.png", named)
+    texts = (statistics.as_json(rows, traces, about, notes), statistics.as_csv(traces))
+    for file, text in zip(results, texts, strict=False):
+        with atomic_write(file, key="--directory") as stream:
+            stream.write(text)
+    statistics.plot(traces, results[2], named, notes)
     console.print(f"wrote comparison.json, .csv and .png to {directory}", highlight=False, soft_wrap=True)
 
 
@@ -116,11 +127,20 @@ def _tables(
     what: str, calculator: str | None, units: str | None, max_atoms: int | None, relaxations: int, target: str
 ) -> dict[str, Any]:
     from hybridcsp import config
-    from hybridcsp.analysis.compare import TOLERANCE
+    from hybridcsp.analysis.traces import TOLERANCE
     from hybridcsp.budget import UNCHANGED
 
     goal = _target(target)
     raw = config.read(Path(what)) if what.endswith(".toml") else {"problem": {"formula": what}}
+    unused = [f"budget.{key}" for key in raw.get("budget", {})]
+    unused += [f"search.{key}" for key in raw.get("search", {}) if key in ("sources", "seed", "workers", "directory")]
+    if unused:
+        console.print(
+            f"{what}: {', '.join(unused)} not used: strategies, seeds and budget are those of the comparison.",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
     problem: dict[str, Any] = {
         "formula_units": None if units is None else parse_units(units),
         "max_atoms": max_atoms,
@@ -174,7 +194,7 @@ def _told(directory: Path, target: float | Atoms | None, calculator: str | None)
     InputError
         If the target is an enthalpy of another calculator.
     """
-    from hybridcsp.analysis import compare as statistics
+    from hybridcsp.analysis.traces import trace_of
     from hybridcsp.archive import Archive
 
     with Archive(directory) as archive:
@@ -186,15 +206,23 @@ def _told(directory: Path, target: float | Atoms | None, calculator: str | None)
                 f"comparable by structure only, since its energies are of {theirs} and ours of {calculator}: "
                 f"--target FILE",
             )
-        trace = statistics.trace_of(archive, problem="", strategy=directory.name, seed=0, target=target)
+        trace = trace_of(archive, problem="", strategy=directory.name, seed=0, target=target)
     if trace.solved_at is None:
         return f"{directory} ({theirs}): not reached in {trace.relaxations} relaxations"
     return f"{directory} ({theirs}): reached after {trace.solved_at[0]} of {trace.relaxations} relaxations"
 
 
-def _trace(run: Planned, target: float | Atoms | None) -> Any:
-    from hybridcsp.analysis import compare as statistics
+def _trace(run: Planned, target: float | Atoms | None) -> Trace:
+    from hybridcsp.analysis.traces import trace_of
     from hybridcsp.archive import Archive
 
     with Archive(run.directory) as archive:
-        return statistics.trace_of(archive, problem=run.problem, strategy=run.strategy, seed=run.seed, target=target)
+        return trace_of(
+            archive,
+            problem=run.problem,
+            strategy=run.strategy,
+            seed=run.seed,
+            target=target,
+            roles=run.sources,
+            relaxations=run.relaxations,
+        )

@@ -41,11 +41,11 @@ class Source(Protocol):
     taken up again these two are called as they were before, in the same order, and :meth:`propose` is not.
 
     A source that works best on what others find may have a property ``ready``: while that is false, it is called only
-    where no other source is ready. One that cannot work without has ``needs_others = True``: it is never called
-    then, and refused alone. One that makes proposals beside the search has a property ``preparing``, true from the
-    call that begins until the one that returns them: it is not called before it is ready, and a search that has
-    nothing else to do waits for it. What that took is told by a growing attribute ``seconds_beside``. What it holds is
-    let go in ``close()``, if it has that.
+    where no other source is ready. It says in ``starts`` from when on it is, as in "it starts after 6 minima". One that
+    cannot work without has ``needs_others = True``: it is never called then, and refused alone. One that makes
+    proposals beside the search has a property ``preparing``, true from the call that begins until the one that returns
+    them: it is not called before it is ready, and a search that has nothing else to do waits for it. What that took is
+    told by a growing attribute ``seconds_beside``. What it holds is let go in ``close()``, if it has that.
     """
 
     @property

@@ -202,6 +202,9 @@ class BasinHoppingSource:
     J. Chem. Phys. 120, 9911 (2004), doi:10.1063/1.1724816, who adapts temperature and acceptance separately.
     """
 
+    #: From when on it acts.
+    starts = "it starts after the first minimum"
+
     def __init__(self, problem: Problem, argument: str | None = None) -> None:
         mode = "hops" if argument is None else argument
         if mode not in LEAPERS:

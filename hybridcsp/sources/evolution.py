@@ -96,6 +96,8 @@ class EvolutionSource:
     """
 
     name = "evolution"
+    #: From when on it acts.
+    starts = f"it starts after {ENOUGH} minima"
 
     def __init__(
         self, problem: Problem, argument: str | None = None, *, operators: Sequence[Offer] = OPERATORS

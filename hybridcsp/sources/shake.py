@@ -71,6 +71,8 @@ class ShakeSource:
     name = "shake"
     #: It has nothing to offer before other sources have.
     needs_others = True
+    #: From when on it acts.
+    starts = "it starts once another source has found a low minimum of high symmetry"
 
     def __init__(self, problem: Problem, argument: str | None = None) -> None:
         if argument is not None:

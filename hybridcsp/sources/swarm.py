@@ -131,6 +131,9 @@ class SwarmSource:
     doi:10.1063/1.4746757.
     """
 
+    #: From when on it acts.
+    starts = f"it starts after {SMALLEST} minima"
+
     def __init__(self, problem: Problem, argument: str | None = None) -> None:
         mode = "local" if argument is None else argument
         if mode not in ATTRACTORS:

@@ -5,15 +5,18 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from crystals import InlineBackend, ListSource, random_crystal, relaxed
 from matplotlib.figure import Figure
 
 from hybridcsp import Archive, Search
-from hybridcsp.analysis.compare import Trace, as_csv, as_json, compare, plot, table, trace_of
+from hybridcsp.analysis import acting
+from hybridcsp.analysis.compare import as_csv, as_json, compare, plot, table
+from hybridcsp.analysis.traces import Role, Trace, trace_of
 from hybridcsp.records import Cost
 
 
-def trace(strategy, seed, solved_at=None, problem="TiO2", relaxations=60, force_calls=3000):
+def trace(strategy, seed, solved_at=None, problem="TiO2", relaxations=60, force_calls=3000, **more):
     return Trace(
         problem=problem,
         strategy=strategy,
@@ -25,6 +28,7 @@ def trace(strategy, seed, solved_at=None, problem="TiO2", relaxations=60, force_
         seconds=10.0,
         best=-9.0,
         solved_at=solved_at,
+        **more,
     )
 
 
@@ -70,12 +74,14 @@ def test_equal_strategies_have_not():
     costs = [5, 9, None, 20, 40, 12]
     _, same = compare([*traces("random", costs), *traces("same", costs)])
     assert same.p_value == pytest.approx(1.0)
-    assert (same.ratio, same.ratio_low, same.ratio_high) == (1.0, 1.0, 1.0)
+    assert (same.ratio, same.ratio_low, same.ratio_high) == (1.0, None, None)
+    assert same.no_interval == "the ratio is the same for every seed"
 
 
 def test_no_success_at_all_is_no_evidence():
-    _, other = compare([*traces("random", [None, None]), *traces("other", [None, None])])
-    assert (other.solved, other.p_value, other.ratio) == (0, 1.0, 1.0)
+    _, other = compare([*traces("random", [None] * 5), *traces("other", [None] * 5)])
+    assert (other.solved, other.rate, other.low) == (0, 0.0, 0.0)
+    assert (other.p_value, other.ratio, other.ratio_low, other.no_interval) == (None, None, None, "nothing was solved")
 
 
 def test_the_log_rank_test_has_the_right_size():
@@ -91,15 +97,81 @@ def test_the_log_rank_test_has_the_right_size():
 
 
 def test_ratios_are_resampled_over_problems():
-    # On one problem twice as cheap, on the other twice as dear: the interval must hold both.
-    runs = [
-        *traces("random", [20, 20, 20], "A"),
-        *traces("random", [20, 20, 20], "B"),
-        *traces("other", [10, 10, 10], "A"),
-        *traces("other", [40, 40, 40], "B"),
-    ]
+    # On one problem twice as cheap, on another as dear, on another twice as dear: the interval must hold all.
+    costs = {"A": 10, "B": 20, "C": 40}
+    runs = [run for problem in costs for run in traces("random", [20, 20, 20], problem)]
+    runs += [run for problem, cost in costs.items() for run in traces("other", [cost] * 3, problem)]
     row = compare(runs)[1]
+    assert (row.ratio_low, row.ratio_high, row.resampled) == (0.5, 2.0, "problems")
+
+
+@pytest.mark.parametrize(
+    ("problems", "seeds", "why"),
+    [(1, 1, "one seed"), (1, 2, "only 2 seeds"), (2, 5, "only 2 problems"), (1, 3, ""), (3, 1, "")],
+)
+def test_there_is_no_interval_where_none_can_be_had(problems, seeds, why):
+    rng = np.random.default_rng(3)
+    runs = [
+        run
+        for strategy in ("random", "other")
+        for problem in range(problems)
+        for run in traces(strategy, rng.integers(2, 50, seeds).tolist(), f"P{problem}")
+    ]
+    rows = compare(runs)
+    row = rows[1]
+    assert row.ratio > 0
+    assert row.no_interval == why
+    if why:
+        assert row.ratio_low is row.ratio_high is None
+        assert f"no interval: {why}" in " ".join(table(rows, runs, "-9").caption.split())
+        assert json.loads(as_json(rows, runs, {}))["rows"][1]["ratio_low"] is None
+    else:
+        assert row.ratio_low < row.ratio < row.ratio_high
+    assert (row.p_value is None) == (problems * seeds == 1)
+
+
+def test_an_interval_from_three_seeds_reaches_from_the_lowest_ratio_to_the_highest():
+    # Each of the three alone is one resample of 27, more than 2.5 %.
+    row = compare([*traces("random", [10, 20, 30]), *traces("other", [20, 20, 15])])[1]
     assert (row.ratio_low, row.ratio_high) == (0.5, 2.0)
+
+
+def test_intervals_are_those_of_scipys_bootstrap():
+    rng = np.random.default_rng(1)
+    ours, theirs = rng.integers(2, 50, (2, 12))
+    row = compare([*traces("random", theirs.tolist()), *traces("other", ours.tolist())])[1]
+    witness = scipy.stats.bootstrap(
+        (ours, theirs),
+        lambda x, y, axis: x.sum(axis=axis) / y.sum(axis=axis),
+        paired=True,
+        method="percentile",
+        n_resamples=20000,
+        rng=rng,
+    ).confidence_interval
+    assert (row.ratio_low, row.ratio_high) == pytest.approx((witness.low, witness.high), rel=0.03)
+
+
+def test_a_baseline_without_force_calls_gives_no_ratio():
+    free = [trace("random", seed, (1, 0), force_calls=0) for seed in range(3)]
+    row = compare([*free, *traces("other", [3, 4, 5])])[1]
+    assert (row.ratio, row.no_interval) == (None, "the baseline took no force calls")
+
+
+def test_giving_up_early_is_not_cheap():
+    # The seeds were used up after two relaxations, in vain; random found it after ten.
+    gave_up = [trace("seeds", n, None, relaxations=2, force_calls=100, ended="sources exhausted") for n in range(3)]
+    rows = compare([*traces("random", [10, 12, None]), *gave_up])
+    assert rows[1].mean_force_calls == 3000
+    assert rows[1].ratio > 1
+    assert rows[1].relaxations is None
+    (note,) = acting.notes([*traces("random", [10, 12, None]), *gave_up])
+    assert note.startswith("seeds: 3 of 3 runs ended early without success (sources exhausted); they count as if")
+
+
+def test_p_values_are_of_the_problems_that_both_have():
+    easy, hard = traces("random", [2, 3, 4, 5], "easy"), traces("random", [40, 45, 50, None], "hard")
+    other = traces("other", [41, 44, 52, None], "hard")
+    assert compare([*easy, *hard, *other])[1].p_value == compare([*hard, *other])[1].p_value > 0.5
 
 
 def test_tables_and_files_hold_all_runs(tmp_path):
@@ -169,6 +241,26 @@ class TestTraces:
         assert solved(-3.1015) == (3, 30)
         assert solved(-3.2) is None
         assert solved(None) is None
+
+    def test_what_a_longer_run_did_beyond_the_budget_does_not_count(self, run):
+        def within(relaxations, target=-3.1):
+            return trace_of(run, problem="Cu", strategy="list", seed=0, target=target, relaxations=relaxations)
+
+        assert (within(3).relaxations, within(3).force_calls, within(3).best) == (3, 30, pytest.approx(-3.1))
+        assert within(2).solved_at is None
+        assert within(2).best == pytest.approx(-3.0)
+        assert within(9) == within(None)
+        assert within(1, self.structures[1]).solved_at is None
+        assert within(2, self.structures[1]).solved_at == (2, 20)
+        assert within(3).candidates != within(4).candidates
+
+    def test_it_tells_which_sources_made_the_relaxations(self, run):
+        roles = {"list": Role(), "evolution": Role(starts="it starts after 6 minima")}
+        trace = trace_of(run, problem="Cu", strategy="list+evolution", seed=0, target=None, roles=roles)
+        assert [(part.source, part.relaxations, part.random) for part in trace.parts] == [
+            ("list", 4, 0),
+            ("evolution", 0, 0),
+        ]
 
     def test_a_structure_is_reached_when_a_minimum_matches_it(self, run):
         copy = self.structures[1].repeat((2, 1, 1))

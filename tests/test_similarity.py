@@ -1,5 +1,6 @@
 import itertools
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -381,3 +382,20 @@ def test_wrong_keys_and_energies_are_refused_and_change_nothing():
         with pytest.raises(InputError, match="positive"):
             StructureIndex(energy_window=window)
     assert index.find(bulk("Cu"), -3.5) == 1
+
+
+def test_a_part_of_the_atoms_at_a_time_gives_the_same_distances(monkeypatch):
+    atoms = random_crystal(np.random.default_rng(1), [22] * 4 + [8] * 8)
+    at_once = fingerprint(atoms)
+    monkeypatch.setattr(sys.modules[describe.__module__], "_DISTANCES_AT_ONCE", 1)
+    shifted = atoms.copy()
+    shifted.positions += 0.1  # another question to the cache
+    assert fingerprint(shifted) == pytest.approx(at_once, abs=1e-9)
+
+
+@pytest.mark.parametrize("cell", [[1e8, 3, 3], [1e30, 3, 3], [1e-6, 3e4, 3], [60, 60, 60]])
+def test_cells_that_would_take_all_memory_are_refused(cell):
+    n = 2 if max(cell) > 100 else 8000
+    places = np.random.default_rng(0).random((n, 3))
+    with pytest.raises(InputError, match="too thin|too many atoms"):
+        describe(Atoms(f"Cu{n}", scaled_positions=places, cell=cell, pbc=True))

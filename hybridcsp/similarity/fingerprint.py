@@ -22,6 +22,8 @@ Floats = NDArray[np.floating[Any]]
 SHELLS = (0, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
 
 _MOST_ATOMS_TO_PAIR = 500
+_MOST_DISTANCES = 20_000_000  # some seconds
+_DISTANCES_AT_ONCE = 1_000_000
 _THINNEST_CELL = 0.01  # smallest distance between opposite faces, in cube roots of the volume per atom
 
 
@@ -157,31 +159,51 @@ def _surroundings(crystal: Crystal) -> Floats:
     numbers, scale = crystal.numbers, crystal.volume ** (-1 / 3)
     cell = crystal.cell * scale
     slices, counts = _neighbour_counts(crystal.composition, len(numbers))
-    separations = crystal.positions[None] - crystal.positions[:, None]
-    separations = ((separations - np.round(separations)) @ cell).reshape(-1, 3)
     # at this radius a crystal of even density is complete; others are done again with the distances found
     radius = 1.2 * (3 * SHELLS[-1] / (4 * math.pi)) ** (1 / 3)
     while True:
-        squares = _squared_distances(cell, separations, radius).reshape(len(numbers), len(numbers), -1)
-        squares[range(len(numbers)), range(len(numbers)), squares.shape[2] // 2] = math.inf  # an atom itself
-        blocks = [squares[:, where].reshape(len(numbers), -1) for where in slices]
-        if all(block.shape[1] > count for block, count in zip(blocks, counts, strict=True)):
+        images = _images(cell, radius)
+        n_distances = len(numbers) ** 2 * len(images)
+        if n_distances > _MOST_DISTANCES:
+            raise InputError("cell", crystal.cell.tolist(), "has too many atoms near each other for its volume")
+        # a part of the atoms at a time, so that memory stays bounded; all at once up to some tens of atoms
+        step = max(1, len(numbers) * _DISTANCES_AT_ONCE // n_distances)
+        parts = []
+        for start in range(0, len(numbers), step):
+            rows = np.arange(start, min(start + step, len(numbers)))
+            separations = crystal.positions[None] - crystal.positions[rows, None]
+            separations = ((separations - np.round(separations)) @ cell).reshape(-1, 3)
+            squares = _squared_distances(separations, images).reshape(len(rows), len(numbers), -1)
+            squares[range(len(rows)), rows, squares.shape[2] // 2] = math.inf  # an atom itself
+            blocks = [squares[:, where].reshape(len(rows), -1) for where in slices]
+            if not all(block.shape[1] > count for block, count in zip(blocks, counts, strict=True)):
+                break
             found = [np.sort(np.partition(b, c - 1)[:, :c]) for b, c in zip(blocks, counts, strict=True)]
-            distances: Floats = np.sqrt(np.maximum(np.concatenate(found, axis=1), 0.0))
+            parts.append(np.concatenate(found, axis=1))
+        else:
+            distances: Floats = np.sqrt(np.maximum(np.concatenate(parts), 0.0))
             if distances.max() <= radius:
                 return distances
             radius = max(float(distances.max()), radius) * (1 + 1e-9)
-        else:
-            radius *= 1.3
+            continue
+        radius *= 1.3
 
 
-def _squared_distances(cell: Floats, separations: Floats, radius: float) -> Floats:
-    """Squares of the lengths of separations plus lattice vectors: all up to the radius, and some longer ones.
+def _images(cell: Floats, radius: float) -> Floats:
+    """Return the lattice vectors that are wanted for all distances up to a radius; the zero vector is in the middle.
 
-    The separations are of scaled length up to a half along each axis; the image in the cell itself comes in the middle.
+    Fractions may differ by up to a half along each axis.
     """
-    reach = np.floor(radius / _heights(cell) + 0.5).astype(int)
-    images = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), axis=-1).reshape(-1, 3) @ cell
+    reach = np.floor(radius / _heights(cell) + 0.5)
+    if (2 * reach + 1).prod() > _MOST_DISTANCES:
+        raise InputError("cell", cell.tolist(), "is too thin for the volume of its atoms")
+    steps = np.meshgrid(*(np.arange(-n, n + 1) for n in reach.astype(int)), indexing="ij")
+    images: Floats = np.stack(steps, axis=-1).reshape(-1, 3) @ cell
+    return images
+
+
+def _squared_distances(separations: Floats, images: Floats) -> Floats:
+    """Return the squares of the lengths of separations plus lattice vectors."""
     squares: Floats = separations @ (2 * images.T)
     squares += np.einsum("ij,ij->i", separations, separations)[:, None]
     squares += np.einsum("ij,ij->i", images, images)

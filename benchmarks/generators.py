@@ -153,12 +153,12 @@ def open_method(name: str, weights: dict[str, str], learned: Sequence[Atoms]) ->
     return generator, made_of, card
 
 
-def past(name: str, identity: str, crystals: int) -> list[Scored]:
+def past(name: str, identity: str, crystals: int, runs: Path = RUNS) -> list[Scored]:
     """Scores of the groups that are done."""
-    if not RUNS.exists():
+    if not runs.exists():
         return []
     found: dict[int, Scored] = {}
-    for line in RUNS.read_text().splitlines():
+    for line in runs.read_text().splitlines():
         row = json.loads(line)
         if row["method"] == name and row["identity"] == identity:
             found |= {one["crystal"]: Scored.of(one) for one in row["scored"]}
@@ -169,16 +169,22 @@ def past(name: str, identity: str, crystals: int) -> list[Scored]:
 
 
 def measure(
-    name: str, generator: Sampler, identity: str, crystals: Sequence[Atoms], known: Any, console: Console
+    name: str,
+    generator: Sampler,
+    identity: str,
+    crystals: Sequence[Atoms],
+    known: Any,
+    console: Console,
+    runs: Path = RUNS,
 ) -> None:
-    done = past(name, identity, len(crystals))
+    done = past(name, identity, len(crystals), runs)
     if len(done) == len(crystals):
         return
     begin, clock = len(done), time.monotonic()
 
     def told(group: Sequence[Scored]) -> None:
         row = {"method": name, "identity": identity, "scored": [asdict(one) for one in group]}
-        with RUNS.open("a") as stream:
+        with runs.open("a") as stream:
             stream.write(json.dumps(row) + "\n")
         done.extend(one for one in group if one.crystal >= len(done))
         summary = summarise(done, KS)

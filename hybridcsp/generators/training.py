@@ -174,11 +174,16 @@ def train(
     )
     clock = saved = time.monotonic()
 
-    def keep() -> None:
-        nonlocal clock, saved
+    def count_seconds() -> None:
+        nonlocal clock
         now = time.monotonic()
         progress.seconds += now - clock
-        clock = saved = now
+        clock = now
+
+    def keep() -> None:
+        nonlocal saved
+        count_seconds()
+        saved = clock
         if checkpoint is not None:
             checkpoints.write(checkpoint, state, identity)
 
@@ -224,8 +229,9 @@ def train(
             progress.finished = told >= settings.epochs or late
             progress.epoch, progress.step, progress.sums = told + 1, 0, {}
             progress.history.append({"epoch": told, **{k: round(v, 5) for k, v in losses.items()}})
-            late_enough = time.monotonic() - saved > 60 * settings.checkpoint_minutes
-            if progress.finished or told % settings.checkpoint_epochs == 0 or late_enough:
+            count_seconds()
+            is_due = told % settings.checkpoint_epochs == 0 or clock - saved > 60 * settings.checkpoint_minutes
+            if progress.finished or is_due:
                 keep()
         if on_epoch is not None:
             on_epoch(Epoch(number=told, losses=losses, seconds=progress.seconds, best=better))

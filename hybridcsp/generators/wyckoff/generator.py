@@ -41,12 +41,15 @@ class Encoded:
     ----------
     occupation, geometry
         To learn from, and held out.
+    prototypes
+        How many prototypes are remembered.
     card
         Counts, and the formulas that are learned from.
     """
 
     occupation: tuple[Occupations, Occupations | None]
     geometry: tuple[Geometries, Geometries | None]
+    prototypes: int
     card: Mapping[str, Any]
 
 
@@ -145,7 +148,7 @@ class WyckoffGenerator:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 self._networks = self._untrained(self._tabulated())
-        self._networks[1].widen(self._memory.n_prototypes)
+        self._networks[1].widen(encoded.prototypes)
         metrics: dict[str, dict[str, float]] = {}
         for part, network, data in (
             ("occupation", self._networks[0], encoded.occupation),
@@ -196,6 +199,7 @@ class WyckoffGenerator:
         return Encoded(
             occupation=(self._occupations(learned), self._occupations(held) if held else None),
             geometry=(self._geometries(learned, True), self._geometries(held, False) if held else None),
+            prototypes=self._memory.n_prototypes,
             card=storage.describe_training(
                 remembered, self.card, crystals_learned=len(learned), held_out_crystals=len(held)
             ),

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from hybridcsp.allocation import ALLOCATIONS
 from hybridcsp.archive import Archive
 from hybridcsp.budget import Budget, Target
-from hybridcsp.errors import ArchiveError, InputError, UnreadableError, did_you_mean
+from hybridcsp.config_errors import (
+    OF_THE_PROBLEM,
+    ConfigurationError,
+    Origin,
+    explain,
+    sentences,
+    unknown_key,
+    with_plain_numbers,
+)
+from hybridcsp.errors import ArchiveError, CalculatorError, InputError, UnknownNameError, UnreadableError
 from hybridcsp.problem import Problem
 from hybridcsp.records import Limits
 from hybridcsp.registry import split_argument
-from hybridcsp.relaxation.calculators import runs_code
+from hybridcsp.relaxation.calculators import check_calculator, runs_code
 from hybridcsp.relaxation.relax import RelaxationSettings
 from hybridcsp.retraining import Retraining
 from hybridcsp.search import Search
-from hybridcsp.sources import DEFAULT_SOURCES, ONE_SHOT
+from hybridcsp.sources import DEFAULT_SOURCES, ONE_SHOT, SOURCES
 from hybridcsp.sources.external import Command
 from hybridcsp.utils.files import atomic_write
 from hybridcsp.utils.reading import read_toml
@@ -32,8 +42,29 @@ from hybridcsp.utils.reading import read_toml
 #: The resolved configuration in a run directory.
 FILE = "config.toml"
 
-#: Fields of RelaxationSettings that the problem decides.
-_OF_THE_PROBLEM = ("pressure_gpa", "fixed_cell")
+
+def _known_source(text: str) -> str:
+    name, _ = split_argument(text, "source")
+    _ = SOURCES[name]
+    return text
+
+
+def _at_least_one(sources: tuple[str, ...]) -> tuple[str, ...]:
+    if not sources:
+        raise InputError("sources", sources, "at least one source")
+    return sources
+
+
+def _known_allocation(text: str) -> str:
+    if text not in ALLOCATIONS:
+        raise UnknownNameError("allocation", text, ALLOCATIONS)
+    return text
+
+
+def _known_calculator(text: str) -> str:
+    with suppress(CalculatorError):  # a model file that is missing is an error when it is to be used
+        check_calculator(text)
+    return text
 
 
 class SearchSection(BaseModel):
@@ -41,9 +72,11 @@ class SearchSection(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    calculator: str = "chgnet"
-    sources: tuple[str, ...] = Field(default=DEFAULT_SOURCES, min_length=1)
-    allocation: str = "earnings"
+    calculator: Annotated[str, AfterValidator(_known_calculator)] = "chgnet"
+    sources: Annotated[tuple[Annotated[str, AfterValidator(_known_source)], ...], AfterValidator(_at_least_one)] = (
+        DEFAULT_SOURCES
+    )
+    allocation: Annotated[str, AfterValidator(_known_allocation)] = "earnings"
     seed: int = Field(default=0, ge=0)
     workers: int | None = Field(default=None, ge=1)
     one_shot: int = Field(default=ONE_SHOT, ge=1)
@@ -129,34 +162,50 @@ class Configuration(BaseModel):
         return search
 
 
-def parse(raw: Mapping[str, Any], where: str) -> Configuration:
+def parse(raw: Mapping[str, Any], where: str | Origin, also: Sequence[str] = ()) -> Configuration:
     """Validate plain data.
 
     Parameters
     ----------
     raw
-        Tables as TOML gives them.
+        Tables as TOML gives them. Numbers may be text with a unit (``"50 GPa"``).
     where
-        What to call its origin in errors.
+        What to call its origin in errors, or where each key was written.
+    also
+        Mistakes that were found before, to be listed with the others.
 
     Raises
     ------
-    InputError
-        Names every key that is wrong, its value, and what is allowed or was probably meant.
+    ConfigurationError
+        Lists every key that is wrong, its value, and what is allowed or was probably meant.
     """
-    try:
-        return Configuration.model_validate(dict(raw))
-    except ValidationError as error:
-        problems = list(dict.fromkeys(_explain(dict(details)) for details in error.errors()))
-        raise ConfigurationError(where, problems) from None
-
-
-class ConfigurationError(InputError):
-    """A configuration with one or more mistakes, all of which it lists."""
-
-    def __init__(self, where: str, problems: list[str]) -> None:
-        super().__init__(where, len(problems), "")
-        self.args = ("\n  ".join([f"{where} has {len(problems)} mistake{'s' * (len(problems) > 1)}:", *problems]),)
+    origin = where if isinstance(where, Origin) else Origin(where)
+    tables, mistakes = with_plain_numbers(raw, origin)
+    for mistake in mistakes:
+        _drop(tables, mistake.path)
+    for key in OF_THE_PROBLEM:
+        if _holds(tables, ("relaxation", key)):
+            mistakes.append(unknown_key(("relaxation", key), Configuration, origin))
+            _drop(tables, ("relaxation", key))
+    configuration, first = None, True
+    while configuration is None:
+        try:
+            configuration = Configuration.model_validate(tables)
+        except ValidationError as error:
+            found = [explain(dict(details), Configuration, origin) for details in error.errors()]
+            # What is wrong is left out, so that the next round shows what else is. From then on an error about a key
+            # that was not given follows from what was left out.
+            given = [mistake for mistake in found if _holds(tables, mistake.path)]
+            mistakes += found if first else given
+            for mistake in given:
+                _drop(tables, mistake.path)
+            if not given:
+                break
+            first = False
+    listed = [*also, *sentences(mistakes)]
+    if configuration is None or listed:
+        raise ConfigurationError(origin.name, listed)
+    return configuration
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -205,7 +254,7 @@ def with_absolute_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def write(configuration: Configuration, directory: Path) -> None:
     """Write the resolved configuration, in full, to ``config.toml`` in a run directory."""
-    raw = json.loads(configuration.model_dump_json(exclude_none=True, exclude={"relaxation": set(_OF_THE_PROBLEM)}))
+    raw = json.loads(configuration.model_dump_json(exclude_none=True, exclude={"relaxation": set(OF_THE_PROBLEM)}))
     raw["search"]["directory"] = str(directory.resolve())
     raw = with_absolute_paths(raw, Path.cwd())
     head = f"# hybridcsp search {FILE}   runs this search; in its own directory: hybridcsp resume .\n\n"
@@ -237,7 +286,7 @@ def of_directory(directory: Path) -> Configuration:
         objects = [last["calculator"], last["allocation"], *last["sources"]]
         if not all(isinstance(item, str) for item in objects):
             raise ArchiveError(f"{directory} was made in Python with objects of its own: take it up again there")
-        relaxation = {key: value for key, value in last["relaxation"].items() if key not in _OF_THE_PROBLEM}
+        relaxation = {key: value for key, value in last["relaxation"].items() if key not in OF_THE_PROBLEM}
         search = {key: last[key] for key in ("calculator", "sources", "allocation", "seed", "workers")}
         search["one_shot"] = last.get("one_shot", 1)
         raw = {"problem": last["problem"], "search": search, "relaxation": relaxation, "limits": last["limits"]}
@@ -249,36 +298,23 @@ def of_directory(directory: Path) -> Configuration:
 
 
 def _absolute(path: str, folder: Path) -> str:
-    found = folder / path  # links are not followed: the Python of an environment is one
+    found = folder / Path(path).expanduser()  # links are not followed: the Python of an environment is one
     return os.path.abspath(found) if found.exists() else path  # noqa: PTH100
 
 
 def _absolute_argument(text: str, folder: Path) -> str:
-    if ":" not in text:
-        return text
-    name, argument = split_argument(text, "name")
-    return f"{name}:{_absolute(argument or '', folder)}"
+    name, colon, argument = text.partition(":")
+    return f"{name}:{_absolute(argument, folder)}" if colon and argument else text
 
 
-def _explain(details: Mapping[str, Any]) -> str:
-    path = [str(part) for part in details["loc"] if not str(part).startswith(("tuple[", "function-"))]
-    error = details.get("ctx", {}).get("error")
-    if isinstance(error, InputError):
-        return f"{'.'.join(path[: 2 if path[0] == 'external' else 1])}.{error}"
-    if details["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = _keys(path[:-1])
-        return f"{'.'.join(path)}: no such key. {did_you_mean(path[-1], known)}known: {', '.join(known)}"
-    if details["type"] == "missing":
-        return f"{'.'.join(path)}: is missing"
-    if path[-1] in ("int", "float", "str") and path[0] in Configuration.model_fields and len(path) > 2:
-        path = path[:-1]  # which member of a union it is about
-    return f"{'.'.join(path)} = {details['input']!r}: {details['msg']}"
+def _holds(tables: Mapping[str, Any], path: Sequence[str]) -> bool:
+    table = tables.get(path[0])
+    return path[0] in tables if len(path) == 1 else isinstance(table, dict) and path[1] in table
 
 
-def _keys(path: list[str]) -> list[str]:
-    if not path:
-        return sorted(Configuration.model_fields)
-    section = Command if path[0] == "external" else Configuration.model_fields[path[0]].annotation
-    if isinstance(section, type) and issubclass(section, BaseModel):
-        return sorted(section.model_fields)
-    return sorted(field.name for field in dataclasses.fields(section) if field.name not in _OF_THE_PROBLEM)  # type: ignore[arg-type]
+def _drop(tables: dict[str, Any], path: Sequence[str]) -> None:
+    if _holds(tables, path):
+        if len(path) == 1:
+            del tables[path[0]]
+        else:
+            del tables[path[0]][path[1]]

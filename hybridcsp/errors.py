@@ -68,7 +68,7 @@ class UnknownNameError(InputError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], instead: str = "") -> None:
         names = sorted(known)
-        more = f"; or {instead}" if instead else ""
+        more = f"; {instead}" if instead else ""
         super().__init__(kind, name, f"{did_you_mean(name, names)}known: {', '.join(names)}{more}")
 
 
@@ -127,4 +127,4 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _plain(name: str) -> str:
-    return name.casefold().replace("_", "-").replace(" ", "-")
+    return name.casefold().replace("_", "-").replace(" ", "-").lstrip("-")

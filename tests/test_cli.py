@@ -10,7 +10,12 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from crystals import what_happened
+from typer.testing import CliRunner
 
+from hybridcsp import config
+from hybridcsp.cli.app import app
+from hybridcsp.cli.options import SETTINGS, further_keys
+from hybridcsp.config_errors import keys_of
 from hybridcsp.sources import DEFAULT_SOURCES
 
 
@@ -114,7 +119,7 @@ def test_the_database_opens_with_ase_db(finished):
         (["search", "TiO2", "--formula-units", "four"], "--formula-units = 'four'"),
         (["search", "TiO2", "--formula-units", "4-1"], "two in order"),
         (["search", "TiO2", "--max-atoms", "2"], "TiO2 has 3 atoms"),
-        (["search", "TiO2", "--workers", "0"], "search.workers = 0"),
+        (["search", "TiO2", "--workers", "0"], "--workers = '0': a number from 1"),
         (["search", "TiO2", "--relaxations", "0"], "relaxations = 0"),
         (["search", "TiO2", "--stop-at", "nothing.cif"], "a structure file that exists"),
         (["search", "TiO2", "--stop-at", "silver.cif"], "a crystal of TiO2, not Ag"),
@@ -125,13 +130,35 @@ def test_the_database_opens_with_ase_db(finished):
         (["search", "TiO2", "--directory", "/proc/self"], "cannot write"),
         (["search", "TiO2", "--templates", "nothing/"], "no such file or folder"),
         (["search", "TiO2", "--source", "random", "--templates", "empty.xyz"], "goes with --source prototypes"),
-        (["search", "TiO2", "--one-shot", "0"], "search.one_shot"),
-        (["search", "nothing.toml"], "a TOML file that can be read"),
+        (["search", "TiO2", "--one-shot", "0"], "--one-shot = '0'"),
+        (["search", "nothing.toml"], "there is no such file"),
         (["search", "typo.toml"], "did you mean 'max_atoms'"),
         (["search", "code.toml"], "--trust"),
         (["compare", "TiO2", "--strategy", "random", "--strategy", "randm"], "did you mean 'random'"),
         (["compare", "TiO2", "--strategy", "random", "--target", "silver.cif"], "a crystal of TiO2, not Ag"),
         (["compare", "TiO2", "--strategy", "random", "--imported", "nowhere"], "no search.db"),
+        (["search", "tio2"], "did you mean 'TiO2'"),
+        (["search", "TiO2", "--calculator", "VASP"], "ase.calculators.vasp.Vasp"),
+        (["search", "TiO2", "--calculator", "mace-mp"], "mace:medium is MACE-MP-0"),
+        (["search", "TiO2", "--hours", "8x"], "known units: h, min, s, d"),
+        (["search", "TiO2", "--min-distance", "Ti=1.7"], "A-B with A and B among Ti, O"),
+        (["search", "TiO2", "--min-distance", "1.7"], "such as Ti-O=1.7"),
+        (["search", "TiO2", "--spacegroup", "231"], "numbers from 1 to 230"),
+        (["search", "TiO2", "--volume-per-atom", "14"], "joined by a dash"),
+        (["search", "TiO2", "--cell", "4,4,4"], "six numbers"),
+        (["search", "TiO2", "--magmom", "Fe=5"], "--magmom Fe = 5.0: an element of TiO2"),
+        (["search", "TiO2", "--presure", "5"], "did you mean '--pressure'"),
+        (["search", "TiO2", "--max-force", "0.1"], "did you mean --fmax"),
+        (["search", "TiO2", "--replay-data", "x"], "is a key of the table [retraining]"),
+        (["search", "TiO2", "--nonsense", "x"], "Further keys are set in a TOML file"),
+        (["search", "silver.cif"], "--source seeds:silver.cif"),
+        (["search", "."], "hybridcsp resume ."),
+        (["search", "TiO2.toml"], "for the formula: hybridcsp search TiO2"),
+        (["TiO2", "--pressure", "5"], "did you mean hybridcsp search TiO2 --pressure 5"),
+        (["serch", "TiO2"], "did you mean 'search'"),
+        (["--pressure", "5", "search", "TiO2"], "options of a command come after it"),
+        (["show", "TiO2", "--top", "few"], "'--top': a whole number"),
+        (["search"], "Missing argument"),
         (["resume", "."], "no search.db"),
         (["show", "nowhere"], "no search.db"),
         (["export", ".", "--format", "cif"], "no search.db"),
@@ -148,6 +175,61 @@ def test_wrong_input_is_said_in_one_line_and_leaves_nothing_behind(tmp_path, arg
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_everyday_options_reach_the_configuration(tmp_path):
+    """Each of them is read, with its unit where it has one, and written down."""
+    options = {
+        "--spacegroup": "225,139",
+        "--min-distance": "Cu-Cu=1.9Å",
+        "--volume-per-atom": "9-14",
+        "--magmom": "Cu=0.5",
+        "--charge": "Cu=1",
+        "--pressure": "10 kbar",
+        "--lengths": "2-9",
+        "--angles": "50-130",
+        "--fmax": "80 meV/Å",
+        "--smax": "5kbar",
+        "--max-steps": "77",
+        "--time-limit": "2min",
+        "--memory-limit": "2GiB",
+        "--hours": "30min",
+        "--relaxations": "2",
+        "--refine": "0",
+        "--workers": "1",
+        "--calculator": "emt",
+        "--source": "random",
+        "--formula-units": "1-2",
+    }
+    hybridcsp("search", "Cu", *(word for option in options.items() for word in option), cwd=tmp_path)
+    written = tomllib.loads((tmp_path / "Cu" / "config.toml").read_text())
+    problem = written["problem"]
+    assert problem["spacegroups"] == [139, 225]
+    assert problem["min_distances"] == {"Cu-Cu": 1.9}
+    assert problem["volume_per_atom"] == [9, 14]
+    assert problem["initial_magmoms"] == {"Cu": 0.5}
+    assert problem["initial_charges"] == {"Cu": 1}
+    assert problem["pressure_gpa"] == 1
+    assert (problem["length_bounds"], problem["angle_bounds"]) == ([2, 9], [50, 130])
+    assert written["relaxation"]["max_force"] == pytest.approx(0.08)
+    assert written["relaxation"]["max_stress_gpa"] == pytest.approx(0.5)
+    assert written["limits"] == {"force_calls": 77, "seconds": 120, "memory": 2 * 1024**3}
+    assert (written["budget"]["hours"], written["budget"]["relaxations"]) == (0.5, 2)
+
+
+def test_resume_takes_more_of_any_amount_instead_of_what_was_planned(finished):
+    folder, _ = finished
+    hybridcsp("resume", "Cu", "--force-calls", "5", "--time-limit", "1min", "--stop-at", "-1e3", cwd=folder)
+    written = tomllib.loads((folder / "Cu" / "config.toml").read_text())
+    assert "relaxations" not in written["budget"]
+    assert written["budget"]["stop_at"] == -1000
+    assert written["limits"]["seconds"] == 60
+    output = hybridcsp("resume", "Cu", "--hours", "2s", "--stop-at", "none", cwd=folder).stdout
+    written = tomllib.loads((folder / "Cu" / "config.toml").read_text())["budget"]
+    assert set(written) == {"hours", "refine"}
+    assert "time used up" in output
+    done = hybridcsp("resume", "Cu", "--relaxations", "few", "--workers", "0", cwd=folder, check=False)
+    assert "2 mistakes" in done.stderr
 
 
 def test_an_unknown_export_format_is_refused(finished):
@@ -194,10 +276,54 @@ def test_seeds_that_are_of_no_use_are_named(tmp_path):
     assert "mixed.xyz, frame 1: Ag is not a whole number of Cu" in " ".join(output.split())
 
 
-@pytest.mark.parametrize("command", ["search", "resume", "show", "export", "compare"])
-def test_help_has_examples(tmp_path, command):
-    output = hybridcsp(command, "--help", cwd=tmp_path).stdout
-    assert f"hybridcsp {command}" in output
+COMMANDS = [
+    *("search", "resume", "compare", "watch", "show", "export", "generators", "train", "sample", "evaluate"),
+    *("import", "formats", "calculators", "sources", "operators"),
+]
+
+
+def test_help_lists_the_commands_in_the_order_of_their_use(tmp_path):
+    lines = hybridcsp("--help", cwd=tmp_path).stdout.splitlines()
+    listed = [line.split()[1] for line in lines if line.startswith("│ ") and line[2].isalpha()]
+    assert listed == COMMANDS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_a_terminal_and_has_examples(command, monkeypatch):
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
+    done = CliRunner().invoke(app, [command, "--help"])
+    assert done.exit_code == 0, done.output
+    assert f"hybridcsp {command}" in done.output.split("Usage")[1].split("Examples")[-1]
+    assert max(map(len, done.output.splitlines())) <= 80
+
+
+def test_help_of_search_shows_the_defaults_of_the_configuration(monkeypatch):
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
+    output = " ".join(CliRunner().invoke(app, ["search", "--help"]).output.replace("│", " ").split())
+    configuration = config.parse({"problem": {"formula": "Cu"}}, "nowhere")
+    for flag, default in (
+        ("--formula-units", "1-4"),
+        ("--max-atoms", configuration.problem.max_atoms),
+        ("--calculator", configuration.search.calculator),
+        ("--source", ", ".join(configuration.search.sources)),
+        ("--fmax", configuration.relaxation.max_force),
+        ("--max-steps", configuration.limits.force_calls),
+        ("--relaxations", configuration.budget.relaxations),
+        ("--workers", "one per core"),
+    ):
+        after = output.split(f" {flag} ", 1)[1].split(" --", 1)[0]
+        assert f"[default: {default}]" in after, flag
+
+
+def test_every_key_of_the_configuration_has_an_option_or_is_named_by_help():
+    keys = {
+        f"{table}.{key}" for table in config.Configuration.model_fields for key in keys_of(config.Configuration, table)
+    }
+    options = {setting.key for setting in SETTINGS}
+    assert options < keys
+    further = further_keys()
+    for key in keys - options - {"problem.formula"}:
+        assert key.split(".")[1] in further
 
 
 def test_lists_name_what_can_be_used(tmp_path):

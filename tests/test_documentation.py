@@ -1,4 +1,3 @@
-import dataclasses
 import re
 import subprocess
 import sys
@@ -6,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from hybridcsp.config import _OF_THE_PROBLEM, Configuration
-from hybridcsp.sources.external import Command
+from hybridcsp.cli.options import SETTINGS
+from hybridcsp.config import Configuration
+from hybridcsp.config_errors import keys_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -16,14 +16,13 @@ def test_every_key_of_the_configuration_is_documented_with_its_default():
     text = (ROOT / "docs" / "configuration.md").read_text()
     tables = dict(re.findall(r"^## `\[(\w+)\]`\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
     assert set(tables) == set(Configuration.model_fields)
-    for name, field in Configuration.model_fields.items():
-        documented = set(re.findall(r"^\| `(\w+)` \|", tables[name], re.MULTILINE))
-        table = Command if name == "external" else field.annotation
-        if dataclasses.is_dataclass(table):
-            keys = {f.name for f in dataclasses.fields(table)} - set(_OF_THE_PROBLEM if name == "relaxation" else ())
-        else:
-            keys = set(table.model_fields)
-        assert documented == keys, name
+    flags = {setting.key: setting.flag for setting in SETTINGS}
+    for name in Configuration.model_fields:
+        rows = re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|", tables[name], re.MULTILINE)
+        assert {key for key, _ in rows} == set(keys_of(Configuration, name)), name
+        for key, option in rows:
+            flag = "argument" if key == "formula" else f"`{flags[f'{name}.{key}']}`" if f"{name}.{key}" in flags else ""
+            assert option.strip() == flag, key
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ def test_errors_say_what_was_wrong_where_and_what_is_right():
     assert str(UnknownNameError("source", "randm", ["random", "seeds"])) == (
         "source = 'randm': did you mean 'random'? known: random, seeds"
     )
-    assert str(UnknownNameError("generator", "mine", ["flow"], "a folder")) == (
+    assert str(UnknownNameError("generator", "mine", ["flow"], "or a folder")) == (
         "generator = 'mine': known: flow; or a folder"
     )
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hybridcsp.cli.app import app, console, number, parse_units, show_archive
-from hybridcsp.errors import InputError
+from hybridcsp.cli.app import app, console, show_archive
+from hybridcsp.cli.options import BY_FLAG, SEARCH, SETTINGS, SettingsCommand, read_given, with_settings
+from hybridcsp.errors import InputError, did_you_mean
 from hybridcsp.interrupts import terminate_in_order
 
 if TYPE_CHECKING:
@@ -21,141 +22,104 @@ if TYPE_CHECKING:
     from hybridcsp.ledger import Ledger
     from hybridcsp.search import Search
 
-_LIMITS = "What ends it"
-_PROBLEM = "What is searched"
-_HOW = "How"
+#: Stopping criteria that bound what a run may use; one of them that is given to resume takes the place of all.
+_AMOUNTS = ("relaxations", "force_calls", "hours")
+
+#: Criteria that resume can lift.
+_LIFTED = ("stop_at", "stop_after_unchanged")
+
+_AS_BEFORE = {
+    "--workers": "",
+    "--one-shot": "",
+    "--retrain": "",
+    "--max-steps": "",
+    "--time-limit": "",
+    "--memory-limit": "",
+    "--relaxations": "Relaxations beyond those done.",
+    "--force-calls": "Force calls beyond those done.",
+    "--hours": "Wall time of this run in hours, or with its unit: 30min.",
+    "--stop-after-unchanged": "As for search; none lifts it.",
+    "--stop-at": "As for search; none lifts it.",
+    "--refine": "",
+}
+
+#: What may change when a search goes on, and how its options differ from those of search.
+RESUMED = tuple(
+    replace(BY_FLAG[flag], help=text or BY_FLAG[flag].help, default="as before")
+    if BY_FLAG[flag].key not in ("budget.relaxations", "budget.force_calls")
+    else replace(BY_FLAG[flag], help=text, metavar="MORE", default="as before")
+    for flag, text in _AS_BEFORE.items()
+)
+
+
+class _Search(SettingsCommand):
+    settings = SETTINGS
+
+
+class _Resume(SettingsCommand):
+    settings = RESUMED
+
+    def closing(self) -> str:
+        """Say that all else stays."""
+        return "Everything else stays as it was when the search began; the run directory's config.toml holds it."
 
 
 @app.command(
+    cls=_Search,
     epilog="Examples:\n\n"
     "  hybridcsp search TiO2\n\n"
-    "  hybridcsp search MgSiO3 --formula-units 2-4 --pressure 25 --relaxations 300 --workers 4\n\n"
-    "  hybridcsp search Ti4O8 --formula-units 1 --source random --source seeds:my_structures/\n\n"
-    "  hybridcsp search TiO2 --templates my_dioxides/\n\n"
-    "  hybridcsp search TiO2 --calculator mace:my_model.model --hours 8 --stop-after-unchanged 100\n\n"
-    "  hybridcsp search my_search.toml --directory run2 --seed 2"
+    "  hybridcsp search MgSiO3 --formula-units 2-4 --pressure 25 --relaxations 300\n\n"
+    "  hybridcsp search Ti4O8 --formula-units 1 --source random --source seeds:my/\n\n"
+    "  hybridcsp search Fe2O3 --magmom Fe=5 --min-distance Fe-O=1.7\n\n"
+    "  hybridcsp search TiO2 --spacegroup 136 --templates my_dioxides/\n\n"
+    "  hybridcsp search TiO2 --calculator mace:my.model --time-limit 10min\n\n"
+    "  hybridcsp search my_search.toml --directory run2 --seed 2",
 )
+@with_settings(SETTINGS)
 def search(
-    what: Annotated[str, typer.Argument(metavar="FORMULA_OR_CONFIG.toml", help="One formula unit, or a TOML file.")],
-    formula_units: Annotated[
-        str | None, typer.Option(help="Formula units in the primitive cell: 2 or 1-4.", rich_help_panel=_PROBLEM)
-    ] = None,
-    max_atoms: Annotated[
-        int | None, typer.Option(help="Atoms in the primitive cell at most.", rich_help_panel=_PROBLEM)
-    ] = None,
-    min_atoms: Annotated[
-        int | None, typer.Option(help="Atoms in the primitive cell at least.", rich_help_panel=_PROBLEM)
-    ] = None,
-    pressure: Annotated[
-        str | None, typer.Option(metavar="GPA", help="External pressure in GPa.", rich_help_panel=_PROBLEM)
-    ] = None,
-    calculator: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="chgnet, emt, lj, mace:PATH_OR_NAME or module:factory.", rich_help_panel=_HOW
-        ),
-    ] = None,
-    source: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="random, wyckoff, seeds:PATH, … (hybridcsp sources); may be repeated.",
-            rich_help_panel=_HOW,
-        ),
-    ] = None,
+    what: Annotated[str, typer.Argument(metavar="FORMULA|FILE.toml", help="One formula unit, or a TOML file.")],
+    *,
     templates: Annotated[
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Structures of yours, a file or folder, as templates beside the known prototypes.",
-            rich_help_panel=_HOW,
+            help="Your own structures, a file or folder, as templates in addition to the known prototypes.",
+            show_default="none",
+            rich_help_panel=SEARCH,
         ),
     ] = None,
-    allocation: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Between sources: earnings (per force call) or equal.", rich_help_panel=_HOW),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of all randomness.", rich_help_panel=_HOW)] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that relax.", rich_help_panel=_HOW)] = None,
-    one_shot: Annotated[
-        int | None,
-        typer.Option(
-            metavar="STRUCTURES",
-            help="Of so many structures of a generator the one of lowest energy is relaxed (default: 12).",
-            rich_help_panel=_HOW,
-        ),
-    ] = None,
-    retrain: Annotated[
-        int | None,
-        typer.Option(
-            metavar="MINIMA", help="New minima after which generators learn from them; 0: never.", rich_help_panel=_HOW
-        ),
-    ] = None,
-    directory: Annotated[
-        Path | None, typer.Option(help="The run directory; by default the formula.", rich_help_panel=_HOW)
-    ] = None,
-    relaxations: Annotated[int | None, typer.Option(help="Relaxations to start.", rich_help_panel=_LIMITS)] = None,
-    force_calls: Annotated[int | None, typer.Option(help="Force calls.", rich_help_panel=_LIMITS)] = None,
-    hours: Annotated[float | None, typer.Option(help="Wall time of this run.", rich_help_panel=_LIMITS)] = None,
-    stop_after_unchanged: Annotated[
-        int | None,
-        typer.Option(help="Relaxations that did not lower the best by 1 meV/atom.", rich_help_panel=_LIMITS),
-    ] = None,
-    stop_at: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE|ENERGY",
-            help="End when a minimum matches the structure, or reaches the enthalpy (eV/atom).",
-            rich_help_panel=_LIMITS,
-        ),
-    ] = None,
-    refine: Annotated[
-        int | None, typer.Option(help="Best minima to relax further at the end.", rich_help_panel=_LIMITS)
-    ] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="Run the code that a config file names.")] = False,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Run the code and programs that a TOML file names.", rich_help_panel=SEARCH),
+    ] = False,
+    **values: Any,
 ) -> None:
     """Search for the crystal structures of a composition.
 
-    Without a limit it ends after 100 relaxations. Everything is kept in the run directory; kill it at any moment, and
-    hybridcsp resume goes on.
+    Options go before the keys of a TOML file. The first stopping criterion that is met ends the search. Everything is
+    kept in the run directory; kill it at any moment, and hybridcsp resume goes on.
     """
     from hybridcsp import config
+    from hybridcsp.config_errors import Origin, key_lines
 
-    given: dict[str, dict[str, Any]] = {
-        "problem": {
-            "formula_units": None if formula_units is None else parse_units(formula_units),
-            "max_atoms": max_atoms,
-            "min_atoms": min_atoms,
-            "pressure_gpa": None if pressure is None else number("--pressure", pressure, "a pressure in GPa"),
-        },
-        "search": {
-            "calculator": calculator,
-            "sources": source or None,
-            "allocation": allocation,
-            "seed": seed,
-            "workers": workers,
-            "one_shot": one_shot,
-            "directory": None if directory is None else str(directory),
-        },
-        "budget": {
-            "relaxations": relaxations,
-            "force_calls": force_calls,
-            "hours": hours,
-            "stop_after_unchanged": stop_after_unchanged,
-            "stop_at": stop_at,
-            "refine": refine,
-        },
-        "retraining": {"new_minima": retrain},
-    }
+    given = read_given(SETTINGS, values)
     from_file = what.endswith(".toml")
-    raw: dict[str, Any] = config.read(Path(what)) if from_file else {"problem": {"formula": what}}
-    for table, values in given.items():
-        chosen = {key: value for key, value in values.items() if value is not None}
-        if chosen:
-            raw[table] = {**raw.get(table, {}), **chosen}
+    if from_file:
+        raw = config.read(_existing(what))
+        lines = key_lines(Path(what).read_text(encoding="utf-8", errors="replace"))
+        origin = Origin(what, given.flags, lines)
+    else:
+        _refuse_other_files(what)
+        raw = {"problem": {"formula": what}}
+        origin = Origin("the command line", {**given.flags, "problem.formula": "formula"})
+    for table, chosen in config.with_absolute_paths(given.tables, Path.cwd()).items():
+        before = raw.get(table, {})
+        if isinstance(before, dict):  # what else it is, is a mistake that parsing lists
+            raw[table] = {**before, **chosen}
     if templates is not None:
         raw["search"] = {**raw.get("search", {}), "sources": _with_templates(raw, templates)}
-    configuration = config.parse(config.with_absolute_paths(raw, Path.cwd()), what if from_file else "the command line")
+        raw = config.with_absolute_paths(raw, Path.cwd())
+    configuration = config.parse(raw, origin, given.mistakes)
     if (configuration.directory / "search.db").exists():
         raise InputError(
             "directory",
@@ -163,34 +127,94 @@ def search(
             f"holds a search already: hybridcsp resume {quote(str(configuration.directory))}, "
             "or choose another --directory",
         )
-    _run(configuration, trust=trust or calculator is not None or not from_file, trust_commands=trust)
+    named = "search.calculator" in given.flags or not from_file
+    _run(configuration, trust=trust or named, trust_commands=trust)
 
 
 @app.command(
-    epilog="Examples:\n\n  hybridcsp resume TiO2                     finish what was interrupted\n\n"
-    "  hybridcsp resume TiO2 --relaxations 100   and then do 100 more"
+    cls=_Resume,
+    epilog="Examples:\n\n"
+    "  hybridcsp resume TiO2                     finish what was interrupted\n\n"
+    "  hybridcsp resume TiO2 --relaxations 100   and then do 100 more\n\n"
+    "  hybridcsp resume TiO2 --hours 8           go on for 8 hours",
 )
+@with_settings(RESUMED)
 def resume(
     directory: Annotated[Path, typer.Argument(help="A run directory.")],
-    relaxations: Annotated[
-        int | None, typer.Option(metavar="MORE", help="Relaxations beyond those done.", min=1)
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that relax.", min=1)] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="Run the code that its configuration names.")] = False,
+    *,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Run the code and programs that its configuration names.", rich_help_panel=SEARCH),
+    ] = False,
+    **values: Any,
 ) -> None:
-    """Take up a search again where it stopped or was killed."""
+    """Take up a search again where it stopped or was killed.
+
+    Of --relaxations, --force-calls and --hours, those that are given replace the ones of the search; the first two
+    count from what is done.
+    """
+    from hybridcsp import config
+
+    configuration = _changed(config.of_directory(directory), directory, values)
+    _run(configuration, trust=trust, trust_commands=trust)
+
+
+def _changed(configuration: Configuration, directory: Path, values: Mapping[str, Any]) -> Configuration:
+    """Return the configuration of a run directory with the options that resume was given."""
     from hybridcsp import config
     from hybridcsp.archive import Archive
+    from hybridcsp.config_errors import Origin
 
-    configuration = config.of_directory(directory)
-    changes: dict[str, Any] = {}
-    if relaxations is not None:
+    lifted = [key for key in _LIFTED if values.get(key) == "none"]
+    given = read_given(RESUMED, {key: value for key, value in values.items() if key not in lifted})
+    tables = config.with_absolute_paths(given.tables, Path.cwd())
+    read = config.parse(
+        {"problem": configuration.problem.describe(), **tables}, Origin("the command line", given.flags), given.mistakes
+    )
+    budget: dict[str, Any] = {key: getattr(read.budget, key) for key in given.tables.get("budget", {})}
+    if any(key in budget for key in _AMOUNTS):
+        budget = {**dict.fromkeys(_AMOUNTS), **budget}
         with Archive(directory) as archive:
-            total = archive.ledger.relaxations + relaxations
-        changes["budget"] = replace(configuration.budget, relaxations=total)
-    if workers is not None:
-        changes["search"] = configuration.search.model_copy(update={"workers": workers})
-    _run(configuration.model_copy(update=changes), trust=trust, trust_commands=trust)
+            done = {"relaxations": archive.ledger.relaxations, "force_calls": archive.ledger.cost.force_calls}
+        budget |= {key: done[key] + budget[key] for key in done if budget[key] is not None}
+    budget |= dict.fromkeys(lifted)
+    changes: dict[str, Any] = {"budget": replace(configuration.budget, **budget)}
+    for table in ("limits", "retraining"):
+        chosen = {key: getattr(getattr(read, table), key) for key in given.tables.get(table, {})}
+        changes[table] = replace(getattr(configuration, table), **chosen)
+    chosen = {key: getattr(read.search, key) for key in given.tables.get("search", {})}
+    changes["search"] = configuration.search.model_copy(update=chosen)
+    return configuration.model_copy(update=changes)
+
+
+def _existing(file: str) -> Path:
+    """Return the path of a TOML file that exists."""
+    path = Path(file)
+    if not path.exists():
+        near = did_you_mean(path.stem, [other.stem for other in path.parent.glob("*.toml")])
+        formula = f"; for the formula: hybridcsp search {quote(path.stem)}" if _is_formula(path.stem) else ""
+        raise InputError("configuration", file, f"there is no such file: {near}a TOML file that can be read{formula}")
+    return path
+
+
+def _refuse_other_files(what: str) -> None:
+    """Say how to search with a file or a run directory that is given in the place of a formula."""
+    path = Path(what)
+    if path.is_file():
+        allowed = f"a formula or a TOML file; structures of yours are given with --source seeds:{quote(what)}"
+        raise InputError("formula", what, allowed)
+    if path.is_dir() and not _is_formula(what):
+        allowed = f"a formula or a TOML file, not a folder; a run directory goes on with hybridcsp resume {quote(what)}"
+        raise InputError("formula", what, allowed)
+
+
+def _is_formula(text: str) -> bool:
+    from hybridcsp.problem import Problem
+
+    try:
+        return bool(Problem(text, max_atoms=10**6).composition)
+    except InputError:
+        return False
 
 
 def _with_templates(raw: Mapping[str, Any], templates: Path) -> list[str]:

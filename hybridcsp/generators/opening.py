@@ -88,7 +88,7 @@ def find_generator(text: str) -> tuple[Entry, Path | None]:
         raise InputError("generator", text, allowed)
     entries = GENERATORS.entries()
     if text not in entries:
-        raise UnknownNameError("generator", text, entries, "a folder of weights")
+        raise UnknownNameError("generator", text, entries, "or a folder of weights")
     return entries[text], None
 
 

@@ -19,6 +19,7 @@ from ase.calculators.calculator import BaseCalculator, Calculator
 from hybridcsp.errors import CalculatorError, HybridCSPError, InputError, UnknownNameError, did_you_mean
 from hybridcsp.registry import OURS, Entry, Registry, split_argument
 from hybridcsp.relaxation.mace_loading import find_model
+from hybridcsp.relaxation.other_calculators import how_to_use
 from hybridcsp.relaxation.quiet import quiet
 from hybridcsp.utils.modules import locate
 
@@ -192,7 +193,7 @@ def _parse(spec: str) -> tuple[Entry | None, str, str | None]:
     if name in entries:
         return entries[name], name, argument
     if argument is None:
-        raise UnknownNameError("calculator", name, [*entries, "package.module:factory"])
+        raise UnknownNameError("calculator", name, [*entries, "package.module:factory"], how_to_use(name))
     return None, name, argument
 
 

@@ -113,7 +113,12 @@ def _factor(key: str, text: str, given: str, unit: str, known: dict[str, float])
         raise InputError(key, text, f"{given!r} may be {' or '.join(same)}: write which")
     if not known:
         raise InputError(key, text, "a number without a unit")
-    raise InputError(key, text, f"{_wanted(unit)}; known units: {', '.join(dict.fromkeys(known))}")
+    raise InputError(key, text, f"{_wanted(unit)}; known units: {', '.join(_one_of_each(known))}")
+
+
+def _one_of_each(known: dict[str, float]) -> list[str]:
+    """Return one name of each unit."""
+    return list({factor: name for name, factor in reversed(known.items())}.values())[::-1]
 
 
 def _wanted(unit: str) -> str:

@@ -1,0 +1,274 @@
+"""Mistakes in a configuration: every one, with where it is and what would be right."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel
+
+from hybridcsp.errors import InputError, did_you_mean
+from hybridcsp.utils.quantities import read_quantity
+
+#: Units of the numbers under keys, which may be typed with them. Under keys with several numbers it holds for each.
+UNITS = {
+    "problem.pressure_gpa": "GPa",
+    "problem.length_bounds": "Å",
+    "problem.angle_bounds": "degrees",
+    "problem.volume_per_atom": "Å^3",
+    "problem.min_distances": "Å",
+    "problem.initial_magmoms": "μ_B",
+    "problem.initial_charges": "e",
+    "budget.hours": "hours",
+    "relaxation.max_force": "eV/Å",
+    "relaxation.refine_max_force": "eV/Å",
+    "relaxation.force_explosion": "eV/Å",
+    "relaxation.max_stress_gpa": "GPa",
+    "relaxation.max_volume_per_atom": "Å^3",
+    "relaxation.min_volume_per_atom": "Å^3",
+    "limits.seconds": "seconds",
+    "limits.memory": "bytes",
+}
+
+#: What other programs call a key, or people guess.
+ALIASES = {
+    "pressure": "problem.pressure_gpa",
+    "external_pressure": "problem.pressure_gpa",
+    "composition": "problem.formula",
+    "z": "problem.formula_units",
+    "num_atoms": "problem.max_atoms",
+    "volume": "problem.volume_per_atom",
+    "min_distance": "problem.min_distances",
+    "mindist": "problem.min_distances",
+    "ion_distances": "problem.min_distances",
+    "space_group": "problem.spacegroups",
+    "spg": "problem.spacegroups",
+    "symmetry": "problem.spacegroups",
+    "magmom": "problem.initial_magmoms",
+    "magmoms": "problem.initial_magmoms",
+    "charge": "problem.initial_charges",
+    "lattice": "problem.cell",
+    "potential": "search.calculator",
+    "model": "search.calculator",
+    "strategy": "search.sources",
+    "generator": "search.sources",
+    "cores": "search.workers",
+    "ncores": "search.workers",
+    "nproc": "search.workers",
+    "processes": "search.workers",
+    "jobs": "search.workers",
+    "parallel": "search.workers",
+    "random_seed": "search.seed",
+    "output": "search.directory",
+    "outdir": "search.directory",
+    "population": "budget.relaxations",
+    "generations": "budget.relaxations",
+    "structures": "budget.relaxations",
+    "samples": "budget.relaxations",
+    "time": "budget.hours",
+    "walltime": "budget.hours",
+    "max_time": "budget.hours",
+    "target": "budget.stop_at",
+    "fmax": "relaxation.max_force",
+    "force_tolerance": "relaxation.max_force",
+    "smax": "relaxation.max_stress_gpa",
+    "steps": "limits.force_calls",
+    "max_steps": "limits.force_calls",
+    "max_force_calls": "limits.force_calls",
+    "timeout": "limits.seconds",
+    "time_limit": "limits.seconds",
+    "memory_limit": "limits.memory",
+    "retrain": "retraining.new_minima",
+}
+
+#: Fields of RelaxationSettings that the problem decides: no keys of the file.
+OF_THE_PROBLEM = ("pressure_gpa", "fixed_cell")
+
+#: What pydantic's types of errors mean, in our words.
+_WANTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "string": "text, in quotes",
+    "tuple": "a list, in brackets",
+    "list": "a list, in brackets",
+    "dict": "a table, in braces",
+    "mapping": "a table, in braces",
+    "model": "a table",
+    "dataclass": "a table",
+}
+
+_SHOWN = 80
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the keys of a configuration were written.
+
+    Attributes
+    ----------
+    name
+        The file, or "the command line".
+    flags
+        The option that gave a key, for those that an option gave: ``{"search.workers": "--workers"}``.
+    lines
+        The line of a key in the file, for those found there.
+    """
+
+    name: str
+    flags: Mapping[str, str] = field(default_factory=dict)
+    lines: Mapping[str, int] = field(default_factory=dict)
+
+    def call(self, path: list[str]) -> str:
+        """Return what to call a key in an error: the option that gave it, or the key with its line."""
+        flag = self.flags.get(".".join(path[:2]))
+        if flag is not None:
+            rest = [part for part in path[2:] if not part.isdigit()]
+            return " ".join([flag, *rest])
+        key = ".".join(path)
+        for size in range(len(path), 0, -1):
+            line = self.lines.get(".".join(path[:size]))
+            if line is not None:
+                return f"{key} (line {line})"
+        return key
+
+
+class ConfigurationError(InputError):
+    """A configuration with one or more mistakes, all of which it lists."""
+
+    def __init__(self, where: str, problems: list[str]) -> None:
+        super().__init__(where, len(problems), "")
+        self.args = ("\n  ".join([f"{where} has {len(problems)} mistake{'s' * (len(problems) > 1)}:", *problems]),)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One mistake: the key it is about, what was given, and what would be right."""
+
+    path: tuple[str, ...]
+    given: str
+    wanted: str
+
+
+def with_plain_numbers(raw: Mapping[str, Any], origin: Origin) -> tuple[dict[str, Any], list[Mistake]]:
+    """Return the tables with quantities such as ``"50 GPa"`` as numbers, and the mistakes that were among them.
+
+    A truth value is one of them, since no key takes one and Python would count it as 0 or 1.
+    """
+    mistakes: list[Mistake] = []
+
+    def plain(value: Any, path: list[str]) -> Any:
+        unit = UNITS.get(".".join(path[:2]))
+        if isinstance(value, Mapping):
+            return {key: plain(item, [*path, str(key)]) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item, [*path, str(number)]) for number, item in enumerate(value)]
+        try:
+            if isinstance(value, bool):
+                raise InputError(origin.call(path), value, "not a truth value (true, false), which no key takes")
+            if isinstance(value, str) and unit is not None:
+                number = read_quantity(origin.call(path), value, unit)
+                return int(number) if unit == "bytes" else number
+        except InputError as error:
+            mistakes.append(Mistake(tuple(path), f"{error.key} = {_shown(error.value)}", error.allowed))
+        return value
+
+    return {table: plain(values, [table]) for table, values in raw.items()}, mistakes
+
+
+def explain(details: Mapping[str, Any], model: type[BaseModel], origin: Origin) -> Mistake:
+    """Return the mistake that one of pydantic's errors about a configuration is."""
+    path = [str(part) for part in details["loc"]]
+    path = [part for part in path if not part.startswith(("tuple[", "function-", "constrained-"))]
+    if len(path) > 2 and path[-1] in ("int", "float", "str"):
+        path = path[:-1]  # which member of a union it is about
+    error = details.get("ctx", {}).get("error")
+    if isinstance(error, InputError):
+        if len(path) == 1 or path[0] == "external":  # the error of a whole table names the key
+            path = [*path[: 2 if path[0] == "external" else 1], *error.key.split(".")]
+        return Mistake(tuple(path), f"{origin.call(path)} = {_shown(error.value)}", error.allowed)
+    if details["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        return unknown_key(path, model, origin)
+    if details["type"] == "missing":
+        return Mistake(tuple(path), origin.call(path), "is missing")
+    return Mistake(tuple(path), f"{origin.call(path)} = {_shown(details['input'])}", _wanted(details))
+
+
+def unknown_key(path: Sequence[str], model: type[BaseModel], origin: Origin) -> Mistake:
+    """Return the mistake that a key that does not exist is, with the key that was probably meant."""
+    return Mistake(tuple(path), origin.call(list(path)), f"no such key. {_suggestion(list(path), model)}")
+
+
+def sentences(mistakes: Sequence[Mistake]) -> list[str]:
+    """Return what to say, once of each key: where several kinds of values are allowed, all of them."""
+    wanted: dict[str, list[str]] = {}
+    for mistake in mistakes:
+        wanted.setdefault(mistake.given, []).append(mistake.wanted)
+    return [f"{given}: {' or '.join(dict.fromkeys(texts))}" for given, texts in wanted.items()]
+
+
+def keys_of(model: type[BaseModel], table: str) -> list[str]:
+    """Return the keys of one of the tables; for ``external``, those of each of its tables."""
+    section = model.model_fields[table].annotation
+    if table == "external":
+        section = section.__args__[1]  # type: ignore[union-attr]
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        return sorted(section.model_fields)
+    hidden = OF_THE_PROBLEM if table == "relaxation" else ()
+    return sorted(one.name for one in dataclasses.fields(section) if one.name not in hidden)  # type: ignore[arg-type]
+
+
+def key_lines(text: str) -> dict[str, int]:
+    """Return the line, from 1, on which each key of a TOML file is first given, as far as that is plain to see."""
+    lines: dict[str, int] = {}
+    table = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\s*([\w.-]+)\s*\]", line):
+            table = header[1] + "."
+            lines.setdefault(header[1], number)
+        elif key := re.match(r"\s*([\w-]+(?:\s*\.\s*[\w-]+)*)\s*=", line):
+            lines.setdefault(table + re.sub(r"\s", "", key[1]), number)
+    return lines
+
+
+def find_key(word: str, model: type[BaseModel]) -> str | None:
+    """Return the key, with its table, that a word stands for in any table; ``None`` if none or several."""
+    word = word.replace("-", "_").lower()
+    exact = [f"{table}.{key}" for table in model.model_fields for key in keys_of(model, table) if key == word]
+    if len(exact) == 1:
+        return exact[0]
+    return None if exact else ALIASES.get(word)
+
+
+def _suggestion(path: list[str], model: type[BaseModel]) -> str:
+    key = path[-1]
+    if len(path) == 1:
+        known = sorted(model.model_fields)
+        meant = did_you_mean(key, known)
+    else:
+        known = keys_of(model, path[0])
+        meant = did_you_mean(key, known)
+    elsewhere = find_key(key, model)
+    if elsewhere is not None and len(path) < 3 and (not meant or len(path) == 1):
+        table, name = elsewhere.split(".")
+        if name != key:
+            meant = f"did you mean {name!r} in [{table}]? " if table != path[0] else f"did you mean {name!r}? "
+        else:
+            return f"it belongs in the table [{table}]"
+    return f"{meant}known: {', '.join(known)}"
+
+
+def _wanted(details: Mapping[str, Any]) -> str:
+    kind, context = details["type"], details.get("ctx", {})
+    if kind == "greater_than_equal":
+        return f"a number from {context['ge']}"
+    if kind in ("too_long", "tuple_wrong_length", "missing_argument"):
+        return f"another number of values: {details['msg']}"
+    return _WANTED.get(kind.partition("_")[0], str(details["msg"]))
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

@@ -1,0 +1,72 @@
+"""Calculators that people ask for by name and that are reached through a Python function of their own."""
+
+from __future__ import annotations
+
+#: By the names that people give them: what ASE or the package calls it, ``module:class``.
+_CLASSES = {
+    "abinit": "ase.calculators.abinit:Abinit",
+    "aims": "ase.calculators.aims:Aims",
+    "castep": "ase.calculators.castep:Castep",
+    "cp2k": "ase.calculators.cp2k:CP2K",
+    "dftb": "ase.calculators.dftb:Dftb",
+    "espresso": "ase.calculators.espresso:Espresso",
+    "gpaw": "gpaw:GPAW",
+    "lammps": "ase.calculators.lammpslib:LAMMPSlib",
+    "siesta": "ase.calculators.siesta:Siesta",
+    "vasp": "ase.calculators.vasp:Vasp",
+    "deepmd": "deepmd.calculator:DP",
+    "grace": "tensorpotential.calculator:TPCalculator",
+    "m3gnet": "matgl.ext.ase:PESCalculator",
+    "mattersim": "mattersim.forcefield:MatterSimCalculator",
+    "nequip": "nequip.ase:NequIPCalculator",
+    "orb": "orb_models.forcefield.calculator:ORBCalculator",
+    "sevennet": "sevenn.calculator:SevenNetCalculator",
+    "tblite": "tblite.ase:TBLite",
+    "uma": "fairchem.core:FAIRChemCalculator",
+}
+
+_OTHER_NAMES = {
+    "allegro": "nequip",
+    "dft": "vasp",
+    "dftb+": "dftb",
+    "dp": "deepmd",
+    "dpa": "deepmd",
+    "fairchem": "uma",
+    "fhi-aims": "aims",
+    "gfn1": "tblite",
+    "gfn2": "tblite",
+    "matgl": "m3gnet",
+    "megnet": "m3gnet",
+    "7net": "sevennet",
+    "pw": "espresso",
+    "pwscf": "espresso",
+    "pw.x": "espresso",
+    "qe": "espresso",
+    "quantum-espresso": "espresso",
+    "quantumespresso": "espresso",
+    "sevenn": "sevennet",
+    "sevennet-0": "sevennet",
+    "xtb": "tblite",
+}
+
+
+def how_to_use(name: str) -> str:
+    """Say how a calculator that is not registered here is used all the same; empty if the name says nothing.
+
+    Examples
+    --------
+    >>> how_to_use("mace-mp").split(",")[0]
+    'mace:medium is MACE-MP-0'
+    """
+    plain = name.casefold().replace("_", "-").replace(" ", "-")
+    if plain.startswith("mace"):
+        return "mace:medium is MACE-MP-0, mace:medium-mpa-0 is MACE-MPA-0 (once downloaded), mace:PATH a model file"
+    plain = _OTHER_NAMES.get(plain, plain)
+    if plain not in _CLASSES:
+        return ""
+    module, _, kind = _CLASSES[plain].partition(":")
+    return (
+        f"{name} is used through ASE: write a module, for example my_{plain.replace('-', '_')}.py, with a function "
+        f"make() that returns {module}.{kind}(...), and name it my_{plain.replace('-', '_')}:make "
+        "(docs/extending.md; examples/quantum_espresso.py)"
+    )

@@ -397,5 +397,5 @@ def test_a_part_of_the_atoms_at_a_time_gives_the_same_distances(monkeypatch):
 def test_cells_that_would_take_all_memory_are_refused(cell):
     n = 2 if max(cell) > 100 else 8000
     places = np.random.default_rng(0).random((n, 3))
-    with pytest.raises(InputError, match="too thin|too many atoms"):
+    with pytest.raises(InputError, match=r"too thin|too many atoms"):
         describe(Atoms(f"Cu{n}", scaled_positions=places, cell=cell, pbc=True))

@@ -100,6 +100,34 @@ def load(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, An
     return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}, card
 
 
+def check_sizes(sizes: Any, depth: str, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Refuse sizes of a network that the weights cannot belong to, before a network of that size is made.
+
+    Parameters
+    ----------
+    sizes
+        As the card has them: numbers by name, of which the whole ones are sizes.
+    depth
+        The name of the number of layers.
+    tensors
+        The weights that are to be filled in.
+    folder
+        Where they are, for errors.
+
+    Raises
+    ------
+    InputError
+        If a size is no positive number, or such a network had more parameters than there are.
+    """
+    if not isinstance(sizes, dict) or not all(isinstance(n, int | float) for n in sizes.values()):
+        raise InputError("weights", str(folder / CARD), f"sizes of a network by name, numbers, not {sizes!r:.200}")
+    numbers = {key: n for key, n in sizes.items() if isinstance(n, int)}
+    width = max((n for key, n in numbers.items() if key != depth), default=1)
+    there = sum(tensor.numel() for tensor in tensors.values())
+    if min(numbers.values(), default=1) < 1 or numbers.get(depth, 1) * width**2 > there:
+        raise InputError("weights", str(folder), f"sizes of a network that {there} numbers can fill, not {numbers}")
+
+
 def fill(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
     """Put loaded weights into a model.
 

@@ -141,7 +141,7 @@ def open_bytes(file: Path) -> BinaryIO:
     except UnreadableError:
         unpacked.close()
         raise
-    if _compression(inside) is not None or is_zip(inside):
+    if is_compressed(inside):
         unpacked.close()
         raise UnreadableError(file, "it is compressed more than once; unpack it once")
     return unpacked
@@ -292,6 +292,32 @@ def plain_copy(file: Path) -> Iterator[Path]:
         yield plain
 
 
+def check_unpacked(packed: int, unpacked: int, file: Path) -> None:
+    """Stop where more has come out of a compressed file than is read.
+
+    Parameters
+    ----------
+    packed, unpacked
+        How many bytes were read of it, and have come out.
+    file
+        The file.
+
+    Raises
+    ------
+    UnreadableError
+        If it unpacks to more than :data:`LARGEST_UNPACKED` or :data:`LARGEST_RATIO` times its size.
+    """
+    if unpacked > LARGEST_UNPACKED:
+        raise UnreadableError(file, f"it unpacks to more than {LARGEST_UNPACKED / (1 << 30):g} GiB")
+    if unpacked > max(_JUDGED_FROM, LARGEST_RATIO * packed):
+        raise UnreadableError(file, f"it unpacks to more than {LARGEST_RATIO} times its size, which no structures do")
+
+
+def is_compressed(beginning: bytes) -> bool:
+    """Whether a file that begins with these bytes is compressed or a zip archive."""
+    return _compression(beginning) is not None or is_zip(beginning)
+
+
 def is_zip(beginning: bytes) -> bool:
     """Whether a file that begins with these bytes is a zip archive."""
     return beginning.startswith(_ZIP)
@@ -318,12 +344,7 @@ class _Unpacked(io.RawIOBase):
         except (zlib.error, lzma.LZMAError, EOFError, OSError, MemoryError) as error:
             raise UnreadableError(self._file, f"damaged {self._name} data ({error})") from error
         self._unpacked += len(found)
-        if self._unpacked > LARGEST_UNPACKED:
-            raise UnreadableError(self._file, f"it unpacks to more than {LARGEST_UNPACKED >> 30} GiB")
-        if self._unpacked > max(_JUDGED_FROM, LARGEST_RATIO * self._packed):
-            raise UnreadableError(
-                self._file, f"it unpacks to more than {LARGEST_RATIO} times its size, which no structures do"
-            )
+        check_unpacked(self._packed, self._unpacked, self._file)
         view[: len(found)] = found
         return len(found)
 

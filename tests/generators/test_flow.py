@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from itertools import permutations
 
@@ -305,6 +306,18 @@ def test_a_card_of_something_else_is_refused(learned, tmp_path):
     card = (tmp_path / "card.json").read_text()
     (tmp_path / "card.json").write_text(card.replace('"frequencies"', '"harmonics"'))
     with pytest.raises(InputError, match="not a card of this generator"):
+        FlowGenerator.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("width", 10**9), ("layers", 10**9), ("pair", -1), ("width", "wide"), ("steps", 10**9)]
+)
+def test_a_card_with_sizes_that_are_not_the_weights_is_refused_at_once(learned, tmp_path, key, value):
+    learned.save(tmp_path)
+    card = json.loads((tmp_path / "card.json").read_text())
+    card["integration" if key == "steps" else "architecture"][key] = value
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match=r"sizes of a network|not a card"):
         FlowGenerator.load(tmp_path)
 
 

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -46,8 +47,6 @@ def test_damaged_weights_are_refused_in_words(folder, damage):
 
 
 def test_a_file_that_is_no_safetensors_is_refused_even_if_its_hash_is_right(folder):
-    import hashlib
-
     (folder / storage.WEIGHTS).write_bytes(b"no tensors")
     card = json.loads((folder / storage.CARD).read_text())
     card["weights_sha256"] = hashlib.sha256(b"no tensors").hexdigest()
@@ -98,3 +97,28 @@ def test_the_card_tells_what_a_fair_benchmark_must_leave_out():
     assert storage.overlap(later, ["ClNa", "Ag", "O2Ti"]) == {"ClNa", "Ag"}  # of every training
     assert later["pressures_gpa"] == [20.0, 20.0]
     assert later["crystals"] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 100_000, "nested"),
+        (" " * (storage.LARGEST_CARD + 1), "MiB"),
+        ('{"generator": "toy", "generator": 1}', "twice"),
+    ],
+)
+def test_a_card_that_would_take_all_memory_is_refused(folder, text, said):
+    (folder / storage.CARD).write_text(text)
+    with pytest.raises(InputError, match=said):
+        storage.load(folder, "toy")
+
+
+def test_headers_that_claim_more_than_is_there_allocate_nothing(folder):
+    header = json.dumps({"a": {"dtype": "F16", "shape": [1 << 40, 1 << 10], "data_offsets": [0, 1 << 51]}}).encode()
+    data = len(header).to_bytes(8, "little") + header
+    (folder / storage.WEIGHTS).write_bytes(data)
+    card = json.loads((folder / storage.CARD).read_text())
+    card["weights_sha256"] = hashlib.sha256(data).hexdigest()
+    (folder / storage.CARD).write_text(json.dumps(card))
+    with pytest.raises(InputError, match="not a safetensors file"):
+        storage.load(folder, "toy")

@@ -184,6 +184,7 @@ class FlowGenerator:
             If the files are damaged or another generator's.
         """
         tensors, card = storage.load(folder, cls.name)
+        storage.check_sizes(card.get("architecture"), "layers", tensors, folder)
         try:
             generator = cls(Architecture(**card["architecture"]), Integration(**card["integration"]))
             scale = Scale(

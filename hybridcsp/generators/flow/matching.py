@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from hybridcsp.errors import InputError
 from hybridcsp.generators.flow.network import Architecture, SpacegroupPrior, VelocityNetwork
 
 #: Weight of the squared error of an atom's velocity against that of a component of the lattice's.
@@ -17,6 +18,9 @@ POSITIONS = 10.0
 PRIOR = 0.02
 #: How often the space group, and the energy quantile and pressure, are not told in training.
 UNTOLD_GROUP, UNTOLD = 0.25, 0.5
+
+#: More steps bring nothing.
+_MOST_STEPS = 10_000
 
 
 class FlowModel(nn.Module):
@@ -71,6 +75,10 @@ class Integration:
     steps: int = 25
     hurry: float = 10.0
     guidance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.steps <= _MOST_STEPS:
+            raise InputError("steps", self.steps, f"a whole number from 1 to {_MOST_STEPS}")
 
 
 @torch.no_grad()

@@ -249,10 +249,14 @@ class WyckoffGenerator:
             return {n.removeprefix(f"{name}."): t for n, t in tensors.items() if n.startswith(f"{name}.")}
 
         try:
+            for name, size in card["sizes"].items():
+                storage.check_sizes(size, "blocks", part(name), folder)
             generator = cls(**{name: Size(**size) for name, size in card["sizes"].items()})
             generator._positions = Positions.from_arrays(**{n: t.numpy() for n, t in part("positions").items()})
             generator._memory = Memory.from_arrays({n: t.numpy() for n, t in part("memory").items()})
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError("weights", str(folder), f"incomplete: {type(error).__name__}: {error}") from error
         generator._networks = generator._untrained(generator._positions)
         for name, network in zip(generator._sizes, generator._networks, strict=True):

@@ -125,7 +125,7 @@ def check_sizes(sizes: Any, depth: str, tensors: Mapping[str, torch.Tensor], fol
     width = max((n for key, n in numbers.items() if key != depth), default=1)
     there = sum(tensor.numel() for tensor in tensors.values())
     if min(numbers.values(), default=1) < 1 or numbers.get(depth, 1) * width**2 > there:
-        raise InputError("weights", str(folder), f"sizes of a network that {there} numbers can fill, not {numbers}")
+        raise InputError("weights", str(folder), f"incomplete: {there} numbers fill no network of the sizes {numbers}")
 
 
 def fill(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:

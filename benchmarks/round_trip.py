@@ -33,7 +33,8 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from hybridcsp.generators.opening import open_generator
 from hybridcsp.generators.wyckoff.sequences import from_sequence, to_sequence
-from hybridcsp.io.files import stream_frames
+from hybridcsp.io import Broken
+from hybridcsp.io.files import read_structures
 from hybridcsp.prototypes.labels import OTHER_HAND
 from hybridcsp.representations import lattice, wyckoff
 from hybridcsp.structure import SYMPREC, SYMPREC_LOOSE, primitive, spacegroup, to_pymatgen
@@ -130,8 +131,8 @@ def main() -> None:
         moved: list[tuple[float, float]] = []
         read = 0
         begun = time.process_time()
-        for frame in stream_frames(path):
-            if frame.atoms is None or read == options.limit:
+        for frame in read_structures(path):
+            if isinstance(frame, Broken) or read == options.limit:
                 continue
             read += 1
             atoms = primitive(frame.atoms)

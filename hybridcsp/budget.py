@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-import ase.io
 from ase import Atoms
 
 from hybridcsp.errors import InputError
+from hybridcsp.io import Broken, Frame
+from hybridcsp.io.files import read_structures
 from hybridcsp.ledger import Basin, Ledger
 from hybridcsp.problem import Problem
 from hybridcsp.structure import to_pymatgen
@@ -134,15 +136,15 @@ def read_target(key: str, file: str) -> Atoms:
     InputError
         If the file cannot be read, or holds another number of structures: which one is meant is not to be guessed.
     """
-    try:
-        frames = ase.io.read(file, ":")
-    except Exception as error:  # ASE's readers raise whatever their parsers do
-        raise InputError(key, file, f"a structure file that ASE reads ({error})") from error
-    if len(frames) != 1:
-        raise InputError(key, file, f"a file with one structure; this one holds {len(frames)}")
-    atoms = frames[0]
-    assert isinstance(atoms, Atoms)
-    return atoms
+    found = list(islice(read_structures(Path(file)), 2))
+    broken = next((one for one in found if isinstance(one, Broken)), None)
+    if broken is not None:
+        raise InputError(key, file, f"a file with one crystal ({broken.reason})")
+    if len(found) != 1:
+        raise InputError(key, file, "a file with one structure; this one holds several")
+    (frame,) = found
+    assert isinstance(frame, Frame)
+    return frame.atoms
 
 
 def unchanged_since(ledger: Ledger) -> int:

@@ -21,11 +21,14 @@ def rutile(a: float = 4.6, c: float = 2.96, u: float = 0.305) -> Atoms:
 
 
 def random_crystal(symbols: str, volume_per_atom: float, rng: np.random.Generator) -> Atoms:
-    """Random positions in a random cell, without any regard to distances."""
+    """Random positions in a random cell, without any regard to distances, except that no atoms coincide."""
     n = len(Atoms(symbols))
     cell = np.eye(3) + rng.normal(0, 0.15, (3, 3))
     cell *= (n * volume_per_atom / abs(np.linalg.det(cell))) ** (1 / 3)
-    return Atoms(symbols, cell=cell, scaled_positions=rng.random((n, 3)), pbc=True)
+    while True:
+        atoms = Atoms(symbols, cell=cell, scaled_positions=rng.random((n, 3)), pbc=True)
+        if n == 1 or atoms.get_all_distances(mic=True)[np.triu_indices(n, 1)].min() > 0.6:
+            return atoms
 
 
 class P1Source:

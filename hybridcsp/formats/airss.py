@@ -14,17 +14,10 @@ from ase.geometry import cellpar_to_cell
 
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
-from hybridcsp.formats.plain import Plain
-from hybridcsp.io.text import (
-    BrokenError,
-    Lines,
-    complaining,
-    element,
-    finite,
-    from_fractions,
-    in_order,
-    internal_energy,
-)
+from hybridcsp.io.crystals import from_fractions, internal_energy
+from hybridcsp.io.elements import element
+from hybridcsp.io.files import structure_files
+from hybridcsp.io.text import BrokenError, Lines, complaining, finite, in_order
 from hybridcsp.structure import spacegroup
 from hybridcsp.utils.files import atomic_write, make_folder
 
@@ -41,7 +34,8 @@ class Airss:
         """Whether this is a .res file, or a folder with some and no other structure files."""
         if path.is_file():
             return path.suffix == ".res"
-        return any(next((path / at).glob("*.res"), None) for at in FOLDERS) and not Plain().recognises(path)
+        others = (file for file in structure_files(path) if file.suffix != ".res")
+        return any(next((path / at).glob("*.res"), None) for at in FOLDERS) and not any(others)
 
     def read(self, path: Path) -> Iterator[Record | Broken]:
         """Yield all structures, files by name."""

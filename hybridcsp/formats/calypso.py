@@ -9,8 +9,9 @@ from pathlib import Path
 
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
+from hybridcsp.io.crystals import internal_energy
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
-from hybridcsp.io.text import complaining, count, finite, internal_energy, is_number
+from hybridcsp.io.text import complaining, count, finite, is_number
 from hybridcsp.utils.files import atomic_write, make_folder
 from hybridcsp.utils.reading import read_text
 

@@ -14,8 +14,9 @@ from ase import Atoms
 
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
+from hybridcsp.io.crystals import internal_energy
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
-from hybridcsp.io.text import InStep, Lines, complaining, count, finite, internal_energy
+from hybridcsp.io.text import InStep, Lines, complaining, count, finite
 from hybridcsp.utils.files import atomic_write, make_folder
 from hybridcsp.utils.reading import read_text
 

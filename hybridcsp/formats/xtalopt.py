@@ -11,8 +11,9 @@ from ase import Atoms, units
 
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
+from hybridcsp.io.crystals import crystal
 from hybridcsp.io.poscar import write_poscar
-from hybridcsp.io.text import BrokenError, count, crystal, finite
+from hybridcsp.io.text import BrokenError, count, finite
 from hybridcsp.utils.files import atomic_write, make_folder
 from hybridcsp.utils.reading import read_text
 

@@ -15,7 +15,8 @@ from ase import Atoms
 
 from hybridcsp.errors import InputError
 from hybridcsp.generators import Example
-from hybridcsp.io.files import NO_CRYSTAL, against, read_frames, structure_files
+from hybridcsp.io import Broken, Frame
+from hybridcsp.io.files import read_structures, structure_files
 from hybridcsp.prototypes.table import reduced_formula
 from hybridcsp.similarity import same_structure
 from hybridcsp.structure import primitive
@@ -87,16 +88,16 @@ def read_dataset(paths: Iterable[Path], *, max_atoms: int, progress: Callable[[i
         for file in structure_files(path):
             frames = _frames(file)
             files.append({"name": file.name, "sha256": _sha256(file), "frames": len(frames)})
-            for number, atoms in enumerate(frames):
+            for found in frames:
                 seen += 1
-                reason = _unusable(atoms)
-                cell = primitive(atoms) if reason is None else atoms
-                if reason is None and len(cell) > max_atoms:
-                    reason = f"more than {max_atoms} atoms"
-                if reason is not None:
-                    skipped[reason] += 1
+                if isinstance(found, Broken):
+                    skipped[found.reason.partition(":")[0]] += 1
                     continue
-                told = _told(atoms.info, f"{file}, frame {number}")
+                cell = primitive(found.atoms)
+                if len(cell) > max_atoms:
+                    skipped[f"more than {max_atoms} atoms"] += 1
+                    continue
+                told = _told(found.atoms.info, f"{file}, frame {found.number}")
                 skipped["duplicates"] += not _fold(kept, cell, seen, told)
                 if progress is not None:
                     progress(seen)
@@ -133,17 +134,11 @@ def split(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     return learned, [example for example, out in zip(examples, held, strict=True) if out]
 
 
-def _frames(file: Path) -> list[Atoms]:
-    try:
-        return read_frames(file)
-    except Exception as error:  # ASE's readers let any error through that a broken file causes
-        raise InputError("data", str(file), f"not readable: {type(error).__name__}: {error}") from error
-
-
-def _unusable(atoms: Atoms) -> str | None:
-    if not atoms.pbc.all():
-        return NO_CRYSTAL
-    return against(atoms) or (None if atoms.numbers.all() else "an atom of no element")
+def _frames(file: Path) -> list[Frame | Broken]:
+    frames = list(read_structures(file))
+    if len(frames) == 1 and isinstance(frames[0], Broken):
+        raise InputError("data", str(file), frames[0].reason)
+    return frames
 
 
 def _told(info: Mapping[str, Any], where: str) -> dict[str, float]:

@@ -1,121 +1,126 @@
-"""Files of structures that a person brings: whatever ASE reads, archives and tables of CIFs, but never a pickle."""
+"""Files of structures that a person brings: CIF, POSCAR, extended XYZ, databases, archives and tables of them.
+
+This is the one way in: seeds, ``import``, templates, targets and training data are read by :func:`read_structures`, and
+what it yields has passed :func:`hybridcsp.io.crystals.check_crystal`. Pickles are never read.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 import sys
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import ase.db
 from ase import Atoms
-from ase.io import iread, read
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import iread
 from ase.io.formats import get_compression, open_with_compression
 
-from hybridcsp.structure import is_finite_crystal
+from hybridcsp.errors import UnreadableError
+from hybridcsp.io import Broken, Frame
+from hybridcsp.io.cif import read_cif
+from hybridcsp.io.crystals import accepted
+from hybridcsp.io.extxyz import read_extxyz
+from hybridcsp.io.poscar import read_poscars
+from hybridcsp.io.text import BrokenError, Lines
+from hybridcsp.structure import from_pymatgen
+from hybridcsp.utils.reading import read_json
 
 _PICKLES = (".pckl", ".pkl", ".pickle")
+
+#: What ASE reads in a folder: other files there are a code's input or output, or have nothing to do with structures.
+_OTHERS = (".gen", ".pwi", ".pwo", ".res", ".traj", ".xsf", "OUTCAR", "vasprun.xml")
 
 #: Columns of a table in which a CIF is looked for.
 _CIF_COLUMNS = ("cif", "structure", "cif_string")
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Frame:
-    """One structure of a file, or why there is none.
-
-    Attributes
-    ----------
-    file, number
-        Where it is; frames are counted from 0, rows of a table too.
-    atoms
-        As read; ``None`` where that failed.
-    error
-        What went wrong; then ``number`` is that of the first frame that is lost.
-    """
-
-    file: str
-    number: int
-    atoms: Atoms | None = None
-    error: str = ""
+_Reader = Callable[[Path], Iterator[Frame | Broken]]
 
 
 def structure_files(path: Path) -> list[Path]:
-    """Return the file itself, or a folder's files by name: not hidden ones, nor those of folders inside."""
+    """Return the file itself, or a folder's structure files by name: no hidden files, none of folders inside."""
     if not path.is_dir():
         return [path]
-    return sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    files = sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    return [file for file in files if is_structure_file(file)]
 
 
-def stream_frames(path: Path) -> Iterator[Frame]:
+def is_structure_file(file: Path) -> bool:
+    """Whether a file is one of structures by its name."""
+    return _reader(file) is not None or file.suffix.lower() in _OTHERS or file.name in _OTHERS
+
+
+def read_structures(path: Path) -> Iterator[Frame | Broken]:
     """Yield the structures of a file or folder one after the other, without holding them all.
 
     A zip archive gives the structures of the files in it, a table (.csv, it may be compressed) those in its column of
-    CIFs; everything else is left to ASE. What cannot be read becomes a frame with an error, not an exception.
+    CIFs. A folder gives those of its structure files, by name; other files in it are passed over. Whatever else is read
+    by ASE. What cannot be read, and what is no crystal, is a :class:`~hybridcsp.io.Broken` with the reason.
     """
     for file in structure_files(path):
-        number = 0
+        nothing = True
         try:
-            for frame in _of_file(file):
-                yield frame
-                number = frame.number + 1
-        except Exception as error:  # noqa: BLE001  # ASE's readers let any error through that a broken file causes
-            yield Frame(file=str(file), number=number, error=f"not readable: {type(error).__name__}: {error}")
+            for found in (_reader(file) or _of_ase)(file):
+                nothing = False
+                yield found
+        except UnreadableError as error:
+            yield Broken(file=error.file, line=error.line, reason=error.reason)
+        except Exception as error:  # noqa: BLE001  # readers of libraries let any error through that a broken file causes
+            yield Broken(file=file, line=1, reason=f"not readable: {type(error).__name__}: {error}"[:300])
         else:
-            if number == 0:
-                yield Frame(file=str(file), number=0, error="holds no structure")
+            if nothing:
+                yield Broken(file=file, line=1, reason="holds no structure")
 
 
-def read_frames(file: Path) -> list[Atoms]:
-    """Read all frames of a file that ASE reads; it may be compressed (.gz, .bz2, .xz).
-
-    Raises
-    ------
-    ValueError
-        If it is a pickle by its name: pickles can run code.
-    Exception
-        Whatever ASE's readers raise, which may be anything.
-    """
-    return list(_frames_of_ase(file))
-
-
-NO_CRYSTAL = "not a crystal: periodic in three directions, atoms, finite numbers, a volume"
-
-
-def against(atoms: Atoms) -> str | None:
-    """Say what keeps a structure from being a crystal of which every site is one element; ``None`` if nothing does."""
-    if not is_finite_crystal(atoms):
-        return NO_CRYSTAL
-    return "partly occupied sites" if is_partly_occupied(atoms) else None
+def _reader(file: Path) -> _Reader | None:
+    """Return the reader for a file of this name, ``None`` where ASE decides."""
+    name = re.sub(r"\.(gz|bz2|xz)$", "", file.name.lower())
+    if name.endswith((".extxyz", ".xyz")):
+        return read_extxyz
+    if name.endswith((".cif", ".mcif")):
+        return _of_cif
+    if name.endswith(".csv"):
+        return _of_table
+    if name.endswith(".json"):
+        return _of_json
+    if file.name.endswith(".db"):
+        return _of_database
+    if file.name.lower().endswith(".zip"):
+        return _of_archive
+    if name.startswith(("poscar", "contcar")) or name.endswith((".vasp", ".poscar")):
+        return _of_poscar
+    return None
 
 
-def is_partly_occupied(atoms: Atoms) -> bool:
-    """Whether a site holds more than one element, or one with an occupancy below 1."""
-    return any(len(site) > 1 or not all(map(_is_full, site.values())) for site in _occupancies(atoms))
+def _of_cif(file: Path) -> Iterator[Frame | Broken]:
+    with Lines(file) as lines:
+        for number, found in enumerate(read_cif(lines)):
+            if isinstance(found, tuple):
+                line, reason = found
+                yield Broken(file=file, line=line, reason=reason)
+            else:
+                yield Frame(atoms=found.atoms, file=file, number=number, line=found.line, name=found.name)
 
 
-def _is_full(occupancy: object) -> bool:
-    return isinstance(occupancy, int | float) and occupancy >= 1  # a text is what ASE makes of damage
+def _of_poscar(file: Path) -> Iterator[Frame | Broken]:
+    for number, block in enumerate(read_poscars(file)):
+        if isinstance(block, Broken):
+            yield block
+        else:
+            name = f"{file.name}-{number + 1}"
+            yield Frame(atoms=block.atoms, file=file, number=number, line=block.line, name=name)
 
 
-def _of_file(file: Path) -> Iterator[Frame]:
-    names = [suffix.lower() for suffix in file.suffixes]
-    if names[-1:] == [".zip"]:
-        yield from _of_archive(file)
-    elif ".csv" in names[-2:]:
-        yield from _of_table(file)
-    else:
-        for number, atoms in enumerate(_frames_of_ase(file)):
-            yield Frame(file=str(file), number=number, atoms=atoms)
-
-
-def _of_archive(file: Path) -> Iterator[Frame]:
+def _of_archive(file: Path) -> Iterator[Frame | Broken]:
     with zipfile.ZipFile(file) as archive, tempfile.TemporaryDirectory() as folder:
         for member in sorted(archive.infolist(), key=lambda info: info.filename):
             name = PurePosixPath(member.filename).name
@@ -125,38 +130,36 @@ def _of_archive(file: Path) -> Iterator[Frame]:
             plain = Path(folder) / name
             with archive.open(member) as source, plain.open("wb") as target:
                 shutil.copyfileobj(source, target)
-            for frame in stream_frames(plain):
-                where = f"{file}/{member.filename}"
-                yield Frame(file=where, number=frame.number, atoms=frame.atoms, error=frame.error)
+            for found in read_structures(plain):
+                yield replace(found, file=file / member.filename)
             plain.unlink()
 
 
-def _of_table(file: Path) -> Iterator[Frame]:
+def _of_table(file: Path) -> Iterator[Frame | Broken]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    with open_with_compression(str(file), "rb") as raw, io.TextIOWrapper(raw, encoding="utf-8", newline="") as text:
+    with open_with_compression(str(file), "rb") as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
         rows = csv.DictReader(text)
         columns = [name for name in rows.fieldnames or () if name.strip().lower() in _CIF_COLUMNS]
         if not columns:
             raise ValueError(f"a column named {' or '.join(_CIF_COLUMNS)} is needed")
         for number, row in enumerate(rows):
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    atoms = read(io.StringIO(row[columns[0]] or ""), format="cif")
-            except Exception as error:  # noqa: BLE001  # as above
-                yield Frame(file=str(file), number=number, error=f"not a CIF: {type(error).__name__}: {error}")
+            line = rows.line_num
+            found = next(read_cif(io.StringIO(row[columns[0]] or "", newline=None)), (1, "an empty CIF"))
+            if isinstance(found, tuple):
+                yield Broken(file=file, line=line, reason=f"row {number + 1}: {found[1]}")
             else:
-                yield Frame(file=str(file), number=number, atoms=atoms)
+                yield Frame(atoms=found.atoms, file=file, number=number, line=line, name=found.name)
 
 
-def _frames_of_ase(file: Path) -> Iterator[Atoms]:
+def _of_ase(file: Path) -> Iterator[Frame | Broken]:
     if get_compression(str(file))[1]:
         # ASE would read it in place, but seeks back for each frame: quadratic in their number.
         with tempfile.TemporaryDirectory() as folder:
             plain = Path(folder) / file.stem
             with open_with_compression(str(file), "rb") as source, plain.open("wb") as target:
                 shutil.copyfileobj(source, target)
-            yield from _frames_of_ase(plain)
+            for found in _of_ase(plain):
+                yield replace(found, file=file)
             return
     if file.suffix.lower() in _PICKLES:
         raise ValueError("pickles can run code and are never read; write extxyz instead")
@@ -164,16 +167,59 @@ def _frames_of_ase(file: Path) -> Iterator[Atoms]:
         return
     # The absolute path, so that no name can be taken for a database server's address.
     frames = iread(str(file.resolve()), index=":", do_not_split_by_at_sign=True)
+    number = 0
     while True:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             atoms = next(frames, None)
         if atoms is None:
             return
-        yield atoms
+        yield _checked(atoms, file, number)
+        number += 1
 
 
-def _occupancies(atoms: Atoms) -> list[dict[Any, float]]:
-    """Occupancies by element of each site, as ASE's CIF reader leaves them."""
-    sites = atoms.info.get("occupancy")
-    return [site for site in sites.values() if isinstance(site, dict)] if isinstance(sites, dict) else []
+def _checked(atoms: Atoms, file: Path, number: int, name: str = "", line: int = 1) -> Frame | Broken:
+    try:
+        return Frame(atoms=accepted(atoms), file=file, number=number, line=line, name=name)
+    except BrokenError as error:
+        return Broken(file=file, line=line, reason=error.reason)
+
+
+def _of_database(file: Path) -> Iterator[Frame | Broken]:
+    database = ase.db.connect(file.resolve(), type="db", use_lock_file=False)
+    for number, row in enumerate(database.select()):
+        atoms = row.toatoms()
+        atoms.info |= dict(row.key_value_pairs)
+        yield _checked(atoms, file, number, f"{file.stem}-{row.id}", row.id)
+
+
+def _of_json(file: Path) -> Iterator[Frame | Broken]:
+    """Read pymatgen's structures and computed entries (one, or a list of them), or ASE's database in JSON.
+
+    Only the two classes named here are built, and by name, whatever else the file asks for.
+    """
+    content = read_json(file)
+    if isinstance(content, dict) and {"ids", "nextid"} <= content.keys():
+        yield from _of_ase(file)
+        return
+    for number, entry in enumerate(content if isinstance(content, list) else [content]):
+        yield _entry(entry, file, number)
+
+
+def _entry(entry: Any, file: Path, number: int) -> Frame | Broken:
+    from pymatgen.core import Structure
+
+    where = f"entry {number + 1}"
+    if not isinstance(entry, dict):
+        return Broken(file=file, line=1, reason=f"{where} is no pymatgen Structure or ComputedStructureEntry")
+    described = entry.get("structure", entry)
+    try:
+        atoms = accepted(from_pymatgen(Structure.from_dict(described)))
+    except BrokenError as error:
+        return Broken(file=file, line=1, reason=f"{where}: {error.reason}")
+    except Exception as error:  # noqa: BLE001  # pymatgen lets any error through that a broken description causes
+        return Broken(file=file, line=1, reason=f"{where}: {type(error).__name__}: {error}"[:200])
+    energy = entry.get("energy") if "structure" in entry else None
+    if isinstance(energy, int | float):
+        atoms.calc = SinglePointCalculator(atoms, energy=float(energy))
+    return Frame(atoms=atoms, file=file, number=number, name=str(entry.get("entry_id") or ""))

@@ -11,13 +11,12 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.io import Broken
-from hybridcsp.io.text import BrokenError, Lines, complaining, crystal, element, from_fractions, in_order, is_number
+from hybridcsp.io.crystals import MOST_ATOMS, crystal, from_fractions
+from hybridcsp.io.elements import element
+from hybridcsp.io.text import BrokenError, Lines, complaining, in_order, is_number
 
 #: A line of symbols or of numbers of atoms.
 _CONTENTS = re.compile(r"\d+(\s+\d+)*|[A-Z][a-z]?([_/]\S*)?(\s+[A-Z][a-z]?([_/]\S*)?)*")
-
-#: More atoms than this are taken for damage.
-MOST_ATOMS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

@@ -11,16 +11,12 @@ from pathlib import Path
 from typing import Generic, ParamSpec, Self, TypeVar
 
 import numpy as np
-from ase import Atoms, units
-from ase.data import atomic_numbers
+from ase import Atoms
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError, UnreadableError
 from hybridcsp.io import Broken
 from hybridcsp.utils.reading import lines_of, open_text
-
-#: Cells of a smaller volume (Å³) are taken for damage.
-SMALLEST_VOLUME = 0.1
 
 #: A structure is not written in more characters than this.
 LARGEST_STRUCTURE = 16 << 20
@@ -81,6 +77,12 @@ class Lines:
                     self.file, f"one structure of more than {LARGEST_STRUCTURE >> 20} MiB", line=self.number
                 )
         return list(islice(self._ahead, n))
+
+    def __iter__(self) -> Iterator[str]:
+        """Go past the lines that are left, one by one."""
+        while head := self.peek(1):
+            self.skip(1)
+            yield head[0]
 
     def skip(self, n: int) -> None:
         """Go past lines that were peeked at."""
@@ -147,56 +149,6 @@ class InStep(Generic[T]):
         return new
 
 
-def crystal(
-    symbols: Sequence[str] | NDArray[np.int64], positions: NDArray[np.float64], cell: NDArray[np.float64]
-) -> Atoms:
-    """Return a crystal with a right-handed cell.
-
-    Parameters
-    ----------
-    symbols
-        Of each atom, or atomic numbers.
-    positions
-        Cartesian, shape ``(n_atoms, 3)``, in Å.
-    cell
-        Lattice vectors as rows, in Å. Those of a left-handed cell are exchanged: it is the same crystal, but many
-        programs refuse it.
-
-    Raises
-    ------
-    BrokenError
-        For numbers that are not finite, or a cell without volume.
-    """
-    if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
-        raise BrokenError(0, "numbers that are not finite")
-    volume = float(np.linalg.det(cell))
-    if abs(volume) < SMALLEST_VOLUME:
-        raise BrokenError(0, f"a cell of {abs(volume):.3g} Å³")
-    if volume < 0:
-        cell = cell[[1, 0, 2]]
-    return Atoms(symbols, positions=positions, cell=cell, pbc=True)
-
-
-def from_fractions(symbols: Sequence[str], scaled: NDArray[np.float64], cell: NDArray[np.float64]) -> Atoms:
-    """Return :func:`crystal` for fractional coordinates."""
-    with np.errstate(invalid="ignore", over="ignore"):  # numbers that are not finite are told by crystal()
-        return crystal(symbols, scaled @ cell, cell)
-
-
-def element(text: str) -> str:
-    """Return an element's symbol from what POSCARs have in its place: ``Ti``, ``Ti_pv``, ``Ti/0a1b``.
-
-    Raises
-    ------
-    BrokenError
-        If it is none.
-    """
-    symbol = text.split("/")[0].split("_")[0]
-    if symbol not in atomic_numbers or symbol == "X":
-        raise BrokenError(0, f"{text!r} is not an element")
-    return symbol
-
-
 def is_number(text: str) -> bool:
     """Whether a text is one number."""
     try:
@@ -214,13 +166,6 @@ def count(text: str | None) -> int | None:
 def finite(value: float | None) -> float | None:
     """Return the value, or ``None`` in place of what is not finite."""
     return value if value is not None and math.isfinite(value) else None
-
-
-def internal_energy(atoms: Atoms, enthalpy: float | None, pressure_gpa: float | None) -> float | None:
-    """Return the energy in eV that goes with an enthalpy, where both that and the pressure are known."""
-    if enthalpy is None or pressure_gpa is None:
-        return None
-    return float(enthalpy - pressure_gpa * units.GPa * atoms.get_volume())
 
 
 def in_order(atoms: Atoms, elements: Sequence[str]) -> tuple[list[str], list[int], NDArray[np.int64]]:

@@ -16,16 +16,19 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.errors import InputError
-from hybridcsp.io.files import is_partly_occupied, read_frames, structure_files
+from hybridcsp.io import Broken
+from hybridcsp.io.files import read_structures, structure_files
 from hybridcsp.prototypes.labels import Label
 from hybridcsp.prototypes.library import TEMPLATE, Template, as_template
-from hybridcsp.structure import is_finite_crystal
 from hybridcsp.utils.files import atomic_write, make_folder
 
 log = logging.getLogger(__name__)
 
 # Counts up when labels or the file's layout change: an older index is made again.
-_VERSION = 1
+_VERSION = 2
+
+# Indexing more structures than this takes long enough to be told.
+_MANY = 1000
 
 
 class TemplateLibrary:
@@ -104,20 +107,18 @@ def _index(sources: Sequence[Path]) -> dict[str, np.ndarray[Any, Any]]:
     skipped: Counter[str] = Counter()
     found = []
     for file in sources:
-        try:
-            frames = read_frames(file)
-        except Exception as error:  # noqa: BLE001  # ASE's readers let any error through that a broken file causes
-            log.warning("%s is not readable: %s: %s", file, type(error).__name__, error)
-            skipped["a file that ASE cannot read"] += 1
-            continue
-        if len(frames) >= 1000:
-            log.warning("indexing %d structures of %s; this is done once", len(frames), file)
-        for frame, atoms in enumerate(frames):
-            template = _checked(atoms, f"{file.name}, frame {frame}")
-            if isinstance(template, Template):
-                found.append(template)
+        for number, structure in enumerate(read_structures(file), start=1):
+            if number == _MANY:
+                log.warning("indexing more than %d structures of %s; this is done once", _MANY, file)
+            if isinstance(structure, Broken):
+                log.warning("%s", structure)
+                skipped[structure.reason.partition(":")[0]] += 1
+                continue
+            template = as_template(f"{file.name}, frame {structure.number}", TEMPLATE, structure.atoms)
+            if template is None:
+                skipped["no symmetry found"] += 1
             else:
-                skipped[template] += 1
+                found.append(template)
     about = {
         "skipped": dict(skipped),
         "names": [template.name for template in found],
@@ -134,15 +135,6 @@ def _index(sources: Sequence[Path]) -> dict[str, np.ndarray[Any, Any]]:
         "positions": np.concatenate([np.empty((0, 3)), *(atoms.get_scaled_positions() for atoms in structures)]),
         "cells": np.array([atoms.cell.array for atoms in structures]).reshape(-1, 3, 3),
     }
-
-
-def _checked(atoms: Atoms, name: str) -> Template | str:
-    """Return the template, or why there is none."""
-    if not atoms.pbc.all() or not is_finite_crystal(atoms):
-        return "not a crystal: periodic in three directions, atoms, finite numbers, a volume"
-    if is_partly_occupied(atoms):
-        return "partly occupied sites"
-    return as_template(name, TEMPLATE, atoms) or "no symmetry found"
 
 
 def _cache_folder() -> Path:

@@ -24,7 +24,8 @@ from ase.formula import Formula
 from hybridcsp import orphans
 from hybridcsp.errors import GeneratorError, InputError
 from hybridcsp.generators import Condition, Epoch, Example, Reject, Request, Sample
-from hybridcsp.io.files import Frame, against, stream_frames
+from hybridcsp.io import Broken, Frame
+from hybridcsp.io.files import read_structures
 from hybridcsp.problem import Problem
 from hybridcsp.relaxation.worker_process import end_processes
 from hybridcsp.sources.seeds import SeedsSource
@@ -69,11 +70,11 @@ class ExternalSource(SeedsSource):
         super().__init__(problem, argument)
         self._tell_of_others()
 
-    def _take(self, frame: Frame, problem: Problem) -> None:
-        if frame.atoms is not None and problem.units_of(frame.atoms.numbers) is None:
+    def _take(self, found: Frame | Broken, problem: Problem) -> None:
+        if isinstance(found, Frame) and problem.units_of(found.atoms.numbers) is None:
             self._others += 1
         else:
-            super()._take(frame, problem)
+            super()._take(found, problem)
 
     def _complaint(self, problem: Problem) -> str:
         self._tell_of_others()
@@ -213,14 +214,9 @@ class CommandGenerator:
             self._execute(argv, log, stop)
             if not output.exists():
                 raise GeneratorError(f"{self.name} ended well but wrote no {output.name}{_tail(log)}")
-            frames = list(stream_frames(output))
-        crystals, useless = [], Counter[str]()
-        for frame in frames:
-            reason = frame.error if frame.atoms is None else against(frame.atoms)
-            if reason:
-                useless[reason] += 1
-            elif frame.atoms is not None:
-                crystals.append(frame.atoms)
+            found = list(read_structures(output))
+        crystals = [frame.atoms for frame in found if not isinstance(frame, Broken)]
+        useless = Counter(broken.reason for broken in found if isinstance(broken, Broken))
         if not crystals:
             said = useless.most_common(1)
             raise GeneratorError(f"{self.name} wrote no crystal: {said[0][0] if said else 'an empty folder'}")

@@ -10,11 +10,12 @@ from ase import Atoms
 
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, results_of
-from hybridcsp.io.files import Frame, is_partly_occupied, stream_frames
+from hybridcsp.io import Frame
+from hybridcsp.io.files import read_structures
 from hybridcsp.problem import Problem
 from hybridcsp.records import Candidate, Outcome, Proposal
 from hybridcsp.sources import Context
-from hybridcsp.structure import is_finite_crystal, primitive
+from hybridcsp.structure import primitive
 
 #: How many of the unusable structures an error names.
 _NAMED = 5
@@ -55,8 +56,8 @@ class SeedsSource:
         self.unusable: list[tuple[str, str]] = []
         self._proposals: list[Proposal] = []
         self._proposed = 0
-        for frame in _frames(path):
-            self._take(frame, problem)
+        for found in _structures(path):
+            self._take(found, problem)
         if not self._proposals:
             raise InputError("source", f"{self.kind}:{argument}", self._complaint(problem))
 
@@ -80,17 +81,17 @@ class SeedsSource:
     def observe(self, outcomes: Sequence[Outcome]) -> None:
         """Seeds do not learn."""
 
-    def _take(self, frame: Frame, problem: Problem) -> None:
-        if frame.atoms is None:
-            where = f"{frame.file}, frame {frame.number}" if frame.number else frame.file
-            self.unusable.append((where, frame.error))
+    def _take(self, found: Frame | Broken, problem: Problem) -> None:
+        if isinstance(found, Broken):
+            where = f"{found.file}, line {found.line}" if found.line > 1 else str(found.file)
+            self.unusable.append((where, found.reason))
             return
         try:
-            atoms = usable(frame.atoms, problem)
+            atoms = usable(found.atoms, problem)
         except UnusableError as reason:
-            self.unusable.append((f"{frame.file}, frame {frame.number}", str(reason)))
+            self.unusable.append((f"{found.file}, frame {found.number}", str(reason)))
             return
-        tag = {"file": frame.file, "frame": frame.number}
+        tag = {"file": str(found.file), "frame": found.number}
         self._proposals.append(Proposal(atoms=atoms, operator=self.operator, tag=tag))
 
     def _complaint(self, problem: Problem) -> str:
@@ -121,17 +122,17 @@ def _existing_path(source: str, argument: str | None) -> Path:
     return path
 
 
-def _frames(path: Path) -> Iterator[Frame]:
-    """Yield the structures at a path: what a search code found, or the frames of files."""
+def _structures(path: Path) -> Iterator[Frame | Broken]:
+    """Yield the structures at a path: what a search code found, or those of files."""
     code = results_of(path)
     if code is None:
-        yield from stream_frames(path)
+        yield from read_structures(path)
         return
     for number, record in enumerate(code.read(path)):
         if isinstance(record, Broken):
-            yield Frame(file=f"{record.file}, line {record.line}", number=0, error=record.reason)
+            yield record
         elif not record.failure:
-            yield Frame(file=str(record.file), number=number, atoms=record.atoms)
+            yield Frame(atoms=record.atoms, file=record.file or path, number=number, line=record.line)
 
 
 class UnusableError(Exception):
@@ -146,12 +147,6 @@ def usable(found: Atoms, problem: Problem) -> Atoms:
     UnusableError
         If it cannot be searched from.
     """
-    if found.cell.rank < 3 or not found.pbc.all():
-        raise UnusableError("no cell that is periodic in three directions")
-    if not is_finite_crystal(found):
-        raise UnusableError("no atoms, or positions or a cell that are not finite")
-    if is_partly_occupied(found):
-        raise UnusableError("partly occupied sites; one element per site is needed")
     atoms = Atoms(numbers=found.numbers, positions=found.positions, cell=found.cell, pbc=True)
     for array in ("initial_magmoms", "initial_charges"):
         if found.has(array):

@@ -100,7 +100,7 @@ def test_a_folder_is_read_by_name_and_says_what_was_unusable(tmp_path):
     found = {Path(where).name: why for where, why in source.unusable}
     assert set(found) == {"b.extxyz, frame 1", "c.cif", "d.extxyz"}
     assert "ClK is not a whole number of NaCl" in found["b.extxyz, frame 1"]
-    assert "not readable" in found["c.cif"]
+    assert "not a CIF" in found["c.cif"]
     assert "no structure" in found["d.extxyz"]
 
 
@@ -190,7 +190,7 @@ def test_partly_occupied_sites_are_refused(tmp_path):
         (lambda folder: None, "nothing_here.cif", "no such file or folder"),
         (lambda folder: (folder / "empty").mkdir(), "empty", "holds no files"),
         (lambda folder: (folder / "a.extxyz").write_text(""), "a.extxyz", "holds no structure"),
-        (lambda folder: (folder / "a.xyz").write_text("3\n\nNa 0 0\n"), "a.xyz", "not readable"),
+        (lambda folder: (folder / "a.xyz").write_text("3\n\nNa 0 0\n"), "a.xyz", "ends after 1 of 3 atoms"),
     ],
     ids=["missing", "empty folder", "empty file", "broken file"],
 )
@@ -228,7 +228,7 @@ def test_pickles_are_never_executed(tmp_path, name):
     mark = tmp_path / "executed"
     data = pickle.dumps(Bomb(str(mark)), protocol=2)
     (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
-    with pytest.raises(InputError, match="not readable"):
+    with pytest.raises(InputError, match="no usable structure"):
         SeedsSource(PROBLEM, str(tmp_path / name))
     assert not mark.exists()
     pickle.loads(data)  # the bomb works

@@ -1,0 +1,104 @@
+"""What a CIF states of its contents, and whether its atoms agree."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+
+from hybridcsp.io.cif.syntax import DataBlock
+from hybridcsp.io.elements import symbol_of
+from hybridcsp.io.text import BrokenError
+
+_ELEMENT = re.compile(r"([A-Z][a-z]?)(\d+(?:\.\d+)?|\.\d+)?(?:\(\d+\))?")
+
+#: By how much numbers of atoms may differ from those stated, as a fraction.
+_TOLERANCE = 0.01
+
+
+def stated_formula(block: DataBlock) -> dict[str, float]:
+    """Return the atoms of one formula unit, by element; none where the block does not say, or not in numbers.
+
+    ``_chemical_formula_sum`` is read, or else ``_chemical_formula_moiety``. Deuterium and tritium count as hydrogen.
+    """
+    text = block.value("_chemical_formula_sum")
+    if text is not None:
+        return _parsed(text) or {}
+    text = block.value("_chemical_formula_moiety")
+    return _of_moieties(text) if text is not None else {}
+
+
+def check_contents(block: DataBlock, stated: Mapping[str, float], atoms: Mapping[str, int]) -> None:
+    """Refuse atoms that are not those that a block states.
+
+    Elements and their ratios must be those of the formula, and the number of units in the cell that of
+    ``_cell_formula_units_Z``. Programs differ in whether the formula is that of the smallest unit, and which unit Z
+    counts: any such reading will do.
+
+    Raises
+    ------
+    BrokenError
+        If they contradict each other.
+    """
+    if not stated:
+        return
+    units = sum(atoms.values()) / sum(stated.values())
+    differing = [
+        element
+        for element in {*stated, *atoms}
+        if abs(atoms.get(element, 0) - units * stated.get(element, 0)) > max(0.02, _TOLERANCE * atoms.get(element, 0))
+    ]
+    if differing:
+        raise BrokenError(0, f"the atoms are {_shown(atoms)}, but the formula stated is {_shown(stated)}")
+    z = _units(block)
+    if z is None:
+        return
+    in_formula = _divisor(stated)
+    in_cell = units * in_formula  # smallest units in the cell
+    readings = (z * in_formula, z, in_formula if z in (1, in_formula) else z)
+    if not any(math.isclose(in_cell, reading, rel_tol=_TOLERANCE) for reading in readings):
+        raise BrokenError(0, f"the cell holds {_shown(atoms)}, but {z} formula units of {_shown(stated)} are stated")
+
+
+def _units(block: DataBlock) -> int | None:
+    text = block.value("_cell_formula_units_z")
+    return int(text) if text is not None and text.isdecimal() and 0 < len(text) < 6 and int(text) > 0 else None
+
+
+def _parsed(text: str) -> dict[str, float] | None:
+    """Return the elements of ``'O2 Ti'``, ``None`` where anything else stands there, such as variables."""
+    found: dict[str, float] = defaultdict(float)
+    rest = re.sub(r"[\s*]+", " ", text.replace("'", " ").replace('"', " ")).strip()
+    while rest:
+        match = _ELEMENT.match(rest)
+        symbol = symbol_of(match[1]) if match else None
+        if match is None or symbol is None:
+            return None
+        found[symbol] += float(match[2] or 1)
+        rest = re.sub(r"^\s*(?:\d*[+-])?\s*", "", rest[match.end() :]) if match[2] else rest[match.end() :].lstrip()
+    return {element: number for element, number in found.items() if number > 0}
+
+
+def _of_moieties(text: str) -> dict[str, float]:
+    """Return the elements of ``'C6 H6 2+, 2(H2 O)'``; none where that is not of this form."""
+    found: dict[str, float] = defaultdict(float)
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d*\.?\d*)\s*\(?([^()]*?)(?:\s\d*[+-])?\s*\)?\s*", part)
+        atoms = _parsed(match[2]) if match else None
+        if match is None or not atoms:
+            return {}
+        for element, number in atoms.items():
+            found[element] += number * float(match[1] or 1)
+    return dict(found)
+
+
+def _divisor(formula: Mapping[str, float]) -> int:
+    """Return how many smallest units a formula of whole numbers holds; 1 for others."""
+    if any(abs(number - round(number)) > 1e-6 for number in formula.values()):
+        return 1
+    return math.gcd(*(round(number) for number in formula.values()))
+
+
+def _shown(formula: Mapping[str, float]) -> str:
+    return " ".join(f"{element}{number:g}" if number != 1 else element for element, number in sorted(formula.items()))

@@ -1,0 +1,203 @@
+"""The syntax of CIF 1.1: text into data blocks, data blocks into items.
+
+The grammar is that of *International Tables for Crystallography* G, 2.2.7 (DOI 10.1107/97809553602060000107), with what
+programs really write on top: names in any case, with dots (CIF 2) or a trailing underscore, and values with spaces that
+nobody has quoted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hybridcsp.io.text import LARGEST_STRUCTURE, BrokenError
+
+_TOKENS = re.compile(
+    r"""
+    (?P<text>^;(?P<body>.*?)\n;)  # a text field: from a semicolon at the beginning of a line to the next such
+    | (?P<comment>\#[^\n]*)
+    | '(?P<single>[^\n]*?)'(?=\s|\Z)                   # a quotation mark ends a value only before white space
+    | "(?P<double>[^\n]*?)"(?=\s|\Z)
+    | (?P<bare>\S+)
+    | (?P<end>\n)
+    """,
+    re.VERBOSE | re.MULTILINE | re.DOTALL,
+)
+
+#: Values that say nothing: not known, and inapplicable or the default.
+UNKNOWN, DEFAULT = "?", "."
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class DataBlock:
+    """One data block.
+
+    Attributes
+    ----------
+    name
+        What stands behind ``data_``.
+    line
+        Its first line; lines count from 1.
+    items
+        Values by names in lower case, dots replaced by underscores; those of loops are lists of equal length.
+    """
+
+    name: str
+    line: int
+    items: Mapping[str, str | list[str]] = field(default_factory=dict)
+
+    def value(self, *names: str) -> str | None:
+        """Return the first of these items that has one value that says something."""
+        for name in names:
+            values = self.items.get(name, [])
+            values = [values] if isinstance(values, str) else values
+            if len(values) == 1 and values[0] not in (UNKNOWN, DEFAULT, ""):
+                return values[0]
+        return None
+
+    def column(self, *names: str) -> list[str] | None:
+        """Return the values of the first of these items that is there; a single value is a loop of one row."""
+        for name in names:
+            if name in self.items:
+                values = self.items[name]
+                return [values] if isinstance(values, str) else values
+        return None
+
+
+def read_blocks(lines: Iterable[str]) -> Iterator[tuple[str, int, list[str]]]:
+    """Yield the name, the first line's number (from 1) and the lines of each data block.
+
+    Text before the first block is left out if it is blank or a comment, and otherwise a block without a name.
+
+    Raises
+    ------
+    BrokenError
+        For a block of more than :data:`~hybridcsp.io.text.LARGEST_STRUCTURE` characters.
+    """
+    name, begun, block, in_text, size = "", 1, list[str](), False, 0
+    for number, line in enumerate(lines, start=1):
+        if line.startswith(";"):
+            in_text = not in_text
+        opening = None if in_text else re.match(r"\s*data_(\S*)", line, re.IGNORECASE)
+        if opening is None:
+            block.append(line)
+            size += len(line)
+            if size > LARGEST_STRUCTURE:
+                raise BrokenError(begun, f"a data block of more than {LARGEST_STRUCTURE >> 20} MiB")
+            continue
+        if name or _says_something(block):
+            yield name, begun, block
+        size = 0
+        name, begun, block = opening[1] or UNKNOWN, number, [_after_name(line[opening.end() :])]
+    if name or _says_something(block):
+        yield name, begun, block
+
+
+def parse_block(name: str, line: int, lines: Sequence[str]) -> DataBlock:
+    """Return the items of a data block.
+
+    Raises
+    ------
+    BrokenError
+        For text that is no CIF: values without a name, loops that end in the middle of a row.
+    """
+    items: dict[str, str | list[str]] = {}
+    tokens = _Tokens("".join(lines))
+    while (token := tokens.take()) is not None:
+        if token.keyword == "loop_":
+            _loop(tokens, token.line, items)
+        elif token.is_name:
+            items.setdefault(_normalised(token.value), tokens.value_of(token))
+        elif not token.keyword:
+            raise BrokenError(token.line, f"not a CIF: {token.value[:40]!r} stands without a name before it")
+    return DataBlock(name=name, line=line, items=items)
+
+
+def _after_name(rest: str) -> str:
+    """Return what stands behind a block's name on its line, unless it is more of a name with spaces."""
+    return rest if rest.lstrip().lower().startswith(("_", "loop_")) else "\n"
+
+
+def _says_something(block: list[str]) -> bool:
+    return any(line.strip() and not line.lstrip().startswith("#") for line in block)
+
+
+def _normalised(name: str) -> str:
+    return name.lower().replace(".", "_").rstrip("_")
+
+
+def _loop(tokens: _Tokens, line: int, items: dict[str, str | list[str]]) -> None:
+    names = []
+    while (token := tokens.peek()) is not None and token.is_name:
+        names.append(_normalised(token.value))
+        tokens.take()
+    values = []
+    while (token := tokens.peek()) is not None and not token.is_name and not token.keyword:
+        values.append(token.value)
+        tokens.take()
+    if not names or len(values) % len(names):
+        raise BrokenError(line, f"a loop of {len(names)} columns holds {len(values)} values")
+    for at, name in enumerate(names):
+        items.setdefault(name, values[at :: len(names)])
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    value: str
+    line: int
+    quoted: bool
+
+    @property
+    def is_name(self) -> bool:
+        return not self.quoted and self.value.startswith("_")
+
+    @property
+    def keyword(self) -> str:
+        word = "" if self.quoted else self.value.lower()
+        return word if word in ("loop_", "global_", "stop_") or word.startswith("save_") else ""
+
+
+class _Tokens:
+    """The tokens of a block, with a look ahead of one."""
+
+    def __init__(self, text: str) -> None:
+        self._found = self._split(text)
+        self._next = next(self._found, None)
+
+    def peek(self) -> _Token | None:
+        return self._next
+
+    def take(self) -> _Token | None:
+        token, self._next = self._next, next(self._found, None)
+        return token
+
+    def value_of(self, name: _Token) -> str:
+        """Take the value of a single item; ``?`` if there is none."""
+        first = self._next
+        if first is None or first.is_name or first.keyword:
+            return UNKNOWN
+        self.take()
+        words = [first.value]
+        # A symbol like P 63 m c that is not quoted: all that stands on its line.
+        while not first.quoted and (more := self._next) is not None and more.line == first.line:
+            if more.is_name or more.keyword:
+                break
+            words.append(more.value)
+            self.take()
+        return " ".join(words)
+
+    @staticmethod
+    def _split(text: str) -> Iterator[_Token]:
+        line = 0
+        for match in _TOKENS.finditer(text):
+            kind = match.lastgroup
+            if kind == "end":
+                line += 1
+            elif kind == "bare":
+                yield _Token(match["bare"], line, False)
+            elif match["text"] is not None:
+                yield _Token(match["body"].strip(), line, True)
+                line += match["text"].count("\n")
+            elif kind != "comment":
+                yield _Token(match[kind or 0].strip(), line, True)

@@ -1,0 +1,74 @@
+"""Extended XYZ, one frame at a time, so that a broken one costs only itself."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import ase.io
+from ase import Atoms
+
+from hybridcsp.io import Broken, Frame
+from hybridcsp.io.crystals import MOST_ATOMS, accepted
+from hybridcsp.io.elements import ISOTOPES
+from hybridcsp.io.text import BrokenError, Lines
+
+
+def read_extxyz(file: Path) -> Iterator[Frame | Broken]:
+    """Yield the frames of a file; after a broken one it goes on with the next line that is a number of atoms."""
+    with Lines(file) as lines:
+        number = -1
+        while head := lines.peek(1):
+            first = head[0].strip()
+            if not first:
+                lines.skip(1)
+                continue
+            if not first.isdecimal() or len(first) > 9 or int(first) > MOST_ATOMS:
+                yield lines.broken(f"expected a number of atoms, at most {MOST_ATOMS}, not {first[:40]!r}")
+                lines.skip(1)
+                while (head := lines.peek(1)) and not head[0].strip().isdecimal():
+                    lines.skip(1)
+                continue
+            text = lines.peek(int(first) + 2)
+            number += 1
+            if len(text) < int(first) + 2:
+                yield lines.broken(f"the file ends after {max(len(text) - 2, 0)} of {first} atoms")
+            else:
+                yield _frame(text, lines, number)
+            lines.skip(len(text))
+
+
+def _frame(text: list[str], lines: Lines, number: int) -> Frame | Broken:
+    try:
+        return Frame(atoms=accepted(_atoms(text)), file=lines.file, number=number, line=lines.number)
+    except BrokenError as error:
+        return lines.broken(error.reason)
+    except Exception as error:  # noqa: BLE001  # ASE's reader raises anything for a broken frame
+        return lines.broken(f"{type(error).__name__}: {error}"[:200])
+
+
+def _atoms(text: list[str]) -> Atoms:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ase.io.read(io.StringIO("".join(text)), format="extxyz", index=0)
+        except KeyError as error:
+            if error.args[0] not in ISOTOPES:
+                raise
+            return ase.io.read(io.StringIO("".join(_without_isotopes(text))), format="extxyz", index=0)
+
+
+def _without_isotopes(text: list[str]) -> list[str]:
+    """Write deuterium and tritium as hydrogen: ASE does not know them."""
+    properties = re.search(r'Properties="?([\w:]+)', text[1])
+    names = (properties[1] if properties else "species:S:1:pos:R:3").split(":")
+    column = sum(int(names[at + 2]) for at in range(0, names.index("species"), 3))
+    lines = text[:2]
+    for line in text[2:]:
+        tokens = line.split()
+        tokens[column] = ISOTOPES.get(tokens[column], tokens[column])
+        lines.append(" ".join(tokens) + "\n")
+    return lines

@@ -67,6 +67,10 @@ def _known_calculator(text: str) -> str:
     return text
 
 
+#: Sources whose argument can be nothing but a path.
+_WITH_PATHS = ("seeds", "prototypes")
+
+
 class SearchSection(BaseModel):
     """Who searches: the ``[search]`` table."""
 
@@ -202,7 +206,7 @@ def parse(raw: Mapping[str, Any], where: str | Origin, also: Sequence[str] = ())
             if not given:
                 break
             first = False
-    listed = [*also, *sentences(mistakes)]
+    listed = [*also, *sentences(mistakes, origin)]
     if configuration is None or listed:
         raise ConfigurationError(origin.name, listed)
     return configuration
@@ -224,7 +228,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def with_absolute_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the same tables with every path that exists in ``folder`` made absolute."""
+    """Return the same tables with paths that are relative to ``folder`` made absolute."""
     result = copy.deepcopy(dict(raw))
     search, budget, retraining = (result.get(table) for table in ("search", "budget", "retraining"))
     external = result.get("external")
@@ -232,7 +236,8 @@ def with_absolute_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     for command in commands.values():
         if isinstance(command, dict) and isinstance(command.get("command"), list):
             command["command"] = [
-                _absolute(part, folder) if isinstance(part, str) and part else part for part in command["command"]
+                _absolute_if_there(part, folder) if isinstance(part, str) and part else part
+                for part in command["command"]
             ]
     if isinstance(search, dict):
         if isinstance(search.get("directory"), str):
@@ -246,7 +251,10 @@ def with_absolute_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
                 for source in search["sources"]
             ]
     if isinstance(budget, dict) and isinstance(budget.get("stop_at"), str):
-        budget["stop_at"] = _absolute(budget["stop_at"], folder)
+        with suppress(ValueError):
+            budget["stop_at"] = float(budget["stop_at"])
+        if isinstance(budget["stop_at"], str):
+            budget["stop_at"] = _absolute(budget["stop_at"], folder)
     if isinstance(retraining, dict) and isinstance(retraining.get("replay_data"), str):
         retraining["replay_data"] = _absolute(retraining["replay_data"], folder)
     return result
@@ -298,13 +306,20 @@ def of_directory(directory: Path) -> Configuration:
 
 
 def _absolute(path: str, folder: Path) -> str:
-    found = folder / Path(path).expanduser()  # links are not followed: the Python of an environment is one
-    return os.path.abspath(found) if found.exists() else path  # noqa: PTH100
+    found = folder / Path(path).expanduser()
+    return os.path.abspath(found)  # noqa: PTH100  # links are not followed: the Python of an environment is one
+
+
+def _absolute_if_there(text: str, folder: Path) -> str:
+    return _absolute(text, folder) if (folder / Path(text).expanduser()).exists() else text
 
 
 def _absolute_argument(text: str, folder: Path) -> str:
     name, colon, argument = text.partition(":")
-    return f"{name}:{_absolute(argument, folder)}" if colon and argument else text
+    if not colon or not argument:
+        return text
+    path = name in _WITH_PATHS or "/" in argument or argument.startswith((".", "~"))
+    return f"{name}:{_absolute(argument, folder) if path else _absolute_if_there(argument, folder)}"
 
 
 def _holds(tables: Mapping[str, Any], path: Sequence[str]) -> bool:

@@ -115,15 +115,18 @@ class Origin:
         The option that gave a key, for those that an option gave: ``{"search.workers": "--workers"}``.
     lines
         The line of a key in the file, for those found there.
+    options
+        The options of all keys, where there is no file: what would be right is then said in terms of them.
     """
 
     name: str
     flags: Mapping[str, str] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
 
     def call(self, path: list[str]) -> str:
         """Return what to call a key in an error: the option that gave it, or the key with its line."""
-        flag = self.flags.get(".".join(path[:2]))
+        flag = self.flags.get(".".join(path[:2])) or self.options.get(".".join(path[:2]))
         if flag is not None:
             rest = [part for part in path[2:] if not part.isdigit()]
             return " ".join([flag, *rest])
@@ -133,6 +136,12 @@ class Origin:
             if line is not None:
                 return f"{key} (line {line})"
         return key
+
+    def in_terms(self, text: str) -> str:
+        """Return what would be right with options in the place of keys: ``max_atoms = 24`` is ``--max-atoms 24``."""
+        for key, flag in self.options.items():
+            text = re.sub(rf"\b{key.split('.')[1]} = (?=\S)", f"{flag} ", text)
+        return text
 
 
 class ConfigurationError(InputError):
@@ -201,11 +210,11 @@ def unknown_key(path: Sequence[str], model: type[BaseModel], origin: Origin) -> 
     return Mistake(tuple(path), origin.call(list(path)), f"no such key. {_suggestion(list(path), model)}")
 
 
-def sentences(mistakes: Sequence[Mistake]) -> list[str]:
+def sentences(mistakes: Sequence[Mistake], origin: Origin) -> list[str]:
     """Return what to say, once of each key: where several kinds of values are allowed, all of them."""
     wanted: dict[str, list[str]] = {}
     for mistake in mistakes:
-        wanted.setdefault(mistake.given, []).append(mistake.wanted)
+        wanted.setdefault(mistake.given, []).append(origin.in_terms(mistake.wanted))
     return [f"{given}: {' or '.join(dict.fromkeys(texts))}" for given, texts in wanted.items()]
 
 

@@ -4,6 +4,7 @@ import tomllib
 import pytest
 
 from hybridcsp import Search, config
+from hybridcsp.config_errors import Origin, key_lines
 from hybridcsp.errors import ArchiveError, InputError
 
 
@@ -92,6 +93,98 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path):
     raw = config.read(tmp_path / "search.toml")
     assert raw["search"]["directory"] == str(tmp_path / "run")
     assert raw["search"]["sources"] == ["random", f"seeds:{tmp_path / 'seeds.cif'}"]
+
+
+def test_paths_that_are_not_there_are_still_those_of_the_files_folder(tmp_path, monkeypatch):
+    """A file of that name in the working directory is another one."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "seeds.cif").write_text("")
+    monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "search.toml").write_text(
+        'problem.formula = "Cu"\nsearch.sources = ["seeds:seeds.cif", "wyckoff:./mine", "evolution:strain"]\n'
+        'budget.stop_at = "target.cif"'
+    )
+    raw = config.read(tmp_path / "search.toml")
+    assert raw["search"]["sources"] == [f"seeds:{tmp_path}/seeds.cif", f"wyckoff:{tmp_path}/mine", "evolution:strain"]
+    assert raw["budget"]["stop_at"] == str(tmp_path / "target.cif")
+
+
+def test_quantities_may_be_text_with_a_unit():
+    configuration = parse(
+        """
+        problem = { formula = "TiO2", pressure_gpa = "500 kbar", min_distances = { Ti-O = "1.7 Å" } }
+        budget.hours = "30min"
+        limits = { seconds = "10 min", memory = "4 GiB" }
+        """
+    )
+    assert configuration.problem.pressure_gpa == 50
+    assert configuration.problem.min_distances == {"Ti-O": 1.7}
+    assert configuration.budget.hours == 0.5
+    assert (configuration.limits.seconds, configuration.limits.memory) == (600, 4 * 1024**3)
+
+
+def test_mistakes_of_all_kinds_are_named_at_once_with_their_lines():
+    text = """[problem]
+formula = "TiO2"
+pressure = 5
+workers = 3
+max_atoms = true
+min_atoms = "many"
+volume_per_atom = [20, 10]
+angle_bounds = [20, 190]
+[search]
+calculator = "CHGNet"
+sources = ["random", "sedes"]
+relaxations = 3
+[budget]
+hours = "8 eV"
+refine = -3
+[relaxation]
+fixed_cell = 1
+"""
+    with pytest.raises(InputError) as caught:
+        config.parse(tomllib.loads(text), Origin("my.toml", lines=key_lines(text)))
+    listed = str(caught.value).splitlines()
+    for expected in (
+        "problem.pressure (line 3): no such key. did you mean 'pressure_gpa'?",
+        "problem.workers (line 4): no such key. it belongs in the table [search]",
+        "problem.max_atoms (line 5) = True: not a truth value",
+        "problem.min_atoms (line 6) = 'many': a whole number",
+        "problem.volume_per_atom (line 7)",
+        "problem.angle_bounds (line 8)",
+        "search.calculator (line 10) = 'CHGNet': did you mean 'chgnet'?",
+        "search.sources.1 (line 11) = 'sedes': did you mean 'seeds'?",
+        "search.relaxations (line 12): no such key. it belongs in the table [budget]",
+        "budget.hours (line 14) = '8 eV': a time in hours",
+        "budget.refine (line 15) = -3",
+        "relaxation.fixed_cell (line 17): no such key",
+    ):
+        assert sum(line.strip().startswith(expected) for line in listed) == 1, expected
+    assert len(listed) == 13
+
+
+def test_what_follows_from_another_mistake_is_not_named():
+    """Eight formula units are too many for the default that stands in for the wrong number; that is no mistake."""
+    with pytest.raises(InputError, match="1 mistake:"):
+        parse('problem = { formula = "TiO2", formula_units = 8, max_atoms = -1 }')
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('pressure_gpa = 5\nproblem.formula = "Cu"', "pressure_gpa: no such key. it belongs in the table [problem]"),
+        ('problem.formula = "Cu"\nrelaxation.fmax = 0.1', "did you mean 'max_force'?"),
+        ('problem.formula = "Cu"\nproblem.potential = "emt"', "did you mean 'calculator' in [search]?"),
+        ('problem.formula = "Cu"\nsearch.sources = "random"', "a list, in brackets"),
+        ('problem.formula = "Cu"\nsearch.sources = []', "at least one"),
+        ('problem.formula = "Cu"\nsearch.allocation = "eqaul"', "did you mean 'equal'"),
+        ('problem.formula = "Cu"\nsearch.sources = ["seeds:"]', "NAME:ARGUMENT"),
+        ("problem = 3", "problem = 3: a table"),
+    ],
+)
+def test_keys_in_the_wrong_place_and_values_of_the_wrong_kind(text, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        parse(text)
 
 
 def test_links_in_a_file_stay_links(tmp_path):

@@ -375,6 +375,9 @@ SETTINGS = (
 #: By flag.
 BY_FLAG = {setting.flag: setting for setting in SETTINGS}
 
+#: The option of each key that has one.
+OPTIONS = {setting.key: setting.flag for setting in SETTINGS}
+
 
 @dataclass
 class Given:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hybridcsp.cli.app import app, console, show_archive
-from hybridcsp.cli.options import BY_FLAG, SEARCH, SETTINGS, SettingsCommand, read_given, with_settings
+from hybridcsp.cli.options import BY_FLAG, OPTIONS, SEARCH, SETTINGS, SettingsCommand, read_given, with_settings
 from hybridcsp.errors import InputError, did_you_mean
 from hybridcsp.interrupts import terminate_in_order
 
@@ -106,17 +106,18 @@ def search(
     from_file = what.endswith(".toml")
     if from_file:
         raw = config.read(_existing(what))
-        lines = key_lines(Path(what).read_text(encoding="utf-8", errors="replace"))
+        lines = key_lines(Path(what).read_text(encoding="utf-8-sig", errors="replace"))
         origin = Origin(what, given.flags, lines)
     else:
         _refuse_other_files(what)
         raw = {"problem": {"formula": what}}
-        origin = Origin("the command line", {**given.flags, "problem.formula": "formula"})
+        origin = Origin("the command line", {"problem.formula": "formula"}, options=OPTIONS)
     for table, chosen in config.with_absolute_paths(given.tables, Path.cwd()).items():
         before = raw.get(table, {})
         if isinstance(before, dict):  # what else it is, is a mistake that parsing lists
             raw[table] = {**before, **chosen}
     if templates is not None:
+        config.parse(raw, origin, given.mistakes)  # mistakes in the tables come before what is added to them
         raw["search"] = {**raw.get("search", {}), "sources": _with_templates(raw, templates)}
         raw = config.with_absolute_paths(raw, Path.cwd())
     configuration = config.parse(raw, origin, given.mistakes)
@@ -168,9 +169,8 @@ def _changed(configuration: Configuration, directory: Path, values: Mapping[str,
     lifted = [key for key in _LIFTED if values.get(key) == "none"]
     given = read_given(RESUMED, {key: value for key, value in values.items() if key not in lifted})
     tables = config.with_absolute_paths(given.tables, Path.cwd())
-    read = config.parse(
-        {"problem": configuration.problem.describe(), **tables}, Origin("the command line", given.flags), given.mistakes
-    )
+    origin = Origin("the command line", options=OPTIONS)
+    read = config.parse({"problem": configuration.problem.describe(), **tables}, origin, given.mistakes)
     budget: dict[str, Any] = {key: getattr(read.budget, key) for key in given.tables.get("budget", {})}
     if any(key in budget for key in _AMOUNTS):
         budget = {**dict.fromkeys(_AMOUNTS), **budget}

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import ase.io
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.formats import Record
+from hybridcsp.io.writing import format_of, structure_writer
 from hybridcsp.records import Minimum
-from hybridcsp.structure import conventional, primitive, to_pymatgen
-from hybridcsp.utils.files import atomic_folder, atomic_write, make_folder
+from hybridcsp.structure import conventional, primitive
 
 #: What a minimum's cell may be turned into.
 CELLS: dict[str, Callable[[Atoms], Atoms]] = {
@@ -22,9 +20,6 @@ CELLS: dict[str, Callable[[Atoms], Atoms]] = {
     "primitive": primitive,
     "conventional": conventional,
 }
-
-#: File name endings by format.
-FORMATS = {"extxyz": "extxyz", "cif": "cif", "poscar": "vasp"}
 
 
 def structure_of(minimum: Minimum, cell: str = "as-found") -> Atoms:
@@ -96,17 +91,28 @@ def records_of(minima: Sequence[Minimum], cell: str = "as-found", pressure_gpa: 
     return records
 
 
-def export(minima: Sequence[Minimum], output: Path, *, format: str = "extxyz", cell: str = "as-found") -> list[Path]:
-    """Write minima, in the order given.
+def export(
+    minima: Sequence[Minimum],
+    output: Path | str,
+    *,
+    format: str | None = None,
+    cell: str = "as-found",
+    follow: bool = True,
+) -> list[Path]:
+    """Write minima, best first as given.
 
     Parameters
     ----------
     minima
         What to write.
     output
-        The file; for several POSCARs, which hold one structure each, a folder of that name.
-    format, cell
-        Keys of :data:`FORMATS` and :data:`CELLS`.
+        A file, or a folder that gets a file for each; see :func:`hybridcsp.io.writing.structure_writer`.
+    format
+        A key of :data:`hybridcsp.io.writing.FORMATS`; by default what the ending of the file says.
+    cell
+        A key of :data:`CELLS`.
+    follow
+        Whether a symbolic link of the user's may lead to the file.
 
     Returns
     -------
@@ -118,53 +124,15 @@ def export(minima: Sequence[Minimum], output: Path, *, format: str = "extxyz", c
     InputError
         If there is nothing to write, nowhere to write it, or no such format or cell.
     """
-    if format not in FORMATS:
-        raise UnknownNameError("format", format, FORMATS)
+    format_of(output, format)
     if cell not in CELLS:
         raise UnknownNameError("cell", cell, CELLS)
     if not minima:
         raise InputError("minima", 0, "at least one converged minimum: this search has found none yet")
-    structures = [structure_of(minimum, cell) for minimum in minima]
-    if format == "poscar" and len(structures) > 1:
-        return _write_poscars(structures, output)
-    make_folder(output.parent, key="output")
-    with atomic_write(output, key="output", follow=True) as file:
-        file.write(_text(structures, format, cell))
-    return [output]
-
-
-def _text(structures: Sequence[Atoms], format: str, cell: str) -> str:
-    if format == "cif":
-        return "".join(_cif(atoms, symmetric=cell == "conventional") for atoms in structures)
-    if format == "poscar":
-        return _poscar(structures[0])
-    text = io.StringIO()
-    ase.io.write(text, list(structures), format="extxyz")
-    return text.getvalue()
-
-
-def _cif(atoms: Atoms, *, symmetric: bool) -> str:
-    from pymatgen.io.cif import CifWriter
-
-    # With a tolerance pymatgen writes the standardised cell with its symmetry operations; without one, P1 as it is.
-    return str(CifWriter(to_pymatgen(atoms), symprec=0.01 if symmetric else None))
-
-
-def _poscar(atoms: Atoms) -> str:
-    from pymatgen.io.vasp import Poscar
-
-    info = atoms.info
-    title = f"{atoms.symbols} H={info['enthalpy_per_atom']:.6f} eV/atom SG={info['spacegroup']} c{info['candidate']}"
-    return str(Poscar(to_pymatgen(atoms), comment=title, sort_structure=True).get_str(significant_figures=16))
-
-
-def _write_poscars(structures: Sequence[Atoms], folder: Path) -> list[Path]:
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError("output", str(folder), "a folder that is new or empty, for several POSCARs")
-    names = [
-        f"{rank:04d}_sg{atoms.info['spacegroup']}.{FORMATS['poscar']}" for rank, atoms in enumerate(structures, start=1)
-    ]
-    with atomic_folder(folder, key="output") as temporary:
-        for name, atoms in zip(names, structures, strict=True):
-            (temporary / name).write_text(_poscar(atoms), encoding="utf-8")
-    return [folder / name for name in names]
+    files: dict[Path, None] = {}
+    with structure_writer(output, format, symmetric=cell == "conventional", follow=follow) as write:
+        for rank, minimum in enumerate(minima, start=1):
+            atoms = structure_of(minimum, cell)
+            atoms.info = {"rank": rank, **atoms.info}
+            files[write(atoms)] = None
+    return list(files)

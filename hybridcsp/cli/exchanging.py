@@ -41,7 +41,11 @@ def import_(
         Path | None, typer.Option(help="A new directory, or one of an earlier import; by default FORMULA-CODE.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Write an extended XYZ file instead, of all compositions, as a stream.")
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Write a file instead, of all compositions, as a stream: .extxyz, .cif, .json, .res, also .gz.",
+        ),
     ] = None,
     format: Annotated[str | None, typer.Option(help="The code, where its files do not show it.")] = None,
     formula: Annotated[str | None, typer.Option(help="One formula unit; by default that of most structures.")] = None,
@@ -65,7 +69,7 @@ def import_(
     code = formats.load(format) if format else formats.recognise(path)
     if output is not None:
         if directory is not None:
-            raise InputError("--output", str(output), "not beside --directory: one or the other")
+            raise InputError("--output", output, "not beside --directory: one or the other")
         _stream(code.read(path), output, strict)
         return
     try:
@@ -74,9 +78,11 @@ def import_(
         raise InputError("path", str(path), f"files that can be read ({error})") from error
 
 
-def _stream(results: Iterator[Record | Broken], output: Path, strict: bool) -> None:
-    from hybridcsp.formats import Broken, Settings, load
+def _stream(results: Iterator[Record | Broken], output: str, strict: bool) -> None:
+    from hybridcsp.formats import Broken
+    from hybridcsp.formats.plain import as_atoms
     from hybridcsp.importing import Report
+    from hybridcsp.io.writing import structure_writer
 
     report = Report()
 
@@ -92,7 +98,12 @@ def _stream(results: Iterator[Record | Broken], output: Path, strict: bool) -> N
                     report.relaxed += 1
                     yield record
 
-    console.print(load("plain").write(readable(), output, Settings()), highlight=False, soft_wrap=True, markup=False)
+    with structure_writer(output, key="--output") as write:
+        for record in readable():
+            write(as_atoms(record))
+        if not report.relaxed:
+            raise InputError("structures", 0, "at least one structure to write")
+    console.print(f"{report.relaxed} structures in {output}.", highlight=False, soft_wrap=True, markup=False)
     _complain(report)
 
 
@@ -136,7 +147,7 @@ def _archive(
             )
         show_archive(archive, 10)
         if archive.number_of_minima:
-            export(archive.minima(), where / "minima.extxyz")
+            export(archive.minima(), where / "minima.extxyz", follow=False)
     _summarise(report, where, chosen)
 
 

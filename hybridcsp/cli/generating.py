@@ -117,7 +117,14 @@ def train(
 )
 def sample(
     generator: _Generator,
-    output: Annotated[Path, typer.Option(help="An extended XYZ file; with --format the folder that code runs in.")],
+    output: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="A file: .extxyz, .cif, .json, .res, also .gz; a folder (best/) gets a file for each crystal; with "
+            "--format the folder that code runs in.",
+        ),
+    ],
     formula: Annotated[str | None, typer.Option(help="One formula unit.")] = None,
     formula_units: Annotated[str, typer.Option(help="In the primitive cell: 2 or 1-4.")] = "1",
     formulas: Annotated[
@@ -152,11 +159,12 @@ def sample(
     from hybridcsp.generators import Request
     from hybridcsp.generators.opening import one_thread, open_generator
     from hybridcsp.generators.writing import write_samples
+    from hybridcsp.io.writing import format_of
 
     if format is not None:
         formats.load(format)
-    elif output.suffix not in (".extxyz", ".xyz"):
-        raise InputError("--output", str(output), "an extended XYZ file, .extxyz")
+    else:
+        format_of(output, key="--output")
     if (formula is None) == (formulas is None):
         raise InputError("--formula", formula, "either --formula, or --formulas FILE")
     if formulas is not None and formula_units != "1":
@@ -179,11 +187,12 @@ def sample(
     _check_conditions(model, asked)
     requests = [(i, Request(contents=cells[i], **asked)) for i in cells for _ in range(each[i])]  # type: ignore[arg-type]
     with TemporaryDirectory() as folder:
-        file = output if format is None else Path(folder) / "samples.extxyz"
-        make_folder(file.parent, key="--output")
+        file = output if format is None else str(Path(folder) / "samples.extxyz")
+        if format is None:
+            make_folder(Path(output).parent, key="--output")
         with one_thread(), _bar("crystals", len(requests)) as advance:
             made, reasons = write_samples(file, model, requests, seed, advance)
-        note = formats.write(ase.io.iread(file), output, format) if format is not None and made else ""
+        note = formats.write(ase.io.iread(file), Path(output), format) if format is not None and made else ""
     lost = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
     if not made:
         raise GeneratorError(f"{model.name} has made none of {len(requests)} crystals: {lost}")

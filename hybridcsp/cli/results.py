@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hybridcsp.cli.app import app, console, show_archive
+from hybridcsp.cli.app import app, console, errors, show_archive
 from hybridcsp.errors import InputError, UnknownNameError
+from hybridcsp.utils.files import is_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,8 @@ def show(
 
 @app.command(
     epilog="Examples:\n\n  hybridcsp export TiO2 --output minima.extxyz\n\n"
-    "  hybridcsp export TiO2 --format poscar --output seeds --top 20 --cell primitive\n\n"
+    "  hybridcsp export TiO2 --output cifs/ --format cif --top 20 --cell conventional\n\n"
+    "  hybridcsp export TiO2 --output seeds/ --format poscar --top 20 --cell primitive\n\n"
     "  hybridcsp export TiO2 --format uspex --output uspex_run --top 10 --generation 5\n\n"
     "  hybridcsp export TiO2 --format airss --output airss_run --pending\n\n"
     "  hybridcsp export samples.extxyz --format cryspy --output cryspy_run"
@@ -46,13 +48,18 @@ def show(
 def export(
     directory: Annotated[Path, typer.Argument(help="A run directory; for seeds, also structure files.")],
     format: Annotated[
-        str, typer.Option(help="extxyz, cif, poscar; as seeds: uspex, calypso, airss, xtalopt, cryspy.")
-    ] = "extxyz",
-    output: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="A file; a folder for several POSCARs; for seeds, the folder the code runs in. "
-            "By default DIRECTORY/minima.*"
+            help="extxyz, cif, poscar, res or json; by default what the ending of --output says, else extxyz. "
+            "As seeds: uspex, calypso, airss, xtalopt, cryspy."
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="A file (best.cif, best.extxyz.gz, - for the standard output); a folder (best/) gets a file for each "
+            "minimum; for seeds, the folder the code runs in. By default DIRECTORY/minima.*",
         ),
     ] = None,
     top: Annotated[int | None, typer.Option(help="How many minima; by default all.", min=1)] = None,
@@ -68,24 +75,28 @@ def export(
     ] = False,
 ) -> None:
     """Write the unique minima, best first, to files that other programs open, or as seeds of another code."""
-    from hybridcsp.analysis.export import FORMATS
     from hybridcsp.analysis.export import export as write
     from hybridcsp.archive import Archive
     from hybridcsp.formats import FORMATS as CODES
+    from hybridcsp.io.writing import FORMATS, format_of
 
-    if format not in FORMATS:
+    if format is not None and format not in FORMATS:
         if format not in CODES.entries():
-            raise UnknownNameError("format", format, [*FORMATS, *CODES.entries()])
-        _seed(directory, format, output, top, cell, generation, elements, pending)
+            raise UnknownNameError("--format", format, [*FORMATS, *CODES.entries()])
+        _seed(directory, format, None if output is None else Path(output), top, cell, generation, elements, pending)
         return
     for option, value in (("--generation", generation), ("--elements", elements), ("--pending", pending or None)):
         if value is not None:
             raise InputError(option, value, "goes with the formats of search codes only")
+    chosen = format_of(output, format, key="--output") if output else FORMATS[format or "extxyz"]
+    folder = chosen.single and top != 1
+    default = directory / (f"minima-{chosen.name}" if folder else f"minima{chosen.endings[0]}")
     with Archive(directory) as archive:
         minima = archive.minima(top)
-        files = write(minima, output or directory / f"minima.{FORMATS.get(format, format)}", format=format, cell=cell)
+        files = write(minima, output or default, format=format, cell=cell, follow=output is not None)
     where = files[0] if len(files) == 1 else files[0].parent
-    console.print(f"wrote {len(minima)} minima to {where}", highlight=False, soft_wrap=True)
+    messages = errors if is_stream(where) else console
+    messages.print(f"wrote {len(minima)} minima to {where}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _seed(

@@ -242,7 +242,7 @@ def _run(configuration: Configuration, *, trust: bool, trust_commands: bool) -> 
         all_minima = ""
         if archive.number_of_minima:
             file = search.directory / "minima.extxyz"
-            write(archive.minima(), file)
+            write(archive.minima(), file, follow=False)
             all_minima = f"all minima: {file}; "
         where = quote(str(search.directory))
         if stopped == "interrupted":

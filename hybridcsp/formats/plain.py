@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import ase.io
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -15,7 +14,7 @@ from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.io import Frame
 from hybridcsp.io.files import is_structure_file, read_structures, structure_files
 from hybridcsp.io.text import finite
-from hybridcsp.utils.files import atomic_write, make_folder
+from hybridcsp.io.writing import structure_writer
 
 
 class Plain:
@@ -33,13 +32,12 @@ class Plain:
             yield found if isinstance(found, Broken) else record_of(found)
 
     def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:
-        """Write extended XYZ, with energies, and what is known of each structure in its second line."""
+        """Write structures with their energies and what is known of them, in the format that the ending says."""
         n = 0
-        make_folder(path.parent, key="output")
-        with atomic_write(path, key="output", follow=True) as stream:
+        with structure_writer(path) as write:
             for record in records:
                 n += 1
-                ase.io.write(stream, _labelled(record), format="extxyz")
+                write(as_atoms(record))
             if n == 0:
                 raise InputError("structures", 0, "at least one structure to write")
         return f"{n} structures in {path}."
@@ -74,7 +72,8 @@ def record_of(frame: Frame) -> Record:
     )
 
 
-def _labelled(record: Record) -> Atoms:
+def as_atoms(record: Record) -> Atoms:
+    """Return the structure of a record, with its energy and with what is known of it in ``info``."""
     atoms = record.atoms.copy()
     known = {
         "id": record.id,

@@ -6,27 +6,26 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
 
-import ase.io
 import numpy as np
+from ase import Atoms
 
 from hybridcsp.errors import GeneratorError, HybridCSPError
 from hybridcsp.generators import Generator, Reject, Request, Sample
-from hybridcsp.utils.files import atomic_write, check_writable
+from hybridcsp.io.writing import format_of, structure_writer
 
 #: Requests that are passed on in one call, as far as those of one group stay together.
 TOGETHER = 256
 
 
 def write_samples(
-    output: Path,
+    output: Path | str,
     model: Generator,
     requests: Sequence[tuple[int, Request]],
     seed: int,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[int, Mapping[str, int]]:
-    """Sample in parts and write an extended XYZ file; none if nothing was made.
+    """Sample in parts and write them to a file, in the format that its ending says; none if nothing was made.
 
     Each frame carries ``request``, the number of its request's group, and ``log_likelihood`` where the model knows it.
 
@@ -55,10 +54,10 @@ def write_samples(
     InputError
         If the file cannot be written.
     """
-    check_writable(output, key="output", follow=True)
+    format_of(output)
     made, reasons = 0, Counter[str]()
     with ExitStack() as stack:
-        file: IO[str] | None = None
+        write: Callable[[Atoms], Path] | None = None
         for number, part in enumerate(_parts(requests)):
             asked = [request for _, request in part]
             for answer in _answers(model, asked, np.random.default_rng([seed, number])):
@@ -67,9 +66,9 @@ def write_samples(
                     frame.info = {"request": part[answer.request][0]}
                     if answer.log_likelihood is not None:
                         frame.info["log_likelihood"] = answer.log_likelihood
-                    if file is None:  # not before, so that nothing is written where nothing is made
-                        file = stack.enter_context(atomic_write(output, key="output", follow=True))
-                    ase.io.write(file, frame, format="extxyz")
+                    if write is None:  # not before, so that nothing is written where nothing is made
+                        write = stack.enter_context(structure_writer(output))
+                    write(frame)
                     made += 1
                 else:
                     reasons[answer.reason if isinstance(answer, Reject) else "no answer"] += 1

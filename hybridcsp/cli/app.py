@@ -13,11 +13,11 @@ from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
 from hybridcsp import __version__
+from hybridcsp.cli.console import console, errors, guard_the_terminal
 from hybridcsp.errors import CommandLineError, HybridCSPError, InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -167,13 +167,12 @@ app = App(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console()
-errors = Console(stderr=True)
 
 
 def run() -> None:
     """Run the command line; errors of input end with 2, other known ones with 1, Ctrl-C with 130."""
     os.environ.setdefault("SPGLIB_WARNING", "OFF")  # it writes to the terminal, besides raising
+    guard_the_terminal()
     try:
         app()
     except HybridCSPError as error:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hybridcsp.cli.app import app, console, number, parse_units
+from hybridcsp.cli.app import app, number, parse_units
+from hybridcsp.cli.console import console
 from hybridcsp.errors import InputError
 from hybridcsp.interrupts import terminate_in_order
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from hybridcsp.cli.app import app, console, number, show_archive
+from hybridcsp.cli.app import app, number, show_archive
+from hybridcsp.cli.console import console
 from hybridcsp.errors import InputError
 from hybridcsp.interrupts import terminate_in_order
 

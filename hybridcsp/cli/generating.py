@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from hybridcsp.cli.app import app, console, number, parse_units
+from hybridcsp.cli.app import app, number, parse_units
+from hybridcsp.cli.console import console
 from hybridcsp.errors import GeneratorError, InputError
 from hybridcsp.utils.files import atomic_write, check_writable, make_folder
 

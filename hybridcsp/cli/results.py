@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hybridcsp.cli.app import app, console, errors, show_archive
+from hybridcsp.cli.app import app, show_archive
+from hybridcsp.cli.console import console, errors
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.utils.files import is_stream
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hybridcsp.cli.app import app, console, show_archive
+from hybridcsp.cli.app import app, show_archive
+from hybridcsp.cli.console import console
 from hybridcsp.cli.options import BY_FLAG, OPTIONS, SEARCH, SETTINGS, SettingsCommand, read_given, with_settings
 from hybridcsp.errors import InputError, did_you_mean
 from hybridcsp.interrupts import terminate_in_order

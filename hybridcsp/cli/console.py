@@ -1,0 +1,61 @@
+"""The terminal: what is printed there cannot command it, whatever file it comes from."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+import warnings
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TextIO
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from hybridcsp.utils.text import printable
+
+
+class SafeConsole(Console):
+    """A console that spells out the control characters in everything it shows; its own colours are not affected."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Return the segments of something that is to be shown."""
+        for segment in super().render(renderable, options):
+            if segment.control or (shown := printable(segment.text)) == segment.text:
+                yield segment
+            else:
+                yield Segment(shown, segment.style)
+
+
+#: For results, and for messages.
+console = SafeConsole()
+errors = SafeConsole(stderr=True)
+
+
+def guard_the_terminal() -> None:
+    """Spell out control characters in tracebacks, warnings and log messages too: errors quote what files say."""
+    sys.excepthook = _print_traceback
+    warnings.showwarning = _print_warning
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Formatter("%(message)s"))
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def _print_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.stderr.write(printable("".join(traceback.format_exception(kind, error, trace))))
+
+
+def _print_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    (file or sys.stderr).write(printable(warnings.formatwarning(message, category, filename, lineno, line)))

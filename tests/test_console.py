@@ -1,0 +1,64 @@
+import logging
+import subprocess
+import sys
+from io import StringIO
+
+import pytest
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from hybridcsp.cli.console import SafeConsole
+
+HOSTILE = "\x1b]0;owned\x07\x9b2J\u202e"
+
+
+def shown(terminal=False):
+    stream = StringIO()
+    return SafeConsole(file=stream, force_terminal=terminal, width=60, color_system="standard"), stream
+
+
+def table():
+    made = Table(HOSTILE, title=HOSTILE, caption=HOSTILE)
+    made.add_row(HOSTILE)
+    made.add_row(Text(HOSTILE, style="bold"))
+    return made
+
+
+@pytest.mark.parametrize("what", [HOSTILE, Text(HOSTILE), table()])
+@pytest.mark.parametrize("terminal", [False, True])
+def test_no_way_of_printing_lets_a_command_through(what, terminal):
+    console, stream = shown(terminal)
+    console.print(what, style="red")
+    console.print(what, markup=False, soft_wrap=True)
+    text = stream.getvalue()
+    assert "owned" in text
+    assert not [command for command in ("\x1b]", "\x07", "\x9b", "\u202e") if command in text]
+
+
+def test_our_own_colours_and_a_live_line_work_all_the_same():
+    console, stream = shown(terminal=True)
+    console.print("[red]red[/]")
+    assert "\x1b[31mred" in stream.getvalue()
+    with Progress(console=console) as bar:
+        bar.add_task(HOSTILE, total=1)
+    assert "\x1b[" in stream.getvalue()
+    assert "\x1b]" not in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        "raise ValueError(hostile)",
+        "import warnings; warnings.warn(hostile)",
+        "import logging; logging.getLogger('any').warning('%s', hostile)",
+    ],
+)
+def test_tracebacks_warnings_and_messages_of_others_do_not_either(happens):
+    code = (
+        f"from hybridcsp.cli.console import guard_the_terminal; guard_the_terminal(); hostile = {HOSTILE!r}; {happens}"
+    )
+    text = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).stderr.decode()
+    assert r"\x1b]0;owned\x07" in text
+    assert "\x1b" not in text
+    assert logging.lastResort is not None

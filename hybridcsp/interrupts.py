@@ -4,31 +4,78 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TypeAlias
+
+#: What a person, a batch system or a supervising program ends a process with, and expects it to end in order.
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+_Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Hold back Ctrl-C and SIGTERM until the block is done; then they have their usual effect.
 
-    Outside the main thread, where Python delivers no signals, it does nothing.
+    A signal that is ignored stays ignored, as ``nohup`` wants it. Outside the main thread, where Python delivers no
+    signals, nothing is held back.
     """
+    held: list[int] = []
+    try:
+        with _handled(lambda received, _frame, _usual: held.append(received)):
+            yield
+    finally:
+        for number in dict.fromkeys(held):
+            signal.raise_signal(number)
+
+
+@contextmanager
+def noted_interrupts() -> Iterator[list[int]]:
+    """Note the signals that ask this process to end while the block runs; they have their usual effect.
+
+    A ``KeyboardInterrupt`` that code of others raises is told by this from one that a person has caused: in the first
+    case the list is empty.
+
+    Yields
+    ------
+    list of int
+        Numbers of the signals that have arrived so far. Always empty outside the main thread, where Python delivers
+        none.
+    """
+    noted: list[int] = []
+
+    def note(received: int, frame: FrameType | None, usual: _Handler) -> None:
+        noted.append(received)
+        usual(received, frame)
+
+    with _handled(note):
+        yield noted
+
+
+@contextmanager
+def _handled(handle: Callable[[int, FrameType | None, _Handler], Any]) -> Iterator[None]:
+    """Pass the ending signals, unless they are ignored, to a function together with their usual handler."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    held: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    ours = {number: handler for number, handler in handlers.items() if handler is not None}
-    for number in ours:
-        signal.signal(number, lambda received, _: held.append(received))
+    usual = {number: signal.getsignal(number) for number in _ENDING}
+    changed = {number: handler for number, handler in usual.items() if handler not in (None, signal.SIG_IGN)}
+    for number, handler in changed.items():
+        act = handler if callable(handler) else _default_action
+        signal.signal(number, lambda received, frame, act=act: handle(received, frame, act))
     try:
         yield
     finally:
-        for number, handler in ours.items():
+        for number, handler in changed.items():
             signal.signal(number, handler)
-        if held:
-            signal.raise_signal(held[0])
+
+
+def _default_action(number: int, _: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 def terminate_in_order() -> None:

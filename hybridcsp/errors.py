@@ -107,6 +107,23 @@ def _again(kind: type[HybridCSPError], args: tuple[Any, ...], state: dict[str, A
     return error
 
 
+class ExitRaisedError(Exception):
+    """Other code has raised what ends a process (``SystemExit``, ``KeyboardInterrupt``), though nobody asked for it."""
+
+
+#: Characters of a message of other code that are kept.
+_LONGEST = 2000
+
+
+def message_of(error: BaseException) -> str:
+    """Return ``"TypeName: message"`` of an exception that any code has raised, also where its message cannot be had."""
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - an exception of others may fail at this too
+        message = "(its message cannot be shown)"
+    return (message if isinstance(error, ExitRaisedError) else f"{type(error).__name__}: {message}")[:_LONGEST]
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``"did you mean 'x'? "`` for the nearest known names, or an empty string.
 

@@ -6,8 +6,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, TypeAlias
+
+from hybridcsp.errors import ExitRaisedError, message_of
 
 #: What a person, a batch system or a supervising program ends a process with, and expects it to end in order.
 _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -56,6 +59,29 @@ def noted_interrupts() -> Iterator[list[int]]:
 
 
 @contextmanager
+def exits_contained() -> Iterator[None]:
+    """Run code of others, and raise what would end the process as an ordinary exception.
+
+    Calculators, sources and models call ``sys.exit``, are cancelled, or raise ``KeyboardInterrupt`` by themselves; that
+    is one failed job or call like any other. What a person or the system asks for by a signal has its usual effect.
+
+    Raises
+    ------
+    ExitRaisedError
+        In place of any exception that is not an ``Exception``, unless a signal came.
+    """
+    with noted_interrupts() as noted:
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException as error:
+            if noted:
+                raise
+            raise ExitRaisedError(message_of(error)) from error
+
+
+@contextmanager
 def _handled(handle: Callable[[int, FrameType | None, _Handler], Any]) -> Iterator[None]:
     """Pass the ending signals, unless they are ignored, to a function together with their usual handler."""
     if threading.current_thread() is not threading.main_thread():
@@ -63,14 +89,24 @@ def _handled(handle: Callable[[int, FrameType | None, _Handler], Any]) -> Iterat
         return
     usual = {number: signal.getsignal(number) for number in _ENDING}
     changed = {number: handler for number, handler in usual.items() if handler not in (None, signal.SIG_IGN)}
-    for number, handler in changed.items():
-        act = handler if callable(handler) else _default_action
-        signal.signal(number, lambda received, frame, act=act: handle(received, frame, act))
+    ours = {
+        number: partial(_handle, handle, handler if callable(handler) else _default_action)
+        for number, handler in changed.items()
+    }
+    for number, own in ours.items():
+        signal.signal(number, own)
     try:
         yield
     finally:
         for number, handler in changed.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is ours[number]:  # the block may have set one of its own
+                signal.signal(number, handler)
+
+
+def _handle(
+    handle: Callable[[int, FrameType | None, _Handler], Any], usual: _Handler, number: int, frame: FrameType | None
+) -> None:
+    handle(number, frame, usual)
 
 
 def _default_action(number: int, _: FrameType | None) -> None:

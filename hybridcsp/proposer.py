@@ -16,6 +16,8 @@ import numpy as np
 
 from hybridcsp.allocation import Allocation
 from hybridcsp.archive import Adopted, Archive, Called
+from hybridcsp.errors import message_of
+from hybridcsp.interrupts import exits_contained
 from hybridcsp.problem import Problem
 from hybridcsp.records import Candidate, Cost, Outcome, Proposal, Rejected, RejectionReason, Relaxed
 from hybridcsp.retraining import Classroom
@@ -193,11 +195,12 @@ class Proposer:
         error = ""
         proposals: Sequence[Proposal] = ()
         try:
-            proposals = source.propose(1, context)
-            for proposal in proposals:
-                json.dumps(dict(proposal.tag))
+            with exits_contained():
+                proposals = source.propose(1, context)
+                for proposal in proposals:
+                    json.dumps(dict(proposal.tag))
         except Exception as raised:  # noqa: BLE001  # a source may be anybody's: its errors must not end the search
-            proposals, error = (), f"{type(raised).__name__}: {raised}"
+            proposals, error = (), message_of(raised)
             log.warning("source %s raised %s", name, error)
 
         accepted: list[Candidate] = []

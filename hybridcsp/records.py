@@ -32,6 +32,7 @@ class FailureReason(StrEnum):
     """Why a relaxation that was started came to nothing."""
 
     CALCULATOR = "calculator"  # the calculator raised
+    WRONG_RESULTS = "wrong-results"  # its results have the wrong form, or it changed the structure
     NON_FINITE = "non-finite"  # energy, forces or stress are not numbers
     FORCE_EXPLOSION = "force-explosion"
     OVERLAP = "overlap"  # atoms on top of each other

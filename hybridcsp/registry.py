@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from hybridcsp.errors import InputError, RegistrationError, UnknownNameError
+from hybridcsp.errors import InputError, RegistrationError, UnknownNameError, message_of
+from hybridcsp.interrupts import exits_contained
 
 #: The package whose entries are ours.
 OURS = "hybridcsp"
@@ -56,9 +57,10 @@ class Entry:
         if self.package == OURS:
             return point.load()
         try:
-            loaded = point.load()
+            with exits_contained():
+                loaded = point.load()
         except Exception as error:  # third-party code runs when it is imported, and may fail in any way
-            raise self.broken(f"cannot be imported: {type(error).__name__}: {error}") from error
+            raise self.broken(f"cannot be imported: {message_of(error)}") from error
         self.require(loaded, self.methods)
         return loaded
 

@@ -19,7 +19,12 @@ from hybridcsp.problem import Problem
 from hybridcsp.records import FailureReason, Minimum
 
 # Failures that only the words of whoever failed explain, and how many characters of these are shown.
-_UNCLEAR = (FailureReason.CALCULATOR, FailureReason.WORKER_DIED)
+_UNCLEAR = (
+    FailureReason.CALCULATOR,
+    FailureReason.WRONG_RESULTS,
+    FailureReason.NON_FINITE,
+    FailureReason.WORKER_DIED,
+)
 _LONGEST = 200
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from hybridcsp.errors import GeneratorError, HybridCSPError
+from hybridcsp.errors import GeneratorError, HybridCSPError, message_of
 from hybridcsp.generators import Generator, Reject, Request, Sample
+from hybridcsp.interrupts import exits_contained
 from hybridcsp.io.writing import format_of, structure_writer
 
 #: Requests that are passed on in one call, as far as those of one group stay together.
@@ -78,11 +79,12 @@ def write_samples(
 
 def _answers(model: Generator, requests: list[Request], rng: np.random.Generator) -> list[Sample | Reject]:
     try:
-        return list(model.sample(requests, rng))
+        with exits_contained():
+            return list(model.sample(requests, rng))
     except HybridCSPError:
         raise
     except Exception as error:  # a generator of another package may raise anything
-        raise GeneratorError(f"{model.name} raised {type(error).__name__}: {error}") from error
+        raise GeneratorError(f"{model.name} raised {message_of(error)}") from error
 
 
 def _parts(requests: Sequence[tuple[int, Request]]) -> Iterator[list[tuple[int, Request]]]:

@@ -5,7 +5,8 @@ What survives what:
 ==================================== ======================================= ======================================
 the calculator, in one job           :class:`WorkerPool`                     :class:`ExecutorBackend`
 ==================================== ======================================= ======================================
-raises, or calls ``sys.exit``        a failure of reason ``CALCULATOR``      the same
+raises anything: ``sys.exit``,       a failure of reason ``CALCULATOR``      the same
+``KeyboardInterrupt``, …
 returns something else               a failure of reason ``CALCULATOR``      the same
 returns what cannot be pickled       a failure of reason ``CALCULATOR``      ``WORKER_DIED``, between processes
 is slow                              the runner's own limit, checked at      the same
@@ -32,12 +33,16 @@ from typing import Protocol, Self
 
 import cloudpickle
 
-from hybridcsp.errors import BackendError, CalculatorError, HybridCSPError
+from hybridcsp.errors import BackendError, CalculatorError, ExitRaisedError, HybridCSPError, message_of
+from hybridcsp.interrupts import exits_contained
 from hybridcsp.records import Failed, FailureReason, Job, Relaxed
-from hybridcsp.relaxation.worker import JobRunner, describe, failed, run_job
+from hybridcsp.relaxation.worker import JobRunner, failed, run_job
 from hybridcsp.relaxation.worker_pool import WorkerPool, check_capacity, pickle_factory
 
 __all__ = ["Backend", "ExecutorBackend", "JobRunner", "WorkerPool"]
+
+# Signals that a terminal sends to a group of processes have reached all of them after this time.
+_SIGNAL_SECONDS = 0.2
 
 
 class Backend(Protocol):
@@ -169,13 +174,18 @@ class ExecutorBackend:
     def _outcome(self, future: Future[Relaxed | Failed]) -> Relaxed | Failed:
         job, submitted = self._jobs.pop(future)
         try:
-            return replace(future.result(), candidate=job.candidate)
+            with exits_contained():
+                return replace(future.result(), candidate=job.candidate)
         except HybridCSPError:  # the runner cannot be built
             raise
         except (BrokenExecutor, CancelledError) as error:
             raise _broken(error) from error
         except Exception as error:  # noqa: BLE001 - each kind of executor has its own ways to say that it lost a job
-            detail = f"the executor gave no outcome: {describe(error)}"
+            if isinstance(
+                error, ExitRaisedError
+            ):  # Ctrl-C reaches an executor's processes too, perhaps before this one
+                time.sleep(_SIGNAL_SECONDS)
+            detail = f"the executor gave no outcome: {message_of(error)}"
             return failed(job, FailureReason.WORKER_DIED, detail, time.monotonic() - submitted)
 
 
@@ -186,8 +196,9 @@ def _run_in_executor(make_runner: bytes, job: Job) -> Relaxed | Failed:
     """Run a job wherever an executor does, with this thread's own runner."""
     if getattr(_this_thread, "built_from", None) != make_runner:
         try:
-            _this_thread.runner = cloudpickle.loads(make_runner)()
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - third-party calculators raise anything
+            with exits_contained():
+                _this_thread.runner = cloudpickle.loads(make_runner)()
+        except Exception as error:  # noqa: BLE001 - third-party calculators raise anything
             # A new error of one argument: one that cannot be unpickled would break a process pool.
             raise CalculatorError(_explain(error)) from None
         _this_thread.built_from = make_runner
@@ -195,8 +206,8 @@ def _run_in_executor(make_runner: bytes, job: Job) -> Relaxed | Failed:
 
 
 def _explain(error: BaseException) -> str:
-    return str(error) if isinstance(error, HybridCSPError) else f"cannot build the calculator: {describe(error)}"
+    return str(error) if isinstance(error, HybridCSPError) else f"cannot build the calculator: {message_of(error)}"
 
 
 def _broken(error: BaseException) -> BackendError:
-    return BackendError(f"the executor broke ({describe(error)}); the run directory can be resumed")
+    return BackendError(f"the executor broke ({message_of(error)}); the run directory can be resumed")

@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 
 from ase.calculators.calculator import BaseCalculator, Calculator
 
-from hybridcsp.errors import CalculatorError, HybridCSPError, InputError, UnknownNameError, did_you_mean
+from hybridcsp.errors import CalculatorError, HybridCSPError, InputError, UnknownNameError, did_you_mean, message_of
+from hybridcsp.interrupts import exits_contained
 from hybridcsp.registry import OURS, Entry, Registry, split_argument
 from hybridcsp.relaxation.mace_loading import find_model
 from hybridcsp.relaxation.other_calculators import how_to_use
@@ -140,25 +141,28 @@ def build_calculator(spec: CalculatorLike) -> tuple[Calculator, str]:
         return spec, _describe(spec)
     shown = spec if isinstance(spec, str) else getattr(spec, "__qualname__", repr(spec))
     try:
-        if not isinstance(spec, str):
-            with quiet():
-                calculator = spec()
-            label = _describe(calculator)
-        else:
-            entry, name, argument = _parse(spec)
-            if entry is not None:
-                calculator, label = _from_entry(entry, argument)
-            else:
-                with quiet():
-                    calculator = getattr(import_module(name), str(argument))()
-                label = f"{spec} {_describe(calculator)}"
+        with exits_contained():
+            calculator, label = _built(spec)
     except HybridCSPError:
         raise
     except Exception as error:  # third-party code builds it, and may fail in any way
-        raise CalculatorError(f"the calculator {shown} cannot be built: {type(error).__name__}: {error}") from error
+        raise CalculatorError(f"the calculator {shown} cannot be built: {message_of(error)}") from error
     if not isinstance(calculator, BaseCalculator):
         raise CalculatorError(f"the calculator {shown} is no ASE calculator but {type(calculator).__name__}")
     return calculator, label
+
+
+def _built(spec: str | Callable[[], Calculator]) -> tuple[Any, str]:
+    if not isinstance(spec, str):
+        with quiet():
+            calculator = spec()
+        return calculator, _describe(calculator)
+    entry, name, argument = _parse(spec)
+    if entry is not None:
+        return _from_entry(entry, argument)
+    with quiet():
+        calculator = getattr(import_module(name), str(argument))()
+    return calculator, f"{spec} {_describe(calculator)}"
 
 
 def runs_code(spec: CalculatorLike) -> bool:

@@ -14,11 +14,14 @@ from ase.calculators.calculator import BaseCalculator, Calculator, PropertyNotIm
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
+from hybridcsp.errors import message_of
+from hybridcsp.properties import NotFiniteError, WrongKindError, real_array, real_number
 from hybridcsp.records import FailureReason, Limits
 from hybridcsp.relaxation.calculators import IsolatedAtomsError
 
 _IMAGES = np.array([(i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)], dtype=float)
 _HOME = 13  # the row of _IMAGES that is no translation; those after it are the reverse of those before it
+_UNTOUCHED = 1e-4  # Å: codes that write a structure to a file and read it again round it
 _ISOLATION_FLOOR = 6.0  # Å: noble gases have small radii and distant neighbours
 
 
@@ -58,7 +61,7 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
         In eV/Å³.
     """
 
-    implemented_properties = ("energy", "free_energy", "forces", "stress", "magmoms")
+    implemented_properties = ("energy", "free_energy", "forces", "stress", "magmoms", "charges")
 
     def __init__(
         self, calculator: Calculator, atoms: Atoms, limits: Limits, thresholds: Thresholds, pressure: float
@@ -108,7 +111,7 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
                 return None
             self.calculate(atoms)
         if name not in self.results:
-            raise PropertyNotImplementedError(f"{type(self.calculator).__name__} gives no {name}")
+            raise PropertyNotImplementedError(f"{type(self.calculator).__name__} returned no {name}")
         value = self.results[name]
         return value.copy() if isinstance(value, np.ndarray) else value
 
@@ -137,29 +140,41 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
             raise Ended(FailureReason.ISOLATED_ATOMS, str(error)) from error
         except MemoryError as error:
             raise Ended(FailureReason.MEMORY_LIMIT, f"MemoryError: {error}") from error
+        except NotFiniteError as error:
+            raise Ended(FailureReason.NON_FINITE, str(error)) from error
+        except WrongKindError as error:
+            raise Ended(FailureReason.WRONG_RESULTS, str(error)) from error
         except Exception as error:  # a calculator may fail in any way, and no failure of one may end a search
-            raise Ended(FailureReason.CALCULATOR, f"{type(error).__name__}: {error}") from error
-        self._check_results(results)
+            raise Ended(FailureReason.CALCULATOR, message_of(error)) from error
+        if "forces" in results:
+            self._check_forces(results["forces"])
         self.results = results
         self._evaluated = _geometry(atoms)
 
     def _ask(self, atoms: Atoms) -> dict[str, Any]:
-        """Return what the calculator gives of what a relaxation needs; only the energy it must give."""
+        """Return what the calculator gives of what a relaxation needs, checked; only the energy it must give."""
+        given = atoms.copy()  # a calculator that moves or replaces atoms does not get hold of those of the relaxation
         results: dict[str, Any] = {}
         known: Mapping[str, Any] = {}
-        for name in ("forces", "stress", "energy", "free_energy", "magmoms"):
+        for name in ("forces", "stress", "energy", "free_energy", "magmoms", "charges"):
             if name in ("free_energy", "magmoms") and name not in self.calculator.implemented_properties:
                 continue
+            if name == "charges" and name not in known:  # nothing here needs them
+                continue
             try:
-                value = known[name] if name in known else self.calculator.get_property(name, atoms)
+                value = known[name] if name in known else self.calculator.get_property(name, given)
             except PropertyNotImplementedError:
                 if name == "energy":
                     raise
                 continue
+            _check_untouched(atoms, given)
             # to ask for each property costs a comparison of structures; from here on the results are of this one
-            known = getattr(self.calculator, "results", {})
-            if value is not None:
-                results[name] = float(value) if name.endswith("energy") else np.array(value, dtype=float)
+            held = getattr(self.calculator, "results", None)
+            known = held if isinstance(held, Mapping) else {}
+            if name == "energy" or (name == "free_energy" and value is not None):
+                results[name] = real_number(name, value)
+            elif value is not None:
+                results[name] = real_array(name, value, len(atoms))
         results.setdefault("free_energy", results["energy"])
         return results
 
@@ -188,18 +203,46 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
                     FailureReason.ISOLATED_ATOMS, f"{lonely} of {len(atoms)} atoms have none within {reach:.1f} Å"
                 )
 
-    def _check_results(self, results: dict[str, Any]) -> None:
-        for name in ("energy", "forces", "stress"):
-            if name in results and not np.isfinite(results[name]).all():
-                raise Ended(FailureReason.NON_FINITE, f"{name} is not finite")
-        if "stress" in results and results["stress"].shape == (3, 3):
-            results["stress"] = results["stress"].ravel()[[0, 4, 8, 5, 2, 1]]
-        if "forces" in results:
-            largest = float(np.abs(results["forces"]).max())
-            if self.force_calls == 1:
-                self._start_force = largest
-            if largest > max(self._thresholds.max_force, self._start_force):
-                raise Ended(FailureReason.FORCE_EXPLOSION, f"a force of {largest:.3g} eV/Å")
+    def _check_forces(self, forces: NDArray[np.float64]) -> None:
+        largest = float(np.abs(forces).max())
+        if self.force_calls == 1:
+            self._start_force = largest
+        if largest > max(self._thresholds.max_force, self._start_force):
+            raise Ended(FailureReason.FORCE_EXPLOSION, f"a force of {largest:.3g} eV/Å")
+
+
+def _check_untouched(atoms: Atoms, given: Atoms) -> None:
+    """Make sure that results belong to the structure that was asked about.
+
+    Raises
+    ------
+    WrongKindError
+        If the calculator has changed the structure it was given, by more than rounding and lattice vectors.
+    """
+    if len(given) != len(atoms):
+        what = f"it has {len(given)} atoms now, not {len(atoms)}"
+    elif (given.numbers != atoms.numbers).any():
+        what = f"its atoms are {given.symbols} now, not {atoms.symbols}"
+    elif (given.pbc != atoms.pbc).any():
+        what = "its periodicity is another one now"
+    elif not (strained := float(np.abs(given.cell.array - atoms.cell.array).max())) <= _UNTOUCHED:
+        what = f"its cell was changed by {strained:.2g} Å"
+    elif not (moved := _largest_move(atoms, given)) <= _UNTOUCHED:
+        what = f"its atoms were moved by {moved:.2g} Å"
+    else:
+        return
+    raise WrongKindError(
+        f"the calculator changed the structure it was given: {what}. It has to evaluate a structure as it is, without "
+        "an optimiser of its own (in VASP: NSW = 0)"
+    )
+
+
+def _largest_move(atoms: Atoms, given: Atoms) -> float:
+    steps = given.positions - atoms.positions
+    if not steps.any():
+        return 0.0
+    fractional = steps @ np.linalg.inv(atoms.cell.array)
+    return float(np.abs((fractional - np.rint(fractional)) @ atoms.cell.array).max())
 
 
 def nearest_distances(cell: NDArray[Any], positions: NDArray[Any]) -> NDArray[np.float64]:

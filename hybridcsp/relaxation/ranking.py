@@ -14,6 +14,7 @@ from hybridcsp.relaxation.guards import Ended
 _OF_ONE = frozenset(
     {
         FailureReason.CALCULATOR,
+        FailureReason.WRONG_RESULTS,
         FailureReason.NON_FINITE,
         FailureReason.FORCE_EXPLOSION,
         FailureReason.OVERLAP,

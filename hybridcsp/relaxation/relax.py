@@ -191,7 +191,7 @@ def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSe
     except Ended as end:
         converged, reason, detail = False, end.reason, end.detail
     except PropertyNotImplementedError as error:
-        converged, reason, detail = False, FailureReason.CALCULATOR, f"{error}, which this relaxation needs"
+        converged, reason, detail = False, FailureReason.CALCULATOR, f"{error}, {_why_needed(error)}"
     except (ArithmeticError, ValueError) as error:  # linear algebra of an optimiser or filter on an absurd structure
         converged, reason, detail = False, FailureReason.NON_FINITE, f"the optimiser broke down: {error}"
     cost = Cost(force_calls=guarded.force_calls, seconds=guarded.seconds)
@@ -208,6 +208,12 @@ def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSe
     evaluation = _evaluation(guarded, atoms, job.level, label)
     final = _with_results(atoms, guarded.results)
     return Relaxed(**common, atoms=final, evaluation=evaluation, converged=converged)
+
+
+def _why_needed(missing: PropertyNotImplementedError) -> str:
+    if "stress" in str(missing):
+        return "which the relaxation of a cell needs; in a fixed cell (problem.cell) positions are relaxed without it"
+    return "which this relaxation needs"
 
 
 def _relax(

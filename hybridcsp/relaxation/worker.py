@@ -34,20 +34,15 @@ from pathlib import Path
 
 import cloudpickle
 
-from hybridcsp.errors import HybridCSPError
+from hybridcsp.errors import HybridCSPError, message_of
+from hybridcsp.interrupts import exits_contained
 from hybridcsp.orphans import end_with
 from hybridcsp.records import Cost, Failed, FailureReason, Job, Relaxed
 
 JobRunner = Callable[[Job], Relaxed | Failed]
 
-_LONGEST_DETAIL = 2000
 # Past twice its time limit, a worker gives its parent this long to end it.
 LAST_RESORT_SECONDS = 60.0
-
-
-def describe(error: BaseException) -> str:
-    """Return ``"TypeName: message"``."""
-    return f"{type(error).__name__}: {error}"[:_LONGEST_DETAIL]
 
 
 def failed(job: Job, reason: FailureReason, detail: str, seconds: float) -> Failed:
@@ -64,13 +59,19 @@ def run_job(runner: JobRunner, job: Job) -> tuple[Relaxed | Failed, bool]:
         What the runner returned; a failure of reason ``CALCULATOR`` where it raised or returned something else.
     sound
         Whether the runner kept its promise, so that it can be trusted with another job.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If a person interrupts it; one that the calculator raises is a failure like any other exception.
     """
     started = time.monotonic()
     try:
-        outcome = runner(job)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - third-party calculators raise anything, and some exit
+        with exits_contained():
+            outcome = runner(job)
+    except Exception as error:  # noqa: BLE001 - third-party calculators raise anything
         traceback.print_exc()
-        return failed(job, FailureReason.CALCULATOR, describe(error), time.monotonic() - started), False
+        return failed(job, FailureReason.CALCULATOR, message_of(error), time.monotonic() - started), False
     if not isinstance(outcome, Relaxed | Failed):
         detail = f"the runner returned {type(outcome).__name__}, which is not an outcome"
         return failed(job, FailureReason.CALCULATOR, detail, time.monotonic() - started), False
@@ -89,7 +90,7 @@ def answer(runner: JobRunner, message: bytes) -> tuple[str, bytes]:
     try:
         payload = cloudpickle.dumps(outcome)
     except Exception as error:  # noqa: BLE001 - the pickling of third-party objects raises anything
-        detail = f"the outcome cannot be sent: {describe(error)}"
+        detail = f"the outcome cannot be sent: {message_of(error)}"
         payload = cloudpickle.dumps(failed(job, FailureReason.CALCULATOR, detail, time.monotonic() - started))
         sound = False
     return ("outcome" if sound else "failed"), payload
@@ -116,10 +117,11 @@ def serve(connection: Connection) -> None:
     connection.send(("hello", b""))
     setup = connection.recv_bytes()
     try:
-        runner = build_runner(setup)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - third-party calculators raise anything
+        with exits_contained():
+            runner = build_runner(setup)
+    except Exception as error:  # noqa: BLE001 - third-party calculators raise anything
         traceback.print_exc()
-        connection.send(("broken", (describe(error), _pickled(error) if isinstance(error, HybridCSPError) else None)))
+        connection.send(("broken", (message_of(error), _pickled(error) if isinstance(error, HybridCSPError) else None)))
         return
     kind, payload = "ready", b""
     while kind != "failed":

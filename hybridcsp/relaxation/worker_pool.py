@@ -19,9 +19,10 @@ from typing import Self
 
 import cloudpickle
 
-from hybridcsp.errors import BackendError, HybridCSPError, InputError
+from hybridcsp.errors import BackendError, HybridCSPError, InputError, message_of
+from hybridcsp.interrupts import exits_contained
 from hybridcsp.records import Failed, FailureReason, Job, Limits, Relaxed
-from hybridcsp.relaxation.worker import JobRunner, describe, failed
+from hybridcsp.relaxation.worker import JobRunner, failed
 from hybridcsp.relaxation.worker_process import WorkerProcess, end_processes, reap, send_signal
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,8 @@ class WorkerPool:
 
     Examples
     --------
-    >>> from hybridcsp.records import Job
+    >>> from hybridcsp.interrupts import exits_contained
+    from hybridcsp.records import Job
     >>> with WorkerPool(make_runner, workers=2) as pool:  # doctest: +SKIP
     ...     pool.submit(job)
     ...     outcomes = pool.completed(timeout=None)
@@ -116,9 +118,11 @@ class WorkerPool:
         """
         self._check()
         try:
-            message = cloudpickle.dumps(job)
+            with exits_contained():
+                message = cloudpickle.dumps(job)
         except Exception as error:  # noqa: BLE001 - atoms carry objects of third parties, whose pickling raises anything
-            self._done.append(failed(job, FailureReason.CALCULATOR, f"the job cannot be sent: {describe(error)}", 0.0))
+            detail = f"the job cannot be sent: {message_of(error)}"
+            self._done.append(failed(job, FailureReason.CALCULATOR, detail, 0.0))
             return
         self._waiting.append((job, message))
         self._step(0.0)
@@ -228,9 +232,10 @@ class WorkerPool:
         job = worker.job
         assert job is not None  # a worker says one thing per job
         try:
-            outcome: Relaxed | Failed = cloudpickle.loads(payload)
+            with exits_contained():
+                outcome: Relaxed | Failed = cloudpickle.loads(payload)
         except Exception as error:  # noqa: BLE001 - objects of third parties raise anything when they are unpickled
-            detail = f"the outcome cannot be read: {describe(error)}"
+            detail = f"the outcome cannot be read: {message_of(error)}"
             outcome, sound = failed(job, FailureReason.CALCULATOR, detail, worker.elapsed()), False
         self._done.append(replace(outcome, candidate=job.candidate))
         worker.job = None
@@ -319,7 +324,7 @@ def pickle_factory(make_runner: Callable[[], JobRunner]) -> bytes:
     try:
         message: bytes = cloudpickle.dumps(make_runner)
     except Exception as error:
-        raise BackendError(f"make_runner cannot be sent to another process: {describe(error)}") from error
+        raise BackendError(f"make_runner cannot be sent to another process: {message_of(error)}") from error
     return message
 
 

@@ -16,9 +16,10 @@ import numpy as np
 
 from hybridcsp.allocation import Credit, price
 from hybridcsp.archive import Adopted, Archive
-from hybridcsp.errors import GeneratorError
+from hybridcsp.errors import GeneratorError, message_of
 from hybridcsp.generators import Condition, Example
 from hybridcsp.generators.opening import one_thread
+from hybridcsp.interrupts import exits_contained
 from hybridcsp.problem import Problem
 from hybridcsp.records import REFINE, Cost, Failed, Outcome, Relaxed
 from hybridcsp.relaxation.worker_process import end_processes
@@ -183,9 +184,10 @@ class Retrainer:
         start = time.perf_counter()
         rng = np.random.default_rng([self._seed, crc32(f"retraining {self.name}".encode()), self._made + 1])
         try:
-            examples = self._examples(rng)
+            with exits_contained():
+                examples = self._examples(rng)
         except Exception as error:  # noqa: BLE001  # a generator may be anybody's, and a file of crystals anything
-            why = f"nothing to learn from: {type(error).__name__}: {error}"
+            why = f"nothing to learn from: {message_of(error)}"
             return self._unchanged(why, {"failed": True}, time.perf_counter() - start)
         training = {"examples": len(examples), "passes": fit["epochs"] * len(examples)}
         folder = versions.folder_of(self._archive.directory, self.name, self._made + 1)

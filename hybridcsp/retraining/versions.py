@@ -15,9 +15,10 @@ from typing import Any
 import ase.io
 from ase import Atoms
 
-from hybridcsp.errors import ArchiveError, GeneratorError
+from hybridcsp.errors import ArchiveError, GeneratorError, message_of
 from hybridcsp.generators import Epoch, Example, Generator
 from hybridcsp.generators.opening import one_thread
+from hybridcsp.interrupts import exits_contained
 from hybridcsp.utils.subprocesses import python_command, python_path
 
 #: In the run directory.
@@ -84,15 +85,16 @@ def train(unfinished: Path, generator: Generator) -> None:
     start = time.perf_counter()
     with one_thread():
         try:
-            generator.fit(
-                [_as_example(atoms) for atoms in frames],
-                seed=int(plan["seed"]),
-                on_epoch=epochs.append,
-                **plan["settings"],
-            )
-            generator.save(unfinished)
+            with exits_contained():
+                generator.fit(
+                    [_as_example(atoms) for atoms in frames],
+                    seed=int(plan["seed"]),
+                    on_epoch=epochs.append,
+                    **plan["settings"],
+                )
+                generator.save(unfinished)
         except Exception as error:  # a generator may be anybody's
-            raise GeneratorError(f"training failed: {type(error).__name__}: {error}") from error
+            raise GeneratorError(f"training failed: {message_of(error)}") from error
     last = epochs[-1] if epochs else Epoch(number=0)
     losses = {name: float(value) for name, value in last.losses.items()}
     report = {"seconds": time.perf_counter() - start, "epochs": last.number, "losses": losses}

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from hybridcsp.errors import GeneratorError, InputError
+from hybridcsp.errors import GeneratorError, InputError, message_of
 from hybridcsp.generators import GENERATORS, Generator, Request
 from hybridcsp.generators.opening import beginner, find_generator, one_thread, open_generator
+from hybridcsp.interrupts import exits_contained
 from hybridcsp.problem import Problem
 from hybridcsp.records import Candidate, Outcome, Proposal
 from hybridcsp.sampling import Chosen, Selection, requests_for, select
@@ -343,11 +344,12 @@ class GenerativeSource:
 
     def _asked(self, sample: Callable[[], Sequence[Any]]) -> list[Any]:
         try:
-            return list(sample())
+            with exits_contained():
+                return list(sample())
         except GeneratorError:
             raise
         except Exception as error:  # a generator may be anybody's
-            raise GeneratorError(f"{self.name} raised {type(error).__name__}: {error}") from error
+            raise GeneratorError(f"{self.name} raised {message_of(error)}") from error
 
 
 def wyckoff(problem: Problem, argument: str | None = None) -> GenerativeSource:

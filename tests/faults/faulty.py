@@ -3,6 +3,7 @@
 Imported by the workers, so nothing heavy here.
 """
 
+import asyncio
 import ctypes
 import itertools
 import os
@@ -64,6 +65,29 @@ def collect(backend: Backend, count: int, seconds: float = 60.0) -> list[Relaxed
     return outcomes
 
 
+class MuteError(Exception):
+    """Can be neither shown nor sent to another process."""
+
+    def __init__(self, first, second):
+        super().__init__(first)
+
+    def __str__(self):
+        raise RuntimeError("no message")
+
+    __repr__ = __str__
+
+
+def raising(make_error):
+    def do(job: Job) -> None:
+        raise make_error()
+
+    return do
+
+
+def recurse(job: Job) -> None:
+    recurse(job)
+
+
 class Unreadable:
     def __reduce__(self):
         return int, ("not a number",)
@@ -121,6 +145,12 @@ BEHAVIOURS = {
     ),
     "say": say,
     "raise": raise_error,
+    "keyboard_interrupt": raising(KeyboardInterrupt),
+    "generator_exit": raising(GeneratorExit),
+    "cancelled": raising(asyncio.CancelledError),
+    "memory_error": raising(MemoryError),
+    "recursion": recurse,
+    "mute": raising(lambda: MuteError(1, 2)),
     "sys_exit": lambda job: sys.exit("licence server not found"),
     "return_a_number": lambda job: 42.0,
     "unpicklable": lambda job: relaxed(job, generator=(i for i in ())),

@@ -78,6 +78,7 @@ def wait_until(condition, seconds):
     [
         ("raise", FailureReason.CALCULATOR, "ZeroDivisionError: no k-points"),
         ("sys_exit", FailureReason.CALCULATOR, "SystemExit: licence server not found"),
+        ("keyboard_interrupt", FailureReason.CALCULATOR, "KeyboardInterrupt: "),
         ("return_a_number", FailureReason.CALCULATOR, "the runner returned float, which is not an outcome"),
         ("unpicklable", FailureReason.CALCULATOR, "the outcome cannot be sent: TypeError: cannot pickle 'generator'"),
         ("unreadable", FailureReason.CALCULATOR, "the outcome cannot be read: ValueError"),

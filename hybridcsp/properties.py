@@ -1,0 +1,123 @@
+"""Energies, forces, stresses and moments as others return them: checked, and brought into one form.
+
+Calculators of any origin, files and scripts return them as numbers, lists, arrays of any type and tensors. What is not
+plain real numbers of the right shape is refused with the name of the quantity; nothing is dropped or guessed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Quantities that a structure may have, and the shapes of each; ``n`` stands for the number of atoms. They are those of
+#: ASE, with the stress as a matrix besides its Voigt form.
+SHAPES: dict[str, tuple[tuple[int | str, ...], ...]] = {
+    "energy": ((),),
+    "free_energy": ((),),
+    "forces": (("n", 3),),
+    "stress": ((6,), (3, 3)),
+    "magmoms": (("n",),),
+    "charges": (("n",),),
+}
+
+
+class PropertyError(ValueError):
+    """A quantity is not what it has to be; the message names it and says what it is and what is expected."""
+
+
+class WrongKindError(PropertyError):
+    """It has another shape or type of number."""
+
+
+class NotFiniteError(PropertyError):
+    """It has the right form, but some of its numbers are infinite or not a number."""
+
+
+def real_number(name: str, value: object) -> float:
+    """Return an energy as a number; an array of one number is one.
+
+    Parameters
+    ----------
+    name
+        A key of :data:`SHAPES` without a shape of its own.
+    value
+        What was returned.
+
+    Raises
+    ------
+    PropertyError
+        If it is not one finite real number.
+    """
+    values = _real(name, value)
+    if values.size != 1:
+        raise WrongKindError(f"{name} has shape {values.shape}, expected one number")
+    return float(_finite(name, values.reshape(()))[()])
+
+
+def real_array(name: str, value: object, n_atoms: int) -> NDArray[np.float64]:
+    """Return forces, a stress, magnetic moments or charges as an array of their shape.
+
+    Parameters
+    ----------
+    name
+        A key of :data:`SHAPES`.
+    value
+        What was returned.
+    n_atoms
+        Of the structure.
+
+    Returns
+    -------
+    ndarray
+        A copy, of double precision; a stress is in Voigt order, shape ``(6,)``.
+
+    Raises
+    ------
+    PropertyError
+        If it has another shape, or is not of finite real numbers.
+    """
+    shapes = [tuple(n_atoms if part == "n" else int(part) for part in shape) for shape in SHAPES[name]]
+    values = _real(name, value)
+    if values.shape not in shapes:
+        raise WrongKindError(
+            f"{name} {_have(name)} shape {values.shape}, expected {' or '.join(str(shape) for shape in shapes)}"
+        )
+    values = _finite(name, values)
+    if name == "stress" and values.ndim == 2:
+        values = ((values + values.T) / 2).ravel()[[0, 4, 8, 5, 2, 1]]
+    return values
+
+
+def _real(name: str, value: object) -> NDArray[Any]:
+    if value is None:
+        raise WrongKindError(f"{name} {_be(name)} None, expected numbers")
+    try:
+        values = np.asarray(value)
+    except Exception as error:
+        raise WrongKindError(f"{name} cannot be read as numbers ({type(error).__name__}: {error})") from error
+    if values.dtype.kind not in "iuf":
+        kind = "complex numbers" if values.dtype.kind == "c" else f"of type {values.dtype}"
+        raise WrongKindError(f"{name} {_be(name)} {kind}, expected real numbers")
+    if np.ma.is_masked(value):
+        raise WrongKindError(f"{name} {_have(name)} masked values, expected real numbers")
+    return values
+
+
+def _finite(name: str, values: NDArray[Any]) -> NDArray[np.float64]:
+    with np.errstate(over="ignore"):  # a number beyond double precision becomes infinite, and is refused
+        found = np.array(values, dtype=np.float64)
+    wrong = int(np.count_nonzero(~np.isfinite(found)))
+    if wrong:
+        which = "" if found.size == 1 else f" in {wrong} of {found.size} components"
+        raise NotFiniteError(f"{name} {_be(name)} not finite{which}")
+    return found
+
+
+def _be(name: str) -> str:
+    return "are" if name.endswith("s") and name != "stress" else "is"
+
+
+def _have(name: str) -> str:
+    return "have" if _be(name) == "are" else "has"

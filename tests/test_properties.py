@@ -1,0 +1,41 @@
+"""Quantities are checked against the shapes of ASE's own list."""
+
+import numpy as np
+import pytest
+from ase.outputs import all_outputs
+
+from hybridcsp.properties import SHAPES, PropertyError, real_array, real_number
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_shapes_are_those_of_ase(name):
+    expected = tuple("n" if part == "natoms" else part for part in all_outputs[name].shapespec)
+    assert SHAPES[name][0] == expected
+
+
+@pytest.mark.parametrize("value", [-1.5, np.float32(-1.5), np.array(-1.5), [-1.5], np.array([[-1.5]])])
+def test_an_array_of_one_number_is_a_number(value):
+    found = real_number("energy", value)
+    assert type(found) is float
+    assert found == -1.5
+
+
+def test_a_number_beyond_double_precision_is_not_finite():
+    with pytest.raises(PropertyError, match="energy is not finite"):
+        real_number("energy", np.longdouble("1e400"))
+
+
+def test_forces_of_three_atoms_are_not_taken_for_a_stress():
+    forces = np.arange(9.0).reshape(3, 3)
+    np.testing.assert_array_equal(real_array("forces", forces, 3), forces)
+
+
+def test_a_stress_matrix_becomes_its_voigt_form():
+    matrix = np.array([[1.0, 6.0, 5.0], [6.0, 2.0, 4.0], [5.0, 4.0, 3.0]])
+    np.testing.assert_array_equal(real_array("stress", matrix, 1), [1, 2, 3, 4, 5, 6])
+
+
+def test_what_is_returned_is_a_copy():
+    forces = np.zeros((2, 3))
+    real_array("forces", forces, 2)[:] = 1
+    assert not forces.any()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.io.crystals import internal_energy
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
-from hybridcsp.io.text import complaining, count, finite, is_number
+from hybridcsp.io.text import complaining, count, finite, real
 from hybridcsp.utils.files import atomic_write, make_folder
 from hybridcsp.utils.reading import read_text
 
@@ -36,8 +37,13 @@ class Calypso:
 
     def read(self, path: Path) -> Iterator[Record | Broken]:
         """Yield all structures, generation by generation."""
-        for generation, files in _files(path).items():
-            yield from _read(generation, files)
+        found = _files(path)
+        if not found:
+            return
+        run = _run(next(iter(next(iter(found.values())).values())).parent)
+        yield from run.complaints
+        for generation, files in found.items():
+            yield from _read(generation, files, run)
 
     def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:
         """Write ``POSCAR_n`` files; where CALYPSO has written its own, the last of these are replaced."""
@@ -92,26 +98,65 @@ def _files(path: Path) -> dict[int, dict[str, Path]]:
     return dict(sorted(found.items()))
 
 
-@complaining
-def _read(generation: int, files: dict[str, Path]) -> Iterator[Record | Broken]:
-    any_file = next(iter(files.values()))
-    folder = any_file.parent if (any_file.parent / "input.dat").is_file() else any_file.parent.parent
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Run:
+    """What the input files of a run say, and what is damaged in them.
+
+    Attributes
+    ----------
+    elements
+        In the order of its files.
+    calculator
+        What relaxes; empty where that is not said.
+    pressure_gpa
+        ``None`` where that is not known.
+    complaints
+        Numbers in the input that are none.
+    """
+
+    elements: tuple[str, ...]
+    calculator: str
+    pressure_gpa: float | None
+    complaints: tuple[Broken, ...]
+
+
+def _run(results: Path) -> _Run:
+    """Read the input files beside or above a folder of results."""
+    folder = results if (results / "input.dat").is_file() else results.parent
     setup = _setup(folder)
-    elements = tuple(setup.get("nameofatoms", "").split())
-    calculator = CODES.get(count(setup.get("icode")) or 0, "")
+    complaints = []
+    code = count(setup.get("icode", "0"))
+    if code is None:
+        reason = f"ICode = {setup['icode'][:20]!r} is not a whole number: what relaxed the structures is not known"
+        complaints.append(Broken(file=folder / "input.dat", line=1, reason=reason))
+    calculator = CODES.get(code or 0, "")
     pressure = _pressure(folder) if calculator == "VASP" else None
-    starts = read_poscars(files["ini"], elements) if "ini" in files else iter(())
+    if isinstance(pressure, Broken):
+        complaints.append(pressure)
+        pressure = None
+    return _Run(
+        elements=tuple(setup.get("nameofatoms", "").split()),
+        calculator=calculator,
+        pressure_gpa=pressure,
+        complaints=tuple(complaints),
+    )
+
+
+@complaining
+def _read(generation: int, files: dict[str, Path], run: _Run) -> Iterator[Record | Broken]:
+    pressure = run.pressure_gpa
+    starts = read_poscars(files["ini"], run.elements) if "ini" in files else iter(())
     if "opt" not in files:
-        yield from _unrelaxed(generation, files["ini"], elements)
+        yield from _unrelaxed(generation, files["ini"], run.elements)
         return
     number = 0
-    for block in read_poscars(files["opt"], elements):
+    for block in read_poscars(files["opt"], run.elements):
         number += 1
         start = next(starts, None)
         if isinstance(block, Broken):
             yield block
             continue
-        value = float(block.before) if is_number(block.before) else None
+        value = real(block.before)
         failed = value is not None and value >= FAILED
         enthalpy = None if failed or finite(value) is None or value is None else value * len(block.atoms)
         yield Record(
@@ -122,7 +167,7 @@ def _read(generation: int, files: dict[str, Path]) -> Iterator[Record | Broken]:
             id=f"{generation}_{number}",
             origin="",
             generation=generation,
-            calculator=calculator,
+            calculator=run.calculator,
             start=start.atoms if isinstance(start, Block) and _same_contents(start, block) else None,
             failure=f"enthalpy {block.before}" if failed else "",
             file=files["opt"],
@@ -162,11 +207,18 @@ def _setup(folder: Path) -> dict[str, str]:
     return found
 
 
-def _pressure(folder: Path) -> float:
-    """Return the pressure in GPa of the last INCAR; VASP's default is none."""
+def _pressure(folder: Path) -> float | Broken:
+    """Return the pressure in GPa of the last INCAR (VASP's default is none), or what is wrong with it."""
     incars = sorted(folder.glob("INCAR*"))
     if not incars:
         return 0.0
-    text = read_text(incars[-1])
-    found = re.search(r"^\s*PSTRESS\s*=\s*([-+.\deE]+)", text, re.MULTILINE)
-    return float(found.group(1)) / 10 if found else 0.0  # VASP's is in kbar
+    for number, line in enumerate(read_text(incars[-1]).splitlines(), start=1):
+        for statement in re.split("[!#]", line, maxsplit=1)[0].split(";"):
+            tag, equals, value = statement.partition("=")
+            if equals and tag.strip().upper() == "PSTRESS":
+                kbar = finite(real((value.split() or [""])[0]))
+                if kbar is not None:
+                    return kbar / 10
+                reason = f"PSTRESS = {value.strip()[:20]!r} is not a number: the pressure of the run is not known"
+                return Broken(file=incars[-1], line=number, reason=reason)
+    return 0.0

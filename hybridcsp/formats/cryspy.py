@@ -6,7 +6,6 @@ CrySPY takes structures from nothing but a pickle. It is written here and never 
 from __future__ import annotations
 
 import configparser
-import math
 import pickle
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +16,7 @@ from ase import Atoms
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
-from hybridcsp.io.text import InStep, Lines, by_electronegativity, complaining, count, finite, in_order
+from hybridcsp.io.text import InStep, Lines, by_electronegativity, complaining, count, finite, in_order, real
 from hybridcsp.structure import to_pymatgen
 from hybridcsp.utils.files import atomic_write, make_folder
 
@@ -199,10 +198,7 @@ def _generation(row: _Row) -> int | None:
 
 
 def _float(text: str | None) -> float | None:
-    try:
-        return finite(float(text or math.nan))
-    except ValueError:
-        return None
+    return None if text is None else finite(real(text))
 
 
 def _setup(folder: Path) -> dict[str, str]:

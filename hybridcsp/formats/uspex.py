@@ -16,7 +16,7 @@ from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.io.crystals import internal_energy
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
-from hybridcsp.io.text import InStep, Lines, complaining, count, finite
+from hybridcsp.io.text import InStep, Lines, complaining, count, finite, real
 from hybridcsp.utils.files import atomic_write, make_folder
 from hybridcsp.utils.reading import read_text
 
@@ -128,6 +128,9 @@ def _begins_with_title(file: Path) -> bool:
 def _read(file: Path, prefix: str) -> Iterator[Record | Broken]:
     setup = _setup(file.parent) or _setup(file.parent.parent)
     pressure = _number(setup.get("ExternalPressure"))
+    if pressure is None and "ExternalPressure" in setup:
+        reason = f"ExternalPressure is {setup['ExternalPressure'][:20]!r}, not a number: the pressure is not known"
+        yield Broken(file=file.parent, line=1, reason=reason)
     calculator = CODES.get(count(["", *setup.get("abinitioCode", "").split()][-1]) or 0, "")
     gathered = file.name == "gatheredPOSCARS"
     individuals = InStep(_by_id(file.with_name("Individuals") if gathered else None))
@@ -258,7 +261,4 @@ def _starts(file: Path | None) -> Iterator[tuple[str, Atoms] | Broken]:
 
 
 def _number(text: str | None) -> float | None:
-    try:
-        return None if text is None else finite(float(text))
-    except ValueError:
-        return None
+    return None if text is None else finite(real(text))

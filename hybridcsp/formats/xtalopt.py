@@ -13,7 +13,7 @@ from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record, Settings
 from hybridcsp.io.crystals import crystal
 from hybridcsp.io.poscar import write_poscar
-from hybridcsp.io.text import BrokenError, count, finite
+from hybridcsp.io.text import BrokenError, count, finite, real
 from hybridcsp.utils.files import atomic_write, make_folder
 from hybridcsp.utils.reading import read_text
 
@@ -203,7 +203,16 @@ def _geometry(values: dict[str, str], numbers: str, coords: str, cell: str) -> A
 
 
 def _float(values: dict[str, str], key: str) -> float | None:
-    try:
-        return finite(float(values[key]))
-    except (KeyError, ValueError):
+    """Return a number, ``None`` where there is none.
+
+    Raises
+    ------
+    BrokenError
+        For what is there and is no finite number.
+    """
+    if key not in values:
         return None
+    value = finite(real(values[key]))
+    if value is None:
+        raise BrokenError(1, f"{key} is {values[key][:20]!r}, not a number")
+    return value

@@ -1,22 +1,28 @@
-"""POSCARs, one after the other in one file: what USPEX, CALYPSO, XtalOpt and CrySPY write structures as."""
+"""POSCARs, one after the other in one file: what USPEX, CALYPSO, XtalOpt and CrySPY write structures as.
+
+They are read as VASP reads them, in Fortran: a line is as many numbers as are wanted, and whatever stands behind these
+does not matter. https://www.vasp.at/wiki/index.php/POSCAR
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
 from hybridcsp.io import Broken
 from hybridcsp.io.crystals import MOST_ATOMS, crystal, from_fractions
-from hybridcsp.io.elements import element
-from hybridcsp.io.text import BrokenError, Lines, complaining, in_order, is_number
+from hybridcsp.io.elements import element, symbol_of
+from hybridcsp.io.text import BrokenError, Lines, complaining, in_order, real
 
-#: A line of symbols or of numbers of atoms.
-_CONTENTS = re.compile(r"\d+(\s+\d+)*|[A-Z][a-z]?([_/]\S*)?(\s+[A-Z][a-z]?([_/]\S*)?)*")
+#: VASP breaks lines of symbols and of numbers of atoms; more lines than this are damage.
+_MOST_LINES = 200
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -34,15 +40,17 @@ def read_poscars(file: Path, elements: Sequence[str] = ()) -> Iterator[Block | B
     """Yield all POSCARs of a file.
 
     After a broken one it goes on with the next line that begins one: a title, then a line with the scale and three
-    with the lattice. VASP 4 and 5, Cartesian and fractional coordinates, selective dynamics, negative scales (volumes)
-    and left-handed cells are read; velocities after a blank line are skipped.
+    with the lattice. VASP 4, 5 and 6, Cartesian and fractional coordinates, selective dynamics, negative scales
+    (volumes), three scales and left-handed cells are read; velocities of the lattice and of atoms, and what molecular
+    dynamics leaves behind them, are passed over.
 
     Parameters
     ----------
     file
         The file.
     elements
-        Of files without symbols (VASP 4), in their order; by default what the title names, if these are elements.
+        Of files without symbols (VASP 4), in their order; by default the symbols behind the coordinates, or else what
+        the title names, if these are elements.
     """
     with Lines(file) as lines:
         before, loose, after_blank = "", 0, False
@@ -90,86 +98,173 @@ def write_poscar(atoms: Atoms, title: str, elements: Sequence[str] = ()) -> str:
 
 
 def _is_head(lines: list[str]) -> bool:
-    if len(lines) < 5 or not all(_numbers(line) == 3 for line in lines[2:5]):
+    if len(lines) < 5 or any(len(_numbers(line)) < 3 for line in lines[2:5]):
         return False
     # Three numbers in the place of the scale may be three scales, or all of this is coordinates.
-    scales = _numbers(lines[1])
-    return scales == 1 or (scales == 3 and len(lines) > 5 and bool(_CONTENTS.fullmatch(lines[5].strip())))
+    scales = len(_numbers(lines[1]))
+    return scales == 1 or (scales == 3 and len(lines) > 5 and _begins_contents(lines[5]))
 
 
-def _numbers(line: str) -> int:
-    """How many numbers a line is; 0 if there is anything else in it."""
-    tokens = line.split()
-    return len(tokens) if all(map(is_number, tokens)) else 0
+def _begins_contents(line: str) -> bool:
+    """Whether a line may be one of symbols or of numbers of atoms."""
+    first, *_ = _without_comment(line).split() or [""]
+    return first.isdecimal() or symbol_of(re.split(r"[/_.]", first)[0]) is not None
+
+
+def _numbers(line: str, most: int = 4) -> list[float]:
+    """Return the numbers that a line begins with, as Fortran writes them."""
+    found = []
+    for token in line.replace(",", " ").split(None, most)[:most]:
+        value = real(token)
+        if value is None:
+            break
+        found.append(value)
+    return found
+
+
+def _without_comment(line: str) -> str:
+    return re.split("[!#]", line, maxsplit=1)[0]
 
 
 def _may_stand_alone(line: str, after_blank: bool) -> bool:
     """Whether a line may be something else than damage: velocities."""
-    return after_blank and _numbers(line) > 0
+    return after_blank and len(_numbers(line)) > 0
 
 
 def _read(lines: Lines, before: str, elements: Sequence[str]) -> tuple[Block, int]:
     head = lines.peek(9)
-    title = head[0].strip()
-    cell = np.array([[float(token) for token in line.split()] for line in head[2:5]])
-    scale = np.array([float(token) for token in head[1].split()])
-    if scale[0] < 0 and len(scale) == 1:
-        scale = (-scale / max(abs(np.linalg.det(cell)), 1e-9)) ** (1 / 3)
-    at = 5
     if len(head) < 8:
         raise BrokenError(len(head) - 1, "the file ends in the middle of a POSCAR")
-    names: Sequence[str] = head[at].split()
-    if names and not names[0].isdecimal():
-        at += 1
-    else:
-        names = elements or _named_by(title, len(names))
-    tokens = head[at].split()
-    if not tokens or not all(token.isdecimal() and len(token) < 10 for token in tokens):
-        raise BrokenError(at, f"numbers of atoms are missing: {_shown(head[at])}")
-    if len(tokens) != len(names):
-        raise BrokenError(at, f"{len(tokens)} numbers of atoms for {len(names)} elements")
-    counts = [int(token) for token in tokens]
+    title = head[0].strip()
+    cell = np.array([_numbers(line, 3) for line in head[2:5]])
+    scale = _scale(_numbers(head[1], 4), cell)
+    names, counts, at = _contents(lines)
     n_atoms = sum(counts)
     if not 0 < n_atoms <= MOST_ATOMS:
-        raise BrokenError(at, f"{n_atoms} atoms")
-    try:
-        symbols = [symbol for name, n in zip(names, counts, strict=True) for symbol in [element(name)] * n]
-    except BrokenError as error:
-        raise BrokenError(5, error.reason) from error
-    at += 1
-    if head[at][:1] in "Ss" or head[at].strip()[:1] in ("S", "s"):
-        at += 1
-    mode = head[at].strip()[:1].lower() if at < len(head) else ""
-    if mode not in ("d", "c", "k"):
+        raise BrokenError(at - 1, f"{n_atoms} atoms")
+    head = lines.peek(at + 2)
+    selective = at < len(head) and (head[at][:1] in "Ss" or head[at].strip()[:1] in ("S", "s"))
+    at += selective
+    mode = head[at].strip()[:1] if at < len(head) else ""
+    if not mode.isalpha():
         raise BrokenError(min(at, len(head) - 1), "neither Direct nor Cartesian coordinates follow")
     at += 1
     rows = lines.peek(at + n_atoms)[at:]
     places = np.array(_coordinates(rows, n_atoms, at))
+    symbols = _symbols(names or elements, counts) or _behind(rows, 6 if selective else 3) or _titled(title, counts)
     cell = cell * scale
-    atoms = from_fractions(symbols, places, cell) if mode == "d" else crystal(symbols, places * scale, cell)
-    return Block(title=title, atoms=atoms, line=lines.number, before=before), at + n_atoms
+    # As VASP does: whatever is not Cartesian is fractional.
+    is_cartesian = mode in "cCkK"
+    atoms = crystal(symbols, places * scale, cell) if is_cartesian else from_fractions(symbols, places, cell)
+    end = at + n_atoms
+    return Block(title=title, atoms=atoms, line=lines.number, before=before), end + _dynamics(lines, end, n_atoms)
+
+
+def _scale(scales: list[float], cell: NDArray[np.float64]) -> NDArray[np.float64]:
+    if len(scales) not in (1, 3):
+        raise BrokenError(1, "one scale is needed, or three")
+    scale = np.array(scales)
+    if len(scales) == 1 and scales[0] < 0:
+        volume: NDArray[np.float64] = (-scale / max(abs(np.linalg.det(cell)), 1e-9)) ** (1 / 3)
+        return volume
+    if (scale <= 0).any():
+        raise BrokenError(1, f"scales have to be positive, or one of them the negative volume: {scales}")
+    return scale
+
+
+def _contents(lines: Lines) -> tuple[list[str], list[int], int]:
+    """Return symbols (none in files of VASP 4), numbers of atoms, and how many lines stand before what follows."""
+    names: list[str] = []
+    counts: list[int] = []
+    at = 5
+    while len(head := lines.peek(at + 1)) > at and at < _MOST_LINES:
+        tokens = _without_comment(head[at]).split()
+        if not tokens or tokens[0].isdecimal():
+            break
+        names += tokens
+        at += 1
+    while len(head := lines.peek(at + 1)) > at and at < _MOST_LINES:
+        found = list(takewhile(lambda token: token.isdecimal() and len(token) < 10, head[at].split()))
+        if not found:
+            break
+        counts += map(int, found)
+        at += 1
+        if len(counts) >= len(names):
+            break
+    if not counts:
+        raise BrokenError(
+            min(at, len(head) - 1), f"numbers of atoms are missing: {_shown(head[min(at, len(head) - 1)])}"
+        )
+    if names and len(counts) != len(names):
+        raise BrokenError(at - 1, f"{len(counts)} numbers of atoms for {len(names)} elements")
+    return names, counts, at
+
+
+def _symbols(names: Sequence[str], counts: list[int]) -> list[str]:
+    if not names:
+        return []
+    if len(names) != len(counts):
+        raise BrokenError(5, f"{len(counts)} numbers of atoms for {len(names)} elements")
+    try:
+        return [symbol for name, n in zip(names, counts, strict=True) for symbol in [element(name)] * n]
+    except BrokenError as error:
+        raise BrokenError(5, error.reason) from error
+
+
+def _behind(rows: list[str], column: int) -> list[str]:
+    """Return the symbols behind the coordinates, none if they are not on every line."""
+    tokens = [row.replace(",", " ").split() for row in rows]
+    try:
+        return [element(row[column]) for row in tokens]
+    except (IndexError, BrokenError):
+        return []
 
 
 def _coordinates(rows: list[str], n_atoms: int, at: int) -> list[list[float]]:
     places = []
     for row, line in enumerate(rows):
-        tokens = line.split()
-        try:
-            place = [float(tokens[0]), float(tokens[1]), float(tokens[2])]
-        except (ValueError, IndexError):
-            raise BrokenError(at + row, f"atom {row + 1} of {n_atoms} has no coordinates: {_shown(line)}") from None
+        place = _numbers(line, 3)
+        if len(place) < 3:
+            raise BrokenError(at + row, f"atom {row + 1} of {n_atoms} has no coordinates: {_shown(line)}")
         places.append(place)
     if len(rows) < n_atoms:
         raise BrokenError(at + len(rows) - 1, f"the file ends after {len(rows)} of {n_atoms} atoms")
     return places
 
 
-def _named_by(title: str, n: int) -> list[str]:
-    names = title.split()[:n]
+def _titled(title: str, counts: list[int]) -> list[str]:
     try:
-        return [element(name) for name in names]
+        return _symbols(title.split()[: len(counts)], counts) or _symbols([""], counts)
     except BrokenError:
         raise BrokenError(5, "no element symbols (VASP 4), and nothing else names the elements") from None
+
+
+def _dynamics(lines: Lines, end: int, n_atoms: int) -> int:
+    """Return how many lines behind the atoms belong to molecular dynamics.
+
+    These are, each in its turn and if it is there: velocities of the lattice, velocities of the atoms, and the three
+    further sets of numbers of the predictor-corrector algorithm.
+    """
+    at = end
+    head = lines.peek(at + 8)
+    if len(head) > at and head[at].strip().lower().startswith("lattice velocities"):
+        at += 2 + _vectors(head[at + 2 : at + 8])
+    head = lines.peek(at + 6)
+    if len(head) <= at or _is_head(head[at:]):
+        return at - end
+    # The line before velocities says Cartesian or Direct, or is blank and means Cartesian.
+    head = lines.peek(at + 1 + n_atoms)
+    if head[at].strip()[:1].lower() in ("", "c", "k", "d") and _vectors(head[at + 1 :]) == n_atoms:
+        at += 1 + n_atoms
+        head = lines.peek(at + 4 + 3 * n_atoms)
+        if len(head) > at and not head[at].strip() and _vectors(head[at + 4 :]) == 3 * n_atoms:
+            at += 4 + 3 * n_atoms
+    return at - end
+
+
+def _vectors(rows: list[str]) -> int:
+    """Return how many lines begin with three numbers, before one that does not."""
+    return sum(1 for _ in takewhile(lambda row: len(_numbers(row, 3)) == 3, rows))
 
 
 def _shown(line: str) -> str:

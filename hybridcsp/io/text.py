@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import wraps
@@ -20,6 +21,8 @@ from hybridcsp.utils.reading import lines_of, open_text
 
 #: A structure is not written in more characters than this.
 LARGEST_STRUCTURE = 16 << 20
+
+_FORTRAN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)[dDqQ][+-]?\d{1,4}")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -149,13 +152,12 @@ class InStep(Generic[T]):
         return new
 
 
-def is_number(text: str) -> bool:
-    """Whether a text is one number."""
+def real(text: str) -> float | None:
+    """Return the number that a text is, as Fortran may write it too (``1.0D+00``); ``None`` if it is none."""
     try:
-        float(text)
+        return float(text)
     except ValueError:
-        return False
-    return True
+        return float(re.sub("[dDqQ]", "e", text)) if _FORTRAN.fullmatch(text) else None
 
 
 def count(text: str | None) -> int | None:

@@ -136,3 +136,31 @@ def test_what_calypso_would_write_of_a_structure_is_read_back(tmp_path_factory, 
 def test_elements_can_be_given(tmp_path):
     formats.write([rutile()], tmp_path, "calypso", settings=Settings(elements=("O", "Ti")))
     assert (tmp_path / "POSCAR_1").read_text().splitlines()[5].split() == ["O", "Ti"]
+
+
+@pytest.mark.parametrize("damaged", ["-", "", "1e999", "nan", "12..5", "100,5,3"])
+def test_a_damaged_pressure_is_named_and_costs_no_structure(tmp_path, damaged):
+    atoms = various(1)
+    home = run(tmp_path, [[(-8.5, atoms[0])], [(-8.4, atoms[0])]], pressure_kbar=damaged)
+    broken, first, second = read(home)
+    assert isinstance(broken, Broken)
+    assert "PSTRESS" in broken.reason
+    assert broken.file == home / "INCAR_2"
+    assert broken.line == 2
+    for record in (first, second):
+        assert record.enthalpy is not None
+        assert (record.pressure_gpa, record.energy) == (None, None)
+
+
+@pytest.mark.parametrize("text", ["500.0 ! kbar", "5.0D+02", "500;  NSW = 3", " 500 # as always"])
+def test_the_pressure_is_read_as_vasp_reads_it(tmp_path, text):
+    (record,) = read(run(tmp_path, [[(-8.5, rutile())]], pressure_kbar=text))
+    assert record.pressure_gpa == pytest.approx(50.0)
+
+
+def test_a_damaged_code_number_is_named(tmp_path):
+    home = run(tmp_path, [[(-8.5, rutile())]])
+    (home / "input.dat").write_text(INPUT.replace("ICode = 1", "ICode = 1x"))
+    broken, record = read(home)
+    assert "ICode = '1x'" in broken.reason
+    assert (record.calculator, record.pressure_gpa) == ("", None)

@@ -166,3 +166,13 @@ def test_a_round_trip_keeps_every_structure_and_pymatgen_reads_each(tmp_path_fac
 
 def distances(atoms):
     return atoms.get_all_distances(mic=True).ravel()
+
+
+def test_a_damaged_pressure_is_named_and_costs_no_structure(tmp_path):
+    home = uspex_run(tmp_path / "run", [rutile()], [-50.0])
+    text = (home / "INPUT.txt").read_text()
+    (home / "INPUT.txt").write_text(text.replace("0.0 : ExternalPressure", "1O.0 : ExternalPressure"))
+    assert (home / "INPUT.txt").read_text() != text
+    broken, record = formats.recognise(home).read(home)
+    assert "ExternalPressure is '1O.0'" in broken.reason
+    assert (record.enthalpy, record.pressure_gpa, record.energy) == (-50.0, None, None)

@@ -84,6 +84,7 @@ def test_old_states_have_a_history_only_and_ten_means_duplicate(tmp_path):
         (lambda t: re.sub(r"current.coords.6.z=.*\n", "", t), "is missing"),
         (lambda t: t.replace(r"current\atomicNums\1\value=22", r"current\atomicNums\1\value=0"), "atomic numbers"),
         (lambda t: re.sub(r"(current.cell.00=).*", r"\g<1>oops", t), "oops"),
+        (lambda t: re.sub(r"(current.energy=).*", r"\g<1>-5o.0", t), "'-5o.0', not a number"),
         (lambda t: re.sub(r"(current.cell.0[012]=).*", r"\g<1>0", t), "three directions"),
     ],
 )

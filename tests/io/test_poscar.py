@@ -109,6 +109,78 @@ def test_decorated_symbols_of_vasp_are_elements(tmp_path):
     assert str(found.atoms.symbols) == "TiO2"
 
 
+CSCL = "CsCl\n1.0\n4.0 0 0\n0 4.0 0\n0 0 4.0\nCs Cl\n1 1\nDirect\n0 0 0\n0.5 0.5 0.5\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        CSCL.replace("1.0\n", "1.0  ! scale, 1 2 3\n", 1).replace("1 1\n", "1 1  # atoms\n"),
+        CSCL.replace("4.0 0 0\n", "4.0D+00 0.0d0 0Q0 first vector\n").replace("0.5 0.5 0.5", ".5 5.D-1 0.05D1 Cl"),
+        CSCL.replace("4.0 0 0\n", "4.0, 0, 0\n"),
+        CSCL.replace("CsCl\n", "\n", 1),
+        CSCL.replace("CsCl", "3 4 5"),
+        CSCL.replace("Direct", "fractional, says somebody"),
+        CSCL.replace("Direct", "d"),
+        CSCL.replace("Direct\n", "k\n").replace("0.5 0.5 0.5", "2 2 2 T T T"),
+        CSCL.replace("Direct\n", "sel\ncART\n").replace("0.5 0.5 0.5", "2 2 2 F F F"),
+        CSCL.replace("Cs Cl\n", "Cs_sv_GW/1f2e Cl/9\n"),
+        CSCL.replace("Cs Cl\n", "CS CL ! two\n"),
+        CSCL.replace("Cs Cl\n1 1\n", "Cs\nCl\n1\n 1\n"),
+        "whatever" + CSCL[4:].replace("Cs Cl\n", "").replace("0 0 0\n0.5 0.5 0.5", "0 0 0 Cs\n.5 .5 .5 Cl"),
+        CSCL.replace("CsCl\n", "whatever\n")
+        .replace("Cs Cl\n", "")
+        .replace("Direct\n", "Selective\nDirect\n")
+        .replace("0 0 0\n0.5 0.5 0.5", "0 0 0 T T F Cs\n.5 .5 .5 T T T Cl"),
+        CSCL.replace("CsCl\n", "Cs Cl by VASP 4\n").replace("Cs Cl\n1", "1"),
+        CSCL.replace("1.0\n", "-64\n", 1),
+        CSCL.replace("1.0\n", "2 2 2 three\n", 1).replace("4.0", "2.0"),
+        CSCL.replace("\n", "\r"),
+        "\ufeff" + CSCL,
+    ],
+)  # fmt: skip
+def test_what_vasp_reads_is_read(tmp_path, text):
+    atoms = only(read(tmp_path, text)).atoms
+    assert str(atoms.symbols) == "CsCl"
+    assert np.allclose(atoms.cell, 4 * np.eye(3))
+    assert np.allclose(atoms.positions, [(0, 0, 0), (2, 2, 2)])
+
+
+VELOCITIES = "Cartesian\n 0.1 0.2 0.3\n -0.1E-02 0 0\n"
+LATTICE_VELOCITIES = "Lattice velocities and vectors\n 1\n" + " 0.0 0.0 0.0\n" * 3 + " 4.0 0 0\n 0 4.0 0\n 0 0 4.0\n"
+PREDICTOR = "\n 1\n 0.1E+01\n 0.0 0.0 0.0 0.0\n" + " 0.5 0.5 0.5\n" * 6
+
+
+@pytest.mark.parametrize(
+    "dynamics",
+    ["\n", VELOCITIES, VELOCITIES.replace("Cartesian", ""), VELOCITIES + PREDICTOR, LATTICE_VELOCITIES,
+     LATTICE_VELOCITIES + VELOCITIES, LATTICE_VELOCITIES + VELOCITIES + PREDICTOR],
+)  # fmt: skip
+def test_what_molecular_dynamics_leaves_behind_the_atoms_is_passed_over(tmp_path, dynamics):
+    found = read(tmp_path, 3 * (CSCL + dynamics))
+    assert [block.title for block in found if isinstance(block, Block)] == ["CsCl"] * 3
+    assert len(found) == 3
+
+
+def test_pymatgen_writes_velocities_that_are_passed_over(tmp_path):
+    structure = Poscar.from_str(CSCL).structure
+    rng = np.random.default_rng(0)
+    text = Poscar(
+        structure, velocities=rng.random((2, 3)).tolist(), lattice_velocities=rng.random((6, 3)).tolist()
+    ).get_str()
+    assert same_structure(only(read(tmp_path, text)).atoms, only(read(tmp_path, CSCL)).atoms)
+
+
+def test_deuterium_is_hydrogen(tmp_path):
+    assert str(only(read(tmp_path, HEAD + "D O\n2 1\nDirect\n0 0 0\n.5 .5 0\n0 .5 .5\n")).atoms.symbols) == "H2O"
+
+
+@pytest.mark.parametrize("scale", ["0", "1 -1 1", "-1 -1 -1", "1 1"])
+def test_scales_that_make_no_sense_are_refused(tmp_path, scale):
+    text = HEAD.replace("1.0", scale) + "Ti\n1\nDirect\n0.5 0.5 0.5\n"
+    assert all(isinstance(found, Broken) for found in read(tmp_path, text))
+
+
 def test_velocities_after_a_blank_line_are_no_complaint(tmp_path):
     only(read(tmp_path, HEAD + "Ti\n1\nDirect\n0 0 0\n\n 0.1 0.2 0.3\n"))
 

@@ -67,7 +67,7 @@ def read_dataset(paths: Iterable[Path], *, max_atoms: int, progress: Callable[[i
     Parameters
     ----------
     paths
-        Files that ASE reads, or folders of them; pickles are never read.
+        Structure files, or folders of them; pickles are never read.
     max_atoms
         Largest number of atoms in a primitive cell.
     progress

@@ -18,10 +18,18 @@ SMALLEST_VOLUME = 0.1
 #: Atoms that are closer (Å) lie on top of each other: at hundreds of GPa, H2 still measures 0.7 Å.
 CLOSEST = 0.5
 
-#: More atoms than this are taken for damage.
-MOST_ATOMS = 10_000
+#: More atoms than this are taken for damage; no structure search has as many, and symmetry takes seconds to find.
+MOST_ATOMS = 2_000
+
+#: Longer lattice vectors, farther coordinates (Å), and larger volumes per atom (Å³) are no crystal's; they would only
+#: take memory and time.
+LONGEST = 10_000.0
+LARGEST_VOLUME = 10_000.0
 
 _HEAVIEST = 118
+
+# A reduced cell with lattice planes this many times closer than CLOSEST is not really reduced.
+_THINNEST = 20.0
 
 # Up to so many atoms all pairs are looked at at once.
 _FEW = 200
@@ -73,7 +81,8 @@ def from_fractions(symbols: Sequence[str], scaled: NDArray[np.float64], cell: ND
 def check_crystal(atoms: Atoms) -> None:
     """Refuse what is not a crystal: every reader of structures calls this for all that it reads.
 
-    A crystal is periodic in three directions, has a cell with a volume, finite coordinates, and at least one atom.
+    A crystal is periodic in three directions, has a cell with a volume, neither of absurd size, finite coordinates, and
+    at least one atom.
     Every site holds one whole atom of an element, and no two atoms lie on top of each other.
 
     Raises
@@ -81,14 +90,19 @@ def check_crystal(atoms: Atoms) -> None:
     BrokenError
         With the reason.
     """
-    if len(atoms) == 0:
-        raise BrokenError(0, "no atoms")
+    if not 0 < len(atoms) <= MOST_ATOMS:
+        raise BrokenError(0, f"{len(atoms)} atoms; at most {MOST_ATOMS} are read" if len(atoms) else "no atoms")
     cell = atoms.cell.array
     if not (np.isfinite(cell).all() and np.isfinite(atoms.positions).all()):
         raise BrokenError(0, "numbers that are not finite")
     if not atoms.pbc.all() or (cell == 0).all(axis=1).any():
         raise BrokenError(0, "no cell that is periodic in three directions")
+    longest = float(np.abs(cell).max())
+    if longest > LONGEST or float(np.abs(atoms.positions).max()) > 1000 * LONGEST:
+        raise BrokenError(0, f"a cell of {longest:.3g} Å, or coordinates that lie far outside of it")
     volume = abs(float(np.linalg.det(cell)))
+    if volume > LARGEST_VOLUME * len(atoms):
+        raise BrokenError(0, f"a cell of {volume / len(atoms):.3g} Å³ per atom")
     if not volume >= SMALLEST_VOLUME:
         raise BrokenError(0, f"a cell of {volume:.3g} Å³")
     if ((atoms.numbers < 1) | (atoms.numbers > _HEAVIEST)).any():
@@ -146,6 +160,11 @@ def _closest(atoms: Atoms) -> tuple[int, int, float] | None:
         # Lattice planes that are less than 1 Å apart: a vector that short need not be the nearest image by rounding.
         cell = niggli_cell(cell)
         inverse = np.linalg.inv(cell)
+        shortest = float(np.linalg.norm(cell, axis=1).min())
+        if shortest < CLOSEST:
+            return 0, 0, shortest
+        if np.linalg.norm(inverse, axis=0).max() * CLOSEST > _THINNEST:
+            raise BrokenError(0, "a cell with lattice planes that are next to no distance apart")
         if np.linalg.norm(inverse, axis=0).max() * CLOSEST > 0.5:
             return _shortest(*neighbours(atoms, CLOSEST))
     first, second = _candidates(atoms.positions @ inverse, inverse)

@@ -40,7 +40,7 @@ class TemplateLibrary:
     Parameters
     ----------
     path
-        A file that ASE reads (all its frames), or a folder (all its files). Pickles are never read.
+        A structure file (all its frames), or a folder (all its files). Pickles are never read.
 
     Attributes
     ----------

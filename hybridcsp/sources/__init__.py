@@ -89,7 +89,7 @@ SOURCES = Registry(
         Entry(
             name="seeds",
             target="hybridcsp.sources.seeds:SeedsSource",
-            summary="structures of yours: seeds:PATH, a file or folder that ASE reads",
+            summary="structures of yours: seeds:PATH, a structure file or a folder of them",
         ),
         Entry(
             name="wyckoff",

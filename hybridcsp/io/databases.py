@@ -1,0 +1,220 @@
+"""ASE's SQLite databases, of which a file may be anybody's: read row by row, and left as they are.
+
+ASE itself writes its tables into a file that has none, and reads a row by building what its constraints and calculator
+name. Here only numbers and texts of the table ``systems`` are read, through a connection that cannot write.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from hybridcsp.errors import UnreadableError
+from hybridcsp.io import Broken, Frame
+from hybridcsp.io.arrays import from_arrays
+from hybridcsp.io.text import BrokenError
+from hybridcsp.utils.reading import open_regular, parse_json, plain_copy
+
+_MAGIC = b"SQLite format 3\0"
+
+#: Longer texts and arrays (bytes) are not read: 10,000 atoms have positions of 240,000 bytes.
+_LONGEST_VALUE = 1 << 22
+
+#: A query that takes longer (seconds) is no plain row.
+_LONGEST_QUERY = 2.0
+
+#: Versions of ASE's tables in which the columns below have their meaning.
+_VERSIONS = range(5, 10)
+
+_COLUMNS = {
+    "numbers": np.int32,
+    "positions": np.float64,
+    "cell": np.float64,
+    "initial_magmoms": np.float64,
+    "initial_charges": np.float64,
+}
+_ROW = f"SELECT {', '.join(_COLUMNS)}, pbc, energy, calculator, key_value_pairs FROM systems WHERE rowid = ?"
+_PAGE = "SELECT rowid FROM systems WHERE rowid > ? ORDER BY rowid LIMIT 500"
+
+# Around damage, so many numbers are tried one by one; then the steps double.
+_SMALL_STEPS = 100
+_MOST_STEPS = 150
+
+#: A log of changes, or a database with one, that is copied before it is read, is no larger (bytes).
+_LARGEST_COPY = 2 << 30
+
+
+def read_database(file: Path) -> Iterator[Frame | Broken]:
+    """Yield the structures of an ASE database; a row that cannot be read costs only itself.
+
+    Raises
+    ------
+    UnreadableError
+        If it is not a database of ASE's, or nothing in it can be read.
+    """
+    with plain_copy(file) as plain, connection(plain) as database:
+        try:
+            _check(database, file)
+        except sqlite3.Error as error:
+            raise UnreadableError(file, f"a damaged database ({error})") from error
+        for number, row in enumerate(_rows(database, file)):
+            yield row if isinstance(row, Broken) else _frame(database, file, number, row)
+
+
+@contextmanager
+def connection(file: Path) -> Iterator[sqlite3.Connection]:
+    """Open a database that nothing is written to, nor beside; texts come as bytes.
+
+    SQLite keeps a log of changes (``-wal``) beside some databases, and makes one where it reads them. So one that has
+    no log now is opened as one that does not change, and one that has is copied with it.
+
+    Raises
+    ------
+    UnreadableError
+        If it is no SQLite database, or cannot be opened.
+    """
+    with open_regular(file) as stream:
+        head = stream.read(100)
+    if not head.startswith(_MAGIC) or len(head) < 100:
+        raise UnreadableError(file, "not a SQLite database" if head else "an empty file, not a database")
+    has_log = head[18] == 2 or head[19] == 2
+    log = file.with_name(f"{file.name}-wal")
+    try:
+        if has_log and log.exists() and log.stat().st_size:
+            with _copied(file, log) as copy, closing(_open(copy, "mode=ro")) as opened:
+                yield opened
+        else:
+            with closing(_open(file, "mode=ro&immutable=1" if has_log else "mode=ro")) as opened:
+                yield opened
+    except (OSError, sqlite3.OperationalError) as error:
+        raise UnreadableError(file, f"a database that cannot be read ({error})") from error
+
+
+def _open(file: Path, options: str) -> sqlite3.Connection:
+    name = quote(os.fsencode(file.absolute()))
+    opened = sqlite3.connect(f"file:{name}?{options}", uri=True, timeout=5, check_same_thread=False)
+    opened.text_factory = bytes
+    opened.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE)
+    opened.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    # What a schema calls cannot have effects, and a query of a view or a virtual table cannot go on forever.
+    for pragma in ("trusted_schema = OFF", "query_only = ON", "cell_size_check = ON", "mmap_size = 0"):
+        opened.execute(f"PRAGMA {pragma}")
+    return opened
+
+
+@contextmanager
+def _copied(file: Path, log: Path) -> Iterator[Path]:
+    size = file.stat().st_size + log.stat().st_size
+    if size > _LARGEST_COPY:
+        raise UnreadableError(file, f"another program has it open, or has left {log.name} beside it: end that first")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy.db"
+        for _ in range(3):
+            before = file.stat().st_mtime_ns, log.stat().st_mtime_ns, log.stat().st_size
+            for source, target in ((file, copy), (log, copy.with_name("copy.db-wal"))):
+                with open_regular(source) as stream, target.open("wb") as written:
+                    shutil.copyfileobj(stream, written)
+            if before == (file.stat().st_mtime_ns, log.stat().st_mtime_ns, log.stat().st_size):
+                yield copy
+                return
+        raise UnreadableError(file, "another program is writing to it; read it when that has ended")
+
+
+def _check(database: sqlite3.Connection, file: Path) -> None:
+    found = _fetch(database, "SELECT type, sql FROM sqlite_master WHERE name = 'systems'")
+    kind, definition = found[0] if found else (b"", b"")
+    if kind != b"table" or not bytes(definition or b"").upper().startswith(b"CREATE TABLE"):
+        raise UnreadableError(file, "a SQLite database of another program: it has no table 'systems' of ASE's")
+    columns = {
+        name.decode(errors="replace")
+        for _, name, *_, hidden in _fetch(database, "PRAGMA table_xinfo(systems)")
+        if hidden == 0
+    }
+    missing = {*_COLUMNS, "pbc", "energy", "calculator", "key_value_pairs"} - columns
+    if missing:
+        raise UnreadableError(file, f"not ASE's tables: 'systems' has no column {', '.join(sorted(missing))}")
+    try:
+        version = _fetch(database, "SELECT value FROM information WHERE name = 'version'")
+        number = int(version[0][0])
+    except (sqlite3.OperationalError, IndexError, TypeError, ValueError):
+        number = 2
+    if number not in _VERSIONS:
+        raise UnreadableError(
+            file,
+            f"version {number} of ASE's tables; versions {_VERSIONS[0]} to {_VERSIONS[-1]} are read. Convert it "
+            f"with python -m ase.db.convert",
+        )
+
+
+def _rows(database: sqlite3.Connection, file: Path) -> Iterator[int | Broken]:
+    """Yield the numbers of rows; a stretch where the database is damaged is one complaint."""
+    last, steps = -(1 << 62), 0
+    while True:
+        try:
+            page = [row for (row,) in _fetch(database, _PAGE, last)]
+        except sqlite3.Error as error:
+            if steps == 0:
+                where = f"after row {last}" if last > 0 else "from its beginning"
+                yield Broken(file=file, line=max(last, 0) + 1, reason=f"a damaged database {where} ({error})")
+            steps += 1
+            if steps > _MOST_STEPS:
+                return
+            last = max(last, 0) + 2 ** max(0, steps - _SMALL_STEPS)
+            continue
+        if not page:
+            return
+        steps = 0
+        yield from page
+        last = page[-1]
+
+
+def _frame(database: sqlite3.Connection, file: Path, number: int, row: int) -> Frame | Broken:
+    try:
+        ((*blobs, pbc, energy, calculator, pairs),) = _fetch(database, _ROW, row)
+        arrays = {name: _array(name, value) for name, value in zip(_COLUMNS, blobs, strict=True)}
+        if not isinstance(pbc, int):
+            raise BrokenError(0, "no periodicity")
+        positions, moments = arrays["positions"], arrays["initial_magmoms"]
+        n = 0 if arrays["numbers"] is None else len(arrays["numbers"])
+        atoms = from_arrays(
+            numbers=arrays["numbers"],
+            positions=None if positions is None or positions.size % 3 else positions.reshape(-1, 3),
+            cell=None if arrays["cell"] is None or arrays["cell"].size != 9 else arrays["cell"].reshape(3, 3),
+            pbc=[bool(pbc & 1), bool(pbc & 2), bool(pbc & 4)],
+            moments=moments.reshape(-1, 3) if moments is not None and 0 < moments.size == 3 * n else moments,
+            charges=arrays["initial_charges"],
+            energy=energy,
+            calculator=calculator.decode(errors="replace") if isinstance(calculator, bytes) else None,
+            info=parse_json(pairs, file) if isinstance(pairs, bytes) else None,
+        )
+    except (BrokenError, UnreadableError) as error:
+        return Broken(file=file, line=row, reason=f"row {row}: {error.reason}")
+    except (sqlite3.Error, ValueError) as error:
+        return Broken(file=file, line=row, reason=f"row {row}: damaged ({error})")
+    return Frame(atoms=atoms, file=file, number=number, line=row, name=f"{file.stem}-{row}")
+
+
+def _array(name: str, value: object) -> np.ndarray | None:
+    if value is None:
+        return None
+    kind = np.dtype(_COLUMNS[name]).newbyteorder("<")
+    if not isinstance(value, bytes) or len(value) % kind.itemsize:
+        raise BrokenError(0, f"{name} are damaged")
+    return np.frombuffer(value, kind)
+
+
+def _fetch(database: sqlite3.Connection, query: str, *values: int) -> list[tuple[Any, ...]]:
+    """Return the rows of a query; one that takes too long is interrupted, an :class:`sqlite3.OperationalError`."""
+    end = time.monotonic() + _LONGEST_QUERY
+    database.set_progress_handler(lambda: time.monotonic() > end, 10_000)
+    return database.execute(query, values).fetchall()

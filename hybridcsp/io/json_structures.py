@@ -1,0 +1,163 @@
+"""JSON of pymatgen (structures and computed entries) and of ASE (its database in one file), taken as plain data.
+
+Both libraries write the names of classes into their files and import what a file names; here nothing is looked up by
+name but the numbers and the symbols of elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers
+from ase.geometry import cellpar_to_cell
+
+from hybridcsp.io import Broken, Frame
+from hybridcsp.io.arrays import from_arrays
+from hybridcsp.io.crystals import MOST_ATOMS
+from hybridcsp.io.elements import element
+from hybridcsp.io.text import BrokenError
+from hybridcsp.utils.reading import read_json
+
+_LATTICE = ("a", "b", "c", "alpha", "beta", "gamma")
+
+_WANTED = "a pymatgen Structure or ComputedStructureEntry, a list of them, or an ASE database in JSON"
+
+
+def read_json_structures(file: Path) -> Iterator[Frame | Broken]:
+    """Yield the structures of a JSON file; one that is broken costs only itself.
+
+    Raises
+    ------
+    UnreadableError
+        If the file is not JSON, or too large or too deeply nested.
+    """
+    content = read_json(file)
+    number = -1
+    for number, (where, entry) in enumerate(_entries(content)):
+        try:
+            atoms, name = _atoms(entry)
+        except BrokenError as error:
+            yield Broken(file=file, line=1, reason=f"{where}: {error.reason}")
+        else:
+            yield Frame(atoms=atoms, file=file, number=number, name=name or f"{file.stem}-{number + 1}")
+    if number < 0:
+        yield Broken(file=file, line=1, reason=f"holds no structure; {_WANTED} is read")
+
+
+def _entries(content: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(content, dict) and {"ids", "nextid"} <= content.keys():
+        ids = content["ids"] if isinstance(content["ids"], list) else [key for key in content if key.isdecimal()]
+        yield from ((f"row {key}", content.get(str(key))) for key in ids)
+    else:
+        entries = content if isinstance(content, list) else [content]
+        yield from ((f"entry {number}", entry) for number, entry in enumerate(entries, start=1))
+
+
+def _atoms(entry: Any) -> tuple[Atoms, str]:
+    if not isinstance(entry, dict):
+        raise BrokenError(0, f"it is not {_WANTED}")
+    if "numbers" in entry and "positions" in entry:
+        return _of_ase(entry), ""
+    described = entry.get("structure", entry)
+    if not isinstance(described, dict) or not {"lattice", "sites"} <= described.keys():
+        raise BrokenError(0, f"it is not {_WANTED}")
+    name = entry.get("entry_id") if "structure" in entry else None
+    energy = entry.get("energy") if "structure" in entry else None
+    return _of_pymatgen(described, energy), str(name)[:200] if isinstance(name, str | int) else ""
+
+
+def _of_ase(row: Mapping[str, Any]) -> Atoms:
+    cell = _array(row.get("cell"))
+    return from_arrays(
+        numbers=_array(row["numbers"]),
+        positions=_array(row["positions"]),
+        cell=_array(cell.get("array")) if isinstance(cell, dict) else cell,
+        pbc=_array(row.get("pbc", False)),
+        moments=_array(row.get("initial_magmoms")),
+        charges=_array(row.get("initial_charges")),
+        energy=row.get("energy"),
+        calculator=row.get("calculator"),
+        info=row.get("key_value_pairs"),
+    )
+
+
+def _array(value: Any) -> Any:
+    """Return what ASE wrote for an array as numbers in rows; other values as they are.
+
+    Raises
+    ------
+    BrokenError
+        If it does not have the shape that it claims.
+    """
+    if not isinstance(value, dict) or "__ndarray__" not in value:
+        return value
+    try:
+        shape, _, flat = value["__ndarray__"]
+        if len(flat) > 9 * MOST_ATOMS or any(not 0 <= n <= len(flat) for n in shape):
+            raise ValueError
+        return np.array(flat, dtype=float).reshape(shape)
+    except (TypeError, ValueError, OverflowError):
+        raise BrokenError(0, "an array that does not have the shape that it claims") from None
+
+
+def _of_pymatgen(described: Mapping[str, Any], energy: Any) -> Atoms:
+    sites = described["sites"]
+    if not isinstance(sites, list) or len(sites) > MOST_ATOMS:
+        raise BrokenError(0, f"no list of at most {MOST_ATOMS} sites")
+    cell = _cell(described["lattice"])
+    symbols, places, moments = [], [], []
+    for number, site in enumerate(sites, start=1):
+        if not isinstance(site, dict):
+            raise BrokenError(0, f"site {number} is no site")
+        symbols.append(_symbol(site.get("species"), number))
+        places.append(_place(site, cell, number))
+        properties = site.get("properties")
+        moments.append(properties.get("magmom") if isinstance(properties, dict) else None)
+    magnetic = moments and all(isinstance(moment, int | float) for moment in moments)
+    return from_arrays(
+        numbers=[atomic_numbers[symbol] for symbol in symbols],
+        scaled=places,
+        cell=cell,
+        moments=moments if magnetic else None,
+        energy=energy,
+    )
+
+
+def _cell(lattice: Any) -> np.ndarray:
+    if not isinstance(lattice, dict):
+        raise BrokenError(0, "no lattice")
+    try:
+        if "matrix" in lattice:
+            cell = np.array(lattice["matrix"], dtype=float)
+        else:
+            with np.errstate(invalid="ignore", divide="ignore"):  # for angles that no cell has
+                cell = np.asarray(cellpar_to_cell([float(lattice[name]) for name in _LATTICE]))
+    except (KeyError, TypeError, ValueError, OverflowError, AssertionError):
+        raise BrokenError(0, "a lattice without a matrix of numbers or six parameters that fit") from None
+    if cell.shape != (3, 3):
+        raise BrokenError(0, f"a lattice of shape {cell.shape}")
+    return cell
+
+
+def _symbol(species: Any, number: int) -> str:
+    if not isinstance(species, list) or not species or not all(isinstance(one, dict) for one in species):
+        raise BrokenError(0, f"site {number} names no species")
+    occupancy = species[0].get("occu", 1)
+    if len(species) > 1 or not isinstance(occupancy, int | float) or not occupancy > 0.995:
+        raise BrokenError(0, "partly occupied sites; one element per site is needed")
+    return element(str(species[0].get("element"))[:20])
+
+
+def _place(site: Mapping[str, Any], cell: np.ndarray, number: int) -> list[float]:
+    """Return fractional coordinates."""
+    try:
+        if "abc" in site:
+            x, y, z = (float(value) for value in site["abc"])
+            return [x, y, z]
+        return [float(value) for value in np.linalg.solve(cell.T, np.array(site["xyz"], dtype=float).reshape(3))]
+    except (KeyError, TypeError, ValueError, OverflowError, np.linalg.LinAlgError):
+        raise BrokenError(0, f"site {number} has no coordinates") from None

@@ -1,0 +1,75 @@
+"""Files are given to ASE's readers only where these do nothing but parse."""
+
+import ase.io
+import pytest
+from ase.build import bulk
+from crystals import rutile
+
+from hybridcsp.io import Broken
+from hybridcsp.io.ase_formats import FORMATS
+from hybridcsp.io.crystals import MOST_ATOMS
+from hybridcsp.io.files import read_structures
+
+
+@pytest.mark.parametrize("name", ["a.xsf", "a.gen", "geometry.in", "a.res", "a.pwi"])
+def test_formats_of_the_list_are_read(tmp_path, name):
+    more = {"pseudopotentials": {"Na": "a", "Cl": "b"}} if name == "a.pwi" else {}
+    ase.io.write(tmp_path / name, bulk("NaCl", "rocksalt", a=5.6), **more)
+    (frame,) = read_structures(tmp_path / name)
+    assert frame.atoms.get_volume() == pytest.approx(5.6**3 / 4, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.cell", "%BLOCK LATTICE_CART\n3 0 0\n0 3 0\n0 0 3\n%ENDBLOCK LATTICE_CART\n"),
+        ("a.gpw", "- of UlmGPAW"),
+        ("a.nc", "CDF\x01"),
+        ("a.py", "open('RAN', 'w')"),
+        ("postgresql:", "x"),
+        ("a.pckl", "x"),
+        ("a.magic", "nothing that anybody knows"),
+    ],
+)
+def test_other_formats_are_named_and_not_tried(tmp_path, monkeypatch, name, content):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_text(content)
+    (broken,) = read_structures(tmp_path / name)
+    assert isinstance(broken, Broken)
+    assert "not readable" in broken.reason
+    assert [entry.name for entry in tmp_path.iterdir()] == [name]
+
+
+def test_formats_that_run_something_are_not_on_the_list():
+    assert not {"castep-cell", "bundletrajectory", "netcdftrajectory", "gpw", "db", "postgresql", "mysql"} & set(
+        FORMATS
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        f'{10**9}\nLattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3\nCu 0 0 0\n',
+        f'{MOST_ATOMS + 1}\nLattice="90 0 0 0 90 0 0 0 90"\n' + "Cu 0 0 0\n" * (MOST_ATOMS + 1),
+        '2\nLattice="1e6 0 0 0 3 0 0 0 3"\nCu 0 0 0\nAl 1.5 1.5 1.5\n',
+        '1\nLattice="1e-6 0 0 0 1e4 0 0 0 1e4"\nCu 0 0 0\n',
+        '1\nLattice="1e4 0 0 9999.99999 0.001 0 0 0 3"\nCu 0 0 0\n',
+        '1\nLattice="900 0 0 0 900 0 0 0 900"\nCu 0 0 0\n',
+        '1\nLattice="3 0 0 0 3 0 0 0 3"\nCu 1e30 0 0\n',
+    ],
+    ids=["header", "too many", "long", "thin", "skewed", "empty", "far away"],
+)
+def test_absurd_structures_cost_only_themselves(tmp_path, content):
+    good = '1\nLattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3\nCu 0 0 0\n'
+    content = content.replace('3"\nCu', '3" Properties=species:S:1:pos:R:3\nCu')
+    (tmp_path / "a.extxyz").write_text(content + good)
+    found = list(read_structures(tmp_path / "a.extxyz"))
+    assert isinstance(found[0], Broken)
+    assert all(isinstance(one, Broken) or one.atoms.get_volume() == pytest.approx(27) for one in found)
+
+
+def test_a_folder_or_a_link_that_leads_nowhere_under_a_structures_name_is_passed_over(tmp_path):
+    ase.io.write(tmp_path / "a.cif", rutile())
+    (tmp_path / "b.cif").mkdir()
+    (tmp_path / "c.cif").symlink_to("nowhere")
+    assert len(list(read_structures(tmp_path))) == 1

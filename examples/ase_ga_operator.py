@@ -22,10 +22,11 @@ def rattle(parents: Sequence[Atoms], blmin: Distances, rng: np.random.RandomStat
     return RattleMutation(blmin, n_top=len(parents[0]), rattle_strength=0.5, rng=rng)
 
 
-problem = Problem("CuAu", formula_units=(1, 4))
+problem = Problem("CuAu", formula_units=(2, 4))
 theirs = [Offer(AseGaOperator(rattle, name="ase-ga-rattle"), prior=9.0), Offer(cut_and_splice(), prior=9.0)]
 evolution = EvolutionSource(problem, operators=[*OPERATORS, *theirs])
-search = Search(problem, calculator="emt", sources=["random", evolution], directory="cuau", seed=2)
-search.run(relaxations=25, refine=0)
+# Searching alone, evolution begins with random crystals, and breeds as soon as there are six minima.
+search = Search(problem, calculator="emt", sources=[evolution], directory="cuau", seed=2, workers=1)
+search.run(relaxations=24, refine=0)
 for (source, operator), tally in search.archive.ledger.tallies.items():
     print(f"{source:10} {operator:22} {tally.relaxed:3} relaxed, {tally.first_reached} new minima")

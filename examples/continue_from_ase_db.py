@@ -34,8 +34,9 @@ search = Search(
     "Cu",
     formula_units=(1, 4),
     calculator="emt",  # the one that the energies in the database come from: only like energies can be compared
-    sources=[f"seeds:{DATABASE}", "evolution"],
+    sources=[f"seeds:{DATABASE}", "basin-hopping"],  # the latter leaps from the best minima, those of the database, too
     directory="copper",
+    workers=1,
 )
 if search.archive.candidates == 0:  # not when this script goes on with the search
     for row in ase.db.connect(DATABASE).select(relaxed=True):

@@ -36,10 +36,13 @@ class Slip:
         return finish(child, problem)  # None where atoms overlap or a bound of the problem is not kept
 
 
-problem = Problem("CuAu", formula_units=(1, 4))
+problem = Problem("CuAu", formula_units=(2, 4))
 # Twice the share of heredity to begin with; after that it gets what it earns, as every operator does.
 evolution = EvolutionSource(problem, operators=[*OPERATORS, Offer(Slip(), prior=6.0)])
-search = Search(problem, calculator="emt", sources=["random", evolution], directory="cuau", seed=1)
-search.run(relaxations=20, refine=0)
-for (source, operator), tally in search.archive.ledger.tallies.items():
+# Searching alone, evolution begins with random crystals, and breeds as soon as there are six minima.
+search = Search(problem, calculator="emt", sources=[evolution], directory="cuau", seed=1, workers=1)
+search.run(relaxations=24, refine=0)
+tallies = search.archive.ledger.tallies
+for (source, operator), tally in tallies.items():
     print(f"{source:10} {operator:20} {tally.relaxed:3} relaxed, {tally.first_reached} new minima")
+print(f"slip made {tallies[evolution.name, 'slip'].relaxed} of {search.archive.ledger.relaxations} relaxations")

@@ -21,7 +21,7 @@ class Strained:
         if not best:
             return []
         atoms = best[0].atoms
-        strain = np.eye(3) + context.rng.normal(0, 0.1, (3, 3))
+        strain = np.eye(3) + context.rng.normal(0, 0.3, (3, 3))
         atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
         return [Proposal(atoms=atoms, operator="strain", parents=(best[0].found_by.id,))]
 
@@ -32,7 +32,17 @@ class Strained:
         """Nothing to learn: the archive knows the best."""
 
 
-search = Search("CuAu", formula_units=(1, 2), calculator="emt", sources=["random", Strained()], directory="cuau")
+search = Search(
+    "CuAu",
+    formula_units=(2, 4),
+    calculator="emt",
+    sources=["random", Strained()],
+    allocation="equal",  # half of the relaxations each; by default the source that earns more gets more
+    directory="cuau",
+    workers=1,
+)
 search.run(relaxations=12)
 for minimum in search.minima(3):
     print(minimum.spacegroup, minimum.enthalpy_per_atom, minimum.found_by.source)
+for (source, _), tally in search.archive.ledger.tallies.items():
+    print(f"{source}: {tally.relaxed} relaxed, {tally.first_reached} new minima")

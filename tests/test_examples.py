@@ -17,10 +17,28 @@ from ase.build import bulk
 from ase.calculators.espresso import Espresso, EspressoProfile
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 
+from hybridcsp import Archive
+
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 #: Arguments for scripts that would take minutes.
-SHORT = {"five_lines.py": ["4"], "quantum_espresso.py": ["2"]}
+SHORT = {"five_lines.py": ["4"], "quantum_espresso.py": ["2"], "two_levels.py": ["emt", "lj"]}
+
+#: Packages that scripts need beside ours.
+NEEDED = {"ase_ga_database.py": "ase_ga", "ase_ga_operator.py": "ase_ga", "dask_executor.py": "distributed"}
+
+#: What scripts print when the thing that they are about has really taken part.
+TAKES_PART = {
+    "ase_ga_operator.py": r"ase-ga-rattle +[1-9]\d* relaxed(?s:.*)|ase-ga-cut-and-splice +[1-9]\d* relaxed",
+    "ask_and_tell.py": r"^\d+ -?\d\.\d+ \d+$",
+    "compare_with_random.py": r"random\+prototypes: 3 of 3 runs solved, \d+ force calls; \d+ by random, [1-9]",
+    "continue_from_ase_db.py": r" added (?s:.*) seeds ",
+    "custom_generator.py": r"version 1, from \d+ examples(?s:.*)^[1-9]\d* of \d+ candidates are of trained versions",
+    "custom_operator.py": r"slip made [1-9]\d* of 24 relaxations",
+    "custom_source.py": r"strained: [1-9]\d* relaxed, [1-9]\d* new minima",
+    "dask_executor.py": r"10 relaxations on 2 workers",
+    "two_levels.py": r"^1\. +-\d+\.\d{4} eV/atom, space group +\d+; was \d\.$",
+}
 
 
 @pytest.fixture
@@ -49,8 +67,8 @@ def run(script, cwd, *arguments, **environment):
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_example(script, tmp_path, espresso):
-    if script.startswith("ase_ga") and find_spec("ase_ga") is None:
-        pytest.skip("ase-ga is not installed")
+    if script in NEEDED and find_spec(NEEDED[script]) is None:
+        pytest.skip(f"{NEEDED[script]} is not installed")
     path = f"{espresso}{os.pathsep}{os.environ['PATH']}"
     done = run(script, tmp_path, *SHORT.get(script, []), PATH=path, ESPRESSO_PSEUDO=str(espresso))
     assert done.returncode == 0, done.stderr
@@ -61,11 +79,71 @@ def test_example(script, tmp_path, espresso):
         assert ase.db.connect(database).count("event=relaxed") > 0
     if script == "ase_ga_database.py":
         _check_ase_ga(script, tmp_path, done.stdout)
-    if script == "ase_ga_operator.py":
-        assert re.search(r"ase-ga-\S+ +[1-9]\d* relaxed", done.stdout)
+    if script in TAKES_PART:
+        assert re.search(TAKES_PART[script], done.stdout, re.MULTILINE), done.stdout
+    if script == "compare_with_random.py":
+        assert "these are no independent evidence" not in done.stdout
+        assert "this compares" not in done.stdout
+    if script == "two_levels.py":
+        _check_two_levels(tmp_path, done.stdout)
     if script == "continue_from_ase_db.py":
-        assert " added " in done.stdout
-        assert " seeds " in done.stdout
+        with Archive(tmp_path / "copper") as archive:
+            assert archive.ledger.tallies["basin-hopping", "hop"].relaxed > 0
+
+
+def _check_two_levels(folder, printed):
+    """The second level relaxes what the first found, once each, and ranks by its own energies."""
+    with Archive(folder / "level-1") as first, Archive(folder / "level-2") as second:
+        assert second.ledger.relaxations == len(printed.splitlines()) == 4
+        assert (first.ledger.calculator.split()[0], second.ledger.calculator.split()[0]) == ("emt", "lj")
+        for minimum, line in zip(second.minima(), printed.splitlines(), strict=True):
+            place = int(re.search(r"was (\d)", line)[1])
+            start = minimum.found_by.atoms
+            assert start.cell.volume == pytest.approx(first.minima()[place - 1].atoms.cell.volume, rel=1e-3)
+            assert f"{minimum.enthalpy_per_atom:.4f}" in line
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Put a srun on the PATH that notes its options and runs what it is given."""
+    (tmp_path / "bin").mkdir()
+    srun = tmp_path / "bin" / "srun"
+    srun.write_text('#!/bin/bash\necho "$@" >> srun.log\nwhile [[ $1 == -* ]]; do shift; done\nexec "$@"\n')
+    program = tmp_path / "bin" / "hybridcsp"
+    program.write_text(f'#!/bin/bash\nexec {sys.executable} -P -m hybridcsp "$@"\n')
+    for file in (srun, program):
+        file.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+
+    def submit(*arguments):
+        command = ["bash", str(ROOT / "examples" / "slurm.sbatch"), *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    return submit
+
+
+@pytest.mark.slow
+def test_the_slurm_script_goes_on_when_it_is_submitted_again(tmp_path, slurm):
+    line = ["Cu", "--calculator", "emt", "--formula-units", "1-2", "--source", "random", "--relaxations", "3"]
+    assert slurm(*line).returncode == 0
+    with Archive(tmp_path / "Cu") as archive:
+        assert archive.ledger.relaxations == 3
+    assert slurm(*line).returncode == 0
+    with Archive(tmp_path / "Cu") as archive:
+        assert (archive.ledger.relaxations, len(archive.ledger.settings)) == (3, 2)
+    first, second = (tmp_path / "srun.log").read_text().splitlines()
+    assert " hybridcsp search Cu " in first
+    assert first.endswith("--directory Cu --workers 1")
+    assert second.endswith(" hybridcsp resume Cu --workers 1")
+
+
+def test_the_slurm_script_is_sound():
+    script = ROOT / "examples" / "slurm.sbatch"
+    assert subprocess.run(["bash", "-n", script], capture_output=True, check=False).returncode == 0
+    options = re.findall(r"^#SBATCH (--\S+)", script.read_text(), re.MULTILINE)
+    assert "--nodes=1" in options
+    assert any(option.startswith("--signal=TERM@") for option in options)
 
 
 def _check_ase_ga(script, folder, printed):
@@ -86,7 +164,7 @@ def _check_ase_ga(script, folder, printed):
 def test_examples_are_short_and_say_what_they_show(script):
     text = (ROOT / "examples" / script).read_text()
     assert ast.get_docstring(ast.parse(text))
-    assert len(text.splitlines()) <= 60
+    assert len(text.splitlines()) <= 62
 
 
 def test_where_quantum_espresso_is_missing_that_is_said(tmp_path, espresso):

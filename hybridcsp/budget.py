@@ -42,6 +42,10 @@ class Budget:
     stop_at
         A structure file: end when a minimum matches it (``StructureMatcher`` with its default tolerances). Or an
         enthalpy in eV/atom: end when a minimum lies no more than 1 meV/atom above it.
+    stop_after_failures
+        End after so many relaxations that failed for the same reason, one after the other, before any has succeeded;
+        0: never. :meth:`~hybridcsp.search.Search.run` then raises
+        :class:`~hybridcsp.errors.RelaxationsFailedError`.
     refine
         How many of the best minima, within 50 meV/atom, are relaxed further at the end (to 0.01 eV/Å by default).
 
@@ -56,6 +60,7 @@ class Budget:
     hours: float | None = None
     stop_after_unchanged: int | None = None
     stop_at: float | str | None = None
+    stop_after_failures: int = 10
     refine: int = 10
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
@@ -67,8 +72,9 @@ class Budget:
                 raise InputError(name, value, "a whole number from 1")
         if self.hours is not None and not self.hours > 0:
             raise InputError("hours", self.hours, "a positive number of hours")
-        if self.refine < 0:
-            raise InputError("refine", self.refine, "a whole number from 0")
+        for name in ("stop_after_failures", "refine"):
+            if getattr(self, name) < 0:
+                raise InputError(name, getattr(self, name), "a whole number from 0")
         if isinstance(self.stop_at, str):
             try:
                 object.__setattr__(self, "stop_at", float(self.stop_at))

@@ -20,6 +20,7 @@ from hybridcsp.archive import Archive
 from hybridcsp.budget import Target
 from hybridcsp.engagement import build_sources, check_company, check_learners
 from hybridcsp.errors import ArchiveError, BackendError, InputError
+from hybridcsp.ledger import ALL_FAILED
 from hybridcsp.registry import split_argument
 from hybridcsp.relaxation.calculators import check_calculator
 from hybridcsp.relaxation.worker_process import end_processes
@@ -30,7 +31,7 @@ from hybridcsp.utils.files import atomic_write, make_folder
 from hybridcsp.utils.subprocesses import death_signal, python_command, python_path
 
 #: How a run ended that can be taken up again without changing its budget.
-UNFINISHED = ("interrupted", "error", "time used up")
+UNFINISHED = ("interrupted", "error", "time used up", ALL_FAILED)
 
 #: Seconds that searches have to put things in order when a campaign is interrupted.
 GRACE = 10.0

@@ -96,6 +96,10 @@ class GeneratorError(HybridCSPError):
     """A generator came to nothing: it raised, hung, or made nothing that can be used."""
 
 
+class RelaxationsFailedError(HybridCSPError):
+    """Every relaxation of a search has failed; the run directory is intact and the search can be resumed."""
+
+
 class BackendError(HybridCSPError):
     """The machinery that runs jobs broke; the run directory can be resumed."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hybridcsp.event_log import FORMAT, Event
-from hybridcsp.records import REFINE, Cost
+from hybridcsp.records import REFINE, Cost, FailureReason
 
 
 @dataclass(kw_only=True)
@@ -47,6 +47,19 @@ class Basin:
         return str(self.best.data["calculator"])
 
 
+@dataclass(kw_only=True)
+class Failures:
+    """Relaxations that failed one after the other for the same reason, before any succeeded."""
+
+    reason: str
+    detail: str  # of the first
+    count: int = 1
+
+
+#: Why a run ended in which nothing but such failures happened.
+ALL_FAILED = "every relaxation failed"
+
+
 class Ledger:
     """The state of a search, folded from its events: the same code when they happen and when they are read back.
 
@@ -66,6 +79,11 @@ class Ledger:
         By source, what the last of them was.
     explanations
         By reason of failure, what was said of the first relaxation that failed for it.
+    succeeded
+        Whether any relaxation has ended in a structure.
+    failures
+        The last relaxations, where none has succeeded and they failed for the same reason; those from before the search
+        was last ended for that do not count.
     adoptions
         By source, every change of its model, oldest first.
     cost, proposing
@@ -98,6 +116,8 @@ class Ledger:
         self.errors: Counter[str] = Counter()
         self.last_errors: dict[str, str] = {}
         self.explanations: dict[str, str] = {}
+        self.succeeded = False
+        self.failures: Failures | None = None
         self.adoptions: dict[str, list[Mapping[str, Any]]] = {}
         self.cost = Cost()
         self.proposing = Cost()
@@ -135,6 +155,8 @@ class Ledger:
                 self.settings.append(data["settings"])
             case "stopped":
                 self.stops.append(data["reason"])
+                if data["reason"] == ALL_FAILED:  # whoever goes on has changed something
+                    self.failures = None
             case "called":
                 self.calls[data["source"]] = data["call"] + 1
                 self.errors[data["source"]] += bool(data["error"])
@@ -156,6 +178,7 @@ class Ledger:
                 if data["level"] != REFINE:
                     self._tally(data).failed[data["reason"]] += 1
                     self.explanations.setdefault(data["reason"], data["detail"])
+                    self._apply_failure(data["reason"], data["detail"])
             case "relaxed":
                 self._apply_cost(event)
                 self._apply_relaxed(event)
@@ -172,8 +195,19 @@ class Ledger:
         else:
             self.terminal[data["candidate"]] = event.kind
 
+    def _apply_failure(self, reason: str, detail: str) -> None:
+        if self.succeeded or reason == FailureReason.REPORTED:
+            return
+        # The words may differ: they hold numbers, and a calculator that has failed once often fails otherwise then.
+        if self.failures is not None and self.failures.reason == reason:
+            self.failures.count += 1
+        else:
+            self.failures = Failures(reason=reason, detail=detail)
+
     def _apply_relaxed(self, event: Event) -> None:
         data = event.data
+        if data["relaxation"] is not None:
+            self.succeeded, self.failures = True, None
         tally = self._tally(data)
         tally.relaxed += data["level"] != REFINE
         tally.unconverged += data["level"] != REFINE and not data["converged"]

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from hybridcsp.archive import WORKERS, Archive
 from hybridcsp.budget import Budget, Target, unchanged_since
+from hybridcsp.failures import all_failed
+from hybridcsp.ledger import ALL_FAILED
 from hybridcsp.proposer import Proposer
 from hybridcsp.records import REFINE, RELAX, Candidate, Job, Limits
 from hybridcsp.relaxation.backends import Backend
@@ -103,10 +105,18 @@ class Run:
         self._level = RELAX
 
     def to_the_end(self) -> Summary:
-        """Search, refine, and say why it ended; the reason is recorded also when an exception passes through."""
+        """Search, refine, and say why it ended; the reason is recorded also when an exception passes through.
+
+        Raises
+        ------
+        RelaxationsFailedError
+            If it ended because nothing but failures happened.
+        """
         stopped = "error"
         try:
             stopped = self._search()
+            if stopped == ALL_FAILED:
+                raise all_failed(self._archive.ledger, self._archive.directory)
             for name in self._proposer.preparing:
                 log.warning(
                     "source %s was still making structures when the search ended; more relaxations would use them", name
@@ -156,7 +166,8 @@ class Run:
                 return stopped or ("sources exhausted" if self._proposer.exhausted else "no acceptable proposals")
             learned = not stopped and self._proposer.learn()  # here, because the workers have enough to do
             news = self._wait() or learned or self._proposer.prepared
-            stopped = stopped or self._stop_reason()
+            if stopped in ("", ALL_FAILED):  # what was still running may have succeeded
+                stopped = self._stop_reason()
             # What is running was paid for and is waited for, unless the time is over: a resumed search does it again.
             if self._out_of_time():
                 return stopped
@@ -169,6 +180,8 @@ class Run:
         budget, ledger = self._budget, self._archive.ledger
         if self._target.reached(ledger, self._archive.structure):
             return "target reached"
+        if ledger.failures is not None and 0 < budget.stop_after_failures <= ledger.failures.count:
+            return ALL_FAILED
         if budget.relaxations is not None and ledger.relaxations >= budget.relaxations:
             return "relaxations used up"
         if budget.force_calls is not None and ledger.cost.force_calls >= budget.force_calls:

@@ -236,8 +236,11 @@ class Search:
 
         Raises
         ------
+        RelaxationsFailedError
+            If the first relaxations all fail for the same reason (``budget.stop_after_failures``). Everything is kept,
+            and the directory can be taken up again.
         KeyboardInterrupt
-            After everything was put in order; the directory can be taken up again.
+            After everything was put in order; likewise.
         BackendError
             If the machinery breaks; likewise.
         """

@@ -226,7 +226,7 @@ def test_resume_takes_more_of_any_amount_instead_of_what_was_planned(finished):
     assert written["limits"]["seconds"] == 60
     output = hybridcsp("resume", "Cu", "--hours", "2s", "--stop-at", "none", cwd=folder).stdout
     written = tomllib.loads((folder / "Cu" / "config.toml").read_text())["budget"]
-    assert set(written) == {"hours", "refine"}
+    assert set(written) == {"hours", "refine", "stop_after_failures"}
     assert "time used up" in output
     done = hybridcsp("resume", "Cu", "--relaxations", "few", "--workers", "0", cwd=folder, check=False)
     assert "2 mistakes" in done.stderr
@@ -248,24 +248,42 @@ def test_a_directory_that_holds_a_search_is_not_searched_anew(finished):
 
 def test_commands_to_go_on_with_can_be_pasted_and_no_file_is_named_that_is_not_there(tmp_path):
     options = ["--calculator", "emt", "--source", "random", "--relaxations", "1", "--workers", "1"]
-    output = hybridcsp("search", "Ti", *options, "--directory", "of titanium", cwd=tmp_path).stdout
-    assert f"hybridcsp show '{tmp_path / 'of titanium'}'" in output
-    assert "minima.extxyz" not in output
-    assert "No EMT-potential for Ti" in " ".join(output.split())
+    done = hybridcsp("search", "Ti", *options, "--directory", "of titanium", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert "minima.extxyz" not in done.stdout
+    assert "No EMT-potential for Ti" in " ".join(done.stdout.split())
+    assert "none of 1 relaxations has succeeded" in done.stderr
+    assert str(tmp_path / "of titanium" / "workers") in done.stderr
     again = hybridcsp("search", "Ti", *options, "--directory", "of titanium", cwd=tmp_path, check=False)
     assert "hybridcsp resume '" in again.stderr
 
 
 def test_a_search_that_relaxes_nothing_says_what_was_wrong_with_the_proposals(tmp_path):
     options = ["--calculator", "emt", "--source", "random", "--workers", "1"]
-    output = hybridcsp("search", "Cu", *options, "--pressure", "1e9", cwd=tmp_path).stdout
-    assert "no acceptable proposals (no source offered anything)" in output
+    done = hybridcsp("search", "Cu", *options, "--pressure", "1e9", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert "no acceptable proposals (no source offered anything)" in done.stdout
     ase.io.write(tmp_path / "dense.cif", bulk("Cu", "fcc", a=2.0))
     options = ["--calculator", "emt", "--source", "seeds:dense.cif", "--workers", "1"]
-    output = hybridcsp("search", "Cu", *options, "--directory", "one", cwd=tmp_path).stdout
-    assert "sources exhausted (rejected: 1 volume)" in output
-    output = hybridcsp("search", "Cu", *options, "--source", "shake", "--directory", "two", cwd=tmp_path).stdout
-    assert "no acceptable proposals (rejected: 1 volume)" in output
+    done = hybridcsp("search", "Cu", *options, "--directory", "one", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert "sources exhausted (rejected: 1 volume)" in done.stdout
+    done = hybridcsp("search", "Cu", *options, "--source", "shake", "--directory", "two", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert "no acceptable proposals (rejected: 1 volume)" in done.stdout
+
+
+def test_a_search_in_which_everything_fails_ends_early_in_words(tmp_path):
+    options = ["--calculator", "emt", "--source", "random", "--workers", "1", "--max-atoms", "2"]
+    done = hybridcsp("search", "Ti", *options, "--stop-after-failures", "3", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    words = " ".join(done.stderr.split())
+    assert "none of 3 relaxations has succeeded, and 3 failed for the same reason" in words
+    assert "No EMT-potential for Ti" in words
+    assert "Traceback" not in words
+    done = hybridcsp("resume", "Ti", cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert "none of 6 relaxations has succeeded, and 3 failed" in " ".join(done.stderr.split())
 
 
 def test_seeds_that_are_of_no_use_are_named(tmp_path):

@@ -9,7 +9,7 @@ from ase.io import write
 from crystals import InlineBackend, ListSource, P1Source, instant_relaxation, random_crystal, relaxed, what_happened
 
 from hybridcsp import Problem, Proposal, Search
-from hybridcsp.errors import ArchiveError, BackendError, InputError, UnknownNameError
+from hybridcsp.errors import ArchiveError, BackendError, InputError, RelaxationsFailedError, UnknownNameError
 from hybridcsp.records import Failed, FailureReason
 from hybridcsp.relaxation.relax import RelaxationSettings
 
@@ -109,6 +109,64 @@ class TestRun:
         summary = search(tmp_path, Hopeless()).run(relaxations=10)
         assert (summary.stopped, summary.progress.relaxations) == ("no acceptable proposals", 0)
         assert summary.progress.rejected == 20
+
+    @pytest.mark.parametrize(
+        ("details", "stopped_at"),
+        [
+            (["SCF", "no k-points"] * 9, 4),  # the words may differ
+            (["", "SCF"] * 9, None),
+            (["", "SCF", ""] + ["SCF"] * 9, 7),
+            (["SCF"] * 3 + ["relaxed"] + ["SCF"] * 9, None),
+        ],
+    )
+    def test_it_ends_when_nothing_but_the_same_failure_happens(self, tmp_path, details, stopped_at):
+        said = iter(details)
+
+        def failing(job):
+            detail = next(said)
+            if detail == "relaxed":
+                return instant_relaxation(job)
+            reason = FailureReason.CALCULATOR if detail else FailureReason.OVERLAP
+            return Failed(candidate=job.candidate, reason=reason, detail=detail)
+
+        run = search(tmp_path, runner=failing)
+        if stopped_at is None:
+            assert run.run(relaxations=9, stop_after_failures=4, refine=0).stopped == "relaxations used up"
+        else:
+            with pytest.raises(RelaxationsFailedError, match=f"none of {stopped_at} .* 4 failed for the same reason"):
+                run.run(relaxations=9, stop_after_failures=4)
+            assert run.archive.ledger.stops == ["every relaxation failed"]
+        run.close()
+
+    def test_a_search_that_failed_is_taken_up_with_a_new_count(self, tmp_path):
+        def failing(job):
+            return Failed(candidate=job.candidate, reason=FailureReason.OVERLAP)
+
+        for relaxations in (3, 6):
+            run = search(tmp_path, runner=failing)
+            with pytest.raises(RelaxationsFailedError):
+                run.run(relaxations=20, stop_after_failures=3)
+            assert run.archive.ledger.relaxations == relaxations
+            run.close()
+        mended = search(tmp_path)
+        assert mended.run(relaxations=8, refine=0).stopped == "relaxations used up"
+
+    def test_a_killed_search_counts_failures_from_before(self, tmp_path):
+        def failing(job):
+            return Failed(candidate=job.candidate, reason=FailureReason.OVERLAP)
+
+        first = search(tmp_path, runner=failing)
+        first.run(relaxations=2, stop_after_failures=3)
+        first.close()
+        with pytest.raises(RelaxationsFailedError, match="none of 3"):
+            search(tmp_path, runner=failing).run(relaxations=9, stop_after_failures=3)
+
+    def test_failures_never_end_it_where_that_is_asked_for(self, tmp_path):
+        def failing(job):
+            return Failed(candidate=job.candidate, reason=FailureReason.OVERLAP)
+
+        summary = search(tmp_path, runner=failing).run(relaxations=15, stop_after_failures=0)
+        assert (summary.stopped, summary.progress.failed) == ("relaxations used up", 15)
 
     def test_the_best_are_refined_at_the_end(self, tmp_path):
         levels = []

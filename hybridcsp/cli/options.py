@@ -364,6 +364,13 @@ SETTINGS = (
         unset="none",
     ),
     Setting(
+        flag="--stop-after-failures",
+        key="budget.stop_after_failures",
+        metavar="N",
+        help="Failures in a row for one reason before any relaxation has succeeded; 0: never.",
+        panel=STOPPING,
+    ),
+    Setting(
         flag="--refine",
         key="budget.refine",
         metavar="N",

@@ -15,7 +15,7 @@ import typer
 from hybridcsp.cli.app import app, show_archive
 from hybridcsp.cli.console import console
 from hybridcsp.cli.options import BY_FLAG, OPTIONS, SEARCH, SETTINGS, SettingsCommand, read_given, with_settings
-from hybridcsp.errors import InputError, did_you_mean
+from hybridcsp.errors import InputError, RelaxationsFailedError, did_you_mean
 from hybridcsp.interrupts import terminate_in_order
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ _AS_BEFORE = {
     "--hours": "Wall time of this run in hours, or with its unit: 30min.",
     "--stop-after-unchanged": "As for search; none lifts it.",
     "--stop-at": "As for search; none lifts it.",
+    "--stop-after-failures": "",
     "--refine": "",
 }
 
@@ -231,13 +232,18 @@ def _with_templates(raw: Mapping[str, Any], templates: Path) -> list[str]:
 def _run(configuration: Configuration, *, trust: bool, trust_commands: bool) -> None:
     from hybridcsp.analysis.export import export as write
     from hybridcsp.cli.terminal import LiveProgress
+    from hybridcsp.failures import all_failed
+    from hybridcsp.ledger import ALL_FAILED
 
     terminate_in_order()
     with configuration.build(trust=trust, trust_commands=trust_commands) as search:
         _greet(search)
-        stopped = "interrupted"
+        stopped, failed = "interrupted", None
         with LiveProgress(configuration.budget, console) as live, suppress(KeyboardInterrupt):
-            stopped = search.run(configuration.budget, on_progress=live.update).stopped
+            try:
+                stopped = search.run(configuration.budget, on_progress=live.update).stopped
+            except RelaxationsFailedError as error:
+                stopped, failed = ALL_FAILED, error
         archive = search.archive
         show_archive(archive, 10)
         all_minima = ""
@@ -249,12 +255,17 @@ def _run(configuration: Configuration, *, trust: bool, trust_commands: bool) -> 
         if stopped == "interrupted":
             console.print(f"Interrupted; go on with: hybridcsp resume {where}", highlight=False, soft_wrap=True)
             raise typer.Exit(130)
-        why = _why_nothing(archive.ledger) if stopped in ("no acceptable proposals", "sources exhausted") else ""
+        ledger = archive.ledger
+        if ledger.relaxations and not ledger.succeeded:
+            raise failed or all_failed(ledger, search.directory)
+        why = _why_nothing(ledger) if stopped in ("no acceptable proposals", "sources exhausted") else ""
         console.print(
             f"Ended: {stopped}{why}; {all_minima}more: hybridcsp show {where}",
             highlight=False,
             soft_wrap=True,
         )
+        if why:
+            raise typer.Exit(1)
 
 
 def _why_nothing(ledger: Ledger) -> str:

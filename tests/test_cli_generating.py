@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from hybridcsp import Problem, Search
 from hybridcsp.cli.app import app
 from hybridcsp.errors import GeneratorError, InputError
-from hybridcsp.generators import GENERATORS, Reject
+from hybridcsp.generators import GENERATORS, Epoch, Reject
 from hybridcsp.registry import Entry
 from hybridcsp.sources import SOURCES
 
@@ -54,6 +54,33 @@ class TestSample:
         assert [len(frame) for frame in frames] == [3] * 3 + [6] * 3 + [9] * 2 + [12] * 2
         assert [frame.info["request"] for frame in frames] == [0] * 3 + [1] * 3 + [2] * 2 + [3] * 2
         assert all(frame.pbc.all() and "log_likelihood" in frame.info for frame in frames)
+
+    def test_fewer_than_numbers_of_formula_units_are_said_to_be_in_all(self):
+        arguments = ("sample", "toy", "--formula", "TiO2", "--formula-units", "1-4", "--n", "3", "--output", "x.extxyz")
+        output = " ".join(hybridcsp(*arguments).output.split())
+        assert "3 of 3 crystals in x.extxyz, in all, by formula units: 1 of 1, 1 of 2, 1 of 3, 0 of 4" in output
+        assert "None asked for with 4 formula units" in output
+        output = " ".join(hybridcsp(*arguments, "--each").output.split())
+        assert "12 of 12 crystals in x.extxyz, 3 for each number of formula units" in output
+        frames = ase.io.read("x.extxyz", ":")
+        assert [frame.info["formula_units"] for frame in frames] == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
+
+    def test_missing_crystals_are_named_and_the_others_kept(self, monkeypatch):
+        answer = Toy.answer
+        monkeypatch.setattr(
+            Toy,
+            "answer",
+            lambda self, i, asked, rng: (
+                Reject(request=i, reason="too large") if len(asked.contents) > 1 else answer(self, i, asked, rng)
+            ),
+        )
+        Path("cells.txt").write_text("Cu4\nCuAu\n")
+        done = hybridcsp("sample", "toy", "--formulas", "cells.txt", "--n", "2", "--output", "x.extxyz")
+        assert done.exit_code == 1
+        assert "2 of 4 crystals in x.extxyz, 2 for each line of cells.txt" in " ".join(done.output.split())
+        assert "2 crystals are missing:" in done.stderr
+        assert "Cu1Au1: 2 too large" in done.stderr
+        assert len(ase.io.read("x.extxyz", ":")) == 2
 
     def test_seeds_for_another_code_are_written_straight_away(self):
         done = hybridcsp(
@@ -104,6 +131,7 @@ class TestSample:
             (["toy", "--formula", "Cu", "--pressure", "nan"], "a pressure in GPa"),
             (["toy", "--formulas", "cells.txt", "--formula-units", "2"], "only with --formula"),
             (["toy", "--formula", "Cu", "--output", "x.pdb"], "a known ending: .extxyz"),
+            (["toy", "--formulas", "cells.txt", "--each"], "only with --formula"),
             (["toy", "--formula", "Cu", "--output", "cells.txt/x.extxyz"], "a file in its place"),
         ],
     )
@@ -117,7 +145,7 @@ class TestSample:
         assert sorted(path.name for path in Path().iterdir()) == ["cells.txt", "comments.txt"]
 
     def test_nothing_made_is_an_error(self, monkeypatch):
-        monkeypatch.setattr(Toy, "answer", lambda *_: Reject(request=0, reason="out of luck"))
+        monkeypatch.setattr(Toy, "answer", lambda _, i, *more: Reject(request=i, reason="out of luck"))
         with pytest.raises(GeneratorError, match="none of 2 crystals: 2 out of luck"):
             hybridcsp("sample", "toy", "--formula", "Cu", "--n", "2", "--output", "x.extxyz")
         assert list(Path().iterdir()) == []
@@ -138,6 +166,32 @@ class TestTrain:
         assert card["data"]["files"][0]["name"] == "data.extxyz"
         hybridcsp("sample", "./mine", "--formula", "Cu", "--n", "4", "--output", "new/x.extxyz")
         assert len(ase.io.read("new/x.extxyz", ":")) == 4
+
+    def test_it_ends_with_a_curve_and_a_verdict(self):
+        self.write()
+        output = " ".join(hybridcsp("train", "toy", "--data", "data.extxyz", "--epochs", "8").output.split())
+        assert "Held-out loss 2.0000 █" in output
+        assert "Verdict: best epoch 8 of 8, held-out loss 0.2500; still falling" in output
+        assert Path("toy-trained/curve.png").read_bytes().startswith(b"\x89PNG")
+        assert len(Path("toy-trained/curve.csv").read_text().splitlines()) == 9
+        hybridcsp("train", "toy", "--data", "data.extxyz", "--output", "second", "--plot", "loss.svg")
+        assert "<svg" in Path("loss.svg").read_text()
+
+    def test_a_curve_holds_the_epochs_of_an_interrupted_training_too(self, monkeypatch):
+        def fit(self, examples, *, checkpoint, on_epoch, **_):
+            first = 3 if checkpoint.exists() else 1
+            for number in range(first, first + 3):
+                on_epoch(Epoch(number=number, losses={"train": 1.0, "held_out": 1 / number}, at_start=3.0))
+            if first == 1:
+                checkpoint.write_text("after epoch 2")
+                raise KeyboardInterrupt
+
+        self.write()
+        monkeypatch.setattr(Toy, "fit", fit)
+        assert hybridcsp("train", "toy", "--data", "data.extxyz").exit_code == 130
+        assert "best epoch 5 of 5" in hybridcsp("train", "toy", "--data", "data.extxyz").output
+        rows = Path("toy-trained/curve.csv").read_text().splitlines()
+        assert [row.split(",")[1] for row in rows[1:]] == ["1", "2", "3", "4", "5"]
 
     def test_a_folder_goes_on_learning(self):
         self.write()
@@ -173,6 +227,7 @@ class TestTrain:
             (["toy", "--data", "data.extxyz", "--set", "seed=3"], "--seed"),
             (["toy", "--data", "data.extxyz", "--learning-rate", "fast"], "--learning-rate = 'fast'"),
             (["toy", "--data", "data.extxyz", "--output", "taken"], "holds weights already"),
+            (["toy", "--data", "data.extxyz", "--plot", "curve.txt"], "a picture, by its ending"),
             (["toy", "--data", "data.extxyz", "--output", "data.extxyz"], "a file in its place"),
         ],
     )
@@ -194,9 +249,18 @@ class TestEvaluate:
             *("evaluate", "toy", "--data", "data.extxyz", "--samples", "3", "--crystals", "2", "--output", "new/s.json")
         ).output
         assert "match rate at 3" in output
+        assert [line.split() for line in output.splitlines() if "tolerance" in line] == [
+            ["tolerance:", "stol", "0.5", "0.06"],
+            ["tolerance:", "ltol", "0.3", "0.03"],
+            ["tolerance:", "angle_tol", "10", "2"],
+            ["tolerance:", "volume", "scaled", "away", "0.06"],
+        ]
         assert "samples per second" in output
         kept = json.loads(Path("new/s.json").read_text())
         assert kept["summary"]["crystals"] == 2
+        assert kept["tolerances"]["match"]["stol"] == 0.5
+        assert kept["tolerances"]["strict match"]["stol"] == 0.06
+        assert [len(one["same"]) for one in kept["crystals"]] == [3, 3]
         assert [len(one["displacements"]) for one in kept["crystals"]] == [3, 3]
 
     def test_what_it_has_learned_from_is_left_out(self):

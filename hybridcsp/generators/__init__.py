@@ -122,6 +122,8 @@ class Epoch:
         Whether the held-out loss is the lowest so far.
     part
         Which part of the model is being trained, where it has several that are trained one after the other.
+    at_start
+        The held-out loss of the weights that the training began with; ``None`` where nothing is held out.
     """
 
     number: int
@@ -129,6 +131,7 @@ class Epoch:
     seconds: float = 0.0
     best: bool = False
     part: str = ""
+    at_start: float | None = None
 
 
 class Generator(Protocol):

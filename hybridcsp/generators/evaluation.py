@@ -76,6 +76,9 @@ class Scored:
         Comparisons that ended after :data:`MAPPINGS` without a match.
     seconds, processor_seconds
         Of sampling, not of scoring; a share of what all crystals took that were sampled together.
+    same
+        Whether the sample is the crystal by the tolerances that tell the minima of a search apart, volume included
+        (:data:`hybridcsp.similarity.MINIMA`); empty in scores from before this was asked.
     """
 
     crystal: int
@@ -90,6 +93,7 @@ class Scored:
     cut_short: int
     seconds: float
     processor_seconds: float
+    same: tuple[bool, ...] = ()
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Scored:
@@ -151,7 +155,8 @@ def summarise(scored: Sequence[Scored], ks: Iterable[int] = (1, 20)) -> dict[str
     """Mean over crystals and samples: shares between 0 and 1, ``None`` where there is nothing to take a mean of.
 
     Match rate and RMSE at k look at the first k samples of each crystal; the RMSE is the mean over the crystals that
-    match of the smallest displacement. ``unique`` are different ones among the valid samples of one crystal, ``new``
+    match of the smallest displacement. The strict match rate asks for the crystal itself, with the tolerances that tell
+    minima of a search apart. ``unique`` are different ones among the valid samples of one crystal, ``new``
     and ``symmetric`` (space group above 1 at 0.1 Å) are shares of the valid samples.
     """
     total = sum(len(one.valid) for one in scored)
@@ -168,6 +173,8 @@ def summarise(scored: Sequence[Scored], ks: Iterable[int] = (1, 20)) -> dict[str
         matched = [d for d in best if d is not None]
         summary[f"match rate at {k}"] = _share(len(matched), len(best))
         summary[f"RMSE at {k}"] = float(np.mean(matched)) if matched else None
+        same = [any(one.same[:k]) for one in scored if len(one.same) >= k]
+        summary[f"strict match rate at {k}"] = _share(sum(same), len(same))
     reasons = Counter(reason for one in scored for reason in one.rejected if reason is not None)
     seconds = sum(one.seconds for one in scored)
     processor_seconds = sum(one.processor_seconds for one in scored)
@@ -181,6 +188,16 @@ def summarise(scored: Sequence[Scored], ks: Iterable[int] = (1, 20)) -> dict[str
         "samples per second": total / seconds if seconds > 0 else None,
         "valid samples per processor second": valid / processor_seconds if processor_seconds > 0 else None,
     }
+
+
+def tolerances() -> dict[str, dict[str, float | None]]:
+    """Return the tolerances of the two matches, named as ``StructureMatcher`` names them.
+
+    ``volume`` is the largest difference of the logarithms of the volumes; without it both crystals are scaled to the
+    same volume before they are compared.
+    """
+    own = {"stol": MINIMA.displacement, "ltol": MINIMA.lattice, "angle_tol": MINIMA.angle, "volume": MINIMA.volume}
+    return {"match": {**MATCH, "volume": None}, "strict match": own}
 
 
 def index_of(crystals: Iterable[Atoms]) -> StructureIndex:
@@ -274,11 +291,14 @@ def _score(
     new: list[bool | None] = []
     cut_short = 0
     sought = _reduced(crystal)
+    itself = index_of([crystal])
+    same: list[bool] = []
     for i, answer in enumerate(answers):
         atoms = answer.atoms if isinstance(answer, Sample) else None
         good = atoms is not None and is_plausible(atoms)
         found, was_cut = (None, False) if atoms is None else _displacement(_reduced(atoms), sought)
         displacements.append(found)
+        same.append(atoms is not None and itself.find(atoms) is not None)
         cut_short += was_cut and found is None
         valid.append(good)
         spacegroups.append(0 if atoms is None else spacegroup(atoms, SYMPREC_LOOSE))
@@ -298,6 +318,7 @@ def _score(
         cut_short=cut_short,
         seconds=seconds,
         processor_seconds=processor_seconds,
+        same=tuple(same),
     )
 
 

@@ -154,13 +154,16 @@ def train(
     averaged = {name: value.detach().clone() for name, value in model.state_dict().items()}
     state = State(model, optimiser, averaged, {name: value.clone() for name, value in averaged.items()})
     beginning = {name: value.detach().clone() for name, value in model.named_parameters()}
+    collated = None if held_out is None else list(measured(held_out, settings.batch_size, seed))
+    at_start: float | None = None
+    if held_out is not None and collated is not None and on_epoch is not None:
+        at_start = sum(_means(model, held_out.weights, collated).values())
     identity = "" if checkpoint is None else _identity(model, training, held_out, settings, seed)
     if checkpoint is not None and checkpoint.exists():
         checkpoints.restore(checkpoint, state, identity)
     progress = state.progress
     per_epoch = math.ceil(len(training.weights) / settings.batch_size)
     steps = settings.epochs * per_epoch
-    collated = None if held_out is None else list(measured(held_out, settings.batch_size, seed))
     collations = iter(
         stream(
             training,
@@ -234,7 +237,7 @@ def train(
             if progress.finished or is_due:
                 keep()
         if on_epoch is not None:
-            on_epoch(Epoch(number=told, losses=losses, seconds=progress.seconds, best=better))
+            on_epoch(Epoch(number=told, losses=losses, seconds=progress.seconds, best=better, at_start=at_start))
     model.load_state_dict(state.best)
     model.to("cpu").eval()
     return progress.history

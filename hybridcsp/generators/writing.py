@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -18,6 +20,30 @@ from hybridcsp.io.writing import format_of, structure_writer
 #: Requests that are passed on in one call, as far as those of one group stay together.
 TOGETHER = 256
 
+#: How often a request that came to nothing is made again.
+AGAIN = 3
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was sampled.
+
+    Attributes
+    ----------
+    made
+        How many crystals there are of each group of requests.
+    missing
+        Why the others were not made: by group, how often for which reason.
+    """
+
+    made: Counter[int]
+    missing: dict[int, Counter[str]]
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """How often crystals were not made for which reason, whatever their group."""
+        return sum(self.missing.values(), Counter[str]())
+
 
 def write_samples(
     output: Path | str,
@@ -25,10 +51,12 @@ def write_samples(
     requests: Sequence[tuple[int, Request]],
     seed: int,
     on_progress: Callable[[int], None] = lambda _: None,
-) -> tuple[int, Mapping[str, int]]:
+    notes: Mapping[int, Mapping[str, Any]] | None = None,
+) -> Written:
     """Sample in parts and write them to a file, in the format that its ending says; none if nothing was made.
 
-    Each frame carries ``request``, the number of its request's group, and ``log_likelihood`` where the model knows it.
+    What comes to nothing is asked for again, :data:`AGAIN` times at most. Each frame carries ``request``, the number of
+    its request's group, and ``log_likelihood`` where the model knows it.
 
     Parameters
     ----------
@@ -39,14 +67,11 @@ def write_samples(
     requests
         With the number of the group that each belongs to; those of one group stand together.
     seed
-        Of all randomness.
+        Random seed.
     on_progress
         Called after every part with how many requests it had.
-
-    Returns
-    -------
-    tuple of int and Mapping
-        How many crystals there are, and how many requests came to nothing, by reason.
+    notes
+        What else the frames of a group carry.
 
     Raises
     ------
@@ -56,25 +81,42 @@ def write_samples(
         If the file cannot be written.
     """
     format_of(output)
-    made, reasons = 0, Counter[str]()
+    written = Written(Counter(), {})
     with ExitStack() as stack:
         write: Callable[[Atoms], Path] | None = None
         for number, part in enumerate(_parts(requests)):
-            asked = [request for _, request in part]
-            for answer in _answers(model, asked, np.random.default_rng([seed, number])):
-                if isinstance(answer, Sample):
-                    frame = answer.atoms.copy()
-                    frame.info = {"request": part[answer.request][0]}
-                    if answer.log_likelihood is not None:
-                        frame.info["log_likelihood"] = answer.log_likelihood
-                    if write is None:  # not before, so that nothing is written where nothing is made
-                        write = stack.enter_context(structure_writer(output))
-                    write(frame)
-                    made += 1
-                else:
-                    reasons[answer.reason if isinstance(answer, Reject) else "no answer"] += 1
+            for group, answer in _sampled(model, part, [seed, number]):
+                if not isinstance(answer, Sample):
+                    written.missing.setdefault(group, Counter())[answer.reason] += 1
+                    continue
+                frame = answer.atoms.copy()
+                frame.info = {"request": group, **(notes or {}).get(group, {})}
+                if answer.log_likelihood is not None:
+                    frame.info["log_likelihood"] = answer.log_likelihood
+                if write is None:  # not before, so that nothing is written where nothing is made
+                    write = stack.enter_context(structure_writer(output))
+                write(frame)
+                written.made[group] += 1
             on_progress(len(part))
-    return made, reasons
+    return written
+
+
+def _sampled(
+    model: Generator, part: Sequence[tuple[int, Request]], seeds: list[int]
+) -> list[tuple[int, Sample | Reject]]:
+    """Ask for each request until it is answered with a sample, and return the last answers by group."""
+    found: list[tuple[int, Sample | Reject]] = []
+    left = list(part)
+    for attempt in range(AGAIN + 1):
+        rng = np.random.default_rng([*seeds, attempt] if attempt else seeds)
+        answers = {answer.request: answer for answer in _answers(model, [request for _, request in left], rng)}
+        answered = [(item, answers.get(i, Reject(request=i, reason="no answer"))) for i, item in enumerate(left)]
+        last = attempt == AGAIN
+        found += [(item[0], answer) for item, answer in answered if last or isinstance(answer, Sample)]
+        left = [item for item, answer in answered if not isinstance(answer, Sample)]
+        if not left:
+            break
+    return sorted(found, key=lambda item: item[0])
 
 
 def _answers(model: Generator, requests: list[Request], rng: np.random.Generator) -> list[Sample | Reject]:

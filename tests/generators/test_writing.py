@@ -29,8 +29,8 @@ def asked(*groups):
 def test_requests_of_one_group_stay_together_as_far_as_possible(tmp_path, monkeypatch):
     monkeypatch.setattr("hybridcsp.generators.writing.TOGETHER", 4)
     model, seen = Noting(), []
-    made, reasons = write_samples(tmp_path / "x.extxyz", model, asked(3, 2, 1, 18, 4), 0, seen.append)
-    assert (made, dict(reasons)) == (28, {})
+    written = write_samples(tmp_path / "x.extxyz", model, asked(3, 2, 1, 18, 4), 0, seen.append)
+    assert (written.made.total(), dict(written.reasons)) == (28, {})
     assert model.calls == seen == [5, 16, 7]
     numbers = [frame.info["request"] for frame in ase.io.read(tmp_path / "x.extxyz", ":")]
     assert np.bincount(numbers).tolist() == [3, 2, 1, 18, 4]
@@ -38,9 +38,31 @@ def test_requests_of_one_group_stay_together_as_far_as_possible(tmp_path, monkey
 
 def test_what_came_to_nothing_is_counted_and_without_a_crystal_there_is_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(Toy, "answer", lambda self, number, *_: Reject(request=number, reason="out of luck"))
-    made, reasons = write_samples(tmp_path / "x.extxyz", Toy(), asked(3), 0)
-    assert (made, dict(reasons)) == (0, {"out of luck": 3})
+    written = write_samples(tmp_path / "x.extxyz", Toy(), asked(2, 1), 0)
+    assert written.made.total() == 0
+    assert written.missing == {0: {"out of luck": 2}, 1: {"out of luck": 1}}
+    assert written.reasons == {"out of luck": 3}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_came_to_nothing_is_asked_for_again(tmp_path, monkeypatch):
+    """A generator that fails for the second request of every call makes all of them in the end, in order."""
+    answer = Toy.answer
+    monkeypatch.setattr(
+        Toy, "answer", lambda self, i, *more: Reject(request=i, reason="luck") if i == 1 else answer(self, i, *more)
+    )
+    written = write_samples(tmp_path / "x.extxyz", Toy(), asked(2, 2), 0, notes={1: {"formula_units": 2}})
+    assert (written.made, written.missing) == ({0: 2, 1: 2}, {})
+    frames = ase.io.read(tmp_path / "x.extxyz", ":")
+    assert [frame.info["request"] for frame in frames] == [0, 0, 1, 1]
+    assert [frame.info.get("formula_units") for frame in frames] == [None, None, 2, 2]
+
+
+def test_requests_that_are_not_answered_are_missing(tmp_path, monkeypatch):
+    sample = Toy.sample
+    monkeypatch.setattr(Toy, "sample", lambda self, requests, rng: sample(self, requests[:1], rng))
+    written = write_samples(tmp_path / "x.extxyz", Toy(), asked(6), 0)
+    assert (written.made, written.missing) == ({0: 4}, {0: {"no answer": 2}})
 
 
 def test_a_generator_that_raises_leaves_the_file_of_before(tmp_path, monkeypatch):

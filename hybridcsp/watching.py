@@ -7,14 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from hybridcsp.archive import USER, Archive
-from hybridcsp.errors import ArchiveError, InputError
+from hybridcsp.errors import ArchiveError, InputError, UnreadableError
 from hybridcsp.formats import Generational, Record, Settings
 from hybridcsp.importing import Report, Survey, begin, label, survey, take_in, up_to
 from hybridcsp.problem import Problem
 from hybridcsp.records import Candidate, Rejected, RejectionReason
 from hybridcsp.search import Search
 from hybridcsp.utils.files import atomic_write
+from hybridcsp.utils.reading import read_json
 
 #: What is kept of a watch in its directory, beside the archive.
 FILE = "watch.json"
@@ -36,7 +39,16 @@ class _State:
     """
 
     read: int = 0
-    given: dict[str, int] = field(default_factory=dict)
+    given: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """The content of :data:`FILE`: which code is watched where, and the state."""
+
+    code: str
+    path: str
+    state: _State
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +172,8 @@ class Watch:
 
     def _give_up(self, archive: Archive, finished: int) -> int:
         waiting = {candidate.id: candidate for candidate in archive.pending(USER)}
-        stale = [waiting[int(id_)] for id_, at in self._state.given.items() if int(id_) in waiting]
-        lost = [candidate for candidate in stale if finished >= self._state.given[str(candidate.id)] + PATIENCE]
+        stale = [waiting[id_] for id_ in self._state.given if id_ in waiting]
+        lost = [candidate for candidate in stale if finished >= self._state.given[candidate.id] + PATIENCE]
         if self.code.takes_seeds_between and not self.code.waiting(self.path):
             archive.record_outcomes(
                 [
@@ -175,10 +187,8 @@ class Watch:
             )
         else:
             lost = []
-        gone = {str(candidate.id) for candidate in lost}
-        self._state.given = {
-            id_: at for id_, at in self._state.given.items() if int(id_) in waiting and id_ not in gone
-        }
+        gone = {candidate.id for candidate in lost}
+        self._state.given = {id_: at for id_, at in self._state.given.items() if id_ in waiting and id_ not in gone}
         return len(lost)
 
     def _write(self, finished: int) -> tuple[int, str]:
@@ -203,7 +213,7 @@ class Watch:
         if not self.code.takes_seeds_between:
             note += f" {self.code.name} takes structures only when it starts: these are for its next run."
         else:
-            self._state.given |= {str(candidate.id): finished for candidate in candidates}
+            self._state.given |= {candidate.id: finished for candidate in candidates}
         self._save()
         return len(records), note
 
@@ -212,7 +222,7 @@ class Watch:
         ready = [
             candidate
             for candidate in search.pending()
-            if str(candidate.id) not in self._state.given and candidate.source != self.code.name
+            if candidate.id not in self._state.given and candidate.source != self.code.name
         ][: self.seeds]
         return ready + search.ask(self.seeds - len(ready)) if len(ready) < self.seeds else ready
 
@@ -228,19 +238,17 @@ class Watch:
         if not file.is_file():
             return _State()
         try:
-            kept = json.loads(file.read_text(encoding="utf-8"))
-            if kept["code"] != self.code.name or kept["path"] != str(self.path.resolve()):
-                raise InputError("directory", str(self.directory), f"one that does not watch {kept['path']} already")
-            return _State(**kept["state"])
-        except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, InputError):
-                raise
+            kept = TypeAdapter(_Kept).validate_python(read_json(file))
+        except (UnreadableError, ValidationError) as error:
             raise ArchiveError(f"{file} is damaged: {error}; without it, results are read anew") from error
+        if kept.code != self.code.name or kept.path != str(self.path.resolve()):
+            raise InputError("directory", str(self.directory), f"one that does not watch {kept.path} already")
+        return kept.state
 
     def _save(self) -> None:
-        kept = {"code": self.code.name, "path": str(self.path.resolve()), "state": asdict(self._state)}
+        kept = _Kept(code=self.code.name, path=str(self.path.resolve()), state=self._state)
         with atomic_write(self.directory / FILE) as stream:
-            json.dump(kept, stream, indent=1)
+            json.dump(asdict(kept), stream, indent=1)
 
 
 def _as_record(candidate: Candidate, problem: Problem) -> Record:

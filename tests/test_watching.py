@@ -5,7 +5,7 @@ from foreign import FakeUspex, cryspy_run, various
 
 from hybridcsp import formats
 from hybridcsp.archive import USER, Archive
-from hybridcsp.errors import InputError
+from hybridcsp.errors import ArchiveError, InputError
 from hybridcsp.io.poscar import read_poscars, write_poscar
 from hybridcsp.watching import FILE, Watch
 
@@ -104,6 +104,18 @@ def test_what_cannot_be_watched_is_said(tmp_path, code):
     assert json.loads((tmp_path / "ours" / FILE).read_text())["state"]["read"] == 1
     with pytest.raises(InputError, match="does not watch"):
         Watch(tmp_path / "ours", tmp_path, formats.load("uspex"), sources=["random"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[" * 100000, "[]", '{"code": "uspex", "path": "/", "state": {"read": 1, "given": {"../x": "y"}}}'],
+)
+def test_a_damaged_state_is_said(tmp_path, code, content):
+    code.run_generation()
+    watch(tmp_path).look()
+    (tmp_path / "ours" / FILE).write_text(content)
+    with pytest.raises(ArchiveError, match=r"watch\.json is damaged(?s:.*)results are read anew"):
+        watch(tmp_path)
 
 
 def test_beside_calypso_seeds_take_the_places_of_its_last_poscars(tmp_path):

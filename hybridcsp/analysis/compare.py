@@ -233,6 +233,16 @@ def as_json(rows: Sequence[Row], traces: Sequence[Trace], about: Mapping[str, An
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
+def rows_as_csv(rows: Sequence[Row]) -> str:
+    """Return a comparison as CSV, one strategy a line; what cannot be known is empty."""
+    lines = []
+    for row in rows:
+        values = asdict(row)
+        made = "; ".join(f"{share['source']} {share['relaxations']}" for share in values.pop("shares"))
+        lines.append({**values, "relaxations_by_source": made})
+    return _csv(lines)
+
+
 def as_csv(traces: Sequence[Trace]) -> str:
     """Return the traces as CSV, one run a line."""
     lines = []
@@ -244,8 +254,12 @@ def as_csv(traces: Sequence[Trace]) -> str:
         made += [f"random crystals by {part['source']} {part['random']}" for part in parts if part["random"]]
         solved = {"solved_at_relaxation": relaxation, "solved_at_force_calls": force_calls}
         lines.append({**values, **solved, "relaxations_by_source": "; ".join(made)})
+    return _csv(lines)
+
+
+def _csv(lines: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, lines[0] if lines else [])
+    writer = csv.DictWriter(text, lines[0] if lines else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()

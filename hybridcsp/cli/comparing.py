@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hybridcsp.cli.app import app, number, parse_units
-from hybridcsp.cli.console import console
+from hybridcsp.cli.console import console, errors
 from hybridcsp.errors import InputError
 from hybridcsp.interrupts import terminate_in_order
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from rich.console import Console
 
     from hybridcsp.analysis.traces import Trace
     from hybridcsp.campaign import Planned
@@ -51,6 +52,8 @@ def compare(
     max_atoms: Annotated[int | None, typer.Option(help="As for search.")] = None,
     parallel: Annotated[int | None, typer.Option(help="Runs at a time; by default one a core.", min=1)] = None,
     trust: Annotated[bool, typer.Option("--trust", help="Run the code that a config file names.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, and messages elsewhere.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV, and messages elsewhere.")] = False,
 ) -> None:
     """Compare strategies with equal budgets and several seeds, and say how sure the difference is.
 
@@ -66,6 +69,9 @@ def compare(
     from hybridcsp.cli.terminal import LiveCampaign
     from hybridcsp.utils.files import atomic_write, check_writable, make_folder
 
+    if as_json and as_csv:
+        raise InputError("--csv", "", "not beside --json: one or the other")
+    said = errors if as_json or as_csv else console  # the standard output is for the data alone then
     if imported and len(set(what)) > 1:
         raise InputError("--imported", str(imported[0]), "goes with one problem, not several")
     for other in imported or ():
@@ -77,6 +83,7 @@ def compare(
         if _name(one) in problems:
             raise InputError("problem", one, f"another name than {_name(one)}, which another problem has already")
         problems[_name(one)] = _tables(one, *given)
+        _say_what_is_unused(one, said)
     runs = campaign.plan(
         problems,
         strategy,
@@ -90,15 +97,15 @@ def compare(
     for file in results:
         check_writable(file, key="--directory")
     missing = sum(run.relaxations - run.done() for run in runs)
-    console.print(
+    said.print(
         f"{len(runs)} runs of {relaxations} relaxations in {directory}; {missing} relaxations to do", highlight=False
     )
     terminate_in_order()
     try:
-        with LiveCampaign(console) as live:
+        with LiveCampaign(said) as live:
             campaign.execute(runs, parallel=parallel or len(os.sched_getaffinity(0)), on_progress=live.update)
     except KeyboardInterrupt:
-        console.print("Interrupted; the same command goes on from here.", highlight=False)
+        said.print("Interrupted; the same command goes on from here.", highlight=False)
         raise typer.Exit(130) from None
 
     targets = _targets(runs, goal)
@@ -108,16 +115,18 @@ def compare(
     own = _calculator(runs[0].directory)
     others = [_told(where, next(iter(targets.values())), own) for where in imported or ()]
     named = target if goal is not None else "the best of all runs"
-    console.print(statistics.table(rows, traces, named, notes))
+    said.print(statistics.table(rows, traces, named, notes))
     for line in others:
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        said.print(line, highlight=False, soft_wrap=True, markup=False)
     about = {"target": named, "relaxations": relaxations, "load": os.getloadavg()[0]}
     texts = (statistics.as_json(rows, traces, about, notes), statistics.as_csv(traces))
     for file, text in zip(results, texts, strict=False):
         with atomic_write(file, key="--directory") as stream:
             stream.write(text)
     statistics.plot(traces, results[2], named, notes)
-    console.print(f"wrote comparison.json, .csv and .png to {directory}", highlight=False, soft_wrap=True)
+    said.print(f"wrote comparison.json, .csv and .png to {directory}", highlight=False, soft_wrap=True)
+    if said is errors:
+        typer.echo(texts[0] if as_json else statistics.rows_as_csv(rows), nl=False)
 
 
 def _name(what: str) -> str:
@@ -133,15 +142,6 @@ def _tables(
 
     goal = _target(target)
     raw = config.read(Path(what)) if what.endswith(".toml") else {"problem": {"formula": what}}
-    unused = [f"budget.{key}" for key in raw.get("budget", {})]
-    unused += [f"search.{key}" for key in raw.get("search", {}) if key in ("sources", "seed", "workers", "directory")]
-    if unused:
-        console.print(
-            f"{what}: {', '.join(unused)} not used: strategies, seeds and budget are those of the comparison.",
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
-        )
     problem: dict[str, Any] = {
         "formula_units": None if units is None else parse_units(units),
         "max_atoms": max_atoms,
@@ -157,6 +157,22 @@ def _tables(
         budget["stop_at"] = target
     raw["budget"] = budget
     return config.with_absolute_paths(raw, Path.cwd())
+
+
+def _say_what_is_unused(what: str, said: Console) -> None:
+    """Name the keys of a configuration file that a comparison replaces by its own."""
+    from hybridcsp import config
+
+    raw = config.read(Path(what)) if what.endswith(".toml") else {}
+    unused = [f"budget.{key}" for key in raw.get("budget", {})]
+    unused += [f"search.{key}" for key in raw.get("search", {}) if key in ("sources", "seed", "workers", "directory")]
+    if unused:
+        said.print(
+            f"{what}: {', '.join(unused)} not used: strategies, seeds and budget are those of the comparison.",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 def _target(text: str) -> float | Atoms | None:

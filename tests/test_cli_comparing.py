@@ -1,0 +1,120 @@
+"""``hybridcsp compare``, and what configuration files of others may not do."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+COPPER = ["compare", "Cu", "--calculator", "emt", "--max-atoms", "2", "--strategy", "random"]
+
+
+def hybridcsp(*arguments, cwd, **environment):
+    command = [sys.executable, "-P", "-m", "hybridcsp", *map(str, arguments)]
+    env = os.environ | {"COLUMNS": "100"} | environment
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=env)
+
+
+@pytest.mark.slow
+def test_a_comparison_says_what_it_did_not_compare(tmp_path):
+    line = [*COPPER, "--strategy", "random+evolution", "--seeds", "1", "--relaxations", "2", "--directory", "duel"]
+    done = hybridcsp(*line, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    printed = " ".join(done.stdout.split())
+    assert "no interval: one seed" in printed
+    assert "evolution made 0 of 2 relaxations (it starts after 6 minima); this compares random with random." in printed
+    assert "random+evolution and random relaxed the same candidates, one by one, in 1 of 1 run" in printed
+
+    again = hybridcsp(*line, "--json", cwd=tmp_path)
+    content = json.loads(again.stdout)
+    assert "0 relaxations to do" in again.stderr
+    assert content == json.loads((tmp_path / "duel" / "comparison.json").read_text())
+    assert (content["rows"][1]["ratio"], content["rows"][1]["ratio_low"]) == (1.0, None)
+    assert content["rows"][1]["shares"][1] == {"source": "evolution", "relaxations": 0, "share": 0.0, "random": 0}
+    assert content["same_runs"] == [{"strategies": ["random", "random+evolution"], "runs": 1, "of": 1}]
+    assert len(content["notes"]) == 2
+
+    rows = list(csv.DictReader(io.StringIO(hybridcsp(*line, "--csv", cwd=tmp_path).stdout)))
+    assert [row["strategy"] for row in rows] == ["random", "random+evolution"]
+    assert rows[1]["ratio_low"] == ""
+
+
+@pytest.mark.slow
+def test_a_comparison_that_is_terminated_ends_in_order_and_goes_on_later(tmp_path):
+    line = [*COPPER, "--seeds", "1", "--relaxations", "100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "hybridcsp", *line], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    database = tmp_path / "comparison" / "Cu" / "random" / "seed-0" / "search.db"
+    end = time.monotonic() + 60
+    while not database.exists() or len(psutil.Process(process.pid).children(recursive=True)) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    started = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in output
+    assert not [child for child in started if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["compare", "Cu", "Cu.toml", "--strategy", "random"], "another name than Cu"),
+        ([*COPPER, "--seeds", "0"], "Invalid value for '--seeds'"),
+        ([*COPPER, "--strategy", "random+seeds:nothing.cif"], "no such file or folder"),
+        ([*COPPER, "--strategy", "shake"], "works on what other sources find"),
+        ([*COPPER, "--target", "low"], "an enthalpy in eV/atom"),
+        ([*COPPER, "--target", "nan"], "an enthalpy in eV/atom"),
+        ([*COPPER, "--json", "--csv"], "one or the other"),
+    ],
+)
+def test_mistakes_are_said_before_anything_is_computed(tmp_path, arguments, said):
+    (tmp_path / "Cu.toml").write_text('problem.formula = "Cu"\n')
+    done = hybridcsp(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in " ".join(done.stderr.replace("│", " ").split())
+    assert [file.name for file in tmp_path.iterdir()] == ["Cu.toml"]
+
+
+def test_budgets_of_a_file_that_are_not_used_are_named(tmp_path):
+    (tmp_path / "Cu.toml").write_text(
+        'problem.formula = "Cu"\nbudget.force_calls = 10\nsearch = {seed = 3, calculator = "emtt"}\n'
+    )
+    done = hybridcsp("compare", "Cu.toml", "--strategy", "random", cwd=tmp_path)
+    assert "Cu.toml: budget.force_calls, search.seed not used" in done.stdout
+    assert "did you mean 'emt'" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["search", "compare", "resume", "show"])
+def test_what_a_file_names_is_not_imported_before_it_is_trusted(tmp_path, command):
+    """Not even the package that a submodule lies in."""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "__init__.py").write_text("open('RAN', 'w').close()\n")
+    (tmp_path / "theirs" / "inner.py").write_text("from ase.calculators.emt import EMT as make\n")
+    tables = (
+        '[problem]\nformula = "Cu"\nmax_atoms = 2\n[search]\ncalculator = "theirs.inner:make"\nsources = ["random"]\n'
+    )
+    (tmp_path / "Cu.toml").write_text(tables + "[budget]\nrelaxations = 1\nrefine = 0\n")
+    path = {"PYTHONPATH": os.pathsep.join([".", *filter(None, [os.environ.get("PYTHONPATH")])])}
+    arguments = {
+        "search": ["search", "Cu.toml"],
+        "compare": ["compare", "Cu.toml", "--strategy", "random"],
+        "resume": ["resume", "Cu", "--relaxations", "5"],
+        "show": ["show", "Cu"],
+    }[command]
+    if command in ("resume", "show"):
+        assert hybridcsp("search", "Cu.toml", "--trust", "--workers", "1", cwd=tmp_path, **path).returncode == 0
+        (tmp_path / "RAN").unlink()
+    done = hybridcsp(*arguments, cwd=tmp_path, **path)
+    assert not (tmp_path / "RAN").exists()
+    if command != "show":
+        assert done.returncode == 2
+        assert "add --trust" in done.stderr

@@ -56,8 +56,9 @@ def check_contents(block: DataBlock, stated: Mapping[str, float], atoms: Mapping
         return
     in_formula = _divisor(stated)
     in_cell = units * in_formula  # smallest units in the cell
-    readings = (z * in_formula, z, in_formula if z in (1, in_formula) else z)
-    if not any(math.isclose(in_cell, reading, rel_tol=_TOLERANCE) for reading in readings):
+    # Z units of the formula; or the formula is that of the cell, or that of the smallest unit was meant.
+    is_cell = math.isclose(in_cell, in_formula, rel_tol=_TOLERANCE) and in_formula % z == 0
+    if not is_cell and not any(math.isclose(in_cell, n, rel_tol=_TOLERANCE) for n in (z * in_formula, z)):
         raise BrokenError(0, f"the cell holds {_shown(atoms)}, but {z} formula units of {_shown(stated)} are stated")
 
 

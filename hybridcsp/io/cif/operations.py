@@ -113,7 +113,7 @@ def operations_of(block: DataBlock, metric: Floats) -> list[Operations]:
         _check_completeness(listed, _named(symbol, number))
         return [listed]
     hall = block.value(*_HALL)
-    settings = _by_hall().get(_without_spaces(hall)) if hall else None
+    settings = _by_hall().get(_spaced(hall)) if hall else None
     settings = settings or _named(symbol, number)
     if settings is None:
         if symbol or hall or number:
@@ -282,7 +282,7 @@ class _Type:
 
 @lru_cache(maxsize=1)
 def _by_hall() -> dict[str, list[int]]:
-    return {_without_spaces(kind.hall): [hall] for hall, kind in _types().items()}
+    return {_spaced(kind.hall): [hall] for hall, kind in _types().items()}
 
 
 @lru_cache(maxsize=1)
@@ -336,7 +336,7 @@ _GLIDES = {
 
 def _older_symbols(kind: _Type) -> Iterator[str]:
     if kind.number in _GLIDES:
-        hall = _by_hall()[_without_spaces(kind.hall)][0]
+        hall = _by_hall()[_spaced(kind.hall)][0]
         name = _GLIDES[kind.number][hall - _by_number()[kind.number][0]]
         yield name
         if kind.choice[:1] in ("1", "2"):
@@ -351,5 +351,6 @@ def _simplified(symbol: str) -> str:
     return re.sub(r"[\s_]", "", symbol).casefold()
 
 
-def _without_spaces(symbol: str | None) -> str:
-    return re.sub(r"\s", "", symbol or "").casefold()
+def _spaced(symbol: str) -> str:
+    """Return a Hall symbol with single spaces, which matter there: P 32 is not P 3 2."""
+    return " ".join(symbol.replace("_", " ").split()).casefold()

@@ -128,7 +128,9 @@ def expand(sites: Sequence[Site], operations: Operations, cell: Floats) -> tuple
     for site in sites:
         orbit = _orbit(site, operations, cell, tolerance)
         for _, other, there in orbits:
-            if len(other) == len(orbit) and _distances(other, orbit[0], cell).min() < tolerance:
+            # Other elements share a site only if they fit; otherwise they are atoms on top of each other.
+            fits = site.element in there or sum(there.values()) + site.occupancy < 1 + _FULL
+            if fits and len(other) == len(orbit) and _distances(other, orbit[0], cell).min() < tolerance:
                 there[site.element] = there.get(site.element, 0.0) + site.occupancy
                 break
         else:

@@ -1,6 +1,10 @@
-"""Fit the atomic volumes behind the default volume estimate, and measure the estimate on crystals held out.
+"""Measure the volume estimate, under pressure too, and fit the atomic volumes behind it.
 
-    python benchmarks/atomic_volumes.py TRAIN.extxyz [MORE.extxyz ...] [--write hybridcsp/data/atomic_volumes.json]
+    python benchmarks/atomic_volumes.py [TRAIN.extxyz ...] [--fit] [--write hybridcsp/data/atomic_volumes.json]
+
+Without files the estimate is compared with measured crystals (``literature_volumes.py``). With files it is compared
+with their crystals too, and with their bulk moduli where they carry ``bulk_modulus_gpa`` (GPa); ``--fit`` fits the
+atomic volumes to them anew.
 
 The volume of a crystal is modelled as the sum of atomic volumes ``a + b * (mean electronegativity - own)``: two numbers
 per element, because a metal is smaller among anions (magnesium takes 23 Å³ as a metal, a third of that in MgO). They
@@ -14,13 +18,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import ase.io
 import numpy as np
+from ase import Atoms
 from ase.data import chemical_symbols
 from ase.formula import Formula
+from literature_volumes import AMBIENT, PRESSED
 from pymatgen.core import Element
+
+from hybridcsp.problem import VOLUME_RANGE
+from hybridcsp.volumes import bulk_modulus, expected_volume
 
 QUANTILES = (0.001, 0.005, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.995, 0.999)
 
@@ -51,14 +61,60 @@ def fit(x: np.ndarray, volumes: np.ndarray, n_elements: int) -> np.ndarray:
     return solution
 
 
+def old_estimate(contents: dict[str, int], pressure_gpa: float) -> float:
+    """Return what was estimated before there were equations of state: a bulk modulus of 100 GPa for everything."""
+    return expected_volume(contents) * (1 + 4 * pressure_gpa / 100) ** -0.25
+
+
+def compare_with_literature() -> None:
+    low, high = VOLUME_RANGE
+    for title, crystals in (("at no pressure", AMBIENT), ("under pressure", PRESSED)):
+        print(f"{title}: formula, GPa, measured and estimated volume per atom (Å³), measured / estimated, source")
+        ratios = []
+        for formula, pressure, volume, source in crystals:
+            contents = Formula(formula).count()
+            estimate = expected_volume(contents, pressure)
+            ratios.append((volume / estimate, volume / old_estimate(contents, pressure)))
+            print(f"  {formula:14} {pressure:4} {volume:7.2f} {estimate:7.2f} {volume / estimate:6.2f}  {source}")
+        for name, ratio in zip(("with equations of state", "with 100 GPa"), np.array(ratios).T, strict=True):
+            inside = ((low < ratio) & (ratio < high)).mean()
+            error = np.abs(1 / ratio - 1).mean()
+            print(f"  {name}: mean error {error:.1%}, {inside:.1%} of {len(ratio)} inside {low:g} to {high:g}")
+
+
+def compare_with_crystals(crystals: list[Atoms]) -> None:
+    contents = [Counter(atoms.get_chemical_symbols()) for atoms in crystals]
+    ratio = np.array([a.get_volume() / len(a) / expected_volume(c) for a, c in zip(crystals, contents, strict=True)])
+    error = np.abs(1 / ratio - 1).mean()
+    print(f"{len(ratio)} crystals of the files: mean error {error:.1%}; outside of")
+    for low, high in (VOLUME_RANGE, (0.6, 2.0)):
+        print(f"  {low:g} to {high:g} times the estimate: {((ratio < low) | (ratio > high)).mean():.2%}")
+    measured = np.array([atoms.info.get("bulk_modulus_gpa", np.nan) for atoms in crystals], dtype=float)
+    known = np.flatnonzero(measured > 0)
+    if len(known):
+        ratio = measured[known] / [bulk_modulus(contents[i]) for i in known]
+        spread = np.log(ratio).std()
+        print(
+            f"  {len(known)} bulk moduli: median ratio to the estimate {np.median(ratio):.2f}, log spread {spread:.2f}"
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fit", action="store_true")
     parser.add_argument("--write", type=Path)
     arguments = parser.parse_args()
-
+    compare_with_literature()
     crystals = [atoms for path in arguments.files for atoms in ase.io.iread(path)]
+    if crystals:
+        compare_with_crystals(crystals)
+    if arguments.fit or arguments.write:
+        fit_and_report(crystals, arguments)
+
+
+def fit_and_report(crystals: list[Atoms], arguments: argparse.Namespace) -> None:
     counts = np.array([np.bincount(atoms.numbers, minlength=119) for atoms in crystals])
     used = np.flatnonzero(counts.sum(axis=0))
     fractions = counts[:, used] / counts.sum(axis=1)[:, None]

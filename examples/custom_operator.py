@@ -33,7 +33,8 @@ class Slip:
         scaled[np.ix_(upper, [axis - 2])] += across
         child = parent.copy()
         child.set_scaled_positions(scaled)
-        return finish(child, problem)  # None where atoms overlap or a bound of the problem is not kept
+        # None where atoms overlap or a bound of the problem is not kept; the child keeps its parents' scale of volume.
+        return finish(child, problem, parents=parents)
 
 
 problem = Problem("CuAu", formula_units=(2, 4))

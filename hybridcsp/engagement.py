@@ -13,6 +13,7 @@ from hybridcsp.sources import SOURCES, Source
 from hybridcsp.sources.external import Command, CommandGenerator
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.one_shot import check_one_shot
+from hybridcsp.sources.random import check_spacegroups
 
 
 def build_sources(
@@ -42,6 +43,7 @@ def build_sources(
     if isinstance(sources, str) or not sources:
         raise InputError("sources", sources, "a list of at least one source")
     check_one_shot(one_shot)
+    check_spacegroups(problem)
     built: dict[str, Source] = {}
     for source in sources:
         named = isinstance(source, str)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
-from importlib.resources import files
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -18,19 +17,44 @@ from ase.formula import Formula
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
+from hybridcsp.feasibility import cell_volume, check_room, no_size
 from hybridcsp.records import Minimum
+from hybridcsp.utils.checks import finite_number, finite_numbers, numbers_by_name, sequence, whole_number
 from hybridcsp.utils.formulas import explain_formula, normalise_formula
+from hybridcsp.volumes import expected_volume
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Default bounds of the volume per atom, as multiples of the expected one. On held-out Materials Project crystals the
-#: true volume lies between 0.71 and 1.76 times the estimate for 99.4 % (benchmarks/atomic_volumes.py).
-VOLUME_RANGE = (0.6, 2.0)
+#: Default bounds of the volume per atom, as multiples of the expected one. Of 19,690 Materials Project crystals all but
+#: 0.06 % lie inside, and so do all the crystals from the literature, under pressure too, that the benchmark
+#: benchmarks/atomic_volumes.py lists.
+VOLUME_RANGE = (0.4, 2.5)
 
 #: Default minimum distance as a fraction of summed covalent radii (Cordero et al., doi:10.1039/b801115j). The shortest
 #: distance in 3,000 Materials Project crystals drawn at random is 0.65 of that sum, in all but 2 % above 0.75.
 DISTANCE_FRACTION = 0.6
+
+#: Where crystals are compressed, default distances shrink so that spheres of these diameters fill no more than this
+#: share of the expected volume. At no pressure it is less for every element; under it the metals with wide atoms, the
+#: alkali metals above all, come closer than their covalent radii, and molecules keep their bonds.
+SPHERES_FILL = 0.35
+
+#: The same fraction of summed covalent radii for structures that a person brings, whatever ``distance_fraction`` is:
+#: atoms that are closer are broken files, in no known crystal.
+BROKEN_FRACTION = 0.5
+
+#: Largest pressure in GPa that equations of state are trusted with at all.
+HIGHEST_PRESSURE = 10_000
+
+#: Atoms in a primitive cell, and different numbers of formula units, that one problem may have at most.
+MOST_ATOMS, MOST_SIZES = 1_000_000, 10_000
+
+#: Longest formula in characters: brackets nested deeper exhaust the stack of the parser.
+LONGEST_FORMULA = 200
+
+# Angles of Niggli-reduced cells lie between these, in degrees.
+_REDUCED_ANGLES = (60.0, 120.0)
 
 
 @dataclass(frozen=True)
@@ -47,15 +71,17 @@ class Problem:
     min_atoms, max_atoms
         Numbers of formula units that lead outside these limits are left out.
     pressure_gpa
-        External pressure in GPa; what is minimised is the enthalpy.
+        External pressure in GPa, from 0; what is minimised is the enthalpy.
     cell
         A fixed cell: ``(a, b, c, alpha, beta, gamma)`` in Å and degrees. It is neither drawn nor relaxed.
     length_bounds, angle_bounds
         Bounds for the lengths (Å) and angles (degrees) of a proposal's Niggli-reduced cell.
     volume_per_atom
-        Bounds in Å³. By default 0.6 to 2.0 times :attr:`expected_volume_per_atom`, or the fixed cell's volume.
+        Bounds in Å³. By default 0.4 to 2.5 times :attr:`expected_volume_per_atom`, widened where a search finds minima
+        outside of them; or the fixed cell's volume.
     distance_fraction
-        Default minimum distance of two atoms as a fraction of their summed covalent radii.
+        Default minimum distance of two atoms as a fraction of their summed covalent radii; less where wide atoms are
+        compressed.
     min_distances
         Minimum distances in Å for some pairs, ``{"Ti-O": 1.7}``; the others keep the default.
     spacegroups
@@ -90,75 +116,119 @@ class Problem:
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        if isinstance(self.formula, str):
-            object.__setattr__(self, "formula", normalise_formula(self.formula))
-        if isinstance(self.formula_units, int):
-            object.__setattr__(self, "formula_units", (self.formula_units, self.formula_units))
-        for name in ("formula_units", "cell", "length_bounds", "angle_bounds", "volume_per_atom", "spacegroups"):
-            if isinstance(getattr(self, name), list):
-                object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not isinstance(self.formula, str):
+            raise InputError("formula", self.formula, "a text: a chemical formula such as TiO2, MgSiO3 or Ca(OH)2")
+        if len(self.formula) > LONGEST_FORMULA:
+            short = f"{self.formula[:20]}…"
+            raise InputError("formula", short, f"a formula of at most {LONGEST_FORMULA} characters, such as Ca(OH)2")
+        self._set("formula", normalise_formula(self.formula))
         _ = self.composition
         self._check_size()
         self._check_cell()
         self._check_limits()
+        check_room(self)
+
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
     def _check_size(self) -> None:
-        match self.formula_units:
-            case (int(low), int(high)) if 1 <= low <= high:
-                pass
-            case _:
-                raise InputError("formula_units", self.formula_units, "a whole number from 1, or two in order: 1-4")
-        if not 1 <= self.min_atoms <= self.max_atoms:
-            raise InputError("max_atoms", self.max_atoms, f"at least min_atoms ({self.min_atoms}), which is from 1")
-        if not self.units:
-            raise InputError(
-                "max_atoms",
-                self.max_atoms,
-                f"no number of formula units from {low} to {high} gives {self.min_atoms} to {self.max_atoms} atoms: "
-                f"{self.formula} has {self.atoms_per_unit} atoms",
-            )
-        if self.dimension not in (0, 1, 2, 3):
+        allowed = "a whole number from 1, or two in order: 1-4"
+        given = self.formula_units
+        pair = [given, given] if isinstance(given, int) else sequence("formula_units", given, allowed)
+        if len(pair) != 2:
+            raise InputError("formula_units", given, allowed)
+        try:
+            low, high = (whole_number("formula_units", value, allowed) for value in pair)
+        except InputError:
+            raise InputError("formula_units", given, allowed) from None
+        if low > high:
+            raise InputError("formula_units", given, allowed)
+        self._set("formula_units", (low, high))
+        self._set("min_atoms", whole_number("min_atoms", self.min_atoms, "a whole number from 1"))
+        allowed = f"a whole number from min_atoms ({self.min_atoms})"
+        self._set("max_atoms", whole_number("max_atoms", self.max_atoms, allowed, self.min_atoms))
+        if self.max_atoms > MOST_ATOMS:
+            raise InputError("max_atoms", self.max_atoms, f"at most {MOST_ATOMS} atoms in a primitive cell")
+        if not self._sizes:
+            raise no_size(self, (low, high), MOST_ATOMS)
+        if len(self._sizes) > MOST_SIZES:
+            allowed = f"at most {MOST_SIZES} different cells; these are {len(self._sizes)}"
+            raise InputError("formula_units", given, allowed)
+        if whole_number("dimension", self.dimension, "0, 1, 2 or 3", 0) > 3:
             raise InputError("dimension", self.dimension, "0, 1, 2 or 3")
         if self.dimension != 3:
             raise InputError("dimension", self.dimension, "only 3 (bulk crystals) is built so far")
 
+    @property
+    def _sizes(self) -> range:
+        """The numbers of formula units that the atom limits allow."""
+        low, high = self.formula_units  # type: ignore[misc]  # normalised in __post_init__
+        least = -(-self.min_atoms // self.atoms_per_unit)
+        return range(max(low, least), min(high, self.max_atoms // self.atoms_per_unit) + 1)
+
     def _check_cell(self) -> None:
         if self.cell is not None:
-            if len(self.cell) != 6 or not all(math.isfinite(x) and x > 0 for x in self.cell):
-                raise InputError("cell", self.cell, "six positive numbers: a b c (Å) alpha beta gamma (degrees)")
-            if not _cell_volume(self.cell) > 1e-3 * math.prod(self.cell[:3]):
+            allowed = "six positive numbers: a b c (Å) alpha beta gamma (degrees, below 180)"
+            self._set("cell", finite_numbers("cell", self.cell, 6, allowed))
+            assert self.cell is not None
+            if max(self.cell[3:]) >= 180:
+                raise InputError("cell", self.cell, allowed)
+            if not cell_volume(self.cell) > 1e-3 * math.prod(self.cell[:3]):
                 raise InputError("cell", self.cell, "angles that span a volume")
-            if len(self.units) > 1:
+            if len(self._sizes) > 1:
                 raise InputError("cell", self.cell, "a fixed cell needs one number of formula units: formula_units = 1")
             for other in ("length_bounds", "angle_bounds", "volume_per_atom"):
                 if getattr(self, other) is not None:
                     raise InputError(other, getattr(self, other), "not beside a fixed cell, which says it already")
         for name, top in (("length_bounds", math.inf), ("angle_bounds", 180.0), ("volume_per_atom", math.inf)):
-            bounds = getattr(self, name)
-            if bounds is not None and not (len(bounds) == 2 and 0 < bounds[0] <= bounds[1] < top):
-                limit = "" if math.isinf(top) else f" below {top:g}"
-                raise InputError(name, bounds, f"two positive numbers{limit}, the smaller first")
+            given = getattr(self, name)
+            if given is None:
+                continue
+            limit = "" if math.isinf(top) else f" below {top:g}"
+            allowed = f"two positive numbers{limit}, the smaller first"
+            low, high = finite_numbers(name, given, 2, allowed, top)
+            if low > high:
+                raise InputError(name, given, allowed)
+            self._set(name, (low, high))
+        if self.angle_bounds is not None:
+            least, most = _REDUCED_ANGLES
+            if self.angle_bounds[0] > most or self.angle_bounds[1] < least:
+                allowed = f"bounds that overlap {least:g} to {most:g}: angles of Niggli-reduced cells lie between these"
+                raise InputError("angle_bounds", self.angle_bounds, allowed)
 
     def _check_limits(self) -> None:
-        if not math.isfinite(self.pressure_gpa):
-            raise InputError("pressure_gpa", self.pressure_gpa, "a finite number of GPa")
-        if not 0 < self.distance_fraction <= 1.2:
-            raise InputError("distance_fraction", self.distance_fraction, "a number above 0, at most 1.2")
-        for pair, distance in self.min_distances.items():
+        allowed = f"a finite number of GPa from 0, at most {HIGHEST_PRESSURE}"
+        pressure = finite_number("pressure_gpa", self.pressure_gpa, allowed, high=HIGHEST_PRESSURE)
+        if pressure < 0:
+            allowed = "from 0 GPa; under tension no crystal has a lowest enthalpy: it gains by falling apart"
+            raise InputError("pressure_gpa", self.pressure_gpa, allowed)
+        self._set("pressure_gpa", pressure)
+        allowed = "a number above 0, at most 1.2"
+        fraction = finite_number("distance_fraction", self.distance_fraction, allowed, 0.0, 1.2)
+        if fraction == 0:
+            raise InputError("distance_fraction", self.distance_fraction, allowed)
+        self._set("distance_fraction", fraction)
+        distances = numbers_by_name("min_distances", self.min_distances, "a distance in Å, from 0", 0.0)
+        for pair in distances:
             symbols = pair.split("-")
             if len(symbols) != 2 or not set(symbols) <= set(self.composition):
                 raise InputError("min_distances", pair, f"A-B with A and B among {', '.join(self.composition)}")
-            if not (math.isfinite(distance) and distance >= 0):
-                raise InputError(f"min_distances.{pair}", distance, "a distance in Å, from 0")
-        for number in self.spacegroups:
-            if not 1 <= number <= 230:
-                raise InputError("spacegroups", number, "numbers from 1 to 230")
+            other = "-".join(reversed(symbols))
+            if distances.get(other, distances[pair]) != distances[pair]:
+                raise InputError("min_distances", dict(self.min_distances), f"one distance for {pair} and {other}")
+        self._set("min_distances", distances)
+        allowed = "numbers from 1 to 230"
+        groups = [whole_number("spacegroups", n, allowed) for n in sequence("spacegroups", self.spacegroups, allowed)]
+        for number in groups:
+            if number > 230:
+                raise InputError("spacegroups", number, allowed)
+        self._set("spacegroups", tuple(groups))
         for name in ("initial_magmoms", "initial_charges"):
-            for symbol, value in getattr(self, name).items():
+            values = numbers_by_name(name, getattr(self, name), "a finite number")
+            for symbol, value in values.items():
                 if symbol not in self.composition:
                     raise InputError(f"{name}.{symbol}", value, f"an element of {self.formula}")
-                if not math.isfinite(value):
-                    raise InputError(f"{name}.{symbol}", value, "a finite number")
+            self._set(name, values)
 
     @cached_property
     def composition(self) -> dict[str, int]:
@@ -186,11 +256,16 @@ class Problem:
         """Number of atoms in one formula unit."""
         return sum(self.composition.values())
 
-    @property
+    @cached_property
     def units(self) -> tuple[int, ...]:
         """The numbers of formula units that the atom limits allow, ascending."""
-        low, high = self.formula_units  # type: ignore[misc]  # normalised in __post_init__
-        return tuple(z for z in range(low, high + 1) if self.min_atoms <= z * self.atoms_per_unit <= self.max_atoms)
+        return tuple(self._sizes)
+
+    @property
+    def units_in_words(self) -> str:
+        """The same as a person would say it: ``"2"``, ``"1 or 2"``, ``"1 to 6"``."""
+        first, last = self.units[0], self.units[-1]
+        return str(first) if first == last else f"{first} {'or' if last == first + 1 else 'to'} {last}"
 
     def contents(self, units: int) -> dict[str, int]:
         """Atoms of each element in a cell of ``units`` formula units."""
@@ -212,28 +287,22 @@ class Problem:
 
     @cached_property
     def expected_volume_per_atom(self) -> float:
-        """The volume per atom (Å³) to expect.
-
-        The sum of atomic volumes fitted to Materials Project crystals, where an atom is the smaller the more
-        electronegative its neighbourhood is (mean error 7 % on formulas held out); a covalent-radius sphere at a
-        packing of 0.6 for the few elements that do not occur there. Under pressure times
-        ``(1 + 4 P / 100 GPa) ** (-1/4)``, Murnaghan's equation of state for a bulk modulus of 100 GPa with B' = 4.
-        """
+        """The volume per atom (Å³) to expect: that of a fixed cell, or :func:`~hybridcsp.volumes.expected_volume`."""
         if self.cell is not None:
-            return _cell_volume(self.cell) / (self.units[0] * self.atoms_per_unit)
-        table = _atomic_volumes()
-        atoms = [symbol for symbol, count in self.composition.items() for _ in range(count)]
-        known = [table[symbol][0] for symbol in atoms if symbol in table]
-        mean = sum(known) / len(known) if known else 0.0
-        total = 0.0
-        for symbol in atoms:
-            if symbol in table:
-                electronegativity, volume, slope = table[symbol]
-                total += max(volume + slope * (mean - electronegativity), 0.3 * volume)
-            else:
-                total += 4 / 3 * math.pi * float(covalent_radii[atomic_numbers[symbol]]) ** 3 / 0.6
-        compression = (1 + 4 * max(self.pressure_gpa, 0.0) / 100) ** -0.25
-        return float(total / len(atoms) * compression)
+            return cell_volume(self.cell) / (self.units[0] * self.atoms_per_unit)
+        return expected_volume(self.composition, self.pressure_gpa)
+
+    @property
+    def compression(self) -> float:
+        """The volume that is expected at the problem's pressure, as a fraction of that without."""
+        if self.cell is not None or self.pressure_gpa == 0:
+            return 1.0
+        return self.expected_volume_per_atom / expected_volume(self.composition)
+
+    @property
+    def estimates_volume(self) -> bool:
+        """Whether the bounds of the volume are an estimate, not what a person asked for."""
+        return self.volume_per_atom is None and self.cell is None
 
     @property
     def volume_bounds(self) -> tuple[float, float]:
@@ -250,17 +319,51 @@ class Problem:
         for pair in (f"{first}-{second}", f"{second}-{first}"):
             if pair in self.min_distances:
                 return self.min_distances[pair]
+        return self._fraction_of_radii(self.distance_fraction, first, second)
+
+    def _fraction_of_radii(self, fraction: float, first: str, second: str) -> float:
         radii = covalent_radii[atomic_numbers[first]] + covalent_radii[atomic_numbers[second]]
-        return float(self.distance_fraction * radii)
+        return float(fraction * self._contraction * radii)
+
+    @cached_property
+    def _contraction(self) -> float:
+        """The factor by which default distances are smaller under pressure."""
+        ambient, volume = (expected_volume(self.composition, pressure) for pressure in (0.0, self.pressure_gpa))
+        radii = {symbol: float(covalent_radii[atomic_numbers[symbol]]) for symbol in self.composition}
+        spheres = sum(count * (DISTANCE_FRACTION * radii[symbol]) ** 3 for symbol, count in self.composition.items())
+        filled = 4 / 3 * math.pi * spheres / self.atoms_per_unit
+        return float(np.cbrt(min(1.0, max(SPHERES_FILL, filled / ambient) * volume / filled)))
 
     @cached_property
     def distance_table(self) -> NDArray[np.float64]:
         """Minimum distances in Å by atomic numbers, shape ``(119, 119)``; 0 for elements that do not occur."""
+        return self._table(self.min_distance)
+
+    @cached_property
+    def broken_distances(self) -> NDArray[np.float64]:
+        """Distances in Å below which atoms are in no known crystal, shape ``(119, 119)``."""
+        return self._table(lambda first, second: self._fraction_of_radii(BROKEN_FRACTION, first, second))
+
+    def _table(self, distance: Callable[[str, str], float]) -> NDArray[np.float64]:
         table = np.zeros((119, 119))
         for first in self.composition:
             for second in self.composition:
-                table[atomic_numbers[first], atomic_numbers[second]] = self.min_distance(first, second)
+                table[atomic_numbers[first], atomic_numbers[second]] = distance(first, second)
         return table
+
+    def limits_in_words(self) -> str:
+        """Say what proposals have to keep: distances that were asked for, volumes, cells, space groups."""
+        low, high = self.volume_bounds
+        limits = [f"{pair} at least {distance:g} Å" for pair, distance in self.min_distances.items()]
+        if self.distance_fraction != DISTANCE_FRACTION:
+            limits.append(f"distances of at least {self.distance_fraction:g} of summed covalent radii")
+        limits.append(f"{low:.1f} to {high:.1f} Å³ per atom")
+        for name, bounds, unit in (("lengths", self.length_bounds, " Å"), ("angles", self.angle_bounds, "°")):
+            if bounds is not None:
+                limits.append(f"{name} of {bounds[0]:g} to {bounds[1]:g}{unit}")
+        if self.spacegroups:
+            limits.append(f"space group {', '.join(map(str, self.spacegroups))}")
+        return ", ".join(limits)
 
     def dress(self, atoms: Atoms) -> Atoms:
         """Return a copy with the problem's initial magnetic moments and charges, where it brings none of its own."""
@@ -284,15 +387,3 @@ def plain_problem(contents: Mapping[str, int]) -> Problem:
     """Return the problem of one cell with these contents, however many atoms they are, and nothing else said."""
     formula = "".join(f"{symbol}{count}" for symbol, count in contents.items())
     return Problem(formula, formula_units=1, max_atoms=sum(contents.values()))
-
-
-def _cell_volume(parameters: Sequence[float]) -> float:
-    a, b, c = parameters[:3]
-    x, y, z = (math.cos(math.radians(angle)) for angle in parameters[3:])
-    return a * b * c * math.sqrt(max(0.0, 1 - x * x - y * y - z * z + 2 * x * y * z))
-
-
-@cache
-def _atomic_volumes() -> dict[str, tuple[float, float, float]]:
-    table = json.loads(files("hybridcsp").joinpath("data/atomic_volumes.json").read_text(encoding="utf-8"))
-    return dict(table["volumes"])

@@ -212,7 +212,7 @@ class Proposer:
                 proposal=replace(proposal, atoms=atoms), id=self.archive.candidates + len(candidates) + 1, source=name
             )
             candidates.append(candidate)
-            verdict = self._screen.check(atoms, proposal.level)
+            verdict = self._screen.check(atoms, proposal.level, given=proposal.given)
             if verdict.described is None:
                 reason = verdict.reason or RejectionReason.INVALID
                 rejected.append(Rejected(candidate=candidate, detail=verdict.detail, reason=reason))

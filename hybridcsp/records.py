@@ -114,6 +114,8 @@ class Proposal:
     level
         Of the job that it becomes. What needs a calculator to be made (a Hessian, an escape by molecular dynamics) is
         part of that job, runs on a worker, and is counted there.
+    given
+        Whether a person brought the structure: what is expected of volumes and distances does not hold for it.
     """
 
     atoms: Atoms
@@ -122,6 +124,7 @@ class Proposal:
     tag: Mapping[str, Any] = field(default_factory=dict)
     cost: Cost = Cost()
     level: str = RELAX
+    given: bool = False
 
     def __post_init__(self) -> None:
         if not is_word(self.operator):

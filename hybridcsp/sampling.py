@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from ase import Atoms
@@ -117,7 +117,7 @@ def select(
     """
     rejects: Counter[str] = Counter()
     screen = Screen(problem)
-    shrink = 1.0 if Condition.PRESSURE in conditions else compression(problem)
+    shrink = 1.0 if Condition.PRESSURE in conditions else problem.compression
     seen = StructureIndex(energy_window=None, tolerances=STARTS)
     kept: list[Chosen] = []
     for answer in answers:
@@ -166,13 +166,6 @@ def _fitting(atoms: Atoms, screen: Screen) -> tuple[Atoms, str | None]:
             return symmetric, None
     verdict = screen.against_problem(atoms)
     return atoms, None if verdict is None else str(verdict.reason)
-
-
-def compression(problem: Problem) -> float:
-    """Return the volume at the problem's pressure, as a fraction of that without."""
-    if problem.cell is not None or problem.pressure_gpa <= 0:
-        return 1.0
-    return problem.expected_volume_per_atom / replace(problem, pressure_gpa=0.0).expected_volume_per_atom
 
 
 def _in_turn(ranked: Sequence[Chosen]) -> list[Chosen]:

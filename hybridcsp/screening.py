@@ -13,6 +13,9 @@ from hybridcsp.records import LOWEST, RELAX, Candidate, RejectionReason, Relaxed
 from hybridcsp.similarity import STARTS, Described, StructureIndex, describe
 from hybridcsp.structure import is_finite_crystal, niggli_parameters, shortest_violation, spacegroup
 
+# Volumes that are brought to a bound may miss it by rounding.
+_MARGIN = 1 + 1e-6
+
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
@@ -34,14 +37,24 @@ class Screen:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
+        self._volumes = problem.volume_bounds
         self._known = StructureIndex(energy_window=None, tolerances=STARTS)
 
-    def check(self, atoms: Atoms, level: str = RELAX) -> Verdict:
+    def check(self, atoms: Atoms, level: str = RELAX, *, given: bool = False) -> Verdict:
         """Judge one structure; the checks run from the cheapest to the dearest and the first failure is the verdict.
 
         Jobs of other levels than "relax" and "lowest" leave the structure that they begin with: it may be known.
+
+        Parameters
+        ----------
+        atoms
+            The structure.
+        level
+            Of the job that it would become.
+        given
+            Whether a person brought it: then no volume is wrong, and no distance but those of broken files.
         """
-        found = self.against_problem(atoms)
+        found = self.against_problem(atoms, given=given)
         if found is not None:
             return found
         described = describe(atoms)
@@ -57,7 +70,14 @@ class Screen:
             self._known.add(candidate.id, described)
 
     def relaxed(self, outcome: Relaxed) -> None:
-        """Remember where a relaxation began, and where it ended if it converged to something not known yet."""
+        """Remember where a relaxation began, and where it ended if it converged to something not known yet.
+
+        A minimum outside of the default volume bounds shows that they were estimated wrongly: they are widened to it,
+        so that its relatives are not rejected.
+        """
+        if outcome.converged and self.problem.estimates_volume:
+            volume = outcome.atoms.get_volume() / len(outcome.atoms)
+            self._volumes = min(self._volumes[0], volume), max(self._volumes[1], volume)
         if outcome.candidate.id not in self._known and len(begun := outcome.begun_with) == 1:
             self._known.add(outcome.candidate.id, describe(begun[0]))
         key = -outcome.candidate.id
@@ -66,26 +86,30 @@ class Screen:
             if self._known.find(described) is None:
                 self._known.add(key, described)
 
-    def against_problem(self, atoms: Atoms) -> Verdict | None:
-        """Judge one structure by the problem alone; ``None`` where there is nothing against it."""
+    def against_problem(self, atoms: Atoms, *, given: bool = False) -> Verdict | None:
+        """Judge one structure by the problem; ``None`` where there is nothing against it.
+
+        Parameters are those of :meth:`check`.
+        """
         problem = self.problem
         if not is_finite_crystal(atoms):
             return Verdict(RejectionReason.INVALID, "no atoms, numbers that are not finite, or a cell without volume")
         if problem.units_of(atoms.numbers) not in problem.units:
-            wanted = ", ".join(str(units) for units in problem.units)
-            return Verdict(RejectionReason.COMPOSITION, f"{atoms.symbols} is not {wanted} times {problem.formula}")
-        low, high = problem.volume_bounds
+            wanted = f"{problem.units_in_words} times {problem.formula}"
+            return Verdict(RejectionReason.COMPOSITION, f"{atoms.symbols} is not {wanted}")
+        low, high = self._volumes
         volume = atoms.get_volume() / len(atoms)
-        if not low <= volume <= high:
+        if not given and not low / _MARGIN <= volume <= high * _MARGIN:
             return Verdict(RejectionReason.VOLUME, f"{volume:.2f} Å³/atom, allowed {low:.2f} to {high:.2f}")
         wrong_cell = self._wrong_cell(atoms)
         if wrong_cell:
             return Verdict(RejectionReason.CELL, wrong_cell)
-        close = shortest_violation(atoms, problem.distance_table)
+        distances = problem.broken_distances if given else problem.distance_table
+        close = shortest_violation(atoms, distances)
         if close is not None:
             first, second, distance = close
             pair = atoms.symbols[first], atoms.symbols[second]
-            needed = problem.min_distance(*pair)
+            needed = distances[atoms.numbers[first], atoms.numbers[second]]
             return Verdict(RejectionReason.DISTANCE, f"{pair[0]}-{pair[1]} {distance:.2f} Å, at least {needed:.2f}")
         if problem.spacegroups:
             group = spacegroup(atoms)

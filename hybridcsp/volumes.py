@@ -66,16 +66,17 @@ def additive_volume(composition: Mapping[str, int]) -> float:
     Generators encode cells by their ratio to this volume: another fit would make their weights useless.
     """
     table = _atomic_volumes()
-    known = {symbol: count for symbol, count in composition.items() if symbol in table}
-    mean = sum(table[symbol][0] * count for symbol, count in known.items()) / max(sum(known.values()), 1)
+    atoms = [symbol for symbol, count in composition.items() for _ in range(count)]
+    known = [table[symbol][0] for symbol in atoms if symbol in table]
+    mean = sum(known) / len(known) if known else 0.0
     total = 0.0
-    for symbol, count in composition.items():
+    for symbol in atoms:  # in this order, so that searches repeat to the last bit
         if symbol in table:
             electronegativity, volume, slope = table[symbol]
-            total += count * max(volume + slope * (mean - electronegativity), 0.3 * volume)
+            total += max(volume + slope * (mean - electronegativity), 0.3 * volume)
         else:
-            total += count * _equation(symbol)[0]
-    return total / sum(composition.values())
+            total += _equation(symbol)[0]
+    return total / len(atoms)
 
 
 def bulk_modulus(composition: Mapping[str, int]) -> float:

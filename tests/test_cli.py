@@ -260,17 +260,18 @@ def test_commands_to_go_on_with_can_be_pasted_and_no_file_is_named_that_is_not_t
 
 def test_a_search_that_relaxes_nothing_says_what_was_wrong_with_the_proposals(tmp_path):
     options = ["--calculator", "emt", "--source", "random", "--workers", "1"]
-    done = hybridcsp("search", "Cu", *options, "--pressure", "1e9", cwd=tmp_path, check=False)
+    # Copper atoms this far apart fit into the largest volume in one packing only.
+    done = hybridcsp("search", "Cu", *options, "--min-distance", "Cu-Cu=3.4", cwd=tmp_path, check=False)
     assert done.returncode == 1
-    assert "no acceptable proposals (no source offered anything)" in done.stdout
-    ase.io.write(tmp_path / "dense.cif", bulk("Cu", "fcc", a=2.0))
+    assert "no acceptable proposals (no source offered anything; the limits: Cu-Cu at least 3.4 Å" in done.stdout
+    ase.io.write(tmp_path / "dense.cif", bulk("Cu", "fcc", a=1.7))
     options = ["--calculator", "emt", "--source", "seeds:dense.cif", "--workers", "1"]
     done = hybridcsp("search", "Cu", *options, "--directory", "one", cwd=tmp_path, check=False)
     assert done.returncode == 1
-    assert "sources exhausted (rejected: 1 volume)" in done.stdout
+    assert "sources exhausted (rejected: 1 distance; the limits: 4.7 to" in done.stdout
     done = hybridcsp("search", "Cu", *options, "--source", "shake", "--directory", "two", cwd=tmp_path, check=False)
     assert done.returncode == 1
-    assert "no acceptable proposals (rejected: 1 volume)" in done.stdout
+    assert "no acceptable proposals (rejected: 1 distance; the limits: 4.7 to" in done.stdout
 
 
 def test_a_search_in_which_everything_fails_ends_early_in_words(tmp_path):

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.data import chemical_symbols
 
 from hybridcsp.errors import InputError
 from hybridcsp.problem import Problem
@@ -40,7 +41,38 @@ def test_contents_are_recognised_by_atomic_numbers():
         ({"formula": "TiO2!"}, "a chemical formula such as"),
         ({"formula": "TiO2", "formula_units": (4, 1)}, "two in order"),
         ({"formula": "TiO2", "formula_units": 0}, "a whole number from 1"),
+        ({"formula": "TiO2", "formula_units": True}, "a whole number from 1"),
+        ({"formula": "TiO2", "formula_units": (1, 2.5)}, "two in order"),
+        ({"formula": "TiO2", "formula_units": (1, 2, 3)}, "two in order"),
+        ({"formula": "TiO2", "formula_units": "1-4"}, "two in order"),
+        ({"formula": 22}, "a text"),
+        ({"formula": "(" * 5000 + "C" + ")" * 5000}, "at most 200 characters"),
         ({"formula": "TiO2", "max_atoms": 2}, "TiO2 has 3 atoms"),
+        ({"formula": "TiO2", "formula_units": 7}, r"7 formula units are 21 atoms: add --max-atoms 21 \(max_atoms=21\)"),
+        ({"formula": "TiO2", "min_atoms": 18, "formula_units": 5}, r"--min-atoms to 15 .*--formula-units 6"),
+        ({"formula": "TiO2", "min_atoms": 7, "max_atoms": 8}, "no multiple of which is from 7 to 8: add --max-atoms 9"),
+        ({"formula": "C1000000000"}, "at most 1000000 atoms"),
+        ({"formula": "Ti99999999O2", "max_atoms": 10**9}, "at most 1000000 atoms"),
+        ({"formula": "C", "formula_units": (1, 10**9), "max_atoms": 10**6}, "at most 10000 different cells"),
+        ({"formula": "TiO2", "max_atoms": "20"}, "a whole number"),
+        ({"formula": "TiO2", "max_atoms": float("inf")}, "a whole number"),
+        ({"formula": "TiO2", "min_atoms": True}, "a whole number"),
+        ({"formula": "TiO2", "pressure_gpa": "50"}, "a finite number of GPa"),
+        ({"formula": "TiO2", "pressure_gpa": None}, "a finite number of GPa"),
+        ({"formula": "TiO2", "pressure_gpa": -3}, "under tension"),
+        ({"formula": "TiO2", "pressure_gpa": 1e6}, "at most 10000"),
+        ({"formula": "TiO2", "volume_per_atom": 12}, "two positive numbers"),
+        ({"formula": "TiO2", "volume_per_atom": (float("nan"), 20)}, "two positive numbers"),
+        ({"formula": "TiO2", "angle_bounds": (20, 50)}, "60 to 120"),
+        ({"formula": "TiO2", "spacegroups": "136"}, "1 to 230"),
+        ({"formula": "TiO2", "spacegroups": 136}, "1 to 230"),
+        ({"formula": "TiO2", "spacegroups": (True,)}, "1 to 230"),
+        ({"formula": "TiO2", "min_distances": [1.5]}, "a mapping of names to numbers"),
+        ({"formula": "TiO2", "min_distances": {"Ti-O": "1.7"}}, "a distance in Å"),
+        ({"formula": "TiO2", "min_distances": {"Ti-O": 1.7, "O-Ti": 1.8}}, "one distance for"),
+        ({"formula": "TiO2", "distance_fraction": 0}, "above 0"),
+        ({"formula": "TiO2", "initial_charges": {"O": float("inf")}}, "a finite number"),
+        ({"formula": "TiO2", "formula_units": 1, "cell": (4, 4, 4, 90, 90, 190)}, "below 180"),
         ({"formula": "TiO2", "pressure_gpa": float("nan")}, "finite"),
         ({"formula": "TiO2", "volume_per_atom": (20, 10)}, "the smaller first"),
         ({"formula": "TiO2", "length_bounds": (-1, 10)}, "two positive numbers"),
@@ -80,15 +112,74 @@ def test_volumes_of_real_crystals_are_expected_within_a_quarter_and_never_out_of
     assert low < volume < high
 
 
-def test_pressure_makes_the_expected_volume_smaller():
-    ambient, compressed = Problem("MgO"), Problem("MgO", pressure_gpa=100)
-    # MgO's measured compression at 100 GPa is V/V0 = 0.72 (Speziale et al., doi:10.1029/2000JB900318).
-    assert compressed.expected_volume_per_atom / ambient.expected_volume_per_atom == pytest.approx(0.72, abs=0.08)
-    assert compressed.pressure == pytest.approx(0.624, abs=1e-3)  # eV/Å³
+def test_pressure_in_the_units_of_energies():
+    assert Problem("MgO", pressure_gpa=100).pressure == pytest.approx(0.624, abs=1e-3)  # eV/Å³
 
 
-def test_elements_without_a_fitted_volume_still_have_an_estimate():
-    assert 5 < Problem("Rn").expected_volume_per_atom < 100
+def test_a_long_range_of_formula_units_costs_nothing():
+    assert Problem("CuAl", formula_units=(1, 10**9)).units == tuple(range(1, 11))
+    assert Problem("CuAl", formula_units=(1, 10**9)).units_in_words == "1 to 10"
+
+
+def test_numbers_of_numpy_are_numbers():
+    problem = Problem("TiO2", formula_units=np.array([1, 2]), max_atoms=np.int64(6), pressure_gpa=np.float64(5))
+    assert Problem(**json.loads(json.dumps(problem.describe()))) == problem
+
+
+class TestRoom:
+    """Limits that exclude each other are refused before anything is computed; those that are met exactly are not."""
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"formula": "Al", "min_distances": {"Al-Al": 7.0}}, "min_distances.*densest packing.*are possible"),
+            (
+                {"formula": "Al", "distance_fraction": 1.2, "volume_per_atom": (5, 10)},
+                "volume_per_atom.*no room",
+            ),
+            ({"formula": "NaCl", "min_distances": {"Cl-Cl": 6.0, "Na-Cl": 1.0}}, "Cl atoms at distances"),
+            (
+                {"formula": "NaCl", "min_distances": {"Cl-Cl": 5, "Na-Cl": 5, "Na-Na": 5}},
+                "Na and Cl atoms at distances",
+            ),
+            ({"formula": "Al", "formula_units": 1, "cell": (1.2, 1.2, 1.2, 90, 90, 90)}, "cell.*leaves no room"),
+            ({"formula": "Al", "formula_units": 1, "cell": (1.2, 5, 5, 90, 90, 90)}, "its own image are 1.20 Å apart"),
+            # A long cell may have a short lattice vector that is none of its three.
+            ({"formula": "Al", "formula_units": 1, "cell": (9, 9, 9, 90, 90, 5)}, "its own image are 0.79 Å apart"),
+            ({"formula": "Al", "length_bounds": (0.5, 1.0)}, "length_bounds.*no cell with these lengths"),
+            ({"formula": "Al", "length_bounds": (30, 40)}, "length_bounds.*the shortest is"),
+        ],
+    )
+    def test_contradictions_are_refused_with_what_would_be_possible(self, options, said):
+        with pytest.raises(InputError, match=said):
+            Problem(**options)
+
+    def test_the_densest_packing_fills_its_volume_exactly(self):
+        copper = bulk("Cu")  # cubic close packing
+        volume = copper.get_volume()
+        distance = 3.61 / np.sqrt(2)
+        assert Problem("Cu", volume_per_atom=(1, volume), min_distances={"Cu-Cu": distance})
+        with pytest.raises(InputError, match="densest packing"):
+            Problem("Cu", volume_per_atom=(1, 0.999 * volume), min_distances={"Cu-Cu": distance})
+
+    @pytest.mark.parametrize("pressure", [0, 1, 30, 300, 3000])
+    def test_defaults_leave_room_for_every_element_at_every_pressure(self, pressure):
+        for symbol in chemical_symbols[1:97]:
+            assert Problem(symbol, pressure_gpa=pressure).volume_bounds[0] > 0
+
+
+def test_default_distances_shrink_under_pressure_and_those_asked_for_do_not():
+    ambient, pressed = (Problem("Na", pressure_gpa=pressure) for pressure in (0, 200))
+    # Na-hP4 at 200 GPa has bonds of 1.99 Å (Ma et al., doi:10.1038/nature07786).
+    assert ambient.min_distance("Na", "Na") == pytest.approx(1.99, abs=0.01)
+    assert pressed.min_distance("Na", "Na") == pytest.approx(1.7, abs=0.1)
+    assert Problem("N", pressure_gpa=200).min_distance("N", "N") == Problem("N").min_distance("N", "N")
+    assert Problem("Na", pressure_gpa=200, min_distances={"Na-Na": 1.9}).min_distance("Na", "Na") == 1.9
+
+
+def test_limits_are_said_in_words():
+    problem = Problem("TiO2", min_distances={"Ti-O": 1.7}, volume_per_atom=(8, 12), spacegroups=(136,))
+    assert problem.limits_in_words() == "Ti-O at least 1.7 Å, 8.0 to 12.0 Å³ per atom, space group 136"
 
 
 def test_a_fixed_cell_fixes_the_volume():

@@ -39,6 +39,52 @@ def test_what_breaks_a_rule_is_rejected_for_it(options, atoms, expected):
     assert verdict.detail
 
 
+class TestVolumes:
+    """Default bounds are an estimate: what a person brings, and what a search has found, knows better."""
+
+    DENSE = rutile(a=3.3, c=2.1)  # 3.8 Å³ per atom, estimated 4.4 to 28
+    LOOSE = rutile(a=6.6, c=4.2)
+
+    @pytest.mark.parametrize("atoms", [DENSE, LOOSE], ids=["dense", "loose"])
+    def test_a_structure_that_a_person_brings_may_have_any(self, atoms):
+        screen = Screen(Problem("TiO2", distance_fraction=0.3))
+        assert screen.check(atoms).reason is RejectionReason.VOLUME
+        assert screen.check(atoms, given=True).reason is None
+        asked = Screen(Problem("TiO2", distance_fraction=0.3, volume_per_atom=(10, 12)))
+        assert asked.check(atoms, given=True).reason is None
+
+    @pytest.mark.parametrize("atoms", [DENSE, LOOSE], ids=["dense", "loose"])
+    def test_relatives_of_a_minimum_may_have_its_own(self, atoms):
+        screen = Screen(Problem("TiO2", distance_fraction=0.3))
+        candidate = Candidate(proposal=Proposal(atoms=atoms, operator="seed", given=True), id=1, source="seeds")
+        screen.relaxed(relaxed(candidate, -9.0))
+        child = atoms.copy()
+        child.positions[2] += (0.2, 0.3, 0.1)
+        assert screen.check(child).reason is None
+
+    def test_what_did_not_converge_widens_nothing(self):
+        screen = Screen(Problem("TiO2", distance_fraction=0.3))
+        candidate = Candidate(proposal=Proposal(atoms=self.DENSE, operator="seed", given=True), id=1, source="seeds")
+        screen.relaxed(relaxed(candidate, -9.0, converged=False))
+        assert screen.check(rutile(a=3.31, c=2.1)).reason is RejectionReason.VOLUME
+
+    def test_minima_do_not_widen_bounds_that_were_asked_for(self):
+        screen = Screen(Problem("TiO2", distance_fraction=0.3, volume_per_atom=(8, 12)))
+        candidate = Candidate(proposal=Proposal(atoms=self.DENSE, operator="seed", given=True), id=1, source="seeds")
+        screen.relaxed(relaxed(candidate, -9.0))
+        assert screen.check(rutile(a=3.31, c=2.1)).reason is RejectionReason.VOLUME
+
+    def test_overlapping_atoms_are_refused_whoever_brings_them(self):
+        verdict = Screen(Problem("TiO2")).check(rutile(u=0.05), given=True)
+        assert verdict.reason is RejectionReason.DISTANCE
+        assert "Ti-O 0.33 Å, at least 1.13" in verdict.detail
+
+    def test_a_persons_structure_may_be_closer_than_random_ones_have_to_be(self):
+        careful = Problem("TiO2", distance_fraction=0.95)
+        assert reason(careful, rutile()) is RejectionReason.DISTANCE
+        assert Screen(careful).check(rutile(), given=True).reason is None
+
+
 def test_allowed_cells_and_space_groups_pass():
     problem = Problem("TiO2", spacegroups=(136,), length_bounds=(2.5, 5), angle_bounds=(80, 100))
     assert reason(problem, make_supercell(rutile(), [[1, 1, 0], [0, 1, 0], [0, 2, 1]])) is None

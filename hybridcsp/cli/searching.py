@@ -21,6 +21,7 @@ from hybridcsp.interrupts import terminate_in_order
 if TYPE_CHECKING:
     from hybridcsp.config import Configuration
     from hybridcsp.ledger import Ledger
+    from hybridcsp.problem import Problem
     from hybridcsp.search import Search
 
 #: Stopping criteria that bound what a run may use; one of them that is given to resume takes the place of all.
@@ -258,7 +259,8 @@ def _run(configuration: Configuration, *, trust: bool, trust_commands: bool) -> 
         ledger = archive.ledger
         if ledger.relaxations and not ledger.succeeded:
             raise failed or all_failed(ledger, search.directory)
-        why = _why_nothing(ledger) if stopped in ("no acceptable proposals", "sources exhausted") else ""
+        without_proposals = stopped in ("no acceptable proposals", "sources exhausted")
+        why = _why_nothing(ledger, search.problem) if without_proposals else ""
         console.print(
             f"Ended: {stopped}{why}; {all_minima}more: hybridcsp show {where}",
             highlight=False,
@@ -268,19 +270,20 @@ def _run(configuration: Configuration, *, trust: bool, trust_commands: bool) -> 
             raise typer.Exit(1)
 
 
-def _why_nothing(ledger: Ledger) -> str:
+def _why_nothing(ledger: Ledger, problem: Problem) -> str:
     """Say what was wrong with the proposals of a search that ran out of them before it relaxed any."""
     if ledger.relaxations:
         return ""
     rejected = sum((tally.rejected for tally in ledger.tallies.values()), Counter[str]())
+    limits = f"the limits: {problem.limits_in_words()}"
     if not rejected:
-        return " (no source offered anything)"
-    return f" (rejected: {', '.join(f'{count} {reason}' for reason, count in rejected.most_common())})"
+        return f" (no source offered anything; {limits})"
+    return f" (rejected: {', '.join(f'{count} {reason}' for reason, count in rejected.most_common())}; {limits})"
 
 
 def _greet(search: Search) -> None:
     problem = search.problem
-    units = ", ".join(str(z) for z in problem.units)
+    units = problem.units_in_words
     pressure = f" at {problem.pressure_gpa:g} GPa" if problem.pressure_gpa else ""
     console.print(
         f"[bold]{problem.formula}[/]{pressure}: {units} formula units, calculator {search.calculator}, "

@@ -14,13 +14,18 @@ from hybridcsp.structure import shortest_violation
 
 def is_too_close(atoms: Atoms) -> bool:
     """Whether atoms are closer than a problem allows by default."""
-    return shortest_violation(atoms, _of(atoms).distance_table) is not None
+    return _is_too_close(atoms, _of(atoms))
 
 
 def is_plausible(atoms: Atoms, pressure_gpa: float | None = None) -> bool:
     """Whether distances and volume are those that a problem at this pressure (0 if none is told) allows by default."""
-    low, high = _of(atoms, pressure_gpa or 0.0).volume_bounds
-    return low <= float(atoms.get_volume()) / len(atoms) <= high and not is_too_close(atoms)
+    problem = _of(atoms, pressure_gpa or 0.0)
+    low, high = problem.volume_bounds
+    return low <= float(atoms.get_volume()) / len(atoms) <= high and not _is_too_close(atoms, problem)
+
+
+def _is_too_close(atoms: Atoms, problem: Problem) -> bool:
+    return shortest_violation(atoms, problem.distance_table) is not None
 
 
 def _of(atoms: Atoms, pressure_gpa: float = 0.0) -> Problem:

@@ -65,7 +65,7 @@ class AseGaOperator:
         # ase-ga calls randint, which the generators of today no longer have.
         random = np.random.RandomState(int(rng.integers(2**32)))
         child, _ = self.make(individuals, distances, random).get_new_individual(individuals)
-        return None if child is None else finish(child, problem)
+        return None if child is None else finish(child, problem, parents=parents)
 
 
 def cut_and_splice() -> AseGaOperator:

@@ -44,13 +44,15 @@ def bounded_attempts(
         child = make()
         if child is not None:
             distances = np.maximum(problem.distance_table, wanted * (1 - attempt / (attempts - 1)))
-            finished = finish(child, problem, distances)
+            finished = finish(child, problem, distances, parents)
             if finished is not None:
                 return finished
     return None
 
 
-def finish(child: Atoms, problem: Problem, distances: Floats | None = None) -> Atoms | None:
+def finish(
+    child: Atoms, problem: Problem, distances: Floats | None = None, parents: Sequence[Atoms] = ()
+) -> Atoms | None:
     """Make a child ready to be proposed, or say that it cannot be.
 
     Parameters
@@ -58,9 +60,12 @@ def finish(child: Atoms, problem: Problem, distances: Floats | None = None) -> A
     child
         Of any composition, cell and volume.
     problem
-        Its contents, cell, bounds and space groups are obeyed. The volume is brought into the problem's bounds.
+        Its contents, cell, bounds and space groups are obeyed.
     distances
         Required distances in Å by atomic numbers, shape ``(119, 119)``; by default the problem's.
+    parents
+        What it comes from. The volume is brought into the problem's bounds; where these are only estimated, they are
+        widened to the parents' volumes first, which are those of minima.
 
     Returns
     -------
@@ -74,7 +79,7 @@ def finish(child: Atoms, problem: Problem, distances: Floats | None = None) -> A
     )
     carry(child, result, np.arange(len(child)))
     if problem.cell is None:
-        low, high = problem.volume_bounds
+        low, high = _volume_range(parents, problem)
         volume = result.get_volume() / len(result)
         allowed = float(np.clip(volume, 1.001 * low, 0.999 * high))
         if allowed != volume:
@@ -89,6 +94,15 @@ def finish(child: Atoms, problem: Problem, distances: Floats | None = None) -> A
     if problem.spacegroups and spacegroup(result) not in problem.spacegroups:
         return None
     return result
+
+
+def _volume_range(parents: Sequence[Atoms], problem: Problem) -> tuple[float, float]:
+    """Return the smallest and largest volume per atom (Å³) that a child may have."""
+    low, high = problem.volume_bounds
+    if not problem.estimates_volume:
+        return low, high
+    volumes = [parent.get_volume() / len(parent) for parent in parents]
+    return min([low, *volumes]), max([high, *volumes])
 
 
 def unskew(atoms: Atoms) -> None:

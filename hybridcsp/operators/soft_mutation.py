@@ -96,7 +96,7 @@ class CalculatorSoftMutation:
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
         """Return the parent, or ``None`` if it does not obey the problem."""
-        return finish(parents[0], problem)
+        return finish(parents[0], problem, parents=parents)
 
 
 def soft_modes(atoms: Atoms) -> list[Floats]:

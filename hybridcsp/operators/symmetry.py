@@ -239,7 +239,7 @@ class Symmetrisation:
         for symprec in TOLERANCES[rng.integers(len(TOLERANCES)) :]:
             ideal = symmetrised(parent, symprec)
             if ideal is not None and now is not None and len(ideal[1]) > len(now):
-                child = finish(ideal[0], problem)
+                child = finish(ideal[0], problem, parents=parents)
                 if child is not None:
                     return child
         return None

@@ -180,12 +180,13 @@ class _Run:
         if problem.spacegroups and not hands.intersection(problem.spacegroups):
             return None
         per_unit = gcd(*problem.composition.values())
-        exact = [units for units in problem.units if units * per_unit == label.units]
-        larger = [units for units in problem.units if units * per_unit % label.units == 0]
-        if exact:
-            return cls(placement, exact[0], placement.probability, templates)
-        if larger:
-            return cls(placement, larger[0], placement.probability * SUPERCELL, templates)
+        # The smallest cells of the problem that hold whole primitive cells of the prototype are multiples of this.
+        step = label.units // gcd(label.units, per_unit)
+        smallest = -(-problem.units[0] // step) * step
+        if step * per_unit == label.units and step in problem.units:
+            return cls(placement, step, placement.probability, templates)
+        if smallest in problem.units:
+            return cls(placement, smallest, placement.probability * SUPERCELL, templates)
         return None
 
     @property

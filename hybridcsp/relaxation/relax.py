@@ -61,7 +61,7 @@ class RelaxationSettings:
     refine_max_force: float = 0.01
     max_volume_factor: float = 10.0
     max_volume_per_atom: float = 300.0
-    min_volume_per_atom: float = 1.0
+    min_volume_per_atom: float = 0.5
     force_explosion: float = 1000.0
     min_distance_fraction: float = 0.4
     isolation_fraction: float = 3.0

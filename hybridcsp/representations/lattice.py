@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
+from hybridcsp.volumes import additive_volume
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -118,7 +119,7 @@ def diagonal(value: float) -> Array:
 
 
 def log_length(numbers: NDArray[np.integer]) -> float:
-    """Logarithm of the edge (Å) of a cube with the volume expected of these atoms at no pressure."""
+    """Return the logarithm of the edge (Å) of a cube with the additive volume of these atoms at no pressure."""
     from ase.data import chemical_symbols
 
     found, counts = np.unique(numbers, return_counts=True)
@@ -127,10 +128,7 @@ def log_length(numbers: NDArray[np.integer]) -> float:
 
 @lru_cache(maxsize=100_000)
 def _log_length(contents: tuple[tuple[str, int], ...]) -> float:
-    from hybridcsp.problem import plain_problem
-
-    problem = plain_problem(dict(contents))
-    return float(np.log(problem.expected_volume_per_atom * sum(n for _, n in contents)) / 3)
+    return float(np.log(additive_volume(dict(contents)) * sum(n for _, n in contents)) / 3)
 
 
 def _wrapped(positions: Array) -> Array:

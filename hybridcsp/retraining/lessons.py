@@ -17,7 +17,7 @@ from hybridcsp.prototypes import Options, aflow, shipped_table
 from hybridcsp.prototypes.table import reduced_formula
 from hybridcsp.records import Minimum
 from hybridcsp.retraining.settings import WEIGHTINGS, Retraining
-from hybridcsp.sampling import compression, requests_for, select
+from hybridcsp.sampling import requests_for, select
 from hybridcsp.similarity import StructureIndex
 from hybridcsp.structure import SYMPREC_LOOSE, primitive
 
@@ -101,7 +101,7 @@ def without_pressure(examples: Sequence[Example], problem: Problem) -> list[Exam
     They are for a generator that knows nothing of pressure: what it makes is compressed as the problem expects
     (:func:`hybridcsp.sampling.select`), before it has learned from the search and after.
     """
-    factor = 1 / compression(problem)
+    factor = 1 / problem.compression
     return [replace(example, atoms=_scaled(example.atoms, factor), pressure_gpa=None) for example in examples]
 
 

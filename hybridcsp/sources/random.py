@@ -110,20 +110,12 @@ class RandomSource:
         problem = self._problem
         if not problem.spacegroups:
             return problem.units  # group 1 holds everything
-        pairs = [(z, number) for z in problem.units for number in problem.spacegroups if self._compatible(number, z)]
-        if not pairs:
-            usable = {number for number in _EVERY_GROUP if any(self._compatible(number, z) for z in problem.units)}
-            why = f"their Wyckoff positions do not hold {self._cell_in_words()}, but those of these do"
-        elif not (usable := self._outcomes(pairs)).intersection(problem.spacegroups):
-            why = f"crystals of {self._cell_in_words()} drawn in them are more symmetric, for example"
-        else:
+        pairs = check_spacegroups(problem)
+        usable = self._outcomes(pairs)
+        if usable.intersection(problem.spacegroups):
             return tuple(sorted({z for z, _ in pairs}))
+        why = f"crystals of {_cell_in_words(problem)} drawn in them are more symmetric, for example"
         raise InputError("spacegroups", problem.spacegroups, f"{why}: {', '.join(map(str, sorted(usable)))}")
-
-    def _cell_in_words(self) -> str:
-        units = " or ".join(map(str, self._problem.units))
-        where = "the fixed cell" if self._problem.cell else "a primitive cell"
-        return f"{units} x {self._problem.formula} in {where}"
 
     def _outcomes(self, pairs: Sequence[tuple[int, int]]) -> set[int]:
         """Space groups of random crystals, distances and bounds aside, up to the first that is allowed."""
@@ -139,10 +131,7 @@ class RandomSource:
         return outcomes
 
     def _compatible(self, number: int, units: int) -> bool:
-        group = self._group(number)
-        if self._settings is not None and group.lattice_type not in self._settings:
-            return False
-        return group.holds(list(self._problem.contents(units).values()))
+        return _is_compatible(self._problem, self._settings, number, units)
 
     def _group(self, number: int) -> SpaceGroup:
         return space_group(number, conventional=self._settings is not None)
@@ -199,6 +188,50 @@ class RandomSource:
             if len(atoms) != sum(counts):
                 return None
         return None if shortest_violation(atoms, distances) else atoms
+
+
+def check_spacegroups(problem: Problem) -> list[tuple[int, int]]:
+    """Return the pairs of formula units and allowed space groups of which the one fits into the other.
+
+    Without allowed space groups there are none.
+
+    Raises
+    ------
+    InputError
+        If Wyckoff positions of no allowed group hold the contents of the primitive cell, or none fits the fixed cell.
+    """
+    if not problem.spacegroups:
+        return []
+    settings = _settings(problem.cell) if problem.cell else None
+    pairs = [
+        (units, number)
+        for units in problem.units
+        for number in problem.spacegroups
+        if _is_compatible(problem, settings, number, units)
+    ]
+    if pairs:
+        return pairs
+    usable = [
+        number
+        for number in _EVERY_GROUP
+        if any(_is_compatible(problem, settings, number, units) for units in problem.units)
+    ]
+    why = f"their Wyckoff positions do not hold {_cell_in_words(problem)}, but those of these do"
+    raise InputError("spacegroups", problem.spacegroups, f"{why}: {', '.join(map(str, usable))}")
+
+
+def _is_compatible(
+    problem: Problem, settings: Mapping[str, Sequence[Sequence[int]]] | None, number: int, units: int
+) -> bool:
+    group = space_group(number, conventional=settings is not None)
+    if settings is not None and group.lattice_type not in settings:
+        return False
+    return group.holds(list(problem.contents(units).values()))
+
+
+def _cell_in_words(problem: Problem) -> str:
+    where = "the fixed cell" if problem.cell else "a primitive cell"
+    return f"{problem.units_in_words} x {problem.formula} in {where}"
 
 
 def _shuffled(groups: Sequence[int], rng: np.random.Generator) -> list[int]:

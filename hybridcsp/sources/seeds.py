@@ -92,13 +92,11 @@ class SeedsSource:
             self.unusable.append((f"{found.file}, frame {found.number}", str(reason)))
             return
         tag = {"file": str(found.file), "frame": found.number}
-        self._proposals.append(Proposal(atoms=atoms, operator=self.operator, tag=tag))
+        self._proposals.append(Proposal(atoms=atoms, operator=self.operator, tag=tag, given=True))
 
     def _complaint(self, problem: Problem) -> str:
-        sizes = " or ".join(map(str, problem.units))
-        wanted = (
-            f"needed is a periodic structure of {sizes} formula units of {problem.formula} in a file that ASE reads"
-        )
+        cell = f"{problem.units_in_words} formula units of {problem.formula}"
+        wanted = f"needed is a periodic structure of {cell} in a file that ASE reads"
         if not self.unusable:
             return f"the folder holds no files; {wanted}"
         named = "; ".join(f"{where}: {why}" for where, why in self.unusable[:_NAMED])
@@ -163,5 +161,5 @@ def usable(found: Atoms, problem: Problem) -> Atoms:
         reduced = primitive(atoms)
         if problem.units_of(reduced.numbers) in problem.units:
             return reduced
-    wanted = ", ".join(map(str, problem.units))
-    raise UnusableError(f"{units} formula units ({len(atoms)} atoms), allowed {wanted}, also as a primitive cell")
+    allowed = f"allowed {problem.units_in_words}"
+    raise UnusableError(f"{units} formula units ({len(atoms)} atoms), {allowed}, also as a primitive cell")

@@ -138,9 +138,33 @@ def test_moments_and_charges_stay_with_their_elements(name):
 
 
 @pytest.mark.parametrize("name", OFFERS)
+@pytest.mark.parametrize("scale", [0.3, 3.0])
+def test_children_keep_the_scale_of_parents_outside_of_the_estimated_volumes(name, scale):
+    operator, problem = OFFERS[name], Problem("TiO2", formula_units=(2, 4), distance_fraction=0.3)
+    parents = [rutile(), rutile(a=4.7, c=2.9), rutile(u=0.32)]
+    for parent in parents:
+        parent.set_cell(parent.cell.array * scale ** (1 / 3), scale_atoms=True)
+    volumes = [parent.get_volume() / 6 for parent in parents]
+    low, high = problem.volume_bounds
+    assert max(volumes) < low or min(volumes) > high
+    made = [child for child in children(operator, problem, parents, 6) if child is not None]
+    assert made or name in ("subgroup-mutation", "symmetrisation")  # rutile is near to no higher symmetry
+    for child in made:
+        assert 0.8 * min(volumes) < child.get_volume() / len(child) < 1.25 * max(volumes)
+
+
+@pytest.mark.parametrize("name", OFFERS)
+def test_children_obey_volumes_that_were_asked_for(name):
+    operator, problem = OFFERS[name], Problem("TiO2", formula_units=(2, 4), volume_per_atom=(11, 14))
+    for child in children(operator, problem, [rutile(), rutile(u=0.32)], 4):
+        if child is not None:
+            assert 11 <= child.get_volume() / len(child) <= 14
+
+
+@pytest.mark.parametrize("name", OFFERS)
 def test_impossible_demands_end_in_nothing_not_in_an_endless_loop(name):
     operator = OFFERS[name]
-    problem = Problem("TiO2", formula_units=(1, 4), min_distances={"Ti-O": 6.0, "O-O": 6.0, "Ti-Ti": 6.0})
+    problem = Problem("TiO2", formula_units=(1, 4), min_distances={"Ti-O": 3.3, "O-O": 3.3, "Ti-Ti": 3.3})
     parents = [rutile(), rutile(u=0.32)]
     assert children(operator, problem, parents, 1) == [None]
 

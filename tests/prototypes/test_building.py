@@ -76,7 +76,7 @@ def test_crystals_that_are_too_tight_are_expanded_just_enough():
 
 
 def test_crystals_that_no_allowed_volume_makes_wide_enough_are_none():
-    problem = Problem("NaCl", formula_units=1, min_distances={"Na-Cl": 3.7})
+    problem = Problem("NaCl", formula_units=1, min_distances={"Na-Cl": 4.2})
     assert substitute(bulk("MgO", "rocksalt", a=4.2), {12: 11, 8: 17}, problem, 1) is None
     assert draw(Label((1, 1), 225, ("a", "b")), (11, 17), problem, 1, np.random.default_rng(0)) is None
 

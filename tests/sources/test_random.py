@@ -177,7 +177,7 @@ def test_a_fixed_cell_is_filled_as_it_is(cell, units, highest):
 
 
 def test_impossible_distances_end_without_structures_and_without_an_error():
-    problem = Problem("TiO2", formula_units=4, volume_per_atom=(8, 9), min_distances={"O-O": 4})
+    problem = Problem("TiO2", formula_units=4, volume_per_atom=(8, 9), min_distances={"O-O": 2.6, "Ti-O": 2.3})
     assert draw(problem, 1) == []
 
 

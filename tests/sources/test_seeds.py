@@ -56,6 +56,7 @@ def test_frames_are_proposed_once_and_in_order(tmp_path):
     assert [proposal.tag["frame"] for proposal in proposals] == [0, 1, 2, 3, 4]
     assert {proposal.tag["file"] for proposal in proposals} == {str(path)}
     assert {proposal.operator for proposal in proposals} == {"seed"}
+    assert all(proposal.given for proposal in proposals)
     volumes = [proposal.atoms.get_volume() for proposal in proposals]
     assert volumes == pytest.approx([a**3 / 4 for a in (5.4, 5.5, 5.6, 5.7, 5.8)])
 

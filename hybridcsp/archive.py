@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -11,9 +13,11 @@ from ase import Atoms
 
 from hybridcsp import translation
 from hybridcsp.errors import ArchiveError
-from hybridcsp.event_log import FORMAT, Event, EventLog
+from hybridcsp.event_log import DATABASE, FORMAT, Event, EventLog
 from hybridcsp.interrupts import uninterrupted
+from hybridcsp.known_minima import KnownMinima
 from hybridcsp.ledger import Basin, Ledger
+from hybridcsp.problem import Problem
 from hybridcsp.records import (
     REFINE,
     Candidate,
@@ -24,7 +28,7 @@ from hybridcsp.records import (
     Rejected,
     Relaxed,
 )
-from hybridcsp.similarity import ENERGY_WINDOW, StructureIndex, describe
+from hybridcsp.similarity import describe
 
 #: Who relaxes a candidate: our own workers, or the person who asked for it.
 WORKERS = "workers"
@@ -123,20 +127,40 @@ class Archive:
     """
 
     def __init__(self, directory: Path | str, *, write: bool = False) -> None:
-        self.directory = Path(directory)
-        self._log = EventLog(self.directory, write=write)
+        self._log = EventLog(Path(directory), write=write)
+        self.directory = self._log.directory
         self.ledger = Ledger()
-        self._indices: dict[str, StructureIndex] = {}
+        self._known: dict[str, KnownMinima] = {}  # by calculator
         self._minima: dict[int, Minimum] = {}  # a cache
         try:
-            for event in self._log.read():
-                self.ledger.apply(event)
-            if write:
-                for basin in self.ledger.basins.values():
-                    self._index(basin.calculator).add(basin.id, self._atoms(basin.best), basin.enthalpy_per_atom)
-        except (KeyError, TypeError, ValueError) as error:
+            with self.reading():
+                rows = set()
+                for event in self._log.read():
+                    self.ledger.apply(event)
+                    if event.row is not None:
+                        rows.add(event.row)
+                self._log.check_structures(rows)
+        except ArchiveError:
             self._log.close()
-            raise ArchiveError(f"{self._log.path} is damaged or from another version: {error!r}") from error
+            raise
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Give a block in which what the archive holds is read: what damage causes there is an ``ArchiveError``."""
+        return self._log.reading()
+
+    @property
+    def problem(self) -> Problem:
+        """What was searched, or imported, in its last session.
+
+        Raises
+        ------
+        ArchiveError
+            If no session was begun, or the settings are damaged.
+        """
+        with self.reading():
+            if not self.ledger.settings:
+                raise ArchiveError(f"{self.directory} holds no search that was begun: its {DATABASE} has no events")
+            return Problem(**self.ledger.settings[-1]["problem"])
 
     def close(self) -> None:
         """Give the run directory back to others."""
@@ -160,12 +184,13 @@ class Archive:
 
         Only minima of the calculator used last are compared.
         """
-        return [self._minimum(basin) for basin in self.ledger.ranked()[:n]]
+        with self.reading():
+            return [self._minimum(basin) for basin in self.ledger.ranked()[:n]]
 
     @property
     def number_of_minima(self) -> int:
         """How many distinct minima there are."""
-        return len(self.ledger.ranked())
+        return self.ledger.number_of_minima
 
     @property
     def best_enthalpy_per_atom(self) -> float | None:
@@ -183,11 +208,12 @@ class Archive:
 
     def pending(self, owner: str) -> list[Candidate]:
         """Return the candidates that an owner was given and has not reported on, oldest first."""
-        return [
-            self.candidate(id_)
-            for id_, event in self.ledger.candidates.items()
-            if id_ not in self.ledger.terminal and event.data["owner"] == owner
-        ]
+        with self.reading():
+            return [
+                self.candidate(id_)
+                for id_, event in self.ledger.candidates.items()
+                if id_ not in self.ledger.terminal and event.data["owner"] == owner
+            ]
 
     def candidate(self, id_: int) -> Candidate:
         """Return one candidate.
@@ -199,8 +225,7 @@ class Archive:
         """
         if id_ not in self.ledger.candidates:
             raise ArchiveError(f"there is no candidate {id_}; they run from 1 to {self.candidates}")
-        event = self.ledger.candidates[id_]
-        return translation.candidate(event, self._atoms(event))
+        return self._candidate(id_)
 
     def status(self, id_: int) -> str:
         """Return "pending", "relaxed", "failed" or "rejected"."""
@@ -212,26 +237,28 @@ class Archive:
 
     def ends(self) -> list[End]:
         """Return where every relaxation of the calculator used last ended, in the order of completion."""
-        return [
-            End(
-                relaxation=event.data["relaxation"],
-                source=event.data["source"],
-                enthalpy_per_atom=event.data["enthalpy_per_atom"],
-                converged=event.data["converged"],
-            )
-            for event in self._log.read()
-            if event.kind == "relaxed"
-            and event.data["relaxation"] is not None
-            and event.data["calculator"] == self.ledger.calculator
-        ]
+        with self.reading():
+            return [
+                End(
+                    relaxation=event.data["relaxation"],
+                    source=event.data["source"],
+                    enthalpy_per_atom=event.data["enthalpy_per_atom"],
+                    converged=event.data["converged"],
+                )
+                for event in self._log.read()
+                if event.kind == "relaxed"
+                and event.data["relaxation"] is not None
+                and event.data["calculator"] == self.ledger.calculator
+            ]
 
     def details(self) -> dict[int, str]:
         """Return what was said of how candidates ended, by candidate, where anything was."""
-        return {
-            event.data["candidate"]: event.data["detail"]
-            for event in self._log.read()
-            if event.kind in ("relaxed", "failed", "rejected") and event.data["detail"]
-        }
+        with self.reading():
+            return {
+                event.data["candidate"]: event.data["detail"]
+                for event in self._log.read()
+                if event.kind in ("relaxed", "failed", "rejected") and event.data["detail"]
+            }
 
     def structure(self, basin: Basin) -> Atoms:
         """Return the structure of a basin's best relaxation."""
@@ -239,15 +266,16 @@ class Archive:
 
     def history(self) -> Iterator[Called | Outcome | Adopted]:
         """Yield every call of a source, every outcome and every change of a model, in order, with structures."""
-        for event in self._log.read():
-            if event.kind == "called":
-                yield self._called(event)
-            elif event.kind in ("relaxed", "failed", "rejected"):
-                candidate = self.candidate(event.data["candidate"])
-                yield translation.outcome(event, candidate, self._atoms(event))
-            elif event.kind == "adopted":
-                data = event.data | {"versions": tuple(event.data["versions"]), "cost": Cost(**event.data["cost"])}
-                yield Adopted(**data, sequence=event.sequence)
+        with self.reading():
+            for event in self._log.read():
+                if event.kind == "called":
+                    yield self._called(event)
+                elif event.kind in ("relaxed", "failed", "rejected"):
+                    candidate = self._candidate(event.data["candidate"])
+                    yield translation.outcome(event, candidate, self._atoms(event))
+                elif event.kind == "adopted":
+                    data = event.data | {"versions": tuple(event.data["versions"]), "cost": Cost(**event.data["cost"])}
+                    yield Adopted(**data, sequence=event.sequence)
 
     def to_refine(self, n: int, window: float) -> list[Relaxed]:
         """Return what a final refinement still has to do.
@@ -264,11 +292,12 @@ class Archive:
         ]
         ends.sort(key=lambda event: float(event.data["enthalpy_per_atom"]))
         top = ranked[0].enthalpy_per_atom + window
-        return [
-            self._relaxed(event)
-            for event in ends[:n]
-            if event.data["enthalpy_per_atom"] <= top and event.data["candidate"] not in self.ledger.refined
-        ]
+        with self.reading():
+            return [
+                self._relaxed(event)
+                for event in ends[:n]
+                if event.data["enthalpy_per_atom"] <= top and event.data["candidate"] not in self.ledger.refined
+            ]
 
     # What happens to it: taken into the ledger and written to the log, never one without the other
 
@@ -338,19 +367,23 @@ class Archive:
         event = translation.relaxed_event(outcome, self._number(outcome), self._force_calls(outcome))
         if not outcome.converged:
             return event
-        index = self._index(outcome.evaluation.calculator)
+        calculator = outcome.evaluation.calculator
+        known = self._known.get(calculator)
+        if known is None:
+            basins = [basin for basin in self.ledger.basins.values() if basin.calculator == calculator]
+            known = self._known[calculator] = KnownMinima(basins, self.structure)
         described = describe(outcome.atoms)
         own = self.ledger.basin_ending(outcome.candidate.id) if outcome.level == REFINE else None
-        found = index.find(described, outcome.enthalpy_per_atom)
+        if own is not None and own.calculator != calculator:
+            own = None
+        found = known.find(described, outcome.enthalpy_per_atom)
         target = found if found is not None else own.id if own else self.ledger.last_minimum + 1
         absorbed = own.id if own is not None and own.id != target else None
         if absorbed is not None:
-            index.remove(absorbed)
+            known.remove(absorbed)
         basin = self.ledger.basins.get(target)
-        if basin is None:
-            index.add(target, described, outcome.enthalpy_per_atom)
-        elif basin is own or outcome.enthalpy_per_atom < basin.enthalpy_per_atom:
-            index.replace(target, described, outcome.enthalpy_per_atom)
+        if basin is None or basin is own or outcome.enthalpy_per_atom < basin.enthalpy_per_atom:
+            known.put(target, described, outcome.enthalpy_per_atom)
         event.data |= {"minimum": target, "opened": basin is None, "absorbed": absorbed}
         event.keys |= {"minimum": target}
         return event
@@ -375,7 +408,7 @@ class Archive:
             cached = self._minima[basin.id] = Minimum(
                 id=basin.id,
                 best=self._relaxed(basin.best),
-                found_by=self.candidate(basin.found_by),
+                found_by=self._candidate(basin.found_by),
                 spacegroup=basin.best.data["spacegroup"],
                 spacegroup_loose=basin.best.data["spacegroup_loose"],
                 multiplicity=basin.multiplicity,
@@ -391,21 +424,39 @@ class Archive:
             call=data["call"],
             requested=data["requested"],
             owner=data["owner"],
-            candidates=tuple(self.candidate(id_) for id_ in data["candidates"]),
+            candidates=tuple(self._candidate(id_) for id_ in data["candidates"]),
             cost=Cost(**data["cost"]),
             error=data["error"],
             sequence=event.sequence,
         )
 
+    def _candidate(self, id_: int) -> Candidate:
+        with self.reading():
+            event = self.ledger.candidates[id_]
+            return translation.candidate(event, self._atoms(event))
+
     def _relaxed(self, event: Event) -> Relaxed:
-        return translation.relaxed(event, self.candidate(event.data["candidate"]), self._atoms(event))
+        return translation.relaxed(event, self._candidate(event.data["candidate"]), self._atoms(event))
 
     def _atoms(self, event: Event) -> Atoms:
-        assert event.row is not None, "an event with a structure has a row once it is written"
-        return self._log.atoms(event.row)
+        with self.reading():
+            if event.row is None:
+                raise LookupError(f"event {event.sequence} has no structure")
+            return self._log.atoms(event.row)
 
-    def _index(self, calculator: str) -> StructureIndex:
-        return self._indices.setdefault(calculator, StructureIndex(energy_window=ENERGY_WINDOW))
+
+def is_begun(directory: Path | str) -> bool:
+    """Whether a directory holds a search or an import that has begun, and not only what a kill left before that.
+
+    Raises
+    ------
+    ArchiveError
+        If there is a database that cannot be read.
+    """
+    if not os.path.lexists(Path(directory) / DATABASE):
+        return False
+    with Archive(directory) as archive:
+        return bool(archive.ledger.settings)
 
 
 def _recorded(outcome: Outcome, event: Event) -> Outcome:

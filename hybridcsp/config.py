@@ -8,6 +8,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -148,7 +149,7 @@ class Configuration(BaseModel):
         """
         self.check_trust(trust=trust, trust_commands=trust_commands)
         Target(self.budget.stop_at, self.problem)  # one that makes no sense is an error before there is a directory
-        search = Search(
+        return Search(
             self.problem,
             calculator=self.search.calculator,
             directory=self.directory,
@@ -161,9 +162,8 @@ class Configuration(BaseModel):
             retraining=self.retraining,
             external=self.external,
             one_shot=self.search.one_shot,
+            on_open=partial(write, self),
         )
-        write(self, search.directory)
-        return search
 
 
 def parse(raw: Mapping[str, Any], where: str | Origin, also: Sequence[str] = ()) -> Configuration:
@@ -279,30 +279,38 @@ def of_directory(directory: Path) -> Configuration:
         If there is no search, or one that was made in Python from objects that cannot be written down.
     """
     with Archive(directory) as archive:
-        ledger = archive.ledger
-    settings = ledger.settings
-    if (directory / FILE).exists():
-        raw = read(directory / FILE)
-    elif settings:
-        last = settings[-1]
-        if last.get("calculator") is None:
-            raise ArchiveError(
-                f"{directory} holds results of {ledger.calculator or 'another code'}; there is no calculator to go on "
-                f"with. hybridcsp watch goes on beside that code; to relax its structures in a search of your own: "
-                f"hybridcsp search {last['problem']['formula']} --source seeds:{directory / 'minima.extxyz'}"
-            )
-        objects = [last["calculator"], last["allocation"], *last["sources"]]
-        if not all(isinstance(item, str) for item in objects):
-            raise ArchiveError(f"{directory} was made in Python with objects of its own: take it up again there")
-        relaxation = {key: value for key, value in last["relaxation"].items() if key not in OF_THE_PROBLEM}
-        search = {key: last[key] for key in ("calculator", "sources", "allocation", "seed", "workers")}
-        search["one_shot"] = last.get("one_shot", 1)
-        raw = {"problem": last["problem"], "search": search, "relaxation": relaxation, "limits": last["limits"]}
-        raw |= {name: last[name] for name in ("retraining", "external") if last.get(name)}
-    else:
-        raise ArchiveError(f"{directory} holds no settings: it was never begun")
+        if (directory / FILE).exists():
+            raw = read(directory / FILE)
+        else:
+            with archive.reading():
+                raw = _remembered(archive)
     raw.setdefault("search", {})["directory"] = str(directory)
     return parse(raw, str(directory / FILE))
+
+
+def _remembered(archive: Archive) -> dict[str, Any]:
+    """Return the configuration that an archive's last session was made with, as TOML tables."""
+    directory, settings = archive.directory, archive.ledger.settings
+    if not settings:
+        raise ArchiveError(
+            f"{directory} holds no search that was begun, and no {FILE} that says which one: start it with "
+            f"hybridcsp search"
+        )
+    last = settings[-1]
+    if last.get("calculator") is None:
+        raise ArchiveError(
+            f"{directory} holds results of {archive.ledger.calculator or 'another code'}; there is no calculator to go "
+            f"on with. hybridcsp watch goes on beside that code; to relax its structures in a search of your own: "
+            f"hybridcsp search {last['problem']['formula']} --source seeds:{directory / 'minima.extxyz'}"
+        )
+    objects = [last["calculator"], last["allocation"], *last["sources"]]
+    if not all(isinstance(item, str) for item in objects):
+        raise ArchiveError(f"{directory} was made in Python with objects of its own: take it up again there")
+    relaxation = {key: value for key, value in last["relaxation"].items() if key not in OF_THE_PROBLEM}
+    search = {key: last[key] for key in ("calculator", "sources", "allocation", "seed", "workers")}
+    search["one_shot"] = last.get("one_shot", 1)
+    raw = {"problem": last["problem"], "search": search, "relaxation": relaxation, "limits": last["limits"]}
+    return raw | {name: last[name] for name in ("retraining", "external") if last.get(name)}
 
 
 def _absolute(path: str, folder: Path) -> str:

@@ -32,7 +32,11 @@ def check_same(settings: Mapping[str, Any], archive: Archive) -> None:
     """
     if not archive.ledger.settings:
         return
-    before = archive.ledger.settings[-1]
+    with archive.reading():
+        _compare(settings, archive.ledger.settings[-1], archive)
+
+
+def _compare(settings: Mapping[str, Any], before: Mapping[str, Any], archive: Archive) -> None:
     if settings["calculator"] is not None and "calculator" not in before:
         raise ArchiveError(
             f"{archive.directory} holds results of {archive.ledger.calculator}, which energies of another calculator "

@@ -162,10 +162,8 @@ def begin(archive: Archive, problem: Problem, source: str, path: Path, calculato
         If it holds results of another problem or calculator.
     """
     before = archive.ledger.settings[-1] if archive.ledger.settings else {}
-    if before and before["problem"]["formula"] != problem.formula:
-        raise InputError(
-            "directory", str(archive.directory), f"one for {problem.formula}; it holds {before['problem']['formula']}"
-        )
+    if before and (formula := archive.problem.formula) != problem.formula:
+        raise InputError("directory", str(archive.directory), f"one for {problem.formula}; it holds {formula}")
     known = archive.ledger.calculator
     if known is not None and known != calculator:
         raise InputError(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import heapq
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hybridcsp.errors import ArchiveError
 from hybridcsp.event_log import FORMAT, Event
 from hybridcsp.records import REFINE, Cost, FailureReason
 
@@ -58,6 +60,54 @@ class Failures:
 
 #: Why a run ended in which nothing but such failures happened.
 ALL_FAILED = "every relaxation failed"
+
+
+class Ranking:
+    """The basins of one calculator, in the order of their enthalpies as they come, change and go.
+
+    The lowest is known at any time, and the whole order is worked out when it is asked for, so that reading the events
+    of a long search takes time in proportion to their number.
+    """
+
+    def __init__(self) -> None:
+        self._basins: dict[int, Basin] = {}
+        self._heap: list[tuple[float, int]] = []  # entries of basins that have changed or gone are left in it
+        self._sorted: list[Basin] = []
+        self._is_sorted = True
+
+    def __len__(self) -> int:
+        return len(self._basins)
+
+    def put(self, basin: Basin) -> None:
+        """Take in a basin, or what has become of it."""
+        self._basins[basin.id] = basin
+        heapq.heappush(self._heap, (basin.enthalpy_per_atom, basin.id))
+        self._is_sorted = False
+
+    def remove(self, basin: Basin) -> None:
+        """Forget a basin."""
+        del self._basins[basin.id]
+        self._is_sorted = False
+
+    def lowest(self) -> float | None:
+        """Return the lowest enthalpy per atom in eV."""
+        while self._heap:
+            enthalpy, id_ = self._heap[0]
+            basin = self._basins.get(id_)
+            if basin is not None and basin.enthalpy_per_atom == enthalpy:
+                return enthalpy
+            heapq.heappop(self._heap)
+        return None
+
+    def sorted(self) -> list[Basin]:
+        """Return the basins, lowest enthalpy per atom first, and of equal ones the older."""
+        if not self._is_sorted:
+            known = [basin for basin in self._sorted if self._basins.get(basin.id) is basin]
+            have = {basin.id for basin in known}
+            known += [basin for basin in self._basins.values() if basin.id not in have]
+            self._sorted = sorted(known, key=lambda basin: (basin.enthalpy_per_atom, basin.id))
+            self._is_sorted = True
+        return list(self._sorted)
 
 
 class Ledger:
@@ -130,28 +180,41 @@ class Ledger:
         self.refined: set[int] = set()
         self.basins: dict[int, Basin] = {}
         self.last_minimum = 0
+        self._rankings: defaultdict[str, Ranking] = defaultdict(Ranking)
+        self._ending: dict[int, int] = {}  # basins by the candidates of their best relaxations
 
     def ranked(self) -> list[Basin]:
         """Return the basins of the calculator used last, lowest enthalpy per atom first."""
-        comparable = (basin for basin in self.basins.values() if basin.calculator == self.calculator)
-        return sorted(comparable, key=lambda basin: (basin.enthalpy_per_atom, basin.id))
+        return self._comparable.sorted()
 
     def lowest(self) -> float | None:
         """Return the lowest enthalpy per atom in eV."""
-        comparable = (b.enthalpy_per_atom for b in self.basins.values() if b.calculator == self.calculator)
-        return min(comparable, default=None)
+        return self._comparable.lowest()
+
+    @property
+    def number_of_minima(self) -> int:
+        """How many basins of the calculator used last there are."""
+        return len(self._comparable)
+
+    @property
+    def _comparable(self) -> Ranking:
+        return self._rankings[self.calculator or ""]
 
     def basin_ending(self, candidate: int) -> Basin | None:
         """Return the basin whose best relaxation is that of a candidate."""
-        return next((basin for basin in self.basins.values() if basin.best.data["candidate"] == candidate), None)
+        id_ = self._ending.get(candidate)
+        return None if id_ is None else self.basins[id_]
 
     def apply(self, event: Event) -> None:
-        """Take in one event; ``KeyError``, ``TypeError`` or ``ValueError`` for one of another format."""
+        """Take in one event; ``ArchiveError`` for one of another format, ``KeyError`` and others for damage."""
         data = event.data
         match event.kind:
             case "opened":
                 if data["format"] != FORMAT:
-                    raise ValueError(f"format {data['format']}, expected {FORMAT}")
+                    raise ArchiveError(
+                        f"search.db has events of format {data['format']}, and this version of hybridcsp reads those "
+                        f"of format {FORMAT}: use the version that wrote it"
+                    )
                 self.settings.append(data["settings"])
             case "stopped":
                 self.stops.append(data["reason"])
@@ -227,6 +290,7 @@ class Ledger:
                 first_force_calls=first.data["force_calls"],
                 best=event,
             )
+            self._best_changed(basin)
             self.last_minimum = max(self.last_minimum, basin.id)
             tally.first_reached += 1
         else:
@@ -234,9 +298,14 @@ class Ledger:
             own = data["level"] == REFINE and basin.best.data["candidate"] == data["candidate"]
             basin.multiplicity += loose_end is not None or data["level"] != REFINE
             if own or data["enthalpy_per_atom"] < basin.enthalpy_per_atom:
+                self._ending.pop(basin.best.data["candidate"], None)
                 basin.best = event
+                self._best_changed(basin)
         if data["absorbed"] is not None:
             other = self.basins.pop(data["absorbed"])
+            self._rankings[other.calculator].remove(other)
+            if self._ending.get(other.best.data["candidate"]) == other.id:
+                del self._ending[other.best.data["candidate"]]
             basin.multiplicity += other.multiplicity
             if other.first_relaxation < basin.first_relaxation:
                 basin.found_by, basin.first_relaxation = other.found_by, other.first_relaxation
@@ -246,6 +315,10 @@ class Ledger:
         after = self.lowest()
         if after is not None and (before is None or after < before):
             self.improvements.append((self.relaxations, self.cost.force_calls, after))
+
+    def _best_changed(self, basin: Basin) -> None:
+        self._rankings[basin.calculator].put(basin)
+        self._ending[basin.best.data["candidate"]] = basin.id
 
     def _tally(self, data: Mapping[str, Any]) -> Tally:
         return self.tallies.setdefault((data["source"], data["operator"]), Tally())

@@ -82,6 +82,9 @@ class Search:
         How many structures of a generator become one job, which takes one energy of each and relaxes the lowest; 1:
         every structure is a job. By default 12, but 1 where nobody but you evaluates (ask and tell). Of sources that
         are objects it is their own affair.
+    on_open
+        Called with the run directory when that can be used, before anything is recorded in it: a description of the
+        search that is written there is never without its search, nor the search without it.
 
     Raises
     ------
@@ -113,6 +116,7 @@ class Search:
         retraining: Retraining | None = None,
         external: Mapping[str, Command] | None = None,
         one_shot: int | None = None,
+        on_open: Callable[[Path], None] | None = None,
         **problem_options: Any,
     ) -> None:
         _check_keywords(problem_options)
@@ -131,7 +135,7 @@ class Search:
         self.workers = workers or len(os.sched_getaffinity(0))
         self.limits = limits or Limits()
         self.relaxation = _for_problem(relaxation or RelaxationSettings(), problem)
-        self.directory = Path(directory) if directory is not None else Path(problem.formula)
+        self.directory = Path(os.path.abspath(directory or problem.formula))  # noqa: PTH100  # links are not followed
         self._backend = backend
         if one_shot is None:
             one_shot = 1 if calculator is None and backend is None else ONE_SHOT
@@ -170,6 +174,8 @@ class Search:
             self._proposer = Proposer(
                 problem, self.archive, built, chosen, seed, self._classroom(built, retraining, seed)
             )
+            if on_open is not None:
+                on_open(self.directory)
             self.archive.open_session(settings)
         except BaseException:
             self.archive.close()

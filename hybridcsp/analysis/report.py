@@ -30,7 +30,7 @@ _LONGEST = 200
 
 def problem_of(archive: Archive) -> Problem:
     """Return the problem of the archive's last session."""
-    return Problem(**archive.ledger.settings[-1]["problem"])
+    return archive.problem
 
 
 def minima_table(minima: Sequence[Minimum], problem: Problem) -> Table:

@@ -178,6 +178,10 @@ def run() -> None:
     except HybridCSPError as error:
         errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2 if isinstance(error, InputError | CommandLineError) else 1)
+    except OSError as error:  # a full disk, a folder that was removed: nothing that a traceback would explain
+        said = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+        errors.print(f"[bold red]error:[/] {escape(said)}", highlight=False, soft_wrap=True)
+        sys.exit(1)
 
 
 def _version(value: bool) -> None:
@@ -214,6 +218,13 @@ def show_archive(archive: Archive, top: int) -> None:
         + (f"; last run ended: {ledger.stops[-1]}" if ledger.stops else ""),
         highlight=False,
     )
+
+
+def as_argument(path: Path) -> str:
+    """Return a path as it can be typed in a shell as the argument of a command, relative where it lies below here."""
+    here = Path.cwd()
+    shown = str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    return quote(f"./{shown}" if shown.startswith("-") else shown)
 
 
 def number(key: str, text: str, allowed: str) -> float:

@@ -119,18 +119,14 @@ def _archive(
 ) -> None:
     from hybridcsp import importing
     from hybridcsp.analysis.export import export
-    from hybridcsp.archive import Archive
-    from hybridcsp.problem import Problem
+    from hybridcsp.archive import Archive, is_begun
 
     with _counter("structures seen") as count:
         found = importing.survey(code.read(path), count)
     chosen = calculator or importing.label(code.name, found.calculators)
-    if directory is not None and (directory / "search.db").exists():
+    if directory is not None and is_begun(directory):
         with Archive(directory) as before:
-            settings = before.ledger.settings
-            if not settings:
-                raise InputError("directory", str(directory), "a new one: this was never begun")
-            problem = Problem(**settings[-1]["problem"])
+            problem = before.problem
     else:
         problem = found.problem(path, formula, gpa)
     where = directory or Path(f"{problem.formula}-{code.name}")

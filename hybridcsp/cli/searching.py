@@ -11,8 +11,9 @@ from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
-from hybridcsp.cli.app import app, show_archive
+from hybridcsp.cli.app import app, as_argument, show_archive
 from hybridcsp.cli.console import console
 from hybridcsp.cli.options import BY_FLAG, OPTIONS, SEARCH, SETTINGS, SettingsCommand, read_given, with_settings
 from hybridcsp.errors import InputError, RelaxationsFailedError, did_you_mean
@@ -103,6 +104,7 @@ def search(
     kept in the run directory; kill it at any moment, and hybridcsp resume goes on.
     """
     from hybridcsp import config
+    from hybridcsp.archive import is_begun
     from hybridcsp.config_errors import Origin, key_lines
 
     given = read_given(SETTINGS, values)
@@ -124,11 +126,11 @@ def search(
         raw["search"] = {**raw.get("search", {}), "sources": _with_templates(raw, templates)}
         raw = config.with_absolute_paths(raw, Path.cwd())
     configuration = config.parse(raw, origin, given.mistakes)
-    if (configuration.directory / "search.db").exists():
+    if is_begun(configuration.directory):
         raise InputError(
             "directory",
             str(configuration.directory),
-            f"holds a search already: hybridcsp resume {quote(str(configuration.directory))}, "
+            f"holds a search already: hybridcsp resume {as_argument(configuration.directory)}, "
             "or choose another --directory",
         )
     named = "search.calculator" in given.flags or not from_file
@@ -251,10 +253,12 @@ def _run(configuration: Configuration, *, trust: bool, trust_commands: bool) -> 
         if archive.number_of_minima:
             file = search.directory / "minima.extxyz"
             write(archive.minima(), file, follow=False)
-            all_minima = f"all minima: {file}; "
-        where = quote(str(search.directory))
+            all_minima = f"all minima: {as_argument(file)}; "
+        where = as_argument(search.directory)
         if stopped == "interrupted":
-            console.print(f"Interrupted; go on with: hybridcsp resume {where}", highlight=False, soft_wrap=True)
+            console.print(
+                f"Interrupted; go on with: hybridcsp resume {where}", markup=False, highlight=False, soft_wrap=True
+            )
             raise typer.Exit(130)
         ledger = archive.ledger
         if ledger.relaxations and not ledger.succeeded:
@@ -263,6 +267,7 @@ def _run(configuration: Configuration, *, trust: bool, trust_commands: bool) -> 
         why = _why_nothing(ledger, search.problem) if without_proposals else ""
         console.print(
             f"Ended: {stopped}{why}; {all_minima}more: hybridcsp show {where}",
+            markup=False,
             highlight=False,
             soft_wrap=True,
         )
@@ -287,7 +292,8 @@ def _greet(search: Search) -> None:
     pressure = f" at {problem.pressure_gpa:g} GPa" if problem.pressure_gpa else ""
     console.print(
         f"[bold]{problem.formula}[/]{pressure}: {units} formula units, calculator {search.calculator}, "
-        f"{search.workers} worker{'s' * (search.workers > 1)}, in {search.directory}",
+        f"{search.workers} worker{'s' * (search.workers > 1)}, in "
+        f"{escape(as_argument(search.directory))}",
         highlight=False,
         soft_wrap=True,
     )

@@ -190,7 +190,7 @@ class _Shelf:
             if len(rows) == 0:
                 return []
         distances = np.sqrt(np.mean((self.fingerprints[:-1, rows] - wanted[:-1, None]) ** 2, axis=0))
-        order = np.argsort(distances, kind="stable")
+        order = np.lexsort((self.keys[rows], distances))  # equally near ones by their keys, however they came in
         ordered: list[int] = rows[order[distances[order] <= tolerances.fingerprint]].tolist()
         return ordered
 

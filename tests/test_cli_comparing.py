@@ -9,8 +9,10 @@ import subprocess
 import sys
 import time
 
+import ase.io
 import psutil
 import pytest
+from ase.build import bulk
 
 COPPER = ["compare", "Cu", "--calculator", "emt", "--max-atoms", "2", "--strategy", "random"]
 
@@ -43,6 +45,20 @@ def test_a_comparison_says_what_it_did_not_compare(tmp_path):
     rows = list(csv.DictReader(io.StringIO(hybridcsp(*line, "--csv", cwd=tmp_path).stdout)))
     assert [row["strategy"] for row in rows] == ["random", "random+evolution"]
     assert rows[1]["ratio_low"] == ""
+
+
+@pytest.mark.slow
+def test_a_strategy_that_runs_out_of_structures_does_not_look_cheap(tmp_path):
+    ase.io.write(tmp_path / "bcc.extxyz", bulk("Cu", "bcc", a=2.9))
+    options = ["--strategy", "seeds:bcc.extxyz", "--seeds", "1", "--relaxations", "4", "--target", "-1000", "--json"]
+    done = hybridcsp(*COPPER, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)
+    random, seeds = content["rows"]
+    assert seeds["mean_force_calls"] == random["mean_force_calls"] == content["runs"][0]["force_calls"]
+    assert content["runs"][1]["relaxations"] == 1
+    assert "1 of 1 runs ended early without success (sources exhausted)" in content["notes"][0]
+    assert (seeds["ratio"], seeds["no_interval"], seeds["p_value"]) == (None, "nothing was solved", None)
 
 
 @pytest.mark.slow
@@ -86,7 +102,8 @@ def test_mistakes_are_said_before_anything_is_computed(tmp_path, arguments, said
 
 def test_budgets_of_a_file_that_are_not_used_are_named(tmp_path):
     (tmp_path / "Cu.toml").write_text(
-        'problem.formula = "Cu"\nbudget.force_calls = 10\nsearch = {seed = 3, calculator = "emtt"}\n'
+        'problem.formula = "Cu"\nbudget = {force_calls = 10, stop_after_failures = 3}\n'
+        'search = {seed = 3, calculator = "emtt"}\n'
     )
     done = hybridcsp("compare", "Cu.toml", "--strategy", "random", cwd=tmp_path)
     assert "Cu.toml: budget.force_calls, search.seed not used" in done.stdout

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from hybridcsp.analysis.traces import Trace
     from hybridcsp.campaign import Planned
 
+#: Keys of a file's budget that hold in a comparison, too.
+_KEPT = ("stop_after_failures",)
+
 
 @app.command(
     epilog="Examples:\n\n"
@@ -151,6 +154,7 @@ def _tables(
         raw["search"] = raw.get("search", {}) | {"calculator": calculator}
     # Only the search itself is compared; what comes after success would only cost time.
     budget: dict[str, Any] = {"relaxations": relaxations, "refine": 0}
+    budget |= {key: value for key, value in raw.get("budget", {}).items() if key in _KEPT}
     if isinstance(goal, float):
         budget["stop_at"] = goal + TOLERANCE - UNCHANGED
     elif goal is not None:
@@ -164,7 +168,7 @@ def _say_what_is_unused(what: str, said: Console) -> None:
     from hybridcsp import config
 
     raw = config.read(Path(what)) if what.endswith(".toml") else {}
-    unused = [f"budget.{key}" for key in raw.get("budget", {})]
+    unused = [f"budget.{key}" for key in raw.get("budget", {}) if key not in _KEPT]
     unused += [f"search.{key}" for key in raw.get("search", {}) if key in ("sources", "seed", "workers", "directory")]
     if unused:
         said.print(

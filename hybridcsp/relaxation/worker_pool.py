@@ -40,7 +40,7 @@ class WorkerPool:
     Each worker is an interpreter of its own, started from scratch: a script needs no ``if __name__ == "__main__"``,
     nothing of the parent's state is forked, and functions defined in a script, a notebook or another function travel
     by value. A worker has one thread for numerical libraries, its own process group, and no part in Ctrl-C. It ends
-    when this process ends, even by ``kill -9``; only programs that a calculator itself started may outlive that.
+    when this process ends, even by ``kill -9``, and so do programs that its calculator has started.
 
     Starting is asynchronous: the constructor returns at once, and what keeps the runner from being built is raised by
     the first :meth:`completed`, or by :meth:`wait_ready`. A worker is replaced when it dies, is killed at a limit, or

@@ -117,6 +117,15 @@ def start_program_and_crash(job: Job) -> None:
     ctypes.string_at(8)
 
 
+def stay_busy(job: Job) -> None:
+    any(iter(int, 1))  # an endless loop in C that lets no other thread run
+
+
+def start_program_and_stay_busy(job: Job) -> None:
+    start_program(job)
+    stay_busy(job)
+
+
 def leave_group_and_hang(job: Job) -> None:
     os.setpgid(0, os.getpgid(os.getppid()))
     time.sleep(600)
@@ -161,7 +170,8 @@ BEHAVIOURS = {
     "kill9": lambda job: os.kill(os.getpid(), signal.SIGKILL),
     "eat_memory": eat_memory,
     "sleep": lambda job: time.sleep(600),
-    "busy": lambda job: any(iter(int, 1)),  # an endless loop in C that lets no other thread run
+    "busy": stay_busy,
+    "start_program_and_stay_busy": start_program_and_stay_busy,
     "start_program": start_program,
     "start_program_and_hang": start_program_and_hang,
     "start_program_and_crash": start_program_and_crash,

@@ -353,6 +353,27 @@ class TestEnding:
         parent.wait()
         assert wait_until(lambda: all(is_gone(worker) for worker in workers), 5)
 
+    @pytest.mark.parametrize("in_thread", [False, True])
+    def test_killing_the_parent_ends_the_programs_of_calculators(self, script, tmp_path, in_thread):
+        """Also of a worker that is busy in code which lets no other thread run."""
+        file = tmp_path / "pid"
+        parent, workers = script(("start_program_and_stay_busy", "busy", "sleep"), in_thread=in_thread, pid_file=file)
+        assert wait_until(file.exists, 10)
+        assert wait_until(file.read_text, 10)
+        program = int(file.read_text())
+        assert not is_gone(program)
+        parent.kill()
+        parent.wait()
+        assert wait_until(lambda: all(is_gone(one) for one in (*workers, program)), 8)
+
+    def test_killing_a_worker_ends_the_programs_of_its_calculator(self, tmp_path):
+        file = tmp_path / "pid"
+        with WorkerPool(faulty.make_runner, workers=1) as pool:
+            pool.submit(make_job("start_program", pid_file=str(file)))
+            (outcome,) = collect(pool, 1)
+            psutil.Process(process_of(outcome)).kill()  # and the pool does not look at it meanwhile
+            assert wait_until(lambda: is_gone(int(file.read_text())), 5)
+
     def test_an_interrupt_from_the_terminal(self, script, tmp_path):
         parent, workers = script(("sleep", "busy", "relax"))
         for worker in workers:
@@ -389,9 +410,9 @@ if sys.argv[2] == "in-thread":
     thread.join()
 else:
     start()
-for number, behaviour in enumerate(sys.argv[3:]):
-    pool.submit(make_job(behaviour, number))
-if "relax" in sys.argv[3:]:
+for number, behaviour in enumerate(sys.argv[4:]):
+    pool.submit(make_job(behaviour, number, pid_file=sys.argv[3]))
+if "relax" in sys.argv[4:]:
     pool.completed(60)
 try:
     print(*workers, flush=True)
@@ -409,9 +430,10 @@ def script(tmp_path):
     """Run the script in a process group of its own; return it and the process ids of its three workers."""
     started = []
 
-    def run(behaviours, in_thread=False):
+    def run(behaviours, in_thread=False, pid_file=""):
+        thread = "in-thread" if in_thread else "in-main"
         process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(tmp_path), "in-thread" if in_thread else "in-main", *behaviours],
+            [sys.executable, "-c", SCRIPT, str(tmp_path), thread, str(pid_file), *behaviours],
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(faulty.__file__).parent), *sys.path])},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

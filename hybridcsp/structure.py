@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -239,3 +239,15 @@ def _standardized(atoms: Atoms, symprec: float, *, to_primitive: bool) -> Atoms:
         result.set_initial_charges(state[:, 2])
     result.info.update(atoms.info)
     return result
+
+
+@cache
+def spacegroup_symbol(number: int) -> str:
+    """Return the short Hermann-Mauguin symbol of a space group in its standard setting: ``"C2/m"``, ``"P4_2/mnm"``."""
+    import spglib
+
+    for hall_number in range(number, 531):  # the first of a space group's settings is the standard one
+        found = spglib.get_spacegroup_type(hall_number)
+        if found is not None and found.number == number:
+            return str(found.international_short)
+    raise ValueError(f"there is no space group {number}; they run from 1 to 230")

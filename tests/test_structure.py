@@ -4,6 +4,7 @@ import spglib
 from ase import Atoms
 from ase.build import bulk, make_supercell
 from ase.neighborlist import neighbor_list
+from ase.spacegroup import Spacegroup
 from crystals import rutile
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from hybridcsp.structure import (
     primitive,
     shortest_violation,
     spacegroup,
+    spacegroup_symbol,
     to_pymatgen,
 )
 
@@ -141,3 +143,14 @@ def test_conversion_to_pymatgen_and_back_changes_nothing():
     assert np.allclose(again.positions, atoms.positions)
     assert np.allclose(again.cell.array, atoms.cell.array)
     assert (again.numbers == atoms.numbers).all()
+
+
+def test_space_groups_have_the_short_symbols_of_their_standard_settings():
+    """All 230 are compared with those that ASE carries, from the International Tables."""
+    written = [spacegroup_symbol(number) for number in range(1, 231)]
+    assert [symbol.replace("_", "") for symbol in written] == [
+        Spacegroup(number).symbol.replace(" ", "") for number in range(1, 231)
+    ]
+    assert [spacegroup_symbol(number) for number in (12, 14, 19, 227)] == ["C2/m", "P2_1/c", "P2_12_12_1", "Fd-3m"]
+    with pytest.raises(ValueError, match="from 1 to 230"):
+        spacegroup_symbol(231)

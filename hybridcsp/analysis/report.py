@@ -7,16 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markup import escape
-from rich.measure import Measurement
 from rich.table import Table
-from rich.text import Text
 
+from hybridcsp.analysis.tables import Column, FittingTable
 from hybridcsp.archive import Archive
-from hybridcsp.ledger import Tally
 from hybridcsp.problem import Problem
+from hybridcsp.prototypes.names import prototype_name
 from hybridcsp.records import FailureReason, Minimum
+from hybridcsp.structure import spacegroup_symbol
 
 # Failures that only the words of whoever failed explain, and how many characters of these are shown.
 _UNCLEAR = (
@@ -33,93 +31,172 @@ def problem_of(archive: Archive) -> Problem:
     return archive.problem
 
 
-def minima_table(minima: Sequence[Minimum], problem: Problem) -> Table:
+def minima_rows(minima: Sequence[Minimum], problem: Problem) -> list[dict[str, Any]]:
+    """Return what there is to say of minima, best first, as plain data with the units in the keys."""
+    return [
+        {
+            "rank": rank,
+            "candidate": minimum.found_by.id,
+            "enthalpy_ev_per_atom": minimum.enthalpy_per_atom,
+            "above_best_mev_per_atom": 1000 * (minimum.enthalpy_per_atom - minima[0].enthalpy_per_atom),
+            "energy_ev_per_atom": minimum.best.evaluation.energy / len(minimum.best.atoms),
+            "volume_a3_per_atom": minimum.best.atoms.get_volume() / len(minimum.best.atoms),
+            "spacegroup": minimum.spacegroup,
+            "spacegroup_symbol": spacegroup_symbol(minimum.spacegroup),
+            "spacegroup_at_0.1_a": minimum.spacegroup_loose,
+            "prototype": prototype_name(minimum.best.atoms) or None,
+            "formula": minimum.best.atoms.get_chemical_formula("metal"),
+            "formula_units": problem.units_of(minimum.best.atoms.numbers),
+            "source": minimum.found_by.source,
+            "operator": minimum.found_by.operator,
+            "found_in_relaxation": minimum.first_relaxation,
+            "found_after_force_calls": minimum.first_force_calls,
+            "times_found": minimum.multiplicity,
+            "calculator": minimum.best.evaluation.calculator,
+        }
+        for rank, minimum in enumerate(minima, start=1)
+    ]
+
+
+def minima_table(minima: Sequence[Minimum], problem: Problem) -> FittingTable:
     """Return the best minima as a table, best first."""
-    table = plain_table(
-        f"Minima of {problem.formula}" + (f" at {problem.pressure_gpa:g} GPa" if problem.pressure_gpa else "")
-    )
-    for heading in ("rank", "eV/atom", "ΔmeV", "space group", "0.1 Å", "Z", "source", "found", "times"):
-        if heading == "source":
-            table.add_column(heading)
-        else:
-            table.add_column(heading, justify="left" if heading == "space group" else "right", no_wrap=True)
-    for rank, minimum in enumerate(minima, start=1):
-        loose = minimum.spacegroup_loose
-        table.add_row(
-            str(rank),
-            f"{minimum.enthalpy_per_atom:.4f}",
-            f"{1000 * (minimum.enthalpy_per_atom - minima[0].enthalpy_per_atom):.1f}",
-            spacegroup_name(minimum.spacegroup),
-            "" if loose == minimum.spacegroup else str(loose),
-            str(problem.units_of(minimum.best.atoms.numbers)),
-            _Name(minimum.found_by.source, minimum.found_by.operator),
-            str(minimum.first_relaxation),
-            str(minimum.multiplicity),
-        )
-    table.caption = (
-        "enthalpy per atom; above the best; space group at 0.01 Å, and at 0.1 Å where it differs; formula units; "
-        "relaxation that found it first; relaxations that ended there"
-    )
-    return table
+    columns = [
+        Column(heading="rank"),
+        Column(heading="eV/atom", meaning="enthalpy" if problem.pressure_gpa else "energy"),
+        Column(heading="ΔmeV", meaning="above the best, per atom"),
+        Column(
+            heading="structure",
+            meaning="space group at 0.01 Å (≈ at 0.1 Å, where that differs), and prototype where it has a name",
+            words=True,
+        ),
+        Column(heading="Å³", meaning="volume per atom", dispensable=2),
+        Column(heading="Z", meaning="formula units in the primitive cell", dispensable=1),
+        Column(heading="source", words=True, dispensable=4),
+        Column(heading="found", meaning="the relaxation that reached it first", dispensable=5),
+        Column(heading="times", meaning="relaxations that ended there", dispensable=3),
+    ]
+    rows = [
+        [
+            str(row["rank"]),
+            f"{row['enthalpy_ev_per_atom']:.4f}",
+            f"{row['above_best_mev_per_atom']:.1f}",
+            _structure(row),
+            f"{row['volume_a3_per_atom']:.2f}",
+            str(row["formula_units"]),
+            _name(row["source"], row["operator"]),
+            str(row["found_in_relaxation"]),
+            str(row["times_found"]),
+        ]
+        for row in minima_rows(minima, problem)
+    ]
+    pressure = f" at {problem.pressure_gpa:g} GPa" if problem.pressure_gpa else ""
+    return FittingTable(f"Minima of {problem.formula}{pressure}", columns, rows)
 
 
-def sources_table(archive: Archive) -> Table:
-    """Return what each operator of each source has done, as a table."""
-    table = plain_table("Sources")
-    table.add_column("source")
-    for heading in ("prop.", "rej.", "relaxed", "failed", "new", "best", "f.calls", "share"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    reasons = []
+def sources_rows(archive: Archive) -> list[dict[str, Any]]:
+    """Return what each operator of each source has done, as plain data with the units in the keys."""
     total = sum(tally.cost.force_calls for tally in archive.ledger.tallies.values())
-    for (source, operator), tally in archive.ledger.tallies.items():
-        name = _Name(source, operator)
-        table.add_row(name, *_cells(tally, total))
+    return [
+        {
+            "source": source,
+            "operator": operator,
+            "proposed": tally.proposed,
+            "rejected": tally.rejected.total(),
+            "relaxed": tally.relaxed,
+            "failed": tally.failed.total(),
+            "unconverged": tally.unconverged,
+            "minima_reached_first": tally.first_reached,
+            "best_enthalpy_ev_per_atom": tally.best,
+            "force_calls": tally.cost.force_calls,
+            "share_of_force_calls": tally.cost.force_calls / total if total else None,
+            "seconds": tally.cost.seconds,
+        }
+        for (source, operator), tally in archive.ledger.tallies.items()
+    ]
+
+
+def sources_table(archive: Archive) -> FittingTable:
+    """Return what each operator of each source has done, as a table."""
+    columns = [
+        Column(heading="source", words=True),
+        Column(heading="prop.", meaning="candidates that were proposed", dispensable=3),
+        Column(heading="rej.", meaning="of these, rejected before relaxation", dispensable=4),
+        Column(heading="relaxed"),
+        Column(heading="failed", dispensable=2),
+        Column(heading="new", meaning="minima that it reached first"),
+        Column(heading="best", meaning="its lowest, in eV/atom", dispensable=1),
+        Column(heading="f.calls", meaning="force calls", dispensable=7),
+        Column(heading="share", meaning="of all force calls", dispensable=5),
+        Column(heading="time", meaning="of computing", dispensable=6),
+    ]
+    rows = [
+        [
+            _name(row["source"], row["operator"]),
+            str(row["proposed"]),
+            str(row["rejected"]),
+            str(row["relaxed"]),
+            str(row["failed"]),
+            str(row["minima_reached_first"]),
+            "" if row["best_enthalpy_ev_per_atom"] is None else f"{row['best_enthalpy_ev_per_atom']:.4f}",
+            str(row["force_calls"]),
+            "" if row["share_of_force_calls"] is None else f"{row['share_of_force_calls']:.0%}",
+            duration(row["seconds"]),
+        ]
+        for row in sources_rows(archive)
+    ]
+    return FittingTable("Sources", columns, rows, _reasons(archive))
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people write it: ``"48 s"``, ``"3:07 min"``, ``"2:05 h"``."""
+    if round(seconds) < 100:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 100:
+        return f"{minutes}:{rest:02d} min"
+    return f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+def _reasons(archive: Archive) -> list[str]:
+    """Say why candidates were rejected or failed, what went wrong, and what was learned."""
+    ledger = archive.ledger
+    reasons = []
+    for (source, operator), tally in ledger.tallies.items():
         counts = {**tally.rejected, **tally.failed, "not converged": tally.unconverged}
         if said := ", ".join(f"{count} {reason}" for reason, count in counts.items() if count):
-            reasons.append(f"{name}: {said}")
+            reasons.append(f"{_name(source, operator)}: {said}")
     reasons += [
-        f"{reason}, the first time: {_in_short(archive.ledger.explanations[reason])}"
+        f"{reason}, the first time: {_in_short(ledger.explanations[reason])}"
         for reason in _UNCLEAR
-        if archive.ledger.explanations.get(reason)
+        if ledger.explanations.get(reason)
     ]
     reasons += [
-        f"{source}: {count} errors, the last: {_ends_of(archive.ledger.last_errors[source])}"
-        for source, count in archive.ledger.errors.items()
+        f"{source}: {count} errors, the last: {_ends_of(ledger.last_errors[source])}"
+        for source, count in ledger.errors.items()
         if count
     ]
-    reasons += [_learned(source, changes) for source, changes in archive.ledger.adoptions.items()]
-    legend = "proposed, rejected, relaxed candidates; failures; minima that it reached first; force calls"
-    table.caption = escape("\n".join([legend, *reasons]))
-    return table
+    return reasons + [_learned(source, changes) for source, changes in ledger.adoptions.items()]
+
+
+def _structure(row: Mapping[str, Any]) -> str:
+    loose = row["spacegroup_at_0.1_a"]
+    near = "" if loose == row["spacegroup"] else f" ≈ {spacegroup_name(loose)}"
+    return f"{spacegroup_name(row['spacegroup'])}{near} {row['prototype'] or ''}".rstrip()
+
+
+def _name(source: str, operator: str) -> str:
+    """Return a source with its operator, where there is another."""
+    return source if operator == source else f"{source}/{operator}"
 
 
 def spacegroup_name(number: int) -> str:
-    """Return symbol and number of a space group: ``"P4_2/mnm (136)"``."""
-    from pymatgen.symmetry.groups import sg_symbol_from_int_number
-
-    return f"{sg_symbol_from_int_number(number)} ({number})"
+    """Return symbol and number of a space group: ``"C2/m (12)"``."""
+    return f"{spacegroup_symbol(number)} ({number})"
 
 
 def plain_table(title: str) -> Table:
     """Return an empty table in the style of all of ours."""
     return Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-
-
-class _Name:
-    """A source with its operator, where there is another; in a narrow column the operator gets a line of its own."""
-
-    def __init__(self, source: str, operator: str) -> None:
-        self._parts = [source] if operator == source else [f"{source}/", operator]
-
-    def __str__(self) -> str:
-        return "".join(self._parts)
-
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(max(map(len, self._parts)), len(str(self))).with_maximum(options.max_width)
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        shown = str(self) if len(str(self)) <= options.max_width else "\n".join(self._parts)
-        yield Text(shown, overflow="fold")
 
 
 def _ends_of(text: str) -> str:
@@ -139,16 +216,3 @@ def _learned(source: str, changes: Sequence[Mapping[str, Any]]) -> str:
     failed = [change["detail"] for change in changes if change["training"].get("failed")]
     failures = f"; failed {len(failed)} times, the last: {_in_short(failed[-1])}" if failed else ""
     return f"{source}: trained {len(trained)} times in {seconds:.0f} s, now version {versions}{failures}"
-
-
-def _cells(tally: Tally, total: int) -> list[str]:
-    return [
-        str(tally.proposed),
-        str(tally.rejected.total()),
-        str(tally.relaxed),
-        str(tally.failed.total()),
-        str(tally.first_reached),
-        "" if tally.best is None else f"{tally.best:.4f}",
-        str(tally.cost.force_calls),
-        f"{tally.cost.force_calls / total:.0%}" if total else "",
-    ]

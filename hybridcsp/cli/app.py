@@ -201,7 +201,7 @@ def _options(
 
 def show_archive(archive: Archive, top: int) -> None:
     """Print the best minima, what each source has done, and totals."""
-    from hybridcsp.analysis.report import minima_table, problem_of, sources_table
+    from hybridcsp.analysis.report import duration, minima_table, problem_of, sources_table
 
     ledger = archive.ledger
     if not ledger.settings:
@@ -214,8 +214,8 @@ def show_archive(archive: Archive, top: int) -> None:
     if ledger.tallies or ledger.last_errors:
         console.print(sources_table(archive))
     console.print(
-        f"{ledger.relaxations} relaxations, {ledger.cost.force_calls} force calls, {archive.number_of_minima} minima"
-        + (f"; last run ended: {ledger.stops[-1]}" if ledger.stops else ""),
+        f"{ledger.relaxations} relaxations, {ledger.cost.force_calls} force calls, "
+        f"{duration(ledger.cost.seconds)} of computing, {archive.number_of_minima} minima",
         highlight=False,
     )
 

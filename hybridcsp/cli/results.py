@@ -9,7 +9,9 @@ import typer
 
 from hybridcsp.cli.app import app, show_archive
 from hybridcsp.cli.console import console, errors
+from hybridcsp.cli.tables import AsCsv, AsJson, print_table
 from hybridcsp.errors import InputError, UnknownNameError
+from hybridcsp.registry import OURS
 from hybridcsp.utils.files import is_stream
 
 if TYPE_CHECKING:
@@ -24,18 +26,44 @@ def show(
     directory: Annotated[Path, typer.Argument(help="A run directory, also of a search that is running.")],
     top: Annotated[int, typer.Option(help="How many minima.", min=1)] = 10,
     plot: Annotated[Path | None, typer.Option(help="Draw its course to a .png, .pdf or .svg file.")] = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Show the best minima, and what each source has done."""
+    from hybridcsp.analysis.plots import check_picture, plot_search
+    from hybridcsp.analysis.report import minima_rows, problem_of, sources_rows
     from hybridcsp.archive import Archive
 
+    if plot is not None:
+        check_picture(plot, "--plot")
     with Archive(directory) as archive:
-        show_archive(archive, top)
+        ledger = archive.ledger
+        if not (as_json or as_csv):
+            show_archive(archive, top)
+            if ledger.stops:
+                console.print(f"The last run ended: {ledger.stops[-1]}", highlight=False)
+        elif ledger.settings:
+            problem = problem_of(archive)
+            rows = minima_rows(archive.minima(top), problem)
+            about = {
+                "formula": problem.formula,
+                "pressure_gpa": problem.pressure_gpa,
+                "calculator": ledger.calculator,
+                "relaxations": ledger.relaxations,
+                "force_calls": ledger.cost.force_calls,
+                "seconds_of_computing": ledger.cost.seconds,
+                "number_of_minima": archive.number_of_minima,
+                "ended": ledger.stops[-1] if ledger.stops else None,
+                "minima": rows,
+                "sources": sources_rows(archive),
+            }
+            print_table(rows, as_json=as_json, as_csv=as_csv, about=about)
+        else:
+            raise InputError("directory", str(directory), "a search that was begun; this one has no events")
         if plot is not None:
-            from hybridcsp.analysis.plots import plot_search
-            from hybridcsp.analysis.report import problem_of
-
             plot_search(archive, plot, problem_of(archive).formula)
-            console.print(f"wrote {plot}")
+            messages = errors if as_json or as_csv else console
+            messages.print(f"wrote {plot}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command(
@@ -158,43 +186,46 @@ def _convert(path: Path, format: str, output: Path, top: int | None, settings: S
 
 
 @app.command()
-def calculators() -> None:
+def calculators(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List the calculators that can be named."""
     from hybridcsp.relaxation.calculators import CALCULATORS
 
-    _list(CALCULATORS)
-    console.print("Any other ASE calculator: module:factory, a class or function without arguments.")
+    _list(
+        CALCULATORS, as_json, as_csv, "Any other ASE calculator: module:factory, a class or function without arguments."
+    )
 
 
 @app.command()
-def sources() -> None:
+def sources(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List the sources of candidates that can be named."""
     from hybridcsp.sources import SOURCES
 
-    _list(SOURCES)
+    _list(SOURCES, as_json, as_csv)
 
 
 @app.command()
-def operators() -> None:
+def operators(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List the operators of evolution that can be named: evolution:NAME,NAME uses these only."""
     from hybridcsp.operators.choosing import DEFAULT, NAMED
 
-    _list(NAMED)
-    console.print(f"evolution:{DEFAULT},NAME uses one more beside those that it uses anyway.", highlight=False)
+    _list(NAMED, as_json, as_csv, f"evolution:{DEFAULT},NAME uses one more beside those that it uses anyway.")
 
 
 @app.command()
-def formats() -> None:
+def formats(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List the codes whose files can be written and read."""
     from hybridcsp.formats import FORMATS
 
-    _list(FORMATS)
+    _list(FORMATS, as_json, as_csv)
 
 
-def _list(registry: Registry) -> None:
-    from rich.table import Table
+def _list(registry: Registry, as_json: bool, as_csv: bool, note: str = "") -> None:
+    from hybridcsp.analysis.tables import list_table
 
-    table = Table(box=None, show_header=False)
-    for entry in registry.entries().values():
-        table.add_row(f"[bold]{entry.name}[/]", entry.summary, f"[dim]{entry.package}[/]")
-    console.print(table)
+    entries = registry.entries().values()
+    rows = [{"name": entry.name, "summary": entry.summary, "package": entry.package} for entry in entries]
+    if not print_table(rows, as_json=as_json, as_csv=as_csv):
+        others = {row["name"]: "" if row["package"] == OURS else f" (from {row['package']})" for row in rows}
+        console.print(list_table([(row["name"], row["summary"] + others[row["name"]]) for row in rows]))
+        if note:
+            console.print(note, highlight=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -234,6 +235,7 @@ def _with_templates(raw: Mapping[str, Any], templates: Path) -> list[str]:
 
 def _run(configuration: Configuration, *, trust: bool, trust_commands: bool) -> None:
     from hybridcsp.analysis.export import export as write
+    from hybridcsp.analysis.report import duration
     from hybridcsp.cli.terminal import LiveProgress
     from hybridcsp.failures import all_failed
     from hybridcsp.ledger import ALL_FAILED
@@ -241,7 +243,7 @@ def _run(configuration: Configuration, *, trust: bool, trust_commands: bool) -> 
     terminate_in_order()
     with configuration.build(trust=trust, trust_commands=trust_commands) as search:
         _greet(search)
-        stopped, failed = "interrupted", None
+        stopped, failed, begun = "interrupted", None, time.monotonic()
         with LiveProgress(configuration.budget, console) as live, suppress(KeyboardInterrupt):
             try:
                 stopped = search.run(configuration.budget, on_progress=live.update).stopped
@@ -266,7 +268,8 @@ def _run(configuration: Configuration, *, trust: bool, trust_commands: bool) -> 
         without_proposals = stopped in ("no acceptable proposals", "sources exhausted")
         why = _why_nothing(ledger, search.problem) if without_proposals else ""
         console.print(
-            f"Ended: {stopped}{why}; {all_minima}more: hybridcsp show {where}",
+            f"Ended after {duration(time.monotonic() - begun)}: {stopped}{why}; {all_minima}"
+            f"more: hybridcsp show {where}",
             markup=False,
             highlight=False,
             soft_wrap=True,

@@ -40,6 +40,8 @@ class Template:
         Atomic number of the element in each slot of the label.
     atoms
         Its primitive cell.
+    strukturbericht
+        Its Strukturbericht symbol, an empty text where it has none.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Template:
     label: Label
     elements: tuple[int, ...]
     atoms: Atoms
+    strukturbericht: str = ""
 
 
 class Library(Protocol):
@@ -72,14 +75,14 @@ class AflowLibrary:
     """
 
     def __init__(self) -> None:
-        self._raw: dict[tuple[int, ...], list[tuple[str, Atoms]]] = {}
+        self._raw: dict[tuple[int, ...], list[tuple[str, str, Atoms]]] = {}
         for entry in json.loads(gzip.decompress(_aflow_file().read_bytes())):
             atoms = _as_atoms(entry["snl"])
             tags = entry["tags"]
             mineral = tags.get("mineral")
             name = f"{tags['aflow']} ({mineral})" if mineral and mineral != "None" else tags["aflow"]
             stoichiometry = tuple(reduced_counts(atoms.numbers).values())
-            self._raw.setdefault(stoichiometry, []).append((name, atoms))
+            self._raw.setdefault(stoichiometry, []).append((name, tags.get("strukturbericht") or "", atoms))
         self._found: dict[tuple[int, ...], list[Template]] = {}
 
     def __len__(self) -> int:
@@ -89,7 +92,7 @@ class AflowLibrary:
     @property
     def formulas(self) -> frozenset[str]:
         """Reduced formulas in Hill's order."""
-        return frozenset(_formula(atoms) for entries in self._raw.values() for _, atoms in entries)
+        return frozenset(_formula(atoms) for entries in self._raw.values() for *_, atoms in entries)
 
     def without(self, formulas: Iterable[str]) -> AflowLibrary:
         """Return the library without the structures of some reduced formulas (in Hill's order).
@@ -99,7 +102,7 @@ class AflowLibrary:
         left_out = frozenset(formulas)
         smaller = copy(self)
         smaller._raw = {
-            stoichiometry: [(name, atoms) for name, atoms in entries if _formula(atoms) not in left_out]
+            stoichiometry: [entry for entry in entries if _formula(entry[-1]) not in left_out]
             for stoichiometry, entries in self._raw.items()
         }
         smaller._found = {}
@@ -115,19 +118,21 @@ class AflowLibrary:
         if stoichiometry not in self._found:
             self._found[stoichiometry] = [
                 template
-                for name, atoms in self._raw.get(stoichiometry, [])
-                if (template := as_template(name, AFLOW, atoms)) is not None
+                for name, strukturbericht, atoms in self._raw.get(stoichiometry, [])
+                if (template := as_template(name, AFLOW, atoms, strukturbericht)) is not None
             ]
         return self._found[stoichiometry]
 
 
-def as_template(name: str, kind: str, atoms: Atoms) -> Template | None:
+def as_template(name: str, kind: str, atoms: Atoms, strukturbericht: str = "") -> Template | None:
     """Work out the prototype of a structure; ``None`` where spglib finds none at either tolerance."""
     for symprec in (SYMPREC_LOOSE, SYMPREC):
         found = standardised(atoms, symprec)
         if found is not None:
             label, elements, reduced = found
-            return Template(name=name, kind=kind, label=label, elements=elements, atoms=reduced)
+            return Template(
+                name=name, kind=kind, label=label, elements=elements, atoms=reduced, strukturbericht=strukturbericht
+            )
     return None
 
 

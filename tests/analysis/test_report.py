@@ -6,7 +6,14 @@ from crystals import InlineBackend, ListSource, instant_relaxation, rutile
 from rich.console import Console
 
 from hybridcsp import Search
-from hybridcsp.analysis.report import minima_table, sources_table
+from hybridcsp.analysis.report import (
+    duration,
+    minima_rows,
+    minima_table,
+    problem_of,
+    sources_rows,
+    sources_table,
+)
 from hybridcsp.records import Failed, FailureReason
 
 
@@ -41,16 +48,55 @@ class Prototypes(ListSource):
     name = "prototypes"
 
 
-@pytest.mark.parametrize(("width", "whole"), [(80, False), (120, True)])
-def test_names_too_long_for_the_terminal_go_on_after_the_slash(tmp_path, width, whole):
-    crystals = [rutile(), rutile()]
-    crystals[1].set_cell(crystals[1].cell * 1.1, scale_atoms=True)
+@pytest.fixture
+def archive(tmp_path):
+    """A search with long names of sources, rutile and something without a name."""
+    other = rutile()
+    other.set_cell(other.cell * 1.1, scale_atoms=True)
+    other.rattle(0.1, seed=1)
     run = InlineBackend(instant_relaxation)
-    sources = [Prototypes(crystals, "wyckoff-table")]
+    sources = [Prototypes([rutile(), other], "wyckoff-table")]
     with Search("TiO2", sources=sources, calculator="emt", backend=run, directory=tmp_path) as search:
         search.run(relaxations=2)
-        console = Console(width=width, record=True, file=StringIO())
-        console.print(minima_table(search.minima(), search.problem), sources_table(search.archive))
-    words = console.export_text().split()
-    assert ("prototypes/wyckoff-table" in words) is whole
-    assert ("prototypes/" in words and "wyckoff-table" in words) is not whole
+        yield search.archive
+
+
+def printed(what, width):
+    console = Console(width=width, record=True, file=StringIO())
+    console.print(what)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_tables_fit_and_break_no_word(archive, width):
+    problem = problem_of(archive)
+    text = printed(minima_table(archive.minima(), problem), width) + printed(sources_table(archive), width)
+    assert max(map(len, text.splitlines())) <= width
+    words = text.split()
+    assert {"P4_2/mnm", "rutile", "rank", "eV/atom", "structure", "relaxed"} <= set(words)
+    whole = "prototypes/wyckoff-table" in words
+    assert whole or {"prototypes/", "wyckoff-table"} <= set(words)
+    assert whole or width < 120
+
+
+def test_what_a_narrow_terminal_has_no_room_for_is_named(archive):
+    narrow, usual = (printed(minima_table(archive.minima(), problem_of(archive)), width) for width in (60, 80))
+    assert "Not shown in a terminal this narrow" in " ".join(narrow.split())
+    assert "Not shown" not in usual
+
+
+def test_rows_are_plain_data_with_units_in_their_names(archive):
+    best, other = minima_rows(archive.minima(), problem_of(archive))
+    assert best["rank"] == 1
+    assert {best["prototype"], other["prototype"]} == {"rutile", None}
+    named = best if best["prototype"] else other
+    assert (named["spacegroup"], named["spacegroup_symbol"], named["formula_units"]) == (136, "P4_2/mnm", 2)
+    assert named["volume_a3_per_atom"] == pytest.approx(rutile().get_volume() / 6)
+    (row,) = sources_rows(archive)
+    assert (row["source"], row["operator"], row["relaxed"]) == ("prototypes", "wyckoff-table", 2)
+    assert all(value is None or isinstance(value, str | int | float) for value in [*best.values(), *row.values()])
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (99.4, "99 s"), (187, "3:07 min"), (7500, "2:05 h")])
+def test_times_are_written_as_people_do(seconds, text):
+    assert duration(seconds) == text

@@ -1,0 +1,150 @@
+"""Tables that fit the terminal, whatever its width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a table.
+
+    Attributes
+    ----------
+    heading
+        Its name.
+    meaning
+        What it holds, for the legend; empty where the heading says it.
+    words
+        Whether its cells are words, on the left, that may go on in a further line; otherwise numbers, on the right.
+    dispensable
+        How soon it is left out where the terminal is too narrow for all: the highest first, 0 never.
+    """
+
+    heading: str
+    meaning: str = ""
+    words: bool = False
+    dispensable: int = 0
+
+
+class FittingTable:
+    """A table that leaves columns out, and breaks lines between words, until it fits the width that there is.
+
+    Parameters
+    ----------
+    title
+        Stands above.
+    columns
+        From left to right.
+    rows
+        Cells of each row. A word that is too long for its column is broken after a slash, comma, colon or dash first.
+    notes
+        Lines below, after the legend.
+    """
+
+    def __init__(
+        self, title: str, columns: Sequence[Column], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()
+    ) -> None:
+        self._title, self._columns, self._rows, self._notes = title, columns, rows, notes
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        kept = list(range(len(self._columns)))
+        while self._width(kept) > options.max_width:
+            last = max(kept, key=lambda i: self._columns[i].dispensable)
+            if not self._columns[last].dispensable:
+                break
+            kept.remove(last)
+        fits = self._width(kept) <= options.max_width
+        table = Table(title=Text(self._title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for i in kept:
+            column = self._columns[i]
+            table.add_column(
+                Text(column.heading),
+                justify="left" if column.words else "right",
+                no_wrap=not column.words,
+                overflow="fold",
+                min_width=self._least(i) if fits else None,
+            )
+        for row in self._rows:
+            table.add_row(*(_Words(row[i]) if self._columns[i].words else Text(row[i]) for i in kept))
+        yield table
+        legend = "; ".join(
+            f"{self._columns[i].heading}: {self._columns[i].meaning}" for i in kept if self._columns[i].meaning
+        )
+        missing = [column.heading for i, column in enumerate(self._columns) if i not in kept]
+        more = [f"Not shown in a terminal this narrow: {', '.join(missing)}."] if missing else []
+        for line in [*([f"{legend}."] if legend else []), *more, *self._notes]:
+            yield Text(line, style="italic dim")
+        yield Text()
+
+    def _width(self, kept: Sequence[int]) -> int:
+        return 1 + sum(self._least(i) + 2 for i in kept)  # with the edges, and two spaces between columns
+
+    def _least(self, i: int) -> int:
+        """Return the narrowest that a column can be without breaking a word or a number."""
+        cells = [self._columns[i].heading, *(row[i] for row in self._rows)]
+        if not self._columns[i].words:
+            return max(map(len, cells))
+        return max(len(part) for cell in cells for word in cell.split() or [""] for part in _parts(word))
+
+
+def list_table(entries: Sequence[tuple[str, str]]) -> Table:
+    """Return names and what they stand for, as a table without lines."""
+    table = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
+    names = [_Words(name) for name, _ in entries]
+    table.add_column(
+        min_width=max((len(part) for name, _ in entries for part in _parts(name)), default=0), style="bold"
+    )
+    table.add_column()
+    for name, (_, meaning) in zip(names, entries, strict=True):
+        table.add_row(name, Text(meaning))
+    return table
+
+
+class _Words:
+    """A cell of words, broken between them or, where one is too long, after one of a few characters."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        least = max((len(part) for word in self._text.split() for part in _parts(word)), default=0)
+        return Measurement(least, len(self._text)).with_maximum(options.max_width)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = [""]
+        for word in self._text.split():
+            joined = f"{lines[-1]} {word}".lstrip()
+            if len(joined) <= options.max_width:
+                lines[-1] = joined
+                continue
+            pieces = [word] if len(word) <= options.max_width else _parts(word)
+            lines += [pieces[0]] if lines[-1] else []
+            lines[-1] = pieces[0]
+            for piece in pieces[1:]:
+                if len(lines[-1] + piece) <= options.max_width:
+                    lines[-1] += piece
+                else:
+                    lines.append(piece)
+        yield Text("\n".join(lines), overflow="fold")
+
+
+#: Words up to this length stay whole wherever they are.
+_WHOLE = 8
+
+
+def _parts(word: str) -> list[str]:
+    """Return a long word in parts, none shorter than three characters, that a line may be broken between."""
+    parts = [""]
+    for character in word:
+        parts[-1] += character
+        if len(word) > _WHOLE and character in "/,:=" and len(parts[-1]) > 2:
+            parts.append("")
+    return [part for part in parts if part]

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from hybridcsp import config
 from hybridcsp.cli.app import app
-from hybridcsp.cli.options import SETTINGS, further_keys
+from hybridcsp.cli.options import further_keys
+from hybridcsp.cli.settings import SETTINGS
 from hybridcsp.config_errors import keys_of
 from hybridcsp.sources import DEFAULT_SOURCES
 

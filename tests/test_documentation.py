@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridcsp.cli.options import SETTINGS
+from hybridcsp.cli.settings import SETTINGS
 from hybridcsp.config import Configuration
 from hybridcsp.config_errors import keys_of
 

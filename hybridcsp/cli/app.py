@@ -36,6 +36,33 @@ PANELS = {
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
 
+#: Columns of an example in the help of a command.
+_WIDTH = 76
+
+
+def examples_in_lines(epilog: str) -> str:
+    """Return an epilog whose examples can be pasted from a terminal of 80 columns.
+
+    What follows a command after three spaces is put above it as a comment; long commands go on in a second line as a
+    shell allows it.
+    """
+    blocks = []
+    for paragraph in epilog.split("\n\n"):
+        command, _, comment = paragraph.strip().partition("   ")
+        if not command.startswith("hybridcsp "):
+            blocks.append(paragraph)
+            continue
+        lines = [f"# {comment.strip()}"] if comment else []
+        while len(command) > _WIDTH - 2:
+            end = command.rfind(" --", 0, _WIDTH - 4)
+            if end <= 0:
+                break
+            lines.append(f"{command[:end]} \\")
+            command = f"    {command[end + 1 :]}"
+        blocks.append("\n".join(f"  {line}" for line in [*lines, command]))
+    return "\n\n".join(blocks)
+
+
 class Command(TyperCommand):
     """A command whose errors say what was probably meant.
 
@@ -49,6 +76,7 @@ class Command(TyperCommand):
             option: Any = parameter
             if option.default is None and isinstance(option.show_default, str):
                 option.default, option.show_default = option.show_default, True  # otherwise it is put in brackets
+        self.epilog = examples_in_lines(self.epilog or "")
         super().format_help(ctx, formatter)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from hybridcsp.cli.app import app, number, show_archive
+from hybridcsp.cli.app import app, show_archive
 from hybridcsp.cli.console import console
+from hybridcsp.cli.progress import counter
 from hybridcsp.errors import InputError
 from hybridcsp.interrupts import terminate_in_order
+from hybridcsp.utils.quantities import read_quantity
 
 if TYPE_CHECKING:
     from hybridcsp.formats import Broken, Record
@@ -39,7 +40,8 @@ def import_(
         typer.Argument(help="A folder that USPEX, CALYPSO, AIRSS, XtalOpt or CrySPY ran in, or structure files."),
     ],
     directory: Annotated[
-        Path | None, typer.Option(help="A new directory, or one of an earlier import; by default FORMULA-CODE.")
+        Path | None,
+        typer.Option(metavar="PATH", help="A new directory, or one of an earlier import.", show_default="FORMULA-CODE"),
     ] = None,
     output: Annotated[
         str | None,
@@ -48,14 +50,25 @@ def import_(
             help="Write a file instead, of all compositions, as a stream: .extxyz, .cif, .json, .res, also .gz.",
         ),
     ] = None,
-    format: Annotated[str | None, typer.Option(help="The code, where its files do not show it.")] = None,
-    formula: Annotated[str | None, typer.Option(help="One formula unit; by default that of most structures.")] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(metavar="CODE", help="The code (hybridcsp formats).", show_default="as its files show"),
+    ] = None,
+    formula: Annotated[
+        str | None,
+        typer.Option(metavar="FORMULA", help="One formula unit.", show_default="that of most structures"),
+    ] = None,
     pressure: Annotated[
-        str | None, typer.Option(metavar="GPA", help="External pressure; by default what the files say, or 0.")
+        str | None,
+        typer.Option(
+            metavar="GPA",
+            help="External pressure in GPa, or with its unit: 500kbar.",
+            show_default="what the files say, or 0",
+        ),
     ] = None,
     calculator: Annotated[
         str | None,
-        typer.Option(metavar="LABEL", help="What the energies come from; by default the code's name, uspex:VASP."),
+        typer.Option(metavar="LABEL", help="What the energies come from.", show_default="the code's name, uspex:VASP"),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first structure that cannot be read.")] = False,
 ) -> None:
@@ -66,7 +79,7 @@ def import_(
     """
     from hybridcsp import formats
 
-    gpa = None if pressure is None else number("--pressure", pressure, "a pressure in GPa")
+    gpa = None if pressure is None else read_quantity("--pressure", pressure, "GPa")
     code = formats.load(format) if format else formats.recognise(path)
     if output is not None:
         if directory is not None:
@@ -88,7 +101,7 @@ def _stream(results: Iterator[Record | Broken], output: str, strict: bool) -> No
     report = Report()
 
     def readable() -> Iterator[Record]:
-        with _counter("structures") as count:
+        with counter("structures") as count:
             for record in results:
                 count(report.seen)
                 if isinstance(record, Broken):
@@ -121,7 +134,7 @@ def _archive(
     from hybridcsp.analysis.export import export
     from hybridcsp.archive import Archive, is_begun
 
-    with _counter("structures seen") as count:
+    with counter("structures seen") as count:
         found = importing.survey(code.read(path), count)
     chosen = calculator or importing.label(code.name, found.calculators)
     if directory is not None and is_begun(directory):
@@ -132,7 +145,7 @@ def _archive(
     where = directory or Path(f"{problem.formula}-{code.name}")
     with Archive(where, write=True) as archive:
         importing.begin(archive, problem, code.name, path, chosen)
-        with _counter("structures taken in") as count:
+        with counter("structures taken in") as count:
             report = importing.take_in(
                 archive,
                 code.read(path),
@@ -185,24 +198,28 @@ def _complain(report: Report) -> None:
     "  hybridcsp watch TiO2-watch --calypso run --seeds 8 --source evolution --source random"
 )
 def watch(
-    directory: Annotated[Path, typer.Argument(help="Where our archive is kept; made if it is not there.")],
+    directory: Annotated[Path, typer.Argument(help="The directory of our archive; made if it does not exist.")],
     uspex: Annotated[Path | None, typer.Option(help="The folder that USPEX runs in.")] = None,
     calypso: Annotated[Path | None, typer.Option(help="The folder that CALYPSO runs in, in split mode.")] = None,
     xtalopt: Annotated[Path | None, typer.Option(help="XtalOpt's working directory; seeds for its next run.")] = None,
     cryspy: Annotated[Path | None, typer.Option(help="The folder CrySPY runs in; seeds for its next run.")] = None,
     seeds: Annotated[int, typer.Option(help="Structures to give it for each generation.", min=1)] = 5,
     source: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Our sources; may be repeated. As for search.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Our sources, as for search; repeatable.", show_default="those of search"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of all randomness.", min=0)] = 0,
-    calculator: Annotated[str | None, typer.Option(metavar="LABEL", help="As for import.")] = None,
-    every: Annotated[float, typer.Option(metavar="SECONDS", help="How often to look.", min=0.1)] = 30.0,
+    seed: Annotated[int, typer.Option(help="Random seed.", min=0)] = 0,
+    calculator: Annotated[
+        str | None,
+        typer.Option(metavar="LABEL", help="What the energies come from.", show_default="the code's name, uspex:VASP"),
+    ] = None,
+    every: Annotated[float, typer.Option(metavar="SECONDS", help="Seconds between two looks.", min=0.1)] = 30.0,
     once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
 ) -> None:
     """Keep a running search of another code supplied with seeds.
 
-    When one of its generations ends: read its results, let our sources learn from them, write what they propose where
-    the code picks it up. Stop it whenever you like; it goes on where it was.
+    Whenever one of its generations ends, its results are read, the sources here learn from them, and what they propose
+    is written where the code picks it up. It can be stopped at any moment and goes on where it was.
     """
     from hybridcsp import formats
     from hybridcsp.sources import DEFAULT_SOURCES
@@ -252,16 +269,3 @@ def _told(found: Round) -> str:
     if found.note:
         parts.append(found.note)
     return "; ".join(parts)
-
-
-@contextmanager
-def _counter(what: str) -> Iterator[Callable[[int], None]]:
-    """Give a function that shows a live count in a terminal, and nothing where the output is a file."""
-    bar = Progress(TextColumn(f"{{task.completed:.0f}} {what}"), TimeElapsedColumn(), console=console, transient=True)
-    task = bar.add_task(what, total=None)
-    if console.is_terminal:
-        bar.start()
-    try:
-        yield lambda n: bar.update(task, completed=n)
-    finally:
-        bar.stop()

@@ -16,7 +16,8 @@ from rich.markup import escape
 
 from hybridcsp.cli.app import app, as_argument, show_archive
 from hybridcsp.cli.console import console
-from hybridcsp.cli.options import BY_FLAG, OPTIONS, SEARCH, SETTINGS, SettingsCommand, read_given, with_settings
+from hybridcsp.cli.options import SettingsCommand, read_given, with_settings
+from hybridcsp.cli.settings import BY_FLAG, OPTIONS, SEARCH, SETTINGS
 from hybridcsp.errors import InputError, RelaxationsFailedError, did_you_mean
 from hybridcsp.interrupts import terminate_in_order
 

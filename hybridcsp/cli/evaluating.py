@@ -1,0 +1,149 @@
+"""``hybridcsp evaluate``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hybridcsp.cli.app import app
+from hybridcsp.cli.console import console
+from hybridcsp.cli.generating import DATA, GENERATOR, MAX_ATOMS, SEED
+from hybridcsp.cli.progress import bar, busy
+from hybridcsp.errors import InputError
+from hybridcsp.utils.files import atomic_write, check_writable, make_folder
+
+if TYPE_CHECKING:
+    from hybridcsp.generators.evaluation import Scored
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  hybridcsp evaluate wyckoff --data held_out.extxyz\n\n"
+    "  hybridcsp evaluate my_flow/ --data mp20.extxyz --samples 20 --crystals 500 --output scores.json"
+)
+def evaluate(
+    generator: GENERATOR,
+    data: DATA,
+    samples: Annotated[int, typer.Option(metavar="N", help="Samples for each crystal.", min=1)] = 20,
+    crystals: Annotated[
+        int | None, typer.Option(metavar="N", help="Most crystals, drawn at random.", min=1, show_default="all")
+    ] = None,
+    known: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH", help="Crystals that do not count as new; repeatable.", show_default="all of --data"
+        ),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Include crystals of formulas that it has learned from.")
+    ] = False,
+    max_atoms: MAX_ATOMS = 20,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the summary and the scores of each crystal as JSON."),
+    ] = None,
+    seed: SEED = 0,
+) -> None:
+    """Report match rate, RMSE, validity, uniqueness and novelty.
+
+    For each crystal the generator is told the contents of the primitive cell and nothing else. There are two matches,
+    with their tolerances in the table: the published one of StructureMatcher, which is wide, and the strict one that
+    tells the minima of a search apart. Nothing is filtered before. Validity, uniqueness, novelty (both by the strict
+    match) and symmetry (at 0.1 Å) are shares of samples.
+    """
+    import numpy as np
+
+    from hybridcsp.generators.datasets import formula_of, read_dataset
+    from hybridcsp.generators.evaluation import evaluate as score
+    from hybridcsp.generators.evaluation import index_of, summarise
+    from hybridcsp.generators.opening import one_thread, open_generator
+    from hybridcsp.generators.storage import overlap
+
+    for option, paths in (("--data", data), ("--known", known or [])):
+        for path in paths:
+            if not path.exists():
+                raise InputError(option, str(path), "no such file or folder")
+    if output is not None:
+        make_folder(output.parent, key="--output")
+        check_writable(output, key="--output", follow=True)
+    with busy(f"loading {generator}"):
+        model = open_generator(generator)
+    with busy("reading crystals"):
+        examples = read_dataset(data, max_atoms=max_atoms).examples
+        others = examples if not known else read_dataset(known, max_atoms=max_atoms).examples
+    learned = frozenset() if everything else overlap(model.card, {formula_of(e.atoms) for e in examples})
+    targets = [example.atoms for example in examples if formula_of(example.atoms) not in learned]
+    if not targets:
+        raise InputError("--data", [str(path) for path in data], "nothing but what it has learned from; --everything?")
+    if crystals is not None and crystals < len(targets):
+        chosen = np.random.default_rng(seed).choice(len(targets), crystals, replace=False)
+        targets = [targets[i] for i in sorted(chosen)]
+    if len(learned):
+        console.print(f"Left out: crystals of {len(learned)} formulas that it has learned from.")
+    with one_thread(), bar("crystals", len(targets)) as advance:
+        scored = score(
+            model,
+            targets,
+            samples=samples,
+            seed=seed,
+            known=index_of(example.atoms for example in others),
+            progress=lambda group: advance(len(group)),
+        )
+    ks = sorted({1, samples})
+    summary = summarise(scored, ks)
+    _show(summary, ks)
+    if output is not None:
+        _write_scores(output, generator, summary, scored)
+
+
+def _show(summary: Mapping[str, Any], ks: list[int]) -> None:
+    from rich.table import Table
+
+    from hybridcsp.generators.evaluation import tolerances
+
+    def share(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1%}"
+
+    matches = Table(box=None)
+    for heading in ("", "match", "strict match"):
+        matches.add_column(heading, justify="left" if not heading else "right")
+    for k in ks:
+        matches.add_row(
+            f"match rate at {k}", share(summary[f"match rate at {k}"]), share(summary[f"strict match rate at {k}"])
+        )
+    wide, strict = tolerances().values()
+    for name in wide:
+        shown = ["scaled away" if one[name] is None else f"{one[name]:g}" for one in (wide, strict)]
+        matches.add_row(f"  tolerance: {name}", *shown)
+    console.print(matches)
+    shares = ("valid", "unique", "new", "symmetric")
+    table = Table(box=None, show_header=False)
+    for name, value in summary.items():
+        if "match rate" in name:
+            continue
+        if isinstance(value, dict):
+            shown_value = ", ".join(f"{count} {reason}" for reason, count in value.items()) or "none"
+        elif name in shares:
+            shown_value = share(value)
+        elif isinstance(value, float):
+            shown_value = f"{value:.3g}"
+        else:
+            shown_value = "-" if value is None else str(value)
+        table.add_row(name, shown_value)
+    console.print(table)
+
+
+def _write_scores(output: Path, generator: str, summary: Mapping[str, Any], scored: list[Scored]) -> None:
+    from dataclasses import asdict
+
+    from hybridcsp.generators.evaluation import tolerances
+
+    scores = {"generator": generator, "tolerances": tolerances(), "summary": summary}
+    text = json.dumps({**scores, "crystals": [asdict(one) for one in scored]})
+    with atomic_write(output, key="--output", follow=True) as file:
+        file.write(text + "\n")
+    console.print(f"scores are in {output}")

@@ -20,7 +20,7 @@ from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record
 from hybridcsp.problem import Problem
 from hybridcsp.records import RELAX, Candidate, Evaluation, Failed, FailureReason, Outcome, Proposal, Relaxed, is_word
-from hybridcsp.similarity import STARTS, StructureIndex
+from hybridcsp.similarity import STARTS, StructureIndex, describe
 
 #: How many structures are written at a time, in one transaction.
 BATCH = 200
@@ -240,6 +240,8 @@ def take_in(
                 report.known += 1
             elif problem.units_of(item.atoms.numbers) is None:
                 report.others[item.atoms.symbols.formula.format("metal")] += 1
+            elif (reason := asked.incomparable(item)) is not None:
+                report.complain(Broken(file=item.file or Path(source), line=item.line, reason=reason))
             else:
                 new.append(item)
         _record(archive, new, source, problem, calculator, asked, report)
@@ -354,6 +356,18 @@ class _Asked:
             self._known[key] = 0
             return True
         return self._known[key] in self._waiting and _has_ended(record)
+
+    def incomparable(self, record: Record) -> str | None:
+        """Return why a structure cannot be compared with others: its cell is too thin, or holds too many atoms."""
+        compared = [record.atoms]
+        if record.start is not None and len(self._index):
+            compared.append(record.start)
+        try:
+            for atoms in compared:
+                describe(atoms)  # what it finds is kept for when the structure is recorded
+        except InputError as error:
+            return f"{error.key} {error.allowed}"
+        return None
 
     def pop(self, record: Record, key: str) -> Candidate | None:
         """Return the candidate that waited for this record, if there is one."""

@@ -1,6 +1,10 @@
 import shlex
+from pathlib import Path
 
+import numpy as np
 import pytest
+from ase import Atoms
+from ase.build import bulk
 from crystals import rutile
 from foreign import FakeUspex, append_results, uspex_run, various
 
@@ -10,6 +14,7 @@ from hybridcsp.config import of_directory
 from hybridcsp.errors import ArchiveError, InputError
 from hybridcsp.formats import Broken, Record
 from hybridcsp.importing import begin, label, survey, take_in
+from hybridcsp.problem import Problem
 from hybridcsp.records import Failed, Relaxed
 from hybridcsp.search import Search
 
@@ -201,3 +206,15 @@ def test_the_label_of_energies_that_are_there_can_be_pasted(tmp_path, run):
     option, label = shlex.split(str(raised.value).partition("another name: ")[2])
     assert (option, label) == ("--calculator", "emt (ase 3.29.0)")
     assert import_(run, tmp_path / "archive", calculator=label).known == 5
+
+
+def test_structures_that_nothing_can_be_compared_with_are_counted_and_named(tmp_path):
+    problem = Problem("Cu", formula_units=(1, 2000), max_atoms=2000)
+    rng = np.random.default_rng(0)
+    needle = Atoms("Cu1500", scaled_positions=rng.random((1500, 3)), cell=[1.0, 1.0, 9000.0], pbc=True)
+    records = [Record(atoms=atoms, energy=-1.0, id=str(n)) for n, atoms in enumerate((needle, bulk("Cu")))]
+    with Archive(tmp_path, write=True) as archive:
+        begin(archive, problem, "plain", Path("f"), "emt")
+        report = take_in(archive, records, source="plain", problem=problem, calculator="emt")
+    assert (report.relaxed, report.broken) == (1, 1)
+    assert "too thin" in report.complaints[0].reason or "too many" in report.complaints[0].reason

@@ -310,12 +310,21 @@ def test_a_card_of_something_else_is_refused(learned, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("width", 10**9), ("layers", 10**9), ("pair", -1), ("width", "wide"), ("steps", 10**9)]
+    ("key", "value"),
+    [
+        ("width", 10**9),
+        ("layers", 10**9),
+        ("pair", -1),
+        ("width", "wide"),
+        ("width", 1.5),
+        ("steps", 10**9),
+        ("mean", [0.0] * 8),
+    ],
 )
 def test_a_card_with_sizes_that_are_not_the_weights_is_refused_at_once(learned, tmp_path, key, value):
     learned.save(tmp_path)
     card = json.loads((tmp_path / "card.json").read_text())
-    card["integration" if key == "steps" else "architecture"][key] = value
+    card[{"steps": "integration", "mean": "lattice"}.get(key, "architecture")][key] = value
     (tmp_path / "card.json").write_text(json.dumps(card))
     with pytest.raises(InputError, match=r"sizes|not a card"):
         FlowGenerator.load(tmp_path)

@@ -191,9 +191,11 @@ class FlowGenerator:
                 mean=np.array(card["lattice"]["mean"], dtype=float),
                 spread=np.array(card["lattice"]["spread"], dtype=float),
             )
-        except (KeyError, TypeError, ValueError) as error:
+            if not scale.mean.shape == scale.spread.shape == (6,) or not np.isfinite([scale.mean, scale.spread]).all():
+                raise ValueError("the mean and spread of six numbers of a lattice are needed")
+            model = FlowModel(generator.architecture)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError("weights", str(folder / storage.CARD), f"not a card of this generator: {error}") from error
-        model = FlowModel(generator.architecture)
         storage.fill(model, tensors, folder)
         generator._model, generator._scale, generator.card = model.eval(), scale, card
         return generator

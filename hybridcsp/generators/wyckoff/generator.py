@@ -254,11 +254,11 @@ class WyckoffGenerator:
             generator = cls(**{name: Size(**size) for name, size in card["sizes"].items()})
             generator._positions = Positions.from_arrays(**{n: t.numpy() for n, t in part("positions").items()})
             generator._memory = Memory.from_arrays({n: t.numpy() for n, t in part("memory").items()})
-        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+            generator._networks = generator._untrained(generator._positions)
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError("weights", str(folder), f"incomplete: {type(error).__name__}: {error}") from error
-        generator._networks = generator._untrained(generator._positions)
         for name, network in zip(generator._sizes, generator._networks, strict=True):
             storage.fill(network.eval(), part(name), folder)
         generator.card = card

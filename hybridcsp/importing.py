@@ -119,7 +119,8 @@ class Survey:
         atoms = unit.atoms_per_unit
         per_reduced = atoms // sum(Problem(reduced, max_atoms=10**6, formula_units=1).composition.values())
         if pressure_gpa is None:
-            pressure_gpa = round(median(self.pressures_gpa), 1) + 0.0 if self.pressures_gpa else 0.0
+            # A little tension is what is left of the stress of a relaxation at no pressure.
+            pressure_gpa = max(0.0, round(median(self.pressures_gpa), 1)) if self.pressures_gpa else 0.0
         low, high = max(1, low // per_reduced), max(1, high // per_reduced)
         return Problem(chosen, formula_units=(low, high), max_atoms=high * atoms, pressure_gpa=pressure_gpa)
 

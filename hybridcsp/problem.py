@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -50,8 +51,8 @@ HIGHEST_PRESSURE = 10_000
 #: Atoms in a primitive cell, and different numbers of formula units, that one problem may have at most.
 MOST_ATOMS, MOST_SIZES = 1_000_000, 10_000
 
-#: Longest formula in characters: brackets nested deeper exhaust the stack of the parser.
-LONGEST_FORMULA = 200
+#: Longest formula in characters, and brackets inside each other, which the parser calls itself for.
+LONGEST_FORMULA, DEEPEST_FORMULA = 1000, 20
 
 # Angles of Niggli-reduced cells lie between these, in degrees.
 _REDUCED_ANGLES = (60.0, 120.0)
@@ -121,6 +122,10 @@ class Problem:
         if len(self.formula) > LONGEST_FORMULA:
             short = f"{self.formula[:20]}…"
             raise InputError("formula", short, f"a formula of at most {LONGEST_FORMULA} characters, such as Ca(OH)2")
+        opened = accumulate((letter in "([") - (letter in ")]") for letter in self.formula)
+        if max(opened, default=0) > DEEPEST_FORMULA:
+            short = f"{self.formula[:20]}…"
+            raise InputError("formula", short, f"at most {DEEPEST_FORMULA} brackets inside each other, as in Ca(OH)2")
         self._set("formula", normalise_formula(self.formula))
         _ = self.composition
         self._check_size()

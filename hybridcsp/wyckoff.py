@@ -202,6 +202,10 @@ def can_place(counts: tuple[int, ...], fixed: tuple[int, ...], free: tuple[int, 
 @lru_cache(maxsize=1 << 14)
 def is_sum(total: int, parts: tuple[int, ...]) -> bool:
     """Whether a number is a sum of these, each as often as needed."""
+    if parts:
+        # Of more parts than the largest, some add up to a multiple of it: only the remainder of a large number matters.
+        largest = max(parts)
+        total -= max(0, total - largest**2) // largest * largest
     reachable = {0}
     for part in parts:
         reachable = {base + part * times for base in reachable for times in range((total - base) // part + 1)}

@@ -578,9 +578,32 @@ class TestInput:
         with pytest.raises(InputError, match="this one holds 2"):
             search(tmp_path / "run").run(stop_at=str(tmp_path / "two.extxyz"))
 
+    @pytest.mark.parametrize("source", ["prototypes", "random", "swarm", "shake"])
+    def test_space_groups_that_do_not_hold_the_contents_are_refused_whatever_the_sources_are(self, tmp_path, source):
+        # Two atoms in a primitive cell fit into the diamond structure's group, one does not.
+        with pytest.raises(InputError, match=r"spacegroups.*do not hold 1 x Si in a primitive cell"):
+            Search("Si", formula_units=1, spacegroups=(227,), sources=[source, "random"], directory=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
     def test_a_whole_problem_takes_no_more_options(self, tmp_path):
         with pytest.raises(InputError, match="max_atoms cannot be added"):
             Search(Problem("Cu"), calculator="emt", directory=tmp_path, max_atoms=3)
+
+
+def test_a_dense_crystal_that_a_person_brings_is_relaxed_and_its_children_stay_dense(tmp_path):
+    dense = bulk("Cu", "fcc", a=2.0)  # 2 Å³ per atom, estimated 4.7 to 29
+    write(tmp_path / "dense.extxyz", dense)
+    sources = [f"seeds:{tmp_path / 'dense.extxyz'}", "shake"]
+    options = {"distance_fraction": 0.3, "formula_units": (1, 2), "calculator": None, "seed": 3}
+    with Search("Cu", sources=sources, directory=tmp_path / "run", **options) as search:
+        (candidate,) = search.ask()
+        assert candidate.source == "seeds"
+        end = candidate.atoms.copy()
+        end.calc = SinglePointCalculator(end, energy=-1.0)
+        search.tell(candidate, end)
+        (child,) = search.ask()
+        assert child.source == "shake"
+        assert child.atoms.get_volume() / len(child.atoms) == pytest.approx(2.0, rel=0.2)
 
 
 def test_moments_and_charges_survive_every_step(tmp_path):

@@ -20,6 +20,9 @@ from hybridcsp.utils.quantities import read_quantity
 if TYPE_CHECKING:
     from hybridcsp.generators import Generator
 
+#: Atoms in a cell that generators are asked for at most.
+MOST_SAMPLED = 1000
+
 #: Cells of which missing samples are named.
 _NAMED = 10
 
@@ -117,9 +120,10 @@ def sample(
         wanted = dict.fromkeys(cells, n)
     else:
         low, high = parse_units(formula_units)
+        if not 1 <= low <= high:
+            raise InputError("--formula-units", formula_units, "a whole number from 1, or two in order: 1-4")
+        _contents(str(formula), high, "--formula")  # the largest first: a range without end is refused at once
         cells = {i: _contents(str(formula), low + i, "--formula") for i in range(high - low + 1)}
-        if not cells:
-            raise InputError("--formula-units", formula_units, "a whole number, or two in order: 1-4")
         wanted = {i: n if each else n // len(cells) + (i < n % len(cells)) for i in cells}
         notes = {i: {"formula_units": low + i} for i in cells}
     asked = {
@@ -189,12 +193,14 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, int]]]:
 def _contents(formula: str, units: int, key: str) -> dict[str, int]:
     from hybridcsp.problem import Problem
 
-    if units < 1:
-        raise InputError("--formula-units", units, "a whole number from 1")
     try:
         composition = Problem(formula, formula_units=1, max_atoms=10**6).composition
     except InputError as error:
         raise InputError(key, formula, error.allowed) from None
+    atoms = units * sum(composition.values())
+    if atoms > MOST_SAMPLED:
+        many = f"{units} formula unit{'s are' if units > 1 else ' is'} {atoms} atoms"
+        raise InputError(key, formula, f"cells of at most {MOST_SAMPLED} atoms can be sampled; {many}")
     return {symbol: count * units for symbol, count in composition.items()}
 
 

@@ -19,7 +19,7 @@ def is_too_close(atoms: Atoms) -> bool:
 
 def is_plausible(atoms: Atoms, pressure_gpa: float | None = None) -> bool:
     """Whether distances and volume are those that a problem at this pressure (0 if none is told) allows by default."""
-    problem = _of(atoms, pressure_gpa or 0.0)
+    problem = _of(atoms, max(pressure_gpa or 0.0, 0.0))
     low, high = problem.volume_bounds
     return low <= float(atoms.get_volume()) / len(atoms) <= high and not _is_too_close(atoms, problem)
 

@@ -7,7 +7,7 @@ from ase import Atoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridcsp.wyckoff import point_group_order, space_group
+from hybridcsp.wyckoff import is_sum, point_group_order, space_group
 
 CELLS = {
     "triclinic": (4.1, 5.3, 6.7, 77, 83, 101),
@@ -42,6 +42,20 @@ def test_general_positions_have_exactly_the_groups_symmetry(conventional):
 def test_primitive_cells_hold_one_atom_per_operation():
     for number in range(1, 231):
         assert space_group(number).positions[0].multiplicity == point_group_order(number)
+
+
+@settings(deadline=None, max_examples=200)
+@given(total=st.integers(0, 400), parts=st.sets(st.integers(2, 12), max_size=3))
+def test_sums_of_parts_are_found_as_by_counting_up(total, parts):
+    found = {0}
+    for number in range(1, total + 1):
+        if any(number - part in found for part in parts):
+            found.add(number)
+    assert is_sum(total, tuple(parts)) == (total in found)
+
+
+def test_sums_of_large_numbers_cost_nothing():
+    assert is_sum(10**12, (6, 10)) and not is_sum(10**12 + 1, (6, 10))
 
 
 @settings(deadline=None, max_examples=40)

@@ -28,7 +28,6 @@ FORMATS = {
     "espresso-out": "Quantum ESPRESSO output",
     "gen": "DFTB+",
     "magres": "Magres",
-    "res": "SHELX and AIRSS .res",
     "rmc6f": "RMCProfile",
     "siesta-xv": "SIESTA .XV",
     "vasp-out": "VASP OUTCAR",
@@ -38,7 +37,7 @@ FORMATS = {
 }
 
 #: Names of files in a folder that are taken for such: others there are a code's input or output, or something else.
-_NAMES = (".gen", ".pwi", ".pwo", ".res", ".xsf", "OUTCAR", "vasprun.xml")
+_NAMES = (".gen", ".pwi", ".pwo", ".xsf", "OUTCAR", "vasprun.xml")
 
 _PICKLES = (".pckl", ".pkl", ".pickle")
 

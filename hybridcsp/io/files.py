@@ -23,6 +23,7 @@ from hybridcsp.io.databases import read_database
 from hybridcsp.io.extxyz import read_extxyz
 from hybridcsp.io.json_structures import read_json_structures
 from hybridcsp.io.poscar import read_poscars
+from hybridcsp.io.res import read_res
 from hybridcsp.io.text import Lines
 from hybridcsp.io.trajectories import read_trajectory
 from hybridcsp.utils.reading import LONGEST_LINE, lines_of, open_text
@@ -83,6 +84,8 @@ def _reader(file: Path) -> _Reader | None:
         return _of_table
     if name.endswith(".json"):
         return read_json_structures
+    if name.endswith(".res"):
+        return read_res
     if name.endswith(".db"):
         return read_database
     if name.endswith(".traj"):

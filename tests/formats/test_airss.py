@@ -116,3 +116,17 @@ def test_ours_are_read_by_ase_and_pymatgen_and_theirs_by_us(tmp_path_factory, se
     (theirs,) = formats.load("airss").read(folder / "theirs.res")
     assert theirs.enthalpy == pytest.approx(enthalpy)
     assert same_structure(theirs.atoms, atoms)
+
+
+@pytest.mark.parametrize("symmetry", ["LATT 1", "LATT 3\nSYMM -X, -Y, Z", "LATT -1\nSYMM -X, -Y, Z"])
+def test_symmetry_that_is_not_written_out_is_refused(tmp_path, symmetry):
+    (broken,) = read(tmp_path, TITLE + BODY.replace("LATT -1", symmetry))
+    assert "without symmetry" in broken.reason
+
+
+def test_a_folder_with_other_structure_files_is_read_whole(tmp_path):
+    (tmp_path / "a.res").write_text(TITLE + BODY)
+    ase.io.write(tmp_path / "b.cif", rutile())
+    first, second = formats.recognise(tmp_path).read(tmp_path)
+    assert (first.id, first.enthalpy, first.pressure_gpa) == ("Ti2O4-1", -50.0, 10.0)
+    assert same_structure(second.atoms, first.atoms)

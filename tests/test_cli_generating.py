@@ -1,5 +1,6 @@
 """``hybridcsp generators``, ``train``, ``sample`` and ``evaluate``."""
 
+import csv
 import json
 import os
 from pathlib import Path
@@ -42,6 +43,12 @@ def test_generators_says_what_there_is_and_what_it_learned_from():
     assert "wyckoff" in output
     assert "from toys" in output
     assert "trained on" in output or "no weights" in output
+
+
+def test_generators_are_listed_for_programs_too():
+    listed = json.loads(hybridcsp("generators", "--json").stdout)
+    assert {row["name"] for row in listed} >= {"wyckoff", "flow", "toy"}
+    assert hybridcsp("generators", "--csv").stdout.startswith("name,summary,trained_on,package\n")
 
 
 class TestSample:
@@ -265,6 +272,16 @@ class TestEvaluate:
         assert kept["tolerances"]["strict match"]["stol"] == 0.06
         assert [len(one["same"]) for one in kept["crystals"]] == [3, 3]
         assert [len(one["displacements"]) for one in kept["crystals"]] == [3, 3]
+
+    def test_nothing_but_the_table_is_on_the_standard_output(self):
+        ase.io.write("data.extxyz", [bulk("Cu"), bulk("Ag")])
+        arguments = ("evaluate", "toy", "--data", "data.extxyz", "--samples", "2")
+        printed = json.loads(hybridcsp(*arguments, "--json", "--output", "s.json").stdout)
+        kept = json.loads(Path("s.json").read_text())
+        assert printed == {key: kept[key] for key in ("generator", "tolerances", "summary")}
+        assert printed["summary"]["samples"] == 4
+        (row,) = csv.DictReader(hybridcsp(*arguments, "--csv").stdout.splitlines())
+        assert float(row["match rate at 2"]) == printed["summary"]["match rate at 2"]
 
     def test_what_it_has_learned_from_is_left_out(self):
         ase.io.write("data.extxyz", [bulk("Cu"), bulk("Ag")])

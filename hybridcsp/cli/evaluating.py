@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hybridcsp.cli.app import app
-from hybridcsp.cli.console import console
+from hybridcsp.cli.console import console, errors
 from hybridcsp.cli.generating import DATA, GENERATOR, MAX_ATOMS, SEED
 from hybridcsp.cli.progress import bar, busy
+from hybridcsp.cli.tables import AsCsv, AsJson, print_table
 from hybridcsp.errors import InputError
 from hybridcsp.utils.files import atomic_write, check_writable, make_folder
 
@@ -47,6 +48,8 @@ def evaluate(
         typer.Option(metavar="FILE", help="Write the summary and the scores of each crystal as JSON."),
     ] = None,
     seed: SEED = 0,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Report match rate, RMSE, validity, uniqueness and novelty.
 
@@ -59,7 +62,7 @@ def evaluate(
 
     from hybridcsp.generators.datasets import formula_of, read_dataset
     from hybridcsp.generators.evaluation import evaluate as score
-    from hybridcsp.generators.evaluation import index_of, summarise
+    from hybridcsp.generators.evaluation import index_of, summarise, tolerances
     from hybridcsp.generators.opening import one_thread, open_generator
     from hybridcsp.generators.storage import overlap
 
@@ -83,7 +86,7 @@ def evaluate(
         chosen = np.random.default_rng(seed).choice(len(targets), crystals, replace=False)
         targets = [targets[i] for i in sorted(chosen)]
     if len(learned):
-        console.print(f"Left out: crystals of {len(learned)} formulas that it has learned from.")
+        errors.print(f"Left out: crystals of {len(learned)} formulas that it has learned from.")
     with one_thread(), bar("crystals", len(targets)) as advance:
         scored = score(
             model,
@@ -95,9 +98,11 @@ def evaluate(
         )
     ks = sorted({1, samples})
     summary = summarise(scored, ks)
-    _show(summary, ks)
+    about = {"generator": generator, "tolerances": tolerances(), "summary": summary}
+    if not print_table([{"generator": generator, **summary}], as_json=as_json, as_csv=as_csv, about=about):
+        _show(summary, ks)
     if output is not None:
-        _write_scores(output, generator, summary, scored)
+        _write_scores(output, about, scored)
 
 
 def _show(summary: Mapping[str, Any], ks: list[int]) -> None:
@@ -137,13 +142,10 @@ def _show(summary: Mapping[str, Any], ks: list[int]) -> None:
     console.print(table)
 
 
-def _write_scores(output: Path, generator: str, summary: Mapping[str, Any], scored: list[Scored]) -> None:
+def _write_scores(output: Path, about: Mapping[str, Any], scored: list[Scored]) -> None:
     from dataclasses import asdict
 
-    from hybridcsp.generators.evaluation import tolerances
-
-    scores = {"generator": generator, "tolerances": tolerances(), "summary": summary}
-    text = json.dumps({**scores, "crystals": [asdict(one) for one in scored]})
+    text = json.dumps({**about, "crystals": [asdict(one) for one in scored]})
     with atomic_write(output, key="--output", follow=True) as file:
         file.write(text + "\n")
-    console.print(f"scores are in {output}")
+    errors.print(f"Scores are in {output}", highlight=False, soft_wrap=True, markup=False)

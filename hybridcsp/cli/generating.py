@@ -10,6 +10,8 @@ import typer
 
 from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console
+from hybridcsp.cli.tables import AsCsv, AsJson, print_table
+from hybridcsp.registry import OURS, Entry
 
 GENERATOR = Annotated[
     str, typer.Argument(metavar="GENERATOR", help="A name (hybridcsp generators), or a folder of weights.")
@@ -19,27 +21,32 @@ SEED = Annotated[int, typer.Option(help="Random seed.", min=0)]
 MAX_ATOMS = Annotated[int, typer.Option(help="Leave out larger primitive cells.", min=1)]
 
 
-@app.command()
-def generators() -> None:
+@app.command(epilog="Examples:\n\n  hybridcsp generators\n\n  hybridcsp generators --json")
+def generators(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List the generators, and what each was trained on."""
-    from rich.table import Table
-
+    from hybridcsp.analysis.tables import list_table
     from hybridcsp.generators import GENERATORS
+
+    rows = [
+        {"name": entry.name, "summary": entry.summary, "trained_on": _weights(entry), "package": entry.package}
+        for entry in GENERATORS.entries().values()
+    ]
+    if print_table(rows, as_json=as_json, as_csv=as_csv):
+        return
+    console.print(list_table([(row["name"], f"{row['summary']}; {row['trained_on']}") for row in rows]))
+    console.print("A folder of weights that hybridcsp train has written is a generator, too.", highlight=False)
+
+
+def _weights(entry: Entry) -> str:
+    """Say what the weights of a generator come from."""
     from hybridcsp.generators.opening import read_card
     from hybridcsp.generators.storage import CARD, shipped
-    from hybridcsp.registry import OURS
 
-    table = Table(box=None, show_header=False)
-    for entry in GENERATORS.entries().values():
-        if entry.package != OURS:
-            trained = f"from {entry.package}"
-        elif (shipped(entry.name) / CARD).exists():
-            trained = _trained_on(read_card(shipped(entry.name)))
-        else:
-            trained = "no weights here: train it"
-        table.add_row(f"[bold]{entry.name}[/]", entry.summary, f"[dim]{trained}[/]")
-    console.print(table)
-    console.print("Or a folder of weights that hybridcsp train has written.")
+    if entry.package != OURS:
+        return f"from {entry.package}"
+    if not (shipped(entry.name) / CARD).exists():
+        return "no weights here: train it"
+    return _trained_on(read_card(shipped(entry.name)))
 
 
 def _trained_on(card: Mapping[str, Any]) -> str:

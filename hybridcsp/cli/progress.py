@@ -1,4 +1,7 @@
-"""Progress of commands other than a search: what is being done, how far it is, and for how long."""
+"""Progress of commands other than a search: what is being done, how far it is, and for how long.
+
+It goes to the standard error, so that results can be read from the standard output.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,19 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from hybridcsp.cli.console import console
+from hybridcsp.cli.console import errors
 
 
 @contextmanager
 def busy(what: str) -> Iterator[Callable[[str], None]]:
     """Show what is being done, and for how long, in a terminal; give a function that says what is done next."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    bar = Progress(*columns, console=console, transient=True)
+    bar = Progress(*columns, console=errors, transient=True)
     task = bar.add_task(what, total=None)
-    if console.is_terminal:
+    if errors.is_terminal:
         bar.start()
     else:
-        console.print(f"{what} …", highlight=False)
+        errors.print(f"{what} …", highlight=False)
     try:
         yield lambda text: bar.update(task, description=text)
     finally:
@@ -30,7 +33,7 @@ def busy(what: str) -> Iterator[Callable[[str], None]]:
 def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a bar in a terminal; give a function that moves it on by a number."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*columns, console=errors, transient=True) as progress:
         task = progress.add_task(what, total=total)
         yield lambda more: progress.advance(task, more)
 
@@ -38,9 +41,9 @@ def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 @contextmanager
 def counter(what: str) -> Iterator[Callable[[int], None]]:
     """Give a function that shows a live count in a terminal, and nothing where the output is a file."""
-    bar = Progress(TextColumn(f"{{task.completed:.0f}} {what}"), TimeElapsedColumn(), console=console, transient=True)
+    bar = Progress(TextColumn(f"{{task.completed:.0f}} {what}"), TimeElapsedColumn(), console=errors, transient=True)
     task = bar.add_task(what, total=None)
-    if console.is_terminal:
+    if errors.is_terminal:
         bar.start()
     try:
         yield lambda n: bar.update(task, completed=n)

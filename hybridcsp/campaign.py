@@ -17,7 +17,7 @@ import tomli_w
 from hybridcsp import config
 from hybridcsp.analysis.traces import Role
 from hybridcsp.archive import Archive
-from hybridcsp.budget import Target
+from hybridcsp.budget import DEFAULT_RELAXATIONS, Target
 from hybridcsp.engagement import build_sources, check_company, check_learners
 from hybridcsp.errors import ArchiveError, BackendError, InputError
 from hybridcsp.ledger import ALL_FAILED
@@ -70,7 +70,7 @@ class Planned:
     @property
     def relaxations(self) -> int:
         """How many relaxations it may start."""
-        return int(self.raw["budget"]["relaxations"])
+        return int(self.raw.get("budget", {}).get("relaxations", DEFAULT_RELAXATIONS))
 
     def done(self) -> int:
         """Return how many relaxations it has; all of them if it has come to its end."""
@@ -142,7 +142,7 @@ def plan(
     Parameters
     ----------
     problems
-        By name, the configuration as TOML tables; ``budget.relaxations`` must be there.
+        By name, the configuration as TOML tables. The budget is one of relaxations (by default 100).
     strategies
         See :func:`sources_of`; repetitions are dropped.
     seeds
@@ -169,6 +169,8 @@ def plan(
         check_company([kind.load() for kind in kinds], strategy)
     for problem, base in problems.items():
         parsed = config.parse(base, problem)
+        if parsed.budget.relaxations is None:
+            raise InputError("budget.relaxations", None, "the number of relaxations of each run")
         parsed.check_trust(trust=trust, trust_commands=trust_commands)
         check_calculator(parsed.search.calculator)
         Target(parsed.budget.stop_at, parsed.problem)

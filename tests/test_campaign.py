@@ -40,10 +40,12 @@ def test_mistakes_are_found_before_anything_runs(tmp_path):
         campaign.plan({"Cu": COPPER}, ["random", "random+randm"], range(1), tmp_path)
     with pytest.raises(InputError, match="sources = 'shake': works on what other sources find"):
         campaign.plan({"Cu": COPPER}, ["random+shake", "shake"], range(1), tmp_path)
-    with pytest.raises(UnknownNameError, match="did you mean 'emt'"):
+    with pytest.raises(InputError, match="did you mean 'emt'"):
         campaign.plan({"Cu": COPPER | {"search": {"calculator": "emtt"}}}, ["random"], range(1), tmp_path)
     with pytest.raises(InputError, match="relaxations"):
         campaign.plan({"Cu": COPPER | {"budget": {"relaxations": 0}}}, ["random"], range(1), tmp_path)
+    with pytest.raises(InputError, match=r"budget\.relaxations"):
+        campaign.plan({"Cu": COPPER | {"budget": {"hours": 1}}}, ["random"], range(1), tmp_path)
     with pytest.raises(InputError, match="no such file"):
         campaign.plan({"Cu": COPPER}, ["random", "seeds:nothing.cif"], range(1), tmp_path)
     with pytest.raises(InputError, match="seeds = 'none'"):

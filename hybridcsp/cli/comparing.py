@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hybridcsp.cli.app import app, number, parse_units
+from hybridcsp.cli.app import app, number
 from hybridcsp.cli.console import console, errors
+from hybridcsp.cli.options import BY_FLAG, OPTIONS, SEARCH, SETTINGS, Given, SettingsCommand, read_given, with_settings
 from hybridcsp.errors import InputError
 from hybridcsp.interrupts import terminate_in_order
 
@@ -19,49 +20,110 @@ if TYPE_CHECKING:
     from hybridcsp.analysis.traces import Trace
     from hybridcsp.campaign import Planned
 
-#: Keys of a file's budget that hold in a comparison, too.
-_KEPT = ("stop_after_failures",)
+_COMPARISON = "Comparison"
+
+#: What a comparison decides itself, and an option or a file's key cannot.
+_OWN = {
+    "search.sources",
+    "search.seed",
+    "search.workers",
+    "search.directory",
+    "budget.relaxations",
+    "budget.force_calls",
+    "budget.hours",
+    "budget.stop_after_unchanged",
+    "budget.stop_at",
+    "budget.refine",
+}
+
+#: Options of search that hold for every run.
+COMPARED = tuple(setting for setting in SETTINGS if setting.key not in _OWN)
+
+
+class _Compare(SettingsCommand):
+    settings = COMPARED
+
+    def explain_option(self, name: str) -> str:
+        """Say of options of search that a comparison decides these itself."""
+        if name in BY_FLAG and BY_FLAG[name].key in _OWN:
+            return "strategies (--strategy), seeds (--seeds) and budget (--relaxations, --target) are the comparison's."
+        return super().explain_option(name)
 
 
 @app.command(
+    cls=_Compare,
     epilog="Examples:\n\n"
-    "  hybridcsp compare TiO2 --strategy random --strategy evolution --seeds 5 --relaxations 60 --directory duel\n\n"
-    "  hybridcsp compare TiO2 SiO2 --strategy random --strategy random+seeds:mine.cif --target -9.41\n\n"
-    "  hybridcsp compare TiO2 --strategy random --target rutile.cif --directory duel"
+    "  hybridcsp compare TiO2 --strategy random --strategy random+prototypes\n\n"
+    "  hybridcsp compare TiO2 --strategy random --strategy evolution --seeds 10\n\n"
+    "  hybridcsp compare TiO2 SiO2 --strategy random --strategy flow --pressure 20\n\n"
+    "  hybridcsp compare TiO2 --strategy random --target rutile.cif --directory duel",
 )
+@with_settings(COMPARED)
 def compare(
-    what: Annotated[
-        list[str], typer.Argument(metavar="FORMULA_OR_CONFIG.toml...", help="Problems: formulas or TOML files.")
-    ],
+    what: Annotated[list[str], typer.Argument(metavar="FORMULA|FILE.toml...", help="Problems: formulas, TOML files.")],
     strategy: Annotated[
-        list[str], typer.Option(metavar="NAME", help="A source, or several joined by +; the first is the baseline.")
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            help="A source, or several joined by +, which share the budget; repeatable. The first is the baseline.",
+            rich_help_panel=_COMPARISON,
+        ),
     ],
-    seeds: Annotated[int, typer.Option(help="Runs of each strategy on each problem.", min=1)] = 5,
-    first_seed: Annotated[int, typer.Option(help="The seeds run from here.", min=0)] = 0,
-    relaxations: Annotated[int, typer.Option(help="Of each run.", min=1)] = 60,
+    seeds: Annotated[
+        int,
+        typer.Option(metavar="N", help="Runs of each strategy on each problem.", min=1, rich_help_panel=_COMPARISON),
+    ] = 5,
+    first_seed: Annotated[
+        int, typer.Option(metavar="N", help="Seed of the first of these.", min=0, rich_help_panel=_COMPARISON)
+    ] = 0,
+    relaxations: Annotated[
+        int, typer.Option(metavar="N", help="Relaxations of each run.", min=1, rich_help_panel=_COMPARISON)
+    ] = 60,
     target: Annotated[
         str,
-        typer.Option(metavar="FILE|ENERGY|best", help="A structure, an enthalpy (eV/atom), or the best of all runs."),
+        typer.Option(
+            metavar="FILE|ENERGY|best",
+            help="What is to be found: a structure, an enthalpy in eV/atom, or the best of all runs.",
+            rich_help_panel=_COMPARISON,
+        ),
     ] = "best",
-    directory: Annotated[Path, typer.Option(help="Where runs and results go.")] = Path("comparison"),
+    directory: Annotated[
+        Path, typer.Option(help="Folder of the runs and the results.", rich_help_panel=_COMPARISON)
+    ] = Path("comparison"),
     imported: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="DIRECTORY", help="Also tell when another code reached it (hybridcsp import); repeatable."
+            metavar="DIRECTORY",
+            help="Results of another code (hybridcsp import), told beside the table; repeatable.",
+            show_default="none",
+            rich_help_panel=_COMPARISON,
         ),
     ] = None,
-    calculator: Annotated[str | None, typer.Option(metavar="NAME", help="As for search.")] = None,
-    formula_units: Annotated[str | None, typer.Option(help="As for search.")] = None,
-    max_atoms: Annotated[int | None, typer.Option(help="As for search.")] = None,
-    parallel: Annotated[int | None, typer.Option(help="Runs at a time; by default one a core.", min=1)] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="Run the code that a config file names.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, and messages elsewhere.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print the table as CSV, and messages elsewhere.")] = False,
+    parallel: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Runs at a time.", min=1, show_default="one a core", rich_help_panel=_COMPARISON
+        ),
+    ] = None,
+    *,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Run the code and programs that a TOML file names.", rich_help_panel=SEARCH),
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print everything as JSON, and messages elsewhere.", rich_help_panel=_COMPARISON),
+    ] = False,
+    as_csv: Annotated[
+        bool,
+        typer.Option("--csv", help="Print the table as CSV, and messages elsewhere.", rich_help_panel=_COMPARISON),
+    ] = False,
+    **values: Any,
 ) -> None:
     """Compare strategies with equal budgets and several seeds, and say how sure the difference is.
 
-    Rerun it to go on where it was stopped, to add seeds, strategies or relaxations: only what is missing is done.
-    Runs are searches like any other: hybridcsp show DIRECTORY/PROBLEM/STRATEGY/seed-0.
+    Run it again to go on where it was stopped, or to add seeds, strategies or relaxations: only what is missing is
+    done. Runs are searches like any other: hybridcsp show DIRECTORY/PROBLEM/STRATEGY/seed-0.
     """
     import os
 
@@ -80,19 +142,19 @@ def compare(
     for other in imported or ():
         Archive(other).close()  # what is not there is said before anything runs
     goal = _target(target)
-    given = (calculator, formula_units, max_atoms, relaxations, target)
+    given = read_given(COMPARED, values)
     problems: dict[str, dict[str, Any]] = {}
     for one in dict.fromkeys(what):
         if _name(one) in problems:
             raise InputError("problem", one, f"another name than {_name(one)}, which another problem has already")
-        problems[_name(one)] = _tables(one, *given)
         _say_what_is_unused(one, said)
+        problems[_name(one)] = _tables(one, given, relaxations, target)
     runs = campaign.plan(
         problems,
         strategy,
         range(first_seed, first_seed + seeds),
         directory,
-        trust=trust or calculator is not None,
+        trust=trust or "search.calculator" in given.flags,
         trust_commands=trust,
     )
     results = [directory / f"comparison.{suffix}" for suffix in ("json", "csv", "png")]
@@ -136,31 +198,40 @@ def _name(what: str) -> str:
     return Path(what).stem if what.endswith(".toml") else what
 
 
-def _tables(
-    what: str, calculator: str | None, units: str | None, max_atoms: int | None, relaxations: int, target: str
-) -> dict[str, Any]:
+def _tables(what: str, given: Given, relaxations: int, target: str) -> dict[str, Any]:
+    """Return the configuration of a problem, with the options and the budget of the comparison.
+
+    Raises
+    ------
+    InputError
+        Lists all mistakes, by the names that the person has given the keys.
+    """
     from hybridcsp import config
     from hybridcsp.analysis.traces import TOLERANCE
     from hybridcsp.budget import UNCHANGED
+    from hybridcsp.config_errors import Origin
 
     goal = _target(target)
-    raw = config.read(Path(what)) if what.endswith(".toml") else {"problem": {"formula": what}}
-    problem: dict[str, Any] = {
-        "formula_units": None if units is None else parse_units(units),
-        "max_atoms": max_atoms,
-    }
-    raw["problem"] = raw["problem"] | {key: value for key, value in problem.items() if value is not None}
-    if calculator is not None:
-        raw["search"] = raw.get("search", {}) | {"calculator": calculator}
+    from_file = what.endswith(".toml")
+    raw = config.read(Path(what)) if from_file else {"problem": {"formula": what}}
+    for table, chosen in config.with_absolute_paths(given.tables, Path.cwd()).items():
+        if isinstance(before := raw.get(table, {}), dict):  # what else it is, is a mistake that parsing lists
+            raw[table] = {**before, **chosen}
     # Only the search itself is compared; what comes after success would only cost time.
     budget: dict[str, Any] = {"relaxations": relaxations, "refine": 0}
-    budget |= {key: value for key, value in raw.get("budget", {}).items() if key in _KEPT}
     if isinstance(goal, float):
         budget["stop_at"] = goal + TOLERANCE - UNCHANGED
     elif goal is not None:
-        budget["stop_at"] = target
-    raw["budget"] = budget
-    return config.with_absolute_paths(raw, Path.cwd())
+        budget["stop_at"] = str(Path(target).resolve())
+    if isinstance(before := raw.get("budget", {}), dict):
+        raw["budget"] = {key: value for key, value in before.items() if f"budget.{key}" not in _OWN} | budget
+    origin = (
+        Origin(what, given.flags)
+        if from_file
+        else Origin("the command line", given.flags | {"problem.formula": "formula"}, options=OPTIONS)
+    )
+    config.parse(raw, origin, given.mistakes)
+    return raw
 
 
 def _say_what_is_unused(what: str, said: Console) -> None:
@@ -168,8 +239,8 @@ def _say_what_is_unused(what: str, said: Console) -> None:
     from hybridcsp import config
 
     raw = config.read(Path(what)) if what.endswith(".toml") else {}
-    unused = [f"budget.{key}" for key in raw.get("budget", {}) if key not in _KEPT]
-    unused += [f"search.{key}" for key in raw.get("search", {}) if key in ("sources", "seed", "workers", "directory")]
+    tables = {table: content for table, content in raw.items() if isinstance(content, dict)}
+    unused = [f"{table}.{key}" for table, content in tables.items() for key in content if f"{table}.{key}" in _OWN]
     if unused:
         said.print(
             f"{what}: {', '.join(unused)} not used: strategies, seeds and budget are those of the comparison.",

@@ -89,7 +89,7 @@ def test_a_comparison_that_is_terminated_ends_in_order_and_goes_on_later(tmp_pat
         ([*COPPER, "--strategy", "shake"], "works on what other sources find"),
         ([*COPPER, "--target", "low"], "an enthalpy in eV/atom"),
         ([*COPPER, "--target", "nan"], "an enthalpy in eV/atom"),
-        ([*COPPER, "--json", "--csv"], "one or the other"),
+        ([*COPPER, "--json", "--csv"], "one of the two"),
         ([*COPPER, "--pressure", "5furlong", "--fmax", "-1"], "has 2 mistakes: --pressure"),
         ([*COPPER, "--hours", "3"], "no option --hours: strategies (--strategy), seeds (--seeds) and budget"),
     ],

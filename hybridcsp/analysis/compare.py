@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -217,9 +216,11 @@ def plot(traces: Sequence[Trace], output: Path, target: str, notes: Sequence[str
     save_figure(figure, output)
 
 
-def as_json(rows: Sequence[Row], traces: Sequence[Trace], about: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
-    """Return a comparison and the traces it rests on as JSON; what cannot be known is ``null``."""
-    content = {
+def as_content(
+    rows: Sequence[Row], traces: Sequence[Trace], about: Mapping[str, Any], notes: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return a comparison and the traces it rests on as JSON has them; what cannot be known is ``None``."""
+    return {
         **about,
         "intervals": {
             "rate": "Wilson, 95 %",
@@ -230,17 +231,16 @@ def as_json(rows: Sequence[Row], traces: Sequence[Trace], about: Mapping[str, An
         "rows": [asdict(row) for row in rows],
         "runs": [asdict(trace) for trace in traces],
     }
-    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
-def rows_as_csv(rows: Sequence[Row]) -> str:
-    """Return a comparison as CSV, one strategy a line; what cannot be known is empty."""
-    lines = []
+def as_records(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Return a comparison as a flat table, one strategy a row; what cannot be known is ``None``."""
+    records = []
     for row in rows:
         values = asdict(row)
         made = "; ".join(f"{share['source']} {share['relaxations']}" for share in values.pop("shares"))
-        lines.append({**values, "relaxations_by_source": made})
-    return _csv(lines)
+        records.append({**values, "relaxations_by_source": made})
+    return records
 
 
 def as_csv(traces: Sequence[Trace]) -> str:
@@ -254,10 +254,6 @@ def as_csv(traces: Sequence[Trace]) -> str:
         made += [f"random crystals by {part['source']} {part['random']}" for part in parts if part["random"]]
         solved = {"solved_at_relaxation": relaxation, "solved_at_force_calls": force_calls}
         lines.append({**values, **solved, "relaxations_by_source": "; ".join(made)})
-    return _csv(lines)
-
-
-def _csv(lines: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, lines[0] if lines else [], lineterminator="\n")
     writer.writeheader()

@@ -9,7 +9,9 @@ import typer
 
 from hybridcsp.cli.app import app, number
 from hybridcsp.cli.console import console, errors
-from hybridcsp.cli.options import BY_FLAG, OPTIONS, SEARCH, SETTINGS, Given, SettingsCommand, read_given, with_settings
+from hybridcsp.cli.options import Given, SettingsCommand, read_given, with_settings
+from hybridcsp.cli.settings import BY_FLAG, OPTIONS, SEARCH, SETTINGS
+from hybridcsp.cli.tables import AsCsv, AsJson, print_table
 from hybridcsp.errors import InputError
 from hybridcsp.interrupts import terminate_in_order
 
@@ -110,14 +112,8 @@ def compare(
         bool,
         typer.Option("--trust", help="Run the code and programs that a TOML file names.", rich_help_panel=SEARCH),
     ] = False,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print everything as JSON, and messages elsewhere.", rich_help_panel=_COMPARISON),
-    ] = False,
-    as_csv: Annotated[
-        bool,
-        typer.Option("--csv", help="Print the table as CSV, and messages elsewhere.", rich_help_panel=_COMPARISON),
-    ] = False,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
     **values: Any,
 ) -> None:
     """Compare strategies with equal budgets and several seeds, and say how sure the difference is.
@@ -125,6 +121,7 @@ def compare(
     Run it again to go on where it was stopped, or to add seeds, strategies or relaxations: only what is missing is
     done. Runs are searches like any other: hybridcsp show DIRECTORY/PROBLEM/STRATEGY/seed-0.
     """
+    import json
     import os
 
     from hybridcsp import campaign
@@ -135,7 +132,7 @@ def compare(
     from hybridcsp.utils.files import atomic_write, check_writable, make_folder
 
     if as_json and as_csv:
-        raise InputError("--csv", "", "not beside --json: one or the other")
+        raise InputError("--json", "--csv", "one of the two")
     said = errors if as_json or as_csv else console  # the standard output is for the data alone then
     if imported and len(set(what)) > 1:
         raise InputError("--imported", str(imported[0]), "goes with one problem, not several")
@@ -184,14 +181,14 @@ def compare(
     for line in others:
         said.print(line, highlight=False, soft_wrap=True, markup=False)
     about = {"target": named, "relaxations": relaxations, "load": os.getloadavg()[0]}
-    texts = (statistics.as_json(rows, traces, about, notes), statistics.as_csv(traces))
+    content = statistics.as_content(rows, traces, about, notes)
+    texts = (json.dumps(content, indent=1, allow_nan=False) + "\n", statistics.as_csv(traces))
     for file, text in zip(results, texts, strict=False):
         with atomic_write(file, key="--directory") as stream:
             stream.write(text)
     statistics.plot(traces, results[2], named, notes)
     said.print(f"wrote comparison.json, .csv and .png to {directory}", highlight=False, soft_wrap=True)
-    if said is errors:
-        typer.echo(texts[0] if as_json else statistics.rows_as_csv(rows), nl=False)
+    print_table(statistics.as_records(rows), as_json=as_json, as_csv=as_csv, about=content)
 
 
 def _name(what: str) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from hybridcsp import Archive, Search
 from hybridcsp.analysis import acting
-from hybridcsp.analysis.compare import as_csv, as_json, compare, plot, table
+from hybridcsp.analysis.compare import as_content, as_csv, compare, plot, table
 from hybridcsp.analysis.traces import Role, Trace, trace_of
 from hybridcsp.records import Cost
 
@@ -124,7 +124,7 @@ def test_there_is_no_interval_where_none_can_be_had(problems, seeds, why):
     if why:
         assert row.ratio_low is row.ratio_high is None
         assert f"no interval: {why}" in " ".join(table(rows, runs, "-9").caption.split())
-        assert json.loads(as_json(rows, runs, {}))["rows"][1]["ratio_low"] is None
+        assert json.loads(json.dumps(as_content(rows, runs, {}), allow_nan=False))["rows"][1]["ratio_low"] is None
     else:
         assert row.ratio_low < row.ratio < row.ratio_high
     assert (row.p_value is None) == (problems * seeds == 1)
@@ -186,7 +186,7 @@ def test_tables_and_files_hold_all_runs(tmp_path):
     assert "2/2 (34-100 %)" in text.getvalue()
     assert "…" not in text.getvalue()
     assert "360 relaxations of which 6 failed, 12 proposals rejected" in " ".join(text.getvalue().split())
-    content = json.loads(as_json(rows, runs, {"target": "-9.41"}))
+    content = json.loads(json.dumps(as_content(rows, runs, {"target": "-9.41"}), allow_nan=False))
     assert (len(content["runs"]), content["rows"][1]["solved"]) == (6, 2)
     lines = list(csv.DictReader(io.StringIO(as_csv(runs))))
     assert (lines[0]["solved_at_force_calls"], lines[1]["solved_at_force_calls"]) == ("250", "")

@@ -2,4 +2,5 @@
 
 from hybridcsp.cli import main
 
-main()
+if __name__ == "__main__":  # and not where another process of ours imports it
+    main()

@@ -12,6 +12,7 @@ from typing import Any, Self
 from ase import Atoms
 
 from hybridcsp import translation
+from hybridcsp.characterising import Character, spacegroups
 from hybridcsp.errors import ArchiveError
 from hybridcsp.event_log import DATABASE, FORMAT, Event, EventLog
 from hybridcsp.interrupts import uninterrupted
@@ -36,6 +37,8 @@ USER = "user"
 
 #: The source of structures that were handed in without having been asked for; they do not count as relaxations.
 ADDED = "added"
+
+_NONE_AHEAD: Mapping[int, Character] = {}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -187,6 +190,12 @@ class Archive:
         with self.reading():
             return [self._minimum(basin) for basin in self.ledger.ranked()[:n]]
 
+    def stream_minima(self, n: int | None = None) -> Iterator[Minimum]:
+        """Yield what :meth:`minima` returns one after the other, without holding them all in memory."""
+        with self.reading():
+            for basin in self.ledger.ranked()[:n]:
+                yield self._read_minimum(basin)
+
     @property
     def number_of_minima(self) -> int:
         """How many distinct minima there are."""
@@ -336,17 +345,29 @@ class Archive:
         return self._record_outcomes(events, rejected)
 
     @uninterrupted()
-    def record_outcomes(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Record outcomes that arrived together; return them with their sequence numbers."""
-        return self._record_outcomes([], outcomes)
+    def record_outcomes(
+        self, outcomes: Sequence[Outcome], characters: Mapping[int, Character] = _NONE_AHEAD
+    ) -> list[Outcome]:
+        """Record outcomes that arrived together; return them with their sequence numbers.
 
-    def _record_outcomes(self, before: list[Event], outcomes: Sequence[Outcome]) -> list[Outcome]:
+        Parameters
+        ----------
+        outcomes
+            In the order of their arrival.
+        characters
+            By candidate, what was worked out ahead of the structures.
+        """
+        return self._record_outcomes([], outcomes, characters)
+
+    def _record_outcomes(
+        self, before: list[Event], outcomes: Sequence[Outcome], characters: Mapping[int, Character] = _NONE_AHEAD
+    ) -> list[Outcome]:
         # One after the other, because two that arrive together may be the same new minimum; then one transaction.
         events = []
         for outcome in outcomes:
             match outcome:
                 case Relaxed():
-                    event = self._place(outcome)
+                    event = self._place(outcome, characters.get(outcome.candidate.id))
                 case Failed():
                     event = translation.failed_event(outcome, self._number(outcome), self._force_calls(outcome))
                 case Rejected():
@@ -362,9 +383,10 @@ class Archive:
             self.ledger.apply(event)
         self._log.append(events)
 
-    def _place(self, outcome: Relaxed) -> Event:
+    def _place(self, outcome: Relaxed, character: Character | None) -> Event:
         """Make the event of a relaxation: which basin it ended in, and what that does to the other basins."""
-        event = translation.relaxed_event(outcome, self._number(outcome), self._force_calls(outcome))
+        groups = (character.spacegroup, character.spacegroup_loose) if character else spacegroups(outcome.atoms)
+        event = translation.relaxed_event(outcome, self._number(outcome), self._force_calls(outcome), groups)
         if not outcome.converged:
             return event
         calculator = outcome.evaluation.calculator
@@ -372,7 +394,7 @@ class Archive:
         if known is None:
             basins = [basin for basin in self.ledger.basins.values() if basin.calculator == calculator]
             known = self._known[calculator] = KnownMinima(basins, self.structure)
-        described = describe(outcome.atoms)
+        described = character.described if character else describe(outcome.atoms)
         own = self.ledger.basin_ending(outcome.candidate.id) if outcome.level == REFINE else None
         if own is not None and own.calculator != calculator:
             own = None
@@ -405,17 +427,20 @@ class Archive:
             or cached.multiplicity != basin.multiplicity
             or cached.found_by.id != basin.found_by
         ):
-            cached = self._minima[basin.id] = Minimum(
-                id=basin.id,
-                best=self._relaxed(basin.best),
-                found_by=self._candidate(basin.found_by),
-                spacegroup=basin.best.data["spacegroup"],
-                spacegroup_loose=basin.best.data["spacegroup_loose"],
-                multiplicity=basin.multiplicity,
-                first_relaxation=basin.first_relaxation,
-                first_force_calls=basin.first_force_calls,
-            )
+            cached = self._minima[basin.id] = self._read_minimum(basin)
         return cached
+
+    def _read_minimum(self, basin: Basin) -> Minimum:
+        return Minimum(
+            id=basin.id,
+            best=self._relaxed(basin.best),
+            found_by=self._candidate(basin.found_by),
+            spacegroup=basin.best.data["spacegroup"],
+            spacegroup_loose=basin.best.data["spacegroup_loose"],
+            multiplicity=basin.multiplicity,
+            first_relaxation=basin.first_relaxation,
+            first_force_calls=basin.first_force_calls,
+        )
 
     def _called(self, event: Event) -> Called:
         data = event.data

@@ -13,9 +13,11 @@ from shlex import quote
 from statistics import median
 from typing import Any
 
+from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from hybridcsp.archive import USER, Archive, Called
+from hybridcsp.characterising import Character, Characteriser
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record
 from hybridcsp.problem import Problem
@@ -24,6 +26,9 @@ from hybridcsp.similarity import STARTS, StructureIndex, describe
 
 #: How many structures are written at a time, in one transaction.
 BATCH = 200
+
+#: How many results are held in memory, at about 3 kB each, so that they need not be read twice.
+MOST_HELD = 50_000
 
 #: How many complaints are kept word for word.
 KEPT = 20
@@ -149,6 +154,32 @@ def survey(results: Iterable[Record | Broken], on_progress: Callable[[int], None
     return found
 
 
+class Kept:
+    """Results that are read once and gone through again, as long as they are not too many to be held in memory.
+
+    Parameters
+    ----------
+    read
+        Reads the results from the beginning.
+    """
+
+    def __init__(self, read: Callable[[], Iterable[Record | Broken]]) -> None:
+        self._read = read
+        self._held: list[Record | Broken] | None = None
+
+    def __iter__(self) -> Iterator[Record | Broken]:
+        if self._held is not None:
+            yield from self._held
+            return
+        held: list[Record | Broken] = []
+        for item in self._read():
+            if len(held) <= MOST_HELD:
+                held.append(item)
+            yield item
+        if len(held) <= MOST_HELD:
+            self._held = held
+
+
 def label(source: str, calculators: Mapping[str, int]) -> str:
     """Return what to call the calculator of a code's energies: ``"uspex:VASP"``, or ``"uspex"`` if it is not known."""
     return f"{source}:{max(calculators, key=lambda name: calculators[name])}" if calculators else source
@@ -187,6 +218,7 @@ def take_in(
     calculator: str,
     strict: bool = False,
     on_progress: Callable[[Report], None] = lambda _: None,
+    processes: int = 1,
 ) -> Report:
     """Record results in an archive that :func:`begin` made ready.
 
@@ -211,6 +243,9 @@ def take_in(
         Whether to stop at the first thing that cannot be read.
     on_progress
         Called after every :data:`BATCH`.
+    processes
+        How many processes beside this one compare structures and find their symmetry; 1: this one does. A script that
+        asks for more needs the usual ``if __name__ == "__main__"``.
 
     Raises
     ------
@@ -231,25 +266,43 @@ def take_in(
         if text.startswith(prefix)
     }
     asked = _Asked(archive, known)
+    with Characteriser(processes) as characteriser:
+        for (batch, ended), characters in characteriser.ahead(_batches(results, asked, source)):
+            new = []
+            for item in batch:
+                if isinstance(item, Broken):
+                    report.complain(item)
+                elif not asked.is_news(item, _key(item, source)):
+                    report.known += 1
+                elif problem.units_of(item.atoms.numbers) is None:
+                    report.others[item.atoms.symbols.formula.format("metal")] += 1
+                elif (reason := asked.incomparable(item)) is not None:
+                    report.complain(Broken(file=item.file or Path(source), line=item.line, reason=reason))
+                else:
+                    new.append(item)
+            by_record = {id(ended[place]): character for place, character in characters.items()}
+            _record(archive, new, source, problem, calculator, asked, report, by_record)
+            on_progress(report)
+            if strict and report.broken:
+                raise InputError("path", str(report.complaints[0].file), f"{report.complaints[0]} (--strict)")
+    return report
+
+
+def _batches(
+    results: Iterable[Record | Broken], asked: _Asked, source: str
+) -> Iterator[tuple[tuple[list[Record | Broken], list[Record]], list[Atoms]]]:
+    """Yield results, so many at a time, with those among them that are new relaxations, and the structures of these."""
     stream = iter(results)
     while batch := list(islice(stream, BATCH)):
-        new = []
-        for item in batch:
-            if isinstance(item, Broken):
-                report.complain(item)
-            elif not asked.is_news(item, _key(item, source)):
-                report.known += 1
-            elif problem.units_of(item.atoms.numbers) is None:
-                report.others[item.atoms.symbols.formula.format("metal")] += 1
-            elif (reason := asked.incomparable(item)) is not None:
-                report.complain(Broken(file=item.file or Path(source), line=item.line, reason=reason))
-            else:
-                new.append(item)
-        _record(archive, new, source, problem, calculator, asked, report)
-        on_progress(report)
-        if strict and report.broken:
-            raise InputError("path", str(report.complaints[0].file), f"{report.complaints[0]} (--strict)")
-    return report
+        ended = [
+            item
+            for item in batch
+            if isinstance(item, Record)
+            and not item.failure
+            and _has_ended(item)
+            and not asked.knows(_key(item, source))
+        ]
+        yield (batch, ended), [record.atoms for record in ended]
 
 
 def _record(
@@ -260,7 +313,10 @@ def _record(
     calculator: str,
     asked: _Asked,
     report: Report,
+    characters: Mapping[int, Character],
 ) -> None:
+    """Record results; ``characters`` is what was worked out ahead, by the ids of the records."""
+    ahead: dict[int, Character] = {}
     candidates: list[Candidate] = []
     outcomes: list[Outcome] = []
     for record in records:
@@ -280,6 +336,8 @@ def _record(
             report.candidates += 1
             continue
         outcomes.append(outcome)
+        if id(record) in characters:
+            ahead[candidate.id] = characters[id(record)]
         report.relaxed += isinstance(outcome, Relaxed)
         report.failed += isinstance(outcome, Failed)
     if candidates:
@@ -287,7 +345,7 @@ def _record(
         archive.record_call(
             Called(source=source, call=call, requested=len(candidates), owner=USER, candidates=tuple(candidates))
         )
-    archive.record_outcomes(outcomes)
+    archive.record_outcomes(outcomes, ahead)
 
 
 def _proposal(record: Record, source: str) -> Proposal:
@@ -350,6 +408,10 @@ class _Asked:
         for id_, candidate in self._waiting.items():
             if id_ not in own:
                 self._index.add(id_, candidate.atoms)
+
+    def knows(self, key: str) -> bool:
+        """Whether a record of this key was seen before."""
+        return key in self._known
 
     def is_news(self, record: Record, key: str) -> bool:
         """Whether a record is new, or says how a candidate ended that waited for it."""

@@ -20,7 +20,6 @@ from hybridcsp.records import (
     RejectionReason,
     Relaxed,
 )
-from hybridcsp.structure import SYMPREC, SYMPREC_LOOSE, spacegroup
 
 
 def candidate_event(candidate: Candidate, owner: str) -> Event:
@@ -51,7 +50,7 @@ def failed_event(outcome: Failed, number: int | None, force_calls: int) -> Event
     return Event(kind="failed", data=data, atoms=atoms, keys=keys)
 
 
-def relaxed_event(outcome: Relaxed, number: int | None, force_calls: int) -> Event:
+def relaxed_event(outcome: Relaxed, number: int | None, force_calls: int, spacegroups: tuple[int, int]) -> Event:
     """Return the event of a relaxation, not yet placed in a basin.
 
     Parameters
@@ -62,6 +61,8 @@ def relaxed_event(outcome: Relaxed, number: int | None, force_calls: int) -> Eve
         Its 1-based number, in completion order; ``None`` where it does not count as one.
     force_calls
         Of the whole search, this relaxation included.
+    spacegroups
+        Space group numbers at 0.01 Å and at 0.1 Å.
     """
     evaluation = outcome.evaluation
     data = _job(outcome, number, force_calls) | {
@@ -73,8 +74,8 @@ def relaxed_event(outcome: Relaxed, number: int | None, force_calls: int) -> Eve
         "max_stress_residual": evaluation.max_stress_residual,
         "converged": outcome.converged,
         "objectives": dict(outcome.objectives),
-        "spacegroup": spacegroup(outcome.atoms, SYMPREC),
-        "spacegroup_loose": spacegroup(outcome.atoms, SYMPREC_LOOSE),
+        "spacegroup": spacegroups[0],
+        "spacegroup_loose": spacegroups[1],
         "minimum": None,
         "opened": False,
         "absorbed": None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 from ase import Atoms
@@ -92,7 +93,7 @@ def records_of(minima: Sequence[Minimum], cell: str = "as-found", pressure_gpa: 
 
 
 def export(
-    minima: Sequence[Minimum],
+    minima: Iterable[Minimum],
     output: Path | str,
     *,
     format: str | None = None,
@@ -127,11 +128,13 @@ def export(
     format_of(output, format)
     if cell not in CELLS:
         raise UnknownNameError("cell", cell, CELLS)
-    if not minima:
+    minima = iter(minima)
+    first = next(minima, None)
+    if first is None:
         raise InputError("minima", 0, "at least one converged minimum: this search has found none yet")
     files: dict[Path, None] = {}
     with structure_writer(output, format, symmetric=cell == "conventional", follow=follow) as write:
-        for rank, minimum in enumerate(minima, start=1):
+        for rank, minimum in enumerate(chain([first], minima), start=1):
             atoms = structure_of(minimum, cell)
             atoms.info = {"rank": rank, **atoms.info}
             files[write(atoms)] = None

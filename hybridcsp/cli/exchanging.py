@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -135,7 +136,8 @@ def _archive(
     from hybridcsp.archive import Archive, is_begun
 
     with counter("structures seen") as count:
-        found = importing.survey(code.read(path), count)
+        results = importing.Kept(lambda: code.read(path))
+        found = importing.survey(results, count)
     chosen = calculator or importing.label(code.name, found.calculators)
     if directory is not None and is_begun(directory):
         with Archive(directory) as before:
@@ -148,16 +150,17 @@ def _archive(
         with counter("structures taken in") as count:
             report = importing.take_in(
                 archive,
-                code.read(path),
+                results,
                 source=code.name,
                 problem=problem,
                 calculator=chosen,
                 strict=strict,
                 on_progress=lambda so_far: count(so_far.seen),
+                processes=min(os.cpu_count() or 1, 4),
             )
         show_archive(archive, 10)
         if archive.number_of_minima:
-            export(archive.minima(), where / "minima.extxyz", follow=False)
+            export(archive.stream_minima(), where / "minima.extxyz", follow=False)
     _summarise(report, where, chosen)
 
 

@@ -255,7 +255,7 @@ def _run(configuration: Configuration, *, trust: bool, trust_commands: bool) -> 
         all_minima = ""
         if archive.number_of_minima:
             file = search.directory / "minima.extxyz"
-            write(archive.minima(), file, follow=False)
+            write(archive.stream_minima(), file, follow=False)
             all_minima = f"all minima: {as_argument(file)}; "
         where = as_argument(search.directory)
         if stopped == "interrupted":

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ase import Atoms
-from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from hybridcsp.errors import InputError
@@ -46,12 +45,7 @@ class Plain:
 def record_of(frame: Frame) -> Record:
     """Return a record of a frame, with what it says of itself."""
     atoms, info = frame.atoms, frame.atoms.info
-    energy = None
-    if atoms.calc is not None:
-        try:
-            energy = _number(atoms.get_potential_energy())
-        except PropertyNotImplementedError:
-            energy = None
+    energy = None if atoms.calc is None else _number(atoms.calc.results.get("energy"))
     enthalpy = _number(info.get("enthalpy"))
     if enthalpy is None and (per_atom := _number(info.get("enthalpy_per_atom"))) is not None:
         enthalpy = per_atom * len(atoms)

@@ -1,0 +1,62 @@
+import numpy as np
+from crystals import random_crystal, rutile
+from test_archive import state
+
+from hybridcsp import characterising
+from hybridcsp.archive import Archive
+from hybridcsp.formats import Record
+from hybridcsp.importing import Kept, begin, take_in
+from hybridcsp.problem import Problem
+from hybridcsp.structure import SYMPREC, SYMPREC_LOOSE, spacegroup
+
+
+def records(n):
+    rng = np.random.default_rng(0)
+    structures = [random_crystal("Cu2", 20, rng) for _ in range(n)]
+    return [
+        Record(atoms=atoms, energy=-6.0 + 0.02 * (i % n % 7), id=str(i))
+        for i, atoms in enumerate(structures + structures)
+    ]
+
+
+def test_an_import_is_the_same_however_many_processes_work_on_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(characterising, "FEWEST", 0)
+    monkeypatch.setattr("hybridcsp.importing.BATCH", 20)
+    problem = Problem("Cu", formula_units=2)
+    states = []
+    for processes in (1, 2):
+        with Archive(tmp_path / str(processes), write=True) as archive:
+            begin(archive, problem, "other", tmp_path, "x")
+            report = take_in(archive, records(60), source="other", problem=problem, calculator="x", processes=processes)
+            assert report.relaxed == 120
+            states.append(state(archive))
+            assert [m.id for m in archive.stream_minima(5)] == [m.id for m in archive.minima(5)]
+    assert states[0] == states[1]
+    assert 0 < len(states[0]["minima"]) < 120
+
+
+def test_what_has_no_symmetry_at_the_loose_tolerance_has_none_at_the_strict_one():
+    rng = np.random.default_rng(1)
+    structures = [random_crystal("Cu3", 15, rng) for _ in range(20)] + [rutile()]
+    for noise in (0.005, 0.03, 0.2):
+        rattled = rutile()
+        rattled.rattle(noise, seed=1)
+        structures.append(rattled)
+    for atoms in structures:
+        assert characterising.spacegroups(atoms) == (spacegroup(atoms, SYMPREC), spacegroup(atoms, SYMPREC_LOOSE))
+
+
+def test_results_are_read_once_where_they_fit_into_memory(monkeypatch):
+    times = []
+
+    def read():
+        times.append(1)
+        return iter(records(3))
+
+    kept = Kept(read)
+    assert [record.id for record in kept] == [record.id for record in kept]
+    assert len(times) == 1
+    monkeypatch.setattr("hybridcsp.importing.MOST_HELD", 2)
+    many = Kept(read)
+    assert [record.id for record in many] == [record.id for record in many]
+    assert len(times) == 3

@@ -132,7 +132,7 @@ class Configuration(BaseModel):
                 "runs code that this file names; if you trust it, add --trust, or name it with --calculator",
             )
 
-    def build(self, *, trust: bool, trust_commands: bool = False) -> Search:
+    def build(self, *, trust: bool, trust_commands: bool = False, allow_calculator_change: bool = False) -> Search:
         """Make the search, or take it up again, and write the resolved configuration into its directory.
 
         Parameters
@@ -141,6 +141,8 @@ class Configuration(BaseModel):
             Whether the person has agreed to run the code that the calculator's name stands for.
         trust_commands
             Whether the person has agreed to run the external commands that are among the sources.
+        allow_calculator_change
+            As for :class:`~hybridcsp.search.Search`.
 
         Raises
         ------
@@ -163,6 +165,7 @@ class Configuration(BaseModel):
             external=self.external,
             one_shot=self.search.one_shot,
             on_open=partial(write, self),
+            allow_calculator_change=allow_calculator_change,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +23,42 @@ def described(thing: object) -> dict[str, str]:
     return {"python": f"{getattr(thing, '__module__', type(thing).__module__)}.{name}"}
 
 
-def check_same(settings: Mapping[str, Any], archive: Archive) -> None:
+def check_same_calculator(label: str, archive: Archive) -> None:
+    """Compare a calculator with the one that an archive's energies come from.
+
+    Raises
+    ------
+    ArchiveError
+        If it is another one, or has other parameters: with the difference.
+    """
+    known = archive.ledger.calculator
+    if known is None or known == label:
+        return
+    before, now = _parameters(known), _parameters(label)
+    names = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
+    changes = [f"{name} {before.get(name, 'not given')} -> {now.get(name, 'not given')}" for name in names]
+    difference = "; ".join(changes) if known.split(" (")[0] == label.split(" (")[0] and changes else f"now {label}"
+    raise ArchiveError(
+        f"{archive.directory} holds energies of {known}, and those of another calculator cannot be compared with them "
+        f"({difference}): choose another directory; or allow the change, and the new energies are ranked by themselves "
+        f"(hybridcsp resume --allow-calculator-change, in Python allow_calculator_change=True)"
+    )
+
+
+def _parameters(label: str) -> dict[str, str]:
+    """Return the parameters that are named in a calculator's label."""
+    return dict(re.findall(r"[(,] ?([\w.]+)=(.*?)(?=, [\w.]+=|\)$)", label))
+
+
+def check_same(settings: Mapping[str, Any], archive: Archive, *, another_calculator: bool = False) -> None:
     """Compare settings with those that the searches of an archive so far were made with.
+
+    Parameters
+    ----------
+    settings, archive
+        What is compared.
+    another_calculator
+        Whether the calculator may be another one.
 
     Raises
     ------
@@ -33,17 +68,20 @@ def check_same(settings: Mapping[str, Any], archive: Archive) -> None:
     if not archive.ledger.settings:
         return
     with archive.reading():
-        _compare(settings, archive.ledger.settings[-1], archive)
+        _compare(settings, archive.ledger.settings[-1], archive, another_calculator)
 
 
-def _compare(settings: Mapping[str, Any], before: Mapping[str, Any], archive: Archive) -> None:
+def _compare(
+    settings: Mapping[str, Any], before: Mapping[str, Any], archive: Archive, another_calculator: bool
+) -> None:
     if settings["calculator"] is not None and "calculator" not in before:
         raise ArchiveError(
             f"{archive.directory} holds results of {archive.ledger.calculator}, which energies of another calculator "
             f"cannot be compared with: use them in a search in another directory (source seeds:PATH), or go on here "
             f"with ask and tell (calculator=None)"
         )
-    different = [name for name in LASTING if name in before and before[name] != settings[name]]
+    lasting = [name for name in LASTING if name != "calculator" or not another_calculator]
+    different = [name for name in lasting if name in before and before[name] != settings[name]]
     if different:
         listed = "; ".join(f"{name} was {before[name]!r}, now {settings[name]!r}" for name in different)
         raise ArchiveError(f"{archive.directory} holds another search ({listed}): choose another directory")

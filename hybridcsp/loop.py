@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 from hybridcsp.archive import WORKERS, Archive
 from hybridcsp.budget import Budget, Target, unchanged_since
+from hybridcsp.continuity import check_same_calculator
 from hybridcsp.failures import all_failed
 from hybridcsp.ledger import ALL_FAILED
 from hybridcsp.proposer import Proposer
-from hybridcsp.records import REFINE, RELAX, Candidate, Job, Limits
+from hybridcsp.records import REFINE, RELAX, Candidate, Job, Limits, Relaxed
 from hybridcsp.relaxation.backends import Backend
 
 log = logging.getLogger(__name__)
@@ -103,6 +104,8 @@ class Run:
         self._start_relaxations = self._archive.ledger.relaxations
         self._running: set[int] = set()
         self._level = RELAX
+        #: Whether energies of another calculator than the archive's may be recorded; they are ranked by themselves.
+        self.may_change_calculator = True
 
     def to_the_end(self) -> Summary:
         """Search, refine, and say why it ended; the reason is recorded also when an exception passes through.
@@ -223,6 +226,9 @@ class Run:
             self._proposer.wait(1.0)
         outcomes = self._backend.completed(timeout=1.0)
         if outcomes:
+            for outcome in outcomes:
+                if isinstance(outcome, Relaxed) and not self.may_change_calculator:
+                    check_same_calculator(outcome.evaluation.calculator, self._archive)
             self._proposer.record(outcomes)
             self._running.difference_update(outcome.candidate.id for outcome in outcomes)
         if self._on_progress:

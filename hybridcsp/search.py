@@ -13,13 +13,14 @@ from typing import Any, Self
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from hybridcsp.allocation import ALLOCATIONS, Allocation
 from hybridcsp.archive import ADDED, USER, Archive, Called
 from hybridcsp.budget import Budget, Target
-from hybridcsp.continuity import check_same, described
+from hybridcsp.continuity import check_same, check_same_calculator, described
 from hybridcsp.engagement import build_sources, check_company, check_learners
 from hybridcsp.errors import ArchiveError, InputError, UnknownNameError
 from hybridcsp.loop import Progress, Run, Summary
@@ -85,6 +86,9 @@ class Search:
     on_open
         Called with the run directory when that can be used, before anything is recorded in it: a description of the
         search that is written there is never without its search, nor the search without it.
+    allow_calculator_change
+        Whether the directory may hold energies of another calculator, or of the same with other parameters. They are
+        never compared: only minima of the calculator used last are ranked.
 
     Raises
     ------
@@ -117,6 +121,7 @@ class Search:
         external: Mapping[str, Command] | None = None,
         one_shot: int | None = None,
         on_open: Callable[[Path], None] | None = None,
+        allow_calculator_change: bool = False,
         **problem_options: Any,
     ) -> None:
         _check_keywords(problem_options)
@@ -137,6 +142,7 @@ class Search:
         self.relaxation = _for_problem(relaxation or RelaxationSettings(), problem)
         self.directory = Path(os.path.abspath(directory or problem.formula))  # noqa: PTH100  # links are not followed
         self._backend = backend
+        self._allow_calculator_change = allow_calculator_change
         if one_shot is None:
             one_shot = 1 if calculator is None and backend is None else ONE_SHOT
         built = build_sources(sources, problem, external, one_shot)
@@ -170,7 +176,9 @@ class Search:
         }
         self.archive = Archive(self.directory, write=True)
         try:
-            check_same(settings, self.archive)
+            check_same(settings, self.archive, another_calculator=allow_calculator_change)
+            if isinstance(calculator, BaseCalculator) and not allow_calculator_change:
+                check_same_calculator(build_calculator(calculator)[1], self.archive)
             self._proposer = Proposer(
                 problem, self.archive, built, chosen, seed, self._classroom(built, retraining, seed)
             )
@@ -255,7 +263,9 @@ class Search:
         budget = replace(budget, **limits) if budget else Budget(**limits)
         Target(budget.stop_at, self.problem)  # a target that makes no sense is an error before the workers start
         with nullcontext(self._backend) if self._backend else self._pool() as backend:
-            return Run(self._proposer, backend, budget, self.limits, on_progress).to_the_end()
+            run = Run(self._proposer, backend, budget, self.limits, on_progress)
+            run.may_change_calculator = self._allow_calculator_change
+            return run.to_the_end()
 
     def _pool(self) -> WorkerPool:
         assert self.calculator is not None

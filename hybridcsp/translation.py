@@ -89,7 +89,8 @@ def relaxed_event(outcome: Relaxed, number: int | None, force_calls: int, spaceg
     }
     if number is not None:
         keys["relaxation"] = number
-    return Event(kind="relaxed", data=data, atoms=outcome.atoms, keys=keys)
+    name = evaluation.calculator.split(" ")[0].lower()  # as ASE's databases have it, without version and parameters
+    return Event(kind="relaxed", data=data, atoms=outcome.atoms, keys=keys, calculator=name)
 
 
 def candidate(event: Event, atoms: Atoms) -> Candidate:

@@ -154,6 +154,14 @@ def resume(
         bool,
         typer.Option("--trust", help="Run the code and programs that its configuration names.", rich_help_panel=SEARCH),
     ] = False,
+    allow_calculator_change: Annotated[
+        bool,
+        typer.Option(
+            "--allow-calculator-change",
+            help="Go on with another calculator or other parameters of it; its energies are ranked by themselves.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = False,
     **values: Any,
 ) -> None:
     """Take up a search again where it stopped or was killed.
@@ -164,7 +172,7 @@ def resume(
     from hybridcsp import config
 
     configuration = _changed(config.of_directory(directory), directory, values)
-    _run(configuration, trust=trust, trust_commands=trust)
+    _run(configuration, trust=trust, trust_commands=trust, allow_calculator_change=allow_calculator_change)
 
 
 def _changed(configuration: Configuration, directory: Path, values: Mapping[str, Any]) -> Configuration:
@@ -234,7 +242,9 @@ def _with_templates(raw: Mapping[str, Any], templates: Path) -> list[str]:
     return [f"prototypes:{templates}" if source == "prototypes" else source for source in sources]
 
 
-def _run(configuration: Configuration, *, trust: bool, trust_commands: bool) -> None:
+def _run(
+    configuration: Configuration, *, trust: bool, trust_commands: bool, allow_calculator_change: bool = False
+) -> None:
     from hybridcsp.analysis.export import export as write
     from hybridcsp.analysis.report import duration
     from hybridcsp.cli.terminal import LiveProgress
@@ -242,7 +252,9 @@ def _run(configuration: Configuration, *, trust: bool, trust_commands: bool) -> 
     from hybridcsp.ledger import ALL_FAILED
 
     terminate_in_order()
-    with configuration.build(trust=trust, trust_commands=trust_commands) as search:
+    with configuration.build(
+        trust=trust, trust_commands=trust_commands, allow_calculator_change=allow_calculator_change
+    ) as search:
         _greet(search)
         stopped, failed, begun = "interrupted", None, time.monotonic()
         with LiveProgress(configuration.budget, console) as live, suppress(KeyboardInterrupt):

@@ -9,11 +9,12 @@ from __future__ import annotations
 import ast
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeAlias
 
+import numpy as np
 from ase.calculators.calculator import BaseCalculator, Calculator
 
 from hybridcsp.errors import CalculatorError, HybridCSPError, InputError, UnknownNameError, did_you_mean, message_of
@@ -55,6 +56,10 @@ CALCULATORS = Registry(
 
 # A module that uses one of these may have names that are not written in it.
 _DYNAMIC = {"*", "__getattr__", "__dict__", "globals", "vars", "locals", "setattr", "exec", "eval", "modules"}
+
+
+# Parameters that say where a calculator works and how it is started.
+_NOT_OF_ENERGIES = ("directory", "command", "label", "txt")
 
 
 class IsolatedAtomsError(Exception):
@@ -237,7 +242,7 @@ def _from_entry(entry: Entry, argument: str | None) -> tuple[Calculator, str]:
 
 
 def _describe(calculator: Any) -> str:
-    """Return class, package version and plain parameters of any calculator."""
+    """Return class, package version and parameters of any calculator, those within others with dots: ``a.b=1``."""
     kind = type(calculator)
     package = kind.__module__.partition(".")[0]
     words = []
@@ -246,6 +251,21 @@ def _describe(calculator: Any) -> str:
             words.append(f"{package} {version(package)}")
     parameters = getattr(calculator, "parameters", None)
     if isinstance(parameters, dict):
-        plain = {key: value for key, value in parameters.items() if isinstance(value, str | int | float | bool)}
-        words += [f"{key}={value}" for key, value in sorted(plain.items())]
+        words += [f"{key}={value}" for key, value in sorted(_plain(parameters).items())]
     return f"{kind.__qualname__} ({', '.join(words)})" if words else kind.__qualname__
+
+
+def _plain(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return what energies may depend on: numbers, texts and arrays of them, not objects or where files are put."""
+    found: dict[str, str] = {}
+    for key, value in parameters.items():
+        name = f"{prefix}{key}"
+        if key in _NOT_OF_ENERGIES:
+            continue
+        if isinstance(value, Mapping):
+            found |= _plain(value, f"{name}.")
+        elif isinstance(value, str | int | float | bool | np.generic):
+            found[name] = str(value)
+        elif isinstance(value, list | tuple | np.ndarray):
+            found[name] = str(np.asarray(value, dtype=object).tolist()).replace(", ", ",")
+    return found

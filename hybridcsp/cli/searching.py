@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -23,6 +23,7 @@ from hybridcsp.interrupts import terminate_in_order
 
 if TYPE_CHECKING:
     from hybridcsp.config import Configuration
+    from hybridcsp.config_errors import Origin
     from hybridcsp.ledger import Ledger
     from hybridcsp.problem import Problem
     from hybridcsp.search import Search
@@ -136,7 +137,20 @@ def search(
             "or choose another --directory",
         )
     named = "search.calculator" in given.flags or not from_file
-    _run(configuration, trust=trust or named, trust_commands=trust)
+    with nullcontext() if from_file else _in_terms_of_options(origin):
+        _run(configuration, trust=trust or named, trust_commands=trust)
+
+
+@contextmanager
+def _in_terms_of_options(origin: Origin) -> Iterator[None]:
+    """Let errors about a value name the option that gives it, and what would be right in terms of options."""
+    try:
+        yield
+    except InputError as error:
+        by_word = {key.split(".")[1]: flag for key, flag in OPTIONS.items()} | {"source": "--source"}
+        first, _, rest = error.key.removeprefix("search.").partition(".")
+        name = " ".join(filter(None, [by_word.get(first, first), rest]))
+        raise InputError(name, error.value, origin.in_terms(error.allowed)) from None
 
 
 @app.command(

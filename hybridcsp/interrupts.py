@@ -59,16 +59,21 @@ def noted_interrupts() -> Iterator[list[int]]:
 
 
 @contextmanager
-def exits_contained() -> Iterator[None]:
+def exits_contained(*, passing: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
     """Run code of others, and raise what would end the process as an ordinary exception.
 
     Calculators, sources and models call ``sys.exit``, are cancelled, or raise ``KeyboardInterrupt`` by themselves; that
     is one failed job or call like any other. What a person or the system asks for by a signal has its usual effect.
 
+    Parameters
+    ----------
+    passing
+        What is let through nevertheless.
+
     Raises
     ------
     ExitRaisedError
-        In place of any exception that is not an ``Exception``, unless a signal came.
+        In place of any other exception that is not an ``Exception``, unless a signal came.
     """
     with noted_interrupts() as noted:
         try:
@@ -76,7 +81,7 @@ def exits_contained() -> Iterator[None]:
         except Exception:
             raise
         except BaseException as error:
-            if noted:
+            if noted or isinstance(error, passing):
                 raise
             raise ExitRaisedError(message_of(error)) from error
 

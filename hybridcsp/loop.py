@@ -8,19 +8,24 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hybridcsp.activity import Running, announcements
 from hybridcsp.archive import WORKERS, Archive
 from hybridcsp.budget import Budget, Target, unchanged_since
 from hybridcsp.continuity import check_same_calculator
 from hybridcsp.failures import all_failed
+from hybridcsp.interrupts import noted_interrupts
 from hybridcsp.ledger import ALL_FAILED
 from hybridcsp.proposer import Proposer
 from hybridcsp.records import REFINE, RELAX, Candidate, Job, Limits, Relaxed
-from hybridcsp.relaxation.backends import Backend
+from hybridcsp.relaxation.backends import Backend, ReportsProgress
 
 log = logging.getLogger(__name__)
 
 #: Minima within this of the best (eV/atom) are refined at the end.
 REFINE_WINDOW = 0.05
+
+#: Seconds to wait for outcomes before progress is told.
+PATIENCE = 0.5
 
 #: A refinement may take this many times the force calls of a relaxation: its criterion is five times tighter.
 REFINE_LIMIT = 2
@@ -46,6 +51,13 @@ class Progress:
         In this run.
     level
         "relax", or "refine" in the final refinement.
+    jobs
+        What the workers are busy with, and how far each job is, where the backend can tell.
+    activity
+        What the search itself does at this moment, or waits for, in words: ``"loading chgnet in 2 workers"``,
+        ``"drawing 48 structures from wyckoff"``, ``"training flow: epoch 3 of 20"``; empty while it waits for jobs.
+    training
+        What each generator that learns from the search does, or what it waits for, in words.
     """
 
     relaxations: int
@@ -59,6 +71,9 @@ class Progress:
     run_force_calls: int
     run_seconds: float
     level: str
+    jobs: tuple[Running, ...] = ()
+    activity: str = ""
+    training: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +96,8 @@ class Run:
     limits
         Of one relaxation.
     on_progress
-        Called after every outcome, and once a second.
+        Called after every outcome, twice a second while nothing ends, and when something begins that may take long.
+        What it raises ends the run.
     """
 
     def __init__(
@@ -106,6 +122,8 @@ class Run:
         self._level = RELAX
         #: Whether energies of another calculator than the archive's may be recorded; they are ranked by themselves.
         self.may_change_calculator = True
+        self._activity = ""
+        self._raised: BaseException | None = None  # by on_progress, in the middle of something
 
     def to_the_end(self) -> Summary:
         """Search, refine, and say why it ended; the reason is recorded also when an exception passes through.
@@ -117,7 +135,8 @@ class Run:
         """
         stopped = "error"
         try:
-            stopped = self._search()
+            with announcements(self._announced):
+                stopped = self._search()
             if stopped == ALL_FAILED:
                 raise all_failed(self._archive.ledger, self._archive.directory)
             for name in self._proposer.preparing:
@@ -147,7 +166,35 @@ class Run:
             run_force_calls=ledger.cost.force_calls - self._start_force_calls,
             run_seconds=time.monotonic() - self._start,
             level=self._level,
+            jobs=tuple(self._backend.running()) if isinstance(self._backend, ReportsProgress) else (),
+            activity=self._activity or self._starting(),
+            training=tuple(self._proposer.training),
         )
+
+    def _starting(self) -> str:
+        starting = self._backend.starting if isinstance(self._backend, ReportsProgress) else 0
+        if not starting:
+            return ""
+        calculator = self._archive.ledger.settings[-1].get("calculator")
+        name = calculator if isinstance(calculator, str) else "the calculator"
+        return f"loading {name} in {starting} worker{'s' * (starting > 1)}"
+
+    def _announced(self, what: str) -> None:
+        """Show what begins now; an exception must not come between what is done there, so that it waits."""
+        self._activity = what
+        if self._on_progress and self._raised is None:
+            with noted_interrupts() as interrupts:
+                try:
+                    self._on_progress(self.progress())
+                except BaseException as error:
+                    if interrupts:
+                        raise
+                    self._raised = error
+
+    def _announced_is_over(self) -> None:
+        self._activity = ""
+        if self._raised is not None:
+            raise self._raised
 
     def _search(self) -> str:
         ready = deque(self._archive.pending(WORKERS))
@@ -162,12 +209,14 @@ class Run:
                     self._submit(ready.popleft())
                 elif not ready:
                     ready.extend(self._proposer.propose(WORKERS))
+                    self._announced_is_over()
                     nothing_offered = not ready
                 else:
                     break
             if not self._running and (stopped or not self._proposer.preparing):
                 return stopped or ("sources exhausted" if self._proposer.exhausted else "no acceptable proposals")
             learned = not stopped and self._proposer.learn()  # here, because the workers have enough to do
+            self._announced_is_over()
             news = self._wait() or learned or self._proposer.prepared
             if stopped in ("", ALL_FAILED):  # what was still running may have succeeded
                 stopped = self._stop_reason()
@@ -221,10 +270,10 @@ class Run:
         self._backend.submit(Job(candidate=candidate, atoms=candidate.atoms, level=level, limits=self._limits))
 
     def _wait(self) -> bool:
-        """Wait a second for outcomes; return whether there were any."""
+        """Wait for outcomes, not long; return whether there were any."""
         if not self._running:
-            self._proposer.wait(1.0)
-        outcomes = self._backend.completed(timeout=1.0)
+            self._proposer.wait(PATIENCE)
+        outcomes = self._backend.completed(timeout=PATIENCE)
         if outcomes:
             for outcome in outcomes:
                 if isinstance(outcome, Relaxed) and not self.may_change_calculator:

@@ -4,8 +4,8 @@
 parent. It is run as a file, imports nothing of this package, and leaves the program's environment as it is.
 
 A process of our own calls :func:`end_with`, which starts a watcher beside it. The watcher notices the end of the
-process or of its parent at once or within a second, also where the process is busy in code that lets no other thread run,
-and ends what is left of its group: programs that a calculator has started do not outlive it.
+process or of its parent at once or within a second, also where the process is busy in code that lets no other thread
+run, and ends what is left of its group: programs that a calculator has started do not outlive it.
 """
 
 from __future__ import annotations

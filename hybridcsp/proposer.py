@@ -138,6 +138,11 @@ class Proposer:
             self._adopted(self.archive.record_adoption(event))
         return learned
 
+    @property
+    def training(self) -> list[str]:
+        """What generators that learn from the search do, or what they wait for, in words."""
+        return self._classroom.status
+
     def record(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Record outcomes and tell everyone; returns them as recorded."""
         recorded = self.archive.record_outcomes(outcomes)
@@ -195,7 +200,7 @@ class Proposer:
         error = ""
         proposals: Sequence[Proposal] = ()
         try:
-            with exits_contained():
+            with exits_contained(passing=(KeyboardInterrupt,)):
                 proposals = source.propose(1, context)
                 for proposal in proposals:
                     json.dumps(dict(proposal.tag))

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from hybridcsp.interrupts import noted_interrupts, uninterrupted
+from hybridcsp.errors import ExitRaisedError
+from hybridcsp.interrupts import exits_contained, noted_interrupts, uninterrupted
 
 
 def test_ctrl_c_waits_until_the_block_is_done():
@@ -71,6 +72,30 @@ def test_an_interrupt_by_a_person_is_told_from_one_that_code_raises():
     with contextlib.suppress(KeyboardInterrupt), noted_interrupts() as noted:
         signal.raise_signal(signal.SIGINT)
     assert noted == [signal.SIGINT]
+
+
+@pytest.mark.parametrize("kind", [SystemExit, GeneratorExit, KeyboardInterrupt])
+def test_exits_that_code_raises_are_ordinary_errors(kind):
+    error = kind("no licence")
+    with pytest.raises(ExitRaisedError, match=f"{kind.__name__}: no licence"), exits_contained():
+        raise error
+    with pytest.raises(kind), exits_contained(passing=(kind,)):
+        raise error
+
+
+def test_exits_that_a_signal_asks_for_are_not_contained():
+    with pytest.raises(KeyboardInterrupt), exits_contained():
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_handler_that_the_code_sets_stays():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with exits_contained():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_search_that_ignores_ctrl_c_is_ended_in_order_by_sigterm(tmp_path):

@@ -9,9 +9,11 @@ from ase.io import write
 from crystals import InlineBackend, ListSource, P1Source, instant_relaxation, random_crystal, relaxed, what_happened
 
 from hybridcsp import Problem, Proposal, Search
+from hybridcsp.activity import announce
 from hybridcsp.errors import ArchiveError, BackendError, InputError, RelaxationsFailedError, UnknownNameError
 from hybridcsp.records import Failed, FailureReason
 from hybridcsp.relaxation.relax import RelaxationSettings
+from hybridcsp.relaxation.worker_process import running
 
 COPPER = {"formula_units": (1, 4), "distance_fraction": 0.05}
 
@@ -364,6 +366,53 @@ class TestRun:
         assert run.archive.ledger.stops == ["error"]
         run.close()
         assert search(tmp_path).run(relaxations=10).progress.relaxations == 10
+
+    def test_progress_comes_while_nothing_ends(self, tmp_path):
+        """With what the workers do, what the search does, and what learning waits for."""
+
+        class Slow(InlineBackend):
+            starting = 1
+            waited = 0
+
+            def running(self):
+                return [running(job, 1.5, 12, -3.25) for job in self.jobs]
+
+            def completed(self, timeout):
+                self.waited += 1
+                assert timeout <= 0.5
+                return [] if self.waited < 4 else super().completed(timeout)
+
+        class Announcing(P1Source):
+            def propose(self, n, context):
+                announce("drawing lots")
+                return super().propose(n, context)
+
+        seen = []
+        run = search(tmp_path, Announcing())
+        run._backend = Slow(instant_relaxation)
+        run.run(relaxations=1, refine=0, on_progress=seen.append)
+        assert [progress.activity for progress in seen if progress.activity == "drawing lots"]
+        waiting = [progress for progress in seen if progress.relaxations == 0 and progress.jobs]
+        assert len(waiting) >= 3
+        assert waiting[-1].activity == "loading the calculator in 1 worker"
+        (job,) = waiting[-1].jobs
+        assert (job.source, job.force_calls, job.enthalpy_per_atom) == ("p1", 12, -3.25)
+
+    def test_what_is_shown_of_an_announcement_does_not_come_between(self, tmp_path):
+        class Announcing(P1Source):
+            def propose(self, n, context):
+                announce("drawing lots")
+                return super().propose(n, context)
+
+        def interrupt(progress):
+            if progress.activity:
+                raise KeyboardInterrupt
+
+        run = search(tmp_path, Announcing())
+        with pytest.raises(KeyboardInterrupt):
+            run.run(relaxations=2, on_progress=interrupt)
+        assert run.archive.ledger.stops == ["interrupted"]
+        assert run.archive.candidates == 1
 
     def test_ctrl_c_leaves_a_directory_that_can_be_taken_up(self, tmp_path):
         def interrupt(progress):

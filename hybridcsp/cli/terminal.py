@@ -92,6 +92,8 @@ def describe(progress: Progress, budget: Budget) -> str:
         parts.append("refining the best")
     elif left is not None:
         parts.append(f"{clock(left)} left")
+    if progress.activity:
+        parts.append(progress.activity)
     return " · ".join(parts)
 
 

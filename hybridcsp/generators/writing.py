@@ -121,7 +121,7 @@ def _sampled(
 
 def _answers(model: Generator, requests: list[Request], rng: np.random.Generator) -> list[Sample | Reject]:
     try:
-        with exits_contained():
+        with exits_contained(passing=(KeyboardInterrupt,)):
             return list(model.sample(requests, rng))
     except HybridCSPError:
         raise

@@ -29,15 +29,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import replace
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import cloudpickle
 
+from hybridcsp.activity import Running
 from hybridcsp.errors import BackendError, CalculatorError, ExitRaisedError, HybridCSPError, message_of
 from hybridcsp.interrupts import exits_contained
 from hybridcsp.records import Failed, FailureReason, Job, Relaxed
 from hybridcsp.relaxation.worker import JobRunner, failed, run_job
 from hybridcsp.relaxation.worker_pool import WorkerPool, check_capacity, pickle_factory
+from hybridcsp.relaxation.worker_process import running
 
 __all__ = ["Backend", "ExecutorBackend", "JobRunner", "WorkerPool"]
 
@@ -66,6 +68,18 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """End everything at once; jobs in flight are lost. Closing twice is closing once."""
+
+
+@runtime_checkable
+class ReportsProgress(Protocol):
+    """A backend that can also tell how far its jobs are."""
+
+    @property
+    def starting(self) -> int:
+        """How many workers are still building their calculators."""
+
+    def running(self) -> list[Running]:
+        """Return the jobs that it is working on."""
 
 
 class ExecutorBackend:
@@ -162,6 +176,16 @@ class ExecutorBackend:
         if self._error is not None and not done:
             raise self._error
         return done
+
+    def running(self) -> list[Running]:
+        """Return the jobs that the executor has not given back; it does not tell how far they are."""
+        now = time.monotonic()
+        return [running(job, now - since) for future, (job, since) in self._jobs.items() if not future.done()]
+
+    @property
+    def starting(self) -> int:
+        """How many workers are still building their calculators: an executor does not tell."""
+        return 0
 
     def close(self) -> None:
         """Cancel what has not started; the executor itself is left as it is."""

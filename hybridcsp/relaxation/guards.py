@@ -14,6 +14,7 @@ from ase.calculators.calculator import BaseCalculator, Calculator, PropertyNotIm
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
+from hybridcsp.activity import report_step
 from hybridcsp.errors import message_of
 from hybridcsp.properties import NotFiniteError, WrongKindError, real_array, real_number
 from hybridcsp.records import FailureReason, Limits
@@ -150,6 +151,7 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
             self._check_forces(results["forces"])
         self.results = results
         self._evaluated = _geometry(atoms)
+        report_step(self.force_calls, (results["energy"] + self.pressure * _volume(atoms)) / len(atoms))
 
     def _ask(self, atoms: Atoms) -> dict[str, Any]:
         """Return what the calculator gives of what a relaxation needs, checked; only the energy it must give."""

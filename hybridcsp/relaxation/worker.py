@@ -10,6 +10,7 @@ hello      nothing                              the set-up: how to build the run
 broken     why the runner could not be built    nothing, the pool has failed
 ready      nothing                              a job
 outcome    the pickled outcome                  the next job
+step       force calls, enthalpy per atom       nothing, it goes on with its job
 failed     the same, when the runner misbehaved nothing, a fresh worker takes this one's place
 ========== ==================================== ==========================================
 
@@ -34,6 +35,7 @@ from pathlib import Path
 
 import cloudpickle
 
+from hybridcsp.activity import steps
 from hybridcsp.errors import HybridCSPError, message_of
 from hybridcsp.interrupts import exits_contained
 from hybridcsp.orphans import end_with
@@ -43,6 +45,8 @@ JobRunner = Callable[[Job], Relaxed | Failed]
 
 # Past twice its time limit, a worker gives its parent this long to end it.
 LAST_RESORT_SECONDS = 60.0
+# How far a job is, is told no more often than this.
+SECONDS_BETWEEN_STEPS = 1.0
 
 
 def failed(job: Job, reason: FailureReason, detail: str, seconds: float) -> Failed:
@@ -78,14 +82,18 @@ def run_job(runner: JobRunner, job: Job) -> tuple[Relaxed | Failed, bool]:
     return outcome, True
 
 
-def answer(runner: JobRunner, message: bytes) -> tuple[str, bytes]:
-    """Run the pickled job in ``message`` and return the message that tells the parent its outcome."""
+def answer(runner: JobRunner, message: bytes, tell: Callable[[int, float], None]) -> tuple[str, bytes]:
+    """Run the pickled job in ``message`` and return the message that tells the parent its outcome.
+
+    On the way ``tell`` is called with force calls and enthalpy per atom, about once a second.
+    """
     started = time.monotonic()
     job: Job = cloudpickle.loads(message)
     # This clock needs no interpreter: it ends a hang that nobody is left to end, and that blocks the watching thread.
     seconds = 2 * job.limits.seconds + LAST_RESORT_SECONDS
     faulthandler.dump_traceback_later(min(seconds, threading.TIMEOUT_MAX / 2), exit=True)
-    outcome, sound = run_job(runner, job)
+    with steps(_now_and_then(tell)):
+        outcome, sound = run_job(runner, job)
     faulthandler.cancel_dump_traceback_later()
     try:
         payload = cloudpickle.dumps(outcome)
@@ -94,6 +102,19 @@ def answer(runner: JobRunner, message: bytes) -> tuple[str, bytes]:
         payload = cloudpickle.dumps(failed(job, FailureReason.CALCULATOR, detail, time.monotonic() - started))
         sound = False
     return ("outcome" if sound else "failed"), payload
+
+
+def _now_and_then(tell: Callable[[int, float], None]) -> Callable[[int, float], None]:
+    """Return a function that passes its arguments on if a second has passed since it last did."""
+    told = time.monotonic()
+
+    def pass_on(force_calls: int, enthalpy_per_atom: float) -> None:
+        nonlocal told
+        if time.monotonic() - told >= SECONDS_BETWEEN_STEPS:
+            told = time.monotonic()
+            tell(force_calls, enthalpy_per_atom)
+
+    return pass_on
 
 
 def build_runner(setup: bytes) -> JobRunner:
@@ -123,10 +144,14 @@ def serve(connection: Connection) -> None:
         traceback.print_exc()
         connection.send(("broken", (message_of(error), _pickled(error) if isinstance(error, HybridCSPError) else None)))
         return
+
+    def tell(force_calls: int, enthalpy_per_atom: float) -> None:
+        connection.send(("step", (force_calls, enthalpy_per_atom)))
+
     kind, payload = "ready", b""
     while kind != "failed":
         connection.send((kind, payload))
-        kind, payload = answer(runner, connection.recv_bytes())
+        kind, payload = answer(runner, connection.recv_bytes(), tell)
     connection.send((kind, payload))
 
 

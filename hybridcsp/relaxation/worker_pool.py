@@ -19,6 +19,7 @@ from typing import Self
 
 import cloudpickle
 
+from hybridcsp.activity import Running
 from hybridcsp.errors import BackendError, HybridCSPError, InputError, message_of
 from hybridcsp.interrupts import exits_contained
 from hybridcsp.records import Failed, FailureReason, Job, Limits, Relaxed
@@ -161,6 +162,15 @@ class WorkerPool:
         done, self._done = self._done, []
         return done
 
+    def running(self) -> list[Running]:
+        """Return the jobs that workers are busy with, and how far each is."""
+        return [job for worker in self._workers if (job := worker.running()) is not None]
+
+    @property
+    def starting(self) -> int:
+        """How many workers are still building their runner."""
+        return sum(not worker.ready for worker in self._workers)
+
     def wait_ready(self) -> None:
         """Wait until every worker has built its runner.
 
@@ -225,6 +235,8 @@ class WorkerPool:
                 worker.ready = True
             case "broken":
                 self._fail(_build_error(*payload))
+            case "step":
+                worker.step = payload
             case "outcome" | "failed":
                 self._finish(worker, payload, sound=kind == "outcome")
 
@@ -246,7 +258,7 @@ class WorkerPool:
         if not self._waiting or not worker.ready or worker.job is not None:
             return
         job, message = self._waiting.popleft()
-        worker.job, worker.since = job, time.monotonic()
+        worker.job, worker.step, worker.since = job, None, time.monotonic()
         if not worker.send(message):  # died while it was idle: the job was never started
             self._waiting.appendleft((job, message))
             worker.job = None

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from hybridcsp.activity import Running
 from hybridcsp.records import Job
 from hybridcsp.relaxation import worker
 from hybridcsp.utils.subprocesses import death_signal, python_command, python_path
@@ -35,6 +36,7 @@ class WorkerProcess:
         self.deaths = deaths  # of predecessors that did not live to be ready, in a row
         self.ready = False
         self.job: Job | None = None
+        self.step: tuple[int, float] | None = None  # force calls and enthalpy per atom of the job, once it tells
         self.since = time.monotonic()  # it was started, or got its job
         self.log = None if log_directory is None else log_directory / f"worker-{number}.log"
         ours, theirs = socket.socketpair()
@@ -64,6 +66,13 @@ class WorkerProcess:
         except OSError:
             return False
         return True
+
+    def running(self) -> Running | None:
+        """Return what it is doing; ``None`` where it has no job."""
+        if self.job is None:
+            return None
+        calls, enthalpy = self.step or (None, None)
+        return running(self.job, self.elapsed(), calls, enthalpy)
 
     def elapsed(self) -> float:
         """Return the seconds since it was started or got its job."""
@@ -101,6 +110,21 @@ class WorkerProcess:
             file.seek(self.log_start)
             text = file.read().decode(errors="replace").splitlines()[-lines:]
         return "\n".join([f"; the end of {self.log}:", *text])
+
+
+def running(
+    job: Job, seconds: float, force_calls: int | None = None, enthalpy_per_atom: float | None = None
+) -> Running:
+    """Return how far a job is."""
+    return Running(
+        candidate=job.candidate.id,
+        source=job.candidate.source,
+        operator=job.candidate.operator,
+        level=job.level,
+        seconds=seconds,
+        force_calls=force_calls,
+        enthalpy_per_atom=enthalpy_per_atom,
+    )
 
 
 def _command(descriptor: int) -> list[str]:

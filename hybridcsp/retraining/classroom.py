@@ -85,6 +85,19 @@ class Classroom:
             return chosen.postponed()
         return chosen.train(self._share * self._force_calls() - self._spent)
 
+    @property
+    def status(self) -> list[str]:
+        """What each generator that learns does, or what it waits for, in words."""
+        running = [retrainer.name for retrainer in self._retrainers.values() if retrainer.running]
+        told = []
+        for name, retrainer in self._retrainers.items():
+            waits_for = [other for other in running if other != name]
+            if retrainer.due and waits_for:
+                told.append(f"{name} waits for the training of {waits_for[0]}")
+            elif retrainer.status:
+                told.append(retrainer.status)
+        return told
+
     def close(self) -> None:
         """End a training that is running; it will begin again when the search is taken up."""
         for retrainer in self._retrainers.values():

@@ -158,6 +158,23 @@ class Retrainer:
         done = self._source.exhausted or self._failures >= TRIES
         return not (done or self.running or len(self._source.versions) > 1) and self._is_due()
 
+    @property
+    def status(self) -> str:
+        """What it does, or what it waits for, in words."""
+        if self._running is not None:
+            epoch = versions.epoch_of(self._running[1])
+            return f"training {self.name}" + (f": {epoch}" if epoch else " begins")
+        if self._source.exhausted or self._settings.new_minima == 0 or self._failures >= TRIES:
+            return ""
+        if len(self._source.versions) > 1:
+            old, new = self._source.versions
+            ended = min((account.ended for account in self._accounts.values()), default=0)
+            return f"{self.name}: version {new} on trial against {old}, {ended} of {self._settings.trial} relaxations"
+        missing = self._settings.new_minima - (self._opened - self._opened_before)
+        if missing > 0:
+            return f"{self.name} learns after {missing} more new minima"
+        return f"{self.name} waits until a training fits into its share of the time"
+
     def force_calls(self, passes: int) -> float:
         """Return how many force calls would take as long as so many passes of an example through a training."""
         return passes * self._effort / PASSES_PER_FORCE_CALL
@@ -184,7 +201,7 @@ class Retrainer:
         start = time.perf_counter()
         rng = np.random.default_rng([self._seed, crc32(f"retraining {self.name}".encode()), self._made + 1])
         try:
-            with exits_contained():
+            with exits_contained(passing=(KeyboardInterrupt,)):
                 examples = self._examples(rng)
         except Exception as error:  # noqa: BLE001  # a generator may be anybody's, and a file of crystals anything
             why = f"nothing to learn from: {message_of(error)}"

@@ -15,6 +15,7 @@ from typing import Any
 import ase.io
 from ase import Atoms
 
+from hybridcsp.activity import announce
 from hybridcsp.errors import ArchiveError, GeneratorError, message_of
 from hybridcsp.generators import Epoch, Example, Generator
 from hybridcsp.generators.opening import one_thread
@@ -25,6 +26,9 @@ from hybridcsp.utils.subprocesses import python_command, python_path
 MODELS = "models"
 
 EXAMPLES, PLAN, REPORT, LOG = "examples.extxyz", "plan.json", "report.json", "training.log"
+
+#: How far a training is, in words, while it runs.
+EPOCH = "epoch.txt"
 
 #: Put behind the name of a folder while its version is not complete, and then the number of the process: one that
 #: outlives its search does not come between a later one.
@@ -82,14 +86,22 @@ def train(unfinished: Path, generator: Generator) -> None:
     frames = ase.io.read(unfinished / EXAMPLES, ":")
     assert isinstance(frames, list)
     epochs: list[Epoch] = []
+    planned = plan["settings"].get("epochs")
+
+    def note(epoch: Epoch) -> None:
+        epochs.append(epoch)
+        told = f"epoch {epoch.number}" + (f" of {planned}" if planned else "")
+        announce(f"training {unfinished.parent.name}: {told}")
+        (unfinished / EPOCH).write_text(told, encoding="utf-8")
+
     start = time.perf_counter()
     with one_thread():
         try:
-            with exits_contained():
+            with exits_contained(passing=(KeyboardInterrupt,)):
                 generator.fit(
                     [_as_example(atoms) for atoms in frames],
                     seed=int(plan["seed"]),
-                    on_epoch=epochs.append,
+                    on_epoch=note,
                     **plan["settings"],
                 )
                 generator.save(unfinished)
@@ -98,7 +110,16 @@ def train(unfinished: Path, generator: Generator) -> None:
     last = epochs[-1] if epochs else Epoch(number=0)
     losses = {name: float(value) for name, value in last.losses.items()}
     report = {"seconds": time.perf_counter() - start, "epochs": last.number, "losses": losses}
+    (unfinished / EPOCH).unlink(missing_ok=True)
     (unfinished / REPORT).write_text(json.dumps(report) + "\n", encoding="utf-8")
+
+
+def epoch_of(unfinished: Path) -> str:
+    """Return how far a training beside the search is, in words; empty before its first epoch."""
+    try:
+        return (unfinished / EPOCH).read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def finish(unfinished: Path) -> tuple[Path, dict[str, Any]]:

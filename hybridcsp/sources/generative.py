@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from hybridcsp.activity import announce
 from hybridcsp.errors import GeneratorError, InputError, message_of
 from hybridcsp.generators import GENERATORS, Generator, Request
 from hybridcsp.generators.opening import beginner, find_generator, one_thread, open_generator
@@ -124,6 +125,7 @@ class GenerativeSource:
         self.scratch = False
         self.one_shot = one_shot
         if generator is None:
+            announce(f"loading the generator {argument}")
             generator, self.scratch = _opened(argument)
         self.name = generator.name
         self.beside = False
@@ -176,6 +178,7 @@ class GenerativeSource:
     def generator(self, version: int) -> Generator:
         """Return one version of the generator, loaded if need be."""
         if version not in self._generators:
+            announce(f"loading version {version} of {self.name}")
             self._generators[version] = type(self._generators[0]).load(self._folders[version])
         return self._generators[version]
 
@@ -320,6 +323,7 @@ class GenerativeSource:
     def _sampled(self, version: int, reading: _Reading) -> Selection:
         rng = np.random.default_rng(reading.seed)
         generator = self.generator(version)
+        announce(f"drawing {reading.samples} structures from {self.name}")
         requests = requests_for(self._problem, generator.conditions, reading.samples, rng)
         if self.beside and isinstance(generator, CommandGenerator):
             answers = self._collected(reading, generator, requests, rng)
@@ -344,7 +348,7 @@ class GenerativeSource:
 
     def _asked(self, sample: Callable[[], Sequence[Any]]) -> list[Any]:
         try:
-            with exits_contained():
+            with exits_contained(passing=(KeyboardInterrupt,)):
                 return list(sample())
         except GeneratorError:
             raise

@@ -215,6 +215,35 @@ class TestWorkerPool:
         )
         assert (result.stdout, result.stderr) == ("once\nMine: Cu\n", "")
 
+    def test_tells_how_far_its_jobs_are(self, tmp_path):
+        def make_telling():
+            sys.modules["__main__"].SECONDS_BETWEEN_STEPS = 0.0
+            from hybridcsp.activity import report_step
+
+            run = make_runner()
+
+            def tell(job):
+                report_step(7, -3.5)
+                return run(job)
+
+            return tell
+
+        with WorkerPool(make_telling, workers=1) as pool:
+            assert pool.starting == 1
+            pool.submit(make_job("relax", 5, until=str(tmp_path / "go")))
+            deadline = time.monotonic() + 60
+            while not ((running := pool.running()) and running[0].force_calls):
+                assert pool.completed(0.05) == []
+                assert time.monotonic() < deadline
+            assert pool.starting == 0
+            (job,) = running
+            assert (job.candidate, job.source, job.level) == (5, "test", "evaluate")
+            assert (job.force_calls, job.enthalpy_per_atom) == (7, -3.5)
+            assert job.seconds > 0
+            (tmp_path / "go").touch()
+            collect(pool, 1)
+            assert pool.running() == []
+
 
 class TestExecutorBackend:
     def test_a_broken_executor_ends_the_search(self):

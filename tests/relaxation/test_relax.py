@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import TypeAdapter, ValidationError
 
+from hybridcsp.activity import steps
 from hybridcsp.errors import CalculatorError, InputError
 from hybridcsp.records import Candidate, Failed, FailureReason, Job, Limits, Proposal, Relaxed
 from hybridcsp.relaxation.calculators import IsolatedAtomsError
@@ -126,6 +127,14 @@ def test_a_fixed_cell_keeps_the_cell_and_still_reports_the_stress():
     assert force <= 0.05
     assert stress > 1.0
     assert outcome.evaluation.max_stress_residual == pytest.approx(stress * units.GPa)
+
+
+def test_a_relaxation_tells_how_far_it_is():
+    told = []
+    with steps(lambda calls, enthalpy: told.append((calls, enthalpy))):
+        outcome = relax(copper(), pressure_gpa=20.0)
+    assert [calls for calls, _ in told] == list(range(1, outcome.cost.force_calls + 1))
+    assert told[-1][1] == pytest.approx(outcome.enthalpy_per_atom)
 
 
 def test_force_calls_are_counted_as_the_calculator_made_them():

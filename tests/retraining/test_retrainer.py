@@ -234,6 +234,16 @@ def test_only_a_generator_that_knows_of_pressure_is_taught_it(tmp_path, knows):
     assert {atoms.info.get("pressure_gpa") for atoms in taught} == ({50.0} if knows else {None})
 
 
+def test_progress_tells_what_learning_does_and_what_it_waits_for(tmp_path):
+    seen = []
+    run = search(tmp_path)
+    run.run(relaxations=12, refine=0, on_progress=seen.append)
+    training = [line for progress in seen for line in progress.training]
+    assert any(line.startswith("toy learns after ") for line in training)
+    assert any(line.startswith("toy: version 1 on trial against 0, ") for line in training)
+    assert any(progress.activity.startswith("training toy: epoch 1 of ") for progress in seen)
+
+
 def test_a_tie_leaves_the_version_there_was(tmp_path):
     def nothing_new(job):
         outcome = costing(job)

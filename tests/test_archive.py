@@ -263,6 +263,25 @@ def test_people_can_look_with_ase_db(tmp_path):
     assert (end.minimum, end.relaxation, end.converged) == (1, 1, True)
 
 
+def test_the_documented_queries_of_ase_db_find_what_they_say(tmp_path, capsys):
+    from ase.cli.main import main
+
+    archive = Archive(tmp_path, write=True)
+    one, other = crystals(2)
+    candidates = propose(archive, [one, one, other])
+    archive.record_outcomes(
+        [relaxed(c, e, s) for c, e, s in zip(candidates, [-3.0, -3.001, -3.5], [one, one, other], strict=True)]
+    )
+    database = str(tmp_path / "search.db")
+    for query, wanted in (("event=relaxed", "3"), ("event=relaxed,minimum=1", "2")):
+        main(args=["db", database, query, "--sort", "enthalpy_per_atom", "--limit", "1", "-c", "candidate,calculator"])
+        said = capsys.readouterr().out
+        assert said.splitlines()[1].split("|")[0].strip() == wanted
+        assert "unknown" not in said
+    main(args=["db", database, "event=relaxed,calculator=test", "-n"])
+    assert "3" in capsys.readouterr().out
+
+
 def test_structures_that_are_no_crystals_can_be_recorded_as_rejected(tmp_path):
     archive = Archive(tmp_path, write=True)
     broken = bulk("Cu")

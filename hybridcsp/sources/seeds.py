@@ -1,4 +1,4 @@
-"""Structures that a person brings: files and folders that ASE reads."""
+"""Structures that a person brings: files and folders of them."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class SeedsSource:
     problem
         What is searched.
     argument
-        A file that ASE reads (all its frames), or a folder (all its files, not those of folders inside). Compressed
-        files may end in .gz, .bz2 or .xz; a .zip holds files, a .csv has a column ``cif``. Pickles are never
-        read. A folder that another search code ran in (:data:`~hybridcsp.formats.FORMATS`) gives what it found.
+        A structure file (all its frames), or a folder (all its structure files, not those of folders inside), as
+        :func:`~hybridcsp.io.files.read_structures` reads them. A folder that another search code ran in
+        (:data:`~hybridcsp.formats.FORMATS`) gives what it found.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ class SeedsSource:
 
     def _complaint(self, problem: Problem) -> str:
         cell = f"{problem.units_in_words} formula units of {problem.formula}"
-        wanted = f"needed is a periodic structure of {cell} in a file that ASE reads"
+        wanted = f"needed is a periodic structure of {cell} in a structure file"
         if not self.unusable:
             return f"the folder holds no files; {wanted}"
         named = "; ".join(f"{where}: {why}" for where, why in self.unusable[:_NAMED])

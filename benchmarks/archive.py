@@ -1,0 +1,75 @@
+"""How long it takes to import structures into an archive and to open one: ``python benchmarks/archive.py 1000 10000``.
+
+For each number: an extended XYZ file of so many random crystals of 4 to 10 atoms is imported by ``hybridcsp import``,
+then shown and opened. Times are of the processor, children included, and of the wall; a ratio of time to size that
+stays the same says that it is linear. Results go to ``benchmarks/results/archive.json``.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+RESULTS = Path(__file__).parent / "results" / "archive.json"
+
+
+def crystals(n):
+    rng = np.random.default_rng(0)
+    for number in range(n):
+        units = int(rng.integers(2, 6))
+        lengths = (28 * units) ** (1 / 3) * rng.uniform(0.85, 1.15, 3)
+        atoms = Atoms(f"Cu{units}Au{units}", cell=lengths, pbc=True)
+        grid = np.stack(np.meshgrid(*[np.arange(3)] * 3), axis=-1).reshape(-1, 3)
+        chosen = rng.permutation(grid)[: 2 * units] + rng.uniform(-0.15, 0.15, (2 * units, 3))
+        atoms.set_scaled_positions(chosen / 3)
+        energy = -6.0 * units + 0.001 * number
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.zeros((2 * units, 3)), stress=np.zeros(6))
+        yield atoms
+
+
+def timed(*arguments):
+    def spent():
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    before, start = spent(), time.perf_counter()
+    command = [sys.executable, "-W", "ignore", "-m", "hybridcsp", *map(str, arguments)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return {"processor_s": round(spent() - before, 2), "wall_s": round(time.perf_counter() - start, 2)}
+
+
+def measure(n):
+    with tempfile.TemporaryDirectory() as folder:
+        file, run = Path(folder) / "crystals.extxyz", Path(folder) / "run"
+        ase.io.write(file, list(crystals(n)))
+        found = {"structures": n, "import": timed("import", file, "--formula", "CuAu", "--directory", run)}
+        found["show"] = timed("show", run)
+        found["export"] = timed("export", run, "--output", Path(folder) / "all.extxyz")
+        code = f"from hybridcsp.archive import Archive; Archive({str(run)!r}, write=True)"
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        found["open_to_write_wall_s"] = round(time.perf_counter() - start, 2)
+        found["database_mb"] = round((run / "search.db").stat().st_size / 1e6, 1)
+        found["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+        return found
+
+
+def main():
+    rows = []
+    for n in map(int, sys.argv[1:] or ["1000", "10000"]):
+        rows.append(measure(n))
+        print(json.dumps(rows[-1]), flush=True)
+        RESULTS.write_text(json.dumps({"load": os.getloadavg()[0], "rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

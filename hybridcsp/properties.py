@@ -9,7 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from numpy.typing import NDArray
+
+from hybridcsp.errors import message_of
 
 #: Quantities that a structure may have, and the shapes of each; ``n`` stands for the number of atoms. They are those of
 #: ASE, with the stress as a matrix besides its Voigt form.
@@ -90,13 +93,43 @@ def real_array(name: str, value: object, n_atoms: int) -> NDArray[np.float64]:
     return values
 
 
+def results_of(atoms: Atoms) -> dict[str, Any]:
+    """Return the energy of a structure, and what else its calculator has worked out with it, checked.
+
+    Parameters
+    ----------
+    atoms
+        With a calculator.
+
+    Returns
+    -------
+    dict
+        ``energy``, and where there are any, ``forces``, ``stress`` (Voigt order) and ``magmoms``.
+
+    Raises
+    ------
+    PropertyError
+        If there is no energy, or one of them is not what it has to be.
+    """
+    try:
+        energy = atoms.calc.get_property("energy", atoms)
+    except Exception as error:
+        raise PropertyError(f"the energy cannot be had ({message_of(error)})") from error
+    found: dict[str, Any] = {"energy": real_number("energy", energy)}
+    held = getattr(atoms.calc, "results", {})
+    for name in ("forces", "stress", "magmoms"):
+        if held.get(name) is not None:
+            found[name] = real_array(name, held[name], len(atoms))
+    return found
+
+
 def _real(name: str, value: object) -> NDArray[Any]:
     if value is None:
         raise WrongKindError(f"{name} {_be(name)} None, expected numbers")
     try:
         values = np.asarray(value)
     except Exception as error:
-        raise WrongKindError(f"{name} cannot be read as numbers ({type(error).__name__}: {error})") from error
+        raise WrongKindError(f"{name} cannot be read as numbers ({message_of(error)})") from error
     if values.dtype.kind not in "iuf":
         kind = "complex numbers" if values.dtype.kind == "c" else f"of type {values.dtype}"
         raise WrongKindError(f"{name} {_be(name)} {kind}, expected real numbers")

@@ -88,11 +88,23 @@ class Limits:
         Wall time; a worker that exceeds it is stopped and the job has failed.
     memory
         Resident memory of the worker in bytes.
+
+    Raises
+    ------
+    InputError
+        For limits that are none.
     """
 
     force_calls: int = 500
     seconds: float = 600.0
     memory: int = 6 * 1024**3
+
+    def __post_init__(self) -> None:
+        for name in ("force_calls", "memory"):
+            if getattr(self, name) < 1:
+                raise InputError(name, getattr(self, name), "a whole number from 1")
+        if not self.seconds >= 0:
+            raise InputError("seconds", self.seconds, "a number of seconds that is not negative")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

@@ -15,7 +15,6 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.stress import full_3x3_to_voigt_6_stress
 
 from hybridcsp.allocation import ALLOCATIONS, Allocation
 from hybridcsp.archive import ADDED, USER, Archive, Called
@@ -25,6 +24,7 @@ from hybridcsp.engagement import build_sources, check_company, check_learners
 from hybridcsp.errors import ArchiveError, InputError, UnknownNameError
 from hybridcsp.loop import Progress, Run, Summary
 from hybridcsp.problem import Problem
+from hybridcsp.properties import PropertyError, results_of
 from hybridcsp.proposer import Proposer
 from hybridcsp.records import (
     RELAX,
@@ -355,19 +355,19 @@ class Search:
         relaxed = _bare(atoms)
         if atoms.calc is None:
             raise InputError("atoms", atoms, "needs a calculator that holds the energy")
-        energy = float(atoms.get_potential_energy())
-        results = {
-            name: atoms.calc.results[name] for name in ("forces", "stress", "magmoms") if name in atoms.calc.results
-        }
-        if not np.isfinite(energy):
-            raise InputError("atoms", atoms, f"needs a finite energy, not {energy}; report a failure with fail()")
+        try:
+            results = results_of(atoms)
+        except PropertyError as error:
+            allowed = f"needs a finite energy and results in ASE's form: {error}; report a failure with fail()"
+            raise InputError("atoms", atoms, allowed) from error
+        if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+            raise InputError("atoms", atoms, "needs finite positions and a finite cell; report a failure with fail()")
         if self.problem.units_of(atoms.numbers) is None or atoms.cell.rank != 3:
             raise InputError("atoms", atoms, f"must be a crystal of whole formula units of {self.problem.formula}")
-        relaxed.calc = SinglePointCalculator(relaxed, energy=energy, **results)
-        forces, stress, residual = results.get("forces"), results.get("stress"), None
+        relaxed.calc = SinglePointCalculator(relaxed, **results)
+        energy, forces, stress, residual = results["energy"], results.get("forces"), results.get("stress"), None
         if stress is not None:
-            voigt = full_3x3_to_voigt_6_stress(stress) if np.shape(stress) == (3, 3) else np.asarray(stress)
-            residual = float(np.abs(voigt + self.problem.pressure * np.array([1, 1, 1, 0, 0, 0])).max())
+            residual = float(np.abs(stress + self.problem.pressure * np.array([1, 1, 1, 0, 0, 0])).max())
         evaluation = Evaluation(
             level=RELAX,
             calculator=self.archive.ledger.calculator or self._label,

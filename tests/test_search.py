@@ -474,6 +474,35 @@ class TestAskAndTell:
         atoms.calc = EMT()
         return atoms
 
+    @pytest.mark.parametrize(
+        ("results", "words"),
+        [
+            ({"energy": float("nan")}, "energy is not finite"),
+            ({"energy": -1 + 0j}, "energy is complex numbers"),
+            ({"energy": [-1.0, -2.0]}, r"energy has shape \(2,\)"),
+            ({}, "the energy cannot be had"),
+            ({"energy": -1.0, "forces": [0.0, 0.0, 0.0]}, r"forces have shape \(3,\)"),
+            ({"energy": -1.0, "stress": [float("inf")] * 6}, "stress is not finite in 6 of 6 components"),
+        ],
+    )
+    def test_results_that_are_told_are_checked_like_those_of_a_worker(self, tmp_path, results, words):
+        run = self.ask_only(tmp_path)
+        (candidate,) = run.ask()
+        atoms = candidate.atoms
+        atoms.calc = SinglePointCalculator(atoms)
+        atoms.calc.results = results
+        with pytest.raises(InputError, match=words):
+            run.tell(candidate, atoms)
+        assert len(run.pending()) == 1
+
+    def test_an_energy_that_is_an_array_of_one_number_can_be_told(self, tmp_path):
+        run = self.ask_only(tmp_path)
+        (candidate,) = run.ask()
+        atoms = candidate.atoms
+        atoms.calc = SinglePointCalculator(atoms)
+        atoms.calc.results = {"energy": np.array([-1.5])}
+        assert run.tell(candidate, atoms).evaluation.energy == -1.5
+
     def test_what_was_asked_is_pending_until_it_is_told(self, tmp_path):
         run = self.ask_only(tmp_path)
         first, second, third = run.ask(3)

@@ -455,6 +455,14 @@ def test_settings_that_make_no_sense_are_refused(name, value):
         RelaxationSettings(**{name: value})
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("force_calls", 0), ("seconds", -1.0), ("seconds", float("nan")), ("memory", 0)]
+)
+def test_limits_that_make_no_sense_are_refused(name, value):
+    with pytest.raises(InputError, match=f"{name} = "):
+        Limits(**{name: value})
+
+
 def test_settings_can_be_nested_in_pydantic_and_refuse_unknown_keys():
     adapter = TypeAdapter(RelaxationSettings)
     assert adapter.validate_python({"pressure_gpa": 5}).pressure == pytest.approx(5 * units.GPa)

@@ -298,7 +298,7 @@ class EventLog:
             directory is opened again: what comes later would build on what is missing.
         """
         if self._writer is None:
-            raise ArchiveError(f"{self.path} was opened for reading")
+            raise ArchiveError(f"{self.path} is closed, or was opened for reading only")
         if self._broken is not None:
             raise self._broken
         if not events:

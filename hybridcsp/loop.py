@@ -76,12 +76,22 @@ class Progress:
     training: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Summary:
     """What a run came to; ``stopped`` says why it ended."""
 
     progress: Progress
     stopped: str
+
+    def __repr__(self) -> str:
+        from hybridcsp.analysis.display import text_of_summary
+
+        return text_of_summary(self)
+
+    def _repr_html_(self) -> str:
+        from hybridcsp.analysis.display import html_of_summary
+
+        return html_of_summary(self)
 
 
 class Run:

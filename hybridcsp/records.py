@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -298,7 +299,7 @@ class Rejected(_Outcome):
 Outcome = Relaxed | Failed | Rejected
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True, repr=False)
 class Minimum:
     """A basin of the energy landscape: all relaxations that ended in the same structure.
 
@@ -331,10 +332,54 @@ class Minimum:
 
     @property
     def atoms(self) -> Atoms:
-        """A copy of the structure of ``best``."""
-        return self.best.atoms.copy()
+        """A copy of the structure of ``best``, with its energy and, where there are any, forces and stress."""
+        from hybridcsp.analysis.export import structure_of
+
+        return structure_of(self)
 
     @property
     def enthalpy_per_atom(self) -> float:
         """In eV/atom."""
         return self.best.enthalpy_per_atom
+
+    def write(self, path: Path | str, *, cell: str = "as-found") -> Path:
+        """Write the structure to a file, in the format that its ending says: CIF, extended XYZ, POSCAR, .res, JSON.
+
+        Parameters
+        ----------
+        path
+            The file; see :func:`hybridcsp.io.writing.structure_writer`.
+        cell
+            ``"as-found"``, ``"primitive"`` or ``"conventional"``.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        InputError
+            If the ending is unknown, or it cannot be written there.
+        """
+        from hybridcsp.analysis.export import export
+
+        (file,) = export([self], path, cell=cell)
+        return file
+
+    def to_cif(self, path: Path | str, *, cell: str = "conventional") -> Path:
+        """Write a CIF; by default of the conventional cell, with its symmetry. Otherwise as :meth:`write`."""
+        from hybridcsp.analysis.export import export
+
+        (file,) = export([self], path, format="cif", cell=cell)
+        return file
+
+    def __repr__(self) -> str:
+        from hybridcsp.analysis.display import text_of_minimum
+
+        return text_of_minimum(self)
+
+    def _repr_html_(self) -> str:
+        from hybridcsp.analysis.display import html_of_minimum
+
+        return html_of_minimum(self)

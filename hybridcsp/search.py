@@ -10,6 +10,7 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
+from weakref import WeakValueDictionary
 
 import numpy as np
 from ase import Atoms
@@ -21,7 +22,7 @@ from hybridcsp.archive import ADDED, USER, Archive, Called
 from hybridcsp.budget import Budget, Target
 from hybridcsp.continuity import check_same, check_same_calculator, described
 from hybridcsp.engagement import build_sources, check_company, check_learners
-from hybridcsp.errors import ArchiveError, InputError, UnknownNameError
+from hybridcsp.errors import ArchiveError, InputError, LockedError, UnknownNameError
 from hybridcsp.loop import Progress, Run, Summary
 from hybridcsp.problem import Problem
 from hybridcsp.properties import PropertyError, results_of
@@ -45,6 +46,10 @@ from hybridcsp.retraining import Classroom, Retrainer, Retraining
 from hybridcsp.sources import DEFAULT_SOURCES, ONE_SHOT, Source
 from hybridcsp.sources.external import Command
 from hybridcsp.sources.generative import GenerativeSource
+from hybridcsp.utils.machine import available_cores
+
+#: The searches of this process that hold a run directory.
+_open_searches: WeakValueDictionary[Path, Search] = WeakValueDictionary()
 
 
 class Search:
@@ -95,7 +100,8 @@ class Search:
     InputError, CalculatorError
         For anything that cannot work, before any computing.
     ArchiveError, LockedError
-        If the directory cannot be used.
+        If the directory cannot be used. An earlier ``Search`` of the same process in this directory is closed first,
+        so that a cell of a notebook can be run again, unless it is running.
 
     Examples
     --------
@@ -137,7 +143,7 @@ class Search:
             raise InputError("seed", seed, "a whole number from 0")
         self.problem = problem
         self.calculator = calculator
-        self.workers = workers or len(os.sched_getaffinity(0))
+        self.workers = workers or available_cores()
         self.limits = limits or Limits()
         self.relaxation = _for_problem(relaxation or RelaxationSettings(), problem)
         self.directory = Path(os.path.abspath(directory or problem.formula))  # noqa: PTH100  # links are not followed
@@ -174,6 +180,8 @@ class Search:
             "one_shot": one_shot,
             "weights": {n: s.weights for n, s in built.items() if isinstance(s, GenerativeSource) and s.weights},
         }
+        self._running = False
+        _close_earlier(self.directory)
         self.archive = Archive(self.directory, write=True)
         try:
             check_same(settings, self.archive, another_calculator=allow_calculator_change)
@@ -188,9 +196,12 @@ class Search:
         except BaseException:
             self.archive.close()
             raise
+        _open_searches[self.directory.resolve()] = self
 
     def close(self) -> None:
         """Give the run directory back to others."""
+        if _open_searches.get(self.directory.resolve()) is self:
+            del _open_searches[self.directory.resolve()]
         try:
             self._proposer.close()
         finally:
@@ -201,6 +212,16 @@ class Search:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        from hybridcsp.analysis.display import text_of_search
+
+        return text_of_search(self.problem, self.archive)
+
+    def _repr_html_(self) -> str:
+        from hybridcsp.analysis.display import html_of_search
+
+        return html_of_search(self.problem, self.archive)
 
     def minima(self, n: int | None = None) -> list[Minimum]:
         """Return the ``n`` (default: all) best minima, best first."""
@@ -262,10 +283,14 @@ class Search:
             raise InputError("calculator", None, "run() needs a calculator; without one there are ask() and tell()")
         budget = replace(budget, **limits) if budget else Budget(**limits)
         Target(budget.stop_at, self.problem)  # a target that makes no sense is an error before the workers start
-        with nullcontext(self._backend) if self._backend else self._pool() as backend:
-            run = Run(self._proposer, backend, budget, self.limits, on_progress)
-            run.may_change_calculator = self._allow_calculator_change
-            return run.to_the_end()
+        self._running = True
+        try:
+            with nullcontext(self._backend) if self._backend else self._pool() as backend:
+                run = Run(self._proposer, backend, budget, self.limits, on_progress)
+                run.may_change_calculator = self._allow_calculator_change
+                return run.to_the_end()
+        finally:
+            self._running = False
 
     def _pool(self) -> WorkerPool:
         assert self.calculator is not None
@@ -384,6 +409,25 @@ class Search:
     def _label(self) -> str:
         """What our own workers would call the calculator, so that what comes before their results is compared too."""
         return USER if self.calculator is None else build_calculator(self.calculator)[1]
+
+
+def _close_earlier(directory: Path) -> None:
+    """Close a search of this process in the same directory, so that a cell of a notebook can be run again.
+
+    Raises
+    ------
+    LockedError
+        If it is running at this moment.
+    """
+    earlier = _open_searches.get(directory.resolve())
+    if earlier is None:
+        return
+    if earlier._running:
+        raise LockedError(
+            f"{directory} is being searched by another Search of this process, which is running: wait for it, or stop "
+            f"it first"
+        )
+    earlier.close()
 
 
 def _for_problem(relaxation: RelaxationSettings, problem: Problem) -> RelaxationSettings:

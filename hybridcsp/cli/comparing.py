@@ -122,7 +122,6 @@ def compare(
     done. Runs are searches like any other: hybridcsp show DIRECTORY/PROBLEM/STRATEGY/seed-0.
     """
     import json
-    import os
 
     from hybridcsp import campaign
     from hybridcsp.analysis import acting
@@ -130,6 +129,7 @@ def compare(
     from hybridcsp.archive import Archive
     from hybridcsp.cli.terminal import LiveCampaign
     from hybridcsp.utils.files import atomic_write, check_writable, make_folder
+    from hybridcsp.utils.machine import available_cores, load_average
 
     if as_json and as_csv:
         raise InputError("--json", "--csv", "one of the two")
@@ -165,7 +165,7 @@ def compare(
     terminate_in_order()
     try:
         with LiveCampaign(said) as live:
-            campaign.execute(runs, parallel=parallel or len(os.sched_getaffinity(0)), on_progress=live.update)
+            campaign.execute(runs, parallel=parallel or available_cores(), on_progress=live.update)
     except KeyboardInterrupt:
         said.print("Interrupted; the same command goes on from here.", highlight=False)
         raise typer.Exit(130) from None
@@ -180,7 +180,7 @@ def compare(
     said.print(statistics.table(rows, traces, named, notes))
     for line in others:
         said.print(line, highlight=False, soft_wrap=True, markup=False)
-    about = {"target": named, "relaxations": relaxations, "load": os.getloadavg()[0]}
+    about = {"target": named, "relaxations": relaxations, "load": load_average()}
     content = statistics.as_content(rows, traces, about, notes)
     texts = (json.dumps(content, indent=1, allow_nan=False) + "\n", statistics.as_csv(traces))
     for file, text in zip(results, texts, strict=False):

@@ -31,7 +31,6 @@ import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import cloudpickle
 
@@ -40,6 +39,7 @@ from hybridcsp.errors import HybridCSPError, message_of
 from hybridcsp.interrupts import exits_contained
 from hybridcsp.orphans import end_with
 from hybridcsp.records import Cost, Failed, FailureReason, Job, Relaxed
+from hybridcsp.utils.machine import forbid_core_dumps, volunteer_for_the_end
 
 JobRunner = Callable[[Job], Relaxed | Failed]
 
@@ -167,18 +167,14 @@ def main(descriptor: int, parent: int, death_signal: int) -> None:
     death_signal
         Signal to get when the thread that started this worker ends, on Linux; 0 for none.
     """
-    import resource  # not everywhere, and the rest of this module is used everywhere
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to decide about
     os.set_inheritable(descriptor, False)  # or a program that a calculator starts would keep the socket open
     faulthandler.enable()  # the stack goes to the log at a crash, and at the SIGABRT of a parent that loses patience
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
-    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))  # a segmentation fault is one failed job, not a file per job
-    with contextlib.suppress(OSError):  # where memory runs out, the kernel had better take a worker than the search
-        Path("/proc/self/oom_score_adj").write_text("500")
+    forbid_core_dumps()  # a segmentation fault is one failed job, not a file per job
+    volunteer_for_the_end()  # where memory runs out, the kernel had better take a worker than the search
     end_with(parent, death_signal)
     with contextlib.suppress(EOFError, OSError):
         serve(Connection(descriptor))

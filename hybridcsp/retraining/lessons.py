@@ -60,7 +60,7 @@ def lessons(minima: Sequence[Minimum], source: str, problem: Problem, settings: 
         own = start.source == source and any(_is_same(begun, minimum.best.atoms) for begun in start.starts)
         examples.append(
             Example(
-                atoms=primitive(minimum.atoms, SYMPREC_LOOSE),
+                atoms=primitive(minimum.best.atoms, SYMPREC_LOOSE),
                 weight=float(weight) * (OF_ITS_OWN if own else 1.0),
                 energy_quantile=rank / len(minima),
                 pressure_gpa=problem.pressure_gpa,

@@ -215,7 +215,7 @@ class EvolutionSource:
             if isinstance(operator, ModeFollowing):
                 tag["mode"] = _children(context.archive, operator.name)[ids]
                 operator = operator.following(tag["mode"])
-            atoms = operator([parent.minimum.atoms for parent in parents], self._problem, rng)
+            atoms = operator([parent.minimum.best.atoms.copy() for parent in parents], self._problem, rng)
             if atoms is not None:
                 cost = Cost(seconds=time.perf_counter() - start)
                 return Proposal(atoms=atoms, operator=operator.name, parents=ids, tag=tag, cost=cost, level=offer.level)

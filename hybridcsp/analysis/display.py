@@ -1,0 +1,124 @@
+"""How searches, minima and summaries look in Python and in notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from hybridcsp.analysis.report import duration, minima_rows, spacegroup_name
+from hybridcsp.problem import Problem
+from hybridcsp.prototypes.names import prototype_name
+from hybridcsp.utils.text import printable_line
+
+if TYPE_CHECKING:
+    from hybridcsp.archive import Archive
+    from hybridcsp.loop import Summary
+    from hybridcsp.records import Minimum
+
+#: How many minima a search shows.
+_SHOWN = 5
+
+
+def text_of_minimum(minimum: Minimum) -> str:
+    """Return a minimum in one line."""
+    atoms = minimum.best.atoms
+    facts = {
+        "energy": f"{minimum.enthalpy_per_atom:.4f} eV/atom",
+        "spacegroup": spacegroup_name(minimum.spacegroup),
+        "source": _source(minimum),
+        "found": f"{minimum.multiplicity} times",
+    }
+    shown = ", ".join(f"{key}: {value}" for key, value in facts.items())
+    return printable_line(f"<Minimum {minimum.id}: {atoms.get_chemical_formula('metal')}, {shown}>")
+
+
+def html_of_minimum(minimum: Minimum) -> str:
+    """Return a minimum as a small table."""
+    atoms = minimum.best.atoms
+    a, b, c, alpha, beta, gamma = atoms.cell.cellpar()
+    return _html_table(
+        [],
+        [
+            ["formula", atoms.get_chemical_formula("metal")],
+            ["enthalpy", f"{minimum.enthalpy_per_atom:.4f} eV/atom"],
+            ["space group", spacegroup_name(minimum.spacegroup)],
+            ["prototype", prototype_name(atoms) or "–"],
+            ["cell", f"{a:.3f}, {b:.3f}, {c:.3f} Å; {alpha:.2f}, {beta:.2f}, {gamma:.2f}°"],
+            ["volume", f"{atoms.get_volume() / len(atoms):.2f} Å³/atom"],
+            ["source", _source(minimum)],
+            ["relaxations that ended here", str(minimum.multiplicity)],
+            ["calculator", minimum.best.evaluation.calculator],
+        ],
+    )
+
+
+def text_of_search(problem: Problem, archive: Archive) -> str:
+    """Return how far a search is, in one line."""
+    best = archive.best_enthalpy_per_atom
+    lowest = "" if best is None else f", best {best:.4f} eV/atom"
+    return printable_line(
+        f"<Search {_title(problem)} in {archive.directory}: {archive.ledger.relaxations} relaxations, "
+        f"{archive.number_of_minima} minima{lowest}>"
+    )
+
+
+def html_of_search(problem: Problem, archive: Archive) -> str:
+    """Return how far a search is, and its best minima as a table."""
+    head = f"<p>{escape(text_of_search(problem, archive).strip('<>'))}</p>"
+    minima = archive.minima(_SHOWN)
+    if not minima:
+        return head
+    headings = ["rank", "eV/atom", "meV above the best", "space group", "prototype", "Å³/atom", "source", "times"]
+    return head + _html_table(headings, [_cells(row) for row in minima_rows(minima, problem)])
+
+
+def text_of_summary(summary: Summary) -> str:
+    """Return what a run came to, in one line."""
+    return f"<Summary: {_facts(summary)}>"
+
+
+def html_of_summary(summary: Summary) -> str:
+    """Return what a run came to, as a paragraph."""
+    return f"<p>{escape(_facts(summary))}</p>"
+
+
+def _facts(summary: Summary) -> str:
+    progress = summary.progress
+    best = "" if progress.best is None else f", best {progress.best:.4f} eV/atom"
+    return printable_line(
+        f"{summary.stopped}; {progress.relaxations} relaxations ({progress.failed} failed), "
+        f"{progress.force_calls} force calls, {progress.minima} minima{best}; this run took "
+        f"{duration(progress.run_seconds)}"
+    )
+
+
+def _title(problem: Problem) -> str:
+    return problem.formula + (f" at {problem.pressure_gpa:g} GPa" if problem.pressure_gpa else "")
+
+
+def _source(minimum: Minimum) -> str:
+    source, operator = minimum.found_by.source, minimum.found_by.operator
+    return source if source == operator else f"{source}/{operator}"
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    source, operator = row["source"], row["operator"]
+    return [
+        str(row["rank"]),
+        f"{row['enthalpy_ev_per_atom']:.4f}",
+        f"{row['above_best_mev_per_atom']:.1f}",
+        f"{row['spacegroup_symbol']} ({row['spacegroup']})",
+        row["prototype"] or "",
+        f"{row['volume_a3_per_atom']:.2f}",
+        source if source == operator else f"{source}/{operator}",
+        str(row["times_found"]),
+    ]
+
+
+def _html_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(printable_line(cell))}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table>{f'<thead><tr>{head}</tr></thead>' if headings else ''}<tbody>{body}</tbody></table>"

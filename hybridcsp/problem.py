@@ -51,8 +51,9 @@ HIGHEST_PRESSURE = 10_000
 #: Atoms in a primitive cell, and different numbers of formula units, that one problem may have at most.
 MOST_ATOMS, MOST_SIZES = 1_000_000, 10_000
 
-#: Longest formula in characters, and brackets inside each other, which the parser calls itself for.
-LONGEST_FORMULA, DEEPEST_FORMULA = 1000, 20
+#: Longest formula in characters, which names a folder by default, and brackets inside each other, for each of which
+#: the parser calls itself.
+LONGEST_FORMULA, DEEPEST_FORMULA = 250, 20
 
 # Angles of Niggli-reduced cells lie between these, in degrees.
 _REDUCED_ANGLES = (60.0, 120.0)

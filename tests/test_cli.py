@@ -128,6 +128,8 @@ def test_the_database_opens_with_ase_db(finished):
         (["search", "TiO2", "--source", "seeds:nothing.cif"], "nothing.cif"),
         (["search", "TiO2", "--source", "seeds:empty.xyz"], "empty.xyz"),
         (["search", "TiO2", "--source", "seeds:/dev/null"], "it is a device, not a file"),
+        (["search", "(" * 900 + "C" + ")" * 900], "at most 250 characters"),
+        (["search", "TiO2", "--formula-units", "7"], "7 formula units are 21 atoms: add --max-atoms 21"),
         (["search", "TiO2", "--directory", "/proc/self"], "cannot write"),
         (["search", "TiO2", "--templates", "nothing/"], "no such file or folder"),
         (["search", "TiO2", "--source", "random", "--templates", "empty.xyz"], "goes with --source prototypes"),

@@ -229,6 +229,10 @@ def _existing(file: str) -> Path:
 def _refuse_other_files(what: str) -> None:
     """Say how to search with a file or a run directory that is given in the place of a formula."""
     path = Path(what)
+    try:
+        path.lstat()
+    except OSError:  # no file, or no name that a file can have
+        return
     if path.is_file():
         allowed = f"a formula or a TOML file; structures of yours are given with --source seeds:{quote(what)}"
         raise InputError("formula", what, allowed)

@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.markup import escape
-from rich.table import Table
 
 from hybridcsp.analysis.acting import Share, same_runs, shares
 from hybridcsp.analysis.plots import save_figure
-from hybridcsp.analysis.report import plain_table
+from hybridcsp.analysis.tables import Column, FittingTable
 from hybridcsp.analysis.traces import Trace
 
 #: Bootstrap samples for intervals of ratios, and the fewest problems (or seeds) that are resampled: from two, the
@@ -112,7 +110,7 @@ def _in_vain_to_the_end(traces: Sequence[Trace]) -> list[Trace]:
     ]
 
 
-def table(rows: Sequence[Row], traces: Sequence[Trace], target: str, notes: Sequence[str] = ()) -> Table:
+def table(rows: Sequence[Row], traces: Sequence[Trace], target: str, notes: Sequence[str] = ()) -> FittingTable:
     """Return a comparison as a table that says what it was measured on.
 
     Parameters
@@ -124,12 +122,20 @@ def table(rows: Sequence[Row], traces: Sequence[Trace], target: str, notes: Sequ
     notes
         Sentences that belong below it; see :func:`hybridcsp.analysis.acting.notes`.
     """
-    shown = plain_table(f"Cost to {target}")
-    shown.add_column("strategy", overflow="fold")  # in a narrow terminal this one gives way: no number is cut short
-    for heading in ("solved (95 %)", "relax.", "f.calls", "mean", "p", "ratio (95 %)"):
-        shown.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
-        shown.add_row(
+    against = f"against {rows[0].strategy}"
+    intervals = "; ".join(["of means of force calls " + against, *_intervals(rows[1:])])
+    median = "Kaplan-Meier median of {} to success, - where half did not get there"
+    columns = [
+        Column(heading="strategy", words=True),
+        Column(heading="solved (95 %)", meaning="runs that reached it, with Wilson's interval"),
+        Column(heading="relax.", meaning=median.format("relaxations"), dispensable=4),
+        Column(heading="f.calls", meaning=median.format("force calls"), dispensable=1),
+        Column(heading="mean", meaning="restricted mean of force calls", dispensable=3),
+        Column(heading="p", meaning=f"log-rank test {against}", dispensable=2),
+        Column(heading="ratio (95 %)", meaning=intervals),
+    ]
+    cells: list[tuple[str, ...]] = [
+        (
             row.strategy,
             f"{row.solved}/{row.runs} ({100 * row.low:.0f}-{100 * row.high:.0f} %)",
             "-" if row.relaxations is None else f"{row.relaxations:.0f}",
@@ -138,9 +144,12 @@ def table(rows: Sequence[Row], traces: Sequence[Trace], target: str, notes: Sequ
             "" if row is rows[0] else "-" if row.p_value is None else f"{row.p_value:.3f}",
             "" if row is rows[0] else ratio_text(row),
         )
+        for row in rows
+    ]
+    if len(rows) == 1:  # nothing to compare it with
+        columns, cells = columns[:5], [line[:5] for line in cells]
     made = [f"Relaxations of {row.strategy} by source: {_made(row)}." for row in rows if row.shares]
-    shown.caption = "\n".join(escape(line) for line in (_legend(rows, traces), *made, *notes))
-    return shown
+    return FittingTable(f"Cost to {target}", columns, cells, [_extent(traces), *made, *notes])
 
 
 def ratio_text(row: Row) -> str:
@@ -150,19 +159,13 @@ def ratio_text(row: Row) -> str:
     return f"{row.ratio:.2f}" + ("" if row.ratio_low is None else f" ({row.ratio_low:.2f}-{row.ratio_high:.2f})")
 
 
-def _legend(rows: Sequence[Row], traces: Sequence[Trace]) -> str:
+def _extent(traces: Sequence[Trace]) -> str:
+    """Say what a comparison was measured on."""
     problems = len({trace.problem for trace in traces})
     seeds = len({trace.seed for trace in traces})
     failed, rejected = sum(t.failed for t in traces), sum(t.rejected for t in traces)
-    parts = [
-        "Solved runs with Wilson's interval; Kaplan-Meier medians of relaxations and force calls to success (-: half "
-        "not reached); restricted mean of force calls"
-    ]
-    if len(rows) > 1:
-        parts.append(f"log-rank p and ratio of means against {rows[0].strategy}")
-        parts += _intervals(rows[1:])
-    return "; ".join(parts) + (
-        f". {problems} problem{'s' * (problems != 1)}, {seeds} seed{'s' * (seeds != 1)}, "
+    return (
+        f"{problems} problem{'s' * (problems != 1)}, {seeds} seed{'s' * (seeds != 1)}, "
         f"{sum(t.relaxations for t in traces)} relaxations of which {failed} failed, {rejected} proposals rejected."
     )
 
@@ -171,7 +174,7 @@ def _intervals(rows: Sequence[Row]) -> list[str]:
     """Say what the intervals of ratios are, and why there are none where there are none."""
     said = []
     resampled = {row.resampled for row in rows if row.resampled}
-    said += [f"interval of the ratio: bootstrap over {unit}" for unit in sorted(resampled)]
+    said += [f"interval: bootstrap over {unit}" for unit in sorted(resampled)]
     for why in dict.fromkeys(row.no_interval for row in rows if row.no_interval):
         whose = [row.strategy for row in rows if row.no_interval == why]
         said.append(f"no interval: {why}" + (f" ({', '.join(whose)})" if len(whose) < len(rows) else ""))

@@ -44,7 +44,7 @@ class FittingTable:
     columns
         From left to right.
     rows
-        Cells of each row. A word that is too long for its column is broken after a slash, comma, colon or dash first.
+        Cells of each row. A word that is too long for its column is broken after a slash, comma, colon or plus first.
     notes
         Lines below, after the legend.
     """
@@ -145,6 +145,6 @@ def _parts(word: str) -> list[str]:
     parts = [""]
     for character in word:
         parts[-1] += character
-        if len(word) > _WHOLE and character in "/,:=" and len(parts[-1]) > 2:
+        if len(word) > _WHOLE and character in "/,:=+" and len(parts[-1]) > 2:
             parts.append("")
     return [part for part in parts if part]

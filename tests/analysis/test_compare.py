@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 from crystals import InlineBackend, ListSource, random_crystal, relaxed
 from matplotlib.figure import Figure
+from rich.console import Console
 
 from hybridcsp import Archive, Search
 from hybridcsp.analysis import acting
@@ -37,6 +38,12 @@ def traces(strategy, costs, problem="TiO2"):
     return [
         trace(strategy, seed, None if cost is None else (cost, 50 * cost), problem) for seed, cost in enumerate(costs)
     ]
+
+
+def printed(shown, width):
+    text = io.StringIO()
+    Console(file=text, width=width).print(shown)
+    return text.getvalue()
 
 
 def test_success_rates_have_wilsons_interval():
@@ -123,7 +130,7 @@ def test_there_is_no_interval_where_none_can_be_had(problems, seeds, why):
     assert row.no_interval == why
     if why:
         assert row.ratio_low is row.ratio_high is None
-        assert f"no interval: {why}" in " ".join(table(rows, runs, "-9").caption.split())
+        assert f"no interval: {why}" in " ".join(printed(table(rows, runs, "-9"), 80).split())
         assert json.loads(json.dumps(as_content(rows, runs, {}), allow_nan=False))["rows"][1]["ratio_low"] is None
     else:
         assert row.ratio_low < row.ratio < row.ratio_high
@@ -174,18 +181,22 @@ def test_p_values_are_of_the_problems_that_both_have():
     assert compare([*easy, *hard, *other])[1].p_value == compare([*hard, *other])[1].p_value > 0.5
 
 
-def test_tables_and_files_hold_all_runs(tmp_path):
-    from rich.console import Console
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_tables_fit_the_terminal_without_broken_words(width):
+    runs = [*traces("random", [5, None]), *traces("evolution", [3, 4]), *traces("random+evolution+prototypes", [2, 3])]
+    text = printed(table(compare(runs), runs, "-9.41"), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for whole in ("evolution", "ratio (95 %)", "2/2 (34-100 %)"):
+        assert whole in text
+    words = " ".join(text.split())
+    assert "360 relaxations of which 6 failed, 12 proposals rejected" in words
+    assert ("Not shown in a terminal this narrow" in words) == (width == 60)
 
+
+def test_files_hold_all_runs(tmp_path):
     runs = [*traces("random", [5, None]), *traces("evolution", [3, 4]), *traces("random+evolution+prototypes", [2, 3])]
     rows = compare(runs)
-    text = io.StringIO()
-    Console(file=text, width=80).print(table(rows, runs, "-9.41"))
-    assert "evolution" in text.getvalue()
-    assert "ratio (95 %)" in text.getvalue()  # numbers and headings are whole in a terminal of 80 columns
-    assert "2/2 (34-100 %)" in text.getvalue()
-    assert "…" not in text.getvalue()
-    assert "360 relaxations of which 6 failed, 12 proposals rejected" in " ".join(text.getvalue().split())
     content = json.loads(json.dumps(as_content(rows, runs, {"target": "-9.41"}), allow_nan=False))
     assert (len(content["runs"]), content["rows"][1]["solved"]) == (6, 2)
     lines = list(csv.DictReader(io.StringIO(as_csv(runs))))

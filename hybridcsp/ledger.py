@@ -89,13 +89,13 @@ class Ranking:
         del self._basins[basin.id]
         self._is_sorted = False
 
-    def lowest(self) -> float | None:
-        """Return the lowest enthalpy per atom in eV."""
+    def best(self) -> Basin | None:
+        """Return the basin of lowest enthalpy per atom."""
         while self._heap:
             enthalpy, id_ = self._heap[0]
             basin = self._basins.get(id_)
             if basin is not None and basin.enthalpy_per_atom == enthalpy:
-                return enthalpy
+                return basin
             heapq.heappop(self._heap)
         return None
 
@@ -187,9 +187,14 @@ class Ledger:
         """Return the basins of the calculator used last, lowest enthalpy per atom first."""
         return self._comparable.sorted()
 
+    def best(self) -> Basin | None:
+        """Return the basin of lowest enthalpy per atom."""
+        return self._comparable.best()
+
     def lowest(self) -> float | None:
         """Return the lowest enthalpy per atom in eV."""
-        return self._comparable.lowest()
+        best = self.best()
+        return None if best is None else best.enthalpy_per_atom
 
     @property
     def number_of_minima(self) -> int:

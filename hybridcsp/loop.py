@@ -43,8 +43,8 @@ class Progress:
         Jobs the workers are busy with.
     minima
         Distinct minima.
-    best
-        Lowest enthalpy per atom in eV.
+    best, spacegroup
+        Lowest enthalpy per atom in eV, and the number of that minimum's space group at 0.01 Å.
     force_calls
         In the whole search.
     run_relaxations, run_force_calls, run_seconds
@@ -74,6 +74,7 @@ class Progress:
     jobs: tuple[Running, ...] = ()
     activity: str = ""
     training: tuple[str, ...] = ()
+    spacegroup: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -164,13 +165,15 @@ class Run:
     def progress(self) -> Progress:
         """Return where things stand."""
         ledger = self._archive.ledger
+        best = ledger.best()
         return Progress(
             relaxations=ledger.relaxations,
             failed=sum(tally.failed.total() for tally in ledger.tallies.values()),
             rejected=sum(tally.rejected.total() for tally in ledger.tallies.values()),
             running=len(self._running),
             minima=len(ledger.basins),
-            best=ledger.lowest(),
+            best=None if best is None else best.enthalpy_per_atom,
+            spacegroup=None if best is None else best.best.data["spacegroup"],
             force_calls=ledger.cost.force_calls,
             run_relaxations=ledger.relaxations - self._start_relaxations,
             run_force_calls=ledger.cost.force_calls - self._start_force_calls,

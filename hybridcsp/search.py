@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, fields, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -253,6 +253,7 @@ class Search:
         budget: Budget | None = None,
         *,
         on_progress: Callable[[Progress], None] | None = None,
+        progress: bool = False,
         **limits: Any,
     ) -> Summary:
         """Search until a budget is used up; then refine the best minima.
@@ -263,7 +264,9 @@ class Search:
             A :class:`~hybridcsp.budget.Budget`, or its fields as keywords: ``run(relaxations=100)``. It holds for the
             whole search: a directory that has 60 relaxations gets 40 more. ``hours`` hold for this run.
         on_progress
-            Called after every outcome, and once in a while.
+            Called with a :class:`~hybridcsp.loop.Progress` after every outcome, and twice a second.
+        progress
+            Whether to show how far the search is: live in a terminal and in a notebook, in lines elsewhere.
 
         Returns
         -------
@@ -285,8 +288,14 @@ class Search:
         Target(budget.stop_at, self.problem)  # a target that makes no sense is an error before the workers start
         self._running = True
         try:
-            with nullcontext(self._backend) if self._backend else self._pool() as backend:
-                run = Run(self._proposer, backend, budget, self.limits, on_progress)
+            with ExitStack() as stack:
+                listeners = [on_progress] if on_progress else []
+                if progress:
+                    from hybridcsp.live import display
+
+                    listeners.insert(0, stack.enter_context(display(budget)).update)
+                backend = stack.enter_context(nullcontext(self._backend) if self._backend else self._pool())
+                run = Run(self._proposer, backend, budget, self.limits, _all_of(listeners))
                 run.may_change_calculator = self._allow_calculator_change
                 return run.to_the_end()
         finally:
@@ -441,6 +450,16 @@ def _check_keywords(problem_options: Mapping[str, Any]) -> None:
     for name in problem_options:
         if name not in known:
             raise UnknownNameError("keyword", name, known | set(Search.__init__.__kwdefaults__ or ()))
+
+
+def _all_of(listeners: Sequence[Callable[[Progress], None]]) -> Callable[[Progress], None] | None:
+    """Return one function that calls all of these; ``None`` without any."""
+
+    def notify(progress: Progress) -> None:
+        for listener in listeners:
+            listener(progress)
+
+    return notify if listeners else None
 
 
 def _bare(atoms: Atoms) -> Atoms:

@@ -265,9 +265,9 @@ def _run(
 ) -> None:
     from hybridcsp.analysis.export import export as write
     from hybridcsp.analysis.report import duration
-    from hybridcsp.cli.terminal import LiveProgress
     from hybridcsp.failures import all_failed
     from hybridcsp.ledger import ALL_FAILED
+    from hybridcsp.live import display
 
     terminate_in_order()
     with configuration.build(
@@ -275,7 +275,7 @@ def _run(
     ) as search:
         _greet(search)
         stopped, failed, begun = "interrupted", None, time.monotonic()
-        with LiveProgress(configuration.budget, console) as live, suppress(KeyboardInterrupt):
+        with display(configuration.budget, console) as live, suppress(KeyboardInterrupt):
             try:
                 stopped = search.run(configuration.budget, on_progress=live.update).stopped
             except RelaxationsFailedError as error:

@@ -1,0 +1,153 @@
+"""A person sees from the first second what a search does, in a terminal, a notebook and a log file."""
+
+import io
+import sys
+import types
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from hybridcsp import Search
+from hybridcsp.activity import Running
+from hybridcsp.budget import Budget
+from hybridcsp.live import LineDisplay, NotebookDisplay, TerminalDisplay, View, display
+from hybridcsp.loop import Progress
+
+BUDGET = Budget(relaxations=100)
+NOTHING = Progress(
+    relaxations=0,
+    failed=0,
+    rejected=0,
+    running=0,
+    minima=0,
+    best=None,
+    force_calls=0,
+    run_relaxations=0,
+    run_force_calls=0,
+    run_seconds=0.1,
+    level="relax",
+    activity="loading chgnet in 2 workers",
+)
+HALF = replace(
+    NOTHING,
+    relaxations=50,
+    failed=2,
+    minima=31,
+    best=-9.3891,
+    spacegroup=136,
+    run_relaxations=50,
+    run_force_calls=4000,
+    run_seconds=100.0,
+    activity="",
+    jobs=(
+        Running(
+            candidate=52,
+            source="evolution",
+            operator="heredity",
+            level="relax",
+            seconds=3.2,
+            force_calls=41,
+            enthalpy_per_atom=-9.31234,
+        ),
+        Running(candidate=53, source="random", operator="random", level="relax", seconds=0.1),
+    ),
+    training=("training flow: epoch 3 of 20", "wyckoff learns after 6 more new minima"),
+)
+
+
+def shown(progress, width=80, height=40):
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=width, height=height)
+    view = View(BUDGET)
+    view.progress = progress
+    with console.capture() as capture:
+        console.print(view)
+    return capture.get().splitlines()
+
+
+def test_the_phase_before_the_first_relaxation_is_named():
+    assert shown(None) == ["starting"]
+    assert any("loading chgnet in 2 workers" in line for line in shown(NOTHING))
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_live_display_fits_the_terminal_and_has_a_line_for_each_relaxation(width):
+    lines = shown(HALF, width)
+    assert all(len(line) <= width for line in lines)
+    assert "50/100 relaxations" in lines[0]
+    assert "best -9.3891 eV/atom P4_2/mnm" in lines[1]
+    assert lines[2].split()[:2] == ["#52", "evolution/heredity"]
+    assert lines[3].split()[:2] == ["#53", "random"]
+    assert lines[4].startswith("training flow: epoch 3 of 20")
+    if width >= 80:
+        assert "41 force calls" in lines[2] and "-9.3123 eV/atom" in lines[2] and lines[2].rstrip().endswith("3 s")
+        assert "0:01:40 left" in lines[1]
+
+
+def test_a_low_terminal_gets_one_line():
+    assert len(shown(HALF, height=8)) == 1
+
+
+def test_names_from_elsewhere_cannot_command_the_terminal():
+    job = Running(candidate=1, source="mine\x1b]0;owned\x07", operator="", level="relax", seconds=0.0)
+    assert not any("\x1b" in line or "\x07" in line for line in shown(replace(HALF, jobs=(job,))))
+
+
+def test_a_log_file_gets_a_line_at_once_then_news_and_otherwise_little():
+    out = io.StringIO()
+    console = Console(file=out, width=80)
+    told = [NOTHING, replace(NOTHING, run_seconds=2.0), replace(HALF, run_seconds=3.0), replace(HALF, run_seconds=5.0)]
+    told += [replace(HALF, run_seconds=14.0, relaxations=51), replace(HALF, run_seconds=16.0, best=-9.4)]
+    with display(BUDGET, console) as live:
+        assert isinstance(live, LineDisplay)
+        for progress in told:
+            live.update(progress)
+    lines = out.getvalue().splitlines()
+    assert [line.split()[0] for line in lines] == ["0/100", "50/100", "51/100", "50/100"]
+    assert "\x1b" not in out.getvalue()
+
+
+def test_a_terminal_gets_the_live_display():
+    console = Console(file=io.StringIO(), force_terminal=True)
+    assert isinstance(display(BUDGET, console), TerminalDisplay)
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    contents = []
+
+    class Handle:
+        def update(self, content):
+            contents.append(content)
+
+    def show(content, display_id):
+        contents.append(content)
+        return Handle()
+
+    module = types.ModuleType("IPython.display")
+    module.HTML, module.display = str, show
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    return contents
+
+
+def test_a_notebook_cell_is_updated_in_place(notebook):
+    seconds = iter([0.0, 0.0, 0.1, 0.7, 0.7])
+    with NotebookDisplay(BUDGET, clock=lambda: next(seconds)) as live:
+        live.update(NOTHING)
+        live.update(NOTHING)  # too soon
+        live.update(replace(HALF, activity="a < b"))
+    assert notebook[0] == "<pre>starting</pre>"
+    assert "loading chgnet" in notebook[1]
+    assert len(notebook) == 4 and "50/100 relaxations" in notebook[2] and "a &lt; b" in notebook[3]
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_python_shows_progress_only_where_it_is_asked_for(tmp_path, capfd, on):
+    heard = []
+    with Search("Cu", formula_units=1, calculator="emt", workers=1, sources=["random"], directory=tmp_path) as search:
+        search.run(relaxations=2, refine=0, progress=on, on_progress=heard.append)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert ("relaxations" in err) == on
+    assert heard[-1].relaxations == 2

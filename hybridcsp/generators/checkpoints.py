@@ -100,6 +100,13 @@ def restore(file: Path, state: State, identity: str) -> None:
         raise InputError(
             "checkpoint", str(file), "of a training with other data, settings, seed or model; delete it to begin anew"
         )
+    try:
+        _fill(state, tensors, about["progress"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError("checkpoint", str(file), f"damaged ({error}); delete it to begin anew") from error
+
+
+def _fill(state: State, tensors: dict[str, torch.Tensor], progress: str) -> None:
     parts: dict[str, dict[str, torch.Tensor]] = {"model": {}, "averaged": {}, "best": {}, "optimiser": {}}
     for key, value in tensors.items():
         part, _, name = key.partition("/")
@@ -112,4 +119,4 @@ def restore(file: Path, state: State, identity: str) -> None:
         if own:
             own["step"] = own["step"].cpu()  # where AdamW keeps it
             state.optimiser.state[parameter] = own
-    state.progress = Progress(**json.loads(about["progress"]))
+    state.progress = Progress(**json.loads(progress))

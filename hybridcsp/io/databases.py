@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -162,6 +163,8 @@ def _rows(database: sqlite3.Connection, file: Path) -> Iterator[int | Broken]:
     while True:
         try:
             page = [row for (row,) in _fetch(database, _PAGE, last)]
+            if not all(before < row for before, row in pairwise([last, *page])):  # a damaged tree may lead in a circle
+                raise sqlite3.DatabaseError("its rows are not in order")
         except sqlite3.Error as error:
             if steps == 0:
                 where = f"after row {last}" if last > 0 else "from its beginning"

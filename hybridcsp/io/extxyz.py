@@ -16,6 +16,9 @@ from hybridcsp.io.crystals import MOST_ATOMS, accepted
 from hybridcsp.io.elements import ISOTOPES
 from hybridcsp.io.text import BrokenError, Lines
 
+# A number of columns of four digits or more.
+_WIDE = re.compile(r"Properties\s*=\s*[\"'{]?[^\s\"'}]*:\s*\d{4}", re.IGNORECASE)
+
 
 def read_extxyz(file: Path) -> Iterator[Frame | Broken]:
     """Yield the frames of a file; after a broken one it goes on with the next line that is a number of atoms."""
@@ -51,6 +54,8 @@ def _frame(text: list[str], lines: Lines, number: int) -> Frame | Broken:
 
 
 def _atoms(text: list[str]) -> Atoms:
+    if _WIDE.search(text[1]):  # ASE would make as many columns
+        raise BrokenError(1, "columns in Properties that are more than anybody writes")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -156,7 +157,7 @@ def _load(cached: Path) -> dict[str, np.ndarray[Any, Any]] | None:
             return {name: archive[name] for name in ("about", "lengths", "numbers", "positions", "cells")}
     except FileNotFoundError:
         return None
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         log.warning("%s is not usable (%s) and is made again", cached, error)
         return None
 

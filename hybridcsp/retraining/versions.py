@@ -20,6 +20,7 @@ from hybridcsp.errors import ArchiveError, GeneratorError, message_of
 from hybridcsp.generators import Epoch, Example, Generator
 from hybridcsp.generators.opening import one_thread
 from hybridcsp.interrupts import exits_contained
+from hybridcsp.utils.reading import read_json
 from hybridcsp.utils.subprocesses import python_command, python_path
 
 #: In the run directory.
@@ -82,8 +83,8 @@ def train(unfinished: Path, generator: Generator) -> None:
     GeneratorError
         If it does not learn.
     """
-    plan = json.loads((unfinished / PLAN).read_text(encoding="utf-8"))
-    frames = ase.io.read(unfinished / EXAMPLES, ":")
+    plan = read_json(unfinished / PLAN)
+    frames = ase.io.read(unfinished / EXAMPLES, ":", format="extxyz")
     assert isinstance(frames, list)
     epochs: list[Epoch] = []
     planned = plan["settings"].get("epochs")
@@ -124,7 +125,7 @@ def epoch_of(unfinished: Path) -> str:
 
 def finish(unfinished: Path) -> tuple[Path, dict[str, Any]]:
     """Give a trained version its name; return its folder and the report of its training."""
-    report: dict[str, Any] = json.loads((unfinished / REPORT).read_text(encoding="utf-8"))
+    report: dict[str, Any] = read_json(unfinished / REPORT)
     folder = unfinished.with_name(unfinished.name.partition(UNFINISHED)[0])
     shutil.rmtree(folder, ignore_errors=True)  # of a search that was killed before it took note of it
     unfinished.rename(folder)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from pathlib import Path
 
 import ase.io
 from ase import Atoms
 
-from hybridcsp.errors import GeneratorError
+from hybridcsp.errors import ArchiveError, GeneratorError
 from hybridcsp.sampling import Chosen, Selection
 from hybridcsp.similarity import describe
 from hybridcsp.utils.files import atomic_write
+from hybridcsp.utils.reading import read_text
 
 
 def write(selection: Selection, file: Path) -> None:
@@ -38,19 +40,30 @@ def write(selection: Selection, file: Path) -> None:
 
 
 def read(file: Path) -> Selection:
-    """Return what was kept."""
-    frames = ase.io.read(file, ":")
-    assert isinstance(frames, list)
-    chosen = []
-    for found in frames:
-        atoms = Atoms(found.numbers, positions=found.positions, cell=found.cell, pbc=True)
-        chosen.append(
-            Chosen(
-                atoms=atoms,
-                units=int(found.info["units"]),
-                spacegroup=int(found.info["spacegroup"]),
-                described=describe(atoms),
-                log_likelihood=found.info.get("log_likelihood"),
-            )
+    """Return what was kept.
+
+    Raises
+    ------
+    ArchiveError
+        If the file is damaged.
+    """
+    try:
+        frames = ase.io.read(io.StringIO(read_text(file)), ":", format="extxyz")
+        return Selection(
+            chosen=tuple(map(_as_chosen, frames)), rejects=Counter(dict(frames[0].info.get("rejects", {})))
         )
-    return Selection(chosen=tuple(chosen), rejects=Counter(frames[0].info.get("rejects", {})))
+    except Exception as error:  # ASE's reader raises anything for a damaged file
+        raise ArchiveError(
+            f"{file} is damaged ({type(error).__name__}: {error}); delete it, and its samples are made again"
+        ) from error
+
+
+def _as_chosen(found: Atoms) -> Chosen:
+    atoms = Atoms(found.numbers, positions=found.positions, cell=found.cell, pbc=True)
+    return Chosen(
+        atoms=atoms,
+        units=int(found.info["units"]),
+        spacegroup=int(found.info["spacegroup"]),
+        described=describe(atoms),
+        log_likelihood=found.info.get("log_likelihood"),
+    )

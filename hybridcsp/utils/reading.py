@@ -261,7 +261,7 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise UnreadableError(file, f"TOML that is nested deeper than {DEEPEST} levels") from None
     except UnicodeDecodeError as error:
         raise UnreadableError(file, f"it is not text in UTF-8: byte {error.start} is {error.reason}") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, and whole numbers of thousands of digits
         raise UnreadableError(file, f"it is not TOML: {error}") from error
     if _is_deeper(found, DEEPEST):
         raise UnreadableError(file, f"TOML that is nested deeper than {DEEPEST} levels")

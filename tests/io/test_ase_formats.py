@@ -49,6 +49,7 @@ def test_formats_that_run_something_are_not_on_the_list():
 @pytest.mark.parametrize(
     "content",
     [
+        '1\nLattice="3 0 0 0 3 0 0 0 3" Properties=species:S:99999999999:pos:R:3\nCu 0 0 0\n',
         f'{10**9}\nLattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3\nCu 0 0 0\n',
         f'{MOST_ATOMS + 1}\nLattice="90 0 0 0 90 0 0 0 90"\n' + "Cu 0 0 0\n" * (MOST_ATOMS + 1),
         '2\nLattice="1e6 0 0 0 3 0 0 0 3"\nCu 0 0 0\nAl 1.5 1.5 1.5\n',
@@ -57,7 +58,7 @@ def test_formats_that_run_something_are_not_on_the_list():
         '1\nLattice="900 0 0 0 900 0 0 0 900"\nCu 0 0 0\n',
         '1\nLattice="3 0 0 0 3 0 0 0 3"\nCu 1e30 0 0\n',
     ],
-    ids=["header", "too many", "long", "thin", "skewed", "empty", "far away"],
+    ids=["columns", "header", "too many", "long", "thin", "skewed", "empty", "far away"],
 )
 def test_absurd_structures_cost_only_themselves(tmp_path, content):
     good = '1\nLattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3\nCu 0 0 0\n'

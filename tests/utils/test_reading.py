@@ -150,6 +150,7 @@ def test_json_is_read_as_plain_types(file):
         ("[" + "a." * 40 + "b]\nc = " + "[" * 20 + "]" * 20, "nested deeper"),
         ("a = 1\n" * 100_000, "MiB"),
         ("a = 1\0", "not TOML"),
+        ("a = " + "7" * 5000, "not TOML"),
         (b'a = "\xe9"', "UTF-8"),
     ],
 )

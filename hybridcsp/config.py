@@ -322,7 +322,11 @@ def _absolute(path: str, folder: Path) -> str:
 
 
 def _absolute_if_there(text: str, folder: Path) -> str:
-    return _absolute(text, folder) if (folder / Path(text).expanduser()).exists() else text
+    try:
+        there = (folder / Path(text).expanduser()).exists()
+    except (OSError, RuntimeError):  # too long for a name, or of a user who is not there
+        there = False
+    return _absolute(text, folder) if there else text
 
 
 def _absolute_argument(text: str, folder: Path) -> str:

@@ -294,3 +294,9 @@ def test_retraining_is_a_table(tmp_path):
     assert (configuration.retraining.new_minima, configuration.retraining.weighting) == (7, "best")
     with pytest.raises(InputError, match=r"retraining.weighting = 'bset': did you mean 'best'"):
         parse('problem.formula = "Cu"\nretraining.weighting = "bset"')
+
+
+@pytest.mark.parametrize("part", ["x" * 5000, "~nobody-of-this-name/mine.py"])
+def test_parts_of_a_command_that_can_be_no_file_are_left_as_they_are(tmp_path, part):
+    (tmp_path / "a.toml").write_text(f'[external.mine]\ncommand = ["python", "{part}", "{{output}}"]\n')
+    assert config.read(tmp_path / "a.toml")["external"]["mine"]["command"][1] == part

@@ -31,10 +31,6 @@ from hybridcsp.records import (
 )
 from hybridcsp.similarity import describe
 
-#: Who relaxes a candidate: our own workers, or the person who asked for it.
-WORKERS = "workers"
-USER = "user"
-
 #: The source of structures that were handed in without having been asked for; they do not count as relaxations.
 ADDED = "added"
 

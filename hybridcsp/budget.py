@@ -125,7 +125,7 @@ class Target:
         from pymatgen.analysis.structure_matcher import StructureMatcher
 
         matcher = StructureMatcher()
-        for basin in ledger.basins.values():
+        for basin in ledger.comparable():
             if basin.id not in self._checked:
                 self._checked.add(basin.id)
                 if matcher.fit(self._structure, to_pymatgen(structure_of(basin))):
@@ -154,9 +154,12 @@ def read_target(key: str, file: str) -> Atoms:
 
 
 def unchanged_since(ledger: Ledger) -> int:
-    """Return how many relaxations have ended since the best enthalpy last fell by more than 1 meV/atom."""
+    """Return how many relaxations have ended since the best enthalpy last fell by more than 1 meV/atom.
+
+    Those of a calculator that is no longer in force do not count.
+    """
     last, reference = 0, math.inf
     for relaxation, _, enthalpy in ledger.improvements:
         if enthalpy < reference - UNCHANGED:
             last, reference = relaxation, enthalpy
-    return ledger.relaxations - last
+    return ledger.relaxations - max(last, ledger.calculator_since)

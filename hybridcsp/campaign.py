@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import tomli_w
 
@@ -27,7 +27,7 @@ from hybridcsp.relaxation.worker_process import end_processes
 from hybridcsp.retraining import Retraining
 from hybridcsp.sources import SOURCES, Source
 from hybridcsp.sources.generative import GenerativeSource
-from hybridcsp.utils.files import atomic_write, make_folder
+from hybridcsp.utils.files import atomic_write, make_folder, open_log
 from hybridcsp.utils.subprocesses import death_signal, python_command, python_path
 
 #: How a run ended that can be taken up again without changing its budget.
@@ -339,7 +339,7 @@ def _start(run: Planned) -> subprocess.Popen[bytes]:
             stream.write(tomli_w.dumps(run.raw))
         arguments = ["search", str(written)]
     ties = [str(os.getpid()), str(int(death_signal())), os.environ.get("PYTHONPATH", "")]
-    with _opened_log(run) as log:
+    with open_log(_log(run), key="directory") as log:
         return subprocess.Popen(
             python_command("hybridcsp.cli.child", *ties, *arguments, *(["--trust"] if run.trust else [])),
             stdin=subprocess.DEVNULL,
@@ -348,14 +348,6 @@ def _start(run: Planned) -> subprocess.Popen[bytes]:
             env={**os.environ, "PYTHONPATH": python_path()},
             process_group=0,  # Ctrl-C is for the campaign, which then ends its searches
         )
-
-
-def _opened_log(run: Planned) -> IO[bytes]:
-    try:
-        return os.fdopen(os.open(_log(run), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666), "ab")
-    except OSError as error:
-        allowed = f"a file that can be written, not a symbolic link ({error.strerror})"
-        raise InputError("directory", str(_log(run)), allowed) from error
 
 
 def _log(run: Planned) -> Path:

@@ -35,7 +35,7 @@ def all_failed(ledger: Ledger, directory: Path) -> RelaxationsFailedError:
     Parameters
     ----------
     ledger
-        Of a search in which relaxations have failed and none has succeeded.
+        Of a search in which relaxations by the workers have failed and none has succeeded.
     directory
         Its run directory.
     """
@@ -46,7 +46,7 @@ def all_failed(ledger: Ledger, directory: Path) -> RelaxationsFailedError:
     advice = _ADVICE.get(FailureReason(failures.reason), "Check how they were relaxed")
     detail = textwrap.shorten(failures.detail, _LONGEST, placeholder=" …") or "no details"
     return RelaxationsFailedError(
-        f"none of {ledger.relaxations} relaxations has succeeded, and {failures.count} failed{same}: "
+        f"none of {ledger.attempts} relaxations has succeeded, and {failures.count} failed{same}: "
         f"{failures.reason}: {detail}. {advice}{output}. Everything is kept: resume the search once that is mended, or "
         "let it go on regardless with stop_after_failures = 0 (--stop-after-failures 0)"
     )

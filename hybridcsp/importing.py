@@ -16,12 +16,23 @@ from typing import Any
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from hybridcsp.archive import USER, Archive, Called
+from hybridcsp.archive import Archive, Called
 from hybridcsp.characterising import Character, Characteriser
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record
 from hybridcsp.problem import Problem
-from hybridcsp.records import RELAX, Candidate, Evaluation, Failed, FailureReason, Outcome, Proposal, Relaxed, is_word
+from hybridcsp.records import (
+    RELAX,
+    USER,
+    Candidate,
+    Evaluation,
+    Failed,
+    FailureReason,
+    Outcome,
+    Proposal,
+    Relaxed,
+    is_word,
+)
 from hybridcsp.similarity import STARTS, StructureIndex, describe
 
 #: How many structures are written at a time, in one transaction.

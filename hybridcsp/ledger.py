@@ -10,7 +10,7 @@ from typing import Any
 
 from hybridcsp.errors import ArchiveError
 from hybridcsp.event_log import FORMAT, Event
-from hybridcsp.records import REFINE, Cost, FailureReason
+from hybridcsp.records import REFINE, WORKERS, Cost
 
 
 @dataclass(kw_only=True)
@@ -89,6 +89,10 @@ class Ranking:
         del self._basins[basin.id]
         self._is_sorted = False
 
+    def found(self) -> list[Basin]:
+        """Return the basins in the order in which they came."""
+        return list(self._basins.values())
+
     def best(self) -> Basin | None:
         """Return the basin of lowest enthalpy per atom."""
         while self._heap:
@@ -129,21 +133,22 @@ class Ledger:
         By source, what the last of them was.
     explanations
         By reason of failure, what was said of the first relaxation that failed for it.
-    succeeded
-        Whether any relaxation has ended in a structure.
+    attempts, successes
+        How many relaxations by our workers have ended, and how many of them in a structure, since the calculator was
+        last changed. What a person tells or imports says nothing about the calculator of the workers.
     failures
-        The last relaxations, where none has succeeded and they failed for the same reason; those from before the search
-        was last ended for that do not count.
+        The last relaxations by our workers, where none has succeeded and they failed for the same reason; those from
+        before the search was last ended for that do not count.
     adoptions
         By source, every change of its model, oldest first.
     cost, proposing
         Of everything, and of proposing alone.
     relaxations
         How many relaxations have come to an end, failures included.
-    improvements
-        Relaxation, force calls and enthalpy per atom (eV) of every new best minimum.
     calculator
-        Label of the calculator used last; only its minima are compared.
+        Label of the calculator in force, which is the one used last: only its minima are compared.
+    calculator_since
+        How many relaxations had come to an end when it came into force.
     candidates
         By id, the event of each.
     terminal
@@ -166,14 +171,15 @@ class Ledger:
         self.errors: Counter[str] = Counter()
         self.last_errors: dict[str, str] = {}
         self.explanations: dict[str, str] = {}
-        self.succeeded = False
+        self.attempts = 0
+        self.successes = 0
         self.failures: Failures | None = None
         self.adoptions: dict[str, list[Mapping[str, Any]]] = {}
         self.cost = Cost()
         self.proposing = Cost()
         self.relaxations = 0
-        self.improvements: list[tuple[int, int, float]] = []
         self.calculator: str | None = None
+        self.calculator_since = 0
         self.candidates: dict[int, Event] = {}
         self.terminal: dict[int, str] = {}
         self.loose_ends: dict[int, Event] = {}
@@ -181,10 +187,12 @@ class Ledger:
         self.basins: dict[int, Basin] = {}
         self.last_minimum = 0
         self._rankings: defaultdict[str, Ranking] = defaultdict(Ranking)
+        self._improvements: defaultdict[str, list[tuple[int, int, float]]] = defaultdict(list)
+        self._bests: dict[str, dict[tuple[str, str], float]] = {}  # of the tallies, by calculators used before
         self._ending: dict[int, int] = {}  # basins by the candidates of their best relaxations
 
     def ranked(self) -> list[Basin]:
-        """Return the basins of the calculator used last, lowest enthalpy per atom first."""
+        """Return the basins of the calculator in force, lowest enthalpy per atom first."""
         return self._comparable.sorted()
 
     def best(self) -> Basin | None:
@@ -196,9 +204,18 @@ class Ledger:
         best = self.best()
         return None if best is None else best.enthalpy_per_atom
 
+    def comparable(self) -> list[Basin]:
+        """Return the basins of the calculator in force, in the order of discovery; cheaper than :meth:`ranked`."""
+        return self._comparable.found()
+
+    @property
+    def improvements(self) -> list[tuple[int, int, float]]:
+        """Relaxation, force calls and enthalpy per atom (eV) of every new best minimum of the calculator in force."""
+        return self._improvements[self.calculator or ""]
+
     @property
     def number_of_minima(self) -> int:
-        """How many basins of the calculator used last there are."""
+        """How many basins of the calculator in force there are."""
         return len(self._comparable)
 
     @property
@@ -221,6 +238,8 @@ class Ledger:
                         f"of format {FORMAT}: use the version that wrote it"
                     )
                 self.settings.append(data["settings"])
+                if data["settings"].get("calculator_label"):
+                    self._use(data["settings"]["calculator_label"])
             case "stopped":
                 self.stops.append(data["reason"])
                 if data["reason"] == ALL_FAILED:  # whoever goes on has changed something
@@ -246,8 +265,9 @@ class Ledger:
                 if data["level"] != REFINE:
                     self._tally(data).failed[data["reason"]] += 1
                     self.explanations.setdefault(data["reason"], data["detail"])
-                    self._apply_failure(data["reason"], data["detail"])
+                    self._apply_failure(data)
             case "relaxed":
+                self._use(data["calculator"])
                 self._apply_cost(event)
                 self._apply_relaxed(event)
 
@@ -263,9 +283,31 @@ class Ledger:
         else:
             self.terminal[data["candidate"]] = event.kind
 
-    def _apply_failure(self, reason: str, detail: str) -> None:
-        if self.succeeded or reason == FailureReason.REPORTED:
+    def _use(self, calculator: str) -> None:
+        """Bring a calculator into force; energies of the one before are kept, and compared with no others."""
+        if calculator == self.calculator:
             return
+        if self.calculator is not None:
+            self._bests[self.calculator] = {
+                name: tally.best for name, tally in self.tallies.items() if tally.best is not None
+            }
+            known = self._bests.get(calculator, {})
+            for name, tally in self.tallies.items():
+                tally.best = known.get(name)
+            self.attempts, self.successes, self.failures = 0, 0, None
+            self.calculator_since = self.relaxations
+        self.calculator = calculator
+
+    def _is_of_workers(self, data: Mapping[str, Any]) -> bool:
+        return bool(self.candidates[data["candidate"]].data["owner"] == WORKERS)
+
+    def _apply_failure(self, data: Mapping[str, Any]) -> None:
+        if not self._is_of_workers(data):
+            return
+        self.attempts += 1
+        if self.successes:
+            return
+        reason, detail = data["reason"], data["detail"]
         # The words may differ: they hold numbers, and a calculator that has failed once often fails otherwise then.
         if self.failures is not None and self.failures.reason == reason:
             self.failures.count += 1
@@ -274,12 +316,13 @@ class Ledger:
 
     def _apply_relaxed(self, event: Event) -> None:
         data = event.data
-        if data["relaxation"] is not None:
-            self.succeeded, self.failures = True, None
+        if data["level"] != REFINE and self._is_of_workers(data):
+            self.attempts += 1
+            self.successes += 1
+            self.failures = None
         tally = self._tally(data)
         tally.relaxed += data["level"] != REFINE
         tally.unconverged += data["level"] != REFINE and not data["converged"]
-        self.calculator = data["calculator"]
         before = self.lowest()
         if data["minimum"] is None:
             if data["level"] != REFINE:

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hybridcsp.activity import Running, announcements
-from hybridcsp.archive import WORKERS, Archive
+from hybridcsp.archive import Archive
 from hybridcsp.budget import Budget, Target, unchanged_since
 from hybridcsp.continuity import check_same_calculator
 from hybridcsp.failures import all_failed
 from hybridcsp.interrupts import noted_interrupts
 from hybridcsp.ledger import ALL_FAILED
 from hybridcsp.proposer import Proposer
-from hybridcsp.records import REFINE, RELAX, Candidate, Job, Limits, Relaxed
+from hybridcsp.records import REFINE, RELAX, WORKERS, Candidate, Job, Limits, Relaxed
 from hybridcsp.relaxation.backends import Backend, ReportsProgress
 
 log = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ class Run:
             failed=sum(tally.failed.total() for tally in ledger.tallies.values()),
             rejected=sum(tally.rejected.total() for tally in ledger.tallies.values()),
             running=len(self._running),
-            minima=len(ledger.basins),
+            minima=ledger.number_of_minima,
             best=None if best is None else best.enthalpy_per_atom,
             spacegroup=None if best is None else best.best.data["spacegroup"],
             force_calls=ledger.cost.force_calls,

@@ -24,6 +24,10 @@ REFINE = "refine"
 EVALUATE = "evaluate"
 LOWEST = "lowest"  # of several structures, the one of lowest enthalpy is relaxed
 
+#: Who relaxes a candidate: our own workers, or the person who asked for it.
+WORKERS = "workers"
+USER = "user"
+
 #: In the tag of a proposal of the level "lowest": the structures beside its own, of the same atoms in the same order,
 #: each a mapping of ``cell`` and Cartesian ``positions``.
 RIVALS = "rivals"

@@ -18,7 +18,7 @@ from ase.calculators.calculator import BaseCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from hybridcsp.allocation import ALLOCATIONS, Allocation
-from hybridcsp.archive import ADDED, USER, Archive, Called
+from hybridcsp.archive import ADDED, Archive, Called
 from hybridcsp.budget import Budget, Target
 from hybridcsp.continuity import check_same, check_same_calculator, described
 from hybridcsp.engagement import build_sources, check_company, check_learners
@@ -29,6 +29,7 @@ from hybridcsp.properties import PropertyError, results_of
 from hybridcsp.proposer import Proposer
 from hybridcsp.records import (
     RELAX,
+    USER,
     Candidate,
     Cost,
     Evaluation,

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from hybridcsp.archive import USER, Archive
+from hybridcsp.archive import Archive
 from hybridcsp.errors import ArchiveError, InputError, UnreadableError
 from hybridcsp.formats import Generational, Record, Settings
 from hybridcsp.importing import Report, Survey, begin, label, survey, take_in, up_to
 from hybridcsp.problem import Problem
-from hybridcsp.records import Candidate, Rejected, RejectionReason
+from hybridcsp.records import USER, Candidate, Rejected, RejectionReason
 from hybridcsp.search import Search
 from hybridcsp.utils.files import atomic_write
 from hybridcsp.utils.reading import read_json

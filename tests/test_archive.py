@@ -6,9 +6,20 @@ import pytest
 from ase.build import bulk
 from crystals import random_crystal, relaxed, rutile
 
-from hybridcsp.archive import ADDED, USER, WORKERS, Archive, Called
+from hybridcsp.archive import ADDED, Archive, Called
 from hybridcsp.errors import ArchiveError
-from hybridcsp.records import REFINE, Candidate, Cost, Failed, FailureReason, Proposal, Rejected, RejectionReason
+from hybridcsp.records import (
+    REFINE,
+    USER,
+    WORKERS,
+    Candidate,
+    Cost,
+    Failed,
+    FailureReason,
+    Proposal,
+    Rejected,
+    RejectionReason,
+)
 
 
 def crystals(n, seed=0):

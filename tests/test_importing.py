@@ -5,17 +5,17 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from crystals import rutile
+from crystals import InlineBackend, rutile
 from foreign import FakeUspex, append_results, uspex_run, various
 
 from hybridcsp import formats
-from hybridcsp.archive import USER, Archive
+from hybridcsp.archive import Archive
 from hybridcsp.config import of_directory
-from hybridcsp.errors import ArchiveError, InputError
+from hybridcsp.errors import ArchiveError, InputError, RelaxationsFailedError
 from hybridcsp.formats import Broken, Record
 from hybridcsp.importing import begin, label, survey, take_in
 from hybridcsp.problem import Problem
-from hybridcsp.records import Failed, Relaxed
+from hybridcsp.records import USER, Failed, FailureReason, Relaxed
 from hybridcsp.search import Search
 
 CODE = formats.load("uspex")
@@ -116,6 +116,20 @@ def test_a_search_goes_on_from_an_import_by_ask_and_tell(tmp_path, run):
         told = search.tell(child, end)
         assert told.evaluation.calculator == "uspex:VASP"
         assert search.minima(1)[0].found_by.source == "evolution"
+
+
+def test_imported_relaxations_do_not_vouch_for_the_calculator_of_the_workers(tmp_path, run):
+    import_(run, tmp_path / "archive")
+    with Archive(tmp_path / "archive") as archive:
+        problem = archive.problem
+
+    def failing(job):
+        return Failed(candidate=job.candidate, reason=FailureReason.OVERLAP)
+
+    options = {"directory": tmp_path / "archive", "sources": ["random"], "backend": InlineBackend(failing)}
+    told = pytest.raises(RelaxationsFailedError, match="none of 3 relaxations has succeeded, and 3 failed")
+    with Search(problem, calculator=None, **options) as search, told:
+        search.run(relaxations=100, stop_after_failures=3)
 
 
 def test_no_other_calculator_goes_on_in_an_import(tmp_path, run):

@@ -4,9 +4,10 @@ import pytest
 from foreign import FakeUspex, cryspy_run, various
 
 from hybridcsp import formats
-from hybridcsp.archive import USER, Archive
+from hybridcsp.archive import Archive
 from hybridcsp.errors import ArchiveError, InputError
 from hybridcsp.io.poscar import read_poscars, write_poscar
+from hybridcsp.records import USER
 from hybridcsp.watching import FILE, Watch
 
 

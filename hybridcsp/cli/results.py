@@ -141,7 +141,8 @@ def _seed(
     from hybridcsp import formats
     from hybridcsp.analysis.export import records_of
     from hybridcsp.analysis.report import problem_of
-    from hybridcsp.archive import USER, WORKERS, Archive
+    from hybridcsp.archive import Archive
+    from hybridcsp.records import USER, WORKERS
 
     if output is None:
         raise InputError("--output", None, f"the folder that {format} runs in")

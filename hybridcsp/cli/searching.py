@@ -294,7 +294,7 @@ def _run(
             )
             raise typer.Exit(130)
         ledger = archive.ledger
-        if ledger.relaxations and not ledger.succeeded:
+        if ledger.attempts and not ledger.successes:
             raise failed or all_failed(ledger, search.directory)
         without_proposals = stopped in ("no acceptable proposals", "sources exhausted")
         why = _why_nothing(ledger, search.problem) if without_proposals else ""

@@ -25,6 +25,7 @@ from hybridcsp.interrupts import exits_contained
 from hybridcsp.records import Failed, FailureReason, Job, Limits, Relaxed
 from hybridcsp.relaxation.worker import JobRunner, failed
 from hybridcsp.relaxation.worker_process import WorkerProcess, end_processes, reap, send_signal
+from hybridcsp.utils.files import folder_within, make_folder
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,8 @@ class WorkerPool:
         self._next_look = 0.0
         self._workers: list[WorkerProcess] = []
         if log_directory is not None:
-            log_directory.mkdir(parents=True, exist_ok=True)
+            make_folder(log_directory.parent)
+            folder_within(log_directory.parent, log_directory.name)
         try:
             for number in range(1, workers + 1):
                 self._workers.append(WorkerProcess(number, log_directory))

@@ -11,12 +11,14 @@ import subprocess
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import IO
 
 import psutil
 
 from hybridcsp.activity import Running
 from hybridcsp.records import Job
 from hybridcsp.relaxation import worker
+from hybridcsp.utils.files import open_log
 from hybridcsp.utils.subprocesses import death_signal, python_command, python_path
 
 # A message that stands still this long, in seconds, has a stopped process at its other end.
@@ -40,7 +42,7 @@ class WorkerProcess:
         self.since = time.monotonic()  # it was started, or got its job
         self.log = None if log_directory is None else log_directory / f"worker-{number}.log"
         ours, theirs = socket.socketpair()
-        with theirs, ours, open(self.log or os.devnull, "ab") as output:  # noqa: PTH123 - devnull is a str
+        with theirs, ours, _output(self.log) as output:
             for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
                 ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _STUCK, 0))
             self.log_start = output.tell()
@@ -125,6 +127,10 @@ def running(
         force_calls=force_calls,
         enthalpy_per_atom=enthalpy_per_atom,
     )
+
+
+def _output(log: Path | None) -> IO[bytes]:
+    return Path(os.devnull).open("ab") if log is None else open_log(log)
 
 
 def _command(descriptor: int) -> list[str]:

@@ -20,6 +20,7 @@ from hybridcsp.errors import ArchiveError, GeneratorError, message_of
 from hybridcsp.generators import Epoch, Example, Generator
 from hybridcsp.generators.opening import one_thread
 from hybridcsp.interrupts import exits_contained
+from hybridcsp.utils.files import folder_within, open_log
 from hybridcsp.utils.reading import read_json
 from hybridcsp.utils.subprocesses import python_command, python_path
 
@@ -61,10 +62,11 @@ def prepare(folder: Path, examples: Sequence[Example], plan: Mapping[str, Any]) 
 
 def begin(folder: Path) -> Path:
     """Make the folder in which a version is kept until it is complete; what is left of earlier ones is removed."""
+    folder_within(folder.parents[2], MODELS, folder.parent.name)
     for left in folder.parent.glob(f"{folder.name}{UNFINISHED}*"):
         shutil.rmtree(left, ignore_errors=True)
     made = folder.with_name(f"{folder.name}{UNFINISHED}{os.getpid()}")
-    made.mkdir(parents=True)
+    made.mkdir()
     return made
 
 
@@ -146,7 +148,7 @@ def train_apart(unfinished: Path, kind: type, prior: Path | None) -> subprocess.
     """
     target = f"{kind.__module__}:{kind.__qualname__}"
     arguments = [str(os.getpid()), str(unfinished), target, "" if prior is None else str(prior)]
-    with (unfinished / LOG).open("wb") as log:
+    with open_log(unfinished / LOG) as log:
         return subprocess.Popen(
             python_command("hybridcsp.retraining.apart", *arguments),
             stdin=subprocess.DEVNULL,

@@ -287,7 +287,7 @@ def _nearness(first: Floats, second: Floats) -> float:
 
 def _ages(archive: Archive, minima: Sequence[Minimum]) -> list[int]:
     """How many children of each were made since the last that opened a basin at or below it."""
-    opened = {basin.found_by: basin.enthalpy_per_atom for basin in archive.ledger.basins.values()}
+    opened = {basin.found_by: basin.enthalpy_per_atom for basin in archive.ledger.comparable()}
     levels = {minimum.found_by.id: minimum.enthalpy_per_atom for minimum in minima}
     ages: Counter[int] = Counter()
     for id_, event in archive.ledger.candidates.items():

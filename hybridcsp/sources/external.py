@@ -30,6 +30,7 @@ from hybridcsp.problem import Problem
 from hybridcsp.relaxation.worker_process import end_processes
 from hybridcsp.sources.seeds import SeedsSource
 from hybridcsp.structure import primitive
+from hybridcsp.utils.files import open_log
 
 #: What a template may hold, and what takes its place.
 PLACEHOLDERS = ("formula", "n", "seed", "output")
@@ -227,7 +228,7 @@ class CommandGenerator:
             raise GeneratorError(f"{self.name} cannot be started: no program {argv[0]!r}")
         if stop.is_set():
             raise GeneratorError(f"{self.name} was stopped before it began")
-        with log.open("wb") as written:
+        with open_log(log) as written:
             try:
                 process = subprocess.Popen(
                     [sys.executable, "-I", str(orphans.__file__), str(os.getpid()), *argv],

@@ -25,6 +25,7 @@ from hybridcsp.sources import Context, kept
 from hybridcsp.sources.errand import Errand
 from hybridcsp.sources.external import Command, CommandGenerator
 from hybridcsp.sources.one_shot import Start, Waiting, check_one_shot, proposal, starts_of
+from hybridcsp.utils.files import folder_within
 
 #: Samples asked for at a time, unless the generator says otherwise; and of each number of formula units in the first
 #: batch: small searches often end before they have used it up.
@@ -316,7 +317,7 @@ class GenerativeSource:
 
     def _kept(self, version: int, reading: _Reading, file: Path) -> Selection:
         if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
+            folder_within(file.parents[1], SAMPLES)
             kept.write(self._sampled(version, reading), file)
         return kept.read(file)
 

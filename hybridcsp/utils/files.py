@@ -150,6 +150,56 @@ def make_folder(path: Path, *, key: str = "folder") -> None:
         raise InputError(key, str(path), f"a folder that can be made ({_reason(error)})") from error
 
 
+def open_log(path: Path, *, key: str = "log") -> IO[bytes]:
+    """Open a file that a program writes its output to, at its end; it is made where it is missing.
+
+    Parameters
+    ----------
+    path
+        The file. Its folder has to be there: :func:`folder_within`.
+    key
+        What an error calls the file.
+
+    Raises
+    ------
+    InputError
+        If something else than a file is in its place, a symbolic link for instance, or it cannot be written.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO without reader: no wait
+    with _in_words(key, path):
+        if path.is_symlink():
+            raise InputError(key, str(path), "a file, not a symbolic link; remove the link")
+        descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError(key, str(path), "a file that output can be added to; there is something else in its place")
+    os.set_blocking(descriptor, True)
+    return os.fdopen(descriptor, "ab")
+
+
+def folder_within(folder: Path, *names: str) -> Path:
+    """Make a folder below another one, through nobody's symbolic link, and return it.
+
+    Parameters
+    ----------
+    folder
+        One that a person named, such as a run directory; links that lead to it are followed.
+    names
+        Of the folders below it, from the outermost.
+
+    Raises
+    ------
+    InputError
+        If one of these is a symbolic link or a file, or cannot be made.
+    """
+    for name in names:
+        folder = folder / name
+        if folder.is_symlink():
+            raise InputError("folder", str(folder), "a folder, not a symbolic link; remove the link")
+        make_folder(folder)
+    return folder
+
+
 def check_writable(path: Path, *, key: str = "file", follow: bool = False) -> None:
     """Find out before a long computation whether its result can be written; arguments as of :func:`atomic_write`.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hybridcsp.errors import InputError
-from hybridcsp.utils.files import atomic_folder, atomic_write, check_writable, make_folder
+from hybridcsp.utils.files import atomic_folder, atomic_write, check_writable, folder_within, make_folder, open_log
 
 
 def entries(folder):
@@ -213,3 +213,41 @@ def test_a_folder_that_failed_is_not_there(tmp_path):
     with pytest.raises(InputError, match="a file in its place"):
         make_folder(tmp_path / "file" / "below")
     assert entries(tmp_path) == ["file"]
+
+
+def test_output_is_added_to_a_log(tmp_path):
+    for text in (b"one", b"two"):
+        with open_log(tmp_path / "worker.log") as log:
+            log.write(text)
+            log.flush()
+    assert log.closed
+    assert (tmp_path / "worker.log").read_bytes() == b"onetwo"
+
+
+def test_a_log_goes_through_nobodys_link_and_into_no_other_thing(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    (tmp_path / "link").symlink_to(victim)
+    (tmp_path / "nowhere").symlink_to(tmp_path / "new")
+    os.mkfifo(tmp_path / "fifo")
+    for name in ("link", "nowhere"):
+        with pytest.raises(InputError, match="not a symbolic link; remove the link"):
+            open_log(tmp_path / name)
+    for name in ("fifo", ".", "missing/log"):
+        with pytest.raises(InputError, match="log = "):
+            open_log(tmp_path / name)
+    assert victim.read_text() == "untouched"
+    assert not (tmp_path / "new").exists()
+
+
+def test_folders_below_one_are_made_through_nobodys_link(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    named = tmp_path / "named"
+    named.symlink_to(tmp_path / "run")
+    assert folder_within(named, "models", "flow") == named / "models" / "flow"
+    assert (tmp_path / "run/models/flow").is_dir()
+    (tmp_path / "run/workers").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="a folder, not a symbolic link"):
+        folder_within(named, "workers", "deep")
+    assert entries(tmp_path / "elsewhere") == []

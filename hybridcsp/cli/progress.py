@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from hybridcsp.activity import announcements
 from hybridcsp.cli.console import errors
 
 
@@ -27,6 +28,16 @@ def busy(what: str) -> Iterator[Callable[[str], None]]:
         yield lambda text: bar.update(task, description=text)
     finally:
         bar.stop()
+
+
+@contextmanager
+def setting_up(what: str) -> Iterator[None]:
+    """Show in a terminal what is being set up, and what takes long in it; nothing where the output is a file."""
+    if not errors.is_terminal:
+        yield
+        return
+    with busy(what) as show, announcements(lambda now: show(f"{what}: {now}")):
+        yield
 
 
 @contextmanager

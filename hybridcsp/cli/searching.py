@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -17,6 +17,7 @@ from rich.markup import escape
 from hybridcsp.cli.app import app, as_argument, show_archive
 from hybridcsp.cli.console import console
 from hybridcsp.cli.options import SettingsCommand, read_given, with_settings
+from hybridcsp.cli.progress import setting_up
 from hybridcsp.cli.settings import BY_FLAG, OPTIONS, SEARCH, SETTINGS
 from hybridcsp.errors import InputError, RelaxationsFailedError, did_you_mean
 from hybridcsp.interrupts import terminate_in_order
@@ -106,39 +107,41 @@ def search(
     Options go before the keys of a TOML file. The first stopping criterion that is met ends the search. Everything is
     kept in the run directory; kill it at any moment, and hybridcsp resume goes on.
     """
-    from hybridcsp import config
-    from hybridcsp.archive import is_begun
-    from hybridcsp.config_errors import Origin, key_lines
+    with ExitStack() as setup:
+        setup.enter_context(setting_up(f"setting up the search for {what}"))
+        from hybridcsp import config
+        from hybridcsp.archive import is_begun
+        from hybridcsp.config_errors import Origin, key_lines
 
-    given = read_given(SETTINGS, values)
-    from_file = what.endswith(".toml")
-    if from_file:
-        raw = config.read(_existing(what))
-        lines = key_lines(Path(what).read_text(encoding="utf-8-sig", errors="replace"))
-        origin = Origin(what, given.flags, lines)
-    else:
-        _refuse_other_files(what)
-        raw = {"problem": {"formula": what}}
-        origin = Origin("the command line", {"problem.formula": "formula"}, options=OPTIONS)
-    for table, chosen in config.with_absolute_paths(given.tables, Path.cwd()).items():
-        before = raw.get(table, {})
-        if isinstance(before, dict):  # what else it is, is a mistake that parsing lists
-            raw[table] = {**before, **chosen}
-    if templates is not None:
-        config.parse(raw, origin, given.mistakes)  # mistakes in the tables come before what is added to them
-        raw["search"] = {**raw.get("search", {}), "sources": _with_templates(raw, templates)}
-        raw = config.with_absolute_paths(raw, Path.cwd())
-    configuration = config.parse(raw, origin, given.mistakes)
-    if is_begun(configuration.directory):
-        raise InputError(
-            "directory",
-            str(configuration.directory),
-            f"holds a search already: hybridcsp resume {as_argument(configuration.directory)}, "
-            "or choose another --directory",
-        )
-    named = "search.calculator" in given.flags or not from_file
-    with nullcontext() if from_file else _in_terms_of_options(origin):
-        _run(configuration, trust=trust or named, trust_commands=trust)
+        given = read_given(SETTINGS, values)
+        from_file = what.endswith(".toml")
+        if from_file:
+            raw = config.read(_existing(what))
+            lines = key_lines(Path(what).read_text(encoding="utf-8-sig", errors="replace"))
+            origin = Origin(what, given.flags, lines)
+        else:
+            _refuse_other_files(what)
+            raw = {"problem": {"formula": what}}
+            origin = Origin("the command line", {"problem.formula": "formula"}, options=OPTIONS)
+        for table, chosen in config.with_absolute_paths(given.tables, Path.cwd()).items():
+            before = raw.get(table, {})
+            if isinstance(before, dict):  # what else it is, is a mistake that parsing lists
+                raw[table] = {**before, **chosen}
+        if templates is not None:
+            config.parse(raw, origin, given.mistakes)  # mistakes in the tables come before what is added to them
+            raw["search"] = {**raw.get("search", {}), "sources": _with_templates(raw, templates)}
+            raw = config.with_absolute_paths(raw, Path.cwd())
+        configuration = config.parse(raw, origin, given.mistakes)
+        if is_begun(configuration.directory):
+            raise InputError(
+                "directory",
+                str(configuration.directory),
+                f"holds a search already: hybridcsp resume {as_argument(configuration.directory)}, "
+                "or choose another --directory",
+            )
+        named = "search.calculator" in given.flags or not from_file
+        with nullcontext() if from_file else _in_terms_of_options(origin):
+            _run(configuration, setup, trust=trust or named, trust_commands=trust)
 
 
 @contextmanager
@@ -183,10 +186,12 @@ def resume(
     Of --relaxations, --force-calls and --hours, those that are given replace the ones of the search; the first two
     count from what is done.
     """
-    from hybridcsp import config
+    with ExitStack() as setup:
+        setup.enter_context(setting_up(f"reading the search in {directory}"))
+        from hybridcsp import config
 
-    configuration = _changed(config.of_directory(directory), directory, values)
-    _run(configuration, trust=trust, trust_commands=trust, allow_calculator_change=allow_calculator_change)
+        configuration = _changed(config.of_directory(directory), directory, values)
+        _run(configuration, setup, trust=trust, trust_commands=trust, allow_calculator_change=allow_calculator_change)
 
 
 def _changed(configuration: Configuration, directory: Path, values: Mapping[str, Any]) -> Configuration:
@@ -261,8 +266,14 @@ def _with_templates(raw: Mapping[str, Any], templates: Path) -> list[str]:
 
 
 def _run(
-    configuration: Configuration, *, trust: bool, trust_commands: bool, allow_calculator_change: bool = False
+    configuration: Configuration,
+    setup: ExitStack,
+    *,
+    trust: bool,
+    trust_commands: bool,
+    allow_calculator_change: bool = False,
 ) -> None:
+    """Build a search, end what shows that it is being set up, run it, and show the result."""
     from hybridcsp.analysis.export import export as write
     from hybridcsp.analysis.report import duration
     from hybridcsp.failures import all_failed
@@ -273,6 +284,7 @@ def _run(
     with configuration.build(
         trust=trust, trust_commands=trust_commands, allow_calculator_change=allow_calculator_change
     ) as search:
+        setup.close()
         _greet(search)
         stopped, failed, begun = "interrupted", None, time.monotonic()
         with display(configuration.budget, console) as live, suppress(KeyboardInterrupt):

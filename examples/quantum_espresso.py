@@ -10,8 +10,7 @@ from pathlib import Path
 
 from ase.calculators.espresso import Espresso, EspressoProfile
 
-from hybridcsp import Search
-from hybridcsp.records import Limits
+from hybridcsp import Limits, Search
 
 FOLDER = Path(os.environ.get("ESPRESSO_PSEUDO", "/usr/share/espresso/pseudo"))
 PSEUDOPOTENTIAL = "Si.pz-vbc.UPF"

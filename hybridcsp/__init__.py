@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from hybridcsp.budget import Budget as Budget
     from hybridcsp.problem import Problem as Problem
     from hybridcsp.records import Candidate as Candidate
+    from hybridcsp.records import Limits as Limits
     from hybridcsp.records import Minimum as Minimum
     from hybridcsp.records import Proposal as Proposal
+    from hybridcsp.relaxation.relax import RelaxationSettings as RelaxationSettings
     from hybridcsp.retraining import Retraining as Retraining
     from hybridcsp.search import Search as Search
 
@@ -35,9 +37,11 @@ _PUBLIC = {
     "Archive": "archive",
     "Budget": "budget",
     "Candidate": "records",
+    "Limits": "records",
     "Minimum": "records",
     "Problem": "problem",
     "Proposal": "records",
+    "RelaxationSettings": "relaxation.relax",
     "Retraining": "retraining",
     "Search": "search",
 }

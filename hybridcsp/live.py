@@ -143,7 +143,10 @@ class NotebookDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._handle.update(self._content())
+        if self._view.progress is None:
+            self._handle.update(_pre("there was nothing left to do"))
+        else:
+            self._handle.update(self._content())
 
     def update(self, progress: Progress) -> None:
         """Show where things stand, unless it was shown just before."""
@@ -153,11 +156,16 @@ class NotebookDisplay:
             self._handle.update(self._content())
 
     def _content(self) -> Any:
-        from IPython.display import HTML
-
         console = Console(width=100, height=40, record=True, file=io.StringIO(), force_jupyter=False, color_system=None)
         console.print(self._view)
-        return HTML(f"<pre>{html.escape(console.export_text().rstrip())}</pre>")
+        return _pre(console.export_text().rstrip())
+
+
+def _pre(text: str) -> Any:
+    """Return text as a notebook shows it."""
+    from IPython.display import HTML
+
+    return HTML(f"<pre>{html.escape(text)}</pre>")
 
 
 class View:

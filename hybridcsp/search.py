@@ -17,6 +17,7 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from hybridcsp.activity import announce
 from hybridcsp.allocation import ALLOCATIONS, Allocation
 from hybridcsp.archive import ADDED, Archive, Called
 from hybridcsp.budget import Budget, Target
@@ -51,6 +52,13 @@ from hybridcsp.utils.machine import available_cores
 
 #: The searches of this process that hold a run directory.
 _open_searches: WeakValueDictionary[Path, Search] = WeakValueDictionary()
+
+#: Where settings go that are no keywords of a search.
+_ELSEWHERE: dict[type, str] = {
+    RelaxationSettings: "relaxation=RelaxationSettings(...)",
+    Limits: "limits=Limits(...)",
+    Budget: "run()",
+}
 
 
 class Search:
@@ -183,6 +191,7 @@ class Search:
         }
         self._running = False
         _close_earlier(self.directory)
+        announce(f"opening {self.directory}")
         self.archive = Archive(self.directory, write=True)
         try:
             check_same(settings, self.archive, another_calculator=allow_calculator_change)
@@ -285,7 +294,7 @@ class Search:
         """
         if self.calculator is None and self._backend is None:
             raise InputError("calculator", None, "run() needs a calculator; without one there are ask() and tell()")
-        budget = replace(budget, **limits) if budget else Budget(**limits)
+        budget = _budget(budget, limits)
         Target(budget.stop_at, self.problem)  # a target that makes no sense is an error before the workers start
         self._running = True
         try:
@@ -450,7 +459,21 @@ def _check_keywords(problem_options: Mapping[str, Any]) -> None:
     known = {field.name for field in fields(Problem)} - {"formula"}
     for name in problem_options:
         if name not in known:
-            raise UnknownNameError("keyword", name, known | set(Search.__init__.__kwdefaults__ or ()))
+            elsewhere = "".join(
+                f"; {name} belongs into {where}"
+                for kind, where in _ELSEWHERE.items()
+                if name in {field.name for field in fields(kind)}
+            )
+            raise UnknownNameError("keyword", name, known | set(Search.__init__.__kwdefaults__ or ()), elsewhere[2:])
+
+
+def _budget(budget: Budget | None, limits: Mapping[str, Any]) -> Budget:
+    """Return the budget of a run from what it was given."""
+    known = [field.name for field in fields(Budget)]
+    for name in limits:
+        if name not in known:
+            raise UnknownNameError("keyword", name, known)
+    return replace(budget, **limits) if budget else Budget(**limits)
 
 
 def _all_of(listeners: Sequence[Callable[[Progress], None]]) -> Callable[[Progress], None] | None:

@@ -148,6 +148,7 @@ def test_the_database_opens_with_ase_db(finished):
         (["search", "TiO2", "--min-distance", "1.7"], "such as Ti-O=1.7"),
         (["search", "TiO2", "--spacegroup", "231"], "numbers from 1 to 230"),
         (["search", "TiO2", "--volume-per-atom", "14"], "joined by a dash"),
+        (["search", "TiO2", "--volume-per-atom", "-3"], "'-3': two numbers in Å^3, joined by a dash"),
         (["search", "TiO2", "--cell", "4,4,4"], "six numbers"),
         (["search", "TiO2", "--magmom", "Fe=5"], "--magmom Fe = 5.0: an element of TiO2"),
         (["search", "TiO2", "--presure", "5"], "did you mean '--pressure'"),
@@ -297,7 +298,7 @@ def test_seeds_that_are_of_no_use_are_named(tmp_path):
     ase.io.write(tmp_path / "mixed.xyz", [bulk("Cu"), bulk("Ag")], format="extxyz")
     options = ["--calculator", "emt", "--source", "seeds:mixed.xyz", "--relaxations", "1", "--workers", "1"]
     output = hybridcsp("search", "Cu", *options, "--refine", "0", cwd=tmp_path).stdout
-    assert "seeds: 1 structures are of no use" in output
+    assert "seeds: 1 structures cannot be used" in output
     assert "mixed.xyz, frame 1: Ag is not a whole number of Cu" in " ".join(output.split())
 
 

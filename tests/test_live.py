@@ -142,6 +142,12 @@ def test_a_notebook_cell_is_updated_in_place(notebook):
     assert len(notebook) == 4 and "50/100 relaxations" in notebook[2] and "a &lt; b" in notebook[3]
 
 
+def test_a_notebook_cell_of_a_finished_search_does_not_stay_at_the_start(notebook):
+    with NotebookDisplay(BUDGET):
+        pass
+    assert notebook == ["<pre>starting</pre>", "<pre>there was nothing left to do</pre>"]
+
+
 @pytest.mark.parametrize("on", [False, True])
 def test_python_shows_progress_only_where_it_is_asked_for(tmp_path, capfd, on):
     heard = []

@@ -1,3 +1,4 @@
+import re
 import time
 
 import numpy as np
@@ -622,6 +623,21 @@ class TestInput:
         with pytest.raises(UnknownNameError, match="did you mean 'random'"):
             Search("Cu", calculator="emt", sources=["randon"], directory=tmp_path)
 
+    @pytest.mark.parametrize(
+        ("keyword", "where"),
+        [("max_force", "relaxation=RelaxationSettings"), ("seconds", "limits=Limits"), ("relaxations", "run()")],
+    )
+    def test_a_setting_given_in_the_wrong_place_is_sent_to_the_right_one(self, tmp_path, keyword, where):
+        with pytest.raises(UnknownNameError, match=re.escape(f"{keyword} belongs into {where}")):
+            Search("Cu", directory=tmp_path / "run", **{keyword: 1})
+
+    def test_a_budget_with_a_typo_is_recognised(self, tmp_path):
+        with (
+            Search("Cu", calculator="emt", directory=tmp_path / "run", sources=["random"]) as search,
+            pytest.raises(UnknownNameError, match="did you mean 'relaxations'"),
+        ):
+            search.run(relaxation=3)
+
     @pytest.mark.parametrize("problem", ["Cu", Problem("Cu")])
     @pytest.mark.parametrize(
         ("keyword", "meant"), [("calcualtor", "calculator"), ("max_atom", "max_atoms"), ("formulas", None)]
@@ -653,7 +669,7 @@ class TestInput:
 
     def test_a_target_of_several_structures_is_refused(self, tmp_path):
         write(tmp_path / "two.extxyz", [bulk("Cu"), bulk("Cu", "bcc", a=2.9)])
-        with pytest.raises(InputError, match="this one holds 2"):
+        with pytest.raises(InputError, match="this one holds several"):
             search(tmp_path / "run").run(stop_at=str(tmp_path / "two.extxyz"))
 
     @pytest.mark.parametrize("source", ["prototypes", "random", "swarm", "shake"])

@@ -104,7 +104,8 @@ def _in_words(error: Any, ctx: Any, explain: Callable[[str], str]) -> str:
     more = f"{ctx.command_path} --help lists the options."
     # One about an unknown option holds those that are near; one about a value that is missing does not.
     if hasattr(error, "possibilities"):
-        return f"there is no option {error.option_name}: {explain(error.option_name).strip()}\n{more}"
+        hint = explain(error.option_name).strip()
+        return f"there is no option {error.option_name}{': ' if hint else ''}{hint}\n{more}"
     text = str(error.format_message())
     for pattern, meaning in _KINDS.items():
         text = re.sub(pattern, meaning, text)

@@ -125,7 +125,8 @@ def export(
         files = write(minima, output or default, format=format, cell=cell, follow=output is not None)
     where = files[0] if len(files) == 1 else files[0].parent
     messages = errors if is_stream(where) else console
-    messages.print(f"wrote {len(minima)} minima to {where}", highlight=False, soft_wrap=True, markup=False)
+    kind = f", {len(files)} files of {chosen.name}" if len(files) > 1 else ""
+    messages.print(f"wrote {len(minima)} minima to {where}{kind}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _seed(

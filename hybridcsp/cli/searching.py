@@ -225,7 +225,7 @@ def _existing(file: str) -> Path:
     """Return the path of a TOML file that exists."""
     path = Path(file)
     if not path.exists():
-        near = did_you_mean(path.stem, [other.stem for other in path.parent.glob("*.toml")])
+        near = did_you_mean(path.name, [other.name for other in path.parent.glob("*.toml")])
         formula = f"; for the formula: hybridcsp search {quote(path.stem)}" if _is_formula(path.stem) else ""
         raise InputError("configuration", file, f"there is no such file: {near}a TOML file that can be read{formula}")
     return path
@@ -349,5 +349,5 @@ def _greet(search: Search) -> None:
             shown = "".join(f"\n  {where}: {reason}" for where, reason in unusable[:5])
             more = f"\n  and {len(unusable) - 5} more" if len(unusable) > 5 else ""
             console.print(
-                f"{name}: {len(unusable)} structures are of no use{shown}{more}", markup=False, highlight=False
+                f"{name}: {len(unusable)} structures cannot be used{shown}{more}", markup=False, highlight=False
             )

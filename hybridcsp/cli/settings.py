@@ -64,7 +64,7 @@ def _span(unit: str) -> Read:
 
     def read(flag: str, texts: Sequence[str]) -> list[float]:
         low, dash, high = texts[-1].strip().partition("-")
-        if not dash:
+        if not (low and dash and high):
             raise InputError(flag, texts[-1], f"two numbers in {unit}, joined by a dash: 9-14")
         return [read_quantity(flag, low, unit), read_quantity(flag, high, unit)]
 

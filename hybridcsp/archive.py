@@ -12,7 +12,6 @@ from typing import Any, Self
 from ase import Atoms
 
 from hybridcsp import translation
-from hybridcsp.characterising import Character, spacegroups
 from hybridcsp.errors import ArchiveError
 from hybridcsp.event_log import DATABASE, FORMAT, Event, EventLog
 from hybridcsp.interrupts import uninterrupted
@@ -29,12 +28,13 @@ from hybridcsp.records import (
     Rejected,
     Relaxed,
 )
-from hybridcsp.similarity import describe
+from hybridcsp.similarity import Described, describe
+from hybridcsp.structure import spacegroups
 
 #: The source of structures that were handed in without having been asked for; they do not count as relaxations.
 ADDED = "added"
 
-_NONE_AHEAD: Mapping[int, Character] = {}
+_NONE_AHEAD: Mapping[int, Described] = {}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -342,7 +342,11 @@ class Archive:
 
     @uninterrupted()
     def record_outcomes(
-        self, outcomes: Sequence[Outcome], characters: Mapping[int, Character] = _NONE_AHEAD
+        self,
+        outcomes: Sequence[Outcome],
+        described: Mapping[int, Described] = _NONE_AHEAD,
+        *,
+        find_symmetry: bool = True,
     ) -> list[Outcome]:
         """Record outcomes that arrived together; return them with their sequence numbers.
 
@@ -350,20 +354,29 @@ class Archive:
         ----------
         outcomes
             In the order of their arrival.
-        characters
-            By candidate, what was worked out ahead of the structures.
+        described
+            By candidate, the structures that were described ahead.
+        find_symmetry
+            Whether to record space groups, which take milliseconds to find for each structure. Otherwise those of a
+            minimum are found when they are asked for.
         """
-        return self._record_outcomes([], outcomes, characters)
+        return self._record_outcomes([], outcomes, described, find_symmetry=find_symmetry)
 
     def _record_outcomes(
-        self, before: list[Event], outcomes: Sequence[Outcome], characters: Mapping[int, Character] = _NONE_AHEAD
+        self,
+        before: list[Event],
+        outcomes: Sequence[Outcome],
+        described: Mapping[int, Described] = _NONE_AHEAD,
+        *,
+        find_symmetry: bool = True,
     ) -> list[Outcome]:
         # One after the other, because two that arrive together may be the same new minimum; then one transaction.
         events = []
         for outcome in outcomes:
             match outcome:
                 case Relaxed():
-                    event = self._place(outcome, characters.get(outcome.candidate.id))
+                    groups = spacegroups(outcome.atoms) if find_symmetry else None
+                    event = self._place(outcome, groups, described.get(outcome.candidate.id))
                 case Failed():
                     event = translation.failed_event(outcome, self._number(outcome), self._force_calls(outcome))
                 case Rejected():
@@ -379,9 +392,8 @@ class Archive:
             self.ledger.apply(event)
         self._log.append(events)
 
-    def _place(self, outcome: Relaxed, character: Character | None) -> Event:
+    def _place(self, outcome: Relaxed, groups: tuple[int, int] | None, described: Described | None) -> Event:
         """Make the event of a relaxation: which basin it ended in, and what that does to the other basins."""
-        groups = (character.spacegroup, character.spacegroup_loose) if character else spacegroups(outcome.atoms)
         event = translation.relaxed_event(outcome, self._number(outcome), self._force_calls(outcome), groups)
         if not outcome.converged:
             return event
@@ -390,7 +402,8 @@ class Archive:
         if known is None:
             basins = [basin for basin in self.ledger.basins.values() if basin.calculator == calculator]
             known = self._known[calculator] = KnownMinima(basins, self.structure)
-        described = character.described if character else describe(outcome.atoms)
+        if described is None:
+            described = describe(outcome.atoms)
         own = self.ledger.basin_ending(outcome.candidate.id) if outcome.level == REFINE else None
         if own is not None and own.calculator != calculator:
             own = None
@@ -427,12 +440,12 @@ class Archive:
         return cached
 
     def _read_minimum(self, basin: Basin) -> Minimum:
+        groups = basin.best.data["spacegroup"], basin.best.data["spacegroup_loose"]
         return Minimum(
             id=basin.id,
             best=self._relaxed(basin.best),
             found_by=self._candidate(basin.found_by),
-            spacegroup=basin.best.data["spacegroup"],
-            spacegroup_loose=basin.best.data["spacegroup_loose"],
+            spacegroups=None if None in groups else groups,
             multiplicity=basin.multiplicity,
             first_relaxation=basin.first_relaxation,
             first_force_calls=basin.first_force_calls,

@@ -17,7 +17,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from hybridcsp.archive import Archive, Called
-from hybridcsp.characterising import Character, Characteriser
+from hybridcsp.characterising import Characteriser
 from hybridcsp.errors import InputError
 from hybridcsp.formats import Broken, Record
 from hybridcsp.problem import Problem
@@ -33,13 +33,13 @@ from hybridcsp.records import (
     Relaxed,
     is_word,
 )
-from hybridcsp.similarity import STARTS, StructureIndex, describe
+from hybridcsp.similarity import STARTS, Described, StructureIndex, describe
 
 #: How many structures are written at a time, in one transaction.
-BATCH = 200
+BATCH = 1000
 
 #: How many results are held in memory, at about 3 kB each, so that they need not be read twice.
-MOST_HELD = 50_000
+MOST_HELD = 150_000
 
 #: How many complaints are kept word for word.
 KEPT = 20
@@ -255,7 +255,7 @@ def take_in(
     on_progress
         Called after every :data:`BATCH`.
     processes
-        How many processes beside this one compare structures and find their symmetry; 1: this one does. A script that
+        How many processes beside this one describe structures for their comparison; 1: this one does. A script that
         asks for more needs the usual ``if __name__ == "__main__"``.
 
     Raises
@@ -278,7 +278,8 @@ def take_in(
     }
     asked = _Asked(archive, known)
     with Characteriser(processes) as characteriser:
-        for (batch, ended), characters in characteriser.ahead(_batches(results, asked, source)):
+        for (batch, ended), places in characteriser.ahead(_batches(results, asked, source)):
+            ahead = {id(ended[place]): described for place, described in places.items()}
             new = []
             for item in batch:
                 if isinstance(item, Broken):
@@ -287,12 +288,17 @@ def take_in(
                     report.known += 1
                 elif problem.units_of(item.atoms.numbers) is None:
                     report.others[item.atoms.symbols.formula.format("metal")] += 1
-                elif (reason := asked.incomparable(item)) is not None:
-                    report.complain(Broken(file=item.file or Path(source), line=item.line, reason=reason))
                 else:
-                    new.append(item)
-            by_record = {id(ended[place]): character for place, character in characters.items()}
-            _record(archive, new, source, problem, calculator, asked, report, by_record)
+                    try:
+                        if id(item) not in ahead:
+                            ahead[id(item)] = describe(item.atoms)
+                        asked.check_start(item)
+                    except InputError as error:  # a cell that is too thin, or holds too many atoms
+                        reason = f"{error.key} {error.allowed}"
+                        report.complain(Broken(file=item.file or Path(source), line=item.line, reason=reason))
+                    else:
+                        new.append(item)
+            _record(archive, new, source, problem, calculator, asked, report, ahead)
             on_progress(report)
             if strict and report.broken:
                 raise InputError("path", str(report.complaints[0].file), f"{report.complaints[0]} (--strict)")
@@ -324,10 +330,10 @@ def _record(
     calculator: str,
     asked: _Asked,
     report: Report,
-    characters: Mapping[int, Character],
+    ahead: Mapping[int, Described],
 ) -> None:
-    """Record results; ``characters`` is what was worked out ahead, by the ids of the records."""
-    ahead: dict[int, Character] = {}
+    """Record results; ``ahead`` holds what was described ahead, by the ids of the records."""
+    described: dict[int, Described] = {}
     candidates: list[Candidate] = []
     outcomes: list[Outcome] = []
     for record in records:
@@ -347,8 +353,8 @@ def _record(
             report.candidates += 1
             continue
         outcomes.append(outcome)
-        if id(record) in characters:
-            ahead[candidate.id] = characters[id(record)]
+        if id(record) in ahead:
+            described[candidate.id] = ahead[id(record)]
         report.relaxed += isinstance(outcome, Relaxed)
         report.failed += isinstance(outcome, Failed)
     if candidates:
@@ -356,7 +362,7 @@ def _record(
         archive.record_call(
             Called(source=source, call=call, requested=len(candidates), owner=USER, candidates=tuple(candidates))
         )
-    archive.record_outcomes(outcomes, ahead)
+    archive.record_outcomes(outcomes, described, find_symmetry=False)
 
 
 def _proposal(record: Record, source: str) -> Proposal:
@@ -431,17 +437,16 @@ class _Asked:
             return True
         return self._known[key] in self._waiting and _has_ended(record)
 
-    def incomparable(self, record: Record) -> str | None:
-        """Return why a structure cannot be compared with others: its cell is too thin, or holds too many atoms."""
-        compared = [record.atoms]
+    def check_start(self, record: Record) -> None:
+        """Check that what a structure began with can be compared with the candidates that wait.
+
+        Raises
+        ------
+        InputError
+            If not.
+        """
         if record.start is not None and len(self._index):
-            compared.append(record.start)
-        try:
-            for atoms in compared:
-                describe(atoms)  # what it finds is kept for when the structure is recorded
-        except InputError as error:
-            return f"{error.key} {error.allowed}"
-        return None
+            describe(record.start)
 
     def pop(self, record: Record, key: str) -> Candidate | None:
         """Return the candidate that waited for this record, if there is one."""

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -303,7 +304,7 @@ class Rejected(_Outcome):
 Outcome = Relaxed | Failed | Rejected
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True, repr=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Minimum:
     """A basin of the energy landscape: all relaxations that ended in the same structure.
 
@@ -315,8 +316,8 @@ class Minimum:
         Its relaxation of lowest enthalpy per atom.
     found_by
         The candidate that reached it first.
-    spacegroup, spacegroup_loose
-        Space group numbers of ``best`` at 0.01 Å and at 0.1 Å.
+    spacegroups
+        Space group numbers of ``best`` at 0.01 Å and at 0.1 Å; ``None`` if they are only found when they are asked for.
     multiplicity
         How many relaxations ended here.
     first_relaxation
@@ -328,11 +329,26 @@ class Minimum:
     id: int
     best: Relaxed
     found_by: Candidate
-    spacegroup: int
-    spacegroup_loose: int
     multiplicity: int
     first_relaxation: int
     first_force_calls: int
+    spacegroups: tuple[int, int] | None = None
+
+    @property
+    def spacegroup(self) -> int:
+        """Space group number of ``best`` at 0.01 Å."""
+        return self._found_spacegroups[0]
+
+    @property
+    def spacegroup_loose(self) -> int:
+        """Space group number of ``best`` at 0.1 Å."""
+        return self._found_spacegroups[1]
+
+    @cached_property
+    def _found_spacegroups(self) -> tuple[int, int]:
+        from hybridcsp.structure import spacegroups
+
+        return spacegroups(self.best.atoms) if self.spacegroups is None else self.spacegroups
 
     @property
     def atoms(self) -> Atoms:

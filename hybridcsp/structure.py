@@ -173,6 +173,12 @@ def spacegroup(atoms: Atoms, symprec: float = SYMPREC) -> int:
     return 1 if dataset is None else int(dataset.number)
 
 
+def spacegroups(atoms: Atoms) -> tuple[int, int]:
+    """Return space group numbers at 0.01 Å and at 0.1 Å; what has no symmetry at 0.1 Å has none at 0.01 Å."""
+    loose = spacegroup(atoms, SYMPREC_LOOSE)
+    return (1 if loose == 1 else spacegroup(atoms, SYMPREC)), loose
+
+
 def primitive(atoms: Atoms, symprec: float = SYMPREC) -> Atoms:
     """Return the standardised primitive cell; initial moments and charges stay with their atoms."""
     return _standardized(atoms, symprec, to_primitive=True)

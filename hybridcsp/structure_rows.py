@@ -12,8 +12,10 @@ import numbers
 import os
 import sqlite3
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -118,16 +120,18 @@ def insert(connection: sqlite3.Connection, rows: Iterable[tuple[int, Row]]) -> N
     systems, species, keys, texts, values = [], [], [], [], []
     time, user = now(), os.getenv("USER")
     for id_, row in rows:
-        check(row.keys)
         systems.append(_system(id_, row, time, user))
-        elements, counts = np.unique(row.atoms.numbers, return_counts=True)
-        species += [(z, n, id_) for z, n in zip(elements.tolist(), counts.tolist(), strict=True)]
+        species += [(z, n, id_) for z, n in sorted(Counter(row.atoms.numbers.tolist()).items())]
         for key, value in row.keys.items():
             keys.append((key, id_))
-            if isinstance(value, numbers.Real | np.bool_):
+            if isinstance(value, str):
+                _check(key, value)
+                texts.append((key, value, id_))
+            elif isinstance(value, numbers.Real | np.bool_):
+                _check(key, 0)
                 values.append((key, float(value), id_))
             else:
-                texts.append((key, value, id_))
+                raise ValueError(f"{key!r} is neither a number nor a text")
     connection.executemany(_INSERT, systems)
     connection.executemany("INSERT INTO species VALUES (?, ?, ?)", species)
     connection.executemany("INSERT INTO keys VALUES (?, ?)", keys)
@@ -177,6 +181,13 @@ def read(connection: sqlite3.Connection, id_: int) -> Atoms:
     return atoms
 
 
+# The same keys come with every row, and of most of them the same few texts.
+@lru_cache(maxsize=4096)
+def _check(key: str, value: str | int) -> None:
+    """Let ASE check a key with its value, or with 0 in the place of any number."""
+    check({key: value})
+
+
 def _system(id_: int, row: Row, time: float, user: str | None) -> tuple[Any, ...]:
     atoms = row.atoms
     results = _results(atoms)
@@ -193,7 +204,7 @@ def _system(id_: int, row: Row, time: float, user: str | None) -> tuple[Any, ...
         _blob(atoms.numbers),
         _blob(atoms.positions),
         _blob(atoms.cell.array),
-        int(np.dot(atoms.pbc, [1, 2, 4])),
+        sum(bit for bit, periodic in zip((1, 2, 4), atoms.pbc.tolist(), strict=True) if periodic),
         *(_blob(atoms.arrays.get(name)) for name in _OF_ATOMS),
         None,
         (row.calculator or "unknown") if atoms.calc is not None else None,
@@ -219,9 +230,10 @@ def _results(atoms: Atoms) -> dict[str, Any]:
         return {}
     of = getattr(atoms.calc, "atoms", None)
     same = of is None or (
-        np.array_equal(of.numbers, atoms.numbers)
-        and np.array_equal(of.positions, atoms.positions)
-        and np.array_equal(of.cell.array, atoms.cell.array)
+        len(of) == len(atoms)
+        and bool((of.numbers == atoms.numbers).all())
+        and bool((of.positions == atoms.positions).all())
+        and bool((of.cell.array == atoms.cell.array).all())
     )
     held = atoms.calc.results if same else {}
     results = {name: held[name] for name in _RESULTS if held.get(name) is not None}
@@ -244,7 +256,7 @@ def _blob(array: NDArray[Any] | None) -> bytes | None:
     """Return the numbers of an array as ASE stores them: little-endian, integers of 32 bits."""
     if array is None:
         return None
-    kind = "<i4" if np.issubdtype(array.dtype, np.integer) else "<f8"
+    kind = "<i4" if array.dtype.kind in "iu" else "<f8"
     return np.ascontiguousarray(array, dtype=kind).tobytes()
 
 

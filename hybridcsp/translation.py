@@ -50,7 +50,7 @@ def failed_event(outcome: Failed, number: int | None, force_calls: int) -> Event
     return Event(kind="failed", data=data, atoms=atoms, keys=keys)
 
 
-def relaxed_event(outcome: Relaxed, number: int | None, force_calls: int, spacegroups: tuple[int, int]) -> Event:
+def relaxed_event(outcome: Relaxed, number: int | None, force_calls: int, spacegroups: tuple[int, int] | None) -> Event:
     """Return the event of a relaxation, not yet placed in a basin.
 
     Parameters
@@ -62,7 +62,7 @@ def relaxed_event(outcome: Relaxed, number: int | None, force_calls: int, spaceg
     force_calls
         Of the whole search, this relaxation included.
     spacegroups
-        Space group numbers at 0.01 Å and at 0.1 Å.
+        Space group numbers at 0.01 Å and at 0.1 Å; ``None`` where they were not looked for.
     """
     evaluation = outcome.evaluation
     data = _job(outcome, number, force_calls) | {
@@ -74,8 +74,8 @@ def relaxed_event(outcome: Relaxed, number: int | None, force_calls: int, spaceg
         "max_stress_residual": evaluation.max_stress_residual,
         "converged": outcome.converged,
         "objectives": dict(outcome.objectives),
-        "spacegroup": spacegroups[0],
-        "spacegroup_loose": spacegroups[1],
+        "spacegroup": spacegroups[0] if spacegroups else None,
+        "spacegroup_loose": spacegroups[1] if spacegroups else None,
         "minimum": None,
         "opened": False,
         "absorbed": None,
@@ -84,9 +84,10 @@ def relaxed_event(outcome: Relaxed, number: int | None, force_calls: int, spaceg
         "level": outcome.level,
         "converged": outcome.converged,
         "enthalpy_per_atom": outcome.enthalpy_per_atom,
-        "spacegroup": data["spacegroup"],
         "force_calls": force_calls,
     }
+    if spacegroups is not None:
+        keys["spacegroup"] = spacegroups[0]
     if number is not None:
         keys["relaxation"] = number
     name = evaluation.calculator.split(" ")[0].lower()  # as ASE's databases have it, without version and parameters

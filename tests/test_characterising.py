@@ -7,7 +7,7 @@ from hybridcsp.archive import Archive
 from hybridcsp.formats import Record
 from hybridcsp.importing import Kept, begin, take_in
 from hybridcsp.problem import Problem
-from hybridcsp.structure import SYMPREC, SYMPREC_LOOSE, spacegroup
+from hybridcsp.structure import SYMPREC, SYMPREC_LOOSE, spacegroup, spacegroups
 
 
 def records(n):
@@ -43,7 +43,23 @@ def test_what_has_no_symmetry_at_the_loose_tolerance_has_none_at_the_strict_one(
         rattled.rattle(noise, seed=1)
         structures.append(rattled)
     for atoms in structures:
-        assert characterising.spacegroups(atoms) == (spacegroup(atoms, SYMPREC), spacegroup(atoms, SYMPREC_LOOSE))
+        assert spacegroups(atoms) == (spacegroup(atoms, SYMPREC), spacegroup(atoms, SYMPREC_LOOSE))
+
+
+def test_symmetry_of_imported_minima_is_found_when_it_is_asked_for(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("hybridcsp.structure.spacegroups", lambda atoms: asked.append(1) or spacegroups(atoms))
+    problem = Problem("TiO2", formula_units=2)
+    record = Record(atoms=rutile(), energy=-50.0, id="1")
+    with Archive(tmp_path, write=True) as archive:
+        begin(archive, problem, "other", tmp_path, "x")
+        take_in(archive, [record], source="other", problem=problem, calculator="x")
+        assert not asked
+    with Archive(tmp_path) as archive:
+        (minimum,) = archive.minima()
+        assert not asked
+        assert (minimum.spacegroup, minimum.spacegroup_loose) == (136, 136)
+        assert len(asked) == 1
 
 
 def test_results_are_read_once_where_they_fit_into_memory(monkeypatch):

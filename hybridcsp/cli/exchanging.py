@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: How many complaints are shown.
 _SHOWN = 5
 
+#: How many minima an import writes to a file; all that was read is in files already.
+_EXPORTED = 1000
+
 
 @app.command(
     "import",
@@ -76,7 +79,8 @@ def import_(
     """Read what another code found.
 
     Relaxed structures count as relaxations by that code, with its own variation operators; show, compare and export
-    work on the directory. Run it again to add what is new. Broken structures are left out, counted and named.
+    work on the directory; its minima.extxyz holds the 1000 best. Run it again to add what is new. Broken structures are
+    left out, counted and named.
     """
     from hybridcsp import formats
 
@@ -160,7 +164,7 @@ def _archive(
             )
         show_archive(archive, 10)
         if archive.number_of_minima:
-            export(archive.stream_minima(), where / "minima.extxyz", follow=False)
+            export(archive.stream_minima(_EXPORTED), where / "minima.extxyz", follow=False)
     _summarise(report, where, chosen)
 
 

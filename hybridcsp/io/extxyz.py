@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import ase.io
 from ase import Atoms
+from ase.io.extxyz import read_xyz
 
 from hybridcsp.io import Broken, Frame
 from hybridcsp.io.crystals import MOST_ATOMS, accepted
@@ -59,11 +59,17 @@ def _atoms(text: list[str]) -> Atoms:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return ase.io.read(io.StringIO("".join(text)), format="extxyz", index=0)
+            return _parsed(text)
         except KeyError as error:
             if error.args[0] not in ISOTOPES:
                 raise
-            return ase.io.read(io.StringIO("".join(_without_isotopes(text))), format="extxyz", index=0)
+            return _parsed(_without_isotopes(text))
+
+
+def _parsed(text: list[str]) -> Atoms:
+    # Without what ase.io.read does around it, which takes as long for a small structure.
+    (atoms,) = read_xyz(io.StringIO("".join(text)), index=0)
+    return atoms
 
 
 def _without_isotopes(text: list[str]) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
@@ -24,6 +25,7 @@ SHELLS = (0, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
 _MOST_ATOMS_TO_PAIR = 500
 _MOST_DISTANCES = 20_000_000  # some seconds
 _DISTANCES_AT_ONCE = 1_000_000
+_FARTHEST_KEPT = 8
 _THINNEST_CELL = 0.01  # smallest distance between opposite faces, in cube roots of the volume per atom
 
 
@@ -34,17 +36,15 @@ class Crystal:
     numbers: NDArray[np.uint8]
     cell: Floats
     positions: Floats
+    volume: float = field(init=False)  # per atom in Å³
 
-    @property
-    def volume(self) -> float:
-        """Volume per atom in Å³."""
-        return float(abs(np.linalg.det(self.cell))) / len(self.numbers)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "volume", float(abs(np.linalg.det(self.cell))) / len(self.numbers))
 
     @property
     def composition(self) -> tuple[tuple[int, int], ...]:
         """Atomic numbers and smallest whole amounts, as in a reduced formula."""
-        elements, counts = np.unique(self.numbers, return_counts=True)
-        return tuple(zip(elements.tolist(), (counts // np.gcd.reduce(counts)).tolist(), strict=True))
+        return _composition(self.numbers.tobytes())
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -64,6 +64,13 @@ class Described:
     crystal: Crystal
     surroundings: Floats
     fingerprint: Floats
+
+
+@lru_cache(maxsize=256)
+def _composition(numbers: bytes) -> tuple[tuple[int, int], ...]:
+    counts = Counter(numbers)
+    unit = math.gcd(*counts.values())
+    return tuple((number, count // unit) for number, count in sorted(counts.items()))
 
 
 def describe(atoms: Atoms) -> Described:
@@ -197,9 +204,20 @@ def _images(cell: Floats, radius: float) -> Floats:
     reach = np.floor(radius / _heights(cell) + 0.5)
     if (2 * reach + 1).prod() > _MOST_DISTANCES:
         raise InputError("cell", cell.tolist(), "is too thin for the volume of its atoms")
-    steps = np.meshgrid(*(np.arange(-n, n + 1) for n in reach.astype(int)), indexing="ij")
-    images: Floats = np.stack(steps, axis=-1).reshape(-1, 3) @ cell
+    reaches = reach.astype(int).tolist()
+    # Only small ones are kept: thin cells have images by the million.
+    steps = _kept_steps(*reaches) if max(reaches) <= _FARTHEST_KEPT else _steps(*reaches)
+    images: Floats = steps @ cell
     return images
+
+
+def _steps(*reaches: int) -> Floats:
+    """Return all whole numbers up to three limits, shape ``(n, 3)``."""
+    steps = np.meshgrid(*(np.arange(-n, n + 1) for n in reaches), indexing="ij")
+    return np.stack(steps, axis=-1).reshape(-1, 3).astype(float)
+
+
+_kept_steps = lru_cache(maxsize=512)(_steps)
 
 
 def _squared_distances(separations: Floats, images: Floats) -> Floats:
@@ -226,6 +244,7 @@ def _heights(cell: Floats) -> Floats:
     return heights
 
 
+@lru_cache(maxsize=256)
 def _neighbour_counts(composition: tuple[tuple[int, int], ...], n_atoms: int) -> tuple[list[slice], list[int]]:
     """Where the atoms of each element are, and how many of them count as neighbours."""
     n_units = n_atoms // sum(amount for _, amount in composition)

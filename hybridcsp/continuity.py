@@ -32,13 +32,43 @@ def check_same_calculator(label: str, archive: Archive) -> None:
         If it is another one, or has other parameters: with the difference.
     """
     known = archive.ledger.calculator
-    if known is None or known == label:
+    if known is not None and known != label:
+        raise _another_calculator(known, label, archive)
+
+
+def check_same_files(ahead: Mapping[str, str], archive: Archive) -> None:
+    """Compare the files that a calculator is made of with those that an archive's energies come from.
+
+    Parameters
+    ----------
+    ahead
+        What :func:`~hybridcsp.relaxation.calculators.parameters_ahead` tells of the calculator.
+    archive
+        Of the search, whose calculator has the same name.
+
+    Raises
+    ------
+    ArchiveError
+        If one of them has changed.
+    """
+    known = archive.ledger.calculator
+    if known is None:
         return
+    before = _parameters(known)
+    changed = {name: value for name, value in ahead.items() if before.get(name, value) != value}
+    if changed:
+        label = known
+        for name, value in changed.items():
+            label = label.replace(f"{name}={before[name]}", f"{name}={value}")
+        raise _another_calculator(known, label, archive)
+
+
+def _another_calculator(known: str, label: str, archive: Archive) -> ArchiveError:
     before, now = _parameters(known), _parameters(label)
     names = [name for name in sorted(before | now) if before.get(name) != now.get(name)]
     changes = [f"{name} {before.get(name, 'not given')} -> {now.get(name, 'not given')}" for name in names]
     difference = "; ".join(changes) if known.split(" (")[0] == label.split(" (")[0] and changes else f"now {label}"
-    raise ArchiveError(
+    return ArchiveError(
         f"{archive.directory} holds energies of {known}, and those of another calculator cannot be compared with them "
         f"({difference}): choose another directory; or allow the change, and the new energies are ranked by themselves "
         f"(hybridcsp resume --allow-calculator-change, in Python allow_calculator_change=True)"

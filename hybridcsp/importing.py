@@ -204,7 +204,8 @@ def begin(archive: Archive, problem: Problem, source: str, path: Path, calculato
     InputError
         If it holds results of another problem or calculator.
     """
-    before = archive.ledger.settings[-1] if archive.ledger.settings else {}
+    before = dict(archive.ledger.settings[-1]) if archive.ledger.settings else {}
+    before.pop("calculator_label", None)  # it was in force when that session began
     if before and (formula := archive.problem.formula) != problem.formula:
         raise InputError("directory", str(archive.directory), f"one for {problem.formula}; it holds {formula}")
     known = archive.ledger.calculator

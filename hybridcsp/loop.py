@@ -133,6 +133,10 @@ class Run:
         self._level = RELAX
         #: Whether energies of another calculator than the archive's may be recorded; they are ranked by themselves.
         self.may_change_calculator = True
+        #: Makes what proposes anew when the backend turns out to use another calculator, where that may happen.
+        self.begin_again: Callable[[], Proposer] | None = None
+        #: Whether the archive's energies are known to be of the calculator that the backend uses.
+        self.calculator_known = True
         self._activity = ""
         self._raised: BaseException | None = None  # by on_progress, in the middle of something
 
@@ -243,7 +247,7 @@ class Run:
 
     def _stop_reason(self) -> str:
         budget, ledger = self._budget, self._archive.ledger
-        if self._target.reached(ledger, self._archive.structure):
+        if self.calculator_known and self._target.reached(ledger, self._archive.structure):
             return "target reached"
         if ledger.failures is not None and 0 < budget.stop_after_failures <= ledger.failures.count:
             return ALL_FAILED
@@ -251,7 +255,8 @@ class Run:
             return "relaxations used up"
         if budget.force_calls is not None and ledger.cost.force_calls >= budget.force_calls:
             return "force calls used up"
-        if budget.stop_after_unchanged is not None and unchanged_since(ledger) >= budget.stop_after_unchanged:
+        unchanged = unchanged_since(ledger) if self.calculator_known else 0
+        if budget.stop_after_unchanged is not None and unchanged >= budget.stop_after_unchanged:
             return "best unchanged"
         if self._out_of_time():
             return "time used up"
@@ -291,7 +296,11 @@ class Run:
             for outcome in outcomes:
                 if isinstance(outcome, Relaxed) and not self.may_change_calculator:
                     check_same_calculator(outcome.evaluation.calculator, self._archive)
+            before = self._archive.ledger.calculator
             self._proposer.record(outcomes)
+            if self.begin_again and before not in (None, self._archive.ledger.calculator):
+                self._proposer = self.begin_again()
+            self.calculator_known |= any(isinstance(outcome, Relaxed) for outcome in outcomes)
             self._running.difference_update(outcome.candidate.id for outcome in outcomes)
         if self._on_progress:
             self._on_progress(self.progress())

@@ -19,7 +19,7 @@ from hybridcsp.archive import Adopted, Archive, Called
 from hybridcsp.errors import message_of
 from hybridcsp.interrupts import exits_contained
 from hybridcsp.problem import Problem
-from hybridcsp.records import Candidate, Cost, Outcome, Proposal, Rejected, RejectionReason, Relaxed
+from hybridcsp.records import REFINE, Candidate, Cost, Outcome, Proposal, Rejected, RejectionReason, Relaxed
 from hybridcsp.retraining import Classroom
 from hybridcsp.screening import Screen
 from hybridcsp.similarity import describe
@@ -50,6 +50,9 @@ class Proposer:
         The k-th call of a source draws from ``default_rng([seed, crc32(name), k])``.
     classroom
         Of the sources that learn from the search.
+    calculator
+        Label of the calculator in force, if it is not the archive's. Sources, allocation and generators are told
+        energies of this one only: of what another has relaxed they hear that it came to nothing.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Proposer:
         allocation: Allocation,
         seed: int,
         classroom: Classroom | None = None,
+        calculator: str | None = None,
     ) -> None:
         self.problem = problem
         self.archive = archive
@@ -67,6 +71,7 @@ class Proposer:
         self.allocation = allocation
         self.seed = seed
         self._classroom = classroom or Classroom([], archive, 0.0)
+        self._calculator = calculator or archive.ledger.calculator
         self._screen = Screen(problem)
         self._errors: Counter[str] = Counter()
         for past in archive.history():
@@ -146,6 +151,7 @@ class Proposer:
     def record(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Record outcomes and tell everyone; returns them as recorded."""
         recorded = self.archive.record_outcomes(outcomes)
+        self._calculator = self.archive.ledger.calculator
         self._tell_everyone(recorded)
         return recorded
 
@@ -253,10 +259,24 @@ class Proposer:
         for outcome in outcomes:
             if isinstance(outcome, Relaxed):
                 self._screen.relaxed(outcome)
-        self.allocation.observe(outcomes)
+        comparable = [told for outcome in outcomes if (told := self._comparable(outcome)) is not None]
+        self.allocation.observe(comparable)
         for source in self.sources.values():
-            source.observe(outcomes)
-        self._classroom.observe(outcomes)
+            source.observe(comparable)
+        self._classroom.observe(comparable)
+
+    def _comparable(self, outcome: Outcome) -> Outcome | None:
+        """Return an outcome without energies that must not be compared; ``None`` where nothing is left to be told."""
+        if not isinstance(outcome, Relaxed) or outcome.evaluation.calculator == self._calculator:
+            return outcome
+        if outcome.level == REFINE:
+            return None
+        return Rejected(
+            candidate=outcome.candidate,
+            sequence=outcome.sequence,
+            detail=f"relaxed by {outcome.evaluation.calculator}",
+            reason=RejectionReason.OTHER_CALCULATOR,
+        )
 
 
 def _can_do_alone(source: Source) -> bool:

@@ -61,6 +61,7 @@ class RejectionReason(StrEnum):
     SPACEGROUP = "spacegroup"
     DUPLICATE = "duplicate"
     NOT_TAKEN = "not-taken"  # another code was given it and did not relax it
+    OTHER_CALCULATOR = "other-calculator"  # its energy is one of a calculator that is not in force any more
 
 
 def is_word(text: str) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +22,7 @@ from hybridcsp.activity import announce
 from hybridcsp.allocation import ALLOCATIONS, Allocation
 from hybridcsp.archive import ADDED, Archive, Called
 from hybridcsp.budget import Budget, Target
-from hybridcsp.continuity import check_same, check_same_calculator, described
+from hybridcsp.continuity import check_same, check_same_calculator, check_same_files, described
 from hybridcsp.engagement import build_sources, check_company, check_learners
 from hybridcsp.errors import ArchiveError, InputError, LockedError, UnknownNameError
 from hybridcsp.loop import Progress, Run, Summary
@@ -42,7 +43,7 @@ from hybridcsp.records import (
     Relaxed,
 )
 from hybridcsp.relaxation.backends import Backend, WorkerPool
-from hybridcsp.relaxation.calculators import CalculatorLike, build_calculator, check_calculator
+from hybridcsp.relaxation.calculators import CalculatorLike, build_calculator, check_calculator, parameters_ahead
 from hybridcsp.relaxation.relax import RelaxationSettings, Relaxer
 from hybridcsp.retraining import Classroom, Retrainer, Retraining
 from hybridcsp.sources import DEFAULT_SOURCES, ONE_SHOT, Source
@@ -160,20 +161,17 @@ class Search:
         self._allow_calculator_change = allow_calculator_change
         if one_shot is None:
             one_shot = 1 if calculator is None and backend is None else ONE_SHOT
-        built = build_sources(sources, problem, external, one_shot)
+        self._make = partial(build_sources, problem=problem, external=external, one_shot=one_shot)
+        self._seed = seed
+        self._retraining = retraining = retraining or Retraining()
+        # What a backend relaxes with is known when it tells: what the search begins with may be needed again then.
+        self._beginning = copy.deepcopy((list(sources), allocation)) if allow_calculator_change else None
+        built = self._make(sources)
         if calculator is not None:  # with ask and tell, what others find may be told or imported
             check_company(built.values(), list(built))
-        for source in built.values():
-            if isinstance(source, GenerativeSource):
-                source.beside = self._apart
-        retraining = retraining or Retraining()
         check_learners(built, retraining)
-        if isinstance(allocation, str):
-            if allocation not in ALLOCATIONS:
-                raise UnknownNameError("allocation", allocation, ALLOCATIONS)
-            chosen = ALLOCATIONS[allocation](problem, seed)
-        else:
-            chosen = allocation
+        if isinstance(allocation, str) and allocation not in ALLOCATIONS:
+            raise UnknownNameError("allocation", allocation, ALLOCATIONS)
         settings = {
             "version": version("hybridcsp"),
             "problem": problem.describe(),
@@ -195,11 +193,11 @@ class Search:
         self.archive = Archive(self.directory, write=True)
         try:
             check_same(settings, self.archive, another_calculator=allow_calculator_change)
-            if isinstance(calculator, BaseCalculator) and not allow_calculator_change:
-                check_same_calculator(build_calculator(calculator)[1], self.archive)
-            self._proposer = Proposer(
-                problem, self.archive, built, chosen, seed, self._classroom(built, retraining, seed)
-            )
+            self._check_calculator()
+            label = None
+            if allow_calculator_change and backend is None and self.archive.ledger.calculator is not None:
+                label = settings["calculator_label"] = self._label
+            self._proposer = self._proposing(built, allocation, label)
             if on_open is not None:
                 on_open(self.directory)
             self.archive.open_session(settings)
@@ -207,6 +205,15 @@ class Search:
             self.archive.close()
             raise
         _open_searches[self.directory.resolve()] = self
+
+    def _check_calculator(self) -> None:
+        """Compare the calculator with the archive's, as far as that can be done before the workers build it."""
+        if self._allow_calculator_change or self._backend is not None or self.calculator is None:
+            return
+        if isinstance(self.calculator, BaseCalculator):
+            check_same_calculator(build_calculator(self.calculator)[1], self.archive)
+        else:
+            check_same_files(parameters_ahead(self.calculator), self.archive)
 
     def close(self) -> None:
         """Give the run directory back to others."""
@@ -248,13 +255,29 @@ class Search:
         """The sources, by the names that candidates carry."""
         return self._proposer.sources
 
-    def _classroom(self, sources: Mapping[str, Source], settings: Retraining, seed: int) -> Classroom:
+    def _proposing(
+        self, sources: Mapping[str, Source], allocation: Allocation | str, calculator: str | None
+    ) -> Proposer:
+        for source in sources.values():
+            if isinstance(source, GenerativeSource):
+                source.beside = self._apart
         retrainers = [
-            Retrainer(name, source, self.problem, self.archive, settings, seed, apart=self._apart)
+            Retrainer(name, source, self.problem, self.archive, self._retraining, self._seed, apart=self._apart)
             for name, source in sources.items()
             if isinstance(source, GenerativeSource) and source.learns
         ]
-        return Classroom(retrainers, self.archive, settings.share)
+        classroom = Classroom(retrainers, self.archive, self._retraining.share)
+        if isinstance(allocation, str):
+            allocation = ALLOCATIONS[allocation](self.problem, self._seed)
+        return Proposer(self.problem, self.archive, sources, allocation, self._seed, classroom, calculator)
+
+    def _begun_again(self) -> Proposer:
+        """Return sources and allocation that know energies of the calculator in force only, in place of the others."""
+        assert self._beginning is not None
+        self._proposer.close()
+        sources, allocation = copy.deepcopy(self._beginning)
+        self._proposer = self._proposing(self._make(sources), allocation, None)
+        return self._proposer
 
     # The loop
 
@@ -307,6 +330,8 @@ class Search:
                 backend = stack.enter_context(nullcontext(self._backend) if self._backend else self._pool())
                 run = Run(self._proposer, backend, budget, self.limits, _all_of(listeners))
                 run.may_change_calculator = self._allow_calculator_change
+                run.begin_again = self._begun_again if self._beginning is not None else None
+                run.calculator_known = self._backend is None or not self._allow_calculator_change
                 return run.to_the_end()
         finally:
             self._running = False

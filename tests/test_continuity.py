@@ -1,12 +1,20 @@
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import ase.db
 import pytest
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
+from ase.calculators.mixing import SumCalculator
 from crystals import InlineBackend, P1Source, instant_relaxation
 
 from hybridcsp import Search
-from hybridcsp.errors import ArchiveError
+from hybridcsp.errors import ArchiveError, RelaxationsFailedError
+from hybridcsp.relaxation.backends import ExecutorBackend
 from hybridcsp.relaxation.calculators import build_calculator
+from hybridcsp.relaxation.relax import Relaxer
+from hybridcsp.retraining.lessons import lessons
+from hybridcsp.retraining.settings import Retraining
 
 
 def search(directory, calculator, **options):
@@ -27,12 +35,22 @@ class Nested(EMT):
         self.parameters = {"input_data": {"system": {"ecutwfc": cutoff}}, "kpts": (3, 3, 3), "command": command}
 
 
-def labelled(label):
-    def relax(job):
-        from dataclasses import replace
+class Naming(EMT):
+    """A calculator that names files of its own."""
 
+    def __init__(self, **parameters):
+        super().__init__()
+        self.parameters = parameters
+
+
+def labelled(label, shift=0.0):
+    """Return a backend whose energies carry a label, and are lower by some eV per atom."""
+
+    def relax(job):
         outcome = instant_relaxation(job)
-        return replace(outcome, evaluation=replace(outcome.evaluation, calculator=label))
+        energy = outcome.evaluation.energy - shift * len(outcome.atoms)
+        evaluation = replace(outcome.evaluation, calculator=label, energy=energy, enthalpy=energy)
+        return replace(outcome, evaluation=evaluation)
 
     return InlineBackend(relax, 1)
 
@@ -87,3 +105,179 @@ def test_energies_of_a_change_that_was_allowed_are_ranked_by_themselves(tmp_path
 def test_rows_of_the_database_name_the_calculator(tmp_path):
     run_labelled(tmp_path, "Code (cutoff=40)", 2)
     assert ase.db.connect(tmp_path / "search.db").count(calculator="code", event="relaxed") == 2
+
+
+def test_files_that_parameters_name_are_told_apart_by_their_contents(tmp_path):
+    weights, pseudo = tmp_path / "my.model", tmp_path / "pseudo"
+    pseudo.mkdir()
+    of_weights = {"model": str(weights), "models": [str(weights)]}
+    of_pseudo = {"pseudopotentials": {"Cu": "Cu.UPF"}, "input_data": {"control": {"pseudo_dir": str(pseudo)}}}
+    for parameters, file in ((of_weights, weights), (of_pseudo, pseudo / "Cu.UPF")):
+        labels = []
+        for contents in (b"one", b"two", b"one"):
+            file.write_bytes(contents)
+            labels.append(build_calculator(Naming(**parameters))[1])
+        assert labels[0] == labels[2] != labels[1]
+        assert file.name in labels[0]
+
+
+def test_other_weights_under_the_same_path_are_refused(tmp_path):
+    weights = tmp_path / "my.model"
+    weights.write_bytes(b"one")
+    _, label = build_calculator(Naming(model=str(weights)))
+    run_labelled(tmp_path / "run", label, 2)
+    run_labelled(tmp_path / "run", build_calculator(Naming(model=str(weights)))[1], 3)
+    weights.write_bytes(b"two")
+    with pytest.raises(ArchiveError, match=r"\(model my\.model:\w+ -> my\.model:\w+\)"):
+        run_labelled(tmp_path / "run", build_calculator(Naming(model=str(weights)))[1], 4)
+
+
+def test_weights_of_torch_models_are_part_of_the_label():
+    torch = pytest.importorskip("torch")
+    labels = []
+    for bias in (0.0, 1.0, 0.0):
+        calculator = EMT()
+        calculator.models = [torch.nn.Linear(2, 1)]
+        torch.nn.init.constant_(calculator.models[0].weight, 2.0)
+        torch.nn.init.constant_(calculator.models[0].bias, bias)
+        labels.append(build_calculator(calculator)[1])
+    assert labels[0] == labels[2] != labels[1]
+    assert "models.0=" in labels[0]
+
+
+def test_calculators_within_a_calculator_are_part_of_the_label():
+    labels = [build_calculator(SumCalculator([EMT(), lj(epsilon=epsilon)]))[1] for epsilon in (0.1, 0.2)]
+    assert "epsilon=0.1" in labels[0]
+    assert labels[0] != labels[1]
+
+
+FACTORY = """
+from ase.calculators.emt import EMT
+
+def make():
+    cutoff = {}
+    return EMT()
+"""
+
+
+def test_a_changed_module_that_makes_the_calculator_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    module = tmp_path / "calculator_of_a_test.py"
+    module.write_text(FACTORY.format(30))
+    name = "calculator_of_a_test:make"
+    _, label = build_calculator(name)
+    assert "source=" in label
+    with search(tmp_path / "run", name, backend=labelled(label)) as first:
+        first.run(relaxations=1, refine=0)
+    search(tmp_path / "run", name).close()
+    module.write_text(FACTORY.format(60))
+    with pytest.raises(ArchiveError, match=r"\(source \w+ -> \w+\).*--allow-calculator-change"):
+        search(tmp_path / "run", name)
+
+
+def test_installed_modules_have_versions_and_no_hash():
+    assert "source=" not in build_calculator("ase.calculators.emt:EMT")[1]
+
+
+def test_what_an_executor_relaxes_with_is_compared(tmp_path):
+    def run(relaxations, epsilon):
+        with ThreadPoolExecutor(1) as executor:
+            backend = ExecutorBackend(executor, Relaxer(calculator=lj(epsilon=epsilon)), capacity=1)
+            options = {"directory": tmp_path, "sources": ["random"], "formula_units": 1, "backend": backend}
+            with backend, Search("Cu", calculator=None, **options) as search:
+                search.run(relaxations=relaxations, refine=0)
+
+    run(1, 0.1)
+    run(2, 0.1)
+    with pytest.raises(ArchiveError, match=r"epsilon 0\.1 -> 0\.2"):
+        run(3, 0.2)
+
+
+class TestAfterAChangeThatWasAllowed:
+    """Energies of two calculators in one directory."""
+
+    def search(self, directory, backend, **options):
+        sources = ["random", "evolution", "swarm", "basin-hopping", "shake"]
+        settings = {"sources": sources, "formula_units": 4, "seed": 3, "allow_calculator_change": True} | options
+        return Search("Cu", calculator=None, directory=directory, backend=backend, **settings)
+
+    def calculators(self, search):
+        """Return the calculators of all energies that anything which proposes holds on to."""
+        sources, archive = search.sources, search.archive
+        ends = [minimum.best for minimum in search.minima()]
+        ends += [individual.minimum.best for individual in sources["evolution"].population(archive)]
+        for swarm in sources["swarm"].swarms.values():
+            ends += [*swarm.known.values(), *(one.best for one in swarm.particles.values() if one.best is not None)]
+        ends += [walker.end for walker in sources["basin-hopping"].walkers.values() if walker.end is not None]
+        ends += [saddle.end for saddle in sources["shake"]._waiting.values()]
+        return {end.evaluation.calculator for end in ends}
+
+    def state(self, search):
+        walkers = search.sources["basin-hopping"].walkers
+        return (
+            search._proposer.allocation.yields(),
+            search._proposer.allocation._credit._lowest,
+            {number: (walker.place, walker.lowest, walker.futile) for number, walker in walkers.items()},
+            search.sources["evolution"]._minima,
+            search.sources["shake"]._lowest,
+        )
+
+    @pytest.mark.parametrize("shift", [-10.0, 10.0])
+    def test_nothing_that_proposes_knows_energies_of_the_calculator_before(self, tmp_path, shift):
+        with self.search(tmp_path, labelled("one", shift)) as first:
+            first.run(relaxations=30, refine=0)
+            assert self.calculators(first) == {"one"}
+        with self.search(tmp_path, labelled("two")) as second:
+            second.run(relaxations=60, refine=0)
+            assert self.calculators(second) == {"two"}
+            state = self.state(second)
+            assert state[1] == second.archive.best_enthalpy_per_atom
+            examples = lessons(second.minima(), "flow", second.problem, Retraining())
+            assert len(examples) <= len(second.minima()) < len(second.archive.ledger.basins)
+        with self.search(tmp_path, labelled("two"), allow_calculator_change=False) as again:
+            assert self.state(again) == state
+            again.run(relaxations=65, refine=0)
+            assert self.calculators(again) == {"two"}
+
+    def test_what_ends_a_search_looks_at_the_new_energies_only(self, tmp_path):
+        with self.search(tmp_path, labelled("one", 10.0)) as first:
+            first.run(relaxations=20, refine=0)
+            lowest = first.archive.best_enthalpy_per_atom
+        with self.search(tmp_path, labelled("two")) as second:
+            assert second.run(relaxations=30, refine=0, stop_at=lowest + 5).stopped == "relaxations used up"
+            summary = second.run(relaxations=200, refine=0, stop_after_unchanged=15)
+            assert summary.stopped == "best unchanged"
+            assert second.archive.ledger.relaxations > 35
+            assert summary.progress.best > lowest + 5
+
+    def test_a_named_calculator_is_in_force_before_its_first_result(self, tmp_path):
+        emt = build_calculator("emt")[1]
+        with self.search(tmp_path, labelled(emt, 10.0), sources=["random"]) as first:
+            first.run(relaxations=5, refine=0)
+        options = {"sources": ["random"], "formula_units": 4, "seed": 3, "allow_calculator_change": True}
+        with Search("Cu", calculator="lj", directory=tmp_path, workers=1, **options) as second:
+            assert second.archive.ledger.calculator == build_calculator("lj")[1]
+            assert (second.minima(), second.archive.best_enthalpy_per_atom) == ([], None)
+
+    def test_going_back_ranks_what_was_known_of_the_first_calculator(self, tmp_path):
+        for label, relaxations in (("one", 12), ("two", 18), ("one", 20)):
+            with self.search(tmp_path, labelled(label, 10.0 * (label == "two"))) as search:
+                search.run(relaxations=relaxations, refine=0)
+        assert {minimum.best.evaluation.calculator for minimum in search.minima()} == {"one"}
+        with self.search(tmp_path, labelled("one")) as search:
+            assert search.archive.number_of_minima > 2
+            assert search.archive.ledger.improvements[0][0] == 1
+
+    def test_a_new_calculator_that_always_fails_ends_the_search(self, tmp_path):
+        with self.search(tmp_path, labelled("emt (1)"), sources=["random"]) as first:
+            first.run(relaxations=3, refine=0)
+
+        class Failing(EMT):
+            def calculate(self, *args, **kwargs):
+                raise RuntimeError("no licence")
+
+        label = build_calculator(Failing())[1]
+        with self.search(tmp_path, InlineBackend(Relaxer(calculator=Failing())()), sources=["random"]) as second:
+            second.archive.open_session({**second.archive.ledger.settings[-1], "calculator_label": label})
+            with pytest.raises(RelaxationsFailedError, match="no licence"):
+                second.run(relaxations=50, stop_after_failures=4)

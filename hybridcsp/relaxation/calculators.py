@@ -7,19 +7,17 @@ A calculator is named ``chgnet``, ``emt``, ``lj``, ``mace:PATH_OR_NAME``, a name
 from __future__ import annotations
 
 import ast
-import contextlib
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any, TypeAlias
 
-import numpy as np
 from ase.calculators.calculator import BaseCalculator, Calculator
 
 from hybridcsp.errors import CalculatorError, HybridCSPError, InputError, UnknownNameError, did_you_mean, message_of
 from hybridcsp.interrupts import exits_contained
 from hybridcsp.registry import OURS, Entry, Registry, split_argument
+from hybridcsp.relaxation.identity import describe, digest_of_file, digest_of_module
 from hybridcsp.relaxation.mace_loading import find_model
 from hybridcsp.relaxation.other_calculators import how_to_use
 from hybridcsp.relaxation.quiet import quiet
@@ -56,10 +54,6 @@ CALCULATORS = Registry(
 
 # A module that uses one of these may have names that are not written in it.
 _DYNAMIC = {"*", "__getattr__", "__dict__", "globals", "vars", "locals", "setattr", "exec", "eval", "modules"}
-
-
-# Parameters that say where a calculator works and how it is started.
-_NOT_OF_ENERGIES = ("directory", "command", "label", "txt")
 
 
 class IsolatedAtomsError(Exception):
@@ -143,7 +137,7 @@ def build_calculator(spec: CalculatorLike) -> tuple[Calculator, str]:
     """
     check_calculator(spec)
     if isinstance(spec, BaseCalculator):
-        return spec, _describe(spec)
+        return spec, describe(spec)
     shown = spec if isinstance(spec, str) else getattr(spec, "__qualname__", repr(spec))
     try:
         with exits_contained():
@@ -161,13 +155,31 @@ def _built(spec: str | Callable[[], Calculator]) -> tuple[Any, str]:
     if not isinstance(spec, str):
         with quiet():
             calculator = spec()
-        return calculator, _describe(calculator)
+        return calculator, describe(calculator)
     entry, name, argument = _parse(spec)
     if entry is not None:
         return _from_entry(entry, argument)
     with quiet():
         calculator = getattr(import_module(name), str(argument))()
-    return calculator, f"{spec} {_describe(calculator)}"
+    return calculator, f"{spec} {describe(calculator, parameters_ahead(spec))}"
+
+
+def parameters_ahead(spec: CalculatorLike) -> dict[str, str]:
+    """Return what can be told of a calculator's parameters without building it, as its label has them.
+
+    These are hashes: ``weights`` of a MACE model, and ``source`` of the module that makes a calculator, if that is not
+    installed.
+    """
+    if not isinstance(spec, str):
+        return {}
+    entry, name, argument = _parse(spec)
+    if entry is None:
+        found = {"source": digest_of_module(name)}
+    elif entry.name == "mace" and argument is not None:
+        found = {"weights": digest_of_file(find_model(argument))}
+    else:
+        found = {}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def runs_code(spec: CalculatorLike) -> bool:
@@ -239,33 +251,3 @@ def _from_entry(entry: Entry, argument: str | None) -> tuple[Calculator, str]:
         case (BaseCalculator() as calculator, str(label)) if label:
             return calculator, label
     raise entry.broken(f"gives {built!r}, not an ASE calculator and a label with its version")
-
-
-def _describe(calculator: Any) -> str:
-    """Return class, package version and parameters of any calculator, those within others with dots: ``a.b=1``."""
-    kind = type(calculator)
-    package = kind.__module__.partition(".")[0]
-    words = []
-    if package in sys.modules:
-        with contextlib.suppress(PackageNotFoundError):
-            words.append(f"{package} {version(package)}")
-    parameters = getattr(calculator, "parameters", None)
-    if isinstance(parameters, dict):
-        words += [f"{key}={value}" for key, value in sorted(_plain(parameters).items())]
-    return f"{kind.__qualname__} ({', '.join(words)})" if words else kind.__qualname__
-
-
-def _plain(parameters: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return what energies may depend on: numbers, texts and arrays of them, not objects or where files are put."""
-    found: dict[str, str] = {}
-    for key, value in parameters.items():
-        name = f"{prefix}{key}"
-        if key in _NOT_OF_ENERGIES:
-            continue
-        if isinstance(value, Mapping):
-            found |= _plain(value, f"{name}.")
-        elif isinstance(value, str | int | float | bool | np.generic):
-            found[name] = str(value)
-        elif isinstance(value, list | tuple | np.ndarray):
-            found[name] = str(np.asarray(value, dtype=object).tolist()).replace(", ", ",")
-    return found

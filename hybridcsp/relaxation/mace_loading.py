@@ -5,10 +5,10 @@ Loading a MACE model executes what its file says (it is a pickle): only for file
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from ase.calculators.calculator import Calculator
 
 from hybridcsp.errors import CalculatorError
+from hybridcsp.relaxation.identity import digest_of_file
 from hybridcsp.relaxation.quiet import quiet
 
 _WEIGHTS_ONLY_SWITCH = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
@@ -111,7 +112,8 @@ def build_mace(argument: str | None) -> tuple[Calculator, str]:
     Returns
     -------
     tuple of Calculator and str
-        The calculator and its label, for example ``"mace tiny.model 1f0c2a9b"`` (the start of the file's SHA-256).
+        The calculator and its label, for example ``"mace tiny.model (mace-torch 0.3.16, weights=1f0c2a9b…)"``, with the
+        start of the file's SHA-256.
 
     Raises
     ------
@@ -145,4 +147,4 @@ def build_mace(argument: str | None) -> tuple[Calculator, str]:
 
         calculator = QuietMACECalculator(models=[model.double()], device=device, default_dtype="float64")
     name = argument if argument in FOUNDATION_MODELS and not Path(argument).is_file() else path.name
-    return calculator, f"mace {name} {hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+    return calculator, f"mace {name} (mace-torch {version('mace-torch')}, weights={digest_of_file(path)})"

@@ -231,10 +231,10 @@ class BasinHoppingSource:
     def propose(self, n: int, context: Context) -> list[Proposal]:
         """Return one move of the walker that has been free for longest.
 
-        The tag holds ``walker``; ``enthalpy`` per atom and ``place`` (the candidate) that it leaves; ``minimum``, where
-        it starts at one of the archive; ``uniform``, the number that decides in the Metropolis criterion; whether its
-        outcome ``raises`` or ``lowers`` the strength; and what the move says of itself. Random starts hold only
-        ``walker``.
+        The tag holds ``walker``; ``enthalpy`` per atom, its ``calculator``, and ``place`` (the candidate) that it
+        leaves; ``minimum``, where it starts at one of the archive; ``uniform``, the number that decides in the
+        Metropolis criterion; whether its outcome ``raises`` or ``lowers`` the strength; and what the move says of
+        itself. Random starts hold only ``walker``.
         """
         start = time.perf_counter()
         id_ = self._next()
@@ -274,7 +274,7 @@ class BasinHoppingSource:
             accepted = _accepted(outcome)
             if accepted is not None:
                 walker.place, walker.end = outcome.candidate.id, accepted
-                if accepted.enthalpy_per_atom < walker.lowest - PROGRESS:
+                if not _compares(outcome) or accepted.enthalpy_per_atom < walker.lowest - PROGRESS:
                     walker.lowest, walker.futile = accepted.enthalpy_per_atom, 0
             self._adapt(outcome)
 
@@ -296,6 +296,7 @@ class BasinHoppingSource:
             "walker": id_,
             "place": end.candidate.id,
             "enthalpy": end.enthalpy_per_atom,
+            "calculator": end.evaluation.calculator,
             "minimum": minimum,
             "uniform": 1.0 - context.rng.random(),
             "raises": leap.raises,
@@ -332,13 +333,20 @@ class BasinHoppingSource:
 
 
 def _accepted(outcome: Outcome) -> Relaxed | None:
-    """Return the relaxation if it passes the Metropolis criterion."""
+    """Return the relaxation if it passes the Metropolis criterion, or has nothing to be compared with."""
     if not (isinstance(outcome, Relaxed) and outcome.converged):
         return None
     tag = outcome.candidate.proposal.tag
-    if "enthalpy" in tag and outcome.enthalpy_per_atom > tag["enthalpy"] - TEMPERATURE * math.log(tag["uniform"]):
-        return None
-    return outcome
+    if "enthalpy" not in tag or not _compares(outcome):
+        return outcome
+    highest = tag["enthalpy"] - TEMPERATURE * math.log(tag["uniform"])
+    return None if outcome.enthalpy_per_atom > highest else outcome
+
+
+def _compares(outcome: Outcome) -> bool:
+    """Whether an outcome and the minimum that was left have energies of the same calculator."""
+    known = outcome.candidate.proposal.tag.get("calculator")
+    return known is None or not isinstance(outcome, Relaxed) or known == outcome.evaluation.calculator
 
 
 def _swapped(atoms: Atoms, rng: np.random.Generator) -> Atoms:

@@ -190,8 +190,10 @@ class SubSwarm:
 
     def settled(self, minimum: int, velocity: Mapping[str, Any]) -> Particle:
         """Return a particle as if it had found a known minimum, with this velocity; the minimum counts as visited."""
-        end = self.known[minimum]
+        end = self.known.get(minimum)
         self.visited.add(minimum)
+        if end is None:  # of a calculator that is not in force any more
+            return Particle()
         return Particle(start=beginning(end), velocity=Velocity.from_tag(velocity), best=end)
 
     def _count(self, candidate: Candidate, change: int) -> None:

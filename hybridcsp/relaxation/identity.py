@@ -1,0 +1,175 @@
+"""What tells one calculator from another: version, parameters, and the files that its energies rest on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.calculators.calculator import BaseCalculator
+from ase.calculators.mixing import Mixer
+
+from hybridcsp.utils.modules import locate
+
+#: Larger files and models are told apart by their names alone, because reading them would take too long.
+LARGEST = 2**30
+
+#: Characters of a SHA-256 that are shown.
+SHOWN = 16
+
+# Parameters that say where a calculator works and how it is started.
+_NOT_OF_ENERGIES = ("directory", "command", "label", "txt")
+
+# What the name of a parameter holds that is a folder of pseudopotentials or basis sets.
+_FOLDERS = ("pseudo", "pp_path", "potential", "basis")
+
+_INSTALLED = ("site-packages", "dist-packages")
+
+
+def describe(calculator: Any, more: Mapping[str, str] | None = None) -> str:
+    """Return class, package version and parameters of any calculator, those within others with dots: ``a.b=1``.
+
+    Files that a parameter names (weights, pseudopotentials) and the weights of torch models are represented by a hash
+    of their contents.
+
+    Parameters
+    ----------
+    calculator
+        What is described.
+    more
+        What its energies depend on besides.
+    """
+    kind = type(calculator)
+    package = kind.__module__.partition(".")[0]
+    words = []
+    if package in sys.modules:
+        with contextlib.suppress(PackageNotFoundError):
+            words.append(f"{package} {version(package)}")
+    found = _parameters(calculator, set()) | dict(more or {})
+    words += [f"{key}={value}" for key, value in sorted(found.items())]
+    return f"{kind.__qualname__} ({', '.join(words)})" if words else kind.__qualname__
+
+
+def digest_of_file(file: Path) -> str | None:
+    """Return the beginning of a file's SHA-256, ``None`` if it is no file, cannot be read, or is too large."""
+    try:
+        if not file.is_file() or file.stat().st_size > LARGEST:
+            return None
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()[:SHOWN]
+    except (OSError, ValueError):
+        return None
+
+
+def digest_of_module(name: str) -> str | None:
+    """Return a hash of the source of a module that is not installed, and so has no version; ``None`` for others."""
+    spec = locate(name)
+    if spec is None or spec.origin is None or name.partition(".")[0] == "hybridcsp":
+        return None
+    file = Path(spec.origin)
+    standard = Path(sysconfig.get_path("stdlib"))
+    if standard in file.parents or any(part in _INSTALLED for part in file.parts):
+        return None
+    return digest_of_file(file)
+
+
+def _parameters(calculator: Any, seen: set[int]) -> dict[str, str]:
+    """Return what energies may depend on, also of calculators within a calculator."""
+    if id(calculator) in seen:
+        return {}
+    seen.add(id(calculator))
+    own = getattr(calculator, "__dict__", {})
+    parameters = own.get("parameters", getattr(calculator, "parameters", None))
+    found: dict[str, str] = {}
+    if isinstance(parameters, Mapping):
+        profile = getattr(own.get("profile"), "__dict__", {})
+        found |= _plain(parameters, [*_folders(parameters), *_folders(profile)])
+    for attribute, value in own.items():
+        if isinstance(value, Mixer):
+            found[f"{attribute}.weights"] = _text(value.weights, [])
+            value = value.calcs
+        for name, part in _parts(attribute, value):
+            if isinstance(part, BaseCalculator):
+                found[name] = type(part).__qualname__
+                found |= {f"{name}.{key}": text for key, text in _parameters(part, seen).items()}
+            elif (digest := _digest_of_model(part)) is not None:
+                found[name] = digest
+    return found
+
+
+def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, list | tuple):
+        yield from ((f"{name}.{n}", part) for n, part in enumerate(value))
+    else:
+        yield name, value
+
+
+def _plain(parameters: Mapping[str, Any], folders: Sequence[Path], prefix: str = "") -> dict[str, str]:
+    """Return numbers, texts and arrays of them as texts, not objects or where files are put."""
+    found: dict[str, str] = {}
+    for key, value in parameters.items():
+        name = f"{prefix}{key}"
+        if key in _NOT_OF_ENERGIES:
+            continue
+        if isinstance(value, Mapping):
+            found |= _plain(value, folders, f"{name}.")
+        elif isinstance(value, str | int | float | bool | np.generic | os.PathLike | list | tuple | np.ndarray):
+            found[name] = _text(value, folders)
+    return found
+
+
+def _text(value: Any, folders: Sequence[Path]) -> str:
+    if isinstance(value, str | os.PathLike):
+        return _name_of_file(os.fspath(value), folders)
+    if isinstance(value, list | tuple):
+        paths = (str, os.PathLike)
+        value = [_name_of_file(os.fspath(item), folders) if isinstance(item, paths) else item for item in value]
+    if isinstance(value, list | np.ndarray):
+        return str(np.asarray(value, dtype=object).tolist()).replace(", ", ",")
+    return str(value)
+
+
+def _name_of_file(text: str | bytes, folders: Sequence[Path]) -> str:
+    """Return a text as it is, or name and hash of the file that it names."""
+    text = text if isinstance(text, str) else os.fsdecode(text)
+    named = [folder / text for folder in folders]
+    if os.sep in text or Path(text).suffix:
+        named.append(Path(text).expanduser())
+    for file in named:
+        if text and (digest := digest_of_file(file)) is not None:
+            return f"{file.name}:{digest}"
+    return text
+
+
+def _folders(parameters: Mapping[str, Any]) -> list[Path]:
+    """Return the folders in which a calculator looks for pseudopotentials and the like."""
+    found = []
+    for key, value in parameters.items():
+        if isinstance(value, Mapping):
+            found += _folders(value)
+        elif any(part in str(key).lower() for part in _FOLDERS):
+            paths = [path for _, path in _parts("", value) if isinstance(path, str | os.PathLike) and path]
+            found += [folder for path in paths if (folder := Path(os.fsdecode(path)).expanduser()).is_dir()]
+    return found
+
+
+def _digest_of_model(thing: Any) -> str | None:
+    """Return a hash of the weights of a torch model; ``None`` of anything else."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(thing, torch.nn.Module):
+        return None
+    tensors = {name: tensor for name, tensor in thing.state_dict().items() if isinstance(tensor, torch.Tensor)}
+    if sum(tensor.nbytes for tensor in tensors.values()) > LARGEST:
+        return None
+    found = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        numbers = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\0".encode() + numbers)
+    return found.hexdigest()[:SHOWN]

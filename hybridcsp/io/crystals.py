@@ -119,7 +119,10 @@ def internal_energy(atoms: Atoms, enthalpy: float | None, pressure_gpa: float | 
 
 
 def _check_occupancies(atoms: Atoms) -> None:
-    """Refuse sites that ASE's readers found to be shared or partly empty."""
+    """Refuse sites that ASE's readers found to be shared or partly empty, or that a column says are partly empty."""
+    column = atoms.arrays.get("occupancy", atoms.arrays.get("occupancies"))
+    if column is not None and not all(map(_is_full, column.ravel().tolist())):
+        raise BrokenError(0, "partly occupied sites; one element per site is needed")
     sites: Any = atoms.info.get("occupancy")
     if not isinstance(sites, dict):
         return

@@ -15,6 +15,9 @@ ISOTOPES = {"D": "H", "T": "H"}
 # Charges and numbers behind a symbol: Fe3+, O2-, Fe+3, Cu0+, Si4, Fe(3+), Fe1_a.
 _SUFFIX = re.compile(r"(?:[\d+\-.()]+|[_/:].*)*")
 
+# Two symbols of two letters, which no label of one site has: CaMg1, Ca1-Mg2.
+_PAIR = re.compile(r"\W*([A-Z][a-z])[\d.+]*[-_:]?([A-Z][a-z])(?![a-z])")
+
 #: Heavier elements are in no crystal: NH4 is not nihonium.
 _HEAVIEST = 103
 
@@ -81,7 +84,13 @@ def of_label(text: str, stated: Container[str] = ()) -> str | None:
 
 
 def names_several(text: str) -> bool:
-    """Whether a text names several elements, as of a mixed site: ``(Cu,Al)1``, ``0.6Cu + 0.4Al``, ``Cu/Al``."""
+    """Whether a text names several elements: ``(Cu,Al)1``, ``0.6Cu + 0.4Al``, ``CU/AL``, ``CuAl1``, ``Cu_Al``."""
+    if (pair := _PAIR.match(text)) and symbol_of(pair[1]) != symbol_of(pair[2]) and _are_elements(pair[1], pair[2]):
+        return True
     parts = [*re.split(r"[,/+;&|\s]+", text), *re.findall(r"[A-Z][a-z]?\d*\.\d+", text)]
-    named = {of_type_symbol(match[0]) for part in parts if (match := re.search(r"[A-Z][a-z]?(?![a-z])", part))}
+    named = {of_type_symbol(match[0]) for part in parts if (match := re.search(r"[A-Z][A-Za-z]?(?![A-Za-z])", part))}
     return len(named - {None}) > 1
+
+
+def _are_elements(*symbols: str) -> bool:
+    return all(atomic_numbers.get(symbol, _HEAVIEST + 1) <= _HEAVIEST for symbol in symbols)

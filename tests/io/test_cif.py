@@ -36,6 +36,7 @@ def cif(*sites, cell=CUBIC, before="", columns=COLUMNS, name="test"):
     return f"data_{name}\n{cell}{before}loop_\n{header}" + "".join(f"{site}\n" for site in sites)
 
 
+FCC = ("Cu1 Cu 0 0 0 1", "Cu2 Cu 0.5 0.5 0 1", "Cu3 Cu 0.5 0 0.5 1", "Cu4 Cu 0 0.5 0.5 1")
 CSCL = ("Cs1 Cs 0 0 0 1", "Cl1 Cl 0.5 0.5 0.5 1")
 
 
@@ -117,6 +118,7 @@ def test_a_broken_block_costs_only_itself():
         ("D1", "D", "H"), ("T1", "T", "H"), ("D2", "?", "H"), ("CU1", "?", "Cu"), ("FE2", ".", "Fe"),
         ("NA+", "?", "Na"),
         ("fe1", "?", "Fe"), ("O1A", "?", "O"), ("OW1", "?", "O"), ("Fe1_oct", "?", "Fe"), ("N1B", "?", "N"),
+        ("Ca1_A", "?", "Ca"), ("NaM1", "?", "Na"),
         ("Ti(1)", "?", "Ti"), ("CL*", "?", "Cl"), ("NH4", "?", "N"),
     ],
 )  # fmt: skip
@@ -140,6 +142,7 @@ def test_the_formula_decides_what_capitals_mean():
     "site",
     [
         "M1 '0.62Cu + 0.38Al' 0 0 0 1", "Nb,Zr '0.8Nb + 0.2Zr' 0 0 0 1", "(Cu,Al)1 Cu 0 0 0 1", "Cu/Al ? 0 0 0 1",
+        "CU/AL ? 0 0 0 1", "CuAl1 ? 0 0 0 1", "CaMg Ca 0 0 0 1", "Ca1-Mg1 ? 0 0 0 1", "M1 Ca:Mg 0 0 0 1",
         "Cu0.5Al0.5 ? 0 0 0 1", "M Cu0.5Al0.5 0 0 0 1", "Cu1 CuAl 0 0 0 1", "M1 M 0 0 0 1", "M1 ? 0 0 0 1",
         "Va Va 0 0 0 1",
         "X ? 0 0 0 1", "1 ? 0 0 0 1", "Wat Wat 0 0 0 1", "OH OH 0 0 0 1", "Met ? 0 0 0 1", "Fe1 Fe 0 0 0 0.5",
@@ -207,6 +210,18 @@ def test_contents_as_stated(stated):
 )  # fmt: skip
 def test_contents_that_contradict_what_is_stated_are_refused(stated):
     assert "stated" in refused(cif(*CSCL, before=stated))
+
+
+def test_a_volume_that_contradicts_the_cell_is_refused():
+    assert len(only(cif(*CSCL, before="_cell_volume 64.1(2)\n"))) == 2
+    assert len(only(cif(*CSCL, before="_cell_volume ?\n"))) == 2
+    assert "volume" in refused(cif(*CSCL, before="_cell_volume 256.0\n"))
+
+
+def test_a_second_crystal_in_one_block_is_refused():
+    assert "twice" in refused(cif(*CSCL) + "_cell_length_a 5\n")
+    assert "twice" in refused(cif(*CSCL) + cif("K1 K 0 0 0 1", cell="").partition("\n")[2])
+    assert len(only(cif(*CSCL) + "_cell_length_a 4\n_publ_author_name A\n_publ_author_name B\n")) == 2
 
 
 def test_deuterium_counts_as_hydrogen_in_formulas_too():
@@ -309,7 +324,10 @@ def test_operations_and_what_else_is_stated_of_symmetry_must_agree():
     group = "_symmetry_space_group_name_H-M 'F m -3 m'\n_symmetry_Int_Tables_number 225\n"
     few = operations_loop("x,y,z", "-x,-y,-z")
     assert "only 2 of the 192 operations" in refused(cif("Cu1 Cu 0 0 0 1", before=group + few))
-    assert len(only(cif("Cu1 Cu 0 0 0 1", before=group + operations_loop("x,y,z")))) == 1  # as programs write P 1
+    assert len(only(cif(*FCC, before=group + operations_loop("x,y,z")))) == 4  # as programs write P 1
+    assert "only the identity is listed" in refused(cif("Cu1 Cu 0 0 0 1", before=group + operations_loop("x,y,z")))
+    primitive = CELL.format(2.83, 2.83, 2.83, 60, 60, 60)
+    assert len(only(cif("Cu1 Cu 0 0 0 1", cell=primitive, before=group + operations_loop("x,y,z")))) == 1
     assert "two groups" in refused(cif("Cu1 Cu 0 0 0 1", before=group.replace("225", "227")))
     assert "does not have the symmetry" in refused(cif("Cu1 Cu 0 0 0 1", cell=HEXAGONAL, before=group))
     turned = operations_loop("x,y,z", "-y,x-y,z", "y-x,-x,z")
@@ -353,6 +371,13 @@ def test_settings_agree_with_the_tables_of_cod():
             named += found is not None
     assert len(seen) > 520
     assert named > 1000
+
+
+@pytest.mark.parametrize("symbol", ["P 2(1)/c", "P2(1)/c", "P 21/c", "P 1 21/c 1", "P12(1)/c1"])
+def test_indices_of_screw_axes_may_stand_in_parentheses(symbol):
+    cell = CELL.format(5.1, 5.2, 5.3, 90, 99, 90)
+    found = only(cif("Zr1 Zr 0.275 0.04 0.208 1", cell=cell, before=f"_symmetry_space_group_name_H-M '{symbol}'\n"))
+    assert len(found) == 4
 
 
 def test_no_symbol_names_two_groups():

@@ -94,6 +94,17 @@ def test_everything_that_reads_structures_refuses_the_same_for_the_same_reason(t
         TemplateLibrary(file)
 
 
+def test_a_column_of_occupancies_is_heeded(tmp_path):
+    file = tmp_path / "a.extxyz"
+    whole, half = rutile(), rutile()
+    whole.set_array("occupancy", np.ones(len(whole)))
+    half.set_array("occupancy", np.full(len(half), 0.5))
+    ase.io.write(file, [whole, half])
+    first, second = read_structures(file)
+    assert first.atoms.symbols.get_chemical_formula() == "O4Ti2"
+    assert "partly occupied" in second.reason
+
+
 def test_seeds_and_import_find_the_same_structures_in_a_folder(tmp_path):
     ase.io.write(tmp_path / "a.extxyz", [rutile(), overlapping(apart=0.2), rutile(4.7)])
     ase.io.write(tmp_path / "b.cif", rutile(4.8))

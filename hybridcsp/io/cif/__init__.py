@@ -16,7 +16,7 @@ from ase import Atoms
 from ase.geometry import cellpar_to_cell
 
 from hybridcsp.io.cif.contents import check_contents, stated_formula
-from hybridcsp.io.cif.operations import Operations, operations_of
+from hybridcsp.io.cif.operations import Operations, operations_of, unlisted
 from hybridcsp.io.cif.sites import Site, expand, number, sites_of
 from hybridcsp.io.cif.syntax import UNKNOWN, DataBlock, parse_block, read_blocks
 from hybridcsp.io.crystals import crystal
@@ -24,6 +24,13 @@ from hybridcsp.io.text import BrokenError
 
 _LENGTHS = ("_cell_length_a", "_cell_length_b", "_cell_length_c")
 _ANGLES = ("_cell_angle_alpha", "_cell_angle_beta", "_cell_angle_gamma")
+
+#: By how much the volume of the cell may differ from the one stated, as a fraction.
+_VOLUME_TOLERANCE = 0.05
+
+#: Atoms of a structure have a symmetry if their images are atoms within this distance (Å), ...
+_SYMMETRIC = 0.3
+_TRIED = 50  # ... which is found out for the first so many
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -92,6 +99,13 @@ def _crystal(block: DataBlock) -> Atoms:
             raise BrokenError(
                 0, f"{chosen.name} or {operations.name}? Its origin decides what the crystal is; list the operations"
             )
+    named = unlisted(block, cell @ cell.T)
+    if named and not any(_have_symmetry(atoms, group) for group in named):
+        raise BrokenError(
+            0,
+            f"only the identity is listed of the {len(named[0])} operations of the space group {named[0].name}, "
+            "and the atoms listed do not have its symmetry",
+        )
     return atoms
 
 
@@ -113,7 +127,20 @@ def _cell(block: DataBlock) -> np.ndarray:
         cell = np.full((3, 3), np.nan)
     if not np.isfinite(cell).all():
         raise BrokenError(0, f"no cell has the angles {angles}")
+    _check_volume(block, float(abs(np.linalg.det(cell))))
     return cell
+
+
+def _check_volume(block: DataBlock, volume: float) -> None:
+    text = block.value("_cell_volume")
+    if text is None:
+        return
+    try:
+        stated = number(text, "_cell_volume")
+    except BrokenError:
+        return
+    if abs(volume - stated) > _VOLUME_TOLERANCE * volume:
+        raise BrokenError(0, f"the cell has a volume of {volume:.6g} Å³, but {stated:g} Å³ are stated")
 
 
 def _expanded(
@@ -132,5 +159,16 @@ def _are_same(one: Atoms, other: Atoms) -> bool:
     for symbol, place in zip(one.symbols, places, strict=True):
         apart = others[np.asarray(other.symbols) == symbol] - place
         if not len(apart) or np.abs(apart - np.rint(apart)).max(axis=1).min() > 1e-3:
+            return False
+    return True
+
+
+def _have_symmetry(atoms: Atoms, group: Operations) -> bool:
+    """Whether images of atoms are atoms of the same element."""
+    places, symbols = atoms.get_scaled_positions(), np.asarray(atoms.symbols)
+    for symbol, place in zip(symbols[:_TRIED], places, strict=False):
+        apart = group.images(place)[:, None] - places[symbols == symbol]
+        distances = np.linalg.norm((apart - np.rint(apart)) @ atoms.cell.array, axis=2)
+        if distances.min(axis=1).max() > _SYMMETRIC:
             return False
     return True

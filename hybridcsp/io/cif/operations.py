@@ -124,6 +124,18 @@ def operations_of(block: DataBlock, metric: Floats) -> list[Operations]:
     return _fitting(settings, metric, symbol or hall or f"number {number}")
 
 
+def unlisted(block: DataBlock, metric: Floats) -> list[Operations]:
+    """Return the group that is named beside a list of the identity alone, in all settings that the cell allows.
+
+    Programs that write all atoms of a cell leave it there; so do others that have lost the list.
+    """
+    listed = _listed(block)
+    if listed is None or len(listed) > 1:
+        return []
+    settings = _named(block.value(*_HERMANN_MAUGUIN), _number(block)) or []
+    return [group for group in map(_of_setting, settings) if len(group) > 1 and group.keep(metric)]
+
+
 def _number(block: DataBlock) -> int | None:
     text = block.value(*_NUMBER)
     if text is None:
@@ -348,7 +360,8 @@ def _older_symbols(kind: _Type) -> Iterator[str]:
 
 
 def _simplified(symbol: str) -> str:
-    return re.sub(r"[\s_]", "", symbol).casefold()
+    # SHELX writes the index of a screw axis in parentheses: P2(1)/c.
+    return re.sub(r"[\s_]", "", re.sub(r"\((\d)\)", r"\1", symbol)).casefold()
 
 
 def _spaced(symbol: str) -> str:

@@ -28,6 +28,9 @@ _TOKENS = re.compile(
 #: Values that say nothing: not known, and inapplicable or the default.
 UNKNOWN, DEFAULT = "?", "."
 
+# Names of items of which a second value would be a second crystal, as where blocks have lost their headings.
+_CRYSTAL = ("_cell_length_", "_cell_angle_", "_atom_site_fract_")
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class DataBlock:
@@ -108,7 +111,7 @@ def parse_block(name: str, line: int, lines: Sequence[str]) -> DataBlock:
         if token.keyword == "loop_":
             _loop(tokens, token.line, items)
         elif token.is_name:
-            items.setdefault(_normalised(token.value), tokens.value_of(token))
+            _add(items, _normalised(token.value), tokens.value_of(token), token.line)
         elif not token.keyword:
             raise BrokenError(token.line, f"not a CIF: {token.value[:40]!r} stands without a name before it")
     return DataBlock(name=name, line=line, items=items)
@@ -139,7 +142,13 @@ def _loop(tokens: _Tokens, line: int, items: dict[str, str | list[str]]) -> None
     if not names or len(values) % len(names):
         raise BrokenError(line, f"a loop of {len(names)} columns holds {len(values)} values")
     for at, name in enumerate(names):
-        items.setdefault(name, values[at :: len(names)])
+        _add(items, name, values[at :: len(names)], line)
+
+
+def _add(items: dict[str, str | list[str]], name: str, value: str | list[str], line: int) -> None:
+    """Add an item; of the crystal itself there may be only one value, of other things the first is kept."""
+    if items.setdefault(name, value) != value and name.startswith(_CRYSTAL):
+        raise BrokenError(line, f"the item {name[:60]} stands there twice, with different values")
 
 
 @dataclass(frozen=True, slots=True)

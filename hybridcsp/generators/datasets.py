@@ -20,6 +20,7 @@ from hybridcsp.io.files import read_structures, structure_files
 from hybridcsp.prototypes.table import reduced_formula
 from hybridcsp.similarity import same_structure
 from hybridcsp.structure import primitive
+from hybridcsp.utils.reading import sha256_of
 
 #: One formula in so many is held out.
 HELD_OUT = 10
@@ -87,7 +88,7 @@ def read_dataset(paths: Iterable[Path], *, max_atoms: int, progress: Callable[[i
             raise InputError("data", str(path), "no such file or folder")
         for file in structure_files(path):
             frames = _frames(file)
-            files.append({"name": file.name, "sha256": _sha256(file), "frames": len(frames)})
+            files.append({"name": file.name, "sha256": sha256_of(file), "frames": len(frames)})
             for found in frames:
                 seen += 1
                 if isinstance(found, Broken):
@@ -187,8 +188,3 @@ def _quantiles(energies: Sequence[float]) -> list[float | None]:
         float(np.searchsorted(known, energy - 1e-6) / len(known)) if math.isfinite(energy) else None
         for energy in energies
     ]
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

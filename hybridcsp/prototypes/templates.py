@@ -10,18 +10,20 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-from hybridcsp.errors import InputError
+from hybridcsp.errors import InputError, UnreadableError
 from hybridcsp.io import Broken
 from hybridcsp.io.files import read_structures, structure_files
 from hybridcsp.prototypes.labels import Label
 from hybridcsp.prototypes.library import TEMPLATE, Template, as_template
 from hybridcsp.utils.files import atomic_write, make_folder
+from hybridcsp.utils.reading import sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -146,8 +148,8 @@ def _hash(sources: Sequence[Path]) -> str:
     digest = hashlib.sha256(str(_VERSION).encode())
     for file in sources:
         digest.update(f"\0{file.name}\0".encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        with suppress(UnreadableError):  # whoever reads it next says so
+            digest.update(sha256_of(file).encode())
     return digest.hexdigest()[:32]
 
 

@@ -270,6 +270,8 @@ def _destination(path: Path, key: str, follow: bool) -> tuple[Path, int | None]:
         raise InputError(key, str(path), "a file, not a folder")
     if stat.S_ISSOCK(mode) or stat.S_ISBLK(mode):
         raise InputError(key, str(path), f"a file, not a {'socket' if stat.S_ISSOCK(mode) else 'disk'}")
+    if stat.S_ISFIFO(mode) and not follow:  # nobody has asked for it, and to open it may wait for ever
+        raise InputError(key, str(path), "a file, not a named pipe; remove it")
     if not os.access(target, os.W_OK):
         raise InputError(key, str(path), "a file that may be changed; this one is read-only")
     return target, mode

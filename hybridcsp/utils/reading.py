@@ -7,6 +7,7 @@ file claims about itself. Whatever goes wrong is an :class:`~hybridcsp.errors.Un
 from __future__ import annotations
 
 import bz2
+import hashlib
 import io
 import json
 import lzma
@@ -117,6 +118,15 @@ def open_regular(file: Path) -> BinaryIO:
         os.close(descriptor)
         raise
     return os.fdopen(descriptor, "rb")
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 hash of a file, in hexadecimal digits; errors as of :func:`open_regular`."""
+    found = hashlib.sha256()
+    with open_regular(file) as stream:
+        while chunk := stream.read(_MIB):
+            found.update(chunk)
+    return found.hexdigest()
 
 
 def open_bytes(file: Path) -> BinaryIO:

@@ -1,5 +1,6 @@
 """A person's own structures as templates: read once, kept in a cache, answered from an index."""
 
+import os
 import time
 
 import numpy as np
@@ -102,6 +103,12 @@ def test_a_path_without_structures_is_an_error(tmp_path, content, why):
         path.write_text(content)
     with pytest.raises(InputError, match=why):
         TemplateLibrary(path)
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.cif")
+    with pytest.raises(InputError, match="a named pipe, not a file"):
+        TemplateLibrary(tmp_path / "a.cif")
 
 
 @pytest.mark.slow

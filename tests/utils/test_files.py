@@ -75,10 +75,16 @@ def test_a_fifo_is_written_into_and_stays(tmp_path):
     got = []
     reader = threading.Thread(target=lambda: got.append(pipe.read_text()))
     reader.start()
-    put(pipe)
+    put(pipe, follow=True)
     reader.join(10)
     assert got == ["new"]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_fifo_in_the_place_of_a_file_of_our_own_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "minima.extxyz")
+    with pytest.raises(InputError, match="not a named pipe"):
+        put(tmp_path / "minima.extxyz")
 
 
 @pytest.mark.parametrize("name", ["-", "/dev/stdout"])

@@ -1,8 +1,9 @@
 """How long it takes to import structures into an archive and to open one: ``python benchmarks/archive.py 1000 10000``.
 
 For each number: an extended XYZ file of so many random crystals of 4 to 10 atoms is imported by ``hybridcsp import``,
-then shown and opened. Times are of the processor, children included, and of the wall; a ratio of time to size that
-stays the same says that it is linear. Results go to ``benchmarks/results/archive.json``.
+then shown, opened and exported. Times are of the processor, children included, and of the wall; a ratio of time to size
+that stays the same says that it is linear. ``start_up`` is what commands take on a search of one relaxation. Results go
+to ``benchmarks/results/archive.json``.
 """
 
 import json
@@ -37,38 +38,62 @@ def crystals(n):
 
 
 def timed(*arguments):
+    return timed_command(sys.executable, "-W", "ignore", "-m", "hybridcsp", *map(str, arguments))
+
+
+def timed_command(*command):
     def spent():
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         return used.ru_utime + used.ru_stime
 
     before, start = spent(), time.perf_counter()
-    command = [sys.executable, "-W", "ignore", "-m", "hybridcsp", *map(str, arguments)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return {"processor_s": round(spent() - before, 2), "wall_s": round(time.perf_counter() - start, 2)}
 
 
 def measure(n):
+    """Yield what is known so far, since the largest take minutes."""
     with tempfile.TemporaryDirectory() as folder:
         file, run = Path(folder) / "crystals.extxyz", Path(folder) / "run"
         ase.io.write(file, list(crystals(n)))
         found = {"structures": n, "import": timed("import", file, "--formula", "CuAu", "--directory", run)}
-        found["show"] = timed("show", run)
-        found["export"] = timed("export", run, "--output", Path(folder) / "all.extxyz")
-        code = f"from hybridcsp.archive import Archive; Archive({str(run)!r}, write=True)"
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True)
-        found["open_to_write_wall_s"] = round(time.perf_counter() - start, 2)
+        found["import"]["peak_memory_mb"] = peak_memory()
         found["database_mb"] = round((run / "search.db").stat().st_size / 1e6, 1)
-        found["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
-        return found
+        yield found
+        found["show"] = timed("show", run)
+        code = f"from hybridcsp.archive import Archive; Archive({str(run)!r}, write=True)"
+        found["open_to_write"] = timed_command(sys.executable, "-c", code)
+        yield found
+        found["export"] = timed("export", run, "--output", Path(folder) / "all.extxyz")
+        found["peak_memory_mb"] = peak_memory()
+        yield found
+
+
+def start_up():
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        budget = "--workers", 1, "--relaxations", 1, "--refine", 0
+        return {
+            "help": timed("--help"),
+            "search_with_one_relaxation": timed("search", "Cu", "--calculator", "emt", "--directory", run, *budget),
+            "show": timed("show", run),
+            "resume_with_one_relaxation": timed("resume", run, "--relaxations", 1),
+        }
+
+
+def peak_memory():
+    return round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
 
 
 def main():
-    rows = []
-    for n in map(int, sys.argv[1:] or ["1000", "10000"]):
-        rows.append(measure(n))
-        print(json.dumps(rows[-1]), flush=True)
-        RESULTS.write_text(json.dumps({"load": os.getloadavg()[0], "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    sizes = [int(size) for size in sys.argv[1:] or ["1000", "10000"]]
+    results = {"processors": os.cpu_count(), "load": os.getloadavg()[0], "start_up": start_up(), "rows": []}
+    for n in sizes:
+        results["rows"].append({})
+        for found in measure(n):
+            results["rows"][-1] = found
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from hybridcsp.records import (
 )
 from hybridcsp.similarity import Described, describe
 from hybridcsp.structure import spacegroups
+from hybridcsp.utils.garbage import collection_paused
 
 #: The source of structures that were handed in without having been asked for; they do not count as relaxations.
 ADDED = "added"
@@ -132,7 +133,7 @@ class Archive:
         self._known: dict[str, KnownMinima] = {}  # by calculator
         self._minima: dict[int, Minimum] = {}  # a cache
         try:
-            with self.reading():
+            with self.reading(), collection_paused():
                 rows = set()
                 for event in self._log.read():
                     self.ledger.apply(event)

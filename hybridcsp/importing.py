@@ -34,6 +34,7 @@ from hybridcsp.records import (
     is_word,
 )
 from hybridcsp.similarity import STARTS, Described, StructureIndex, describe
+from hybridcsp.utils.garbage import collection_paused
 
 #: How many structures are written at a time, in one transaction.
 BATCH = 1000
@@ -143,6 +144,11 @@ class Survey:
 
 def survey(results: Iterable[Record | Broken], on_progress: Callable[[int], None] = lambda _: None) -> Survey:
     """Look through results once; ``on_progress`` is called with the number of structures so far."""
+    with collection_paused():  # the results may be kept
+        return _survey(results, on_progress)
+
+
+def _survey(results: Iterable[Record | Broken], on_progress: Callable[[int], None]) -> Survey:
     found = Survey()
     reductions: dict[str, tuple[str, int]] = {}
     for n, record in enumerate(results, start=1):

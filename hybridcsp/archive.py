@@ -442,10 +442,11 @@ class Archive:
 
     def _read_minimum(self, basin: Basin) -> Minimum:
         groups = basin.best.data["spacegroup"], basin.best.data["spacegroup_loose"]
+        best = self._relaxed(basin.best)
         return Minimum(
             id=basin.id,
-            best=self._relaxed(basin.best),
-            found_by=self._candidate(basin.found_by),
+            best=best,
+            found_by=best.candidate if best.candidate.id == basin.found_by else self._candidate(basin.found_by),
             spacegroups=None if None in groups else groups,
             multiplicity=basin.multiplicity,
             first_relaxation=basin.first_relaxation,

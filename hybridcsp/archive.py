@@ -30,6 +30,7 @@ from hybridcsp.records import (
 )
 from hybridcsp.similarity import Described, describe
 from hybridcsp.structure import spacegroups
+from hybridcsp.structure_rows import BEST
 from hybridcsp.utils.garbage import collection_paused
 
 #: The source of structures that were handed in without having been asked for; they do not count as relaxations.
@@ -140,6 +141,8 @@ class Archive:
                     if event.row is not None:
                         rows.add(event.row)
                 self._log.check_structures(rows)
+                if write:
+                    self._log.mark_best(basin.best.row for basin in self.ledger.basins.values())
         except ArchiveError:
             self._log.close()
             raise
@@ -382,7 +385,13 @@ class Archive:
                     event = translation.failed_event(outcome, self._number(outcome), self._force_calls(outcome))
                 case Rejected():
                     event = translation.rejected_event(outcome)
+            was_best = self._best_of(event)
             self.ledger.apply(event)
+            if event.data.get("minimum") is not None:
+                is_best = [self.ledger.basins[event.data["minimum"]].best]
+                event.displaced = [other for other in was_best if other not in is_best]
+                if event in is_best:
+                    event.keys[BEST] = 1
             events.append(event)
         self._log.append([*before, *events])
         return [_recorded(outcome, event) for event, outcome in zip(events, outcomes, strict=True)]
@@ -419,6 +428,11 @@ class Archive:
         event.data |= {"minimum": target, "opened": basin is None, "absorbed": absorbed}
         event.keys |= {"minimum": target}
         return event
+
+    def _best_of(self, event: Event) -> list[Event]:
+        """Return the best relaxations of the minima that a relaxation has to do with, before it is taken in."""
+        ids = (event.data.get("minimum"), event.data.get("absorbed"))
+        return [self.ledger.basins[id_].best for id_ in ids if id_ in self.ledger.basins]
 
     def _number(self, outcome: Relaxed | Failed) -> int | None:
         counted = outcome.level != REFINE and outcome.candidate.source != ADDED

@@ -2,7 +2,7 @@
 
 ``search.db`` is an ASE SQLite database that ``ase db`` and ``ase gui`` open; one more table in it,
 ``hybridcsp_events``, holds the order of events. Both are written in one transaction; no event is ever updated or
-deleted.
+deleted. The one thing that changes in rows is which of them have the key ``best``: it follows from the events.
 
 While it is written, the database has a write-ahead log (``search.db-wal``, ``search.db-shm``) beside it, because with a
 rollback journal each transaction waits for several flushes of the disk, tens of milliseconds. What was appended is with
@@ -22,7 +22,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,6 +69,8 @@ class Event:
         Key-value pairs of the structure's row, for people who look with ``ase db``.
     calculator
         What the row calls the calculator of its results.
+    displaced
+        The events of relaxations that are not the best of any minimum any more, until it is written.
     sequence, row
         Filled in when it is written: the number of the event and of the structure's row.
     """
@@ -78,6 +80,7 @@ class Event:
     atoms: Atoms | None = None
     keys: dict[str, Any] = field(default_factory=dict)
     calculator: str = ""
+    displaced: list[Event] = field(default_factory=list)
     sequence: int = 0
     row: int | None = None
 
@@ -162,6 +165,7 @@ class EventLog:
             tables = _tables(connection)
             if "systems" not in tables:
                 structure_rows.create_tables(connection)
+                structure_rows.prepare_best(connection)
             if _TABLE not in tables:
                 connection.execute(
                     f"CREATE TABLE {_TABLE} "
@@ -315,6 +319,7 @@ class EventLog:
             raise self._broken from error
         for number, event in enumerate(events, start=self._last + 1):
             event.sequence, event.atoms = number, None
+            event.displaced = []  # or each would keep all that came before it
         self._last += len(events)
         if flush:
             self._next_flush = time.monotonic() + self._seconds_between_flushes
@@ -329,6 +334,10 @@ class EventLog:
             keys = {"event": event.kind, "sequence": number, **event.keys}
             rows.append((event.row, structure_rows.Row(atoms=event.atoms, keys=keys, calculator=event.calculator)))
         structure_rows.insert(connection, rows)
+        for event in events:
+            for displaced in event.displaced:
+                if displaced.row is not None:
+                    structure_rows.take_best(connection, displaced.row)
         connection.executemany(
             f"INSERT INTO {_TABLE} VALUES (?, ?, ?, ?)",
             (
@@ -336,6 +345,18 @@ class EventLog:
                 for number, (event, line) in enumerate(zip(events, lines, strict=True), start=self._last + 1)
             ),
         )
+
+    def mark_best(self, rows: Iterable[int | None]) -> None:
+        """Mark the rows of the best relaxations in a database of an earlier version, which did not do it."""
+        assert self._writer is not None
+        with self.reading():
+            if structure_rows.is_best_marked(self._writer):
+                return
+            with self._transaction() as connection:
+                structure_rows.prepare_best(connection)
+                for row in rows:
+                    if row is not None:
+                        structure_rows.put_best(connection, row)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -28,6 +28,11 @@ from numpy.typing import NDArray
 
 #: The version of ASE's tables that is written and read here.
 VERSION = 9
+
+#: The key, with the value 1, of the row that holds the best relaxation of a minimum.
+BEST = "best"
+
+_INDEX_OF_BEST = "hybridcsp_best"
 
 _WRITTEN = (
     "id",
@@ -100,6 +105,39 @@ def create_tables(connection: sqlite3.Connection) -> None:
     """Create ASE's tables, within the transaction that is open."""
     for statement in (*schema.init_statements, *schema.index_statements):
         connection.execute(statement)
+
+
+def is_best_marked(connection: sqlite3.Connection) -> bool:
+    """Whether the database was written with :data:`BEST`, which earlier versions did not know."""
+    query = "SELECT 1 FROM sqlite_master WHERE name = ?"
+    return connection.execute(query, (_INDEX_OF_BEST,)).fetchone() is not None
+
+
+def prepare_best(connection: sqlite3.Connection) -> None:
+    """Make it quick to find the row of which :data:`BEST` is taken: ASE's tables have no index by row."""
+    for table, name in (("keys", f"{_INDEX_OF_BEST}_keys"), ("number_key_values", _INDEX_OF_BEST)):
+        connection.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {table} (id) WHERE key = '{BEST}'")
+
+
+def put_best(connection: sqlite3.Connection, id_: int) -> None:
+    """Give a row that is there the key :data:`BEST`, within the transaction that is open."""
+    take_best(connection, id_)
+    _change_pairs(connection, id_, lambda pairs: pairs | {BEST: 1})
+    connection.execute("INSERT INTO keys VALUES (?, ?)", (BEST, id_))
+    connection.execute("INSERT INTO number_key_values VALUES (?, 1.0, ?)", (BEST, id_))
+
+
+def take_best(connection: sqlite3.Connection, id_: int) -> None:
+    """Take the key :data:`BEST` from a row, within the transaction that is open."""
+    for table in ("keys", "number_key_values"):
+        connection.execute(f"DELETE FROM {table} WHERE key = '{BEST}' AND id = ?", (id_,))
+    _change_pairs(connection, id_, lambda pairs: {key: value for key, value in pairs.items() if key != BEST})
+
+
+def _change_pairs(connection: sqlite3.Connection, id_: int, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    (text,) = connection.execute("SELECT key_value_pairs FROM systems WHERE id = ?", (id_,)).fetchone()
+    changed = json.dumps(change(json.loads(text)))
+    connection.execute("UPDATE systems SET key_value_pairs = ? WHERE id = ?", (changed, id_))
 
 
 def next_id(connection: sqlite3.Connection) -> int:

@@ -1,4 +1,6 @@
+import contextlib
 import signal
+import sqlite3
 
 import ase.db
 import numpy as np
@@ -284,13 +286,15 @@ def test_the_documented_queries_of_ase_db_find_what_they_say(tmp_path, capsys):
         [relaxed(c, e, s) for c, e, s in zip(candidates, [-3.0, -3.001, -3.5], [one, one, other], strict=True)]
     )
     database = str(tmp_path / "search.db")
-    for query, wanted in (("event=relaxed", "3"), ("event=relaxed,minimum=1", "2")):
+    for query, wanted in (("event=relaxed", "3"), ("best=1", "3"), ("best=1,minimum=1", "2")):
         main(args=["db", database, query, "--sort", "enthalpy_per_atom", "--limit", "1", "-c", "candidate,calculator"])
         said = capsys.readouterr().out
         assert said.splitlines()[1].split("|")[0].strip() == wanted
         assert "unknown" not in said
     main(args=["db", database, "event=relaxed,calculator=test", "-n"])
     assert "3" in capsys.readouterr().out
+    main(args=["db", database, "best=1", "-n"])
+    assert "2" in capsys.readouterr().out
 
 
 def test_structures_that_are_no_crystals_can_be_recorded_as_rejected(tmp_path):
@@ -301,3 +305,56 @@ def test_structures_that_are_no_crystals_can_be_recorded_as_rejected(tmp_path):
     flat.cell[2] = 0
     propose(archive, [broken, flat], rejected=[(0, RejectionReason.INVALID), (1, RejectionReason.INVALID)])
     assert archive.ledger.tallies["random", "made"].rejected == {"invalid": 2}
+
+
+class TestTheKeyOfTheBest:
+    """Rows with ``best=1`` are those of the best relaxations of the minima, at any time."""
+
+    def selected(self, directory):
+        with ase.db.connect(directory / "search.db") as database:
+            chosen = list(database.select("best=1"))
+            pairs = [row.id for row in database.select() if "best" in row.key_value_pairs]
+        assert pairs == [row.id for row in chosen]
+        return {(row.minimum, row.candidate): row.enthalpy_per_atom for row in chosen}
+
+    def expected(self, archive):
+        basins = archive.ledger.basins.values()
+        return {(one.id, one.best.data["candidate"]): one.enthalpy_per_atom for one in basins}
+
+    def test_it_moves_on_as_minima_are_found_improved_and_absorbed(self, tmp_path):
+        structures = crystals(4)
+        with Archive(tmp_path, write=True) as archive:
+            starts = propose(archive, [*structures, structures[0], structures[0]])
+            first = [relaxed(starts[n], energy) for n, energy in enumerate((-3.0, -3.2, -3.1))]
+            for outcomes in (first[:1], first[1:]):
+                archive.record_outcomes(outcomes)
+                assert self.selected(tmp_path) == self.expected(archive)
+            # Two better ones of the first minimum arrive together, and then a worse one.
+            better = [relaxed(starts[4], -3.001), relaxed(starts[5], -3.002)]
+            archive.record_outcomes(better)
+            assert archive.ledger.basins[1].best.data["candidate"] == 6
+            assert self.selected(tmp_path) == self.expected(archive)
+            archive.record_outcomes([relaxed(starts[3], -2.9999, structures[0])])
+            assert self.selected(tmp_path) == self.expected(archive)
+            # The third turns out to be the first once it is refined.
+            archive.record_outcomes([relaxed(starts[2], -3.0021, structures[0], level=REFINE)])
+            assert len(archive.ledger.basins) == 2
+            assert self.selected(tmp_path) == self.expected(archive)
+        assert len(self.selected(tmp_path)) == 2
+
+    def test_databases_of_earlier_versions_get_it_when_they_are_written_to(self, tmp_path):
+        structures = crystals(2)
+        with Archive(tmp_path, write=True) as archive:
+            starts = propose(archive, [*structures, structures[0]])
+            archive.record_outcomes([relaxed(start, -3.0 - start.id / 1000) for start in starts])
+            expected = self.expected(archive)
+        with contextlib.closing(sqlite3.connect(tmp_path / "search.db")) as database, database:
+            database.execute("DROP INDEX hybridcsp_best")
+            database.execute("DELETE FROM keys WHERE key = 'best'")
+            database.execute("DELETE FROM number_key_values WHERE key = 'best'")
+            database.execute("UPDATE systems SET key_value_pairs = replace(key_value_pairs, ', \"best\": 1', '')")
+        assert self.selected(tmp_path) == {}
+        Archive(tmp_path).close()
+        assert self.selected(tmp_path) == {}
+        Archive(tmp_path, write=True).close()
+        assert self.selected(tmp_path) == expected

@@ -166,6 +166,7 @@ def test_the_database_opens_with_ase_db(finished):
         (["--pressure", "5", "search", "TiO2"], "options of a command come after it"),
         (["show", "TiO2", "--top", "few"], "'--top': a whole number"),
         (["search"], "Missing argument"),
+        (["watch", "Cu"], "watch needs the folder that one code runs in"),
         (["resume", "."], "no search.db"),
         (["show", "nowhere"], "no search.db"),
         (["export", ".", "--format", "cif"], "no search.db"),
@@ -244,6 +245,14 @@ def test_an_unknown_export_format_is_refused(finished):
     done = hybridcsp("export", "Cu", "--format", "cief", cwd=folder, check=False)
     assert done.returncode == 2
     assert "did you mean 'cif'" in done.stderr
+    done = hybridcsp("export", "Cu", "--format", "vasp", cwd=folder, check=False)
+    assert done.returncode == 2
+    assert "files that end in .vasp are of the format poscar" in done.stderr
+
+
+def test_an_option_that_does_not_exist_is_said_without_an_empty_hint(tmp_path):
+    done = hybridcsp("export", "Cu", "--nonsense", cwd=tmp_path, check=False)
+    assert "there is no option --nonsense\n" in done.stderr
 
 
 def test_a_directory_that_holds_a_search_is_not_searched_anew(finished):

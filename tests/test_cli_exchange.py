@@ -9,7 +9,7 @@ from foreign import FakeUspex, append_results, uspex_run, various
 from typer.testing import CliRunner
 
 from hybridcsp.cli import app
-from hybridcsp.errors import InputError
+from hybridcsp.errors import CommandLineError, InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -111,8 +111,8 @@ def test_watch_looks_once_and_says_what_it_did(tmp_path, monkeypatch):
         (["import", "uspex", "--formula", "SiO2"], r"a composition that occurs: TiO2 \(3\)"),
         (["import", "uspex", "--output", "a.extxyz", "--directory", "d"], "one or the other"),
         (["import", "uspex", "--pressure", "high"], "a pressure in GPa"),
-        (["watch", "ours"], "one of --uspex"),
-        (["watch", "ours", "--uspex", "uspex", "--cryspy", "uspex"], "one of --uspex"),
+        (["watch", "ours"], "none of them is given"),
+        (["watch", "ours", "--uspex", "uspex", "--cryspy", "uspex"], "2 of them are given"),
         (["watch", "ours", "--calypso", "nowhere"], "the folder that the other code runs in"),
         (["export", "nowhere", "--format", "uspex"], "--output"),
         (["export", "nowhere", "--generation", "3"], "search codes only"),
@@ -120,7 +120,7 @@ def test_watch_looks_once_and_says_what_it_did(tmp_path, monkeypatch):
 )
 def test_wrong_input_is_said(run, arguments, said):
     Path("truncated.cif").write_text("data_Cu\n_cell_length_a 2.55\nloop_\n  _atom_site_type_symbol\n  _atom_si")
-    with pytest.raises(InputError, match=said):
+    with pytest.raises((InputError, CommandLineError), match=said):
         hybridcsp(*arguments)
 
 

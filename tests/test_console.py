@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hybridcsp.cli.console import SafeConsole
+from hybridcsp.cli.progress import busy, counter
 
 HOSTILE = "\x1b]0;owned\x07\x9b2J\u202e"
 
@@ -62,3 +63,9 @@ def test_tracebacks_warnings_and_messages_of_others_do_not_either(happens):
     assert r"\x1b]0;owned\x07" in text
     assert "\x1b" not in text
     assert logging.lastResort is not None
+
+
+def test_progress_leaves_one_line_and_no_empty_ones_in_a_log(capsys):
+    with busy("reading crystals"), counter("structures") as count:
+        count(3)
+    assert capsys.readouterr().err == "reading crystals …\n"

@@ -14,7 +14,7 @@ import typer
 from hybridcsp.cli.app import app, show_archive
 from hybridcsp.cli.console import console
 from hybridcsp.cli.progress import counter
-from hybridcsp.errors import InputError
+from hybridcsp.errors import CommandLineError, InputError
 from hybridcsp.interrupts import terminate_in_order
 from hybridcsp.utils.quantities import read_quantity
 
@@ -235,7 +235,10 @@ def watch(
     given = {"uspex": uspex, "calypso": calypso, "xtalopt": xtalopt, "cryspy": cryspy}
     chosen = [(name, path) for name, path in given.items() if path is not None]
     if len(chosen) != 1:
-        raise InputError("watch", len(chosen), "one of --uspex, --calypso, --xtalopt, --cryspy with a folder")
+        raise CommandLineError(
+            "watch needs the folder that one code runs in, --uspex, --calypso, --xtalopt or --cryspy; "
+            f"{len(chosen) or 'none'} of them {'is' if len(chosen) < 2 else 'are'} given"
+        )
     ((name, path),) = chosen
     code = formats.load(name)
     watching = Watch(

@@ -27,7 +27,8 @@ def busy(what: str) -> Iterator[Callable[[str], None]]:
     try:
         yield lambda text: bar.update(task, description=text)
     finally:
-        bar.stop()
+        if errors.is_terminal:  # elsewhere it would leave an empty line
+            bar.stop()
 
 
 @contextmanager
@@ -59,4 +60,5 @@ def counter(what: str) -> Iterator[Callable[[int], None]]:
     try:
         yield lambda n: bar.update(task, completed=n)
     finally:
-        bar.stop()
+        if errors.is_terminal:
+            bar.stop()

@@ -111,7 +111,9 @@ def export(
 
     if format is not None and format not in FORMATS:
         if format not in CODES.entries():
-            raise UnknownNameError("--format", format, [*FORMATS, *CODES.entries()])
+            named = next((name for name, one in FORMATS.items() if f".{format}" in one.endings), None)
+            hint = f"files that end in .{format} are of the format {named}" if named else ""
+            raise UnknownNameError("--format", format, [*FORMATS, *CODES.entries()], hint)
         _seed(directory, format, None if output is None else Path(output), top, cell, generation, elements, pending)
         return
     for option, value in (("--generation", generation), ("--elements", elements), ("--pending", pending or None)):

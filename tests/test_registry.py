@@ -292,7 +292,7 @@ class TestCommandLine:
         lines = run(command).stdout.splitlines()
         for name in names:
             (line,) = (line for line in lines if line.split()[:1] == [name])
-            assert line.split()[1:] == ["Things", "to", "plug", "in", "plugin"]
+            assert line.split()[1:] == ["Things", "to", "plug", "in", "(from", "plugin)"]
 
     @pytest.mark.slow
     def test_a_search_uses_a_source_an_operator_and_a_calculator(self, run, tmp_path):

@@ -115,7 +115,7 @@ def test_a_configuration_that_does_not_belong_there_replaces_none(tmp_path):
     other = other.model_copy(update={"search": other.search.model_copy(update={"seed": 5})})
     with pytest.raises(ArchiveError, match="another search"):
         other.build(trust=False)
-    with configuration(tmp_path).build(trust=False), pytest.raises(ArchiveError, match="in use"):
+    with Archive(tmp_path, write=True), pytest.raises(ArchiveError, match="in use"):
         replaced = configuration(tmp_path)
         replaced.model_copy(update={"budget": replace(replaced.budget, relaxations=99)}).build(trust=False)
     assert (tmp_path / config.FILE).read_text() == before

@@ -9,6 +9,7 @@ from dataclasses import replace
 import ase.io
 import pytest
 from crystals import InlineBackend, P1Source, instant_relaxation, relaxed, what_happened
+from rich.console import Console
 from toys import Toy
 
 from hybridcsp import Problem, Search
@@ -75,8 +76,15 @@ def test_minima_come_back_as_a_new_version_that_candidates_know(finished):
     assert {0, 1} <= made_by
 
 
+def text_of(table):
+    console = Console(width=300)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
 def test_the_table_of_sources_tells_of_it(finished):
-    assert re.search(r"toy: trained \d times in \d+ s, now version \d", sources_table(finished.archive).caption)
+    assert re.search(r"toy: trained \d times in \d+ s, now version \d", text_of(sources_table(finished.archive)))
 
 
 def test_it_waits_for_new_minima_and_for_its_share_of_force_calls(finished):
@@ -205,7 +213,7 @@ class TestFaults:
         assert run.run(relaxations=10, refine=0).stopped == "relaxations used up"
         assert adoptions(run)[0].training["failed"]
         assert "nothing to learn from" in adoptions(run)[0].detail
-        assert "failed 1 times, the last: nothing to learn from" in str(sources_table(run.archive).caption)
+        assert "failed 1 times, the last: nothing to learn from" in text_of(sources_table(run.archive))
 
     def test_a_version_that_is_gone_or_changed_is_an_error_when_a_search_is_taken_up(self, finished, tmp_path):
         shutil.copytree(finished.directory, tmp_path / "copy")

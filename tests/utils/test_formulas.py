@@ -49,7 +49,7 @@ def test_a_chemical_system_is_not_taken_for_a_formula(text):
         ("Qz2", "'Qz' is not an element"),
         ("hello", "a chemical formula such as"),
         ("", "a chemical formula such as"),
-        ("tio" * 1000, "a chemical formula such as"),
+        ("tio" * 1000, "a formula of at most 250 characters"),
     ],
 )
 def test_what_is_wrong_with_a_formula_is_said(text, said):

@@ -143,7 +143,7 @@ class Archive:
                 self._log.check_structures(rows)
                 if write:
                     self._log.mark_best(basin.best.row for basin in self.ledger.basins.values())
-        except ArchiveError:
+        except BaseException:  # an interrupted opening must not keep the lock
             self._log.close()
             raise
 
@@ -153,7 +153,7 @@ class Archive:
 
     @property
     def problem(self) -> Problem:
-        """What was searched, or imported, in its last session.
+        """The problem that was searched, or imported, in the last session.
 
         Raises
         ------

@@ -66,7 +66,7 @@ def _take(descriptor: int, path: Path) -> None:
     text = os.pread(descriptor, 200, 0)
     if text and not text.startswith(_HOLDER):
         raise ArchiveError(f"{path} is not a lock of hybridcsp: move it away, or choose another directory")
-    if not _locked(descriptor):
+    if not _locked(descriptor, path):
         holder = text.decode(errors="replace").strip() or "another process"
         raise LockedError(f"{path.parent} is in use by {holder}")
     with suppress(OSError):  # on a full disk the lock holds all the same
@@ -74,7 +74,7 @@ def _take(descriptor: int, path: Path) -> None:
         os.pwrite(descriptor, b"%s%d on %s\n" % (_HOLDER, os.getpid(), socket.gethostname().encode()), 0)
 
 
-def _locked(descriptor: int) -> bool:
+def _locked(descriptor: int, path: Path) -> bool:
     """Lock an open file, if nobody else has."""
     import fcntl  # not on Windows, where the rest of this package can be imported
 
@@ -82,4 +82,6 @@ def _locked(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:  # some network file systems have no locks
+        raise ArchiveError(f"{path} cannot be locked ({error.strerror}): choose a directory on another disk") from error
     return True

@@ -259,6 +259,23 @@ def test_ctrl_c_does_not_come_between_what_is_known_and_what_is_written(tmp_path
     assert state(Archive(tmp_path)) == before
 
 
+def test_ctrl_c_while_it_is_opened_leaves_the_directory_to_others(tmp_path, monkeypatch):
+    with Archive(tmp_path, write=True) as archive:
+        propose(archive, crystals(1))
+    logs = []
+
+    def interrupted(log):
+        logs.append(log)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hybridcsp.event_log.EventLog.read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Archive(tmp_path, write=True)
+    assert not logs[0].writable  # although it is still referred to
+    Archive(tmp_path, write=True).close()
+
+
 def test_people_can_look_with_ase_db(tmp_path):
     archive = Archive(tmp_path, write=True)
     candidates = propose(archive, crystals(3), rejected=[(2, RejectionReason.DUPLICATE)], parents=(1,))

@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -55,6 +56,15 @@ def test_a_second_writer_is_told_who_holds_the_directory(tmp_path):
     EventLog(tmp_path, write=False)  # readers are welcome
     log.close()
     EventLog(tmp_path, write=True).close()
+
+
+def test_a_file_system_without_locks_is_refused_in_words(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(ArchiveError, match=r"search\.lock cannot be locked .*No locks available.*another disk"):
+        EventLog(tmp_path, write=True)
 
 
 def test_the_lock_dies_with_its_holder(tmp_path):

@@ -239,7 +239,7 @@ class Run:
                 stopped = self._stop_reason()
             # What is running was paid for and is waited for, unless the time is over: a resumed search does it again.
             if self._out_of_time():
-                return stopped
+                return stopped or "time used up"  # the time may have run out since the reason was looked for
 
     def _may_start(self, waiting: int) -> bool:
         started = self._archive.ledger.relaxations + len(self._running) + waiting

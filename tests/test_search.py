@@ -12,6 +12,7 @@ from crystals import InlineBackend, ListSource, P1Source, instant_relaxation, ra
 from hybridcsp import Problem, Proposal, Search
 from hybridcsp.activity import announce
 from hybridcsp.errors import ArchiveError, BackendError, InputError, RelaxationsFailedError, UnknownNameError
+from hybridcsp.loop import Run
 from hybridcsp.records import Failed, FailureReason
 from hybridcsp.relaxation.relax import RelaxationSettings
 from hybridcsp.relaxation.worker_process import running
@@ -72,6 +73,11 @@ class TestRun:
         summary = search(tmp_path).run(hours=1 / 3600)
         assert summary.stopped == "time used up"
         assert summary.progress.run_seconds < 30
+
+    def test_time_that_runs_out_between_two_looks_at_the_clock_is_the_reason(self, tmp_path, monkeypatch):
+        looks = iter([False, False])
+        monkeypatch.setattr(Run, "_out_of_time", lambda _: next(looks, True))
+        assert search(tmp_path).run(hours=1).stopped == "time used up"
 
     def test_it_ends_when_the_best_stays_unchanged(self, tmp_path):
         energies = iter([-3.0, -3.1, -3.1005, -2.0, -2.1, -2.2, -9.9])

@@ -51,7 +51,7 @@ _UNITS: dict[str, dict[str, float]] = {
 }
 _UNITS["seconds"] = {name: factor * _HOUR for name, factor in _UNITS["hours"].items()}
 
-_NUMBER = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(\D.*)?", re.DOTALL)
+_NUMBER = re.compile(r"\s*([+-]?(?:\d+(?:_\d+)*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(\D.*)?", re.DOTALL)
 _CLOCK = re.compile(r"\s*(?:(\d+)-)?(\d+):(\d\d):(\d\d)\s*")
 
 

@@ -42,6 +42,8 @@ def test_a_number_may_bring_its_unit(text, unit, value):
         ("1,5", "GPa", "with a decimal point: 1.5"),
         ("1:30", "hours", "a time in hours"),
         ("1 MBAR", "GPa", "may be Mbar or mbar"),
+        ("1_", "GPa", "a pressure in GPa"),
+        ("1__0", "", "a number"),
         ("", "Å", "a number"),
     ],
 )

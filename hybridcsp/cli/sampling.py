@@ -13,9 +13,10 @@ from hybridcsp.cli.app import app, number, parse_units
 from hybridcsp.cli.console import console, errors
 from hybridcsp.cli.generating import GENERATOR, SEED
 from hybridcsp.cli.progress import bar, busy
-from hybridcsp.errors import GeneratorError, InputError
+from hybridcsp.errors import GeneratorError, InputError, UnreadableError
 from hybridcsp.utils.files import make_folder
 from hybridcsp.utils.quantities import read_quantity
+from hybridcsp.utils.reading import read_text
 
 if TYPE_CHECKING:
     from hybridcsp.generators import Generator
@@ -178,11 +179,11 @@ def _missing(missing: Mapping[int, Mapping[str, int]], cells: Mapping[int, Mappi
 
 
 def _lines(file: Path) -> Iterator[tuple[int, dict[str, int]]]:
-    """Contents by the number of their line, from 0; blank lines and comments count, but ask for nothing."""
+    """Yield contents by the number of their line, from 0; blank lines and comments count, but ask for nothing."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("--formulas", str(file), f"a text file ({error})") from error
+        lines = read_text(file).splitlines()
+    except UnreadableError as error:
+        raise InputError("--formulas", str(file), f"a text file ({error.reason})") from error
     asked = {i: line.strip() for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")}
     if not asked:
         raise InputError("--formulas", str(file), "at least one formula")

@@ -6,9 +6,6 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
 from hybridcsp.analysis.tables import Column, FittingTable
 from hybridcsp.archive import Archive
 from hybridcsp.problem import Problem
@@ -192,11 +189,6 @@ def _name(source: str, operator: str) -> str:
 def spacegroup_name(number: int) -> str:
     """Return symbol and number of a space group: ``"C2/m (12)"``."""
     return f"{spacegroup_symbol(number)} ({number})"
-
-
-def plain_table(title: str) -> Table:
-    """Return an empty table in the style of all of ours."""
-    return Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
 def _ends_of(text: str) -> str:

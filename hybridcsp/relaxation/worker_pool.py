@@ -70,8 +70,7 @@ class WorkerPool:
 
     Examples
     --------
-    >>> from hybridcsp.interrupts import exits_contained
-    from hybridcsp.records import Job
+    >>> from hybridcsp.records import Job
     >>> with WorkerPool(make_runner, workers=2) as pool:  # doctest: +SKIP
     ...     pool.submit(job)
     ...     outcomes = pool.completed(timeout=None)
@@ -170,7 +169,7 @@ class WorkerPool:
 
     @property
     def starting(self) -> int:
-        """How many workers are still building their runner."""
+        """Number of workers that are still building their runner."""
         return sum(not worker.ready for worker in self._workers)
 
     def wait_ready(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from hybridcsp.sources.errand import Errand
 from hybridcsp.sources.external import Command, CommandGenerator
 from hybridcsp.sources.one_shot import Start, Waiting, check_one_shot, proposal, starts_of
 from hybridcsp.utils.files import folder_within
+from hybridcsp.utils.subprocesses import python_command
 
 #: Samples asked for at a time, unless the generator says otherwise; and of each number of formula units in the first
 #: batch: small searches often end before they have used it up.
@@ -393,6 +393,6 @@ def _opened(argument: str | None) -> tuple[Generator, bool]:
     entry, _ = find_generator(text)
     if entry.package == "hybridcsp":
         return open_generator(text), False
-    sample = ["-P", "-m", "hybridcsp", "sample", text, "--formula", "{formula}", "--n", "{n}", "--seed", "{seed}"]
-    command = Command((sys.executable, *sample, "--output", "{output}"), timeout=TIMEOUT, samples=BATCH)
+    options = ("--formula", "{formula}", "--n", "{n}", "--seed", "{seed}", "--output", "{output}")
+    command = Command(tuple(python_command("hybridcsp", "sample", text, *options)), timeout=TIMEOUT, samples=BATCH)
     return CommandGenerator(entry.name, command), False

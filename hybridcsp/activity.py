@@ -1,4 +1,4 @@
-"""What goes on at this moment, told from deep inside to whoever shows it; nothing depends on it.
+"""Report present activity from deep inside the package to the code that displays it; nothing depends on it.
 
 Code that may take long calls :func:`announce`, and every evaluation of a structure :func:`report_step`. Both do nothing
 unless somebody listens, in the same thread.

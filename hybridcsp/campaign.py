@@ -89,7 +89,7 @@ class Planned:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a campaign is.
+    """The progress of a campaign.
 
     Attributes
     ----------

@@ -105,7 +105,7 @@ _SHOWN = 80
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the keys of a configuration were written.
+    """The places where the keys of a configuration were written.
 
     Attributes
     ----------

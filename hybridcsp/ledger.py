@@ -215,7 +215,7 @@ class Ledger:
 
     @property
     def number_of_minima(self) -> int:
-        """How many basins of the calculator in force there are."""
+        """Number of basins of the calculator in force."""
         return len(self._comparable)
 
     @property

@@ -145,7 +145,7 @@ class Proposer:
 
     @property
     def training(self) -> list[str]:
-        """What generators that learn from the search do, or what they wait for, in words."""
+        """Describe in words the work of generators that learn from the search, or the reason why they wait."""
         return self._classroom.status
 
     def record(self, outcomes: Sequence[Outcome]) -> list[Outcome]:

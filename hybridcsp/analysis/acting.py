@@ -1,4 +1,4 @@
-"""Which sources really acted in the runs of a comparison, and which runs are the same."""
+"""Find out which sources really acted in the runs of a comparison, and which runs are the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hybridcsp.analysis.traces import RANDOM, Role, Trace, is_random
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """What one source made of all relaxations of a strategy.
+    """The share that one source has in all relaxations of a strategy.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""How searches, minima and summaries look in Python and in notebooks."""
+"""Display searches, minima and summaries in Python and in notebooks."""
 
 from __future__ import annotations
 

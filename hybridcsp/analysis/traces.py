@@ -1,4 +1,4 @@
-"""What each run of a comparison did: its cost, when it reached the target, and which sources made its relaxations."""
+"""Traces of the runs of a comparison: cost, arrival at the target, and the sources of the relaxations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _BY_BUDGET = (
 
 @dataclass(frozen=True, kw_only=True)
 class Role:
-    """What is expected of one source of a strategy.
+    """The conditions under which one source of a strategy is expected to act.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Role:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What one source did in one run.
+    """The activity of one source in one run.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """What one run did, as far as it matters for a comparison.
+    """The record of one run, as far as it matters for a comparison.
 
     Attributes
     ----------

@@ -18,7 +18,7 @@ from hybridcsp.errors import InputError
 
 @dataclass
 class Given:
-    """What was given on a command line.
+    """The settings that were given on a command line.
 
     Attributes
     ----------

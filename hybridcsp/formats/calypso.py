@@ -100,7 +100,7 @@ def _files(path: Path) -> dict[int, dict[str, Path]]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Run:
-    """What the input files of a run say, and what is damaged in them.
+    """The contents of the input files of a run, and the damage found in them.
 
     Attributes
     ----------

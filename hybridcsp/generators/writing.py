@@ -26,7 +26,7 @@ AGAIN = 3
 
 @dataclass(frozen=True)
 class Written:
-    """What was sampled.
+    """The outcome of sampling.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Written:
 
     @property
     def reasons(self) -> Counter[str]:
-        """How often crystals were not made for which reason, whatever their group."""
+        """Numbers of crystals that were not made, by reason and over all groups."""
         return sum(self.missing.values(), Counter[str]())
 
 

@@ -1,4 +1,4 @@
-"""What crystallographers call a structure: rutile, anatase, rock salt."""
+"""Common names of structure types: rutile, anatase, rock salt."""
 
 from __future__ import annotations
 

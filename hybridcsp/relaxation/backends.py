@@ -76,7 +76,7 @@ class ReportsProgress(Protocol):
 
     @property
     def starting(self) -> int:
-        """How many workers are still building their calculators."""
+        """Number of workers that are still building their calculators."""
 
     def running(self) -> list[Running]:
         """Return the jobs that it is working on."""
@@ -184,7 +184,7 @@ class ExecutorBackend:
 
     @property
     def starting(self) -> int:
-        """How many workers are still building their calculators: an executor does not tell."""
+        """Always 0: an executor does not tell how many workers are still building their calculators."""
         return 0
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What tells one calculator from another: version, parameters, and the files that its energies rest on."""
+"""Identify a calculator by its version, its parameters, and the files that its energies depend on."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Classroom:
 
     @property
     def status(self) -> list[str]:
-        """What each generator that learns does, or what it waits for, in words."""
+        """Describe in words the work of each generator that learns, or the reason why it waits."""
         running = [retrainer.name for retrainer in self._retrainers.values() if retrainer.running]
         told = []
         for name, retrainer in self._retrainers.items():

@@ -160,7 +160,7 @@ class Retrainer:
 
     @property
     def status(self) -> str:
-        """What it does, or what it waits for, in words."""
+        """Describe in words the work of the generator, or the reason why it waits."""
         if self._running is not None:
             epoch = versions.epoch_of(self._running[1])
             return f"training {self.name}" + (f": {epoch}" if epoch else " begins")

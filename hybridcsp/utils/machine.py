@@ -1,4 +1,4 @@
-"""What the operating system tells and takes: not every one of them has everything."""
+"""Ask and set limits of the operating system where it supports them."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ _LONG_KEY = re.compile(rf"(?<![\w-])(?:{_PART_OF_KEY}){{{DEEPEST}}}")
 
 
 class _Decompressor(Protocol):
-    """What :mod:`bz2` and :mod:`lzma` have."""
+    """The interface of the decompressors of :mod:`bz2` and :mod:`lzma`."""
 
     @property
     def eof(self) -> bool: ...

@@ -1,4 +1,4 @@
-"""How this package starts Python processes of its own."""
+"""Start Python processes of this package's own."""
 
 from __future__ import annotations
 

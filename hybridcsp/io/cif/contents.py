@@ -1,4 +1,4 @@
-"""What a CIF states of its contents, and whether its atoms agree."""
+"""Compare the contents that a CIF states with its atoms."""
 
 from __future__ import annotations
 

@@ -26,6 +26,10 @@ SHAPES: dict[str, tuple[tuple[int | str, ...], ...]] = {
 }
 
 
+#: Energies per atom (eV) beyond this are none: with all its electrons an atom of the heaviest element has about 10⁶ eV.
+LARGEST_ENERGY = 1e7
+
+
 class PropertyError(ValueError):
     """A quantity is not what it has to be; the message names it and says what it is and what is expected."""
 
@@ -38,7 +42,7 @@ class NotFiniteError(PropertyError):
     """It has the right form, but some of its numbers are infinite or not a number."""
 
 
-def real_number(name: str, value: object) -> float:
+def real_number(name: str, value: object, n_atoms: int) -> float:
     """Return an energy as a number; an array of one number is one.
 
     Parameters
@@ -47,16 +51,23 @@ def real_number(name: str, value: object) -> float:
         A key of :data:`SHAPES` without a shape of its own.
     value
         What was returned.
+    n_atoms
+        Of the structure.
 
     Raises
     ------
     PropertyError
-        If it is not one finite real number.
+        If it is not one finite real number, or no energy that atoms can have.
     """
     values = _real(name, value)
     if values.size != 1:
         raise WrongKindError(f"{name} has shape {values.shape}, expected one number")
-    return float(_finite(name, values.reshape(()))[()])
+    number = float(_finite(name, values.reshape(()))[()])
+    if abs(number) > LARGEST_ENERGY * n_atoms:
+        raise WrongKindError(
+            f"{name} is {number / n_atoms:.3g} eV per atom, expected less than {LARGEST_ENERGY:g} in either direction"
+        )
+    return number
 
 
 def real_array(name: str, value: object, n_atoms: int) -> NDArray[np.float64]:
@@ -115,7 +126,7 @@ def results_of(atoms: Atoms) -> dict[str, Any]:
         energy = atoms.calc.get_property("energy", atoms)
     except Exception as error:
         raise PropertyError(f"the energy cannot be had ({message_of(error)})") from error
-    found: dict[str, Any] = {"energy": real_number("energy", energy)}
+    found: dict[str, Any] = {"energy": real_number("energy", energy, len(atoms))}
     held = getattr(atoms.calc, "results", {})
     for name in ("forces", "stress", "magmoms"):
         if held.get(name) is not None:

@@ -15,14 +15,14 @@ def test_the_shapes_are_those_of_ase(name):
 
 @pytest.mark.parametrize("value", [-1.5, np.float32(-1.5), np.array(-1.5), [-1.5], np.array([[-1.5]])])
 def test_an_array_of_one_number_is_a_number(value):
-    found = real_number("energy", value)
+    found = real_number("energy", value, 2)
     assert type(found) is float
     assert found == -1.5
 
 
 def test_a_number_beyond_double_precision_is_not_finite():
     with pytest.raises(PropertyError, match="energy is not finite"):
-        real_number("energy", np.longdouble("1e400"))
+        real_number("energy", np.longdouble("1e400"), 2)
 
 
 def test_forces_of_three_atoms_are_not_taken_for_a_stress():
@@ -39,3 +39,10 @@ def test_what_is_returned_is_a_copy():
     forces = np.zeros((2, 3))
     real_array("forces", forces, 2)[:] = 1
     assert not forces.any()
+
+
+@pytest.mark.parametrize("energy", [-1e12, 3e7])
+def test_an_energy_that_no_atoms_have_is_refused(energy):
+    with pytest.raises(PropertyError, match="eV per atom, expected less than 1e"):
+        real_number("energy", energy, 2)
+    assert real_number("energy", -1.5e6, 2) == -1.5e6  # all electrons of two uranium atoms

@@ -174,7 +174,7 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
             held = getattr(self.calculator, "results", None)
             known = held if isinstance(held, Mapping) else {}
             if name == "energy" or (name == "free_energy" and value is not None):
-                results[name] = real_number(name, value)
+                results[name] = real_number(name, value, len(atoms))
             elif value is not None:
                 results[name] = real_array(name, value, len(atoms))
         results.setdefault("free_energy", results["energy"])

@@ -27,7 +27,7 @@ from hybridcsp.relaxation.worker_process import end_processes
 from hybridcsp.retraining import Retraining
 from hybridcsp.sources import SOURCES, Source
 from hybridcsp.sources.generative import GenerativeSource
-from hybridcsp.utils.files import atomic_write, make_folder, open_log
+from hybridcsp.utils.files import atomic_write, end_of_log, make_folder, open_log
 from hybridcsp.utils.subprocesses import death_signal, python_command, python_path
 
 #: How a run ended that can be taken up again without changing its budget.
@@ -355,7 +355,7 @@ def _log(run: Planned) -> Path:
 
 
 def _last_words(run: Planned) -> str:
-    return _log(run).read_text(errors="replace")[-500:].strip()
+    return end_of_log(_log(run), 500)
 
 
 def _done(run: Planned) -> int:

@@ -18,9 +18,11 @@ import psutil
 from hybridcsp.activity import Running
 from hybridcsp.records import Job
 from hybridcsp.relaxation import worker
-from hybridcsp.utils.files import open_log
+from hybridcsp.utils.files import end_of_log, open_log
 from hybridcsp.utils.subprocesses import death_signal, python_command, python_path
 
+# Bytes of a log that are looked at for its last lines.
+_TAIL = 1 << 14
 # A message that stands still this long, in seconds, has a stopped process at its other end.
 _STUCK = 30
 # One thread for each of the libraries that would otherwise take all cores in every worker.
@@ -108,9 +110,7 @@ class WorkerProcess:
         """Return the end of what it wrote, to go at the end of a message."""
         if self.log is None:
             return " (a log directory would show its output)"
-        with self.log.open("rb") as file:
-            file.seek(self.log_start)
-            text = file.read().decode(errors="replace").splitlines()[-lines:]
+        text = end_of_log(self.log, _TAIL, self.log_start).splitlines()[-lines:]
         return "\n".join([f"; the end of {self.log}:", *text])
 
 

@@ -27,6 +27,7 @@ from hybridcsp.retraining import versions
 from hybridcsp.retraining.lessons import first_lessons, lessons, replayed, replays, stretched, without_pressure
 from hybridcsp.retraining.settings import Retraining
 from hybridcsp.sources.generative import GenerativeSource
+from hybridcsp.utils.files import end_of_log
 
 #: Passes of one example through the training of a generator that are taken to last as long as one force call, unless it
 #: says that they take longer (``effort``): for cells of 12 atoms flow matching takes 5 ms for one, and CHGNet 40 ms for
@@ -302,7 +303,7 @@ class Retrainer:
             return None
         self._running = None
         if status != 0:
-            said = (unfinished / versions.LOG).read_text(errors="replace").strip().splitlines()
+            said = end_of_log(unfinished / versions.LOG).splitlines()
             why = said[-1] if said else f"training ended with exit status {status}"
             return self._unchanged(why, {**training, "failed": True}, preparing)
         return self._trained(unfinished, training, preparing)

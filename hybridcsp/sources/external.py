@@ -30,7 +30,7 @@ from hybridcsp.problem import Problem
 from hybridcsp.relaxation.worker_process import end_processes
 from hybridcsp.sources.seeds import SeedsSource
 from hybridcsp.structure import primitive
-from hybridcsp.utils.files import open_log
+from hybridcsp.utils.files import end_of_log, open_log
 
 #: What a template may hold, and what takes its place.
 PLACEHOLDERS = ("formula", "n", "seed", "output")
@@ -278,5 +278,5 @@ def _contents(atoms: Atoms) -> str:
 
 
 def _tail(log: Path) -> str:
-    text = log.read_text(errors="replace").strip()[-_TAIL:]
+    text = end_of_log(log, _TAIL)
     return f"; the end of what it wrote:\n{text}" if text else ""

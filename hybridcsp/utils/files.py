@@ -177,6 +177,24 @@ def open_log(path: Path, *, key: str = "log") -> IO[bytes]:
     return os.fdopen(descriptor, "ab")
 
 
+def end_of_log(path: Path, most: int = 4096, start: int = 0) -> str:
+    """Return the end of a file that a program has written its output to, which may be of any length.
+
+    Parameters
+    ----------
+    path
+        The file.
+    most
+        Bytes that are read at most.
+    start
+        Bytes at the beginning of the file that are left out.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(start, size - most))
+        return file.read(most).decode(errors="replace").strip()
+
+
 def folder_within(folder: Path, *names: str) -> Path:
     """Make a folder below another one, through nobody's symbolic link, and return it.
 

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from hybridcsp.errors import InputError
-from hybridcsp.utils.files import atomic_folder, atomic_write, check_writable, folder_within, make_folder, open_log
+from hybridcsp.utils.files import (
+    atomic_folder,
+    atomic_write,
+    check_writable,
+    end_of_log,
+    folder_within,
+    make_folder,
+    open_log,
+)
 
 
 def entries(folder):
@@ -257,3 +265,15 @@ def test_folders_below_one_are_made_through_nobodys_link(tmp_path):
     with pytest.raises(InputError, match="a folder, not a symbolic link"):
         folder_within(named, "workers", "deep")
     assert entries(tmp_path / "elsewhere") == []
+
+
+def test_of_a_log_of_any_length_only_the_end_is_read(tmp_path):
+    log = tmp_path / "worker.log"
+    with log.open("wb") as file:
+        file.truncate(1 << 40)  # takes no room on the disk, but would not fit into memory
+        file.seek(0, os.SEEK_END)
+        file.write("\nlast words: 3 Å\n".encode())
+    assert end_of_log(log).splitlines()[-1] == "last words: 3 Å"
+    log.write_text("of an earlier worker\nof this one\n")
+    assert end_of_log(log, start=len("of an earlier worker\n")) == "of this one"
+    assert end_of_log(log, 4) == "one"

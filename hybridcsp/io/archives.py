@@ -45,8 +45,10 @@ def members(file: Path) -> Iterator[tuple[str, Path | UnreadableError]]:
                 if member.is_dir() or name.startswith(".") or member.filename.startswith("__MACOSX/"):
                     continue
                 # Under its last name only: a path in an archive may lead anywhere.
-                plain = Path(folder) / (name[-100:].replace("\0", "") or "file")
+                # File systems take names of up to 255 bytes, and a character is up to four.
+                plain = Path(folder) / (name[-60:].replace("\0", "") or "file")
                 try:
+                    plain.touch()  # an empty file is one too, and is told to hold nothing
                     for chunk in _chunks(archive, member):
                         unpacked += len(chunk)
                         check_unpacked(packed, unpacked, file)
@@ -55,8 +57,7 @@ def members(file: Path) -> Iterator[tuple[str, Path | UnreadableError]]:
                 except _MemberError as error:
                     yield member.filename, UnreadableError(file / member.filename, str(error))
                 else:
-                    if plain.exists():
-                        yield member.filename, plain
+                    yield member.filename, plain
                 finally:
                     plain.unlink(missing_ok=True)
 

@@ -40,6 +40,13 @@ def test_members_are_read_under_their_names_and_written_nowhere(tmp_path, cif):
     assert {entry.name for entry in tmp_path.iterdir()} == {"a.cif", "a.zip"}
 
 
+def test_empty_members_are_told_and_long_names_read(tmp_path, cif):
+    name = f"{'晶' * 120}.cif"
+    good, broken = told(zipped(tmp_path / "a.zip", {"b.cif": "", name: cif}))
+    assert set(good) == {name}
+    assert set(broken) == {"b.cif"}
+
+
 def test_one_bad_member_costs_only_itself(tmp_path, cif):
     inner = zipped(tmp_path / "inner.zip", {"b.cif": cif}).read_bytes()
     file = zipped(tmp_path / "a.zip", {"b.cif": cif, "c.cif": "data_", "d.zip": inner, "e.cif": cif})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,6 +15,7 @@ from hybridcsp.cli.console import console
 from hybridcsp.cli.progress import counter
 from hybridcsp.errors import CommandLineError, InputError
 from hybridcsp.interrupts import terminate_in_order
+from hybridcsp.utils.machine import available_cores
 from hybridcsp.utils.quantities import read_quantity
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def _archive(
                 calculator=chosen,
                 strict=strict,
                 on_progress=lambda so_far: count(so_far.seen),
-                processes=min(os.cpu_count() or 1, 4),
+                processes=min(available_cores(), 4),
             )
         show_archive(archive, 10)
         if archive.number_of_minima:

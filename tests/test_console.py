@@ -8,7 +8,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from hybridcsp.cli.console import SafeConsole
+from hybridcsp.cli.console import SafeConsole, console, errors
 from hybridcsp.cli.progress import busy, counter
 
 HOSTILE = "\x1b]0;owned\x07\x9b2J\u202e"
@@ -69,3 +69,19 @@ def test_progress_leaves_one_line_and_no_empty_ones_in_a_log(capsys):
     with busy("reading crystals"), counter("structures") as count:
         count(3)
     assert capsys.readouterr().err == "reading crystals …\n"
+
+
+def test_brackets_in_names_are_no_markup(capsys, monkeypatch):
+    name = "runs[1]/of[/them]"
+    with busy(f"reading {name}"):
+        console.print(f"in {name}")
+        errors.print(f"not in {name}")
+    printed = capsys.readouterr()
+    assert f"in {name}" in printed.out
+    assert f"reading {name} …" in printed.err
+    assert f"not in {name}" in printed.err
+    live, stream = shown(terminal=True)
+    monkeypatch.setattr("hybridcsp.cli.progress.errors", live)
+    with busy(f"reading {name}"):
+        pass
+    assert f"reading {name}" in stream.getvalue()

@@ -205,11 +205,11 @@ def run() -> None:
     try:
         app()
     except HybridCSPError as error:
-        errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        errors.print(f"[bold red]error:[/] {escape(str(error))}", markup=True, highlight=False, soft_wrap=True)
         sys.exit(2 if isinstance(error, InputError | CommandLineError) else 1)
     except OSError as error:  # a full disk, a folder that was removed: nothing that a traceback would explain
         said = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
-        errors.print(f"[bold red]error:[/] {escape(said)}", highlight=False, soft_wrap=True)
+        errors.print(f"[bold red]error:[/] {escape(said)}", markup=True, highlight=False, soft_wrap=True)
         sys.exit(1)
 
 

@@ -28,9 +28,9 @@ class SafeConsole(Console):
                 yield Segment(shown, segment.style)
 
 
-#: For results, and for messages.
-console = SafeConsole()
-errors = SafeConsole(stderr=True)
+#: For results, and for messages. Brackets in names of files and folders are no markup.
+console = SafeConsole(markup=False)
+errors = SafeConsole(markup=False, stderr=True)
 
 
 def guard_the_terminal() -> None:

@@ -17,7 +17,7 @@ from hybridcsp.cli.console import errors
 @contextmanager
 def busy(what: str) -> Iterator[Callable[[str], None]]:
     """Show what is being done, and for how long, in a terminal; give a function that says what is done next."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     bar = Progress(*columns, console=errors, transient=True)
     task = bar.add_task(what, total=None)
     if errors.is_terminal:
@@ -44,7 +44,7 @@ def setting_up(what: str) -> Iterator[None]:
 @contextmanager
 def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a bar in a terminal; give a function that moves it on by a number."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True) as progress:
         task = progress.add_task(what, total=total)
         yield lambda more: progress.advance(task, more)

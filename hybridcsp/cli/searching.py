@@ -337,9 +337,10 @@ def _greet(search: Search) -> None:
     units = problem.units_in_words
     pressure = f" at {problem.pressure_gpa:g} GPa" if problem.pressure_gpa else ""
     console.print(
-        f"[bold]{problem.formula}[/]{pressure}: {units} formula units, calculator {search.calculator}, "
-        f"{search.workers} worker{'s' * (search.workers > 1)}, in "
+        f"[bold]{escape(problem.formula)}[/]{pressure}: {units} formula units, "
+        f"calculator {escape(str(search.calculator))}, {search.workers} worker{'s' * (search.workers > 1)}, in "
         f"{escape(as_argument(search.directory))}",
+        markup=True,
         highlight=False,
         soft_wrap=True,
     )

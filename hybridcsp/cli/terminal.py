@@ -25,7 +25,9 @@ class LiveCampaign:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bar = Bar(BarColumn(bar_width=16), TextColumn("{task.description}"), console=console, transient=True)
+        self._bar = Bar(
+            BarColumn(bar_width=16), TextColumn("{task.description}", markup=False), console=console, transient=True
+        )
         self._task: TaskID = self._bar.add_task("starting the searches", total=None)
         self._printed = 0.0
 

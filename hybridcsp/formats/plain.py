@@ -86,5 +86,5 @@ def as_atoms(record: Record) -> Atoms:
 def _number(value: object) -> float | None:
     try:
         return None if value is None else finite(float(value))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None

@@ -149,7 +149,7 @@ def _told(info: Mapping[str, Any], where: str) -> dict[str, float]:
         if key in info:
             try:
                 told[key] = float(info[key])
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, OverflowError) as error:
                 raise InputError("data", where, f"{key} = {info[key]!r} is not a number") from error
     if not 0 <= told.get("weight", 1.0) < math.inf:
         raise InputError("data", where, f"weight = {told['weight']} is not a number from 0")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -87,7 +87,7 @@ def from_arrays(
     if isinstance(calculator, str) and calculator not in ("", "unknown"):
         atoms.info.setdefault("calculator", calculator[:200])
     atoms = accepted(atoms)
-    if isinstance(energy, int | float) and math.isfinite(energy):
+    if isinstance(energy, int | float) and abs(energy) <= sys.float_info.max:
         atoms.calc = SinglePointCalculator(atoms, energy=float(energy))
     return atoms
 
@@ -96,12 +96,13 @@ def plain_values(found: Any) -> dict[str, str | int | float | bool]:
     """Return the texts and numbers in a mapping by their names, without whatever else is in it."""
     if not isinstance(found, Mapping):
         return {}
-    kept = {
-        key: value
-        for key, value in list(found.items())[:_MOST_KEYS]
-        if isinstance(key, str) and isinstance(value, str | int | float)
-    }
+    kept = {key: value for key, value in list(found.items())[:_MOST_KEYS] if isinstance(key, str) and _is_plain(value)}
     return {key: value for key, value in kept.items() if not isinstance(value, str) or len(value) <= _LONGEST_VALUE}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a text or a number; whole numbers beyond double precision are none that anybody means."""
+    return isinstance(value, str | float) or (isinstance(value, int) and abs(value) <= sys.float_info.max)
 
 
 def _array(what: str, value: Any, shape: tuple[int, ...] | None = None) -> NDArray[np.float64]:

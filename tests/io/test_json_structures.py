@@ -12,6 +12,7 @@ from monty.json import MontyEncoder
 from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 
+from hybridcsp.formats.plain import record_of
 from hybridcsp.io import Broken
 from hybridcsp.io.json_structures import read_json_structures
 from hybridcsp.similarity import same_structure
@@ -109,3 +110,14 @@ def test_entries_that_are_broken_cost_only_themselves(tmp_path, content, said):
 def test_a_file_without_structures_says_what_is_read(tmp_path, content):
     (broken,) = read(tmp_path, content)
     assert "holds no structure" in broken.reason
+
+
+def test_whole_numbers_beyond_double_precision_cost_only_themselves(tmp_path):
+    atoms = bulk("Cu")
+    row = {"numbers": [29], "positions": [[0, 0, 0]], "cell": atoms.cell.array.tolist(), "pbc": [True] * 3}
+    huge = row | {"energy": 10**400, "key_value_pairs": {"enthalpy": 10**400, "generation": 3}}
+    first, second = read(tmp_path, [huge, row | {"energy": -3}])
+    assert first.atoms.calc is None
+    assert first.atoms.info == {"generation": 3}
+    assert second.atoms.get_potential_energy() == -3
+    assert [record_of(frame).enthalpy for frame in (first, second)] == [None, None]

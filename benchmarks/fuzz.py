@@ -442,6 +442,8 @@ def serve(seed: int, home: Path, classes: list[str], scratch: Path) -> None:
     import warnings
 
     warnings.simplefilter("ignore")
+    import torch  # noqa: F401  # which takes seconds on a busy machine: no case's fault
+
     for line in sys.stdin:
         Path("/proc/self/clear_refs").write_text("5")  # the peak of memory begins anew
         kind, outcome = case(int(line), seed, home, classes, scratch)

@@ -1,8 +1,13 @@
 """What every test can rely on, however the run was started."""
 
+import os
 import signal
 
 import pytest
+
+# The console takes the width that COLUMNS says when it is made, and keeps it: no test may be the first to make it.
+os.environ.pop("COLUMNS", None)
+import hybridcsp.cli.console  # noqa: F401
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -312,8 +312,13 @@ def sources_of(directory):
 
 
 def test_with_several_workers_a_search_goes_on_while_a_program_runs(program, tmp_path, caplog):
-    run = search(tmp_path / "run", program("hang"), capacity=2)
+    def once_the_program_runs(job):
+        while not (tmp_path / "pids").exists() and time.monotonic() - begun < 60:
+            time.sleep(0.01)
+        return instant_relaxation(job)
+
     begun = time.monotonic()
+    run = search(tmp_path / "run", program("hang"), capacity=2, runner=once_the_program_runs)
     assert run.run(relaxations=20, refine=0).stopped == "relaxations used up"
     run.close()
     assert time.monotonic() - begun < 60  # the program sleeps for ten minutes

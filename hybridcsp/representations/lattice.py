@@ -100,8 +100,9 @@ def canonical(atoms: Atoms) -> Atoms:
 
 def log_metric(cell: Array) -> Array:
     """Components of ½ log(L Lᵀ) of a cell (Å), shape ``(6,)``."""
-    values, vectors = np.linalg.eigh(cell @ cell.T)
-    matrix = (vectors * (0.5 * np.log(values))) @ vectors.T
+    # From the singular values of L: those of L Lᵀ are their squares, of which flat cells leave half the digits.
+    vectors, values, _ = np.linalg.svd(cell)
+    matrix = (vectors * np.log(values)) @ vectors.T
     return np.asarray(matrix[ROWS, COLUMNS])
 
 

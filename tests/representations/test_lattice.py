@@ -7,7 +7,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from crystals import random_crystal, rutile
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from scipy.linalg import logm, sqrtm
 from scipy.stats import special_ortho_group
@@ -106,6 +106,7 @@ def test_the_expected_volume_is_taken_out():
 
 
 @given(st.lists(st.floats(-3, 3), min_size=6, max_size=6))
+@example([-2.0, 2.0, 3.0, 3.0, 3.0, 3.0])  # a flat cell: lengths of 0.01 Å and of 500 Å
 def test_all_numbers_are_a_cell(components):
     cell = cell_of(np.array(components))
     assert np.linalg.det(cell) > 0

@@ -322,17 +322,20 @@ def _train_one(
         if time.monotonic() > deadline:
             raise TimeIsUp
 
-    train(
-        network_of(part, planned["size"], arrays, about, planned["seed"]),
-        learned,
-        held,
-        _settings(plan, planned["epochs"], len(learned.weights)),
-        seed=planned["seed"],
-        checkpoint=checkpoint,
-        on_epoch=after,
-        workers=workers,
-    )
-    _export(part, planned, checkpoint, output)
+    try:
+        train(
+            network_of(part, planned["size"], arrays, about, planned["seed"]),
+            learned,
+            held,
+            _settings(plan, planned["epochs"], len(learned.weights)),
+            seed=planned["seed"],
+            checkpoint=checkpoint,
+            on_epoch=after,
+            workers=workers,
+        )
+    finally:
+        if checkpoint.exists():
+            _export(part, planned, checkpoint, output)
     print(f"{part}: done", flush=True)
 
 

@@ -237,7 +237,11 @@ def train(
             if progress.finished or is_due:
                 keep()
         if on_epoch is not None:
-            on_epoch(Epoch(number=told, losses=losses, seconds=progress.seconds, best=better, at_start=at_start))
+            try:
+                on_epoch(Epoch(number=told, losses=losses, seconds=progress.seconds, best=better, at_start=at_start))
+            except BaseException:  # whoever ends the training here can go on from here
+                keep()
+                raise
     model.load_state_dict(state.best)
     model.to("cpu").eval()
     return progress.history

@@ -8,7 +8,7 @@ with CHGNet and one worker, without energies before relaxations: what a source i
 keeps. Evolution breeds what others have found, shaking has nothing to shake without them, and a crystal that
 prototypes have already led to earns random search nothing. The yield of a source is the credit for minima that it was
 the first to reach (exp(-ΔH / 20 meV) above the lowest of the run, a part of it for the sources of the parents, as in
-:mod:`hybridcsp.allocation`) over its force calls.
+:mod:`hybridcsp.search.allocation`) over its force calls.
 The model is ``exp(a + b ln(atoms) + c (elements - 2))`` for each source, b and c drawn towards those of all sources
 together: the systems are few.
 
@@ -34,14 +34,15 @@ from unittest.mock import patch
 import numpy as np
 
 from hybridcsp import Problem, Search
-from hybridcsp.allocation import CREDIT_SCALE, SHARE_OF_PARENTS
+from hybridcsp.archive.credit import CREDIT_SCALE
+from hybridcsp.core.records import REFINE, Failed, Relaxed
 from hybridcsp.generators.datasets import is_held_out
 from hybridcsp.prototypes import CountTable
 from hybridcsp.prototypes.table import reduced_formula
-from hybridcsp.records import REFINE, Failed, Relaxed
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.relax import Relaxer
-from hybridcsp.sources import DEFAULT_SOURCES
+from hybridcsp.search.allocation import SHARE_OF_PARENTS
+from hybridcsp.sources.registry import DEFAULT_SOURCES
 
 RUNS = Path(__file__).parent / "results" / "allocation_priors_runs.jsonl"
 SEARCHES = Path(__file__).parent / ".searches" / "allocation_priors"  # kept, so that they can be looked at

@@ -29,8 +29,8 @@ from ase.formula import Formula
 from literature_volumes import AMBIENT, PRESSED
 from pymatgen.core import Element
 
-from hybridcsp.problem import VOLUME_RANGE
-from hybridcsp.volumes import bulk_modulus, expected_volume
+from hybridcsp.core.problem import VOLUME_RANGE
+from hybridcsp.core.volumes import bulk_modulus, expected_volume
 
 QUANTILES = (0.001, 0.005, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.995, 0.999)
 

@@ -116,11 +116,12 @@ def measured(task: Callable[[], int]) -> dict[str, float]:
 
 def rates(n: int, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Measure reading and writing of every format; ``save`` is given what there is after each."""
-    from hybridcsp import formats
-    from hybridcsp.formats import Broken, Record
+    from hybridcsp.io import formats
+    from hybridcsp.io.formats import Record
+    from hybridcsp.io.frames import Broken
     from hybridcsp.io.poscar import read_poscars
     from hybridcsp.io.text import by_electronegativity
-    from hybridcsp.structure import spacegroup
+    from hybridcsp.structure.symmetry import spacegroup
 
     made = structures()
     by_electronegativity(["Ti", "O"])  # imports pymatgen before memory is measured
@@ -189,15 +190,15 @@ def _tenth(home: Path, n: int, read: Callable[[str, Path], int]) -> int:
 
 
 def _written(name: str, records: Any, target: Path, many: int) -> int:
-    from hybridcsp import formats
+    from hybridcsp.io import formats
 
     formats.write(records, target, name)
     return many
 
 
 def _stream(path: Path, output: Path) -> int:
-    from hybridcsp import formats
-    from hybridcsp.formats import Record
+    from hybridcsp.io import formats
+    from hybridcsp.io.formats import Record
 
     n = 0
 
@@ -213,9 +214,9 @@ def _stream(path: Path, output: Path) -> int:
 
 
 def _archive(path: Path, directory: Path) -> int:
-    from hybridcsp import formats
-    from hybridcsp.archive import Archive
-    from hybridcsp.importing import begin, survey, take_in
+    from hybridcsp.archive.archive import Archive
+    from hybridcsp.io import formats
+    from hybridcsp.workflows.import_results import begin, survey, take_in
 
     code = formats.load("uspex")
     problem = survey(code.read(path)).problem(None, None)
@@ -317,7 +318,7 @@ def cryspy(n: int, keep: Path | None) -> dict[str, Any]:
             assert same_structure(handed_out, ours), path
         back = [sys.executable, "-m", "hybridcsp", "import", "cryspy", "--directory", "theirs"]
         imported = subprocess.run(back, cwd=home, check=True, capture_output=True, text=True).stdout
-        from hybridcsp.archive import Archive
+        from hybridcsp.archive.archive import Archive
 
         with Archive(home / "theirs") as archive, Archive(home / "ours") as before:
             assert archive.ledger.relaxations == n, imported

@@ -96,9 +96,9 @@ def write_originals(home: Path, classes: list[str]) -> None:
     from pymatgen.entries.computed_entries import ComputedStructureEntry
     from pymatgen.io.cif import CifWriter
 
-    from hybridcsp import formats
+    from hybridcsp.io import formats
     from hybridcsp.io.poscar import write_poscar
-    from hybridcsp.structure import to_pymatgen
+    from hybridcsp.structure.conversion import to_pymatgen
 
     atoms = crystals()
 
@@ -148,8 +148,8 @@ def write_originals(home: Path, classes: list[str]) -> None:
 
 def write_weights(folder: Path, atoms: list[Any]) -> None:
     """Write the weights of a small generator and their card."""
-    from hybridcsp.generators import Example
-    from hybridcsp.generators.opening import new_generator
+    from hybridcsp.generators.base import Example
+    from hybridcsp.generators.loading import new_generator
 
     generator = new_generator("flow")
     generator.fit([Example(atoms=one) for one in atoms], epochs=1)
@@ -200,18 +200,18 @@ def write_codes(home: Path, atoms: list[Any]) -> None:
 
 def write_run(folder: Path, atoms: list[Any]) -> None:
     """Write a run directory with a few minima."""
-    from hybridcsp import importing
-    from hybridcsp.archive import Archive
-    from hybridcsp.formats import Record
-    from hybridcsp.problem import Problem
+    from hybridcsp.archive.archive import Archive
+    from hybridcsp.core.problem import Problem
+    from hybridcsp.io.formats import Record
+    from hybridcsp.workflows import import_results
 
     problem = Problem("TiO2", formula_units=(1, 2))
     records = [
         Record(atoms=one.copy(), energy=-25.0 - n, id=str(n), file=Path("a"), line=n) for n, one in enumerate(atoms)
     ]
     with Archive(folder, write=True) as archive:
-        importing.begin(archive, problem, "plain", Path("a"), "emt")
-        importing.take_in(archive, records, source="plain", problem=problem, calculator="emt")
+        import_results.begin(archive, problem, "plain", Path("a"), "emt")
+        import_results.take_in(archive, records, source="plain", problem=problem, calculator="emt")
     for lock in folder.glob("*.lock"):
         lock.unlink()
 
@@ -343,10 +343,12 @@ def _sign(folder: Path) -> None:
 
 def read_structures(folder: Path, file: Path, number: int) -> tuple[int, int]:
     """Read as ``seeds:`` does, or into an archive as ``import`` does; return how many structures and complaints."""
-    from hybridcsp import formats, importing
-    from hybridcsp.archive import Archive
-    from hybridcsp.formats import Broken, Record
-    from hybridcsp.problem import Problem
+    from hybridcsp.archive.archive import Archive
+    from hybridcsp.core.problem import Problem
+    from hybridcsp.io import formats
+    from hybridcsp.io.formats import Record
+    from hybridcsp.io.frames import Broken
+    from hybridcsp.workflows import import_results
 
     codes = ("uspex", "calypso", "cryspy", "xtalopt")
     path = folder if folder.name in codes or (number % 2 and file.suffix != ".res") else file
@@ -354,11 +356,13 @@ def read_structures(folder: Path, file: Path, number: int) -> tuple[int, int]:
     code = formats.recognise(path) if number % 10 == 0 else known
     if number % 5 == 0:
         with tempfile.TemporaryDirectory() as made, Archive(Path(made) / "run", write=True) as archive:
-            found = importing.survey(code.read(path))
+            found = import_results.survey(code.read(path))
             problem = Problem("TiO2", formula_units=(1, 8), max_atoms=24)
-            chosen = importing.label(code.name, found.calculators)
-            importing.begin(archive, problem, code.name, path, chosen)
-            report = importing.take_in(archive, code.read(path), source=code.name, problem=problem, calculator=chosen)
+            chosen = import_results.label(code.name, found.calculators)
+            import_results.begin(archive, problem, code.name, path, chosen)
+            report = import_results.take_in(
+                archive, code.read(path), source=code.name, problem=problem, calculator=chosen
+            )
             assert len(archive.minima()) <= report.relaxed
             return report.seen - report.broken, report.broken
     kinds = Counter(type(record) for record in code.read(path))
@@ -379,7 +383,7 @@ def read_toml(folder: Path, file: Path, number: int) -> tuple[int, int]:
 def read_archive(folder: Path, file: Path, number: int) -> tuple[int, int]:
     """Open a run directory, and look at what it found."""
     from hybridcsp import config
-    from hybridcsp.archive import Archive
+    from hybridcsp.archive.archive import Archive
 
     with Archive(folder) as archive:
         minima = archive.minima()
@@ -391,8 +395,8 @@ def read_archive(folder: Path, file: Path, number: int) -> tuple[int, int]:
 
 def read_weights(folder: Path, file: Path, number: int) -> tuple[int, int]:
     """Open a generator, and let it draw a crystal if it opens."""
-    from hybridcsp.generators import Request
-    from hybridcsp.generators.opening import open_generator
+    from hybridcsp.generators.base import Request
+    from hybridcsp.generators.loading import open_generator
 
     generator = open_generator(str(folder))
     if number % 20:

@@ -46,16 +46,16 @@ from ase.data import atomic_numbers
 from rich.console import Console
 from rich.table import Table
 
-from hybridcsp.generators import Reject, Request, Sample
+from hybridcsp.core.problem import plain_problem
+from hybridcsp.generators.base import Reject, Request, Sample
 from hybridcsp.generators.datasets import formula_of, is_held_out
-from hybridcsp.generators.evaluation import Sampler, Scored, evaluate, index_of, summarise
-from hybridcsp.generators.opening import one_thread, open_generator
-from hybridcsp.generators.storage import overlap
-from hybridcsp.problem import plain_problem
+from hybridcsp.generators.loading import one_thread, open_generator
+from hybridcsp.generators.metrics import Sampler, Scored, evaluate, index_of, summarise
+from hybridcsp.generators.weights_io import overlap
 from hybridcsp.prototypes import Template, TemplateLibrary
 from hybridcsp.prototypes.building import substitute
 from hybridcsp.prototypes.labels import reduced_counts
-from hybridcsp.sources import Context
+from hybridcsp.sources.base import Context
 from hybridcsp.sources.random import RandomSource
 
 RESULTS = Path(__file__).parent / "results"

@@ -36,9 +36,9 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from hybridcsp.generators import Epoch
+    from hybridcsp.generators.base import Epoch
     from hybridcsp.generators.batches import Data
-    from hybridcsp.generators.training import Settings
+    from hybridcsp.generators.trainer import Settings
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -120,7 +120,7 @@ def prepare(files: Sequence[Path], cache: Path) -> None:
     import torch
     from safetensors.torch import save
 
-    from hybridcsp.generators import storage
+    from hybridcsp.generators import weights_io
     from hybridcsp.generators.datasets import read_dataset, split
     from hybridcsp.generators.flow.data import FlowData
     from hybridcsp.generators.rows import pack
@@ -132,7 +132,7 @@ def prepare(files: Sequence[Path], cache: Path) -> None:
     dataset = read_dataset(files, max_atoms=MAX_ATOMS["flow"], progress=_counter("crystals read for flow"))
     learned, held = split(dataset.examples)
     training = FlowData.of(learned)
-    cards = {"flow": storage.describe_training(learned, {}, held_out=len(held)) | {"data": dataset.provenance}}
+    cards = {"flow": weights_io.describe_training(learned, {}, held_out=len(held)) | {"data": dataset.provenance}}
     for name, data in (("learned", training), ("held", FlowData.of(held, training.scale) if held else None)):
         if data is not None:
             arrays |= {f"flow/{name}/{key}": value for key, value in data.arrays().items()}
@@ -266,7 +266,7 @@ def train_all(cache: Path, output: Path, minutes: float, workers: int, seed: int
 
 
 def _settings(plan: Part, epochs: int, examples: int) -> Settings:
-    from hybridcsp.generators.training import Settings
+    from hybridcsp.generators.trainer import Settings
 
     chosen = Settings(epochs=epochs, checkpoint_minutes=1.0, checkpoint_epochs=10**6, **plan.settings)
     # A few crystals still make more than one step.
@@ -277,7 +277,7 @@ def _seconds_per_epoch(
     part: str, size: Mapping[str, Any], plan: Part, arrays: Arrays, about: Mapping[str, Any], seed: int, workers: int
 ) -> float:
     """Train a network for two epochs that is thrown away; the first warms up."""
-    from hybridcsp.generators.training import train
+    from hybridcsp.generators.trainer import train
 
     learned, held = data_of(part, arrays, about)
     ends: list[float] = []
@@ -303,7 +303,7 @@ def _train_one(
     deadline: float,
     workers: int,
 ) -> None:
-    from hybridcsp.generators.training import train
+    from hybridcsp.generators.trainer import train
 
     learned, held = data_of(part, arrays, about)
     checkpoint = output / f"{part}.checkpoint"
@@ -366,7 +366,7 @@ def _write(file: Path, data: bytes) -> None:
 
 def finish(cache: Path, trained: Path, crystals: int, results: Path, install: bool) -> None:
     """Compare the trained networks with the shipped ones, and install them if they are better."""
-    from hybridcsp.generators.storage import shipped
+    from hybridcsp.generators.weights_io import shipped
 
     arrays, about = read_cache(cache)
     sought = held_out_crystals(arrays, about, crystals)
@@ -403,7 +403,7 @@ def finish(cache: Path, trained: Path, crystals: int, results: Path, install: bo
 
 def held_out_crystals(arrays: Arrays, about: Mapping[str, Any], most: int) -> list[Atoms]:
     """Return crystals of the held-out tenth, at most 20 atoms, drawn with a fixed seed."""
-    from hybridcsp.representations.lattice import decode
+    from hybridcsp.structure.lattice import decode
 
     _, held = data_of("flow", arrays, about)
     if held is None:
@@ -420,7 +420,7 @@ def assemble(
     import torch
     from safetensors import safe_open
 
-    from hybridcsp.generators import storage
+    from hybridcsp.generators import weights_io
     from hybridcsp.generators.flow.matching import Integration
 
     tensors: dict[str, torch.Tensor] = {}
@@ -460,7 +460,7 @@ def assemble(
                 for part, own in trainings.items()
             },
         }
-    storage.save(folder, name, tensors, card)
+    weights_io.save(folder, name, tensors, card)
 
 
 def compare(name: str, new: Path, old: Path, sought: Sequence[Atoms], results: Path) -> dict[str, Any]:
@@ -468,8 +468,8 @@ def compare(name: str, new: Path, old: Path, sought: Sequence[Atoms], results: P
     from generators import KS, measure, past
     from rich.console import Console
 
-    from hybridcsp.generators.evaluation import summarise
-    from hybridcsp.generators.opening import open_generator
+    from hybridcsp.generators.loading import open_generator
+    from hybridcsp.generators.metrics import summarise
 
     ids = hashlib.sha256("".join(str(atoms.positions.round(3).tolist()) for atoms in sought).encode()).hexdigest()
     runs = results / "generators_runs.jsonl"

@@ -32,12 +32,12 @@ from recovery import refined
 from retraining_once import weights_of
 
 from hybridcsp import Problem, Retraining, Search
+from hybridcsp.core.records import Relaxed
 from hybridcsp.generators.datasets import formula_of, is_held_out
-from hybridcsp.records import Relaxed
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.relax import Relaxer
-from hybridcsp.sources import ONE_SHOT
-from hybridcsp.structure import primitive
+from hybridcsp.sources.registry import ONE_SHOT
+from hybridcsp.structure.symmetry import primitive
 
 RUNS = Path(__file__).parent / "results" / "one_shot_runs.jsonl"
 SOURCES = ("wyckoff", "flow")

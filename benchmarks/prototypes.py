@@ -25,12 +25,12 @@ import ase.io
 import numpy as np
 from ase.data import chemical_symbols
 
-from hybridcsp.elements import TAIL, WEIGHTS, properties
 from hybridcsp.prototypes import CountTable, Label, identify
 from hybridcsp.prototypes.labels import slot_orders
 from hybridcsp.prototypes.ranking import POPULARITY, by_label, placements
 from hybridcsp.prototypes.table import encode, reduced_formula
-from hybridcsp.structure import SYMPREC_LOOSE
+from hybridcsp.structure.elements import TAIL, WEIGHTS, properties
+from hybridcsp.structure.symmetry import SYMPREC_LOOSE
 
 KS = (1, 5, 10, 20, 50)
 

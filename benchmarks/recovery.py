@@ -44,18 +44,19 @@ from recovery_report import HOLE, ORDER, REFERENCES, RELAXATIONS, RUNS, SMALL, S
 from rich.console import Console
 
 from hybridcsp import Problem, Retraining, Search
-from hybridcsp.budget import UNCHANGED
-from hybridcsp.generators import GENERATORS
-from hybridcsp.generators.opening import read_card
-from hybridcsp.generators.storage import overlap, shipped
+from hybridcsp.core.records import REFINE, Candidate, Failed, Job, Limits, Proposal, Relaxed
+from hybridcsp.generators.loading import read_card
+from hybridcsp.generators.registry import GENERATORS
+from hybridcsp.generators.weights_io import overlap, shipped
 from hybridcsp.prototypes import aflow, training_formulas
-from hybridcsp.records import REFINE, Candidate, Failed, Job, Limits, Proposal, Relaxed
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.relax import Relaxer
-from hybridcsp.sources import DEFAULT_SOURCES, ONE_SHOT
+from hybridcsp.search.stopping import UNCHANGED
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.prototypes import PrototypesSource
-from hybridcsp.structure import primitive, to_pymatgen
+from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT
+from hybridcsp.structure.conversion import to_pymatgen
+from hybridcsp.structure.symmetry import primitive
 
 SECONDS_PER_RELAXATION = 1.5  # only to plan
 

@@ -16,7 +16,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from hybridcsp.analysis.compare import compare, ratio_text, table
+from hybridcsp.analysis.statistics import compare, ratio_text, table
 from hybridcsp.analysis.traces import Trace
 
 RESULTS = Path(__file__).parent / "results"

@@ -31,12 +31,12 @@ from ase.filters import FrechetCellFilter
 from ase.formula import Formula
 from ase.optimize import FIRE
 
-from hybridcsp.records import Candidate, Failed, Job, Limits, Proposal
+from hybridcsp.core.records import Candidate, Failed, Job, Limits, Proposal
 from hybridcsp.relaxation.backends import WorkerPool
-from hybridcsp.relaxation.calculators import build_calculator
+from hybridcsp.relaxation.calculators.registry import build_calculator
 from hybridcsp.relaxation.guards import nearest_distances
-from hybridcsp.relaxation.quiet import quiet
 from hybridcsp.relaxation.relax import RelaxationSettings, Relaxer, run_job
+from hybridcsp.utils.quiet import quiet
 
 RESULTS = Path(__file__).parent / "results"
 MAX_FORCE, MAX_STRESS_GPA, SAME_ENERGY, SANE_DISTANCE = 0.05, 0.3, 0.005, 0.5

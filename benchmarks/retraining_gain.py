@@ -41,8 +41,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from hybridcsp import Problem, Search
-from hybridcsp.archive import Adopted, Archive
-from hybridcsp.records import REFINE, Failed, Relaxed
+from hybridcsp.archive.archive import Adopted, Archive
+from hybridcsp.core.records import REFINE, Failed, Relaxed
 from hybridcsp.retraining import Retraining
 from hybridcsp.sources.generative import SCRATCH, GenerativeSource
 

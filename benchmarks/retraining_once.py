@@ -34,18 +34,18 @@ from rich.console import Console
 from rich.table import Table
 
 from hybridcsp import Problem, Search
-from hybridcsp.archive import Archive
-from hybridcsp.generators import Generator
-from hybridcsp.generators.opening import one_thread, open_generator, read_card
-from hybridcsp.generators.storage import shipped
-from hybridcsp.records import Candidate, Job, Proposal, Relaxed
+from hybridcsp.archive.archive import Archive
+from hybridcsp.core.records import Candidate, Job, Proposal, Relaxed
+from hybridcsp.generators.base import Generator
+from hybridcsp.generators.loading import one_thread, open_generator, read_card
+from hybridcsp.generators.selection import requests_for, select
+from hybridcsp.generators.weights_io import shipped
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.retraining import Retraining
-from hybridcsp.retraining.lessons import lessons, replayed
-from hybridcsp.sampling import requests_for, select
+from hybridcsp.retraining.training_set import lessons, replayed
 from hybridcsp.similarity import ENERGY_WINDOW, STARTS, StructureIndex, describe
-from hybridcsp.structure import spacegroup
+from hybridcsp.structure.symmetry import spacegroup
 
 RUNS = Path(__file__).parent / "results" / "retraining_once_runs.jsonl"
 SEARCHES = Path(__file__).parent / ".searches" / "retraining_once"

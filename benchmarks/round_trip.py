@@ -4,15 +4,16 @@
 
 Every crystal, in its primitive cell, goes through
 
-- *Wyckoff*: space group, Wyckoff letters, free coordinates and cell (``hybridcsp.representations.wyckoff``). Encoding
-  makes it as symmetric as it is within 0.1 Å, so what comes back is compared in three steps: does spglib find the same
+- *Wyckoff*: space group, Wyckoff letters, free coordinates and cell
+  (``hybridcsp.generators.wyckoff.representation``). Encoding makes
+  it as symmetric as it is within 0.1 Å, so what comes back is compared in three steps: does spglib find the same
   space group in it, 100 times tighter; is it the same crystal to pymatgen's StructureMatcher (stol 0.1), and how far
   off (root mean square and largest displacement, Å); and is what comes back, encoded again, and once more in a
   disguise (other vectors, rotated, shifted, reordered), the same representation, coordinates within 1e-3. Where the
   tolerance of 0.1 Å leads to a cell with fewer atoms or to nothing, 0.01 Å is tried, as in training.
 - *sequence*: what the transformer writes (``hybridcsp.generators.wyckoff.sequences``), with the positions of the
   shipped weights.
-- *log-lattice*: fractional coordinates and the logarithm of the metric (``hybridcsp.representations.lattice``);
+- *log-lattice*: fractional coordinates and the logarithm of the metric (``hybridcsp.structure.lattice``);
   distances between atoms must come back to 1e-6 Å.
 
 Failures are counted by reason, with the formulas of the first ones. All numbers are in results/round_trip.json.
@@ -31,13 +32,15 @@ from ase import Atoms
 from ase.build.supercells import make_supercell
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
-from hybridcsp.generators.opening import open_generator
+from hybridcsp.generators.loading import open_generator
+from hybridcsp.generators.wyckoff import representation
 from hybridcsp.generators.wyckoff.sequences import from_sequence, to_sequence
-from hybridcsp.io import Broken
-from hybridcsp.io.files import read_structures
+from hybridcsp.io.frames import Broken
+from hybridcsp.io.structure_files import read_structures
 from hybridcsp.prototypes.labels import OTHER_HAND
-from hybridcsp.representations import lattice, wyckoff
-from hybridcsp.structure import SYMPREC, SYMPREC_LOOSE, primitive, spacegroup, to_pymatgen
+from hybridcsp.structure import lattice
+from hybridcsp.structure.conversion import to_pymatgen
+from hybridcsp.structure.symmetry import SYMPREC, SYMPREC_LOOSE, primitive, spacegroup
 
 RESULTS = Path(__file__).parent / "results" / "round_trip.json"
 MATCHER = StructureMatcher(ltol=0.1, stol=0.1, angle_tol=3, primitive_cell=False, scale=False)
@@ -57,7 +60,7 @@ def disguised(atoms: Atoms, rng: np.random.Generator) -> Atoms:
     return other[rng.permutation(len(other))]
 
 
-def same(a: wyckoff.WyckoffCrystal | None, b: wyckoff.WyckoffCrystal | None) -> bool:
+def same(a: representation.WyckoffCrystal | None, b: representation.WyckoffCrystal | None) -> bool:
     if a is None or b is None or a.spacegroup != b.spacegroup or not np.allclose(a.cell, b.cell, atol=1e-2):
         return False
     if [(s.element, s.letter) for s in a.sites] != [(s.element, s.letter) for s in b.sites]:
@@ -66,25 +69,25 @@ def same(a: wyckoff.WyckoffCrystal | None, b: wyckoff.WyckoffCrystal | None) -> 
     return all(np.abs(d - np.rint(d)).max(initial=0.0) < 1e-3 for d in apart)
 
 
-def encoded(atoms: Atoms) -> wyckoff.WyckoffCrystal | None:
+def encoded(atoms: Atoms) -> representation.WyckoffCrystal | None:
     for symprec in (SYMPREC_LOOSE, SYMPREC):
-        crystal = wyckoff.encode(atoms, symprec)
-        if crystal is not None and len(wyckoff.decode(crystal)) == len(atoms):
+        crystal = representation.encode(atoms, symprec)
+        if crystal is not None and len(representation.decode(crystal)) == len(atoms):
             return crystal
     return None
 
 
 def through_symmetry(
-    atoms: Atoms, crystal: wyckoff.WyckoffCrystal, rng: np.random.Generator
+    atoms: Atoms, crystal: representation.WyckoffCrystal, rng: np.random.Generator
 ) -> tuple[list[str], tuple[float, float] | None]:
     """What did not come back, and displacements."""
-    back = wyckoff.decode(crystal)
+    back = representation.decode(crystal)
     wrong = []
     number = spacegroup(back, SYMPREC / 10)
     if OTHER_HAND.get(number, number) != crystal.spacegroup:
         wrong.append("another space group")
     try:
-        again, hidden = wyckoff.encode(back, SYMPREC), wyckoff.encode(disguised(back, rng), SYMPREC)
+        again, hidden = representation.encode(back, SYMPREC), representation.encode(disguised(back, rng), SYMPREC)
         if not same(crystal, again):
             wrong.append("encoded again it is another representation")
         elif not same(crystal, hidden):
@@ -99,7 +102,7 @@ def through_symmetry(
     return wrong, (float(distances[0]) * length, float(distances[1]) * length)
 
 
-def through_sequence(crystal: wyckoff.WyckoffCrystal, positions: object) -> list[str]:
+def through_sequence(crystal: representation.WyckoffCrystal, positions: object) -> list[str]:
     try:
         sequence = to_sequence(crystal, positions)
     except (KeyError, ValueError, IndexError) as error:

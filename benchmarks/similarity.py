@@ -34,7 +34,15 @@ from ase.build import bulk
 from ase.spacegroup import crystal as from_spacegroup
 from scipy.spatial.transform import Rotation
 
-from hybridcsp.similarity import ENERGY_WINDOW, MINIMA, STARTS, StructureIndex, Tolerances, describe, same_structure
+from hybridcsp.similarity import (
+    ENERGY_WINDOW,
+    MINIMA,
+    STARTS,
+    StructureIndex,
+    Tolerances,
+    describe,
+    same_structure,
+)
 from hybridcsp.similarity.fingerprint import surroundings_distance
 
 TIO2 = [22] * 4 + [8] * 8

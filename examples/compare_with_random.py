@@ -7,9 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hybridcsp import Archive, campaign
-from hybridcsp.analysis import acting, compare
+from hybridcsp import Archive
+from hybridcsp.analysis import participation, statistics
 from hybridcsp.analysis.traces import Trace, trace_of
+from hybridcsp.workflows import compare
 
 SETTINGS = {
     "problem": {"formula": "CuAu", "formula_units": [1, 2]},
@@ -20,11 +21,11 @@ SETTINGS = {
 # evolution would need longer runs, since it breeds from six minima on.
 STRATEGIES = ["random", "random+prototypes"]
 
-runs = campaign.plan({"CuAu": SETTINGS}, STRATEGIES, seeds=range(3), directory=Path("comparison"))
-campaign.execute(runs, parallel=2)
+runs = compare.plan({"CuAu": SETTINGS}, STRATEGIES, seeds=range(3), directory=Path("comparison"))
+compare.execute(runs, parallel=2)
 
 
-def trace(run: campaign.Planned, target: float | None) -> Trace:
+def trace(run: compare.Planned, target: float | None) -> Trace:
     about = {"problem": run.problem, "strategy": run.strategy, "seed": run.seed, "roles": run.sources}
     with Archive(run.directory) as archive:
         return trace_of(archive, target=target, relaxations=run.relaxations, **about)
@@ -32,10 +33,10 @@ def trace(run: campaign.Planned, target: float | None) -> Trace:
 
 best = min(lowest for run in runs if (lowest := trace(run, None).best) is not None)
 traces = [trace(run, best) for run in runs]  # a run has succeeded when it came within 2 meV/atom of the best of all
-rows = compare.compare(traces)
-notes = acting.notes(traces, {run.strategy: run.sources for run in runs})  # sources that never acted, runs alike
-Console(width=110).print(compare.table(rows, traces, f"{best:.4f} eV/atom", notes))
+rows = statistics.compare(traces)
+notes = participation.notes(traces, {run.strategy: run.sources for run in runs})  # sources that never acted, runs alike
+Console(width=110).print(statistics.table(rows, traces, f"{best:.4f} eV/atom", notes))
 for row in rows:
     made = ", ".join(f"{share.relaxations} by {share.source}" for share in row.shares)
     print(f"{row.strategy}: {row.solved} of {row.runs} runs solved, {row.mean_force_calls:.0f} force calls; {made}")
-compare.plot(traces, Path("comparison.png"), f"{best:.4f} eV/atom", notes)
+statistics.plot(traces, Path("comparison.png"), f"{best:.4f} eV/atom", notes)

@@ -7,7 +7,7 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp import Problem, Search
-from hybridcsp.generators import Sample
+from hybridcsp.generators.base import Sample
 from hybridcsp.retraining import Retraining
 from hybridcsp.sources.generative import GenerativeSource
 
@@ -42,7 +42,7 @@ class NoisyCopies:
         return atoms
 
     def save(self, folder):
-        """Write weights and card; for torch models there is hybridcsp.generators.storage."""
+        """Write weights and card; for torch models there is hybridcsp.generators.weights_io."""
         Path(folder, "weights.json").write_text(json.dumps(self.known))
         Path(folder, "card.json").write_text(json.dumps({"generator": self.name, **self.card}))
 

@@ -8,7 +8,7 @@ from ase import Atoms
 
 from hybridcsp import Problem, Search
 from hybridcsp.operators import OPERATORS, Offer
-from hybridcsp.operators.offspring import finish
+from hybridcsp.operators.common import finish
 from hybridcsp.sources.evolution import EvolutionSource
 
 

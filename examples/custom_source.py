@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from hybridcsp import Candidate, Proposal, Search
-from hybridcsp.records import Outcome
-from hybridcsp.sources import Context
+from hybridcsp.core.records import Outcome
+from hybridcsp.sources.base import Context
 
 
 class Strained:

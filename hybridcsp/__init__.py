@@ -17,16 +17,16 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hybridcsp.archive import Archive as Archive
-    from hybridcsp.budget import Budget as Budget
-    from hybridcsp.problem import Problem as Problem
-    from hybridcsp.records import Candidate as Candidate
-    from hybridcsp.records import Limits as Limits
-    from hybridcsp.records import Minimum as Minimum
-    from hybridcsp.records import Proposal as Proposal
+    from hybridcsp.archive.archive import Archive as Archive
+    from hybridcsp.core.problem import Problem as Problem
+    from hybridcsp.core.records import Candidate as Candidate
+    from hybridcsp.core.records import Limits as Limits
+    from hybridcsp.core.records import Minimum as Minimum
+    from hybridcsp.core.records import Proposal as Proposal
     from hybridcsp.relaxation.relax import RelaxationSettings as RelaxationSettings
     from hybridcsp.retraining import Retraining as Retraining
-    from hybridcsp.search import Search as Search
+    from hybridcsp.search.search import Search as Search
+    from hybridcsp.search.stopping import Budget as Budget
 
 __version__ = "0.1.0"
 
@@ -35,12 +35,12 @@ os.environ.setdefault("SPGLIB_WARNING", "OFF")
 
 _PUBLIC = {
     "Archive": "archive",
-    "Budget": "budget",
-    "Candidate": "records",
-    "Limits": "records",
-    "Minimum": "records",
-    "Problem": "problem",
-    "Proposal": "records",
+    "Budget": "search.stopping",
+    "Candidate": "core.records",
+    "Limits": "core.records",
+    "Minimum": "core.records",
+    "Problem": "core.problem",
+    "Proposal": "core.records",
     "RelaxationSettings": "relaxation.relax",
     "Retraining": "retraining",
     "Search": "search",

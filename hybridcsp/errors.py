@@ -1,7 +1,7 @@
 """What can go wrong, and the words to say it with.
 
 Every error a user can cause says what was wrong, where, and what would be right. A failing *candidate* is never an
-exception: it is a :class:`~hybridcsp.records.Failed` or :class:`~hybridcsp.records.Rejected` outcome.
+exception: it is a :class:`~hybridcsp.core.records.Failed` or :class:`~hybridcsp.core.records.Rejected` outcome.
 """
 
 from __future__ import annotations

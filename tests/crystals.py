@@ -10,9 +10,9 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from hybridcsp.event_log import EventLog
-from hybridcsp.records import LOWEST, Candidate, Evaluation, Failed, Job, Outcome, Proposal, Relaxed
-from hybridcsp.sources import Context
+from hybridcsp.archive.event_log import EventLog
+from hybridcsp.core.records import LOWEST, Candidate, Evaluation, Failed, Job, Outcome, Proposal, Relaxed
+from hybridcsp.sources.base import Context
 
 
 def rutile(a: float = 4.6, c: float = 2.96, u: float = 0.305) -> Atoms:

@@ -12,7 +12,7 @@ from ase import Atoms
 from crystals import random_crystal, rutile
 
 from hybridcsp.io.poscar import Block, read_poscars
-from hybridcsp.structure import to_pymatgen
+from hybridcsp.structure.conversion import to_pymatgen
 
 
 def structures(n: int, seed: int = 0) -> list[Atoms]:

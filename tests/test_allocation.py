@@ -4,9 +4,18 @@ from ase.build import bulk
 from crystals import InlineBackend, ListSource, P1Source, instant_relaxation, relaxed, what_happened
 
 from hybridcsp import Problem, Search
-from hybridcsp.allocation import CREDIT_SCALE, EXPECTED_FORCE_CALLS, FLOOR, SHARE_OF_PARENTS, Earnings, EqualShares
-from hybridcsp.archive import ADDED
-from hybridcsp.records import Candidate, Cost, Failed, FailureReason, Proposal, Rejected, RejectionReason
+from hybridcsp.archive.archive import ADDED
+from hybridcsp.archive.credit import CREDIT_SCALE, EXPECTED_FORCE_CALLS
+from hybridcsp.core.records import (
+    Candidate,
+    Cost,
+    Failed,
+    FailureReason,
+    Proposal,
+    Rejected,
+    RejectionReason,
+)
+from hybridcsp.search.allocation import FLOOR, SHARE_OF_PARENTS, Earnings, EqualShares
 
 
 def candidate(source, id_=1, parents=()):

@@ -8,9 +8,8 @@ import pytest
 from ase.build import bulk
 from crystals import random_crystal, relaxed, rutile
 
-from hybridcsp.archive import ADDED, Archive, Called
-from hybridcsp.errors import ArchiveError
-from hybridcsp.records import (
+from hybridcsp.archive.archive import ADDED, Archive, Called
+from hybridcsp.core.records import (
     REFINE,
     USER,
     WORKERS,
@@ -22,6 +21,7 @@ from hybridcsp.records import (
     Rejected,
     RejectionReason,
 )
+from hybridcsp.errors import ArchiveError
 
 
 def crystals(n, seed=0):
@@ -269,7 +269,7 @@ def test_ctrl_c_while_it_is_opened_leaves_the_directory_to_others(tmp_path, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("hybridcsp.event_log.EventLog.read", interrupted)
+        patched.setattr("hybridcsp.archive.event_log.EventLog.read", interrupted)
         with pytest.raises(KeyboardInterrupt):
             Archive(tmp_path, write=True)
     assert not logs[0].writable  # although it is still referred to

@@ -17,9 +17,9 @@ from ase.build import bulk
 from crystals import random_crystal, relaxed
 from test_archive import propose
 
-from hybridcsp.archive import Archive, is_begun
+from hybridcsp.archive.archive import Archive, is_begun
+from hybridcsp.archive.event_log import Event, EventLog
 from hybridcsp.errors import ArchiveError, LockedError
-from hybridcsp.event_log import Event, EventLog
 
 
 def fill(directory, n=40):

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hybridcsp import campaign
 from hybridcsp.errors import BackendError, InputError, UnknownNameError
+from hybridcsp.workflows import compare
 
 COPPER = {
     "problem": {"formula": "Cu", "max_atoms": 2},
@@ -19,7 +19,7 @@ COPPER = {
 
 
 def test_every_strategy_runs_every_seed_in_a_directory_of_its_own(tmp_path):
-    runs = campaign.plan({"Cu": COPPER}, ["random", "random+evolution:strain", "random"], range(2), tmp_path)
+    runs = compare.plan({"Cu": COPPER}, ["random", "random+evolution:strain", "random"], range(2), tmp_path)
     assert [(run.strategy, run.seed) for run in runs] == [
         ("random", 0),
         ("random+evolution:strain", 0),
@@ -35,21 +35,21 @@ def test_every_strategy_runs_every_seed_in_a_directory_of_its_own(tmp_path):
 
 def test_mistakes_are_found_before_anything_runs(tmp_path):
     with pytest.raises(InputError, match="joined by"):
-        campaign.plan({"Cu": COPPER}, ["random+"], range(1), tmp_path)
+        compare.plan({"Cu": COPPER}, ["random+"], range(1), tmp_path)
     with pytest.raises(UnknownNameError, match="did you mean 'random'"):
-        campaign.plan({"Cu": COPPER}, ["random", "random+randm"], range(1), tmp_path)
+        compare.plan({"Cu": COPPER}, ["random", "random+randm"], range(1), tmp_path)
     with pytest.raises(InputError, match="sources = 'shake': works on what other sources find"):
-        campaign.plan({"Cu": COPPER}, ["random+shake", "shake"], range(1), tmp_path)
+        compare.plan({"Cu": COPPER}, ["random+shake", "shake"], range(1), tmp_path)
     with pytest.raises(InputError, match="did you mean 'emt'"):
-        campaign.plan({"Cu": COPPER | {"search": {"calculator": "emtt"}}}, ["random"], range(1), tmp_path)
+        compare.plan({"Cu": COPPER | {"search": {"calculator": "emtt"}}}, ["random"], range(1), tmp_path)
     with pytest.raises(InputError, match="relaxations"):
-        campaign.plan({"Cu": COPPER | {"budget": {"relaxations": 0}}}, ["random"], range(1), tmp_path)
+        compare.plan({"Cu": COPPER | {"budget": {"relaxations": 0}}}, ["random"], range(1), tmp_path)
     with pytest.raises(InputError, match=r"budget\.relaxations"):
-        campaign.plan({"Cu": COPPER | {"budget": {"hours": 1}}}, ["random"], range(1), tmp_path)
+        compare.plan({"Cu": COPPER | {"budget": {"hours": 1}}}, ["random"], range(1), tmp_path)
     with pytest.raises(InputError, match="no such file"):
-        campaign.plan({"Cu": COPPER}, ["random", "seeds:nothing.cif"], range(1), tmp_path)
+        compare.plan({"Cu": COPPER}, ["random", "seeds:nothing.cif"], range(1), tmp_path)
     with pytest.raises(InputError, match="seeds = 'none'"):
-        campaign.plan({"Cu": COPPER}, ["random"], range(0), tmp_path)
+        compare.plan({"Cu": COPPER}, ["random"], range(0), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -60,7 +60,7 @@ def test_strategies_that_would_share_a_directory_are_refused(tmp_path):
         (folder / "POSCAR").write_text("Cu\n1\n2.6 0 0\n0 2.6 0\n0 0 2.6\nCu\n1\nDirect\n0 0 0\n")
     strategies = [f"seeds:{tmp_path}/a/b", f"seeds:{tmp_path}/a_b"]
     with pytest.raises(InputError, match="has the same run directory"):
-        campaign.plan({"Cu": COPPER}, strategies, range(1), tmp_path / "runs")
+        compare.plan({"Cu": COPPER}, strategies, range(1), tmp_path / "runs")
 
 
 class TestTrust:
@@ -78,54 +78,54 @@ class TestTrust:
     @pytest.mark.parametrize("trust", [False, True])
     def test_what_a_calculator_names_is_not_imported(self, tmp_path, theirs, trust):
         if trust:
-            (run,) = campaign.plan({"Cu": theirs}, ["random"], range(1), tmp_path / "runs", trust=True)
+            (run,) = compare.plan({"Cu": theirs}, ["random"], range(1), tmp_path / "runs", trust=True)
             assert run.trust
         else:
             with pytest.raises(InputError, match="add --trust"):
-                campaign.plan({"Cu": theirs}, ["random"], range(1), tmp_path / "runs")
+                compare.plan({"Cu": theirs}, ["random"], range(1), tmp_path / "runs")
         assert not (tmp_path / "RAN").exists()
 
     def test_a_calculator_that_was_agreed_to_does_not_vouch_for_commands(self, tmp_path):
         tables = COPPER | {"external": {"theirs": {"command": ["touch", "{output}"]}}}
         with pytest.raises(InputError, match=r"external\.theirs\.command.*add --trust"):
-            campaign.plan({"Cu": tables}, ["random+external:theirs"], range(1), tmp_path / "runs", trust=True)
+            compare.plan({"Cu": tables}, ["random+external:theirs"], range(1), tmp_path / "runs", trust=True)
 
 
 @pytest.mark.slow
 def test_only_what_is_missing_is_done(tmp_path):
     seen = []
-    first = campaign.plan({"Cu": COPPER}, ["random"], range(1), tmp_path)
-    campaign.execute(first, parallel=2, on_progress=seen.append)
+    first = compare.plan({"Cu": COPPER}, ["random"], range(1), tmp_path)
+    compare.execute(first, parallel=2, on_progress=seen.append)
     before = (first[0].directory / "search.db").stat().st_mtime_ns
     assert first[0].finished
     assert (seen[-1].relaxations, seen[-1].planned, seen[-1].ended, seen[-1].runs) == (3, 3, 1, 1)
     assert seen[-1].seconds_left == 0
 
-    runs = campaign.plan({"Cu": COPPER}, ["random"], range(2), tmp_path)
+    runs = compare.plan({"Cu": COPPER}, ["random"], range(2), tmp_path)
     assert [run.done() for run in runs] == [3, 0]
-    campaign.execute(runs, parallel=2)
+    compare.execute(runs, parallel=2)
     assert (first[0].directory / "search.db").stat().st_mtime_ns == before
 
-    longer = campaign.plan({"Cu": COPPER | {"budget": {"relaxations": 5, "refine": 0}}}, ["random"], range(1), tmp_path)
-    campaign.execute(longer)
+    longer = compare.plan({"Cu": COPPER | {"budget": {"relaxations": 5, "refine": 0}}}, ["random"], range(1), tmp_path)
+    compare.execute(longer)
     assert longer[0].done() == 5
 
     with pytest.raises(InputError, match="as before"):
         target = {"budget": {"relaxations": 5, "refine": 0, "stop_at": -1.0}}
-        campaign.plan({"Cu": COPPER | target}, ["random"], range(1), tmp_path)
+        compare.plan({"Cu": COPPER | target}, ["random"], range(1), tmp_path)
     with pytest.raises(InputError, match=r"search\.calculator = 'lj': 'emt' as in .*seed-0"):
-        campaign.plan({"Cu": COPPER | {"search": {"calculator": "lj"}}}, ["random"], range(1), tmp_path)
+        compare.plan({"Cu": COPPER | {"search": {"calculator": "lj"}}}, ["random"], range(1), tmp_path)
     with pytest.raises(InputError, match=r"problem\.max_atoms = 4: 2 as in"):
-        campaign.plan({"Cu": COPPER | {"problem": {"formula": "Cu", "max_atoms": 4}}}, ["random"], range(1), tmp_path)
+        compare.plan({"Cu": COPPER | {"problem": {"formula": "Cu", "max_atoms": 4}}}, ["random"], range(1), tmp_path)
 
 
 @pytest.mark.slow
 def test_a_run_that_breaks_says_why_once_the_others_are_done(tmp_path):
-    runs = campaign.plan({"Cu": COPPER}, ["random", "evolution"], range(1), tmp_path)
+    runs = compare.plan({"Cu": COPPER}, ["random", "evolution"], range(1), tmp_path)
     runs[0].directory.mkdir(parents=True)
     (runs[0].directory / "workers").write_text("in the way of the folder of logs\n")
     with pytest.raises(BackendError, match=r"seed-0 ended before its 3 relaxations(?s:.*)workers"):
-        campaign.execute(runs)
+        compare.execute(runs)
     assert runs[1].finished
 
 
@@ -133,8 +133,8 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from hybridcsp import campaign
-runs = campaign.plan(json.loads(sys.argv[1]), ["random"], range(1), Path(sys.argv[2]))
-campaign.execute(runs)
+runs = compare.plan(json.loads(sys.argv[1]), ["random"], range(1), Path(sys.argv[2]))
+compare.execute(runs)
 """
 
 
@@ -154,12 +154,12 @@ def test_searches_end_with_the_campaign(tmp_path, number):
     process.wait()
     wait_for(lambda: all(gone(child) for child in started))
 
-    (run,) = campaign.plan(tables, ["random"], range(1), tmp_path)
+    (run,) = compare.plan(tables, ["random"], range(1), tmp_path)
     done = run.done()
     assert not run.finished
     more = {"Cu": tables["Cu"] | {"budget": {"relaxations": done + 1, "refine": 0}}}
-    (run,) = campaign.plan(more, ["random"], range(1), tmp_path)
-    campaign.execute([run])
+    (run,) = compare.plan(more, ["random"], range(1), tmp_path)
+    compare.execute([run])
     assert run.done() == done + 1
 
 
@@ -182,19 +182,19 @@ def test_modules_of_the_working_directory_are_not_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("typer", "numpy", "json", "hybridcsp"):
         Path(f"{name}.py").write_text(f"open('RAN-{name}', 'w').close()\nraise ImportError\n")
-    (run,) = campaign.plan({"Cu": COPPER | {"budget": {"relaxations": 1, "refine": 0}}}, ["random"], range(1), tmp_path)
-    campaign.execute([run])
+    (run,) = compare.plan({"Cu": COPPER | {"budget": {"relaxations": 1, "refine": 0}}}, ["random"], range(1), tmp_path)
+    compare.execute([run])
     assert run.finished
     assert list(tmp_path.glob("RAN-*")) == []
 
 
 @pytest.mark.slow
 def test_logs_go_through_nobodys_link(tmp_path):
-    (run,) = campaign.plan({"Cu": COPPER}, ["random"], range(1), tmp_path)
+    (run,) = compare.plan({"Cu": COPPER}, ["random"], range(1), tmp_path)
     run.directory.parent.mkdir(parents=True)
     victim = tmp_path / "victim"
     victim.write_text("untouched")
     (run.directory.parent / "seed-0.log").symlink_to(victim)
     with pytest.raises(InputError, match="not a symbolic link"):
-        campaign.execute([run])
+        compare.execute([run])
     assert victim.read_text() == "untouched"

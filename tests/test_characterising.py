@@ -2,12 +2,12 @@ import numpy as np
 from crystals import random_crystal, rutile
 from test_archive import state
 
-from hybridcsp import characterising
-from hybridcsp.archive import Archive
-from hybridcsp.formats import Record
-from hybridcsp.importing import Kept, begin, take_in
-from hybridcsp.problem import Problem
-from hybridcsp.structure import SYMPREC, SYMPREC_LOOSE, spacegroup, spacegroups
+from hybridcsp.archive.archive import Archive
+from hybridcsp.core.problem import Problem
+from hybridcsp.io.formats import Record
+from hybridcsp.similarity import parallel
+from hybridcsp.structure.symmetry import SYMPREC, SYMPREC_LOOSE, spacegroup, spacegroups
+from hybridcsp.workflows.import_results import Kept, begin, take_in
 
 
 def records(n):
@@ -20,8 +20,8 @@ def records(n):
 
 
 def test_an_import_is_the_same_however_many_processes_work_on_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(characterising, "FEWEST", 0)
-    monkeypatch.setattr("hybridcsp.importing.BATCH", 20)
+    monkeypatch.setattr(parallel, "FEWEST", 0)
+    monkeypatch.setattr("hybridcsp.workflows.import_results.BATCH", 20)
     problem = Problem("Cu", formula_units=2)
     states = []
     for processes in (1, 2):
@@ -48,7 +48,7 @@ def test_what_has_no_symmetry_at_the_loose_tolerance_has_none_at_the_strict_one(
 
 def test_symmetry_of_imported_minima_is_found_when_it_is_asked_for(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("hybridcsp.structure.spacegroups", lambda atoms: asked.append(1) or spacegroups(atoms))
+    monkeypatch.setattr("hybridcsp.structure.symmetry.spacegroups", lambda atoms: asked.append(1) or spacegroups(atoms))
     problem = Problem("TiO2", formula_units=2)
     record = Record(atoms=rutile(), energy=-50.0, id="1")
     with Archive(tmp_path, write=True) as archive:
@@ -72,7 +72,7 @@ def test_results_are_read_once_where_they_fit_into_memory(monkeypatch):
     kept = Kept(read)
     assert [record.id for record in kept] == [record.id for record in kept]
     assert len(times) == 1
-    monkeypatch.setattr("hybridcsp.importing.MOST_HELD", 2)
+    monkeypatch.setattr("hybridcsp.workflows.import_results.MOST_HELD", 2)
     many = Kept(read)
     assert [record.id for record in many] == [record.id for record in many]
     assert len(times) == 3

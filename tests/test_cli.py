@@ -16,8 +16,8 @@ from hybridcsp import config
 from hybridcsp.cli.app import app
 from hybridcsp.cli.options import further_keys
 from hybridcsp.cli.settings import SETTINGS
-from hybridcsp.config_errors import keys_of
-from hybridcsp.sources import DEFAULT_SOURCES
+from hybridcsp.config.errors import keys_of
+from hybridcsp.sources.registry import DEFAULT_SOURCES
 
 
 def hybridcsp(*arguments, cwd, check=True):

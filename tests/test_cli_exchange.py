@@ -127,7 +127,7 @@ def test_wrong_input_is_said(run, arguments, said):
 def test_the_formats_need_no_heavy_package(tmp_path, monkeypatch):
     import subprocess
 
-    code = "import sys, hybridcsp.formats as f; f.load('uspex'); print({'torch', 'pymatgen'} & set(sys.modules))"
+    code = "import sys, hybridcsp.io.formats as f; f.load('uspex'); print({'torch', 'pymatgen'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 
 from hybridcsp import Problem, Search
 from hybridcsp.cli.app import app
+from hybridcsp.core.registry import Entry
 from hybridcsp.errors import GeneratorError, InputError
-from hybridcsp.generators import GENERATORS, Epoch, Reject
-from hybridcsp.registry import Entry
-from hybridcsp.sources import SOURCES
+from hybridcsp.generators.base import Epoch, Reject
+from hybridcsp.generators.registry import GENERATORS
+from hybridcsp.sources.registry import SOURCES
 
 TESTS = Path(__file__).parent
 

@@ -4,7 +4,7 @@ import tomllib
 import pytest
 
 from hybridcsp import Search, config
-from hybridcsp.config_errors import Origin, key_lines
+from hybridcsp.config.errors import Origin, key_lines
 from hybridcsp.errors import ArchiveError, InputError
 
 

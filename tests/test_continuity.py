@@ -11,10 +11,10 @@ from crystals import InlineBackend, P1Source, instant_relaxation
 from hybridcsp import Search
 from hybridcsp.errors import ArchiveError, RelaxationsFailedError
 from hybridcsp.relaxation.backends import ExecutorBackend
-from hybridcsp.relaxation.calculators import build_calculator
+from hybridcsp.relaxation.calculators.registry import build_calculator
 from hybridcsp.relaxation.relax import Relaxer
-from hybridcsp.retraining.lessons import lessons
 from hybridcsp.retraining.settings import Retraining
+from hybridcsp.retraining.training_set import lessons
 
 
 def search(directory, calculator, **options):

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from hybridcsp.cli.settings import SETTINGS
-from hybridcsp.config import Configuration
-from hybridcsp.config_errors import keys_of
+from hybridcsp.config.errors import keys_of
+from hybridcsp.config.settings import Configuration
 
 ROOT = Path(__file__).parent.parent
 

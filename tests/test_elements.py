@@ -8,7 +8,7 @@ from ase.data import chemical_symbols
 from ase.data import covalent_radii as radii_of_ase
 from pymatgen.core import Element
 
-from hybridcsp.elements import WEIGHTS, covalent_radii, element_order, properties
+from hybridcsp.structure.elements import WEIGHTS, covalent_radii, element_order, properties
 
 
 @pytest.mark.parametrize("number", [1, 8, 22, 26, 57, 92, 118])

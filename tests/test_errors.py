@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from hybridcsp.config import ConfigurationError
+from hybridcsp.config.settings import ConfigurationError
 from hybridcsp.errors import InputError, UnknownNameError, did_you_mean
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
+from hybridcsp.archive.event_log import Event, EventLog
 from hybridcsp.errors import ArchiveError, LockedError
-from hybridcsp.event_log import Event, EventLog
 
 
 def test_events_come_back_in_order_with_their_structures(tmp_path):

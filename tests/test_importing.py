@@ -8,15 +8,16 @@ from ase.build import bulk
 from crystals import InlineBackend, rutile
 from foreign import FakeUspex, append_results, uspex_run, various
 
-from hybridcsp import formats
-from hybridcsp.archive import Archive
-from hybridcsp.config import of_directory
+from hybridcsp.archive.archive import Archive
+from hybridcsp.config.settings import of_directory
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import USER, Failed, FailureReason, Relaxed
 from hybridcsp.errors import ArchiveError, InputError, RelaxationsFailedError
-from hybridcsp.formats import Broken, Record
-from hybridcsp.importing import begin, label, survey, take_in
-from hybridcsp.problem import Problem
-from hybridcsp.records import USER, Failed, FailureReason, Relaxed
-from hybridcsp.search import Search
+from hybridcsp.io import formats
+from hybridcsp.io.formats import Record
+from hybridcsp.io.frames import Broken
+from hybridcsp.search.search import Search
+from hybridcsp.workflows.import_results import begin, label, survey, take_in
 
 CODE = formats.load("uspex")
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from hybridcsp.errors import ExitRaisedError
-from hybridcsp.interrupts import exits_contained, noted_interrupts, uninterrupted
+from hybridcsp.utils.interrupts import exits_contained, noted_interrupts, uninterrupted
 
 
 def test_ctrl_c_waits_until_the_block_is_done():

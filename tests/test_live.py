@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console
 
 from hybridcsp import Search
-from hybridcsp.activity import Running
-from hybridcsp.budget import Budget
-from hybridcsp.live import LineDisplay, NotebookDisplay, TerminalDisplay, View, display
-from hybridcsp.loop import Progress
+from hybridcsp.analysis.live import LineDisplay, NotebookDisplay, TerminalDisplay, View, display
+from hybridcsp.search.run import Progress
+from hybridcsp.search.stopping import Budget
+from hybridcsp.utils.activity import Running
 
 BUDGET = Budget(relaxations=100)
 NOTHING = Progress(

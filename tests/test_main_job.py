@@ -6,7 +6,7 @@ import sys
 import ase.io
 import pytest
 
-from hybridcsp.structure import SYMPREC_LOOSE, spacegroup
+from hybridcsp.structure.symmetry import SYMPREC_LOOSE, spacegroup
 
 #: Space groups of rutile, anatase, brookite, TiO2-II and baddeleyite.
 KNOWN_TITANIA = {136, 141, 61, 60, 14}

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from hybridcsp.errors import InputError
-from hybridcsp.matching import deformed, match
 from hybridcsp.similarity import same_structure
+from hybridcsp.structure.mapping import deformed, match
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -5,8 +5,8 @@ import pytest
 from ase.build import bulk
 from ase.data import chemical_symbols
 
+from hybridcsp.core.problem import Problem
 from hybridcsp.errors import InputError
-from hybridcsp.problem import Problem
 
 
 def test_formula_units_within_the_atom_limits_are_searched():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ase.outputs import all_outputs
 
-from hybridcsp.properties import SHAPES, PropertyError, real_array, real_number
+from hybridcsp.relaxation.properties import SHAPES, PropertyError, real_array, real_number
 
 
 @pytest.mark.parametrize("name", SHAPES)

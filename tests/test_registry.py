@@ -8,15 +8,15 @@ import sys
 import ase.db
 import pytest
 
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.registry import Entry, Registry
 from hybridcsp.errors import InputError, RegistrationError, UnknownNameError
-from hybridcsp.formats import FORMATS
-from hybridcsp.generators import GENERATORS
-from hybridcsp.operators.choosing import NAMED, offers_named
-from hybridcsp.problem import Problem
-from hybridcsp.registry import Entry, Registry
-from hybridcsp.relaxation.calculators import CALCULATORS, build_calculator, check_calculator
-from hybridcsp.search import Search, build_sources
-from hybridcsp.sources import SOURCES
+from hybridcsp.generators.registry import GENERATORS
+from hybridcsp.io.formats import FORMATS
+from hybridcsp.operators.registry import NAMED, offers_named
+from hybridcsp.relaxation.calculators.registry import CALCULATORS, build_calculator, check_calculator
+from hybridcsp.search.search import Search, build_sources
+from hybridcsp.sources.registry import SOURCES
 
 #: A package with one thing of each kind.
 CODE = '''

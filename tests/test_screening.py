@@ -4,9 +4,9 @@ from ase import Atoms
 from ase.build import bulk, make_supercell
 from crystals import relaxed, rutile
 
-from hybridcsp.problem import Problem
-from hybridcsp.records import Candidate, Proposal, RejectionReason, as_rival
-from hybridcsp.screening import Screen
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import Candidate, Proposal, RejectionReason, as_rival
+from hybridcsp.search.screening import Screen
 
 
 def reason(problem, atoms):

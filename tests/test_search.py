@@ -10,12 +10,12 @@ from ase.io import write
 from crystals import InlineBackend, ListSource, P1Source, instant_relaxation, random_crystal, relaxed, what_happened
 
 from hybridcsp import Problem, Proposal, Search
-from hybridcsp.activity import announce
+from hybridcsp.core.records import Failed, FailureReason
 from hybridcsp.errors import ArchiveError, BackendError, InputError, RelaxationsFailedError, UnknownNameError
-from hybridcsp.loop import Run
-from hybridcsp.records import Failed, FailureReason
+from hybridcsp.relaxation.backends.worker_process import running
 from hybridcsp.relaxation.relax import RelaxationSettings
-from hybridcsp.relaxation.worker_process import running
+from hybridcsp.search.run import Run
+from hybridcsp.utils.activity import announce
 
 COPPER = {"formula_units": (1, 4), "distance_fraction": 0.05}
 
@@ -61,7 +61,7 @@ class TestRun:
         def costing(job):
             from dataclasses import replace
 
-            from hybridcsp.records import Cost
+            from hybridcsp.core.records import Cost
 
             return replace(instant_relaxation(job), cost=Cost(force_calls=30))
 
@@ -109,7 +109,7 @@ class TestRun:
         assert (summary.stopped, summary.progress.relaxations) == ("sources exhausted", 3)
 
     def test_it_ends_when_nothing_proposed_is_acceptable(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("hybridcsp.proposer.PATIENCE", 20)
+        monkeypatch.setattr("hybridcsp.search.proposer.PATIENCE", 20)
 
         class Hopeless(P1Source):
             def propose(self, n, context):

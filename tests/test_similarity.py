@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from hybridcsp.errors import InputError
-from hybridcsp.similarity import ENERGY_WINDOW, MINIMA, STARTS, StructureIndex, describe, fingerprint, same_structure
+from hybridcsp.similarity import (
+    ENERGY_WINDOW,
+    MINIMA,
+    STARTS,
+    StructureIndex,
+    describe,
+    fingerprint,
+    same_structure,
+)
 
 CONTENTS = [[14], [11, 17], [22, 8, 8], [29, 79, 79, 79], [38, 22, 8, 8, 8], [22, 22, 8, 8, 8, 8], [57, *[1] * 10]]
 seeds = st.integers(0, 2**32 - 1)

@@ -12,7 +12,7 @@ import pytest
 from crystals import InlineBackend, P1Source, instant_relaxation
 
 from hybridcsp import Search, config
-from hybridcsp.archive import Archive, is_begun
+from hybridcsp.archive.archive import Archive, is_begun
 from hybridcsp.errors import ArchiveError
 
 RAW = {

@@ -11,19 +11,10 @@ from hypothesis import strategies as st
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from scipy.spatial.transform import Rotation
 
-from hybridcsp.structure import (
-    conventional,
-    from_pymatgen,
-    is_finite_crystal,
-    nearest_distances,
-    neighbours,
-    niggli_parameters,
-    primitive,
-    shortest_violation,
-    spacegroup,
-    spacegroup_symbol,
-    to_pymatgen,
-)
+from hybridcsp.structure.conversion import from_pymatgen, to_pymatgen
+from hybridcsp.structure.geometry import nearest_distances, neighbours, niggli_parameters
+from hybridcsp.structure.symmetry import conventional, primitive, spacegroup, spacegroup_symbol
+from hybridcsp.structure.validity import is_finite_crystal, shortest_violation
 
 
 def distances(value: float) -> np.ndarray:
@@ -85,7 +76,7 @@ def test_neighbours_are_those_that_ase_finds(atoms, cutoff):
 def test_many_atoms_are_looked_at_in_parts(monkeypatch):
     atoms = rutile().repeat(2)
     together = nearest_distances(atoms, 4.0), neighbours(atoms, 4.0)
-    monkeypatch.setattr("hybridcsp.structure._MOST_VECTORS", 1000)
+    monkeypatch.setattr("hybridcsp.structure.geometry._MOST_VECTORS", 1000)
     assert np.array_equal(nearest_distances(atoms, 4.0), together[0])
     assert sorted(neighbours(atoms, 4.0)[3]) == sorted(together[1][3])
 

@@ -9,8 +9,8 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from crystals import rutile
 
-from hybridcsp import structure_rows
-from hybridcsp.structure_rows import Row
+from hybridcsp.archive import structure_rows
+from hybridcsp.archive.structure_rows import Row
 
 
 def described():

@@ -5,8 +5,8 @@ import pytest
 from ase.data import chemical_symbols
 from ase.formula import Formula
 
-from hybridcsp.problem import Problem
-from hybridcsp.volumes import _elements, _read, additive_volume, bulk_modulus, expected_volume
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.volumes import _elements, _read, additive_volume, bulk_modulus, expected_volume
 
 # Volumes per atom in Å³ of measured crystals at no pressure, where not said otherwise from their textbook cells.
 AMBIENT = {

@@ -3,12 +3,12 @@ import json
 import pytest
 from foreign import FakeUspex, cryspy_run, various
 
-from hybridcsp import formats
-from hybridcsp.archive import Archive
+from hybridcsp.archive.archive import Archive
+from hybridcsp.core.records import USER
 from hybridcsp.errors import ArchiveError, InputError
+from hybridcsp.io import formats
 from hybridcsp.io.poscar import read_poscars, write_poscar
-from hybridcsp.records import USER
-from hybridcsp.watching import FILE, Watch
+from hybridcsp.workflows.watch import FILE, Watch
 
 
 def watch(tmp_path, **options):

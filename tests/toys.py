@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from crystals import random_crystal
 
-from hybridcsp.generators import Epoch, Example, Reject, Request, Sample
+from hybridcsp.generators.base import Epoch, Example, Reject, Request, Sample
 
 
 def symbols(contents) -> str:

@@ -21,12 +21,12 @@ from ase import Atoms
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from hybridcsp import Problem
-from hybridcsp.ledger import Tally
-from hybridcsp.records import Candidate, Failed, Job, Proposal, Relaxed
+from hybridcsp.archive.state import Tally
+from hybridcsp.core.records import Candidate, Failed, Job, Proposal, Relaxed
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.similarity import ENERGY_WINDOW, StructureIndex
-from hybridcsp.structure import to_pymatgen
+from hybridcsp.structure.conversion import to_pymatgen
 
 #: Seconds of processor time after which a peer that has made no proposal is given up: some loops of theirs have no end.
 PATIENCE = 600

@@ -7,14 +7,14 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from hybridcsp.analysis.report import duration, minima_rows, spacegroup_name
-from hybridcsp.problem import Problem
+from hybridcsp.core.problem import Problem
 from hybridcsp.prototypes.names import prototype_name
 from hybridcsp.utils.text import printable_line
 
 if TYPE_CHECKING:
-    from hybridcsp.archive import Archive
-    from hybridcsp.loop import Summary
-    from hybridcsp.records import Minimum
+    from hybridcsp.archive.archive import Archive
+    from hybridcsp.core.records import Minimum
+    from hybridcsp.search.run import Summary
 
 #: How many minima a search shows.
 _SHOWN = 5

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hybridcsp.analysis.plots import save_figure
-from hybridcsp.generators import Epoch
+from hybridcsp.generators.base import Epoch
 from hybridcsp.utils.files import atomic_write
 
 #: Epochs below which a curve is too short to judge.

@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hybridcsp.archive import Archive
+from hybridcsp.archive.archive import Archive
 from hybridcsp.errors import InputError
 from hybridcsp.utils.files import atomic_write, make_folder
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hybridcsp.analysis.tables import Column, FittingTable
-from hybridcsp.archive import Archive
-from hybridcsp.problem import Problem
+from hybridcsp.archive.archive import Archive
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import FailureReason, Minimum
 from hybridcsp.prototypes.names import prototype_name
-from hybridcsp.records import FailureReason, Minimum
-from hybridcsp.structure import spacegroup_symbol
+from hybridcsp.structure.symmetry import spacegroup_symbol
 
 # Failures that only the words of whoever failed explain, and how many characters of these are shown.
 _UNCLEAR = (

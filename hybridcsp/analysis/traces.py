@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from ase import Atoms
 
-from hybridcsp.archive import ADDED, Archive
-from hybridcsp.ledger import Ledger
-from hybridcsp.structure import to_pymatgen
+from hybridcsp.archive.archive import ADDED, Archive
+from hybridcsp.archive.state import Ledger
+from hybridcsp.structure.conversion import to_pymatgen
 
 #: A run has solved a problem when its best lies no more than this above the target (eV/atom).
 TOLERANCE = 0.002

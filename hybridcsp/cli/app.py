@@ -21,7 +21,7 @@ from hybridcsp.cli.console import console, errors, guard_the_terminal
 from hybridcsp.errors import CommandLineError, HybridCSPError, InputError, did_you_mean
 
 if TYPE_CHECKING:
-    from hybridcsp.archive import Archive
+    from hybridcsp.archive.archive import Archive
 
 #: The commands as help lists them; one that is not named here comes last.
 PANELS = {
@@ -159,7 +159,7 @@ class Commands(TyperGroup):
 
 def _looks_like_a_problem(text: str) -> bool:
     """Whether a text is a formula or the name of a TOML file."""
-    from hybridcsp.problem import Problem
+    from hybridcsp.core.problem import Problem
 
     if text.endswith(".toml"):
         return True

@@ -1,4 +1,4 @@
-"""The command line in a process that ends with the one that started it; see :func:`hybridcsp.campaign.execute`."""
+"""Run the command line in a process that ends with its parent, for :func:`hybridcsp.workflows.compare.execute`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 
 from hybridcsp.cli import main
-from hybridcsp.orphans import end_with
+from hybridcsp.utils.process_watch import end_with
 
 
 def run(parent: str, death_signal: str, path: str, *arguments: str) -> None:
@@ -17,7 +17,7 @@ def run(parent: str, death_signal: str, path: str, *arguments: str) -> None:
     parent
         Its process id.
     death_signal
-        See :func:`~hybridcsp.utils.subprocesses.death_signal`.
+        See :func:`~hybridcsp.utils.processes.death_signal`.
     path
         What ``PYTHONPATH`` was before it told this process where our package is: programs that a calculator starts may
         be of another Python.

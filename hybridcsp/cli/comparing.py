@@ -13,14 +13,14 @@ from hybridcsp.cli.options import Given, SettingsCommand, read_given, with_setti
 from hybridcsp.cli.settings import BY_FLAG, OPTIONS, SEARCH, SETTINGS
 from hybridcsp.cli.tables import AsCsv, AsJson, print_table
 from hybridcsp.errors import InputError
-from hybridcsp.interrupts import terminate_in_order
+from hybridcsp.utils.interrupts import terminate_in_order
 
 if TYPE_CHECKING:
     from ase import Atoms
     from rich.console import Console
 
     from hybridcsp.analysis.traces import Trace
-    from hybridcsp.campaign import Planned
+    from hybridcsp.workflows.compare import Planned
 
 _COMPARISON = "Comparison"
 
@@ -123,13 +123,13 @@ def compare(
     """
     import json
 
-    from hybridcsp import campaign
-    from hybridcsp.analysis import acting
-    from hybridcsp.analysis import compare as statistics
-    from hybridcsp.archive import Archive
+    from hybridcsp.analysis import participation
+    from hybridcsp.analysis import statistics as statistics
+    from hybridcsp.archive.archive import Archive
     from hybridcsp.cli.terminal import LiveCampaign
     from hybridcsp.utils.files import atomic_write, check_writable, make_folder
     from hybridcsp.utils.machine import available_cores, load_average
+    from hybridcsp.workflows import compare
 
     if as_json and as_csv:
         raise InputError("--json", "--csv", "one of the two")
@@ -146,7 +146,7 @@ def compare(
             raise InputError("problem", one, f"another name than {_name(one)}, which another problem has already")
         _say_what_is_unused(one, said)
         problems[_name(one)] = _tables(one, given, relaxations, target)
-    runs = campaign.plan(
+    runs = compare.plan(
         problems,
         strategy,
         range(first_seed, first_seed + seeds),
@@ -165,7 +165,7 @@ def compare(
     terminate_in_order()
     try:
         with LiveCampaign(said) as live:
-            campaign.execute(runs, parallel=parallel or available_cores(), on_progress=live.update)
+            compare.execute(runs, parallel=parallel or available_cores(), on_progress=live.update)
     except KeyboardInterrupt:
         said.print("Interrupted; the same command goes on from here.", highlight=False)
         raise typer.Exit(130) from None
@@ -173,7 +173,7 @@ def compare(
     targets = _targets(runs, goal)
     traces = [_trace(run, targets[run.problem]) for run in runs]
     rows = statistics.compare(traces)
-    notes = acting.notes(traces, {run.strategy: run.sources for run in runs})
+    notes = participation.notes(traces, {run.strategy: run.sources for run in runs})
     own = _calculator(runs[0].directory)
     others = [_told(where, next(iter(targets.values())), own) for where in imported or ()]
     named = target if goal is not None else "the best of all runs"
@@ -205,8 +205,8 @@ def _tables(what: str, given: Given, relaxations: int, target: str) -> dict[str,
     """
     from hybridcsp import config
     from hybridcsp.analysis.traces import TOLERANCE
-    from hybridcsp.budget import UNCHANGED
-    from hybridcsp.config_errors import Origin
+    from hybridcsp.config.errors import Origin
+    from hybridcsp.search.stopping import UNCHANGED
 
     goal = _target(target)
     from_file = what.endswith(".toml")
@@ -252,7 +252,7 @@ def _target(text: str) -> float | Atoms | None:
         return None
     if not Path(text).exists():
         return number("--target", text, "a structure file that exists, an enthalpy in eV/atom, or best")
-    from hybridcsp.budget import read_target
+    from hybridcsp.search.stopping import read_target
 
     return read_target("--target", text)
 
@@ -269,7 +269,7 @@ def _targets(runs: list[Planned], goal: float | Atoms | None) -> dict[str, float
 
 
 def _calculator(directory: Path) -> str | None:
-    from hybridcsp.archive import Archive
+    from hybridcsp.archive.archive import Archive
 
     with Archive(directory) as archive:
         return archive.ledger.calculator
@@ -284,7 +284,7 @@ def _told(directory: Path, target: float | Atoms | None, calculator: str | None)
         If the target is an enthalpy of another calculator.
     """
     from hybridcsp.analysis.traces import trace_of
-    from hybridcsp.archive import Archive
+    from hybridcsp.archive.archive import Archive
 
     with Archive(directory) as archive:
         theirs = archive.ledger.calculator
@@ -303,7 +303,7 @@ def _told(directory: Path, target: float | Atoms | None, calculator: str | None)
 
 def _trace(run: Planned, target: float | Atoms | None) -> Trace:
     from hybridcsp.analysis.traces import trace_of
-    from hybridcsp.archive import Archive
+    from hybridcsp.archive.archive import Archive
 
     with Archive(run.directory) as archive:
         return trace_of(

@@ -18,7 +18,7 @@ from hybridcsp.errors import InputError
 from hybridcsp.utils.files import atomic_write, check_writable, make_folder
 
 if TYPE_CHECKING:
-    from hybridcsp.generators.evaluation import Scored
+    from hybridcsp.generators.metrics import Scored
 
 
 @app.command(
@@ -61,10 +61,10 @@ def evaluate(
     import numpy as np
 
     from hybridcsp.generators.datasets import formula_of, read_dataset
-    from hybridcsp.generators.evaluation import evaluate as score
-    from hybridcsp.generators.evaluation import index_of, summarise, tolerances
-    from hybridcsp.generators.opening import one_thread, open_generator
-    from hybridcsp.generators.storage import overlap
+    from hybridcsp.generators.loading import one_thread, open_generator
+    from hybridcsp.generators.metrics import evaluate as score
+    from hybridcsp.generators.metrics import index_of, summarise, tolerances
+    from hybridcsp.generators.weights_io import overlap
 
     for option, paths in (("--data", data), ("--known", known or [])):
         for path in paths:
@@ -108,7 +108,7 @@ def evaluate(
 def _show(summary: Mapping[str, Any], ks: list[int]) -> None:
     from rich.table import Table
 
-    from hybridcsp.generators.evaluation import tolerances
+    from hybridcsp.generators.metrics import tolerances
 
     def share(value: float | None) -> str:
         return "-" if value is None else f"{value:.1%}"

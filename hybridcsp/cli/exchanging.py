@@ -14,14 +14,15 @@ from hybridcsp.cli.app import app, show_archive
 from hybridcsp.cli.console import console
 from hybridcsp.cli.progress import counter
 from hybridcsp.errors import CommandLineError, InputError
-from hybridcsp.interrupts import terminate_in_order
+from hybridcsp.utils.interrupts import terminate_in_order
 from hybridcsp.utils.machine import available_cores
 from hybridcsp.utils.quantities import read_quantity
 
 if TYPE_CHECKING:
-    from hybridcsp.formats import Broken, Record
-    from hybridcsp.importing import Report
-    from hybridcsp.watching import Round
+    from hybridcsp.io.formats import Record
+    from hybridcsp.io.frames import Broken
+    from hybridcsp.workflows.import_results import Report
+    from hybridcsp.workflows.watch import Round
 
 #: How many complaints are shown.
 _SHOWN = 5
@@ -82,7 +83,7 @@ def import_(
     work on the directory; its minima.extxyz holds the 1000 best. Run it again to add what is new. Broken structures are
     left out, counted and named.
     """
-    from hybridcsp import formats
+    from hybridcsp.io import formats
 
     gpa = None if pressure is None else read_quantity("--pressure", pressure, "GPa")
     code = formats.load(format) if format else formats.recognise(path)
@@ -98,10 +99,10 @@ def import_(
 
 
 def _stream(results: Iterator[Record | Broken], output: str, strict: bool) -> None:
-    from hybridcsp.formats import Broken
-    from hybridcsp.formats.plain import as_atoms
-    from hybridcsp.importing import Report
+    from hybridcsp.io.formats.plain import as_atoms
+    from hybridcsp.io.frames import Broken
     from hybridcsp.io.writing import structure_writer
+    from hybridcsp.workflows.import_results import Report
 
     report = Report()
 
@@ -135,14 +136,14 @@ def _archive(
     calculator: str | None,
     strict: bool,
 ) -> None:
-    from hybridcsp import importing
-    from hybridcsp.analysis.export import export
-    from hybridcsp.archive import Archive, is_begun
+    from hybridcsp.archive.archive import Archive, is_begun
+    from hybridcsp.io.export import export
+    from hybridcsp.workflows import import_results
 
     with counter("structures seen") as count:
-        results = importing.Kept(lambda: code.read(path))
-        found = importing.survey(results, count)
-    chosen = calculator or importing.label(code.name, found.calculators)
+        results = import_results.Kept(lambda: code.read(path))
+        found = import_results.survey(results, count)
+    chosen = calculator or import_results.label(code.name, found.calculators)
     if directory is not None and is_begun(directory):
         with Archive(directory) as before:
             problem = before.problem
@@ -150,9 +151,9 @@ def _archive(
         problem = found.problem(path, formula, gpa)
     where = directory or Path(f"{problem.formula}-{code.name}")
     with Archive(where, write=True) as archive:
-        importing.begin(archive, problem, code.name, path, chosen)
+        import_results.begin(archive, problem, code.name, path, chosen)
         with counter("structures taken in") as count:
-            report = importing.take_in(
+            report = import_results.take_in(
                 archive,
                 results,
                 source=code.name,
@@ -228,9 +229,9 @@ def watch(
     Whenever one of its generations ends, its results are read, the sources here learn from them, and what they propose
     is written where the code picks it up. It can be stopped at any moment and goes on where it was.
     """
-    from hybridcsp import formats
-    from hybridcsp.sources import DEFAULT_SOURCES
-    from hybridcsp.watching import Watch
+    from hybridcsp.io import formats
+    from hybridcsp.sources.registry import DEFAULT_SOURCES
+    from hybridcsp.workflows.watch import Watch
 
     given = {"uspex": uspex, "calypso": calypso, "xtalopt": xtalopt, "cryspy": cryspy}
     chosen = [(name, path) for name, path in given.items() if path is not None]

@@ -11,7 +11,7 @@ import typer
 from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console
 from hybridcsp.cli.tables import AsCsv, AsJson, print_table
-from hybridcsp.registry import OURS, Entry
+from hybridcsp.core.registry import OURS, Entry
 
 GENERATOR = Annotated[
     str, typer.Argument(metavar="GENERATOR", help="A name (hybridcsp generators), or a folder of weights.")
@@ -25,7 +25,7 @@ MAX_ATOMS = Annotated[int, typer.Option(help="Leave out larger primitive cells."
 def generators(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List the generators, and what each was trained on."""
     from hybridcsp.analysis.tables import list_table
-    from hybridcsp.generators import GENERATORS
+    from hybridcsp.generators.registry import GENERATORS
 
     rows = [
         {"name": entry.name, "summary": entry.summary, "trained_on": _weights(entry), "package": entry.package}
@@ -39,8 +39,8 @@ def generators(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
 
 def _weights(entry: Entry) -> str:
     """Say what the weights of a generator come from."""
-    from hybridcsp.generators.opening import read_card
-    from hybridcsp.generators.storage import CARD, shipped
+    from hybridcsp.generators.loading import read_card
+    from hybridcsp.generators.weights_io import CARD, shipped
 
     if entry.package != OURS:
         return f"from {entry.package}"

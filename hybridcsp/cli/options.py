@@ -110,8 +110,8 @@ class SettingsCommand(Command):
 
     def explain_option(self, name: str) -> str:
         """Say what an option that does not exist may stand for, and where further keys are."""
-        from hybridcsp.config import Configuration
-        from hybridcsp.config_errors import find_key
+        from hybridcsp.config.errors import find_key
+        from hybridcsp.config.settings import Configuration
 
         key = find_key(name.lstrip("-"), Configuration)
         here = next((setting.flag for setting in self.settings if setting.key == key), None)
@@ -127,7 +127,7 @@ def default_of(setting: Setting) -> str:
     """Return the default of a setting as help shows it, from where the configuration defines it."""
     if setting.default:
         return setting.default
-    from hybridcsp.config import Configuration
+    from hybridcsp.config.settings import Configuration
 
     table, key = setting.key.split(".")
     section = Configuration.model_fields[table]
@@ -143,8 +143,8 @@ def default_of(setting: Setting) -> str:
 
 def further_keys() -> str:
     """Say which keys no option sets, and where they are set."""
-    from hybridcsp.config import Configuration
-    from hybridcsp.config_errors import keys_of
+    from hybridcsp.config.errors import keys_of
+    from hybridcsp.config.settings import Configuration
 
     covered = {setting.key for setting in SETTINGS} | {"problem.formula"}
     tables = []

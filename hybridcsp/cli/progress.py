@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from hybridcsp.activity import announcements
 from hybridcsp.cli.console import errors
+from hybridcsp.utils.activity import announcements
 
 
 @contextmanager

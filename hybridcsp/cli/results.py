@@ -10,15 +10,15 @@ import typer
 from hybridcsp.cli.app import app, show_archive
 from hybridcsp.cli.console import console, errors
 from hybridcsp.cli.tables import AsCsv, AsJson, print_table
+from hybridcsp.core.registry import OURS
 from hybridcsp.errors import InputError, UnknownNameError
-from hybridcsp.registry import OURS
 from hybridcsp.utils.files import is_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from hybridcsp.formats import Settings
-    from hybridcsp.registry import Registry
+    from hybridcsp.core.registry import Registry
+    from hybridcsp.io.formats import Settings
 
 
 @app.command(epilog="Examples:\n\n  hybridcsp show TiO2\n\n  hybridcsp show TiO2 --top 20 --plot tio2.png")
@@ -32,7 +32,7 @@ def show(
     """Show the best minima, and what each source has done."""
     from hybridcsp.analysis.plots import check_picture, plot_search
     from hybridcsp.analysis.report import minima_rows, problem_of, sources_rows
-    from hybridcsp.archive import Archive
+    from hybridcsp.archive.archive import Archive
 
     if plot is not None:
         check_picture(plot, "--plot")
@@ -104,9 +104,9 @@ def export(
     ] = False,
 ) -> None:
     """Write the unique minima, best first, to files that other programs open, or as seeds of another code."""
-    from hybridcsp.analysis.export import export as write
-    from hybridcsp.archive import Archive
-    from hybridcsp.formats import FORMATS as CODES
+    from hybridcsp.archive.archive import Archive
+    from hybridcsp.io.export import export as write
+    from hybridcsp.io.formats import FORMATS as CODES
     from hybridcsp.io.writing import FORMATS, format_of
 
     if format is not None and format not in FORMATS:
@@ -141,11 +141,11 @@ def _seed(
     elements: str | None,
     pending: bool,
 ) -> None:
-    from hybridcsp import formats
-    from hybridcsp.analysis.export import records_of
     from hybridcsp.analysis.report import problem_of
-    from hybridcsp.archive import Archive
-    from hybridcsp.records import USER, WORKERS
+    from hybridcsp.archive.archive import Archive
+    from hybridcsp.core.records import USER, WORKERS
+    from hybridcsp.io import formats
+    from hybridcsp.io.export import records_of
 
     if output is None:
         raise InputError("--output", None, f"the folder that {format} runs in")
@@ -172,13 +172,14 @@ def _convert(path: Path, format: str, output: Path, top: int | None, settings: S
     """Write structures of files, a generator's samples for instance, as seeds."""
     from itertools import islice
 
-    from hybridcsp import formats
+    from hybridcsp.io import formats
+    from hybridcsp.io.frames import Broken
 
-    broken: list[formats.Broken] = []
+    broken: list[Broken] = []
 
     def good() -> Iterator[formats.Record]:
         for record in formats.recognise(path).read(path):
-            if isinstance(record, formats.Broken):
+            if isinstance(record, Broken):
                 broken.append(record)
             else:
                 yield record
@@ -192,7 +193,7 @@ def _convert(path: Path, format: str, output: Path, top: int | None, settings: S
 @app.command()
 def calculators(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List the calculators that can be named."""
-    from hybridcsp.relaxation.calculators import CALCULATORS
+    from hybridcsp.relaxation.calculators.registry import CALCULATORS
 
     _list(
         CALCULATORS, as_json, as_csv, "Any other ASE calculator: module:factory, a class or function without arguments."
@@ -202,7 +203,7 @@ def calculators(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
 @app.command()
 def sources(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List the sources of candidates that can be named."""
-    from hybridcsp.sources import SOURCES
+    from hybridcsp.sources.registry import SOURCES
 
     _list(SOURCES, as_json, as_csv)
 
@@ -210,7 +211,7 @@ def sources(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
 @app.command()
 def operators(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List the operators of evolution that can be named: evolution:NAME,NAME uses these only."""
-    from hybridcsp.operators.choosing import DEFAULT, NAMED
+    from hybridcsp.operators.registry import DEFAULT, NAMED
 
     _list(NAMED, as_json, as_csv, f"evolution:{DEFAULT},NAME uses one more beside those that it uses anyway.")
 
@@ -218,7 +219,7 @@ def operators(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
 @app.command()
 def formats(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List the codes whose files can be written and read."""
-    from hybridcsp.formats import FORMATS
+    from hybridcsp.io.formats import FORMATS
 
     _list(FORMATS, as_json, as_csv)
 

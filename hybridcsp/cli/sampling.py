@@ -19,7 +19,7 @@ from hybridcsp.utils.quantities import read_quantity
 from hybridcsp.utils.reading import read_text
 
 if TYPE_CHECKING:
-    from hybridcsp.generators import Generator
+    from hybridcsp.generators.base import Generator
 
 #: Atoms in a cell that generators are asked for at most.
 MOST_SAMPLED = 1000
@@ -100,10 +100,10 @@ def sample(
     """
     import ase.io
 
-    from hybridcsp import formats
-    from hybridcsp.generators import Request
-    from hybridcsp.generators.opening import one_thread, open_generator
+    from hybridcsp.generators.base import Request
+    from hybridcsp.generators.loading import one_thread, open_generator
     from hybridcsp.generators.writing import write_samples
+    from hybridcsp.io import formats
     from hybridcsp.io.writing import format_of
 
     if format is not None:
@@ -192,7 +192,7 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, int]]]:
 
 
 def _contents(formula: str, units: int, key: str) -> dict[str, int]:
-    from hybridcsp.problem import Problem
+    from hybridcsp.core.problem import Problem
 
     try:
         composition = Problem(formula, formula_units=1, max_atoms=10**6).composition
@@ -213,7 +213,7 @@ def _fraction(key: str, text: str) -> float:
 
 
 def _check_conditions(model: Generator, asked: Mapping[str, Any]) -> None:
-    from hybridcsp.generators import Condition
+    from hybridcsp.generators.base import Condition
 
     of = {"spacegroup": Condition.SPACEGROUP, "energy_quantile": Condition.ENERGY, "pressure_gpa": Condition.PRESSURE}
     for name, condition in of.items():

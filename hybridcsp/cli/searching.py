@@ -20,14 +20,14 @@ from hybridcsp.cli.options import SettingsCommand, read_given, with_settings
 from hybridcsp.cli.progress import setting_up
 from hybridcsp.cli.settings import BY_FLAG, OPTIONS, SEARCH, SETTINGS
 from hybridcsp.errors import InputError, RelaxationsFailedError, did_you_mean
-from hybridcsp.interrupts import terminate_in_order
+from hybridcsp.utils.interrupts import terminate_in_order
 
 if TYPE_CHECKING:
-    from hybridcsp.config import Configuration
-    from hybridcsp.config_errors import Origin
-    from hybridcsp.ledger import Ledger
-    from hybridcsp.problem import Problem
-    from hybridcsp.search import Search
+    from hybridcsp.archive.state import Ledger
+    from hybridcsp.config.errors import Origin
+    from hybridcsp.config.settings import Configuration
+    from hybridcsp.core.problem import Problem
+    from hybridcsp.search.search import Search
 
 #: Stopping criteria that bound what a run may use; one of them that is given to resume takes the place of all.
 _AMOUNTS = ("relaxations", "force_calls", "hours")
@@ -110,8 +110,8 @@ def search(
     with ExitStack() as setup:
         setup.enter_context(setting_up(f"setting up the search for {what}"))
         from hybridcsp import config
-        from hybridcsp.archive import is_begun
-        from hybridcsp.config_errors import Origin, key_lines
+        from hybridcsp.archive.archive import is_begun
+        from hybridcsp.config.errors import Origin, key_lines
 
         given = read_given(SETTINGS, values)
         from_file = what.endswith(".toml")
@@ -197,8 +197,8 @@ def resume(
 def _changed(configuration: Configuration, directory: Path, values: Mapping[str, Any]) -> Configuration:
     """Return the configuration of a run directory with the options that resume was given."""
     from hybridcsp import config
-    from hybridcsp.archive import Archive
-    from hybridcsp.config_errors import Origin
+    from hybridcsp.archive.archive import Archive
+    from hybridcsp.config.errors import Origin
 
     lifted = [key for key in _LIFTED if values.get(key) == "none"]
     given = read_given(RESUMED, {key: value for key, value in values.items() if key not in lifted})
@@ -247,7 +247,7 @@ def _refuse_other_files(what: str) -> None:
 
 
 def _is_formula(text: str) -> bool:
-    from hybridcsp.problem import Problem
+    from hybridcsp.core.problem import Problem
 
     try:
         return bool(Problem(text, max_atoms=10**6).composition)
@@ -257,7 +257,7 @@ def _is_formula(text: str) -> bool:
 
 def _with_templates(raw: Mapping[str, Any], templates: Path) -> list[str]:
     """Return the sources, with the person's own structures in that of prototypes."""
-    from hybridcsp.sources import DEFAULT_SOURCES
+    from hybridcsp.sources.registry import DEFAULT_SOURCES
 
     sources = list(raw.get("search", {}).get("sources", DEFAULT_SOURCES))
     if "prototypes" not in sources:
@@ -274,11 +274,11 @@ def _run(
     allow_calculator_change: bool = False,
 ) -> None:
     """Build a search, end what shows that it is being set up, run it, and show the result."""
-    from hybridcsp.analysis.export import export as write
+    from hybridcsp.analysis.live import display
     from hybridcsp.analysis.report import duration
-    from hybridcsp.failures import all_failed
-    from hybridcsp.ledger import ALL_FAILED
-    from hybridcsp.live import display
+    from hybridcsp.archive.state import ALL_FAILED
+    from hybridcsp.io.export import export as write
+    from hybridcsp.search.failures import all_failed
 
     terminate_in_order()
     with configuration.build(

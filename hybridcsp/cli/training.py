@@ -19,7 +19,7 @@ from hybridcsp.errors import InputError
 from hybridcsp.utils.files import make_folder
 
 if TYPE_CHECKING:
-    from hybridcsp.generators import Epoch
+    from hybridcsp.generators.base import Epoch
 
 #: Of a training, in the folder that is written.
 CHECKPOINT = "checkpoint.safetensors"
@@ -77,7 +77,7 @@ def train(
     from hybridcsp.analysis.learning_curve import LearningCurve, verdict
     from hybridcsp.analysis.plots import check_picture
     from hybridcsp.generators.datasets import read_dataset
-    from hybridcsp.generators.opening import find_generator, new_generator, open_generator
+    from hybridcsp.generators.loading import find_generator, new_generator, open_generator
 
     entry, folder = find_generator(generator)
     chosen = _settings(settings or [], epochs, learning_rate)

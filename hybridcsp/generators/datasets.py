@@ -14,12 +14,12 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.errors import InputError
-from hybridcsp.generators import Example
-from hybridcsp.io import Broken, Frame
-from hybridcsp.io.files import read_structures, structure_files
+from hybridcsp.generators.base import Example
+from hybridcsp.io.frames import Broken, Frame
+from hybridcsp.io.structure_files import read_structures, structure_files
 from hybridcsp.prototypes.table import reduced_formula
 from hybridcsp.similarity import same_structure
-from hybridcsp.structure import primitive
+from hybridcsp.structure.symmetry import primitive
 from hybridcsp.utils.reading import sha256_of
 
 #: One formula in so many is held out.

@@ -8,8 +8,8 @@ from functools import lru_cache
 
 from ase import Atoms
 
-from hybridcsp.problem import Problem, plain_problem
-from hybridcsp.structure import shortest_violation
+from hybridcsp.core.problem import Problem, plain_problem
+from hybridcsp.structure.validity import shortest_violation
 
 
 def is_too_close(atoms: Atoms) -> bool:

@@ -15,8 +15,8 @@ from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, filetype
 
 from hybridcsp.errors import UnreadableError
-from hybridcsp.io import Broken, Frame
 from hybridcsp.io.crystals import accepted
+from hybridcsp.io.frames import Broken, Frame
 from hybridcsp.io.text import BrokenError
 from hybridcsp.utils.reading import open_regular, plain_copy
 

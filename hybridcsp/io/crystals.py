@@ -10,7 +10,7 @@ from ase import Atoms, units
 from numpy.typing import NDArray
 
 from hybridcsp.io.text import BrokenError
-from hybridcsp.structure import neighbours, niggli_cell
+from hybridcsp.structure.geometry import neighbours, niggli_cell
 
 #: Cells of a smaller volume (Å³) are taken for damage.
 SMALLEST_VOLUME = 0.1

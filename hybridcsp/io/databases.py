@@ -21,8 +21,8 @@ from urllib.parse import quote
 import numpy as np
 
 from hybridcsp.errors import UnreadableError
-from hybridcsp.io import Broken, Frame
 from hybridcsp.io.arrays import from_arrays
+from hybridcsp.io.frames import Broken, Frame
 from hybridcsp.io.text import BrokenError
 from hybridcsp.utils.reading import open_regular, parse_json, plain_copy
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from ase import Atoms
 from ase.io.extxyz import read_xyz
 
-from hybridcsp.io import Broken, Frame
 from hybridcsp.io.crystals import MOST_ATOMS, accepted
 from hybridcsp.io.elements import ISOTOPES
+from hybridcsp.io.frames import Broken, Frame
 from hybridcsp.io.text import BrokenError, Lines
 
 # A number of columns of four digits or more.

@@ -15,10 +15,10 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from ase.geometry import cellpar_to_cell
 
-from hybridcsp.io import Broken, Frame
 from hybridcsp.io.arrays import from_arrays
 from hybridcsp.io.crystals import MOST_ATOMS
 from hybridcsp.io.elements import element
+from hybridcsp.io.frames import Broken, Frame
 from hybridcsp.io.text import BrokenError
 from hybridcsp.utils.reading import read_json
 

@@ -16,9 +16,9 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from hybridcsp.io import Broken
 from hybridcsp.io.crystals import MOST_ATOMS, crystal, from_fractions
 from hybridcsp.io.elements import element, symbol_of
+from hybridcsp.io.frames import Broken
 from hybridcsp.io.text import BrokenError, Lines, complaining, in_order, real
 
 #: VASP breaks lines of symbols and of numbers of atoms; more lines than this are damage.

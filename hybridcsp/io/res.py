@@ -9,9 +9,9 @@ import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.geometry import cellpar_to_cell
 
-from hybridcsp.io import Broken, Frame
 from hybridcsp.io.crystals import from_fractions, internal_energy
 from hybridcsp.io.elements import element
+from hybridcsp.io.frames import Broken, Frame
 from hybridcsp.io.text import BrokenError, Lines, complaining, finite
 
 

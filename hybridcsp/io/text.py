@@ -16,7 +16,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError, UnreadableError
-from hybridcsp.io import Broken
+from hybridcsp.io.frames import Broken
 from hybridcsp.utils.reading import lines_of, open_text
 
 #: A structure is not written in more characters than this.

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from hybridcsp.errors import UnreadableError
-from hybridcsp.io import Broken, Frame
 from hybridcsp.io.arrays import from_arrays
 from hybridcsp.io.crystals import MOST_ATOMS
+from hybridcsp.io.frames import Broken, Frame
 from hybridcsp.io.text import BrokenError
 from hybridcsp.utils.reading import open_regular, parse_json, plain_copy
 

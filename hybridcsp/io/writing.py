@@ -22,7 +22,7 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.errors import InputError, UnknownNameError
-from hybridcsp.structure import to_pymatgen
+from hybridcsp.structure.conversion import to_pymatgen
 from hybridcsp.utils.files import atomic_folder, atomic_write, is_stream, make_folder
 from hybridcsp.utils.text import printable_line
 

@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from ase import Atoms
 
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import RELAX
 from hybridcsp.operators.displacement import CoordinateMutation, Rattle
 from hybridcsp.operators.formula_units import FormulaUnits
 from hybridcsp.operators.heredity import Heredity
@@ -17,8 +19,6 @@ from hybridcsp.operators.soft_mutation import CalculatorSoftMutation, SoftMutati
 from hybridcsp.operators.strain import Strain
 from hybridcsp.operators.supercell import Supercell
 from hybridcsp.operators.symmetry import SubgroupMutation, SymmetricMutation, Symmetrisation
-from hybridcsp.problem import Problem
-from hybridcsp.records import RELAX
 
 
 class Operator(Protocol):

@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from ase import Atoms
 
+from hybridcsp.core.problem import Problem
 from hybridcsp.errors import InputError
-from hybridcsp.operators.offspring import finish
-from hybridcsp.problem import Problem
+from hybridcsp.operators.common import finish
 
 #: Shortest distances allowed in Å by pairs of atomic numbers: ase-ga's ``blmin``.
 Distances: TypeAlias = Mapping[tuple[int, int], float]

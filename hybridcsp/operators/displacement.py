@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
-from hybridcsp.operators.offspring import Floats, bounded_attempts, length_unit
-from hybridcsp.problem import Problem
-from hybridcsp.structure import neighbours
+from hybridcsp.core.problem import Problem
+from hybridcsp.operators.common import Floats, bounded_attempts, length_unit
+from hybridcsp.structure.geometry import neighbours
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
-from hybridcsp.operators.offspring import bounded_attempts, reduced, shortest_distances
+from hybridcsp.core.problem import Problem
+from hybridcsp.operators.common import bounded_attempts, reduced, shortest_distances
 from hybridcsp.operators.splicing import PLANES, Slab, block, face, stack
-from hybridcsp.problem import Problem
 
 
 @dataclass(frozen=True)

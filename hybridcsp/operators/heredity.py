@@ -10,9 +10,9 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from hybridcsp.operators.offspring import Floats, bounded_attempts, length_unit, reduced, shortest_distances
+from hybridcsp.core.problem import Problem
+from hybridcsp.operators.common import Floats, bounded_attempts, length_unit, reduced, shortest_distances
 from hybridcsp.operators.splicing import ORIENTATIONS, PLANES, Block, Slab, axis_face, block, face, stack
-from hybridcsp.problem import Problem
 
 #: A cut must leave this share of the atoms to each parent.
 SHARES = (0.25, 0.75)

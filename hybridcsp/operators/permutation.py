@@ -10,8 +10,8 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 
-from hybridcsp.operators.offspring import bounded_attempts
-from hybridcsp.problem import Problem
+from hybridcsp.core.problem import Problem
+from hybridcsp.operators.common import bounded_attempts
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii
 
+from hybridcsp.core.problem import Problem
+from hybridcsp.operators.common import Floats, bounded_attempts, finish, length_unit
 from hybridcsp.operators.displacement import displaced
-from hybridcsp.operators.offspring import Floats, bounded_attempts, finish, length_unit
-from hybridcsp.problem import Problem
-from hybridcsp.structure import neighbours
+from hybridcsp.structure.geometry import neighbours
 
 #: How fast bonds weaken with distance, in Å (Brown, Altermatt, doi:10.1107/S0108768185002063).
 DECAY = 0.37

@@ -15,7 +15,7 @@ import numpy as np
 from ase import Atoms
 from ase.symbols import symbols2numbers
 
-from hybridcsp.operators.offspring import Floats, carry
+from hybridcsp.operators.common import Floats, carry
 
 #: Planes that are cut along, by Miller indices of the reduced cell; each stands for its opposite too.
 PLANES = tuple((a, b, c) for a, b, c in product((-1, 0, 1), repeat=3) if (a, b, c) > (0, 0, 0))

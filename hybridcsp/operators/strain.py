@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
-from hybridcsp.operators.offspring import bounded_attempts
-from hybridcsp.problem import Problem
+from hybridcsp.core.problem import Problem
+from hybridcsp.operators.common import bounded_attempts
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy as np
 from ase import Atoms
 from ase.build import make_supercell
 
-from hybridcsp.operators.offspring import bounded_attempts, length_unit
+from hybridcsp.core.problem import Problem
+from hybridcsp.operators.common import bounded_attempts, length_unit
 from hybridcsp.operators.strain import random_strain
-from hybridcsp.problem import Problem
-from hybridcsp.structure import SYMPREC_LOOSE, primitive
+from hybridcsp.structure.symmetry import SYMPREC_LOOSE, primitive
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import numpy as np
 import spglib
 from ase import Atoms
 
-from hybridcsp.operators.offspring import Floats, bounded_attempts, finish, length_unit
+from hybridcsp.core.problem import Problem
+from hybridcsp.operators.common import Floats, bounded_attempts, finish, length_unit
 from hybridcsp.operators.strain import random_strain
-from hybridcsp.problem import Problem
-from hybridcsp.structure import SYMPREC_LOOSE
+from hybridcsp.structure.symmetry import SYMPREC_LOOSE
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,11 +11,12 @@ from ase.build import make_supercell
 from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 
-from hybridcsp.placement import SEPARATIONS, place, random_cell, separations, within_bounds
-from hybridcsp.problem import Problem
+from hybridcsp.core.problem import Problem
 from hybridcsp.prototypes.labels import Label, standardised
-from hybridcsp.structure import SYMPREC, shortest_violation, spacegroup
-from hybridcsp.wyckoff import space_group
+from hybridcsp.structure.placement import SEPARATIONS, place, random_cell, separations, within_bounds
+from hybridcsp.structure.symmetry import SYMPREC, spacegroup
+from hybridcsp.structure.validity import shortest_violation
+from hybridcsp.structure.wyckoff import space_group
 
 #: How often the set of separations is gone through for one draw.
 ROUNDS = 3
@@ -53,8 +54,8 @@ def substitute(structure: Atoms, elements: Mapping[int, int], problem: Problem, 
 def draw(label: Label, elements: Sequence[int], problem: Problem, units: int, rng: np.random.Generator) -> Atoms | None:
     """Draw the free coordinates and the cell of a prototype.
 
-    Cells, points and separations are those of random search (:mod:`hybridcsp.placement`), but space group and Wyckoff
-    positions are given; a crystal that comes out as another prototype (at 0.01 Å) is drawn again.
+    Cells, points and separations are those of random search (:mod:`hybridcsp.structure.placement`), but space group and
+    Wyckoff positions are given; a crystal that comes out as another prototype (at 0.01 Å) is drawn again.
 
     Parameters
     ----------

@@ -15,8 +15,8 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from hybridcsp.structure import SYMPREC_LOOSE
-from hybridcsp.wyckoff import LETTERS, WyckoffPosition, space_group
+from hybridcsp.structure.symmetry import SYMPREC_LOOSE
+from hybridcsp.structure.wyckoff import LETTERS, WyckoffPosition, space_group
 
 #: Groups of the other hand: they have the same Wyckoff letters, at mirrored coordinates.
 OTHER_HAND = {

@@ -17,7 +17,7 @@ from ase.data import atomic_numbers
 
 from hybridcsp.errors import HybridCSPError
 from hybridcsp.prototypes.labels import Label, reduced_counts, standardised
-from hybridcsp.structure import SYMPREC, SYMPREC_LOOSE
+from hybridcsp.structure.symmetry import SYMPREC, SYMPREC_LOOSE
 
 #: Kinds of templates, by which proposals made from them are known.
 AFLOW = "aflow"

@@ -10,7 +10,8 @@ from ase.spacegroup import crystal
 
 from hybridcsp.prototypes.labels import identify, reduced_counts, slot_orders
 from hybridcsp.prototypes.library import AFLOW, Template, aflow, as_template
-from hybridcsp.structure import SYMPREC, to_pymatgen
+from hybridcsp.structure.conversion import to_pymatgen
+from hybridcsp.structure.symmetry import SYMPREC
 
 #: Common names by Strukturbericht symbol or, where there is none, by AFLOW's label. The library's own names are those
 #: of one compound ("Halite, Rock Salt"), and often no names of a structure at all ("alpha").

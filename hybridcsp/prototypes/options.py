@@ -12,14 +12,14 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
-from hybridcsp.elements import squared_distances
-from hybridcsp.problem import Problem
+from hybridcsp.core.problem import Problem
 from hybridcsp.prototypes.building import draw, substitute
 from hybridcsp.prototypes.labels import OTHER_HAND, Label, reduced_counts
 from hybridcsp.prototypes.library import Library, Template
 from hybridcsp.prototypes.ranking import Placement, placements
 from hybridcsp.prototypes.table import CountTable
-from hybridcsp.structure import to_pymatgen
+from hybridcsp.structure.conversion import to_pymatgen
+from hybridcsp.structure.elements import squared_distances
 
 #: Taken chance that known coordinates of the right prototype relax into the structure sought.
 TEMPLATE_SUCCESS = 0.8

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridcsp.elements import TAIL, squared_distances
 from hybridcsp.prototypes.labels import Label, slot_orders
 from hybridcsp.prototypes.table import Occurrences
+from hybridcsp.structure.elements import TAIL, squared_distances
 
 #: How many crystals of mere popularity weigh against one crystal of the very same elements. Fitted with the
 #: chemistry's weights (benchmarks/prototypes.py).
@@ -43,8 +43,8 @@ def placements(elements: Sequence[int], known: Occurrences) -> list[Placement]:
     :math:`p(L, a) = (\sum_{m \in L} n_m k(a, m) + \beta n_L / (N c_L)) / (\sum_m n_m \sum_a k(a, m) + \beta)`, where
     m are known crystals, :math:`n_m` how many of them there are, :math:`n_L / N` the popularity of the prototype and
     :math:`c_L` in how many ways the elements can be put into it. The kernel is :math:`k = (1 + d^2 / 2 t)^{-t}` with
-    t = :data:`~hybridcsp.elements.TAIL`, where :math:`d^2` adds up the squared distances of the elements,
-    slot by slot (:mod:`hybridcsp.elements`).
+    t = :data:`~hybridcsp.structure.elements.TAIL`, where :math:`d^2` adds up the squared distances of the elements,
+    slot by slot (:mod:`hybridcsp.structure.elements`).
 
     Parameters
     ----------

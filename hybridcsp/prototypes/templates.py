@@ -18,8 +18,8 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.errors import InputError, UnreadableError
-from hybridcsp.io import Broken
-from hybridcsp.io.files import read_structures, structure_files
+from hybridcsp.io.frames import Broken
+from hybridcsp.io.structure_files import read_structures, structure_files
 from hybridcsp.prototypes.labels import Label
 from hybridcsp.prototypes.library import TEMPLATE, Template, as_template
 from hybridcsp.utils.files import atomic_write, make_folder

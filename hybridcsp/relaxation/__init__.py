@@ -1,1 +1,1 @@
-"""From job to outcome: calculators by name, staged relaxations with guards, and the processes that run them."""
+"""Relaxation, from a job to its outcome."""

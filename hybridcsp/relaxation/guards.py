@@ -14,11 +14,11 @@ from ase.calculators.calculator import BaseCalculator, Calculator, PropertyNotIm
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
-from hybridcsp.activity import report_step
+from hybridcsp.core.records import FailureReason, Limits
 from hybridcsp.errors import message_of
-from hybridcsp.properties import NotFiniteError, WrongKindError, real_array, real_number
-from hybridcsp.records import FailureReason, Limits
-from hybridcsp.relaxation.calculators import IsolatedAtomsError
+from hybridcsp.relaxation.calculators.registry import IsolatedAtomsError
+from hybridcsp.relaxation.properties import NotFiniteError, WrongKindError, real_array, real_number
+from hybridcsp.utils.activity import report_step
 
 _IMAGES = np.array([(i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)], dtype=float)
 _HOME = 13  # the row of _IMAGES that is no translation; those after it are the reverse of those before it

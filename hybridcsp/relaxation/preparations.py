@@ -7,9 +7,9 @@ from typing import Any
 
 from ase import Atoms
 
-from hybridcsp.records import LOWEST
-from hybridcsp.relaxation.escapes import escape, follow_soft_mode
-from hybridcsp.relaxation.ranking import begin_with_lowest
+from hybridcsp.core.records import LOWEST
+from hybridcsp.relaxation.displacements import escape, follow_soft_mode
+from hybridcsp.relaxation.preselection import begin_with_lowest
 
 #: Each gets the atoms, with their calculator, and the tag of the proposal, and moves the atoms. One that chooses where
 #: to begin returns the enthalpies per atom of what it chose from.

@@ -11,9 +11,19 @@ from ase import Atoms, units
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from hybridcsp.core.records import (
+    EVALUATE,
+    REFINE,
+    RELAX,
+    Cost,
+    Evaluation,
+    Failed,
+    FailureReason,
+    Job,
+    Relaxed,
+)
 from hybridcsp.errors import InputError
-from hybridcsp.records import EVALUATE, REFINE, RELAX, Cost, Evaluation, Failed, FailureReason, Job, Relaxed
-from hybridcsp.relaxation.calculators import CalculatorLike, build_calculator
+from hybridcsp.relaxation.calculators.registry import CalculatorLike, build_calculator
 from hybridcsp.relaxation.guards import Ended, GuardedCalculator, Thresholds
 from hybridcsp.relaxation.preparations import PREPARATIONS
 
@@ -228,7 +238,7 @@ def _relax(
     stage to 0.5 eV/Å and then a fresh filter gained nothing on 96 starts (BFGS 45.0 calls instead of 45.8, FIRE 54.6).
     So one optimiser does the coarse part, and the tight one is the level "refine".
     """
-    from hybridcsp.relaxation.bfgs import CellAndPositions, ForgetfulBFGS
+    from hybridcsp.relaxation.optimizer import CellAndPositions, ForgetfulBFGS
 
     target = atoms if settings.fixed_cell else CellAndPositions(atoms, settings.pressure)
     return any(

@@ -34,12 +34,12 @@ from multiprocessing.connection import Connection
 
 import cloudpickle
 
-from hybridcsp.activity import steps
+from hybridcsp.core.records import Cost, Failed, FailureReason, Job, Relaxed
 from hybridcsp.errors import HybridCSPError, message_of
-from hybridcsp.interrupts import exits_contained
-from hybridcsp.orphans import end_with
-from hybridcsp.records import Cost, Failed, FailureReason, Job, Relaxed
+from hybridcsp.utils.activity import steps
+from hybridcsp.utils.interrupts import exits_contained
 from hybridcsp.utils.machine import forbid_core_dumps, volunteer_for_the_end
+from hybridcsp.utils.process_watch import end_with
 
 JobRunner = Callable[[Job], Relaxed | Failed]
 

@@ -14,20 +14,27 @@ from zlib import crc32
 
 import numpy as np
 
-from hybridcsp.allocation import Credit, price
-from hybridcsp.archive import Adopted, Archive
+from hybridcsp.archive.archive import Adopted, Archive
+from hybridcsp.archive.credit import Credit, price
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import REFINE, Cost, Failed, Outcome, Relaxed
 from hybridcsp.errors import GeneratorError, message_of
-from hybridcsp.generators import Condition, Example
-from hybridcsp.generators.opening import one_thread
-from hybridcsp.interrupts import exits_contained
-from hybridcsp.problem import Problem
-from hybridcsp.records import REFINE, Cost, Failed, Outcome, Relaxed
-from hybridcsp.relaxation.worker_process import end_processes
+from hybridcsp.generators.base import Condition, Example
+from hybridcsp.generators.loading import one_thread
 from hybridcsp.retraining import versions
-from hybridcsp.retraining.lessons import first_lessons, lessons, replayed, replays, stretched, without_pressure
 from hybridcsp.retraining.settings import Retraining
+from hybridcsp.retraining.training_set import (
+    first_lessons,
+    lessons,
+    replayed,
+    replays,
+    stretched,
+    without_pressure,
+)
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.utils.files import end_of_log
+from hybridcsp.utils.interrupts import exits_contained
+from hybridcsp.utils.processes import end_processes
 
 #: Passes of one example through the training of a generator that are taken to last as long as one force call, unless it
 #: says that they take longer (``effort``): for cells of 12 atoms flow matching takes 5 ms for one, and CHGNet 40 ms for

@@ -15,14 +15,14 @@ from typing import Any
 import ase.io
 from ase import Atoms
 
-from hybridcsp.activity import announce
 from hybridcsp.errors import ArchiveError, GeneratorError, message_of
-from hybridcsp.generators import Epoch, Example, Generator
-from hybridcsp.generators.opening import one_thread
-from hybridcsp.interrupts import exits_contained
+from hybridcsp.generators.base import Epoch, Example, Generator
+from hybridcsp.generators.loading import one_thread
+from hybridcsp.utils.activity import announce
 from hybridcsp.utils.files import folder_within, open_log
+from hybridcsp.utils.interrupts import exits_contained
+from hybridcsp.utils.processes import python_command, python_path
 from hybridcsp.utils.reading import read_json
-from hybridcsp.utils.subprocesses import python_command, python_path
 
 #: In the run directory.
 MODELS = "models"
@@ -150,7 +150,7 @@ def train_apart(unfinished: Path, kind: type, prior: Path | None) -> subprocess.
     arguments = [str(os.getpid()), str(unfinished), target, "" if prior is None else str(prior)]
     with open_log(unfinished / LOG) as log:
         return subprocess.Popen(
-            python_command("hybridcsp.retraining.apart", *arguments),
+            python_command("hybridcsp.retraining.subprocess_main", *arguments),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

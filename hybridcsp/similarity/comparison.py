@@ -11,7 +11,7 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.similarity.fingerprint import Crystal, describe
-from hybridcsp.structure import to_pymatgen
+from hybridcsp.structure.conversion import to_pymatgen
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

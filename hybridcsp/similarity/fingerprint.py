@@ -14,7 +14,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
-from hybridcsp.structure import is_finite_crystal
+from hybridcsp.structure.validity import is_finite_crystal
 
 Floats = NDArray[np.floating[Any]]
 

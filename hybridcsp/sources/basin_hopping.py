@@ -12,13 +12,22 @@ from typing import Any, Protocol
 import numpy as np
 from ase import Atoms
 
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import (
+    RELAX,
+    Candidate,
+    Cost,
+    Outcome,
+    Proposal,
+    Rejected,
+    RejectionReason,
+    Relaxed,
+)
 from hybridcsp.errors import UnknownNameError
-from hybridcsp.matching import deformed
-from hybridcsp.operators.offspring import bounded_attempts
-from hybridcsp.problem import Problem
-from hybridcsp.records import RELAX, Candidate, Cost, Outcome, Proposal, Rejected, RejectionReason, Relaxed
-from hybridcsp.sources import Context
+from hybridcsp.operators.common import bounded_attempts
+from hybridcsp.sources.base import Context
 from hybridcsp.sources.random import RandomSource
+from hybridcsp.structure.mapping import deformed
 
 #: Walkers; more only where more workers ask.
 WALKERS = 3
@@ -122,7 +131,8 @@ class HopsAndSwaps:
 class DynamicsEscapes:
     """Molecular dynamics from the minimum, as in minima hopping; the strength is the temperature in K.
 
-    A worker runs it as the first part of the job (:func:`hybridcsp.relaxation.escapes.escape`), where it is counted.
+    A worker runs it as the first part of the job, where it is counted
+    (:func:`hybridcsp.relaxation.displacements.escape`).
     """
 
     bounds = 200.0, 1000.0, 5000.0

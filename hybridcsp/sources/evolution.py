@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from deap import base, tools
 
-from hybridcsp.archive import Archive
+from hybridcsp.archive.archive import Archive
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import Candidate, Cost, Minimum, Outcome, Proposal, Relaxed
 from hybridcsp.operators import OPERATORS, ModeFollowing, Offer
-from hybridcsp.operators.choosing import offers_named
-from hybridcsp.problem import Problem
-from hybridcsp.records import Candidate, Cost, Minimum, Outcome, Proposal, Relaxed
+from hybridcsp.operators.registry import offers_named
 from hybridcsp.similarity import describe
 from hybridcsp.similarity.fingerprint import Floats
-from hybridcsp.sources import Context
+from hybridcsp.sources.base import Context
 from hybridcsp.sources.random import RandomSource
 
 #: Minima that it takes to breed.
@@ -80,7 +80,7 @@ class EvolutionSource:
     problem
         What is searched.
     argument
-        Names of the operators to use, joined by commas; see :func:`~hybridcsp.operators.choosing.offers_named`.
+        Names of the operators to use, joined by commas; see :func:`~hybridcsp.operators.registry.offers_named`.
     operators
         The same with prior shares, where no names are given; by default :data:`~hybridcsp.operators.OPERATORS`.
 

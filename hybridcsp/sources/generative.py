@@ -11,21 +11,23 @@ from typing import Any
 
 import numpy as np
 
-from hybridcsp.activity import announce
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import Candidate, Outcome, Proposal
 from hybridcsp.errors import GeneratorError, InputError, message_of
-from hybridcsp.generators import GENERATORS, Generator, Request
-from hybridcsp.generators.opening import beginner, find_generator, one_thread, open_generator
-from hybridcsp.interrupts import exits_contained
-from hybridcsp.problem import Problem
-from hybridcsp.records import Candidate, Outcome, Proposal
-from hybridcsp.sampling import Chosen, Selection, requests_for, select
+from hybridcsp.generators.base import Generator, Request
+from hybridcsp.generators.external import Command, CommandGenerator
+from hybridcsp.generators.loading import beginner, find_generator, one_thread, open_generator
+from hybridcsp.generators.registry import GENERATORS
+from hybridcsp.generators.selection import Chosen, Selection, requests_for, select
 from hybridcsp.similarity import STARTS, StructureIndex, describe
-from hybridcsp.sources import Context, kept
-from hybridcsp.sources.errand import Errand
-from hybridcsp.sources.external import Command, CommandGenerator
-from hybridcsp.sources.one_shot import Start, Waiting, check_one_shot, proposal, starts_of
+from hybridcsp.sources import sample_cache
+from hybridcsp.sources.base import Context
+from hybridcsp.sources.preselection import Start, Waiting, check_one_shot, proposal, starts_of
+from hybridcsp.utils.activity import announce
+from hybridcsp.utils.background import Errand
 from hybridcsp.utils.files import folder_within
-from hybridcsp.utils.subprocesses import python_command
+from hybridcsp.utils.interrupts import exits_contained
+from hybridcsp.utils.processes import python_command
 
 #: Samples asked for at a time, unless the generator says otherwise; and of each number of formula units in the first
 #: batch: small searches often end before they have used it up.
@@ -66,10 +68,10 @@ class GenerativeSource:
     """Runs one generator.
 
     It asks for batches of samples, spread over the problem's formula units and under the conditions that the generator
-    knows; screens them and puts them in order (:func:`hybridcsp.sampling.select`); proposes the first third of each
-    batch, leaving out what it has proposed before; and then samples again. A generator that raises, hangs, or makes
-    nothing that can be used is an error of the source, recorded and counted; after three in a row it is not called
-    again.
+    knows; screens them and puts them in order (:func:`hybridcsp.generators.selection.select`); proposes the first third
+    of each batch, leaving out what it has proposed before; and then samples again. A generator that raises, hangs, or
+    makes nothing that can be used is an error of the source, recorded and counted; after three in a row it is not
+    called again.
 
     A batch follows from its seed, which the tags of its proposals hold, so that a search that is taken up again makes
     the same proposals. Generators of other packages run in a process of their own, which is ended when it takes too
@@ -88,7 +90,7 @@ class GenerativeSource:
     one_shot
         After the first three proposals, so many samples together become one job: it takes one energy of each, which
         are counted like all force calls, and relaxes the lowest; the two that are then the lowest follow
-        (:mod:`hybridcsp.sources.one_shot`). 1: every proposal is one sample.
+        (:mod:`hybridcsp.sources.preselection`). 1: every proposal is one sample.
 
     Attributes
     ----------
@@ -318,8 +320,8 @@ class GenerativeSource:
     def _kept(self, version: int, reading: _Reading, file: Path) -> Selection:
         if not file.exists():
             folder_within(file.parents[1], SAMPLES)
-            kept.write(self._sampled(version, reading), file)
-        return kept.read(file)
+            sample_cache.write(self._sampled(version, reading), file)
+        return sample_cache.read(file)
 
     def _sampled(self, version: int, reading: _Reading) -> Selection:
         rng = np.random.default_rng(reading.seed)

@@ -9,10 +9,10 @@ from itertools import islice
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from hybridcsp.problem import Problem
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import Candidate, Cost, Outcome, Proposal
 from hybridcsp.prototypes import Library, Option, Options, TemplateLibrary, aflow, shipped_table
-from hybridcsp.records import Candidate, Cost, Outcome, Proposal
-from hybridcsp.sources import Context
+from hybridcsp.sources.base import Context
 
 #: Options tried in one call before it is given up.
 OPTIONS_PER_CALL = 50

@@ -11,13 +11,14 @@ from ase import Atoms
 from ase.cell import Cell
 from ase.data import atomic_numbers
 
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import Candidate, Cost, Outcome, Proposal
 from hybridcsp.errors import InputError
-from hybridcsp.placement import SEPARATIONS, place, random_cell, separations, within_bounds
-from hybridcsp.problem import Problem
-from hybridcsp.records import Candidate, Cost, Outcome, Proposal
-from hybridcsp.sources import Context
-from hybridcsp.structure import primitive, shortest_violation, spacegroup
-from hybridcsp.wyckoff import SpaceGroup, point_group_order, space_group
+from hybridcsp.sources.base import Context
+from hybridcsp.structure.placement import SEPARATIONS, place, random_cell, separations, within_bounds
+from hybridcsp.structure.symmetry import primitive, spacegroup
+from hybridcsp.structure.validity import shortest_violation
+from hybridcsp.structure.wyckoff import SpaceGroup, point_group_order, space_group
 
 #: Space groups tried for one proposal before it is given up.
 GROUPS_PER_PROPOSAL = 40

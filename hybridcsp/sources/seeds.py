@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import Candidate, Outcome, Proposal
 from hybridcsp.errors import InputError
-from hybridcsp.formats import Broken, results_of
-from hybridcsp.io import Frame
-from hybridcsp.io.files import read_structures
-from hybridcsp.problem import Problem
-from hybridcsp.records import Candidate, Outcome, Proposal
-from hybridcsp.sources import Context
-from hybridcsp.structure import primitive
+from hybridcsp.io.formats import results_of
+from hybridcsp.io.frames import Broken, Frame
+from hybridcsp.io.structure_files import read_structures
+from hybridcsp.sources.base import Context
+from hybridcsp.structure.symmetry import primitive
 
 #: How many of the unusable structures an error names.
 _NAMED = 5
@@ -34,8 +34,8 @@ class SeedsSource:
         What is searched.
     argument
         A structure file (all its frames), or a folder (all its structure files, not those of folders inside), as
-        :func:`~hybridcsp.io.files.read_structures` reads them. A folder that another search code ran in
-        (:data:`~hybridcsp.formats.FORMATS`) gives what it found.
+        :func:`~hybridcsp.io.structure_files.read_structures` reads them. A folder that another search code ran in
+        (:data:`~hybridcsp.io.formats.FORMATS`) gives what it found.
 
     Attributes
     ----------

@@ -6,12 +6,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import Candidate, Cost, Outcome, Proposal, Relaxed
 from hybridcsp.errors import InputError
 from hybridcsp.operators.displacement import Shake
-from hybridcsp.problem import Problem
-from hybridcsp.records import Candidate, Cost, Outcome, Proposal, Relaxed
-from hybridcsp.sources import Context
-from hybridcsp.structure import spacegroup
+from hybridcsp.sources.base import Context
+from hybridcsp.structure.symmetry import spacegroup
 
 #: How far above the best (eV/atom) it is worth while: what is pushed off a saddle point falls by up to 0.3 eV/atom.
 WINDOW = 0.2

@@ -11,15 +11,15 @@ from typing import Protocol
 import numpy as np
 from ase import Atoms
 
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import Candidate, Cost, Minimum, Outcome, Proposal, Relaxed
 from hybridcsp.errors import InputError, UnknownNameError
-from hybridcsp.matching import deformed, match
-from hybridcsp.operators.offspring import bounded_attempts
-from hybridcsp.problem import Problem
-from hybridcsp.records import Candidate, Cost, Minimum, Outcome, Proposal, Relaxed
+from hybridcsp.operators.common import bounded_attempts
 from hybridcsp.similarity import describe
-from hybridcsp.sources import Context
-from hybridcsp.sources.particles import Floats, Particle, SubSwarm, Velocity, beginning
+from hybridcsp.sources.base import Context
 from hybridcsp.sources.random import RandomSource
+from hybridcsp.sources.swarm_particles import Floats, Particle, SubSwarm, Velocity, beginning
+from hybridcsp.structure.mapping import deformed, match
 
 #: Particles of all sub-swarms together, and the fewest of one.
 POPULATION, SMALLEST = 10, 5
@@ -94,7 +94,7 @@ class SwarmSource:
     x being where it stood *before* its last relaxation, p the best that it has relaxed to, and g the attractor: in mode
     "local" the best minimum of its niche (:class:`LocalBest`), in mode "global" the best of all
     (:class:`GlobalBest`), whichever source found it. Differences are those of atoms matched under periodicity
-    (:func:`~hybridcsp.matching.match`). The inertia w falls from 0.9 to 0.4, :math:`c_1 = c_2 = 2`, and
+    (:func:`~hybridcsp.structure.mapping.match`). The inertia w falls from 0.9 to 0.4, :math:`c_1 = c_2 = 2`, and
     :math:`r_1, r_2` are uniform in [0, 1], one pair for all atoms and the cell, so that what x, p and g have in common
     is kept. Velocities are capped. Cells evolve along with the positions (CALYPSO's first version let
     positions evolve alone).

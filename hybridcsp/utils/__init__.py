@@ -1,1 +1,1 @@
-"""Files, text and the operating system, for every other part of the package; nothing here knows about crystals."""
+"""Utilities that know nothing of crystals or searches."""

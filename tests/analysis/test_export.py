@@ -14,9 +14,9 @@ from pymatgen.entries.computed_entries import ComputedStructureEntry
 from pymatgen.io.cif import CifFile, CifParser
 
 from hybridcsp import Search
-from hybridcsp.analysis.export import CELLS, export, structure_of
 from hybridcsp.errors import InputError, UnknownNameError
-from hybridcsp.structure import from_pymatgen, to_pymatgen
+from hybridcsp.io.export import CELLS, export, structure_of
+from hybridcsp.structure.conversion import from_pymatgen, to_pymatgen
 
 
 @pytest.fixture

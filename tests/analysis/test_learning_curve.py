@@ -1,7 +1,7 @@
 import pytest
 
 from hybridcsp.analysis.learning_curve import LearningCurve, bars, verdict
-from hybridcsp.generators import Epoch
+from hybridcsp.generators.base import Epoch
 
 
 def epochs(held_out, train=None, at_start=None):

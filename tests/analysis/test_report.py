@@ -14,7 +14,7 @@ from hybridcsp.analysis.report import (
     sources_rows,
     sources_table,
 )
-from hybridcsp.records import Failed, FailureReason
+from hybridcsp.core.records import Failed, FailureReason
 
 
 class BrokenSource:

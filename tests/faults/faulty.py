@@ -16,9 +16,20 @@ from pathlib import Path
 
 from ase.build import bulk
 
+from hybridcsp.core.records import (
+    Candidate,
+    Cost,
+    Evaluation,
+    Failed,
+    FailureReason,
+    Job,
+    Limits,
+    Proposal,
+    Relaxed,
+)
 from hybridcsp.errors import InputError
-from hybridcsp.records import Candidate, Cost, Evaluation, Failed, FailureReason, Job, Limits, Proposal, Relaxed
-from hybridcsp.relaxation.backends import Backend, JobRunner
+from hybridcsp.relaxation.backends import JobRunner
+from hybridcsp.relaxation.backends.base import Backend
 
 
 def make_job(behaviour: str = "relax", identity: int = 1, limits: Limits | None = None, **tag: object) -> Job:

@@ -15,10 +15,10 @@ import psutil
 import pytest
 from faulty import collect, make_job, process_of
 
+from hybridcsp.core.records import Failed, FailureReason, Limits, Relaxed
 from hybridcsp.errors import BackendError, CalculatorError
-from hybridcsp.records import Failed, FailureReason, Limits, Relaxed
-from hybridcsp.relaxation import worker_pool
 from hybridcsp.relaxation.backends import WorkerPool
+from hybridcsp.relaxation.backends import pool as worker_pool
 
 MiB = 2**20
 

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.io.res import AirssProvider
 
-from hybridcsp import formats
-from hybridcsp.formats import Broken, Record
+from hybridcsp.io import formats
+from hybridcsp.io.formats import Record
+from hybridcsp.io.frames import Broken
 from hybridcsp.similarity import same_structure
 
 BODY = """\

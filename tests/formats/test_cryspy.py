@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Structure
 
-from hybridcsp import formats
 from hybridcsp.errors import InputError
-from hybridcsp.formats import Broken
-from hybridcsp.formats.cryspy import Cryspy
+from hybridcsp.io import formats
+from hybridcsp.io.formats.cryspy import Cryspy
+from hybridcsp.io.frames import Broken
 from hybridcsp.similarity import same_structure
-from hybridcsp.structure import from_pymatgen
+from hybridcsp.structure.conversion import from_pymatgen
 
 
 def read(path):

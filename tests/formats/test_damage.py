@@ -7,10 +7,11 @@ from foreign import cryspy_run, uspex_run, various
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hybridcsp import formats
-from hybridcsp.formats import Broken, Record
+from hybridcsp.io import formats
+from hybridcsp.io.formats import Record
+from hybridcsp.io.frames import Broken
 from hybridcsp.io.poscar import write_poscar
-from hybridcsp.structure import is_finite_crystal
+from hybridcsp.structure.validity import is_finite_crystal
 
 XTALOPT = (
     "[structure]\nversion=5\ngeneration=1\nid=1\nstatus=0\ncurrent\\energy=-3\ncurrent\\atomicNums\\size=1\n"

@@ -14,11 +14,12 @@ from monty.json import MontyEncoder
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 from pymatgen.io.cif import CifWriter
 
-from hybridcsp import formats
 from hybridcsp.errors import InputError, UnknownNameError
-from hybridcsp.formats import Broken, Record
+from hybridcsp.io import formats
+from hybridcsp.io.formats import Record
+from hybridcsp.io.frames import Broken
 from hybridcsp.similarity import same_structure
-from hybridcsp.structure import to_pymatgen
+from hybridcsp.structure.conversion import to_pymatgen
 
 
 def read(path):

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.io.vasp import Poscar
 
-from hybridcsp import formats
 from hybridcsp.errors import InputError
-from hybridcsp.formats import Broken, Record, Settings
-from hybridcsp.formats.uspex import Uspex
+from hybridcsp.io import formats
+from hybridcsp.io.formats import Record, Settings
+from hybridcsp.io.formats.uspex import Uspex
+from hybridcsp.io.frames import Broken
 from hybridcsp.similarity import same_structure
 
 

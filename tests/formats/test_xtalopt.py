@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 
 import pytest
 from ase import units
@@ -8,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.io.vasp import Poscar
 
-from hybridcsp import formats
-from hybridcsp.formats import Broken
-from hybridcsp.formats.xtalopt import XtalOpt
+from hybridcsp.io import formats
+from hybridcsp.io.formats.xtalopt import XtalOpt
+from hybridcsp.io.frames import Broken
 from hybridcsp.similarity import same_structure
 
 
@@ -117,6 +118,6 @@ def test_seeds_are_poscars_and_a_line_that_names_them(tmp_path_factory, seed):
     key, _, value = line.partition(" = ")
     assert key == "seedStructures"
     for file, atoms in zip(value.split(", "), made, strict=True):
-        (record,) = formats.load("plain").read(formats.Path(file))
+        (record,) = formats.load("plain").read(Path(file))
         assert same_structure(record.atoms, atoms)
         assert Poscar.from_file(file, check_for_potcar=False).structure.volume == pytest.approx(atoms.get_volume())

@@ -4,8 +4,8 @@ import numpy as np
 from ase.build import bulk
 from crystals import random_crystal, rutile
 
-from hybridcsp.generators import Reject, Request, Sample
-from hybridcsp.generators.consensus import agreed_first
+from hybridcsp.generators.base import Reject, Request, Sample
+from hybridcsp.generators.reranking import agreed_first
 
 DIOXIDE = Request(contents={"Ti": 2, "O": 4})
 

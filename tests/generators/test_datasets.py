@@ -5,7 +5,7 @@ from ase.build import bulk
 from ase.io import write
 
 from hybridcsp.errors import InputError
-from hybridcsp.generators import Example
+from hybridcsp.generators.base import Example
 from hybridcsp.generators.datasets import HELD_OUT, formula_of, is_held_out, read_dataset, split
 
 

@@ -12,10 +12,10 @@ from ase import Atoms
 from ase.build import bulk
 from crystals import rutile
 
-from hybridcsp.generators import Reject, Request, Sample
-from hybridcsp.generators import evaluation as room
-from hybridcsp.generators.evaluation import Scored, displacement, evaluate, index_of, summarise
-from hybridcsp.structure import to_pymatgen
+from hybridcsp.generators import metrics as room
+from hybridcsp.generators.base import Reject, Request, Sample
+from hybridcsp.generators.metrics import Scored, displacement, evaluate, index_of, summarise
+from hybridcsp.structure.conversion import to_pymatgen
 
 CRYSTALS = [rutile(), bulk("NaCl", "rocksalt", a=5.64), bulk("ZnS", "zincblende", a=5.41)]
 

@@ -16,17 +16,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridcsp.errors import InputError
-from hybridcsp.generators import Condition, Example, Reject, Request, Sample
+from hybridcsp.generators.base import Condition, Example, Reject, Request, Sample
 from hybridcsp.generators.datasets import is_held_out
-from hybridcsp.generators.evaluation import evaluate
 from hybridcsp.generators.flow import Architecture, FlowGenerator, Integration
 from hybridcsp.generators.flow import generator as generator_room
 from hybridcsp.generators.flow.data import FlowData, handed, straight_paths
 from hybridcsp.generators.flow.network import VelocityNetwork, cells
 from hybridcsp.generators.flow.starts import Start, atoms_of, batches, with_groups
-from hybridcsp.generators.opening import open_generator
+from hybridcsp.generators.loading import open_generator
+from hybridcsp.generators.metrics import evaluate
 from hybridcsp.generators.plausibility import is_too_close
-from hybridcsp.representations.lattice import canonical, cell_of, encode
+from hybridcsp.structure.lattice import canonical, cell_of, encode
 
 SMALL = Architecture(width=24, message=16, pair=16, layers=2, frequencies=4)
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from hybridcsp.errors import InputError, UnknownNameError
-from hybridcsp.generators.opening import find_generator
+from hybridcsp.generators.loading import find_generator
 
 
 def test_a_name_is_a_name_and_a_folder_is_that_of_the_generator_that_wrote_it(tmp_path, monkeypatch):

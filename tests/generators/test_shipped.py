@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from hybridcsp.errors import InputError
-from hybridcsp.generators import Request, Sample, storage
+from hybridcsp.generators import weights_io
+from hybridcsp.generators.base import Request, Sample
 from hybridcsp.generators.datasets import is_held_out
-from hybridcsp.generators.opening import open_generator
+from hybridcsp.generators.loading import open_generator
 from hybridcsp.generators.wyckoff import WyckoffGenerator
 from hybridcsp.generators.wyckoff.positions import Positions
-from hybridcsp.structure import SYMPREC_LOOSE, primitive, spacegroup
+from hybridcsp.structure.symmetry import SYMPREC_LOOSE, primitive, spacegroup
 
 
 @pytest.fixture(scope="module")
@@ -20,12 +21,12 @@ def wyckoff():
 
 
 def test_they_are_small_and_say_what_they_learned_from(wyckoff):
-    folder = storage.shipped("wyckoff")
+    folder = weights_io.shipped("wyckoff")
     assert sum(file.stat().st_size for file in folder.iterdir()) < 15e6
     formulas = wyckoff.card["training_formulas"].split()
     assert len(formulas) == wyckoff.card["formulas"] > 10_000
     assert not any(map(is_held_out, formulas))
-    assert storage.overlap(wyckoff.card, ["O2Ti"]) == {"O2Ti"}
+    assert weights_io.overlap(wyckoff.card, ["O2Ti"]) == {"O2Ti"}
     assert [len(file["sha256"]) for file in wyckoff.card["data"]["files"]] == [64, 64]
     assert wyckoff.card["command"].startswith("hybridcsp train wyckoff")
 
@@ -73,7 +74,7 @@ def test_low_energies_can_be_asked_for(wyckoff):
 
 
 def test_truncated_weights_are_refused_in_words(tmp_path):
-    for file in storage.shipped("wyckoff").iterdir():
+    for file in weights_io.shipped("wyckoff").iterdir():
         raw = file.read_bytes()
         (tmp_path / file.name).write_bytes(raw[:-1000] if file.suffix == ".safetensors" else raw)
     with pytest.raises(InputError, match="truncated"):

@@ -6,30 +6,31 @@ import torch
 from ase.build import bulk
 
 from hybridcsp.errors import InputError
-from hybridcsp.generators import Example, storage
+from hybridcsp.generators import weights_io
+from hybridcsp.generators.base import Example
 
 TENSORS = {"layer.weight": torch.linspace(-1, 1, 12).reshape(3, 4), "steps": torch.arange(5)}
 
 
 @pytest.fixture
 def folder(tmp_path):
-    storage.save(tmp_path / "model", "toy", TENSORS, {"epochs": 3})
+    weights_io.save(tmp_path / "model", "toy", TENSORS, {"epochs": 3})
     return tmp_path / "model"
 
 
 def test_weights_and_card_come_back(folder):
-    tensors, card = storage.load(folder, "toy")
+    tensors, card = weights_io.load(folder, "toy")
     assert card["epochs"] == 3
     assert card["generator"] == "toy"
     assert tensors["layer.weight"].dtype == torch.float32
     assert torch.allclose(tensors["layer.weight"], TENSORS["layer.weight"], atol=1e-3)
     assert torch.equal(tensors["steps"], TENSORS["steps"])
-    assert {file.name for file in folder.iterdir()} == {storage.WEIGHTS, storage.CARD}
+    assert {file.name for file in folder.iterdir()} == {weights_io.WEIGHTS, weights_io.CARD}
 
 
 def test_saving_again_replaces(folder):
-    storage.save(folder, "toy", {"other": torch.ones(2)}, {"epochs": 4})
-    tensors, card = storage.load(folder, "toy")
+    weights_io.save(folder, "toy", {"other": torch.ones(2)}, {"epochs": 4})
+    tensors, card = weights_io.load(folder, "toy")
     assert list(tensors) == ["other"]
     assert card["epochs"] == 4
 
@@ -40,61 +41,61 @@ def test_saving_again_replaces(folder):
     ids=["truncated", "corrupted", "empty", "longer"],
 )
 def test_damaged_weights_are_refused_in_words(folder, damage):
-    file = folder / storage.WEIGHTS
+    file = folder / weights_io.WEIGHTS
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(InputError, match="truncated, corrupted"):
-        storage.load(folder, "toy")
+        weights_io.load(folder, "toy")
 
 
 def test_a_file_that_is_no_safetensors_is_refused_even_if_its_hash_is_right(folder):
-    (folder / storage.WEIGHTS).write_bytes(b"no tensors")
-    card = json.loads((folder / storage.CARD).read_text())
+    (folder / weights_io.WEIGHTS).write_bytes(b"no tensors")
+    card = json.loads((folder / weights_io.CARD).read_text())
     card["weights_sha256"] = hashlib.sha256(b"no tensors").hexdigest()
-    (folder / storage.CARD).write_text(json.dumps(card))
+    (folder / weights_io.CARD).write_text(json.dumps(card))
     with pytest.raises(InputError, match="not a safetensors file"):
-        storage.load(folder, "toy")
+        weights_io.load(folder, "toy")
 
 
-@pytest.mark.parametrize("name", [storage.WEIGHTS, storage.CARD])
+@pytest.mark.parametrize("name", [weights_io.WEIGHTS, weights_io.CARD])
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(InputError, match=f"no {name}"):
-        storage.load(folder, "toy")
+        weights_io.load(folder, "toy")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "null"])
 def test_a_card_that_is_none_is_refused(folder, text):
-    (folder / storage.CARD).write_text(text)
+    (folder / weights_io.CARD).write_text(text)
     with pytest.raises(InputError, match="weights"):
-        storage.load(folder, "toy")
+        weights_io.load(folder, "toy")
 
 
 def test_weights_of_another_generator_are_refused(folder):
     with pytest.raises(InputError, match="of the generator 'flow'"):
-        storage.load(folder, "flow")
+        weights_io.load(folder, "flow")
 
 
 def test_weights_of_another_shape_are_refused(folder):
-    tensors, _ = storage.load(folder, "toy")
+    tensors, _ = weights_io.load(folder, "toy")
     with pytest.raises(InputError, match="another version"):
-        storage.fill(torch.nn.Linear(2, 2), tensors, folder)
+        weights_io.fill(torch.nn.Linear(2, 2), tensors, folder)
 
 
 def test_diverged_weights_are_not_saved(tmp_path):
     with pytest.raises(InputError, match="diverged"):
-        storage.save(tmp_path, "toy", {"a": torch.tensor([float("inf")])}, {})
-    assert not (tmp_path / storage.WEIGHTS).exists()
+        weights_io.save(tmp_path, "toy", {"a": torch.tensor([float("inf")])}, {})
+    assert not (tmp_path / weights_io.WEIGHTS).exists()
 
 
 def test_the_card_tells_what_a_fair_benchmark_must_leave_out():
     examples = [Example(atoms=bulk("NaCl", "rocksalt", 5.6)), Example(atoms=bulk("Cu") * (2, 1, 1))]
-    card = storage.describe_training(examples, {}, seed=1)
+    card = weights_io.describe_training(examples, {}, seed=1)
     assert card["crystals"] == 2
     assert card["largest"] == 2
-    assert storage.overlap(card, ["ClNa", "O2Ti"]) == {"ClNa"}
+    assert weights_io.overlap(card, ["ClNa", "O2Ti"]) == {"ClNa"}
     pressed = [Example(atoms=bulk("Ag"), pressure_gpa=20.0)]
-    later = storage.describe_training(examples, storage.describe_training(pressed, card))
-    assert storage.overlap(later, ["ClNa", "Ag", "O2Ti"]) == {"ClNa", "Ag"}  # of every training
+    later = weights_io.describe_training(examples, weights_io.describe_training(pressed, card))
+    assert weights_io.overlap(later, ["ClNa", "Ag", "O2Ti"]) == {"ClNa", "Ag"}  # of every training
     assert later["pressures_gpa"] == [20.0, 20.0]
     assert later["crystals"] == 2
 
@@ -103,22 +104,22 @@ def test_the_card_tells_what_a_fair_benchmark_must_leave_out():
     ("text", "said"),
     [
         ("[" * 100_000, "nested"),
-        (" " * (storage.LARGEST_CARD + 1), "MiB"),
+        (" " * (weights_io.LARGEST_CARD + 1), "MiB"),
         ('{"generator": "toy", "generator": 1}', "twice"),
     ],
 )
 def test_a_card_that_would_take_all_memory_is_refused(folder, text, said):
-    (folder / storage.CARD).write_text(text)
+    (folder / weights_io.CARD).write_text(text)
     with pytest.raises(InputError, match=said):
-        storage.load(folder, "toy")
+        weights_io.load(folder, "toy")
 
 
 def test_headers_that_claim_more_than_is_there_allocate_nothing(folder):
     header = json.dumps({"a": {"dtype": "F16", "shape": [1 << 40, 1 << 10], "data_offsets": [0, 1 << 51]}}).encode()
     data = len(header).to_bytes(8, "little") + header
-    (folder / storage.WEIGHTS).write_bytes(data)
-    card = json.loads((folder / storage.CARD).read_text())
+    (folder / weights_io.WEIGHTS).write_bytes(data)
+    card = json.loads((folder / weights_io.CARD).read_text())
     card["weights_sha256"] = hashlib.sha256(data).hexdigest()
-    (folder / storage.CARD).write_text(json.dumps(card))
+    (folder / weights_io.CARD).write_text(json.dumps(card))
     with pytest.raises(InputError, match="not a safetensors file"):
-        storage.load(folder, "toy")
+        weights_io.load(folder, "toy")

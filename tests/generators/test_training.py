@@ -6,7 +6,7 @@ import torch
 
 from hybridcsp.errors import InputError
 from hybridcsp.generators import checkpoints
-from hybridcsp.generators.training import Settings, evaluate, train
+from hybridcsp.generators.trainer import Settings, evaluate, train
 
 SETTINGS = Settings(epochs=6, batch_size=8, learning_rate=0.02, warm_up=4, patience=100, device="cpu")
 

@@ -6,7 +6,7 @@ import pytest
 from toys import Toy
 
 from hybridcsp.errors import GeneratorError
-from hybridcsp.generators import Reject, Request
+from hybridcsp.generators.base import Reject, Request
 from hybridcsp.generators.writing import write_samples
 
 

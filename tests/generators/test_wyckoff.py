@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridcsp.errors import InputError
-from hybridcsp.generators import Condition, Example, Reject, Request, Sample, storage
+from hybridcsp.generators import weights_io
+from hybridcsp.generators.base import Condition, Example, Reject, Request, Sample
 from hybridcsp.generators.wyckoff import WyckoffGenerator, drawing
 from hybridcsp.generators.wyckoff.collation import (
     Geometries,
@@ -31,12 +32,13 @@ from hybridcsp.generators.wyckoff.memory import Memory
 from hybridcsp.generators.wyckoff.occupation import OccupationNetwork
 from hybridcsp.generators.wyckoff.placing import _von_mises, draw_geometries
 from hybridcsp.generators.wyckoff.positions import N_LETTERS, Positions
+from hybridcsp.generators.wyckoff.representation import Site, WyckoffCrystal, decode, encode
 from hybridcsp.generators.wyckoff.sampling import Decoder, Skeleton
 from hybridcsp.generators.wyckoff.sequences import contents_in_order, from_sequence, to_sequence
 from hybridcsp.generators.wyckoff.transformer import Size
-from hybridcsp.representations.wyckoff import Site, WyckoffCrystal, decode, encode
-from hybridcsp.structure import SYMPREC_LOOSE, primitive, spacegroup, to_pymatgen
-from hybridcsp.wyckoff import LETTERS, space_group
+from hybridcsp.structure.conversion import to_pymatgen
+from hybridcsp.structure.symmetry import SYMPREC_LOOSE, primitive, spacegroup
+from hybridcsp.structure.wyckoff import LETTERS, space_group
 
 TINY = Size(width=32, blocks=1, heads=2, dropout=0.0)
 
@@ -75,7 +77,7 @@ CRYSTALS = [
 
 
 def contents(atoms):
-    from hybridcsp.structure import primitive
+    from hybridcsp.structure.symmetry import primitive
 
     return dict(Counter(primitive(atoms).get_chemical_symbols()))
 
@@ -236,7 +238,7 @@ def test_a_memory_comes_back_from_its_arrays(positions):
 def test_a_memory_keeps_no_coordinates_and_no_cells(untrained, tmp_path):
     """It is a table of occurrences: weights may be given away where the crystals may not."""
     untrained.save(tmp_path)
-    tensors, _ = storage.load(tmp_path, "wyckoff")
+    tensors, _ = weights_io.load(tmp_path, "wyckoff")
     kept = {name: tensor for name, tensor in tensors.items() if name.startswith("memory.")}
     assert set(kept) == {
         f"memory.{name}" for name in ("n_elements", "n_sites", "elements", "counts", "groups", "slots", "letters")
@@ -529,15 +531,15 @@ def test_what_is_saved_samples_the_same(untrained, tmp_path):
         if isinstance(a, Sample):
             assert np.array_equal(a.atoms.positions, b.atoms.positions)
     assert loaded[0].card["crystals"] == len(untrained._memory.occupations)
-    assert storage.overlap(loaded[0].card, ["O2Ti", "Al2O3"]) == {"O2Ti"}
+    assert weights_io.overlap(loaded[0].card, ["O2Ti", "Al2O3"]) == {"O2Ti"}
     assert loaded[0].conditions == {Condition.SPACEGROUP, Condition.ENERGY}
 
 
 @pytest.mark.parametrize("missing", ["memory.", "positions.", "geometry."])
 def test_weights_without_one_of_their_parts_are_refused(untrained, tmp_path, missing):
     untrained.save(tmp_path)
-    tensors, card = storage.load(tmp_path, "wyckoff")
-    storage.save(tmp_path, "wyckoff", {n: t for n, t in tensors.items() if not n.startswith(missing)}, card)
+    tensors, card = weights_io.load(tmp_path, "wyckoff")
+    weights_io.save(tmp_path, "wyckoff", {n: t for n, t in tensors.items() if not n.startswith(missing)}, card)
     with pytest.raises(InputError, match=r"incomplete|another version"):
         WyckoffGenerator.load(tmp_path)
 

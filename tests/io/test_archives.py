@@ -8,9 +8,9 @@ import pytest
 from crystals import rutile
 
 from hybridcsp.errors import UnreadableError
-from hybridcsp.io import Broken
 from hybridcsp.io import archives as room
-from hybridcsp.io.files import read_structures
+from hybridcsp.io.frames import Broken
+from hybridcsp.io.structure_files import read_structures
 
 
 @pytest.fixture

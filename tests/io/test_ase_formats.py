@@ -5,10 +5,10 @@ import pytest
 from ase.build import bulk
 from crystals import rutile
 
-from hybridcsp.io import Broken
 from hybridcsp.io.ase_formats import FORMATS
 from hybridcsp.io.crystals import MOST_ATOMS
-from hybridcsp.io.files import read_structures
+from hybridcsp.io.frames import Broken
+from hybridcsp.io.structure_files import read_structures
 
 
 @pytest.mark.parametrize("name", ["a.xsf", "a.gen", "geometry.in", "a.res", "a.pwi"])

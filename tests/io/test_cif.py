@@ -23,7 +23,8 @@ from pymatgen.io.cif import CifWriter
 
 from hybridcsp.io.cif import CifCrystal, operations, read_cif
 from hybridcsp.similarity import same_structure
-from hybridcsp.structure import spacegroup, to_pymatgen
+from hybridcsp.structure.conversion import to_pymatgen
+from hybridcsp.structure.symmetry import spacegroup
 
 LENGTHS = "_cell_length_a {}\n_cell_length_b {}\n_cell_length_c {}\n"
 CELL = LENGTHS + "_cell_angle_alpha {}\n_cell_angle_beta {}\n_cell_angle_gamma {}\n"

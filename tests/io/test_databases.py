@@ -11,8 +11,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
 from hybridcsp.errors import UnreadableError
-from hybridcsp.io import Broken
 from hybridcsp.io.databases import read_database
+from hybridcsp.io.frames import Broken
 
 
 def rock_salt():

@@ -6,16 +6,16 @@ import pytest
 from ase import Atoms
 from crystals import rutile
 
-from hybridcsp import formats
-from hybridcsp.budget import read_target
+from hybridcsp.core.problem import Problem
 from hybridcsp.errors import InputError
 from hybridcsp.generators.datasets import read_dataset
-from hybridcsp.io import Broken, Frame
+from hybridcsp.io import formats
 from hybridcsp.io.crystals import CLOSEST, check_crystal
-from hybridcsp.io.files import read_structures
+from hybridcsp.io.frames import Broken, Frame
+from hybridcsp.io.structure_files import read_structures
 from hybridcsp.io.text import BrokenError
-from hybridcsp.problem import Problem
 from hybridcsp.prototypes import TemplateLibrary
+from hybridcsp.search.stopping import read_target
 from hybridcsp.sources.seeds import SeedsSource
 
 ICE_LIKE = """\

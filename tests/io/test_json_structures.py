@@ -12,11 +12,11 @@ from monty.json import MontyEncoder
 from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 
-from hybridcsp.formats.plain import record_of
-from hybridcsp.io import Broken
+from hybridcsp.io.formats.plain import record_of
+from hybridcsp.io.frames import Broken
 from hybridcsp.io.json_structures import read_json_structures
 from hybridcsp.similarity import same_structure
-from hybridcsp.structure import to_pymatgen
+from hybridcsp.structure.conversion import to_pymatgen
 
 
 def read(folder, content):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pymatgen.io.vasp import Poscar
 
 from hybridcsp.errors import InputError
-from hybridcsp.formats import Broken
+from hybridcsp.io.frames import Broken
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
 from hybridcsp.similarity import same_structure
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridcsp.errors import UnreadableError
-from hybridcsp.io import Broken
+from hybridcsp.io.frames import Broken
 from hybridcsp.io.trajectories import read_trajectory
 
 

@@ -8,11 +8,11 @@ import pytest
 from ase import Atoms
 from crystals import rutile
 
+from hybridcsp.core.problem import Problem
 from hybridcsp.errors import InputError
 from hybridcsp.operators.ase_ga import AseGaOperator, cut_and_splice, individual
-from hybridcsp.operators.choosing import offers_named
-from hybridcsp.problem import Problem
-from hybridcsp.structure import shortest_violation
+from hybridcsp.operators.registry import offers_named
+from hybridcsp.structure.validity import shortest_violation
 
 PROBLEM = Problem("TiO2", formula_units=(1, 4))
 ANATASE = Atoms(

@@ -4,7 +4,7 @@ import pytest
 
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.operators import CALCULATOR_SOFT_MUTATION, OPERATORS
-from hybridcsp.operators.choosing import NAMED, offers_named
+from hybridcsp.operators.registry import NAMED, offers_named
 
 
 def names(text):

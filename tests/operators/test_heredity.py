@@ -8,10 +8,10 @@ from crystals import rutile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybridcsp.core.problem import Problem
+from hybridcsp.operators.common import shortest_distances
 from hybridcsp.operators.heredity import Heredity
-from hybridcsp.operators.offspring import shortest_distances
 from hybridcsp.operators.splicing import PLANES, Slab, block, face, stack
-from hybridcsp.problem import Problem
 from hybridcsp.similarity import same_structure
 
 

@@ -9,16 +9,16 @@ from crystals import rutile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import Candidate, Job, Proposal
 from hybridcsp.operators.displacement import CoordinateMutation, Rattle, Shake, local_order
 from hybridcsp.operators.formula_units import FormulaUnits
 from hybridcsp.operators.permutation import Permutation
 from hybridcsp.operators.strain import Strain, random_strain
 from hybridcsp.operators.supercell import Supercell, supercells
-from hybridcsp.problem import Problem
-from hybridcsp.records import Candidate, Job, Proposal
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.similarity import describe, same_structure
-from hybridcsp.structure import spacegroup
+from hybridcsp.structure.symmetry import spacegroup
 
 TIO2 = Problem("TiO2", formula_units=(1, 6), max_atoms=18)
 SEEDS = st.integers(0, 2**32 - 1)

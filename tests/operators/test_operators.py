@@ -7,12 +7,14 @@ import pytest
 from ase import Atoms
 from crystals import rutile
 
-from hybridcsp.archive import Archive
+from hybridcsp.archive.archive import Archive
+from hybridcsp.core.problem import Problem
 from hybridcsp.operators import OPERATORS
-from hybridcsp.problem import Problem
-from hybridcsp.sources import Context
+from hybridcsp.sources.base import Context
 from hybridcsp.sources.random import RandomSource
-from hybridcsp.structure import niggli_parameters, shortest_violation, spacegroup
+from hybridcsp.structure.geometry import niggli_parameters
+from hybridcsp.structure.symmetry import spacegroup
+from hybridcsp.structure.validity import shortest_violation
 
 OFFERS = {offer.operator.name: offer.operator for offer in OPERATORS}
 
@@ -170,7 +172,7 @@ def test_impossible_demands_end_in_nothing_not_in_an_endless_loop(name):
 
 
 def test_skewed_cells_are_replaced_by_reduced_ones_of_the_same_crystal():
-    from hybridcsp.operators.offspring import finish
+    from hybridcsp.operators.common import finish
     from hybridcsp.similarity import same_structure
 
     skewed = rutile()
@@ -181,7 +183,7 @@ def test_skewed_cells_are_replaced_by_reduced_ones_of_the_same_crystal():
 
 
 def test_a_child_of_the_wrong_composition_or_without_volume_is_none():
-    from hybridcsp.operators.offspring import finish
+    from hybridcsp.operators.common import finish
 
     flat = rutile()
     flat.set_cell([4, 4, 0])

@@ -7,9 +7,15 @@ from ase.data import chemical_symbols
 from ase.geometry import get_distances
 from crystals import random_crystal, rutile
 
+from hybridcsp.core.problem import Problem
 from hybridcsp.operators import CALCULATOR_SOFT_MUTATION
-from hybridcsp.operators.soft_mutation import CalculatorSoftMutation, SoftMutation, bonds, hessian, soft_modes
-from hybridcsp.problem import Problem
+from hybridcsp.operators.soft_mutation import (
+    CalculatorSoftMutation,
+    SoftMutation,
+    bonds,
+    hessian,
+    soft_modes,
+)
 
 TIO2 = Problem("TiO2", formula_units=2)
 

@@ -9,10 +9,16 @@ from ase.spacegroup import crystal
 from ase.spacegroup.symmetrize import prep_symmetry, refine_symmetry, symmetrize_rank1
 from crystals import random_crystal, rutile
 
-from hybridcsp.operators.symmetry import SubgroupMutation, SymmetricMutation, Symmetrisation, operations, symmetrised
-from hybridcsp.problem import Problem
+from hybridcsp.core.problem import Problem
+from hybridcsp.operators.symmetry import (
+    SubgroupMutation,
+    SymmetricMutation,
+    Symmetrisation,
+    operations,
+    symmetrised,
+)
 from hybridcsp.similarity import same_structure
-from hybridcsp.structure import spacegroup
+from hybridcsp.structure.symmetry import spacegroup
 
 
 def quartz():

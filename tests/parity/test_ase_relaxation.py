@@ -14,10 +14,10 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridcsp.records import Candidate, Job, Limits, Proposal
-from hybridcsp.relaxation.calculators import build_calculator
-from hybridcsp.relaxation.quiet import quiet
+from hybridcsp.core.records import Candidate, Job, Limits, Proposal
+from hybridcsp.relaxation.calculators.registry import build_calculator
 from hybridcsp.relaxation.relax import RelaxationSettings, run_job
+from hybridcsp.utils.quiet import quiet
 
 
 def rutile():

@@ -10,7 +10,7 @@ from pymatgen.analysis.structure_matcher import ElementComparator, StructureMatc
 from scipy.spatial.transform import Rotation
 
 from hybridcsp.similarity import MINIMA, STARTS, StructureIndex
-from hybridcsp.structure import to_pymatgen
+from hybridcsp.structure.conversion import to_pymatgen
 
 
 def wurtzite(u):

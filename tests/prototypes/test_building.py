@@ -5,10 +5,11 @@ import pytest
 from ase.build import bulk
 from crystals import rutile
 
-from hybridcsp.problem import Problem
+from hybridcsp.core.problem import Problem
 from hybridcsp.prototypes import Label, identify, shipped_table
 from hybridcsp.prototypes.building import draw, substitute, supercell
-from hybridcsp.structure import shortest_violation, spacegroup
+from hybridcsp.structure.symmetry import spacegroup
+from hybridcsp.structure.validity import shortest_violation
 
 TITANIA = Problem("TiO2", formula_units=(1, 8), max_atoms=48)
 

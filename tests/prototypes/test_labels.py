@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from hybridcsp.prototypes import Label, identify
 from hybridcsp.prototypes.labels import OTHER_HAND, canonical, letter_permutations, reduced_counts
-from hybridcsp.structure import spacegroup
-from hybridcsp.wyckoff import LETTERS, space_group
+from hybridcsp.structure.symmetry import spacegroup
+from hybridcsp.structure.wyckoff import LETTERS, space_group
 
 CELLS = {
     "triclinic": (1, 1.2, 1.5, 81, 97, 104),

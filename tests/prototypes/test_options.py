@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 
-from hybridcsp.problem import Problem
+from hybridcsp.core.problem import Problem
 from hybridcsp.prototypes import CountTable, Label, Options, aflow
 from hybridcsp.prototypes.library import as_template
 from hybridcsp.prototypes.options import DRAWS

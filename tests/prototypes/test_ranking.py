@@ -7,11 +7,11 @@ import pytest
 from ase.data import atomic_numbers
 from ase.formula import Formula
 
-from hybridcsp.elements import WEIGHTS, properties, squared_distances
 from hybridcsp.prototypes import CountTable, Label, shipped_table, training_formulas
 from hybridcsp.prototypes.labels import canonical
 from hybridcsp.prototypes.ranking import by_label, placements
 from hybridcsp.prototypes.table import encode, reduced_formula
+from hybridcsp.structure.elements import WEIGHTS, properties, squared_distances
 
 ROCK_SALT, CHLORIDE = Label((1, 1), 225, ("a", "b")), Label((1, 1), 221, ("a", "b"))
 WURTZITE, NICKELINE = Label((1, 1), 186, ("b", "b")), Label((1, 1), 194, ("a", "c"))

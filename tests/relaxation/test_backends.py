@@ -14,8 +14,8 @@ import faulty
 import pytest
 from faulty import collect, make_job, make_meeting_runner, make_runner, refuse, refuse_politely, wait_for
 
+from hybridcsp.core.records import Cost, Failed, FailureReason, Relaxed
 from hybridcsp.errors import BackendError, CalculatorError, InputError
-from hybridcsp.records import Cost, Failed, FailureReason, Relaxed
 from hybridcsp.relaxation.backends import ExecutorBackend, WorkerPool
 
 
@@ -218,7 +218,7 @@ class TestWorkerPool:
     def test_tells_how_far_its_jobs_are(self, tmp_path):
         def make_telling():
             sys.modules["__main__"].SECONDS_BETWEEN_STEPS = 0.0
-            from hybridcsp.activity import report_step
+            from hybridcsp.utils.activity import report_step
 
             run = make_runner()
 

@@ -9,7 +9,7 @@ from ase.calculators.emt import EMT
 from ase.filters import UnitCellFilter
 from ase.optimize import BFGS
 
-from hybridcsp.relaxation.bfgs import ABSURD_CURVATURE, CellAndPositions, ForgetfulBFGS
+from hybridcsp.relaxation.optimizer import ABSURD_CURVATURE, CellAndPositions, ForgetfulBFGS
 
 
 class Counted(EMT):

@@ -17,8 +17,8 @@ from ase.calculators.fd import calculate_numerical_stress
 from ase.calculators.lj import LennardJones
 
 from hybridcsp.errors import CalculatorError, InputError, UnknownNameError
-from hybridcsp.relaxation import mace_loading
-from hybridcsp.relaxation.calculators import (
+from hybridcsp.relaxation.calculators import mace
+from hybridcsp.relaxation.calculators.registry import (
     CALCULATORS,
     IsolatedAtomsError,
     build_calculator,
@@ -47,7 +47,7 @@ def chgnet():
 @pytest.fixture(scope="module")
 def mace_file(tmp_path_factory):
     """A MACE with random weights, written as MACE itself writes models."""
-    with mace_loading.mace_environment():
+    with mace.mace_environment():
         import torch
         from e3nn import o3
         from mace.modules import RealAgnosticResidualInteractionBlock, ScaleShiftMACE
@@ -121,23 +121,23 @@ def test_a_foundation_model_that_was_not_downloaded_says_so(tmp_path, monkeypatc
 def test_a_foundation_model_that_was_downloaded_is_found(tmp_path, monkeypatch, mace_file):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "mace").mkdir()
-    cached = tmp_path / "mace" / mace_loading.FOUNDATION_MODELS["small"]
+    cached = tmp_path / "mace" / mace.FOUNDATION_MODELS["small"]
     cached.write_bytes(mace_file.read_bytes())
     _, label = build_calculator("mace:small")
     assert label.startswith("mace small ")
 
 
 def test_the_foundation_models_are_those_that_mace_knows():
-    with mace_loading.mace_environment():
+    with mace.mace_environment():
         from mace.calculators.foundations_models import mace_mp_urls
     files = {name: os.path.basename(url) for name, url in mace_mp_urls.items()}  # noqa: PTH119 - a URL
     known = {name: "".join(c for c in file if c.isalnum() or c == "_") for name, file in files.items()}
-    assert known == mace_loading.FOUNDATION_MODELS
+    assert known == mace.FOUNDATION_MODELS
 
 
 def test_checking_imports_neither_torch_nor_a_calculator():
     code = (
-        "import sys; from hybridcsp.relaxation.calculators import check_calculator as check;"
+        "import sys; from hybridcsp.relaxation.calculators.registry import check_calculator as check;"
         "check('chgnet'); check('ase.calculators.emt:EMT');"
         "print(*(m for m in ('torch', 'chgnet', 'mace', 'scipy') if m in sys.modules))"
     )
@@ -216,17 +216,17 @@ def test_chgnet_names_isolated_atoms(chgnet, capfd):
 
 
 def test_chgnet_falls_back_to_its_own_calculator_when_its_internals_differ(monkeypatch, caplog):
-    from hybridcsp.relaxation import chgnet_fast
+    from hybridcsp.relaxation.calculators import chgnet
 
-    monkeypatch.setattr(chgnet_fast._FrozenCHGNet, "__call__", lambda self, numbers, vectors, graph: 1 / 0)
+    monkeypatch.setattr(chgnet._FrozenCHGNet, "__call__", lambda self, numbers, vectors, graph: 1 / 0)
     with pytest.raises(ZeroDivisionError):  # a bug of ours is not taken for a change of theirs
-        chgnet_fast.build_chgnet()
+        chgnet.build_chgnet()
 
     def changed(self, numbers, vectors, graph):
         raise AttributeError("'CHGNet' object has no attribute 'atom_conv_layers'")
 
-    monkeypatch.setattr(chgnet_fast._FrozenCHGNet, "__call__", changed)
-    calculator, label = chgnet_fast.build_chgnet()
+    monkeypatch.setattr(chgnet._FrozenCHGNet, "__call__", changed)
+    calculator, label = chgnet.build_chgnet()
     assert label.endswith("its own calculator)")
     assert "internals have changed" in caplog.text
     atoms = bulk("Cu")
@@ -238,16 +238,16 @@ def test_chgnet_falls_back_to_its_own_calculator_when_its_internals_differ(monke
 
 
 def test_chgnet_falls_back_when_the_numbers_differ(monkeypatch, caplog):
-    from hybridcsp.relaxation import chgnet_fast
+    from hybridcsp.relaxation.calculators import chgnet
 
-    true_call = chgnet_fast._FrozenCHGNet.__call__
+    true_call = chgnet._FrozenCHGNet.__call__
 
     def shifted(self, numbers, vectors, graph):
         energy, magmoms = true_call(self, numbers, vectors, graph)
         return energy + 1e-3, magmoms
 
-    monkeypatch.setattr(chgnet_fast._FrozenCHGNet, "__call__", shifted)
-    _, label = chgnet_fast.build_chgnet()
+    monkeypatch.setattr(chgnet._FrozenCHGNet, "__call__", shifted)
+    _, label = chgnet.build_chgnet()
     assert label.endswith("its own calculator)")
     assert "differs from CHGNet (energy" in caplog.text
 

@@ -12,8 +12,8 @@ from ase.md.verlet import VelocityVerlet
 from ase.phonons import Phonons
 from crystals import random_crystal
 
-from hybridcsp.records import Candidate, Failed, FailureReason, Job, Limits, Proposal, Relaxed
-from hybridcsp.relaxation.escapes import (
+from hybridcsp.core.records import Candidate, Failed, FailureReason, Job, Limits, Proposal, Relaxed
+from hybridcsp.relaxation.displacements import (
     AMPLITUDE,
     SEPARATION,
     escape,

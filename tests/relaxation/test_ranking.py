@@ -6,7 +6,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from crystals import random_crystal
 
-from hybridcsp.records import LOWEST, Candidate, Failed, FailureReason, Job, Limits, Proposal, Relaxed
+from hybridcsp.core.records import LOWEST, Candidate, Failed, FailureReason, Job, Limits, Proposal, Relaxed
 from hybridcsp.relaxation.relax import RelaxationSettings, run_job
 
 

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import TypeAdapter, ValidationError
 
-from hybridcsp.activity import steps
+from hybridcsp.core.records import Candidate, Failed, FailureReason, Job, Limits, Proposal, Relaxed
 from hybridcsp.errors import CalculatorError, InputError
-from hybridcsp.records import Candidate, Failed, FailureReason, Job, Limits, Proposal, Relaxed
-from hybridcsp.relaxation.calculators import IsolatedAtomsError
+from hybridcsp.relaxation.calculators.registry import IsolatedAtomsError
 from hybridcsp.relaxation.guards import nearest_distances
 from hybridcsp.relaxation.relax import RelaxationSettings, Relaxer, run_job
+from hybridcsp.utils.activity import steps
 
 
 class Scripted(Calculator):

@@ -13,8 +13,8 @@ from scipy.linalg import logm, sqrtm
 from scipy.stats import special_ortho_group
 
 from hybridcsp.errors import InputError
-from hybridcsp.representations.lattice import canonical, cell_of, decode, encode, log_metric
 from hybridcsp.similarity import STARTS, same_structure
+from hybridcsp.structure.lattice import canonical, cell_of, decode, encode, log_metric
 
 crystals = st.builds(
     lambda symbols, seed: random_crystal(symbols, 15.0, np.random.default_rng(seed)),

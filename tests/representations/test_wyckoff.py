@@ -8,8 +8,7 @@ from ase.spacegroup import crystal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridcsp.prototypes.labels import OTHER_HAND
-from hybridcsp.representations.wyckoff import (
+from hybridcsp.generators.wyckoff.representation import (
     Site,
     WyckoffCrystal,
     canonical_letters,
@@ -18,8 +17,10 @@ from hybridcsp.representations.wyckoff import (
     free_axes,
     polar_axes,
 )
-from hybridcsp.structure import SYMPREC, primitive, spacegroup, to_pymatgen
-from hybridcsp.wyckoff import LETTERS, space_group
+from hybridcsp.prototypes.labels import OTHER_HAND
+from hybridcsp.structure.conversion import to_pymatgen
+from hybridcsp.structure.symmetry import SYMPREC, primitive, spacegroup
+from hybridcsp.structure.wyckoff import LETTERS, space_group
 
 KNOWN = {
     "diamond": (bulk("C", "diamond", 3.567), 227),
@@ -274,7 +275,7 @@ def test_polar_axes_and_free_axes():
 
 @pytest.mark.slow
 def test_every_group_is_carried_into_itself_by_its_normaliser():
-    from hybridcsp.representations.wyckoff import _normaliser
+    from hybridcsp.generators.wyckoff.representation import _normaliser
 
     for number in range(1, 231):
         letters = {position.letter for position in space_group(number).positions}

@@ -10,10 +10,10 @@ from crystals import InlineBackend, P1Source, instant_relaxation, random_crystal
 from toys import Toy
 
 from hybridcsp import Problem, Search
-from hybridcsp.archive import Adopted
-from hybridcsp.records import Cost
+from hybridcsp.archive.archive import Adopted
+from hybridcsp.core.records import Cost
 from hybridcsp.retraining import Retraining
-from hybridcsp.retraining import classroom as classroom_room
+from hybridcsp.retraining import scheduler as classroom_room
 from hybridcsp.sources.generative import GenerativeSource
 
 COPPER = Problem("Cu", formula_units=(2, 4), distance_fraction=0.05)

@@ -10,13 +10,20 @@ from crystals import relaxed, rutile
 from toys import Toy
 
 from hybridcsp import Problem
+from hybridcsp.core.records import Candidate, Minimum, Proposal
 from hybridcsp.errors import InputError
-from hybridcsp.generators import Example, Sample
+from hybridcsp.generators.base import Example, Sample
 from hybridcsp.generators.datasets import formula_of, is_held_out, split
-from hybridcsp.records import Candidate, Minimum, Proposal
+from hybridcsp.generators.selection import select
 from hybridcsp.retraining import Retraining
-from hybridcsp.retraining.lessons import OF_ITS_OWN, first_lessons, lessons, replayed, stretched, without_pressure
-from hybridcsp.sampling import select
+from hybridcsp.retraining.training_set import (
+    OF_ITS_OWN,
+    first_lessons,
+    lessons,
+    replayed,
+    stretched,
+    without_pressure,
+)
 
 COPPER = Problem("Cu", formula_units=(1, 2), distance_fraction=0.3)
 

@@ -14,10 +14,10 @@ from toys import Toy
 
 from hybridcsp import Problem, Search
 from hybridcsp.analysis.report import sources_table
-from hybridcsp.archive import Adopted
+from hybridcsp.archive.archive import Adopted
+from hybridcsp.core.records import Cost
 from hybridcsp.errors import ArchiveError, InputError
-from hybridcsp.generators import Condition
-from hybridcsp.records import Cost
+from hybridcsp.generators.base import Condition
 from hybridcsp.retraining import Retraining
 from hybridcsp.retraining.versions import folder_of
 from hybridcsp.sources.generative import GenerativeSource

@@ -10,10 +10,10 @@ from ase.build import bulk
 from crystals import InlineBackend, relaxed, rutile, what_happened
 
 from hybridcsp import Problem, Search
-from hybridcsp.archive import Archive
+from hybridcsp.archive.archive import Archive
+from hybridcsp.core.records import Candidate, Failed, FailureReason, Proposal, Rejected, RejectionReason
 from hybridcsp.errors import InputError
-from hybridcsp.records import Candidate, Failed, FailureReason, Proposal, Rejected, RejectionReason
-from hybridcsp.sources import SOURCES, Context
+from hybridcsp.sources.base import Context
 from hybridcsp.sources.basin_hopping import (
     PATIENCE,
     STRAIN,
@@ -23,7 +23,8 @@ from hybridcsp.sources.basin_hopping import (
     DynamicsEscapes,
     HopsAndSwaps,
 )
-from hybridcsp.structure import shortest_violation
+from hybridcsp.sources.registry import SOURCES
+from hybridcsp.structure.validity import shortest_violation
 
 TITANIA = Problem("TiO2", formula_units=2)
 

@@ -11,15 +11,16 @@ import pytest
 from crystals import InlineBackend, ListSource, instant_relaxation, random_crystal, relaxed, rutile, what_happened
 
 from hybridcsp import Search
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import Cost, Failed, FailureReason
 from hybridcsp.errors import UnknownNameError
 from hybridcsp.operators import CALCULATOR_SOFT_MUTATION, OPERATORS, Offer
 from hybridcsp.operators.soft_mutation import SoftMutation
 from hybridcsp.operators.strain import Strain
-from hybridcsp.problem import Problem
-from hybridcsp.records import Cost, Failed, FailureReason
-from hybridcsp.sources import SOURCES, Context
 from hybridcsp.sources import evolution as module
+from hybridcsp.sources.base import Context
 from hybridcsp.sources.evolution import EvolutionSource, Individual, boltzmann, seeded_random, select
+from hybridcsp.sources.registry import SOURCES
 
 PROBLEM = Problem("TiO2", formula_units=(1, 3), max_atoms=9)
 LOOSE = Problem("TiO2", formula_units=(1, 4), distance_fraction=0.05, volume_per_atom=(5.0, 40.0))

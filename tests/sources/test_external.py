@@ -16,13 +16,14 @@ from ase.build import bulk
 from crystals import InlineBackend, P1Source, instant_relaxation, what_happened
 
 from hybridcsp import Problem, Search
-from hybridcsp.archive import Archive, Called
+from hybridcsp.archive.archive import Archive, Called
 from hybridcsp.errors import GeneratorError, InputError
-from hybridcsp.generators import Reject, Request, Sample
-from hybridcsp.sources import SOURCES, Context
-from hybridcsp.sources.external import Command, CommandGenerator
+from hybridcsp.generators.base import Reject, Request, Sample
+from hybridcsp.generators.external import Command, CommandGenerator
+from hybridcsp.sources.base import Context
 from hybridcsp.sources.generative import GenerativeSource
-from hybridcsp.sources.one_shot import Start
+from hybridcsp.sources.preselection import Start
+from hybridcsp.sources.registry import SOURCES
 
 PROBLEM = Problem("NaCl", formula_units=(1, 2))
 MIXED = [
@@ -215,8 +216,8 @@ def test_a_program_that_is_not_there_is_said():
 def test_a_program_ends_with_a_search_that_is_killed(program, tmp_path):
     command = program("hang")
     script = (
-        "import sys, numpy as np; from hybridcsp.generators import Request;"
-        "from hybridcsp.sources.external import Command, CommandGenerator;"
+        "import sys, numpy as np; from hybridcsp.generators.base import Request;"
+        "from hybridcsp.generators.external import Command, CommandGenerator;"
         "generator = CommandGenerator('other', Command(sys.argv[1:]));"
         "generator.sample([Request(contents={'Na': 1})], np.random.default_rng(0))"
     )

@@ -11,17 +11,18 @@ from crystals import InlineBackend, P1Source, instant_relaxation, rutile, what_h
 from toys import Toy
 
 from hybridcsp import Problem, Search
-from hybridcsp.archive import Archive
-from hybridcsp.engagement import build_sources
+from hybridcsp.archive.archive import Archive
+from hybridcsp.core.records import Candidate, Job, RejectionReason
 from hybridcsp.errors import GeneratorError, InputError
-from hybridcsp.generators import Condition, Reject, Sample
-from hybridcsp.records import Candidate, Job, RejectionReason
-from hybridcsp.sampling import requests_for, select
+from hybridcsp.generators.base import Condition, Reject, Sample
+from hybridcsp.generators.selection import requests_for, select
+from hybridcsp.search.setup import build_sources
 from hybridcsp.similarity import STARTS, StructureIndex
-from hybridcsp.sources import SOURCES, Context
+from hybridcsp.sources.base import Context
 from hybridcsp.sources.generative import FIRST_CHOICES, GenerativeSource
-from hybridcsp.sources.one_shot import RELAXATIONS_EACH
-from hybridcsp.structure import spacegroup
+from hybridcsp.sources.preselection import RELAXATIONS_EACH
+from hybridcsp.sources.registry import SOURCES
+from hybridcsp.structure.symmetry import spacegroup
 
 COPPER = Problem("Cu", formula_units=(1, 4), distance_fraction=0.05)
 

@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 from crystals import instant_relaxation, random_crystal
 
+from hybridcsp.core.records import Candidate, Failed, FailureReason, Job, Rejected, RejectionReason
 from hybridcsp.errors import InputError
-from hybridcsp.records import Candidate, Failed, FailureReason, Job, Rejected, RejectionReason
-from hybridcsp.sources.one_shot import RELAXATIONS_EACH, Start, Waiting, check_one_shot, proposal, starts_of
+from hybridcsp.sources.preselection import (
+    RELAXATIONS_EACH,
+    Start,
+    Waiting,
+    check_one_shot,
+    proposal,
+    starts_of,
+)
 
 
 def some(n, first=0):

@@ -9,16 +9,17 @@ from ase.build import bulk
 from ase.io import write
 from crystals import rutile
 
-from hybridcsp.archive import Archive
+from hybridcsp.archive.archive import Archive
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import Candidate, RejectionReason
 from hybridcsp.errors import InputError
-from hybridcsp.problem import Problem
 from hybridcsp.prototypes import aflow
-from hybridcsp.records import Candidate, RejectionReason
-from hybridcsp.screening import Screen
+from hybridcsp.search.screening import Screen
 from hybridcsp.similarity import MINIMA, same_structure
-from hybridcsp.sources import SOURCES, Context
+from hybridcsp.sources.base import Context
 from hybridcsp.sources.prototypes import PrototypesSource
-from hybridcsp.structure import spacegroup
+from hybridcsp.sources.registry import SOURCES
+from hybridcsp.structure.symmetry import spacegroup
 
 # Before it is relaxed, a crystal has the shape of the prototype's and an estimated volume.
 RELATIVES = replace(MINIMA, volume=0.3)

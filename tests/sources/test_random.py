@@ -11,12 +11,14 @@ import pytest
 import spglib
 from ase.data import covalent_radii
 
-from hybridcsp.archive import Archive
+from hybridcsp.archive.archive import Archive
+from hybridcsp.core.problem import Problem
 from hybridcsp.errors import InputError
-from hybridcsp.problem import Problem
-from hybridcsp.sources import SOURCES, Context
+from hybridcsp.sources.base import Context
 from hybridcsp.sources.random import RandomSource
-from hybridcsp.structure import niggli_parameters, shortest_violation
+from hybridcsp.sources.registry import SOURCES
+from hybridcsp.structure.geometry import niggli_parameters
+from hybridcsp.structure.validity import shortest_violation
 
 
 def context(problem, seed=0):
@@ -197,7 +199,7 @@ def test_it_is_never_exhausted_and_does_not_learn():
 SCRIPT = """
 import hashlib, numpy as np
 from hybridcsp.problem import Problem
-from hybridcsp.sources import Context
+from hybridcsp.sources.base import Context
 from hybridcsp.sources.random import RandomSource
 problem = Problem("MgSiO3", formula_units=(1, 2))
 context = Context(problem=problem, archive=None, rng=np.random.default_rng([5, 7]))

@@ -17,11 +17,12 @@ from ase.io import write
 from crystals import rutile
 from foreign import uspex_run
 
-from hybridcsp.archive import Archive
+from hybridcsp.archive.archive import Archive
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import Candidate
 from hybridcsp.errors import InputError
-from hybridcsp.problem import Problem
-from hybridcsp.records import Candidate
-from hybridcsp.sources import SOURCES, Context
+from hybridcsp.sources.base import Context
+from hybridcsp.sources.registry import SOURCES
 from hybridcsp.sources.seeds import SeedsSource
 
 PROBLEM = Problem("NaCl", formula_units=(1, 2))

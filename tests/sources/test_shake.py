@@ -9,11 +9,12 @@ from crystals import InlineBackend, ListSource, random_crystal, relaxed, rutile
 from numpy.random import default_rng
 
 from hybridcsp import Search
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import Candidate, Proposal
 from hybridcsp.errors import InputError
-from hybridcsp.problem import Problem
-from hybridcsp.records import Candidate, Proposal
 from hybridcsp.relaxation.relax import Relaxer
-from hybridcsp.sources import DEFAULT_SOURCES, SOURCES, Context
+from hybridcsp.sources.base import Context
+from hybridcsp.sources.registry import DEFAULT_SOURCES, SOURCES
 from hybridcsp.sources.shake import SHAKES, ShakeSource
 
 LOOSE = Problem("TiO2", formula_units=2, distance_fraction=0.05, volume_per_atom=(5.0, 40.0))

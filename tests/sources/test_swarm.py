@@ -9,14 +9,31 @@ from ase.build import bulk
 from crystals import InlineBackend, random_crystal, relaxed, rutile, what_happened
 
 from hybridcsp import Problem, Search
-from hybridcsp.archive import Archive
+from hybridcsp.archive.archive import Archive
+from hybridcsp.core.records import (
+    LOWEST,
+    REFINE,
+    Candidate,
+    Failed,
+    FailureReason,
+    Proposal,
+    Rejected,
+    RejectionReason,
+)
 from hybridcsp.errors import InputError
-from hybridcsp.matching import match
-from hybridcsp.records import LOWEST, REFINE, Candidate, Failed, FailureReason, Proposal, Rejected, RejectionReason
-from hybridcsp.sources import SOURCES, Context
-from hybridcsp.sources.particles import HORIZON, MAX_DISPLACEMENT, MAX_STRAIN, PSO_RATIO, TROUBLES, Velocity
+from hybridcsp.sources.base import Context
+from hybridcsp.sources.registry import SOURCES
 from hybridcsp.sources.swarm import DRAWS, GlobalBest, LocalBest, SwarmSource
-from hybridcsp.structure import shortest_violation
+from hybridcsp.sources.swarm_particles import (
+    HORIZON,
+    MAX_DISPLACEMENT,
+    MAX_STRAIN,
+    PSO_RATIO,
+    TROUBLES,
+    Velocity,
+)
+from hybridcsp.structure.mapping import match
+from hybridcsp.structure.validity import shortest_violation
 
 TITANIA = Problem("TiO2", formula_units=2)
 
@@ -159,7 +176,7 @@ class TestVelocities:
         flight = Flight()
         swarm = flight.fill()
         tries = []
-        monkeypatch.setattr("hybridcsp.operators.offspring.finish", lambda *args: tries.append(args))
+        monkeypatch.setattr("hybridcsp.operators.common.finish", lambda *args: tries.append(args))
         candidate = flight.propose()
         assert len(tries) == DRAWS
         assert candidate.operator == "random"

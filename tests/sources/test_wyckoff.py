@@ -7,7 +7,7 @@ from ase import Atoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridcsp.wyckoff import is_sum, point_group_order, space_group
+from hybridcsp.structure.wyckoff import is_sum, point_group_order, space_group
 
 CELLS = {
     "triclinic": (4.1, 5.3, 6.7, 77, 83, 101),

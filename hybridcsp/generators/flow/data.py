@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hybridcsp.elements import properties
-from hybridcsp.generators import HALF_PRESSURE, Example
+from hybridcsp.generators.base import HALF_PRESSURE, Example
 from hybridcsp.generators.flow.assignment import minimal_assignment
-from hybridcsp.representations.lattice import LatticePoint, canonical, diagonal, encode, log_length
+from hybridcsp.structure.elements import properties
+from hybridcsp.structure.lattice import LatticePoint, canonical, diagonal, encode, log_length
 
 Array = NDArray[np.float64]
 
@@ -80,7 +80,7 @@ class FlowData:
     @classmethod
     def of(cls, examples: Sequence[Example], scale: Scale | None = None) -> Self:
         """Encode examples, with the scale of others or else their own."""
-        from hybridcsp.structure import SYMPREC_LOOSE, spacegroup
+        from hybridcsp.structure.symmetry import SYMPREC_LOOSE, spacegroup
 
         points = [handed(encode(canonical(example.atoms))) for example in examples]
         return cls(

@@ -13,17 +13,18 @@ import torch
 from ase import Atoms
 
 from hybridcsp.errors import InputError, did_you_mean
-from hybridcsp.generators import Condition, Epoch, Example, Reject, Request, Sample, storage
-from hybridcsp.generators.consensus import agreed_first
+from hybridcsp.generators import weights_io
+from hybridcsp.generators.base import Condition, Epoch, Example, Reject, Request, Sample
 from hybridcsp.generators.datasets import split
 from hybridcsp.generators.flow.data import FlowData, Scale
 from hybridcsp.generators.flow.matching import FlowModel, Integration, integrate
 from hybridcsp.generators.flow.network import Architecture
 from hybridcsp.generators.flow.starts import Start, atoms_of, batches, with_groups
 from hybridcsp.generators.plausibility import is_too_close
-from hybridcsp.generators.training import Settings, train
-from hybridcsp.representations.lattice import LatticePoint, decode, diagonal, log_length
-from hybridcsp.structure import SYMPREC_LOOSE, SYMPREC_ROUGH, in_group
+from hybridcsp.generators.reranking import agreed_first
+from hybridcsp.generators.trainer import Settings, train
+from hybridcsp.structure.lattice import LatticePoint, decode, diagonal, log_length
+from hybridcsp.structure.symmetry import SYMPREC_LOOSE, SYMPREC_ROUGH, in_group
 
 #: How often a sample whose atoms are too close is drawn again.
 REDRAWS = 2
@@ -71,7 +72,7 @@ class FlowGenerator:
     @property
     def conditions(self) -> frozenset[Condition]:
         """Space group and energy; and pressure, if it has learned from crystals under pressure."""
-        return storage.conditions_of(self.card)
+        return weights_io.conditions_of(self.card)
 
     def fit(
         self,
@@ -95,7 +96,7 @@ class FlowGenerator:
         on_epoch
             Told after each epoch.
         **settings
-            As :class:`hybridcsp.generators.training.Settings` has them.
+            As :class:`hybridcsp.generators.trainer.Settings` has them.
 
         Raises
         ------
@@ -114,7 +115,7 @@ class FlowGenerator:
                 self._model = FlowModel(self.architecture)
         history = train(self._model, training, held_out, chosen, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch)
         self._scale = training.scale
-        about = storage.describe_training(learned, self.card, held_out=len(held))
+        about = weights_io.describe_training(learned, self.card, held_out=len(held))
         before = {key: value for key, value in self.card.items() if key not in ("training_formulas", "before")}
         self.card = {
             **about,
@@ -129,7 +130,7 @@ class FlowGenerator:
 
         Equal requests that leave the space group open share it out: their groups are drawn evenly over the
         distribution. Of their answers those come first that speak for most
-        (:func:`~hybridcsp.generators.consensus.agreed_first`). What comes out with atoms closer than a problem allows
+        (:func:`~hybridcsp.generators.reranking.agreed_first`). What comes out with atoms closer than a problem allows
         by default, or in another space group than asked for, is drawn again, :data:`REDRAWS` times at most.
 
         Raises
@@ -172,7 +173,7 @@ class FlowGenerator:
             "integration": asdict(self.integration),
             "lattice": {"mean": self._scale.mean.tolist(), "spread": self._scale.spread.tolist()},
         }
-        storage.save(folder, self.name, self._model.state_dict(), {**self.card, **about})
+        weights_io.save(folder, self.name, self._model.state_dict(), {**self.card, **about})
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -183,8 +184,8 @@ class FlowGenerator:
         InputError
             If the files are damaged or another generator's.
         """
-        tensors, card = storage.load(folder, cls.name)
-        storage.check_sizes(card.get("architecture"), "layers", tensors, folder)
+        tensors, card = weights_io.load(folder, cls.name)
+        weights_io.check_sizes(card.get("architecture"), "layers", tensors, folder)
         try:
             generator = cls(Architecture(**card["architecture"]), Integration(**card["integration"]))
             scale = Scale(
@@ -195,8 +196,10 @@ class FlowGenerator:
                 raise ValueError("the mean and spread of six numbers of a lattice are needed")
             model = FlowModel(generator.architecture)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError("weights", str(folder / storage.CARD), f"not a card of this generator: {error}") from error
-        storage.fill(model, tensors, folder)
+            raise InputError(
+                "weights", str(folder / weights_io.CARD), f"not a card of this generator: {error}"
+            ) from error
+        weights_io.fill(model, tensors, folder)
         generator._model, generator._scale, generator.card = model.eval(), scale, card
         return generator
 

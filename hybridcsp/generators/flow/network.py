@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hybridcsp.elements import covalent_radii, properties
-from hybridcsp.representations.lattice import COLUMNS, ROWS
+from hybridcsp.structure.elements import covalent_radii, properties
+from hybridcsp.structure.lattice import COLUMNS, ROWS
 
 # Distances are taken in units of summed covalent radii; centres and width of the Gaussians over the shortest one.
 _CENTRES = tuple(0.5 + 0.15 * i for i in range(12))

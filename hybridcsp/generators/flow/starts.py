@@ -11,7 +11,7 @@ import torch
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
-from hybridcsp.generators import Request
+from hybridcsp.generators.base import Request
 from hybridcsp.generators.flow.data import energy_features, pressure_features
 from hybridcsp.generators.flow.network import SpacegroupPrior
 

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hybridcsp.elements import TAIL, element_order, squared_distances
-from hybridcsp.generators import HALF_PRESSURE
+from hybridcsp.generators.base import HALF_PRESSURE
 from hybridcsp.generators.rows import Row
 from hybridcsp.generators.wyckoff.positions import N_CHANNELS, N_LETTERS, Positions
+from hybridcsp.structure.elements import TAIL, element_order, squared_distances
 
 if TYPE_CHECKING:
     from hybridcsp.generators.wyckoff.memory import Memory, Recall

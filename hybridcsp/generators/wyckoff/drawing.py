@@ -10,18 +10,18 @@ import torch
 from ase.data import atomic_numbers
 
 from hybridcsp.errors import InputError
-from hybridcsp.generators import Reject, Request, Sample, equal_requests
+from hybridcsp.generators.base import Reject, Request, Sample, equal_requests
 from hybridcsp.generators.plausibility import is_plausible
 from hybridcsp.generators.wyckoff.geometry import GeometryNetwork
 from hybridcsp.generators.wyckoff.memory import Memory
 from hybridcsp.generators.wyckoff.occupation import OccupationNetwork
 from hybridcsp.generators.wyckoff.placing import draw_geometries
 from hybridcsp.generators.wyckoff.positions import N_GROUPS, Positions
+from hybridcsp.generators.wyckoff.representation import decode
 from hybridcsp.generators.wyckoff.sampling import Decoder, Skeleton
 from hybridcsp.generators.wyckoff.sequences import contents_in_order, from_sequence
 from hybridcsp.prototypes.labels import OTHER_HAND
-from hybridcsp.representations.wyckoff import decode
-from hybridcsp.structure import in_group
+from hybridcsp.structure.symmetry import in_group
 
 #: Crystals that are written at the same time.
 BATCH = 64

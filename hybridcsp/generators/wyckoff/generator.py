@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
-from hybridcsp.generators import Condition, Epoch, Example, Reject, Request, Sample, storage, training
+from hybridcsp.generators import trainer, weights_io
+from hybridcsp.generators.base import Condition, Epoch, Example, Reject, Request, Sample
 from hybridcsp.generators.datasets import split
 from hybridcsp.generators.wyckoff.collation import Geometries, Occupations, conditions
 from hybridcsp.generators.wyckoff.drawing import draw
@@ -21,11 +22,11 @@ from hybridcsp.generators.wyckoff.geometry import GeometryNetwork
 from hybridcsp.generators.wyckoff.memory import Memory
 from hybridcsp.generators.wyckoff.occupation import OccupationNetwork
 from hybridcsp.generators.wyckoff.positions import Positions
+from hybridcsp.generators.wyckoff.representation import encode
 from hybridcsp.generators.wyckoff.sequences import Sequence as Written
 from hybridcsp.generators.wyckoff.sequences import to_sequence
 from hybridcsp.generators.wyckoff.transformer import Size
-from hybridcsp.representations.wyckoff import encode
-from hybridcsp.structure import SYMPREC, SYMPREC_LOOSE
+from hybridcsp.structure.symmetry import SYMPREC, SYMPREC_LOOSE
 
 _Written = list[tuple[Example, Written]]
 
@@ -100,7 +101,7 @@ class WyckoffGenerator:
     @property
     def conditions(self) -> frozenset[Condition]:
         """Space group and energy; and pressure, if it has learned from crystals under pressure."""
-        return storage.conditions_of(self.card)
+        return weights_io.conditions_of(self.card)
 
     def fit(
         self,
@@ -120,14 +121,14 @@ class WyckoffGenerator:
         examples
             Crystals; those in which spglib finds no symmetry are left out.
         seed, checkpoint, on_epoch
-            As :func:`hybridcsp.generators.training.train` takes them.
+            As :func:`hybridcsp.generators.trainer.train` takes them.
         longest
             Crystals with more sites are remembered, but the networks do not learn from them: they are few and take
             most of the time.
         remember
             Whether the examples join the memory.
         **settings
-            Fields of :class:`hybridcsp.generators.training.Settings`, for both networks: they are trained one after the
+            Fields of :class:`hybridcsp.generators.trainer.Settings`, for both networks: they are trained one after the
             other, and each stops when it no longer improves.
 
         Raises
@@ -135,14 +136,14 @@ class WyckoffGenerator:
         InputError
             If a setting is not known, or nothing is left to learn from.
         """
-        known = {field.name for field in fields(training.Settings)}
+        known = {field.name for field in fields(trainer.Settings)}
         if unknown := sorted(set(settings) - known):
             raise InputError(
                 unknown[0],
                 settings[unknown[0]],
                 f"no setting of this training; known: {', '.join(sorted(known | {'longest', 'remember'}))}",
             )
-        chosen = training.Settings(**settings)
+        chosen = trainer.Settings(**settings)
         encoded = self.encode(examples, longest=longest, remember=remember)
         if self._networks is None:
             with torch.random.fork_rng(devices=[]):
@@ -154,7 +155,7 @@ class WyckoffGenerator:
             ("occupation", self._networks[0], encoded.occupation),
             ("geometry", self._networks[1], encoded.geometry),
         ):
-            history = training.train(
+            history = trainer.train(
                 network,
                 data[0],
                 data[1],
@@ -200,7 +201,7 @@ class WyckoffGenerator:
             occupation=(self._occupations(learned), self._occupations(held) if held else None),
             geometry=(self._geometries(learned, True), self._geometries(held, False) if held else None),
             prototypes=self._memory.n_prototypes,
-            card=storage.describe_training(
+            card=weights_io.describe_training(
                 remembered, self.card, crystals_learned=len(learned), held_out_crystals=len(held)
             ),
         )
@@ -232,7 +233,7 @@ class WyckoffGenerator:
         tensors = {name: torch.as_tensor(array) for name, array in self.tables().items()}
         for part, network in zip(self._sizes, self._networks, strict=True):
             tensors |= {f"{part}.{name}": tensor for name, tensor in network.state_dict().items()}
-        storage.save(folder, self.name, tensors, self.card)
+        weights_io.save(folder, self.name, tensors, self.card)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -243,14 +244,14 @@ class WyckoffGenerator:
         InputError
             If the files are missing, damaged or not this generator's.
         """
-        tensors, card = storage.load(folder, cls.name)
+        tensors, card = weights_io.load(folder, cls.name)
 
         def part(name: str) -> dict[str, torch.Tensor]:
             return {n.removeprefix(f"{name}."): t for n, t in tensors.items() if n.startswith(f"{name}.")}
 
         try:
             for name, size in card["sizes"].items():
-                storage.check_sizes(size, "blocks", part(name), folder)
+                weights_io.check_sizes(size, "blocks", part(name), folder)
             generator = cls(**{name: Size(**size) for name, size in card["sizes"].items()})
             generator._positions = Positions.from_arrays(**{n: t.numpy() for n, t in part("positions").items()})
             generator._memory = Memory.from_arrays({n: t.numpy() for n, t in part("memory").items()})
@@ -260,7 +261,7 @@ class WyckoffGenerator:
                 raise
             raise InputError("weights", str(folder), f"incomplete: {type(error).__name__}: {error}") from error
         for name, network in zip(generator._sizes, generator._networks, strict=True):
-            storage.fill(network.eval(), part(name), folder)
+            weights_io.fill(network.eval(), part(name), folder)
         generator.card = card
         return generator
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridcsp.elements import TAIL, squared_distances
 from hybridcsp.generators.wyckoff.positions import N_CHANNELS, N_GROUPS, N_LETTERS
+from hybridcsp.generators.wyckoff.representation import canonical_letters
 from hybridcsp.generators.wyckoff.sequences import Occupation
 from hybridcsp.prototypes.labels import slot_orders
-from hybridcsp.representations.wyckoff import canonical_letters
-from hybridcsp.wyckoff import LETTERS
+from hybridcsp.structure.elements import TAIL, squared_distances
+from hybridcsp.structure.wyckoff import LETTERS
 
 # Shares below this are as good as none.
 _FLOOR = 0.003

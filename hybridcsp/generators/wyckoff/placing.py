@@ -9,8 +9,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hybridcsp.generators.wyckoff.collation import conditions, contents_row, free_coordinates, skeleton_row, stack
-from hybridcsp.generators.wyckoff.geometry import GeometryNetwork, Mixture, normal_log_density, von_mises_log_density
+from hybridcsp.generators.wyckoff.collation import (
+    conditions,
+    contents_row,
+    free_coordinates,
+    skeleton_row,
+    stack,
+)
+from hybridcsp.generators.wyckoff.geometry import (
+    GeometryNetwork,
+    Mixture,
+    normal_log_density,
+    von_mises_log_density,
+)
 from hybridcsp.generators.wyckoff.memory import Memory
 from hybridcsp.generators.wyckoff.positions import Positions
 from hybridcsp.generators.wyckoff.sampling import COLD, Skeleton, draw_index

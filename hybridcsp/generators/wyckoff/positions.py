@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridcsp.wyckoff import LETTERS, can_place, is_sum, space_group
+from hybridcsp.structure.wyckoff import LETTERS, can_place, is_sum, space_group
 
 #: Wyckoff letters there are.
 N_LETTERS = len(LETTERS)
@@ -68,7 +68,7 @@ class Positions:
     @cache
     def tabulate(cls) -> Positions:
         """Make the tables from PyXtal's; this takes seconds, the first time."""
-        from hybridcsp.representations.wyckoff import free_axes, polar_axes
+        from hybridcsp.generators.wyckoff.representation import free_axes, polar_axes
 
         found = cls(
             np.zeros((N_GROUPS, N_LETTERS), dtype=np.int16),

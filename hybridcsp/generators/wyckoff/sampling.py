@@ -14,7 +14,7 @@ from hybridcsp.generators.wyckoff.collation import conditions, contents_row, pro
 from hybridcsp.generators.wyckoff.memory import Recall
 from hybridcsp.generators.wyckoff.occupation import OccupationNetwork
 from hybridcsp.generators.wyckoff.positions import N_CHANNELS, N_LETTERS, Positions
-from hybridcsp.wyckoff import LETTERS
+from hybridcsp.structure.wyckoff import LETTERS
 
 #: Where the temperature goes to zero, logits are divided by this.
 COLD = 1e-3

@@ -10,10 +10,10 @@ import numpy as np
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
-from hybridcsp.elements import element_order
 from hybridcsp.generators.wyckoff.positions import Positions
-from hybridcsp.representations.wyckoff import Site, WyckoffCrystal
-from hybridcsp.wyckoff import LETTERS
+from hybridcsp.generators.wyckoff.representation import Site, WyckoffCrystal
+from hybridcsp.structure.elements import element_order
+from hybridcsp.structure.wyckoff import LETTERS
 
 # Mean and spread by which the parameters of the cell are scaled: about those of the training data.
 _CENTRE = np.array([0.0, 0.0, 0.0, np.pi / 2, np.pi / 2, np.pi / 2])
@@ -34,7 +34,7 @@ class Occupation:
     ----------
     elements, counts
         Atomic numbers and how many atoms of each there are in the primitive cell, in the order of
-        :func:`hybridcsp.elements.element_order`.
+        :func:`hybridcsp.structure.elements.element_order`.
     spacegroup
         Its number.
     slots, letters

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hybridcsp.elements import properties
 from hybridcsp.generators.wyckoff.positions import N_FEATURES, N_GROUPS, N_LETTERS, Positions
+from hybridcsp.structure.elements import properties
 
 Batch = Mapping[str, Tensor]
 Cache = list[tuple[Tensor, Tensor]]

@@ -1,0 +1,294 @@
+"""Show a running search: a live display in a terminal or a notebook, lines now and then where the output is a file."""
+
+from __future__ import annotations
+
+import html
+import io
+import time
+from collections.abc import Callable
+from typing import Any, Protocol, Self
+
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from hybridcsp.core.records import REFINE
+from hybridcsp.search.run import Progress
+from hybridcsp.search.stopping import Budget
+from hybridcsp.structure.symmetry import spacegroup_symbol
+from hybridcsp.utils.activity import Running
+from hybridcsp.utils.text import printable_line
+
+#: Seconds between two lines where the output is a file, when nothing was found and when a new best minimum was.
+QUIET, NEWS = 10.0, 1.0
+
+#: Terminals with fewer lines get one line of progress.
+SMALLEST = 12
+
+#: Seconds between two updates of a notebook's cell.
+NOTEBOOK = 0.5
+
+
+class Display(Protocol):
+    """Shows progress between entering and leaving it."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def update(self, progress: Progress) -> None:
+        """Show where things stand."""
+
+
+def display(budget: Budget, console: Console | None = None) -> Display:
+    """Return the display that suits where the output goes.
+
+    Parameters
+    ----------
+    budget
+        The stopping criteria, for the bar and the time left.
+    console
+        Where to show it; by default the standard error.
+    """
+    if console is None:
+        console = Console(stderr=True)
+    if console.is_jupyter:
+        return NotebookDisplay(budget)
+    return TerminalDisplay(budget, console) if console.is_terminal else LineDisplay(budget, console)
+
+
+class TerminalDisplay:
+    """A live display of a few lines: the whole search, each running relaxation, each generator that learns.
+
+    Parameters
+    ----------
+    budget, console
+        As for :func:`display`.
+    """
+
+    def __init__(self, budget: Budget, console: Console) -> None:
+        self._view = View(budget)
+        self._live = Live(self._view, console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.start(refresh=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def update(self, progress: Progress) -> None:
+        """Show where things stand at the next refresh."""
+        self._view.progress = progress
+
+
+class LineDisplay:
+    """Plain lines: the first at once, then one for each new best minimum and one every ten seconds.
+
+    Parameters
+    ----------
+    budget, console
+        As for :func:`display`.
+    """
+
+    def __init__(self, budget: Budget, console: Console) -> None:
+        self._budget = budget
+        self._console = console
+        self._shown = ""
+        self._best: float | None = None
+        self._last = -QUIET
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, progress: Progress) -> None:
+        """Print a line if there is something new to say."""
+        since = progress.run_seconds - self._last
+        is_news = progress.best is not None and progress.best != self._best
+        if since < (NEWS if is_news else QUIET):
+            return
+        self._last, self._best = progress.run_seconds, progress.best
+        text = describe(progress, self._budget)
+        if text != self._shown:
+            self._shown = text
+            self._console.print(printable_line(text), highlight=False, markup=False, soft_wrap=True)
+
+
+class NotebookDisplay:
+    """One output of a notebook's cell, updated in place.
+
+    Parameters
+    ----------
+    budget
+        As for :func:`display`.
+    clock
+        Seconds, for the time between updates.
+    """
+
+    def __init__(self, budget: Budget, clock: Callable[[], float] = time.monotonic) -> None:
+        self._view = View(budget)
+        self._clock = clock
+        self._last = -NOTEBOOK
+        self._handle: Any = None
+
+    def __enter__(self) -> Self:
+        from IPython.display import display as show
+
+        self._handle = show(self._content(), display_id=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._view.progress is None:
+            self._handle.update(_pre("there was nothing left to do"))
+        else:
+            self._handle.update(self._content())
+
+    def update(self, progress: Progress) -> None:
+        """Show where things stand, unless it was shown just before."""
+        self._view.progress = progress
+        if self._clock() - self._last >= NOTEBOOK:
+            self._last = self._clock()
+            self._handle.update(self._content())
+
+    def _content(self) -> Any:
+        console = Console(width=100, height=40, record=True, file=io.StringIO(), force_jupyter=False, color_system=None)
+        console.print(self._view)
+        return _pre(console.export_text().rstrip())
+
+
+def _pre(text: str) -> Any:
+    """Return text as a notebook shows it."""
+    from IPython.display import HTML
+
+    return HTML(f"<pre>{html.escape(text)}</pre>")
+
+
+class View:
+    """The lines of a live display; fits the width, and is one line in a low terminal.
+
+    Parameters
+    ----------
+    budget
+        As for :func:`display`.
+
+    Attributes
+    ----------
+    progress
+        What is shown; ``None`` before anything is known.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self.progress: Progress | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        progress = self.progress
+        if progress is None:
+            yield _line("starting")
+            return
+        lines = [_line(describe(progress, self._budget))]
+        if (options.height is None and console.height >= SMALLEST) or (options.height or 0) >= SMALLEST:
+            lines = [*self._head(progress, options.max_width), *_jobs(progress.jobs), *map(_line, progress.training)]
+        most = max(1, console.height - 4)
+        yield Group(*lines[:most])
+
+    def _head(self, progress: Progress, width: int) -> list[Any]:
+        done = fraction_done(progress, self._budget)
+        numbers = Text(" · ".join(_numbers(progress, self._budget)), no_wrap=True, overflow="ellipsis")
+        bar = ProgressBar(total=1.0, completed=done or 0.0, width=max(8, width // 5), pulse=done is None)
+        head = Table.grid(padding=(0, 1))
+        head.add_column(width=max(8, width // 5))
+        head.add_column(no_wrap=True, overflow="ellipsis")
+        head.add_row(bar, numbers)
+        now = " · ".join([*_best(progress), *_now(progress, self._budget)])
+        return [head, *([_line(now)] if now else [])]
+
+
+def fraction_done(progress: Progress, budget: Budget) -> float | None:
+    """Return the share of the budget that is used, by the limit that comes first; ``None`` without such a limit."""
+    shares = []
+    if budget.relaxations:
+        shares.append(progress.relaxations / budget.relaxations)
+    if budget.force_calls:
+        shares.append(progress.force_calls / budget.force_calls)
+    if budget.hours:
+        shares.append(progress.run_seconds / 3600 / budget.hours)
+    return min(max(shares), 1.0) if shares else None
+
+
+def seconds_left(progress: Progress, budget: Budget) -> float | None:
+    """Estimate the seconds left from the speed of this run; ``None`` while there is nothing to go by."""
+    estimates = []
+    if budget.relaxations and progress.run_relaxations:
+        rate = progress.run_relaxations / progress.run_seconds
+        estimates.append((budget.relaxations - progress.relaxations) / rate)
+    if budget.force_calls and progress.run_force_calls:
+        rate = progress.run_force_calls / progress.run_seconds
+        estimates.append((budget.force_calls - progress.force_calls) / rate)
+    if budget.hours:
+        estimates.append(3600 * budget.hours - progress.run_seconds)
+    return max(0.0, min(estimates)) if estimates else None
+
+
+def describe(progress: Progress, budget: Budget) -> str:
+    """Say in one line how far a search is."""
+    return " · ".join([*_numbers(progress, budget), *_best(progress), *_now(progress, budget)])
+
+
+def clock(seconds: float) -> str:
+    """Return a time as hours, minutes and seconds."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
+def _numbers(progress: Progress, budget: Budget) -> list[str]:
+    total = f"/{budget.relaxations}" if budget.relaxations else ""
+    return [f"{progress.relaxations}{total} relaxations", f"{progress.failed} failed", f"{progress.minima} minima"]
+
+
+def _best(progress: Progress) -> list[str]:
+    if progress.best is None:
+        return []
+    group = f" {spacegroup_symbol(progress.spacegroup)}" if progress.spacegroup else ""
+    return [f"best {progress.best:.4f} eV/atom{group}"]
+
+
+def _now(progress: Progress, budget: Budget) -> list[str]:
+    """Say what happens now, how fast relaxations go, and how long it may still take."""
+    parts = [progress.activity] if progress.activity else []
+    if progress.run_force_calls and progress.run_seconds > 0:
+        parts.append(f"{progress.run_force_calls / progress.run_seconds:.1f} force calls/s")
+    left = seconds_left(progress, budget)
+    if progress.level == REFINE:
+        parts.append("refining the best")
+    elif left is not None:
+        parts.append(f"{clock(left)} left")
+    return parts
+
+
+def _jobs(jobs: tuple[Running, ...]) -> list[Any]:
+    if not jobs:
+        return []
+    table = Table.grid(padding=(0, 2))
+    for justify in ("right", "left", "right", "right", "right"):
+        table.add_column(justify=justify, no_wrap=True, overflow="ellipsis")
+    for job in jobs:
+        name = printable_line(job.source if job.operator in ("", job.source) else f"{job.source}/{job.operator}")
+        table.add_row(
+            f"#{job.candidate}",
+            name if job.level != REFINE else f"{name} (refined)",
+            "" if job.force_calls is None else f"{job.force_calls} force calls",
+            "" if job.enthalpy_per_atom is None else f"{job.enthalpy_per_atom:.4f} eV/atom",
+            f"{job.seconds:.0f} s",
+        )
+    return [table]
+
+
+def _line(text: str) -> Text:
+    return Text(printable_line(text), no_wrap=True, overflow="ellipsis")

@@ -1,0 +1,143 @@
+"""What can be named: sources, generators, calculators, formats, operators; ours and those that other packages register.
+
+Another package adds to a registry with an entry point of the group, for example::
+
+    [project.entry-points."hybridcsp.sources"]
+    my_source = "my_package:MySource"
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from hybridcsp.errors import InputError, RegistrationError, UnknownNameError, message_of
+from hybridcsp.utils.interrupts import exits_contained
+
+#: The package whose entries are ours.
+OURS = "hybridcsp"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One thing that can be named.
+
+    Attributes
+    ----------
+    name
+        What people write.
+    target
+        ``"module:attribute"``, imported only when it is used.
+    summary
+        What it is, in a line.
+    package
+        Who brings it.
+    methods
+        What it must have to be of its kind.
+    """
+
+    name: str
+    target: str
+    summary: str
+    package: str = OURS
+    methods: tuple[str, ...] = ()
+
+    def load(self) -> Any:
+        """Import and return the object.
+
+        Raises
+        ------
+        RegistrationError
+            If another package brings it and importing it fails, for whatever reason, or it is of another kind.
+        """
+        point = EntryPoint(name=self.name, value=self.target, group="")
+        if self.package == OURS:
+            return point.load()
+        try:
+            with exits_contained():
+                loaded = point.load()
+        except Exception as error:  # third-party code runs when it is imported, and may fail in any way
+            raise self.broken(f"cannot be imported: {message_of(error)}") from error
+        self.require(loaded, self.methods)
+        return loaded
+
+    def build(self, *arguments: Any) -> Any:
+        """Load it and return what it makes of arguments.
+
+        Raises
+        ------
+        RegistrationError
+            As :meth:`load`; or if it cannot be called with so many arguments.
+        """
+        make = self.load()
+        try:
+            with contextlib.suppress(ValueError):  # some callables written in C have no signature
+                inspect.signature(make).bind(*arguments)
+        except TypeError as error:
+            wanted = f"{len(arguments)} argument{'s' * (len(arguments) != 1)}" if arguments else "no arguments"
+            raise self.broken(f"cannot be called with {wanted}: {error}") from error
+        return make(*arguments)
+
+    def require(self, thing: object, attributes: tuple[str, ...]) -> None:
+        """Raise :class:`RegistrationError` if what came of it lacks an attribute."""
+        missing = [attribute for attribute in attributes if not hasattr(thing, attribute)]
+        if missing:
+            shown = thing.__qualname__ if isinstance(thing, type) else type(thing).__qualname__
+            raise self.broken(f"gives {shown}, which lacks {', '.join(missing)}")
+
+    def broken(self, why: str) -> RegistrationError:
+        """Return the error that says what is wrong with it."""
+        return RegistrationError(f"{self.name!r}, which the package {self.package} registers as {self.target}, {why}")
+
+
+class Registry:
+    """Names of one kind, from this package and from entry points of the group ``hybridcsp.<kind>s``.
+
+    Parameters
+    ----------
+    kind
+        In the singular, as error messages say it: "source", "calculator".
+    builtin
+        Our own entries.
+    methods
+        What other packages' entries must have.
+    """
+
+    def __init__(self, kind: str, builtin: tuple[Entry, ...], methods: tuple[str, ...] = ()) -> None:
+        self.kind = kind
+        self.methods = methods
+        self._builtin = {entry.name: entry for entry in builtin}
+
+    def entries(self) -> dict[str, Entry]:
+        """Return all entries by name, ours first; another package cannot replace one of ours."""
+        found = dict(self._builtin)
+        for point in entry_points(group=f"hybridcsp.{self.kind}s"):
+            package, summary = "?", ""
+            if point.dist:
+                package, summary = point.dist.name, str(point.dist.metadata.json.get("summary", ""))
+            entry = Entry(name=point.name, target=point.value, summary=summary, package=package, methods=self.methods)
+            found.setdefault(point.name, entry)
+        return found
+
+    def __getitem__(self, name: str) -> Entry:
+        entries = self.entries()
+        if name not in entries:
+            raise UnknownNameError(self.kind, name, entries)
+        return entries[name]
+
+
+def split_argument(text: str, key: str) -> tuple[str, str | None]:
+    """Split ``"name:argument"`` at the first colon; the argument is ``None`` where there is no colon.
+
+    Raises
+    ------
+    InputError
+        If the name or the argument is empty.
+    """
+    name, colon, argument = text.partition(":")
+    if not name or (colon and not argument):
+        raise InputError(key, text, "write NAME or NAME:ARGUMENT")
+    return name, argument if colon else None

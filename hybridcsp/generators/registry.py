@@ -1,0 +1,22 @@
+"""Names of the generators."""
+
+from __future__ import annotations
+
+from hybridcsp.core.registry import Entry, Registry
+
+GENERATORS = Registry(
+    "generator",
+    (
+        Entry(
+            name="wyckoff",
+            target="hybridcsp.generators.wyckoff:WyckoffGenerator",
+            summary="autoregressive transformer over space group, Wyckoff positions, coordinates and lattice",
+        ),
+        Entry(
+            name="flow",
+            target="hybridcsp.generators.flow:FlowGenerator",
+            summary="flow matching of fractional coordinates and lattice",
+        ),
+    ),
+    methods=("fit", "sample", "save", "load"),
+)

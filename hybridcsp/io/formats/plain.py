@@ -1,0 +1,90 @@
+"""Structures in files of no search code: whatever :func:`hybridcsp.io.structure_files.read_structures` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from hybridcsp.errors import InputError
+from hybridcsp.io.formats.base import Record, Settings
+from hybridcsp.io.frames import Broken, Frame
+from hybridcsp.io.structure_files import is_structure_file, read_structures, structure_files
+from hybridcsp.io.text import finite
+from hybridcsp.io.writing import structure_writer
+
+
+class Plain:
+    """Files of structures; read one frame at a time, so that a broken one costs only itself."""
+
+    name = "plain"
+
+    def recognises(self, path: Path) -> bool:
+        """Whether this is a structure file by its name, or a folder with one."""
+        return any(is_structure_file(file) for file in structure_files(path))
+
+    def read(self, path: Path) -> Iterator[Record | Broken]:
+        """Yield all structures, files by name; of a folder only the files that have a structure's name."""
+        for found in read_structures(path):
+            yield found if isinstance(found, Broken) else record_of(found)
+
+    def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:
+        """Write structures with their energies and what is known of them, in the format that the ending says."""
+        n = 0
+        with structure_writer(path) as write:
+            for record in records:
+                n += 1
+                write(as_atoms(record))
+            if n == 0:
+                raise InputError("structures", 0, "at least one structure to write")
+        return f"{n} structures in {path}."
+
+
+def record_of(frame: Frame) -> Record:
+    """Return a record of a frame, with what it says of itself."""
+    atoms, info = frame.atoms, frame.atoms.info
+    energy = None if atoms.calc is None else _number(atoms.calc.results.get("energy"))
+    enthalpy = _number(info.get("enthalpy"))
+    if enthalpy is None and (per_atom := _number(info.get("enthalpy_per_atom"))) is not None:
+        enthalpy = per_atom * len(atoms)
+    generation = _number(info.get("generation"))
+    default = frame.name or f"{frame.file.stem}-{frame.number + 1}"
+    return Record(
+        atoms=Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell.array, pbc=True),
+        energy=energy,
+        enthalpy=enthalpy,
+        pressure_gpa=_number(info.get("pressure_gpa")),
+        id=str(info.get("id", info.get("candidate", default))),
+        origin=str(info.get("origin", info.get("operator", ""))),
+        generation=None if generation is None else int(generation),
+        calculator=str(info.get("calculator", "")),
+        failure=str(info.get("failure", "")),
+        file=frame.file,
+        line=frame.line,
+    )
+
+
+def as_atoms(record: Record) -> Atoms:
+    """Return the structure of a record, with its energy and with what is known of it in ``info``."""
+    atoms = record.atoms.copy()
+    known = {
+        "id": record.id,
+        "origin": record.origin,
+        "generation": record.generation,
+        "enthalpy": record.enthalpy,
+        "pressure_gpa": record.pressure_gpa,
+        "calculator": record.calculator,
+        "failure": record.failure,
+    }
+    atoms.info = {key: value for key, value in known.items() if value not in ("", None)}
+    atoms.calc = None if record.energy is None else SinglePointCalculator(atoms, energy=record.energy)
+    return atoms
+
+
+def _number(value: object) -> float | None:
+    try:
+        return None if value is None else finite(float(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None

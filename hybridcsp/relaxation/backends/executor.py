@@ -1,0 +1,180 @@
+"""A backend that runs jobs on any :class:`concurrent.futures.Executor`."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from dataclasses import replace
+from typing import Self
+
+import cloudpickle
+
+from hybridcsp.core.records import Failed, FailureReason, Job, Relaxed
+from hybridcsp.errors import BackendError, CalculatorError, ExitRaisedError, HybridCSPError, message_of
+from hybridcsp.relaxation.backends.pool import check_capacity, pickle_factory
+from hybridcsp.relaxation.backends.worker_process import running
+from hybridcsp.relaxation.worker import JobRunner, failed, run_job
+from hybridcsp.utils.activity import Running
+from hybridcsp.utils.interrupts import exits_contained
+
+# Signals that a terminal sends to a group of processes have reached all of them after this time.
+_SIGNAL_SECONDS = 0.2
+
+
+class ExecutorBackend:
+    """Runs jobs on any :class:`concurrent.futures.Executor`: threads, processes, Dask's ``client.get_executor()``.
+
+    The runner is built once in each thread that runs jobs, since ASE's calculators are not thread-safe, and the one
+    that was used last is kept. All that can be enforced is enforced inside the task: an exception is a failure of
+    reason ``CALCULATOR``, and the runner checks its limits at each force call; an outcome that is late is accepted
+    as what it is. A hang, and memory, are the executor's business, and so is the output of calculators. What the
+    executor itself reports for one job (an outcome that cannot be pickled, a worker that a cluster gave up on) is a
+    failure of reason ``WORKER_DIED``; when it breaks as a whole, the search ends and its directory can be resumed.
+
+    The executor stays its owner's: closing the backend cancels the jobs that have not started, and lets those that
+    run end unheard.
+
+    Parameters
+    ----------
+    executor
+        Runs the jobs.
+    make_runner
+        Builds the calculator and returns the function that runs a job; sent along with each job.
+    capacity
+        How many jobs the executor works on at once.
+
+    Raises
+    ------
+    InputError
+        If ``capacity`` is less than 1.
+    BackendError
+        If ``make_runner`` cannot be pickled.
+    """
+
+    def __init__(self, executor: Executor, make_runner: Callable[[], JobRunner], *, capacity: int) -> None:
+        self.capacity = check_capacity("capacity", capacity)
+        self._executor = executor
+        self._make_runner = pickle_factory(make_runner)
+        self._jobs: dict[Future[Relaxed | Failed], tuple[Job, float]] = {}
+        self._finished: queue.SimpleQueue[Future[Relaxed | Failed]] = queue.SimpleQueue()
+        self._error: HybridCSPError | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(self, job: Job) -> None:
+        """Hand a job to the executor.
+
+        Raises
+        ------
+        BackendError
+            If the backend is closed, or the executor takes no jobs any more.
+        """
+        if self._error is not None:
+            raise self._error
+        try:
+            future = self._executor.submit(_run_in_executor, self._make_runner, job)
+        except RuntimeError as error:  # broken, or shut down
+            raise _broken(error) from error
+        self._jobs[future] = (job, time.monotonic())
+        future.add_done_callback(self._finished.put)
+
+    def completed(self, timeout: float | None) -> list[Relaxed | Failed]:
+        """Wait for at least one outcome and return all that have arrived, in the order of completion.
+
+        Parameters
+        ----------
+        timeout
+            Seconds to wait at most; ``None`` for as long as it takes.
+
+        Returns
+        -------
+        list of Relaxed or Failed
+            Empty after the timeout, and at once where no job is out.
+
+        Raises
+        ------
+        CalculatorError
+            If the runner cannot be built in the executor.
+        BackendError
+            If the executor broke or somebody cancelled its jobs, or the backend is closed.
+        """
+        done: list[Relaxed | Failed] = []
+        if self._error is not None:
+            raise self._error
+        with contextlib.suppress(queue.Empty):
+            while self._jobs and self._error is None:
+                future = self._finished.get(block=not done, timeout=timeout)
+                try:
+                    done.append(self._outcome(future))
+                except HybridCSPError as error:
+                    self._error = error
+        if self._error is not None and not done:
+            raise self._error
+        return done
+
+    def running(self) -> list[Running]:
+        """Return the jobs that the executor has not given back; it does not tell how far they are."""
+        now = time.monotonic()
+        return [running(job, now - since) for future, (job, since) in self._jobs.items() if not future.done()]
+
+    @property
+    def starting(self) -> int:
+        """Always 0: an executor does not tell how many workers are still building their calculators."""
+        return 0
+
+    def close(self) -> None:
+        """Cancel what has not started; the executor itself is left as it is."""
+        if self._error is None:
+            self._error = BackendError("this backend is closed")
+        for future in self._jobs:
+            future.cancel()
+        self._jobs.clear()
+
+    def _outcome(self, future: Future[Relaxed | Failed]) -> Relaxed | Failed:
+        job, submitted = self._jobs.pop(future)
+        try:
+            with exits_contained():
+                return replace(future.result(), candidate=job.candidate)
+        except HybridCSPError:  # the runner cannot be built
+            raise
+        except (BrokenExecutor, CancelledError) as error:
+            raise _broken(error) from error
+        except Exception as error:  # noqa: BLE001 - each kind of executor has its own ways to say that it lost a job
+            if isinstance(
+                error, ExitRaisedError
+            ):  # Ctrl-C reaches an executor's processes too, perhaps before this one
+                time.sleep(_SIGNAL_SECONDS)
+            detail = f"the executor gave no outcome: {message_of(error)}"
+            return failed(job, FailureReason.WORKER_DIED, detail, time.monotonic() - submitted)
+
+
+_this_thread = threading.local()
+
+
+def _run_in_executor(make_runner: bytes, job: Job) -> Relaxed | Failed:
+    """Run a job wherever an executor does, with this thread's own runner."""
+    if getattr(_this_thread, "built_from", None) != make_runner:
+        try:
+            with exits_contained():
+                _this_thread.runner = cloudpickle.loads(make_runner)()
+        except Exception as error:  # noqa: BLE001 - third-party calculators raise anything
+            # A new error of one argument: one that cannot be unpickled would break a process pool.
+            raise CalculatorError(_explain(error)) from None
+        _this_thread.built_from = make_runner
+    return run_job(_this_thread.runner, job)[0]
+
+
+def _explain(error: BaseException) -> str:
+    return str(error) if isinstance(error, HybridCSPError) else f"cannot build the calculator: {message_of(error)}"
+
+
+def _broken(error: BaseException) -> BackendError:
+    return BackendError(f"the executor broke ({message_of(error)}); the run directory can be resumed")

@@ -1,0 +1,348 @@
+"""Our own process pool: see :mod:`hybridcsp.relaxation.backends.executor` for what it survives."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing import connection
+from pathlib import Path
+from typing import Self
+
+import cloudpickle
+
+from hybridcsp.core.records import Failed, FailureReason, Job, Limits, Relaxed
+from hybridcsp.errors import BackendError, HybridCSPError, InputError, message_of
+from hybridcsp.relaxation.backends.worker_process import WorkerProcess
+from hybridcsp.relaxation.worker import JobRunner, failed
+from hybridcsp.utils.activity import Running
+from hybridcsp.utils.files import folder_within, make_folder
+from hybridcsp.utils.interrupts import exits_contained
+from hybridcsp.utils.processes import end_processes, reap, send_signal
+
+log = logging.getLogger(__name__)
+
+# A runner checks its time limit between force calls; what is not back this much later hangs.
+GRACE_SECONDS = 5.0
+GRACE_SHARE = 0.1
+# Between two looks at the workers' memory and clocks, in seconds.
+_TICK = 0.2
+
+
+class WorkerPool:
+    """Our own process pool, which every failure of a calculator leaves standing.
+
+    Each worker is an interpreter of its own, started from scratch: a script needs no ``if __name__ == "__main__"``,
+    nothing of the parent's state is forked, and functions defined in a script, a notebook or another function travel
+    by value. A worker has one thread for numerical libraries, its own process group, and no part in Ctrl-C. It ends
+    when this process ends, even by ``kill -9``, and so do programs that its calculator has started.
+
+    Starting is asynchronous: the constructor returns at once, and what keeps the runner from being built is raised by
+    the first :meth:`completed`, or by :meth:`wait_ready`. A worker is replaced when it dies, is killed at a limit, or
+    when its runner raised or returned something that is not an outcome. Limits are enforced, and waiting jobs are
+    handed out, inside ``submit`` and ``completed``: an owner that does other things for long lets workers idle.
+    One thread at a time may use a pool. POSIX only.
+
+    Parameters
+    ----------
+    make_runner
+        Called once in each worker; builds the calculator and returns the function that runs a job.
+    workers
+        How many processes.
+    log_directory
+        Where the workers' output goes, ``worker-<n>.log`` each, appended to; nowhere if not given.
+    start_timeout
+        Seconds that a worker may take to start and to build its runner.
+
+    Raises
+    ------
+    InputError
+        If ``workers`` is less than 1.
+    BackendError
+        If ``make_runner`` cannot be pickled or a process cannot be started.
+
+    Examples
+    --------
+    >>> from hybridcsp.records import Job
+    >>> with WorkerPool(make_runner, workers=2) as pool:  # doctest: +SKIP
+    ...     pool.submit(job)
+    ...     outcomes = pool.completed(timeout=None)
+    """
+
+    def __init__(
+        self,
+        make_runner: Callable[[], JobRunner],
+        *,
+        workers: int,
+        log_directory: Path | None = None,
+        start_timeout: float = 300.0,
+    ) -> None:
+        self.capacity = check_capacity("workers", workers)
+        self._make_runner = pickle_factory(make_runner)
+        self._log_directory = log_directory
+        self._start_timeout = start_timeout
+        self._waiting: deque[tuple[Job, bytes]] = deque()
+        self._done: list[Relaxed | Failed] = []
+        self._retired: list[subprocess.Popen[bytes]] = []
+        self._error: HybridCSPError | None = None
+        self._next_look = 0.0
+        self._workers: list[WorkerProcess] = []
+        if log_directory is not None:
+            make_folder(log_directory.parent)
+            folder_within(log_directory.parent, log_directory.name)
+        try:
+            for number in range(1, workers + 1):
+                self._workers.append(WorkerProcess(number, log_directory))
+        except OSError as error:
+            self.close()
+            raise BackendError(f"cannot start worker {number} of {workers}: {error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def submit(self, job: Job) -> None:
+        """Take a job; hand it to an idle worker at once, or let it wait its turn.
+
+        Raises
+        ------
+        BackendError
+            If the pool is closed or has failed.
+        """
+        self._check()
+        try:
+            with exits_contained():
+                message = cloudpickle.dumps(job)
+        except Exception as error:  # noqa: BLE001 - atoms carry objects of third parties, whose pickling raises anything
+            detail = f"the job cannot be sent: {message_of(error)}"
+            self._done.append(failed(job, FailureReason.CALCULATOR, detail, 0.0))
+            return
+        self._waiting.append((job, message))
+        self._step(0.0)
+
+    def completed(self, timeout: float | None) -> list[Relaxed | Failed]:
+        """Wait for at least one outcome and return all that have arrived, in the order of completion.
+
+        Parameters
+        ----------
+        timeout
+            Seconds to wait at most; ``None`` for as long as it takes.
+
+        Returns
+        -------
+        list of Relaxed or Failed
+            Empty after the timeout, and at once where no job is out.
+
+        Raises
+        ------
+        CalculatorError
+            As the worker raised it, or any other error of hybridcsp's.
+        BackendError
+            If the runner cannot be built for another reason, a worker cannot be started, or the pool is closed.
+        """
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        if self._done:
+            self._step(0.0)
+        while not self._done:
+            self._check()
+            remaining = end - time.monotonic()
+            if not (self._waiting or any(worker.job for worker in self._workers)):
+                return []
+            self._step(remaining)
+            if remaining <= 0:
+                break
+        done, self._done = self._done, []
+        return done
+
+    def running(self) -> list[Running]:
+        """Return the jobs that workers are busy with, and how far each is."""
+        return [job for worker in self._workers if (job := worker.running()) is not None]
+
+    @property
+    def starting(self) -> int:
+        """Number of workers that are still building their runner."""
+        return sum(not worker.ready for worker in self._workers)
+
+    def wait_ready(self) -> None:
+        """Wait until every worker has built its runner.
+
+        Raises
+        ------
+        CalculatorError, BackendError
+            As :meth:`completed`.
+        """
+        self._check()
+        while not all(worker.ready for worker in self._workers):
+            self._step(_TICK)
+            self._check()
+
+    def close(self) -> None:
+        """End all workers and the programs they started, within about a second, and forget all jobs."""
+        self._done.clear()
+        self._fail(self._error or BackendError("this worker pool is closed"))
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _fail(self, error: HybridCSPError) -> None:
+        """End the workers; the error is raised once the outcomes that have arrived are handed out."""
+        self._error = error
+        self._waiting.clear()
+        processes = [worker.process for worker in self._workers]
+        for worker in self._workers:
+            worker.connection.close()
+        end_processes(processes)
+        for process in self._retired:
+            reap(process)
+        self._workers.clear()
+        self._retired.clear()
+
+    def _step(self, timeout: float) -> None:
+        """Wait for something to happen and act on it, but for no longer than ``timeout`` or until the next look."""
+        timeout = max(0.0, min(timeout, self._next_look - time.monotonic()))
+        by_connection = {worker.connection: worker for worker in self._workers}
+        for ready in connection.wait(list(by_connection), timeout):
+            self._receive(by_connection[ready])  # type: ignore[index]
+            if self._error is not None:
+                return
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + _TICK
+            self._look()
+        for worker in list(self._workers):
+            self._dispatch(worker)
+
+    def _receive(self, worker: WorkerProcess) -> None:
+        try:
+            kind, payload = worker.connection.recv()
+        except (EOFError, OSError, pickle.UnpicklingError):
+            self._lost(worker)
+            return
+        match kind:
+            case "hello":
+                setup = cloudpickle.dumps((sys.path, os.environ.get("PYTHONPATH"), self._make_runner))
+                if not worker.send(setup):
+                    self._lost(worker)
+            case "ready":
+                worker.ready = True
+            case "broken":
+                self._fail(_build_error(*payload))
+            case "step":
+                worker.step = payload
+            case "outcome" | "failed":
+                self._finish(worker, payload, sound=kind == "outcome")
+
+    def _finish(self, worker: WorkerProcess, payload: bytes, *, sound: bool) -> None:
+        job = worker.job
+        assert job is not None  # a worker says one thing per job
+        try:
+            with exits_contained():
+                outcome: Relaxed | Failed = cloudpickle.loads(payload)
+        except Exception as error:  # noqa: BLE001 - objects of third parties raise anything when they are unpickled
+            detail = f"the outcome cannot be read: {message_of(error)}"
+            outcome, sound = failed(job, FailureReason.CALCULATOR, detail, worker.elapsed()), False
+        self._done.append(replace(outcome, candidate=job.candidate))
+        worker.job = None
+        if not sound:
+            self._replace(worker)
+
+    def _dispatch(self, worker: WorkerProcess) -> None:
+        if not self._waiting or not worker.ready or worker.job is not None:
+            return
+        job, message = self._waiting.popleft()
+        worker.job, worker.step, worker.since = job, None, time.monotonic()
+        if not worker.send(message):  # died while it was idle: the job was never started
+            self._waiting.appendleft((job, message))
+            worker.job = None
+            self._lost(worker)
+
+    def _look(self) -> None:
+        """Do what no message asks for: reap the dead, and end what is past its limits."""
+        self._retired = [process for process in self._retired if process.poll() is None]
+        for worker in list(self._workers):
+            if worker.process.poll() is not None and not worker.connection.poll():
+                self._lost(worker)  # and something it started holds its end of the connection open
+            elif worker.job is not None:
+                self._enforce_limits(worker, worker.job)
+            elif not worker.ready and worker.elapsed() > self._start_timeout:
+                self._fail(BackendError(f"{worker.name} was not ready after {self._start_timeout:g} s{worker.tail()}"))
+            if self._error is not None:
+                return
+
+    def _enforce_limits(self, worker: WorkerProcess, job: Job) -> None:
+        limits, elapsed, memory = job.limits, worker.elapsed(), worker.memory()
+        if elapsed > limits.seconds + grace(limits):
+            reason = FailureReason.TIME_LIMIT
+            detail = f"killed after {elapsed:.1f} s, the limit is {limits.seconds:g} s"
+        elif memory > limits.memory:
+            reason = FailureReason.MEMORY_LIMIT
+            detail = f"killed at {memory / 2**20:.0f} MiB, the limit is {limits.memory / 2**20:.0f} MiB"
+        else:
+            return
+        self._done.append(failed(job, reason, detail, elapsed))
+        worker.abort()
+        self._replace(worker)
+
+    def _lost(self, worker: WorkerProcess) -> None:
+        """Act on the death of a worker that nobody here killed."""
+        ending = worker.ending()
+        deaths = 0
+        if worker.job is not None:
+            self._done.append(failed(worker.job, FailureReason.WORKER_DIED, ending, worker.elapsed()))
+        elif worker.ready:
+            log.warning("%s while idle; replaced", ending)
+        else:
+            deaths = worker.deaths + 1
+            log.warning("%s while starting", ending)
+        if deaths == 2:
+            self._fail(BackendError(f"{ending} while starting, twice in a row{worker.tail()}"))
+        else:
+            self._replace(worker, deaths)
+
+    def _replace(self, worker: WorkerProcess, deaths: int = 0) -> None:
+        worker.connection.close()
+        send_signal(worker.process, signal.SIGKILL)
+        self._retired.append(worker.process)
+        try:
+            fresh = WorkerProcess(worker.number, self._log_directory, deaths)
+        except OSError as error:
+            self._fail(BackendError(f"cannot start another {worker.name}: {error}"))
+        else:
+            self._workers[self._workers.index(worker)] = fresh
+
+
+def grace(limits: Limits) -> float:
+    """Return how many seconds past its time limit a job is taken to hang."""
+    return max(GRACE_SECONDS, GRACE_SHARE * limits.seconds)
+
+
+def check_capacity(key: str, value: int) -> int:
+    """Return the number of jobs that a person wants to run at once, if it is one."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(key, value, "a whole number from 1")
+    return value
+
+
+def pickle_factory(make_runner: Callable[[], JobRunner]) -> bytes:
+    """Return a factory of runners as bytes that build it anywhere, functions of a script included."""
+    try:
+        message: bytes = cloudpickle.dumps(make_runner)
+    except Exception as error:
+        raise BackendError(f"make_runner cannot be sent to another process: {message_of(error)}") from error
+    return message
+
+
+def _build_error(text: str, pickled: bytes | None) -> HybridCSPError:
+    """Return the error of ours that a worker met, or one that says what it met."""
+    error = pickle.loads(pickled) if pickled else None  # noqa: S301 - from our own worker
+    return error if isinstance(error, HybridCSPError) else BackendError(f"cannot build the calculator: {text}")

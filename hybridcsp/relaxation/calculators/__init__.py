@@ -1,0 +1,1 @@
+"""Calculators: names, construction, and the labels by which energies are compared."""

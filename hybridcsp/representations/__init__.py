@@ -1,1 +1,0 @@
-"""Crystals as what networks read and write: one file for each representation."""

@@ -1,0 +1,208 @@
+"""Which source gets the next job."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Protocol
+from zlib import crc32
+
+import numpy as np
+
+from hybridcsp.archive.credit import EXPECTED_FORCE_CALLS, Credit, price
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import REFINE, Candidate, Failed, Outcome, Rejected, Relaxed
+
+#: Share of an offspring's credit that goes to the sources of its parents.
+SHARE_OF_PARENTS = 0.3
+
+#: Force calls after which what was earned and paid counts half: yields change as a search goes on.
+HALF_LIFE = 5000.0
+
+#: Force calls that the prior is worth, and what a relaxation is expected to take before any has ended.
+PRIOR_FORCE_CALLS = 600.0
+
+#: Every source gets at least this share of the jobs, so that none is given up and random never starves.
+FLOOR = 0.04
+
+
+class Allocation(Protocol):
+    """Decides between sources. Its state changes in ``proposed`` and ``observe`` only, which a resume replays."""
+
+    def choose(self, available: Sequence[str]) -> str:
+        """Return one of the names, none of which is exhausted."""
+
+    def proposed(self, candidates: Sequence[Candidate]) -> None:
+        """Take note of new candidates."""
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Learn from outcomes, in the order of their sequence."""
+
+
+class EqualShares:
+    """Gives every source the same number of relaxations; ties go to the one named first.
+
+    Parameters
+    ----------
+    problem, seed
+        Make no difference.
+    """
+
+    def __init__(self, problem: Problem | None = None, seed: int = 0) -> None:
+        self._given: Counter[str] = Counter()
+
+    def choose(self, available: Sequence[str]) -> str:
+        """Return the source that was given least."""
+        return min(available, key=lambda name: self._given[name])
+
+    def proposed(self, candidates: Sequence[Candidate]) -> None:
+        """Count candidates as given."""
+        self._given.update(candidate.source for candidate in candidates)
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Take back what was rejected before it was relaxed."""
+        self._given.subtract(outcome.candidate.source for outcome in outcomes if isinstance(outcome, Rejected))
+
+
+@dataclass
+class _Account:
+    earned: float = 0.0  # credit, discounted
+    paid: float = 0.0  # force calls, discounted
+    given: int = 0  # candidates that were not rejected
+    running: int = 0
+
+
+class Earnings:
+    """Gives the next job to the source that earns most per force call, as far as one can know.
+
+    A source earns credit when a relaxation of its candidate is the first to end in a minimum: ``exp(-ΔH / 20 meV)``
+    for the enthalpy per atom above the best. It is always the best known by now: where that falls, all that was earned
+    before shrinks, so that nothing is left of an early lead over poor structures. Nothing is earned for ending in a
+    minimum that was known. A part of the credit goes to the sources of the candidate's parents. What was earned and
+    paid is discounted with the force calls spent since, because yields change: random structures earn early,
+    evolution once there is something to breed.
+
+    The yield of each source has a Gamma posterior, whose prior is worth a few relaxations (the card in
+    ``data/allocation_priors.json`` says what it rests on); the next job goes to the source of the largest draw
+    (Thompson sampling, doi:10.1093/biomet/25.3-4.285; discounted for change: doi:10.48550/arXiv.1707.09727). At the
+    beginning every source is given one job, the most promising first; later a source that was given less than its floor
+    goes first.
+
+    Parameters
+    ----------
+    problem
+        Atoms and elements set the priors.
+    seed
+        Of the draws; the same history leads to the same choice.
+    priors
+        By source, the yield (credit per force call) to expect; by default the shipped ones.
+    """
+
+    def __init__(self, problem: Problem, seed: int, priors: Mapping[str, float] | None = None) -> None:
+        self._seed = seed
+        self._priors = _shipped_priors(problem) if priors is None else dict(priors)
+        self._accounts: dict[str, _Account] = {}
+        self._sources: dict[int, str] = {}
+        self._credit = Credit()
+        self._choices = 0
+
+    def choose(self, available: Sequence[str]) -> str:
+        """Return a source that was given nothing yet or too little, or else the one that promises most."""
+        accounts = {name: self._account(name) for name in available}
+        if self._choices < 2 * len(available):  # one that has nothing to offer yet is not asked for ever
+            tried = set(self._sources.values())
+            if untried := [name for name in available if name not in tried]:
+                # The first proposals of generators and prototypes are their best: none should wait for luck.
+                return max(untried, key=self._prior)
+        total = sum(account.given for account in accounts.values()) + 1
+        neglected = [name for name, account in accounts.items() if account.given < FLOOR * total - 1]
+        if neglected:
+            return min(neglected, key=lambda name: accounts[name].given)
+        rng = np.random.default_rng([self._seed, crc32(b"allocation"), self._choices, len(available)])
+        draws = {name: self._draw(name, account, rng) for name, account in accounts.items()}
+        return max(draws, key=draws.__getitem__)
+
+    def proposed(self, candidates: Sequence[Candidate]) -> None:
+        """Note whose candidates they are."""
+        for candidate in candidates:
+            self._sources[candidate.id] = candidate.source
+            account = self._account(candidate.source)
+            account.given += 1
+            account.running += 1
+            self._choices += 1
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Enter what was paid and earned."""
+        for outcome in outcomes:
+            if isinstance(outcome, Rejected):
+                account = self._account(outcome.candidate.source)
+                account.given -= 1
+                account.running -= 1
+            elif outcome.level != REFINE:
+                self._settle(outcome)
+
+    def yields(self) -> dict[str, float]:
+        """Return the mean of what each source is believed to earn per force call."""
+        return {name: self._shape(name, a) / (PRIOR_FORCE_CALLS + a.paid) for name, a in self._accounts.items()}
+
+    def _settle(self, outcome: Relaxed | Failed) -> None:
+        spent = price(outcome)
+        discount = 0.5 ** (spent / HALF_LIFE)
+        for account in self._accounts.values():
+            account.earned *= discount
+            account.paid *= discount
+        own = self._account(outcome.candidate.source)
+        own.paid += spent
+        own.running = max(0, own.running - 1)
+        credit, shrinking = self._credit.of(outcome)
+        for account in self._accounts.values():
+            account.earned *= shrinking
+        if not credit:
+            return
+        parents = [self._sources[id_] for id_ in outcome.candidate.proposal.parents if id_ in self._sources]
+        for parent in parents:
+            self._account(parent).earned += SHARE_OF_PARENTS * credit / len(parents)
+        own.earned += credit * (1 - SHARE_OF_PARENTS if parents else 1.0)
+
+    def _account(self, name: str) -> _Account:
+        return self._accounts.setdefault(name, _Account())
+
+    def _prior(self, name: str) -> float:
+        return self._priors.get(name.partition("-")[0], self._priors.get(name, _typical(self._priors)))
+
+    def _shape(self, name: str, account: _Account) -> float:
+        return self._prior(name) * PRIOR_FORCE_CALLS + account.earned
+
+    def _draw(self, name: str, account: _Account, rng: np.random.Generator) -> float:
+        # What runs has been paid for in part and has earned nothing yet: many workers do not all go one way.
+        paid = PRIOR_FORCE_CALLS + account.paid + EXPECTED_FORCE_CALLS * account.running
+        return float(rng.gamma(self._shape(name, account)) / paid)
+
+
+#: Allocations by name.
+ALLOCATIONS: dict[str, Callable[[Problem, int], Allocation]] = {"earnings": Earnings, "equal": EqualShares}
+
+
+def _typical(priors: Mapping[str, float]) -> float:
+    return float(np.median(list(priors.values()))) if priors else 1 / EXPECTED_FORCE_CALLS
+
+
+@cache
+def _prior_table() -> Mapping[str, Any]:
+    return dict(json.loads(files("hybridcsp").joinpath("data/allocation_priors.json").read_text(encoding="utf-8")))
+
+
+def _shipped_priors(problem: Problem) -> dict[str, float]:
+    """Return yields ``exp(a + b ln(atoms) + c (elements - 2))`` for the mean number of atoms in the problem's cells.
+
+    Beyond the sizes of the systems that they were fitted to they stay as they are at the edge.
+    """
+    table = _prior_table()
+    atoms = np.clip(float(np.mean(problem.units)) * problem.atoms_per_unit, *table["card"]["atoms"])
+    elements = np.clip(len(problem.composition), *table["card"]["elements"])
+    return {name: math.exp(a + b * math.log(atoms) + c * (elements - 2)) for name, (a, b, c) in table["yields"].items()}

@@ -1,0 +1,58 @@
+"""Searches in which nothing succeeds: what to say of them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from pathlib import Path
+
+from hybridcsp.archive.state import Failures, Ledger
+from hybridcsp.core.records import FailureReason
+from hybridcsp.errors import RelaxationsFailedError
+
+_LONGEST = 400
+
+_ELEMENTS = "Check that the calculator knows these elements at this pressure, and that its units are eV and Å"
+
+#: What to look at, by reason of failure.
+_ADVICE = {
+    FailureReason.CALCULATOR: "Check that the calculator evaluates one such structure in Python",
+    FailureReason.WRONG_RESULTS: "Correct the calculator: it has to return what ASE's calculators return",
+    FailureReason.NON_FINITE: _ELEMENTS,
+    FailureReason.FORCE_EXPLOSION: _ELEMENTS,
+    FailureReason.OVERLAP: _ELEMENTS,
+    FailureReason.ISOLATED_ATOMS: _ELEMENTS,
+    FailureReason.VOLUME: _ELEMENTS,
+    FailureReason.TIME_LIMIT: "Allow a relaxation more time: limits.seconds, --time-limit",
+    FailureReason.MEMORY_LIMIT: "Allow a worker more memory: limits.memory, --memory-limit",
+    FailureReason.WORKER_DIED: "The process of the calculator crashed: its output tells where",
+}
+
+
+def all_failed(ledger: Ledger, directory: Path) -> RelaxationsFailedError:
+    """Return the error that says how all relaxations of a search have failed, and what to check.
+
+    Parameters
+    ----------
+    ledger
+        Of a search in which relaxations by the workers have failed and none has succeeded.
+    directory
+        Its run directory.
+    """
+    failures = ledger.failures or _most_common(ledger)
+    same = " for the same reason, one after the other" if ledger.failures and failures.count > 1 else ""
+    logs = directory / "workers"
+    output = f"; what it printed is in {logs}" if logs.is_dir() else ""
+    advice = _ADVICE.get(FailureReason(failures.reason), "Check how they were relaxed")
+    detail = textwrap.shorten(failures.detail, _LONGEST, placeholder=" …") or "no details"
+    return RelaxationsFailedError(
+        f"none of {ledger.attempts} relaxations has succeeded, and {failures.count} failed{same}: "
+        f"{failures.reason}: {detail}. {advice}{output}. Everything is kept: resume the search once that is mended, or "
+        "let it go on regardless with stop_after_failures = 0 (--stop-after-failures 0)"
+    )
+
+
+def _most_common(ledger: Ledger) -> Failures:
+    counts = sum((tally.failed for tally in ledger.tallies.values()), Counter[str]())
+    reason, count = counts.most_common(1)[0]
+    return Failures(reason=reason, detail=ledger.explanations[reason], count=count)

@@ -1,0 +1,296 @@
+"""The deciding half of a search: which source is called, what becomes of its proposals, and who hears of outcomes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from zlib import crc32
+
+import numpy as np
+
+from hybridcsp.archive.archive import Adopted, Archive, Called
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import (
+    REFINE,
+    Candidate,
+    Cost,
+    Outcome,
+    Proposal,
+    Rejected,
+    RejectionReason,
+    Relaxed,
+)
+from hybridcsp.errors import message_of
+from hybridcsp.retraining import Classroom
+from hybridcsp.search.allocation import Allocation
+from hybridcsp.search.screening import Screen
+from hybridcsp.similarity import describe
+from hybridcsp.sources.base import Context, Source
+from hybridcsp.utils.interrupts import exits_contained
+
+log = logging.getLogger(__name__)
+
+#: Calls in a row without one acceptable proposal, after which a search waits for outcomes or gives up.
+PATIENCE = 1000
+
+#: Errors in a row after which a source is not called again, unless it says how many itself (``tries``).
+TRIES = 10
+
+#: Seconds between looks at sources that work beside the search.
+IDLE = 0.1
+
+
+class Proposer:
+    """Calls sources, screens what they propose, records it, and tells everyone of outcomes.
+
+    On construction it replays the archive, so that sources and allocation are as they were at its end.
+
+    Parameters
+    ----------
+    problem, archive, sources, allocation
+        Of the search; sources by name, in the order they were given.
+    seed
+        The k-th call of a source draws from ``default_rng([seed, crc32(name), k])``.
+    classroom
+        Of the sources that learn from the search.
+    calculator
+        Label of the calculator in force, if it is not the archive's. Sources, allocation and generators are told
+        energies of this one only: of what another has relaxed they hear that it came to nothing.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        archive: Archive,
+        sources: Mapping[str, Source],
+        allocation: Allocation,
+        seed: int,
+        classroom: Classroom | None = None,
+        calculator: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.archive = archive
+        self.sources = sources
+        self.allocation = allocation
+        self.seed = seed
+        self._classroom = classroom or Classroom([], archive, 0.0)
+        self._calculator = calculator or archive.ledger.calculator
+        self._screen = Screen(problem)
+        self._errors: Counter[str] = Counter()
+        for past in archive.history():
+            if isinstance(past, Called):
+                self._count_errors(past)
+                self._introduce(past.candidates)
+                for candidate in past.candidates:
+                    if archive.status(candidate.id) != "rejected":
+                        self._screen.accepted(candidate, describe(candidate.proposal.atoms))
+            elif isinstance(past, Adopted):
+                self._adopted(past)
+            else:
+                self._tell_everyone([past])
+        for name in sources:
+            self._say_if_given_up(name)
+
+    def propose(self, owner: str) -> list[Candidate]:
+        """Return at least one new candidate, recorded as the owner's; none if no source has an acceptable one now."""
+        dry: set[str] = set()  # have nothing to offer now, or have just failed
+        failed: set[str] = set()
+        for _ in range(PATIENCE):
+            available = self._available(dry)
+            if not available and failed:
+                dry -= failed  # no other has anything: they are asked again, as often as they may fail
+                failed.clear()
+                available = self._available(dry)
+            if not available:
+                return []
+            name = self.allocation.choose(available)
+            accepted, called = self._call(name, owner)
+            if accepted:
+                return accepted
+            if not called.candidates:
+                dry.add(name)
+            if called.error:
+                failed.add(name)
+        log.warning("%d proposals in a row were not worth a relaxation", PATIENCE)
+        return []
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no source will ever propose anything again."""
+        return all(self._done(name, source) for name, source in self.sources.items())
+
+    @property
+    def preparing(self) -> list[str]:
+        """The sources that make proposals beside the search, which nobody has had yet."""
+        able = {name: source for name, source in self.sources.items() if not self._done(name, source)}
+        return [name for name, source in able.items() if getattr(source, "preparing", False)]
+
+    @property
+    def prepared(self) -> bool:
+        """Whether one of them has some by now."""
+        return any(getattr(self.sources[name], "ready", True) for name in self.preparing)
+
+    def wait(self, seconds: float = math.inf) -> None:
+        """Wait until one of them has some, if there are any, and not longer."""
+        until = time.monotonic() + seconds
+        while self.preparing and not self.prepared and time.monotonic() < until:
+            time.sleep(IDLE)
+
+    def learn(self) -> bool:
+        """Let the generators learn what they should by now, and record it; return whether anything came of it."""
+        learned = False
+        while (event := self._classroom.step()) is not None:
+            learned = True
+            failed = bool(event.training.get("failed"))
+            log.log(logging.WARNING if failed else logging.INFO, "source %s: %s", event.source, event.detail)
+            self._adopted(self.archive.record_adoption(event))
+        return learned
+
+    @property
+    def training(self) -> list[str]:
+        """Describe in words the work of generators that learn from the search, or the reason why they wait."""
+        return self._classroom.status
+
+    def record(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Record outcomes and tell everyone; returns them as recorded."""
+        recorded = self.archive.record_outcomes(outcomes)
+        self._calculator = self.archive.ledger.calculator
+        self._tell_everyone(recorded)
+        return recorded
+
+    def announce(self, called: Called) -> None:
+        """Record candidates that no source was asked for and that need no screening."""
+        self.archive.record_call(called)
+        self._introduce(called.candidates)
+        for candidate in called.candidates:
+            self._screen.accepted(candidate, describe(candidate.proposal.atoms))
+
+    def close(self) -> None:
+        """End what goes on beside the search."""
+        with ExitStack() as stack:  # each of them, whatever the others raise
+            stack.callback(self._classroom.close)
+            for source in self.sources.values():
+                if hasattr(source, "close"):
+                    stack.callback(source.close)
+
+    def _adopted(self, event: Adopted) -> None:
+        self._classroom.adopted(event)
+        self._errors[event.source] = 0
+
+    def _available(self, dry: set[str]) -> list[str]:
+        """Return the sources that are ready; where there are none, those that can do without."""
+        able = {n: s for n, s in self.sources.items() if n not in dry and not self._done(n, s)}
+        ready = [name for name, source in able.items() if getattr(source, "ready", True)]
+        return ready or [name for name, source in able.items() if _can_do_alone(source)]
+
+    def _done(self, name: str, source: Source) -> bool:
+        return source.exhausted or self._given_up(name)
+
+    def _given_up(self, name: str) -> bool:
+        return self._errors[name] >= int(getattr(self.sources[name], "tries", TRIES))
+
+    def _count_errors(self, called: Called) -> None:
+        """Count errors in a row; a call that has only begun something, and offers nothing yet, ends no row."""
+        if called.error:
+            self._errors[called.source] += 1
+        elif called.candidates:
+            self._errors[called.source] = 0
+
+    def _say_if_given_up(self, name: str) -> None:
+        if self._given_up(name):
+            log.warning("source %s is not called again in this search: %d errors in a row", name, self._errors[name])
+
+    def _call(self, name: str, owner: str) -> tuple[list[Candidate], Called]:
+        call = self.archive.ledger.calls[name]
+        rng = np.random.default_rng([self.seed, crc32(name.encode()), call])
+        context = Context(problem=self.problem, archive=self.archive, rng=rng)
+        source = self.sources[name]
+        start, beside = time.monotonic(), _seconds_beside(source)
+        error = ""
+        proposals: Sequence[Proposal] = ()
+        try:
+            with exits_contained(passing=(KeyboardInterrupt,)):
+                proposals = source.propose(1, context)
+                for proposal in proposals:
+                    json.dumps(dict(proposal.tag))
+        except Exception as raised:  # noqa: BLE001  # a source may be anybody's: its errors must not end the search
+            proposals, error = (), message_of(raised)
+            log.warning("source %s raised %s", name, error)
+
+        accepted: list[Candidate] = []
+        rejected: list[Rejected] = []
+        candidates: list[Candidate] = []
+        for proposal in proposals:
+            atoms = self.problem.dress(proposal.atoms)
+            candidate = Candidate(
+                proposal=replace(proposal, atoms=atoms), id=self.archive.candidates + len(candidates) + 1, source=name
+            )
+            candidates.append(candidate)
+            verdict = self._screen.check(atoms, proposal.level, given=proposal.given)
+            if verdict.described is None:
+                reason = verdict.reason or RejectionReason.INVALID
+                rejected.append(Rejected(candidate=candidate, detail=verdict.detail, reason=reason))
+            else:
+                self._screen.accepted(candidate, verdict.described)
+                accepted.append(candidate)
+        force_calls = sum(proposal.cost.force_calls for proposal in proposals)
+        seconds = time.monotonic() - start + _seconds_beside(source) - beside
+        called = Called(
+            source=name,
+            call=call,
+            requested=1,
+            owner=owner,
+            candidates=tuple(candidates),
+            cost=Cost(force_calls=force_calls, seconds=seconds),
+            error=error,
+        )
+        recorded = self.archive.record_call(called, rejected)
+        self._count_errors(called)
+        self._say_if_given_up(name)
+        self._introduce(candidates)
+        self._tell_everyone(recorded)
+        return accepted, called
+
+    def _introduce(self, candidates: Sequence[Candidate]) -> None:
+        self.allocation.proposed(candidates)
+        for name, source in self.sources.items():
+            own = [candidate for candidate in candidates if candidate.source == name]
+            if own:
+                source.proposed(own)
+
+    def _tell_everyone(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            if isinstance(outcome, Relaxed):
+                self._screen.relaxed(outcome)
+        comparable = [told for outcome in outcomes if (told := self._comparable(outcome)) is not None]
+        self.allocation.observe(comparable)
+        for source in self.sources.values():
+            source.observe(comparable)
+        self._classroom.observe(comparable)
+
+    def _comparable(self, outcome: Outcome) -> Outcome | None:
+        """Return an outcome without energies that must not be compared; ``None`` where nothing is left to be told."""
+        if not isinstance(outcome, Relaxed) or outcome.evaluation.calculator == self._calculator:
+            return outcome
+        if outcome.level == REFINE:
+            return None
+        return Rejected(
+            candidate=outcome.candidate,
+            sequence=outcome.sequence,
+            detail=f"relaxed by {outcome.evaluation.calculator}",
+            reason=RejectionReason.OTHER_CALCULATOR,
+        )
+
+
+def _can_do_alone(source: Source) -> bool:
+    return not (getattr(source, "needs_others", False) or getattr(source, "preparing", False))
+
+
+def _seconds_beside(source: Source) -> float:
+    return float(getattr(source, "seconds_beside", 0.0))

@@ -1,0 +1,103 @@
+"""From what a person writes to the sources of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import is_word
+from hybridcsp.core.registry import split_argument
+from hybridcsp.errors import InputError
+from hybridcsp.generators.external import Command, CommandGenerator
+from hybridcsp.retraining import Retraining
+from hybridcsp.sources.base import Source
+from hybridcsp.sources.generative import GenerativeSource
+from hybridcsp.sources.preselection import check_one_shot
+from hybridcsp.sources.random import check_spacegroups
+from hybridcsp.sources.registry import SOURCES
+
+
+def build_sources(
+    sources: Sequence[str | Source],
+    problem: Problem,
+    external: Mapping[str, Command] | None = None,
+    one_shot: int = 1,
+) -> dict[str, Source]:
+    """Build sources by name, ``name-2`` and so on where a name occurs again.
+
+    Parameters
+    ----------
+    sources
+        Names, or sources themselves.
+    problem
+        What is searched.
+    external
+        Commands by name, for ``external:NAME``, a source that is called NAME.
+    one_shot
+        Of generators that are named: see :class:`~hybridcsp.sources.generative.GenerativeSource`.
+
+    Raises
+    ------
+    InputError
+        If there are none, or what follows a name is of no use to that source.
+    """
+    if isinstance(sources, str) or not sources:
+        raise InputError("sources", sources, "a list of at least one source")
+    check_one_shot(one_shot)
+    check_spacegroups(problem)
+    built: dict[str, Source] = {}
+    for source in sources:
+        named = isinstance(source, str)
+        name, source = _built(source, problem, external or {})
+        if named and isinstance(source, GenerativeSource):
+            source.one_shot = one_shot
+        if not is_word(name):
+            raise InputError("source.name", name, "a word that begins with a letter")
+        missing = [wanted for wanted in (*SOURCES.methods, "exhausted") if not hasattr(source, wanted)]
+        if missing:
+            raise InputError("source", name, f"is no source: it lacks {', '.join(missing)}")
+        same = sum(known == name or known.startswith(f"{name}-") for known in built)
+        built[f"{name}-{same + 1}" if same else name] = source
+    return built
+
+
+def check_learners(sources: Mapping[str, Source], retraining: Retraining) -> None:
+    """Refuse generators that begin untrained where nothing would ever teach them.
+
+    Raises
+    ------
+    InputError
+        If there is one without retraining, or without other sources to learn from.
+    """
+    untrained = [name for name, source in sources.items() if getattr(source, "scratch", False)]
+    if untrained and (retraining.new_minima == 0 or len(untrained) == len(sources)):
+        allowed = "with retraining (new_minima from 1) and beside other sources, whose minima it learns from"
+        raise InputError("source", f"{untrained[0]}:scratch", allowed)
+
+
+def check_company(sources: Iterable[object], named: object) -> None:
+    """Refuse sources that work on what others find where there are no others.
+
+    Parameters
+    ----------
+    sources
+        Sources or their classes; of the kind that cannot do alone if their ``needs_others`` is true.
+    named
+        What to call them all in the error.
+
+    Raises
+    ------
+    InputError
+        If there are only such.
+    """
+    if all(getattr(source, "needs_others", False) for source in sources):
+        raise InputError("sources", named, "works on what other sources find: name another one, too")
+
+
+def _built(source: str | Source, problem: Problem, external: Mapping[str, Command]) -> tuple[str, Source]:
+    if not isinstance(source, str):
+        return getattr(source, "name", type(source).__name__), source
+    name, argument = split_argument(source, "source")
+    if name == "external" and argument is not None and argument in external:
+        return argument, GenerativeSource(problem, generator=CommandGenerator(argument, external[argument]))
+    return name, SOURCES[name].build(problem, argument)

@@ -1,0 +1,73 @@
+"""Names of the sources, and those that a search uses by default."""
+
+from __future__ import annotations
+
+from hybridcsp.core.registry import Entry, Registry
+
+#: What a search uses if nobody says otherwise.
+DEFAULT_SOURCES = ("random", "prototypes", "evolution", "swarm", "basin-hopping", "wyckoff", "flow", "shake")
+
+#: So many structures of a generator are one job, of which energies choose one, if nobody says otherwise.
+ONE_SHOT = 12
+
+SOURCES = Registry(
+    "source",
+    (
+        Entry(
+            name="random",
+            target="hybridcsp.sources.random:RandomSource",
+            summary="random symmetric crystals (PyXtal), any allowed space group",
+        ),
+        Entry(
+            name="evolution",
+            target="hybridcsp.sources.evolution:EvolutionSource",
+            summary="children of the best diverse minima; evolution:NAME,NAME uses these operators",
+        ),
+        Entry(
+            name="prototypes",
+            target="hybridcsp.sources.prototypes:PrototypesSource",
+            summary="known prototypes with your elements, likeliest first; prototypes:PATH adds structures of yours",
+        ),
+        Entry(
+            name="seeds",
+            target="hybridcsp.sources.seeds:SeedsSource",
+            summary="structures of yours: seeds:PATH, a structure file or a folder of them",
+        ),
+        Entry(
+            name="wyckoff",
+            target="hybridcsp.sources.generative:wyckoff",
+            summary="crystals from a transformer, symmetric by construction; wyckoff:FOLDER with weights of yours",
+        ),
+        Entry(
+            name="flow",
+            target="hybridcsp.sources.generative:flow",
+            summary="crystals from flow matching; flow:FOLDER with weights of yours",
+        ),
+        Entry(
+            name="generative",
+            target="hybridcsp.sources.generative:GenerativeSource",
+            summary="crystals from any generator: generative:NAME or generative:FOLDER of weights",
+        ),
+        Entry(
+            name="external",
+            target="hybridcsp.sources.external:ExternalSource",
+            summary="what other programs make: external:PATH (folder, extxyz, CIF zip, CSV) or external:NAME (command)",
+        ),
+        Entry(
+            name="swarm",
+            target="hybridcsp.sources.swarm:SwarmSource",
+            summary="particle swarm on positions and cell: swarm:local (default) or swarm:global",
+        ),
+        Entry(
+            name="basin-hopping",
+            target="hybridcsp.sources.basin_hopping:BasinHoppingSource",
+            summary="leaps from the best minima: basin-hopping:hops (default) or basin-hopping:dynamics",
+        ),
+        Entry(
+            name="shake",
+            target="hybridcsp.sources.shake:ShakeSource",
+            summary="pushes low symmetric minima of the other sources off what may be saddle points",
+        ),
+    ),
+    methods=("propose", "proposed", "observe"),
+)

@@ -1,0 +1,69 @@
+"""Samples of a generator in a file: those of a program are not made again when a search is taken up."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from pathlib import Path
+
+import ase.io
+from ase import Atoms
+
+from hybridcsp.errors import ArchiveError, GeneratorError
+from hybridcsp.generators.selection import Chosen, Selection
+from hybridcsp.similarity import describe
+from hybridcsp.utils.files import atomic_write
+from hybridcsp.utils.reading import read_text
+
+
+def write(selection: Selection, file: Path) -> None:
+    """Keep what is left of the answers to one batch.
+
+    Raises
+    ------
+    GeneratorError
+        If nothing is: then there is no use in keeping it.
+    """
+    frames = []
+    for chosen in selection.chosen:
+        atoms = chosen.atoms.copy()
+        atoms.info = {"units": chosen.units, "spacegroup": chosen.spacegroup}
+        if chosen.log_likelihood is not None:
+            atoms.info["log_likelihood"] = chosen.log_likelihood
+        frames.append(atoms)
+    if not frames:
+        came = ", ".join(f"{count} {reason}" for reason, count in selection.rejects.most_common())
+        raise GeneratorError(f"nothing that came back can be used: {came}")
+    frames[0].info["rejects"] = dict(selection.rejects)
+    with atomic_write(file) as stream:
+        ase.io.write(stream, frames, format="extxyz")
+
+
+def read(file: Path) -> Selection:
+    """Return what was kept.
+
+    Raises
+    ------
+    ArchiveError
+        If the file is damaged.
+    """
+    try:
+        frames = ase.io.read(io.StringIO(read_text(file)), ":", format="extxyz")
+        return Selection(
+            chosen=tuple(map(_as_chosen, frames)), rejects=Counter(dict(frames[0].info.get("rejects", {})))
+        )
+    except Exception as error:  # ASE's reader raises anything for a damaged file
+        raise ArchiveError(
+            f"{file} is damaged ({type(error).__name__}: {error}); delete it, and its samples are made again"
+        ) from error
+
+
+def _as_chosen(found: Atoms) -> Chosen:
+    atoms = Atoms(found.numbers, positions=found.positions, cell=found.cell, pbc=True)
+    return Chosen(
+        atoms=atoms,
+        units=int(found.info["units"]),
+        spacegroup=int(found.info["spacegroup"]),
+        described=describe(atoms),
+        log_likelihood=found.info.get("log_likelihood"),
+    )

@@ -1,0 +1,1 @@
+"""Geometry, symmetry, Wyckoff positions and validity of structures."""

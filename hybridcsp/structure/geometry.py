@@ -1,0 +1,122 @@
+"""Geometry that every room shares: distances, cells, symmetry, conversions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase import Atoms
+from ase.cell import Cell
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    pass
+
+
+# A cell in which more images than these must be looked at is reduced first.
+_MANY_IMAGES = 125
+
+# Vectors that are made at once: 24 MB.
+_MOST_VECTORS = 1_000_000
+
+
+def nearest_distances(atoms: Atoms, cutoff: float) -> NDArray[np.float64]:
+    """Distance of each atom to the nearest image of each other atom, and of itself.
+
+    Returns
+    -------
+    ndarray
+        In Å, shape ``(n_atoms, n_atoms)``; exact up to the cutoff, and above it no shorter than that.
+    """
+    n = len(atoms)
+    result = np.full((n, n), np.inf)
+    for first, second, vectors in _separations(atoms, cutoff):
+        squares = np.einsum("pix,pix->pi", vectors, vectors)
+        squares[first == second, 0] = np.inf  # itself
+        result[first, second] = result[second, first] = np.sqrt(squares.min(axis=1))
+    return result
+
+
+def neighbours(
+    atoms: Atoms, cutoff: float
+) -> tuple[NDArray[np.int_], NDArray[np.int_], NDArray[np.float64], NDArray[np.float64]]:
+    """List all pairs of atoms, images among them, that are nearer than a cutoff; each pair in both directions.
+
+    It is ASE's ``neighbor_list("ijDd", …)``, faster for the tens of atoms that a search deals with, in another order.
+
+    Returns
+    -------
+    tuple
+        First and second atom, shape ``(n,)``; the vector from the first to the second and its length in Å, shapes
+        ``(n, 3)`` and ``(n,)``.
+    """
+    parts = []
+    for first, second, vectors in _separations(atoms, cutoff):
+        lengths = np.sqrt(np.einsum("pix,pix->pi", vectors, vectors))
+        lengths[first == second, 0] = np.inf  # itself
+        pair, image = np.nonzero(lengths < cutoff)
+        parts.append((first[pair], second[pair], vectors[pair, image], lengths[pair, image]))
+    first, second, vectors, lengths = (np.concatenate(part) for part in zip(*parts, strict=True))
+    other = first != second  # of an atom and its own images both directions are there
+    return (
+        np.concatenate([first, second[other]]),
+        np.concatenate([second, first[other]]),
+        np.concatenate([vectors, -vectors[other]]),
+        np.concatenate([lengths, lengths[other]]),
+    )
+
+
+def _separations(
+    atoms: Atoms, cutoff: float
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]]:
+    """Yield pairs of atoms with vectors between them, among which are all that are no longer than the cutoff.
+
+    Each pair comes once, so many at a time that memory stays bounded: first and second atom, shape ``(n_pairs,)``, and
+    the vectors, shape ``(n_pairs, n_images, 3)``, of which the first leads to the nearest or nearly nearest image.
+    """
+    cell = atoms.cell.array
+    images = lattice_vectors(cell, cutoff)
+    if len(images) > _MANY_IMAGES:
+        cell = niggli_cell(cell)
+        images = lattice_vectors(cell, cutoff)
+    pairs = np.triu_indices(len(atoms))
+    inverse = np.linalg.inv(cell)
+    step = max(1, _MOST_VECTORS // len(images))
+    for start in range(0, len(pairs[0]), step):
+        first, second = (index[start : start + step] for index in pairs)
+        apart = atoms.positions[second] - atoms.positions[first]
+        apart -= np.rint(apart @ inverse) @ cell
+        yield first, second, apart[:, None] + images
+
+
+def lattice_vectors(cell: NDArray[np.float64], cutoff: float) -> NDArray[np.float64]:
+    """Lattice vectors, zero first, that can bring two atoms within ``cutoff`` whose fractions differ by at most 1/2."""
+    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    reach = np.floor(cutoff / heights + 0.5).astype(int).tolist()
+    return _steps(*reach) @ cell
+
+
+@lru_cache(maxsize=256)
+def _steps(*reach: int) -> NDArray[np.float64]:
+    """All whole numbers up to three limits, zero first, shape ``(n, 3)``."""
+    shells = [range(-n, n + 1) for n in reach]
+    return np.array(sorted(product(*shells), key=lambda step: step != (0, 0, 0)), dtype=float)
+
+
+def niggli_cell(cell: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the Niggli-reduced cell, or the cell as it is where spglib fails."""
+    import spglib
+
+    try:
+        reduced = spglib.niggli_reduce(cell, eps=1e-5)
+    except spglib.SpglibError:
+        reduced = None
+    return cell if reduced is None else np.asarray(reduced, dtype=float)
+
+
+def niggli_parameters(atoms: Atoms) -> NDArray[np.float64]:
+    """Lengths (Å) and angles (degrees) of the Niggli-reduced cell, shape ``(6,)``."""
+    return np.asarray(Cell(niggli_cell(atoms.cell.array)).cellpar(), dtype=float)

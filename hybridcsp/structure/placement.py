@@ -1,0 +1,133 @@
+"""Random cells, and atoms at random points of Wyckoff positions, that keep a problem's volumes and distances."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from ase import Atoms
+from ase.data import covalent_radii
+from numpy.typing import NDArray
+
+from hybridcsp.core.problem import Problem
+from hybridcsp.structure.geometry import lattice_vectors, niggli_parameters
+from hybridcsp.structure.wyckoff import SpaceGroup, WyckoffPosition
+
+#: The volume per atom is drawn evenly between these multiples of the expected one, inside the problem's bounds.
+VOLUME_RANGE = (0.85, 1.3)
+
+#: Minimum distances asked for in successive builds in one space group, as fractions of summed covalent radii. What the
+#: problem demands is never loosened.
+SEPARATIONS = (0.85, 0.85, 0.85, 0.8, 0.8, 0.75, 0.7, 0.0)
+
+#: Spheres of half the separation may fill at most this share of the volume: random points do not pack denser.
+PACKING = 0.45
+
+#: Random points tried for one Wyckoff position in one build.
+POINTS_PER_POSITION = 24
+
+
+def random_cell(
+    problem: Problem, group: SpaceGroup, n_atoms: int, rng: np.random.Generator
+) -> NDArray[np.float64] | None:
+    """Draw a cell of a group's lattice type for ``n_atoms`` atoms in the cell that is filled.
+
+    Returns
+    -------
+    ndarray or None
+        Vectors in Å, shape ``(3, 3)``; ``None`` where PyXtal draws none.
+    """
+    from pyxtal.lattice import Lattice
+    from pyxtal.msg import VolumeError
+
+    expected = problem.expected_volume_per_atom
+    low, high = problem.volume_bounds
+    inner = max(low, VOLUME_RANGE[0] * expected), min(high, VOLUME_RANGE[1] * expected)
+    volume = n_atoms * rng.uniform(*(inner if inner[0] < inner[1] else (low, high)))
+    seed = int(rng.integers(2**32))
+    try:
+        # The shape is drawn at one large volume because PyXtal refuses vectors below 1.2 Å.
+        shape = Lattice(group.lattice_type, volume=1000.0, random_state=seed).matrix
+    except (VolumeError, ValueError):
+        return None
+    cell = group.vectors @ shape
+    return np.asarray(cell * (volume / abs(np.linalg.det(cell))) ** (1 / 3), dtype=float)
+
+
+def separations(
+    problem: Problem, numbers: NDArray[np.int_], counts: Sequence[int], volume: float, fraction: float
+) -> NDArray[np.float64]:
+    """Distances to keep in Å, never less than the problem's.
+
+    Parameters
+    ----------
+    problem
+        Sets the least distances.
+    numbers, counts
+        Atomic numbers of the elements and how many atoms of each there are.
+    volume
+        Of the cell in Å³.
+    fraction
+        Distances asked for as a fraction of summed covalent radii; less where the cell is too full for them.
+
+    Returns
+    -------
+    ndarray
+        By atomic numbers, shape ``(119, 119)``.
+    """
+    radii = covalent_radii[numbers]
+    fullest = (PACKING * volume / (4 / 3 * math.pi * float(np.dot(counts, radii**3)))) ** (1 / 3)
+    table = problem.distance_table.copy()
+    wanted = min(fraction, fullest) * (radii[:, None] + radii[None, :])
+    block = np.ix_(numbers, numbers)
+    table[block] = np.maximum(table[block], wanted)
+    return table
+
+
+def within_bounds(problem: Problem, atoms: Atoms) -> bool:
+    """Whether the Niggli-reduced cell obeys the problem's bounds of lengths and angles."""
+    lengths, angles = problem.length_bounds, problem.angle_bounds
+    if lengths is None and angles is None:
+        return True
+    found = niggli_parameters(atoms)
+    return all(
+        bounds is None or bool((bounds[0] <= values).all() and (values <= bounds[1]).all())
+        for bounds, values in ((lengths, found[:3]), (angles, found[3:]))
+    )
+
+
+def place(
+    sites: Sequence[tuple[int, WyckoffPosition]],
+    cell: NDArray[np.float64],
+    distances: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.int_], NDArray[np.float64]] | None:
+    """Put atoms at random points of Wyckoff positions so that all pairs keep their distances.
+
+    Returns
+    -------
+    tuple or None
+        Atomic numbers, shape ``(n_atoms,)``, and fractional positions, shape ``(n_atoms, 3)``; ``None`` where a
+        position found no place.
+    """
+    numbers = np.empty(0, dtype=int)
+    placed = np.empty((0, 3))
+    images = lattice_vectors(cell, float(distances.max()))
+    # Those that have no choice come first: the others make way for them.
+    for number, position in sorted(sites, key=lambda site: site[1].freedom):
+        points = rng.random((POINTS_PER_POSITION if position.freedom else 1, 3))
+        orbits = np.einsum("mij,kj->kmi", position.rotations, points) + position.translations
+        # By symmetry the first atom of an orbit sees what all of them see.
+        others = np.concatenate([orbits, np.broadcast_to(placed, (len(points), *placed.shape))], axis=1)
+        apart = others - orbits[:, :1]
+        apart = (apart - np.rint(apart)) @ cell
+        squares = ((apart[:, :, None] + images) ** 2).sum(axis=-1)
+        squares[:, 0, 0] = np.inf  # itself
+        seen = np.concatenate([np.full(position.multiplicity, number), numbers])
+        free = (squares.min(axis=-1) >= distances[number, seen] ** 2).all(axis=1)
+        if not free.any():
+            return None
+        placed = others[int(free.argmax())]
+        numbers = seen
+    return numbers, placed % 1.0

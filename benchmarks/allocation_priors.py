@@ -106,7 +106,7 @@ def measure(system: str, seed: int, pool: WorkerPool) -> dict[str, Any]:
                     event.candidate.operator,
                     [sources[id_] for id_ in event.candidate.proposal.parents],
                     event.cost.force_calls,
-                    round(event.enthalpy_per_atom, 5) if isinstance(event, Relaxed) and event.opened else None,
+                    round(event.enthalpy_per_atom, 5) if isinstance(event, Relaxed) and event.is_new_minimum else None,
                 ]
                 for event in search.archive.history()
                 if isinstance(event, Relaxed | Failed) and event.level != REFINE

@@ -321,7 +321,7 @@ def cryspy(n: int, keep: Path | None) -> dict[str, Any]:
         from hybridcsp.archive.archive import Archive
 
         with Archive(home / "theirs") as archive, Archive(home / "ours") as before:
-            assert archive.ledger.relaxations == n, imported
+            assert archive.state.relaxations == n, imported
             theirs, ours_best = archive.minima(1)[0], before.minima(1)[0]
             difference = theirs.enthalpy_per_atom - ours_best.enthalpy_per_atom
             assert abs(difference) < 0.002, difference

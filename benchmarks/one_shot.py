@@ -84,12 +84,12 @@ def measure(problem: Problem, name: str, one_shot: int, goal: float, pool: Worke
         ) as search,
     ):
         search.run(relaxations=RELAXATIONS, refine=0, stop_at=goal)
-        ledger = search.archive.ledger
-        lowest = ledger.lowest()
+        state = search.archive.state
+        lowest = state.lowest()
         return {
             "recovered": lowest is not None and lowest <= goal,
-            "relaxations": ledger.relaxations,
-            "force_calls": ledger.cost.force_calls,
+            "relaxations": state.relaxations,
+            "force_calls": state.cost.force_calls,
         }
 
 

@@ -202,22 +202,22 @@ def run(
     ) as search:
         search.run(relaxations=RELAXATIONS, refine=0, stop_at=goal + SOLVED - UNCHANGED)
         found = history(search, atoms, goal)
-        while not found["solved"] and search.archive.ledger.relaxations < RELAXATIONS:  # it stopped at a hole
-            search.run(relaxations=search.archive.ledger.relaxations + 1, refine=0)
+        while not found["solved"] and search.archive.state.relaxations < RELAXATIONS:  # it stopped at a hole
+            search.run(relaxations=search.archive.state.relaxations + 1, refine=0)
             found = history(search, atoms, goal)
         seconds = before + time.perf_counter() - start
-        ledger = search.archive.ledger
+        state = search.archive.state
         return {
             "stopped": "solved" if found.pop("solved") else "relaxations used up",
-            "relaxations": ledger.relaxations,
-            "force_calls": ledger.cost.force_calls,
-            "calculator_seconds": round(ledger.cost.seconds - ledger.proposing.seconds, 2),
-            "proposing_seconds": round(ledger.proposing.seconds, 2),
+            "relaxations": state.relaxations,
+            "force_calls": state.cost.force_calls,
+            "calculator_seconds": round(state.cost.seconds - state.proposing.seconds, 2),
+            "proposing_seconds": round(state.proposing.seconds, 2),
             "seconds": round(seconds, 2),
             **found,
             "matched_at": matched_at(search, atoms),
-            "tallies": [tally_line(*key, tally) for key, tally in ledger.tallies.items()],
-            "calculator": ledger.calculator,
+            "tallies": [tally_line(*key, tally) for key, tally in state.tallies.items()],
+            "calculator": state.calculator,
         }
 
 

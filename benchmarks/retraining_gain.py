@@ -41,7 +41,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from hybridcsp import Problem, Search
-from hybridcsp.archive.archive import Adopted, Archive
+from hybridcsp.archive.archive import Archive, ModelUpdate
 from hybridcsp.core.records import REFINE, Failed, Relaxed
 from hybridcsp.retraining import Retraining
 from hybridcsp.sources.generative import SCRATCH, GenerativeSource
@@ -114,7 +114,7 @@ def trace(archive: Archive) -> dict[str, Any]:
     prefix: list[str] = []  # hash of everything up to and including each relaxation
     for past in archive.history():
         seconds += past.cost.seconds
-        if isinstance(past, Adopted):
+        if isinstance(past, ModelUpdate):
             training += past.cost.seconds
             adoptions.append({"relaxation": relaxations, "versions": past.versions, "detail": past.detail})
             continue
@@ -125,7 +125,7 @@ def trace(archive: Archive) -> dict[str, Any]:
         shares[past.candidate.source] = shares.get(past.candidate.source, 0) + 1
         if isinstance(past, Relaxed):
             before.update(past.atoms.positions.tobytes() + past.atoms.cell.array.tobytes())
-            if past.opened:
+            if past.is_new_minimum:
                 minima.append([relaxations, force_calls, round(seconds, 2), round(past.enthalpy_per_atom, 5)])
         prefix.append(before.hexdigest()[:12])
     first = adoptions[0]["relaxation"] if adoptions else None

@@ -7,7 +7,7 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp import Problem, Search
-from hybridcsp.operators import OPERATORS, Offer
+from hybridcsp.operators import OPERATORS, WeightedOperator
 from hybridcsp.operators.common import finish
 from hybridcsp.sources.evolution import EvolutionSource
 
@@ -19,7 +19,7 @@ class Slip:
     name: str = "slip"
     n_parents: int = 1
 
-    def suits(self, problem: Problem) -> bool:
+    def applies_to(self, problem: Problem) -> bool:
         """Nothing can slide where there is one atom only."""
         return problem.units[-1] * problem.atoms_per_unit > 1
 
@@ -39,11 +39,11 @@ class Slip:
 
 problem = Problem("CuAu", formula_units=(2, 4))
 # Twice the share of heredity to begin with; after that it gets what it earns, as every operator does.
-evolution = EvolutionSource(problem, operators=[*OPERATORS, Offer(Slip(), prior=6.0)])
+evolution = EvolutionSource(problem, operators=[*OPERATORS, WeightedOperator(Slip(), prior=6.0)])
 # Searching alone, evolution begins with random crystals, and breeds as soon as there are six minima.
 search = Search(problem, calculator="emt", sources=[evolution], directory="cuau", seed=1, workers=1)
 search.run(relaxations=24, refine=0)
-tallies = search.archive.ledger.tallies
+tallies = search.archive.state.tallies
 for (source, operator), tally in tallies.items():
     print(f"{source:10} {operator:20} {tally.relaxed:3} relaxed, {tally.first_reached} new minima")
-print(f"slip made {tallies[evolution.name, 'slip'].relaxed} of {search.archive.ledger.relaxations} relaxations")
+print(f"slip made {tallies[evolution.name, 'slip'].relaxed} of {search.archive.state.relaxations} relaxations")

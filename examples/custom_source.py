@@ -44,5 +44,5 @@ search = Search(
 search.run(relaxations=12)
 for minimum in search.minima(3):
     print(minimum.spacegroup, minimum.enthalpy_per_atom, minimum.found_by.source)
-for (source, _), tally in search.archive.ledger.tallies.items():
+for (source, _), tally in search.archive.state.tallies.items():
     print(f"{source}: {tally.relaxed} relaxed, {tally.first_reached} new minima")

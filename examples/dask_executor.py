@@ -30,7 +30,7 @@ def main() -> None:
         search.run(relaxations=10)
         for minimum in search.minima(3):
             print(minimum.spacegroup, minimum.enthalpy_per_atom)
-        print(f"{search.archive.ledger.relaxations} relaxations on {len(client.nthreads())} workers")
+        print(f"{search.archive.state.relaxations} relaxations on {len(client.nthreads())} workers")
 
 
 if __name__ == "__main__":  # the worker processes import this file

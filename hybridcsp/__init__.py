@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hybridcsp.relaxation.relax import RelaxationSettings as RelaxationSettings
     from hybridcsp.retraining import Retraining as Retraining
     from hybridcsp.search.search import Search as Search
-    from hybridcsp.search.stopping import Budget as Budget
+    from hybridcsp.search.stopping import StoppingCriteria as StoppingCriteria
 
 __version__ = "0.1.0"
 
@@ -35,7 +35,7 @@ os.environ.setdefault("SPGLIB_WARNING", "OFF")
 
 _PUBLIC = {
     "Archive": "archive",
-    "Budget": "search.stopping",
+    "StoppingCriteria": "search.stopping",
     "Candidate": "core.records",
     "Limits": "core.records",
     "Minimum": "core.records",

@@ -15,7 +15,7 @@ from hybridcsp.core.records import (
     Rejected,
     RejectionReason,
 )
-from hybridcsp.search.allocation import FLOOR, SHARE_OF_PARENTS, Earnings, EqualShares
+from hybridcsp.search.allocation import FLOOR, SHARE_OF_PARENTS, EqualAllocation, ThompsonAllocation
 
 
 def candidate(source, id_=1, parents=()):
@@ -24,7 +24,7 @@ def candidate(source, id_=1, parents=()):
 
 class TestEqualShares:
     def test_every_source_gets_the_same_number(self):
-        allocation = EqualShares()
+        allocation = EqualAllocation()
         given = []
         for _ in range(7):
             given.append(allocation.choose(["a", "b", "c"]))
@@ -32,13 +32,13 @@ class TestEqualShares:
         assert given == ["a", "b", "c", "a", "b", "c", "a"]
 
     def test_what_was_rejected_was_not_given(self):
-        allocation = EqualShares()
+        allocation = EqualAllocation()
         allocation.proposed([candidate("a")])
         allocation.observe([Rejected(candidate=candidate("a"), reason=RejectionReason.VOLUME)])
         assert allocation.choose(["a", "b"]) == "a"
 
     def test_only_what_is_available_is_chosen(self):
-        assert EqualShares().choose(["b"]) == "b"
+        assert EqualAllocation().choose(["b"]) == "b"
 
 
 def play(chances, steps, seed, change=None):
@@ -47,7 +47,7 @@ def play(chances, steps, seed, change=None):
     Returns the names chosen and the credit that each step earned.
     """
     rng = np.random.default_rng(seed)
-    allocation = Earnings(Problem("TiO2"), seed, priors=dict.fromkeys(chances, 0.005))
+    allocation = ThompsonAllocation(Problem("TiO2"), seed, priors=dict.fromkeys(chances, 0.005))
     chosen, earned = [], []
     for step in range(steps):
         if change and step == change[0]:
@@ -56,7 +56,9 @@ def play(chances, steps, seed, change=None):
         one = candidate(name, step + 1)
         allocation.proposed([one])
         success = rng.random() < chances[name]
-        outcome = relaxed(one, -3.0 if success else -2.0, cost=Cost(force_calls=60), minimum=step + 1, opened=True)
+        outcome = relaxed(
+            one, -3.0 if success else -2.0, cost=Cost(force_calls=60), minimum=step + 1, is_new_minimum=True
+        )
         allocation.observe([outcome])
         chosen.append(name)
         earned.append(success)
@@ -86,7 +88,7 @@ class TestEarnings:
         assert chosen.count("random") >= FLOOR * 300 - 2
 
     def test_each_source_is_tried_once_at_the_beginning_the_most_promising_first(self):
-        allocation = Earnings(Problem("TiO2"), 0, priors={"good": 0.02, "poor": 0.001, "fair": 0.01})
+        allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"good": 0.02, "poor": 0.001, "fair": 0.01})
         first = []
         for id_ in (1, 2, 3):
             first.append(allocation.choose(["poor", "good", "fair"]))
@@ -94,37 +96,41 @@ class TestEarnings:
         assert first == ["good", "fair", "poor"]
 
     def test_what_was_rejected_was_a_try(self):
-        allocation = Earnings(Problem("TiO2"), 0, priors={"good": 0.02, "poor": 0.001})
+        allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"good": 0.02, "poor": 0.001})
         allocation.proposed([candidate("good")])
         allocation.observe([Rejected(candidate=candidate("good"), reason=RejectionReason.VOLUME)])
         assert allocation.choose(["good", "poor"]) == "poor"
 
     def test_a_source_that_offers_nothing_at_first_is_not_asked_every_time(self):
-        allocation = Earnings(Problem("TiO2"), 0, priors={"later": 0.005, "now": 0.01})
+        allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"later": 0.005, "now": 0.01})
         asked = 0
         for id_ in range(1, 41):
             if allocation.choose(["later", "now"]) == "later":
                 asked += 1
             allocation.proposed([candidate("now", id_)])
             allocation.observe(
-                [relaxed(candidate("now", id_), -3.0, cost=Cost(force_calls=60), minimum=id_, opened=True)]
+                [relaxed(candidate("now", id_), -3.0, cost=Cost(force_calls=60), minimum=id_, is_new_minimum=True)]
             )
         assert 4 <= asked < 30
 
     def test_good_priors_help_at_once(self):
         second = []
         for seed in range(50):
-            allocation = Earnings(Problem("TiO2"), seed, priors={"good": 0.02, "poor": 0.001})
+            allocation = ThompsonAllocation(Problem("TiO2"), seed, priors={"good": 0.02, "poor": 0.001})
             allocation.proposed([candidate("good", 1), candidate("poor", 2)])
             second.append(allocation.choose(["good", "poor"]))
         assert second.count("good") > 40
 
     def test_rediscovery_failure_and_what_did_not_converge_earn_nothing(self):
-        allocation = Earnings(Problem("TiO2"), 0, priors={"a": 0.01})
+        allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"a": 0.01})
         allocation.proposed([candidate("a", n) for n in (1, 2, 3, 4)])
-        allocation.observe([relaxed(candidate("a", 1), -3.0, cost=Cost(force_calls=100), minimum=1, opened=True)])
+        allocation.observe(
+            [relaxed(candidate("a", 1), -3.0, cost=Cost(force_calls=100), minimum=1, is_new_minimum=True)]
+        )
         first = allocation.yields()["a"]
-        allocation.observe([relaxed(candidate("a", 2), -3.0, cost=Cost(force_calls=100), minimum=1, opened=False)])
+        allocation.observe(
+            [relaxed(candidate("a", 2), -3.0, cost=Cost(force_calls=100), minimum=1, is_new_minimum=False)]
+        )
         allocation.observe(
             [Failed(candidate=candidate("a", 3), reason=FailureReason.OVERLAP, cost=Cost(force_calls=9))]
         )
@@ -133,10 +139,10 @@ class TestEarnings:
 
     def test_near_the_best_earns_more_than_far_above(self):
         def earned(enthalpy):
-            allocation = Earnings(Problem("TiO2"), 0, priors={"a": 0.0, "b": 0.0})
+            allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"a": 0.0, "b": 0.0})
             allocation.proposed([candidate("b", 1), candidate("a", 2)])
-            allocation.observe([relaxed(candidate("b", 1), -3.0, minimum=1, opened=True)])
-            allocation.observe([relaxed(candidate("a", 2), enthalpy, minimum=2, opened=True)])
+            allocation.observe([relaxed(candidate("b", 1), -3.0, minimum=1, is_new_minimum=True)])
+            allocation.observe([relaxed(candidate("a", 2), enthalpy, minimum=2, is_new_minimum=True)])
             return allocation.yields()["a"]
 
         assert earned(-3.2) == earned(-3.0) > earned(-2.99) > earned(-2.95) > earned(-2.8)
@@ -144,11 +150,11 @@ class TestEarnings:
 
     def test_what_was_earned_shrinks_when_the_best_falls_whatever_the_order(self):
         def yields(outcomes):
-            allocation = Earnings(Problem("TiO2"), 0, priors={"a": 0.0, "b": 0.0, "c": 0.0})
+            allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"a": 0.0, "b": 0.0, "c": 0.0})
             for n, (name, enthalpy) in enumerate(outcomes, 1):
                 one = candidate(name, n)
                 allocation.proposed([one])
-                allocation.observe([relaxed(one, enthalpy, cost=Cost(force_calls=1), minimum=n, opened=True)])
+                allocation.observe([relaxed(one, enthalpy, cost=Cost(force_calls=1), minimum=n, is_new_minimum=True)])
             return allocation.yields()
 
         found = [("a", -3.0), ("b", -3.01), ("a", -2.99), ("c", -3.05)]
@@ -157,38 +163,40 @@ class TestEarnings:
         assert falling["b"] / falling["c"] == pytest.approx(np.exp(-0.04 / CREDIT_SCALE), rel=0.002)
 
     def test_parents_share_the_credit(self):
-        allocation = Earnings(Problem("TiO2"), 0, priors={"random": 0.0, "evolution": 0.0})
+        allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"random": 0.0, "evolution": 0.0})
         parent, child = candidate("random", 1), candidate("evolution", 2, parents=(1,))
         allocation.proposed([parent, child])
-        allocation.observe([relaxed(child, -3.0, cost=Cost(force_calls=1), minimum=1, opened=True)])
+        allocation.observe([relaxed(child, -3.0, cost=Cost(force_calls=1), minimum=1, is_new_minimum=True)])
         yields = allocation.yields()
         ratio = SHARE_OF_PARENTS / (1 - SHARE_OF_PARENTS)
         assert yields["random"] / yields["evolution"] == pytest.approx(ratio, rel=0.002)
 
     def test_where_nobody_counts_force_calls_relaxations_are_not_free(self):
-        allocation = Earnings(Problem("TiO2"), 0, priors={"a": 0.01, "b": 0.01})
+        allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"a": 0.01, "b": 0.01})
         for n in range(1, 4):
             allocation.proposed([candidate("a", n)])
-            allocation.observe([relaxed(candidate("a", n), -3.0, cost=Cost(), minimum=1, opened=False)])
-        counted = Earnings(Problem("TiO2"), 0, priors={"a": 0.01, "b": 0.01})
+            allocation.observe([relaxed(candidate("a", n), -3.0, cost=Cost(), minimum=1, is_new_minimum=False)])
+        counted = ThompsonAllocation(Problem("TiO2"), 0, priors={"a": 0.01, "b": 0.01})
         for n in range(1, 4):
             counted.proposed([candidate("a", n)])
             told = Cost(force_calls=int(EXPECTED_FORCE_CALLS))
-            counted.observe([relaxed(candidate("a", n), -3.0, cost=told, minimum=1, opened=False)])
+            counted.observe([relaxed(candidate("a", n), -3.0, cost=told, minimum=1, is_new_minimum=False)])
         assert allocation.yields() == counted.yields()
         assert allocation.yields()["a"] < 0.01
 
     def test_what_is_handed_in_unasked_costs_nothing(self):
-        allocation = Earnings(Problem("TiO2"), 0, priors={"a": 0.01})
+        allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"a": 0.01})
         allocation.proposed([candidate("a", 1)])
-        allocation.observe([relaxed(candidate("a", 1), -3.0, cost=Cost(force_calls=60), minimum=1, opened=True)])
+        allocation.observe(
+            [relaxed(candidate("a", 1), -3.0, cost=Cost(force_calls=60), minimum=1, is_new_minimum=True)]
+        )
         before = allocation.yields()["a"]
         for n in range(2, 50):
-            allocation.observe([relaxed(candidate(ADDED, n), -3.0, cost=Cost(), minimum=1, opened=False)])
+            allocation.observe([relaxed(candidate(ADDED, n), -3.0, cost=Cost(), minimum=1, is_new_minimum=False)])
         assert allocation.yields()["a"] == before
 
     def test_rejections_cost_no_share(self):
-        allocation = Earnings(Problem("TiO2"), 0, priors={"a": 0.1, "b": 0.1})
+        allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"a": 0.1, "b": 0.1})
         for n in range(1, 50):
             allocation.proposed([candidate("a", n)])
             allocation.observe([Rejected(candidate=candidate("a", n), reason=RejectionReason.DUPLICATE)])
@@ -197,7 +205,7 @@ class TestEarnings:
 
     def test_the_shipped_priors_are_positive_for_small_and_large_cells(self):
         for problem in (Problem("Cu", formula_units=1), Problem("MgSiO3", formula_units=4), Problem("TiO2")):
-            yields = Earnings(problem, 0)
+            yields = ThompsonAllocation(problem, 0)
             assert all(0 < value < 1 for value in yields._priors.values())
             assert "random" in yields._priors
 

@@ -8,7 +8,7 @@ import pytest
 from ase.build import bulk
 from crystals import random_crystal, relaxed, rutile
 
-from hybridcsp.archive.archive import ADDED, Archive, Called
+from hybridcsp.archive.archive import ADDED, Archive, SourceCall
 from hybridcsp.core.records import (
     REFINE,
     USER,
@@ -39,9 +39,9 @@ def propose(archive, structures, source="random", owner=WORKERS, rejected=(), pa
         )
         for i, atoms in enumerate(structures)
     )
-    called = Called(
+    called = SourceCall(
         source=source,
-        call=archive.ledger.calls[source],
+        call=archive.state.calls[source],
         requested=len(candidates),
         owner=owner,
         candidates=candidates,
@@ -53,7 +53,7 @@ def propose(archive, structures, source="random", owner=WORKERS, rejected=(), pa
 
 def state(archive):
     """All that an archive can be asked, in a form that can be compared."""
-    ledger = archive.ledger
+    state = archive.state
     return {
         "minima": [
             (m.id, m.enthalpy_per_atom, m.best.candidate.id, m.best.evaluation.level, m.found_by.id, m.multiplicity)
@@ -62,12 +62,12 @@ def state(archive):
         "first": [(m.first_relaxation, m.first_force_calls) for m in archive.minima()],
         "spacegroups": [(m.spacegroup, m.spacegroup_loose) for m in archive.minima()],
         "cells": [m.atoms.cell.array.tolist() for m in archive.minima()],
-        "tallies": ledger.tallies,
-        "cost": ledger.cost,
-        "relaxations": ledger.relaxations,
-        "improvements": ledger.improvements,
+        "tallies": state.tallies,
+        "cost": state.cost,
+        "relaxations": state.relaxations,
+        "improvements": state.improvements,
         "pending": [candidate.id for candidate in archive.pending(WORKERS)],
-        "calls": ledger.calls,
+        "calls": state.calls,
         "to_refine": [relaxed.candidate.id for relaxed in archive.to_refine(3, 1.0)],
     }
 
@@ -83,8 +83,8 @@ def test_relaxations_that_end_in_the_same_structure_are_one_minimum(tmp_path):
         *archive.record_outcomes([relaxed(second, -3.001, supercell, cost=Cost(force_calls=20))]),
         *archive.record_outcomes([relaxed(third, -2.5, other, cost=Cost(force_calls=30))]),
     ]
-    assert [(outcome.minimum, outcome.opened) for outcome in told] == [(1, True), (1, False), (2, True)]
-    assert [(o.minimum, o.opened) for o in archive.history() if not isinstance(o, Called)] == [
+    assert [(outcome.minimum, outcome.is_new_minimum) for outcome in told] == [(1, True), (1, False), (2, True)]
+    assert [(o.minimum, o.is_new_minimum) for o in archive.history() if not isinstance(o, SourceCall)] == [
         (1, True),
         (1, False),
         (2, True),
@@ -130,7 +130,7 @@ def test_unconverged_relaxations_are_kept_but_are_no_minima(tmp_path):
     first, second = propose(archive, [low, high])
     archive.record_outcomes([relaxed(first, -3.0, converged=False), relaxed(second, -2.9)])
     assert [minimum.found_by.id for minimum in archive.minima()] == [second.id]
-    assert archive.ledger.tallies["random", "made"].unconverged == 1
+    assert archive.state.tallies["random", "made"].unconverged == 1
     # They are given a chance at the end …
     assert [end.candidate.id for end in archive.to_refine(5, 0.05)] == [first.id, second.id]
     archive.record_outcomes([relaxed(first, -3.01, level=REFINE)])
@@ -151,7 +151,7 @@ def test_refinement_takes_the_best_once_each(tmp_path):
     assert [end.candidate.id for end in archive.to_refine(10, 0.05)] == [3]
     best = archive.minima()[0]
     assert (best.best.evaluation.level, best.multiplicity) == (REFINE, 1)
-    assert archive.ledger.relaxations == 4  # refinements do not count
+    assert archive.state.relaxations == 4  # refinements do not count
     assert archive.status(2) == "relaxed"  # nor does their failure undo a relaxation
 
 
@@ -185,8 +185,8 @@ def test_everything_is_the_same_when_it_is_opened_again(tmp_path):
     again = Archive(tmp_path, write=True)
     assert state(again) == before
     assert before["pending"] == [candidates[5].id]
-    assert again.ledger.stops == ["enough"]
-    assert again.ledger.settings == [{"seed": 3}]
+    assert again.state.stops == ["enough"]
+    assert again.state.settings == [{"seed": 3}]
     # … also for what comes later
     (third,) = propose(again, [structures[0]])
     again.record_outcomes([relaxed(third, -3.0, structures[0])])
@@ -216,7 +216,7 @@ def test_history_tells_calls_and_outcomes_in_order(tmp_path):
     first, second = propose(archive, [one, other], rejected=[(1, RejectionReason.VOLUME)])
     archive.record_outcomes([relaxed(first, -3.0)])
     called, rejection, end = archive.history()
-    assert isinstance(called, Called)
+    assert isinstance(called, SourceCall)
     assert [candidate.id for candidate in called.candidates] == [1, 2]
     assert (rejection.candidate.id, rejection.reason) == (second.id, RejectionReason.VOLUME)
     assert (end.candidate.id, end.enthalpy_per_atom, end.converged) == (first.id, pytest.approx(-3.0), True)
@@ -237,7 +237,7 @@ def test_structures_handed_in_do_not_count_as_relaxations(tmp_path):
     archive = Archive(tmp_path, write=True)
     (added,) = propose(archive, crystals(1), source=ADDED, owner=USER)
     archive.record_outcomes([relaxed(added, -3.0)])
-    assert archive.ledger.relaxations == 0
+    assert archive.state.relaxations == 0
     assert archive.minima()[0].first_relaxation == 0
 
 
@@ -321,7 +321,7 @@ def test_structures_that_are_no_crystals_can_be_recorded_as_rejected(tmp_path):
     flat = bulk("Cu")
     flat.cell[2] = 0
     propose(archive, [broken, flat], rejected=[(0, RejectionReason.INVALID), (1, RejectionReason.INVALID)])
-    assert archive.ledger.tallies["random", "made"].rejected == {"invalid": 2}
+    assert archive.state.tallies["random", "made"].rejected == {"invalid": 2}
 
 
 class TestTheKeyOfTheBest:
@@ -335,7 +335,7 @@ class TestTheKeyOfTheBest:
         return {(row.minimum, row.candidate): row.enthalpy_per_atom for row in chosen}
 
     def expected(self, archive):
-        basins = archive.ledger.basins.values()
+        basins = archive.state.basins.values()
         return {(one.id, one.best.data["candidate"]): one.enthalpy_per_atom for one in basins}
 
     def test_it_moves_on_as_minima_are_found_improved_and_absorbed(self, tmp_path):
@@ -349,13 +349,13 @@ class TestTheKeyOfTheBest:
             # Two better ones of the first minimum arrive together, and then a worse one.
             better = [relaxed(starts[4], -3.001), relaxed(starts[5], -3.002)]
             archive.record_outcomes(better)
-            assert archive.ledger.basins[1].best.data["candidate"] == 6
+            assert archive.state.basins[1].best.data["candidate"] == 6
             assert self.selected(tmp_path) == self.expected(archive)
             archive.record_outcomes([relaxed(starts[3], -2.9999, structures[0])])
             assert self.selected(tmp_path) == self.expected(archive)
             # The third turns out to be the first once it is refined.
             archive.record_outcomes([relaxed(starts[2], -3.0021, structures[0], level=REFINE)])
-            assert len(archive.ledger.basins) == 2
+            assert len(archive.state.basins) == 2
             assert self.selected(tmp_path) == self.expected(archive)
         assert len(self.selected(tmp_path)) == 2
 

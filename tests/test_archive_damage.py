@@ -102,7 +102,7 @@ DAMAGE = {
     "events without structure": lambda run: change(run, "UPDATE hybridcsp_events SET row = NULL"),
     "events without fields": lambda run: change(run, "UPDATE hybridcsp_events SET data = '{}' WHERE kind = 'relaxed'"),
     "enthalpies that are text": lambda run: edit(run, "relaxed", enthalpy_per_atom="low"),
-    "minima that do not exist": lambda run: edit(run, "relaxed", minimum=999, opened=False),
+    "minima that do not exist": lambda run: edit(run, "relaxed", minimum=999, is_new_minimum=False),
     "candidates that do not exist": lambda run: edit(run, "relaxed", candidate=999),
     "candidates that are lists": lambda run: edit(run, "relaxed", candidate=[1]),
     "costs that are numbers": lambda run: edit(run, "proposed", cost=3),

@@ -233,7 +233,7 @@ class TestAfterAChangeThatWasAllowed:
             state = self.state(second)
             assert state[1] == second.archive.best_enthalpy_per_atom
             examples = lessons(second.minima(), "flow", second.problem, Retraining())
-            assert len(examples) <= len(second.minima()) < len(second.archive.ledger.basins)
+            assert len(examples) <= len(second.minima()) < len(second.archive.state.basins)
         with self.search(tmp_path, labelled("two"), allow_calculator_change=False) as again:
             assert self.state(again) == state
             again.run(relaxations=65, refine=0)
@@ -247,7 +247,7 @@ class TestAfterAChangeThatWasAllowed:
             assert second.run(relaxations=30, refine=0, stop_at=lowest + 5).stopped == "relaxations used up"
             summary = second.run(relaxations=200, refine=0, stop_after_unchanged=15)
             assert summary.stopped == "best unchanged"
-            assert second.archive.ledger.relaxations > 35
+            assert second.archive.state.relaxations > 35
             assert summary.progress.best > lowest + 5
 
     def test_a_named_calculator_is_in_force_before_its_first_result(self, tmp_path):
@@ -256,7 +256,7 @@ class TestAfterAChangeThatWasAllowed:
             first.run(relaxations=5, refine=0)
         options = {"sources": ["random"], "formula_units": 4, "seed": 3, "allow_calculator_change": True}
         with Search("Cu", calculator="lj", directory=tmp_path, workers=1, **options) as second:
-            assert second.archive.ledger.calculator == build_calculator("lj")[1]
+            assert second.archive.state.calculator == build_calculator("lj")[1]
             assert (second.minima(), second.archive.best_enthalpy_per_atom) == ([], None)
 
     def test_going_back_ranks_what_was_known_of_the_first_calculator(self, tmp_path):
@@ -266,7 +266,7 @@ class TestAfterAChangeThatWasAllowed:
         assert {minimum.best.evaluation.calculator for minimum in search.minima()} == {"one"}
         with self.search(tmp_path, labelled("one")) as search:
             assert search.archive.number_of_minima > 2
-            assert search.archive.ledger.improvements[0][0] == 1
+            assert search.archive.state.improvements[0][0] == 1
 
     def test_a_new_calculator_that_always_fails_ends_the_search(self, tmp_path):
         with self.search(tmp_path, labelled("emt (1)"), sources=["random"]) as first:
@@ -278,6 +278,6 @@ class TestAfterAChangeThatWasAllowed:
 
         label = build_calculator(Failing())[1]
         with self.search(tmp_path, InlineBackend(Relaxer(calculator=Failing())()), sources=["random"]) as second:
-            second.archive.open_session({**second.archive.ledger.settings[-1], "calculator_label": label})
+            second.archive.open_session({**second.archive.state.settings[-1], "calculator_label": label})
             with pytest.raises(RelaxationsFailedError, match="no licence"):
                 second.run(relaxations=50, stop_after_failures=4)

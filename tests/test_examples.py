@@ -88,14 +88,14 @@ def test_example(script, tmp_path, espresso):
         _check_two_levels(tmp_path, done.stdout)
     if script == "continue_from_ase_db.py":
         with Archive(tmp_path / "copper") as archive:
-            assert archive.ledger.tallies["basin-hopping", "hop"].relaxed > 0
+            assert archive.state.tallies["basin-hopping", "hop"].relaxed > 0
 
 
 def _check_two_levels(folder, printed):
     """The second level relaxes what the first found, once each, and ranks by its own energies."""
     with Archive(folder / "level-1") as first, Archive(folder / "level-2") as second:
-        assert second.ledger.relaxations == len(printed.splitlines()) == 4
-        assert (first.ledger.calculator.split()[0], second.ledger.calculator.split()[0]) == ("emt", "lj")
+        assert second.state.relaxations == len(printed.splitlines()) == 4
+        assert (first.state.calculator.split()[0], second.state.calculator.split()[0]) == ("emt", "lj")
         for minimum, line in zip(second.minima(), printed.splitlines(), strict=True):
             place = int(re.search(r"was (\d)", line)[1])
             start = minimum.found_by.atoms
@@ -128,10 +128,10 @@ def test_the_slurm_script_goes_on_when_it_is_submitted_again(tmp_path, slurm):
     line = ["Cu", "--calculator", "emt", "--formula-units", "1-2", "--source", "random", "--relaxations", "3"]
     assert slurm(*line).returncode == 0
     with Archive(tmp_path / "Cu") as archive:
-        assert archive.ledger.relaxations == 3
+        assert archive.state.relaxations == 3
     assert slurm(*line).returncode == 0
     with Archive(tmp_path / "Cu") as archive:
-        assert (archive.ledger.relaxations, len(archive.ledger.settings)) == (3, 2)
+        assert (archive.state.relaxations, len(archive.state.settings)) == (3, 2)
     first, second = (tmp_path / "srun.log").read_text().splitlines()
     assert " hybridcsp search Cu " in first
     assert first.endswith("--directory Cu --workers 1")

@@ -43,9 +43,9 @@ def test_results_are_relaxations_by_that_code_and_its_operators(tmp_path, run):
         assert (best.multiplicity, best.first_relaxation, second.multiplicity) == (2, 1, 2)
         assert best.best.evaluation.calculator == "uspex:VASP"
         assert best.enthalpy_per_atom == pytest.approx(-50.001 / 6)
-        assert archive.ledger.relaxations == 5
-        assert archive.ledger.tallies["uspex", "softmutate"].relaxed == 1
-        assert archive.ledger.tallies["uspex", "permutate"].failed == {"reported": 1}
+        assert archive.state.relaxations == 5
+        assert archive.state.tallies["uspex", "softmutate"].relaxed == 1
+        assert archive.state.tallies["uspex", "permutate"].failed == {"reported": 1}
         tag = archive.candidate(2).proposal.tag
         assert (tag["id"], tag["origin"], tag["generation"]) == ("2", "Heredity", 1)
         outcomes = [event for event in archive.history() if isinstance(event, Relaxed | Failed)]
@@ -64,7 +64,7 @@ def test_pressure_gives_energies_from_enthalpies_and_the_other_way(tmp_path):
     import_(run, tmp_path / "archive")
     with Archive(tmp_path / "archive") as archive:
         (best,) = archive.minima()
-        assert archive.ledger.settings[-1]["problem"]["pressure_gpa"] == 10.0
+        assert archive.state.settings[-1]["problem"]["pressure_gpa"] == 10.0
         evaluation = best.best.evaluation
         volume = best.atoms.get_volume()
         assert evaluation.enthalpy - evaluation.energy == pytest.approx(10 / 160.21766208 * volume)
@@ -83,7 +83,7 @@ def test_importing_again_adds_only_what_is_new(tmp_path, run):
     report = import_(run, tmp_path / "archive")
     assert (report.relaxed, report.known) == (1, 5)
     with Archive(tmp_path / "archive") as archive:
-        assert archive.ledger.relaxations == 6
+        assert archive.state.relaxations == 6
 
 
 def test_a_structure_without_an_energy_is_a_candidate_until_it_has_one(tmp_path):
@@ -103,7 +103,7 @@ def test_a_structure_without_an_energy_is_a_candidate_until_it_has_one(tmp_path)
 def test_a_search_goes_on_from_an_import_by_ask_and_tell(tmp_path, run):
     import_(run, tmp_path / "archive")
     with Archive(tmp_path / "archive") as archive:
-        problem = archive.ledger.settings[-1]["problem"]
+        problem = archive.state.settings[-1]["problem"]
     from hybridcsp import Problem
 
     with Search(Problem(**problem), calculator=None, directory=tmp_path / "archive", sources=["evolution"]) as search:
@@ -202,7 +202,7 @@ def test_seeds_of_ours_end_as_the_other_code_ended_them(tmp_path):
     with Archive(tmp_path / "archive") as archive:
         from hybridcsp import Problem
 
-        problem = Problem(**archive.ledger.settings[-1]["problem"])
+        problem = Problem(**archive.state.settings[-1]["problem"])
     with Search(problem, calculator=None, directory=tmp_path / "archive", sources=["random"]) as search:
         ours = search.ask(2)
     formats.write([candidate.atoms for candidate in ours], tmp_path / "uspex", "uspex")
@@ -211,7 +211,7 @@ def test_seeds_of_ours_end_as_the_other_code_ended_them(tmp_path):
     assert (report.relaxed, report.linked) == (6, 2)
     with Archive(tmp_path / "archive") as archive:
         assert [archive.status(candidate.id) for candidate in ours] == ["relaxed", "relaxed"]
-        assert archive.ledger.tallies["random", "random"].relaxed == 2
+        assert archive.state.tallies["random", "random"].relaxed == 2
 
 
 def test_the_label_of_energies_that_are_there_can_be_pasted(tmp_path, run):

@@ -11,10 +11,10 @@ from rich.console import Console
 from hybridcsp import Search
 from hybridcsp.analysis.live import LineDisplay, NotebookDisplay, TerminalDisplay, View, display
 from hybridcsp.search.run import Progress
-from hybridcsp.search.stopping import Budget
+from hybridcsp.search.stopping import StoppingCriteria
 from hybridcsp.utils.activity import Running
 
-BUDGET = Budget(relaxations=100)
+BUDGET = StoppingCriteria(relaxations=100)
 NOTHING = Progress(
     relaxations=0,
     failed=0,

@@ -198,13 +198,13 @@ def test_minimum_distances_are_a_fraction_of_the_radii_unless_given():
 
 def test_initial_moments_and_charges_are_put_on_atoms_that_bring_none():
     problem = Problem("FeO", initial_magmoms={"Fe": 4.0}, initial_charges={"O": -2.0})
-    dressed = problem.dress(bulk("FeO", "rocksalt", a=4.3))
+    dressed = problem.with_initial_moments(bulk("FeO", "rocksalt", a=4.3))
     assert dressed.get_initial_magnetic_moments().tolist() == [4.0, 0.0]
     assert dressed.get_initial_charges().tolist() == [0.0, -2.0]
 
     own = bulk("FeO", "rocksalt", a=4.3)
     own.set_initial_magnetic_moments([-3.0, 0.5])
-    assert problem.dress(own).get_initial_magnetic_moments().tolist() == [-3.0, 0.5]
+    assert problem.with_initial_moments(own).get_initial_magnetic_moments().tolist() == [-3.0, 0.5]
 
 
 def test_its_description_is_plain_json_and_makes_it_again():

@@ -24,7 +24,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from hybridcsp import Proposal
-from hybridcsp.operators import Offer
+from hybridcsp.operators import WeightedOperator
 
 
 class Copper:
@@ -54,7 +54,7 @@ class Swell:
     name = "swell"
     n_parents = 1
 
-    def suits(self, problem):
+    def applies_to(self, problem):
         return True
 
     def __call__(self, parents, problem, rng):
@@ -64,7 +64,7 @@ class Swell:
 
 
 def often():
-    return Offer(Swell(), prior=50.0)
+    return WeightedOperator(Swell(), prior=50.0)
 
 
 class Empty:
@@ -205,7 +205,7 @@ class TestBroken:
 
     def test_an_operator_that_is_none(self, plug_in):
         plug_in(operators={"mine": "plugin_code:Empty"})
-        with pytest.raises(RegistrationError, match="gives Empty, which lacks name, n_parents, suits, __call__"):
+        with pytest.raises(RegistrationError, match="gives Empty, which lacks name, n_parents, applies_to, __call__"):
             offers_named("mine")
 
     def test_a_source_that_takes_other_arguments(self, plug_in):

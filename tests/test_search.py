@@ -144,7 +144,7 @@ class TestRun:
         else:
             with pytest.raises(RelaxationsFailedError, match=f"none of {stopped_at} .* 4 failed for the same reason"):
                 run.run(relaxations=9, stop_after_failures=4)
-            assert run.archive.ledger.stops == ["every relaxation failed"]
+            assert run.archive.state.stops == ["every relaxation failed"]
         run.close()
 
     def test_a_search_that_failed_is_taken_up_with_a_new_count(self, tmp_path):
@@ -155,7 +155,7 @@ class TestRun:
             run = search(tmp_path, runner=failing)
             with pytest.raises(RelaxationsFailedError):
                 run.run(relaxations=20, stop_after_failures=3)
-            assert run.archive.ledger.relaxations == relaxations
+            assert run.archive.state.relaxations == relaxations
             run.close()
         mended = search(tmp_path)
         assert mended.run(relaxations=8, refine=0).stopped == "relaxations used up"
@@ -242,7 +242,7 @@ class TestRun:
             **COPPER,
         )
         run.run(relaxations=10)
-        shares = {source: tally.relaxed for (source, _), tally in run.archive.ledger.tallies.items()}
+        shares = {source: tally.relaxed for (source, _), tally in run.archive.state.tallies.items()}
         assert shares == {"p1": 5, "p1-2": 5}
 
     def test_a_source_that_is_not_ready_waits_for_those_that_are(self, tmp_path):
@@ -274,7 +274,7 @@ class TestRun:
 
         run = search(tmp_path, Dependent(), ListSource(crystals(3)))
         assert run.run(relaxations=8).progress.relaxations == 3
-        assert run.archive.ledger.calls["dependent"] == 0
+        assert run.archive.state.calls["dependent"] == 0
 
     def test_a_source_that_has_failed_and_then_has_nothing_is_not_called_on_and_on(self, tmp_path):
         class Flaky(P1Source):
@@ -319,7 +319,7 @@ class TestRun:
         run = search(tmp_path, slow, Empty())
         assert run.run(relaxations=3).progress.relaxations == 3
         assert slow.calls <= 8  # one to begin and one to collect
-        assert run.archive.ledger.calls["empty"] <= 12
+        assert run.archive.state.calls["empty"] <= 12
 
     def test_a_source_that_is_given_up_is_not_waited_for(self, tmp_path):
         class Stuck(P1Source):
@@ -362,7 +362,7 @@ class TestRun:
     def test_a_backend_that_breaks_leaves_a_directory_that_can_be_taken_up(self, tmp_path):
         class Breaking(InlineBackend):
             def completed(self, timeout):
-                if len(run.archive.ledger.terminal) >= 3:
+                if len(run.archive.state.terminal) >= 3:
                     raise BackendError("the queue is gone")
                 return super().completed(timeout)
 
@@ -370,7 +370,7 @@ class TestRun:
         run._backend = Breaking(instant_relaxation)
         with pytest.raises(BackendError, match="the queue is gone"):
             run.run(relaxations=10)
-        assert run.archive.ledger.stops == ["error"]
+        assert run.archive.state.stops == ["error"]
         run.close()
         assert search(tmp_path).run(relaxations=10).progress.relaxations == 10
 
@@ -418,7 +418,7 @@ class TestRun:
         run = search(tmp_path, Announcing())
         with pytest.raises(KeyboardInterrupt):
             run.run(relaxations=2, on_progress=interrupt)
-        assert run.archive.ledger.stops == ["interrupted"]
+        assert run.archive.state.stops == ["interrupted"]
         assert run.archive.candidates == 1
 
     def test_ctrl_c_leaves_a_directory_that_can_be_taken_up(self, tmp_path):
@@ -429,7 +429,7 @@ class TestRun:
         first = search(tmp_path)
         with pytest.raises(KeyboardInterrupt):
             first.run(relaxations=10, on_progress=interrupt)
-        assert first.archive.ledger.stops == ["interrupted"]
+        assert first.archive.state.stops == ["interrupted"]
         first.close()
         assert search(tmp_path).run(relaxations=10).progress.relaxations == 10
 
@@ -464,7 +464,7 @@ class TestTheSameAgain:
 
         for _ in range(3):
             part = search(tmp_path / "parts", seed=5)
-            last = part.archive.ledger.relaxations == 7
+            last = part.archive.state.relaxations == 7
             try:
                 part.run(relaxations=12, refine=3, on_progress=None if last else interrupt)
             except KeyboardInterrupt:
@@ -518,8 +518,8 @@ class TestAskAndTell:
         assert outcome.evaluation.energy == pytest.approx(self.relax(first).get_potential_energy())
         run.fail(second.id, "my queue lost it")
         assert [candidate.id for candidate in run.pending()] == [third.id]
-        assert run.archive.ledger.cost.force_calls == 17
-        assert run.archive.ledger.relaxations == 2
+        assert run.archive.state.cost.force_calls == 17
+        assert run.archive.state.relaxations == 2
         assert run.minima()[0].found_by.id == first.id
 
     def test_it_outlives_the_process(self, tmp_path):
@@ -583,7 +583,7 @@ class TestAskAndTell:
         run.add(copper)
         assert run.minima()[0].spacegroup == 225
         assert run.minima()[0].found_by.source == "added"
-        assert run.archive.ledger.relaxations == 0
+        assert run.archive.state.relaxations == 0
 
     def test_what_is_added_before_the_first_relaxation_is_compared_with_what_comes_after(self, tmp_path):
         stretched = bulk("Cu", "bcc", a=2.9)

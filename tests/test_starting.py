@@ -92,7 +92,7 @@ def test_a_search_that_is_killed_at_any_step_of_its_start_goes_on_with_its_budge
         found = go_on(directory)
         assert found.budget.relaxations == 7
         with found.build(trust=False) as search:
-            assert search.archive.ledger.settings[-1]["calculator"] == "emt"
+            assert search.archive.state.settings[-1]["calculator"] == "emt"
         assert config.of_directory(directory).budget.relaxations == 7
         files = {path.name for path in directory.iterdir()} - {"nothing"}
         assert {name for name in files if not name.endswith(".tmp")} == {"config.toml", "search.db", "search.lock"}
@@ -144,4 +144,4 @@ def test_a_search_belongs_to_its_directory_wherever_the_program_goes(tmp_path, m
         search.run(relaxations=2)
     assert search.directory == tmp_path / "run"
     assert list((tmp_path / "other").iterdir()) == []
-    assert Archive(tmp_path / "run").ledger.relaxations == 2
+    assert Archive(tmp_path / "run").state.relaxations == 2

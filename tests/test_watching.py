@@ -36,11 +36,11 @@ def test_generation_after_generation_it_learns_and_gives_seeds(tmp_path, code):
         assert found.report.linked == taken == (3 if generation > 1 else 0)
         assert watch(tmp_path).look().report is None  # nothing new
     with Archive(tmp_path / "ours") as archive:
-        assert archive.ledger.relaxations == 18
-        assert archive.ledger.calculator == "uspex:VASP"
-        ours = {source for source, _ in archive.ledger.tallies if source != "uspex"}
+        assert archive.state.relaxations == 18
+        assert archive.state.calculator == "uspex:VASP"
+        ours = {source for source, _ in archive.state.tallies if source != "uspex"}
         assert ours == {"random", "evolution"}
-        assert sum(t.relaxed for (source, _), t in archive.ledger.tallies.items() if source in ours) == 6
+        assert sum(t.relaxed for (source, _), t in archive.state.tallies.items() if source in ours) == 6
 
 
 def test_seeds_that_were_not_picked_up_stay_and_are_not_doubled(tmp_path, code):

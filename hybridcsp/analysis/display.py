@@ -58,7 +58,7 @@ def text_of_search(problem: Problem, archive: Archive) -> str:
     best = archive.best_enthalpy_per_atom
     lowest = "" if best is None else f", best {best:.4f} eV/atom"
     return printable_line(
-        f"<Search {_title(problem)} in {archive.directory}: {archive.ledger.relaxations} relaxations, "
+        f"<Search {_title(problem)} in {archive.directory}: {archive.state.relaxations} relaxations, "
         f"{archive.number_of_minima} minima{lowest}>"
     )
 

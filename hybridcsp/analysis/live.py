@@ -16,7 +16,7 @@ from rich.text import Text
 
 from hybridcsp.core.records import REFINE
 from hybridcsp.search.run import Progress
-from hybridcsp.search.stopping import Budget
+from hybridcsp.search.stopping import StoppingCriteria
 from hybridcsp.structure.symmetry import spacegroup_symbol
 from hybridcsp.utils.activity import Running
 from hybridcsp.utils.text import printable_line
@@ -42,7 +42,7 @@ class Display(Protocol):
         """Show where things stand."""
 
 
-def display(budget: Budget, console: Console | None = None) -> Display:
+def display(budget: StoppingCriteria, console: Console | None = None) -> Display:
     """Return the display that suits where the output goes.
 
     Parameters
@@ -68,7 +68,7 @@ class TerminalDisplay:
         As for :func:`display`.
     """
 
-    def __init__(self, budget: Budget, console: Console) -> None:
+    def __init__(self, budget: StoppingCriteria, console: Console) -> None:
         self._view = View(budget)
         self._live = Live(self._view, console=console, refresh_per_second=4, transient=True)
 
@@ -93,7 +93,7 @@ class LineDisplay:
         As for :func:`display`.
     """
 
-    def __init__(self, budget: Budget, console: Console) -> None:
+    def __init__(self, budget: StoppingCriteria, console: Console) -> None:
         self._budget = budget
         self._console = console
         self._shown = ""
@@ -130,7 +130,7 @@ class NotebookDisplay:
         Seconds, for the time between updates.
     """
 
-    def __init__(self, budget: Budget, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, budget: StoppingCriteria, clock: Callable[[], float] = time.monotonic) -> None:
         self._view = View(budget)
         self._clock = clock
         self._last = -NOTEBOOK
@@ -182,7 +182,7 @@ class View:
         What is shown; ``None`` before anything is known.
     """
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: StoppingCriteria) -> None:
         self._budget = budget
         self.progress: Progress | None = None
 
@@ -209,7 +209,7 @@ class View:
         return [head, *([_line(now)] if now else [])]
 
 
-def fraction_done(progress: Progress, budget: Budget) -> float | None:
+def fraction_done(progress: Progress, budget: StoppingCriteria) -> float | None:
     """Return the share of the budget that is used, by the limit that comes first; ``None`` without such a limit."""
     shares = []
     if budget.relaxations:
@@ -221,7 +221,7 @@ def fraction_done(progress: Progress, budget: Budget) -> float | None:
     return min(max(shares), 1.0) if shares else None
 
 
-def seconds_left(progress: Progress, budget: Budget) -> float | None:
+def seconds_left(progress: Progress, budget: StoppingCriteria) -> float | None:
     """Estimate the seconds left from the speed of this run; ``None`` while there is nothing to go by."""
     estimates = []
     if budget.relaxations and progress.run_relaxations:
@@ -235,7 +235,7 @@ def seconds_left(progress: Progress, budget: Budget) -> float | None:
     return max(0.0, min(estimates)) if estimates else None
 
 
-def describe(progress: Progress, budget: Budget) -> str:
+def describe(progress: Progress, budget: StoppingCriteria) -> str:
     """Say in one line how far a search is."""
     return " · ".join([*_numbers(progress, budget), *_best(progress), *_now(progress, budget)])
 
@@ -247,7 +247,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}"
 
 
-def _numbers(progress: Progress, budget: Budget) -> list[str]:
+def _numbers(progress: Progress, budget: StoppingCriteria) -> list[str]:
     total = f"/{budget.relaxations}" if budget.relaxations else ""
     return [f"{progress.relaxations}{total} relaxations", f"{progress.failed} failed", f"{progress.minima} minima"]
 
@@ -259,7 +259,7 @@ def _best(progress: Progress) -> list[str]:
     return [f"best {progress.best:.4f} eV/atom{group}"]
 
 
-def _now(progress: Progress, budget: Budget) -> list[str]:
+def _now(progress: Progress, budget: StoppingCriteria) -> list[str]:
     """Say what happens now, how fast relaxations go, and how long it may still take."""
     parts = [progress.activity] if progress.activity else []
     if progress.run_force_calls and progress.run_seconds > 0:

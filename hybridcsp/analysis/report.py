@@ -92,7 +92,7 @@ def minima_table(minima: Sequence[Minimum], problem: Problem) -> FittingTable:
 
 def sources_rows(archive: Archive) -> list[dict[str, Any]]:
     """Return what each operator of each source has done, as plain data with the units in the keys."""
-    total = sum(tally.cost.force_calls for tally in archive.ledger.tallies.values())
+    total = sum(tally.cost.force_calls for tally in archive.state.tallies.values())
     return [
         {
             "source": source,
@@ -108,7 +108,7 @@ def sources_rows(archive: Archive) -> list[dict[str, Any]]:
             "share_of_force_calls": tally.cost.force_calls / total if total else None,
             "seconds": tally.cost.seconds,
         }
-        for (source, operator), tally in archive.ledger.tallies.items()
+        for (source, operator), tally in archive.state.tallies.items()
     ]
 
 
@@ -156,23 +156,23 @@ def duration(seconds: float) -> str:
 
 def _reasons(archive: Archive) -> list[str]:
     """Say why candidates were rejected or failed, what went wrong, and what was learned."""
-    ledger = archive.ledger
+    state = archive.state
     reasons = []
-    for (source, operator), tally in ledger.tallies.items():
+    for (source, operator), tally in state.tallies.items():
         counts = {**tally.rejected, **tally.failed, "not converged": tally.unconverged}
         if said := ", ".join(f"{count} {reason}" for reason, count in counts.items() if count):
             reasons.append(f"{_name(source, operator)}: {said}")
     reasons += [
-        f"{reason}, the first time: {_in_short(ledger.explanations[reason])}"
+        f"{reason}, the first time: {_in_short(state.explanations[reason])}"
         for reason in _UNCLEAR
-        if ledger.explanations.get(reason)
+        if state.explanations.get(reason)
     ]
     reasons += [
-        f"{source}: {count} errors, the last: {_ends_of(ledger.last_errors[source])}"
-        for source, count in ledger.errors.items()
+        f"{source}: {count} errors, the last: {_ends_of(state.last_errors[source])}"
+        for source, count in state.errors.items()
         if count
     ]
-    return reasons + [_learned(source, changes) for source, changes in ledger.adoptions.items()]
+    return reasons + [_learned(source, changes) for source, changes in state.adoptions.items()]
 
 
 def _structure(row: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.archive.archive import ADDED, Archive
-from hybridcsp.archive.state import Ledger
+from hybridcsp.archive.state import SearchState
 from hybridcsp.structure.conversion import to_pymatgen
 
 #: A run has solved a problem when its best lies no more than this above the target (eV/atom).
@@ -144,57 +144,57 @@ def trace_of(
     relaxations
         The budget: what a longer run did beyond it does not count. By default all counts.
     """
-    ledger = archive.ledger
-    if relaxations is not None and ledger.relaxations > relaxations:
-        ledger = archive.ledger_until(relaxations)
-    last = ledger.stops[-1] if ledger.stops else ""
+    state = archive.state
+    if relaxations is not None and state.relaxations > relaxations:
+        state = archive.state_until(relaxations)
+    last = state.stops[-1] if state.stops else ""
     return Trace(
         problem=problem,
         strategy=strategy,
         seed=seed,
-        relaxations=ledger.relaxations,
-        failed=sum(tally.failed.total() for tally in ledger.tallies.values()),
-        rejected=sum(tally.rejected.total() for tally in ledger.tallies.values()),
-        force_calls=ledger.cost.force_calls,
-        seconds=ledger.cost.seconds,
-        best=ledger.lowest(),
-        solved_at=_matched_at(archive, ledger, target) if isinstance(target, Atoms) else _reached_at(ledger, target),
+        relaxations=state.relaxations,
+        failed=sum(tally.failed.total() for tally in state.tallies.values()),
+        rejected=sum(tally.rejected.total() for tally in state.tallies.values()),
+        force_calls=state.cost.force_calls,
+        seconds=state.cost.seconds,
+        best=state.lowest(),
+        solved_at=_matched_at(archive, state, target) if isinstance(target, Atoms) else _reached_at(state, target),
         ended="" if last in _BY_BUDGET else last,
-        parts=_parts(ledger, roles),
-        candidates=_hash_of_candidates(archive, ledger),
+        parts=_parts(state, roles),
+        candidates=_hash_of_candidates(archive, state),
     )
 
 
-def _reached_at(ledger: Ledger, enthalpy: float | None) -> tuple[int, int] | None:
+def _reached_at(state: SearchState, enthalpy: float | None) -> tuple[int, int] | None:
     if enthalpy is None:
         return None
-    for relaxation, force_calls, lowest in ledger.improvements:
+    for relaxation, force_calls, lowest in state.improvements:
         if lowest <= enthalpy + TOLERANCE:
             return relaxation, force_calls
     return None
 
 
-def _matched_at(archive: Archive, ledger: Ledger, structure: Atoms) -> tuple[int, int] | None:
+def _matched_at(archive: Archive, state: SearchState, structure: Atoms) -> tuple[int, int] | None:
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     matcher, wanted = StructureMatcher(), to_pymatgen(structure)
     for minimum in sorted(archive.minima(), key=lambda minimum: minimum.first_relaxation):
-        if minimum.first_relaxation > ledger.relaxations:
+        if minimum.first_relaxation > state.relaxations:
             break
         if matcher.fit(wanted, to_pymatgen(minimum.best.atoms)):
             return minimum.first_relaxation, minimum.first_force_calls
     return None
 
 
-def _parts(ledger: Ledger, roles: Mapping[str, Role] | None) -> tuple[Part, ...]:
+def _parts(state: SearchState, roles: Mapping[str, Role] | None) -> tuple[Part, ...]:
     if roles is None:
-        roles = {source: Role() for source, _ in ledger.tallies if source != ADDED}
+        roles = {source: Role() for source, _ in state.tallies if source != ADDED}
     parts = []
     for source, role in roles.items():
-        own = {operator: tally for (name, operator), tally in ledger.tallies.items() if name == source}
+        own = {operator: tally for (name, operator), tally in state.tallies.items() if name == source}
         ended = {operator: tally.relaxed + tally.failed.total() for operator, tally in own.items()}
         random = 0 if is_random(source) else ended.get(RANDOM, 0)
-        trainings = [change for change in ledger.adoptions.get(source, ()) if "version" in change["training"]]
+        trainings = [change for change in state.adoptions.get(source, ()) if "version" in change["training"]]
         parts.append(
             Part(
                 source=source,
@@ -203,16 +203,16 @@ def _parts(ledger: Ledger, roles: Mapping[str, Role] | None) -> tuple[Part, ...]
                 proposed=sum(tally.proposed for tally in own.values()),
                 rejected=sum(tally.rejected.total() for tally in own.values()),
                 trainings=len(trainings) if role.learns else None,
-                error=ledger.last_errors.get(source, ""),
+                error=state.last_errors.get(source, ""),
             )
         )
     return tuple(parts)
 
 
-def _hash_of_candidates(archive: Archive, ledger: Ledger) -> str:
+def _hash_of_candidates(archive: Archive, state: SearchState) -> str:
     found = hashlib.sha256()
-    for id_, event in ledger.candidates.items():
-        if ledger.terminal.get(id_) in ("relaxed", "failed") and event.data["source"] != ADDED:
+    for id_, event in state.candidates.items():
+        if state.terminal.get(id_) in ("relaxed", "failed") and event.data["source"] != ADDED:
             atoms = archive.candidate(id_).atoms
             found.update(atoms.numbers.astype(np.int64).tobytes())
             for array in (atoms.cell.array, atoms.positions):

@@ -14,7 +14,7 @@ from ase import Atoms
 from hybridcsp.archive import events as translation
 from hybridcsp.archive.event_log import DATABASE, FORMAT, Event, EventLog
 from hybridcsp.archive.known_minima import KnownMinima
-from hybridcsp.archive.state import Basin, Ledger
+from hybridcsp.archive.state import Basin, SearchState
 from hybridcsp.archive.structure_rows import BEST
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import REFINE, Candidate, Cost, Failed, Minimum, Outcome, Rejected, Relaxed
@@ -31,7 +31,7 @@ _NONE_AHEAD: Mapping[int, Described] = {}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Called:
+class SourceCall:
     """One call of a source.
 
     Attributes
@@ -65,7 +65,7 @@ class Called:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Adopted:
+class ModelUpdate:
     """A change of the versions of its model that a source samples from, or an attempt at one.
 
     Attributes
@@ -121,19 +121,19 @@ class Archive:
     def __init__(self, directory: Path | str, *, write: bool = False) -> None:
         self._log = EventLog(Path(directory), write=write)
         self.directory = self._log.directory
-        self.ledger = Ledger()
+        self.state = SearchState()
         self._known: dict[str, KnownMinima] = {}  # by calculator
         self._minima: dict[int, Minimum] = {}  # a cache
         try:
             with self.reading(), collection_paused():
                 rows = set()
                 for event in self._log.read():
-                    self.ledger.apply(event)
+                    self.state.apply(event)
                     if event.row is not None:
                         rows.add(event.row)
                 self._log.check_structures(rows)
                 if write:
-                    self._log.mark_best(basin.best.row for basin in self.ledger.basins.values())
+                    self._log.mark_best(basin.best.row for basin in self.state.basins.values())
         except BaseException:  # an interrupted opening must not keep the lock
             self._log.close()
             raise
@@ -152,9 +152,9 @@ class Archive:
             If no session was begun, or the settings are damaged.
         """
         with self.reading():
-            if not self.ledger.settings:
+            if not self.state.settings:
                 raise ArchiveError(f"{self.directory} holds no search that was begun: its {DATABASE} has no events")
-            return Problem(**self.ledger.settings[-1]["problem"])
+            return Problem(**self.state.settings[-1]["problem"])
 
     def close(self) -> None:
         """Give the run directory back to others."""
@@ -171,7 +171,7 @@ class Archive:
     @property
     def candidates(self) -> int:
         """How many candidates there are; ids run from 1 to this."""
-        return len(self.ledger.candidates)
+        return len(self.state.candidates)
 
     def minima(self, n: int | None = None) -> list[Minimum]:
         """Return the ``n`` (default: all) minima of lowest enthalpy per atom, best first.
@@ -179,40 +179,40 @@ class Archive:
         Only minima of the calculator used last are compared.
         """
         with self.reading():
-            return [self._minimum(basin) for basin in self.ledger.ranked()[:n]]
+            return [self._minimum(basin) for basin in self.state.ranked()[:n]]
 
     def stream_minima(self, n: int | None = None) -> Iterator[Minimum]:
         """Yield what :meth:`minima` returns one after the other, without holding them all in memory."""
         with self.reading():
-            for basin in self.ledger.ranked()[:n]:
+            for basin in self.state.ranked()[:n]:
                 yield self._read_minimum(basin)
 
     @property
     def number_of_minima(self) -> int:
         """How many distinct minima there are."""
-        return self.ledger.number_of_minima
+        return self.state.number_of_minima
 
     @property
     def best_enthalpy_per_atom(self) -> float | None:
         """Of the best minimum in eV/atom."""
-        return self.ledger.lowest()
+        return self.state.lowest()
 
-    def ledger_until(self, relaxations: int) -> Ledger:
+    def state_until(self, relaxations: int) -> SearchState:
         """Return the state of the search when so many relaxations had ended."""
-        ledger = Ledger()
+        state = SearchState()
         for event in self._log.read():
-            ledger.apply(event)
-            if ledger.relaxations >= relaxations:
+            state.apply(event)
+            if state.relaxations >= relaxations:
                 break
-        return ledger
+        return state
 
     def pending(self, owner: str) -> list[Candidate]:
         """Return the candidates that an owner was given and has not reported on, oldest first."""
         with self.reading():
             return [
                 self.candidate(id_)
-                for id_, event in self.ledger.candidates.items()
-                if id_ not in self.ledger.terminal and event.data["owner"] == owner
+                for id_, event in self.state.candidates.items()
+                if id_ not in self.state.terminal and event.data["owner"] == owner
             ]
 
     def candidate(self, id_: int) -> Candidate:
@@ -223,17 +223,17 @@ class Archive:
         ArchiveError
             If there is none of that number.
         """
-        if id_ not in self.ledger.candidates:
+        if id_ not in self.state.candidates:
             raise ArchiveError(f"there is no candidate {id_}; they run from 1 to {self.candidates}")
         return self._candidate(id_)
 
     def status(self, id_: int) -> str:
         """Return "pending", "relaxed", "failed" or "rejected"."""
-        return self.ledger.terminal.get(id_, "pending")
+        return self.state.terminal.get(id_, "pending")
 
     def owner(self, id_: int) -> str:
         """Return who relaxes a candidate."""
-        return str(self.ledger.candidates[id_].data["owner"])
+        return str(self.state.candidates[id_].data["owner"])
 
     def ends(self) -> list[End]:
         """Return where every relaxation of the calculator used last ended, in the order of completion."""
@@ -248,7 +248,7 @@ class Archive:
                 for event in self._log.read()
                 if event.kind == "relaxed"
                 and event.data["relaxation"] is not None
-                and event.data["calculator"] == self.ledger.calculator
+                and event.data["calculator"] == self.state.calculator
             ]
 
     def details(self) -> dict[int, str]:
@@ -264,7 +264,7 @@ class Archive:
         """Return the structure of a basin's best relaxation."""
         return self._atoms(basin.best)
 
-    def history(self) -> Iterator[Called | Outcome | Adopted]:
+    def history(self) -> Iterator[SourceCall | Outcome | ModelUpdate]:
         """Yield every call of a source, every outcome and every change of a model, in order, with structures."""
         with self.reading():
             for event in self._log.read():
@@ -275,7 +275,7 @@ class Archive:
                     yield translation.outcome(event, candidate, self._atoms(event))
                 elif event.kind == "adopted":
                     data = event.data | {"versions": tuple(event.data["versions"]), "cost": Cost(**event.data["cost"])}
-                    yield Adopted(**data, sequence=event.sequence)
+                    yield ModelUpdate(**data, sequence=event.sequence)
 
     def to_refine(self, n: int, window: float) -> list[Relaxed]:
         """Return what a final refinement still has to do.
@@ -283,12 +283,12 @@ class Archive:
         Of the ``n`` best minima and unconverged relaxations, those within ``window`` (eV/atom) of the best minimum on
         which no refinement was tried.
         """
-        ranked = self.ledger.ranked()
+        ranked = self.state.ranked()
         if not ranked:
             return []
         ends = [basin.best for basin in ranked]
         ends += [
-            event for event in self.ledger.loose_ends.values() if event.data["calculator"] == self.ledger.calculator
+            event for event in self.state.unconverged.values() if event.data["calculator"] == self.state.calculator
         ]
         ends.sort(key=lambda event: float(event.data["enthalpy_per_atom"]))
         top = ranked[0].enthalpy_per_atom + window
@@ -296,10 +296,10 @@ class Archive:
             return [
                 self._relaxed(event)
                 for event in ends[:n]
-                if event.data["enthalpy_per_atom"] <= top and event.data["candidate"] not in self.ledger.refined
+                if event.data["enthalpy_per_atom"] <= top and event.data["candidate"] not in self.state.refined
             ]
 
-    # What happens to it: taken into the ledger and written to the log, never one without the other
+    # What happens to it: applied to the state and written to the log, never one without the other
 
     def open_session(self, settings: Mapping[str, Any]) -> None:
         """Record the settings that the events which follow are made with."""
@@ -309,7 +309,7 @@ class Archive:
         """Record why a run came to its end."""
         self._record([Event(kind="stopped", data={"reason": reason})])
 
-    def record_adoption(self, adopted: Adopted) -> Adopted:
+    def record_adoption(self, adopted: ModelUpdate) -> ModelUpdate:
         """Record that a source goes on with other versions of its model; return it with its sequence number."""
         data = asdict(adopted)
         del data["sequence"]
@@ -318,7 +318,7 @@ class Archive:
         return replace(adopted, sequence=event.sequence)
 
     @uninterrupted()
-    def record_call(self, called: Called, rejected: Sequence[Rejected] = ()) -> list[Outcome]:
+    def record_call(self, called: SourceCall, rejected: Sequence[Rejected] = ()) -> list[Outcome]:
         """Record a call of a source, the candidates it became, and those of them that were rejected on the spot."""
         data = {
             "source": called.source,
@@ -332,7 +332,7 @@ class Archive:
         events = [Event(kind="called", data=data)]
         events += [translation.candidate_event(candidate, called.owner) for candidate in called.candidates]
         for event in events:
-            self.ledger.apply(event)
+            self.state.apply(event)
         return self._record_outcomes(events, rejected)
 
     @uninterrupted()
@@ -377,9 +377,9 @@ class Archive:
                 case Rejected():
                     event = translation.rejected_event(outcome)
             was_best = self._best_of(event)
-            self.ledger.apply(event)
+            self.state.apply(event)
             if event.data.get("minimum") is not None:
-                is_best = [self.ledger.basins[event.data["minimum"]].best]
+                is_best = [self.state.basins[event.data["minimum"]].best]
                 event.displaced = [other for other in was_best if other not in is_best]
                 if event in is_best:
                     event.keys[BEST] = 1
@@ -390,7 +390,7 @@ class Archive:
     @uninterrupted()
     def _record(self, events: list[Event]) -> None:
         for event in events:
-            self.ledger.apply(event)
+            self.state.apply(event)
         self._log.append(events)
 
     def _place(self, outcome: Relaxed, groups: tuple[int, int] | None, described: Described | None) -> Event:
@@ -401,19 +401,19 @@ class Archive:
         calculator = outcome.evaluation.calculator
         known = self._known.get(calculator)
         if known is None:
-            basins = [basin for basin in self.ledger.basins.values() if basin.calculator == calculator]
+            basins = [basin for basin in self.state.basins.values() if basin.calculator == calculator]
             known = self._known[calculator] = KnownMinima(basins, self.structure)
         if described is None:
             described = describe(outcome.atoms)
-        own = self.ledger.basin_ending(outcome.candidate.id) if outcome.level == REFINE else None
+        own = self.state.basin_ending(outcome.candidate.id) if outcome.level == REFINE else None
         if own is not None and own.calculator != calculator:
             own = None
         found = known.find(described, outcome.enthalpy_per_atom)
-        target = found if found is not None else own.id if own else self.ledger.last_minimum + 1
+        target = found if found is not None else own.id if own else self.state.last_minimum + 1
         absorbed = own.id if own is not None and own.id != target else None
         if absorbed is not None:
             known.remove(absorbed)
-        basin = self.ledger.basins.get(target)
+        basin = self.state.basins.get(target)
         if basin is None or basin is own or outcome.enthalpy_per_atom < basin.enthalpy_per_atom:
             known.put(target, described, outcome.enthalpy_per_atom)
         event.data |= {"minimum": target, "opened": basin is None, "absorbed": absorbed}
@@ -423,14 +423,14 @@ class Archive:
     def _best_of(self, event: Event) -> list[Event]:
         """Return the best relaxations of the minima that a relaxation has to do with, before it is taken in."""
         ids = (event.data.get("minimum"), event.data.get("absorbed"))
-        return [self.ledger.basins[id_].best for id_ in ids if id_ in self.ledger.basins]
+        return [self.state.basins[id_].best for id_ in ids if id_ in self.state.basins]
 
     def _number(self, outcome: Relaxed | Failed) -> int | None:
         counted = outcome.level != REFINE and outcome.candidate.source != ADDED
-        return self.ledger.relaxations + 1 if counted else None
+        return self.state.relaxations + 1 if counted else None
 
     def _force_calls(self, outcome: Relaxed | Failed) -> int:
-        return self.ledger.cost.force_calls + outcome.cost.force_calls
+        return self.state.cost.force_calls + outcome.cost.force_calls
 
     # From events to records
 
@@ -458,9 +458,9 @@ class Archive:
             first_force_calls=basin.first_force_calls,
         )
 
-    def _called(self, event: Event) -> Called:
+    def _called(self, event: Event) -> SourceCall:
         data = event.data
-        return Called(
+        return SourceCall(
             source=data["source"],
             call=data["call"],
             requested=data["requested"],
@@ -473,7 +473,7 @@ class Archive:
 
     def _candidate(self, id_: int) -> Candidate:
         with self.reading():
-            event = self.ledger.candidates[id_]
+            event = self.state.candidates[id_]
             return translation.candidate(event, self._atoms(event))
 
     def _relaxed(self, event: Event) -> Relaxed:
@@ -497,11 +497,11 @@ def is_begun(directory: Path | str) -> bool:
     if not os.path.lexists(Path(directory) / DATABASE):
         return False
     with Archive(directory) as archive:
-        return bool(archive.ledger.settings)
+        return bool(archive.state.settings)
 
 
 def _recorded(outcome: Outcome, event: Event) -> Outcome:
     if isinstance(outcome, Relaxed):
         data = event.data
-        return replace(outcome, sequence=event.sequence, minimum=data["minimum"], opened=data["opened"])
+        return replace(outcome, sequence=event.sequence, minimum=data["minimum"], is_new_minimum=data["opened"])
     return replace(outcome, sequence=event.sequence)

@@ -41,4 +41,4 @@ class Credit:
         enthalpy, before = outcome.enthalpy_per_atom, self._lowest
         self._lowest = enthalpy if before is None else min(before, enthalpy)
         shrinking = 1.0 if before is None else math.exp((self._lowest - before) / CREDIT_SCALE)
-        return math.exp((self._lowest - enthalpy) / CREDIT_SCALE) if outcome.opened else 0.0, shrinking
+        return math.exp((self._lowest - enthalpy) / CREDIT_SCALE) if outcome.is_new_minimum else 0.0, shrinking

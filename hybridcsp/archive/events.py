@@ -131,7 +131,7 @@ def relaxed(event: Event, candidate: Candidate, atoms: Atoms) -> Relaxed:
         converged=data["converged"],
         objectives=data["objectives"],
         minimum=data["minimum"],
-        opened=data["opened"],
+        is_new_minimum=data["opened"],
     )
 
 

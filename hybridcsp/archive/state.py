@@ -114,7 +114,7 @@ class Ranking:
         return list(self._sorted)
 
 
-class Ledger:
+class SearchState:
     """The state of a search, folded from its events: the same code when they happen and when they are read back.
 
     Attributes
@@ -182,7 +182,7 @@ class Ledger:
         self.calculator_since = 0
         self.candidates: dict[int, Event] = {}
         self.terminal: dict[int, str] = {}
-        self.loose_ends: dict[int, Event] = {}
+        self.unconverged: dict[int, Event] = {}
         self.refined: set[int] = set()
         self.basins: dict[int, Basin] = {}
         self.last_minimum = 0
@@ -326,9 +326,9 @@ class Ledger:
         before = self.lowest()
         if data["minimum"] is None:
             if data["level"] != REFINE:
-                self.loose_ends[data["candidate"]] = event
+                self.unconverged[data["candidate"]] = event
             return
-        loose_end = self.loose_ends.pop(data["candidate"], None)
+        loose_end = self.unconverged.pop(data["candidate"], None)
         first = event if loose_end is None else loose_end
         if data["opened"]:
             basin = self.basins[data["minimum"]] = Basin(

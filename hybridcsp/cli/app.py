@@ -232,19 +232,19 @@ def show_archive(archive: Archive, top: int) -> None:
     """Print the best minima, what each source has done, and totals."""
     from hybridcsp.analysis.report import duration, minima_table, problem_of, sources_table
 
-    ledger = archive.ledger
-    if not ledger.settings:
+    state = archive.state
+    if not state.settings:
         raise InputError("directory", str(archive.directory), "a search that was begun; this one has no events")
     minima = archive.minima(top)
     if minima:
         console.print(minima_table(minima, problem_of(archive)))
     else:
         console.print("No minimum has been found yet.")
-    if ledger.tallies or ledger.last_errors:
+    if state.tallies or state.last_errors:
         console.print(sources_table(archive))
     console.print(
-        f"{ledger.relaxations} relaxations, {ledger.cost.force_calls} force calls, "
-        f"{duration(ledger.cost.seconds)} of computing, {archive.number_of_minima} minima",
+        f"{state.relaxations} relaxations, {state.cost.force_calls} force calls, "
+        f"{duration(state.cost.seconds)} of computing, {archive.number_of_minima} minima",
         highlight=False,
     )
 

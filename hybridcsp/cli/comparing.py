@@ -272,7 +272,7 @@ def _calculator(directory: Path) -> str | None:
     from hybridcsp.archive.archive import Archive
 
     with Archive(directory) as archive:
-        return archive.ledger.calculator
+        return archive.state.calculator
 
 
 def _told(directory: Path, target: float | Atoms | None, calculator: str | None) -> str:
@@ -287,7 +287,7 @@ def _told(directory: Path, target: float | Atoms | None, calculator: str | None)
     from hybridcsp.archive.archive import Archive
 
     with Archive(directory) as archive:
-        theirs = archive.ledger.calculator
+        theirs = archive.state.calculator
         if isinstance(target, float) and theirs != calculator:
             raise InputError(
                 "--imported",

@@ -37,23 +37,23 @@ def show(
     if plot is not None:
         check_picture(plot, "--plot")
     with Archive(directory) as archive:
-        ledger = archive.ledger
+        state = archive.state
         if not (as_json or as_csv):
             show_archive(archive, top)
-            if ledger.stops:
-                console.print(f"The last run ended: {ledger.stops[-1]}", highlight=False)
-        elif ledger.settings:
+            if state.stops:
+                console.print(f"The last run ended: {state.stops[-1]}", highlight=False)
+        elif state.settings:
             problem = problem_of(archive)
             rows = minima_rows(archive.minima(top), problem)
             about = {
                 "formula": problem.formula,
                 "pressure_gpa": problem.pressure_gpa,
-                "calculator": ledger.calculator,
-                "relaxations": ledger.relaxations,
-                "force_calls": ledger.cost.force_calls,
-                "seconds_of_computing": ledger.cost.seconds,
+                "calculator": state.calculator,
+                "relaxations": state.relaxations,
+                "force_calls": state.cost.force_calls,
+                "seconds_of_computing": state.cost.seconds,
                 "number_of_minima": archive.number_of_minima,
-                "ended": ledger.stops[-1] if ledger.stops else None,
+                "ended": state.stops[-1] if state.stops else None,
                 "minima": rows,
                 "sources": sources_rows(archive),
             }

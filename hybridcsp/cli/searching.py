@@ -23,7 +23,7 @@ from hybridcsp.errors import InputError, RelaxationsFailedError, did_you_mean
 from hybridcsp.utils.interrupts import terminate_in_order
 
 if TYPE_CHECKING:
-    from hybridcsp.archive.state import Ledger
+    from hybridcsp.archive.state import SearchState
     from hybridcsp.config.errors import Origin
     from hybridcsp.config.settings import Configuration
     from hybridcsp.core.problem import Problem
@@ -209,7 +209,7 @@ def _changed(configuration: Configuration, directory: Path, values: Mapping[str,
     if any(key in budget for key in _AMOUNTS):
         budget = {**dict.fromkeys(_AMOUNTS), **budget}
         with Archive(directory) as archive:
-            done = {"relaxations": archive.ledger.relaxations, "force_calls": archive.ledger.cost.force_calls}
+            done = {"relaxations": archive.state.relaxations, "force_calls": archive.state.cost.force_calls}
         budget |= {key: done[key] + budget[key] for key in done if budget[key] is not None}
     budget |= dict.fromkeys(lifted)
     changes: dict[str, Any] = {"budget": replace(configuration.budget, **budget)}
@@ -305,11 +305,11 @@ def _run(
                 f"Interrupted; go on with: hybridcsp resume {where}", markup=False, highlight=False, soft_wrap=True
             )
             raise typer.Exit(130)
-        ledger = archive.ledger
-        if ledger.attempts and not ledger.successes:
-            raise failed or all_failed(ledger, search.directory)
+        state = archive.state
+        if state.attempts and not state.successes:
+            raise failed or all_failed(state, search.directory)
         without_proposals = stopped in ("no acceptable proposals", "sources exhausted")
-        why = _why_nothing(ledger, search.problem) if without_proposals else ""
+        why = _why_nothing(state, search.problem) if without_proposals else ""
         console.print(
             f"Ended after {duration(time.monotonic() - begun)}: {stopped}{why}; {all_minima}"
             f"more: hybridcsp show {where}",
@@ -321,11 +321,11 @@ def _run(
             raise typer.Exit(1)
 
 
-def _why_nothing(ledger: Ledger, problem: Problem) -> str:
+def _why_nothing(state: SearchState, problem: Problem) -> str:
     """Say what was wrong with the proposals of a search that ran out of them before it relaxed any."""
-    if ledger.relaxations:
+    if state.relaxations:
         return ""
-    rejected = sum((tally.rejected for tally in ledger.tallies.values()), Counter[str]())
+    rejected = sum((tally.rejected for tally in state.tallies.values()), Counter[str]())
     limits = f"the limits: {problem.limits_in_words()}"
     if not rejected:
         return f" (no source offered anything; {limits})"

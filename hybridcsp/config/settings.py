@@ -35,7 +35,7 @@ from hybridcsp.relaxation.relax import RelaxationSettings
 from hybridcsp.retraining import Retraining
 from hybridcsp.search.allocation import ALLOCATIONS
 from hybridcsp.search.search import Search
-from hybridcsp.search.stopping import Budget, Target
+from hybridcsp.search.stopping import StoppingCriteria, Target
 from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT, SOURCES
 from hybridcsp.utils.files import atomic_write
 from hybridcsp.utils.reading import read_toml
@@ -95,7 +95,7 @@ class Configuration(BaseModel):
 
     problem: Problem
     search: SearchSection = SearchSection()
-    budget: Budget = Budget()
+    budget: StoppingCriteria = StoppingCriteria()
     relaxation: RelaxationSettings = RelaxationSettings()
     limits: Limits = Limits()
     retraining: Retraining = Retraining()
@@ -293,7 +293,7 @@ def of_directory(directory: Path) -> Configuration:
 
 def _remembered(archive: Archive) -> dict[str, Any]:
     """Return the configuration that an archive's last session was made with, as TOML tables."""
-    directory, settings = archive.directory, archive.ledger.settings
+    directory, settings = archive.directory, archive.state.settings
     if not settings:
         raise ArchiveError(
             f"{directory} holds no search that was begun, and no {FILE} that says which one: start it with "
@@ -302,7 +302,7 @@ def _remembered(archive: Archive) -> dict[str, Any]:
     last = settings[-1]
     if last.get("calculator") is None:
         raise ArchiveError(
-            f"{directory} holds results of {archive.ledger.calculator or 'another code'}; there is no calculator to go "
+            f"{directory} holds results of {archive.state.calculator or 'another code'}; there is no calculator to go "
             f"on with. hybridcsp watch goes on beside that code; to relax its structures in a search of your own: "
             f"hybridcsp search {last['problem']['formula']} --source seeds:{directory / 'minima.extxyz'}"
         )

@@ -371,7 +371,7 @@ class Problem:
             limits.append(f"space group {', '.join(map(str, self.spacegroups))}")
         return ", ".join(limits)
 
-    def dress(self, atoms: Atoms) -> Atoms:
+    def with_initial_moments(self, atoms: Atoms) -> Atoms:
         """Return a copy with the problem's initial magnetic moments and charges, where it brings none of its own."""
         dressed = atoms.copy()
         for array, by_element in (("initial_magmoms", self.initial_magmoms), ("initial_charges", self.initial_charges)):

@@ -238,7 +238,7 @@ class _Outcome:
     start_enthalpies: tuple[float | None, ...] = ()
 
     @property
-    def begun_with(self) -> list[Atoms]:
+    def starting_structures(self) -> list[Atoms]:
         """What its relaxation began with: one structure, or all that it may have been where nobody has told which."""
         chosen, starts = self.chosen, self.candidate.starts
         return starts if chosen is None else [starts[chosen]]
@@ -264,7 +264,7 @@ class Relaxed(_Outcome):
         Other values to search for.
     minimum
         Id of the minimum that it ended in, told by the archive; ``None`` if it did not converge.
-    opened
+    is_new_minimum
         Whether no relaxation had ended in that minimum before, told by the archive.
     """
 
@@ -273,7 +273,7 @@ class Relaxed(_Outcome):
     converged: bool
     objectives: Mapping[str, float] = field(default_factory=dict)
     minimum: int | None = None
-    opened: bool = False
+    is_new_minimum: bool = False
 
     @property
     def level(self) -> str:

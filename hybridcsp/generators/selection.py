@@ -20,7 +20,7 @@ LOW_ENERGIES = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Chosen:
+class SelectedSample:
     """A sample that is worth a relaxation.
 
     Attributes
@@ -56,7 +56,7 @@ class Selection:
         How many answers came to nothing, by reason.
     """
 
-    chosen: tuple[Chosen, ...] = ()
+    chosen: tuple[SelectedSample, ...] = ()
     rejects: Counter[str] = field(default_factory=Counter)
 
 
@@ -118,7 +118,7 @@ def select(
     rejects: Counter[str] = Counter()
     shrink = 1.0 if Condition.PRESSURE in conditions else problem.compression
     seen = StructureIndex(energy_window=None, tolerances=STARTS)
-    kept: list[Chosen] = []
+    kept: list[SelectedSample] = []
     for answer in answers:
         if not isinstance(answer, Sample) or not isinstance(answer.atoms, Atoms):
             rejects[str(answer.reason) if isinstance(answer, Reject) else "no answer"] += 1
@@ -137,7 +137,7 @@ def select(
         likelihood = answer.log_likelihood
         finite = likelihood is not None and bool(np.isfinite(likelihood))
         kept.append(
-            Chosen(
+            SelectedSample(
                 atoms=atoms,
                 units=units,
                 spacegroup=spacegroup(atoms),
@@ -167,7 +167,7 @@ def _fitting(atoms: Atoms, problem: Problem) -> tuple[Atoms, str | None]:
     return atoms, None if found is None else str(found.reason)
 
 
-def _in_turn(ranked: Sequence[Chosen]) -> list[Chosen]:
+def _in_turn(ranked: Sequence[SelectedSample]) -> list[SelectedSample]:
     """Put samples, best first, in the order in which space groups and formula units take turns."""
     of_group: Counter[tuple[int, int]] = Counter()
     places: list[tuple[int, int]] = []  # within its space group, and then in the ranking

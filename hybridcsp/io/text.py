@@ -111,7 +111,7 @@ def complaining(read: Callable[P, Iterator[T | Broken]]) -> Callable[P, Iterator
     return complain
 
 
-class InStep(Generic[T]):
+class KeyedStream(Generic[T]):
     """Looks things up in a stream that is in nearly the same order: reads on to what is asked for, keeps the rest.
 
     Parameters

@@ -32,7 +32,7 @@ class Operator(Protocol):
     def n_parents(self) -> int:
         """How many parents it takes."""
 
-    def suits(self, problem: Problem) -> bool:
+    def applies_to(self, problem: Problem) -> bool:
         """Whether it can change anything in this problem."""
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
@@ -48,7 +48,7 @@ class ModeFollowing(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Offer:
+class WeightedOperator:
     """An operator as evolution uses it.
 
     Attributes
@@ -68,19 +68,19 @@ class Offer:
 
 #: What evolution uses. The priors follow what each earned per relaxation where evolution searched nine development
 #: systems alone, evened out because that is little to go by.
-OPERATORS: tuple[Offer, ...] = (
-    Offer(Heredity(), prior=4.0),
-    Offer(Permutation(), prior=2.0),
-    Offer(SoftMutation(), prior=2.0),
-    Offer(FormulaUnits()),
-    Offer(Supercell()),
-    Offer(SubgroupMutation(), prior=0.7),
-    Offer(SymmetricMutation(), prior=0.4),
-    Offer(Strain(), prior=0.4),
-    Offer(Symmetrisation(), prior=0.5),
-    Offer(CoordinateMutation(), prior=0.3),
-    Offer(Rattle(), prior=0.3),
+OPERATORS: tuple[WeightedOperator, ...] = (
+    WeightedOperator(Heredity(), prior=4.0),
+    WeightedOperator(Permutation(), prior=2.0),
+    WeightedOperator(SoftMutation(), prior=2.0),
+    WeightedOperator(FormulaUnits()),
+    WeightedOperator(Supercell()),
+    WeightedOperator(SubgroupMutation(), prior=0.7),
+    WeightedOperator(SymmetricMutation(), prior=0.4),
+    WeightedOperator(Strain(), prior=0.4),
+    WeightedOperator(Symmetrisation(), prior=0.5),
+    WeightedOperator(CoordinateMutation(), prior=0.3),
+    WeightedOperator(Rattle(), prior=0.3),
 )
 
 #: Soft mutation along the calculator's own modes, a job of its own level: for whoever asks for it.
-CALCULATOR_SOFT_MUTATION = Offer(CalculatorSoftMutation(), level="soft")
+CALCULATOR_SOFT_MUTATION = WeightedOperator(CalculatorSoftMutation(), level="soft")

@@ -50,7 +50,7 @@ class AseGaOperator:
     name: str
     n_parents: int = 1
 
-    def suits(self, problem: Problem) -> bool:
+    def applies_to(self, problem: Problem) -> bool:
         """Return True: what an operator of ase-ga can do is not known beforehand."""
         return True
 

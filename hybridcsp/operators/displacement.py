@@ -29,7 +29,7 @@ class Rattle:
     n_parents: int = 1
     deviation: tuple[float, float] = (0.08, 0.25)
 
-    def suits(self, problem: Problem) -> bool:
+    def applies_to(self, problem: Problem) -> bool:
         """Whether there is more than one atom."""
         return problem.units[-1] * problem.atoms_per_unit > 1
 
@@ -63,7 +63,7 @@ class Shake:
     n_parents: int = 1
     deviation: tuple[float, float] = (0.04, 0.1)
 
-    def suits(self, problem: Problem) -> bool:
+    def applies_to(self, problem: Problem) -> bool:
         """Whether there is more than one atom, or a cell to strain."""
         return problem.cell is None or problem.units[-1] * problem.atoms_per_unit > 1
 
@@ -99,7 +99,7 @@ class CoordinateMutation:
     deviation: tuple[float, float] = (0.15, 0.4)
     least: float = 0.1
 
-    def suits(self, problem: Problem) -> bool:
+    def applies_to(self, problem: Problem) -> bool:
         """Whether there is more than one atom."""
         return problem.units[-1] * problem.atoms_per_unit > 1
 

@@ -30,7 +30,7 @@ class FormulaUnits:
     name: str = "formula-units"
     n_parents: int = 1
 
-    def suits(self, problem: Problem) -> bool:
+    def applies_to(self, problem: Problem) -> bool:
         """Whether there is more than one number of formula units."""
         return len(problem.units) > 1
 

@@ -49,7 +49,7 @@ class Heredity:
     name: str = "heredity"
     n_parents: int = 2
 
-    def suits(self, problem: Problem) -> bool:
+    def applies_to(self, problem: Problem) -> bool:
         """Whether there is anything it can do: always."""
         return True
 

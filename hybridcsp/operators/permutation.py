@@ -31,7 +31,7 @@ class Permutation:
     n_parents: int = 1
     softness: float = 0.3  # Å
 
-    def suits(self, problem: Problem) -> bool:
+    def applies_to(self, problem: Problem) -> bool:
         """Whether there is more than one element."""
         return len(problem.composition) > 1
 

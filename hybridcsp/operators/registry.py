@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hybridcsp.core.registry import Entry, Registry
 from hybridcsp.errors import InputError, UnknownNameError
-from hybridcsp.operators import CALCULATOR_SOFT_MUTATION, OPERATORS, Offer
+from hybridcsp.operators import CALCULATOR_SOFT_MUTATION, OPERATORS, WeightedOperator
 
 #: Stands for all that evolution uses if nobody says otherwise.
 DEFAULT = "default"
@@ -31,7 +31,7 @@ NAMED = Registry(
 )
 
 
-def offers_named(names: str) -> tuple[Offer, ...]:
+def offers_named(names: str) -> tuple[WeightedOperator, ...]:
     """Return operators for evolution.
 
     Parameters
@@ -48,7 +48,7 @@ def offers_named(names: str) -> tuple[Offer, ...]:
     RegistrationError
         If what another package registers is no operator.
     """
-    offers: list[Offer] = []
+    offers: list[WeightedOperator] = []
     for name in names.split(","):
         offers += OPERATORS if name == DEFAULT else [_offer(name)]
     found = [offer.operator.name for offer in offers]
@@ -58,13 +58,13 @@ def offers_named(names: str) -> tuple[Offer, ...]:
     return tuple(offers)
 
 
-def _offer(name: str) -> Offer:
+def _offer(name: str) -> WeightedOperator:
     if name in _OURS:
         return _OURS[name]
     entries = NAMED.entries()
     if name not in entries:
         raise UnknownNameError("operator", name, [DEFAULT, *entries])
     made = entries[name].build()
-    offer = made if isinstance(made, Offer) else Offer(made)
-    entries[name].require(offer.operator, ("name", "n_parents", "suits", "__call__"))
+    offer = made if isinstance(made, WeightedOperator) else WeightedOperator(made)
+    entries[name].require(offer.operator, ("name", "n_parents", "applies_to", "__call__"))
     return offer

@@ -46,7 +46,7 @@ class SoftMutation:
     mode: int = 0
     amplitude: tuple[float, float] = (0.25, 0.6)
 
-    def suits(self, problem: Problem) -> bool:
+    def applies_to(self, problem: Problem) -> bool:
         """Whether there is more than one atom."""
         return problem.units[-1] * problem.atoms_per_unit > 1
 
@@ -86,7 +86,7 @@ class CalculatorSoftMutation:
     n_parents: int = 1
     mode: int = 0
 
-    def suits(self, problem: Problem) -> bool:
+    def applies_to(self, problem: Problem) -> bool:
         """Whether there is more than one atom."""
         return problem.units[-1] * problem.atoms_per_unit > 1
 

@@ -28,7 +28,7 @@ class Strain:
     n_parents: int = 1
     deviation: tuple[float, float] = (0.1, 0.4)
 
-    def suits(self, problem: Problem) -> bool:
+    def applies_to(self, problem: Problem) -> bool:
         """Whether the cell is free."""
         return problem.cell is None
 

@@ -36,7 +36,7 @@ class Supercell:
     amplitude: tuple[float, float] = (0.1, 0.4)
     deviation: float = 0.04
 
-    def suits(self, problem: Problem) -> bool:
+    def applies_to(self, problem: Problem) -> bool:
         """Whether a cell can be twice as large as another, or more; a parent need not be primitive."""
         return problem.cell is None and problem.units[-1] > 1
 

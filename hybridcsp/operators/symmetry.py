@@ -144,7 +144,7 @@ class SymmetricMutation:
     amplitude: tuple[float, float] = (0.1, 0.6)
     deviation: tuple[float, float] = (0.03, 0.25)
 
-    def suits(self, problem: Problem) -> bool:
+    def applies_to(self, problem: Problem) -> bool:
         """Whether there is anything it can do: always."""
         return True
 
@@ -191,7 +191,7 @@ class SubgroupMutation:
     n_parents: int = 1
     mutation: SymmetricMutation = SymmetricMutation(amplitude=(0.15, 0.5), deviation=(0.02, 0.2))
 
-    def suits(self, problem: Problem) -> bool:
+    def applies_to(self, problem: Problem) -> bool:
         """Whether there is anything it can do: always."""
         return True
 
@@ -228,7 +228,7 @@ class Symmetrisation:
     name: str = "symmetrisation"
     n_parents: int = 1
 
-    def suits(self, problem: Problem) -> bool:
+    def applies_to(self, problem: Problem) -> bool:
         """Whether the cell is free: it is symmetrised too."""
         return problem.cell is None
 

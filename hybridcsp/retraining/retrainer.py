@@ -14,7 +14,7 @@ from zlib import crc32
 
 import numpy as np
 
-from hybridcsp.archive.archive import Adopted, Archive
+from hybridcsp.archive.archive import Archive, ModelUpdate
 from hybridcsp.archive.credit import Credit, price
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import REFINE, Cost, Failed, Outcome, Relaxed
@@ -120,7 +120,7 @@ class Retrainer:
             earned, shrinking = self._credit.of(outcome)
             for version in self._accounts.values():
                 version.earned *= shrinking
-            self._opened += isinstance(outcome, Relaxed) and outcome.opened
+            self._opened += isinstance(outcome, Relaxed) and outcome.is_new_minimum
             if outcome.candidate.source == self.name:
                 account = self._accounts.get(int(outcome.candidate.proposal.tag["version"]))
                 if account is not None:
@@ -128,7 +128,7 @@ class Retrainer:
                     account.paid += price(outcome)
                     account.earned += earned
 
-    def adopted(self, event: Adopted) -> None:
+    def adopted(self, event: ModelUpdate) -> None:
         """Take note of a change, and hand it on to the source.
 
         Raises
@@ -187,7 +187,7 @@ class Retrainer:
         """Return how many force calls would take as long as so many passes of an example through a training."""
         return passes * self._effort / PASSES_PER_FORCE_CALL
 
-    def follow_up(self) -> Adopted | None:
+    def follow_up(self) -> ModelUpdate | None:
         """Collect a training beside the search, or settle a trial, if it is over; return the event that it comes to."""
         if self._running is not None:
             return self._collected()
@@ -195,7 +195,7 @@ class Retrainer:
             return self._settled()
         return None
 
-    def train(self, allowed: float) -> Adopted | None:
+    def train(self, allowed: float) -> ModelUpdate | None:
         """Train a new version, or begin to; ``None`` if that is not over, or has to wait.
 
         Parameters
@@ -229,7 +229,7 @@ class Retrainer:
             return self._unchanged(str(error), {**training, "failed": True}, time.perf_counter() - start)
         return self._trained(unfinished, training, preparing)
 
-    def postponed(self) -> Adopted:
+    def postponed(self) -> ModelUpdate:
         """Return the event that there is no time for a training now."""
         return self._unchanged("the time for retraining is used up", {"postponed": True})
 
@@ -302,7 +302,7 @@ class Retrainer:
 
     # What comes of it
 
-    def _collected(self) -> Adopted | None:
+    def _collected(self) -> ModelUpdate | None:
         assert self._running is not None
         process, unfinished, training, preparing = self._running
         status = process.poll()
@@ -315,14 +315,14 @@ class Retrainer:
             return self._unchanged(why, {**training, "failed": True}, preparing)
         return self._trained(unfinished, training, preparing)
 
-    def _trained(self, unfinished: Path, training: Mapping[str, Any], preparing: float) -> Adopted:
+    def _trained(self, unfinished: Path, training: Mapping[str, Any], preparing: float) -> ModelUpdate:
         folder, report = versions.finish(unfinished)
         seconds = preparing + float(report.pop("seconds"))
         before = self._source.versions
         new = self._made + 1
         # The first version of a generator without a past, and one without a trial, have no one to compare with.
         in_use = (before[-1], new) if before and self._settings.trial else (new,)
-        return Adopted(
+        return ModelUpdate(
             source=self.name,
             versions=in_use,
             cost=Cost(seconds=seconds),
@@ -330,18 +330,18 @@ class Retrainer:
             training={**training, **report, "version": new, "digest": versions.digest(folder)},
         )
 
-    def _settled(self) -> Adopted:
+    def _settled(self) -> ModelUpdate:
         old, new = self._source.versions
         rates = {version: account.rate for version, account in self._accounts.items()}
         kept = new if rates[new] > rates[old] else old
         earned = ", ".join(f"{v}: {1000 * rate:.2f}" for v, rate in rates.items())
         outcome = "given up" if kept == old else "kept"
-        return Adopted(
+        return ModelUpdate(
             source=self.name, versions=(kept,), detail=f"version {new} {outcome}; credit per 1000 force calls: {earned}"
         )
 
-    def _unchanged(self, why: str, training: Mapping[str, Any], seconds: float = 0.0) -> Adopted:
-        return Adopted(
+    def _unchanged(self, why: str, training: Mapping[str, Any], seconds: float = 0.0) -> ModelUpdate:
+        return ModelUpdate(
             source=self.name,
             versions=self._source.versions,
             cost=Cost(seconds=seconds),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hybridcsp.archive.archive import Adopted, Archive
+from hybridcsp.archive.archive import Archive, ModelUpdate
 from hybridcsp.archive.credit import price
 from hybridcsp.core.records import REFINE, Failed, Outcome, Relaxed
 from hybridcsp.retraining.retrainer import Retrainer
@@ -16,7 +16,7 @@ GRACE = 60.0
 SECONDS_PER_FORCE_CALL = 0.04
 
 
-class Classroom:
+class RetrainingScheduler:
     """Says whose turn it is to be trained, and what it may take.
 
     Generators take turns, because half of a budget each is often too little for a training that is worth it. Only one
@@ -49,7 +49,7 @@ class Classroom:
         for retrainer in self._retrainers.values():
             retrainer.observe(outcomes)
 
-    def adopted(self, event: Adopted) -> None:
+    def adopted(self, event: ModelUpdate) -> None:
         """Take note of a change of versions, and of what a training took; what is of no learner makes no difference.
 
         Raises
@@ -63,7 +63,7 @@ class Classroom:
             self._spent += retrainer.force_calls(int(event.training.get("passes", 0)))
             retrainer.adopted(event)
 
-    def step(self) -> Adopted | None:
+    def step(self) -> ModelUpdate | None:
         """Do what is due now, and return the event that it comes to, to be recorded and :meth:`adopted`.
 
         Trials that have had their relaxations are settled, and trainings beside the search collected. Then, if none is
@@ -104,8 +104,8 @@ class Classroom:
             retrainer.close()
 
     def _force_calls(self) -> float:
-        return self._archive.ledger.cost.force_calls + self._estimated
+        return self._archive.state.cost.force_calls + self._estimated
 
     def _out_of_time(self) -> bool:
-        seconds = self._archive.ledger.cost.seconds + SECONDS_PER_FORCE_CALL * self._estimated
+        seconds = self._archive.state.cost.seconds + SECONDS_PER_FORCE_CALL * self._estimated
         return self._seconds > max(GRACE, self._share * seconds)

@@ -44,7 +44,7 @@ class Allocation(Protocol):
         """Learn from outcomes, in the order of their sequence."""
 
 
-class EqualShares:
+class EqualAllocation:
     """Gives every source the same number of relaxations; ties go to the one named first.
 
     Parameters
@@ -77,7 +77,7 @@ class _Account:
     running: int = 0
 
 
-class Earnings:
+class ThompsonAllocation:
     """Gives the next job to the source that earns most per force call, as far as one can know.
 
     A source earns credit when a relaxation of its candidate is the first to end in a minimum: ``exp(-ΔH / 20 meV)``
@@ -185,7 +185,10 @@ class Earnings:
 
 
 #: Allocations by name.
-ALLOCATIONS: dict[str, Callable[[Problem, int], Allocation]] = {"earnings": Earnings, "equal": EqualShares}
+ALLOCATIONS: dict[str, Callable[[Problem, int], Allocation]] = {
+    "earnings": ThompsonAllocation,
+    "equal": EqualAllocation,
+}
 
 
 def _typical(priors: Mapping[str, float]) -> float:

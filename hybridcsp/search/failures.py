@@ -6,7 +6,7 @@ import textwrap
 from collections import Counter
 from pathlib import Path
 
-from hybridcsp.archive.state import Failures, Ledger
+from hybridcsp.archive.state import Failures, SearchState
 from hybridcsp.core.records import FailureReason
 from hybridcsp.errors import RelaxationsFailedError
 
@@ -29,30 +29,30 @@ _ADVICE = {
 }
 
 
-def all_failed(ledger: Ledger, directory: Path) -> RelaxationsFailedError:
+def all_failed(state: SearchState, directory: Path) -> RelaxationsFailedError:
     """Return the error that says how all relaxations of a search have failed, and what to check.
 
     Parameters
     ----------
-    ledger
+    state
         Of a search in which relaxations by the workers have failed and none has succeeded.
     directory
         Its run directory.
     """
-    failures = ledger.failures or _most_common(ledger)
-    same = " for the same reason, one after the other" if ledger.failures and failures.count > 1 else ""
+    failures = state.failures or _most_common(state)
+    same = " for the same reason, one after the other" if state.failures and failures.count > 1 else ""
     logs = directory / "workers"
     output = f"; what it printed is in {logs}" if logs.is_dir() else ""
     advice = _ADVICE.get(FailureReason(failures.reason), "Check how they were relaxed")
     detail = textwrap.shorten(failures.detail, _LONGEST, placeholder=" …") or "no details"
     return RelaxationsFailedError(
-        f"none of {ledger.attempts} relaxations has succeeded, and {failures.count} failed{same}: "
+        f"none of {state.attempts} relaxations has succeeded, and {failures.count} failed{same}: "
         f"{failures.reason}: {detail}. {advice}{output}. Everything is kept: resume the search once that is mended, or "
         "let it go on regardless with stop_after_failures = 0 (--stop-after-failures 0)"
     )
 
 
-def _most_common(ledger: Ledger) -> Failures:
-    counts = sum((tally.failed for tally in ledger.tallies.values()), Counter[str]())
+def _most_common(state: SearchState) -> Failures:
+    counts = sum((tally.failed for tally in state.tallies.values()), Counter[str]())
     reason, count = counts.most_common(1)[0]
-    return Failures(reason=reason, detail=ledger.explanations[reason], count=count)
+    return Failures(reason=reason, detail=state.explanations[reason], count=count)

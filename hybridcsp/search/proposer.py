@@ -14,7 +14,7 @@ from zlib import crc32
 
 import numpy as np
 
-from hybridcsp.archive.archive import Adopted, Archive, Called
+from hybridcsp.archive.archive import Archive, ModelUpdate, SourceCall
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import (
     REFINE,
@@ -27,7 +27,7 @@ from hybridcsp.core.records import (
     Relaxed,
 )
 from hybridcsp.errors import message_of
-from hybridcsp.retraining import Classroom
+from hybridcsp.retraining import RetrainingScheduler
 from hybridcsp.search.allocation import Allocation
 from hybridcsp.search.screening import Screen
 from hybridcsp.similarity import describe
@@ -71,7 +71,7 @@ class Proposer:
         sources: Mapping[str, Source],
         allocation: Allocation,
         seed: int,
-        classroom: Classroom | None = None,
+        scheduler: RetrainingScheduler | None = None,
         calculator: str | None = None,
     ) -> None:
         self.problem = problem
@@ -79,21 +79,21 @@ class Proposer:
         self.sources = sources
         self.allocation = allocation
         self.seed = seed
-        self._classroom = classroom or Classroom([], archive, 0.0)
-        self._calculator = calculator or archive.ledger.calculator
+        self._scheduler = scheduler or RetrainingScheduler([], archive, 0.0)
+        self._calculator = calculator or archive.state.calculator
         self._screen = Screen(problem)
         self._errors: Counter[str] = Counter()
         for past in archive.history():
-            if isinstance(past, Called):
+            if isinstance(past, SourceCall):
                 self._count_errors(past)
-                self._introduce(past.candidates)
+                self._notify_proposed(past.candidates)
                 for candidate in past.candidates:
                     if archive.status(candidate.id) != "rejected":
                         self._screen.accepted(candidate, describe(candidate.proposal.atoms))
-            elif isinstance(past, Adopted):
+            elif isinstance(past, ModelUpdate):
                 self._adopted(past)
             else:
-                self._tell_everyone([past])
+                self._notify_outcomes([past])
         for name in sources:
             self._say_if_given_up(name)
 
@@ -145,7 +145,7 @@ class Proposer:
     def learn(self) -> bool:
         """Let the generators learn what they should by now, and record it; return whether anything came of it."""
         learned = False
-        while (event := self._classroom.step()) is not None:
+        while (event := self._scheduler.step()) is not None:
             learned = True
             failed = bool(event.training.get("failed"))
             log.log(logging.WARNING if failed else logging.INFO, "source %s: %s", event.source, event.detail)
@@ -155,32 +155,32 @@ class Proposer:
     @property
     def training(self) -> list[str]:
         """Describe in words the work of generators that learn from the search, or the reason why they wait."""
-        return self._classroom.status
+        return self._scheduler.status
 
     def record(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Record outcomes and tell everyone; returns them as recorded."""
         recorded = self.archive.record_outcomes(outcomes)
-        self._calculator = self.archive.ledger.calculator
-        self._tell_everyone(recorded)
+        self._calculator = self.archive.state.calculator
+        self._notify_outcomes(recorded)
         return recorded
 
-    def announce(self, called: Called) -> None:
+    def announce(self, called: SourceCall) -> None:
         """Record candidates that no source was asked for and that need no screening."""
         self.archive.record_call(called)
-        self._introduce(called.candidates)
+        self._notify_proposed(called.candidates)
         for candidate in called.candidates:
             self._screen.accepted(candidate, describe(candidate.proposal.atoms))
 
     def close(self) -> None:
         """End what goes on beside the search."""
         with ExitStack() as stack:  # each of them, whatever the others raise
-            stack.callback(self._classroom.close)
+            stack.callback(self._scheduler.close)
             for source in self.sources.values():
                 if hasattr(source, "close"):
                     stack.callback(source.close)
 
-    def _adopted(self, event: Adopted) -> None:
-        self._classroom.adopted(event)
+    def _adopted(self, event: ModelUpdate) -> None:
+        self._scheduler.adopted(event)
         self._errors[event.source] = 0
 
     def _available(self, dry: set[str]) -> list[str]:
@@ -195,7 +195,7 @@ class Proposer:
     def _given_up(self, name: str) -> bool:
         return self._errors[name] >= int(getattr(self.sources[name], "tries", TRIES))
 
-    def _count_errors(self, called: Called) -> None:
+    def _count_errors(self, called: SourceCall) -> None:
         """Count errors in a row; a call that has only begun something, and offers nothing yet, ends no row."""
         if called.error:
             self._errors[called.source] += 1
@@ -206,8 +206,8 @@ class Proposer:
         if self._given_up(name):
             log.warning("source %s is not called again in this search: %d errors in a row", name, self._errors[name])
 
-    def _call(self, name: str, owner: str) -> tuple[list[Candidate], Called]:
-        call = self.archive.ledger.calls[name]
+    def _call(self, name: str, owner: str) -> tuple[list[Candidate], SourceCall]:
+        call = self.archive.state.calls[name]
         rng = np.random.default_rng([self.seed, crc32(name.encode()), call])
         context = Context(problem=self.problem, archive=self.archive, rng=rng)
         source = self.sources[name]
@@ -227,7 +227,7 @@ class Proposer:
         rejected: list[Rejected] = []
         candidates: list[Candidate] = []
         for proposal in proposals:
-            atoms = self.problem.dress(proposal.atoms)
+            atoms = self.problem.with_initial_moments(proposal.atoms)
             candidate = Candidate(
                 proposal=replace(proposal, atoms=atoms), id=self.archive.candidates + len(candidates) + 1, source=name
             )
@@ -241,7 +241,7 @@ class Proposer:
                 accepted.append(candidate)
         force_calls = sum(proposal.cost.force_calls for proposal in proposals)
         seconds = time.monotonic() - start + _seconds_beside(source) - beside
-        called = Called(
+        called = SourceCall(
             source=name,
             call=call,
             requested=1,
@@ -253,18 +253,18 @@ class Proposer:
         recorded = self.archive.record_call(called, rejected)
         self._count_errors(called)
         self._say_if_given_up(name)
-        self._introduce(candidates)
-        self._tell_everyone(recorded)
+        self._notify_proposed(candidates)
+        self._notify_outcomes(recorded)
         return accepted, called
 
-    def _introduce(self, candidates: Sequence[Candidate]) -> None:
+    def _notify_proposed(self, candidates: Sequence[Candidate]) -> None:
         self.allocation.proposed(candidates)
         for name, source in self.sources.items():
             own = [candidate for candidate in candidates if candidate.source == name]
             if own:
                 source.proposed(own)
 
-    def _tell_everyone(self, outcomes: Sequence[Outcome]) -> None:
+    def _notify_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             if isinstance(outcome, Relaxed):
                 self._screen.relaxed(outcome)
@@ -272,7 +272,7 @@ class Proposer:
         self.allocation.observe(comparable)
         for source in self.sources.values():
             source.observe(comparable)
-        self._classroom.observe(comparable)
+        self._scheduler.observe(comparable)
 
     def _comparable(self, outcome: Outcome) -> Outcome | None:
         """Return an outcome without energies that must not be compared; ``None`` where nothing is left to be told."""

@@ -31,7 +31,7 @@ def check_same_calculator(label: str, archive: Archive) -> None:
     ArchiveError
         If it is another one, or has other parameters: with the difference.
     """
-    known = archive.ledger.calculator
+    known = archive.state.calculator
     if known is not None and known != label:
         raise _another_calculator(known, label, archive)
 
@@ -51,7 +51,7 @@ def check_same_files(ahead: Mapping[str, str], archive: Archive) -> None:
     ArchiveError
         If one of them has changed.
     """
-    known = archive.ledger.calculator
+    known = archive.state.calculator
     if known is None:
         return
     before = _parameters(known)
@@ -95,10 +95,10 @@ def check_same(settings: Mapping[str, Any], archive: Archive, *, another_calcula
     ArchiveError
         If they are those of another search.
     """
-    if not archive.ledger.settings:
+    if not archive.state.settings:
         return
     with archive.reading():
-        _compare(settings, archive.ledger.settings[-1], archive, another_calculator)
+        _compare(settings, archive.state.settings[-1], archive, another_calculator)
 
 
 def _compare(
@@ -106,7 +106,7 @@ def _compare(
 ) -> None:
     if settings["calculator"] is not None and "calculator" not in before:
         raise ArchiveError(
-            f"{archive.directory} holds results of {archive.ledger.calculator}, which energies of another calculator "
+            f"{archive.directory} holds results of {archive.state.calculator}, which energies of another calculator "
             f"cannot be compared with: use them in a search in another directory (source seeds:PATH), or go on here "
             f"with ask and tell (calculator=None)"
         )

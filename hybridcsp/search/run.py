@@ -15,7 +15,7 @@ from hybridcsp.relaxation.backends.base import Backend, ReportsProgress
 from hybridcsp.search.failures import all_failed
 from hybridcsp.search.proposer import Proposer
 from hybridcsp.search.resumption import check_same_calculator
-from hybridcsp.search.stopping import Budget, Target, unchanged_since
+from hybridcsp.search.stopping import StoppingCriteria, Target, unchanged_since
 from hybridcsp.utils.activity import Running, announcements
 from hybridcsp.utils.interrupts import noted_interrupts
 
@@ -115,7 +115,7 @@ class Run:
         self,
         proposer: Proposer,
         backend: Backend,
-        budget: Budget,
+        budget: StoppingCriteria,
         limits: Limits,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
@@ -127,8 +127,8 @@ class Run:
         self._on_progress = on_progress
         self._target = Target(budget.stop_at, proposer.problem)
         self._start = time.monotonic()
-        self._start_force_calls = self._archive.ledger.cost.force_calls
-        self._start_relaxations = self._archive.ledger.relaxations
+        self._start_force_calls = self._archive.state.cost.force_calls
+        self._start_relaxations = self._archive.state.relaxations
         self._running: set[int] = set()
         self._level = RELAX
         #: Whether energies of another calculator than the archive's may be recorded; they are ranked by themselves.
@@ -140,7 +140,7 @@ class Run:
         self._activity = ""
         self._raised: BaseException | None = None  # by on_progress, in the middle of something
 
-    def to_the_end(self) -> Summary:
+    def execute(self) -> Summary:
         """Search, refine, and say why it ended; the reason is recorded also when an exception passes through.
 
         Raises
@@ -153,7 +153,7 @@ class Run:
             with announcements(self._announced):
                 stopped = self._search()
             if stopped == ALL_FAILED:
-                raise all_failed(self._archive.ledger, self._archive.directory)
+                raise all_failed(self._archive.state, self._archive.directory)
             for name in self._proposer.preparing:
                 log.warning(
                     "source %s was still making structures when the search ended; more relaxations would use them", name
@@ -168,19 +168,19 @@ class Run:
 
     def progress(self) -> Progress:
         """Return where things stand."""
-        ledger = self._archive.ledger
-        best = ledger.best()
+        state = self._archive.state
+        best = state.best()
         return Progress(
-            relaxations=ledger.relaxations,
-            failed=sum(tally.failed.total() for tally in ledger.tallies.values()),
-            rejected=sum(tally.rejected.total() for tally in ledger.tallies.values()),
+            relaxations=state.relaxations,
+            failed=sum(tally.failed.total() for tally in state.tallies.values()),
+            rejected=sum(tally.rejected.total() for tally in state.tallies.values()),
             running=len(self._running),
-            minima=ledger.number_of_minima,
+            minima=state.number_of_minima,
             best=None if best is None else best.enthalpy_per_atom,
             spacegroup=None if best is None else best.best.data["spacegroup"],
-            force_calls=ledger.cost.force_calls,
-            run_relaxations=ledger.relaxations - self._start_relaxations,
-            run_force_calls=ledger.cost.force_calls - self._start_force_calls,
+            force_calls=state.cost.force_calls,
+            run_relaxations=state.relaxations - self._start_relaxations,
+            run_force_calls=state.cost.force_calls - self._start_force_calls,
             run_seconds=time.monotonic() - self._start,
             level=self._level,
             jobs=tuple(self._backend.running()) if isinstance(self._backend, ReportsProgress) else (),
@@ -192,7 +192,7 @@ class Run:
         starting = self._backend.starting if isinstance(self._backend, ReportsProgress) else 0
         if not starting:
             return ""
-        calculator = self._archive.ledger.settings[-1].get("calculator")
+        calculator = self._archive.state.settings[-1].get("calculator")
         name = calculator if isinstance(calculator, str) else "the calculator"
         return f"loading {name} in {starting} worker{'s' * (starting > 1)}"
 
@@ -242,20 +242,20 @@ class Run:
                 return stopped or "time used up"  # the time may have run out since the reason was looked for
 
     def _may_start(self, waiting: int) -> bool:
-        started = self._archive.ledger.relaxations + len(self._running) + waiting
+        started = self._archive.state.relaxations + len(self._running) + waiting
         return self._budget.relaxations is None or started < self._budget.relaxations
 
     def _stop_reason(self) -> str:
-        budget, ledger = self._budget, self._archive.ledger
-        if self.calculator_known and self._target.reached(ledger, self._archive.structure):
+        budget, state = self._budget, self._archive.state
+        if self.calculator_known and self._target.reached(state, self._archive.structure):
             return "target reached"
-        if ledger.failures is not None and 0 < budget.stop_after_failures <= ledger.failures.count:
+        if state.failures is not None and 0 < budget.stop_after_failures <= state.failures.count:
             return ALL_FAILED
-        if budget.relaxations is not None and ledger.relaxations >= budget.relaxations:
+        if budget.relaxations is not None and state.relaxations >= budget.relaxations:
             return "relaxations used up"
-        if budget.force_calls is not None and ledger.cost.force_calls >= budget.force_calls:
+        if budget.force_calls is not None and state.cost.force_calls >= budget.force_calls:
             return "force calls used up"
-        unchanged = unchanged_since(ledger) if self.calculator_known else 0
+        unchanged = unchanged_since(state) if self.calculator_known else 0
         if budget.stop_after_unchanged is not None and unchanged >= budget.stop_after_unchanged:
             return "best unchanged"
         if self._out_of_time():
@@ -296,9 +296,9 @@ class Run:
             for outcome in outcomes:
                 if isinstance(outcome, Relaxed) and not self.may_change_calculator:
                     check_same_calculator(outcome.evaluation.calculator, self._archive)
-            before = self._archive.ledger.calculator
+            before = self._archive.state.calculator
             self._proposer.record(outcomes)
-            if self.begin_again and before not in (None, self._archive.ledger.calculator):
+            if self.begin_again and before not in (None, self._archive.state.calculator):
                 self._proposer = self.begin_again()
             self.calculator_known |= any(isinstance(outcome, Relaxed) for outcome in outcomes)
             self._running.difference_update(outcome.candidate.id for outcome in outcomes)

@@ -73,7 +73,7 @@ class Screen:
         if outcome.converged and self.problem.estimates_volume:
             volume = outcome.atoms.get_volume() / len(outcome.atoms)
             self._volumes = min(self._volumes[0], volume), max(self._volumes[1], volume)
-        if outcome.candidate.id not in self._known and len(begun := outcome.begun_with) == 1:
+        if outcome.candidate.id not in self._known and len(begun := outcome.starting_structures) == 1:
             self._known.add(outcome.candidate.id, describe(begun[0]))
         key = -outcome.candidate.id
         if outcome.converged and key not in self._known:

@@ -18,7 +18,7 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from hybridcsp.archive.archive import ADDED, Archive, Called
+from hybridcsp.archive.archive import ADDED, Archive, SourceCall
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import (
     RELAX,
@@ -45,13 +45,13 @@ from hybridcsp.relaxation.calculators.registry import (
 )
 from hybridcsp.relaxation.properties import PropertyError, results_of
 from hybridcsp.relaxation.relax import RelaxationSettings, Relaxer
-from hybridcsp.retraining import Classroom, Retrainer, Retraining
+from hybridcsp.retraining import Retrainer, Retraining, RetrainingScheduler
 from hybridcsp.search.allocation import ALLOCATIONS, Allocation
 from hybridcsp.search.proposer import Proposer
 from hybridcsp.search.resumption import check_same, check_same_calculator, check_same_files, described
 from hybridcsp.search.run import Progress, Run, Summary
-from hybridcsp.search.setup import build_sources, check_company, check_learners
-from hybridcsp.search.stopping import Budget, Target
+from hybridcsp.search.setup import build_sources, check_learners, require_independent_source
+from hybridcsp.search.stopping import StoppingCriteria, Target
 from hybridcsp.sources.base import Source
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT
@@ -65,7 +65,7 @@ _open_searches: WeakValueDictionary[Path, Search] = WeakValueDictionary()
 _ELSEWHERE: dict[type, str] = {
     RelaxationSettings: "relaxation=RelaxationSettings(...)",
     Limits: "limits=Limits(...)",
-    Budget: "run()",
+    StoppingCriteria: "run()",
 }
 
 
@@ -176,7 +176,7 @@ class Search:
         self._beginning = copy.deepcopy((list(sources), allocation)) if allow_calculator_change else None
         built = self._make(sources)
         if calculator is not None:  # with ask and tell, what others find may be told or imported
-            check_company(built.values(), list(built))
+            require_independent_source(built.values(), list(built))
         check_learners(built, retraining)
         if isinstance(allocation, str) and allocation not in ALLOCATIONS:
             raise UnknownNameError("allocation", allocation, ALLOCATIONS)
@@ -203,7 +203,7 @@ class Search:
             check_same(settings, self.archive, another_calculator=allow_calculator_change)
             self._check_calculator()
             label = None
-            if allow_calculator_change and backend is None and self.archive.ledger.calculator is not None:
+            if allow_calculator_change and backend is None and self.archive.state.calculator is not None:
                 label = settings["calculator_label"] = self._label
             self._proposer = self._proposing(built, allocation, label)
             if on_open is not None:
@@ -274,10 +274,10 @@ class Search:
             for name, source in sources.items()
             if isinstance(source, GenerativeSource) and source.learns
         ]
-        classroom = Classroom(retrainers, self.archive, self._retraining.share)
+        scheduler = RetrainingScheduler(retrainers, self.archive, self._retraining.share)
         if isinstance(allocation, str):
             allocation = ALLOCATIONS[allocation](self.problem, self._seed)
-        return Proposer(self.problem, self.archive, sources, allocation, self._seed, classroom, calculator)
+        return Proposer(self.problem, self.archive, sources, allocation, self._seed, scheduler, calculator)
 
     def _begun_again(self) -> Proposer:
         """Return sources and allocation that know energies of the calculator in force only, in place of the others."""
@@ -291,7 +291,7 @@ class Search:
 
     def run(
         self,
-        budget: Budget | None = None,
+        budget: StoppingCriteria | None = None,
         *,
         on_progress: Callable[[Progress], None] | None = None,
         progress: bool = False,
@@ -302,8 +302,9 @@ class Search:
         Parameters
         ----------
         budget
-            A :class:`~hybridcsp.search.stopping.Budget`, or its fields as keywords: ``run(relaxations=100)``. It holds
-            for the whole search: a directory that has 60 relaxations gets 40 more. ``hours`` hold for this run.
+            A :class:`~hybridcsp.search.stopping.StoppingCriteria`, or its fields as keywords:
+            ``run(relaxations=100)``. It holds for the whole search: a directory that has 60 relaxations gets 40 more.
+            ``hours`` hold for this run.
         on_progress
             Called with a :class:`~hybridcsp.search.run.Progress` after every outcome, and twice a second.
         progress
@@ -340,7 +341,7 @@ class Search:
                 run.may_change_calculator = self._allow_calculator_change
                 run.begin_again = self._begun_again if self._beginning is not None else None
                 run.calculator_known = self._backend is None or not self._allow_calculator_change
-                return run.to_the_end()
+                return run.execute()
         finally:
             self._running = False
 
@@ -415,8 +416,8 @@ class Search:
         proposal = Proposal(atoms=_bare(atoms), operator=ADDED)
         candidate = Candidate(proposal=proposal, id=self.archive.candidates + 1, source=ADDED)
         outcome = self._relaxed(candidate, atoms, force_calls or 0, converged)
-        call = self.archive.ledger.calls[ADDED]
-        self._proposer.announce(Called(source=ADDED, call=call, requested=1, owner=USER, candidates=(candidate,)))
+        call = self.archive.state.calls[ADDED]
+        self._proposer.announce(SourceCall(source=ADDED, call=call, requested=1, owner=USER, candidates=(candidate,)))
         return self._proposer.record([outcome])[0]  # type: ignore[return-value]
 
     def _asked(self, candidate: Candidate | int) -> Candidate:
@@ -447,7 +448,7 @@ class Search:
             residual = float(np.abs(stress + self.problem.pressure * np.array([1, 1, 1, 0, 0, 0])).max())
         evaluation = Evaluation(
             level=RELAX,
-            calculator=self.archive.ledger.calculator or self._label,
+            calculator=self.archive.state.calculator or self._label,
             energy=energy,
             enthalpy=energy + self.problem.pressure * relaxed.get_volume(),
             max_force=None if forces is None else float(np.linalg.norm(forces, axis=1).max()),
@@ -500,13 +501,13 @@ def _check_keywords(problem_options: Mapping[str, Any]) -> None:
             raise UnknownNameError("keyword", name, known | set(Search.__init__.__kwdefaults__ or ()), elsewhere[2:])
 
 
-def _budget(budget: Budget | None, limits: Mapping[str, Any]) -> Budget:
+def _budget(budget: StoppingCriteria | None, limits: Mapping[str, Any]) -> StoppingCriteria:
     """Return the budget of a run from what it was given."""
-    known = [field.name for field in fields(Budget)]
+    known = [field.name for field in fields(StoppingCriteria)]
     for name in limits:
         if name not in known:
             raise UnknownNameError("keyword", name, known)
-    return replace(budget, **limits) if budget else Budget(**limits)
+    return replace(budget, **limits) if budget else StoppingCriteria(**limits)
 
 
 def _all_of(listeners: Sequence[Callable[[Progress], None]]) -> Callable[[Progress], None] | None:

@@ -75,7 +75,7 @@ def check_learners(sources: Mapping[str, Source], retraining: Retraining) -> Non
         raise InputError("source", f"{untrained[0]}:scratch", allowed)
 
 
-def check_company(sources: Iterable[object], named: object) -> None:
+def require_independent_source(sources: Iterable[object], named: object) -> None:
     """Refuse sources that work on what others find where there are no others.
 
     Parameters

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from ase import Atoms
 
-from hybridcsp.archive.state import Basin, Ledger
+from hybridcsp.archive.state import Basin, SearchState
 from hybridcsp.core.problem import Problem
 from hybridcsp.errors import InputError
 from hybridcsp.io.frames import Broken, Frame
@@ -26,7 +26,7 @@ DEFAULT_RELAXATIONS = 100
 
 
 @dataclass(frozen=True)
-class Budget:
+class StoppingCriteria:
     """What a search may use, and what it does at its end; whichever limit is reached first ends it.
 
     Parameters
@@ -95,7 +95,7 @@ class Target:
     Parameters
     ----------
     stop_at
-        As in :class:`Budget`.
+        As in :class:`StoppingCriteria`.
     problem
         Whose composition a structure must have.
 
@@ -115,17 +115,17 @@ class Target:
                 raise InputError("stop_at", stop_at, f"a crystal of {problem.formula}, not {atoms.symbols}")
             self._structure = to_pymatgen(atoms)
 
-    def reached(self, ledger: Ledger, structure_of: Callable[[Basin], Atoms]) -> bool:
+    def reached(self, state: SearchState, structure_of: Callable[[Basin], Atoms]) -> bool:
         """Whether a minimum meets the target; ``structure_of(basin)`` returns the structure of one."""
         if self._enthalpy is not None:
-            lowest = ledger.lowest()
+            lowest = state.lowest()
             return lowest is not None and lowest <= self._enthalpy + UNCHANGED
         if self._structure is None:
             return False
         from pymatgen.analysis.structure_matcher import StructureMatcher
 
         matcher = StructureMatcher()
-        for basin in ledger.comparable():
+        for basin in state.comparable():
             if basin.id not in self._checked:
                 self._checked.add(basin.id)
                 if matcher.fit(self._structure, to_pymatgen(structure_of(basin))):
@@ -153,13 +153,13 @@ def read_target(key: str, file: str) -> Atoms:
     return frame.atoms
 
 
-def unchanged_since(ledger: Ledger) -> int:
+def unchanged_since(state: SearchState) -> int:
     """Return how many relaxations have ended since the best enthalpy last fell by more than 1 meV/atom.
 
     Those of a calculator that is no longer in force do not count.
     """
     last, reference = 0, math.inf
-    for relaxation, _, enthalpy in ledger.improvements:
+    for relaxation, _, enthalpy in state.improvements:
         if enthalpy < reference - UNCHANGED:
             last, reference = relaxation, enthalpy
-    return ledger.relaxations - max(last, ledger.calculator_since)
+    return state.relaxations - max(last, state.calculator_since)

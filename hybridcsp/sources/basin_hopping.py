@@ -52,7 +52,7 @@ DRAWS, WEAKER = 10, (1.0, 0.7, 0.5, 0.3)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Leap:
+class Move:
     """A move from a minimum.
 
     Attributes
@@ -75,7 +75,7 @@ class Leap:
     lowers: bool = True
 
 
-class Leaper(Protocol):
+class MoveStrategy(Protocol):
     """A way to leave a minimum.
 
     Attributes
@@ -86,7 +86,7 @@ class Leaper(Protocol):
 
     bounds: tuple[float, float, float]
 
-    def leap(self, atoms: Atoms, strength: float, rng: np.random.Generator) -> Leap | None:
+    def leap(self, atoms: Atoms, strength: float, rng: np.random.Generator) -> Move | None:
         """Return a move from a minimum, ``None`` where none was found."""
 
 
@@ -102,19 +102,19 @@ class HopsAndSwaps:
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
 
-    def leap(self, atoms: Atoms, strength: float, rng: np.random.Generator) -> Leap | None:
+    def leap(self, atoms: Atoms, strength: float, rng: np.random.Generator) -> Move | None:
         """Return a swap or a hop."""
         if len(set(atoms.numbers)) > 1 and rng.random() < SWAPS:
             swapped = bounded_attempts(lambda: _swapped(atoms, rng), [atoms], self._problem, DRAWS)
             if swapped is not None:
-                return Leap(swapped, "swap", raises=False, lowers=False)
+                return Move(swapped, "swap", raises=False, lowers=False)
         for weaker in WEAKER:
             used = weaker * strength
             hop = partial(self._hop, atoms, used, rng)
             moved = bounded_attempts(hop, [atoms], self._problem, DRAWS)
             if moved is not None:
                 # Where distances allow no more, more strength is of no use.
-                return Leap(moved, "hop", tag={"strength": used}, raises=weaker == 1)
+                return Move(moved, "hop", tag={"strength": used}, raises=weaker == 1)
         return None
 
     def _hop(self, atoms: Atoms, strength: float, rng: np.random.Generator) -> Atoms:
@@ -140,15 +140,15 @@ class DynamicsEscapes:
     def __init__(self, problem: Problem) -> None:
         pass
 
-    def leap(self, atoms: Atoms, strength: float, rng: np.random.Generator) -> Leap | None:
+    def leap(self, atoms: Atoms, strength: float, rng: np.random.Generator) -> Move | None:
         """Return the minimum itself, with how to leave it."""
         bare = atoms.copy()
         tag = {"temperature": strength, "seed": int(rng.integers(2**32))}
-        return Leap(bare, "escape", level="escape", tag=tag)
+        return Move(bare, "escape", level="escape", tag=tag)
 
 
 #: Ways to leave a minimum, by the argument that names them.
-LEAPERS: Mapping[str, Callable[[Problem], Leaper]] = {"hops": HopsAndSwaps, "dynamics": DynamicsEscapes}
+MOVE_STRATEGIES: Mapping[str, Callable[[Problem], MoveStrategy]] = {"hops": HopsAndSwaps, "dynamics": DynamicsEscapes}
 
 
 @dataclass(eq=False, slots=True)
@@ -217,11 +217,11 @@ class BasinHoppingSource:
 
     def __init__(self, problem: Problem, argument: str | None = None) -> None:
         mode = "hops" if argument is None else argument
-        if mode not in LEAPERS:
-            raise UnknownNameError("basin-hopping", mode, LEAPERS)
-        self._leaper: Leaper = LEAPERS[mode](problem)
+        if mode not in MOVE_STRATEGIES:
+            raise UnknownNameError("basin-hopping", mode, MOVE_STRATEGIES)
+        self._moves: MoveStrategy = MOVE_STRATEGIES[mode](problem)
         self._random = RandomSource(problem)
-        self.strength = self._leaper.bounds[1]
+        self.strength = self._moves.bounds[1]
         self.walkers: dict[int, Walker] = {}
         self._visited: set[int] = set()  # minima of the archive that a walker has started from
         self._sent: dict[int, int] = {}  # candidate -> walker
@@ -272,7 +272,7 @@ class BasinHoppingSource:
     def observe(self, outcomes: Sequence[Outcome]) -> None:
         """Accept or refuse moves, and adapt the strength."""
         for outcome in outcomes:
-            self._begun |= isinstance(outcome, Relaxed) and outcome.opened
+            self._begun |= isinstance(outcome, Relaxed) and outcome.is_new_minimum
             id_ = self._sent.pop(outcome.candidate.id, None)
             if id_ is None:
                 continue
@@ -299,7 +299,7 @@ class BasinHoppingSource:
         if found is None:
             return None
         end, minimum = found
-        leap = self._leaper.leap(end.atoms, self.strength, context.rng)
+        leap = self._moves.leap(end.atoms, self.strength, context.rng)
         if leap is None:
             return None
         tag = {
@@ -337,7 +337,7 @@ class BasinHoppingSource:
         accepted = isinstance(outcome, Rejected) or _accepted(outcome) is not None
         if not outcome.candidate.proposal.tag.get("raises" if accepted else "lowers"):
             return
-        low, _, high = self._leaper.bounds
+        low, _, high = self._moves.bounds
         strength = self.strength * math.exp(ADAPTATION * (accepted - TARGET_ACCEPTANCE))
         self.strength = min(max(strength, low), high)
 

@@ -17,7 +17,7 @@ from deap import base, tools
 from hybridcsp.archive.archive import Archive
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Candidate, Cost, Minimum, Outcome, Proposal, Relaxed
-from hybridcsp.operators import OPERATORS, ModeFollowing, Offer
+from hybridcsp.operators import OPERATORS, ModeFollowing, WeightedOperator
 from hybridcsp.operators.registry import offers_named
 from hybridcsp.similarity import describe
 from hybridcsp.similarity.fingerprint import Floats
@@ -100,13 +100,13 @@ class EvolutionSource:
     starts = f"it starts after {ENOUGH} minima"
 
     def __init__(
-        self, problem: Problem, argument: str | None = None, *, operators: Sequence[Offer] = OPERATORS
+        self, problem: Problem, argument: str | None = None, *, operators: Sequence[WeightedOperator] = OPERATORS
     ) -> None:
         if argument is not None:
             operators = offers_named(argument)
         self._problem = problem
         self._random = RandomSource(problem)
-        self._offers = {offer.operator.name: offer for offer in operators if offer.operator.suits(problem)}
+        self._offers = {offer.operator.name: offer for offer in operators if offer.operator.applies_to(problem)}
         self._fingerprints: dict[int, tuple[int, Floats]] = {}  # a cache: by minimum, of its best relaxation
         self._minima = 0
 
@@ -139,7 +139,7 @@ class EvolutionSource:
 
     def observe(self, outcomes: Sequence[Outcome]) -> None:
         """Count minima; what else outcomes add up to is in the archive."""
-        self._minima += sum(isinstance(outcome, Relaxed) and outcome.opened for outcome in outcomes)
+        self._minima += sum(isinstance(outcome, Relaxed) and outcome.is_new_minimum for outcome in outcomes)
 
     def proposed(self, candidates: Sequence[Candidate]) -> None:
         """Nothing is kept from call to call."""
@@ -169,15 +169,15 @@ class EvolutionSource:
 
     def shares(self, archive: Archive) -> dict[str, float]:
         """Return the chances of each operator; they add up to 1."""
-        lowest = archive.ledger.lowest()
+        lowest = archive.state.lowest()
         gains: dict[str, float] = defaultdict(float)
-        for basin in archive.ledger.ranked():
-            origin = archive.ledger.candidates[basin.found_by].data
+        for basin in archive.state.ranked():
+            origin = archive.state.candidates[basin.found_by].data
             if origin["source"] == self.name and lowest is not None:
                 gains[origin["operator"]] += math.exp((lowest - basin.enthalpy_per_atom) / NEAR)
         calls = {name: self._force_calls(archive, name) for name in self._offers}
-        relaxed = max(archive.ledger.relaxations, 1)
-        prior_calls = PRIOR * max(archive.ledger.cost.force_calls / relaxed, 1.0)
+        relaxed = max(archive.state.relaxations, 1)
+        prior_calls = PRIOR * max(archive.state.cost.force_calls / relaxed, 1.0)
         average = (sum(gains[name] for name in calls) + PRIOR) / (sum(calls.values()) + 2 * prior_calls)
         yields = {
             name: offer.prior * (average * prior_calls + gains[name]) / (prior_calls + calls[name])
@@ -189,12 +189,12 @@ class EvolutionSource:
 
     def _newcomers(self, archive: Archive) -> float:
         """Share of all candidates that have no parents and come from other sources."""
-        known = [event.data for event in archive.ledger.candidates.values()]
+        known = [event.data for event in archive.state.candidates.values()]
         newcomers = [data for data in known if data["source"] != self.name and not data["parents"]]
         return len(newcomers) / max(len(known), 1)
 
     def _force_calls(self, archive: Archive, operator: str) -> int:
-        tally = archive.ledger.tallies.get((self.name, operator))
+        tally = archive.state.tallies.get((self.name, operator))
         return tally.cost.force_calls if tally else 0
 
     def _breed(
@@ -287,10 +287,10 @@ def _nearness(first: Floats, second: Floats) -> float:
 
 def _ages(archive: Archive, minima: Sequence[Minimum]) -> list[int]:
     """How many children of each were made since the last that opened a basin at or below it."""
-    opened = {basin.found_by: basin.enthalpy_per_atom for basin in archive.ledger.comparable()}
+    opened = {basin.found_by: basin.enthalpy_per_atom for basin in archive.state.comparable()}
     levels = {minimum.found_by.id: minimum.enthalpy_per_atom for minimum in minima}
     ages: Counter[int] = Counter()
-    for id_, event in archive.ledger.candidates.items():
+    for id_, event in archive.state.candidates.items():
         for parent in event.data["parents"]:
             if opened.get(id_, math.inf) <= levels.get(parent, -math.inf):
                 ages[parent] = 0
@@ -303,6 +303,6 @@ def _children(archive: Archive, operator: str) -> Counter[tuple[int, ...]]:
     """How many children an operator has made of the same parents."""
     return Counter(
         tuple(event.data["parents"])
-        for event in archive.ledger.candidates.values()
+        for event in archive.state.candidates.values()
         if event.data["operator"] == operator
     )

@@ -18,13 +18,13 @@ from hybridcsp.generators.base import Generator, Request
 from hybridcsp.generators.external import Command, CommandGenerator
 from hybridcsp.generators.loading import beginner, find_generator, one_thread, open_generator
 from hybridcsp.generators.registry import GENERATORS
-from hybridcsp.generators.selection import Chosen, Selection, requests_for, select
+from hybridcsp.generators.selection import SelectedSample, Selection, requests_for, select
 from hybridcsp.similarity import STARTS, StructureIndex, describe
 from hybridcsp.sources import sample_cache
 from hybridcsp.sources.base import Context
 from hybridcsp.sources.preselection import Start, Waiting, check_one_shot, proposal, starts_of
 from hybridcsp.utils.activity import announce
-from hybridcsp.utils.background import Errand
+from hybridcsp.utils.background import BackgroundCall
 from hybridcsp.utils.files import folder_within
 from hybridcsp.utils.interrupts import exits_contained
 from hybridcsp.utils.processes import python_command
@@ -142,7 +142,7 @@ class GenerativeSource:
         self._waiting: dict[int, Waiting] = {}  # by version
         self._known = StructureIndex(energy_window=None, tolerances=STARTS)
         self._batches: dict[tuple[int, int], Selection] = {}  # a cache
-        self._errand: tuple[_Reading, Errand] | None = None
+        self._errand: tuple[_Reading, BackgroundCall] | None = None
 
     @property
     def preparing(self) -> bool:
@@ -266,7 +266,7 @@ class GenerativeSource:
         of_batch = {"samples": reading.samples, "rejects": dict(batch.rejects)} if new else {}
         return proposal(self.name, starts, of_batch, time.perf_counter() - begun)
 
-    def _start(self, version: int, reading: _Reading, position: int, chosen: Chosen) -> Start:
+    def _start(self, version: int, reading: _Reading, position: int, chosen: SelectedSample) -> Start:
         about: dict[str, Any] = {"version": version, "batch": reading.seed, "position": position}
         if chosen.log_likelihood is not None:
             about["log_likelihood"] = chosen.log_likelihood
@@ -341,7 +341,10 @@ class GenerativeSource:
     ) -> list[Any]:
         """Return what a program has made, or begin to run it."""
         if self._errand is None or self._errand[0].seed != reading.seed:
-            self._errand = reading, Errand(lambda stop: self._asked(lambda: program.sample(requests, rng, stop)))
+            self._errand = (
+                reading,
+                BackgroundCall(lambda stop: self._asked(lambda: program.sample(requests, rng, stop))),
+            )
             raise _NotYetError
         _, errand = self._errand
         self._errand = None

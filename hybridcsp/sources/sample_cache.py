@@ -10,7 +10,7 @@ import ase.io
 from ase import Atoms
 
 from hybridcsp.errors import ArchiveError, GeneratorError
-from hybridcsp.generators.selection import Chosen, Selection
+from hybridcsp.generators.selection import SelectedSample, Selection
 from hybridcsp.similarity import describe
 from hybridcsp.utils.files import atomic_write
 from hybridcsp.utils.reading import read_text
@@ -58,9 +58,9 @@ def read(file: Path) -> Selection:
         ) from error
 
 
-def _as_chosen(found: Atoms) -> Chosen:
+def _as_chosen(found: Atoms) -> SelectedSample:
     atoms = Atoms(found.numbers, positions=found.positions, cell=found.cell, pbc=True)
-    return Chosen(
+    return SelectedSample(
         atoms=atoms,
         units=int(found.info["units"]),
         spacegroup=int(found.info["spacegroup"]),

@@ -87,7 +87,7 @@ class ShakeSource:
     @property
     def exhausted(self) -> bool:
         """Whether the problem has nothing that could be shaken."""
-        return not self._shake.suits(self._problem)
+        return not self._shake.applies_to(self._problem)
 
     @property
     def ready(self) -> bool:
@@ -129,7 +129,7 @@ class ShakeSource:
             if origin is not None:
                 self._put_back(*origin, outcome)
             enthalpy = outcome.enthalpy_per_atom
-            if outcome.opened and enthalpy <= self._lowest + WINDOW:
+            if outcome.is_new_minimum and enthalpy <= self._lowest + WINDOW:
                 self._waiting[outcome.minimum] = Saddle(outcome, enthalpy)
             elif outcome.minimum in self._waiting and not self._is_symmetric(outcome, start=True):
                 del self._waiting[outcome.minimum]
@@ -143,7 +143,7 @@ class ShakeSource:
         """Put what was shaken on the list again if that led to a new minimum below."""
         saddle.shakes += 1
         saddle.reached = min(saddle.reached, outcome.enthalpy_per_atom)
-        fell = outcome.opened and outcome.enthalpy_per_atom < saddle.end.enthalpy_per_atom - FALL
+        fell = outcome.is_new_minimum and outcome.enthalpy_per_atom < saddle.end.enthalpy_per_atom - FALL
         if fell and saddle.shakes < SHAKES:
             self._waiting[minimum] = saddle
 
@@ -160,6 +160,6 @@ class ShakeSource:
         """
         key = end.candidate.id, start
         if key not in self._symmetric:
-            structures = end.begun_with if start else [end.atoms]
+            structures = end.starting_structures if start else [end.atoms]
             self._symmetric[key] = any(spacegroup(atoms) > 2 for atoms in structures)
         return self._symmetric[key]

@@ -89,7 +89,7 @@ class Particle:
 
 def beginning(end: Relaxed) -> Atoms:
     """Return where a relaxation began, or where it ended if nobody has told which of several structures that was."""
-    begun = end.begun_with
+    begun = end.starting_structures
     return begun[0] if len(begun) == 1 else end.atoms
 
 
@@ -149,7 +149,7 @@ class SubSwarm:
 
     def meet(self, outcome: Outcome) -> None:
         """Take note of a new minimum, whichever source found it."""
-        if isinstance(outcome, Relaxed) and outcome.converged and outcome.opened and outcome.level != REFINE:
+        if isinstance(outcome, Relaxed) and outcome.converged and outcome.is_new_minimum and outcome.level != REFINE:
             assert outcome.minimum is not None
             self.known[outcome.minimum] = outcome
 

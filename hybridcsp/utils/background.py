@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-class Errand:
+class BackgroundCall:
     """Runs a function in a thread of its own, from now on.
 
     Parameters

@@ -22,7 +22,7 @@ from hybridcsp.core.registry import split_argument
 from hybridcsp.errors import ArchiveError, BackendError, InputError
 from hybridcsp.relaxation.calculators.registry import check_calculator
 from hybridcsp.retraining import Retraining
-from hybridcsp.search.setup import build_sources, check_company, check_learners
+from hybridcsp.search.setup import build_sources, check_learners, require_independent_source
 from hybridcsp.search.stopping import DEFAULT_RELAXATIONS, Target
 from hybridcsp.sources.base import Source
 from hybridcsp.sources.generative import GenerativeSource
@@ -77,9 +77,9 @@ class Planned:
         if not (self.directory / "search.db").exists():
             return 0
         with Archive(self.directory) as archive:
-            ledger = archive.ledger
-        early = ledger.stops and ledger.stops[-1] not in (*UNFINISHED, "relaxations used up")
-        return self.relaxations if early else min(ledger.relaxations, self.relaxations)
+            state = archive.state
+        early = state.stops and state.stops[-1] not in (*UNFINISHED, "relaxations used up")
+        return self.relaxations if early else min(state.relaxations, self.relaxations)
 
     @property
     def finished(self) -> bool:
@@ -107,7 +107,7 @@ class Progress:
 
     relaxations: int
     planned: int
-    begun_with: int
+    starting_structures: int
     ended: int
     runs: int
     running: Sequence[tuple[Planned, int]]
@@ -116,7 +116,7 @@ class Progress:
     @property
     def seconds_left(self) -> float | None:
         """Seconds that the rest takes at the pace until now; ``None`` while nothing tells the pace."""
-        done = self.relaxations - self.begun_with
+        done = self.relaxations - self.starting_structures
         return None if done <= 0 else self.seconds * (self.planned - self.relaxations) / done
 
 
@@ -166,7 +166,7 @@ def plan(
     strategies = list(dict.fromkeys(strategies))
     for strategy in strategies:
         kinds = [SOURCES[split_argument(source, "source")[0]] for source in sources_of(strategy)]
-        check_company([kind.load() for kind in kinds], strategy)
+        require_independent_source([kind.load() for kind in kinds], strategy)
     for problem, base in problems.items():
         parsed = config.parse(base, problem)
         if parsed.budget.relaxations is None:
@@ -282,7 +282,7 @@ def execute(
     if parallel < 1:
         raise InputError("parallel", parallel, "a whole number from 1")
     counts = {run.directory: run.done() for run in runs}
-    begun_with, start = sum(counts.values()), time.monotonic()
+    starting_structures, start = sum(counts.values()), time.monotonic()
     waiting = deque(run for run in runs if counts[run.directory] < run.relaxations)
     active: list[tuple[Planned, subprocess.Popen[bytes]]] = []
     broken: list[Planned] = []
@@ -291,7 +291,7 @@ def execute(
         return Progress(
             relaxations=sum(counts.values()),
             planned=sum(run.relaxations for run in runs),
-            begun_with=begun_with,
+            starting_structures=starting_structures,
             ended=len(runs) - len(waiting) - len(active),
             runs=len(runs),
             running=[(run, counts[run.directory]) for run, _ in active],

@@ -16,7 +16,7 @@ from typing import Any
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from hybridcsp.archive.archive import Archive, Called
+from hybridcsp.archive.archive import Archive, SourceCall
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import (
     RELAX,
@@ -211,11 +211,11 @@ def begin(archive: Archive, problem: Problem, source: str, path: Path, calculato
     InputError
         If it holds results of another problem or calculator.
     """
-    before = dict(archive.ledger.settings[-1]) if archive.ledger.settings else {}
+    before = dict(archive.state.settings[-1]) if archive.state.settings else {}
     before.pop("calculator_label", None)  # it was in force when that session began
     if before and (formula := archive.problem.formula) != problem.formula:
         raise InputError("directory", str(archive.directory), f"one for {problem.formula}; it holds {formula}")
-    known = archive.ledger.calculator
+    known = archive.state.calculator
     if known is not None and known != calculator:
         raise InputError(
             "directory",
@@ -274,7 +274,7 @@ def take_in(
     report = Report()
     known = {
         event.data["tag"].get("key"): id_
-        for id_, event in archive.ledger.candidates.items()
+        for id_, event in archive.state.candidates.items()
         if event.data["source"] == source
     }
     # A candidate of ours that the code relaxed carries our own tag: the code's name for it is in how it ended.
@@ -366,9 +366,9 @@ def _record(
         report.relaxed += isinstance(outcome, Relaxed)
         report.failed += isinstance(outcome, Failed)
     if candidates:
-        call = archive.ledger.calls[source]
+        call = archive.state.calls[source]
         archive.record_call(
-            Called(source=source, call=call, requested=len(candidates), owner=USER, candidates=tuple(candidates))
+            SourceCall(source=source, call=call, requested=len(candidates), owner=USER, candidates=tuple(candidates))
         )
     archive.record_outcomes(outcomes, described, find_symmetry=False)
 

@@ -153,7 +153,7 @@ class Watch:
         found = Survey()
         if problem is None and self._is_begun():
             with Archive(self.directory) as archive:
-                problem = Problem(**archive.ledger.settings[-1]["problem"])
+                problem = Problem(**archive.state.settings[-1]["problem"])
         if problem is None or self._calculator is None:
             found = survey(up_to(self.code.read(self.path), finished))
         problem = problem or found.problem(self.path)
@@ -193,7 +193,7 @@ class Watch:
 
     def _write(self, finished: int) -> tuple[int, str]:
         with Archive(self.directory) as archive:
-            before = archive.ledger.settings[-1]
+            before = archive.state.settings[-1]
             problem = Problem(**before["problem"])
         sources = tuple(before.get("sources", self.sources))
         with Search(
@@ -229,7 +229,7 @@ class Watch:
     def _is_begun(self) -> bool:
         try:
             with Archive(self.directory) as archive:
-                return bool(archive.ledger.settings)
+                return bool(archive.state.settings)
         except ArchiveError:
             return False
 

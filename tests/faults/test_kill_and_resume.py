@@ -23,7 +23,7 @@ def start(arguments, folder):
 
 def relaxations(directory):
     with Archive(directory) as archive:
-        return archive.ledger.relaxations
+        return archive.state.relaxations
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ class TestPermutation:
 
     def test_one_element_has_nothing_to_swap(self):
         problem = Problem("Cu", formula_units=4)
-        assert not Permutation().suits(problem)
+        assert not Permutation().applies_to(problem)
         assert Permutation()([bulk("Cu", cubic=True)], problem, np.random.default_rng(0)) is None
 
 
@@ -81,7 +81,7 @@ class TestStrain:
 
     def test_a_fixed_cell_is_not_strained(self):
         problem = Problem("TiO2", formula_units=2, cell=tuple(rutile().cell.cellpar()))
-        assert not Strain().suits(problem)
+        assert not Strain().applies_to(problem)
         assert Strain()([rutile()], problem, np.random.default_rng(0)) is None
 
 

@@ -61,7 +61,7 @@ def check(child, problem):
 @pytest.mark.parametrize("formula", PROBLEMS)
 def test_children_of_parents_of_any_size_and_shape_obey_the_problem(name, formula):
     operator, problem = OFFERS[name], PROBLEMS[formula]
-    if not operator.suits(problem):
+    if not operator.applies_to(problem):
         return
     made = [child for child in children(operator, problem, PARENTS[formula], 6) if child is not None]
     assert made or name in RARE
@@ -99,7 +99,7 @@ def test_a_fixed_cell_is_kept(name):
     cell = tuple(rutile().cell.cellpar())
     problem = Problem("TiO2", formula_units=2, cell=cell)
     operator = OFFERS[name]
-    if not operator.suits(problem):
+    if not operator.applies_to(problem):
         return
     parents = [rutile(), *random_crystals(problem, 4)]
     for child in children(operator, problem, parents, 4):

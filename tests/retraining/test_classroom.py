@@ -10,7 +10,7 @@ from crystals import InlineBackend, P1Source, instant_relaxation, random_crystal
 from toys import Toy
 
 from hybridcsp import Problem, Search
-from hybridcsp.archive.archive import Adopted
+from hybridcsp.archive.archive import ModelUpdate
 from hybridcsp.core.records import Cost
 from hybridcsp.retraining import Retraining
 from hybridcsp.retraining import scheduler as classroom_room
@@ -45,7 +45,7 @@ def search(directory, *generators, force_calls=75, capacity=1, **settings):
 
 
 def trainings(run):
-    return [past for past in run.archive.history() if isinstance(past, Adopted) and past.training]
+    return [past for past in run.archive.history() if isinstance(past, ModelUpdate) and past.training]
 
 
 def test_generators_take_turns(tmp_path):
@@ -63,7 +63,7 @@ def test_all_together_keep_to_the_share(tmp_path):
     spent = paid = 0.0
     for past in run.archive.history():
         paid += past.cost.force_calls
-        if isinstance(past, Adopted) and past.training:
+        if isinstance(past, ModelUpdate) and past.training:
             spent += past.training["passes"] * effort[past.source] / 4
             assert spent <= 0.1 * paid
 
@@ -97,28 +97,28 @@ def test_a_training_is_put_off_where_trainings_took_too_long(tmp_path, monkeypat
 
 def test_what_is_handed_in_unasked_gives_no_time_for_trainings(tmp_path):
     with search(tmp_path, Toy(), epochs=4) as run:
-        classroom = run._proposer._classroom
+        scheduler = run._proposer._scheduler
         for n in range(30):
             atoms = random_crystal("Cu2", 20.0, np.random.default_rng(n))
             atoms.calc = SinglePointCalculator(atoms, energy=-3.0 * len(atoms) - 0.01 * n)
             run.add(atoms)
         assert run.archive.number_of_minima > 5
-        assert classroom._force_calls() == 0
+        assert scheduler._force_calls() == 0
         assert not run._proposer.learn()
 
 
 def test_one_is_trained_at_a_time_beside_the_search(tmp_path, monkeypatch):
     run = search(tmp_path, Toy(), Toy(), capacity=2, epochs=4)
     running = []
-    classroom = run._proposer._classroom
-    step = classroom.step
+    scheduler = run._proposer._scheduler
+    step = scheduler.step
 
     def watched():
         event = step()
-        running.append(sum(retrainer.running for retrainer in classroom._retrainers.values()))
+        running.append(sum(retrainer.running for retrainer in scheduler._retrainers.values()))
         return event
 
-    monkeypatch.setattr(classroom, "step", watched)
+    monkeypatch.setattr(scheduler, "step", watched)
     run.run(relaxations=40, refine=0)
     run.close()
     assert max(running) == 1

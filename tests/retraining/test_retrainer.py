@@ -14,7 +14,7 @@ from toys import Toy
 
 from hybridcsp import Problem, Search
 from hybridcsp.analysis.report import sources_table
-from hybridcsp.archive.archive import Adopted
+from hybridcsp.archive.archive import ModelUpdate
 from hybridcsp.core.records import Cost
 from hybridcsp.errors import ArchiveError, InputError
 from hybridcsp.generators.base import Condition
@@ -48,7 +48,7 @@ def search(
 
 
 def adoptions(run):
-    return [event for event in run.archive.history() if isinstance(event, Adopted)]
+    return [event for event in run.archive.history() if isinstance(event, ModelUpdate)]
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +92,9 @@ def test_it_waits_for_new_minima_and_for_its_share_of_force_calls(finished):
         if event.training:
             so_far = [past for past in finished.archive.history() if past.sequence < event.sequence]
             force_calls = sum(past.cost.force_calls for past in so_far)
-            passes = sum(past.training.get("passes", 0) for past in so_far if isinstance(past, Adopted))
+            passes = sum(past.training.get("passes", 0) for past in so_far if isinstance(past, ModelUpdate))
             assert passes + event.training["passes"] <= 0.1 * force_calls * 4
-            assert sum(getattr(past, "opened", False) for past in so_far) >= 5
+            assert sum(getattr(past, "is_new_minimum", False) for past in so_far) >= 5
 
 
 def test_its_seconds_are_charged_to_the_search(tmp_path):
@@ -107,7 +107,7 @@ def test_its_seconds_are_charged_to_the_search(tmp_path):
     run.run(relaxations=15, refine=0)
     trained = [event for event in adoptions(run) if event.training]
     assert all(event.cost.seconds > 0.3 for event in trained)
-    assert run.archive.ledger.cost.seconds > 0.3 * len(trained) > 0
+    assert run.archive.state.cost.seconds > 0.3 * len(trained) > 0
 
 
 def test_one_seed_gives_the_same_search(finished, tmp_path):

@@ -310,7 +310,7 @@ def test_escapes_by_dynamics_are_jobs_of_their_own_level(tmp_path):
         "Cu", formula_units=2, calculator=None, directory=tmp_path, sources=["basin-hopping:dynamics"], backend=backend
     ) as search:
         search.run(relaxations=12, refine=0)
-        assert search.archive.ledger.relaxations == 12
+        assert search.archive.state.relaxations == 12
         escapes = [job for job in jobs if job.level == "escape"]
         assert len(escapes) == 12 - WALKERS
         low, _, high = DynamicsEscapes.bounds

@@ -14,7 +14,7 @@ from hybridcsp import Search
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Cost, Failed, FailureReason
 from hybridcsp.errors import UnknownNameError
-from hybridcsp.operators import CALCULATOR_SOFT_MUTATION, OPERATORS, Offer
+from hybridcsp.operators import CALCULATOR_SOFT_MUTATION, OPERATORS, WeightedOperator
 from hybridcsp.operators.soft_mutation import SoftMutation
 from hybridcsp.operators.strain import Strain
 from hybridcsp.sources import evolution as module
@@ -90,7 +90,7 @@ class TestSupply:
                 return None
 
         search = filled(tmp_path, diverse(6), [-3.0 - 0.1 * k for k in range(6)])
-        source = EvolutionSource(PROBLEM, operators=[Offer(Barren())])
+        source = EvolutionSource(PROBLEM, operators=[WeightedOperator(Barren())])
         assert [proposal.operator for proposal in source.propose(3, context(search))] == ["random"] * 3
 
     def test_random_crystals_are_left_to_others_that_have_them(self, tmp_path):
@@ -104,7 +104,7 @@ class TestSupply:
 
     def test_a_fifth_stays_random_where_others_bring_fewer_newcomers(self, tmp_path):
         search = filled(tmp_path, diverse(6), [-3.0 - 0.1 * k for k in range(6)])
-        source = EvolutionSource(LOOSE, operators=[Offer(Strain())])
+        source = EvolutionSource(LOOSE, operators=[WeightedOperator(Strain())])
         made = Counter(proposal.operator for proposal in source.propose(100, context(search)))
         assert made.keys() == {"random", "strain"}
         assert 10 <= made["random"] <= 32
@@ -247,7 +247,7 @@ class TestOperators:
         source = EvolutionSource(PROBLEM)
         search.run(relaxations=60, refine=0)
         after = source.shares(search.archive)
-        tallies = search.archive.ledger.tallies
+        tallies = search.archive.state.tallies
         assert tallies["evolution", "rattle"].relaxed > 0
         assert after["rattle"] < after["coordinate-mutation"]  # of the same prior
 
@@ -260,7 +260,7 @@ class TestOperators:
     def test_soft_mutations_of_one_parent_follow_one_mode_after_the_other(self, tmp_path):
         search = filled(tmp_path / "a", diverse(6), [-3.0 - 0.1 * k for k in range(6)])
         search.close()
-        source = EvolutionSource(LOOSE, operators=[Offer(SoftMutation())])
+        source = EvolutionSource(LOOSE, operators=[WeightedOperator(SoftMutation())])
         search = searched(tmp_path / "b", [ListSource(diverse(6)), source], problem=LOOSE)
         search.run(relaxations=40, refine=0)
         modes = {}

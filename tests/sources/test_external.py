@@ -16,7 +16,7 @@ from ase.build import bulk
 from crystals import InlineBackend, P1Source, instant_relaxation, what_happened
 
 from hybridcsp import Problem, Search
-from hybridcsp.archive.archive import Archive, Called
+from hybridcsp.archive.archive import Archive, SourceCall
 from hybridcsp.errors import GeneratorError, InputError
 from hybridcsp.generators.base import Reject, Request, Sample
 from hybridcsp.generators.external import Command, CommandGenerator
@@ -305,7 +305,7 @@ def test_a_bad_program_costs_a_search_nothing_but_counted_errors(program, tmp_pa
 
     run = search(tmp_path / "run", program(mode, timeout=1.0), capacity, runner=unhurried, allocation="equal")
     assert run.run(relaxations=8 if capacity == 1 else 40, refine=0).stopped == "relaxations used up"
-    assert run.archive.ledger.errors["other"] == GenerativeSource.tries
+    assert run.archive.state.errors["other"] == GenerativeSource.tries
 
 
 def sources_of(directory):
@@ -337,9 +337,9 @@ def test_the_time_of_a_program_is_charged_once_also_where_it_fails(program, tmp_
     for mode, least in (("slow", 1.0), ("exit", 0.02)):
         run = search(tmp_path / mode, program(mode), 2, runner=unhurried, one_shot=4, allocation="equal")
         run.run(relaxations=30, refine=0)
-        calls = [past for past in run.archive.history() if isinstance(past, Called) and past.source == "other"]
+        calls = [past for past in run.archive.history() if isinstance(past, SourceCall) and past.source == "other"]
         charged = [call.cost.seconds for call in calls if call.cost.seconds > least]
-        ended = len(list((tmp_path / mode / "samples").glob("*"))) + run.archive.ledger.errors["other"]
+        ended = len(list((tmp_path / mode / "samples").glob("*"))) + run.archive.state.errors["other"]
         assert len(charged) == ended > 0
         run.close()
 
@@ -387,7 +387,7 @@ def test_a_search_with_nothing_else_to_do_waits_for_a_program(program, tmp_path)
     run = search(tmp_path / "run", program("slow"), capacity=2, others=())
     assert run.run(relaxations=8, refine=0).stopped == "relaxations used up"
     assert set(sources_of(tmp_path / "run")) == {"other"}
-    assert run.archive.ledger.cost.seconds > 1.0  # the time of the program is charged
+    assert run.archive.state.cost.seconds > 1.0  # the time of the program is charged
 
 
 def test_who_asks_waits_for_a_program(program, tmp_path):

@@ -282,7 +282,7 @@ class TestInASearch:
             toy = Toy()
             toy.card = {"weights_sha256": weights}
             with search(tmp_path, GenerativeSource(COPPER, generator=toy)) as run:
-                run.run(relaxations=run.archive.ledger.relaxations + 2)
+                run.run(relaxations=run.archive.state.relaxations + 2)
 
         begun("one")
         begun("one")
@@ -323,7 +323,7 @@ class TestInASearch:
         assert [len(candidate.starts) for candidate in run.pending()] == [len(c.starts) for c in asked]
         best = asked[-1].starts[-1]
         best.calc = SinglePointCalculator(best, energy=-3.5 * len(best), forces=np.zeros((len(best), 3)))
-        assert run.tell(asked[-1], best).opened
+        assert run.tell(asked[-1], best).is_new_minimum
 
     @pytest.mark.parametrize(
         ("answer", "said"),
@@ -340,7 +340,7 @@ class TestInASearch:
         errors = [event.error for event in run.archive.history() if getattr(event, "error", "")]
         assert len(errors) == GenerativeSource.tries
         assert all(said in error for error in errors)
-        assert run.archive.ledger.errors["toy"] == GenerativeSource.tries
+        assert run.archive.state.errors["toy"] == GenerativeSource.tries
 
 
 @pytest.mark.slow

@@ -129,11 +129,11 @@ def test_the_one_that_led_lowest_is_shaken_first():
 
     for minimum, (atoms, energy) in enumerate(THREE):
         given = candidate(Proposal(atoms=atoms, operator="given"))
-        source.observe([relaxed(given, energy, minimum=minimum, opened=True)])
+        source.observe([relaxed(given, energy, minimum=minimum, is_new_minimum=True)])
     first, second = shake(), shake()
     assert (first.proposal.parents, second.proposal.parents) == ((2,), (3,))
-    source.observe([relaxed(second, -3.15, without_symmetry(), minimum=3, opened=True)])
-    source.observe([relaxed(first, -3.12, without_symmetry(1), minimum=4, opened=True)])
+    source.observe([relaxed(second, -3.15, without_symmetry(), minimum=3, is_new_minimum=True)])
+    source.observe([relaxed(first, -3.12, without_symmetry(1), minimum=4, is_new_minimum=True)])
     assert [shake().proposal.parents for _ in range(3)] == [(3,), (2,), (1,)]
 
 

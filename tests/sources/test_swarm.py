@@ -68,7 +68,7 @@ class Flight:
         """A minimum of another source, with this number."""
         atoms = rutile(a=4.5 + 0.05 * number) if atoms is None else atoms
         candidate = Candidate(proposal=Proposal(atoms=atoms, operator="test"), id=1000 + number, source="test")
-        outcome = relaxed(candidate, energy, minimum=number, opened=True, **changes)
+        outcome = relaxed(candidate, energy, minimum=number, is_new_minimum=True, **changes)
         self.minima.append(SimpleNamespace(best=outcome, enthalpy_per_atom=energy))
         self.source.observe([outcome])
         return outcome
@@ -282,7 +282,7 @@ class TestWhoFlies:
         first, other, end = (rutile(a=a) for a in (4.4, 4.8, 4.6))
         tag = {"rivals": [{"cell": other.cell.array.tolist(), "positions": other.positions.tolist()}]}
         proposal = Proposal(atoms=first, operator="test", tag=tag, level=LOWEST)
-        found = relaxed(Candidate(proposal=proposal, id=1000, source="test"), -2.0, end, minimum=1, opened=True)
+        found = relaxed(Candidate(proposal=proposal, id=1000, source="test"), -2.0, end, minimum=1, is_new_minimum=True)
         flight.minima.append(SimpleNamespace(best=found, enthalpy_per_atom=-2.0))
         flight.source.observe([found])
         candidate = flight.propose()
@@ -296,7 +296,7 @@ class TestWhoFlies:
         assert flight.propose().operator == "swarm"
         assert flight.propose().operator == "random"
         again = flight.propose()
-        flight.source.observe([relaxed(again, -2.0, found.atoms, minimum=7, opened=True)])
+        flight.source.observe([relaxed(again, -2.0, found.atoms, minimum=7, is_new_minimum=True)])
         assert flight.propose().operator == "random"
 
     def test_minima_of_other_contents_and_refinements_are_passed_over(self):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Mapping, Sequence
 from functools import cache
 from math import gcd, log
 from typing import TYPE_CHECKING, Any, Self
@@ -20,7 +19,7 @@ from hybridcsp.structure.elements import TAIL, element_order, squared_distances
 
 if TYPE_CHECKING:
     from hybridcsp.generators.wyckoff.memory import Memory, Recall
-    from hybridcsp.generators.wyckoff.sequences import Sequence
+    from hybridcsp.generators.wyckoff.sequences import CrystalTokens
 
 # How often a network in training is not told energy and pressure, so that it can be asked without.
 _HIDDEN = 0.5
@@ -54,7 +53,7 @@ class Occupations:
         Energies and pressures (:func:`conditions`), shape ``(n, 5)``.
     """
 
-    def __init__(self, rows: SequenceOf[Row], weights: SequenceOf[float], conditions: NDArray[np.float32]) -> None:
+    def __init__(self, rows: Sequence[Row], weights: Sequence[float], conditions: NDArray[np.float32]) -> None:
         self.rows = rows
         self.weights = np.array(weights, dtype=float)
         self.sizes = np.array([len(row["slots"]) + len(row["elements"]) for row in rows])
@@ -63,8 +62,8 @@ class Occupations:
     @classmethod
     def of(
         cls,
-        sequences: SequenceOf[Sequence],
-        weights: SequenceOf[float],
+        sequences: Sequence[CrystalTokens],
+        weights: Sequence[float],
         conditions: NDArray[np.float32],
         memory: Memory,
         positions: Positions,
@@ -96,8 +95,8 @@ class Geometries:
 
     def __init__(
         self,
-        rows: SequenceOf[Row],
-        weights: SequenceOf[float],
+        rows: Sequence[Row],
+        weights: Sequence[float],
         conditions: NDArray[np.float32],
         *,
         learning: bool = True,
@@ -111,8 +110,8 @@ class Geometries:
     @classmethod
     def of(
         cls,
-        sequences: SequenceOf[Sequence],
-        weights: SequenceOf[float],
+        sequences: Sequence[CrystalTokens],
+        weights: Sequence[float],
         conditions: NDArray[np.float32],
         memory: Memory,
         positions: Positions,
@@ -136,7 +135,7 @@ class Geometries:
         return {**stack(rows), "conditions": torch.as_tensor(conditions)}
 
 
-def conditions(quantiles: SequenceOf[float | None], pressures: SequenceOf[float | None]) -> NDArray[np.float32]:
+def conditions(quantiles: Sequence[float | None], pressures: Sequence[float | None]) -> NDArray[np.float32]:
     """Whether an energy quantile is told, whether it is the lowest, and the quantile; and the same of pressure (GPa).
 
     Returns
@@ -162,7 +161,7 @@ def recalled_row(recall: Recall) -> dict[str, NDArray[np.generic]]:
 
 
 def skeleton_row(
-    group: int, slots: SequenceOf[int] | NDArray[np.int_], letters: SequenceOf[int] | NDArray[np.int_]
+    group: int, slots: Sequence[int] | NDArray[np.int_], letters: Sequence[int] | NDArray[np.int_]
 ) -> dict[str, NDArray[np.generic]]:
     """Describe which positions are occupied."""
     return {
@@ -172,7 +171,7 @@ def skeleton_row(
     }
 
 
-def occupation_row(sequence: Sequence, recall: Recall, positions: Positions) -> dict[str, NDArray[np.generic]]:
+def occupation_row(sequence: CrystalTokens, recall: Recall, positions: Positions) -> dict[str, NDArray[np.generic]]:
     """Describe a crystal to the occupation network."""
     number, n_sites = sequence.spacegroup, len(sequence.slots)
     left = list(sequence.counts)
@@ -204,7 +203,7 @@ def occupation_row(sequence: Sequence, recall: Recall, positions: Positions) -> 
     }
 
 
-def geometry_row(sequence: Sequence, memory: Memory, positions: Positions) -> dict[str, NDArray[np.generic]]:
+def geometry_row(sequence: CrystalTokens, memory: Memory, positions: Positions) -> dict[str, NDArray[np.generic]]:
     """Describe a crystal to the geometry network."""
     return {
         **contents_row(sequence.elements, sequence.counts),
@@ -240,7 +239,7 @@ def _like(element: int) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
     return nearest, alike[nearest] / alike[nearest].sum()
 
 
-def stack(rows: SequenceOf[Row]) -> dict[str, Tensor]:
+def stack(rows: Sequence[Row]) -> dict[str, Tensor]:
     """Pad arrays to the longest and stack them."""
     batch = {}
     for name in rows[0]:
@@ -266,6 +265,6 @@ def free_coordinates(group: int, letters: NDArray[np.int_], positions: Positions
     return np.asarray(free)
 
 
-def progress_of(left: SequenceOf[int], counts: SequenceOf[int], slot: int) -> tuple[float, float, float]:
+def progress_of(left: Sequence[int], counts: Sequence[int], slot: int) -> tuple[float, float, float]:
     """How much is left of the present element and of all, after a site."""
     return left[slot] / counts[slot], log(1 + left[slot]) / 3, sum(left) / sum(counts)

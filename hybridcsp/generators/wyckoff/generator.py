@@ -23,12 +23,11 @@ from hybridcsp.generators.wyckoff.memory import Memory
 from hybridcsp.generators.wyckoff.occupation import OccupationNetwork
 from hybridcsp.generators.wyckoff.positions import Positions
 from hybridcsp.generators.wyckoff.representation import encode
-from hybridcsp.generators.wyckoff.sequences import Sequence as Written
-from hybridcsp.generators.wyckoff.sequences import to_sequence
+from hybridcsp.generators.wyckoff.sequences import CrystalTokens, to_sequence
 from hybridcsp.generators.wyckoff.transformer import Size
 from hybridcsp.structure.symmetry import SYMPREC, SYMPREC_LOOSE
 
-_Written = list[tuple[Example, Written]]
+_Written = list[tuple[Example, CrystalTokens]]
 
 #: The sizes of the networks of the shipped weights.
 OCCUPATION, GEOMETRY = Size(dropout=0.15), Size(width=192, blocks=4, heads=6)
@@ -283,7 +282,7 @@ class WyckoffGenerator:
         return Geometries.of(*_columns(part), self._memory, self._positions, learning=learning)
 
 
-def _columns(part: _Written) -> tuple[list[Written], list[float], NDArray[np.float32]]:
+def _columns(part: _Written) -> tuple[list[CrystalTokens], list[float], NDArray[np.float32]]:
     examples = [example for example, _ in part]
     asked = conditions([e.energy_quantile for e in examples], [e.pressure_gpa for e in examples])
     return [sequence for _, sequence in part], [example.weight for example in examples], asked

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from hybridcsp.generators.wyckoff.geometry import (
 from hybridcsp.generators.wyckoff.memory import Memory
 from hybridcsp.generators.wyckoff.positions import Positions
 from hybridcsp.generators.wyckoff.sampling import COLD, Skeleton, draw_index
-from hybridcsp.generators.wyckoff.sequences import Sequence
+from hybridcsp.generators.wyckoff.sequences import CrystalTokens
 
 
 @torch.no_grad()
@@ -33,10 +33,10 @@ def draw_geometries(
     network: GeometryNetwork,
     positions: Positions,
     memory: Memory,
-    skeletons: SequenceOf[Skeleton],
+    skeletons: Sequence[Skeleton],
     rng: np.random.Generator,
     temperature: float,
-) -> list[tuple[Sequence, float]]:
+) -> list[tuple[CrystalTokens, float]]:
     """Return one crystal for each skeleton, and the log-likelihood of the skeleton and its geometry."""
     rows = [{**contents_row(s.elements, s.counts), **skeleton_row(s.spacegroup, s.slots, s.letters)} for s in skeletons]
     batch = stack(rows)
@@ -80,7 +80,9 @@ def draw_geometries(
     found = []
     for row, s in enumerate(skeletons):
         slots, letters = np.array(s.slots), np.array(s.letters)
-        own = Sequence(s.elements, s.counts, s.spacegroup, slots, letters, coordinates[row, : len(letters)], cells[row])
+        own = CrystalTokens(
+            s.elements, s.counts, s.spacegroup, slots, letters, coordinates[row, : len(letters)], cells[row]
+        )
         found.append((own, float(likelihoods[row])))
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -81,7 +81,7 @@ class Decoder:
         What is written; they are changed in place.
     """
 
-    def __init__(self, network: OccupationNetwork, positions: Positions, skeletons: SequenceOf[Skeleton]) -> None:
+    def __init__(self, network: OccupationNetwork, positions: Positions, skeletons: Sequence[Skeleton]) -> None:
         self.network, self.positions, self.skeletons = network, positions, skeletons
         self.batch = stack([{**contents_row(s.elements, s.counts), **recalled_row(s.recall)} for s in skeletons])
         asked = conditions([s.quantile for s in skeletons], [s.pressure for s in skeletons])
@@ -151,7 +151,7 @@ class Decoder:
         self.letters = self.network.letters(group)
         self.hidden = self._write(self.network.group_tokens(group, first), torch.ones(len(group), dtype=torch.bool))
 
-    def _write_sites(self, left: SequenceOf[SequenceOf[int]], written: SequenceOf[bool]) -> None:
+    def _write_sites(self, left: Sequence[Sequence[int]], written: Sequence[bool]) -> None:
         skeletons = self.skeletons
         slots = [s.slots[-1] for s in skeletons]
         element = torch.as_tensor([[s.elements[slot]] for s, slot in zip(skeletons, slots, strict=True)])
@@ -173,7 +173,7 @@ class Decoder:
         self.hidden = torch.where(keep, hidden, self.hidden)
 
 
-def _current(left: SequenceOf[int]) -> int | None:
+def _current(left: Sequence[int]) -> int | None:
     return next((slot for slot, n in enumerate(left) if n), None)
 
 

@@ -57,7 +57,7 @@ class Occupation:
 
 
 @dataclass(frozen=True, eq=False)
-class Sequence(Occupation):
+class CrystalTokens(Occupation):
     """A crystal: contents, space group, sites in their order, free coordinates, cell.
 
     Attributes
@@ -83,7 +83,7 @@ def contents_in_order(contents: Mapping[int, int]) -> tuple[tuple[int, ...], tup
     return elements, tuple(contents[z] for z in elements)
 
 
-def to_sequence(crystal: WyckoffCrystal, positions: Positions) -> Sequence:
+def to_sequence(crystal: WyckoffCrystal, positions: Positions) -> CrystalTokens:
     """Describe a crystal to the network."""
     number = crystal.spacegroup
     letters = np.array([LETTERS.index(site.letter) for site in crystal.sites])
@@ -102,10 +102,10 @@ def to_sequence(crystal: WyckoffCrystal, positions: Positions) -> Sequence:
     volume = np.log(conventional / atoms / sphere_volume(elements, counts))
     raw = np.array([volume, np.log(b / a), np.log(c / a), *angles])
     cell = np.where(positions.free_cell[number] > 0, (raw - _CENTRE) / _SPREAD, 0.0)
-    return Sequence(elements, counts, number, slots, letters, coordinates, cell)
+    return CrystalTokens(elements, counts, number, slots, letters, coordinates, cell)
 
 
-def from_sequence(sequence: Sequence, positions: Positions) -> WyckoffCrystal | None:
+def from_sequence(sequence: CrystalTokens, positions: Positions) -> WyckoffCrystal | None:
     """Return the crystal; ``None`` where the angles do not make a cell."""
     number = sequence.spacegroup
     free = positions.free_cell[number] > 0

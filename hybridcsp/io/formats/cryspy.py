@@ -17,7 +17,7 @@ from hybridcsp.errors import InputError
 from hybridcsp.io.formats.base import Record, Settings
 from hybridcsp.io.frames import Broken
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
-from hybridcsp.io.text import InStep, Lines, by_electronegativity, complaining, count, finite, in_order, real
+from hybridcsp.io.text import KeyedStream, Lines, by_electronegativity, complaining, count, finite, in_order, real
 from hybridcsp.structure.conversion import to_pymatgen
 from hybridcsp.utils.files import atomic_write, make_folder
 
@@ -111,9 +111,9 @@ def _data(path: Path) -> Path | None:
 def _read(data: Path) -> Iterator[Record | Broken]:
     setup = _setup(data.parent)
     calculator = setup.get("calc_code", "")
-    results = InStep(_rows(data / "cryspy_rslt", "Spg_num"))
-    starts = InStep(_starts(data / "init_POSCARS"))
-    origins = InStep(_rows(data / "ea_origin", "Operation", index="Struc_ID"))
+    results = KeyedStream(_rows(data / "cryspy_rslt", "Spg_num"))
+    starts = KeyedStream(_starts(data / "init_POSCARS"))
+    origins = KeyedStream(_rows(data / "ea_origin", "Operation", index="Struc_ID"))
     relaxed = data / "opt_POSCARS"
     for block in read_poscars(relaxed) if relaxed.is_file() else ():
         if isinstance(block, Broken):

@@ -17,7 +17,7 @@ from hybridcsp.io.crystals import internal_energy
 from hybridcsp.io.formats.base import Record, Settings
 from hybridcsp.io.frames import Broken
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
-from hybridcsp.io.text import InStep, Lines, complaining, count, finite, real
+from hybridcsp.io.text import KeyedStream, Lines, complaining, count, finite, real
 from hybridcsp.utils.files import atomic_write, make_folder
 from hybridcsp.utils.reading import read_text
 
@@ -134,9 +134,9 @@ def _read(file: Path, prefix: str) -> Iterator[Record | Broken]:
         yield Broken(file=file.parent, line=1, reason=reason)
     calculator = CODES.get(count(["", *setup.get("abinitioCode", "").split()][-1]) or 0, "")
     gathered = file.name == "gatheredPOSCARS"
-    individuals = InStep(_by_id(file.with_name("Individuals") if gathered else None))
-    origins = InStep(_origins(file.with_name("origin") if gathered else None))
-    unrelaxed = InStep(_starts(file.with_name("gatheredPOSCARS_unrelaxed") if gathered else None))
+    individuals = KeyedStream(_by_id(file.with_name("Individuals") if gathered else None))
+    origins = KeyedStream(_origins(file.with_name("origin") if gathered else None))
+    unrelaxed = KeyedStream(_starts(file.with_name("gatheredPOSCARS_unrelaxed") if gathered else None))
     for block in read_poscars(file):
         if isinstance(block, Broken):
             yield block

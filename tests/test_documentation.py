@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_every_key_of_the_configuration_is_documented_with_its_default():
-    text = (ROOT / "docs" / "configuration.md").read_text()
+    text = (ROOT / "docs" / "user" / "configuration.md").read_text()
     tables = dict(re.findall(r"^## `\[(\w+)\]`\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE))
     assert set(tables) == set(Configuration.model_fields)
     flags = {setting.key: setting.flag for setting in SETTINGS}
@@ -27,7 +27,7 @@ def test_every_key_of_the_configuration_is_documented_with_its_default():
 
 @pytest.mark.slow
 def test_the_python_of_the_page_on_extending_runs(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "dev" / "extending.md").read_text(), re.DOTALL)
     assert len(blocks) > 1
     script = "\n".join(blocks) + "\nprint(search.minima(1)[0].spacegroup)"
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -22,22 +22,22 @@ from hybridcsp import Archive
 ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
 #: Arguments for scripts that would take minutes.
-SHORT = {"five_lines.py": ["4"], "quantum_espresso.py": ["2"], "two_levels.py": ["emt", "lj"]}
+SHORT = {"01_five_lines.py": ["4"], "12_quantum_espresso.py": ["2"], "06_two_levels.py": ["emt", "lj"]}
 
 #: Packages that scripts need beside ours.
-NEEDED = {"ase_ga_database.py": "ase_ga", "ase_ga_operator.py": "ase_ga", "dask_executor.py": "distributed"}
+NEEDED = {"11_ase_ga_database.py": "ase_ga", "10_ase_ga_operator.py": "ase_ga", "13_dask_executor.py": "distributed"}
 
 #: What scripts print when the thing that they are about has really taken part.
 TAKES_PART = {
-    "ase_ga_operator.py": r"ase-ga-rattle +[1-9]\d* relaxed(?s:.*)|ase-ga-cut-and-splice +[1-9]\d* relaxed",
-    "ask_and_tell.py": r"^\d+ -?\d\.\d+ \d+$",
-    "compare_with_random.py": r"random\+prototypes: 3 of 3 runs solved, \d+ force calls; \d+ by random, [1-9]",
-    "continue_from_ase_db.py": r" added (?s:.*) seeds ",
-    "custom_generator.py": r"version 1, from \d+ examples(?s:.*)^[1-9]\d* of \d+ candidates are of trained versions",
-    "custom_operator.py": r"slip made [1-9]\d* of 24 relaxations",
-    "custom_source.py": r"strained: [1-9]\d* relaxed, [1-9]\d* new minima",
-    "dask_executor.py": r"10 relaxations on 2 workers",
-    "two_levels.py": r"^1\. +-\d+\.\d{4} eV/atom, space group +\d+; was \d\.$",
+    "10_ase_ga_operator.py": r"ase-ga-rattle +[1-9]\d* relaxed(?s:.*)|ase-ga-cut-and-splice +[1-9]\d* relaxed",
+    "02_ask_and_tell.py": r"^\d+ -?\d\.\d+ \d+$",
+    "04_compare_with_random.py": r"random\+prototypes: 3 of 3 runs solved, \d+ force calls; \d+ by random, [1-9]",
+    "05_continue_from_ase_db.py": r" added (?s:.*) seeds ",
+    "09_custom_generator.py": r"version 1, from \d+ examples(?s:.*)^[1-9]\d* of \d+ candidates are of trained versions",
+    "08_custom_operator.py": r"slip made [1-9]\d* of 24 relaxations",
+    "07_custom_source.py": r"strained: [1-9]\d* relaxed, [1-9]\d* new minima",
+    "13_dask_executor.py": r"10 relaxations on 2 workers",
+    "06_two_levels.py": r"^1\. +-\d+\.\d{4} eV/atom, space group +\d+; was \d\.$",
 }
 
 
@@ -77,16 +77,16 @@ def test_example(script, tmp_path, espresso):
     assert databases
     for database in databases:
         assert ase.db.connect(database).count("event=relaxed") > 0
-    if script == "ase_ga_database.py":
+    if script == "11_ase_ga_database.py":
         _check_ase_ga(script, tmp_path, done.stdout)
     if script in TAKES_PART:
         assert re.search(TAKES_PART[script], done.stdout, re.MULTILINE), done.stdout
-    if script == "compare_with_random.py":
+    if script == "04_compare_with_random.py":
         assert "these are no independent evidence" not in done.stdout
         assert "this compares" not in done.stdout
-    if script == "two_levels.py":
+    if script == "06_two_levels.py":
         _check_two_levels(tmp_path, done.stdout)
-    if script == "continue_from_ase_db.py":
+    if script == "05_continue_from_ase_db.py":
         with Archive(tmp_path / "copper") as archive:
             assert archive.state.tallies["basin-hopping", "hop"].relaxed > 0
 
@@ -117,7 +117,7 @@ def slurm(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
 
     def submit(*arguments):
-        command = ["bash", str(ROOT / "examples" / "slurm.sbatch"), *arguments]
+        command = ["bash", str(ROOT / "examples" / "14_slurm.sbatch"), *arguments]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     return submit
@@ -139,7 +139,7 @@ def test_the_slurm_script_goes_on_when_it_is_submitted_again(tmp_path, slurm):
 
 
 def test_the_slurm_script_is_sound():
-    script = ROOT / "examples" / "slurm.sbatch"
+    script = ROOT / "examples" / "14_slurm.sbatch"
     assert subprocess.run(["bash", "-n", script], capture_output=True, check=False).returncode == 0
     options = re.findall(r"^#SBATCH (--\S+)", script.read_text(), re.MULTILINE)
     assert "--nodes=1" in options
@@ -168,10 +168,10 @@ def test_examples_are_short_and_say_what_they_show(script):
 
 
 def test_where_quantum_espresso_is_missing_that_is_said(tmp_path, espresso):
-    done = run("quantum_espresso.py", tmp_path, PATH=str(tmp_path), ESPRESSO_PSEUDO=str(espresso))
+    done = run("12_quantum_espresso.py", tmp_path, PATH=str(tmp_path), ESPRESSO_PSEUDO=str(espresso))
     assert done.returncode == 1
     assert done.stderr.startswith("pw.x is not on the PATH: install Quantum ESPRESSO")
-    done = run("quantum_espresso.py", tmp_path, PATH=str(espresso), ESPRESSO_PSEUDO=str(tmp_path))
+    done = run("12_quantum_espresso.py", tmp_path, PATH=str(espresso), ESPRESSO_PSEUDO=str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.startswith(f"Si.pz-vbc.UPF is not in {tmp_path}: set ESPRESSO_PSEUDO")
     assert not (tmp_path / "silicon").exists()
@@ -222,12 +222,12 @@ def test_the_stand_in_for_pw_x_answers_as_the_real_one(tmp_path, espresso):
 
 def test_the_five_lines_of_the_readme_are_the_example():
     code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
-    example = (ROOT / "examples" / "five_lines.py").read_text()
+    example = (ROOT / "examples" / "01_five_lines.py").read_text()
     assert [line for line in code.splitlines() if "run(" not in line and line not in example.splitlines()] == []
 
 
 def test_every_link_in_the_documentation_leads_somewhere():
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
             if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+                assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"

@@ -119,7 +119,7 @@ class SettingsCommand(Command):
             return f"did you mean {here}?"
         if key is not None and key not in {setting.key for setting in SETTINGS}:
             table, word = key.split(".")
-            return f"{word} is a key of the table [{table}] in a TOML file (docs/configuration.md)."
+            return f"{word} is a key of the table [{table}] in a TOML file (docs/user/configuration.md)."
         return super().explain_option(name) or self.closing()
 
 
@@ -152,4 +152,4 @@ def further_keys() -> str:
         left = [key for key in keys_of(Configuration, table) if f"{table}.{key}" not in covered]
         if left:
             tables.append(f"[{table}] {', '.join(left)}")
-    return f"Further keys are set in a TOML file (docs/configuration.md): {'; '.join(tables)}."
+    return f"Further keys are set in a TOML file (docs/user/configuration.md): {'; '.join(tables)}."

@@ -28,7 +28,7 @@ class Retraining:
     share
         The most that retraining, of all generators together, may take of the core time of the search. It is planned
         by force calls, which are the same in every run of a seed; measured seconds are a limit on top (see
-        ``docs/retraining.md``).
+        ``docs/user/retraining.md``).
     weighting
         How much each minimum counts: ``"boltzmann"``, by its enthalpy above the best, or ``"best"``, the lowest ones
         alike and the others not at all.

@@ -68,5 +68,5 @@ def how_to_use(name: str) -> str:
     return (
         f"{name} is used through ASE: write a module, for example my_{plain.replace('-', '_')}.py, with a function "
         f"make() that returns {module}.{kind}(...), and name it my_{plain.replace('-', '_')}:make "
-        "(docs/extending.md; examples/quantum_espresso.py)"
+        "(docs/dev/extending.md; examples/12_quantum_espresso.py)"
     )

@@ -132,7 +132,7 @@ def test_a_run_that_breaks_says_why_once_the_others_are_done(tmp_path):
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from hybridcsp import campaign
+from hybridcsp.workflows import compare
 runs = compare.plan(json.loads(sys.argv[1]), ["random"], range(1), Path(sys.argv[2]))
 compare.execute(runs)
 """
@@ -144,11 +144,16 @@ def test_searches_end_with_the_campaign(tmp_path, number):
     tables = {"Cu": COPPER | {"problem": {"formula": "Cu", "max_atoms": 4}, "budget": {"relaxations": 100000}}}
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, json.dumps(tables), str(tmp_path)],
-        stderr=subprocess.DEVNULL,
+        stderr=(tmp_path / "errors").open("wb"),
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     database = tmp_path / "Cu" / "random" / "seed-0" / "search.db"
-    wait_for(lambda: database.exists() and len(psutil.Process(process.pid).children(recursive=True)) >= 2)
+
+    def is_searching():
+        assert process.poll() is None, (tmp_path / "errors").read_text()  # at once, instead of when the time is up
+        return database.exists() and len(psutil.Process(process.pid).children(recursive=True)) >= 2
+
+    wait_for(is_searching)
     started = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
     process.wait()
@@ -163,10 +168,10 @@ def test_searches_end_with_the_campaign(tmp_path, number):
     assert run.done() == done + 1
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=120):  # a loaded machine takes long to start three interpreters
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end
+        assert time.monotonic() < end, f"not within {seconds} s"
         time.sleep(0.05)
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-FUZZ = Path(__file__).parents[1] / "benchmarks" / "fuzz.py"
+FUZZ = Path(__file__).parents[2] / "benchmarks" / "fuzz.py"
 
 CLASSES = "cif,extxyz,poscar,res,csv,json,traj,gz,zip,database,foreign,uspex,calypso,cryspy,xtalopt,toml"
 

@@ -12,6 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from hybridcsp.archive.event_log import EventLog
 from hybridcsp.core.records import LOWEST, Candidate, Evaluation, Failed, Job, Outcome, Proposal, Relaxed
+from hybridcsp.relaxation.backends.base import Backend
 from hybridcsp.sources.base import Context
 
 
@@ -100,7 +101,7 @@ def relaxed(candidate: Candidate, energy_per_atom: float, atoms: Atoms | None = 
     return Relaxed(candidate=candidate, atoms=end, evaluation=evaluation, **({"converged": True} | changes))  # type: ignore[arg-type]
 
 
-class InlineBackend:
+class InlineBackend(Backend):
     """Runs each job in this process, when somebody waits for it."""
 
     def __init__(self, runner: Callable[[Job], Relaxed | Failed], capacity: int = 1) -> None:

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from hybridcsp import Search
 from hybridcsp.analysis.live import LineDisplay, NotebookDisplay, TerminalDisplay, View, display
+from hybridcsp.relaxation.backends.base import RunningJob
 from hybridcsp.search.run import Progress
 from hybridcsp.search.stopping import StoppingCriteria
-from hybridcsp.utils.activity import Running
 
 BUDGET = StoppingCriteria(relaxations=100)
 NOTHING = Progress(
@@ -41,7 +41,7 @@ HALF = replace(
     run_seconds=100.0,
     activity="",
     jobs=(
-        Running(
+        RunningJob(
             candidate=52,
             source="evolution",
             operator="heredity",
@@ -50,7 +50,7 @@ HALF = replace(
             force_calls=41,
             enthalpy_per_atom=-9.31234,
         ),
-        Running(candidate=53, source="random", operator="random", level="relax", seconds=0.1),
+        RunningJob(candidate=53, source="random", operator="random", level="relax", seconds=0.1),
     ),
     training=("training flow: epoch 3 of 20", "wyckoff learns after 6 more new minima"),
 )
@@ -89,7 +89,7 @@ def test_a_low_terminal_gets_one_line():
 
 
 def test_names_from_elsewhere_cannot_command_the_terminal():
-    job = Running(candidate=1, source="mine\x1b]0;owned\x07", operator="", level="relax", seconds=0.0)
+    job = RunningJob(candidate=1, source="mine\x1b]0;owned\x07", operator="", level="relax", seconds=0.0)
     assert not any("\x1b" in line or "\x07" in line for line in shown(replace(HALF, jobs=(job,))))
 
 

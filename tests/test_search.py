@@ -12,7 +12,7 @@ from crystals import InlineBackend, ListSource, P1Source, instant_relaxation, ra
 from hybridcsp import Problem, Proposal, Search
 from hybridcsp.core.records import Failed, FailureReason
 from hybridcsp.errors import ArchiveError, BackendError, InputError, RelaxationsFailedError, UnknownNameError
-from hybridcsp.relaxation.backends.worker_process import running
+from hybridcsp.relaxation.backends.base import RunningJob
 from hybridcsp.relaxation.relax import RelaxationSettings
 from hybridcsp.search.run import Run
 from hybridcsp.utils.activity import announce
@@ -382,7 +382,7 @@ class TestRun:
             waited = 0
 
             def running(self):
-                return [running(job, 1.5, 12, -3.25) for job in self.jobs]
+                return [RunningJob.of(job, 1.5, 12, -3.25) for job in self.jobs]
 
             def completed(self, timeout):
                 self.waited += 1

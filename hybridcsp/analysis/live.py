@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from hybridcsp.core.records import REFINE
+from hybridcsp.relaxation.backends.base import RunningJob
 from hybridcsp.search.run import Progress
 from hybridcsp.search.stopping import StoppingCriteria
 from hybridcsp.structure.symmetry import spacegroup_symbol
-from hybridcsp.utils.activity import Running
 from hybridcsp.utils.text import printable_line
 
 #: Seconds between two lines where the output is a file, when nothing was found and when a new best minimum was.
@@ -272,7 +272,7 @@ def _now(progress: Progress, budget: StoppingCriteria) -> list[str]:
     return parts
 
 
-def _jobs(jobs: tuple[Running, ...]) -> list[Any]:
+def _jobs(jobs: tuple[RunningJob, ...]) -> list[Any]:
     if not jobs:
         return []
     table = Table.grid(padding=(0, 2))

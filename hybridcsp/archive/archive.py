@@ -21,8 +21,8 @@ from hybridcsp.core.records import REFINE, Candidate, Cost, Failed, Minimum, Out
 from hybridcsp.errors import ArchiveError
 from hybridcsp.similarity import Described, describe
 from hybridcsp.structure.symmetry import spacegroups
-from hybridcsp.utils.garbage import collection_paused
 from hybridcsp.utils.interrupts import uninterrupted
+from hybridcsp.utils.resources import garbage_collection_paused
 
 #: The source of structures that were handed in without having been asked for; they do not count as relaxations.
 ADDED = "added"
@@ -125,7 +125,7 @@ class Archive:
         self._known: dict[str, KnownMinima] = {}  # by calculator
         self._minima: dict[int, Minimum] = {}  # a cache
         try:
-            with self.reading(), collection_paused():
+            with self.reading(), garbage_collection_paused():
                 rows = set()
                 for event in self._log.read():
                     self.state.apply(event)

@@ -128,7 +128,7 @@ def compare(
     from hybridcsp.archive.archive import Archive
     from hybridcsp.cli.terminal import LiveCampaign
     from hybridcsp.utils.files import atomic_write, check_writable, make_folder
-    from hybridcsp.utils.machine import available_cores, load_average
+    from hybridcsp.utils.resources import available_cores, load_average
     from hybridcsp.workflows import compare
 
     if as_json and as_csv:

@@ -15,8 +15,8 @@ from hybridcsp.cli.console import console
 from hybridcsp.cli.progress import counter
 from hybridcsp.errors import CommandLineError, InputError
 from hybridcsp.utils.interrupts import terminate_in_order
-from hybridcsp.utils.machine import available_cores
 from hybridcsp.utils.quantities import read_quantity
+from hybridcsp.utils.resources import available_cores
 
 if TYPE_CHECKING:
     from hybridcsp.io.formats import Record

@@ -38,8 +38,8 @@ from hybridcsp.core.records import Cost, Failed, FailureReason, Job, Relaxed
 from hybridcsp.errors import HybridCSPError, message_of
 from hybridcsp.utils.activity import steps
 from hybridcsp.utils.interrupts import exits_contained
-from hybridcsp.utils.machine import forbid_core_dumps, volunteer_for_the_end
 from hybridcsp.utils.process_watch import end_with
+from hybridcsp.utils.resources import forbid_core_dumps, prefer_for_oom_kill
 
 JobRunner = Callable[[Job], Relaxed | Failed]
 
@@ -174,7 +174,7 @@ def main(descriptor: int, parent: int, death_signal: int) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
     forbid_core_dumps()  # a segmentation fault is one failed job, not a file per job
-    volunteer_for_the_end()  # where memory runs out, the kernel had better take a worker than the search
+    prefer_for_oom_kill()  # where memory runs out, the kernel had better take a worker than the search
     end_with(parent, death_signal)
     with contextlib.suppress(EOFError, OSError):
         serve(Connection(descriptor))

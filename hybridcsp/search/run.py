@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.state import ALL_FAILED
 from hybridcsp.core.records import REFINE, RELAX, WORKERS, Candidate, Job, Limits, Relaxed
-from hybridcsp.relaxation.backends.base import Backend, ReportsProgress
+from hybridcsp.relaxation.backends.base import Backend, RunningJob
 from hybridcsp.search.failures import all_failed
 from hybridcsp.search.proposer import Proposer
 from hybridcsp.search.resumption import check_same_calculator
 from hybridcsp.search.stopping import StoppingCriteria, Target, unchanged_since
-from hybridcsp.utils.activity import Running, announcements
+from hybridcsp.utils.activity import announcements
 from hybridcsp.utils.interrupts import noted_interrupts
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Progress:
     run_force_calls: int
     run_seconds: float
     level: str
-    jobs: tuple[Running, ...] = ()
+    jobs: tuple[RunningJob, ...] = ()
     activity: str = ""
     training: tuple[str, ...] = ()
     spacegroup: int | None = None
@@ -183,13 +183,13 @@ class Run:
             run_force_calls=state.cost.force_calls - self._start_force_calls,
             run_seconds=time.monotonic() - self._start,
             level=self._level,
-            jobs=tuple(self._backend.running()) if isinstance(self._backend, ReportsProgress) else (),
+            jobs=tuple(self._backend.running()),
             activity=self._activity or self._starting(),
             training=tuple(self._proposer.training),
         )
 
     def _starting(self) -> str:
-        starting = self._backend.starting if isinstance(self._backend, ReportsProgress) else 0
+        starting = self._backend.starting
         if not starting:
             return ""
         calculator = self._archive.state.settings[-1].get("calculator")

@@ -56,7 +56,7 @@ from hybridcsp.sources.base import Source
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT
 from hybridcsp.utils.activity import announce
-from hybridcsp.utils.machine import available_cores
+from hybridcsp.utils.resources import available_cores
 
 #: The searches of this process that hold a run directory.
 _open_searches: WeakValueDictionary[Path, Search] = WeakValueDictionary()

@@ -9,33 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, kw_only=True)
-class Running:
-    """A job that a worker is busy with.
-
-    Attributes
-    ----------
-    candidate, source, operator, level
-        What is relaxed, where it comes from, and the level of the job.
-    seconds
-        Since the job was begun, or was handed to an executor.
-    force_calls
-        How many have been made; ``None`` where the worker has not told yet, or cannot.
-    enthalpy_per_atom
-        Of the last structure that was evaluated, in eV/atom.
-    """
-
-    candidate: int
-    source: str
-    operator: str
-    level: str
-    seconds: float
-    force_calls: int | None = None
-    enthalpy_per_atom: float | None = None
-
 
 _on_announcement: ContextVar[Callable[[str], None] | None] = ContextVar("on_announcement", default=None)
 _on_step: ContextVar[Callable[[int, float], None] | None] = ContextVar("on_step", default=None)

@@ -35,7 +35,7 @@ from hybridcsp.io.formats import Record
 from hybridcsp.io.frames import Broken
 from hybridcsp.similarity import STARTS, Described, StructureIndex, describe
 from hybridcsp.similarity.parallel import Characteriser
-from hybridcsp.utils.garbage import collection_paused
+from hybridcsp.utils.resources import garbage_collection_paused
 
 #: How many structures are written at a time, in one transaction.
 BATCH = 1000
@@ -145,7 +145,7 @@ class Survey:
 
 def survey(results: Iterable[Record | Broken], on_progress: Callable[[int], None] = lambda _: None) -> Survey:
     """Look through results once; ``on_progress`` is called with the number of structures so far."""
-    with collection_paused():  # the results may be kept
+    with garbage_collection_paused():  # the results may be kept
         return _survey(results, on_progress)
 
 

@@ -195,7 +195,7 @@ class TestWorkerPool:
         script = tmp_path / "script.py"
         script.write_text(
             "from ase.build import bulk\n"
-            "from hybridcsp.records import Candidate, Failed, FailureReason, Job, Proposal\n"
+            "from hybridcsp.core.records import Candidate, Failed, FailureReason, Job, Proposal\n"
             "from hybridcsp.relaxation.backends import WorkerPool\n"
             "class Mine(Exception): pass\n"
             "def run(job): raise Mine(job.atoms.get_chemical_formula())\n"

@@ -9,23 +9,21 @@ import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import replace
-from typing import Self
 
 import cloudpickle
 
 from hybridcsp.core.records import Failed, FailureReason, Job, Relaxed
 from hybridcsp.errors import BackendError, CalculatorError, ExitRaisedError, HybridCSPError, message_of
+from hybridcsp.relaxation.backends.base import Backend, RunningJob
 from hybridcsp.relaxation.backends.pool import check_capacity, pickle_factory
-from hybridcsp.relaxation.backends.worker_process import running
 from hybridcsp.relaxation.worker import JobRunner, failed, run_job
-from hybridcsp.utils.activity import Running
 from hybridcsp.utils.interrupts import exits_contained
 
 # Signals that a terminal sends to a group of processes have reached all of them after this time.
 _SIGNAL_SECONDS = 0.2
 
 
-class ExecutorBackend:
+class ExecutorBackend(Backend):
     """Runs jobs on any :class:`concurrent.futures.Executor`: threads, processes, Dask's ``client.get_executor()``.
 
     The runner is built once in each thread that runs jobs, since ASE's calculators are not thread-safe, and the one
@@ -62,12 +60,6 @@ class ExecutorBackend:
         self._jobs: dict[Future[Relaxed | Failed], tuple[Job, float]] = {}
         self._finished: queue.SimpleQueue[Future[Relaxed | Failed]] = queue.SimpleQueue()
         self._error: HybridCSPError | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def submit(self, job: Job) -> None:
         """Hand a job to the executor.
@@ -120,15 +112,10 @@ class ExecutorBackend:
             raise self._error
         return done
 
-    def running(self) -> list[Running]:
+    def running(self) -> list[RunningJob]:
         """Return the jobs that the executor has not given back; it does not tell how far they are."""
         now = time.monotonic()
-        return [running(job, now - since) for future, (job, since) in self._jobs.items() if not future.done()]
-
-    @property
-    def starting(self) -> int:
-        """Always 0: an executor does not tell how many workers are still building their calculators."""
-        return 0
+        return [RunningJob.of(job, now - since) for future, (job, since) in self._jobs.items() if not future.done()]
 
     def close(self) -> None:
         """Cancel what has not started; the executor itself is left as it is."""

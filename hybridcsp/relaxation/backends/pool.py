@@ -15,15 +15,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing import connection
 from pathlib import Path
-from typing import Self
 
 import cloudpickle
 
 from hybridcsp.core.records import Failed, FailureReason, Job, Limits, Relaxed
 from hybridcsp.errors import BackendError, HybridCSPError, InputError, message_of
+from hybridcsp.relaxation.backends.base import Backend, RunningJob
 from hybridcsp.relaxation.backends.worker_process import WorkerProcess
 from hybridcsp.relaxation.worker import JobRunner, failed
-from hybridcsp.utils.activity import Running
 from hybridcsp.utils.files import folder_within, make_folder
 from hybridcsp.utils.interrupts import exits_contained
 from hybridcsp.utils.processes import end_processes, reap, send_signal
@@ -37,7 +36,7 @@ GRACE_SHARE = 0.1
 _TICK = 0.2
 
 
-class WorkerPool:
+class WorkerPool(Backend):
     """Our own process pool, which every failure of a calculator leaves standing.
 
     Each worker is an interpreter of its own, started from scratch: a script needs no ``if __name__ == "__main__"``,
@@ -71,7 +70,7 @@ class WorkerPool:
 
     Examples
     --------
-    >>> from hybridcsp.records import Job
+    >>> from hybridcsp.core.records import Job
     >>> with WorkerPool(make_runner, workers=2) as pool:  # doctest: +SKIP
     ...     pool.submit(job)
     ...     outcomes = pool.completed(timeout=None)
@@ -104,12 +103,6 @@ class WorkerPool:
         except OSError as error:
             self.close()
             raise BackendError(f"cannot start worker {number} of {workers}: {error}") from error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def submit(self, job: Job) -> None:
         """Take a job; hand it to an idle worker at once, or let it wait its turn.
@@ -164,7 +157,7 @@ class WorkerPool:
         done, self._done = self._done, []
         return done
 
-    def running(self) -> list[Running]:
+    def running(self) -> list[RunningJob]:
         """Return the jobs that workers are busy with, and how far each is."""
         return [job for worker in self._workers if (job := worker.running()) is not None]
 

@@ -17,7 +17,7 @@ import psutil
 
 from hybridcsp.core.records import Job
 from hybridcsp.relaxation import worker
-from hybridcsp.utils.activity import Running
+from hybridcsp.relaxation.backends.base import RunningJob
 from hybridcsp.utils.files import end_of_log, open_log
 from hybridcsp.utils.processes import death_signal, python_command, python_path
 
@@ -71,12 +71,12 @@ class WorkerProcess:
             return False
         return True
 
-    def running(self) -> Running | None:
+    def running(self) -> RunningJob | None:
         """Return what it is doing; ``None`` where it has no job."""
         if self.job is None:
             return None
         calls, enthalpy = self.step or (None, None)
-        return running(self.job, self.elapsed(), calls, enthalpy)
+        return RunningJob.of(self.job, self.elapsed(), calls, enthalpy)
 
     def elapsed(self) -> float:
         """Return the seconds since it was started or got its job."""
@@ -112,21 +112,6 @@ class WorkerProcess:
             return " (a log directory would show its output)"
         text = end_of_log(self.log, _TAIL, self.log_start).splitlines()[-lines:]
         return "\n".join([f"; the end of {self.log}:", *text])
-
-
-def running(
-    job: Job, seconds: float, force_calls: int | None = None, enthalpy_per_atom: float | None = None
-) -> Running:
-    """Return how far a job is."""
-    return Running(
-        candidate=job.candidate.id,
-        source=job.candidate.source,
-        operator=job.candidate.operator,
-        level=job.level,
-        seconds=seconds,
-        force_calls=force_calls,
-        enthalpy_per_atom=enthalpy_per_atom,
-    )
 
 
 def _output(log: Path | None) -> IO[bytes]:

@@ -1,19 +1,22 @@
 import builtins
+import gc
 import os
 import subprocess
 import sys
 
-from hybridcsp.utils.machine import available_cores, forbid_core_dumps, load_average
+import pytest
+
+from hybridcsp.utils.resources import available_cores, forbid_core_dumps, garbage_collection_paused, load_average
 
 
-def test_cores_are_those_that_this_process_may_use():
+def test_available_cores_respect_cpu_affinity():
     one = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
     if hasattr(os, "sched_setaffinity"):
-        code = one + "from hybridcsp.utils.machine import available_cores; print(available_cores())"
+        code = one + "from hybridcsp.utils.resources import available_cores; print(available_cores())"
         assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"1\n"
 
 
-def test_other_systems_than_linux_have_less_and_do_as_well(monkeypatch):
+def test_defaults_on_systems_without_linux_calls(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.delattr(os, "getloadavg", raising=False)
     assert available_cores() == os.cpu_count()
@@ -29,9 +32,21 @@ def test_other_systems_than_linux_have_less_and_do_as_well(monkeypatch):
     forbid_core_dumps()
 
 
-def test_a_search_knows_its_workers_on_such_a_system(monkeypatch, tmp_path):
+def test_default_number_of_workers_without_cpu_affinity(monkeypatch, tmp_path):
     from hybridcsp import Search
 
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     with Search("Cu", calculator="emt", sources=["random"], directory=tmp_path) as search:
         assert search.workers == os.cpu_count()
+
+
+def test_garbage_collection_is_paused_only_within_the_block():
+    with garbage_collection_paused():
+        assert not gc.isenabled()
+        with garbage_collection_paused():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ValueError, match="broken"), garbage_collection_paused():
+        raise ValueError("broken")
+    assert gc.isenabled()

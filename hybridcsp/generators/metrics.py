@@ -22,11 +22,10 @@ from ase import Atoms
 
 from hybridcsp.generators.base import Reject, Request, Sample
 from hybridcsp.generators.datasets import formula_of
-from hybridcsp.generators.plausibility import is_plausible
 from hybridcsp.similarity import MINIMA, StructureIndex
 from hybridcsp.structure.conversion import to_pymatgen
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE, spacegroup
-from hybridcsp.structure.validity import is_finite_crystal
+from hybridcsp.structure.validity import is_finite_crystal, is_plausible
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

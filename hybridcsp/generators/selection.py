@@ -13,7 +13,7 @@ from hybridcsp.core.problem import Problem
 from hybridcsp.generators.base import Condition, Reject, Request, Sample
 from hybridcsp.similarity import STARTS, Described, StructureIndex, describe
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE, SYMPREC_ROUGH, primitive, spacegroup
-from hybridcsp.structure.validity import is_finite_crystal, violation
+from hybridcsp.structure.validity import is_crystal_of, violation
 
 #: Energy quantiles are drawn up to this one, where a generator knows what they are.
 LOW_ENERGIES = 0.2
@@ -159,7 +159,7 @@ def _bare(found: Atoms, shrink: float) -> Atoms:
 
 def _fitting(atoms: Atoms, problem: Problem) -> tuple[Atoms, str | None]:
     """Return the symmetrised structure if that passes, else the structure as it is; and what is against it."""
-    if is_finite_crystal(atoms) and problem.units_of(atoms.numbers) is not None:
+    if is_crystal_of(atoms, problem):
         symmetric = primitive(atoms, SYMPREC_ROUGH if spacegroup(atoms) <= 2 else SYMPREC_LOOSE)
         if violation(symmetric, problem) is None:
             return symmetric, None

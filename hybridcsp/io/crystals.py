@@ -10,29 +10,10 @@ from ase import Atoms, units
 from numpy.typing import NDArray
 
 from hybridcsp.io.text import BrokenError
-from hybridcsp.structure.geometry import neighbours, niggli_cell
-
-#: Cells of a smaller volume (Å³) are taken for damage.
-SMALLEST_VOLUME = 0.1
-
-#: Atoms that are closer (Å) lie on top of each other: at hundreds of GPa, H2 still measures 0.7 Å.
-CLOSEST = 0.5
+from hybridcsp.structure.validity import find_defect
 
 #: More atoms than this are taken for damage; no structure search has as many, and symmetry takes seconds to find.
 MOST_ATOMS = 2_000
-
-#: Longer lattice vectors, farther coordinates (Å), and larger volumes per atom (Å³) are no crystal's; they would only
-#: take memory and time.
-LONGEST = 10_000.0
-LARGEST_VOLUME = 10_000.0
-
-_HEAVIEST = 118
-
-# A reduced cell with lattice planes this many times closer than CLOSEST is not really reduced.
-_THINNEST = 20.0
-
-# Up to so many atoms all pairs are looked at at once.
-_FEW = 200
 
 
 def crystal(
@@ -79,36 +60,22 @@ def from_fractions(symbols: Sequence[str], scaled: NDArray[np.float64], cell: ND
 
 
 def check_crystal(atoms: Atoms) -> None:
-    """Refuse what is not a crystal: every reader of structures calls this for all that it reads.
+    """Refuse a structure that is not a crystal of whole atoms: every reader calls this for all that it reads.
 
-    A crystal is periodic in three directions, has a cell with a volume, neither of absurd size, finite coordinates, and
-    at least one atom.
-    Every site holds one whole atom of an element, and no two atoms lie on top of each other.
+    Every site must hold one whole atom of an element; the rest is checked by
+    :func:`~hybridcsp.structure.validity.find_defect`.
 
     Raises
     ------
     BrokenError
         With the reason.
     """
-    if not 0 < len(atoms) <= MOST_ATOMS:
-        raise BrokenError(0, f"{len(atoms)} atoms; at most {MOST_ATOMS} are read" if len(atoms) else "no atoms")
-    cell = atoms.cell.array
-    if not (np.isfinite(cell).all() and np.isfinite(atoms.positions).all()):
-        raise BrokenError(0, "numbers that are not finite")
-    if not atoms.pbc.all() or (cell == 0).all(axis=1).any():
-        raise BrokenError(0, "no cell that is periodic in three directions")
-    longest = float(np.abs(cell).max())
-    if longest > LONGEST or float(np.abs(atoms.positions).max()) > 1000 * LONGEST:
-        raise BrokenError(0, f"a cell of {longest:.3g} Å, or coordinates that lie far outside of it")
-    volume = abs(float(np.linalg.det(cell)))
-    if volume > LARGEST_VOLUME * len(atoms):
-        raise BrokenError(0, f"a cell of {volume / len(atoms):.3g} Å³ per atom")
-    if not volume >= SMALLEST_VOLUME:
-        raise BrokenError(0, f"a cell of {volume:.3g} Å³")
-    if ((atoms.numbers < 1) | (atoms.numbers > _HEAVIEST)).any():
-        raise BrokenError(0, "an atom of no element")
+    if len(atoms) > MOST_ATOMS:
+        raise BrokenError(0, f"{len(atoms)} atoms; at most {MOST_ATOMS} are read")
     _check_occupancies(atoms)
-    _check_distances(atoms)
+    defect = find_defect(atoms)
+    if defect is not None:
+        raise BrokenError(0, defect)
 
 
 def internal_energy(atoms: Atoms, enthalpy: float | None, pressure_gpa: float | None) -> float | None:
@@ -133,70 +100,3 @@ def _check_occupancies(atoms: Atoms) -> None:
 
 def _is_full(occupancy: object) -> bool:
     return isinstance(occupancy, int | float) and 0.995 <= occupancy <= 1.005  # ASE leaves a text for what is damaged
-
-
-def _check_distances(atoms: Atoms) -> None:
-    pair = _closest(atoms)
-    if pair is None:
-        return
-    first, second, distance = pair
-    if first == second:
-        raise BrokenError(
-            0, f"atoms on top of each other: {_called(atoms, first)} and its own image, {distance:.3f} Å apart"
-        )
-    raise BrokenError(
-        0,
-        f"atoms on top of each other: {_called(atoms, first)} and {_called(atoms, second)}, {distance:.3f} Å apart "
-        f"(at least {CLOSEST} Å are needed)",
-    )
-
-
-def _called(atoms: Atoms, index: int) -> str:
-    return f"{atoms.symbols[index]} (atom {index + 1})"
-
-
-def _closest(atoms: Atoms) -> tuple[int, int, float] | None:
-    """Return the closest pair of atoms and its distance, if that is below :data:`CLOSEST`."""
-    cell = atoms.cell.array
-    inverse = np.linalg.inv(cell)
-    if np.linalg.norm(inverse, axis=0).max() * CLOSEST > 0.5:
-        # Lattice planes that are less than 1 Å apart: a vector that short need not be the nearest image by rounding.
-        cell = niggli_cell(cell)
-        inverse = np.linalg.inv(cell)
-        shortest = float(np.linalg.norm(cell, axis=1).min())
-        if shortest < CLOSEST:
-            return 0, 0, shortest
-        if np.linalg.norm(inverse, axis=0).max() * CLOSEST > _THINNEST:
-            raise BrokenError(0, "a cell with lattice planes that are next to no distance apart")
-        if np.linalg.norm(inverse, axis=0).max() * CLOSEST > 0.5:
-            return _shortest(*neighbours(atoms, CLOSEST))
-    first, second = _candidates(atoms.positions @ inverse, inverse)
-    apart = atoms.positions[second] - atoms.positions[first]
-    apart -= np.rint(apart @ inverse) @ cell
-    squares = np.einsum("nx,nx->n", apart, apart)
-    if not len(squares) or squares.min() >= CLOSEST**2:
-        return None
-    at = int(squares.argmin())
-    return int(first[at]), int(second[at]), float(np.sqrt(squares[at]))
-
-
-def _candidates(scaled: NDArray[np.float64], inverse: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return pairs of atoms, among which are all that are closer than :data:`CLOSEST`."""
-    if len(scaled) <= _FEW:
-        first, second = np.triu_indices(len(scaled), 1)
-        return first, second
-    from scipy.spatial import KDTree
-
-    wrapped = scaled % 1.0 % 1.0  # the second for -1e-17, which the first makes 1
-    reach = CLOSEST * float(np.linalg.norm(inverse, axis=0).max())
-    pairs = KDTree(wrapped, boxsize=1.0).query_pairs(reach, p=np.inf, output_type="ndarray")
-    return pairs[:, 0], pairs[:, 1]
-
-
-def _shortest(
-    first: NDArray[np.int_], second: NDArray[np.int_], vectors: NDArray[np.float64], lengths: NDArray[np.float64]
-) -> tuple[int, int, float] | None:
-    if not len(lengths):
-        return None
-    at = int(lengths.argmin())
-    return int(first[at]), int(second[at]), float(lengths[at])

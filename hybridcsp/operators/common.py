@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.structure.geometry import nearest_distances, niggli_cell
-from hybridcsp.structure.placement import within_bounds
 from hybridcsp.structure.symmetry import spacegroup
-from hybridcsp.structure.validity import is_finite_crystal, shortest_violation
+from hybridcsp.structure.validity import cell_violation, is_finite_crystal, shortest_violation
 
 Floats = NDArray[np.float64]
 
@@ -91,7 +90,7 @@ def finish(
             return None
     if shortest_violation(result, problem.distance_table if distances is None else distances) is not None:
         return None
-    if not within_bounds(problem, result):
+    if cell_violation(result, problem) is not None:
         return None
     if problem.spacegroups and spacegroup(result) not in problem.spacegroups:
         return None

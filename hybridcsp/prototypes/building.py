@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.prototypes.labels import Label, standardised
-from hybridcsp.structure.placement import SEPARATIONS, place, random_cell, separations, within_bounds
+from hybridcsp.structure.placement import SEPARATIONS, place, random_cell, separations
 from hybridcsp.structure.symmetry import SYMPREC, spacegroup
-from hybridcsp.structure.validity import shortest_violation
+from hybridcsp.structure.validity import cell_violation, shortest_violation
 from hybridcsp.structure.wyckoff import space_group
 
 #: How often the set of separations is gone through for one draw.
@@ -123,7 +123,7 @@ def _finished(atoms: Atoms, problem: Problem, units: int) -> Atoms | None:
     if rest or not times:
         return None
     wanted = atoms if times == 1 else supercell(atoms, times)
-    if not within_bounds(problem, wanted) or shortest_violation(wanted, problem.distance_table) is not None:
+    if cell_violation(wanted, problem) is not None or shortest_violation(wanted, problem.distance_table) is not None:
         return None
     if not problem.spacegroups or spacegroup(wanted) in problem.spacegroups:
         return wanted

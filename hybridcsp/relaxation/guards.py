@@ -18,6 +18,7 @@ from hybridcsp.core.records import FailureReason, Limits
 from hybridcsp.errors import message_of
 from hybridcsp.relaxation.calculators.registry import IsolatedAtomsError
 from hybridcsp.relaxation.properties import NotFiniteError, WrongKindError, real_array, real_number
+from hybridcsp.structure.validity import has_finite_geometry
 from hybridcsp.utils.activity import report_step
 
 _IMAGES = np.array([(i, j, k) for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)], dtype=float)
@@ -183,7 +184,7 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
     def _check_structure(self, atoms: Atoms) -> None:
         limits = self._thresholds
         volume = _volume(atoms)
-        if not (np.isfinite(volume) and np.isfinite(atoms.positions).all()):
+        if not has_finite_geometry(atoms):
             raise Ended(FailureReason.NON_FINITE, "positions or cell are not finite")
         per_atom = volume / len(atoms)
         if not limits.min_volume_per_atom <= per_atom <= limits.max_volume_per_atom:

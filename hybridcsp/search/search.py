@@ -55,6 +55,7 @@ from hybridcsp.search.stopping import StoppingCriteria, Target
 from hybridcsp.sources.base import Source
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT
+from hybridcsp.structure.validity import has_finite_geometry, is_crystal_of
 from hybridcsp.utils.activity import announce
 from hybridcsp.utils.resources import available_cores
 
@@ -438,9 +439,9 @@ class Search:
         except PropertyError as error:
             allowed = f"needs a finite energy and results in ASE's form: {error}; report a failure with fail()"
             raise InputError("atoms", atoms, allowed) from error
-        if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+        if not has_finite_geometry(atoms):
             raise InputError("atoms", atoms, "needs finite positions and a finite cell; report a failure with fail()")
-        if self.problem.units_of(atoms.numbers) is None or atoms.cell.rank != 3:
+        if not is_crystal_of(atoms, self.problem):
             raise InputError("atoms", atoms, f"must be a crystal of whole formula units of {self.problem.formula}")
         relaxed.calc = SinglePointCalculator(relaxed, **results)
         energy, forces, stress, residual = results["energy"], results.get("forces"), results.get("stress"), None

@@ -17,6 +17,7 @@ from hybridcsp.errors import InputError
 from hybridcsp.io.frames import Broken, Frame
 from hybridcsp.io.structure_files import read_structures
 from hybridcsp.structure.conversion import to_pymatgen
+from hybridcsp.structure.validity import is_crystal_of
 
 #: A best enthalpy that falls by less (eV/atom) is unchanged, and a target this much below it is reached.
 UNCHANGED = 0.001
@@ -111,7 +112,7 @@ class Target:
         self._checked: set[int] = set()
         if isinstance(stop_at, str):
             atoms = read_target("stop_at", stop_at)
-            if not atoms.cell.rank == 3 or problem.units_of(atoms.numbers) is None:
+            if not is_crystal_of(atoms, problem):
                 raise InputError("stop_at", stop_at, f"a crystal of {problem.formula}, not {atoms.symbols}")
             self._structure = to_pymatgen(atoms)
 

@@ -15,9 +15,9 @@ from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Candidate, Cost, Outcome, Proposal
 from hybridcsp.errors import InputError
 from hybridcsp.sources.base import Context
-from hybridcsp.structure.placement import SEPARATIONS, place, random_cell, separations, within_bounds
+from hybridcsp.structure.placement import SEPARATIONS, place, random_cell, separations
 from hybridcsp.structure.symmetry import primitive, spacegroup
-from hybridcsp.structure.validity import shortest_violation
+from hybridcsp.structure.validity import cell_violation, shortest_violation
 from hybridcsp.structure.wyckoff import SpaceGroup, point_group_order, space_group
 
 #: Space groups tried for one proposal before it is given up.
@@ -147,7 +147,7 @@ class RandomSource:
             for separation in SEPARATIONS:
                 attempts += 1
                 atoms = self._build(number, contents, separation, rng)
-                if atoms is None or not within_bounds(self._problem, atoms):
+                if atoms is None or cell_violation(atoms, self._problem) is not None:
                     continue
                 found = spacegroup(atoms)
                 if not self._problem.spacegroups or found in self._problem.spacegroups:

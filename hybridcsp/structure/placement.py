@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from ase import Atoms
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
 from hybridcsp.core.problem import Problem
-from hybridcsp.structure.geometry import lattice_vectors, niggli_parameters
+from hybridcsp.structure.geometry import lattice_vectors
 from hybridcsp.structure.wyckoff import SpaceGroup, WyckoffPosition
 
 #: The volume per atom is drawn evenly between these multiples of the expected one, inside the problem's bounds.
@@ -83,18 +82,6 @@ def separations(
     block = np.ix_(numbers, numbers)
     table[block] = np.maximum(table[block], wanted)
     return table
-
-
-def within_bounds(problem: Problem, atoms: Atoms) -> bool:
-    """Whether the Niggli-reduced cell obeys the problem's bounds of lengths and angles."""
-    lengths, angles = problem.length_bounds, problem.angle_bounds
-    if lengths is None and angles is None:
-        return True
-    found = niggli_parameters(atoms)
-    return all(
-        bounds is None or bool((bounds[0] <= values).all() and (values <= bounds[1]).all())
-        for bounds, values in ((lengths, found[:3]), (angles, found[3:]))
-    )
 
 
 def place(

@@ -25,8 +25,8 @@ from hybridcsp.generators.flow.network import VelocityNetwork, cells
 from hybridcsp.generators.flow.starts import Start, atoms_of, batches, with_groups
 from hybridcsp.generators.loading import open_generator
 from hybridcsp.generators.metrics import evaluate
-from hybridcsp.generators.plausibility import is_too_close
 from hybridcsp.structure.lattice import canonical, cell_of, encode
+from hybridcsp.structure.validity import is_too_close
 
 SMALL = Architecture(width=24, message=16, pair=16, layers=2, frequencies=4)
 

@@ -10,13 +10,14 @@ from hybridcsp.core.problem import Problem
 from hybridcsp.errors import InputError
 from hybridcsp.generators.datasets import read_dataset
 from hybridcsp.io import formats
-from hybridcsp.io.crystals import CLOSEST, check_crystal
+from hybridcsp.io.crystals import check_crystal
 from hybridcsp.io.frames import Broken, Frame
 from hybridcsp.io.structure_files import read_structures
 from hybridcsp.io.text import BrokenError
 from hybridcsp.prototypes import TemplateLibrary
 from hybridcsp.search.stopping import read_target
 from hybridcsp.sources.seeds import SeedsSource
+from hybridcsp.structure.validity import MIN_DISTANCE
 
 ICE_LIKE = """\
 data_heavy
@@ -135,10 +136,10 @@ def test_distances_between_images_count(cell):
             check_crystal(atoms)
         except BrokenError as error:
             assert "on top of each other" in error.reason
-            assert min(apart, own) < CLOSEST
+            assert min(apart, own) < MIN_DISTANCE
             refused += 1
         else:
-            assert min(apart, own) >= CLOSEST
+            assert min(apart, own) >= MIN_DISTANCE
     assert refused < 60
 
 

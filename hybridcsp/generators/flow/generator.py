@@ -20,11 +20,11 @@ from hybridcsp.generators.flow.data import FlowData, Scale
 from hybridcsp.generators.flow.matching import FlowModel, Integration, integrate
 from hybridcsp.generators.flow.network import Architecture
 from hybridcsp.generators.flow.starts import Start, atoms_of, batches, with_groups
-from hybridcsp.generators.plausibility import is_too_close
 from hybridcsp.generators.reranking import agreed_first
 from hybridcsp.generators.trainer import Settings, train
 from hybridcsp.structure.lattice import LatticePoint, decode, diagonal, log_length
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE, SYMPREC_ROUGH, in_group
+from hybridcsp.structure.validity import is_too_close
 
 #: How often a sample whose atoms are too close is drawn again.
 REDRAWS = 2

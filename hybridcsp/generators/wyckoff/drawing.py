@@ -11,7 +11,6 @@ from ase.data import atomic_numbers
 
 from hybridcsp.errors import InputError
 from hybridcsp.generators.base import Reject, Request, Sample, equal_requests
-from hybridcsp.generators.plausibility import is_plausible
 from hybridcsp.generators.wyckoff.geometry import GeometryNetwork
 from hybridcsp.generators.wyckoff.memory import Memory
 from hybridcsp.generators.wyckoff.occupation import OccupationNetwork
@@ -22,6 +21,7 @@ from hybridcsp.generators.wyckoff.sampling import Decoder, Skeleton
 from hybridcsp.generators.wyckoff.sequences import contents_in_order, from_sequence
 from hybridcsp.prototypes.labels import OTHER_HAND
 from hybridcsp.structure.symmetry import in_group
+from hybridcsp.structure.validity import is_plausible
 
 #: Crystals that are written at the same time.
 BATCH = 64

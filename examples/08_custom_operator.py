@@ -7,17 +7,16 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp import Problem, Search
-from hybridcsp.operators import OPERATORS, WeightedOperator
+from hybridcsp.operators import OPERATORS, Operator, WeightedOperator
 from hybridcsp.operators.common import finish
 from hybridcsp.sources.evolution import EvolutionSource
 
 
 @dataclass(frozen=True)
-class Slip:
+class Slip(Operator):
     """Half of the crystal slides over the other half, by any vector in the plane between them."""
 
     name: str = "slip"
-    n_parents: int = 1
 
     def applies_to(self, problem: Problem) -> bool:
         """Nothing can slide where there is one atom only."""

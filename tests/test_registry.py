@@ -13,7 +13,7 @@ from hybridcsp.core.registry import Entry, Registry
 from hybridcsp.errors import InputError, RegistrationError, UnknownNameError
 from hybridcsp.generators.registry import GENERATORS
 from hybridcsp.io.formats import FORMATS
-from hybridcsp.operators.registry import NAMED, offers_named
+from hybridcsp.operators.registry import OPERATOR_REGISTRY, operators_named
 from hybridcsp.relaxation.calculators.registry import CALCULATORS, build_calculator, check_calculator
 from hybridcsp.search.search import Search, build_sources
 from hybridcsp.sources.registry import SOURCES
@@ -24,7 +24,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from hybridcsp import Proposal
-from hybridcsp.operators import WeightedOperator
+from hybridcsp.operators import Operator, WeightedOperator
 
 
 class Copper:
@@ -50,12 +50,8 @@ def build_potential(argument):
     return EMT(), f"plugged-in potential {argument}"
 
 
-class Swell:
+class Swell(Operator):
     name = "swell"
-    n_parents = 1
-
-    def applies_to(self, problem):
-        return True
 
     def __call__(self, parents, problem, rng):
         child = parents[0].copy()
@@ -138,7 +134,7 @@ class TestPickingUp:
             ("generators", GENERATORS, "Generator"),
             ("calculators", CALCULATORS, "build_potential"),
             ("formats", FORMATS, "Format"),
-            ("operators", NAMED, "Swell"),
+            ("operators", OPERATOR_REGISTRY, "Swell"),
         ],
     )
     def test_every_registry_lists_and_loads_what_others_register(self, plug_in, group, registry, attribute):
@@ -164,10 +160,10 @@ class TestPickingUp:
         calculator, label = build_calculator("potential:7")
         assert (type(calculator).__name__, label) == ("EMT", "plugged-in potential 7")
 
-    def test_an_operator_may_bring_its_prior(self, plug_in):
+    def test_registered_operator_may_have_a_prior(self, plug_in):
         plug_in(operators={"swell": "plugin_code:Swell", "swell-often": "plugin_code:often"})
-        assert [offer.prior for offer in offers_named("swell")] == [1.0]
-        assert [offer.prior for offer in offers_named("swell-often")] == [50.0]
+        assert [offer.prior for offer in operators_named("swell")] == [1.0]
+        assert [offer.prior for offer in operators_named("swell-often")] == [50.0]
 
     def test_attributes_inside_attributes_and_extras_are_understood(self, plug_in):
         plug_in(sources={"nested": "plugin_code:Copper.propose [extra]"})
@@ -186,7 +182,7 @@ class TestBroken:
     def test_a_module_that_raises_anything(self, plug_in):
         plug_in("raise RuntimeError('no licence found')", operators={"mine": "plugin_code:Copper"})
         with pytest.raises(RegistrationError, match="RuntimeError: no licence found"):
-            offers_named("mine")
+            operators_named("mine")
 
     @pytest.mark.parametrize("target", ["no_such_module:Thing", "plugin_code:Nothing", "plugin_code"])
     def test_a_name_that_leads_nowhere(self, plug_in, target):
@@ -203,10 +199,10 @@ class TestBroken:
         with pytest.raises(RegistrationError, match=rf"gives Empty, which lacks .*\b{first}\b"):
             registry["mine"].load()
 
-    def test_an_operator_that_is_none(self, plug_in):
+    def test_registered_operator_must_subclass_operator(self, plug_in):
         plug_in(operators={"mine": "plugin_code:Empty"})
-        with pytest.raises(RegistrationError, match="gives Empty, which lacks name, n_parents, applies_to, __call__"):
-            offers_named("mine")
+        with pytest.raises(RegistrationError, match=r"gives Empty, which is not a subclass of .*\.Operator"):
+            operators_named("mine")
 
     def test_a_source_that_takes_other_arguments(self, plug_in):
         plug_in(sources={"mine": "plugin_code:Unasked"})
@@ -216,7 +212,7 @@ class TestBroken:
     def test_what_cannot_be_called_at_all(self, plug_in):
         plug_in("NUMBER = 42", operators={"mine": "plugin_code:NUMBER"})
         with pytest.raises(RegistrationError, match="cannot be called with no arguments: 42 is not a callable"):
-            offers_named("mine")
+            operators_named("mine")
 
     def test_a_source_that_does_not_say_whether_it_is_exhausted(self, plug_in):
         plug_in(sources={"mine": "plugin_code:Forgetful"})

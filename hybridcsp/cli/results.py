@@ -211,9 +211,9 @@ def sources(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
 @app.command()
 def operators(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List the operators of evolution that can be named: evolution:NAME,NAME uses these only."""
-    from hybridcsp.operators.registry import DEFAULT, NAMED
+    from hybridcsp.operators.registry import DEFAULT, OPERATOR_REGISTRY
 
-    _list(NAMED, as_json, as_csv, f"evolution:{DEFAULT},NAME uses one more beside those that it uses anyway.")
+    _list(OPERATOR_REGISTRY, as_json, as_csv, f"evolution:{DEFAULT},NAME adds an operator to the default ones.")
 
 
 @app.command()

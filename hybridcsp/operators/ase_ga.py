@@ -12,6 +12,7 @@ from ase import Atoms
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.errors import InputError
+from hybridcsp.operators.base import Operator
 from hybridcsp.operators.common import finish
 
 #: Shortest distances allowed in Å by pairs of atomic numbers: ase-ga's ``blmin``.
@@ -19,7 +20,7 @@ Distances: TypeAlias = Mapping[tuple[int, int], float]
 
 
 @dataclass(frozen=True, eq=False)
-class AseGaOperator:
+class AseGaOperator(Operator):
     """An ``OffspringCreator`` of ase-ga as an operator of ours.
 
     It is built anew for every child, with random numbers that follow the search's seed, so that nothing it would keep
@@ -49,10 +50,6 @@ class AseGaOperator:
     make: Callable[[Sequence[Atoms], Distances, np.random.RandomState], Any]
     name: str
     n_parents: int = 1
-
-    def applies_to(self, problem: Problem) -> bool:
-        """Return True: what an operator of ase-ga can do is not known beforehand."""
-        return True
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
         """Return a child, or ``None`` where ase-ga gives up or its child does not obey the problem."""

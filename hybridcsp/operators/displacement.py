@@ -9,12 +9,13 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.core.problem import Problem
+from hybridcsp.operators.base import Operator
 from hybridcsp.operators.common import Floats, bounded_attempts, length_unit
 from hybridcsp.structure.geometry import neighbours
 
 
 @dataclass(frozen=True)
-class Rattle:
+class Rattle(Operator):
     """Displace all atoms by Gaussian noise.
 
     The standard deviation, the same for all atoms and directions, is drawn evenly from ``deviation``, in cube roots of
@@ -45,7 +46,7 @@ class Rattle:
 
 
 @dataclass(frozen=True)
-class Shake:
+class Shake(Operator):
     """Push a relaxed crystal off what may be a saddle point: small displacements of all atoms, and a small strain.
 
     A relaxation keeps the symmetry that it starts with, so that what it ends in is a minimum among crystals of that
@@ -83,7 +84,7 @@ class Shake:
 
 
 @dataclass(frozen=True)
-class CoordinateMutation:
+class CoordinateMutation(Operator):
     """Displace atoms the more, the less ordered their surroundings are.
 
     Standard deviations fall linearly with :func:`local_order` from ``deviation`` (drawn evenly from these bounds, in

@@ -9,12 +9,13 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.core.problem import Problem
+from hybridcsp.operators.base import Operator
 from hybridcsp.operators.common import bounded_attempts, reduced, shortest_distances
 from hybridcsp.operators.splicing import PLANES, Slab, block, face, stack
 
 
 @dataclass(frozen=True)
-class FormulaUnits:
+class FormulaUnits(Operator):
     """Add or remove formula units: a thicker or thinner slab of the parent becomes the child's cell.
 
     The parent is cut along a random lattice plane; so much of it is kept, or repeated, as holds the new number of

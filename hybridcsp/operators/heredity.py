@@ -11,6 +11,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from hybridcsp.core.problem import Problem
+from hybridcsp.operators.base import Operator
 from hybridcsp.operators.common import Floats, bounded_attempts, length_unit, reduced, shortest_distances
 from hybridcsp.operators.splicing import ORIENTATIONS, PLANES, Block, Slab, axis_face, block, face, stack
 
@@ -28,7 +29,7 @@ MISFIT = 0.02
 
 
 @dataclass(frozen=True)
-class Heredity:
+class Heredity(Operator):
     """Cut-and-splice: a slab of one parent on a slab of the other.
 
     A random lattice plane of one parent is cut along; in the other, of all planes, repeats and orientations, one is
@@ -48,10 +49,6 @@ class Heredity:
 
     name: str = "heredity"
     n_parents: int = 2
-
-    def applies_to(self, problem: Problem) -> bool:
-        """Whether there is anything it can do: always."""
-        return True
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
         """Return a child of two parents, or ``None`` where bounded attempts fail."""

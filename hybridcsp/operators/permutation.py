@@ -11,11 +11,12 @@ from ase import Atoms
 from ase.data import covalent_radii
 
 from hybridcsp.core.problem import Problem
+from hybridcsp.operators.base import Operator
 from hybridcsp.operators.common import bounded_attempts
 
 
 @dataclass(frozen=True)
-class Permutation:
+class Permutation(Operator):
     """Swap atoms of unlike elements, at most a third of the cell.
 
     The pair of elements is drawn with chances that fall with the difference of their covalent radii, because a swap of

@@ -13,6 +13,7 @@ from ase import Atoms
 from ase.data import covalent_radii
 
 from hybridcsp.core.problem import Problem
+from hybridcsp.operators.base import Operator
 from hybridcsp.operators.common import Floats, bounded_attempts, finish, length_unit
 from hybridcsp.operators.displacement import displaced
 from hybridcsp.structure.geometry import neighbours
@@ -28,7 +29,7 @@ DEGENERATE = 1e-4
 
 
 @dataclass(frozen=True)
-class SoftMutation:
+class SoftMutation(Operator):
     """Displace atoms along one of the softest modes of a bond-hardness model.
 
     The modes are eigenvectors of :func:`hessian` after uniform translations were taken out, the lowest first. Where
@@ -43,6 +44,7 @@ class SoftMutation:
 
     name: str = "soft-mutation"
     n_parents: int = 1
+    follows_modes: bool = True
     mode: int = 0
     amplitude: tuple[float, float] = (0.25, 0.6)
 
@@ -71,7 +73,7 @@ class SoftMutation:
 
 
 @dataclass(frozen=True)
-class CalculatorSoftMutation:
+class CalculatorSoftMutation(Operator):
     """Hand over a parent for a displacement along a soft mode of the calculator's own Hessian.
 
     The child is the parent as it is; the job it becomes (level "soft") finds the modes by finite differences, displaces
@@ -84,6 +86,8 @@ class CalculatorSoftMutation:
 
     name: str = "calculator-soft-mutation"
     n_parents: int = 1
+    level: str = "soft"
+    follows_modes: bool = True
     mode: int = 0
 
     def applies_to(self, problem: Problem) -> bool:

@@ -9,11 +9,12 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.core.problem import Problem
+from hybridcsp.operators.base import Operator
 from hybridcsp.operators.common import bounded_attempts
 
 
 @dataclass(frozen=True)
-class Strain:
+class Strain(Operator):
     """Lattice mutation: a random symmetric strain, after which the volume is what it was.
 
     The six components are normal with a standard deviation that is itself drawn evenly from ``deviation``; atoms keep

@@ -11,13 +11,14 @@ from ase import Atoms
 from ase.build import make_supercell
 
 from hybridcsp.core.problem import Problem
+from hybridcsp.operators.base import Operator
 from hybridcsp.operators.common import bounded_attempts, length_unit
 from hybridcsp.operators.strain import random_strain
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE, primitive
 
 
 @dataclass(frozen=True)
-class Supercell:
+class Supercell(Operator):
     """Repeat the parent's primitive cell and modulate it.
 
     The supercell is drawn from all different ones of its size. Each atom of the primitive cell gets a random direction

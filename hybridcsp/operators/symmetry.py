@@ -10,6 +10,7 @@ import spglib
 from ase import Atoms
 
 from hybridcsp.core.problem import Problem
+from hybridcsp.operators.base import Operator
 from hybridcsp.operators.common import Floats, bounded_attempts, finish, length_unit
 from hybridcsp.operators.strain import random_strain
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE
@@ -124,7 +125,7 @@ def idealised(parent: Atoms, problem: Problem) -> tuple[Atoms, Operations] | Non
 
 
 @dataclass(frozen=True)
-class SymmetricMutation:
+class SymmetricMutation(Operator):
     """Change free Wyckoff coordinates and free lattice parameters, so that every symmetry operation is kept.
 
     The parent is made exactly symmetric at the loose tolerance. Random displacements and a random strain are averaged
@@ -143,10 +144,6 @@ class SymmetricMutation:
     n_parents: int = 1
     amplitude: tuple[float, float] = (0.1, 0.6)
     deviation: tuple[float, float] = (0.03, 0.25)
-
-    def applies_to(self, problem: Problem) -> bool:
-        """Whether there is anything it can do: always."""
-        return True
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
         """Return a child of one parent, or ``None`` where bounded attempts fail."""
@@ -176,7 +173,7 @@ class SymmetricMutation:
 
 
 @dataclass(frozen=True)
-class SubgroupMutation:
+class SubgroupMutation(Operator):
     """Break a part of the symmetry: the same mutation under a random subgroup of the parent's operations.
 
     The subgroup is what one or two operations drawn at random generate. Displacements that lead to phases of lower
@@ -190,10 +187,6 @@ class SubgroupMutation:
     name: str = "subgroup-mutation"
     n_parents: int = 1
     mutation: SymmetricMutation = SymmetricMutation(amplitude=(0.15, 0.5), deviation=(0.02, 0.2))
-
-    def applies_to(self, problem: Problem) -> bool:
-        """Whether there is anything it can do: always."""
-        return True
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
         """Return a child of one parent, or ``None`` where bounded attempts fail or the parent has no symmetry."""
@@ -214,7 +207,7 @@ TOLERANCES = (0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8)
 
 
 @dataclass(frozen=True)
-class Symmetrisation:
+class Symmetrisation(Operator):
     """Move atoms and cell of a nearly symmetric parent to where more symmetry operations hold.
 
     spglib looks for operations at growing tolerances, from a random one on; the first that has more than the parent at

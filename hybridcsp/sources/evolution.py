@@ -17,8 +17,8 @@ from deap import base, tools
 from hybridcsp.archive.archive import Archive
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Candidate, Cost, Minimum, Outcome, Proposal, Relaxed
-from hybridcsp.operators import OPERATORS, ModeFollowing, WeightedOperator
-from hybridcsp.operators.registry import offers_named
+from hybridcsp.operators import OPERATORS, WeightedOperator
+from hybridcsp.operators.registry import operators_named
 from hybridcsp.similarity import describe
 from hybridcsp.similarity.fingerprint import Floats
 from hybridcsp.sources.base import Context
@@ -80,7 +80,7 @@ class EvolutionSource:
     problem
         What is searched.
     argument
-        Names of the operators to use, joined by commas; see :func:`~hybridcsp.operators.registry.offers_named`.
+        Names of the operators to use, joined by commas; see :func:`~hybridcsp.operators.registry.operators_named`.
     operators
         The same with prior shares, where no names are given; by default :data:`~hybridcsp.operators.OPERATORS`.
 
@@ -103,7 +103,7 @@ class EvolutionSource:
         self, problem: Problem, argument: str | None = None, *, operators: Sequence[WeightedOperator] = OPERATORS
     ) -> None:
         if argument is not None:
-            operators = offers_named(argument)
+            operators = operators_named(argument)
         self._problem = problem
         self._random = RandomSource(problem)
         self._offers = {offer.operator.name: offer for offer in operators if offer.operator.applies_to(problem)}
@@ -205,20 +205,21 @@ class EvolutionSource:
         start = time.perf_counter()
         names, chances = list(shares), list(shares.values())
         for _ in range(TRIES):
-            offer = self._offers[names[rng.choice(len(names), p=chances)]]
-            operator = offer.operator
+            operator = self._offers[names[rng.choice(len(names), p=chances)]].operator
             if operator.n_parents > len(population):
                 continue
             parents = select(population, operator.n_parents, rng)
             ids = tuple(parent.minimum.found_by.id for parent in parents)
             tag: dict[str, Any] = {}
-            if isinstance(operator, ModeFollowing):
+            if operator.follows_modes:
                 tag["mode"] = _children(context.archive, operator.name)[ids]
                 operator = operator.following(tag["mode"])
             atoms = operator([parent.minimum.best.atoms.copy() for parent in parents], self._problem, rng)
             if atoms is not None:
                 cost = Cost(seconds=time.perf_counter() - start)
-                return Proposal(atoms=atoms, operator=operator.name, parents=ids, tag=tag, cost=cost, level=offer.level)
+                return Proposal(
+                    atoms=atoms, operator=operator.name, parents=ids, tag=tag, cost=cost, level=operator.level
+                )
         return None
 
     def _fingerprint(self, minimum: Minimum) -> Floats:

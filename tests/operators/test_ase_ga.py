@@ -11,7 +11,7 @@ from crystals import rutile
 from hybridcsp.core.problem import Problem
 from hybridcsp.errors import InputError
 from hybridcsp.operators.ase_ga import AseGaOperator, cut_and_splice, individual
-from hybridcsp.operators.registry import offers_named
+from hybridcsp.operators.registry import operators_named
 from hybridcsp.structure.validity import shortest_violation
 
 PROBLEM = Problem("TiO2", formula_units=(1, 4))
@@ -103,7 +103,7 @@ class TestWithAseGa:
         pytest.importorskip("ase_ga")
 
     def test_cut_and_splice_makes_children_of_both_parents(self):
-        (offer,) = offers_named("ase-ga-cut-and-splice")
+        (offer,) = operators_named("ase-ga-cut-and-splice")
         rng = np.random.default_rng(0)
         children = [offer.operator([rutile(), ANATASE], PROBLEM, rng) for _ in range(10)]
         made = [child for child in children if child is not None]

@@ -107,6 +107,6 @@ def test_one_atom_has_no_modes():
 
 
 def test_the_calculators_own_modes_are_a_job_of_their_own():
-    assert CALCULATOR_SOFT_MUTATION.level == "soft"
+    assert CALCULATOR_SOFT_MUTATION.operator.level == "soft"
     child = CalculatorSoftMutation().following(3)([rutile()], TIO2, np.random.default_rng(0))
     assert get_distances(child.positions, rutile().positions, cell=child.cell, pbc=True)[1].min(axis=1).max() < 1e-9

@@ -16,8 +16,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from hybridcsp.analysis.run_results import Trace
 from hybridcsp.analysis.statistics import compare, ratio_text, table
-from hybridcsp.analysis.traces import Trace
 
 RESULTS = Path(__file__).parent / "results"
 RUNS = RESULTS / "recovery_runs.jsonl"

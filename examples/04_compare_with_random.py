@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from hybridcsp import Archive
-from hybridcsp.analysis import participation, statistics
-from hybridcsp.analysis.traces import Trace, trace_of
+from hybridcsp.analysis import source_activity, statistics
+from hybridcsp.analysis.run_results import Trace, trace_of
 from hybridcsp.workflows import compare
 
 SETTINGS = {
@@ -34,7 +34,7 @@ def trace(run: compare.Planned, target: float | None) -> Trace:
 best = min(lowest for run in runs if (lowest := trace(run, None).best) is not None)
 traces = [trace(run, best) for run in runs]  # a run has succeeded when it came within 2 meV/atom of the best of all
 rows = statistics.compare(traces)
-notes = participation.notes(traces, {run.strategy: run.sources for run in runs})  # sources that never acted, runs alike
+notes = source_activity.notes(traces, {run.strategy: run.sources for run in runs})
 Console(width=110).print(statistics.table(rows, traces, f"{best:.4f} eV/atom", notes))
 for row in rows:
     made = ", ".join(f"{share.relaxations} by {share.source}" for share in row.shares)

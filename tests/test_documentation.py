@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridcsp.cli.settings import SETTINGS
+from hybridcsp.cli.options import SETTINGS
 from hybridcsp.config.errors import keys_of
 from hybridcsp.config.settings import Configuration
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hybridcsp.analysis.tables import Column, FittingTable
+from hybridcsp.analysis.text_tables import Column, FittingTable
 from hybridcsp.archive.archive import Archive
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import FailureReason, Minimum

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridcsp.analysis.participation import Share, same_runs, shares
 from hybridcsp.analysis.plots import save_figure
-from hybridcsp.analysis.tables import Column, FittingTable
-from hybridcsp.analysis.traces import Trace
+from hybridcsp.analysis.run_results import Trace
+from hybridcsp.analysis.source_activity import Share, same_runs, shares
+from hybridcsp.analysis.text_tables import Column, FittingTable
 
 #: Bootstrap samples for intervals of ratios, and the fewest problems (or seeds) that are resampled: from two, the
 #: interval would merely be the two.
@@ -120,7 +120,7 @@ def table(rows: Sequence[Row], traces: Sequence[Trace], target: str, notes: Sequ
     target
         What was to be reached.
     notes
-        Sentences that belong below it; see :func:`hybridcsp.analysis.participation.notes`.
+        Sentences that belong below it; see :func:`hybridcsp.analysis.source_activity.notes`.
     """
     against = f"against {rows[0].strategy}"
     intervals = "; ".join(["of means of force calls " + against, *_intervals(rows[1:])])

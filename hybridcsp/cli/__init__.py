@@ -1,13 +1,13 @@
-"""The command line: parses, builds, prints."""
+"""Provide the command line: one module for each command or group of commands."""
 
-from hybridcsp.cli import comparing as comparing
-from hybridcsp.cli import evaluating as evaluating
-from hybridcsp.cli import exchanging as exchanging
-from hybridcsp.cli import generating as generating
-from hybridcsp.cli import results as results
-from hybridcsp.cli import sampling as sampling
-from hybridcsp.cli import searching as searching
-from hybridcsp.cli import training as training
+from hybridcsp.cli import compare as compare
+from hybridcsp.cli import evaluate as evaluate
+from hybridcsp.cli import generators as generators
+from hybridcsp.cli import import_export as import_export
+from hybridcsp.cli import sample as sample
+from hybridcsp.cli import search as search
+from hybridcsp.cli import show as show
+from hybridcsp.cli import train as train
 from hybridcsp.cli.app import app as app
 from hybridcsp.cli.app import run as main
 

@@ -1,155 +1,381 @@
-"""Commands with options for keys of a configuration: what was typed, defaults, and what has no option."""
+"""The options that stand for keys of a configuration, in one table: how each is called, read and shown."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import typer
-from rich.markup import escape
-
-from hybridcsp.cli.app import Command
-from hybridcsp.cli.settings import SETTINGS, Setting
+from hybridcsp.cli.app import parse_units
 from hybridcsp.errors import InputError
+from hybridcsp.utils.quantities import read_quantity
+
+PROBLEM = "Problem"
+SEARCH = "Search options"
+RELAXATION = "Relaxations"
+STOPPING = "Stopping criteria"
+
+Read = Callable[[str, Sequence[str]], Any]
 
 
-@dataclass
-class Given:
-    """The settings that were given on a command line.
-
-    Attributes
-    ----------
-    tables
-        Values by table and key, as a TOML file would hold them.
-    flags
-        The options that gave them, by key with its table.
-    mistakes
-        What could not be read, in sentences.
-    """
-
-    tables: dict[str, dict[str, Any]] = field(default_factory=dict)
-    flags: dict[str, str] = field(default_factory=dict)
-    mistakes: list[str] = field(default_factory=list)
-
-
-def read_given(settings: Iterable[Setting], values: Mapping[str, Any]) -> Given:
-    """Read the options that were given among those of a command."""
-    given = Given()
-    for setting in settings:
-        typed = values.get(setting.name)
-        if typed is None or typed == []:
-            continue
-        table, key = setting.key.split(".")
-        try:
-            value = setting.read(setting.flag, typed if setting.many else [typed])
-        except InputError as error:
-            given.mistakes.append(str(error))
-            continue
-        given.tables.setdefault(table, {})[key] = value
-        given.flags[setting.key] = setting.flag
-    return given
-
-
-def with_settings(settings: Sequence[Setting]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for each setting; the command takes their values as keywords by :attr:`Setting.name`."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(command)
-        def wrapped(**values: Any) -> None:
-            command(**values)
-
-        signature = inspect.signature(command, eval_str=True)
-        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        added = [
-            inspect.Parameter(
-                setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(setting)
-            )
-            for setting in settings
-        ]
-        first = [p for p in own if p.kind is not inspect.Parameter.KEYWORD_ONLY]
-        last = [p for p in own if p.kind is inspect.Parameter.KEYWORD_ONLY]
-        wrapped.__signature__ = signature.replace(parameters=[*first, *added, *last])  # type: ignore[attr-defined]
-        wrapped.__annotations__ = {p.name: p.annotation for p in [*first, *added, *last]}
-        del wrapped.__wrapped__  # its hints are not those of the command line
-        return wrapped
-
-    return decorate
-
-
-def _annotation(setting: Setting) -> Any:
-    option = typer.Option(setting.flag, metavar=setting.metavar, help=setting.help, rich_help_panel=setting.panel)
-    return Annotated[list[str] | None, option] if setting.many else Annotated[str | None, option]
-
-
-class SettingsCommand(Command):
-    """A command with options of :data:`SETTINGS`; its help shows the defaults of the configuration.
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One option and the key of the configuration that it sets.
 
     Attributes
     ----------
-    settings
-        Those that are options of the command.
+    flag, key
+        The option, and the key with its table.
+    metavar, help, panel
+        As ``--help`` shows them.
+    read
+        Returns the key's value from the flag and what was typed after it, each time it was given. By default that is
+        the text itself, which the configuration reads.
+    many
+        Whether the option may be repeated.
+    unset
+        What holds where the key has no default value.
+    default
+        What to show as default instead of that of the configuration.
     """
 
-    settings: ClassVar[Sequence[Setting]] = ()
+    flag: str
+    key: str
+    metavar: str
+    help: str
+    panel: str
+    read: Read = lambda _, texts: texts[-1]
+    many: bool = False
+    unset: str = ""
+    default: str = ""
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Fill in what is known only once the configuration is loaded, which takes longer than all else."""
-        by_name = {setting.name: setting for setting in self.settings}
-        for parameter in self.params:
-            if parameter.name in by_name and parameter.default is None:
-                parameter.default = default_of(by_name[parameter.name])
-        self.epilog = f"{self.epilog or ''}\n\n{escape(self.closing())}"
-        super().format_help(ctx, formatter)
-
-    def closing(self) -> str:
-        """Say where everything is set that no option sets."""
-        return further_keys()
-
-    def explain_option(self, name: str) -> str:
-        """Say what an option that does not exist may stand for, and where further keys are."""
-        from hybridcsp.config.errors import find_key
-        from hybridcsp.config.settings import Configuration
-
-        key = find_key(name.lstrip("-"), Configuration)
-        here = next((setting.flag for setting in self.settings if setting.key == key), None)
-        if here is not None:
-            return f"did you mean {here}?"
-        if key is not None and key not in {setting.key for setting in SETTINGS}:
-            table, word = key.split(".")
-            return f"{word} is a key of the table [{table}] in a TOML file (docs/user/configuration.md)."
-        return super().explain_option(name) or self.closing()
+    @property
+    def name(self) -> str:
+        """The name of the parameter of a command."""
+        return self.flag.removeprefix("--").replace("-", "_")
 
 
-def default_of(setting: Setting) -> str:
-    """Return the default of a setting as help shows it, from where the configuration defines it."""
-    if setting.default:
-        return setting.default
-    from hybridcsp.config.settings import Configuration
-
-    table, key = setting.key.split(".")
-    section = Configuration.model_fields[table]
-    value = getattr(section.annotation if section.is_required() else section.default, key, None)
-    if value is None or value == ():
-        return setting.unset
-    if isinstance(value, tuple):
-        return "-".join(map(str, value)) if isinstance(value[0], int) else ", ".join(map(str, value))
-    if setting.key == "limits.memory":
-        return f"{value / 1024**3:g} GiB"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _texts(flag: str, texts: Sequence[str]) -> list[str]:
+    return list(texts)
 
 
-def further_keys() -> str:
-    """Say which keys no option sets, and where they are set."""
-    from hybridcsp.config.errors import keys_of
-    from hybridcsp.config.settings import Configuration
+def _span(unit: str) -> Read:
+    """Read ``"9-14"``: two numbers with the smaller first."""
 
-    covered = {setting.key for setting in SETTINGS} | {"problem.formula"}
-    tables = []
-    for table in Configuration.model_fields:
-        left = [key for key in keys_of(Configuration, table) if f"{table}.{key}" not in covered]
-        if left:
-            tables.append(f"[{table}] {', '.join(left)}")
-    return f"Further keys are set in a TOML file (docs/user/configuration.md): {'; '.join(tables)}."
+    def read(flag: str, texts: Sequence[str]) -> list[float]:
+        low, dash, high = texts[-1].strip().partition("-")
+        if not (low and dash and high):
+            raise InputError(flag, texts[-1], f"two numbers in {unit}, joined by a dash: 9-14")
+        return [read_quantity(flag, low, unit), read_quantity(flag, high, unit)]
+
+    return read
+
+
+def _each(unit: str, example: str) -> Read:
+    """Read ``"Ti-O=1.7"``, several joined by commas or in several options, to a number for each name."""
+
+    def read(flag: str, texts: Sequence[str]) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for text in ",".join(texts).split(","):
+            name, equals, value = (part.strip() for part in text.partition("="))
+            if not (name and equals and value):
+                raise InputError(flag, text, f"a name, = and a number in {unit}, such as {example}")
+            if name in found:
+                raise InputError(flag, text, f"{name} only once")
+            found[name] = read_quantity(f"{flag} {name}", value, unit)
+        return found
+
+    return read
+
+
+def _numbers(flag: str, texts: Sequence[str]) -> list[int]:
+    """Read space group numbers: ``"136"``, ``"136,141"``, ``"195-230"``."""
+    found: list[int] = []
+    for text in ",".join(texts).split(","):
+        low, dash, high = (part.strip() for part in text.partition("-"))
+        if not low.isdigit() or (dash and not high.isdigit()):
+            raise InputError(flag, text, "a space group number from 1 to 230, several as 136,141 or 195-230")
+        first, last = int(low), int(high if dash else low)
+        if not 1 <= first <= last <= 230:
+            raise InputError(flag, text, "numbers from 1 to 230, the smaller first")
+        found += range(first, last + 1)
+    return sorted(set(found))
+
+
+def _cell(flag: str, texts: Sequence[str]) -> list[float]:
+    """Read ``"4.6,4.6,2.96,90,90,90"``: three lengths and three angles."""
+    parts = texts[-1].replace(",", " ").split()
+    if len(parts) != 6:
+        raise InputError(flag, texts[-1], "six numbers: a,b,c in Å and alpha,beta,gamma in degrees")
+    units = ["Å"] * 3 + ["degrees"] * 3
+    return [read_quantity(flag, part, unit) for part, unit in zip(parts, units, strict=True)]
+
+
+def _units(_: str, texts: Sequence[str]) -> list[int]:
+    return parse_units(texts[-1])
+
+
+SETTINGS = (
+    Setting(
+        flag="--formula-units",
+        key="problem.formula_units",
+        metavar="N|LOW-HIGH",
+        help="Formula units in the primitive cell: 2, or 1-4.",
+        panel=PROBLEM,
+        read=_units,
+    ),
+    Setting(
+        flag="--max-atoms",
+        key="problem.max_atoms",
+        metavar="N",
+        help="Largest number of atoms in the primitive cell.",
+        panel=PROBLEM,
+    ),
+    Setting(
+        flag="--min-atoms",
+        key="problem.min_atoms",
+        metavar="N",
+        help="Smallest number of atoms in the primitive cell.",
+        panel=PROBLEM,
+    ),
+    Setting(
+        flag="--pressure",
+        key="problem.pressure_gpa",
+        metavar="GPA",
+        help="External pressure in GPa, or with its unit: 500kbar.",
+        panel=PROBLEM,
+    ),
+    Setting(
+        flag="--spacegroup",
+        key="problem.spacegroups",
+        metavar="NUMBER",
+        help="Space groups that proposals may have: 136, 136,141 or 195-230; repeatable.",
+        panel=PROBLEM,
+        read=_numbers,
+        many=True,
+        unset="all",
+    ),
+    Setting(
+        flag="--volume-per-atom",
+        key="problem.volume_per_atom",
+        metavar="LOW-HIGH",
+        help="Bounds of a proposal's volume per atom in Å³: 9-14.",
+        panel=PROBLEM,
+        read=_span("Å^3"),
+        unset="around the volume expected for the elements",
+    ),
+    Setting(
+        flag="--min-distance",
+        key="problem.min_distances",
+        metavar="A-B=Å",
+        help="Minimum distance of two elements in Å: Ti-O=1.7; repeatable.",
+        panel=PROBLEM,
+        read=_each("Å", "Ti-O=1.7"),
+        many=True,
+        unset="from --distance-fraction",
+    ),
+    Setting(
+        flag="--distance-fraction",
+        key="problem.distance_fraction",
+        metavar="X",
+        help="Minimum distance of the other pairs, as a fraction of their summed covalent radii.",
+        panel=PROBLEM,
+    ),
+    Setting(
+        flag="--cell",
+        key="problem.cell",
+        metavar="A,B,C,α,β,γ",
+        help="A fixed cell, in Å and degrees, that is not relaxed.",
+        panel=PROBLEM,
+        read=_cell,
+        unset="drawn and relaxed",
+    ),
+    Setting(
+        flag="--lengths",
+        key="problem.length_bounds",
+        metavar="LOW-HIGH",
+        help="Bounds of the cell lengths of a proposal's reduced cell in Å.",
+        panel=PROBLEM,
+        read=_span("Å"),
+        unset="none",
+    ),
+    Setting(
+        flag="--angles",
+        key="problem.angle_bounds",
+        metavar="LOW-HIGH",
+        help="Bounds of its angles in degrees.",
+        panel=PROBLEM,
+        read=_span("degrees"),
+        unset="none",
+    ),
+    Setting(
+        flag="--magmom",
+        key="problem.initial_magmoms",
+        metavar="EL=μ_B",
+        help="Initial magnetic moment of an element: Fe=5; repeatable.",
+        panel=PROBLEM,
+        read=_each("μ_B", "Fe=5"),
+        many=True,
+        unset="none",
+    ),
+    Setting(
+        flag="--charge",
+        key="problem.initial_charges",
+        metavar="EL=E",
+        help="Initial charge of an element: Ti=4; repeatable.",
+        panel=PROBLEM,
+        read=_each("e", "Ti=4"),
+        many=True,
+        unset="none",
+    ),
+    Setting(
+        flag="--calculator",
+        key="search.calculator",
+        metavar="NAME",
+        help="A name (hybridcsp calculators), mace:PATH_OR_NAME, or module:factory for any ASE calculator.",
+        panel=SEARCH,
+    ),
+    Setting(
+        flag="--source",
+        key="search.sources",
+        metavar="NAME",
+        help="Where candidates come from (hybridcsp sources), some with options after a colon: seeds:PATH, "
+        "evolution:heredity,strain; repeatable.",
+        panel=SEARCH,
+        read=_texts,
+        many=True,
+    ),
+    Setting(
+        flag="--allocation",
+        key="search.allocation",
+        metavar="NAME",
+        help="How sources share the relaxations: earnings (by what each earns per force call) or equal.",
+        panel=SEARCH,
+    ),
+    Setting(flag="--seed", key="search.seed", metavar="N", help="Random seed.", panel=SEARCH),
+    Setting(
+        flag="--workers",
+        key="search.workers",
+        metavar="N",
+        help="Number of worker processes.",
+        panel=SEARCH,
+        unset="one per core",
+    ),
+    Setting(
+        flag="--one-shot",
+        key="search.one_shot",
+        metavar="N",
+        help="Evaluate N samples of a generator per job and relax the lowest in energy.",
+        panel=SEARCH,
+    ),
+    Setting(
+        flag="--retrain",
+        key="retraining.new_minima",
+        metavar="N",
+        help="Retrain generators after N new minima; 0 never does.",
+        panel=SEARCH,
+    ),
+    Setting(
+        flag="--directory",
+        key="search.directory",
+        metavar="PATH",
+        help="The run directory.",
+        panel=SEARCH,
+        unset="the formula",
+    ),
+    Setting(
+        flag="--fmax",
+        key="relaxation.max_force",
+        metavar="EV/Å",
+        help="A relaxation has converged when no force is larger.",
+        panel=RELAXATION,
+    ),
+    Setting(
+        flag="--smax",
+        key="relaxation.max_stress_gpa",
+        metavar="GPA",
+        help="The same for the components of stress plus pressure.",
+        panel=RELAXATION,
+    ),
+    Setting(
+        flag="--max-steps",
+        key="limits.force_calls",
+        metavar="N",
+        help="Most force calls of one relaxation.",
+        panel=RELAXATION,
+    ),
+    Setting(
+        flag="--time-limit",
+        key="limits.seconds",
+        metavar="SECONDS",
+        help="Longest wall time of one relaxation in seconds, or with its unit: 10min.",
+        panel=RELAXATION,
+    ),
+    Setting(
+        flag="--memory-limit",
+        key="limits.memory",
+        metavar="BYTES",
+        help="Most memory of a worker in bytes, or with its unit: 4GiB.",
+        panel=RELAXATION,
+    ),
+    Setting(
+        flag="--relaxations",
+        key="budget.relaxations",
+        metavar="N",
+        help="Relaxations to start, failures included.",
+        panel=STOPPING,
+        unset="none",
+    ),
+    Setting(
+        flag="--force-calls",
+        key="budget.force_calls",
+        metavar="N",
+        help="Force calls of the whole search.",
+        panel=STOPPING,
+        unset="no limit",
+    ),
+    Setting(
+        flag="--hours",
+        key="budget.hours",
+        metavar="HOURS",
+        help="Wall time of this run in hours, or with its unit: 30min.",
+        panel=STOPPING,
+        unset="no limit",
+    ),
+    Setting(
+        flag="--stop-after-unchanged",
+        key="budget.stop_after_unchanged",
+        metavar="N",
+        help="Relaxations in a row that do not lower the best enthalpy by 1 meV/atom.",
+        panel=STOPPING,
+        unset="no limit",
+    ),
+    Setting(
+        flag="--stop-at",
+        key="budget.stop_at",
+        metavar="FILE|EV/ATOM",
+        help="A structure file that a minimum matches, or an enthalpy in eV/atom that it reaches.",
+        panel=STOPPING,
+        unset="none",
+    ),
+    Setting(
+        flag="--stop-after-failures",
+        key="budget.stop_after_failures",
+        metavar="N",
+        help="Failures in a row for one reason before any relaxation has succeeded; 0: never.",
+        panel=STOPPING,
+    ),
+    Setting(
+        flag="--refine",
+        key="budget.refine",
+        metavar="N",
+        help="Best minima to relax further at the end.",
+        panel=STOPPING,
+    ),
+)
+
+#: By flag.
+BY_FLAG = {setting.flag: setting for setting in SETTINGS}
+
+#: The option of each key that has one.
+OPTIONS = {setting.key: setting.flag for setting in SETTINGS}

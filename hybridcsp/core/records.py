@@ -396,11 +396,11 @@ class Minimum:
         return file
 
     def __repr__(self) -> str:
-        from hybridcsp.analysis.display import text_of_minimum
+        from hybridcsp.analysis.reprs import text_of_minimum
 
         return text_of_minimum(self)
 
     def _repr_html_(self) -> str:
-        from hybridcsp.analysis.display import html_of_minimum
+        from hybridcsp.analysis.reprs import html_of_minimum
 
         return html_of_minimum(self)

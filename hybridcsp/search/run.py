@@ -85,12 +85,12 @@ class Summary:
     stopped: str
 
     def __repr__(self) -> str:
-        from hybridcsp.analysis.display import text_of_summary
+        from hybridcsp.analysis.reprs import text_of_summary
 
         return text_of_summary(self)
 
     def _repr_html_(self) -> str:
-        from hybridcsp.analysis.display import html_of_summary
+        from hybridcsp.analysis.reprs import html_of_summary
 
         return html_of_summary(self)
 

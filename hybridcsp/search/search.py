@@ -240,12 +240,12 @@ class Search:
         self.close()
 
     def __repr__(self) -> str:
-        from hybridcsp.analysis.display import text_of_search
+        from hybridcsp.analysis.reprs import text_of_search
 
         return text_of_search(self.problem, self.archive)
 
     def _repr_html_(self) -> str:
-        from hybridcsp.analysis.display import html_of_search
+        from hybridcsp.analysis.reprs import html_of_search
 
         return html_of_search(self.problem, self.archive)
 
@@ -334,7 +334,7 @@ class Search:
             with ExitStack() as stack:
                 listeners = [on_progress] if on_progress else []
                 if progress:
-                    from hybridcsp.analysis.live import display
+                    from hybridcsp.analysis.live_display import display
 
                     listeners.insert(0, stack.enter_context(display(budget)).update)
                 backend = stack.enter_context(nullcontext(self._backend) if self._backend else self._pool())

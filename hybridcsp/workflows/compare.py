@@ -15,7 +15,7 @@ from typing import Any
 import tomli_w
 
 from hybridcsp import config
-from hybridcsp.analysis.traces import Role
+from hybridcsp.analysis.run_results import Role
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.state import ALL_FAILED
 from hybridcsp.core.registry import split_argument

@@ -16,9 +16,9 @@ from rich.markup import escape
 
 from hybridcsp.cli.app import app, as_argument, show_archive
 from hybridcsp.cli.console import console
-from hybridcsp.cli.options import SettingsCommand, read_given, with_settings
+from hybridcsp.cli.options import BY_FLAG, OPTIONS, SEARCH, SETTINGS
 from hybridcsp.cli.progress import setting_up
-from hybridcsp.cli.settings import BY_FLAG, OPTIONS, SEARCH, SETTINGS
+from hybridcsp.cli.settings_command import SettingsCommand, read_given, with_settings
 from hybridcsp.errors import InputError, RelaxationsFailedError, did_you_mean
 from hybridcsp.utils.interrupts import terminate_in_order
 
@@ -274,7 +274,7 @@ def _run(
     allow_calculator_change: bool = False,
 ) -> None:
     """Build a search, end what shows that it is being set up, run it, and show the result."""
-    from hybridcsp.analysis.live import display
+    from hybridcsp.analysis.live_display import display
     from hybridcsp.analysis.report import duration
     from hybridcsp.archive.state import ALL_FAILED
     from hybridcsp.io.export import export as write

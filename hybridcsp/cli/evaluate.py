@@ -11,9 +11,9 @@ import typer
 
 from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console, errors
-from hybridcsp.cli.generating import DATA, GENERATOR, MAX_ATOMS, SEED
+from hybridcsp.cli.generators import DATA, GENERATOR, MAX_ATOMS, SEED
+from hybridcsp.cli.output import AsCsv, AsJson, print_table
 from hybridcsp.cli.progress import bar, busy
-from hybridcsp.cli.tables import AsCsv, AsJson, print_table
 from hybridcsp.errors import InputError
 from hybridcsp.utils.files import atomic_write, check_writable, make_folder
 

@@ -9,7 +9,7 @@ import typer
 
 from hybridcsp.cli.app import app, show_archive
 from hybridcsp.cli.console import console, errors
-from hybridcsp.cli.tables import AsCsv, AsJson, print_table
+from hybridcsp.cli.output import AsCsv, AsJson, print_table
 from hybridcsp.core.registry import OURS
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.utils.files import is_stream
@@ -225,7 +225,7 @@ def formats(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
 
 
 def _list(registry: Registry, as_json: bool, as_csv: bool, note: str = "") -> None:
-    from hybridcsp.analysis.tables import list_table
+    from hybridcsp.analysis.text_tables import list_table
 
     entries = registry.entries().values()
     rows = [{"name": entry.name, "summary": entry.summary, "package": entry.package} for entry in entries]

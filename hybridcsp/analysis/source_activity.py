@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from hybridcsp.analysis.traces import RANDOM, Role, Trace, is_random
+from hybridcsp.analysis.run_results import RANDOM, Role, Trace, is_random
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ import typer
 
 from hybridcsp.cli.app import app, number
 from hybridcsp.cli.console import console, errors
-from hybridcsp.cli.options import Given, SettingsCommand, read_given, with_settings
-from hybridcsp.cli.settings import BY_FLAG, OPTIONS, SEARCH, SETTINGS
-from hybridcsp.cli.tables import AsCsv, AsJson, print_table
+from hybridcsp.cli.options import BY_FLAG, OPTIONS, SEARCH, SETTINGS
+from hybridcsp.cli.output import AsCsv, AsJson, print_table
+from hybridcsp.cli.settings_command import Given, SettingsCommand, read_given, with_settings
 from hybridcsp.errors import InputError
 from hybridcsp.utils.interrupts import terminate_in_order
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ase import Atoms
     from rich.console import Console
 
-    from hybridcsp.analysis.traces import Trace
+    from hybridcsp.analysis.run_results import Trace
     from hybridcsp.workflows.compare import Planned
 
 _COMPARISON = "Comparison"
@@ -123,10 +123,10 @@ def compare(
     """
     import json
 
-    from hybridcsp.analysis import participation
+    from hybridcsp.analysis import source_activity
     from hybridcsp.analysis import statistics as statistics
     from hybridcsp.archive.archive import Archive
-    from hybridcsp.cli.terminal import LiveCampaign
+    from hybridcsp.cli.comparison_progress import LiveCampaign
     from hybridcsp.utils.files import atomic_write, check_writable, make_folder
     from hybridcsp.utils.resources import available_cores, load_average
     from hybridcsp.workflows import compare
@@ -173,7 +173,7 @@ def compare(
     targets = _targets(runs, goal)
     traces = [_trace(run, targets[run.problem]) for run in runs]
     rows = statistics.compare(traces)
-    notes = participation.notes(traces, {run.strategy: run.sources for run in runs})
+    notes = source_activity.notes(traces, {run.strategy: run.sources for run in runs})
     own = _calculator(runs[0].directory)
     others = [_told(where, next(iter(targets.values())), own) for where in imported or ()]
     named = target if goal is not None else "the best of all runs"
@@ -204,7 +204,7 @@ def _tables(what: str, given: Given, relaxations: int, target: str) -> dict[str,
         Lists all mistakes, by the names that the person has given the keys.
     """
     from hybridcsp import config
-    from hybridcsp.analysis.traces import TOLERANCE
+    from hybridcsp.analysis.run_results import TOLERANCE
     from hybridcsp.config.errors import Origin
     from hybridcsp.search.stopping import UNCHANGED
 
@@ -283,7 +283,7 @@ def _told(directory: Path, target: float | Atoms | None, calculator: str | None)
     InputError
         If the target is an enthalpy of another calculator.
     """
-    from hybridcsp.analysis.traces import trace_of
+    from hybridcsp.analysis.run_results import trace_of
     from hybridcsp.archive.archive import Archive
 
     with Archive(directory) as archive:
@@ -302,7 +302,7 @@ def _told(directory: Path, target: float | Atoms | None, calculator: str | None)
 
 
 def _trace(run: Planned, target: float | Atoms | None) -> Trace:
-    from hybridcsp.analysis.traces import trace_of
+    from hybridcsp.analysis.run_results import trace_of
     from hybridcsp.archive.archive import Archive
 
     with Archive(run.directory) as archive:

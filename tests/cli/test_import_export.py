@@ -133,7 +133,7 @@ def test_the_formats_need_no_heavy_package(tmp_path, monkeypatch):
 
 
 def test_an_import_is_compared_in_relaxations_and_by_structure_where_calculators_differ(run):
-    from hybridcsp.cli.comparing import _told
+    from hybridcsp.cli.compare import _told
 
     hybridcsp("import", "uspex", "--directory", "d")
     second = various(3)[1]

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from hybridcsp import Archive, Search
-from hybridcsp.analysis import participation
+from hybridcsp.analysis import source_activity
+from hybridcsp.analysis.run_results import Role, Trace, trace_of
 from hybridcsp.analysis.statistics import as_content, as_csv, compare, plot, table
-from hybridcsp.analysis.traces import Role, Trace, trace_of
 from hybridcsp.core.records import Cost
 
 
@@ -171,7 +171,7 @@ def test_giving_up_early_is_not_cheap():
     assert rows[1].mean_force_calls == 3000
     assert rows[1].ratio > 1
     assert rows[1].relaxations is None
-    (note,) = participation.notes([*traces("random", [10, 12, None]), *gave_up])
+    (note,) = source_activity.notes([*traces("random", [10, 12, None]), *gave_up])
     assert note.startswith("seeds: 3 of 3 runs ended early without success (sources exhausted); they count as if")
 
 

@@ -13,7 +13,7 @@ import typer
 
 from hybridcsp.cli.app import app, number
 from hybridcsp.cli.console import console
-from hybridcsp.cli.generating import DATA, GENERATOR, MAX_ATOMS, SEED
+from hybridcsp.cli.generators import DATA, GENERATOR, MAX_ATOMS, SEED
 from hybridcsp.cli.progress import busy
 from hybridcsp.errors import InputError
 from hybridcsp.utils.files import make_folder

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from hybridcsp.analysis.live import clock
+from hybridcsp.analysis.live_display import clock
 
 if TYPE_CHECKING:
     from hybridcsp.workflows import compare

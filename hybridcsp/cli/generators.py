@@ -10,7 +10,7 @@ import typer
 
 from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console
-from hybridcsp.cli.tables import AsCsv, AsJson, print_table
+from hybridcsp.cli.output import AsCsv, AsJson, print_table
 from hybridcsp.core.registry import OURS, Entry
 
 GENERATOR = Annotated[
@@ -24,7 +24,7 @@ MAX_ATOMS = Annotated[int, typer.Option(help="Leave out larger primitive cells."
 @app.command(epilog="Examples:\n\n  hybridcsp generators\n\n  hybridcsp generators --json")
 def generators(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List the generators, and what each was trained on."""
-    from hybridcsp.analysis.tables import list_table
+    from hybridcsp.analysis.text_tables import list_table
     from hybridcsp.generators.registry import GENERATORS
 
     rows = [

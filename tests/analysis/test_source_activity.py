@@ -4,9 +4,9 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from hybridcsp.analysis import participation
+from hybridcsp.analysis import source_activity
+from hybridcsp.analysis.run_results import Part, Role, Trace
 from hybridcsp.analysis.statistics import as_csv, compare, plot, table
-from hybridcsp.analysis.traces import Part, Role, Trace
 
 EVOLUTION = Role(starts="it starts after 6 minima")
 
@@ -73,45 +73,45 @@ RANDOM = runs("random", part("random", 25))
 )
 def test_sources_that_never_acted_are_named(strategy, parts, said):
     roles = {strategy: {"evolution": EVOLUTION}}
-    assert participation.notes([*RANDOM, *runs(strategy, *parts)], roles) == [said]
+    assert source_activity.notes([*RANDOM, *runs(strategy, *parts)], roles) == [said]
 
 
 def test_a_source_that_acted_in_some_runs_only_is_named():
     acted = trace("random+evolution", 0, [part("random", 20), part("evolution", 5)])
     idle = trace("random+evolution", 1, [part("random", 25), part("evolution", 0)])
-    (note,) = participation.notes([*RANDOM, acted, idle], {"random+evolution": {"evolution": EVOLUTION}})
+    (note,) = source_activity.notes([*RANDOM, acted, idle], {"random+evolution": {"evolution": EVOLUTION}})
     assert note == "random+evolution: evolution made no relaxation in 1 of 2 runs (it starts after 6 minima)."
 
 
 def test_nothing_is_said_where_all_did_what_their_names_say():
-    assert participation.notes([*RANDOM, *runs("random+evolution", part("random", 20), part("evolution", 5))]) == []
+    assert source_activity.notes([*RANDOM, *runs("random+evolution", part("random", 20), part("evolution", 5))]) == []
 
 
 def test_two_idle_strategies_are_the_same_method_whichever_is_the_baseline():
     idle = runs("random+evolution", part("random", 25), part("evolution", 0))
-    assert participation.notes([*idle, *RANDOM])[1] == "random: this compares random with random."
+    assert source_activity.notes([*idle, *RANDOM])[1] == "random: this compares random with random."
 
 
 def test_generators_that_were_never_retrained_are_named():
     roles = {"wyckoff": {"wyckoff": Role(learns=True)}}
-    never = participation.notes(runs("wyckoff", part("wyckoff", 25, trainings=0)), roles)
+    never = source_activity.notes(runs("wyckoff", part("wyckoff", 25, trainings=0)), roles)
     assert never == ["wyckoff: wyckoff was not retrained in any of 2 runs, which were too short for that."]
-    assert participation.notes(runs("wyckoff", part("wyckoff", 25, trainings=1)), roles) == []
+    assert source_activity.notes(runs("wyckoff", part("wyckoff", 25, trainings=1)), roles) == []
 
 
 def test_runs_that_are_the_same_candidate_by_candidate_are_flagged():
     ours = [trace("random", seed, [part("random", 5)], f"hash-{seed}") for seed in range(3)]
     theirs = [trace("copy", seed, [part("copy", 5)], f"hash-{min(seed, 1)}") for seed in range(3)]
-    assert participation.same_runs([*ours, *theirs]) == [
-        participation.Same(strategies=("random", "copy"), runs=2, of=3)
+    assert source_activity.same_runs([*ours, *theirs]) == [
+        source_activity.Same(strategies=("random", "copy"), runs=2, of=3)
     ]
-    assert participation.notes([*ours, *theirs]) == [
+    assert source_activity.notes([*ours, *theirs]) == [
         "copy and random relaxed the same candidates, one by one, in 2 of 3 runs: these are no independent evidence."
     ]
 
 
 def test_runs_without_a_candidate_are_not_the_same():
-    assert participation.same_runs([trace("a", 0, [], "empty"), trace("b", 0, [], "empty")]) == []
+    assert source_activity.same_runs([trace("a", 0, [], "empty"), trace("b", 0, [], "empty")]) == []
 
 
 def test_table_file_and_plot_say_who_acted(tmp_path, monkeypatch):

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from hybridcsp import config
 from hybridcsp.cli.app import app
-from hybridcsp.cli.options import further_keys
-from hybridcsp.cli.settings import SETTINGS
+from hybridcsp.cli.options import SETTINGS
+from hybridcsp.cli.settings_command import further_keys
 from hybridcsp.config.errors import keys_of
 from hybridcsp.sources.registry import DEFAULT_SOURCES
 

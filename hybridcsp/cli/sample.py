@@ -11,7 +11,7 @@ import typer
 
 from hybridcsp.cli.app import app, number, parse_units
 from hybridcsp.cli.console import console, errors
-from hybridcsp.cli.generating import GENERATOR, SEED
+from hybridcsp.cli.generators import GENERATOR, SEED
 from hybridcsp.cli.progress import bar, busy
 from hybridcsp.errors import GeneratorError, InputError, UnreadableError
 from hybridcsp.utils.files import make_folder

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from hybridcsp import Search
-from hybridcsp.analysis.live import LineDisplay, NotebookDisplay, TerminalDisplay, View, display
+from hybridcsp.analysis.live_display import LineDisplay, NotebookDisplay, TerminalDisplay, View, display
 from hybridcsp.relaxation.backends.base import RunningJob
 from hybridcsp.search.run import Progress
 from hybridcsp.search.stopping import StoppingCriteria

@@ -3,7 +3,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from hybridcsp.analysis.tables import Column, FittingTable, list_table
+from hybridcsp.analysis.text_tables import Column, FittingTable, list_table
 
 NAME = "generative:a-folder/of_weights"
 

@@ -1,0 +1,155 @@
+"""Commands with options for keys of a configuration: what was typed, defaults, and what has no option."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
+
+import typer
+from rich.markup import escape
+
+from hybridcsp.cli.app import Command
+from hybridcsp.cli.options import SETTINGS, Setting
+from hybridcsp.errors import InputError
+
+
+@dataclass
+class Given:
+    """The settings that were given on a command line.
+
+    Attributes
+    ----------
+    tables
+        Values by table and key, as a TOML file would hold them.
+    flags
+        The options that gave them, by key with its table.
+    mistakes
+        What could not be read, in sentences.
+    """
+
+    tables: dict[str, dict[str, Any]] = field(default_factory=dict)
+    flags: dict[str, str] = field(default_factory=dict)
+    mistakes: list[str] = field(default_factory=list)
+
+
+def read_given(settings: Iterable[Setting], values: Mapping[str, Any]) -> Given:
+    """Read the options that were given among those of a command."""
+    given = Given()
+    for setting in settings:
+        typed = values.get(setting.name)
+        if typed is None or typed == []:
+            continue
+        table, key = setting.key.split(".")
+        try:
+            value = setting.read(setting.flag, typed if setting.many else [typed])
+        except InputError as error:
+            given.mistakes.append(str(error))
+            continue
+        given.tables.setdefault(table, {})[key] = value
+        given.flags[setting.key] = setting.flag
+    return given
+
+
+def with_settings(settings: Sequence[Setting]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each setting; the command takes their values as keywords by :attr:`Setting.name`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def wrapped(**values: Any) -> None:
+            command(**values)
+
+        signature = inspect.signature(command, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        added = [
+            inspect.Parameter(
+                setting.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(setting)
+            )
+            for setting in settings
+        ]
+        first = [p for p in own if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+        last = [p for p in own if p.kind is inspect.Parameter.KEYWORD_ONLY]
+        wrapped.__signature__ = signature.replace(parameters=[*first, *added, *last])  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {p.name: p.annotation for p in [*first, *added, *last]}
+        del wrapped.__wrapped__  # its hints are not those of the command line
+        return wrapped
+
+    return decorate
+
+
+def _annotation(setting: Setting) -> Any:
+    option = typer.Option(setting.flag, metavar=setting.metavar, help=setting.help, rich_help_panel=setting.panel)
+    return Annotated[list[str] | None, option] if setting.many else Annotated[str | None, option]
+
+
+class SettingsCommand(Command):
+    """A command with options of :data:`SETTINGS`; its help shows the defaults of the configuration.
+
+    Attributes
+    ----------
+    settings
+        Those that are options of the command.
+    """
+
+    settings: ClassVar[Sequence[Setting]] = ()
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Fill in what is known only once the configuration is loaded, which takes longer than all else."""
+        by_name = {setting.name: setting for setting in self.settings}
+        for parameter in self.params:
+            if parameter.name in by_name and parameter.default is None:
+                parameter.default = default_of(by_name[parameter.name])
+        self.epilog = f"{self.epilog or ''}\n\n{escape(self.closing())}"
+        super().format_help(ctx, formatter)
+
+    def closing(self) -> str:
+        """Say where everything is set that no option sets."""
+        return further_keys()
+
+    def explain_option(self, name: str) -> str:
+        """Say what an option that does not exist may stand for, and where further keys are."""
+        from hybridcsp.config.errors import find_key
+        from hybridcsp.config.settings import Configuration
+
+        key = find_key(name.lstrip("-"), Configuration)
+        here = next((setting.flag for setting in self.settings if setting.key == key), None)
+        if here is not None:
+            return f"did you mean {here}?"
+        if key is not None and key not in {setting.key for setting in SETTINGS}:
+            table, word = key.split(".")
+            return f"{word} is a key of the table [{table}] in a TOML file (docs/user/configuration.md)."
+        return super().explain_option(name) or self.closing()
+
+
+def default_of(setting: Setting) -> str:
+    """Return the default of a setting as help shows it, from where the configuration defines it."""
+    if setting.default:
+        return setting.default
+    from hybridcsp.config.settings import Configuration
+
+    table, key = setting.key.split(".")
+    section = Configuration.model_fields[table]
+    value = getattr(section.annotation if section.is_required() else section.default, key, None)
+    if value is None or value == ():
+        return setting.unset
+    if isinstance(value, tuple):
+        return "-".join(map(str, value)) if isinstance(value[0], int) else ", ".join(map(str, value))
+    if setting.key == "limits.memory":
+        return f"{value / 1024**3:g} GiB"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def further_keys() -> str:
+    """Say which keys no option sets, and where they are set."""
+    from hybridcsp.config.errors import keys_of
+    from hybridcsp.config.settings import Configuration
+
+    covered = {setting.key for setting in SETTINGS} | {"problem.formula"}
+    tables = []
+    for table in Configuration.model_fields:
+        left = [key for key in keys_of(Configuration, table) if f"{table}.{key}" not in covered]
+        if left:
+            tables.append(f"[{table}] {', '.join(left)}")
+    return f"Further keys are set in a TOML file (docs/user/configuration.md): {'; '.join(tables)}."

@@ -109,7 +109,7 @@ def taught(pupil: str, way: str, archive: Archive, problem: Problem, seed: int) 
     start = time.perf_counter()
     settings = replace(Retraining(), **changes.settings)
     fit = {"epochs": EPOCHS, "learning_rate": settings.learning_rate, "anchor": settings.anchor}
-    fit |= {**getattr(generator, "fine_tuning", {}), **changes.fit}
+    fit |= {**generator.fine_tuning, **changes.fit}
     rng = np.random.default_rng([seed, 1])
     own = lessons(archive.minima(), pupil, problem, settings)
     own = [lesson for lesson in own if spacegroup(lesson.atoms) >= changes.least_spacegroup]

@@ -7,15 +7,15 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp import Problem, Search
-from hybridcsp.generators.base import Sample
+from hybridcsp.generators.base import Generator, Sample
 from hybridcsp.retraining import Retraining
 from hybridcsp.sources.generative import GenerativeSource
 
 
-class NoisyCopies:
+class NoisyCopies(Generator):
     """Remembers crystals and how much they weigh; that is all its learning."""
 
-    name, conditions, batch = "noisy-copies", frozenset(), 12  # nothing but contents can be asked for; 12 at a time
+    name, batch_size = "noisy-copies", 12  # a search requests 12 samples at a time
 
     def __init__(self, known=()):
         self.known, self.card = list(known), {"crystals": len(known)}

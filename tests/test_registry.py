@@ -24,6 +24,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 
 from hybridcsp import Proposal
+from hybridcsp.generators import base
 from hybridcsp.operators import Operator, WeightedOperator
 
 
@@ -67,11 +68,19 @@ class Empty:
     """Of no kind at all."""
 
 
-class Generator:
-    def fit(self): ...
-    def sample(self): ...
-    def save(self): ...
-    def load(self): ...
+class Generator(base.Generator):
+    name = "mine"
+
+    def fit(self, examples, **settings): ...
+    def sample(self, requests, rng): ...
+    def save(self, folder): ...
+    @classmethod
+    def load(cls, folder): ...
+
+
+class Incomplete(base.Generator):
+    def fit(self, examples, **settings): ...
+    def sample(self, requests, rng): ...
 
 
 class Format:
@@ -192,12 +201,25 @@ class TestBroken:
 
     @pytest.mark.parametrize(
         ("registry", "group", "first"),
-        [(SOURCES, "sources", "propose"), (GENERATORS, "generators", "fit"), (FORMATS, "formats", "recognises")],
+        [(SOURCES, "sources", "propose"), (FORMATS, "formats", "recognises")],
     )
     def test_something_of_another_kind(self, plug_in, registry, group, first):
         plug_in(**{group: {"mine": "plugin_code:Empty"}})
         with pytest.raises(RegistrationError, match=rf"gives Empty, which lacks .*\b{first}\b"):
             registry["mine"].load()
+
+    @pytest.mark.parametrize(
+        ("attribute", "words"),
+        [
+            ("Empty", "is Empty, which must be a subclass of hybridcsp.generators.base.Generator"),
+            ("build_potential", "is <function .*, which must be a subclass of"),
+            ("Incomplete", "is Incomplete, which must implement load, save"),
+        ],
+    )
+    def test_generator_must_implement_the_abstract_base_class(self, plug_in, attribute, words):
+        plug_in(generators={"mine": f"plugin_code:{attribute}"})
+        with pytest.raises(RegistrationError, match=rf"registers as plugin_code:{attribute}, {words}"):
+            GENERATORS["mine"].load()
 
     def test_registered_operator_must_subclass_operator(self, plug_in):
         plug_in(operators={"mine": "plugin_code:Empty"})

@@ -10,19 +10,19 @@ import numpy as np
 from ase import Atoms
 from crystals import random_crystal
 
-from hybridcsp.generators.base import Epoch, Example, Reject, Request, Sample
+from hybridcsp.generators.base import Epoch, Example, Generator, Reject, Request, Sample
 
 
 def symbols(contents) -> str:
     return "".join(f"{symbol}{count}" for symbol, count in contents.items())
 
 
-class Toy:
+class Toy(Generator):
     """Samples random crystals, and noisy copies of what it has learned, the more often the more it weighs."""
 
     name = "toy"
     conditions: frozenset = frozenset()
-    batch = 8
+    batch_size = 8
 
     def __init__(self, volume: float = 20.0, noise: float = 0.05) -> None:
         self.volume = volume

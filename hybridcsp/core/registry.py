@@ -37,6 +37,8 @@ class Entry:
         Who brings it.
     methods
         What it must have to be of its kind.
+    base
+        ``"module:Class"`` of which it must be a subclass, imported when it is checked; empty for none.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Entry:
     summary: str
     package: str = OURS
     methods: tuple[str, ...] = ()
+    base: str = ""
 
     def load(self) -> Any:
         """Import and return the object.
@@ -62,6 +65,8 @@ class Entry:
         except Exception as error:  # third-party code runs when it is imported, and may fail in any way
             raise self.broken(f"cannot be imported: {message_of(error)}") from error
         self.require(loaded, self.methods)
+        if self.base:
+            self.require_subclass(loaded)
         return loaded
 
     def build(self, *arguments: Any) -> Any:
@@ -88,6 +93,15 @@ class Entry:
             shown = thing.__qualname__ if isinstance(thing, type) else type(thing).__qualname__
             raise self.broken(f"gives {shown}, which lacks {', '.join(missing)}")
 
+    def require_subclass(self, thing: object) -> None:
+        """Raise :class:`RegistrationError` unless ``thing`` is a class that implements the abstract base class."""
+        base = EntryPoint(name="", value=self.base, group="").load()
+        shown = thing.__qualname__ if isinstance(thing, type) else repr(thing)
+        if not (isinstance(thing, type) and issubclass(thing, base)):
+            raise self.broken(f"is {shown}, which must be a subclass of {base.__module__}.{base.__qualname__}")
+        if missing := sorted(getattr(thing, "__abstractmethods__", ())):
+            raise self.broken(f"is {shown}, which must implement {', '.join(missing)}")
+
     def broken(self, why: str) -> RegistrationError:
         """Return the error that says what is wrong with it."""
         return RegistrationError(f"{self.name!r}, which the package {self.package} registers as {self.target}, {why}")
@@ -104,11 +118,14 @@ class Registry:
         Our own entries.
     methods
         What other packages' entries must have.
+    base
+        ``"module:Class"`` of which other packages' entries must be subclasses; empty for none.
     """
 
-    def __init__(self, kind: str, builtin: tuple[Entry, ...], methods: tuple[str, ...] = ()) -> None:
+    def __init__(self, kind: str, builtin: tuple[Entry, ...], methods: tuple[str, ...] = (), base: str = "") -> None:
         self.kind = kind
         self.methods = methods
+        self.base = base
         self._builtin = {entry.name: entry for entry in builtin}
 
     def entries(self) -> dict[str, Entry]:
@@ -118,7 +135,14 @@ class Registry:
             package, summary = "?", ""
             if point.dist:
                 package, summary = point.dist.name, str(point.dist.metadata.json.get("summary", ""))
-            entry = Entry(name=point.name, target=point.value, summary=summary, package=package, methods=self.methods)
+            entry = Entry(
+                name=point.name,
+                target=point.value,
+                summary=summary,
+                package=package,
+                methods=self.methods,
+                base=self.base,
+            )
             found.setdefault(point.name, entry)
         return found
 

@@ -1,45 +1,49 @@
-"""Learned models that sample crystals, and the interface they share."""
+"""Interface of generators: what every learned model that samples crystals implements, and the records it exchanges."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+
+from hybridcsp.errors import GeneratorError
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 
 class Condition(StrEnum):
-    """What a generator can be asked for beside the contents of the cell, which every generator keeps exactly."""
+    """Property that a generator can be conditioned on, in addition to the contents of the cell, which are exact."""
 
     SPACEGROUP = "spacegroup"
     ENERGY = "energy"  # a quantile of the energies among crystals of like contents: 0 is the lowest
     PRESSURE = "pressure"
 
 
-#: Half of the effect of pressure on what models are told is reached here (GPa): they are told ``p / (p + 30 GPa)``.
+#: Pressure in GPa at which the saturating feature ``p / (p + 30 GPa)``, the models' input, reaches one half.
 HALF_PRESSURE = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One crystal wanted.
+    """Represent the request for one crystal.
 
     Attributes
     ----------
     contents
-        Atoms of each element in the primitive cell.
+        Number of atoms of each element in the primitive cell.
     spacegroup
-        Its number, where one is wanted.
+        Number of the space group (1 to 230), or ``None`` for any.
     energy_quantile
-        Between 0 (the most stable) and 1, where one is wanted.
+        Quantile of the energy between 0 (the most stable) and 1, or ``None`` for any.
     pressure_gpa
-        Where one is wanted.
+        Pressure in GPa, or ``None`` for any.
     """
 
     contents: Mapping[str, int]
@@ -49,7 +53,7 @@ class Request:
 
 
 def equal_requests(requests: Sequence[Request]) -> list[list[int]]:
-    """Return the positions of requests for the same, group by group, in the order in which each came first."""
+    """Return the positions of equal requests, one list per group, in the order in which the groups first occur."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for number, request in enumerate(requests):
         key = (*sorted(request.contents.items()), request.spacegroup, request.energy_quantile, request.pressure_gpa)
@@ -59,16 +63,16 @@ def equal_requests(requests: Sequence[Request]) -> list[list[int]]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sample:
-    """One crystal made.
+    """Represent one sampled crystal.
 
     Attributes
     ----------
     atoms
-        A periodic structure with exactly the contents that were asked for.
+        Periodic structure with exactly the requested contents.
     request
-        Position of its request in the sequence that was asked for.
+        Position of its request in the sequence of requests.
     log_likelihood
-        Natural logarithm of the model's density of it given the request, where the model knows it.
+        Natural logarithm of the model's density of this crystal given the request, or ``None`` if unknown.
     """
 
     atoms: Atoms
@@ -78,7 +82,15 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Reject:
-    """A request that came to nothing, and why (a few words)."""
+    """Represent a request that the model could not answer with a crystal.
+
+    Attributes
+    ----------
+    request
+        Position of the request in the sequence of requests.
+    reason
+        Short reason; equal reasons are counted together.
+    """
 
     request: int
     reason: str
@@ -86,16 +98,18 @@ class Reject:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Example:
-    """One crystal to learn from.
+    """Represent one crystal of a training set.
 
     Attributes
     ----------
     atoms
         Primitive cell.
     weight
-        How much it counts in the loss.
-    energy_quantile, pressure_gpa
-        Where they are known.
+        Weight in the loss.
+    energy_quantile
+        Quantile of the energy among crystals of like contents, or ``None`` if unknown.
+    pressure_gpa
+        Pressure in GPa, or ``None`` if unknown.
     """
 
     atoms: Atoms
@@ -106,22 +120,22 @@ class Example:
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """What is told after each pass over the training data.
+    """Represent the progress of a training after one pass over the training set.
 
     Attributes
     ----------
     number
-        From 1.
+        Number of the epoch, from 1.
     losses
-        Means by name; ``"train"`` and ``"held_out"`` are always there.
+        Mean losses by name; ``"train"`` and ``"held_out"`` are always present.
     seconds
-        Of the whole training so far, those of earlier processes included.
+        Duration of the whole training until now, in earlier processes too.
     best
-        Whether the held-out loss is the lowest so far.
+        Whether the held-out loss is the lowest until now.
     part
-        Which part of the model is being trained, where it has several that are trained one after the other.
+        Name of the network that is being trained, if the model trains several one after the other.
     at_start
-        The held-out loss of the weights that the training began with; ``None`` where nothing is held out.
+        Held-out loss of the initial weights; ``None`` if nothing is held out.
     """
 
     number: int
@@ -132,33 +146,64 @@ class Epoch:
     at_start: float | None = None
 
 
-class Generator(Protocol):
-    """A model that learns from crystals and samples crystals.
+class Generator(ABC):
+    """Abstract base class of models that learn from crystals and sample crystals.
+
+    Subclasses set ``name`` and implement :meth:`fit`, :meth:`sample`, :meth:`save` and :meth:`load`. Every other
+    attribute has a default and may be overridden by a class attribute, a property or in ``__init__``.
 
     Attributes
     ----------
     name
-        As it is registered.
+        Registered name.
     conditions
-        What a request may name beside the contents and is then honoured; the rest of a request is ignored, so that
-        whoever asks must filter.
+        Fields of a request, in addition to the contents, that :meth:`sample` respects; a search sets no others.
     card
-        What it was trained on and how: plain JSON, kept beside the weights.
-
-    Notes
-    -----
-    A search also looks for these, which need not be there: ``batch``, samples to ask for at a time; ``best_first``,
-    whether answers to equal requests come in the order in which to try them; ``keeps_samples``, whether they are kept
-    rather than made again; ``fine_tuning``, settings for :meth:`fit` when it learns from the search, beside ``epochs``,
-    ``learning_rate`` and ``anchor``, which it must accept then; ``effort``, how long one pass of an example through its
-    training takes, in quarters of a force call (1 if it does not say); ``from_scratch()``, a class method that makes an
-    untrained one to learn from a search alone, which is best a small one.
+        Description of the training, JSON-serialisable; written next to the weights.
+    batch_size
+        Number of samples that a search requests in one call.
+    best_first
+        Whether the answers to equal requests are sorted, the most promising first.
+    caches_samples
+        Whether a search stores the samples in its run directory instead of sampling again when it is resumed. Set it
+        if sampling is slow or does not depend on the random number generator alone.
+    effort
+        Duration of one pass of one example through the training, as a multiple of a quarter of a force call.
+    fine_tuning
+        Settings of :meth:`fit` for retraining during a search, in addition to ``epochs``, ``learning_rate`` and
+        ``anchor``, which it must accept if :attr:`learns`.
+    learns
+        Whether a search can retrain it.
     """
 
     name: str
-    conditions: frozenset[Condition]
-    card: Mapping[str, Any]
+    conditions: frozenset[Condition] = frozenset()
+    card: Mapping[str, Any] = MappingProxyType({})
+    batch_size: int = 48
+    best_first: bool = False
+    caches_samples: bool = False
+    effort: float = 1.0
+    fine_tuning: Mapping[str, Any] = MappingProxyType({})
+    learns: bool = True
 
+    @classmethod
+    def from_scratch(cls) -> Self:
+        """Return an untrained generator, preferably a small one, that learns from the minima of a search alone.
+
+        Called once, when a search with the source ``generative:NAME:scratch`` starts, and again in the process of its
+        first training.
+
+        Raises
+        ------
+        GeneratorError
+            If the class does not override this method.
+        """
+        raise GeneratorError(
+            f"{cls.__name__} cannot start untrained, because it does not define from_scratch(); "
+            "use trained weights, or define a class method from_scratch() that returns an untrained generator"
+        )
+
+    @abstractmethod
     def fit(
         self,
         examples: Sequence[Example],
@@ -168,14 +213,31 @@ class Generator(Protocol):
         on_epoch: Callable[[Epoch], None] | None = None,
         **settings: Any,
     ) -> None:
-        """Learn from examples, from the weights it has; with a checkpoint file, go on from where that was left."""
+        """Train on examples, starting from the current weights.
 
+        Parameters
+        ----------
+        examples
+            Training set.
+        seed
+            Random seed.
+        checkpoint
+            File in which the state of the training is kept; the training continues from it if the file exists.
+        on_epoch
+            Function that is called after each epoch.
+        **settings
+            Settings of the training.
+        """
+
+    @abstractmethod
     def sample(self, requests: Sequence[Request], rng: np.random.Generator) -> list[Sample | Reject]:
-        """Return exactly one answer to each request, in their order."""
+        """Return exactly one answer to each request, in the order of the requests; draw from ``rng`` alone."""
 
+    @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write weights (safetensors) and card (JSON) into a folder."""
+        """Write the weights and the card into a folder, which is made if it does not exist."""
 
     @classmethod
+    @abstractmethod
     def load(cls, folder: Path) -> Self:
-        """Read what :meth:`save` wrote."""
+        """Read a generator from a folder that :meth:`save` has written."""

@@ -22,7 +22,7 @@ from ase import Atoms
 from ase.formula import Formula
 
 from hybridcsp.errors import GeneratorError, InputError
-from hybridcsp.generators.base import Condition, Epoch, Example, Reject, Request, Sample
+from hybridcsp.generators.base import Epoch, Example, Generator, Reject, Request, Sample
 from hybridcsp.io.frames import Broken
 from hybridcsp.io.structure_files import read_structures
 from hybridcsp.structure.symmetry import primitive
@@ -97,7 +97,7 @@ class Command:
         return [re.sub(r"\{(\w+)\}", lambda match: str(values[match.group(1)]), part) for part in self.command]
 
 
-class CommandGenerator:
+class CommandGenerator(Generator):
     """A program of another kind as a generator: each request for samples runs it.
 
     It honours no condition and does not learn.
@@ -110,14 +110,14 @@ class CommandGenerator:
         How it is run.
     """
 
-    conditions: frozenset[Condition] = frozenset()
-    #: Its answers are kept in the run directory: running it again would take long, and may give others.
-    keeps_samples = True
+    # Running the command again would take long, and may return other samples.
+    caches_samples = True
+    learns = False
 
     def __init__(self, name: str, command: Command) -> None:
         self.name = name
         self.command = command
-        self.batch = command.samples
+        self.batch_size = command.samples
         self.card: Mapping[str, Any] = {"command": list(command.command)}
 
     def sample(

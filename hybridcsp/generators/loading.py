@@ -46,17 +46,6 @@ def open_generator(text: str) -> Generator:
     return kind.load(folder)  # type: ignore[no-any-return]
 
 
-def beginner(kind: type) -> Generator:
-    """Make an untrained generator that is to learn from a search alone: a few hundred crystals of few elements.
-
-    Parameters
-    ----------
-    kind
-        Its class; ``kind.from_scratch()`` makes it where there is such a method.
-    """
-    return getattr(kind, "from_scratch", kind)()  # type: ignore[no-any-return]
-
-
 def new_generator(name: str) -> Generator:
     """Make an untrained generator.
 

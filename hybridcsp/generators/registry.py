@@ -1,4 +1,4 @@
-"""Names of the generators."""
+"""Registry of the generators."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ GENERATORS = Registry(
             summary="flow matching of fractional coordinates and lattice",
         ),
     ),
-    methods=("fit", "sample", "save", "load"),
+    base="hybridcsp.generators.base:Generator",
 )

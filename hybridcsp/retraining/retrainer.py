@@ -254,12 +254,12 @@ class Retrainer:
 
     @property
     def _effort(self) -> float:
-        return float(getattr(self._source.generator(0), "effort", 1.0))
+        return self._source.generator(0).effort
 
     def _fit(self, allowed: float) -> dict[str, Any] | None:
         """Return settings for ``fit``; ``None`` if it has to wait."""
         settings = self._settings
-        own = getattr(self._source.generator(0), "fine_tuning", {})
+        own = self._source.generator(0).fine_tuning
         if self.untrained:
             return dict(FROM_SCRATCH)
         n_minima = self._archive.number_of_minima

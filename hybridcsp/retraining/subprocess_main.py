@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from hybridcsp.errors import GeneratorError
-from hybridcsp.generators.loading import beginner
 from hybridcsp.retraining.versions import train
 from hybridcsp.utils.process_watch import end_with
 
@@ -18,7 +17,7 @@ def main(parent: str, unfinished: str, target: str, prior: str) -> None:
     module, _, name = target.partition(":")
     kind = getattr(importlib.import_module(module), name)
     try:
-        train(Path(unfinished), kind.load(Path(prior)) if prior else beginner(kind))
+        train(Path(unfinished), kind.load(Path(prior)) if prior else kind.from_scratch())
     except GeneratorError as error:
         sys.exit(str(error))
 

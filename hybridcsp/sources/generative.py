@@ -16,7 +16,7 @@ from hybridcsp.core.records import Candidate, Outcome, Proposal
 from hybridcsp.errors import GeneratorError, InputError, message_of
 from hybridcsp.generators.base import Generator, Request
 from hybridcsp.generators.external import Command, CommandGenerator
-from hybridcsp.generators.loading import beginner, find_generator, one_thread, open_generator
+from hybridcsp.generators.loading import find_generator, one_thread, open_generator
 from hybridcsp.generators.registry import GENERATORS
 from hybridcsp.generators.selection import SelectedSample, Selection, requests_for, select
 from hybridcsp.similarity import STARTS, StructureIndex, describe
@@ -29,9 +29,7 @@ from hybridcsp.utils.files import folder_within
 from hybridcsp.utils.interrupts import exits_contained
 from hybridcsp.utils.processes import python_command
 
-#: Samples asked for at a time, unless the generator says otherwise; and of each number of formula units in the first
-#: batch: small searches often end before they have used it up.
-BATCH = 48
+#: Samples of each number of formula units in the first batch: small searches often end before they have used it up.
 FIRST = 16
 
 #: What share of a batch is proposed before the next one is sampled, unless energies rank it.
@@ -170,13 +168,13 @@ class GenerativeSource:
     @property
     def weights(self) -> str | None:
         """Hash of the weights that it begins with; ``None`` for what has none, or does not tell."""
-        found = getattr(self._generators[0], "card", {}).get("weights_sha256")
+        found = self._generators[0].card.get("weights_sha256")
         return None if found is None else str(found)
 
     @property
     def learns(self) -> bool:
         """Whether the generator can be retrained during a search."""
-        return not isinstance(self._generators[0], CommandGenerator)
+        return self._generators[0].learns
 
     def generator(self, version: int) -> Generator:
         """Return one version of the generator, loaded if need be."""
@@ -302,15 +300,17 @@ class GenerativeSource:
         return _Reading(seed=int(rng.integers(2**31)), samples=self._batch_size(first=first))
 
     def _batch_size(self, *, first: bool) -> int:
-        small = min(BATCH, FIRST * len(self._problem.units))
-        return int(getattr(self._generators[0], "batch", small if first else BATCH))
+        generator = self._generators[0]
+        if first and generator.learns:
+            return min(generator.batch_size, FIRST * len(self._problem.units))
+        return generator.batch_size
 
     def _batch(self, version: int, reading: _Reading, context: Context) -> Selection:
         seed = reading.seed
         if (version, seed) not in self._batches:
             for other in [key for key in self._batches if key[0] == version]:
                 del self._batches[other]
-            keeps = getattr(self._generators[0], "keeps_samples", False)
+            keeps = self._generators[0].caches_samples
             file = context.archive.directory / SAMPLES / f"{self.name}-{version}-{seed}.extxyz" if keeps else None
             self._batches[version, seed] = (
                 self._sampled(version, reading) if file is None else self._kept(version, reading, file)
@@ -333,8 +333,7 @@ class GenerativeSource:
         else:
             with one_thread():
                 answers = self._asked(lambda: generator.sample(requests, rng))
-        ordered = bool(getattr(generator, "best_first", False))
-        return select(answers, self._problem, generator.conditions, len(requests), best_first=ordered)
+        return select(answers, self._problem, generator.conditions, len(requests), best_first=generator.best_first)
 
     def _collected(
         self, reading: _Reading, program: CommandGenerator, requests: list[Request], rng: np.random.Generator
@@ -394,10 +393,12 @@ def _opened(argument: str | None) -> tuple[Generator, bool]:
             names = ", ".join(GENERATORS.entries())
             allowed = f"the folder alone: its weights are trained; NAME:{SCRATCH} begins without any ({names})"
             raise InputError("source", f"generative:{argument}", allowed)
-        return beginner(GENERATORS[text].load()), True
+        return GENERATORS[text].load().from_scratch(), True
     entry, _ = find_generator(text)
     if entry.package == "hybridcsp":
         return open_generator(text), False
     options = ("--formula", "{formula}", "--n", "{n}", "--seed", "{seed}", "--output", "{output}")
-    command = Command(tuple(python_command("hybridcsp", "sample", text, *options)), timeout=TIMEOUT, samples=BATCH)
+    command = Command(
+        tuple(python_command("hybridcsp", "sample", text, *options)), timeout=TIMEOUT, samples=Generator.batch_size
+    )
     return CommandGenerator(entry.name, command), False

@@ -26,7 +26,7 @@ TESTS = Path(__file__).parent
 @pytest.fixture(autouse=True)
 def toy(monkeypatch, tmp_path):
     """Register the toy generator, as another package would, and work in an empty folder."""
-    entry = Entry(name="toy", target="toys:Toy", summary="a toy", package="toys", methods=GENERATORS.methods)
+    entry = Entry(name="toy", target="toys:Toy", summary="a toy", package="toys", base=GENERATORS.base)
     entries = GENERATORS.entries()
     monkeypatch.setattr(GENERATORS, "entries", lambda: entries | {"toy": entry})
     monkeypatch.chdir(tmp_path)

@@ -156,7 +156,7 @@ class TestTheSource:
         assert candidates[0].proposal.cost.seconds > 0
 
     def test_the_first_batch_is_small_and_the_next_ones_are_not(self, archive, monkeypatch):
-        monkeypatch.delattr(Toy, "batch")
+        monkeypatch.setattr(Toy, "batch_size", 48)
         candidates = take(GenerativeSource(replace(COPPER, formula_units=2), generator=Toy()), archive, 8)
         samples = [c.proposal.tag["samples"] for c in candidates if "samples" in c.proposal.tag]
         assert samples == [16, 48]

@@ -14,7 +14,7 @@ from ase import Atoms
 
 from hybridcsp.errors import InputError, did_you_mean
 from hybridcsp.generators import weights_io
-from hybridcsp.generators.base import Condition, Epoch, Example, Reject, Request, Sample
+from hybridcsp.generators.base import Condition, Epoch, Example, Generator, Reject, Request, Sample
 from hybridcsp.generators.datasets import split
 from hybridcsp.generators.flow.data import FlowData, Scale
 from hybridcsp.generators.flow.matching import FlowModel, Integration, integrate
@@ -35,7 +35,7 @@ _VOLUME_FACTOR = 4.0
 _OTHER_GROUP = "not near the space group asked for"
 
 
-class FlowGenerator:
+class FlowGenerator(Generator):
     """Crystals that noise flows into.
 
     Fractional coordinates begin uniformly distributed and the log-lattice normally, and both follow velocities that a
@@ -70,7 +70,7 @@ class FlowGenerator:
         return cls(Architecture(width=64, message=48, pair=32, layers=3))
 
     @property
-    def conditions(self) -> frozenset[Condition]:
+    def conditions(self) -> frozenset[Condition]:  # type: ignore[override]
         """Space group and energy; and pressure, if it has learned from crystals under pressure."""
         return weights_io.conditions_of(self.card)
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
 from hybridcsp.generators import trainer, weights_io
-from hybridcsp.generators.base import Condition, Epoch, Example, Reject, Request, Sample
+from hybridcsp.generators.base import Condition, Epoch, Example, Generator, Reject, Request, Sample
 from hybridcsp.generators.datasets import split
 from hybridcsp.generators.wyckoff.collation import Geometries, Occupations, conditions
 from hybridcsp.generators.wyckoff.drawing import draw
@@ -53,7 +53,7 @@ class Encoded:
     card: Mapping[str, Any]
 
 
-class WyckoffGenerator:
+class WyckoffGenerator(Generator):
     """Autoregressive transformers over space group and Wyckoff positions, and then over cell and coordinates.
 
     Crystals come out with exactly the contents asked for, in a primitive cell of the space group that was drawn; a
@@ -76,13 +76,13 @@ class WyckoffGenerator:
         Of the draws; 1 is the model's own distribution, less is more probable and less diverse.
     """
 
-    name: ClassVar[str] = "wyckoff"
+    name = "wyckoff"
     #: Answers to equal requests come in the order in which to try them.
-    best_first: ClassVar[bool] = True
+    best_first = True
     #: Settings of ``fit`` during a search: its minima would be remembered as they are, and made again.
-    fine_tuning: ClassVar[Mapping[str, Any]] = {"remember": False}
+    fine_tuning: Mapping[str, Any] = {"remember": False}
     #: Of training, in quarters of a force call for an example.
-    effort: ClassVar[float] = 2.0
+    effort = 2.0
 
     def __init__(self, occupation: Size = OCCUPATION, geometry: Size = GEOMETRY) -> None:
         self.card: Mapping[str, Any] = {}
@@ -98,7 +98,7 @@ class WyckoffGenerator:
         return cls(Size(width=64, blocks=2, dropout=0.1), Size(width=64, blocks=2))
 
     @property
-    def conditions(self) -> frozenset[Condition]:
+    def conditions(self) -> frozenset[Condition]:  # type: ignore[override]
         """Space group and energy; and pressure, if it has learned from crystals under pressure."""
         return weights_io.conditions_of(self.card)
 

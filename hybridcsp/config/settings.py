@@ -35,6 +35,7 @@ from hybridcsp.relaxation.relax import RelaxationSettings
 from hybridcsp.retraining import Retraining
 from hybridcsp.search.allocation import ALLOCATIONS
 from hybridcsp.search.search import Search
+from hybridcsp.search.settings import SearchSettings
 from hybridcsp.search.stopping import StoppingCriteria, Target
 from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT, SOURCES
 from hybridcsp.utils.files import atomic_write
@@ -107,6 +108,28 @@ class Configuration(BaseModel):
         return Path(self.search.directory or self.problem.formula)
 
     @property
+    def settings(self) -> SearchSettings:
+        """The settings of the search.
+
+        Raises
+        ------
+        CalculatorError
+            If the calculator cannot be built.
+        """
+        return SearchSettings(
+            calculator=self.search.calculator,
+            sources=self.search.sources,
+            allocation=self.search.allocation,
+            seed=self.search.seed,
+            workers=self.search.workers,
+            relaxation=self.relaxation,
+            limits=self.limits,
+            retraining=self.retraining,
+            external=self.external,
+            one_shot=self.search.one_shot,
+        )
+
+    @property
     def needs_trust(self) -> bool:
         """Whether it runs code or programs that it names."""
         return bool(self._commands) or runs_code(self.search.calculator)
@@ -153,17 +176,8 @@ class Configuration(BaseModel):
         Target(self.budget.stop_at, self.problem)  # one that makes no sense is an error before there is a directory
         return Search(
             self.problem,
-            calculator=self.search.calculator,
+            self.settings,
             directory=self.directory,
-            sources=self.search.sources,
-            allocation=self.search.allocation,
-            seed=self.search.seed,
-            workers=self.search.workers,
-            relaxation=self.relaxation,
-            limits=self.limits,
-            retraining=self.retraining,
-            external=self.external,
-            one_shot=self.search.one_shot,
             on_open=partial(write, self),
             allow_calculator_change=allow_calculator_change,
         )

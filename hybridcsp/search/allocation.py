@@ -1,15 +1,16 @@
-"""Which source gets the next job."""
+"""Allocations: the rules that decide which source proposes the next candidate."""
 
 from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Protocol
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -31,41 +32,55 @@ PRIOR_FORCE_CALLS = 600.0
 FLOOR = 0.04
 
 
-class Allocation(Protocol):
-    """Decides between sources. Its state changes in ``proposed`` and ``observe`` only, which a resume replays."""
+class Allocation(ABC):
+    """Base class of the rules that divide relaxations between the sources.
 
+    The state of an allocation may change in :meth:`proposed` and :meth:`observe` only. When a search is resumed these
+    two are called again as they were before, in the same order, and :meth:`choose` is not.
+    """
+
+    @abstractmethod
     def choose(self, available: Sequence[str]) -> str:
-        """Return one of the names, none of which is exhausted."""
+        """Return the source that proposes next.
 
-    def proposed(self, candidates: Sequence[Candidate]) -> None:
-        """Take note of new candidates."""
+        Called whenever a candidate is needed. A source that then has nothing to propose is left out of ``available``
+        until the next candidate is needed.
 
-    def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Learn from outcomes, in the order of their sequence."""
+        Parameters
+        ----------
+        available
+            Names of the sources that can propose now, at least one, in the order in which the user named them.
+        """
+
+    def proposed(self, candidates: Sequence[Candidate]) -> None:  # noqa: B027  # a hook that may be left out
+        """Take note of the candidates of one call of a source; called after each call, before any of their outcomes."""
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:  # noqa: B027  # a hook that may be left out
+        """Learn from outcomes that arrived together; called with every outcome of every source, in order."""
 
 
-class EqualAllocation:
-    """Gives every source the same number of relaxations; ties go to the one named first.
+class EqualAllocation(Allocation):
+    """Give every source the same number of relaxations; of sources that have the same, the one named first is chosen.
 
     Parameters
     ----------
     problem, seed
-        Make no difference.
+        Not used; every allocation is built with these two.
     """
 
     def __init__(self, problem: Problem | None = None, seed: int = 0) -> None:
         self._given: Counter[str] = Counter()
 
     def choose(self, available: Sequence[str]) -> str:
-        """Return the source that was given least."""
+        """Return the source with the fewest relaxations."""
         return min(available, key=lambda name: self._given[name])
 
     def proposed(self, candidates: Sequence[Candidate]) -> None:
-        """Count candidates as given."""
+        """Count the candidates of each source."""
         self._given.update(candidate.source for candidate in candidates)
 
     def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Take back what was rejected before it was relaxed."""
+        """Subtract the candidates that were rejected before their relaxation."""
         self._given.subtract(outcome.candidate.source for outcome in outcomes if isinstance(outcome, Rejected))
 
 
@@ -77,7 +92,7 @@ class _Account:
     running: int = 0
 
 
-class ThompsonAllocation:
+class ThompsonAllocation(Allocation):
     """Gives the next job to the source that earns most per force call, as far as one can know.
 
     A source earns credit when a relaxation of its candidate is the first to end in a minimum: ``exp(-ΔH / 20 meV)``

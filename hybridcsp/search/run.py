@@ -1,63 +1,65 @@
-"""One run of a search: keep the workers busy until a budget is used up, then refine the best minima."""
+"""The loop of a search: keep the workers busy until a criterion is met, then refine the best minima."""
 
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from ase import Atoms
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.state import ALL_FAILED
-from hybridcsp.core.records import REFINE, RELAX, WORKERS, Candidate, Job, Limits, Relaxed
+from hybridcsp.core.records import REFINE, RELAX, WORKERS, Candidate, Job, Limits, Outcome, Relaxed
 from hybridcsp.relaxation.backends.base import Backend, RunningJob
 from hybridcsp.search.failures import all_failed
 from hybridcsp.search.proposer import Proposer
 from hybridcsp.search.resumption import check_same_calculator
-from hybridcsp.search.stopping import StoppingCriteria, Target, unchanged_since
+from hybridcsp.search.stopping import TIME_USED_UP, StoppingCheck, StoppingCriteria
 from hybridcsp.utils.activity import announcements
 from hybridcsp.utils.interrupts import noted_interrupts
 
 log = logging.getLogger(__name__)
 
-#: Minima within this of the best (eV/atom) are refined at the end.
+#: Minima within this energy of the best (eV/atom) are refined at the end.
 REFINE_WINDOW = 0.05
 
-#: Seconds to wait for outcomes before progress is told.
+#: Seconds to wait for outcomes before progress is reported again.
 PATIENCE = 0.5
 
-#: A refinement may take this many times the force calls of a relaxation: its criterion is five times tighter.
+#: Ratio of the force calls and seconds that a refinement and a relaxation may take; its criterion is five times
+#: tighter.
 REFINE_LIMIT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a search is.
+    """Progress of a search.
 
     Attributes
     ----------
     relaxations, failed, rejected
-        In the whole search; relaxations include failures.
+        Numbers of relaxations (failures included), failed relaxations and rejected proposals in the whole search.
     running
-        Jobs the workers are busy with.
+        Number of jobs that the workers are busy with.
     minima
-        Distinct minima.
+        Number of distinct minima.
     best, spacegroup
         Lowest enthalpy per atom in eV, and the number of that minimum's space group at 0.01 Å.
     force_calls
-        In the whole search.
+        Number of force calls in the whole search.
     run_relaxations, run_force_calls, run_seconds
-        In this run.
+        Relaxations, force calls and seconds of this run.
     level
-        "relax", or "refine" in the final refinement.
+        ``"relax"``, or ``"refine"`` in the final refinement.
     jobs
-        What the workers are busy with, and how far each job is, where the backend can tell.
+        Jobs of the workers with the progress of each, if the backend reports it.
     activity
-        What the search itself does at this moment, or waits for, in words: ``"loading chgnet in 2 workers"``,
-        ``"drawing 48 structures from wyckoff"``, ``"training flow: epoch 3 of 20"``; empty while it waits for jobs.
+        Work that the search itself does or waits for: ``"loading chgnet in 2 workers"``, ``"drawing 48 structures from
+        wyckoff"``, ``"training flow: epoch 3 of 20"``. Empty while it waits for jobs.
     training
-        What each generator that learns from the search does, or what it waits for, in words.
+        State of each generator that learns from the search, one sentence each.
     """
 
     relaxations: int
@@ -79,7 +81,15 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Summary:
-    """What a run came to; ``stopped`` says why it ended."""
+    """Summary of a run.
+
+    Attributes
+    ----------
+    progress
+        Progress of the search at the end of the run.
+    stopped
+        The reason of the end: ``"relaxations used up"``, ``"target reached"``, ``"sources exhausted"``…
+    """
 
     progress: Progress
     stopped: str
@@ -96,67 +106,81 @@ class Summary:
 
 
 class Run:
-    """The loop itself.
+    """Run the loop of one search: sources propose, the backend relaxes, the archive records.
 
     Parameters
     ----------
-    proposer, backend
-        Where jobs come from, and where they go.
-    budget
-        When to end.
+    proposer
+        Sources and allocation, which provide candidates and learn from outcomes.
+    backend
+        Workers that relax the candidates.
+    criteria
+        Stopping criteria, and the number of minima to refine at the end.
     limits
-        Of one relaxation.
+        Limits of one relaxation.
     on_progress
-        Called after every outcome, twice a second while nothing ends, and when something begins that may take long.
-        What it raises ends the run.
+        Called after every outcome, twice a second in between, and before anything that may take long. An exception
+        that it raises ends the run.
+    calculator_known
+        Whether the backend is known to use the calculator that the energies in the archive come from. Otherwise
+        energies are compared from the first result on.
+    rebuild_proposer
+        Returns a proposer without the energies of any other calculator than the one in use; called when the backend
+        turns out to use another one than before. ``None``: such a change is an error.
+
+    Raises
+    ------
+    InputError
+        If the target of the stopping criteria cannot be used.
     """
 
     def __init__(
         self,
         proposer: Proposer,
         backend: Backend,
-        budget: StoppingCriteria,
+        criteria: StoppingCriteria,
         limits: Limits,
-        on_progress: Callable[[Progress], None] | None,
+        on_progress: Callable[[Progress], None] | None = None,
+        *,
+        calculator_known: bool = True,
+        rebuild_proposer: Callable[[], Proposer] | None = None,
     ) -> None:
         self._proposer = proposer
         self._archive: Archive = proposer.archive
         self._backend = backend
-        self._budget = budget
+        self._criteria = criteria
         self._limits = limits
         self._on_progress = on_progress
-        self._target = Target(budget.stop_at, proposer.problem)
-        self._start = time.monotonic()
-        self._start_force_calls = self._archive.state.cost.force_calls
-        self._start_relaxations = self._archive.state.relaxations
+        self._calculator_known = calculator_known
+        self._rebuild_proposer = rebuild_proposer
+        self._stopping = StoppingCheck(criteria, proposer.problem, self._archive)
+        self._stopped = ""  # the reason why the search ends, once there is one
+        self._ready: deque[Candidate] = deque()
         self._running: set[int] = set()
         self._level = RELAX
-        #: Whether energies of another calculator than the archive's may be recorded; they are ranked by themselves.
-        self.may_change_calculator = True
-        #: Makes what proposes anew when the backend turns out to use another calculator, where that may happen.
-        self.begin_again: Callable[[], Proposer] | None = None
-        #: Whether the archive's energies are known to be of the calculator that the backend uses.
-        self.calculator_known = True
+        self._start_force_calls = self._archive.state.cost.force_calls
+        self._start_relaxations = self._archive.state.relaxations
         self._activity = ""
-        self._raised: BaseException | None = None  # by on_progress, in the middle of something
+        self._raised: BaseException | None = None  # by on_progress, while something else was going on
 
     def execute(self) -> Summary:
-        """Search, refine, and say why it ended; the reason is recorded also when an exception passes through.
+        """Search until a stopping criterion is met, refine the best minima, and record the reason of the end.
 
         Raises
         ------
         RelaxationsFailedError
-            If it ended because nothing but failures happened.
+            If every relaxation failed.
         """
         stopped = "error"
         try:
-            with announcements(self._announced):
+            with announcements(self._show_activity):
                 stopped = self._search()
             if stopped == ALL_FAILED:
                 raise all_failed(self._archive.state, self._archive.directory)
             for name in self._proposer.preparing:
                 log.warning(
-                    "source %s was still making structures when the search ended; more relaxations would use them", name
+                    "source %s was still preparing structures when the search ended; more relaxations would use them",
+                    name,
                 )
             self._refine()
         except KeyboardInterrupt:
@@ -166,8 +190,117 @@ class Run:
             self._archive.record_stop(stopped)
         return Summary(progress=self.progress(), stopped=stopped)
 
+    def _search(self) -> str:
+        """Relax candidates until the search should stop, and return the reason.
+
+        With one worker the order of events is always the same, because candidates are proposed after events and never
+        after a time.
+        """
+        self._ready.extend(self._archive.pending(WORKERS))
+        self.check_criteria()
+        self.fill_workers()
+        while not self.should_stop():
+            trained = self.train_if_due()  # now, because the workers are busy
+            collected = self.collect()
+            self.check_criteria()
+            if collected or trained or self._proposer.prepared:
+                self.fill_workers()
+        return self._stopped
+
+    def check_criteria(self) -> None:
+        """Note the first stopping criterion that is met.
+
+        The criterion that every relaxation failed is checked again, because one that was still running may succeed.
+        """
+        if self._stopped in ("", ALL_FAILED):
+            self._stopped = self._stopping.criterion_met(compare_energies=self._calculator_known)
+
+    def should_stop(self) -> bool:
+        """Return whether the search ends now, and note the reason.
+
+        Running relaxations have been paid for and are finished first, except when the time is used up: a resumed search
+        repeats them.
+        """
+        if self._stopping.is_time_used_up:
+            self._stopped = self._stopped or TIME_USED_UP
+            return True
+        if self._running:
+            return False
+        if not self._stopped and not self._proposer.preparing:
+            self._stopped = "sources exhausted" if self._proposer.exhausted else "no acceptable proposals"
+        return bool(self._stopped)
+
+    def fill_workers(self) -> None:
+        """Submit candidates until every worker is busy, and propose one ahead for the worker that is free next."""
+        while not self._stopped and self._stopping.allows_another(len(self._running)):
+            if not self._ready:
+                self._ready.extend(self._proposer.propose(WORKERS))
+                self._end_activity()
+            if not self._ready or len(self._running) >= self._backend.capacity:
+                return
+            candidate = self._ready.popleft()
+            self._submit(candidate, candidate.atoms, candidate.proposal.level, self._limits)
+
+    def train_if_due(self) -> bool:
+        """Let the generators learn, unless the search is ending; return whether anything changed."""
+        learned = not self._stopped and self._proposer.learn()
+        self._end_activity()
+        return learned
+
+    def collect(self) -> bool:
+        """Record the outcomes that have arrived, after a short wait if there are none; return whether there were any.
+
+        Raises
+        ------
+        ArchiveError
+            If a result is of another calculator than those in the archive, and such a change was not allowed.
+        """
+        if not self._running:
+            self._proposer.wait(PATIENCE)
+        outcomes = self._backend.completed(timeout=PATIENCE)
+        if outcomes:
+            self._record(outcomes)
+        if self._on_progress:
+            self._on_progress(self.progress())
+        return bool(outcomes)
+
+    def _record(self, outcomes: Sequence[Outcome]) -> None:
+        if self._rebuild_proposer is None:
+            for outcome in outcomes:
+                if isinstance(outcome, Relaxed):
+                    check_same_calculator(outcome.evaluation.calculator, self._archive)
+        before = self._archive.state.calculator
+        self._proposer.record(outcomes)
+        if self._rebuild_proposer and before not in (None, self._archive.state.calculator):
+            self._proposer = self._rebuild_proposer()
+        self._calculator_known |= any(isinstance(outcome, Relaxed) for outcome in outcomes)
+        self._running.difference_update(outcome.candidate.id for outcome in outcomes)
+
+    def _refine(self) -> None:
+        """Relax the best minima further, as far as the time allows."""
+        self._level = REFINE
+        limits = Limits(
+            force_calls=REFINE_LIMIT * self._limits.force_calls,
+            seconds=REFINE_LIMIT * self._limits.seconds,
+            memory=self._limits.memory,
+        )
+        while not self._stopping.is_time_used_up:
+            best = self._archive.to_refine(self._criteria.refine, REFINE_WINDOW)
+            if not best:
+                return
+            for relaxed in best:
+                self._submit(relaxed.candidate, relaxed.atoms, REFINE, limits)
+            while self._running:
+                self.collect()
+                if self._stopping.is_time_used_up:
+                    return
+
+    def _submit(self, candidate: Candidate, atoms: Atoms, level: str, limits: Limits) -> None:
+        self._running.add(candidate.id)
+        self._backend.submit(Job(candidate=candidate, atoms=atoms, level=level, limits=limits))
+
     def progress(self) -> Progress:
-        """Return where things stand."""
+        """Return the progress of the search."""
         state = self._archive.state
         best = state.best()
         return Progress(
@@ -181,14 +314,15 @@ class Run:
             force_calls=state.cost.force_calls,
             run_relaxations=state.relaxations - self._start_relaxations,
             run_force_calls=state.cost.force_calls - self._start_force_calls,
-            run_seconds=time.monotonic() - self._start,
+            run_seconds=self._stopping.seconds,
             level=self._level,
             jobs=tuple(self._backend.running()),
-            activity=self._activity or self._starting(),
+            activity=self._activity or self._loading(),
             training=tuple(self._proposer.training),
         )
 
-    def _starting(self) -> str:
+    def _loading(self) -> str:
+        """Describe workers that are still loading their calculator; empty if there are none."""
         starting = self._backend.starting
         if not starting:
             return ""
@@ -196,9 +330,12 @@ class Run:
         name = calculator if isinstance(calculator, str) else "the calculator"
         return f"loading {name} in {starting} worker{'s' * (starting > 1)}"
 
-    def _announced(self, what: str) -> None:
-        """Show what begins now; an exception must not come between what is done there, so that it waits."""
-        self._activity = what
+    def _show_activity(self, activity: str) -> None:
+        """Report an activity that begins now.
+
+        An exception of ``on_progress`` is raised when the activity is over, so that it does not interrupt it halfway.
+        """
+        self._activity = activity
         if self._on_progress and self._raised is None:
             with noted_interrupts() as interrupts:
                 try:
@@ -208,100 +345,7 @@ class Run:
                         raise
                     self._raised = error
 
-    def _announced_is_over(self) -> None:
+    def _end_activity(self) -> None:
         self._activity = ""
         if self._raised is not None:
             raise self._raised
-
-    def _search(self) -> str:
-        ready = deque(self._archive.pending(WORKERS))
-        stopped = self._stop_reason()
-        news = True
-        while True:
-            # One candidate is made ahead, so that a worker that comes free need not wait for a source. This happens
-            # after every outcome and never on the clock: with one worker the order of events is always the same.
-            nothing_offered = not news
-            while not stopped and not nothing_offered and (ready or self._may_start(len(ready))):
-                if ready and len(self._running) < self._backend.capacity and self._may_start(0):
-                    self._submit(ready.popleft())
-                elif not ready:
-                    ready.extend(self._proposer.propose(WORKERS))
-                    self._announced_is_over()
-                    nothing_offered = not ready
-                else:
-                    break
-            if not self._running and (stopped or not self._proposer.preparing):
-                return stopped or ("sources exhausted" if self._proposer.exhausted else "no acceptable proposals")
-            learned = not stopped and self._proposer.learn()  # here, because the workers have enough to do
-            self._announced_is_over()
-            news = self._wait() or learned or self._proposer.prepared
-            if stopped in ("", ALL_FAILED):  # what was still running may have succeeded
-                stopped = self._stop_reason()
-            # What is running was paid for and is waited for, unless the time is over: a resumed search does it again.
-            if self._out_of_time():
-                return stopped or "time used up"  # the time may have run out since the reason was looked for
-
-    def _may_start(self, waiting: int) -> bool:
-        started = self._archive.state.relaxations + len(self._running) + waiting
-        return self._budget.relaxations is None or started < self._budget.relaxations
-
-    def _stop_reason(self) -> str:
-        budget, state = self._budget, self._archive.state
-        if self.calculator_known and self._target.reached(state, self._archive.structure):
-            return "target reached"
-        if state.failures is not None and 0 < budget.stop_after_failures <= state.failures.count:
-            return ALL_FAILED
-        if budget.relaxations is not None and state.relaxations >= budget.relaxations:
-            return "relaxations used up"
-        if budget.force_calls is not None and state.cost.force_calls >= budget.force_calls:
-            return "force calls used up"
-        unchanged = unchanged_since(state) if self.calculator_known else 0
-        if budget.stop_after_unchanged is not None and unchanged >= budget.stop_after_unchanged:
-            return "best unchanged"
-        if self._out_of_time():
-            return "time used up"
-        return ""
-
-    def _out_of_time(self) -> bool:
-        return self._budget.hours is not None and time.monotonic() - self._start >= 3600 * self._budget.hours
-
-    def _refine(self) -> None:
-        self._level = REFINE
-        limits = Limits(
-            force_calls=REFINE_LIMIT * self._limits.force_calls,
-            seconds=REFINE_LIMIT * self._limits.seconds,
-            memory=self._limits.memory,
-        )
-        while not self._out_of_time() and (todo := self._archive.to_refine(self._budget.refine, REFINE_WINDOW)):
-            for relaxed in todo:
-                job = Job(candidate=relaxed.candidate, atoms=relaxed.atoms, level=REFINE, limits=limits)
-                self._running.add(relaxed.candidate.id)
-                self._backend.submit(job)
-            while self._running:
-                self._wait()
-                if self._out_of_time():
-                    return
-
-    def _submit(self, candidate: Candidate) -> None:
-        self._running.add(candidate.id)
-        level = candidate.proposal.level
-        self._backend.submit(Job(candidate=candidate, atoms=candidate.atoms, level=level, limits=self._limits))
-
-    def _wait(self) -> bool:
-        """Wait for outcomes, not long; return whether there were any."""
-        if not self._running:
-            self._proposer.wait(PATIENCE)
-        outcomes = self._backend.completed(timeout=PATIENCE)
-        if outcomes:
-            for outcome in outcomes:
-                if isinstance(outcome, Relaxed) and not self.may_change_calculator:
-                    check_same_calculator(outcome.evaluation.calculator, self._archive)
-            before = self._archive.state.calculator
-            self._proposer.record(outcomes)
-            if self.begin_again and before not in (None, self._archive.state.calculator):
-                self._proposer = self.begin_again()
-            self.calculator_known |= any(isinstance(outcome, Relaxed) for outcome in outcomes)
-            self._running.difference_update(outcome.candidate.id for outcome in outcomes)
-        if self._on_progress:
-            self._on_progress(self.progress())
-        return bool(outcomes)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from hybridcsp.archive.archive import Archive
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import is_word
 from hybridcsp.core.registry import split_argument
 from hybridcsp.errors import InputError
 from hybridcsp.generators.external import Command, CommandGenerator
-from hybridcsp.retraining import Retraining
+from hybridcsp.retraining import Retrainer, Retraining, RetrainingScheduler
+from hybridcsp.search.allocation import ALLOCATIONS
+from hybridcsp.search.proposer import Proposer
+from hybridcsp.search.settings import SearchSettings
 from hybridcsp.sources.base import Source
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.preselection import check_one_shot
@@ -101,3 +105,38 @@ def _built(source: str | Source, problem: Problem, external: Mapping[str, Comman
     if name == "external" and argument is not None and argument in external:
         return argument, GenerativeSource(problem, generator=CommandGenerator(argument, external[argument]))
     return name, SOURCES[name].build(problem, argument)
+
+
+def build_proposer(
+    problem: Problem,
+    settings: SearchSettings,
+    archive: Archive,
+    sources: Mapping[str, Source],
+    *,
+    in_background: bool,
+    calculator: str | None = None,
+) -> Proposer:
+    """Build the proposer of a search from its sources, with its allocation and the retraining of its generators.
+
+    Parameters
+    ----------
+    problem, settings, archive, sources
+        Problem, settings and archive of the search, and its sources by name.
+    in_background
+        Whether generators are trained in processes of their own, in parallel with the search.
+    calculator
+        Label of the calculator in use, if it is not the archive's.
+    """
+    for source in sources.values():
+        if isinstance(source, GenerativeSource):
+            source.beside = in_background
+    retrainers = [
+        Retrainer(name, source, problem, archive, settings.retraining, settings.seed, apart=in_background)
+        for name, source in sources.items()
+        if isinstance(source, GenerativeSource) and source.learns
+    ]
+    scheduler = RetrainingScheduler(retrainers, archive, settings.retraining.share)
+    allocation = settings.allocation
+    if isinstance(allocation, str):
+        allocation = ALLOCATIONS[allocation](problem, settings.seed)
+    return Proposer(problem, archive, sources, allocation, settings.seed, scheduler, calculator)

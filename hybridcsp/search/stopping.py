@@ -1,8 +1,9 @@
-"""When a search ends."""
+"""Criteria that end a search, and their check against its state."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -11,7 +12,8 @@ from typing import Any, ClassVar
 
 from ase import Atoms
 
-from hybridcsp.archive.state import Basin, SearchState
+from hybridcsp.archive.archive import Archive
+from hybridcsp.archive.state import ALL_FAILED, Basin, SearchState
 from hybridcsp.core.problem import Problem
 from hybridcsp.errors import InputError
 from hybridcsp.io.frames import Broken, Frame
@@ -19,36 +21,40 @@ from hybridcsp.io.structure_files import read_structures
 from hybridcsp.structure.conversion import to_pymatgen
 from hybridcsp.structure.validity import is_crystal_of
 
-#: A best enthalpy that falls by less (eV/atom) is unchanged, and a target this much below it is reached.
+#: Tolerance of the best enthalpy (eV/atom): a smaller decrease is no improvement, and a target this much lower is
+#: reached.
 UNCHANGED = 0.001
 
-#: Relaxations of a search that nothing else limits.
+#: Maximum number of relaxations of a search that has no other stopping criterion.
 DEFAULT_RELAXATIONS = 100
+
+#: The reason recorded for a run whose wall time has passed.
+TIME_USED_UP = "time used up"
 
 
 @dataclass(frozen=True)
 class StoppingCriteria:
-    """What a search may use, and what it does at its end; whichever limit is reached first ends it.
+    """Limits of a search, of which the first that is reached ends it, and the refinement at its end.
 
     Parameters
     ----------
     relaxations
-        Relaxations started in the whole search, failures included. 100 if no limit at all is given.
+        Maximum number of relaxations started in the whole search, failures included. 100 if no limit at all is given.
     force_calls
-        Force calls of the whole search; the relaxations that are running when it is reached are finished.
+        Maximum number of force calls in the whole search; relaxations that are running at that time are finished.
     hours
-        Wall time of this run.
+        Maximum wall time of this run.
     stop_after_unchanged
-        End after so many relaxations that did not lower the best enthalpy by more than 1 meV/atom.
+        Number of consecutive relaxations that did not lower the best enthalpy by more than 1 meV/atom.
     stop_at
-        A structure file: end when a minimum matches it (``StructureMatcher`` with its default tolerances). Or an
-        enthalpy in eV/atom: end when a minimum lies no more than 1 meV/atom above it.
+        A structure file: the search ends when a minimum matches it (``StructureMatcher`` with its default tolerances).
+        Or an enthalpy in eV/atom: the search ends when a minimum lies at most 1 meV/atom above it.
     stop_after_failures
-        End after so many relaxations that failed for the same reason, one after the other, before any has succeeded;
-        0: never. :meth:`~hybridcsp.search.search.Search.run` then raises
+        Number of consecutive relaxations that failed for the same reason before any has succeeded; 0 turns this
+        criterion off. :meth:`~hybridcsp.search.search.Search.run` then raises
         :class:`~hybridcsp.errors.RelaxationsFailedError`.
     refine
-        How many of the best minima, within 50 meV/atom, are relaxed further at the end (to 0.01 eV/Å by default).
+        Number of the best minima, within 50 meV/atom, that are relaxed further at the end (to 0.01 eV/Å by default).
 
     Raises
     ------
@@ -90,20 +96,83 @@ class StoppingCriteria:
             object.__setattr__(self, "relaxations", DEFAULT_RELAXATIONS)
 
 
-class Target:
-    """What a search is to find, so that it can stop there.
+class StoppingCheck:
+    """Check the stopping criteria of a run; its wall time is counted from the construction of this object.
 
     Parameters
     ----------
-    stop_at
-        As in :class:`StoppingCriteria`.
+    criteria
+        The stopping criteria.
     problem
-        Whose composition a structure must have.
+        The problem that is searched.
+    archive
+        The archive of the search.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or holds something that the search cannot find.
+        If the target cannot be read, or is no structure of the problem.
+    """
+
+    def __init__(self, criteria: StoppingCriteria, problem: Problem, archive: Archive) -> None:
+        self._criteria = criteria
+        self._archive = archive
+        self._target = Target(criteria.stop_at, problem)
+        self._start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run so far, in seconds."""
+        return time.monotonic() - self._start
+
+    @property
+    def is_time_used_up(self) -> bool:
+        """Whether the wall time of the run has passed."""
+        return self._criteria.hours is not None and self.seconds >= 3600 * self._criteria.hours
+
+    def allows_another(self, running: int) -> bool:
+        """Return whether one more relaxation may start while this number of them is running."""
+        limit = self._criteria.relaxations
+        return limit is None or self._archive.state.relaxations + running < limit
+
+    def criterion_met(self, *, compare_energies: bool) -> str:
+        """Return a stopping criterion that is met, in words; empty if none is.
+
+        Parameters
+        ----------
+        compare_energies
+            Whether the energies in the archive are those of the calculator in use. Criteria about the best enthalpy
+            are not checked otherwise.
+        """
+        criteria, state = self._criteria, self._archive.state
+        if compare_energies and self._target.reached(state, self._archive.structure):
+            return "target reached"
+        if state.failures is not None and 0 < criteria.stop_after_failures <= state.failures.count:
+            return ALL_FAILED
+        if criteria.relaxations is not None and state.relaxations >= criteria.relaxations:
+            return "relaxations used up"
+        if criteria.force_calls is not None and state.cost.force_calls >= criteria.force_calls:
+            return "force calls used up"
+        unchanged = unchanged_since(state) if compare_energies else 0
+        if criteria.stop_after_unchanged is not None and unchanged >= criteria.stop_after_unchanged:
+            return "best unchanged"
+        return TIME_USED_UP if self.is_time_used_up else ""
+
+
+class Target:
+    """A structure or an enthalpy at which a search stops.
+
+    Parameters
+    ----------
+    stop_at
+        A structure file or an enthalpy, as in :class:`StoppingCriteria`.
+    problem
+        The problem, whose composition the structure must have.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or holds a structure that the search cannot find.
     """
 
     def __init__(self, stop_at: float | str | None, problem: Problem) -> None:
@@ -117,7 +186,7 @@ class Target:
             self._structure = to_pymatgen(atoms)
 
     def reached(self, state: SearchState, structure_of: Callable[[Basin], Atoms]) -> bool:
-        """Whether a minimum meets the target; ``structure_of(basin)`` returns the structure of one."""
+        """Return whether a minimum reaches the target; ``structure_of(basin)`` returns the structure of one."""
         if self._enthalpy is not None:
             lowest = state.lowest()
             return lowest is not None and lowest <= self._enthalpy + UNCHANGED
@@ -136,28 +205,35 @@ class Target:
 
 
 def read_target(key: str, file: str) -> Atoms:
-    """Read the one structure of a file that a person names under a key.
+    """Read the one structure of a file.
+
+    Parameters
+    ----------
+    key
+        The option that names the file, for error messages.
+    file
+        The path of the file.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or holds another number of structures: which one is meant is not to be guessed.
+        If the file cannot be read or does not contain exactly one structure.
     """
     found = list(islice(read_structures(Path(file)), 2))
     broken = next((one for one in found if isinstance(one, Broken)), None)
     if broken is not None:
-        raise InputError(key, file, f"a file with one crystal ({broken.reason})")
+        raise InputError(key, file, f"a file with exactly one crystal ({broken.reason})")
     if len(found) != 1:
-        raise InputError(key, file, "a file with one structure; this one holds several")
+        raise InputError(key, file, "a file with exactly one structure; this one holds several")
     (frame,) = found
     assert isinstance(frame, Frame)
     return frame.atoms
 
 
 def unchanged_since(state: SearchState) -> int:
-    """Return how many relaxations have ended since the best enthalpy last fell by more than 1 meV/atom.
+    """Return the number of relaxations since the best enthalpy last fell by more than 1 meV/atom.
 
-    Those of a calculator that is no longer in force do not count.
+    Relaxations with a calculator that is not in use any more do not count.
     """
     last, reference = 0, math.inf
     for relaxation, _, enthalpy in state.improvements:

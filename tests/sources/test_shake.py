@@ -13,6 +13,7 @@ from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Candidate, Proposal
 from hybridcsp.errors import InputError
 from hybridcsp.relaxation.relax import Relaxer
+from hybridcsp.search.allocation import Allocation
 from hybridcsp.sources.base import Context
 from hybridcsp.sources.registry import DEFAULT_SOURCES, SOURCES
 from hybridcsp.sources.shake import SHAKES, ShakeSource
@@ -32,17 +33,11 @@ def without_symmetry(seed=0):
     return random_crystal("Ti2O4", 12, default_rng(seed))
 
 
-class GivenFirst:
+class GivenFirst(Allocation):
     """Gives every job to what was given, until that is exhausted."""
 
     def choose(self, available):
         return "list" if "list" in available else "shake"
-
-    def proposed(self, candidates):
-        pass
-
-    def observe(self, outcomes):
-        pass
 
 
 def search(directory, given, *, end=None, falls=(), **options):

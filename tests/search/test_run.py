@@ -1,20 +1,15 @@
-import re
 import time
 
 import numpy as np
 import pytest
 from ase.build import bulk
-from ase.calculators.emt import EMT
-from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
 from crystals import InlineBackend, ListSource, P1Source, instant_relaxation, random_crystal, relaxed, what_happened
 
-from hybridcsp import Problem, Proposal, Search
+from hybridcsp import Proposal, Search
 from hybridcsp.core.records import Failed, FailureReason
-from hybridcsp.errors import ArchiveError, BackendError, InputError, RelaxationsFailedError, UnknownNameError
+from hybridcsp.errors import BackendError, RelaxationsFailedError
 from hybridcsp.relaxation.backends.base import RunningJob
-from hybridcsp.relaxation.relax import RelaxationSettings
-from hybridcsp.search.run import Run
+from hybridcsp.search.stopping import StoppingCheck
 from hybridcsp.utils.activity import announce
 
 COPPER = {"formula_units": (1, 4), "distance_fraction": 0.05}
@@ -76,7 +71,7 @@ class TestRun:
 
     def test_time_that_runs_out_between_two_looks_at_the_clock_is_the_reason(self, tmp_path, monkeypatch):
         looks = iter([False, False])
-        monkeypatch.setattr(Run, "_out_of_time", lambda _: next(looks, True))
+        monkeypatch.setattr(StoppingCheck, "is_time_used_up", property(lambda _: next(looks, True)))
         assert search(tmp_path).run(hours=1).stopped == "time used up"
 
     def test_it_ends_when_the_best_stays_unchanged(self, tmp_path):
@@ -472,240 +467,6 @@ class TestTheSameAgain:
         assert what_happened(tmp_path / "parts") == what_happened(tmp_path / "whole")
 
 
-class TestAskAndTell:
-    def ask_only(self, directory, source=None):
-        return Search("Cu", calculator=None, directory=directory, sources=[source or P1Source()], **COPPER)
-
-    def relax(self, candidate):
-        atoms = candidate.atoms
-        atoms.calc = EMT()
-        return atoms
-
-    @pytest.mark.parametrize(
-        ("results", "words"),
-        [
-            ({"energy": float("nan")}, "energy is not finite"),
-            ({"energy": -1 + 0j}, "energy is complex numbers"),
-            ({"energy": [-1.0, -2.0]}, r"energy has shape \(2,\)"),
-            ({}, "the energy cannot be had"),
-            ({"energy": -1.0, "forces": [0.0, 0.0, 0.0]}, r"forces have shape \(3,\)"),
-            ({"energy": -1.0, "stress": [float("inf")] * 6}, "stress is not finite in 6 of 6 components"),
-        ],
-    )
-    def test_results_that_are_told_are_checked_like_those_of_a_worker(self, tmp_path, results, words):
-        run = self.ask_only(tmp_path)
-        (candidate,) = run.ask()
-        atoms = candidate.atoms
-        atoms.calc = SinglePointCalculator(atoms)
-        atoms.calc.results = results
-        with pytest.raises(InputError, match=words):
-            run.tell(candidate, atoms)
-        assert len(run.pending()) == 1
-
-    def test_an_energy_that_is_an_array_of_one_number_can_be_told(self, tmp_path):
-        run = self.ask_only(tmp_path)
-        (candidate,) = run.ask()
-        atoms = candidate.atoms
-        atoms.calc = SinglePointCalculator(atoms)
-        atoms.calc.results = {"energy": np.array([-1.5])}
-        assert run.tell(candidate, atoms).evaluation.energy == -1.5
-
-    def test_what_was_asked_is_pending_until_it_is_told(self, tmp_path):
-        run = self.ask_only(tmp_path)
-        first, second, third = run.ask(3)
-        assert [candidate.id for candidate in run.pending()] == [first.id, second.id, third.id]
-        outcome = run.tell(first, self.relax(first), force_calls=17)
-        assert outcome.evaluation.energy == pytest.approx(self.relax(first).get_potential_energy())
-        run.fail(second.id, "my queue lost it")
-        assert [candidate.id for candidate in run.pending()] == [third.id]
-        assert run.archive.state.cost.force_calls == 17
-        assert run.archive.state.relaxations == 2
-        assert run.minima()[0].found_by.id == first.id
-
-    def test_it_outlives_the_process(self, tmp_path):
-        first = self.ask_only(tmp_path)
-        asked = first.ask(2)
-        first.close()
-        again = self.ask_only(tmp_path)
-        assert [candidate.id for candidate in again.pending()] == [candidate.id for candidate in asked]
-        again.tell(asked[0].id, self.relax(asked[0]))
-        assert len(again.minima()) == 1
-
-    def test_workers_leave_what_was_asked_alone(self, tmp_path):
-        run = search(tmp_path)
-        (mine,) = run.ask()
-        run.run(relaxations=3)
-        assert [candidate.id for candidate in run.pending()] == [mine.id]
-        theirs = run.minima()[0].found_by
-        with pytest.raises(ArchiveError, match="belongs to the workers"):
-            run.tell(theirs, self.relax(theirs))
-
-    def test_a_structure_without_energy_is_refused(self, tmp_path):
-        run = self.ask_only(tmp_path)
-        (candidate,) = run.ask()
-        with pytest.raises(InputError, match="needs a calculator that holds the energy"):
-            run.tell(candidate, candidate.atoms)
-        bad = candidate.atoms
-        bad.calc = SinglePointCalculator(bad, energy=float("nan"))
-        with pytest.raises(InputError, match="finite energy"):
-            run.tell(candidate, bad)
-        assert run.pending()
-
-    @pytest.mark.parametrize("atoms", [3, None, "POSCAR", EMT()])
-    def test_what_is_no_crystal_is_refused(self, tmp_path, atoms):
-        run = self.ask_only(tmp_path)
-        (candidate,) = run.ask()
-        with pytest.raises(InputError, match=r"atoms = .*as ase\.Atoms"):
-            run.tell(candidate, atoms)
-        with pytest.raises(InputError, match=r"atoms = .*as ase\.Atoms"):
-            run.add(atoms)
-        assert [waiting.id for waiting in run.pending()] == [candidate.id]
-
-    def test_other_atoms_are_refused(self, tmp_path):
-        run = self.ask_only(tmp_path)
-        (candidate,) = run.ask()
-        silver = bulk("Ag")
-        silver.calc = EMT()
-        with pytest.raises(InputError, match="whole formula units of Cu"):
-            run.tell(candidate, silver)
-
-    def test_nothing_is_told_twice(self, tmp_path):
-        run = self.ask_only(tmp_path)
-        (candidate,) = run.ask()
-        run.tell(candidate, self.relax(candidate))
-        with pytest.raises(ArchiveError, match="reported on already"):
-            run.fail(candidate, "changed my mind")
-
-    def test_what_nobody_asked_for_can_be_added(self, tmp_path):
-        run = self.ask_only(tmp_path)
-        copper = bulk("Cu")
-        copper.calc = EMT()
-        run.add(copper)
-        assert run.minima()[0].spacegroup == 225
-        assert run.minima()[0].found_by.source == "added"
-        assert run.archive.state.relaxations == 0
-
-    def test_what_is_added_before_the_first_relaxation_is_compared_with_what_comes_after(self, tmp_path):
-        stretched = bulk("Cu", "bcc", a=2.9)
-        with Search("Cu", calculator="emt", directory=tmp_path, sources=[ListSource([stretched])], **COPPER) as run:
-            copper = bulk("Cu")
-            copper.calc = EMT()
-            run.add(copper)
-            run.run(relaxations=1, refine=0)
-            assert {minimum.found_by.source for minimum in run.minima()} == {"added", "list"}
-
-    def test_fewer_come_when_sources_end(self, tmp_path):
-        assert len(self.ask_only(tmp_path, ListSource(crystals(2))).ask(5)) == 2
-
-    def test_the_enthalpy_holds_the_pressure(self, tmp_path):
-        run = Search("Cu", calculator=None, directory=tmp_path, sources=[P1Source()], pressure_gpa=10, **COPPER)
-        (candidate,) = run.ask()
-        outcome = run.tell(candidate, self.relax(candidate))
-        work = 10 * 0.0062415 * candidate.atoms.get_volume()
-        assert outcome.evaluation.enthalpy - outcome.evaluation.energy == pytest.approx(work, rel=1e-4)
-
-
-class TestInput:
-    @pytest.mark.parametrize(
-        ("options", "said"),
-        [
-            ({"workers": 0}, "workers = 0"),
-            ({"seed": -1}, "seed = -1"),
-            ({"sources": []}, "at least one source"),
-            ({"sources": "random"}, "a list of at least one source"),
-            ({"sources": ["shake", "shake"]}, "works on what other sources find: name another one"),
-            ({"allocation": "earning"}, "did you mean 'earnings'"),
-            ({"relaxation": RelaxationSettings(pressure_gpa=5)}, "set it for the problem"),
-        ],
-    )
-    def test_bad_options_are_refused_before_anything_is_made(self, tmp_path, options, said):
-        with pytest.raises(InputError, match=said):
-            Search("Cu", calculator="emt", directory=tmp_path / "run", **options)
-        assert not (tmp_path / "run").exists()
-
-    def test_names_with_typos_are_recognised(self, tmp_path):
-        with pytest.raises(UnknownNameError, match="did you mean 'chgnet'"):
-            Search("Cu", calculator="chgnt", directory=tmp_path)
-        with pytest.raises(UnknownNameError, match="did you mean 'random'"):
-            Search("Cu", calculator="emt", sources=["randon"], directory=tmp_path)
-
-    @pytest.mark.parametrize(
-        ("keyword", "where"),
-        [("max_force", "relaxation=RelaxationSettings"), ("seconds", "limits=Limits"), ("relaxations", "run()")],
-    )
-    def test_a_setting_given_in_the_wrong_place_is_sent_to_the_right_one(self, tmp_path, keyword, where):
-        with pytest.raises(UnknownNameError, match=re.escape(f"{keyword} belongs into {where}")):
-            Search("Cu", directory=tmp_path / "run", **{keyword: 1})
-
-    def test_a_budget_with_a_typo_is_recognised(self, tmp_path):
-        with (
-            Search("Cu", calculator="emt", directory=tmp_path / "run", sources=["random"]) as search,
-            pytest.raises(UnknownNameError, match="did you mean 'relaxations'"),
-        ):
-            search.run(relaxation=3)
-
-    @pytest.mark.parametrize("problem", ["Cu", Problem("Cu")])
-    @pytest.mark.parametrize(
-        ("keyword", "meant"), [("calcualtor", "calculator"), ("max_atom", "max_atoms"), ("formulas", None)]
-    )
-    def test_keywords_with_typos_are_recognised(self, tmp_path, problem, keyword, meant):
-        hint = f"did you mean '{meant}'" if meant else "known: "
-        with pytest.raises(UnknownNameError, match=f"keyword = '{keyword}': .*{hint}"):
-            Search(problem, directory=tmp_path / "run", **{keyword: "emt"})
-        assert not (tmp_path / "run").exists()
-
-    def test_another_search_in_the_same_directory_is_refused(self, tmp_path):
-        Search("Cu", calculator="emt", directory=tmp_path).close()
-        with pytest.raises(ArchiveError, match="seed was 0, now 1"):
-            Search("Cu", calculator="emt", directory=tmp_path, seed=1)
-
-    def test_running_needs_a_calculator(self, tmp_path):
-        with pytest.raises(InputError, match="there are ask"):
-            Search("Cu", calculator=None, directory=tmp_path).run(relaxations=1)
-
-    @pytest.mark.parametrize("stop_at", ["nothing.cif", float("inf")])
-    def test_a_target_that_makes_no_sense_is_refused(self, tmp_path, stop_at):
-        with pytest.raises(InputError, match="stop_at"):
-            search(tmp_path).run(stop_at=stop_at)
-
-    def test_a_target_of_other_atoms_is_refused(self, tmp_path):
-        bulk("Ag").write(tmp_path / "silver.cif")
-        with pytest.raises(InputError, match="a crystal of Cu"):
-            search(tmp_path / "run").run(stop_at=str(tmp_path / "silver.cif"))
-
-    def test_a_target_of_several_structures_is_refused(self, tmp_path):
-        write(tmp_path / "two.extxyz", [bulk("Cu"), bulk("Cu", "bcc", a=2.9)])
-        with pytest.raises(InputError, match="this one holds several"):
-            search(tmp_path / "run").run(stop_at=str(tmp_path / "two.extxyz"))
-
-    @pytest.mark.parametrize("source", ["prototypes", "random", "swarm", "shake"])
-    def test_space_groups_that_do_not_hold_the_contents_are_refused_whatever_the_sources_are(self, tmp_path, source):
-        # Two atoms in a primitive cell fit into the diamond structure's group, one does not.
-        with pytest.raises(InputError, match=r"spacegroups.*do not hold 1 x Si in a primitive cell"):
-            Search("Si", formula_units=1, spacegroups=(227,), sources=[source, "random"], directory=tmp_path / "run")
-        assert not (tmp_path / "run").exists()
-
-    def test_a_whole_problem_takes_no_more_options(self, tmp_path):
-        with pytest.raises(InputError, match="max_atoms cannot be added"):
-            Search(Problem("Cu"), calculator="emt", directory=tmp_path, max_atoms=3)
-
-
-def test_a_dense_crystal_that_a_person_brings_is_relaxed_and_its_children_stay_dense(tmp_path):
-    dense = bulk("Cu", "fcc", a=2.0)  # 2 Å³ per atom, estimated 4.7 to 29
-    write(tmp_path / "dense.extxyz", dense)
-    sources = [f"seeds:{tmp_path / 'dense.extxyz'}", "shake"]
-    options = {"distance_fraction": 0.3, "formula_units": (1, 2), "calculator": None, "seed": 3}
-    with Search("Cu", sources=sources, directory=tmp_path / "run", **options) as search:
-        (candidate,) = search.ask()
-        assert candidate.source == "seeds"
-        end = candidate.atoms.copy()
-        end.calc = SinglePointCalculator(end, energy=-1.0)
-        search.tell(candidate, end)
-        (child,) = search.ask()
-        assert child.source == "shake"
-        assert child.atoms.get_volume() / len(child.atoms) == pytest.approx(2.0, rel=0.2)
-
-
 def test_moments_and_charges_survive_every_step(tmp_path):
     seen = []
 
@@ -721,13 +482,3 @@ def test_moments_and_charges_survive_every_step(tmp_path):
     for atoms in [*seen, *(minimum.atoms for minimum in again.minima())]:
         assert set(atoms.get_initial_magnetic_moments()) == {0.5}
         assert set(atoms.get_initial_charges()) == {1.0}
-
-
-def test_a_source_that_needs_others_may_wait_for_what_is_told(tmp_path):
-    """With ask and tell its company are the people, or the other code, who tell."""
-    with Search("Cu", calculator=None, directory=tmp_path, sources=["shake"]) as alone:
-        assert alone.ask() == []
-        minimum = bulk("Cu", "sc", a=2.4)
-        minimum.calc = EMT()
-        alone.add(minimum)
-        assert len(alone.ask()) == 1

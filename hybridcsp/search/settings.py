@@ -1,0 +1,191 @@
+"""Settings of a search, which its keywords, its configuration and its run directory share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib.metadata import version
+from typing import Any
+
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import Limits
+from hybridcsp.errors import InputError, UnknownNameError
+from hybridcsp.generators.external import Command
+from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_calculator
+from hybridcsp.relaxation.relax import RelaxationSettings
+from hybridcsp.retraining import Retraining
+from hybridcsp.search.allocation import ALLOCATIONS, Allocation
+from hybridcsp.search.stopping import StoppingCriteria
+from hybridcsp.sources.base import Source
+from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT
+from hybridcsp.utils.resources import available_cores
+
+#: The arguments that take the fields of nested settings.
+_NESTED: dict[type, str] = {
+    RelaxationSettings: "relaxation=RelaxationSettings(...)",
+    Limits: "limits=Limits(...)",
+    StoppingCriteria: "run()",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """Settings of a search, apart from its problem and its run directory.
+
+    Parameters
+    ----------
+    calculator
+        A name (``"chgnet"``, ``"mace:PATH"``, ``"module:factory"``), an ASE calculator, or a function that returns one.
+        ``None``: structures are relaxed outside, through ask and tell.
+    sources
+        Names (``"random"``, ``"seeds:PATH"``) or :class:`~hybridcsp.sources.base.Source` objects, which share the
+        relaxations.
+    allocation
+        The rule that divides relaxations between the sources: ``"earnings"`` (Thompson sampling of the credit earned
+        per force call), ``"equal"`` shares, or an :class:`~hybridcsp.search.allocation.Allocation`.
+    seed
+        Random seed. One worker and one seed give the same search every time.
+    workers
+        Number of worker processes, with one thread each. Default: one per core.
+    relaxation
+        Settings of relaxations; their pressure and fixed cell come from the problem.
+    limits
+        Force calls, seconds and memory that one relaxation may use.
+    retraining
+        When and how generators among the sources are retrained on the minima of the search.
+    external
+        Commands that generate structures, by name; the source ``"external:NAME"`` runs one.
+    one_shot
+        Number of samples of a generator per job; the job evaluates the energy of each and relaxes the lowest. 1 makes
+        every sample a job of its own. Default: 12, and 1 for ask and tell. Sources that are passed as objects keep
+        their own number.
+
+    Raises
+    ------
+    InputError, CalculatorError
+        For values that are not valid.
+    """
+
+    calculator: CalculatorLike | None = "chgnet"
+    sources: Sequence[str | Source] = DEFAULT_SOURCES
+    allocation: Allocation | str = "earnings"
+    seed: int = 0
+    workers: int | None = None
+    relaxation: RelaxationSettings = field(default_factory=RelaxationSettings)
+    limits: Limits = field(default_factory=Limits)
+    retraining: Retraining = field(default_factory=Retraining)
+    external: Mapping[str, Command] = field(default_factory=dict)
+    one_shot: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.calculator is not None:
+            check_calculator(self.calculator)
+        if self.workers is not None and self.workers < 1:
+            raise InputError("workers", self.workers, "a whole number from 1")
+        if self.seed < 0:
+            raise InputError("seed", self.seed, "a whole number from 0")
+        if isinstance(self.allocation, str):
+            if self.allocation not in ALLOCATIONS:
+                raise UnknownNameError("allocation", self.allocation, ALLOCATIONS)
+        elif not isinstance(self.allocation, Allocation):
+            allowed = (
+                "the name of an allocation, or an instance of a subclass of hybridcsp.search.allocation.Allocation"
+            )
+            raise InputError("allocation", self.allocation, allowed)
+
+    def resolved(self, problem: Problem, *, ask_and_tell: bool) -> SearchSettings:
+        """Return the settings with every default and every value that the problem determines filled in.
+
+        Parameters
+        ----------
+        problem
+            The problem to search.
+        ask_and_tell
+            Whether only the user evaluates structures.
+
+        Raises
+        ------
+        InputError
+            If the settings of relaxations have another pressure than the problem.
+        """
+        pressure = self.relaxation.pressure_gpa
+        if pressure not in (0.0, problem.pressure_gpa):
+            allowed = (
+                f"the pressure of the problem, {problem.pressure_gpa:g} GPa; set pressure_gpa of the problem instead"
+            )
+            raise InputError("relaxation.pressure_gpa", pressure, allowed)
+        one_shot = self.one_shot
+        if one_shot is None:
+            one_shot = 1 if ask_and_tell else ONE_SHOT
+        relaxation = replace(self.relaxation, pressure_gpa=problem.pressure_gpa, fixed_cell=problem.cell is not None)
+        return replace(self, workers=self.workers or available_cores(), relaxation=relaxation, one_shot=one_shot)
+
+    def record(self, problem: Problem, weights: Mapping[str, str]) -> dict[str, Any]:
+        """Return the plain JSON that the archive keeps of resolved settings; objects are recorded by their class.
+
+        Parameters
+        ----------
+        problem
+            The problem to search.
+        weights
+            Digests of the generators' weights, by source.
+        """
+        return {
+            "version": version("hybridcsp"),
+            "problem": problem.describe(),
+            "calculator": _recorded(self.calculator),
+            "sources": [_recorded(source) for source in self.sources],
+            "allocation": _recorded(self.allocation),
+            "seed": self.seed,
+            "workers": self.workers,
+            "relaxation": asdict(self.relaxation),
+            "limits": asdict(self.limits),
+            "retraining": asdict(self.retraining),
+            "external": {name: asdict(command) for name, command in self.external.items()},
+            "one_shot": self.one_shot,
+            "weights": dict(weights),
+        }
+
+
+def sort_keywords(keywords: Mapping[str, Any], others: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divide the keywords of a search into fields of :class:`SearchSettings` and fields of :class:`Problem`.
+
+    ``None`` stands for the default of a setting, except for ``calculator``.
+
+    Parameters
+    ----------
+    keywords
+        Keywords that the caller gave.
+    others
+        Names of the further arguments, which an error lists as well.
+
+    Raises
+    ------
+    UnknownNameError
+        If a keyword is a field of neither.
+    """
+    of_settings = {one.name for one in fields(SearchSettings)}
+    of_problem = {one.name for one in fields(Problem)} - {"formula"}
+    for name in keywords:
+        if name not in of_settings | of_problem:
+            nested = [
+                f"; pass {name} to {argument}"
+                for kind, argument in _NESTED.items()
+                if name in {one.name for one in fields(kind)}
+            ]
+            raise UnknownNameError("keyword", name, of_settings | of_problem | set(others), "".join(nested)[2:])
+    settings = {
+        name: value
+        for name, value in keywords.items()
+        if name in of_settings and (value is not None or name == "calculator")
+    }
+    return settings, {name: value for name, value in keywords.items() if name in of_problem}
+
+
+def _recorded(value: object) -> str | dict[str, str] | None:
+    """Return a name as it is, and the class or function that stands for an object."""
+    if isinstance(value, str | None):
+        return value
+    kind = value if isinstance(value, type) else getattr(value, "__qualname__", None) or type(value)
+    name = kind if isinstance(kind, str) else kind.__qualname__
+    return {"python": f"{getattr(value, '__module__', type(value).__module__)}.{name}"}

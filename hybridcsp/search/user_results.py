@@ -1,0 +1,84 @@
+"""Outcomes from structures that the user has relaxed."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import RELAX, Candidate, Cost, Evaluation, Relaxed
+from hybridcsp.errors import InputError
+from hybridcsp.relaxation.properties import PropertyError, results_of
+from hybridcsp.structure.validity import has_finite_geometry, is_crystal_of
+
+
+def relaxed_by_user(
+    candidate: Candidate, atoms: Atoms, problem: Problem, *, calculator: str, force_calls: int, converged: bool
+) -> Relaxed:
+    """Return the outcome of a relaxation by the user.
+
+    Parameters
+    ----------
+    candidate
+        The candidate that was relaxed.
+    atoms
+        The relaxed structure with its calculator, from which energy and, if present, forces, stress and magnetic
+        moments are read.
+    problem
+        The problem, which determines pressure and allowed contents.
+    calculator
+        The label that the energy is recorded under.
+    force_calls
+        Number of force calls of the relaxation; 0 if unknown.
+    converged
+        Whether the structure is a minimum.
+
+    Raises
+    ------
+    InputError
+        If the structure is not valid, has other contents than the problem, or has no energy.
+    """
+    relaxed = without_calculator(atoms)
+    if atoms.calc is None:
+        raise InputError("atoms", atoms, "needs a calculator that holds the energy")
+    try:
+        results = results_of(atoms)
+    except PropertyError as error:
+        allowed = f"needs a finite energy and results in ASE's form: {error}; report a failure with fail()"
+        raise InputError("atoms", atoms, allowed) from error
+    if not has_finite_geometry(atoms):
+        raise InputError("atoms", atoms, "needs finite positions and a finite cell; report a failure with fail()")
+    if not is_crystal_of(atoms, problem):
+        raise InputError("atoms", atoms, f"must be a crystal of whole formula units of {problem.formula}")
+    relaxed.calc = SinglePointCalculator(relaxed, **results)
+    energy, forces, stress, residual = results["energy"], results.get("forces"), results.get("stress"), None
+    if stress is not None:
+        residual = float(np.abs(stress + problem.pressure * np.array([1, 1, 1, 0, 0, 0])).max())
+    evaluation = Evaluation(
+        level=RELAX,
+        calculator=calculator,
+        energy=energy,
+        enthalpy=energy + problem.pressure * relaxed.get_volume(),
+        max_force=None if forces is None else float(np.linalg.norm(forces, axis=1).max()),
+        max_stress_residual=residual,
+        magmoms=results.get("magmoms"),
+    )
+    cost = Cost(force_calls=force_calls)
+    return Relaxed(candidate=candidate, cost=cost, atoms=relaxed, evaluation=evaluation, converged=converged)
+
+
+def without_calculator(atoms: Atoms) -> Atoms:
+    """Return a periodic copy of a structure without its calculator.
+
+    Raises
+    ------
+    InputError
+        If it is not an :class:`ase.Atoms`.
+    """
+    if not isinstance(atoms, Atoms):
+        raise InputError("atoms", atoms, "a crystal, as ase.Atoms")
+    copied = atoms.copy()
+    copied.calc = None
+    copied.pbc = True
+    return copied

@@ -1,0 +1,115 @@
+import re
+
+import numpy as np
+import pytest
+from ase.build import bulk
+from ase.io import write
+from crystals import InlineBackend, P1Source, instant_relaxation, random_crystal
+
+from hybridcsp import Problem, Search
+from hybridcsp.errors import ArchiveError, InputError, UnknownNameError
+from hybridcsp.relaxation.relax import RelaxationSettings
+
+COPPER = {"formula_units": (1, 4), "distance_fraction": 0.05}
+
+
+def search(directory, *sources, runner=instant_relaxation, capacity=1, **options):
+    return Search(
+        "Cu",
+        calculator=None,
+        directory=directory,
+        sources=sources or [P1Source()],
+        backend=InlineBackend(runner, capacity),
+        **COPPER,
+        **options,
+    )
+
+
+def crystals(n, seed=0):
+    rng = np.random.default_rng(seed)
+    return [random_crystal("Cu2", 20, rng) for _ in range(n)]
+
+
+class TestInput:
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"workers": 0}, "workers = 0"),
+            ({"seed": -1}, "seed = -1"),
+            ({"sources": []}, "at least one source"),
+            ({"sources": "random"}, "a list of at least one source"),
+            ({"sources": ["shake", "shake"]}, "works on what other sources find: name another one"),
+            ({"allocation": "earning"}, "did you mean 'earnings'"),
+            ({"relaxation": RelaxationSettings(pressure_gpa=5)}, "set pressure_gpa of the problem"),
+        ],
+    )
+    def test_bad_options_are_refused_before_anything_is_made(self, tmp_path, options, said):
+        with pytest.raises(InputError, match=said):
+            Search("Cu", calculator="emt", directory=tmp_path / "run", **options)
+        assert not (tmp_path / "run").exists()
+
+    def test_names_with_typos_are_recognised(self, tmp_path):
+        with pytest.raises(UnknownNameError, match="did you mean 'chgnet'"):
+            Search("Cu", calculator="chgnt", directory=tmp_path)
+        with pytest.raises(UnknownNameError, match="did you mean 'random'"):
+            Search("Cu", calculator="emt", sources=["randon"], directory=tmp_path)
+
+    @pytest.mark.parametrize(
+        ("keyword", "where"),
+        [("max_force", "relaxation=RelaxationSettings"), ("seconds", "limits=Limits"), ("relaxations", "run()")],
+    )
+    def test_a_setting_given_in_the_wrong_place_is_sent_to_the_right_one(self, tmp_path, keyword, where):
+        with pytest.raises(UnknownNameError, match=re.escape(f"pass {keyword} to {where}")):
+            Search("Cu", directory=tmp_path / "run", **{keyword: 1})
+
+    def test_a_budget_with_a_typo_is_recognised(self, tmp_path):
+        with (
+            Search("Cu", calculator="emt", directory=tmp_path / "run", sources=["random"]) as search,
+            pytest.raises(UnknownNameError, match="did you mean 'relaxations'"),
+        ):
+            search.run(relaxation=3)
+
+    @pytest.mark.parametrize("problem", ["Cu", Problem("Cu")])
+    @pytest.mark.parametrize(
+        ("keyword", "meant"), [("calcualtor", "calculator"), ("max_atom", "max_atoms"), ("formulas", None)]
+    )
+    def test_keywords_with_typos_are_recognised(self, tmp_path, problem, keyword, meant):
+        hint = f"did you mean '{meant}'" if meant else "known: "
+        with pytest.raises(UnknownNameError, match=f"keyword = '{keyword}': .*{hint}"):
+            Search(problem, directory=tmp_path / "run", **{keyword: "emt"})
+        assert not (tmp_path / "run").exists()
+
+    def test_another_search_in_the_same_directory_is_refused(self, tmp_path):
+        Search("Cu", calculator="emt", directory=tmp_path).close()
+        with pytest.raises(ArchiveError, match="seed was 0, now 1"):
+            Search("Cu", calculator="emt", directory=tmp_path, seed=1)
+
+    def test_running_needs_a_calculator(self, tmp_path):
+        with pytest.raises(InputError, match="use ask"):
+            Search("Cu", calculator=None, directory=tmp_path).run(relaxations=1)
+
+    @pytest.mark.parametrize("stop_at", ["nothing.cif", float("inf")])
+    def test_a_target_that_makes_no_sense_is_refused(self, tmp_path, stop_at):
+        with pytest.raises(InputError, match="stop_at"):
+            search(tmp_path).run(stop_at=stop_at)
+
+    def test_a_target_of_other_atoms_is_refused(self, tmp_path):
+        bulk("Ag").write(tmp_path / "silver.cif")
+        with pytest.raises(InputError, match="a crystal of Cu"):
+            search(tmp_path / "run").run(stop_at=str(tmp_path / "silver.cif"))
+
+    def test_a_target_of_several_structures_is_refused(self, tmp_path):
+        write(tmp_path / "two.extxyz", [bulk("Cu"), bulk("Cu", "bcc", a=2.9)])
+        with pytest.raises(InputError, match="this one holds several"):
+            search(tmp_path / "run").run(stop_at=str(tmp_path / "two.extxyz"))
+
+    @pytest.mark.parametrize("source", ["prototypes", "random", "swarm", "shake"])
+    def test_space_groups_that_do_not_hold_the_contents_are_refused_whatever_the_sources_are(self, tmp_path, source):
+        # Two atoms in a primitive cell fit into the diamond structure's group, one does not.
+        with pytest.raises(InputError, match=r"spacegroups.*do not hold 1 x Si in a primitive cell"):
+            Search("Si", formula_units=1, spacegroups=(227,), sources=[source, "random"], directory=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    def test_a_whole_problem_takes_no_more_options(self, tmp_path):
+        with pytest.raises(InputError, match="max_atoms cannot be added"):
+            Search(Problem("Cu"), calculator="emt", directory=tmp_path, max_atoms=3)

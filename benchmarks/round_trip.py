@@ -37,9 +37,9 @@ from hybridcsp.generators.wyckoff import representation
 from hybridcsp.generators.wyckoff.sequences import from_sequence, to_sequence
 from hybridcsp.io.frames import Broken
 from hybridcsp.io.structure_files import read_structures
-from hybridcsp.prototypes.labels import OTHER_HAND
 from hybridcsp.structure import lattice
 from hybridcsp.structure.conversion import to_pymatgen
+from hybridcsp.structure.normalizer import ENANTIOMORPHS
 from hybridcsp.structure.symmetry import SYMPREC, SYMPREC_LOOSE, primitive, spacegroup
 
 RESULTS = Path(__file__).parent / "results" / "round_trip.json"
@@ -84,7 +84,7 @@ def through_symmetry(
     back = representation.decode(crystal)
     wrong = []
     number = spacegroup(back, SYMPREC / 10)
-    if OTHER_HAND.get(number, number) != crystal.spacegroup:
+    if ENANTIOMORPHS.get(number, number) != crystal.spacegroup:
         wrong.append("another space group")
     try:
         again, hidden = representation.encode(back, SYMPREC), representation.encode(disguised(back, rng), SYMPREC)

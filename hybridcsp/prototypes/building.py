@@ -16,7 +16,7 @@ from hybridcsp.prototypes.labels import Label, standardised
 from hybridcsp.structure.placement import SEPARATIONS, place, random_cell, separations
 from hybridcsp.structure.symmetry import SYMPREC, spacegroup
 from hybridcsp.structure.validity import cell_violation, shortest_violation
-from hybridcsp.structure.wyckoff import space_group
+from hybridcsp.structure.wyckoff import space_group, wyckoff_position
 
 #: How often the set of separations is gone through for one draw.
 ROUNDS = 3
@@ -76,9 +76,8 @@ def draw(label: Label, elements: Sequence[int], problem: Problem, units: int, rn
         ``None`` where none of a bounded number of attempts succeeded.
     """
     group = space_group(label.spacegroup)
-    by_letter = {position.letter: position for position in group.positions}
     sites = [
-        (element, by_letter[letter])
+        (element, wyckoff_position(label.spacegroup, letter))
         for element, letters in zip(elements, label.letters, strict=True)
         for letter in letters
     ]

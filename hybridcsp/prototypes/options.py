@@ -14,12 +14,13 @@ from ase.data import atomic_numbers
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.prototypes.building import draw, substitute
-from hybridcsp.prototypes.labels import OTHER_HAND, Label, reduced_counts
+from hybridcsp.prototypes.labels import Label, reduced_counts
 from hybridcsp.prototypes.library import Library, Template
 from hybridcsp.prototypes.ranking import Placement, placements
 from hybridcsp.prototypes.table import CountTable
 from hybridcsp.structure.conversion import to_pymatgen
 from hybridcsp.structure.elements import squared_distances
+from hybridcsp.structure.normalizer import ENANTIOMORPHS
 
 #: Taken chance that known coordinates of the right prototype relax into the structure sought.
 TEMPLATE_SUCCESS = 0.8
@@ -176,7 +177,7 @@ class _Run:
     @classmethod
     def of(cls, placement: Placement, problem: Problem, templates: Sequence[Template]) -> _Run | None:
         label = placement.label
-        hands = {label.spacegroup, *(g for g, other in OTHER_HAND.items() if other == label.spacegroup)}
+        hands = {label.spacegroup, *(g for g, other in ENANTIOMORPHS.items() if other == label.spacegroup)}
         if problem.spacegroups and not hands.intersection(problem.spacegroups):
             return None
         per_unit = gcd(*problem.composition.values())

@@ -10,6 +10,9 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+#: Lattice, fractional coordinates and atomic numbers, as spglib takes a structure.
+SpglibCell = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int_]]
+
 #: Tolerances in Å at which space groups are stated: for a structure as it is, and for one close to a higher symmetry.
 SYMPREC = 0.01
 
@@ -23,7 +26,7 @@ SYMPREC_ROUGH = 0.3
 
 def spacegroup(atoms: Atoms, symprec: float = SYMPREC) -> int:
     """Space group number of the positions (magnetic moments aside); 1 where spglib finds none at all."""
-    dataset = _dataset(atoms, atoms.numbers, symprec)
+    dataset = symmetry_dataset(spglib_cell(atoms), symprec)
     return 1 if dataset is None else int(dataset.number)
 
 
@@ -49,13 +52,29 @@ def conventional(atoms: Atoms, symprec: float = SYMPREC) -> Atoms:
     return _standardized(atoms, symprec, to_primitive=False)
 
 
-def _dataset(atoms: Atoms, labels: NDArray[Any], symprec: float) -> Any:
+def spglib_cell(atoms: Atoms) -> SpglibCell:
+    """Return a structure as spglib takes it: lattice, fractional coordinates and atomic numbers."""
+    return atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers
+
+
+def symmetry_dataset(cell: SpglibCell, symprec: float, hall_number: int = 0) -> Any:
+    """Return spglib's symmetry data set, or ``None`` where spglib finds no symmetry.
+
+    Parameters
+    ----------
+    cell
+        Structure as :func:`spglib_cell` returns it.
+    symprec
+        Tolerance in Å.
+    hall_number
+        Setting of the space group; 0 lets spglib choose.
+    """
     import spglib
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return spglib.get_symmetry_dataset((atoms.cell.array, atoms.get_scaled_positions(), labels), symprec)
+            return spglib.get_symmetry_dataset(cell, symprec, hall_number=hall_number)
         except spglib.SpglibError:
             return None
 

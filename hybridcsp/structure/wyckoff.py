@@ -16,6 +16,12 @@ from numpy.typing import NDArray
 #: Wyckoff letters in their order; only group 47 needs the last.
 LETTERS = "abcdefghijklmnopqrstuvwxyzA"
 
+#: Fractional coordinates are compared after rounding to this many steps of a cell vector.
+COORDINATE_STEPS = 10_000
+
+# Largest distance (fractions of the cell) of an atom in an idealised cell from its Wyckoff position.
+_TOLERANCE = 2e-3
+
 #: Primitive cells in fractions of the conventional one, by the first letter of the Hermann-Mauguin symbol.
 _CENTRINGS = {
     "P": np.eye(3),
@@ -158,6 +164,75 @@ def space_group(number: int, *, conventional: bool = False) -> SpaceGroup:
 @cache
 def _space_group(number: int, conventional: bool) -> SpaceGroup:
     return SpaceGroup(number, conventional=conventional)
+
+
+@cache
+def wyckoff_position(number: int, letter: str, *, conventional: bool = False) -> WyckoffPosition:
+    """Return the position of a space group with a letter.
+
+    Parameters
+    ----------
+    number
+        International number.
+    letter
+        Wyckoff letter.
+    conventional
+        Whether the position fills the conventional cell; by default it fills the primitive one.
+    """
+    return next(p for p in space_group(number, conventional=conventional).positions if p.letter == letter)
+
+
+@cache
+def free_axes(number: int, letter: str) -> tuple[int, ...]:
+    """Return which of the coordinates x, y, z (0, 1, 2) a Wyckoff position leaves free."""
+    rotation = wyckoff_position(number, letter, conventional=True).rotations[0]
+    return tuple(np.flatnonzero(np.abs(rotation).max(axis=0) > 0.5).tolist())
+
+
+@cache
+def polar_axes(number: int) -> tuple[int, ...]:
+    """Return the axes of the conventional cell that no operation turns: along them the origin is arbitrary."""
+    mean = space_group(number, conventional=True).positions[0].rotations.mean(axis=0)
+    return tuple(axis for axis in range(3) if abs(mean[axis, axis] - 1) < 1e-6)
+
+
+def orbit_coordinates(number: int, letter: str, points: NDArray[np.float64]) -> tuple[float, ...] | None:
+    """Return the free coordinates of an orbit: of those that its points allow, the first in order.
+
+    Parameters
+    ----------
+    number
+        Space group.
+    letter
+        Wyckoff position on which the orbit may be.
+    points
+        Fractional coordinates of its atoms in the conventional cell, shape ``(n, 3)``.
+
+    Returns
+    -------
+    tuple of float or None
+        Coordinates in [0, 1) along :func:`free_axes`; ``None`` if no point is on the position.
+    """
+    position = wyckoff_position(number, letter, conventional=True)
+    rotation, translation = position.rotations[0], position.translations[0]
+    axes = free_axes(number, letter)
+    relative = points - translation
+    free = np.zeros_like(points)
+    for axis in axes:
+        # One row of the table's first operation is plus or minus this coordinate alone.
+        row = next(r for r in range(3) if abs(rotation[r, axis]) == 1 and np.count_nonzero(rotation[r]) == 1)
+        free[:, axis] = relative[:, row] * rotation[row, axis]
+    residual = relative - free @ rotation.T
+    fits = np.abs(residual - np.rint(residual)).max(axis=1) < _TOLERANCE
+    if not fits.any():
+        return None
+    options = free[fits][:, axes] % 1.0
+    return min((tuple(option) for option in options.tolist()), key=rounded_coordinates)
+
+
+def rounded_coordinates(coordinates: Sequence[float]) -> tuple[int, ...]:
+    """Return fractional coordinates in whole steps of 1 / :data:`COORDINATE_STEPS`, by which they are compared."""
+    return tuple(round(c * COORDINATE_STEPS) % COORDINATE_STEPS for c in coordinates)
 
 
 @cache

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridcsp.prototypes import Label, identify
-from hybridcsp.prototypes.labels import OTHER_HAND, canonical, letter_permutations, reduced_counts
+from hybridcsp.prototypes.labels import canonical, reduced_counts
+from hybridcsp.structure.normalizer import ENANTIOMORPHS
 from hybridcsp.structure.symmetry import spacegroup
-from hybridcsp.structure.wyckoff import LETTERS, space_group
+from hybridcsp.structure.wyckoff import space_group
 
 CELLS = {
     "triclinic": (1, 1.2, 1.5, 81, 97, 104),
@@ -115,20 +116,7 @@ def test_mirror_images_are_one_prototype():
     assert (spacegroup(left), spacegroup(right)) == (154, 152)
     assert identify(left) == identify(right)
     assert identify(left)[0].spacegroup == 152
-    assert all(other < number for number, other in OTHER_HAND.items())
-
-
-def test_permutations_of_letters_are_groups_that_keep_multiplicities():
-    for number in (2, 5, 12, 15, 47, 62, 148, 216, 227):
-        permutations = letter_permutations(number)
-        positions = {p.letter: p for p in space_group(number).positions}
-        letters = tuple(LETTERS[: len(positions)])
-        assert letters in permutations
-        for permutation in permutations:
-            assert sorted(permutation) == sorted(letters)
-            for old, new in zip(letters, permutation, strict=True):
-                assert positions[old].multiplicity == positions[new].multiplicity
-                assert positions[old].freedom == positions[new].freedom
+    assert all(other < number for number, other in ENANTIOMORPHS.items())
 
 
 def test_elements_that_change_places_without_a_trace_are_found():

@@ -19,7 +19,7 @@ from hybridcsp.generators.wyckoff.positions import N_GROUPS, Positions
 from hybridcsp.generators.wyckoff.representation import decode
 from hybridcsp.generators.wyckoff.sampling import Decoder, Skeleton
 from hybridcsp.generators.wyckoff.sequences import contents_in_order, from_sequence
-from hybridcsp.prototypes.labels import OTHER_HAND
+from hybridcsp.structure.normalizer import ENANTIOMORPHS
 from hybridcsp.structure.symmetry import in_group
 from hybridcsp.structure.validity import is_plausible
 
@@ -89,7 +89,7 @@ def draw(
                     left.append((index, another, spare))
                     continue
                 group = requests[index].spacegroup
-                if group in OTHER_HAND:
+                if group in ENANTIOMORPHS:
                     atoms.set_scaled_positions(-atoms.get_scaled_positions() % 1.0)
                 if group is not None and in_group(atoms, group) is None:  # sites may lie where there is more symmetry
                     left.append((index, spare.pop(0) if spare else skeleton, spare))
@@ -200,7 +200,7 @@ def _start(request: Request, positions: Positions, memory: Memory) -> Skeleton |
     number = request.spacegroup or 0
     if not 0 <= number < N_GROUPS:
         raise InputError("spacegroup", number, "1 to 230")
-    number = OTHER_HAND.get(number, number)
+    number = ENANTIOMORPHS.get(number, number)
     if number and not positions.groups(counts)[number]:
         return f"no Wyckoff positions of space group {number} hold these contents"
     recall = memory.recall(elements, counts)

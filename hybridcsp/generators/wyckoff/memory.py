@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridcsp.generators.wyckoff.positions import N_CHANNELS, N_GROUPS, N_LETTERS
-from hybridcsp.generators.wyckoff.representation import canonical_letters
 from hybridcsp.generators.wyckoff.sequences import Occupation
 from hybridcsp.prototypes.labels import slot_orders
 from hybridcsp.structure.elements import TAIL, squared_distances
+from hybridcsp.structure.normalizer import canonical_letters
 from hybridcsp.structure.wyckoff import LETTERS
 
 # Shares below this are as good as none.

@@ -10,7 +10,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridcsp.structure.wyckoff import LETTERS, can_place, is_sum, space_group
+from hybridcsp.structure.wyckoff import LETTERS, can_place, free_axes, is_sum, polar_axes, space_group
 
 #: Wyckoff letters there are.
 N_LETTERS = len(LETTERS)
@@ -68,8 +68,6 @@ class Positions:
     @cache
     def tabulate(cls) -> Positions:
         """Make the tables from PyXtal's; this takes seconds, the first time."""
-        from hybridcsp.generators.wyckoff.representation import free_axes, polar_axes
-
         found = cls(
             np.zeros((N_GROUPS, N_LETTERS), dtype=np.int16),
             np.zeros((N_GROUPS, N_LETTERS, 3), dtype=np.uint8),

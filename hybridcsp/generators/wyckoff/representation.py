@@ -6,12 +6,9 @@ affine normaliser of the space group makes (origins, axes; doi:10.1107/978095536
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import cache, lru_cache
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -20,25 +17,21 @@ from ase import Atoms
 from ase.cell import Cell
 from numpy.typing import NDArray
 
-from hybridcsp.prototypes.labels import (
-    OTHER_HAND,
-    is_normalising,
-    letter_permutations,
-    reduced_counts,
-    wyckoff_sets,
-)
+from hybridcsp.prototypes.labels import reduced_counts
 from hybridcsp.structure.elements import element_order
+from hybridcsp.structure.normalizer import letter_exchange, normalizer_operations
+from hybridcsp.structure.orbits import find_tabulated_orbits
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE
-from hybridcsp.structure.wyckoff import LETTERS, WyckoffPosition, space_group
-
-# Free coordinates are compared after rounding to this many steps of a cell vector, lengths to steps of 1e-4 Å.
-_STEPS = 10_000
-
-# How far (fractions of the cell) an atom of spglib's idealised cell may be from its Wyckoff position.
-_TOLERANCE = 2e-3
-
-# A point that is on no special position of any group, nor close to one.
-_POINT = np.array([0.1537129, 0.2881937, 0.4095311])
+from hybridcsp.structure.wyckoff import (
+    COORDINATE_STEPS,
+    LETTERS,
+    free_axes,
+    orbit_coordinates,
+    polar_axes,
+    rounded_coordinates,
+    space_group,
+    wyckoff_position,
+)
 
 
 @dataclass(frozen=True)
@@ -95,17 +88,19 @@ def encode(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> WyckoffCrystal | Non
     WyckoffCrystal or None
         ``None`` where spglib finds no consistent symmetry at this tolerance.
     """
-    found = _standard(atoms, symprec)
+    found = find_tabulated_orbits(atoms, symprec)
     if found is None:
         return None
-    number, lattice, orbits = found
+    number, orbits = found.spacegroup, found.orbits
     order = element_order(reduced_counts(atoms.numbers))
     rank = {z: i for i, z in enumerate(order)}
     best: tuple[Any, ...] | None = None
-    for renaming, rotation, shift, cell in _chosen(number, lattice, [(rank[z], letter) for z, letter, _ in orbits]):
-        moved = [(rank[z], renaming[letter], points @ rotation.T + shift) for z, letter, points in orbits]
+    for renaming, rotation, shift, cell in _preferred_operations(
+        number, found.lattice, [(rank[orbit.element], orbit.letter) for orbit in orbits]
+    ):
+        moved = [(rank[o.element], renaming[o.letter], o.points @ rotation.T + shift) for o in orbits]
         for sites in _with_origin(number, moved):
-            key = [_rounded(x) for _, _, x in sites]
+            key = [rounded_coordinates(x) for _, _, x in sites]
             if best is None or key < best[0]:
                 best = key, cell, sites
     if best is None:
@@ -121,11 +116,10 @@ def encode(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> WyckoffCrystal | Non
 def decode(crystal: WyckoffCrystal) -> Atoms:
     """Return the primitive cell of a crystal, atoms of a site one after the other, sites in their order."""
     group = space_group(crystal.spacegroup)
-    by_letter = {position.letter: position for position in group.positions}
     numbers: list[int] = []
     fractions = []
     for site in crystal.sites:
-        position = by_letter[site.letter]
+        position = wyckoff_position(crystal.spacegroup, site.letter)
         point = np.zeros(3)
         point[list(free_axes(crystal.spacegroup, site.letter))] = site.coordinates
         fractions.append(position.rotations @ point + position.translations)
@@ -135,80 +129,7 @@ def decode(crystal: WyckoffCrystal) -> Atoms:
     return atoms
 
 
-@lru_cache(maxsize=1 << 16)
-def canonical_letters(number: int, letters: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the first of the equivalent ways to name the Wyckoff positions that elements occupy.
-
-    Parameters
-    ----------
-    number
-        Space group.
-    letters
-        Those of each element, the elements in a given order.
-    """
-    ways = ([sorted(LETTERS.index(names[letter]) for letter in own) for own in letters] for names in _exchanges(number))
-    return tuple("".join(LETTERS[index] for index in own) for own in min(ways))
-
-
-@cache
-def free_axes(number: int, letter: str) -> tuple[int, ...]:
-    """Which of x, y, z (0, 1, 2) a Wyckoff position leaves free."""
-    rotation = _position(number, letter).rotations[0]
-    return tuple(np.flatnonzero(np.abs(rotation).max(axis=0) > 0.5).tolist())
-
-
-@cache
-def polar_axes(number: int) -> tuple[int, ...]:
-    """Which axes of the conventional cell no operation of the group turns: along them the origin can be anywhere."""
-    mean = space_group(number, conventional=True).positions[0].rotations.mean(axis=0)
-    return tuple(axis for axis in range(3) if abs(mean[axis, axis] - 1) < 1e-6)
-
-
-@cache
-def _position(number: int, letter: str) -> WyckoffPosition:
-    return next(p for p in space_group(number, conventional=True).positions if p.letter == letter)
-
-
-def _standard(
-    atoms: Atoms, symprec: float
-) -> tuple[int, NDArray[np.float64], list[tuple[int, str, NDArray[np.float64]]]] | None:
-    """Space group, conventional cell, and for each orbit its element, letter and all its points in that cell."""
-    import spglib
-    from pyxtal.symmetry import pyxtal_hall_numbers
-
-    scaled = atoms.get_scaled_positions()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            dataset = spglib.get_symmetry_dataset((atoms.cell.array, scaled, atoms.numbers), symprec)
-            if dataset is not None and dataset.number in OTHER_HAND:
-                scaled = -scaled
-                dataset = spglib.get_symmetry_dataset((atoms.cell.array, scaled, atoms.numbers), symprec)
-            if dataset is not None and dataset.hall_number != (hall := int(pyxtal_hall_numbers[dataset.number - 1])):
-                dataset = spglib.get_symmetry_dataset(
-                    (atoms.cell.array, scaled, atoms.numbers), symprec, hall_number=hall
-                )
-        except spglib.SpglibError:
-            dataset = None
-    if dataset is None:
-        return None
-    member: dict[int, int] = {}
-    for atom, primitive_atom in enumerate(np.asarray(dataset.mapping_to_primitive).tolist()):
-        member.setdefault(primitive_atom, atom)
-    atom_of = [member[p] for p in np.asarray(dataset.std_mapping_to_primitive).tolist()]
-    orbit_of = np.asarray(dataset.crystallographic_orbits)[atom_of]
-    number = int(dataset.number)
-    orbits = []
-    for orbit in np.unique(orbit_of).tolist():
-        inside = np.flatnonzero(orbit_of == orbit)
-        letter = str(dataset.wyckoffs[atom_of[inside[0]]])
-        if len(inside) != _position(number, letter).multiplicity:
-            return None
-        orbits.append((int(dataset.std_types[inside[0]]), letter, np.asarray(dataset.std_positions)[inside]))
-    return number, np.asarray(dataset.std_lattice), orbits
-
-
-def _chosen(
+def _preferred_operations(
     number: int, lattice: NDArray[np.float64], sites: Sequence[tuple[int, str]]
 ) -> list[tuple[Mapping[str, str], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]]:
     """Operations of the normaliser that give the first letters, and of these the first cell.
@@ -219,9 +140,9 @@ def _chosen(
     -------
     list of (new letters, rotation, shift, lengths and angles of the new cell)
     """
-    operations = list(_normaliser(number))
+    operations = [(o.letters, o.rotation, o.shift) for o in normalizer_operations(number)]
     if number <= 2:
-        turns = [(_exchange(number, turn, np.zeros(3)), turn) for turn in _reductions(lattice)]
+        turns = [(letter_exchange(number, turn, np.zeros(3)), turn) for turn in _reductions(lattice)]
         operations = [
             ({letter: names[turned] for letter, turned in first.items()}, rotation @ turn, shift)
             for names, rotation, shift in operations
@@ -261,76 +182,6 @@ def _unimodular() -> NDArray[np.float64]:
     return np.asarray(matrices[np.abs(np.abs(np.linalg.det(matrices)) - 1) < 1e-6], dtype=float)
 
 
-@cache
-def _normaliser(number: int) -> tuple[tuple[Mapping[str, str], NDArray[np.float64], NDArray[np.float64]], ...]:
-    """Operations of the normaliser: how they exchange letters, rotation and shift of coordinates.
-
-    They are the Bilbao server's, continuous translations along polar axes aside; in monoclinic groups times
-    other choices of the cell, as far as spglib's may be from the reduced one.
-    """
-    found = [_operation(text) for text in wyckoff_sets()[str(number)]["Coset Representative"]]
-    if 3 <= number <= 15:
-        found = [(a @ b, a @ t + s) for a, s in found for b, t in _shears(number)]
-    return tuple((_exchange(number, rotation, shift), rotation, shift) for rotation, shift in found)
-
-
-@cache
-def _exchanges(number: int) -> tuple[Mapping[str, str], ...]:
-    """Distinct exchanges of letters by the normaliser."""
-    if number > 2:
-        return tuple(dict(zip(LETTERS, names, strict=False)) for names in letter_permutations(number))
-    # All cells of a triclinic lattice are alike to its letters; the reduced one has been chosen.
-    distinct = {tuple(sorted(names.items())): names for names, _, _ in _normaliser(number)}
-    return tuple(distinct.values())
-
-
-@cache
-def _shears(number: int) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]:
-    """Find the changes of the cell in the plane across the unique axis that leave a monoclinic group as it is."""
-    found = []
-    for a, b, c, d in product(range(-2, 3), repeat=4):
-        if abs(a * d - b * c) != 1:
-            continue
-        rotation = np.linalg.inv(np.array([[a, 0, b], [0, 1, 0], [c, 0, d]], dtype=float)).T
-        for shift in product((0.0, 0.25, 0.5, 0.75), repeat=3):
-            if is_normalising(rotation, np.array(shift), _position(number, _general(number))):
-                found.append((rotation, np.array(shift)))
-                break
-    return tuple(found)
-
-
-def _general(number: int) -> str:
-    return max(space_group(number, conventional=True).positions, key=lambda p: p.multiplicity).letter
-
-
-def _exchange(number: int, rotation: NDArray[np.float64], shift: NDArray[np.float64]) -> Mapping[str, str]:
-    """Letters to which an operation of the normaliser leads."""
-    positions = space_group(number, conventional=True).positions
-    exchange = {}
-    for position in positions:
-        points = (position.rotations @ _POINT + position.translations) @ rotation.T + shift
-        exchange[position.letter] = next(
-            other.letter
-            for other in positions
-            if (other.multiplicity, other.freedom) == (position.multiplicity, position.freedom)
-            and _coordinates(number, other.letter, points) is not None
-        )
-    return exchange
-
-
-def _operation(text: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Parse ``"-x+1/2,y,z+1/4"``."""
-    rotation, shift = np.zeros((3, 3)), np.zeros(3)
-    for row, part in enumerate(text.replace(" ", "").split(",")):
-        for sign, factor, axis, number in re.findall(r"([+-]?)(?:(\d*)([xyz])|(\d+(?:/\d+)?))", part):
-            value = float(Fraction(number or factor or "1")) * (-1 if sign == "-" else 1)
-            if axis:
-                rotation[row, "xyz".index(axis)] += value
-            else:
-                shift[row] += value
-    return rotation, shift
-
-
 def _with_origin(
     number: int, orbits: Sequence[tuple[int, str, NDArray[np.float64]]]
 ) -> Iterator[list[tuple[int, str, tuple[float, ...]]]]:
@@ -343,37 +194,16 @@ def _with_origin(
     candidates = [orbit for orbit in ordered if orbit[:2] == ordered[0][:2]] if axes else ordered[:1]
     # A polar group may move an atom of an orbit along its axis by a fraction of the cell, as a screw axis does.
     origins = np.concatenate([points for _, _, points in candidates])[:, axes] if axes else np.zeros((1, 0))
-    for origin in np.unique(np.rint(origins % 1.0 * _STEPS).astype(int) % _STEPS, axis=0, return_index=True)[1]:
+    for origin in np.unique(
+        np.rint(origins % 1.0 * COORDINATE_STEPS).astype(int) % COORDINATE_STEPS, axis=0, return_index=True
+    )[1]:
         shift = np.zeros(3)
         shift[axes] = origins[origin]
         sites = []
         for rank, letter, points in ordered:
-            coordinates = _coordinates(number, letter, points - shift)
+            coordinates = orbit_coordinates(number, letter, points - shift)
             if coordinates is None:
                 break
             sites.append((rank, letter, coordinates))
         else:
-            yield sorted(sites, key=lambda site: (site[0], LETTERS.index(site[1]), _rounded(site[2])))
-
-
-def _coordinates(number: int, letter: str, points: NDArray[np.float64]) -> tuple[float, ...] | None:
-    """Free coordinates of an orbit: of those that its points allow, the first in order."""
-    position = _position(number, letter)
-    rotation, translation = position.rotations[0], position.translations[0]
-    axes = free_axes(number, letter)
-    apart = points - translation
-    free = np.zeros_like(points)
-    for axis in axes:
-        # One row of the table's first operation is plus or minus this coordinate alone.
-        row = next(r for r in range(3) if abs(rotation[r, axis]) == 1 and np.count_nonzero(rotation[r]) == 1)
-        free[:, axis] = apart[:, row] * rotation[row, axis]
-    residual = apart - free @ rotation.T
-    fits = np.abs(residual - np.rint(residual)).max(axis=1) < _TOLERANCE
-    if not fits.any():
-        return None
-    options = free[fits][:, axes] % 1.0
-    return min((tuple(option) for option in options.tolist()), key=_rounded)
-
-
-def _rounded(coordinates: Sequence[float]) -> tuple[int, ...]:
-    return tuple(round(c * _STEPS) % _STEPS for c in coordinates)
+            yield sorted(sites, key=lambda site: (site[0], LETTERS.index(site[1]), rounded_coordinates(site[2])))

@@ -11,16 +11,13 @@ from hypothesis import strategies as st
 from hybridcsp.generators.wyckoff.representation import (
     Site,
     WyckoffCrystal,
-    canonical_letters,
     decode,
     encode,
-    free_axes,
-    polar_axes,
 )
-from hybridcsp.prototypes.labels import OTHER_HAND
 from hybridcsp.structure.conversion import to_pymatgen
+from hybridcsp.structure.normalizer import ENANTIOMORPHS, canonical_letters
 from hybridcsp.structure.symmetry import SYMPREC, primitive, spacegroup
-from hybridcsp.structure.wyckoff import LETTERS, space_group
+from hybridcsp.structure.wyckoff import free_axes, space_group
 
 KNOWN = {
     "diamond": (bulk("C", "diamond", 3.567), 227),
@@ -256,29 +253,11 @@ def test_random_crystals_of_any_group_come_back_whatever_their_description(numbe
     back = decode(found)
     assert Counter(back.numbers.tolist()) == Counter(primitive(atoms, 1e-3).numbers.tolist())
     assert (
-        spacegroup(back, 1e-3) == found.spacegroup == OTHER_HAND.get(spacegroup(atoms, 1e-3), spacegroup(atoms, 1e-3))
+        spacegroup(back, 1e-3)
+        == found.spacegroup
+        == ENANTIOMORPHS.get(spacegroup(atoms, 1e-3), spacegroup(atoms, 1e-3))
     )
     assert matches(atoms, back)
     again = encode(disguised(back, rng), 1e-3)
     assert again.spacegroup == found.spacegroup
     assert [(s.element, s.letter) for s in again.sites] == [(s.element, s.letter) for s in found.sites]
-
-
-def test_polar_axes_and_free_axes():
-    assert polar_axes(1) == (0, 1, 2)
-    assert polar_axes(7) == (0, 2)
-    assert polar_axes(99) == (2,)
-    assert polar_axes(225) == ()
-    assert free_axes(225, "a") == ()
-    assert free_axes(62, "c") == (0, 2)
-
-
-@pytest.mark.slow
-def test_every_group_is_carried_into_itself_by_its_normaliser():
-    from hybridcsp.generators.wyckoff.representation import _normaliser
-
-    for number in range(1, 231):
-        letters = {position.letter for position in space_group(number).positions}
-        for exchange, _, _ in _normaliser(number):
-            assert set(exchange) == set(exchange.values()) == letters
-        assert all(letter in LETTERS for letter in letters)

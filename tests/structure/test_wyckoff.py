@@ -7,7 +7,15 @@ from ase import Atoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridcsp.structure.wyckoff import is_sum, point_group_order, space_group
+from hybridcsp.structure.wyckoff import (
+    free_axes,
+    is_sum,
+    orbit_coordinates,
+    point_group_order,
+    polar_axes,
+    space_group,
+    wyckoff_position,
+)
 
 CELLS = {
     "triclinic": (4.1, 5.3, 6.7, 77, 83, 101),
@@ -90,3 +98,20 @@ def test_drawn_sites_hold_exactly_the_contents_and_no_fixed_point_twice(counts, 
 def test_rock_salt_contents_fit_into_225_only_as_primitive_contents():
     assert space_group(225).holds([1, 1])
     assert not space_group(225, conventional=True).holds([1, 1])
+
+
+def test_polar_axes_and_free_axes():
+    assert polar_axes(1) == (0, 1, 2)
+    assert polar_axes(7) == (0, 2)
+    assert polar_axes(99) == (2,)
+    assert polar_axes(225) == ()
+    assert free_axes(225, "a") == ()
+    assert free_axes(62, "c") == (0, 2)
+
+
+def test_orbit_coordinates_do_not_depend_on_the_order_of_the_points():
+    position = wyckoff_position(136, "f", conventional=True)
+    points = position.rotations @ np.array([0.305, 0.0, 0.0]) + position.translations
+    for order in ([0, 1, 2, 3], [3, 1, 0, 2]):
+        assert orbit_coordinates(136, "f", points[order] + [1, 0, -2]) == (pytest.approx(0.305),)
+    assert orbit_coordinates(136, "a", points) is None

@@ -117,10 +117,10 @@ def measured(task: Callable[[], int]) -> dict[str, float]:
 def rates(n: int, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Measure reading and writing of every format; ``save`` is given what there is after each."""
     from hybridcsp.io import formats
+    from hybridcsp.io.element_symbols import by_electronegativity
     from hybridcsp.io.formats import Record
-    from hybridcsp.io.frames import Broken
+    from hybridcsp.io.frames import ReadFailure
     from hybridcsp.io.poscar import read_poscars
-    from hybridcsp.io.text import by_electronegativity
     from hybridcsp.structure.symmetry import spacegroup
 
     made = structures()
@@ -138,7 +138,7 @@ def rates(n: int, save: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     def read(name: str, path: Path) -> int:
         found = 0
         for record in formats.load(name).read(path):
-            assert not isinstance(record, Broken), record
+            assert not isinstance(record, ReadFailure), record
             found += 1
         return found
 

@@ -347,7 +347,7 @@ def read_structures(folder: Path, file: Path, number: int) -> tuple[int, int]:
     from hybridcsp.core.problem import Problem
     from hybridcsp.io import formats
     from hybridcsp.io.formats import Record
-    from hybridcsp.io.frames import Broken
+    from hybridcsp.io.frames import ReadFailure
     from hybridcsp.workflows import import_results
 
     codes = ("uspex", "calypso", "cryspy", "xtalopt")
@@ -368,8 +368,8 @@ def read_structures(folder: Path, file: Path, number: int) -> tuple[int, int]:
     kinds = Counter(type(record) for record in code.read(path))
     if hasattr(code, "finished"):
         code.finished(folder)
-    assert set(kinds) <= {Record, Broken}
-    return kinds[Record], kinds[Broken]
+    assert set(kinds) <= {Record, ReadFailure}
+    return kinds[Record], kinds[ReadFailure]
 
 
 def read_toml(folder: Path, file: Path, number: int) -> tuple[int, int]:

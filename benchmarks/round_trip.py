@@ -35,7 +35,7 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from hybridcsp.generators.loading import open_generator
 from hybridcsp.generators.wyckoff import representation
 from hybridcsp.generators.wyckoff.sequences import from_sequence, to_sequence
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.structure_files import read_structures
 from hybridcsp.structure import lattice
 from hybridcsp.structure.conversion import to_pymatgen
@@ -135,7 +135,7 @@ def main() -> None:
         read = 0
         begun = time.process_time()
         for frame in read_structures(path):
-            if isinstance(frame, Broken) or read == options.limit:
+            if isinstance(frame, ReadFailure) or read == options.limit:
                 continue
             read += 1
             atoms = primitive(frame.atoms)

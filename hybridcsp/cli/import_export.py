@@ -20,7 +20,7 @@ from hybridcsp.utils.resources import available_cores
 
 if TYPE_CHECKING:
     from hybridcsp.io.formats import Record
-    from hybridcsp.io.frames import Broken
+    from hybridcsp.io.frames import ReadFailure
     from hybridcsp.workflows.import_results import Report
     from hybridcsp.workflows.watch import Round
 
@@ -98,10 +98,10 @@ def import_(
         raise InputError("path", str(path), f"files that can be read ({error})") from error
 
 
-def _stream(results: Iterator[Record | Broken], output: str, strict: bool) -> None:
+def _stream(results: Iterator[Record | ReadFailure], output: str, strict: bool) -> None:
     from hybridcsp.io.formats.plain import as_atoms
-    from hybridcsp.io.frames import Broken
-    from hybridcsp.io.writing import structure_writer
+    from hybridcsp.io.frames import ReadFailure
+    from hybridcsp.io.structure_writer import structure_writer
     from hybridcsp.workflows.import_results import Report
 
     report = Report()
@@ -110,7 +110,7 @@ def _stream(results: Iterator[Record | Broken], output: str, strict: bool) -> No
         with counter("structures") as count:
             for record in results:
                 count(report.seen)
-                if isinstance(record, Broken):
+                if isinstance(record, ReadFailure):
                     report.complain(record)
                     if strict:
                         raise InputError("path", str(record.file), f"{record} (--strict)")

@@ -104,7 +104,7 @@ def sample(
     from hybridcsp.generators.loading import one_thread, open_generator
     from hybridcsp.generators.writing import write_samples
     from hybridcsp.io import formats
-    from hybridcsp.io.writing import format_of
+    from hybridcsp.io.structure_writer import format_of
 
     if format is not None:
         formats.load(format)

@@ -107,7 +107,7 @@ def export(
     from hybridcsp.archive.archive import Archive
     from hybridcsp.io.export import export as write
     from hybridcsp.io.formats import FORMATS as CODES
-    from hybridcsp.io.writing import FORMATS, format_of
+    from hybridcsp.io.structure_writer import FORMATS, format_of
 
     if format is not None and format not in FORMATS:
         if format not in CODES.entries():
@@ -173,13 +173,13 @@ def _convert(path: Path, format: str, output: Path, top: int | None, settings: S
     from itertools import islice
 
     from hybridcsp.io import formats
-    from hybridcsp.io.frames import Broken
+    from hybridcsp.io.frames import ReadFailure
 
-    broken: list[Broken] = []
+    broken: list[ReadFailure] = []
 
     def good() -> Iterator[formats.Record]:
         for record in formats.recognise(path).read(path):
-            if isinstance(record, Broken):
+            if isinstance(record, ReadFailure):
                 broken.append(record)
             else:
                 yield record

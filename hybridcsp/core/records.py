@@ -369,7 +369,7 @@ class Minimum:
         Parameters
         ----------
         path
-            The file; see :func:`hybridcsp.io.writing.structure_writer`.
+            The file; see :func:`hybridcsp.io.structure_writer.structure_writer`.
         cell
             ``"as-found"``, ``"primitive"`` or ``"conventional"``.
 

@@ -15,7 +15,7 @@ from ase import Atoms
 
 from hybridcsp.errors import InputError
 from hybridcsp.generators.base import Example
-from hybridcsp.io.frames import Broken, Frame
+from hybridcsp.io.frames import Frame, ReadFailure
 from hybridcsp.io.structure_files import read_structures, structure_files
 from hybridcsp.prototypes.table import reduced_formula
 from hybridcsp.similarity import same_structure
@@ -91,7 +91,7 @@ def read_dataset(paths: Iterable[Path], *, max_atoms: int, progress: Callable[[i
             files.append({"name": file.name, "sha256": sha256_of(file), "frames": len(frames)})
             for found in frames:
                 seen += 1
-                if isinstance(found, Broken):
+                if isinstance(found, ReadFailure):
                     skipped[found.reason.partition(":")[0]] += 1
                     continue
                 cell = primitive(found.atoms)
@@ -135,9 +135,9 @@ def split(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     return learned, [example for example, out in zip(examples, held, strict=True) if out]
 
 
-def _frames(file: Path) -> list[Frame | Broken]:
+def _frames(file: Path) -> list[Frame | ReadFailure]:
     frames = list(read_structures(file))
-    if len(frames) == 1 and isinstance(frames[0], Broken):
+    if len(frames) == 1 and isinstance(frames[0], ReadFailure):
         raise InputError("data", str(file), frames[0].reason)
     return frames
 

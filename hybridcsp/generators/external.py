@@ -23,7 +23,7 @@ from ase.formula import Formula
 
 from hybridcsp.errors import GeneratorError, InputError
 from hybridcsp.generators.base import Epoch, Example, Generator, Reject, Request, Sample
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.structure_files import read_structures
 from hybridcsp.structure.symmetry import primitive
 from hybridcsp.utils import process_watch
@@ -170,8 +170,8 @@ class CommandGenerator(Generator):
             if not output.exists():
                 raise GeneratorError(f"{self.name} ended well but wrote no {output.name}{_tail(log)}")
             found = list(read_structures(output))
-        crystals = [frame.atoms for frame in found if not isinstance(frame, Broken)]
-        useless = Counter(broken.reason for broken in found if isinstance(broken, Broken))
+        crystals = [frame.atoms for frame in found if not isinstance(frame, ReadFailure)]
+        useless = Counter(broken.reason for broken in found if isinstance(broken, ReadFailure))
         if not crystals:
             said = useless.most_common(1)
             raise GeneratorError(f"{self.name} wrote no crystal: {said[0][0] if said else 'an empty folder'}")

@@ -14,7 +14,7 @@ from ase import Atoms
 
 from hybridcsp.errors import GeneratorError, HybridCSPError, message_of
 from hybridcsp.generators.base import Generator, Reject, Request, Sample
-from hybridcsp.io.writing import format_of, structure_writer
+from hybridcsp.io.structure_writer import format_of, structure_writer
 from hybridcsp.utils.interrupts import exits_contained
 
 #: Requests that are passed on in one call, as far as those of one group stay together.

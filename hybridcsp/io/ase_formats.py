@@ -15,9 +15,8 @@ from ase.io import iread
 from ase.io.formats import UnknownFileTypeError, filetype
 
 from hybridcsp.errors import UnreadableError
-from hybridcsp.io.crystals import accepted
-from hybridcsp.io.frames import Broken, Frame
-from hybridcsp.io.text import BrokenError
+from hybridcsp.io.construction import checked
+from hybridcsp.io.frames import Frame, ReadFailure, StructureError
 from hybridcsp.utils.reading import open_regular, plain_copy
 
 #: ASE's names of the formats, and what people call them.
@@ -50,7 +49,7 @@ def is_named_for_ase(file: Path) -> bool:
     return file.suffix.lower() in _NAMES or file.name in _NAMES
 
 
-def read_with_ase(file: Path) -> Iterator[Frame | Broken]:
+def read_with_ase(file: Path) -> Iterator[Frame | ReadFailure]:
     """Yield the structures of a file in one of :data:`FORMATS`, which it is by its name or by its content.
 
     Raises
@@ -71,9 +70,9 @@ def read_with_ase(file: Path) -> Iterator[Frame | Broken]:
             raise UnreadableError(file, f"not readable: more than {_LARGEST >> 20} MiB; extended XYZ may be longer")
         for number, atoms in enumerate(_frames(plain, _format(plain, file))):
             try:
-                yield Frame(atoms=accepted(atoms), file=file, number=number)
-            except BrokenError as error:
-                yield Broken(file=file, line=1, reason=f"structure {number + 1}: {error.reason}")
+                yield Frame(atoms=checked(atoms), file=file, number=number)
+            except StructureError as error:
+                yield ReadFailure(file=file, line=1, reason=f"structure {number + 1}: {error.reason}")
 
 
 def _format(plain: Path, file: Path) -> str:

@@ -12,7 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from hybridcsp.core.records import Minimum
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.io.formats import Record
-from hybridcsp.io.writing import format_of, structure_writer
+from hybridcsp.io.structure_writer import format_of, structure_writer
 from hybridcsp.structure.symmetry import conventional, primitive
 
 #: What a minimum's cell may be turned into.
@@ -107,9 +107,9 @@ def export(
     minima
         What to write.
     output
-        A file, or a folder that gets a file for each; see :func:`hybridcsp.io.writing.structure_writer`.
+        A file, or a folder that gets a file for each; see :func:`hybridcsp.io.structure_writer.structure_writer`.
     format
-        A key of :data:`hybridcsp.io.writing.FORMATS`; by default what the ending of the file says.
+        A key of :data:`hybridcsp.io.structure_writer.FORMATS`; by default what the ending of the file says.
     cell
         A key of :data:`CELLS`.
     follow

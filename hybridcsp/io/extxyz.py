@@ -11,16 +11,16 @@ from pathlib import Path
 from ase import Atoms
 from ase.io.extxyz import read_xyz
 
-from hybridcsp.io.crystals import MOST_ATOMS, accepted
-from hybridcsp.io.elements import ISOTOPES
-from hybridcsp.io.frames import Broken, Frame
-from hybridcsp.io.text import BrokenError, Lines
+from hybridcsp.io.construction import MAX_ATOMS, checked
+from hybridcsp.io.element_symbols import ISOTOPES
+from hybridcsp.io.frames import Frame, ReadFailure, StructureError
+from hybridcsp.io.text_files import Lines
 
 # A number of columns of four digits or more.
 _WIDE = re.compile(r"Properties\s*=\s*[\"'{]?[^\s\"'}]*:\s*\d{4}", re.IGNORECASE)
 
 
-def read_extxyz(file: Path) -> Iterator[Frame | Broken]:
+def read_extxyz(file: Path) -> Iterator[Frame | ReadFailure]:
     """Yield the frames of a file; after a broken one it goes on with the next line that is a number of atoms."""
     with Lines(file) as lines:
         number = -1
@@ -29,8 +29,8 @@ def read_extxyz(file: Path) -> Iterator[Frame | Broken]:
             if not first:
                 lines.skip(1)
                 continue
-            if not first.isdecimal() or len(first) > 9 or int(first) > MOST_ATOMS:
-                yield lines.broken(f"expected a number of atoms, at most {MOST_ATOMS}, not {first[:40]!r}")
+            if not first.isdecimal() or len(first) > 9 or int(first) > MAX_ATOMS:
+                yield lines.failure(f"expected a number of atoms, at most {MAX_ATOMS}, not {first[:40]!r}")
                 lines.skip(1)
                 while (head := lines.peek(1)) and not head[0].strip().isdecimal():
                     lines.skip(1)
@@ -38,24 +38,24 @@ def read_extxyz(file: Path) -> Iterator[Frame | Broken]:
             text = lines.peek(int(first) + 2)
             number += 1
             if len(text) < int(first) + 2:
-                yield lines.broken(f"the file ends after {max(len(text) - 2, 0)} of {first} atoms")
+                yield lines.failure(f"the file ends after {max(len(text) - 2, 0)} of {first} atoms")
             else:
                 yield _frame(text, lines, number)
             lines.skip(len(text))
 
 
-def _frame(text: list[str], lines: Lines, number: int) -> Frame | Broken:
+def _frame(text: list[str], lines: Lines, number: int) -> Frame | ReadFailure:
     try:
-        return Frame(atoms=accepted(_atoms(text)), file=lines.file, number=number, line=lines.number)
-    except BrokenError as error:
-        return lines.broken(error.reason)
+        return Frame(atoms=checked(_atoms(text)), file=lines.file, number=number, line=lines.number)
+    except StructureError as error:
+        return lines.failure(error.reason)
     except Exception as error:  # noqa: BLE001  # ASE's reader raises anything for a broken frame
-        return lines.broken(f"{type(error).__name__}: {error}"[:200])
+        return lines.failure(f"{type(error).__name__}: {error}"[:200])
 
 
 def _atoms(text: list[str]) -> Atoms:
     if _WIDE.search(text[1]):  # ASE would make as many columns
-        raise BrokenError(1, "columns in Properties that are more than anybody writes")
+        raise StructureError(1, "columns in Properties that are more than anybody writes")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

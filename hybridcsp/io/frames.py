@@ -1,4 +1,4 @@
-"""Structure files: what every reader of structures shares, and the files of no particular search code."""
+"""The records that readers of structure files yield: structures, and failures to read one."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from ase import Atoms
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Frame:
-    """One crystal of a file.
+    """One structure read from a file.
 
     Attributes
     ----------
     atoms
-        The crystal, with what the file says of it in ``info``, and a calculator with its energy where it has one.
+        The structure, with the file's annotations in ``info``, and with a calculator that holds its energy if the file
+        states one.
     file
-        Where it is; for a member of an archive the archive's path with the member's behind it.
+        The file that contains it; for a member of a zip archive, the archive's path followed by the member's.
     number
-        Its place in the file, counted from 0; rows of a table and entries of a list are counted too.
+        Its position in the file, counted from 0; rows of a table and entries of a list that cannot be read count too.
     line
-        Its first line, counted from 1.
+        The number of its first line, counted from 1.
     name
-        What the file calls it, empty where it has no name.
+        The name that the file gives it; empty if it gives none.
     """
 
     atoms: Atoms
@@ -34,8 +35,18 @@ class Frame:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Broken:
-    """Something in a file that is no structure: where it begins (lines count from 1), and why not."""
+class ReadFailure:
+    """A part of a file that could not be read as a structure.
+
+    Attributes
+    ----------
+    file
+        The file.
+    line
+        The line where the failure was found, counted from 1.
+    reason
+        The cause, for the user.
+    """
 
     file: Path
     line: int
@@ -43,3 +54,22 @@ class Broken:
 
     def __str__(self) -> str:
         return f"{self.file}, line {self.line}: {self.reason}"
+
+
+class StructureError(Exception):
+    """Raised inside readers for text or numbers that do not describe a valid structure.
+
+    Readers catch it and yield a :class:`ReadFailure` instead, so that reading goes on behind the invalid structure.
+
+    Parameters
+    ----------
+    offset
+        Number of lines from the beginning of the structure to the cause.
+    reason
+        The cause, for the user.
+    """
+
+    def __init__(self, offset: int, reason: str) -> None:
+        super().__init__(reason)
+        self.offset = offset
+        self.reason = reason

@@ -15,11 +15,9 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from ase.geometry import cellpar_to_cell
 
-from hybridcsp.io.arrays import from_arrays
-from hybridcsp.io.crystals import MOST_ATOMS
-from hybridcsp.io.elements import element
-from hybridcsp.io.frames import Broken, Frame
-from hybridcsp.io.text import BrokenError
+from hybridcsp.io.construction import MAX_ATOMS, from_arrays
+from hybridcsp.io.element_symbols import parse_element
+from hybridcsp.io.frames import Frame, ReadFailure, StructureError
 from hybridcsp.utils.reading import read_json
 
 _LATTICE = ("a", "b", "c", "alpha", "beta", "gamma")
@@ -27,7 +25,7 @@ _LATTICE = ("a", "b", "c", "alpha", "beta", "gamma")
 _WANTED = "a pymatgen Structure or ComputedStructureEntry, a list of them, or an ASE database in JSON"
 
 
-def read_json_structures(file: Path) -> Iterator[Frame | Broken]:
+def read_json_structures(file: Path) -> Iterator[Frame | ReadFailure]:
     """Yield the structures of a JSON file; one that is broken costs only itself.
 
     Raises
@@ -40,12 +38,12 @@ def read_json_structures(file: Path) -> Iterator[Frame | Broken]:
     for number, (where, entry) in enumerate(_entries(content)):
         try:
             atoms, name = _atoms(entry)
-        except BrokenError as error:
-            yield Broken(file=file, line=1, reason=f"{where}: {error.reason}")
+        except StructureError as error:
+            yield ReadFailure(file=file, line=1, reason=f"{where}: {error.reason}")
         else:
             yield Frame(atoms=atoms, file=file, number=number, name=name or f"{file.stem}-{number + 1}")
     if number < 0:
-        yield Broken(file=file, line=1, reason=f"holds no structure; {_WANTED} is read")
+        yield ReadFailure(file=file, line=1, reason=f"holds no structure; {_WANTED} is read")
 
 
 def _entries(content: Any) -> Iterator[tuple[str, Any]]:
@@ -59,12 +57,12 @@ def _entries(content: Any) -> Iterator[tuple[str, Any]]:
 
 def _atoms(entry: Any) -> tuple[Atoms, str]:
     if not isinstance(entry, dict):
-        raise BrokenError(0, f"it is not {_WANTED}")
+        raise StructureError(0, f"it is not {_WANTED}")
     if "numbers" in entry and "positions" in entry:
         return _of_ase(entry), ""
     described = entry.get("structure", entry)
     if not isinstance(described, dict) or not {"lattice", "sites"} <= described.keys():
-        raise BrokenError(0, f"it is not {_WANTED}")
+        raise StructureError(0, f"it is not {_WANTED}")
     name = entry.get("entry_id") if "structure" in entry else None
     energy = entry.get("energy") if "structure" in entry else None
     return _of_pymatgen(described, energy), str(name)[:200] if isinstance(name, str | int) else ""
@@ -90,29 +88,29 @@ def _array(value: Any) -> Any:
 
     Raises
     ------
-    BrokenError
+    StructureError
         If it does not have the shape that it claims.
     """
     if not isinstance(value, dict) or "__ndarray__" not in value:
         return value
     try:
         shape, _, flat = value["__ndarray__"]
-        if len(flat) > 9 * MOST_ATOMS or any(not 0 <= n <= len(flat) for n in shape):
+        if len(flat) > 9 * MAX_ATOMS or any(not 0 <= n <= len(flat) for n in shape):
             raise ValueError
         return np.array(flat, dtype=float).reshape(shape)
     except (TypeError, ValueError, OverflowError):
-        raise BrokenError(0, "an array that does not have the shape that it claims") from None
+        raise StructureError(0, "an array that does not have the shape that it claims") from None
 
 
 def _of_pymatgen(described: Mapping[str, Any], energy: Any) -> Atoms:
     sites = described["sites"]
-    if not isinstance(sites, list) or len(sites) > MOST_ATOMS:
-        raise BrokenError(0, f"no list of at most {MOST_ATOMS} sites")
+    if not isinstance(sites, list) or len(sites) > MAX_ATOMS:
+        raise StructureError(0, f"no list of at most {MAX_ATOMS} sites")
     cell = _cell(described["lattice"])
     symbols, places, moments = [], [], []
     for number, site in enumerate(sites, start=1):
         if not isinstance(site, dict):
-            raise BrokenError(0, f"site {number} is no site")
+            raise StructureError(0, f"site {number} is no site")
         symbols.append(_symbol(site.get("species"), number))
         places.append(_place(site, cell, number))
         properties = site.get("properties")
@@ -129,7 +127,7 @@ def _of_pymatgen(described: Mapping[str, Any], energy: Any) -> Atoms:
 
 def _cell(lattice: Any) -> np.ndarray:
     if not isinstance(lattice, dict):
-        raise BrokenError(0, "no lattice")
+        raise StructureError(0, "no lattice")
     try:
         if "matrix" in lattice:
             cell = np.array(lattice["matrix"], dtype=float)
@@ -137,19 +135,19 @@ def _cell(lattice: Any) -> np.ndarray:
             with np.errstate(invalid="ignore", divide="ignore"):  # for angles that no cell has
                 cell = np.asarray(cellpar_to_cell([float(lattice[name]) for name in _LATTICE]))
     except (KeyError, TypeError, ValueError, OverflowError, AssertionError):
-        raise BrokenError(0, "a lattice without a matrix of numbers or six parameters that fit") from None
+        raise StructureError(0, "a lattice without a matrix of numbers or six parameters that fit") from None
     if cell.shape != (3, 3):
-        raise BrokenError(0, f"a lattice of shape {cell.shape}")
+        raise StructureError(0, f"a lattice of shape {cell.shape}")
     return cell
 
 
 def _symbol(species: Any, number: int) -> str:
     if not isinstance(species, list) or not species or not all(isinstance(one, dict) for one in species):
-        raise BrokenError(0, f"site {number} names no species")
+        raise StructureError(0, f"site {number} names no species")
     occupancy = species[0].get("occu", 1)
     if len(species) > 1 or not isinstance(occupancy, int | float) or not occupancy > 0.995:
-        raise BrokenError(0, "partly occupied sites; one element per site is needed")
-    return element(str(species[0].get("element"))[:20])
+        raise StructureError(0, "partly occupied sites; one element per site is needed")
+    return parse_element(str(species[0].get("element"))[:20])
 
 
 def _place(site: Mapping[str, Any], cell: np.ndarray, number: int) -> list[float]:
@@ -160,4 +158,4 @@ def _place(site: Mapping[str, Any], cell: np.ndarray, number: int) -> list[float
             return [x, y, z]
         return [float(value) for value in np.linalg.solve(cell.T, np.array(site["xyz"], dtype=float).reshape(3))]
     except (KeyError, TypeError, ValueError, OverflowError, np.linalg.LinAlgError):
-        raise BrokenError(0, f"site {number} has no coordinates") from None
+        raise StructureError(0, f"site {number} has no coordinates") from None

@@ -16,10 +16,10 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from hybridcsp.io.crystals import MOST_ATOMS, crystal, from_fractions
-from hybridcsp.io.elements import element, symbol_of
-from hybridcsp.io.frames import Broken
-from hybridcsp.io.text import BrokenError, Lines, complaining, in_order, real
+from hybridcsp.io.construction import MAX_ATOMS, build_crystal, build_from_fractional
+from hybridcsp.io.element_symbols import find_symbol, group_by_element, parse_element
+from hybridcsp.io.frames import ReadFailure, StructureError
+from hybridcsp.io.text_files import Lines, parse_float, yields_failures
 
 #: VASP breaks lines of symbols and of numbers of atoms; more lines than this are damage.
 _MOST_LINES = 200
@@ -35,8 +35,8 @@ class Block:
     before: str
 
 
-@complaining
-def read_poscars(file: Path, elements: Sequence[str] = ()) -> Iterator[Block | Broken]:
+@yields_failures
+def read_poscars(file: Path, elements: Sequence[str] = ()) -> Iterator[Block | ReadFailure]:
     """Yield all POSCARs of a file.
 
     After a broken one it goes on with the next line that begins one: a title, then a line with the scale and three
@@ -60,15 +60,15 @@ def read_poscars(file: Path, elements: Sequence[str] = ()) -> Iterator[Block | B
                 if not line:
                     after_blank, loose = True, 0
                 elif loose == 0 and not _may_stand_alone(line, after_blank) and not _is_head(lines.peek(7)[1:]):
-                    yield lines.broken(f"not the beginning of a POSCAR: {_shown(line)}")
+                    yield lines.failure(f"not the beginning of a POSCAR: {_shown(line)}")
                     loose = 1
                 before = line
                 lines.skip(1)
                 continue
             try:
                 block, length = _read(lines, before, elements)
-            except BrokenError as error:
-                yield lines.broken(error.reason, error.offset)
+            except StructureError as error:
+                yield lines.failure(error.reason, error.offset)
                 lines.skip(1)
                 loose = 1
             else:
@@ -90,7 +90,7 @@ def write_poscar(atoms: Atoms, title: str, elements: Sequence[str] = ()) -> str:
     elements
         All elements in their order, also those that do not occur; by default those that do, by electronegativity.
     """
-    order, counts, rows = in_order(atoms, elements)
+    order, counts, rows = group_by_element(atoms, elements)
     scaled = atoms.get_scaled_positions(wrap=True)[rows]
     vectors = "".join(" {:20.16f} {:20.16f} {:20.16f}\n".format(*vector) for vector in atoms.cell.array.tolist())
     places = "".join(" {:19.16f} {:19.16f} {:19.16f}\n".format(*place) for place in scaled.tolist())
@@ -108,14 +108,14 @@ def _is_head(lines: list[str]) -> bool:
 def _begins_contents(line: str) -> bool:
     """Whether a line may be one of symbols or of numbers of atoms."""
     first, *_ = _without_comment(line).split() or [""]
-    return first.isdecimal() or symbol_of(re.split(r"[/_.]", first)[0]) is not None
+    return first.isdecimal() or find_symbol(re.split(r"[/_.]", first)[0]) is not None
 
 
 def _numbers(line: str, most: int = 4) -> list[float]:
     """Return the numbers that a line begins with, as Fortran writes them."""
     found = []
     for token in line.replace(",", " ").split(None, most)[:most]:
-        value = real(token)
+        value = parse_float(token)
         if value is None:
             break
         found.append(value)
@@ -134,20 +134,20 @@ def _may_stand_alone(line: str, after_blank: bool) -> bool:
 def _read(lines: Lines, before: str, elements: Sequence[str]) -> tuple[Block, int]:
     head = lines.peek(9)
     if len(head) < 8:
-        raise BrokenError(len(head) - 1, "the file ends in the middle of a POSCAR")
+        raise StructureError(len(head) - 1, "the file ends in the middle of a POSCAR")
     title = head[0].strip()
     cell = np.array([_numbers(line, 3) for line in head[2:5]])
     scale = _scale(_numbers(head[1], 4), cell)
     names, counts, at = _contents(lines)
     n_atoms = sum(counts)
-    if not 0 < n_atoms <= MOST_ATOMS:
-        raise BrokenError(at - 1, f"{n_atoms} atoms")
+    if not 0 < n_atoms <= MAX_ATOMS:
+        raise StructureError(at - 1, f"{n_atoms} atoms")
     head = lines.peek(at + 2)
     selective = at < len(head) and (head[at][:1] in "Ss" or head[at].strip()[:1] in ("S", "s"))
     at += selective
     mode = head[at].strip()[:1] if at < len(head) else ""
     if not mode.isalpha():
-        raise BrokenError(min(at, len(head) - 1), "neither Direct nor Cartesian coordinates follow")
+        raise StructureError(min(at, len(head) - 1), "neither Direct nor Cartesian coordinates follow")
     at += 1
     rows = lines.peek(at + n_atoms)[at:]
     places = np.array(_coordinates(rows, n_atoms, at))
@@ -155,20 +155,22 @@ def _read(lines: Lines, before: str, elements: Sequence[str]) -> tuple[Block, in
     cell = cell * scale
     # As VASP does: whatever is not Cartesian is fractional.
     is_cartesian = mode in "cCkK"
-    atoms = crystal(symbols, places * scale, cell) if is_cartesian else from_fractions(symbols, places, cell)
+    atoms = (
+        build_crystal(symbols, places * scale, cell) if is_cartesian else build_from_fractional(symbols, places, cell)
+    )
     end = at + n_atoms
     return Block(title=title, atoms=atoms, line=lines.number, before=before), end + _dynamics(lines, end, n_atoms)
 
 
 def _scale(scales: list[float], cell: NDArray[np.float64]) -> NDArray[np.float64]:
     if len(scales) not in (1, 3):
-        raise BrokenError(1, "one scale is needed, or three")
+        raise StructureError(1, "one scale is needed, or three")
     scale = np.array(scales)
     if len(scales) == 1 and scales[0] < 0:
         volume: NDArray[np.float64] = (-scale / max(abs(np.linalg.det(cell)), 1e-9)) ** (1 / 3)
         return volume
     if (scale <= 0).any():
-        raise BrokenError(1, f"scales have to be positive, or one of them the negative volume: {scales}")
+        raise StructureError(1, f"scales have to be positive, or one of them the negative volume: {scales}")
     return scale
 
 
@@ -192,11 +194,11 @@ def _contents(lines: Lines) -> tuple[list[str], list[int], int]:
         if len(counts) >= len(names):
             break
     if not counts:
-        raise BrokenError(
+        raise StructureError(
             min(at, len(head) - 1), f"numbers of atoms are missing: {_shown(head[min(at, len(head) - 1)])}"
         )
     if names and len(counts) != len(names):
-        raise BrokenError(at - 1, f"{len(counts)} numbers of atoms for {len(names)} elements")
+        raise StructureError(at - 1, f"{len(counts)} numbers of atoms for {len(names)} elements")
     return names, counts, at
 
 
@@ -204,19 +206,19 @@ def _symbols(names: Sequence[str], counts: list[int]) -> list[str]:
     if not names:
         return []
     if len(names) != len(counts):
-        raise BrokenError(5, f"{len(counts)} numbers of atoms for {len(names)} elements")
+        raise StructureError(5, f"{len(counts)} numbers of atoms for {len(names)} elements")
     try:
-        return [symbol for name, n in zip(names, counts, strict=True) for symbol in [element(name)] * n]
-    except BrokenError as error:
-        raise BrokenError(5, error.reason) from error
+        return [symbol for name, n in zip(names, counts, strict=True) for symbol in [parse_element(name)] * n]
+    except StructureError as error:
+        raise StructureError(5, error.reason) from error
 
 
 def _behind(rows: list[str], column: int) -> list[str]:
     """Return the symbols behind the coordinates, none if they are not on every line."""
     tokens = [row.replace(",", " ").split() for row in rows]
     try:
-        return [element(row[column]) for row in tokens]
-    except (IndexError, BrokenError):
+        return [parse_element(row[column]) for row in tokens]
+    except (IndexError, StructureError):
         return []
 
 
@@ -225,18 +227,18 @@ def _coordinates(rows: list[str], n_atoms: int, at: int) -> list[list[float]]:
     for row, line in enumerate(rows):
         place = _numbers(line, 3)
         if len(place) < 3:
-            raise BrokenError(at + row, f"atom {row + 1} of {n_atoms} has no coordinates: {_shown(line)}")
+            raise StructureError(at + row, f"atom {row + 1} of {n_atoms} has no coordinates: {_shown(line)}")
         places.append(place)
     if len(rows) < n_atoms:
-        raise BrokenError(at + len(rows) - 1, f"the file ends after {len(rows)} of {n_atoms} atoms")
+        raise StructureError(at + len(rows) - 1, f"the file ends after {len(rows)} of {n_atoms} atoms")
     return places
 
 
 def _titled(title: str, counts: list[int]) -> list[str]:
     try:
         return _symbols(title.split()[: len(counts)], counts) or _symbols([""], counts)
-    except BrokenError:
-        raise BrokenError(5, "no element symbols (VASP 4), and nothing else names the elements") from None
+    except StructureError:
+        raise StructureError(5, "no element symbols (VASP 4), and nothing else names the elements") from None
 
 
 def _dynamics(lines: Lines, end: int, n_atoms: int) -> int:

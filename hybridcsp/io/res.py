@@ -9,14 +9,14 @@ import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.geometry import cellpar_to_cell
 
-from hybridcsp.io.crystals import from_fractions, internal_energy
-from hybridcsp.io.elements import element
-from hybridcsp.io.frames import Broken, Frame
-from hybridcsp.io.text import BrokenError, Lines, complaining, finite
+from hybridcsp.io.construction import build_from_fractional, internal_energy
+from hybridcsp.io.element_symbols import parse_element
+from hybridcsp.io.frames import Frame, ReadFailure, StructureError
+from hybridcsp.io.text_files import Lines, finite, yields_failures
 
 
-@complaining
-def read_res(file: Path) -> Iterator[Frame | Broken]:
+@yields_failures
+def read_res(file: Path) -> Iterator[Frame | ReadFailure]:
     """Yield the structures of a file, with ``enthalpy`` and ``pressure_gpa`` where the title has them."""
     number = -1
     with Lines(file) as lines:
@@ -25,15 +25,15 @@ def read_res(file: Path) -> Iterator[Frame | Broken]:
                 lines.skip(1)
                 continue
             if not head[0].startswith(("TITL", "REM", "CELL")):
-                yield lines.broken(f"expected TITL, not {head[0].strip()[:40]!r}")
+                yield lines.failure(f"expected TITL, not {head[0].strip()[:40]!r}")
                 _to_next(lines)
                 continue
             text = _one(lines)
             number += 1
             try:
                 yield _parse(text, lines, number)
-            except BrokenError as error:
-                yield lines.broken(error.reason, error.offset)
+            except StructureError as error:
+                yield lines.failure(error.reason, error.offset)
             lines.skip(len(text))
 
 
@@ -77,18 +77,18 @@ def _parse(text: list[str], lines: Lines, number: int) -> Frame:
         elif keyword == "CELL":
             cell = _cell(tokens, at)
         elif keyword == "SYMM" or (keyword == "LATT" and tokens[1:2] != ["-1"]):
-            raise BrokenError(
+            raise StructureError(
                 at, f"{line.strip()[:40]!r}: only files without symmetry (LATT -1) are read, as AIRSS writes"
             )
         elif keyword == "SFAC":
             atoms_from = at + 1
     if cell is None or not places:
-        raise BrokenError(len(text) - 1, "no CELL line, or no atoms after SFAC")
+        raise StructureError(len(text) - 1, "no CELL line, or no atoms after SFAC")
     if text[-1].strip() != "END":
-        raise BrokenError(len(text) - 1, "it ends without END")
+        raise StructureError(len(text) - 1, "it ends without END")
     if "atoms" in title and int(title["atoms"]) != len(places):
-        raise BrokenError(0, f"the title says {title['atoms']} atoms, {len(places)} are there")
-    atoms = from_fractions(symbols, np.array(places), cell)
+        raise StructureError(0, f"the title says {title['atoms']} atoms, {len(places)} are there")
+    atoms = build_from_fractional(symbols, np.array(places), cell)
     pressure = finite(float(title["pressure"])) if "pressure" in title else None
     enthalpy = finite(float(title["enthalpy"])) if "enthalpy" in title else None
     atoms.info = {"pressure_gpa": pressure, "enthalpy": enthalpy}
@@ -110,7 +110,7 @@ def _title(line: str, at: int) -> dict[str, str]:
     try:
         float(found["pressure"]), float(found["volume"]), float(found["enthalpy"]), int(found.get("atoms", "1"))
     except ValueError:
-        raise BrokenError(at, f"a title whose numbers are none: {line.strip()[:60]!r}") from None
+        raise StructureError(at, f"a title whose numbers are none: {line.strip()[:60]!r}") from None
     return found
 
 
@@ -122,9 +122,9 @@ def _cell(tokens: list[str], at: int) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):  # for angles that no cell has
             cell: np.ndarray = cellpar_to_cell(parameters)
     except (ValueError, AssertionError):
-        raise BrokenError(at, "a CELL line needs a wavelength, three lengths and three angles that fit") from None
+        raise StructureError(at, "a CELL line needs a wavelength, three lengths and three angles that fit") from None
     if not np.isfinite(cell).all():
-        raise BrokenError(at, "angles that no cell has")
+        raise StructureError(at, "angles that no cell has")
     return cell
 
 
@@ -135,10 +135,10 @@ def _atom(tokens: list[str], at: int) -> tuple[str, list[float]]:
     except ValueError:
         place, occupancy = [], 1.0
     if len(place) < 3:
-        raise BrokenError(at, f"not an atom: {' '.join(tokens)[:40]!r}")
+        raise StructureError(at, f"not an atom: {' '.join(tokens)[:40]!r}")
     if occupancy not in (1.0, 11.0):  # SHELX adds 10 to what it does not refine
-        raise BrokenError(at, f"a site that is occupied to {occupancy:g}")
+        raise StructureError(at, f"a site that is occupied to {occupancy:g}")
     try:
-        return element(tokens[0]), place
-    except BrokenError as error:
-        raise BrokenError(at, error.reason) from error
+        return parse_element(tokens[0]), place
+    except StructureError as error:
+        raise StructureError(at, error.reason) from error

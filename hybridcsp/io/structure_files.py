@@ -1,7 +1,7 @@
 """Files of structures that a person brings: CIF, POSCAR, extended XYZ, databases, archives and tables of them.
 
 This is the one way in: seeds, ``import``, templates, targets and training data are read by :func:`read_structures`, and
-what it yields has passed :func:`hybridcsp.io.crystals.check_crystal`. Pickles are never read.
+what it yields has passed :func:`hybridcsp.io.construction.check_crystal`. Pickles are never read.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from itertools import count
 from pathlib import Path
 
 from hybridcsp.errors import UnreadableError
-from hybridcsp.io.archives import members
+from hybridcsp.io.ase_databases import read_database
 from hybridcsp.io.ase_formats import is_named_for_ase, read_with_ase
+from hybridcsp.io.ase_trajectories import read_trajectory
 from hybridcsp.io.cif import read_cif
-from hybridcsp.io.databases import read_database
 from hybridcsp.io.extxyz import read_extxyz
-from hybridcsp.io.frames import Broken, Frame
+from hybridcsp.io.frames import Frame, ReadFailure
 from hybridcsp.io.json_structures import read_json_structures
 from hybridcsp.io.poscar import read_poscars
 from hybridcsp.io.res import read_res
-from hybridcsp.io.text import Lines
-from hybridcsp.io.trajectories import read_trajectory
+from hybridcsp.io.text_files import Lines
+from hybridcsp.io.zip_archives import members
 from hybridcsp.utils.reading import LONGEST_LINE, lines_of, open_text
 
 #: Columns of a table in which a CIF is looked for.
 _CIF_COLUMNS = ("cif", "structure", "cif_string")
 
-_Reader = Callable[[Path], Iterator[Frame | Broken]]
+_Reader = Callable[[Path], Iterator[Frame | ReadFailure]]
 
 
 def structure_files(path: Path) -> list[Path]:
@@ -50,7 +50,7 @@ def is_structure_file(file: Path) -> bool:
     return _reader(file) is not None or is_named_for_ase(file)
 
 
-def read_structures(path: Path) -> Iterator[Frame | Broken]:
+def read_structures(path: Path) -> Iterator[Frame | ReadFailure]:
     """Yield the structures of a file or folder one after the other, without holding them all.
 
     A zip archive gives the structures of the files in it, a table (.csv, it may be compressed) those in its column of
@@ -65,12 +65,12 @@ def read_structures(path: Path) -> Iterator[Frame | Broken]:
                 nothing = False
                 yield found
         except UnreadableError as error:
-            yield Broken(file=error.file, line=error.line, reason=error.reason)
+            yield ReadFailure(file=error.file, line=error.line, reason=error.reason)
         except Exception as error:  # noqa: BLE001  # readers of libraries let any error through that a broken file causes
-            yield Broken(file=file, line=1, reason=f"not readable: {type(error).__name__}: {error}"[:300])
+            yield ReadFailure(file=file, line=1, reason=f"not readable: {type(error).__name__}: {error}"[:300])
         else:
             if nothing:
-                yield Broken(file=file, line=1, reason="holds no structure")
+                yield ReadFailure(file=file, line=1, reason="holds no structure")
 
 
 def _reader(file: Path) -> _Reader | None:
@@ -97,35 +97,35 @@ def _reader(file: Path) -> _Reader | None:
     return None
 
 
-def _of_cif(file: Path) -> Iterator[Frame | Broken]:
+def _of_cif(file: Path) -> Iterator[Frame | ReadFailure]:
     with Lines(file) as lines:
         for number, found in enumerate(read_cif(lines)):
             if isinstance(found, tuple):
                 line, reason = found
-                yield Broken(file=file, line=line, reason=reason)
+                yield ReadFailure(file=file, line=line, reason=reason)
             else:
                 yield Frame(atoms=found.atoms, file=file, number=number, line=found.line, name=found.name)
 
 
-def _of_poscar(file: Path) -> Iterator[Frame | Broken]:
+def _of_poscar(file: Path) -> Iterator[Frame | ReadFailure]:
     for number, block in enumerate(read_poscars(file)):
-        if isinstance(block, Broken):
+        if isinstance(block, ReadFailure):
             yield block
         else:
             name = f"{file.name}-{number + 1}"
             yield Frame(atoms=block.atoms, file=file, number=number, line=block.line, name=name)
 
 
-def _of_archive(file: Path) -> Iterator[Frame | Broken]:
+def _of_archive(file: Path) -> Iterator[Frame | ReadFailure]:
     for name, member in members(file):
         if isinstance(member, UnreadableError):
-            yield Broken(file=member.file, line=1, reason=member.reason)
+            yield ReadFailure(file=member.file, line=1, reason=member.reason)
         else:
             for found in read_structures(member):
                 yield replace(found, file=file / name)
 
 
-def _of_table(file: Path) -> Iterator[Frame | Broken]:
+def _of_table(file: Path) -> Iterator[Frame | ReadFailure]:
     csv.field_size_limit(LONGEST_LINE)
     with open_text(file) as text:
         rows = csv.DictReader(lines_of(text, file))
@@ -136,13 +136,13 @@ def _of_table(file: Path) -> Iterator[Frame | Broken]:
             try:
                 row = next(rows, None)
             except csv.Error as error:
-                yield Broken(file=file, line=rows.line_num, reason=f"row {number + 1}: {error}")
+                yield ReadFailure(file=file, line=rows.line_num, reason=f"row {number + 1}: {error}")
                 continue
             if row is None:
                 return
             line = rows.line_num
             found = next(read_cif(io.StringIO(row[columns[0]] or "", newline=None)), (1, "an empty CIF"))
             if isinstance(found, tuple):
-                yield Broken(file=file, line=line, reason=f"row {number + 1}: {found[1]}")
+                yield ReadFailure(file=file, line=line, reason=f"row {number + 1}: {found[1]}")
             else:
                 yield Frame(atoms=found.atoms, file=file, number=number, line=line, name=found.name)

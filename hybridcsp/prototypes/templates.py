@@ -18,7 +18,7 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.errors import InputError, UnreadableError
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.structure_files import read_structures, structure_files
 from hybridcsp.prototypes.labels import Label
 from hybridcsp.prototypes.library import TEMPLATE, Template, as_template
@@ -113,7 +113,7 @@ def _index(sources: Sequence[Path]) -> dict[str, np.ndarray[Any, Any]]:
         for number, structure in enumerate(read_structures(file), start=1):
             if number == _MANY:
                 log.warning("indexing more than %d structures of %s; this is done once", _MANY, file)
-            if isinstance(structure, Broken):
+            if isinstance(structure, ReadFailure):
                 log.warning("%s", structure)
                 skipped[structure.reason.partition(":")[0]] += 1
                 continue

@@ -16,7 +16,7 @@ from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.state import ALL_FAILED, Basin, SearchState
 from hybridcsp.core.problem import Problem
 from hybridcsp.errors import InputError
-from hybridcsp.io.frames import Broken, Frame
+from hybridcsp.io.frames import Frame, ReadFailure
 from hybridcsp.io.structure_files import read_structures
 from hybridcsp.structure.conversion import to_pymatgen
 from hybridcsp.structure.validity import is_crystal_of
@@ -220,7 +220,7 @@ def read_target(key: str, file: str) -> Atoms:
         If the file cannot be read or does not contain exactly one structure.
     """
     found = list(islice(read_structures(Path(file)), 2))
-    broken = next((one for one in found if isinstance(one, Broken)), None)
+    broken = next((one for one in found if isinstance(one, ReadFailure)), None)
     if broken is not None:
         raise InputError(key, file, f"a file with exactly one crystal ({broken.reason})")
     if len(found) != 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hybridcsp.core.problem import Problem
-from hybridcsp.io.frames import Broken, Frame
+from hybridcsp.io.frames import Frame, ReadFailure
 from hybridcsp.sources.seeds import SeedsSource
 
 
@@ -36,7 +36,7 @@ class ExternalSource(SeedsSource):
         super().__init__(problem, argument)
         self._tell_of_others()
 
-    def _take(self, found: Frame | Broken, problem: Problem) -> None:
+    def _take(self, found: Frame | ReadFailure, problem: Problem) -> None:
         if isinstance(found, Frame) and problem.units_of(found.atoms.numbers) is None:
             self._others += 1
         else:

@@ -12,7 +12,7 @@ from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Candidate, Outcome, Proposal
 from hybridcsp.errors import InputError
 from hybridcsp.io.formats import results_of
-from hybridcsp.io.frames import Broken, Frame
+from hybridcsp.io.frames import Frame, ReadFailure
 from hybridcsp.io.structure_files import read_structures
 from hybridcsp.sources.base import Context
 from hybridcsp.structure.symmetry import primitive
@@ -81,8 +81,8 @@ class SeedsSource:
     def observe(self, outcomes: Sequence[Outcome]) -> None:
         """Seeds do not learn."""
 
-    def _take(self, found: Frame | Broken, problem: Problem) -> None:
-        if isinstance(found, Broken):
+    def _take(self, found: Frame | ReadFailure, problem: Problem) -> None:
+        if isinstance(found, ReadFailure):
             where = f"{found.file}, line {found.line}" if found.line > 1 else str(found.file)
             self.unusable.append((where, found.reason))
             return
@@ -120,14 +120,14 @@ def _existing_path(source: str, argument: str | None) -> Path:
     return path
 
 
-def _structures(path: Path) -> Iterator[Frame | Broken]:
+def _structures(path: Path) -> Iterator[Frame | ReadFailure]:
     """Yield the structures at a path: what a search code found, or those of files."""
     code = results_of(path)
     if code is None:
         yield from read_structures(path)
         return
     for number, record in enumerate(code.read(path)):
-        if isinstance(record, Broken):
+        if isinstance(record, ReadFailure):
             yield record
         elif not record.failure:
             yield Frame(atoms=record.atoms, file=record.file or path, number=number, line=record.line)

@@ -32,7 +32,7 @@ from hybridcsp.core.records import (
 )
 from hybridcsp.errors import InputError
 from hybridcsp.io.formats import Record
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.similarity import STARTS, Described, StructureIndex, describe
 from hybridcsp.similarity.parallel import Characteriser
 from hybridcsp.utils.resources import garbage_collection_paused
@@ -72,14 +72,14 @@ class Report:
     known: int = 0
     others: Counter[str] = field(default_factory=Counter)
     broken: int = 0
-    complaints: list[Broken] = field(default_factory=list)
+    complaints: list[ReadFailure] = field(default_factory=list)
 
     @property
     def seen(self) -> int:
         """How many structures, broken ones included."""
         return self.relaxed + self.failed + self.candidates + self.known + self.others.total() + self.broken
 
-    def complain(self, broken: Broken) -> None:
+    def complain(self, broken: ReadFailure) -> None:
         """Count something broken and keep it if it is among the first."""
         self.broken += 1
         if len(self.complaints) < KEPT:
@@ -105,7 +105,7 @@ class Survey:
     sizes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     pressures_gpa: list[float] = field(default_factory=list)
     calculators: Counter[str] = field(default_factory=Counter)
-    complaint: Broken | None = None
+    complaint: ReadFailure | None = None
 
     def problem(self, path: Path, formula: str | None = None, pressure_gpa: float | None = None) -> Problem:
         """Return the problem that these are results of.
@@ -143,18 +143,18 @@ class Survey:
         return Problem(chosen, formula_units=(low, high), max_atoms=high * atoms, pressure_gpa=pressure_gpa)
 
 
-def survey(results: Iterable[Record | Broken], on_progress: Callable[[int], None] = lambda _: None) -> Survey:
+def survey(results: Iterable[Record | ReadFailure], on_progress: Callable[[int], None] = lambda _: None) -> Survey:
     """Look through results once; ``on_progress`` is called with the number of structures so far."""
     with garbage_collection_paused():  # the results may be kept
         return _survey(results, on_progress)
 
 
-def _survey(results: Iterable[Record | Broken], on_progress: Callable[[int], None]) -> Survey:
+def _survey(results: Iterable[Record | ReadFailure], on_progress: Callable[[int], None]) -> Survey:
     found = Survey()
     reductions: dict[str, tuple[str, int]] = {}
     for n, record in enumerate(results, start=1):
         on_progress(n)
-        if isinstance(record, Broken):
+        if isinstance(record, ReadFailure):
             found.complaint = found.complaint or record
             continue
         formula = record.atoms.get_chemical_formula()
@@ -181,15 +181,15 @@ class Kept:
         Reads the results from the beginning.
     """
 
-    def __init__(self, read: Callable[[], Iterable[Record | Broken]]) -> None:
+    def __init__(self, read: Callable[[], Iterable[Record | ReadFailure]]) -> None:
         self._read = read
-        self._held: list[Record | Broken] | None = None
+        self._held: list[Record | ReadFailure] | None = None
 
-    def __iter__(self) -> Iterator[Record | Broken]:
+    def __iter__(self) -> Iterator[Record | ReadFailure]:
         if self._held is not None:
             yield from self._held
             return
-        held: list[Record | Broken] = []
+        held: list[Record | ReadFailure] = []
         for item in self._read():
             if len(held) <= MOST_HELD:
                 held.append(item)
@@ -230,7 +230,7 @@ def begin(archive: Archive, problem: Problem, source: str, path: Path, calculato
 
 def take_in(
     archive: Archive,
-    results: Iterable[Record | Broken],
+    results: Iterable[Record | ReadFailure],
     *,
     source: str,
     problem: Problem,
@@ -290,7 +290,7 @@ def take_in(
             ahead = {id(ended[place]): described for place, described in places.items()}
             new = []
             for item in batch:
-                if isinstance(item, Broken):
+                if isinstance(item, ReadFailure):
                     report.complain(item)
                 elif not asked.is_news(item, _key(item, source)):
                     report.known += 1
@@ -303,7 +303,7 @@ def take_in(
                         asked.check_start(item)
                     except InputError as error:  # a cell that is too thin, or holds too many atoms
                         reason = f"{error.key} {error.allowed}"
-                        report.complain(Broken(file=item.file or Path(source), line=item.line, reason=reason))
+                        report.complain(ReadFailure(file=item.file or Path(source), line=item.line, reason=reason))
                     else:
                         new.append(item)
             _record(archive, new, source, problem, calculator, asked, report, ahead)
@@ -314,8 +314,8 @@ def take_in(
 
 
 def _batches(
-    results: Iterable[Record | Broken], asked: _Asked, source: str
-) -> Iterator[tuple[tuple[list[Record | Broken], list[Record]], list[Atoms]]]:
+    results: Iterable[Record | ReadFailure], asked: _Asked, source: str
+) -> Iterator[tuple[tuple[list[Record | ReadFailure], list[Record]], list[Atoms]]]:
     """Yield results, so many at a time, with those among them that are new relaxations, and the structures of these."""
     stream = iter(results)
     while batch := list(islice(stream, BATCH)):
@@ -478,8 +478,8 @@ def _reduced(counts: Mapping[str, int]) -> str:
     return str(Formula.from_dict(dict(counts)).reduce()[0].format("metal"))
 
 
-def up_to(results: Iterable[Record | Broken], generation: int) -> Iterator[Record | Broken]:
+def up_to(results: Iterable[Record | ReadFailure], generation: int) -> Iterator[Record | ReadFailure]:
     """Leave out what is of a later generation."""
     for record in results:
-        if isinstance(record, Broken) or record.generation is None or record.generation <= generation:
+        if isinstance(record, ReadFailure) or record.generation is None or record.generation <= generation:
             yield record

@@ -6,8 +6,8 @@ from ase.build import bulk
 from crystals import rutile
 
 from hybridcsp.io.ase_formats import FORMATS
-from hybridcsp.io.crystals import MOST_ATOMS
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.construction import MAX_ATOMS
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.structure_files import read_structures
 
 
@@ -35,7 +35,7 @@ def test_other_formats_are_named_and_not_tried(tmp_path, monkeypatch, name, cont
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_text(content)
     (broken,) = read_structures(tmp_path / name)
-    assert isinstance(broken, Broken)
+    assert isinstance(broken, ReadFailure)
     assert "not readable" in broken.reason
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
 
@@ -51,7 +51,7 @@ def test_formats_that_run_something_are_not_on_the_list():
     [
         '1\nLattice="3 0 0 0 3 0 0 0 3" Properties=species:S:99999999999:pos:R:3\nCu 0 0 0\n',
         f'{10**9}\nLattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3\nCu 0 0 0\n',
-        f'{MOST_ATOMS + 1}\nLattice="90 0 0 0 90 0 0 0 90"\n' + "Cu 0 0 0\n" * (MOST_ATOMS + 1),
+        f'{MAX_ATOMS + 1}\nLattice="90 0 0 0 90 0 0 0 90"\n' + "Cu 0 0 0\n" * (MAX_ATOMS + 1),
         '2\nLattice="1e6 0 0 0 3 0 0 0 3"\nCu 0 0 0\nAl 1.5 1.5 1.5\n',
         '1\nLattice="1e-6 0 0 0 1e4 0 0 0 1e4"\nCu 0 0 0\n',
         '1\nLattice="1e4 0 0 9999.99999 0.001 0 0 0 3"\nCu 0 0 0\n',
@@ -65,8 +65,8 @@ def test_absurd_structures_cost_only_themselves(tmp_path, content):
     content = content.replace('3"\nCu', '3" Properties=species:S:1:pos:R:3\nCu')
     (tmp_path / "a.extxyz").write_text(content + good)
     found = list(read_structures(tmp_path / "a.extxyz"))
-    assert isinstance(found[0], Broken)
-    assert all(isinstance(one, Broken) or one.atoms.get_volume() == pytest.approx(27) for one in found)
+    assert isinstance(found[0], ReadFailure)
+    assert all(isinstance(one, ReadFailure) or one.atoms.get_volume() == pytest.approx(27) for one in found)
 
 
 def test_a_folder_or_a_link_that_leads_nowhere_under_a_structures_name_is_passed_over(tmp_path):

@@ -10,10 +10,9 @@ from hybridcsp.core.problem import Problem
 from hybridcsp.errors import InputError
 from hybridcsp.generators.datasets import read_dataset
 from hybridcsp.io import formats
-from hybridcsp.io.crystals import check_crystal
-from hybridcsp.io.frames import Broken, Frame
+from hybridcsp.io.construction import check_crystal
+from hybridcsp.io.frames import Frame, ReadFailure, StructureError
 from hybridcsp.io.structure_files import read_structures
-from hybridcsp.io.text import BrokenError
 from hybridcsp.prototypes import TemplateLibrary
 from hybridcsp.search.stopping import read_target
 from hybridcsp.sources.seeds import SeedsSource
@@ -76,7 +75,8 @@ def overlapping(*, apart):
     )
 
 
-def test_everything_that_reads_structures_refuses_the_same_for_the_same_reason(tmp_path):
+def test_all_readers_reject_a_structure_for_the_same_reason(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     file = tmp_path / "a.extxyz"
     ase.io.write(file, overlapping(apart=0.1))
     reason = "on top of each other: O (atom 2) and O (atom 3), 0.100 Å apart"
@@ -114,10 +114,12 @@ def test_seeds_and_import_find_the_same_structures_in_a_folder(tmp_path):
     (tmp_path / "notes.txt").write_text("not a structure")
     seeds = SeedsSource(Problem("TiO2", formula_units=2), str(tmp_path))
     records = list(formats.recognise(tmp_path).read(tmp_path))
-    imported = [record for record in records if not isinstance(record, Broken)]
+    imported = [record for record in records if not isinstance(record, ReadFailure)]
     assert [p.atoms.get_volume() for p in seeds.propose(9, None)] == [r.atoms.get_volume() for r in imported]
     assert len(imported) == 4
-    assert [why for _, why in seeds.unusable] == [record.reason for record in records if isinstance(record, Broken)]
+    assert [why for _, why in seeds.unusable] == [
+        record.reason for record in records if isinstance(record, ReadFailure)
+    ]
 
 
 @pytest.mark.parametrize("cell", [[4, 4, 4], [[4, 0, 0], [39.6, 0.9, 0], [0, 0, 4]], [0.8, 4, 4]])
@@ -134,7 +136,7 @@ def test_distances_between_images_count(cell):
         own = np.sort(np.linalg.norm(steps, axis=1))[1]
         try:
             check_crystal(atoms)
-        except BrokenError as error:
+        except StructureError as error:
             assert "on top of each other" in error.reason
             assert min(apart, own) < MIN_DISTANCE
             refused += 1
@@ -148,7 +150,7 @@ def test_two_of_many_atoms_are_found():
     atoms = rutile() * (5, 5, 5)
     check_crystal(atoms)
     atoms.positions[700] = atoms.positions[3] + atoms.cell.array[2] + (0.1, 0, 0)
-    with pytest.raises(BrokenError, match=r"atom 4\) and \w+ \(atom 701\), 0.100 Å"):
+    with pytest.raises(StructureError, match=r"atom 4\) and \w+ \(atom 701\), 0.100 Å"):
         check_crystal(atoms)
 
 
@@ -166,5 +168,5 @@ def test_two_of_many_atoms_are_found():
 def test_what_is_no_crystal_is_refused(change, why):
     atoms = rutile()
     change(atoms)
-    with pytest.raises(BrokenError, match=why):
+    with pytest.raises(StructureError, match=why):
         check_crystal(atoms)

@@ -13,7 +13,7 @@ from pymatgen.core import Lattice, Structure
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 
 from hybridcsp.io.formats.plain import record_of
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.json_structures import read_json_structures
 from hybridcsp.similarity import same_structure
 from hybridcsp.structure.conversion import to_pymatgen
@@ -93,7 +93,7 @@ def spoiled(change):
         (spoiled(lambda d: d.update(lattice={"matrix": (np.eye(3) * 1e9).tolist()})), "far outside|cell of"),
         (spoiled(lambda d: d.update(sites=[])), "atoms"),
         ({"numbers": [1], "positions": {"__ndarray__": [[10**9, 3], "float64", [0]]}}, "shape that it claims"),
-        ({"numbers": [1], "positions": [[0, 0, 0]]}, "cell"),
+        ({"numbers": [1], "positions": [[0, 0, 0]]}, "lattice vectors are missing"),
         ({"numbers": [[[1]]], "positions": [[0, 0, 0]], "cell": [3, 3, 3], "pbc": True}, "shape"),
     ],
 )  # fmt: skip
@@ -101,7 +101,7 @@ def test_entries_that_are_broken_cost_only_themselves(tmp_path, content, said):
     good = to_pymatgen(rutile())
     first, broken, last = read(tmp_path, [good, content, good])
     assert same_structure(first.atoms, last.atoms)
-    assert isinstance(broken, Broken)
+    assert isinstance(broken, ReadFailure)
     assert broken.reason.startswith("entry 2: ")
     assert any(words in broken.reason for words in said.split("|"))
 

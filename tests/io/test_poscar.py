@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pymatgen.io.vasp import Poscar
 
 from hybridcsp.errors import InputError
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
 from hybridcsp.similarity import same_structure
 
@@ -178,7 +178,7 @@ def test_deuterium_is_hydrogen(tmp_path):
 @pytest.mark.parametrize("scale", ["0", "1 -1 1", "-1 -1 -1", "1 1"])
 def test_scales_that_make_no_sense_are_refused(tmp_path, scale):
     text = HEAD.replace("1.0", scale) + "Ti\n1\nDirect\n0.5 0.5 0.5\n"
-    assert all(isinstance(found, Broken) for found in read(tmp_path, text))
+    assert all(isinstance(found, ReadFailure) for found in read(tmp_path, text))
 
 
 def test_velocities_after_a_blank_line_are_no_complaint(tmp_path):
@@ -214,10 +214,10 @@ def test_what_is_broken_is_named_and_the_next_one_is_read(tmp_path, change, line
         assert isinstance(alone[0], Block)
         return
     (complaint,) = alone
-    assert isinstance(complaint, Broken)
+    assert isinstance(complaint, ReadFailure)
     assert said in complaint.reason
     assert complaint.line == line
-    complaints = [found for found in between if isinstance(found, Broken)]
+    complaints = [found for found in between if isinstance(found, ReadFailure)]
     assert len(complaints) == 1
     assert str(tmp_path) in str(complaints[0])
 

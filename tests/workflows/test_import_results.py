@@ -15,7 +15,7 @@ from hybridcsp.core.records import USER, Failed, FailureReason, Relaxed
 from hybridcsp.errors import ArchiveError, InputError, RelaxationsFailedError
 from hybridcsp.io import formats
 from hybridcsp.io.formats import Record
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.search.search import Search
 from hybridcsp.workflows.import_results import begin, label, survey, take_in
 
@@ -168,7 +168,7 @@ def test_the_problem_is_that_of_most_structures(tmp_path):
     records = [Record(atoms=atoms, energy=-1.0, enthalpy=-1.0, pressure_gpa=p) for atoms, p in (
         (rutile(), 24.98), (rutile() * (1, 1, 2), 25.01), (*various(1, "Ti3O5"), 25.02),
     )]  # fmt: skip
-    found = survey([*records, Broken(file=tmp_path, line=1, reason="x")])
+    found = survey([*records, ReadFailure(file=tmp_path, line=1, reason="x")])
     problem = found.problem(tmp_path)
     assert (problem.formula, problem.formula_units, problem.max_atoms, problem.pressure_gpa) == (
         "TiO2",
@@ -185,7 +185,7 @@ def test_where_nothing_can_be_read_the_error_says_where_and_why(tmp_path):
     with pytest.raises(InputError, match=r"path = '.*': nothing that can be read was found there$") as raised:
         survey([]).problem(tmp_path)
     assert raised.value.value == str(tmp_path)
-    broken = [Broken(file=tmp_path / "t.cif", line=n, reason=f"reason {n}") for n in (7, 9)]
+    broken = [ReadFailure(file=tmp_path / "t.cif", line=n, reason=f"reason {n}") for n in (7, 9)]
     with pytest.raises(InputError, match=r"found there \(.*t\.cif, line 7: reason 7\)"):
         survey(broken).problem(tmp_path)
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridcsp.io.cif.syntax import DataBlock
-from hybridcsp.io.text import BrokenError
+from hybridcsp.io.frames import StructureError
 
 Floats = NDArray[np.float64]
 
@@ -101,7 +101,7 @@ def operations_of(block: DataBlock, metric: Floats) -> list[Operations]:
 
     Raises
     ------
-    BrokenError
+    StructureError
         If the operations are damaged, no group, or not those of the lattice; if the group named is not known.
     """
     number = _number(block)
@@ -109,7 +109,7 @@ def operations_of(block: DataBlock, metric: Floats) -> list[Operations]:
     listed = _listed(block)
     if listed is not None:
         if not listed.keep(metric):
-            raise BrokenError(0, "the cell does not have the symmetry of the operations listed")
+            raise StructureError(0, "the cell does not have the symmetry of the operations listed")
         _check_completeness(listed, _named(symbol, number))
         return [listed]
     hall = block.value(*_HALL)
@@ -117,7 +117,7 @@ def operations_of(block: DataBlock, metric: Floats) -> list[Operations]:
     settings = settings or _named(symbol, number)
     if settings is None:
         if symbol or hall or number:
-            raise BrokenError(
+            raise StructureError(
                 0, f"the space group {symbol or hall or number} is not known, and no operations are listed"
             )
         return [IDENTITY]
@@ -141,7 +141,7 @@ def _number(block: DataBlock) -> int | None:
     if text is None:
         return None
     if not text.isdecimal() or len(text) > 3 or not 1 <= int(text) <= 230:
-        raise BrokenError(0, f"the space group number {text[:20]!r} is not one from 1 to 230")
+        raise StructureError(0, f"the space group number {text[:20]!r} is not one from 1 to 230")
     return int(text)
 
 
@@ -159,7 +159,9 @@ def _listed(block: DataBlock) -> Operations | None:
     rotations, translations = (np.array(part) for part in zip(*found.values(), strict=True))
     result = Operations(f"the {len(found)} operations listed", rotations, translations)
     if not _is_group(result):
-        raise BrokenError(0, f"the {len(found)} symmetry operations listed are no group: some are missing or damaged")
+        raise StructureError(
+            0, f"the {len(found)} symmetry operations listed are no group: some are missing or damaged"
+        )
     return result
 
 
@@ -167,14 +169,14 @@ def _parsed(text: str) -> tuple[Floats, Floats]:
     """Return rotation and translation of ``-x+1/2, y, z``; a fourth part (time reversal) is left out."""
     parts = re.sub(r"\s", "", text.lower()).split(",")
     if len(parts) not in (3, 4):
-        raise BrokenError(0, f"{text[:40]!r} is not a symmetry operation")
+        raise StructureError(0, f"{text[:40]!r} is not a symmetry operation")
     rotation, translation = np.zeros((3, 3)), np.zeros(3)
     for row, part in enumerate(parts[:3]):
         at = 0
         while at < len(part):
             term = _TERM.match(part, at)
             if term is None or term.end() == at or not (term[2] or term[4]) or (at and not term[1]):
-                raise BrokenError(0, f"{text[:40]!r} is not a symmetry operation")
+                raise StructureError(0, f"{text[:40]!r} is not a symmetry operation")
             value = float(term[1] + (term[2] or "1")) / (float(term[3] or 1) or math.nan)
             if term[4]:
                 rotation[row, "xyz".index(term[4][-1])] += value
@@ -182,9 +184,9 @@ def _parsed(text: str) -> tuple[Floats, Floats]:
                 translation[row] += value
             at = term.end()
     if not np.isfinite(translation).all():
-        raise BrokenError(0, f"{text[:40]!r} is not a symmetry operation")
+        raise StructureError(0, f"{text[:40]!r} is not a symmetry operation")
     if not (np.isin(rotation, (-1.0, 0.0, 1.0)).all() and round(abs(np.linalg.det(rotation)), 6) == 1):
-        raise BrokenError(0, f"{text[:40]!r} is not a symmetry operation of a lattice")
+        raise StructureError(0, f"{text[:40]!r} is not a symmetry operation of a lattice")
     return rotation, translation
 
 
@@ -194,7 +196,9 @@ def _on_grid(translation: Floats) -> Floats:
     coarse = np.rint(fine / _COARSE) * _COARSE
     shift = np.where(np.abs(fine - coarse) <= _NEAR * _GRID, coarse, np.rint(fine))
     if (np.abs(fine - shift)[shift != coarse] > _VERY_NEAR * _GRID).any():
-        raise BrokenError(0, f"a translation of {translation.tolist()} in a symmetry operation is no simple fraction")
+        raise StructureError(
+            0, f"a translation of {translation.tolist()} in a symmetry operation is no simple fraction"
+        )
     return np.asarray(shift % _GRID)
 
 
@@ -224,7 +228,7 @@ def _check_completeness(listed: Operations, settings: list[int] | None) -> None:
     for hall in settings:
         group = _of_setting(hall)
         if len(group) > len(listed) and codes < _operation_codes(group):
-            raise BrokenError(
+            raise StructureError(
                 0, f"only {len(listed)} of the {len(group)} operations of the space group {group.name} are listed"
             )
 
@@ -240,7 +244,7 @@ def _named(symbol: str | None, number: int | None) -> list[int] | None:
         found = _by_symbol().get(_simplified(symbol))
         if found is not None:
             if number is not None and all(_types()[hall].number != number for hall in found):
-                raise BrokenError(0, f"the space group is {symbol} and has number {number}: these are two groups")
+                raise StructureError(0, f"the space group is {symbol} and has number {number}: these are two groups")
             return found
     return None if number is None else _by_number()[number]
 
@@ -249,7 +253,7 @@ def _fitting(settings: list[int], metric: Floats, name: str) -> list[Operations]
     """Return the settings that the cell allows: the usual axes where several are possible, with every origin."""
     fitting = [hall for hall in settings if _of_setting(hall).keep(metric)]
     if not fitting:
-        raise BrokenError(0, f"the cell does not have the symmetry of the space group {name}")
+        raise StructureError(0, f"the cell does not have the symmetry of the space group {name}")
     usual = min(_rank(hall) for hall in fitting)
     return [_of_setting(hall) for hall in fitting if _rank(hall) == usual]
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from hybridcsp.io.cif.operations import Operations
 from hybridcsp.io.cif.syntax import DEFAULT, UNKNOWN, DataBlock
-from hybridcsp.io.elements import names_several, of_label, of_type_symbol
-from hybridcsp.io.text import BrokenError
+from hybridcsp.io.element_symbols import element_of_label, element_of_type_symbol, names_several
+from hybridcsp.io.frames import StructureError
 
 Floats = NDArray[np.float64]
 
@@ -53,14 +53,14 @@ def number(text: str, what: str) -> float:
 
     Raises
     ------
-    BrokenError
+    StructureError
         If it is none; ``what`` names it.
     """
     if found := _NUMBER.fullmatch(text):
         return float(found[1])
     if (found := _FRACTION.fullmatch(text)) and int(found[2]):
         return int(found[1]) / int(found[2])
-    raise BrokenError(0, f"{what} is {text[:20]!r}, not a number")
+    raise StructureError(0, f"{what} is {text[:20]!r}, not a number")
 
 
 def sites_of(block: DataBlock, stated: Mapping[str, float]) -> list[Site]:
@@ -78,7 +78,7 @@ def sites_of(block: DataBlock, stated: Mapping[str, float]) -> list[Site]:
 
     Raises
     ------
-    BrokenError
+    StructureError
         For a site that is partly occupied, that names no element or several, or that has no coordinates.
     """
     columns = {
@@ -90,14 +90,14 @@ def sites_of(block: DataBlock, stated: Mapping[str, float]) -> list[Site]:
     }
     places = [columns[f"fract_{x}"] for x in "xyz"]
     if any(place is None for place in places):
-        raise BrokenError(0, "no fractional coordinates of atoms (_atom_site_fract_x, _y and _z)")
+        raise StructureError(0, "no fractional coordinates of atoms (_atom_site_fract_x, _y and _z)")
     names = columns["label"] or columns["type_symbol"]
     if names is None:
-        raise BrokenError(0, "the atoms have neither labels nor symbols")
+        raise StructureError(0, "the atoms have neither labels nor symbols")
     rows = len(names)
     given = {name: column for name, column in columns.items() if column is not None}
     if any(len(column) != rows for column in given.values()):
-        raise BrokenError(0, "the columns of the atoms have different lengths")
+        raise StructureError(0, "the columns of the atoms have different lengths")
     found = []
     groups: dict[str, set[str]] = defaultdict(set)
     for values in zip(*given.values(), strict=True):
@@ -108,7 +108,7 @@ def sites_of(block: DataBlock, stated: Mapping[str, float]) -> list[Site]:
         if (group := row.get("disorder_group", DEFAULT)) not in (DEFAULT, UNKNOWN, "", "0"):
             groups[row.get("disorder_assembly", DEFAULT)].add(group)
     if any(len(alternatives) > 1 for alternatives in groups.values()):
-        raise BrokenError(0, "disordered: the atoms of several disorder groups are alternatives to each other")
+        raise StructureError(0, "disordered: the atoms of several disorder groups are alternatives to each other")
     return found
 
 
@@ -120,7 +120,7 @@ def expand(sites: Sequence[Site], operations: Operations, cell: Floats) -> tuple
 
     Raises
     ------
-    BrokenError
+    StructureError
         For a partly occupied site, or one that comes too close to its own images without being on a symmetry element.
     """
     tolerance = _tolerance(sites, cell)
@@ -138,9 +138,9 @@ def expand(sites: Sequence[Site], operations: Operations, cell: Floats) -> tuple
     symbols, places = [], []
     for site, orbit, there in orbits:
         if len(there) > 1:
-            raise BrokenError(0, f"partly occupied sites: {site.label} holds {' and '.join(sorted(there))}")
+            raise StructureError(0, f"partly occupied sites: {site.label} holds {' and '.join(sorted(there))}")
         if there[site.element] < 1 - _FULL:
-            raise BrokenError(0, f"partly occupied sites: {site.label} is occupied to {there[site.element]:g}")
+            raise StructureError(0, f"partly occupied sites: {site.label} is occupied to {there[site.element]:g}")
         symbols += [site.element] * len(orbit)
         places.append(orbit)
     return symbols, np.concatenate(places) if places else np.empty((0, 3))
@@ -155,7 +155,7 @@ def _site(row: Mapping[str, str], stated: Mapping[str, float]) -> Site | None:
     element = _element(row.get("type_symbol", UNKNOWN), label, stated)
     hydrogens = row.get("attached_hydrogens", DEFAULT)
     if hydrogens not in (DEFAULT, UNKNOWN) and number(hydrogens, f"the number of hydrogen atoms at {name}"):
-        raise BrokenError(0, f"{hydrogens} hydrogen atoms are attached to {name} without coordinates")
+        raise StructureError(0, f"{hydrogens} hydrogen atoms are attached to {name} without coordinates")
     x, y, z = (number(row[f"fract_{axis}"], f"the coordinate {axis} of {name}") for axis in "xyz")
     return Site(label=name, element=element, occupancy=occupancy, place=(x, y, z))
 
@@ -165,20 +165,20 @@ def _occupancy(text: str, name: str) -> float:
         return 1.0
     occupancy = number(text, f"the occupancy of {name}")
     if not 0 <= occupancy <= 1 + _FULL:
-        raise BrokenError(0, f"the occupancy of {name} is {text}, not from 0 to 1")
+        raise StructureError(0, f"the occupancy of {name} is {text}, not from 0 to 1")
     return occupancy
 
 
 def _element(symbol: str, label: str, stated: Mapping[str, float]) -> str:
     for text in (symbol, label):
         if names_several(text):
-            raise BrokenError(0, f"partly occupied sites: {label or symbol} holds several elements ({text})")
+            raise StructureError(0, f"partly occupied sites: {label or symbol} holds several elements ({text})")
     if symbol in (UNKNOWN, DEFAULT, ""):
-        found, text = of_label(label, stated), label
+        found, text = element_of_label(label, stated), label
     else:
-        found, text = of_type_symbol(symbol), symbol
+        found, text = element_of_type_symbol(symbol), symbol
     if found is None:
-        raise BrokenError(0, f"{text[:40]!r} is not the symbol of one element")
+        raise StructureError(0, f"{text[:40]!r} is not the symbol of one element")
     return found
 
 
@@ -210,7 +210,7 @@ def _orbit(site: Site, operations: Operations, cell: Floats, tolerance: float) -
         orbit.append(remaining[0])
         remaining = remaining[_distances(remaining, remaining[0], cell) >= tolerance]
     if len(orbit) * int(stabiliser.sum()) != len(operations):
-        raise BrokenError(0, f"{site.label} comes close to its own images, but lies on no symmetry element")
+        raise StructureError(0, f"{site.label} comes close to its own images, but lies on no symmetry element")
     return np.array(orbit)
 
 

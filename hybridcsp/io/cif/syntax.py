@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hybridcsp.io.text import LARGEST_STRUCTURE, BrokenError
+from hybridcsp.io.frames import StructureError
+from hybridcsp.io.text_files import MAX_STRUCTURE_SIZE
 
 _TOKENS = re.compile(
     r"""
@@ -75,8 +76,8 @@ def read_blocks(lines: Iterable[str]) -> Iterator[tuple[str, int, list[str]]]:
 
     Raises
     ------
-    BrokenError
-        For a block of more than :data:`~hybridcsp.io.text.LARGEST_STRUCTURE` characters.
+    StructureError
+        For a block of more than :data:`~hybridcsp.io.text_files.MAX_STRUCTURE_SIZE` characters.
     """
     name, begun, block, in_text, size = "", 1, list[str](), False, 0
     for number, line in enumerate(lines, start=1):
@@ -86,8 +87,8 @@ def read_blocks(lines: Iterable[str]) -> Iterator[tuple[str, int, list[str]]]:
         if opening is None:
             block.append(line)
             size += len(line)
-            if size > LARGEST_STRUCTURE:
-                raise BrokenError(begun, f"a data block of more than {LARGEST_STRUCTURE >> 20} MiB")
+            if size > MAX_STRUCTURE_SIZE:
+                raise StructureError(begun, f"a data block of more than {MAX_STRUCTURE_SIZE >> 20} MiB")
             continue
         if name or _says_something(block):
             yield name, begun, block
@@ -102,7 +103,7 @@ def parse_block(name: str, line: int, lines: Sequence[str]) -> DataBlock:
 
     Raises
     ------
-    BrokenError
+    StructureError
         For text that is no CIF: values without a name, loops that end in the middle of a row.
     """
     items: dict[str, str | list[str]] = {}
@@ -113,7 +114,7 @@ def parse_block(name: str, line: int, lines: Sequence[str]) -> DataBlock:
         elif token.is_name:
             _add(items, _normalised(token.value), tokens.value_of(token), token.line)
         elif not token.keyword:
-            raise BrokenError(token.line, f"not a CIF: {token.value[:40]!r} stands without a name before it")
+            raise StructureError(token.line, f"not a CIF: {token.value[:40]!r} stands without a name before it")
     return DataBlock(name=name, line=line, items=items)
 
 
@@ -140,7 +141,7 @@ def _loop(tokens: _Tokens, line: int, items: dict[str, str | list[str]]) -> None
         values.append(token.value)
         tokens.take()
     if not names or len(values) % len(names):
-        raise BrokenError(line, f"a loop of {len(names)} columns holds {len(values)} values")
+        raise StructureError(line, f"a loop of {len(names)} columns holds {len(values)} values")
     for at, name in enumerate(names):
         _add(items, name, values[at :: len(names)], line)
 
@@ -148,7 +149,7 @@ def _loop(tokens: _Tokens, line: int, items: dict[str, str | list[str]]) -> None
 def _add(items: dict[str, str | list[str]], name: str, value: str | list[str], line: int) -> None:
     """Add an item; of the crystal itself there may be only one value, of other things the first is kept."""
     if items.setdefault(name, value) != value and name.startswith(_CRYSTAL):
-        raise BrokenError(line, f"the item {name[:60]} stands there twice, with different values")
+        raise StructureError(line, f"the item {name[:60]} stands there twice, with different values")
 
 
 @dataclass(frozen=True, slots=True)

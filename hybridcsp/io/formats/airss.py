@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hybridcsp.errors import InputError
+from hybridcsp.io.element_symbols import group_by_element
 from hybridcsp.io.formats.base import Record, Settings
 from hybridcsp.io.formats.plain import record_of
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.res import read_res
 from hybridcsp.io.structure_files import structure_files
-from hybridcsp.io.text import in_order
 from hybridcsp.structure.symmetry import spacegroup
 from hybridcsp.utils.files import atomic_write, make_folder
 
@@ -35,12 +35,12 @@ class Airss:
         others = (file for file in structure_files(path) if file.suffix != ".res")
         return any(next((path / at).glob("*.res"), None) for at in FOLDERS) and not any(others)
 
-    def read(self, path: Path) -> Iterator[Record | Broken]:
+    def read(self, path: Path) -> Iterator[Record | ReadFailure]:
         """Yield all structures, files by name."""
         files = [path] if path.is_file() else [file for at in FOLDERS for file in sorted((path / at).glob("*.res"))]
         for file in files:
             for found in read_res(file):
-                yield found if isinstance(found, Broken) else record_of(found)
+                yield found if isinstance(found, ReadFailure) else record_of(found)
 
     def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:
         """Write ``hopper/<seed>-hybridcsp-<n>.res``, from which AIRSS's crud.pl takes its work."""
@@ -66,7 +66,7 @@ class Airss:
 def write_res(record: Record, name: str, settings: Settings) -> str:
     """Return a .res file: ``TITL name pressure volume enthalpy spin |spin| atoms (group) n - copies``."""
     atoms = record.atoms
-    order, counts, rows = in_order(atoms, settings.elements)
+    order, counts, rows = group_by_element(atoms, settings.elements)
     occurring = [symbol for symbol, count in zip(order, counts, strict=True) if count]
     enthalpy = record.enthalpy if record.enthalpy is not None else record.energy or 0.0
     pressure = record.pressure_gpa or 0.0

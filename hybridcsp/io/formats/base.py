@@ -1,6 +1,6 @@
 """Other codes' files: what a code's structures are read into, and what is written for it to pick up.
 
-One file for each code. A structure that cannot be read is a :class:`Broken` in the stream, never an exception, and
+One file for each code. A structure that cannot be read is a :class:`ReadFailure` in the stream, never an exception, and
 nothing that could run code (a pickle) is ever read.
 """
 
@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 
 from ase import Atoms
 
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.frames import ReadFailure
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -83,7 +83,7 @@ class Format(Protocol):
     def recognises(self, path: Path) -> bool:
         """Whether a file or folder is of this format: by names, and the first lines where names do not decide."""
 
-    def read(self, path: Path) -> Iterator[Record | Broken]:
+    def read(self, path: Path) -> Iterator[Record | ReadFailure]:
         """Yield what is there in the order in which it was found, one structure in memory at a time."""
 
     def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:

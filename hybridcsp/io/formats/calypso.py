@@ -9,11 +9,11 @@ from itertools import islice
 from pathlib import Path
 
 from hybridcsp.errors import InputError
-from hybridcsp.io.crystals import internal_energy
+from hybridcsp.io.construction import internal_energy
 from hybridcsp.io.formats.base import Record, Settings
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
-from hybridcsp.io.text import complaining, count, finite, real
+from hybridcsp.io.text_files import finite, parse_count, parse_float, yields_failures
 from hybridcsp.utils.files import atomic_write, make_folder
 from hybridcsp.utils.reading import read_text
 
@@ -36,7 +36,7 @@ class Calypso:
         """Whether this is a folder that CALYPSO ran in, its results, or one of its result files."""
         return bool(_files(path)) or (path.is_dir() and (path / "input.dat").is_file() and (path / "step").is_file())
 
-    def read(self, path: Path) -> Iterator[Record | Broken]:
+    def read(self, path: Path) -> Iterator[Record | ReadFailure]:
         """Yield all structures, generation by generation."""
         found = _files(path)
         if not found:
@@ -49,7 +49,7 @@ class Calypso:
     def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:
         """Write ``POSCAR_n`` files; where CALYPSO has written its own, the last of these are replaced."""
         elements = settings.elements or self.elements(path)
-        own = sorted(n for file in path.glob("POSCAR_*") if (n := count(file.name[7:])) is not None)
+        own = sorted(n for file in path.glob("POSCAR_*") if (n := parse_count(file.name[7:])) is not None)
         structures = list(islice(records, len(own) if own else None))
         if not structures:
             raise InputError("structures", 0, "at least one structure to write")
@@ -80,9 +80,9 @@ class Calypso:
         found = _files(path)
         complete = [number for number, files in found.items() if "opt" in files]
         last = max(complete, default=0)
-        if step.is_file() and (following := count(read_text(step).strip())):
+        if step.is_file() and (following := parse_count(read_text(step).strip())):
             return min(following - 1, last)
-        population = count(_setup(path).get("popsize"))
+        population = parse_count(_setup(path).get("popsize"))
         if last and population is not None:
             blocks = sum(isinstance(block, Block) for block in read_poscars(found[last]["opt"], _elements(path)))
             return last if blocks >= population else last - 1
@@ -118,7 +118,7 @@ class _Run:
     elements: tuple[str, ...]
     calculator: str
     pressure_gpa: float | None
-    complaints: tuple[Broken, ...]
+    complaints: tuple[ReadFailure, ...]
 
 
 def _run(results: Path) -> _Run:
@@ -126,13 +126,13 @@ def _run(results: Path) -> _Run:
     folder = results if (results / "input.dat").is_file() else results.parent
     setup = _setup(folder)
     complaints = []
-    code = count(setup.get("icode", "0"))
+    code = parse_count(setup.get("icode", "0"))
     if code is None:
         reason = f"ICode = {setup['icode'][:20]!r} is not a whole number: what relaxed the structures is not known"
-        complaints.append(Broken(file=folder / "input.dat", line=1, reason=reason))
+        complaints.append(ReadFailure(file=folder / "input.dat", line=1, reason=reason))
     calculator = CODES.get(code or 0, "")
     pressure = _pressure(folder) if calculator == "VASP" else None
-    if isinstance(pressure, Broken):
+    if isinstance(pressure, ReadFailure):
         complaints.append(pressure)
         pressure = None
     return _Run(
@@ -143,8 +143,8 @@ def _run(results: Path) -> _Run:
     )
 
 
-@complaining
-def _read(generation: int, files: dict[str, Path], run: _Run) -> Iterator[Record | Broken]:
+@yields_failures
+def _read(generation: int, files: dict[str, Path], run: _Run) -> Iterator[Record | ReadFailure]:
     pressure = run.pressure_gpa
     starts = read_poscars(files["ini"], run.elements) if "ini" in files else iter(())
     if "opt" not in files:
@@ -154,10 +154,10 @@ def _read(generation: int, files: dict[str, Path], run: _Run) -> Iterator[Record
     for block in read_poscars(files["opt"], run.elements):
         number += 1
         start = next(starts, None)
-        if isinstance(block, Broken):
+        if isinstance(block, ReadFailure):
             yield block
             continue
-        value = real(block.before)
+        value = parse_float(block.before)
         failed = value is not None and value >= FAILED
         enthalpy = None if failed or finite(value) is None or value is None else value * len(block.atoms)
         yield Record(
@@ -180,10 +180,10 @@ def _same_contents(first: Block, second: Block) -> bool:
     return sorted(first.atoms.numbers) == sorted(second.atoms.numbers)
 
 
-@complaining
-def _unrelaxed(generation: int, file: Path, elements: tuple[str, ...]) -> Iterator[Record | Broken]:
+@yields_failures
+def _unrelaxed(generation: int, file: Path, elements: tuple[str, ...]) -> Iterator[Record | ReadFailure]:
     for number, block in enumerate(read_poscars(file, elements), start=1):
-        if isinstance(block, Broken):
+        if isinstance(block, ReadFailure):
             yield block
         else:
             yield Record(
@@ -208,7 +208,7 @@ def _setup(folder: Path) -> dict[str, str]:
     return found
 
 
-def _pressure(folder: Path) -> float | Broken:
+def _pressure(folder: Path) -> float | ReadFailure:
     """Return the pressure in GPa of the last INCAR (VASP's default is none), or what is wrong with it."""
     incars = sorted(folder.glob("INCAR*"))
     if not incars:
@@ -217,9 +217,9 @@ def _pressure(folder: Path) -> float | Broken:
         for statement in re.split("[!#]", line, maxsplit=1)[0].split(";"):
             tag, equals, value = statement.partition("=")
             if equals and tag.strip().upper() == "PSTRESS":
-                kbar = finite(real((value.split() or [""])[0]))
+                kbar = finite(parse_float((value.split() or [""])[0]))
                 if kbar is not None:
                     return kbar / 10
                 reason = f"PSTRESS = {value.strip()[:20]!r} is not a number: the pressure of the run is not known"
-                return Broken(file=incars[-1], line=number, reason=reason)
+                return ReadFailure(file=incars[-1], line=number, reason=reason)
     return 0.0

@@ -14,10 +14,11 @@ from pathlib import Path
 from ase import Atoms
 
 from hybridcsp.errors import InputError
+from hybridcsp.io.element_symbols import by_electronegativity, group_by_element
 from hybridcsp.io.formats.base import Record, Settings
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
-from hybridcsp.io.text import KeyedStream, Lines, by_electronegativity, complaining, count, finite, in_order, real
+from hybridcsp.io.text_files import KeyedStream, Lines, finite, parse_count, parse_float, yields_failures
 from hybridcsp.structure.conversion import to_pymatgen
 from hybridcsp.utils.files import atomic_write, make_folder
 
@@ -36,7 +37,7 @@ class Cryspy:
             return path.name in ("opt_POSCARS", "init_POSCARS")
         return _data(path) is not None
 
-    def read(self, path: Path) -> Iterator[Record | Broken]:
+    def read(self, path: Path) -> Iterator[Record | ReadFailure]:
         """Yield all relaxed structures in the order in which they ended, then what failed, then what waits."""
         if path.is_file():
             yield from _plain(path)
@@ -62,7 +63,7 @@ class Cryspy:
         with atomic_write(data / "init_POSCARS") as stream:
             for number, record in enumerate(records):
                 elements = elements or tuple(by_electronegativity(set(record.atoms.symbols)))
-                _, counts, rows = in_order(record.atoms, elements)
+                _, counts, rows = group_by_element(record.atoms, elements)
                 contents[" ".join(map(str, counts))] += 1
                 structures[number] = to_pymatgen(record.atoms[rows])
                 stream.write(write_poscar(record.atoms, f"ID_{number}", elements))
@@ -93,7 +94,7 @@ class Cryspy:
     def finished(self, path: Path) -> int:
         """Return how many generations have ended: all before the one in cryspy.stat, and that if nothing is left."""
         stat = _ini(path / "cryspy.stat", "status")
-        generation = count(stat.get("generation"))
+        generation = parse_count(stat.get("generation"))
         if not generation:
             return 0
         idle = not stat.get("id_queueing") and not stat.get("id_running")
@@ -107,8 +108,8 @@ def _data(path: Path) -> Path | None:
     return None
 
 
-@complaining
-def _read(data: Path) -> Iterator[Record | Broken]:
+@yields_failures
+def _read(data: Path) -> Iterator[Record | ReadFailure]:
     setup = _setup(data.parent)
     calculator = setup.get("calc_code", "")
     results = KeyedStream(_rows(data / "cryspy_rslt", "Spg_num"))
@@ -116,7 +117,7 @@ def _read(data: Path) -> Iterator[Record | Broken]:
     origins = KeyedStream(_rows(data / "ea_origin", "Operation", index="Struc_ID"))
     relaxed = data / "opt_POSCARS"
     for block in read_poscars(relaxed) if relaxed.is_file() else ():
-        if isinstance(block, Broken):
+        if isinstance(block, ReadFailure):
             yield block
             continue
         number = _id(block)
@@ -135,7 +136,7 @@ def _read(data: Path) -> Iterator[Record | Broken]:
             line=block.line,
         )
         for lookup in (results, starts, origins):
-            yield from lookup.complained()
+            yield from lookup.new_failures()
     for number, row in results.rest():
         start = starts.pop(number)
         if _float(row.get("E_eV_atom")) is None and start is not None:
@@ -151,13 +152,13 @@ def _read(data: Path) -> Iterator[Record | Broken]:
     for number, start in starts.rest():
         yield Record(atoms=start, id=number, file=data / "init_POSCARS")
     for lookup in (results, starts, origins):
-        yield from lookup.complained()
+        yield from lookup.new_failures()
 
 
-@complaining
-def _plain(file: Path) -> Iterator[Record | Broken]:
+@yields_failures
+def _plain(file: Path) -> Iterator[Record | ReadFailure]:
     for block in read_poscars(file):
-        if isinstance(block, Broken):
+        if isinstance(block, ReadFailure):
             yield block
         else:
             yield Record(atoms=block.atoms, id=_id(block), file=file, line=block.line)
@@ -167,14 +168,14 @@ def _id(block: Block) -> str:
     return block.title.removeprefix("ID_").strip()
 
 
-@complaining
-def _starts(file: Path) -> Iterator[tuple[str, Atoms] | Broken]:
+@yields_failures
+def _starts(file: Path) -> Iterator[tuple[str, Atoms] | ReadFailure]:
     for block in read_poscars(file) if file.is_file() else ():
-        yield block if isinstance(block, Broken) else (_id(block), block.atoms)
+        yield block if isinstance(block, ReadFailure) else (_id(block), block.atoms)
 
 
-@complaining
-def _rows(file: Path, heading: str, index: str = "") -> Iterator[tuple[str, _Row] | Broken]:
+@yields_failures
+def _rows(file: Path, heading: str, index: str = "") -> Iterator[tuple[str, _Row] | ReadFailure]:
     """Yield the rows of a table that pandas printed, by their index or a column of that name."""
     if not file.is_file():
         return
@@ -187,7 +188,7 @@ def _rows(file: Path, heading: str, index: str = "") -> Iterator[tuple[str, _Row
             elif tokens and names:
                 # The last column may hold spaces: parents, "(3, 7)".
                 if len(tokens) < len(names):
-                    yield lines.broken(f"{len(tokens)} columns, expected {len(names)}")
+                    yield lines.failure(f"{len(tokens)} columns, expected {len(names)}")
                 else:
                     row = dict(zip(names, tokens, strict=False))
                     yield row[index], row
@@ -195,11 +196,11 @@ def _rows(file: Path, heading: str, index: str = "") -> Iterator[tuple[str, _Row
 
 
 def _generation(row: _Row) -> int | None:
-    return count(row.get("Gen"))
+    return parse_count(row.get("Gen"))
 
 
 def _float(text: str | None) -> float | None:
-    return None if text is None else finite(real(text))
+    return None if text is None else finite(parse_float(text))
 
 
 def _setup(folder: Path) -> dict[str, str]:

@@ -10,10 +10,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from hybridcsp.errors import InputError
 from hybridcsp.io.formats.base import Record, Settings
-from hybridcsp.io.frames import Broken, Frame
+from hybridcsp.io.frames import Frame, ReadFailure
 from hybridcsp.io.structure_files import is_structure_file, read_structures, structure_files
-from hybridcsp.io.text import finite
-from hybridcsp.io.writing import structure_writer
+from hybridcsp.io.structure_writer import structure_writer
+from hybridcsp.io.text_files import finite
 
 
 class Plain:
@@ -25,10 +25,10 @@ class Plain:
         """Whether this is a structure file by its name, or a folder with one."""
         return any(is_structure_file(file) for file in structure_files(path))
 
-    def read(self, path: Path) -> Iterator[Record | Broken]:
+    def read(self, path: Path) -> Iterator[Record | ReadFailure]:
         """Yield all structures, files by name; of a folder only the files that have a structure's name."""
         for found in read_structures(path):
-            yield found if isinstance(found, Broken) else record_of(found)
+            yield found if isinstance(found, ReadFailure) else record_of(found)
 
     def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:
         """Write structures with their energies and what is known of them, in the format that the ending says."""

@@ -13,11 +13,11 @@ from pathlib import Path
 from ase import Atoms
 
 from hybridcsp.errors import InputError
-from hybridcsp.io.crystals import internal_energy
+from hybridcsp.io.construction import internal_energy
 from hybridcsp.io.formats.base import Record, Settings
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
-from hybridcsp.io.text import KeyedStream, Lines, complaining, count, finite, real
+from hybridcsp.io.text_files import KeyedStream, Lines, finite, parse_count, parse_float, yields_failures
 from hybridcsp.utils.files import atomic_write, make_folder
 from hybridcsp.utils.reading import read_text
 
@@ -56,7 +56,7 @@ class Uspex:
             return bool(_results(path))
         return "POSCARS" in path.name and _begins_with_title(path)
 
-    def read(self, path: Path) -> Iterator[Record | Broken]:
+    def read(self, path: Path) -> Iterator[Record | ReadFailure]:
         """Yield all structures in the order in which USPEX gathered them."""
         if not path.is_dir():
             yield from _read(path, "")
@@ -104,7 +104,7 @@ class Uspex:
         if not folders:
             return 0
         file = folders[-1] / "BESTIndividuals"
-        ended = [count(row.get("generation")) for row in _rows(file) if not isinstance(row, Broken)]
+        ended = [parse_count(row.get("generation")) for row in _rows(file) if not isinstance(row, ReadFailure)]
         return max((generation for generation in ended if generation is not None), default=0)
 
 
@@ -125,20 +125,20 @@ def _begins_with_title(file: Path) -> bool:
     return bool(first and _TITLE.match(first[0]))
 
 
-@complaining
-def _read(file: Path, prefix: str) -> Iterator[Record | Broken]:
+@yields_failures
+def _read(file: Path, prefix: str) -> Iterator[Record | ReadFailure]:
     setup = _setup(file.parent) or _setup(file.parent.parent)
     pressure = _number(setup.get("ExternalPressure"))
     if pressure is None and "ExternalPressure" in setup:
         reason = f"ExternalPressure is {setup['ExternalPressure'][:20]!r}, not a number: the pressure is not known"
-        yield Broken(file=file.parent, line=1, reason=reason)
-    calculator = CODES.get(count(["", *setup.get("abinitioCode", "").split()][-1]) or 0, "")
+        yield ReadFailure(file=file.parent, line=1, reason=reason)
+    calculator = CODES.get(parse_count(["", *setup.get("abinitioCode", "").split()][-1]) or 0, "")
     gathered = file.name == "gatheredPOSCARS"
     individuals = KeyedStream(_by_id(file.with_name("Individuals") if gathered else None))
     origins = KeyedStream(_origins(file.with_name("origin") if gathered else None))
     unrelaxed = KeyedStream(_starts(file.with_name("gatheredPOSCARS_unrelaxed") if gathered else None))
     for block in read_poscars(file):
-        if isinstance(block, Broken):
+        if isinstance(block, ReadFailure):
             yield block
             continue
         title = _TITLE.match(block.title)
@@ -155,7 +155,7 @@ def _read(file: Path, prefix: str) -> Iterator[Record | Broken]:
             pressure_gpa=pressure,
             id=f"{prefix}{number}",
             origin=row.get("origin") or origins.pop(number) or "",
-            generation=count(row.get("generation")),
+            generation=parse_count(row.get("generation")),
             calculator=calculator,
             start=unrelaxed.pop(number),
             failure=f"enthalpy {row['enthalpy']}" if failed else "",
@@ -163,7 +163,7 @@ def _read(file: Path, prefix: str) -> Iterator[Record | Broken]:
             line=block.line,
         )
         for lookup in (individuals, origins, unrelaxed):
-            yield from lookup.complained()
+            yield from lookup.new_failures()
 
 
 def _title(number: int, atoms: Atoms) -> str:
@@ -196,13 +196,13 @@ def _setup(folder: Path) -> dict[str, str]:
     return found
 
 
-def _by_id(file: Path | None) -> Iterator[tuple[str, _Row] | Broken]:
+def _by_id(file: Path | None) -> Iterator[tuple[str, _Row] | ReadFailure]:
     for row in _rows(file) if file else ():
-        yield row if isinstance(row, Broken) else (row.get("id", ""), row)
+        yield row if isinstance(row, ReadFailure) else (row.get("id", ""), row)
 
 
-@complaining
-def _rows(file: Path) -> Iterator[_Row | Broken]:
+@yields_failures
+def _rows(file: Path) -> Iterator[_Row | ReadFailure]:
     """Yield the rows of Individuals by the names of :data:`_COLUMNS`."""
     if not file.is_file():
         return
@@ -215,7 +215,7 @@ def _rows(file: Path) -> Iterator[_Row | Broken]:
                 columns, width = _columns(cells), len(cells)
             elif any(cell.isdecimal() for cell in cells[:2]):
                 if len(cells) < width or not columns:
-                    yield lines.broken(f"{len(cells)} columns, expected {width or 'a line with their names before'}")
+                    yield lines.failure(f"{len(cells)} columns, expected {width or 'a line with their names before'}")
                 else:
                     yield {name: cells[at] for name, at in columns.items()}
             lines.skip(1)
@@ -236,8 +236,8 @@ def _cells(line: str) -> list[str]:
     return _CELLS.findall(line)
 
 
-@complaining
-def _origins(file: Path | None) -> Iterator[tuple[str, str] | Broken]:
+@yields_failures
+def _origins(file: Path | None) -> Iterator[tuple[str, str] | ReadFailure]:
     """Yield what made each structure, from ``ID Origin …`` lines."""
     if file is None or not file.is_file():
         return
@@ -249,8 +249,8 @@ def _origins(file: Path | None) -> Iterator[tuple[str, str] | Broken]:
             lines.skip(1)
 
 
-@complaining
-def _starts(file: Path | None) -> Iterator[tuple[str, Atoms] | Broken]:
+@yields_failures
+def _starts(file: Path | None) -> Iterator[tuple[str, Atoms] | ReadFailure]:
     if file is None or not file.is_file():
         return
     for block in read_poscars(file):
@@ -262,4 +262,4 @@ def _starts(file: Path | None) -> Iterator[tuple[str, Atoms] | Broken]:
 
 
 def _number(text: str | None) -> float | None:
-    return None if text is None else finite(real(text))
+    return None if text is None else finite(parse_float(text))

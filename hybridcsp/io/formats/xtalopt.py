@@ -10,11 +10,11 @@ import numpy as np
 from ase import Atoms, units
 
 from hybridcsp.errors import InputError
-from hybridcsp.io.crystals import crystal
+from hybridcsp.io.construction import build_crystal
 from hybridcsp.io.formats.base import Record, Settings
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.frames import ReadFailure, StructureError
 from hybridcsp.io.poscar import write_poscar
-from hybridcsp.io.text import BrokenError, count, finite, real
+from hybridcsp.io.text_files import finite, parse_count, parse_float
 from hybridcsp.utils.files import atomic_write, make_folder
 from hybridcsp.utils.reading import read_text
 
@@ -35,13 +35,13 @@ class XtalOpt:
         """Whether this is a folder that XtalOpt works in, or one of its state files."""
         return bool(_states(path)) if path.is_dir() else path.name == _STATE
 
-    def read(self, path: Path) -> Iterator[Record | Broken]:
+    def read(self, path: Path) -> Iterator[Record | ReadFailure]:
         """Yield all structures that XtalOpt is done with, generation by generation."""
         for file in [path] if path.is_file() else _states(path):
             try:
                 record = _record(file)
-            except BrokenError as error:
-                yield Broken(file=file, line=error.offset, reason=error.reason)
+            except StructureError as error:
+                yield ReadFailure(file=file, line=error.offset, reason=error.reason)
                 continue
             if record is not None:
                 yield record
@@ -81,7 +81,7 @@ class XtalOpt:
         done: dict[int, bool] = {}
         for file in _states(path):
             values = _values(file)
-            generation = count(values.get("generation")) or 0
+            generation = parse_count(values.get("generation")) or 0
             done[generation] = done.get(generation, True) and _is_done(values)
         ended = 0
         for generation in sorted(done)[:-1]:
@@ -113,7 +113,7 @@ def _values(file: Path) -> dict[str, str]:
 
 
 def _status(values: dict[str, str]) -> int:
-    status = count(values.get("status"))
+    status = parse_count(values.get("status"))
     return -1 if status is None else status
 
 
@@ -123,7 +123,7 @@ def _is_done(values: dict[str, str]) -> bool:
 
 def _outcome(values: dict[str, str]) -> str | None:
     """Return why a structure failed, nothing if it did not, ``None`` while it is at work."""
-    status, version = _status(values), count(values.get("version")) or 1
+    status, version = _status(values), parse_count(values.get("version")) or 1
     if status == _OPTIMIZED or (status == _RESTART and version < 5):  # 10 meant "duplicate" before version 5
         return ""
     if status == _FAILED:
@@ -135,11 +135,11 @@ def _outcome(values: dict[str, str]) -> str | None:
 
 def _record(file: Path) -> Record | None:
     values = _values(file)
-    generation, number = count(values.get("generation")), count(values.get("id"))
+    generation, number = parse_count(values.get("generation")), parse_count(values.get("id"))
     if generation is None or number is None:
-        raise BrokenError(1, "no generation and id: not a state file, or cut off")
+        raise StructureError(1, "no generation and id: not a state file, or cut off")
     if values.get("saveSuccessful", "true") != "true":
-        raise BrokenError(1, "XtalOpt was stopped while it wrote this file (saveSuccessful is not true)")
+        raise StructureError(1, "XtalOpt was stopped while it wrote this file (saveSuccessful is not true)")
     failure = _outcome(values)
     if failure is None:
         return None
@@ -172,9 +172,9 @@ def _current(values: dict[str, str]) -> tuple[Atoms, float | None, float | None]
 
 def _last(values: dict[str, str]) -> tuple[Atoms, float | None, float | None]:
     """Return what stands last in the history: all that versions before 4 kept."""
-    n = count(values.get(r"history\atomicNums\size"))
+    n = parse_count(values.get(r"history\atomicNums\size"))
     if not n:
-        raise BrokenError(1, "neither a current structure nor a history")
+        raise StructureError(1, "neither a current structure nor a history")
     atoms = _geometry(
         values,
         rf"history\atomicNums\{n}\atomicNums-{n - 1}",
@@ -187,20 +187,20 @@ def _last(values: dict[str, str]) -> tuple[Atoms, float | None, float | None]:
 
 def _geometry(values: dict[str, str], numbers: str, coords: str, cell: str) -> Atoms:
     try:
-        n = count(values[rf"{numbers}\size"]) or 0
+        n = parse_count(values[rf"{numbers}\size"]) or 0
         species = np.array([int(values[rf"{numbers}\{i}\value"]) for i in range(1, n + 1)])
         places = np.array([[float(values[rf"{coords}\{i}\{x}"]) for x in "xyz"] for i in range(1, n + 1)])
         lattice = np.array([[float(values[rf"{cell}\{i}{j}"]) for j in range(3)] for i in range(3)])
     except KeyError as error:
-        raise BrokenError(1, f"{error.args[0]} is missing: the file is cut off") from None
+        raise StructureError(1, f"{error.args[0]} is missing: the file is cut off") from None
     except ValueError as error:
-        raise BrokenError(1, str(error)) from None
+        raise StructureError(1, str(error)) from None
     if n == 0 or not ((species > 0) & (species < 119)).all():
-        raise BrokenError(1, "no atoms, or atomic numbers that are none")
+        raise StructureError(1, "no atoms, or atomic numbers that are none")
     try:
-        return crystal(species, places, lattice)
-    except BrokenError as error:
-        raise BrokenError(1, error.reason) from error
+        return build_crystal(species, places, lattice)
+    except StructureError as error:
+        raise StructureError(1, error.reason) from error
 
 
 def _float(values: dict[str, str], key: str) -> float | None:
@@ -208,12 +208,12 @@ def _float(values: dict[str, str], key: str) -> float | None:
 
     Raises
     ------
-    BrokenError
+    StructureError
         For what is there and is no finite number.
     """
     if key not in values:
         return None
-    value = finite(real(values[key]))
+    value = finite(parse_float(values[key]))
     if value is None:
-        raise BrokenError(1, f"{key} is {values[key][:20]!r}, not a number")
+        raise StructureError(1, f"{key} is {values[key][:20]!r}, not a number")
     return value

@@ -9,7 +9,7 @@ from pymatgen.io.res import AirssProvider
 
 from hybridcsp.io import formats
 from hybridcsp.io.formats import Record
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.similarity import same_structure
 
 BODY = """\
@@ -81,7 +81,7 @@ def test_what_is_broken_is_named_and_the_next_is_read(tmp_path, change, line, sa
     first, broken, last = read(tmp_path, whole + change(whole) + whole.replace("-1 ", "-9 "))
     assert isinstance(first, Record)
     assert last.id == "Ti2O4-9"
-    assert isinstance(broken, Broken)
+    assert isinstance(broken, ReadFailure)
     assert broken.line == 12 + line
     assert said is None or said in broken.reason
 

@@ -10,7 +10,7 @@ from hybridcsp.errors import InputError
 from hybridcsp.io import formats
 from hybridcsp.io.formats import Record, Settings
 from hybridcsp.io.formats.calypso import Calypso
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.poscar import write_poscar
 from hybridcsp.similarity import same_structure
 
@@ -88,7 +88,7 @@ def test_a_truncated_file_with_windows_line_ends(tmp_path):
     file.write_bytes(windows(file.read_text()[:-40]).encode())
     first, second, broken = read(folder)
     assert (first.enthalpy, second.enthalpy) == (-51.0, -51.0)
-    assert isinstance(broken, Broken)
+    assert isinstance(broken, ReadFailure)
     assert broken.file == file
 
 
@@ -144,7 +144,7 @@ def test_a_damaged_pressure_is_named_and_costs_no_structure(tmp_path, damaged):
     atoms = various(1)
     home = run(tmp_path, [[(-8.5, atoms[0])], [(-8.4, atoms[0])]], pressure_kbar=damaged)
     broken, first, second = read(home)
-    assert isinstance(broken, Broken)
+    assert isinstance(broken, ReadFailure)
     assert "PSTRESS" in broken.reason
     assert broken.file == home / "INCAR_2"
     assert broken.line == 2

@@ -10,7 +10,7 @@ from pymatgen.core import Structure
 from hybridcsp.errors import InputError
 from hybridcsp.io import formats
 from hybridcsp.io.formats.cryspy import Cryspy
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.similarity import same_structure
 from hybridcsp.structure.conversion import from_pymatgen
 
@@ -56,8 +56,8 @@ def test_broken_lines_are_named(tmp_path):
     end = folder / "data" / "opt_POSCARS"
     end.write_text(end.read_text()[:-50])
     found = read(folder)
-    assert [r.energy for r in found if not isinstance(r, Broken)] == [-51.0, None]  # the start of what is cut off
-    assert [r.file.name for r in found if isinstance(r, Broken)] == ["opt_POSCARS", "cryspy_rslt"]
+    assert [r.energy for r in found if not isinstance(r, ReadFailure)] == [-51.0, None]  # the start of what is cut off
+    assert [r.file.name for r in found if isinstance(r, ReadFailure)] == ["opt_POSCARS", "cryspy_rslt"]
 
 
 def test_pickles_are_never_read(tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hybridcsp.io import formats
 from hybridcsp.io.formats import Record
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.poscar import write_poscar
 from hybridcsp.structure.validity import is_finite_crystal
 
@@ -82,7 +82,7 @@ def test_damage_never_raises(home, name, which, damages):
         if hasattr(code, "finished"):
             assert code.finished(folder) >= 0
         for found in code.read(folder):
-            assert isinstance(found, Record | Broken)
+            assert isinstance(found, Record | ReadFailure)
             if isinstance(found, Record):
                 assert is_finite_crystal(found.atoms)
             else:

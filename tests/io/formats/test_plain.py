@@ -17,7 +17,7 @@ from pymatgen.io.cif import CifWriter
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.io import formats
 from hybridcsp.io.formats import Record
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.similarity import same_structure
 from hybridcsp.structure.conversion import to_pymatgen
 
@@ -83,7 +83,7 @@ def test_many_cifs_in_one_file_and_one_of_them_broken(tmp_path):
     (tmp_path / "many.cif").write_text(good + good.replace("_cell_length_a ", "_cell_lungth_a ") + good)
     first, broken, last = read(tmp_path / "many.cif")
     assert same_structure(first.atoms, last.atoms)
-    assert isinstance(broken, Broken)
+    assert isinstance(broken, ReadFailure)
     assert broken.line > 10
 
 
@@ -94,8 +94,8 @@ def test_broken_frames_of_extxyz_cost_only_themselves(tmp_path):
     lines[10] = "Ti 0.0 oops 0.0"
     file.write_text("\n".join(["what is this?", *lines[:-2]]) + "\n")
     found = read(file)
-    assert [type(r).__name__ for r in found] == ["Broken", "Record", "Broken", "Broken"]
-    assert [r.line for r in found if isinstance(r, Broken)] == [1, 10, 18]
+    assert [type(r).__name__ for r in found] == ["ReadFailure", "Record", "ReadFailure", "ReadFailure"]
+    assert [r.line for r in found if isinstance(r, ReadFailure)] == [1, 10, 18]
     assert "ends after 4 of 6" in found[-1].reason
 
 
@@ -106,7 +106,7 @@ def test_what_is_no_crystal_is_said(tmp_path):
     (broken,) = read(tmp_path / "a.extxyz")
     assert "periodic" in broken.reason
     (tmp_path / "b.json").write_text('[{"@module": "os", "@class": "system", "command": "true"}, 3, {"lattice": 1}]')
-    assert all(isinstance(r, Broken) for r in read(tmp_path / "b.json"))
+    assert all(isinstance(r, ReadFailure) for r in read(tmp_path / "b.json"))
     (tmp_path / "c.json").write_text("{")
     assert "not JSON" in read(tmp_path / "c.json")[0].reason
 

@@ -11,7 +11,7 @@ from hybridcsp.errors import InputError
 from hybridcsp.io import formats
 from hybridcsp.io.formats import Record, Settings
 from hybridcsp.io.formats.uspex import Uspex
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.similarity import same_structure
 
 
@@ -61,7 +61,7 @@ def test_titles_without_space_group_windows_line_ends_and_a_truncated_end(tmp_pa
         stream.write(individual(1, 2, "Seeds", -53.0))
     first, second, broken = read(run)
     assert (first.enthalpy, second.enthalpy, second.origin) == (-50.0, -53.0, "Seeds")
-    assert isinstance(broken, Broken)
+    assert isinstance(broken, ReadFailure)
     assert "ends after 4 of 6 atoms" in broken.reason
 
 
@@ -72,7 +72,7 @@ def test_an_individual_that_is_cut_off_leaves_a_structure_without_enthalpy(tmp_p
     )
     found = read(run)
     assert [r.enthalpy for r in found if isinstance(r, Record)] == [-50.0, None]
-    (broken,) = [r for r in found if isinstance(r, Broken)]
+    (broken,) = [r for r in found if isinstance(r, ReadFailure)]
     assert (broken.file.name, broken.line) == ("Individuals", 4)
 
 

@@ -11,7 +11,7 @@ from pymatgen.io.vasp import Poscar
 
 from hybridcsp.io import formats
 from hybridcsp.io.formats.xtalopt import XtalOpt
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.similarity import same_structure
 
 
@@ -93,7 +93,7 @@ def test_what_is_broken_is_named(tmp_path, change, said):
     put(tmp_path, "00001x00001", change(state(rutile(), 1, 1)))
     put(tmp_path, "00001x00002", state(rutile(), 1, 2))
     broken, whole = read(tmp_path)
-    assert isinstance(broken, Broken)
+    assert isinstance(broken, ReadFailure)
     assert said in broken.reason
     assert whole.id == "1x2"
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridcsp.errors import UnreadableError
-from hybridcsp.io.frames import Broken
-from hybridcsp.io.trajectories import read_trajectory
+from hybridcsp.io.ase_trajectories import read_trajectory
+from hybridcsp.io.frames import ReadFailure
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_damage_costs_frames_and_nothing_else(file, tmp_path_factory, at, what, 
     damaged.write_bytes(data[:where] + what + (b"" if cut else data[where + len(what) :]))
     try:
         for found in read_trajectory(damaged):
-            assert isinstance(found, Broken) or len(found.atoms) == 2
+            assert isinstance(found, ReadFailure) or len(found.atoms) == 2
     except UnreadableError as error:
         assert "trajectory" in error.reason
 

@@ -15,10 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from hybridcsp.errors import UnreadableError
-from hybridcsp.io.arrays import from_arrays
-from hybridcsp.io.crystals import MOST_ATOMS
-from hybridcsp.io.frames import Broken, Frame
-from hybridcsp.io.text import BrokenError
+from hybridcsp.io.construction import MAX_ATOMS, from_arrays
+from hybridcsp.io.frames import Frame, ReadFailure, StructureError
 from hybridcsp.utils.reading import open_regular, parse_json, plain_copy
 
 _MAGIC = b"- of Ulm"
@@ -31,7 +29,7 @@ _TYPES = ("float64", "float32", "int64", "int32", "bool")
 _LONGEST_DESCRIPTION = 1 << 22
 
 
-def read_trajectory(file: Path) -> Iterator[Frame | Broken]:
+def read_trajectory(file: Path) -> Iterator[Frame | ReadFailure]:
     """Yield the structures of a trajectory; a broken frame costs only itself.
 
     Raises
@@ -47,8 +45,8 @@ def read_trajectory(file: Path) -> Iterator[Frame | Broken]:
                 item = _description(stream, offset, file)
                 first = first or item
                 atoms = _atoms(stream, item, first)
-            except (BrokenError, UnreadableError) as error:
-                yield Broken(file=file, line=1, reason=f"frame {number}: {error.reason}")
+            except (StructureError, UnreadableError) as error:
+                yield ReadFailure(file=file, line=1, reason=f"frame {number}: {error.reason}")
             else:
                 yield Frame(atoms=atoms, file=file, number=number, name=f"{file.stem}-{number + 1}")
 
@@ -88,14 +86,14 @@ def _offsets(stream: BinaryIO, file: Path) -> list[int]:
 def _description(stream: BinaryIO, offset: int, file: Path) -> dict[str, Any]:
     size = os.fstat(stream.fileno()).st_size
     if not 0 <= offset <= size - 8:
-        raise BrokenError(0, "it lies outside of the file")
+        raise StructureError(0, "it lies outside of the file")
     stream.seek(offset)
     (length,) = struct.unpack("<q", stream.read(8))
     if not 0 <= length <= min(size - offset - 8, _LONGEST_DESCRIPTION):
-        raise BrokenError(0, "its description lies outside of the file")
+        raise StructureError(0, "its description lies outside of the file")
     found = parse_json(stream.read(length), file)
     if not isinstance(found, dict):
-        raise BrokenError(0, "it has no description")
+        raise StructureError(0, "it has no description")
     return found
 
 
@@ -110,10 +108,10 @@ def _value(stream: BinaryIO, item: Mapping[str, Any], name: str, *, little: bool
     try:
         shape, kind, offset = described["ndarray"]
         count = math.prod(shape)
-        if kind not in _TYPES or not 0 <= count <= 9 * MOST_ATOMS or len(shape) > 2 or min(shape, default=0) < 0:
+        if kind not in _TYPES or not 0 <= count <= 9 * MAX_ATOMS or len(shape) > 2 or min(shape, default=0) < 0:
             raise ValueError
         dtype = np.dtype(kind).newbyteorder("<" if little else ">")
         stream.seek(offset)
         return np.frombuffer(stream.read(count * dtype.itemsize), dtype, count).reshape(shape)
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
-        raise BrokenError(0, f"{name}: an array that is not there") from None
+        raise StructureError(0, f"{name}: an array that is not there") from None

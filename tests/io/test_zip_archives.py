@@ -8,8 +8,8 @@ import pytest
 from crystals import rutile
 
 from hybridcsp.errors import UnreadableError
-from hybridcsp.io import archives as room
-from hybridcsp.io.frames import Broken
+from hybridcsp.io import zip_archives
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.structure_files import read_structures
 
 
@@ -28,8 +28,8 @@ def zipped(file, members, compression=zipfile.ZIP_DEFLATED):
 
 def told(file):
     found = list(read_structures(file))
-    good = {str(one.file.relative_to(file)): one.atoms for one in found if not isinstance(one, Broken)}
-    return good, {str(one.file.relative_to(file)): one.reason for one in found if isinstance(one, Broken)}
+    good = {str(one.file.relative_to(file)): one.atoms for one in found if not isinstance(one, ReadFailure)}
+    return good, {str(one.file.relative_to(file)): one.reason for one in found if isinstance(one, ReadFailure)}
 
 
 def test_members_are_read_under_their_names_and_written_nowhere(tmp_path, cif):
@@ -64,11 +64,11 @@ def test_one_bad_member_costs_only_itself(tmp_path, cif):
 def test_bombs_and_endless_lists_are_refused(tmp_path, cif, monkeypatch):
     file = zipped(tmp_path / "a.zip", {"a.cif": "0" * (40 << 20)})
     with pytest.raises(UnreadableError, match="100 times"):
-        list(room.members(file))
+        list(zip_archives.members(file))
     file = zipped(tmp_path / "b.zip", {f"{i}.cif": "" for i in range(50)})
-    monkeypatch.setattr(room, "_LONGEST_LIST", 1000)
+    monkeypatch.setattr(zip_archives, "_LONGEST_LIST", 1000)
     with pytest.raises(UnreadableError, match="list of files"):
-        list(room.members(file))
+        list(zip_archives.members(file))
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
@@ -82,7 +82,7 @@ def test_archives_that_are_cut_off_are_told(tmp_path, cif, end):
     file = zipped(tmp_path / "a.zip", {"a.cif": cif})
     file.write_bytes(file.read_bytes()[:end])
     (broken,) = read_structures(file)
-    assert isinstance(broken, Broken)
+    assert isinstance(broken, ReadFailure)
     assert "archive" in broken.reason
 
 
@@ -91,7 +91,7 @@ def test_one_bad_row_of_a_table_costs_only_itself(tmp_path, cif):
         csv.writer(stream).writerows(
             [["id", "cif"], [1, cif], [2, "nothing"], [3, cif + "# long\n" * 200_000], [4, cif]]
         )
-    kinds = [isinstance(found, Broken) for found in read_structures(tmp_path / "a.csv")]
+    kinds = [isinstance(found, ReadFailure) for found in read_structures(tmp_path / "a.csv")]
     assert kinds[0] is False
     assert kinds[1] is True
     assert kinds[2] is True

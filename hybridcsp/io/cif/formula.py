@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from hybridcsp.io.cif.syntax import DataBlock
-from hybridcsp.io.elements import symbol_of
-from hybridcsp.io.text import BrokenError
+from hybridcsp.io.element_symbols import find_symbol
+from hybridcsp.io.frames import StructureError
 
 _ELEMENT = re.compile(r"([A-Z][a-z]?)(\d+(?:\.\d+)?|\.\d+)?(?:\(\d+\))?")
 
@@ -38,7 +38,7 @@ def check_contents(block: DataBlock, stated: Mapping[str, float], atoms: Mapping
 
     Raises
     ------
-    BrokenError
+    StructureError
         If they contradict each other.
     """
     if not stated:
@@ -50,7 +50,7 @@ def check_contents(block: DataBlock, stated: Mapping[str, float], atoms: Mapping
         if abs(atoms.get(element, 0) - units * stated.get(element, 0)) > max(0.02, _TOLERANCE * atoms.get(element, 0))
     ]
     if differing:
-        raise BrokenError(0, f"the atoms are {_shown(atoms)}, but the formula stated is {_shown(stated)}")
+        raise StructureError(0, f"the atoms are {_shown(atoms)}, but the formula stated is {_shown(stated)}")
     z = _units(block)
     if z is None:
         return
@@ -59,7 +59,7 @@ def check_contents(block: DataBlock, stated: Mapping[str, float], atoms: Mapping
     # Z units of the formula; or the formula is that of the cell, or that of the smallest unit was meant.
     is_cell = math.isclose(in_cell, in_formula, rel_tol=_TOLERANCE) and in_formula % z == 0
     if not is_cell and not any(math.isclose(in_cell, n, rel_tol=_TOLERANCE) for n in (z * in_formula, z)):
-        raise BrokenError(0, f"the cell holds {_shown(atoms)}, but {z} formula units of {_shown(stated)} are stated")
+        raise StructureError(0, f"the cell holds {_shown(atoms)}, but {z} formula units of {_shown(stated)} are stated")
 
 
 def _units(block: DataBlock) -> int | None:
@@ -73,7 +73,7 @@ def _parsed(text: str) -> dict[str, float] | None:
     rest = re.sub(r"[\s*]+", " ", text.replace("'", " ").replace('"', " ")).strip()
     while rest:
         match = _ELEMENT.match(rest)
-        symbol = symbol_of(match[1]) if match else None
+        symbol = find_symbol(match[1]) if match else None
         if match is None or symbol is None:
             return None
         found[symbol] += float(match[2] or 1)

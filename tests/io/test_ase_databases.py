@@ -11,8 +11,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 
 from hybridcsp.errors import UnreadableError
-from hybridcsp.io.databases import read_database
-from hybridcsp.io.frames import Broken
+from hybridcsp.io.ase_databases import read_database
+from hybridcsp.io.frames import ReadFailure
 
 
 def rock_salt():
@@ -47,7 +47,9 @@ def names(folder):
 
 def told(file):
     found = list(read_database(file))
-    return [one for one in found if not isinstance(one, Broken)], [one for one in found if isinstance(one, Broken)]
+    return [one for one in found if not isinstance(one, ReadFailure)], [
+        one for one in found if isinstance(one, ReadFailure)
+    ]
 
 
 def test_rows_come_back_as_they_were_written_and_the_file_stays_as_it_is(file):

@@ -21,9 +21,8 @@ from urllib.parse import quote
 import numpy as np
 
 from hybridcsp.errors import UnreadableError
-from hybridcsp.io.arrays import from_arrays
-from hybridcsp.io.frames import Broken, Frame
-from hybridcsp.io.text import BrokenError
+from hybridcsp.io.construction import from_arrays
+from hybridcsp.io.frames import Frame, ReadFailure, StructureError
 from hybridcsp.utils.reading import open_regular, parse_json, plain_copy
 
 _MAGIC = b"SQLite format 3\0"
@@ -55,7 +54,7 @@ _MOST_STEPS = 150
 _LARGEST_COPY = 2 << 30
 
 
-def read_database(file: Path) -> Iterator[Frame | Broken]:
+def read_database(file: Path) -> Iterator[Frame | ReadFailure]:
     """Yield the structures of an ASE database; a row that cannot be read costs only itself.
 
     Raises
@@ -69,7 +68,7 @@ def read_database(file: Path) -> Iterator[Frame | Broken]:
         except sqlite3.Error as error:
             raise UnreadableError(file, f"a damaged database ({error})") from error
         for number, row in enumerate(_rows(database, file)):
-            yield row if isinstance(row, Broken) else _frame(database, file, number, row)
+            yield row if isinstance(row, ReadFailure) else _frame(database, file, number, row)
 
 
 @contextmanager
@@ -157,7 +156,7 @@ def _check(database: sqlite3.Connection, file: Path) -> None:
         )
 
 
-def _rows(database: sqlite3.Connection, file: Path) -> Iterator[int | Broken]:
+def _rows(database: sqlite3.Connection, file: Path) -> Iterator[int | ReadFailure]:
     """Yield the numbers of rows; a stretch where the database is damaged is one complaint."""
     last, steps = -(1 << 62), 0
     while True:
@@ -168,7 +167,7 @@ def _rows(database: sqlite3.Connection, file: Path) -> Iterator[int | Broken]:
         except sqlite3.Error as error:
             if steps == 0:
                 where = f"after row {last}" if last > 0 else "from its beginning"
-                yield Broken(file=file, line=max(last, 0) + 1, reason=f"a damaged database {where} ({error})")
+                yield ReadFailure(file=file, line=max(last, 0) + 1, reason=f"a damaged database {where} ({error})")
             steps += 1
             if steps > _MOST_STEPS:
                 return
@@ -181,12 +180,12 @@ def _rows(database: sqlite3.Connection, file: Path) -> Iterator[int | Broken]:
         last = page[-1]
 
 
-def _frame(database: sqlite3.Connection, file: Path, number: int, row: int) -> Frame | Broken:
+def _frame(database: sqlite3.Connection, file: Path, number: int, row: int) -> Frame | ReadFailure:
     try:
         ((*blobs, pbc, energy, calculator, pairs),) = _fetch(database, _ROW, row)
         arrays = {name: _array(name, value) for name, value in zip(_COLUMNS, blobs, strict=True)}
         if not isinstance(pbc, int):
-            raise BrokenError(0, "no periodicity")
+            raise StructureError(0, "no periodicity")
         positions, moments = arrays["positions"], arrays["initial_magmoms"]
         n = 0 if arrays["numbers"] is None else len(arrays["numbers"])
         atoms = from_arrays(
@@ -200,10 +199,10 @@ def _frame(database: sqlite3.Connection, file: Path, number: int, row: int) -> F
             calculator=calculator.decode(errors="replace") if isinstance(calculator, bytes) else None,
             info=parse_json(pairs, file) if isinstance(pairs, bytes) else None,
         )
-    except (BrokenError, UnreadableError) as error:
-        return Broken(file=file, line=row, reason=f"row {row}: {error.reason}")
+    except (StructureError, UnreadableError) as error:
+        return ReadFailure(file=file, line=row, reason=f"row {row}: {error.reason}")
     except (sqlite3.Error, ValueError) as error:
-        return Broken(file=file, line=row, reason=f"row {row}: damaged ({error})")
+        return ReadFailure(file=file, line=row, reason=f"row {row}: damaged ({error})")
     return Frame(atoms=atoms, file=file, number=number, line=row, name=f"{file.stem}-{row}")
 
 
@@ -212,7 +211,7 @@ def _array(name: str, value: object) -> np.ndarray | None:
         return None
     kind = np.dtype(_COLUMNS[name]).newbyteorder("<")
     if not isinstance(value, bytes) or len(value) % kind.itemsize:
-        raise BrokenError(0, f"{name} are damaged")
+        raise StructureError(0, f"{name} are damaged")
     return np.frombuffer(value, kind)
 
 

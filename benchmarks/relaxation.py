@@ -34,8 +34,9 @@ from ase.optimize import FIRE
 from hybridcsp.core.records import Candidate, Failed, Job, Limits, Proposal
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.calculators.registry import build_calculator
-from hybridcsp.relaxation.guards import nearest_distances
-from hybridcsp.relaxation.relax import RelaxationSettings, Relaxer, run_job
+from hybridcsp.relaxation.guards import minimum_image_distances
+from hybridcsp.relaxation.relax import Relaxer, run_job
+from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.utils.quiet import quiet
 
 RESULTS = Path(__file__).parent / "results"
@@ -183,7 +184,7 @@ class Contest:
         except Exception as error:  # noqa: BLE001 - what cannot be evaluated is no minimum
             return verdict | {"detail": f"{detail} judge: {error}"}
         radii = covalent_radii[end.numbers]
-        fractions = nearest_distances(end.cell.array, end.positions) / (radii[:, None] + radii)
+        fractions = minimum_image_distances(end.cell.array, end.positions) / (radii[:, None] + radii)
         verdict["sane"] = bool(fractions.min() > SANE_DISTANCE)
         converged = not failed and force <= MAX_FORCE and stress <= MAX_STRESS_GPA
         return verdict | {

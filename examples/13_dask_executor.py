@@ -7,7 +7,8 @@ import sys
 
 from hybridcsp import Search
 from hybridcsp.relaxation.backends import ExecutorBackend
-from hybridcsp.relaxation.relax import RelaxationSettings, Relaxer
+from hybridcsp.relaxation.relax import Relaxer
+from hybridcsp.relaxation.settings import RelaxationSettings
 
 try:
     from dask.distributed import Client, LocalCluster

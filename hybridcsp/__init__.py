@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hybridcsp.core.records import Limits as Limits
     from hybridcsp.core.records import Minimum as Minimum
     from hybridcsp.core.records import Proposal as Proposal
-    from hybridcsp.relaxation.relax import RelaxationSettings as RelaxationSettings
+    from hybridcsp.relaxation.settings import RelaxationSettings as RelaxationSettings
     from hybridcsp.retraining import Retraining as Retraining
     from hybridcsp.search.search import Search as Search
     from hybridcsp.search.stopping import StoppingCriteria as StoppingCriteria
@@ -41,7 +41,7 @@ _PUBLIC = {
     "Minimum": "core.records",
     "Problem": "core.problem",
     "Proposal": "core.records",
-    "RelaxationSettings": "relaxation.relax",
+    "RelaxationSettings": "relaxation.settings",
     "Retraining": "retraining",
     "Search": "search",
 }

@@ -31,7 +31,7 @@ from hybridcsp.core.registry import split_argument
 from hybridcsp.errors import ArchiveError, CalculatorError, InputError, UnknownNameError, UnreadableError
 from hybridcsp.generators.external import Command
 from hybridcsp.relaxation.calculators.registry import check_calculator, runs_code
-from hybridcsp.relaxation.relax import RelaxationSettings
+from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.retraining import Retraining
 from hybridcsp.search.allocation import ALLOCATIONS
 from hybridcsp.search.search import Search

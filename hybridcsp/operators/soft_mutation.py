@@ -17,6 +17,7 @@ from hybridcsp.operators.base import Operator
 from hybridcsp.operators.common import Floats, bounded_attempts, finish, length_unit
 from hybridcsp.operators.displacement import displaced
 from hybridcsp.structure.geometry import neighbours
+from hybridcsp.structure.vibrations import internal_modes
 
 #: How fast bonds weaken with distance, in Å (Brown, Altermatt, doi:10.1107/S0108768185002063).
 DECAY = 0.37
@@ -32,10 +33,10 @@ DEGENERATE = 1e-4
 class SoftMutation(Operator):
     """Displace atoms along one of the softest modes of a bond-hardness model.
 
-    The modes are eigenvectors of :func:`hessian` after uniform translations were taken out, the lowest first. Where
-    several have one eigenvalue, a random direction among them is taken. The largest displacement of an atom is drawn
-    evenly from ``amplitude``, in cube roots of the volume per atom. Each child of a parent follows the next mode; after
-    the last one they begin again.
+    The modes are the eigenvectors of :func:`spring_hessian` without uniform translations, in ascending order of their
+    eigenvalues; a random direction is drawn within a degenerate mode. The largest displacement of an atom is drawn
+    uniformly from ``amplitude``, in cube roots of the volume per atom. Each child of a parent follows the next mode,
+    and after the last mode the first one again.
 
     References
     ----------
@@ -61,7 +62,7 @@ class SoftMutation(Operator):
         (parent,) = parents
         if len(parent) < 2:
             return None
-        modes = soft_modes(parent)
+        modes = spring_modes(parent)
         space = modes[self.mode % len(modes)]
 
         def move() -> Atoms:
@@ -103,7 +104,7 @@ class CalculatorSoftMutation(Operator):
         return finish(parents[0], problem, parents=parents)
 
 
-def soft_modes(atoms: Atoms) -> list[Floats]:
+def spring_modes(atoms: Atoms) -> list[Floats]:
     """Return the modes of the model, softest first, without uniform translations.
 
     Returns
@@ -111,18 +112,12 @@ def soft_modes(atoms: Atoms) -> list[Floats]:
     list of ndarray
         Shapes ``(3 * n_atoms, degeneracy)``, orthonormal columns.
     """
-    size = 3 * len(atoms)
-    translations = np.tile(np.eye(3), (len(atoms), 1)) / math.sqrt(len(atoms))
-    # Lifted above everything else, translations come last, whatever is as soft as they are.
-    matrix = hessian(atoms)
-    lift = 2 * float(np.linalg.norm(matrix)) + 1.0
-    values, vectors = np.linalg.eigh(matrix + lift * translations @ translations.T)
-    values, vectors = values[: size - 3], vectors[:, : size - 3]
+    values, vectors = internal_modes(spring_hessian(atoms))
     starts = np.flatnonzero(np.diff(values, prepend=-np.inf) > DEGENERATE * values[-1])
     return np.split(vectors, starts[1:], axis=1)
 
 
-def hessian(atoms: Atoms) -> Floats:
+def spring_hessian(atoms: Atoms) -> Floats:
     r"""Second derivatives of the model energy with respect to the positions, shape ``(3 * n_atoms, 3 * n_atoms)``.
 
     Every pair of atoms is joined by a spring that is relaxed in the structure as it is, of the hardness

@@ -1,83 +1,85 @@
-"""Leaving a minimum before a relaxation: by molecular dynamics, or along a soft mode."""
+"""Displacements out of a minimum before a relaxation: by molecular dynamics, or along a soft mode."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from ase import Atoms, units
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
-from hybridcsp.relaxation.guards import nearest_distances
+from hybridcsp.relaxation.guards import minimum_image_distances
+from hybridcsp.structure.vibrations import internal_modes
 
-#: Defaults of an escape: temperature in K at the start, maxima of the potential energy to pass, most steps.
-TEMPERATURE, MAXIMA, STEPS = 1000.0, 3, 100
-
-# fs, for atoms of 16 amu; others in proportion to the root of the lightest one's mass.
+# Time step in fs for atoms of 16 u; it is proportional to the square root of the smallest mass.
 _TIME_STEP = 2.0
 
-# Å: displacements of the finite differences.
+# Displacement of the finite differences in Å.
 _DIFFERENCE = 0.01
 
-#: Largest displacement along a soft mode in cube roots of the volume per atom, the factor by which it shrinks while
-#: atoms are too close, and the share of summed covalent radii that they keep.
-AMPLITUDE, SHORTER, SEPARATION = 0.6, 0.9, 0.7
+#: Largest displacement along a soft mode in cube roots of the volume per atom, the factor by which it is reduced while
+#: atoms are too close, and the smallest distance in sums of covalent radii.
+AMPLITUDE, SHRINKAGE, SEPARATION = 0.6, 0.9, 0.7
 
 
-def escape(atoms: Atoms, tag: Mapping[str, Any]) -> None:
-    """Leave a minimum by a short molecular dynamics run at constant energy and cell.
+def escape(atoms: Atoms, *, temperature: float = 1000.0, seed: int = 0, maxima: int = 3, steps: int = 100) -> None:
+    """Leave a minimum by a short molecular dynamics run at constant energy and constant cell.
 
-    Velocities are drawn from the Maxwell-Boltzmann distribution; it ends after as many maxima of the potential energy
-    as the tag says, so that barriers were crossed which the kinetic energy allows, or after its number of steps.
+    The velocities are drawn from the Maxwell-Boltzmann distribution. The run ends after a number of maxima of the
+    potential energy, so that it has crossed barriers that the kinetic energy allows, or after a number of steps.
 
     Parameters
     ----------
     atoms
-        With a calculator; its positions are changed.
-    tag
-        ``temperature`` in K, ``seed`` of the velocities, ``maxima``, ``steps``; each has a default.
+        Structure with a calculator; its positions are changed.
+    temperature
+        Initial temperature in K.
+    seed
+        Seed of the random velocities.
+    maxima
+        Number of maxima of the potential energy after which the run ends.
+    steps
+        Largest number of steps.
 
     References
     ----------
     Minima hopping: Goedecker, J. Chem. Phys. 120, 9911 (2004), doi:10.1063/1.1724816; for crystals: Amsler, Goedecker,
-    J. Chem. Phys. 133, 224104 (2010), doi:10.1063/1.3512900, who also let the cell move, which here only the
-    relaxation after the escape does, and who turn the velocities to soft directions first.
+    J. Chem. Phys. 133, 224104 (2010), doi:10.1063/1.3512900. In the latter the cell moves during the dynamics too, and
+    the velocities are first aligned with soft directions; here the cell moves only in the relaxation that follows.
     """
     from ase.md.velocitydistribution import Stationary, thermalize_momenta
     from ase.md.verlet import VelocityVerlet
 
-    rng = np.random.default_rng(int(tag.get("seed", 0)))
-    thermalize_momenta(atoms, temperature_K=float(tag.get("temperature", TEMPERATURE)), rng=rng)
+    thermalize_momenta(atoms, temperature_K=temperature, rng=np.random.default_rng(seed))
     Stationary(atoms)
     time_step = _TIME_STEP * math.sqrt(float(atoms.get_masses().min()) / 16)
     dynamics = VelocityVerlet(atoms, timestep=time_step * units.fs)
     energies = [float(atoms.get_potential_energy())]
-    maxima = 0
-    for _ in range(int(tag.get("steps", STEPS))):
+    passed = 0
+    for _ in range(steps):
         dynamics.run(1)
         energies.append(float(atoms.get_potential_energy()))
-        maxima += len(energies) > 2 and energies[-3] < energies[-2] >= energies[-1]
-        if maxima >= int(tag.get("maxima", MAXIMA)):
+        passed += len(energies) > 2 and energies[-3] < energies[-2] >= energies[-1]
+        if passed >= maxima:
             break
     atoms.set_momenta(None)
 
 
-def follow_soft_mode(atoms: Atoms, tag: Mapping[str, Any]) -> None:
-    """Displace atoms along a soft mode of the calculator's Hessian.
+def follow_soft_mode(atoms: Atoms, mode: int = 0) -> None:
+    """Displace the atoms along a soft mode of the calculator's Hessian.
 
-    The Hessian takes ``3 * (n_atoms - 1) + 1`` calls: forward differences of the forces, one atom's columns by
-    translational invariance. The amplitude is the largest up to :data:`AMPLITUDE` at which atoms do not come too close.
+    The Hessian takes ``3 * (n_atoms - 1) + 1`` force calls: forward differences of the forces, except for the columns
+    of one atom, which follow from translational invariance. The amplitude is the largest one up to :data:`AMPLITUDE`
+    at which no atoms come too close.
 
     Parameters
     ----------
     atoms
-        With a calculator; its positions are changed. It should be near a minimum.
-    tag
-        ``mode``, a number from 0, default 0: the softest first, translations left out; after the last one they begin
-        again in the opposite direction.
+        Structure with a calculator, near a minimum; its positions are changed.
+    mode
+        Number of the mode from the softest on, without translations, counted from 0. Numbers beyond the last mode start
+        again from the softest, in the opposite direction.
 
     References
     ----------
@@ -85,21 +87,21 @@ def follow_soft_mode(atoms: Atoms, tag: Mapping[str, Any]) -> None:
     """
     if len(atoms) < 2:
         return
-    modes = soft_modes(hessian(atoms))
-    turn, mode = divmod(int(tag.get("mode", 0)), len(modes))
-    direction = modes[mode] / np.linalg.norm(modes[mode], axis=1).max() * (-1) ** turn
+    modes = displacement_patterns(finite_difference_hessian(atoms))
+    cycle, index = divmod(mode, len(modes))
+    direction = modes[index] / np.linalg.norm(modes[index], axis=1).max() * (-1) ** cycle
     start = atoms.positions.copy()
     amplitude = AMPLITUDE * (atoms.get_volume() / len(atoms)) ** (1 / 3)
-    apart = min(SEPARATION, _separation(atoms))
+    smallest = min(SEPARATION, _separation(atoms))
     while True:
         atoms.positions = start + amplitude * direction
-        if _separation(atoms) >= apart or amplitude < _DIFFERENCE:
+        if _separation(atoms) >= smallest or amplitude < _DIFFERENCE:
             return
-        amplitude *= SHORTER
+        amplitude *= SHRINKAGE
 
 
-def hessian(atoms: Atoms) -> NDArray[np.float64]:
-    """Return second derivatives of the energy in eV/Å², shape ``(3 * n_atoms, 3 * n_atoms)``, at constant cell."""
+def finite_difference_hessian(atoms: Atoms) -> NDArray[np.float64]:
+    """Return the second derivatives of the energy at constant cell in eV/Å², shape ``(3 * n_atoms, 3 * n_atoms)``."""
     n = len(atoms)
     start = atoms.positions.copy()
     forces = atoms.get_forces()
@@ -114,21 +116,17 @@ def hessian(atoms: Atoms) -> NDArray[np.float64]:
     return (square + square.T) / 2
 
 
-def soft_modes(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the eigenvectors of a Hessian but for translations, softest first, shape ``(3 * n - 3, n, 3)``."""
-    n = len(matrix) // 3
-    translations = np.tile(np.eye(3), (n, 1)) / math.sqrt(n)
-    # Put on top of the spectrum, from where they are left out.
-    lift = 2 * float(np.linalg.norm(matrix)) + 1.0
-    vectors = np.linalg.eigh(matrix + lift * translations @ translations.T)[1][:, : 3 * n - 3]
-    # The sign that an eigenvector comes with is no choice: make its largest component positive.
+def displacement_patterns(hessian: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the eigenvectors of a Hessian except translations, softest first, shape ``(3 * n - 3, n, 3)``."""
+    _, vectors = internal_modes(hessian)
+    # The sign of an eigenvector is arbitrary: its largest component is made positive.
     largest = np.abs(vectors).argmax(axis=0)
     vectors = vectors * np.sign(vectors[largest, range(vectors.shape[1])])
-    modes: NDArray[np.float64] = vectors.T.reshape(-1, n, 3)
-    return modes
+    patterns: NDArray[np.float64] = vectors.T.reshape(-1, len(hessian) // 3, 3)
+    return patterns
 
 
 def _separation(atoms: Atoms) -> float:
-    """Return the shortest distance as a fraction of summed covalent radii."""
+    """Return the smallest distance as a fraction of the sum of covalent radii."""
     radii = covalent_radii[atoms.numbers]
-    return float((nearest_distances(atoms.cell.array, atoms.positions) / (radii[:, None] + radii)).min())
+    return float((minimum_image_distances(atoms.cell.array, atoms.positions) / (radii[:, None] + radii)).min())

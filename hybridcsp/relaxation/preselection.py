@@ -1,17 +1,14 @@
-"""What a job does that has several structures to begin with: one energy of each, and the lowest is relaxed."""
+"""Selection of the structure of lowest enthalpy, among several, that a job then relaxes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ase import Atoms
 
-from hybridcsp.core.records import FailureReason, rivals
-from hybridcsp.relaxation.guards import Ended
+from hybridcsp.core.records import Candidate, FailureReason
+from hybridcsp.relaxation.guards import JobEnded
 
-#: What is wrong with one structure only.
-_OF_ONE = frozenset(
+#: Reasons for which one structure is skipped while the others are still evaluated.
+_SKIPPED = frozenset(
     {
         FailureReason.CALCULATOR,
         FailureReason.WRONG_RESULTS,
@@ -24,37 +21,37 @@ _OF_ONE = frozenset(
 )
 
 
-def begin_with_lowest(atoms: Atoms, tag: Mapping[str, Any]) -> list[float | None]:
-    """Put the atoms where, of several structures, the enthalpy is lowest: one call for each.
+def start_from_lowest(atoms: Atoms, candidate: Candidate) -> list[float | None]:
+    """Move the atoms to the structure of lowest enthalpy among those of a candidate, with one force call for each.
 
-    Structures that cannot be evaluated, or that a guard would end a relaxation of, are passed over.
+    Structures that cannot be evaluated, or that a guard would reject during a relaxation, are skipped.
 
     Parameters
     ----------
     atoms
-        The first structure, with a guarded calculator; positions and cell are changed.
-    tag
-        Holds the others, see :func:`hybridcsp.core.records.rivals`.
+        The first structure, with a guarded calculator; its positions and its cell are changed.
+    candidate
+        The candidate whose further structures are evaluated too.
 
     Returns
     -------
     list of (float or None)
-        Enthalpy per atom of each in eV, ``None`` for what was passed over.
+        Enthalpy per atom of each structure in eV; ``None`` for a skipped one.
 
     Raises
     ------
-    Ended
-        If a limit of the job is reached, or none of the structures can be evaluated.
+    JobEnded
+        If a limit of the job is reached, or if every structure is skipped.
     """
-    starts = [atoms.copy(), *rivals(atoms, tag)]
+    starts = [atoms.copy(), *candidate.starts[1:]]
     enthalpies: dict[int, float] = {}
-    failure: Ended | None = None
+    failure: JobEnded | None = None
     for number, start in enumerate(starts):
         _move(atoms, start)
         try:
             energy = float(atoms.get_potential_energy())
-        except Ended as ended:
-            if ended.reason not in _OF_ONE:
+        except JobEnded as ended:
+            if ended.reason not in _SKIPPED:
                 raise
             failure = failure or ended
             continue

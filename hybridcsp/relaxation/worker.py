@@ -54,7 +54,7 @@ def failed(job: Job, reason: FailureReason, detail: str, seconds: float) -> Fail
     return Failed(candidate=job.candidate, cost=Cost(seconds=seconds), detail=detail, reason=reason, level=job.level)
 
 
-def run_job(runner: JobRunner, job: Job) -> tuple[Relaxed | Failed, bool]:
+def run_contained(runner: JobRunner, job: Job) -> tuple[Relaxed | Failed, bool]:
     """Run one job.
 
     Returns
@@ -93,7 +93,7 @@ def answer(runner: JobRunner, message: bytes, tell: Callable[[int, float], None]
     seconds = 2 * job.limits.seconds + LAST_RESORT_SECONDS
     faulthandler.dump_traceback_later(min(seconds, threading.TIMEOUT_MAX / 2), exit=True)
     with steps(_now_and_then(tell)):
-        outcome, sound = run_job(runner, job)
+        outcome, sound = run_contained(runner, job)
     faulthandler.cancel_dump_traceback_later()
     try:
         payload = cloudpickle.dumps(outcome)

@@ -12,7 +12,7 @@ from hybridcsp.core.records import Limits
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.generators.external import Command
 from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_calculator
-from hybridcsp.relaxation.relax import RelaxationSettings
+from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.retraining import Retraining
 from hybridcsp.search.allocation import ALLOCATIONS, Allocation
 from hybridcsp.search.stopping import StoppingCriteria

@@ -13,8 +13,8 @@ from hybridcsp.operators.soft_mutation import (
     CalculatorSoftMutation,
     SoftMutation,
     bonds,
-    hessian,
-    soft_modes,
+    spring_hessian,
+    spring_modes,
 )
 
 TIO2 = Problem("TiO2", formula_units=2)
@@ -44,9 +44,9 @@ def finite_difference_hessian(atoms, step=1e-3):
 @pytest.mark.parametrize("atoms", [rutile(u=0.29), random_crystal("EuYbO3", 16, np.random.default_rng(3))])
 def test_the_hessian_and_its_modes_are_those_of_the_model_energy(atoms):
     expected = finite_difference_hessian(atoms)
-    assert hessian(atoms) == pytest.approx(expected, abs=2e-4 * np.abs(expected).max())
+    assert spring_hessian(atoms) == pytest.approx(expected, abs=2e-4 * np.abs(expected).max())
     values = np.linalg.eigvalsh(expected)
-    modes = soft_modes(atoms)
+    modes = spring_modes(atoms)
     assert sum(space.shape[1] for space in modes) == 3 * len(atoms) - 3
     found = [float(np.trace(space.T @ expected @ space)) / space.shape[1] for space in modes]
     assert found == sorted(found)
@@ -58,18 +58,18 @@ def test_the_hessian_and_its_modes_are_those_of_the_model_energy(atoms):
 
 
 def test_uniform_translations_are_no_modes():
-    for space in soft_modes(rutile()):
+    for space in spring_modes(rutile()):
         assert np.abs(space.reshape(6, 3, -1).sum(axis=0)).max() < 1e-9
 
 
 def test_equivalent_directions_are_one_mode():
     """The three optical modes of rock salt."""
-    assert [space.shape[1] for space in soft_modes(bulk("NaCl", "rocksalt", 5.6))] == [3]
+    assert [space.shape[1] for space in spring_modes(bulk("NaCl", "rocksalt", 5.6))] == [3]
 
 
 def test_children_move_along_their_mode_and_successive_ones_along_successive_modes():
     parent, rng = rutile(), np.random.default_rng(0)
-    modes = soft_modes(parent)
+    modes = spring_modes(parent)
     for k in (0, 1, 2, len(modes) + 1):
         child = SoftMutation(amplitude=(0.1, 0.2)).following(k)([parent], TIO2, rng)
         apart = child.get_scaled_positions() - parent.get_scaled_positions()
@@ -84,7 +84,7 @@ def test_the_softest_mode_costs_least():
     """Same displacement, less energy than along random directions, in the model that it comes from."""
     parent, rng = rutile(), np.random.default_rng(0)
     springs = bonds(parent)
-    soft = soft_modes(parent)[0][:, 0].reshape(-1, 3)
+    soft = spring_modes(parent)[0][:, 0].reshape(-1, 3)
 
     def cost(direction):
         return spring_energy(parent, springs, parent.positions + 0.1 * direction / np.linalg.norm(direction))
@@ -97,7 +97,7 @@ def test_the_softest_mode_costs_least():
 def test_no_element_is_missing(symbol):
     atoms = bulk("NaCl", "rocksalt", 5.6)
     atoms.symbols = [symbol, "Er"]
-    matrix = hessian(atoms)
+    matrix = spring_hessian(atoms)
     assert np.isfinite(matrix).all()
     assert np.abs(matrix).max() > 0
 

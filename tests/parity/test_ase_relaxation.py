@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from hybridcsp.core.records import Candidate, Job, Limits, Proposal
 from hybridcsp.relaxation.calculators.registry import build_calculator
-from hybridcsp.relaxation.relax import RelaxationSettings, run_job
+from hybridcsp.relaxation.relax import run_job
+from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.utils.quiet import quiet
 
 

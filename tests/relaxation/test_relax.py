@@ -19,8 +19,9 @@ from pydantic import TypeAdapter, ValidationError
 from hybridcsp.core.records import Candidate, Failed, FailureReason, Job, Limits, Proposal, Relaxed
 from hybridcsp.errors import CalculatorError, InputError
 from hybridcsp.relaxation.calculators.registry import IsolatedAtomsError
-from hybridcsp.relaxation.guards import nearest_distances
-from hybridcsp.relaxation.relax import RelaxationSettings, Relaxer, run_job
+from hybridcsp.relaxation.guards import minimum_image_distances
+from hybridcsp.relaxation.relax import Relaxer, run_job
+from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.utils.activity import steps
 
 
@@ -318,12 +319,12 @@ def _turn_not_finite(atoms):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (_resize, "3 atoms now, not 4"),
+        (_resize, "3 atoms now instead of 4"),
         (_replace, "its atoms are"),
         (_permute, "its atoms are"),
         (_move, "its atoms were moved by 0.01 Å"),
         (_strain, "its cell was changed by 0.003"),
-        (_break_periodicity, "periodicity"),
+        (_break_periodicity, "periodic directions are different"),
         (_turn_not_finite, "its atoms were moved by nan Å"),
     ],
 )
@@ -411,7 +412,7 @@ def test_hopeless_structures_are_given_up_before_a_calculator_sees_them(atoms, r
 def test_a_sheared_cell_is_not_taken_for_isolated_atoms():
     # the nearest neighbour, at 4.1 Å, is the third vector minus three times the first: no neighbouring image
     atoms = Atoms("Cu", cell=[[7, 0, 0], [0, 7, 0], [22, 0, 4]], pbc=True)
-    assert nearest_distances(atoms.cell.array, atoms.positions).min() == pytest.approx(7)
+    assert minimum_image_distances(atoms.cell.array, atoms.positions).min() == pytest.approx(7)
     outcome = relax(atoms, level="evaluate", isolation_fraction=1.1)
     assert isinstance(outcome, Relaxed)
 
@@ -429,7 +430,7 @@ def test_nearest_distances_are_those_of_ase(cell, positions):
     expected = np.full((4, 4), np.inf)
     first, second, distance = neighbor_list("ijd", atoms, reach)
     np.minimum.at(expected, (first, second), distance)
-    found = nearest_distances(atoms.cell.array, atoms.positions)
+    found = minimum_image_distances(atoms.cell.array, atoms.positions)
     np.testing.assert_allclose(np.minimum(found, reach), np.minimum(expected, reach), atol=1e-6)
 
 

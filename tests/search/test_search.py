@@ -8,7 +8,7 @@ from crystals import InlineBackend, P1Source, instant_relaxation, random_crystal
 
 from hybridcsp import Problem, Search
 from hybridcsp.errors import ArchiveError, InputError, UnknownNameError
-from hybridcsp.relaxation.relax import RelaxationSettings
+from hybridcsp.relaxation.settings import RelaxationSettings
 
 COPPER = {"formula_units": (1, 4), "distance_fraction": 0.05}
 

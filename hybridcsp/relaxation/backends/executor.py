@@ -16,7 +16,7 @@ from hybridcsp.core.records import Failed, FailureReason, Job, Relaxed
 from hybridcsp.errors import BackendError, CalculatorError, ExitRaisedError, HybridCSPError, message_of
 from hybridcsp.relaxation.backends.base import Backend, RunningJob
 from hybridcsp.relaxation.backends.pool import check_capacity, pickle_factory
-from hybridcsp.relaxation.worker import JobRunner, failed, run_job
+from hybridcsp.relaxation.worker import JobRunner, failed, run_contained
 from hybridcsp.utils.interrupts import exits_contained
 
 # Signals that a terminal sends to a group of processes have reached all of them after this time.
@@ -156,7 +156,7 @@ def _run_in_executor(make_runner: bytes, job: Job) -> Relaxed | Failed:
             # A new error of one argument: one that cannot be unpickled would break a process pool.
             raise CalculatorError(_explain(error)) from None
         _this_thread.built_from = make_runner
-    return run_job(_this_thread.runner, job)[0]
+    return run_contained(_this_thread.runner, job)[0]
 
 
 def _explain(error: BaseException) -> str:

@@ -7,7 +7,8 @@ from ase.calculators.emt import EMT
 from crystals import random_crystal
 
 from hybridcsp.core.records import LOWEST, Candidate, Failed, FailureReason, Job, Limits, Proposal, Relaxed
-from hybridcsp.relaxation.relax import RelaxationSettings, run_job
+from hybridcsp.relaxation.relax import run_job
+from hybridcsp.relaxation.settings import RelaxationSettings
 
 
 def run(structures, settings=None, calculator=None, **limits):

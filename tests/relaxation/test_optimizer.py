@@ -9,7 +9,7 @@ from ase.calculators.emt import EMT
 from ase.filters import UnitCellFilter
 from ase.optimize import BFGS
 
-from hybridcsp.relaxation.optimizer import ABSURD_CURVATURE, CellAndPositions, ForgetfulBFGS
+from hybridcsp.relaxation.optimizer import MAX_CURVATURE, CellAndPositions, ResettingBFGS
 
 
 class Counted(EMT):
@@ -63,7 +63,7 @@ def test_the_variables_of_the_cell_weigh_the_same_whatever_its_size():
 
 def test_a_well_behaved_relaxation_is_that_of_ase_step_by_step():
     paths = []
-    for method in (BFGS, ForgetfulBFGS):
+    for method in (BFGS, ResettingBFGS):
         target = CellAndPositions(copper(), 0.0)
         optimizer = method(target, logfile=None)
         optimizer.run(fmax=0.01, steps=50)
@@ -74,7 +74,7 @@ def test_a_well_behaved_relaxation_is_that_of_ase_step_by_step():
 
 def test_an_absurd_curvature_makes_it_forget_and_an_ordinary_one_does_not():
     atoms = copper()
-    optimizer = ForgetfulBFGS(atoms, logfile=None)
+    optimizer = ResettingBFGS(atoms, logfile=None)
     n = 3 * len(atoms)
     position, force = np.zeros(n), np.zeros(n)
     optimizer.update(position, force, None, None)
@@ -90,4 +90,4 @@ def test_an_absurd_curvature_makes_it_forget_and_an_ordinary_one_does_not():
     plain.update(position, force, None, None)
     with np.errstate(divide="ignore", invalid="ignore"):
         plain.update(step + 1e-3 * np.eye(n)[2], noise + 1e-9, step, change)
-    assert not np.abs(plain.H).max() < ABSURD_CURVATURE
+    assert not np.abs(plain.H).max() < MAX_CURVATURE

@@ -16,12 +16,13 @@ from hybridcsp.core.records import Candidate, Failed, FailureReason, Job, Limits
 from hybridcsp.relaxation.displacements import (
     AMPLITUDE,
     SEPARATION,
+    displacement_patterns,
     escape,
+    finite_difference_hessian,
     follow_soft_mode,
-    hessian,
-    soft_modes,
 )
-from hybridcsp.relaxation.relax import RelaxationSettings, run_job
+from hybridcsp.relaxation.relax import run_job
+from hybridcsp.relaxation.settings import RelaxationSettings
 
 
 class Counting(EMT):
@@ -85,7 +86,7 @@ class TestEscape:
 
         monkeypatch.setattr(VelocityVerlet, "run", noting)
         atoms = copper()
-        escape(atoms, {"temperature": 1000, "seed": 1, "maxima": 1000, "steps": 60})
+        escape(atoms, temperature=1000, seed=1, maxima=1000, steps=60)
         assert len(totals) == 60
         kinetic = 1.5 * units.kB * 1000 * 4
         assert np.ptp(totals) < 0.02 * kinetic
@@ -93,13 +94,13 @@ class TestEscape:
     def test_the_centre_of_mass_stays(self):
         atoms = copper()
         before = atoms.get_center_of_mass()
-        escape(atoms, {"temperature": 1000, "seed": 1})
+        escape(atoms, temperature=1000, seed=1)
         assert atoms.get_center_of_mass() == pytest.approx(before, abs=1e-9)
 
     def test_it_ends_after_the_maxima_it_was_told(self):
         for maxima in (1, 2, 4):
             atoms = copper(Counting())
-            escape(atoms, {"temperature": 600, "seed": 2, "maxima": maxima, "steps": 400})
+            escape(atoms, temperature=600, seed=2, maxima=maxima, steps=400)
             energies = np.array(atoms.calc.history)
             peaks = (energies[1:-1] > energies[:-2]) & (energies[1:-1] >= energies[2:])
             assert peaks.sum() == maxima
@@ -107,14 +108,14 @@ class TestEscape:
 
     def test_it_ends_after_its_steps(self):
         atoms = copper(Counting())
-        escape(atoms, {"temperature": 600, "seed": 2, "maxima": 1000, "steps": 12})
+        escape(atoms, temperature=600, seed=2, maxima=1000, steps=12)
         assert len(atoms.calc.history) == 13
 
     def test_it_follows_from_the_seed(self):
         ends = []
         for seed in (5, 5, 6):
             atoms = copper()
-            escape(atoms, {"temperature": 600, "seed": seed})
+            escape(atoms, temperature=600, seed=seed)
             ends.append(atoms.positions)
             assert not atoms.has("momenta")
         assert (ends[0] == ends[1]).all()
@@ -144,20 +145,20 @@ class TestSoftMode:
         atoms = random_crystal("Cu3", 20, np.random.default_rng(0))
         springs = Springs(atoms, [1.0, 2.0, 3.0])
         atoms.calc = springs
-        assert hessian(atoms) == pytest.approx(springs.matrix, abs=1e-8)
+        assert finite_difference_hessian(atoms) == pytest.approx(springs.matrix, abs=1e-8)
 
     def test_the_hessian_is_that_of_ase(self, tmp_path):
         atoms = copper()
         phonons = Phonons(copper(), EMT(), supercell=(1, 1, 1), delta=0.01, name=str(tmp_path / "phonons"))
         phonons.run()
         phonons.read(acoustic=True)
-        mine = hessian(atoms)
+        mine = finite_difference_hessian(atoms)
         assert mine == pytest.approx(phonons.get_force_constant()[0], abs=0.02 * np.abs(mine).max())
         assert atoms.positions == pytest.approx(copper().positions)
 
     def test_modes_come_softest_first_without_translations(self):
         atoms = random_crystal("Cu3", 20, np.random.default_rng(0))
-        modes = soft_modes(Springs(atoms, [3.0, 1.0, 2.0]).matrix)
+        modes = displacement_patterns(Springs(atoms, [3.0, 1.0, 2.0]).matrix)
         assert modes.shape == (6, 3, 3)
         assert modes.sum(axis=1) == pytest.approx(0, abs=1e-9)
         strengths = (modes**2).sum(axis=1)  # along x, y, z
@@ -171,7 +172,7 @@ class TestSoftMode:
         for number, sign in ((mode, 1), (mode + 6, -1)):
             atoms.positions = start
             atoms.calc = Springs(atoms, [3.0, 1.0, 2.0])
-            follow_soft_mode(atoms, {"mode": number})
+            follow_soft_mode(atoms, mode=number)
             steps = (atoms.positions - start) * sign
             others = [other for other in range(3) if other != axis]
             assert np.abs(steps[:, others]).max() < 1e-6
@@ -183,7 +184,7 @@ class TestSoftMode:
             atoms = bulk("NiAl", "cesiumchloride", a=2.89).repeat((2, 1, 1))
             atoms.calc = EMT()
             start = atoms.copy()
-            follow_soft_mode(atoms, {"mode": mode})
+            follow_soft_mode(atoms, mode=mode)
             distances = atoms.get_all_distances(mic=True)[np.triu_indices(4, 1)]
             assert distances.min() > 0.9 * SEPARATION * (1.21 + 1.24)
             assert np.abs(atoms.positions - start.positions).max() > 0.2
@@ -191,7 +192,7 @@ class TestSoftMode:
     def test_one_atom_has_no_mode(self):
         atoms = bulk("Cu")
         atoms.calc = EMT()
-        follow_soft_mode(atoms, {"mode": 0})
+        follow_soft_mode(atoms, mode=0)
         assert (atoms.positions == 0).all()
 
 

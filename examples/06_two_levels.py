@@ -1,7 +1,8 @@
 """Two levels: a fast potential searches, and a better calculator relaxes and ranks the best of what it found.
 
-Names of two calculators may be given: 06_two_levels.py chgnet mace:medium-mpa-0. For the second, DFT is more usual: put a
-function that builds the calculator in its place, as in 12_quantum_espresso.py. Run again, it goes on where it was.
+Names of two calculators may be given: 06_two_levels.py chgnet mace:medium-mpa-0. For the second, DFT is more usual:
+put a function that builds the calculator in its place, as in 12_quantum_espresso.py. Run again, it goes on where it
+was.
 """
 
 import sys

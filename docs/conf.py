@@ -1,0 +1,41 @@
+"""Build the documentation with Sphinx: ``sphinx-build -W -b html docs docs/_build``."""
+
+from hybridcsp import __version__
+
+project = "hybridcsp"
+author = "the hybridcsp developers"
+release = version = __version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.apidoc",
+    "sphinx.ext.autodoc",
+    "numpydoc",
+]
+exclude_patterns = ["_build"]
+nitpicky = False
+
+html_theme = "furo"
+html_title = f"hybridcsp {release}"
+
+myst_enable_extensions = ["attrs_block", "attrs_inline", "deflist"]
+myst_heading_anchors = 3
+
+# The API reference: one page for each package, made from the docstrings.
+apidoc_modules = [
+    {
+        "path": "../hybridcsp",
+        "destination": "reference/generated",
+        "separate_modules": False,
+        "module_first": True,
+        "automodule_options": {"members", "show-inheritance"},
+        "exclude_patterns": ["**/__main__.py"],
+    }
+]
+autodoc_default_options = {"ignore-module-all": True}  # names that a package re-exports are documented once
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 100
+numpydoc_show_class_members = False

@@ -1,5 +1,8 @@
 """Build the documentation with Sphinx: ``sphinx-build -W -b html docs docs/_build``."""
 
+from types import GenericAlias
+from typing import Any
+
 from hybridcsp import __version__
 
 project = "hybridcsp"
@@ -29,7 +32,7 @@ apidoc_modules = [
         "separate_modules": False,
         "module_first": True,
         "automodule_options": {"members", "show-inheritance"},
-        "exclude_patterns": ["**/__main__.py"],
+        "exclude_patterns": ["**/__main__.py", "**/cli/**", "**/cli"],
     }
 ]
 autodoc_default_options = {"ignore-module-all": True}  # names that a package re-exports are documented once
@@ -39,3 +42,13 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 100
 numpydoc_show_class_members = False
+
+
+def skip_aliases(app: Any, what: str, name: str, obj: object, skip: bool, options: Any) -> bool:
+    """Leave out names of types, which autodoc takes for classes."""
+    return skip or isinstance(obj, GenericAlias)
+
+
+def setup(app: Any) -> None:
+    """Connect to Sphinx."""
+    app.connect("autodoc-skip-member", skip_aliases)

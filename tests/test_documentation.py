@@ -33,3 +33,17 @@ def test_the_python_of_the_page_on_extending_runs(tmp_path):
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert 1 <= int(done.stdout) <= 230
+
+
+@pytest.mark.slow
+def test_documentation_builds_without_warnings(tmp_path):
+    options = ["-W", "--keep-going", "-q", "-b", "html"]
+    command = [sys.executable, "-m", "sphinx", *options, str(ROOT / "docs"), str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Search" in (tmp_path / "reference" / "generated" / "hybridcsp.search.html").read_text()
+
+
+def test_spelling():
+    done = subprocess.run(["codespell"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

@@ -28,7 +28,7 @@ class FlowModel(nn.Module):
 
     Conditional flow matching (Lipman et al., arXiv:2210.02747) with straight paths on the torus of fractional
     coordinates and in the space of log-lattices: with x_t = x_0 + t u, u = wrap(x_1 - x_0) less its mean, and
-    k_t = k_0 + t (k_1 - k_0), the loss is w |û - u|² + |k̂ - (k_1 - k_0)|².
+    k_t = k_0 + t (k_1 - k_0), the loss is ``w |û - u|² + |k̂ - (k_1 - k_0)|²``.
     """
 
     def __init__(self, architecture: Architecture) -> None:

@@ -1,6 +1,6 @@
 """CHGNet for relaxations: the same numbers, about three times as fast.
 
-CHGNet's own ASE calculator differentiates twice (forces, then stress), keeps the graph of the derivatives for a
+CHGNet's own ASE calculator [1]_ differentiates twice (forces, then stress), keeps the graph of the derivatives for a
 training loss that never comes, carries gradients of all parameters along, and builds its graph from one Python object
 per bond. Here the parameters are frozen, the graph is built with array operations, one backward pass to the bond
 vectors gives forces and stress, and the first layer of each gated network acts on atoms and bonds before they are

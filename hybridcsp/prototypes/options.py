@@ -227,7 +227,7 @@ def _by_resemblance(placement: Placement, templates: Sequence[Template]) -> list
 
 def _same_shape(first: Atoms, second: Atoms) -> bool:
     """Whether two arrangements of elements on the same template are one crystal."""
-    from pymatgen.core.structure_matcher import ElementComparator, StructureMatcher
+    from pymatgen.analysis.structure_matcher import ElementComparator, StructureMatcher
 
     matcher = StructureMatcher(
         ltol=0.01, stol=0.02, angle_tol=1.0, primitive_cell=False, comparator=ElementComparator()

@@ -52,6 +52,7 @@ from hybridcsp.prototypes import aflow, training_formulas
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.search.stopping import UNCHANGED
+from hybridcsp.sources.base import SourceStatus
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.prototypes import PrototypesSource
 from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT
@@ -153,9 +154,8 @@ class GeneratedSeeds(GenerativeSource):
         self.name = "generated-seeds"
         self._given = 0
 
-    @property
-    def exhausted(self) -> bool:
-        return self._given >= GENERATED_SEEDS or super().exhausted
+    def status(self) -> SourceStatus:
+        return SourceStatus.EXHAUSTED if self._given >= GENERATED_SEEDS else super().status()
 
     def proposed(self, candidates: Sequence[Candidate]) -> None:
         super().proposed(candidates)

@@ -4,16 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hybridcsp import Candidate, Proposal, Search
-from hybridcsp.core.records import Outcome
-from hybridcsp.sources.base import Context
+from hybridcsp import Proposal, Search
+from hybridcsp.sources.base import BaseSource, Context
 
 
-class Strained:
+class Strained(BaseSource):
     """Proposes strained copies of the best minimum."""
 
     name = "strained"
-    exhausted = False
 
     def propose(self, n: int, context: Context) -> Sequence[Proposal]:
         """Offer nothing until there is a minimum; all randomness comes from the context."""
@@ -24,12 +22,6 @@ class Strained:
         strain = np.eye(3) + context.rng.normal(0, 0.3, (3, 3))
         atoms.set_cell(atoms.cell.array @ strain, scale_atoms=True)
         return [Proposal(atoms=atoms, operator="strain", parents=(best[0].found_by.id,))]
-
-    def proposed(self, candidates: Sequence[Candidate]) -> None:
-        """Nothing to note: this source has no state."""
-
-    def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Nothing to learn: the archive knows the best."""
 
 
 search = Search(

@@ -13,7 +13,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from hybridcsp.archive.event_log import EventLog
 from hybridcsp.core.records import LOWEST, Candidate, Evaluation, Failed, Job, Outcome, Proposal, Relaxed
 from hybridcsp.relaxation.backends.base import Backend
-from hybridcsp.sources.base import Context
+from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 
 
 def rutile(a: float = 4.6, c: float = 2.96, u: float = 0.305) -> Atoms:
@@ -32,7 +32,7 @@ def random_crystal(symbols: str, volume_per_atom: float, rng: np.random.Generato
             return atoms
 
 
-class P1Source:
+class P1Source(BaseSource):
     """Random crystals without symmetry: the simplest source that proposes many different things."""
 
     name = "p1"
@@ -42,9 +42,8 @@ class P1Source:
         self.made = 0
         self.heard: list[Outcome] = []
 
-    @property
-    def exhausted(self) -> bool:
-        return self.most is not None and self.made >= self.most
+    def status(self) -> SourceStatus:
+        return SourceStatus.EXHAUSTED if self.most is not None and self.made >= self.most else SourceStatus.READY
 
     def propose(self, n: int, context: Context) -> Sequence[Proposal]:
         problem, rng = context.problem, context.rng
@@ -60,7 +59,7 @@ class P1Source:
         self.heard += outcomes
 
 
-class ListSource:
+class ListSource(BaseSource):
     """Proposes what it was given, one after the other."""
 
     name = "list"
@@ -70,9 +69,8 @@ class ListSource:
         self.operator = operator
         self.next = 0
 
-    @property
-    def exhausted(self) -> bool:
-        return self.next >= len(self.structures)
+    def status(self) -> SourceStatus:
+        return SourceStatus.READY if self.next < len(self.structures) else SourceStatus.EXHAUSTED
 
     def propose(self, n: int, context: Context) -> Sequence[Proposal]:
         chosen = self.structures[self.next : self.next + n]
@@ -80,9 +78,6 @@ class ListSource:
 
     def proposed(self, candidates: Sequence[Candidate]) -> None:
         self.next += len(candidates)
-
-    def observe(self, outcomes: Sequence[Outcome]) -> None:
-        pass
 
 
 def relaxed(candidate: Candidate, energy_per_atom: float, atoms: Atoms | None = None, **changes: object) -> Relaxed:

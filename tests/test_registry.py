@@ -16,6 +16,7 @@ from hybridcsp.io.formats import FORMATS
 from hybridcsp.operators.registry import OPERATOR_REGISTRY, operators_named
 from hybridcsp.relaxation.calculators.registry import CALCULATORS, build_calculator, check_calculator
 from hybridcsp.search.search import Search, build_sources
+from hybridcsp.sources.random import RandomSource
 from hybridcsp.sources.registry import SOURCES
 
 #: A package with one thing of each kind.
@@ -26,12 +27,11 @@ from ase.calculators.emt import EMT
 from hybridcsp import Proposal
 from hybridcsp.generators import base
 from hybridcsp.operators import Operator, WeightedOperator
+from hybridcsp.sources.base import BaseSource
 
 
-class Copper:
+class Copper(BaseSource):
     """Proposes copper, stretched by what it is told."""
-
-    exhausted = False
 
     def __init__(self, problem, argument=None):
         self.length = float(argument or 3.6)
@@ -39,12 +39,6 @@ class Copper:
     def propose(self, n, context):
         atoms = bulk("Cu", a=self.length + context.rng.uniform(0, 0.5))
         return [Proposal(atoms=atoms, operator="stretch")]
-
-    def proposed(self, candidates):
-        pass
-
-    def observe(self, outcomes):
-        pass
 
 
 def build_potential(argument):
@@ -105,8 +99,13 @@ class Unasked(Copper):
         pass
 
 
-class Forgetful(Copper):
-    exhausted = property()
+class Underived:
+    """Has every method of a source, but not the base class."""
+
+    def __init__(self, problem, argument=None): ...
+    def propose(self, n, context): return []
+    def proposed(self, candidates): ...
+    def observe(self, outcomes): ...
 '''
 
 
@@ -201,7 +200,7 @@ class TestBroken:
 
     @pytest.mark.parametrize(
         ("registry", "group", "first"),
-        [(SOURCES, "sources", "propose"), (FORMATS, "formats", "recognises")],
+        [(FORMATS, "formats", "recognises")],
     )
     def test_something_of_another_kind(self, plug_in, registry, group, first):
         plug_in(**{group: {"mine": "plugin_code:Empty"}})
@@ -236,12 +235,19 @@ class TestBroken:
         with pytest.raises(RegistrationError, match="cannot be called with no arguments: 42 is not a callable"):
             operators_named("mine")
 
-    def test_a_source_that_does_not_say_whether_it_is_exhausted(self, plug_in):
-        plug_in(sources={"mine": "plugin_code:Forgetful"})
-        with pytest.raises(InputError, match="'mine': is no source: it lacks exhausted"):
+    def test_registered_source_without_base_class_is_refused(self, plug_in):
+        plug_in(sources={"mine": "plugin_code:Underived"})
+        words = r"'mine'.*plugin.*is Underived, which must be a subclass of hybridcsp.sources.base.BaseSource"
+        with pytest.raises(RegistrationError, match=words):
             build_sources(["mine"], Problem("Cu"))
-        with pytest.raises(InputError, match="'object': is no source: it lacks propose, proposed, observe, exhausted"):
-            build_sources([object()], Problem("Cu"))
+
+    def test_object_without_base_class_is_refused(self):
+        with pytest.raises(InputError, match=r"object is not a source; make the class a subclass of .*BaseSource"):
+            build_sources(["random", object()], Problem("Cu"))
+
+    def test_class_in_place_of_source_object_is_refused(self):
+        with pytest.raises(InputError, match=r"this is a class; give an object of it, RandomSource\(\.\.\.\)"):
+            build_sources([RandomSource], Problem("Cu"))
 
     @pytest.mark.parametrize(
         ("attribute", "words"),

@@ -345,8 +345,7 @@ def _greet(search: Search) -> None:
         soft_wrap=True,
     )
     for name, source in search.sources.items():
-        unusable = getattr(source, "unusable", ())
-        if unusable:
+        if unusable := source.unusable:
             shown = "".join(f"\n  {where}: {reason}" for where, reason in unusable[:5])
             more = f"\n  and {len(unusable) - 5} more" if len(unusable) > 5 else ""
             console.print(

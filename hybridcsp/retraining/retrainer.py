@@ -31,6 +31,7 @@ from hybridcsp.retraining.training_set import (
     stretched,
     without_pressure,
 )
+from hybridcsp.sources.base import SourceStatus
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.utils.files import end_of_log
 from hybridcsp.utils.interrupts import exits_contained
@@ -163,7 +164,7 @@ class Retrainer:
     @property
     def due(self) -> bool:
         """Whether there is enough to learn from, and nothing else that has to come to its end first."""
-        done = self._source.exhausted or self._failures >= TRIES
+        done = self._source.status() is SourceStatus.EXHAUSTED or self._failures >= TRIES
         return not (done or self.running or len(self._source.versions) > 1) and self._is_due()
 
     @property
@@ -172,7 +173,7 @@ class Retrainer:
         if self._running is not None:
             epoch = versions.epoch_of(self._running[1])
             return f"training {self.name}" + (f": {epoch}" if epoch else " begins")
-        if self._source.exhausted or self._settings.new_minima == 0 or self._failures >= TRIES:
+        if self._source.status() is SourceStatus.EXHAUSTED or self._settings.new_minima == 0 or self._failures >= TRIES:
             return ""
         if len(self._source.versions) > 1:
             old, new = self._source.versions

@@ -31,7 +31,7 @@ from hybridcsp.retraining import RetrainingScheduler
 from hybridcsp.search.allocation import Allocation
 from hybridcsp.search.screening import Screen
 from hybridcsp.similarity import describe
-from hybridcsp.sources.base import Context, Source
+from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.utils.interrupts import exits_contained
 
 log = logging.getLogger(__name__)
@@ -39,11 +39,8 @@ log = logging.getLogger(__name__)
 #: Calls in a row without one acceptable proposal, after which a search waits for outcomes or gives up.
 PATIENCE = 1000
 
-#: Errors in a row after which a source is not called again, unless it says how many itself (``tries``).
-TRIES = 10
-
-#: Seconds between looks at sources that work beside the search.
-IDLE = 0.1
+#: Interval in seconds at which the status of busy sources is read.
+POLL_INTERVAL = 0.1
 
 
 class Proposer:
@@ -68,7 +65,7 @@ class Proposer:
         self,
         problem: Problem,
         archive: Archive,
-        sources: Mapping[str, Source],
+        sources: Mapping[str, BaseSource],
         allocation: Allocation,
         seed: int,
         scheduler: RetrainingScheduler | None = None,
@@ -83,6 +80,7 @@ class Proposer:
         self._calculator = calculator or archive.state.calculator
         self._screen = Screen(problem)
         self._errors: Counter[str] = Counter()
+        self._preparing: set[str] = set()  # sources that were busy when their status was last read in a call
         for past in archive.history():
             if isinstance(past, SourceCall):
                 self._count_errors(past)
@@ -123,24 +121,24 @@ class Proposer:
     @property
     def exhausted(self) -> bool:
         """Whether no source will ever propose anything again."""
-        return all(self._done(name, source) for name, source in self.sources.items())
+        return all(self._status(name) is SourceStatus.EXHAUSTED for name in self.sources)
 
     @property
     def preparing(self) -> list[str]:
-        """The sources that make proposals beside the search, which nobody has had yet."""
-        able = {name: source for name, source in self.sources.items() if not self._done(name, source)}
-        return [name for name, source in able.items() if getattr(source, "preparing", False)]
+        """Names of the sources with background work whose proposals have not been collected."""
+        able = (name for name in self.sources if self._status(name) is not SourceStatus.EXHAUSTED)
+        return [name for name in able if name in self._preparing]
 
     @property
     def prepared(self) -> bool:
-        """Whether one of them has some by now."""
-        return any(getattr(self.sources[name], "ready", True) for name in self.preparing)
+        """Whether the proposals of at least one of these sources can be collected."""
+        return any(self._status(name) is SourceStatus.READY for name in self.preparing)
 
     def wait(self, seconds: float = math.inf) -> None:
-        """Wait until one of them has some, if there are any, and not longer."""
+        """Wait until background proposals can be collected; return at once if no source prepares any."""
         until = time.monotonic() + seconds
         while self.preparing and not self.prepared and time.monotonic() < until:
-            time.sleep(IDLE)
+            time.sleep(POLL_INTERVAL)
 
     def learn(self) -> bool:
         """Let the generators learn what they should by now, and record it; return whether anything came of it."""
@@ -176,24 +174,25 @@ class Proposer:
         with ExitStack() as stack:  # each of them, whatever the others raise
             stack.callback(self._scheduler.close)
             for source in self.sources.values():
-                if hasattr(source, "close"):
-                    stack.callback(source.close)
+                stack.callback(source.close)
 
     def _adopted(self, event: ModelUpdate) -> None:
         self._scheduler.adopted(event)
         self._errors[event.source] = 0
 
     def _available(self, dry: set[str]) -> list[str]:
-        """Return the sources that are ready; where there are none, those that can do without."""
-        able = {n: s for n, s in self.sources.items() if n not in dry and not self._done(n, s)}
-        ready = [name for name, source in able.items() if getattr(source, "ready", True)]
-        return ready or [name for name, source in able.items() if _can_do_alone(source)]
+        """Return the sources that are ready, or else those that wait for others but can do without."""
+        status = {name: self._status(name) for name in self.sources if name not in dry}
+        self._preparing.update(name for name, found in status.items() if found is SourceStatus.BUSY)
+        ready = [name for name, found in status.items() if found is SourceStatus.READY]
+        waiting = [name for name, found in status.items() if found is SourceStatus.WAITING]
+        return ready or [name for name in waiting if not self.sources[name].needs_others]
 
-    def _done(self, name: str, source: Source) -> bool:
-        return source.exhausted or self._given_up(name)
+    def _status(self, name: str) -> SourceStatus:
+        return SourceStatus.EXHAUSTED if self._given_up(name) else self.sources[name].status()
 
     def _given_up(self, name: str) -> bool:
-        return self._errors[name] >= int(getattr(self.sources[name], "tries", TRIES))
+        return self._errors[name] >= self.sources[name].max_errors
 
     def _count_errors(self, called: SourceCall) -> None:
         """Count errors in a row; a call that has only begun something, and offers nothing yet, ends no row."""
@@ -211,7 +210,7 @@ class Proposer:
         rng = np.random.default_rng([self.seed, crc32(name.encode()), call])
         context = Context(problem=self.problem, archive=self.archive, rng=rng)
         source = self.sources[name]
-        start, beside = time.monotonic(), _seconds_beside(source)
+        start, in_background = time.monotonic(), source.seconds_in_background
         error = ""
         proposals: Sequence[Proposal] = ()
         try:
@@ -222,6 +221,11 @@ class Proposer:
         except Exception as raised:  # noqa: BLE001  # a source may be anybody's: its errors must not end the search
             proposals, error = (), message_of(raised)
             log.warning("source %s raised %s", name, error)
+        # Read before anything else happens, so that work that ends quickly is not overlooked.
+        if source.status() is SourceStatus.BUSY:
+            self._preparing.add(name)
+        else:
+            self._preparing.discard(name)
 
         accepted: list[Candidate] = []
         rejected: list[Rejected] = []
@@ -240,7 +244,7 @@ class Proposer:
                 self._screen.accepted(candidate, verdict.described)
                 accepted.append(candidate)
         force_calls = sum(proposal.cost.force_calls for proposal in proposals)
-        seconds = time.monotonic() - start + _seconds_beside(source) - beside
+        seconds = time.monotonic() - start + source.seconds_in_background - in_background
         called = SourceCall(
             source=name,
             call=call,
@@ -286,11 +290,3 @@ class Proposer:
             detail=f"relaxed by {outcome.evaluation.calculator}",
             reason=RejectionReason.OTHER_CALCULATOR,
         )
-
-
-def _can_do_alone(source: Source) -> bool:
-    return not (getattr(source, "needs_others", False) or getattr(source, "preparing", False))
-
-
-def _seconds_beside(source: Source) -> float:
-    return float(getattr(source, "seconds_beside", 0.0))

@@ -31,7 +31,7 @@ from hybridcsp.search.settings import SearchSettings, sort_keywords
 from hybridcsp.search.setup import build_proposer, build_sources, check_learners, require_independent_source
 from hybridcsp.search.stopping import StoppingCriteria, Target
 from hybridcsp.search.user_results import relaxed_by_user, without_calculator
-from hybridcsp.sources.base import Source
+from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.utils.activity import announce
 
@@ -178,7 +178,7 @@ class Search:
         return self.settings.workers
 
     @property
-    def sources(self) -> Mapping[str, Source]:
+    def sources(self) -> Mapping[str, BaseSource]:
         """The sources, by the names that their candidates carry."""
         return self._proposer.sources
 
@@ -191,13 +191,13 @@ class Search:
         workers = self.workers if self.calculator is not None else 1
         return (workers if self._backend is None else self._backend.capacity) > 1
 
-    def _build_sources(self, sources: Sequence[str | Source]) -> dict[str, Source]:
+    def _build_sources(self, sources: Sequence[str | BaseSource]) -> dict[str, BaseSource]:
         one_shot = self.settings.one_shot
         assert one_shot is not None
         return build_sources(sources, self.problem, self.settings.external, one_shot)
 
     def _build_proposer(
-        self, sources: Mapping[str, Source], allocation: Allocation | str, calculator: str | None = None
+        self, sources: Mapping[str, BaseSource], allocation: Allocation | str, calculator: str | None = None
     ) -> Proposer:
         settings = replace(self.settings, allocation=allocation)
         return build_proposer(

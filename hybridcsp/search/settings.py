@@ -16,7 +16,7 @@ from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.retraining import Retraining
 from hybridcsp.search.allocation import ALLOCATIONS, Allocation
 from hybridcsp.search.stopping import StoppingCriteria
-from hybridcsp.sources.base import Source
+from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT
 from hybridcsp.utils.resources import available_cores
 
@@ -38,7 +38,7 @@ class SearchSettings:
         A name (``"chgnet"``, ``"mace:PATH"``, ``"module:factory"``), an ASE calculator, or a function that returns one.
         ``None``: structures are relaxed outside, through ask and tell.
     sources
-        Names (``"random"``, ``"seeds:PATH"``) or :class:`~hybridcsp.sources.base.Source` objects, which share the
+        Names (``"random"``, ``"seeds:PATH"``) or :class:`~hybridcsp.sources.base.BaseSource` objects, which share the
         relaxations.
     allocation
         The rule that divides relaxations between the sources: ``"earnings"`` (Thompson sampling of the credit earned
@@ -67,7 +67,7 @@ class SearchSettings:
     """
 
     calculator: CalculatorLike | None = "chgnet"
-    sources: Sequence[str | Source] = DEFAULT_SOURCES
+    sources: Sequence[str | BaseSource] = DEFAULT_SOURCES
     allocation: Allocation | str = "earnings"
     seed: int = 0
     workers: int | None = None

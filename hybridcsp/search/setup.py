@@ -14,7 +14,7 @@ from hybridcsp.retraining import Retrainer, Retraining, RetrainingScheduler
 from hybridcsp.search.allocation import ALLOCATIONS
 from hybridcsp.search.proposer import Proposer
 from hybridcsp.search.settings import SearchSettings
-from hybridcsp.sources.base import Source
+from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.preselection import check_one_shot
 from hybridcsp.sources.random import check_spacegroups
@@ -22,11 +22,11 @@ from hybridcsp.sources.registry import SOURCES
 
 
 def build_sources(
-    sources: Sequence[str | Source],
+    sources: Sequence[str | BaseSource],
     problem: Problem,
     external: Mapping[str, Command] | None = None,
     one_shot: int = 1,
-) -> dict[str, Source]:
+) -> dict[str, BaseSource]:
     """Build sources by name, ``name-2`` and so on where a name occurs again.
 
     Parameters
@@ -49,7 +49,7 @@ def build_sources(
         raise InputError("sources", sources, "a list of at least one source")
     check_one_shot(one_shot)
     check_spacegroups(problem)
-    built: dict[str, Source] = {}
+    built: dict[str, BaseSource] = {}
     for source in sources:
         named = isinstance(source, str)
         name, source = _built(source, problem, external or {})
@@ -57,15 +57,12 @@ def build_sources(
             source.one_shot = one_shot
         if not is_word(name):
             raise InputError("source.name", name, "a word that begins with a letter")
-        missing = [wanted for wanted in (*SOURCES.methods, "exhausted") if not hasattr(source, wanted)]
-        if missing:
-            raise InputError("source", name, f"is no source: it lacks {', '.join(missing)}")
         same = sum(known == name or known.startswith(f"{name}-") for known in built)
         built[f"{name}-{same + 1}" if same else name] = source
     return built
 
 
-def check_learners(sources: Mapping[str, Source], retraining: Retraining) -> None:
+def check_learners(sources: Mapping[str, BaseSource], retraining: Retraining) -> None:
     """Refuse generators that begin untrained where nothing would ever teach them.
 
     Raises
@@ -73,34 +70,42 @@ def check_learners(sources: Mapping[str, Source], retraining: Retraining) -> Non
     InputError
         If there is one without retraining, or without other sources to learn from.
     """
-    untrained = [name for name, source in sources.items() if getattr(source, "scratch", False)]
+    untrained = [name for name, source in sources.items() if isinstance(source, GenerativeSource) and source.scratch]
     if untrained and (retraining.new_minima == 0 or len(untrained) == len(sources)):
         allowed = "with retraining (new_minima from 1) and beside other sources, whose minima it learns from"
         raise InputError("source", f"{untrained[0]}:scratch", allowed)
 
 
 def require_independent_source(sources: Iterable[object], named: object) -> None:
-    """Refuse sources that work on what others find where there are no others.
+    """Refuse a set of sources that all need minima found by others.
 
     Parameters
     ----------
     sources
-        Sources or their classes; of the kind that cannot do alone if their ``needs_others`` is true.
+        Sources, their classes, or the functions that build them.
     named
-        What to call them all in the error.
+        Value to show in the error.
 
     Raises
     ------
     InputError
-        If there are only such.
+        If every source has ``needs_others``.
     """
-    if all(getattr(source, "needs_others", False) for source in sources):
-        raise InputError("sources", named, "works on what other sources find: name another one, too")
+    if all(_needs_others(source) for source in sources):
+        raise InputError("sources", named, "cannot run alone; add another source, e.g. random")
 
 
-def _built(source: str | Source, problem: Problem, external: Mapping[str, Command]) -> tuple[str, Source]:
+def _needs_others(source: object) -> bool:
+    if isinstance(source, type):
+        return issubclass(source, BaseSource) and source.needs_others
+    return isinstance(source, BaseSource) and source.needs_others
+
+
+def _built(source: object, problem: Problem, external: Mapping[str, Command]) -> tuple[str, BaseSource]:
     if not isinstance(source, str):
-        return getattr(source, "name", type(source).__name__), source
+        if not isinstance(source, BaseSource):
+            raise InputError("sources", source, _not_a_source(source))
+        return source.name or type(source).__name__, source
     name, argument = split_argument(source, "source")
     if name == "external" and argument is not None and argument in external:
         return argument, GenerativeSource(problem, generator=CommandGenerator(argument, external[argument]))
@@ -111,7 +116,7 @@ def build_proposer(
     problem: Problem,
     settings: SearchSettings,
     archive: Archive,
-    sources: Mapping[str, Source],
+    sources: Mapping[str, BaseSource],
     *,
     in_background: bool,
     calculator: str | None = None,
@@ -140,3 +145,12 @@ def build_proposer(
     if isinstance(allocation, str):
         allocation = ALLOCATIONS[allocation](problem, settings.seed)
     return Proposer(problem, archive, sources, allocation, settings.seed, scheduler, calculator)
+
+
+def _not_a_source(thing: object) -> str:
+    """Explain why an object is not a source and how to make it one."""
+    if isinstance(thing, type) and issubclass(thing, BaseSource):
+        return f"this is a class; give an object of it, {thing.__name__}(...)"
+    kind = thing.__qualname__ if isinstance(thing, type) else type(thing).__qualname__
+    base = f"{BaseSource.__module__}.{BaseSource.__qualname__}"
+    return f"{kind} is not a source; make the class a subclass of {base}, whose one abstract method is propose"

@@ -25,7 +25,7 @@ from hybridcsp.core.records import (
 )
 from hybridcsp.errors import UnknownNameError
 from hybridcsp.operators.common import bounded_attempts
-from hybridcsp.sources.base import Context
+from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.sources.random import RandomSource
 from hybridcsp.structure.mapping import deformed
 
@@ -179,7 +179,7 @@ class Walker:
     free_since: int = 0
 
 
-class BasinHoppingSource:
+class BasinHoppingSource(BaseSource):
     r"""Basin hopping on enthalpies per atom, with walkers that start at the best minima of the archive.
 
     A walker's move is relaxed, and accepted with the chance :math:`\min(1, \exp(-\Delta h / T))`. The strength of moves
@@ -212,8 +212,7 @@ class BasinHoppingSource:
     J. Chem. Phys. 120, 9911 (2004), doi:10.1063/1.1724816, who adapts temperature and acceptance separately.
     """
 
-    #: From when on it acts.
-    starts = "it starts after the first minimum"
+    waiting_for = "it starts after the first minimum"
 
     def __init__(self, problem: Problem, argument: str | None = None) -> None:
         mode = "hops" if argument is None else argument
@@ -228,15 +227,9 @@ class BasinHoppingSource:
         self._outcomes = 0
         self._begun = False
 
-    @property
-    def ready(self) -> bool:
-        """Whether there is a minimum to leap from."""
-        return self._begun
-
-    @property
-    def exhausted(self) -> bool:
-        """Never."""
-        return False
+    def status(self) -> SourceStatus:
+        """Return WAITING before the first minimum."""
+        return SourceStatus.READY if self._begun else SourceStatus.WAITING
 
     def propose(self, n: int, context: Context) -> list[Proposal]:
         """Return one move of the walker that has been free for longest.

@@ -16,12 +16,12 @@ from deap import base, tools
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, Cost, Minimum, Outcome, Proposal, Relaxed
+from hybridcsp.core.records import Cost, Minimum, Outcome, Proposal, Relaxed
 from hybridcsp.operators import OPERATORS, WeightedOperator
 from hybridcsp.operators.registry import operators_named
 from hybridcsp.similarity import describe
 from hybridcsp.similarity.fingerprint import Floats
-from hybridcsp.sources.base import Context
+from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.sources.random import RandomSource
 
 #: Minima that it takes to breed.
@@ -57,7 +57,7 @@ PRIOR = 5.0
 TRIES = 8
 
 
-class EvolutionSource:
+class EvolutionSource(BaseSource):
     """Steady-state evolution on the minima of all sources.
 
     The population is made anew from the archive at every call: minima from the lowest enthalpy on, of each niche of
@@ -96,8 +96,7 @@ class EvolutionSource:
     """
 
     name = "evolution"
-    #: From when on it acts.
-    starts = f"it starts after {ENOUGH} minima"
+    waiting_for = f"it starts after {ENOUGH} minima"
 
     def __init__(
         self, problem: Problem, argument: str | None = None, *, operators: Sequence[WeightedOperator] = OPERATORS
@@ -110,15 +109,9 @@ class EvolutionSource:
         self._fingerprints: dict[int, tuple[int, Floats]] = {}  # a cache: by minimum, of its best relaxation
         self._minima = 0
 
-    @property
-    def ready(self) -> bool:
-        """Whether there are enough minima to breed."""
-        return self._minima >= ENOUGH
-
-    @property
-    def exhausted(self) -> bool:
-        """Never."""
-        return False
+    def status(self) -> SourceStatus:
+        """Return WAITING before there are enough minima to breed."""
+        return SourceStatus.READY if self._minima >= ENOUGH else SourceStatus.WAITING
 
     def propose(self, n: int, context: Context) -> list[Proposal]:
         """Breed ``n`` children; some of them are fresh random crystals where others bring too few newcomers.
@@ -140,9 +133,6 @@ class EvolutionSource:
     def observe(self, outcomes: Sequence[Outcome]) -> None:
         """Count minima; what else outcomes add up to is in the archive."""
         self._minima += sum(isinstance(outcome, Relaxed) and outcome.is_new_minimum for outcome in outcomes)
-
-    def proposed(self, candidates: Sequence[Candidate]) -> None:
-        """Nothing is kept from call to call."""
 
     def population(self, archive: Archive) -> list[Individual]:
         """Return the best diverse minima with their fitness."""

@@ -21,7 +21,7 @@ from hybridcsp.generators.registry import GENERATORS
 from hybridcsp.generators.selection import SelectedSample, Selection, requests_for, select
 from hybridcsp.similarity import STARTS, StructureIndex, describe
 from hybridcsp.sources import sample_cache
-from hybridcsp.sources.base import Context
+from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.sources.preselection import Start, Waiting, check_one_shot, proposal, starts_of
 from hybridcsp.utils.activity import announce
 from hybridcsp.utils.background import BackgroundCall
@@ -62,7 +62,7 @@ class _NotYetError(Exception):
     """A program is at work on the batch."""
 
 
-class GenerativeSource:
+class GenerativeSource(BaseSource):
     """Runs one generator.
 
     It asks for batches of samples, spread over the problem's formula units and under the conditions that the generator
@@ -101,7 +101,7 @@ class GenerativeSource:
         one is on trial.
     rejects
         How many samples came to nothing, by reason.
-    seconds_beside
+    seconds_in_background
         What programs beside the search have taken so far.
 
     Raises
@@ -110,8 +110,7 @@ class GenerativeSource:
         If there is no such generator, or its weights cannot be used.
     """
 
-    #: Errors in a row after which it is not called again.
-    tries = 3
+    max_errors = 3
 
     def __init__(
         self,
@@ -130,7 +129,7 @@ class GenerativeSource:
             generator, self.scratch = _opened(argument)
         self.name = generator.name
         self.beside = False
-        self.seconds_beside = 0.0
+        self.seconds_in_background = 0.0
         self.versions: tuple[int, ...] = () if self.scratch else (0,)
         self.rejects: Counter[str] = Counter()
         self._generators: dict[int, Generator] = {0: generator}
@@ -142,28 +141,20 @@ class GenerativeSource:
         self._batches: dict[tuple[int, int], Selection] = {}  # a cache
         self._errand: tuple[_Reading, BackgroundCall] | None = None
 
-    @property
-    def preparing(self) -> bool:
-        """Whether a program works, or has worked, on samples that have not been proposed yet."""
-        return self._errand is not None
-
-    @property
-    def ready(self) -> bool:
-        """Whether a call need not wait for such a program: it is done, or something of before is left to propose."""
+    def status(self) -> SourceStatus:
+        """Return EXHAUSTED with a fixed cell, and BUSY while a program runs and nothing else is left to propose."""
+        if self._problem.cell is not None:
+            return SourceStatus.EXHAUSTED
         if self._errand is None or self._errand[1].done:
-            return True
-        return any(waiting.next is not None for waiting in self._waiting.values())
+            return SourceStatus.READY
+        left = any(waiting.next is not None for waiting in self._waiting.values())
+        return SourceStatus.READY if left else SourceStatus.BUSY
 
     def close(self) -> None:
         """End a program that is running; a search that is taken up again runs it anew."""
         if self._errand is not None:
             self._errand[1].cancel()
             self._errand = None
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether the problem is none for generators."""
-        return self._problem.cell is not None
 
     @property
     def weights(self) -> str | None:
@@ -344,10 +335,11 @@ class GenerativeSource:
                 reading,
                 BackgroundCall(lambda stop: self._asked(lambda: program.sample(requests, rng, stop))),
             )
+        if not self._errand[1].done:
             raise _NotYetError
         _, errand = self._errand
         self._errand = None
-        self.seconds_beside += errand.seconds
+        self.seconds_in_background += errand.seconds
         answers: list[Any] = errand.result()
         return answers
 

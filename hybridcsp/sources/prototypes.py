@@ -10,15 +10,15 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, Cost, Outcome, Proposal
+from hybridcsp.core.records import Candidate, Cost, Proposal
 from hybridcsp.prototypes import Library, Option, Options, TemplateLibrary, aflow, shipped_table
-from hybridcsp.sources.base import Context
+from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 
 #: Options tried in one call before it is given up.
 OPTIONS_PER_CALL = 50
 
 
-class PrototypesSource:
+class PrototypesSource(BaseSource):
     """Element substitution: each known prototype with the problem's elements in it, the most probable first.
 
     Coordinates are AFLOW's or a person's own (operators ``aflow`` and ``template``), or are drawn on the Wyckoff
@@ -48,10 +48,10 @@ class PrototypesSource:
         self._options = Options(problem, shipped_table(), [*own, *([aflow()] if libraries is None else libraries)])
         self._next = 0
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether every option that can be built was proposed."""
-        return next(self._options.possible(self._next), None) is None
+    def status(self) -> SourceStatus:
+        """Return EXHAUSTED once every option that can be built has been proposed."""
+        left = next(self._options.possible(self._next), None) is not None
+        return SourceStatus.READY if left else SourceStatus.EXHAUSTED
 
     def propose(self, n: int, context: Context) -> list[Proposal]:
         """Return the next ``n`` crystals.
@@ -75,9 +75,6 @@ class PrototypesSource:
         """Go on to the options after these."""
         for candidate in candidates:
             self._next = max(self._next, int(candidate.proposal.tag["rank"]) + 1)
-
-    def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Learn nothing: the order of options is the problem's."""
 
 
 def _proposal(option: Option, atoms: Atoms, rank: int, seconds: float) -> Proposal:

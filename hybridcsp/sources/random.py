@@ -12,9 +12,9 @@ from ase.cell import Cell
 from ase.data import atomic_numbers
 
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, Cost, Outcome, Proposal
+from hybridcsp.core.records import Cost, Proposal
 from hybridcsp.errors import InputError
-from hybridcsp.sources.base import Context
+from hybridcsp.sources.base import BaseSource, Context
 from hybridcsp.structure.placement import SEPARATIONS, place, random_cell, separations
 from hybridcsp.structure.symmetry import primitive, spacegroup
 from hybridcsp.structure.validity import cell_violation, shortest_violation
@@ -44,7 +44,7 @@ _METRICS: dict[str, tuple[tuple[float | None, ...], tuple[tuple[int, int], ...]]
 }
 
 
-class RandomSource:
+class RandomSource(BaseSource):
     """Crystals drawn at random: space group, cell shape, volume, Wyckoff positions and coordinates.
 
     The number of formula units is drawn evenly from the problem's, then the space group from those whose Wyckoff
@@ -79,11 +79,6 @@ class RandomSource:
         self._settings = _settings(problem.cell) if problem.cell else None
         self._units = self._check_spacegroups()
 
-    @property
-    def exhausted(self) -> bool:
-        """Never."""
-        return False
-
     def propose(self, n: int, context: Context) -> list[Proposal]:
         """Draw ``n`` crystals; fewer where the bound of attempts was reached.
 
@@ -99,12 +94,6 @@ class RandomSource:
                 cost = Cost(seconds=time.perf_counter() - start)
                 proposals.append(Proposal(atoms=atoms, operator="random", tag=tag, cost=cost))
         return proposals
-
-    def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Random search does not learn."""
-
-    def proposed(self, candidates: Sequence[Candidate]) -> None:
-        """Nothing is kept from call to call."""
 
     def _check_spacegroups(self) -> tuple[int, ...]:
         """Return the numbers of formula units that an allowed space group holds."""

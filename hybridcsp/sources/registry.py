@@ -69,5 +69,5 @@ SOURCES = Registry(
             summary="pushes low symmetric minima of the other sources off what may be saddle points",
         ),
     ),
-    methods=("propose", "proposed", "observe"),
+    base="hybridcsp.sources.base:BaseSource",
 )

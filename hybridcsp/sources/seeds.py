@@ -9,19 +9,19 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, Outcome, Proposal
+from hybridcsp.core.records import Candidate, Proposal
 from hybridcsp.errors import InputError
 from hybridcsp.io.formats import results_of
 from hybridcsp.io.frames import Frame, ReadFailure
 from hybridcsp.io.structure_files import read_structures
-from hybridcsp.sources.base import Context
+from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.structure.symmetry import primitive
 
 #: How many of the unusable structures an error names.
 _NAMED = 5
 
 
-class SeedsSource:
+class SeedsSource(BaseSource):
     """Structures from files, each proposed once, in order: files by name, frames as they stand.
 
     A seed is taken as it is where its number of formula units is one of the problem's; one with more is reduced to its
@@ -61,10 +61,9 @@ class SeedsSource:
         if not self._proposals:
             raise InputError("source", f"{self.kind}:{argument}", self._complaint(problem))
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether every seed was proposed."""
-        return self._proposed >= len(self._proposals)
+    def status(self) -> SourceStatus:
+        """Return EXHAUSTED once every seed has been proposed."""
+        return SourceStatus.READY if self._proposed < len(self._proposals) else SourceStatus.EXHAUSTED
 
     def __len__(self) -> int:
         """Return how many usable structures there are."""
@@ -77,9 +76,6 @@ class SeedsSource:
     def proposed(self, candidates: Sequence[Candidate]) -> None:
         """Go on to the next ones."""
         self._proposed += len(candidates)
-
-    def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Seeds do not learn."""
 
     def _take(self, found: Frame | ReadFailure, problem: Problem) -> None:
         if isinstance(found, ReadFailure):

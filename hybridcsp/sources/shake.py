@@ -10,7 +10,7 @@ from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Candidate, Cost, Outcome, Proposal, Relaxed
 from hybridcsp.errors import InputError
 from hybridcsp.operators.displacement import Shake
-from hybridcsp.sources.base import Context
+from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.structure.symmetry import spacegroup
 
 #: How far above the best (eV/atom) it is worth while: what is pushed off a saddle point falls by up to 0.3 eV/atom.
@@ -40,7 +40,7 @@ class Saddle:
     shakes: int = 0
 
 
-class ShakeSource:
+class ShakeSource(BaseSource):
     """Pushes minima off saddle points.
 
     A relaxation keeps the symmetry that it starts with, and random symmetric crystals, prototypes and most generated
@@ -69,10 +69,8 @@ class ShakeSource:
     """
 
     name = "shake"
-    #: It has nothing to offer before other sources have.
     needs_others = True
-    #: From when on it acts.
-    starts = "it starts once another source has found a low minimum of high symmetry"
+    waiting_for = "it starts once another source has found a low minimum of high symmetry"
 
     def __init__(self, problem: Problem, argument: str | None = None) -> None:
         if argument is not None:
@@ -84,15 +82,11 @@ class ShakeSource:
         self._lowest = float("inf")
         self._symmetric: dict[tuple[int, bool], bool] = {}  # a cache: by candidate, of its start and of its end
 
-    @property
-    def exhausted(self) -> bool:
-        """Whether the problem has nothing that could be shaken."""
-        return not self._shake.applies_to(self._problem)
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is a minimum to shake."""
-        return self._next() is not None
+    def status(self) -> SourceStatus:
+        """Return EXHAUSTED if shaking does not apply to the problem, and WAITING while there is no minimum to shake."""
+        if not self._shake.applies_to(self._problem):
+            return SourceStatus.EXHAUSTED
+        return SourceStatus.WAITING if self._next() is None else SourceStatus.READY
 
     def propose(self, n: int, context: Context) -> list[Proposal]:
         """Return the most promising waiting minimum, shaken; its tag holds its number, ``minimum``."""

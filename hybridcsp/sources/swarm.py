@@ -16,7 +16,7 @@ from hybridcsp.core.records import Candidate, Cost, Minimum, Outcome, Proposal, 
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.operators.common import bounded_attempts
 from hybridcsp.similarity import describe
-from hybridcsp.sources.base import Context
+from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.sources.random import RandomSource
 from hybridcsp.sources.swarm_particles import Floats, Particle, SubSwarm, Velocity, beginning
 from hybridcsp.structure.mapping import deformed, match
@@ -84,7 +84,7 @@ class LocalBest:
 ATTRACTORS: Mapping[str, type[Attractor]] = {"local": LocalBest, "global": GlobalBest}
 
 
-class SwarmSource:
+class SwarmSource(BaseSource):
     r"""Particle swarm optimisation of positions and cells, as in CALYPSO, asynchronously.
 
     A particle's velocity in fractions of the cell and logarithmic strain is
@@ -131,8 +131,7 @@ class SwarmSource:
     doi:10.1063/1.4746757.
     """
 
-    #: From when on it acts.
-    starts = f"it starts after {SMALLEST} minima"
+    waiting_for = f"it starts after {SMALLEST} minima"
 
     def __init__(self, problem: Problem, argument: str | None = None) -> None:
         mode = "local" if argument is None else argument
@@ -147,15 +146,10 @@ class SwarmSource:
         self.swarms = {units: SubSwarm(source, size) for units, source in sources.items()}
         self._sent: dict[int, tuple[int, int]] = {}  # candidate -> cell content and particle
 
-    @property
-    def exhausted(self) -> bool:
-        """Never."""
-        return False
-
-    @property
-    def ready(self) -> bool:
-        """Whether there are minima to fly from and to."""
-        return sum(len(swarm.known) for swarm in self.swarms.values()) >= SMALLEST
+    def status(self) -> SourceStatus:
+        """Return WAITING before there are enough minima to start from."""
+        known = sum(len(swarm.known) for swarm in self.swarms.values())
+        return SourceStatus.READY if known >= SMALLEST else SourceStatus.WAITING
 
     def propose(self, n: int, context: Context) -> list[Proposal]:
         """Return one proposal, of the cell content that has had least.

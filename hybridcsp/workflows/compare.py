@@ -24,7 +24,7 @@ from hybridcsp.relaxation.calculators.registry import check_calculator
 from hybridcsp.retraining import Retraining
 from hybridcsp.search.setup import build_sources, check_learners, require_independent_source
 from hybridcsp.search.stopping import DEFAULT_RELAXATIONS, Target
-from hybridcsp.sources.base import Source
+from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.registry import SOURCES
 from hybridcsp.utils.files import atomic_write, end_of_log, make_folder, open_log
@@ -225,9 +225,9 @@ def _runs(
     return runs
 
 
-def _role(source: Source, retraining: Retraining) -> Role:
+def _role(source: BaseSource, retraining: Retraining) -> Role:
     learns = retraining.new_minima > 0 and isinstance(source, GenerativeSource) and source.learns
-    return Role(starts=str(getattr(source, "starts", "")), learns=learns)
+    return Role(starts=source.waiting_for, learns=learns)
 
 
 def _folder_name(text: str) -> str:

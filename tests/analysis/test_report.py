@@ -15,19 +15,12 @@ from hybridcsp.analysis.report import (
     sources_table,
 )
 from hybridcsp.core.records import Failed, FailureReason
+from hybridcsp.sources.base import BaseSource
 
 
-class BrokenSource:
-    exhausted = False
-
+class BrokenSource(BaseSource):
     def propose(self, n, context):
         raise ValueError("no [/such] model")
-
-    def proposed(self, candidates):
-        pass
-
-    def observe(self, outcomes):
-        pass
 
 
 def test_it_is_said_why_the_calculator_and_a_source_failed(tmp_path):

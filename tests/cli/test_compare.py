@@ -86,7 +86,7 @@ def test_a_comparison_that_is_terminated_ends_in_order_and_goes_on_later(tmp_pat
         (["compare", "Cu", "Cu.toml", "--strategy", "random"], "another name than Cu"),
         ([*COPPER, "--seeds", "0"], "Invalid value for '--seeds'"),
         ([*COPPER, "--strategy", "random+seeds:nothing.cif"], "no such file or folder"),
-        ([*COPPER, "--strategy", "shake"], "works on what other sources find"),
+        ([*COPPER, "--strategy", "shake"], "cannot run alone; add another source"),
         ([*COPPER, "--target", "low"], "an enthalpy in eV/atom"),
         ([*COPPER, "--target", "nan"], "an enthalpy in eV/atom"),
         ([*COPPER, "--json", "--csv"], "one of the two"),

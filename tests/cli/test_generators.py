@@ -351,4 +351,4 @@ def test_generators_of_other_packages_run_apart(tmp_path, monkeypatch, mode):
     assert run.run(relaxations=6, refine=0).stopped == "relaxations used up"
     made = [run.archive.candidate(i) for i in range(1, run.archive.candidates + 1)]
     assert any(candidate.source == "foreign" for candidate in made) == (mode == "")
-    assert run.archive.state.errors["foreign"] == (0 if mode == "" else source.tries)
+    assert run.archive.state.errors["foreign"] == (0 if mode == "" else source.max_errors)

@@ -10,6 +10,7 @@ from hybridcsp.core.records import Failed, FailureReason
 from hybridcsp.errors import BackendError, RelaxationsFailedError
 from hybridcsp.relaxation.backends.base import RunningJob
 from hybridcsp.search.stopping import StoppingCheck
+from hybridcsp.sources.base import SourceStatus
 from hybridcsp.utils.activity import announce
 
 COPPER = {"formula_units": (1, 4), "distance_fraction": 0.05}
@@ -244,9 +245,8 @@ class TestRun:
         class Hesitant(P1Source):
             name = "hesitant"
 
-            @property
-            def ready(self):
-                return len(self.heard) >= 7
+            def status(self):
+                return SourceStatus.READY if len(self.heard) >= 7 else SourceStatus.WAITING
 
         def asked(directory, sources):
             run = search(directory, *sources, allocation="equal")
@@ -265,7 +265,9 @@ class TestRun:
         class Dependent(P1Source):
             name = "dependent"
             needs_others = True
-            ready = False
+
+            def status(self):
+                return SourceStatus.WAITING
 
         run = search(tmp_path, Dependent(), ListSource(crystals(3)))
         assert run.run(relaxations=8).progress.relaxations == 3
@@ -289,19 +291,19 @@ class TestRun:
     def test_a_source_that_prepares_something_is_waited_for_and_left_alone(self, tmp_path):
         class Slow(P1Source):
             name = "slow"
-            preparing = False
             calls = 0
+            until = None
 
-            @property
-            def ready(self):
-                return not self.preparing or time.monotonic() > self.until
+            def status(self):
+                busy = self.until is not None and time.monotonic() < self.until
+                return SourceStatus.BUSY if busy else SourceStatus.READY
 
             def propose(self, n, context):
                 self.calls += 1
-                if self.preparing:
-                    self.preparing = False
+                if self.until is not None:
+                    self.until = None
                     return super().propose(n, context)
-                self.preparing, self.until = True, time.monotonic() + 0.5
+                self.until = time.monotonic() + 0.5
                 return []
 
         class Empty(P1Source):
@@ -319,9 +321,14 @@ class TestRun:
     def test_a_source_that_is_given_up_is_not_waited_for(self, tmp_path):
         class Stuck(P1Source):
             name = "stuck"
-            preparing = True
+            max_errors = 1
+            calls = 0
+
+            def status(self):
+                return SourceStatus.BUSY if self.calls else SourceStatus.READY
 
             def propose(self, n, context):
+                self.calls += 1
                 raise RuntimeError("never")
 
         run = search(tmp_path, Stuck(), ListSource(crystals(3)))

@@ -38,7 +38,7 @@ class TestInput:
             ({"seed": -1}, "seed = -1"),
             ({"sources": []}, "at least one source"),
             ({"sources": "random"}, "a list of at least one source"),
-            ({"sources": ["shake", "shake"]}, "works on what other sources find: name another one"),
+            ({"sources": ["shake", "shake"]}, "cannot run alone; add another source"),
             ({"allocation": "earning"}, "did you mean 'earnings'"),
             ({"relaxation": RelaxationSettings(pressure_gpa=5)}, "set pressure_gpa of the problem"),
         ],

@@ -20,7 +20,7 @@ from hybridcsp.archive.archive import Archive, SourceCall
 from hybridcsp.errors import GeneratorError, InputError
 from hybridcsp.generators.base import Reject, Request, Sample
 from hybridcsp.generators.external import Command, CommandGenerator
-from hybridcsp.sources.base import Context
+from hybridcsp.sources.base import Context, SourceStatus
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.preselection import Start
 from hybridcsp.sources.registry import SOURCES
@@ -305,7 +305,7 @@ def test_a_bad_program_costs_a_search_nothing_but_counted_errors(program, tmp_pa
 
     run = search(tmp_path / "run", program(mode, timeout=1.0), capacity, runner=unhurried, allocation="equal")
     assert run.run(relaxations=8 if capacity == 1 else 40, refine=0).stopped == "relaxations used up"
-    assert run.archive.state.errors["other"] == GenerativeSource.tries
+    assert run.archive.state.errors["other"] == GenerativeSource.max_errors
 
 
 def sources_of(directory):
@@ -349,15 +349,14 @@ def test_what_is_left_of_a_batch_is_proposed_while_the_next_one_is_made(program,
     source.beside = True
     with Archive(tmp_path / "archive", write=True) as archive:
         assert source.propose(1, Context(problem=NACL, archive=archive, rng=np.random.default_rng(0))) == []
-        assert source.preparing
-        assert not source.ready
+        assert source.status() is SourceStatus.BUSY
         lattice = Start(bulk("NaCl", "rocksalt", a=5.6), {"version": 0, "batch": 1, "position": 3}, -3.0)
         source._waiting_of(0)._starts[0, 1, 3] = lattice  # as a job of before would have left it
-        assert source.ready
+        assert source.status() is SourceStatus.READY
         (left,) = source.propose(1, Context(problem=NACL, archive=archive, rng=np.random.default_rng(0)))
         assert left.tag["position"] == 3
+        assert source.status() is SourceStatus.READY
     source.close()
-    assert not source.preparing
 
 
 def test_a_generator_can_be_used_again_after_a_search_was_closed(program, tmp_path):

@@ -18,7 +18,7 @@ from hybridcsp.generators.base import Condition, Reject, Sample
 from hybridcsp.generators.selection import requests_for, select
 from hybridcsp.search.setup import build_sources
 from hybridcsp.similarity import STARTS, StructureIndex
-from hybridcsp.sources.base import Context
+from hybridcsp.sources.base import Context, SourceStatus
 from hybridcsp.sources.generative import FIRST_CHOICES, GenerativeSource
 from hybridcsp.sources.preselection import RELAXATIONS_EACH
 from hybridcsp.sources.registry import SOURCES
@@ -255,7 +255,7 @@ class TestTheSource:
 
     def test_a_fixed_cell_is_left_to_others(self):
         problem = Problem("Cu", formula_units=1, cell=(2.5, 2.5, 2.5, 60, 60, 60))
-        assert GenerativeSource(problem, generator=Toy()).exhausted
+        assert GenerativeSource(problem, generator=Toy()).status() is SourceStatus.EXHAUSTED
 
     @pytest.mark.parametrize(
         ("name", "argument", "said"),
@@ -338,9 +338,9 @@ class TestInASearch:
         run = search(tmp_path, GenerativeSource(COPPER, generator=bad), P1Source())
         assert run.run(relaxations=8).stopped == "relaxations used up"
         errors = [event.error for event in run.archive.history() if getattr(event, "error", "")]
-        assert len(errors) == GenerativeSource.tries
+        assert len(errors) == GenerativeSource.max_errors
         assert all(said in error for error in errors)
-        assert run.archive.state.errors["toy"] == GenerativeSource.tries
+        assert run.archive.state.errors["toy"] == GenerativeSource.max_errors
 
 
 @pytest.mark.slow

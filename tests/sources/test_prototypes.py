@@ -16,7 +16,7 @@ from hybridcsp.errors import InputError
 from hybridcsp.prototypes import aflow
 from hybridcsp.search.screening import Screen
 from hybridcsp.similarity import MINIMA, same_structure
-from hybridcsp.sources.base import Context
+from hybridcsp.sources.base import Context, SourceStatus
 from hybridcsp.sources.prototypes import PrototypesSource
 from hybridcsp.sources.registry import SOURCES
 from hybridcsp.structure.symmetry import spacegroup
@@ -137,7 +137,7 @@ def test_it_ends_when_everything_was_proposed():
     found = take(source, problem, 10)
     assert {p.tag["prototype"] for p in found} == {"AB_cF8_225_a_b", "AB_cP2_221_a_b"}
     assert len(found) == 2
-    assert source.exhausted
+    assert source.status() is SourceStatus.EXHAUSTED
     assert source.propose(1, context(problem, 11)) == []
 
 
@@ -146,7 +146,7 @@ def test_it_ends_when_everything_was_proposed():
 )
 def test_it_is_exhausted_at_once_where_nothing_is_known(problem):
     source = PrototypesSource(problem)
-    assert source.exhausted
+    assert source.status() is SourceStatus.EXHAUSTED
     assert source.propose(1, context(problem, 0)) == []
 
 

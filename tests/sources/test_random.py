@@ -14,7 +14,7 @@ from ase.data import covalent_radii
 from hybridcsp.archive.archive import Archive
 from hybridcsp.core.problem import Problem
 from hybridcsp.errors import InputError
-from hybridcsp.sources.base import Context
+from hybridcsp.sources.base import Context, SourceStatus
 from hybridcsp.sources.random import RandomSource
 from hybridcsp.sources.registry import SOURCES
 from hybridcsp.structure.geometry import niggli_parameters
@@ -190,7 +190,7 @@ def test_it_is_never_exhausted_and_does_not_learn():
     source.proposed([])
     source.observe([])
     second = source.propose(2, context(problem))
-    assert not source.exhausted
+    assert source.status() is SourceStatus.READY
     for one, other in zip(first, second, strict=True):
         assert one.atoms == other.atoms
         assert one.tag == other.tag
@@ -198,7 +198,7 @@ def test_it_is_never_exhausted_and_does_not_learn():
 
 SCRIPT = """
 import hashlib, numpy as np
-from hybridcsp.problem import Problem
+from hybridcsp.core.problem import Problem
 from hybridcsp.sources.base import Context
 from hybridcsp.sources.random import RandomSource
 problem = Problem("MgSiO3", formula_units=(1, 2))

@@ -21,7 +21,7 @@ from hybridcsp.archive.archive import Archive
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Candidate
 from hybridcsp.errors import InputError
-from hybridcsp.sources.base import Context
+from hybridcsp.sources.base import Context, SourceStatus
 from hybridcsp.sources.registry import SOURCES
 from hybridcsp.sources.seeds import SeedsSource
 
@@ -49,10 +49,10 @@ def test_frames_are_proposed_once_and_in_order(tmp_path):
     source = SOURCES["seeds"].load()(PROBLEM, str(path))
     assert len(source) == 5
     calls = [take(source, n) for n in (2, 2)]
-    assert not source.exhausted
+    assert source.status() is SourceStatus.READY
     calls += [take(source, 2), take(source, 2)]
     assert [len(call) for call in calls] == [2, 2, 1, 0]
-    assert source.exhausted
+    assert source.status() is SourceStatus.EXHAUSTED
     proposals = [proposal for call in calls for proposal in call]
     assert [proposal.tag["frame"] for proposal in proposals] == [0, 1, 2, 3, 4]
     assert {proposal.tag["file"] for proposal in proposals} == {str(path)}
@@ -71,7 +71,7 @@ def test_a_search_that_is_taken_up_again_goes_on_with_the_next_seed(tmp_path):
     for i, proposal in enumerate(before):
         resumed.proposed([Candidate(proposal=proposal, id=i + 1, source="seeds")])
     assert take(resumed, 1)[0].atoms == take(first, 1)[0].atoms
-    assert resumed.exhausted
+    assert resumed.status() is SourceStatus.EXHAUSTED
 
 
 @pytest.mark.parametrize(

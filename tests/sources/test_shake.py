@@ -14,7 +14,7 @@ from hybridcsp.core.records import Candidate, Proposal
 from hybridcsp.errors import InputError
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.search.allocation import Allocation
-from hybridcsp.sources.base import Context
+from hybridcsp.sources.base import Context, SourceStatus
 from hybridcsp.sources.registry import DEFAULT_SOURCES, SOURCES
 from hybridcsp.sources.shake import SHAKES, ShakeSource
 
@@ -158,8 +158,9 @@ def test_a_search_that_was_stopped_goes_on_with_what_is_left_to_shake(tmp_path):
 
 
 def test_nothing_can_be_shaken_in_a_fixed_cell_with_one_atom():
-    assert ShakeSource(Problem("Cu", formula_units=1, cell=(2.5, 2.5, 2.5, 60, 60, 60))).exhausted
-    assert not ShakeSource(Problem("Cu", formula_units=1)).exhausted
+    fixed = Problem("Cu", formula_units=1, cell=(2.5, 2.5, 2.5, 60, 60, 60))
+    assert ShakeSource(fixed).status() is SourceStatus.EXHAUSTED
+    assert ShakeSource(Problem("Cu", formula_units=1)).status() is SourceStatus.WAITING
 
 
 def test_simple_cubic_copper_falls_to_the_close_packed_minimum(tmp_path):

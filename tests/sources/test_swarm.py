@@ -21,7 +21,7 @@ from hybridcsp.core.records import (
     RejectionReason,
 )
 from hybridcsp.errors import InputError
-from hybridcsp.sources.base import Context
+from hybridcsp.sources.base import Context, SourceStatus
 from hybridcsp.sources.registry import SOURCES
 from hybridcsp.sources.swarm import DRAWS, GlobalBest, LocalBest, SwarmSource
 from hybridcsp.sources.swarm_particles import (
@@ -254,9 +254,9 @@ class TestWhoFlies:
 
     def test_new_particles_begin_at_the_lowest_minima_that_others_found(self):
         flight = Flight()
-        assert not flight.source.ready
+        assert flight.source.status() is SourceStatus.WAITING
         others = [flight.found_by_another(energy, k) for k, energy in enumerate((-1.0, -3.0, -2.0, -0.5, -0.6))]
-        assert flight.source.ready
+        assert flight.source.status() is SourceStatus.READY
         swarm = flight.source.swarms[2]
         for best in (others[1], others[2], others[0]):
             candidate = flight.propose()

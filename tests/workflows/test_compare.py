@@ -38,7 +38,7 @@ def test_mistakes_are_found_before_anything_runs(tmp_path):
         compare.plan({"Cu": COPPER}, ["random+"], range(1), tmp_path)
     with pytest.raises(UnknownNameError, match="did you mean 'random'"):
         compare.plan({"Cu": COPPER}, ["random", "random+randm"], range(1), tmp_path)
-    with pytest.raises(InputError, match="sources = 'shake': works on what other sources find"):
+    with pytest.raises(InputError, match="sources = 'shake': cannot run alone; add another source"):
         compare.plan({"Cu": COPPER}, ["random+shake", "shake"], range(1), tmp_path)
     with pytest.raises(InputError, match="did you mean 'emt'"):
         compare.plan({"Cu": COPPER | {"search": {"calculator": "emtt"}}}, ["random"], range(1), tmp_path)

@@ -153,7 +153,7 @@ def _in_terms_of_options(origin: Origin) -> Iterator[None]:
         by_word = {key.split(".")[1]: flag for key, flag in OPTIONS.items()} | {"source": "--source"}
         first, _, rest = error.key.removeprefix("search.").partition(".")
         name = " ".join(filter(None, [by_word.get(first, first), rest]))
-        raise InputError(name, error.value, origin.in_terms(error.allowed)) from None
+        raise InputError(name, error.value, origin.with_options(error.allowed)) from None
 
 
 @app.command(

@@ -1,4 +1,4 @@
-"""Settings of a search in TOML files, and the sentences for their mistakes."""
+"""Configuration of a search in TOML files, and messages about mistakes in it."""
 
 from hybridcsp.config.settings import (
     FILE,

@@ -1,4 +1,4 @@
-"""Mistakes in a configuration: every one, with where it is and what would be right."""
+"""Mistakes in a configuration: where each is, and what would be right."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from hybridcsp.errors import InputError, did_you_mean
 from hybridcsp.utils.quantities import read_quantity
 
-#: Units of the numbers under keys, which may be typed with them. Under keys with several numbers it holds for each.
+#: Units of numbers by key, which may be written after them. Under keys with several numbers each has the unit.
 UNITS = {
     "problem.pressure_gpa": "GPa",
     "problem.length_bounds": "Å",
@@ -33,7 +33,7 @@ UNITS = {
     "limits.memory": "bytes",
 }
 
-#: What other programs call a key, or people guess.
+#: Names that other programs use for a key, and names that users are likely to try.
 ALIASES = {
     "pressure": "problem.pressure_gpa",
     "external_pressure": "problem.pressure_gpa",
@@ -84,11 +84,11 @@ ALIASES = {
     "retrain": "retraining.new_minima",
 }
 
-#: Fields of RelaxationSettings that the problem decides: no keys of the file.
-OF_THE_PROBLEM = ("pressure_gpa", "fixed_cell")
+#: Fields of RelaxationSettings that the problem determines; they are not keys of the file.
+SET_BY_PROBLEM = ("pressure_gpa", "fixed_cell")
 
-#: What pydantic's types of errors mean, in our words.
-_WANTED = {
+#: The allowed values in words, by the first word of pydantic's type of error.
+_ALLOWED = {
     "int": "a whole number",
     "float": "a number",
     "string": "text, in quotes",
@@ -100,23 +100,24 @@ _WANTED = {
     "dataclass": "a table",
 }
 
-_SHOWN = 80
+#: Longest value in characters that is shown in full.
+_LONGEST = 80
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The places where the keys of a configuration were written.
+    """Places where the keys of a configuration were written.
 
     Attributes
     ----------
     name
         The file, or "the command line".
     flags
-        The option that gave a key, for those that an option gave: ``{"search.workers": "--workers"}``.
+        Command-line options that were given, by key: ``{"search.workers": "--workers"}``.
     lines
-        The line of a key in the file, for those found there.
+        Lines of the file, by key.
     options
-        The options of all keys, where there is no file: what would be right is then said in terms of them.
+        Command-line options of all keys if there is no file; errors then name options instead of keys.
     """
 
     name: str
@@ -124,8 +125,8 @@ class Origin:
     lines: Mapping[str, int] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
 
-    def call(self, path: list[str]) -> str:
-        """Return what to call a key in an error: the option that gave it, or the key with its line."""
+    def label(self, path: list[str]) -> str:
+        """Return the name of a key in an error: the option that gave it, or the key with its line."""
         flag = self.flags.get(".".join(path[:2])) or self.options.get(".".join(path[:2]))
         if flag is not None:
             rest = [part for part in path[2:] if not part.isdigit()]
@@ -137,34 +138,52 @@ class Origin:
                 return f"{key} (line {line})"
         return key
 
-    def in_terms(self, text: str) -> str:
-        """Return what would be right with options in the place of keys: ``max_atoms = 24`` is ``--max-atoms 24``."""
+    def with_options(self, text: str) -> str:
+        """Return a text with options in place of keys: ``max_atoms = 24`` becomes ``--max-atoms 24``."""
         for key, flag in self.options.items():
             text = re.sub(rf"\b{key.split('.')[1]} = (?=\S)", f"{flag} ", text)
         return text
 
 
 class ConfigurationError(InputError):
-    """A configuration with one or more mistakes, all of which it lists."""
+    """A configuration has one or more mistakes, which the message lists.
 
-    def __init__(self, where: str, problems: list[str]) -> None:
-        super().__init__(where, len(problems), "")
-        self.args = ("\n  ".join([f"{where} has {len(problems)} mistake{'s' * (len(problems) > 1)}:", *problems]),)
+    Parameters
+    ----------
+    origin
+        The file, or "the command line".
+    mistakes
+        One message for each mistake.
+    """
+
+    def __init__(self, origin: str, mistakes: list[str]) -> None:
+        super().__init__(origin, len(mistakes), "")
+        self.args = ("\n  ".join([f"{origin} has {len(mistakes)} mistake{'s' * (len(mistakes) > 1)}:", *mistakes]),)
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """One mistake: the key it is about, what was given, and what would be right."""
+    """A mistake in a configuration.
+
+    Attributes
+    ----------
+    path
+        The table and the key, and deeper keys if there are any.
+    given
+        The key and the value that was given, as the error shows them.
+    allowed
+        The allowed values in words.
+    """
 
     path: tuple[str, ...]
     given: str
-    wanted: str
+    allowed: str
 
 
-def with_plain_numbers(raw: Mapping[str, Any], origin: Origin) -> tuple[dict[str, Any], list[Mistake]]:
-    """Return the tables with quantities such as ``"50 GPa"`` as numbers, and the mistakes that were among them.
+def read_quantities(raw: Mapping[str, Any], origin: Origin) -> tuple[dict[str, Any], list[Mistake]]:
+    """Return the tables with quantities such as ``"50 GPa"`` as numbers, and the mistakes found among them.
 
-    A truth value is one of them, since no key takes one and Python would count it as 0 or 1.
+    A truth value is a mistake as well: no key takes one, and Python would count it as 0 or 1.
     """
     mistakes: list[Mistake] = []
 
@@ -176,9 +195,9 @@ def with_plain_numbers(raw: Mapping[str, Any], origin: Origin) -> tuple[dict[str
             return [plain(item, [*path, str(number)]) for number, item in enumerate(value)]
         try:
             if isinstance(value, bool):
-                raise InputError(origin.call(path), value, "not a truth value (true, false), which no key takes")
+                raise InputError(origin.label(path), value, "not a truth value (true, false), which no key takes")
             if isinstance(value, str) and unit is not None:
-                number = read_quantity(origin.call(path), value, unit)
+                number = read_quantity(origin.label(path), value, unit)
                 return int(number) if unit == "bytes" else number
         except InputError as error:
             mistakes.append(Mistake(tuple(path), f"{error.key} = {_shown(error.value)}", error.allowed))
@@ -188,49 +207,62 @@ def with_plain_numbers(raw: Mapping[str, Any], origin: Origin) -> tuple[dict[str
 
 
 def explain(details: Mapping[str, Any], model: type[BaseModel], origin: Origin) -> Mistake:
-    """Return the mistake that one of pydantic's errors about a configuration is."""
+    """Return the mistake that an error of pydantic about a configuration describes.
+
+    Parameters
+    ----------
+    details
+        One item of ``ValidationError.errors()``.
+    model
+        The class of the configuration.
+    origin
+        Places where the keys were written.
+    """
     path = [str(part) for part in details["loc"]]
     path = [part for part in path if not part.startswith(("tuple[", "function-", "constrained-"))]
     if len(path) > 2 and path[-1] in ("int", "float", "str"):
-        path = path[:-1]  # which member of a union it is about
+        path = path[:-1]  # the name of a member of a union
     error = details.get("ctx", {}).get("error")
     if isinstance(error, InputError):
-        if len(path) == 1 or path[0] == "external":  # the error of a whole table names the key
+        if len(path) == 1 or path[0] == "external":  # a check of the whole table names the key
             path = [*path[: 2 if path[0] == "external" else 1], *error.key.split(".")]
-        return Mistake(tuple(path), f"{origin.call(path)} = {_shown(error.value)}", error.allowed)
+        return Mistake(tuple(path), f"{origin.label(path)} = {_shown(error.value)}", error.allowed)
     if details["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return unknown_key(path, model, origin)
     if details["type"] == "missing":
-        return Mistake(tuple(path), origin.call(path), "is missing")
-    return Mistake(tuple(path), f"{origin.call(path)} = {_shown(details['input'])}", _wanted(details))
+        return Mistake(tuple(path), origin.label(path), "is missing")
+    return Mistake(tuple(path), f"{origin.label(path)} = {_shown(details['input'])}", _allowed_values(details))
 
 
 def unknown_key(path: Sequence[str], model: type[BaseModel], origin: Origin) -> Mistake:
-    """Return the mistake that a key that does not exist is, with the key that was probably meant."""
-    return Mistake(tuple(path), origin.call(list(path)), f"no such key. {_suggestion(list(path), model)}")
+    """Return the mistake of a key that does not exist, with the key that was probably meant."""
+    return Mistake(tuple(path), origin.label(list(path)), f"there is no such key; {_suggestion(list(path), model)}")
 
 
-def sentences(mistakes: Sequence[Mistake], origin: Origin) -> list[str]:
-    """Return what to say, once of each key: where several kinds of values are allowed, all of them."""
-    wanted: dict[str, list[str]] = {}
+def messages(mistakes: Sequence[Mistake], origin: Origin) -> list[str]:
+    """Return one message for each key, which names all kinds of values that are allowed."""
+    allowed: dict[str, list[str]] = {}
     for mistake in mistakes:
-        wanted.setdefault(mistake.given, []).append(origin.in_terms(mistake.wanted))
-    return [f"{given}: {' or '.join(dict.fromkeys(texts))}" for given, texts in wanted.items()]
+        allowed.setdefault(mistake.given, []).append(origin.with_options(mistake.allowed))
+    return [f"{given}: {' or '.join(dict.fromkeys(texts))}" for given, texts in allowed.items()]
 
 
 def keys_of(model: type[BaseModel], table: str) -> list[str]:
-    """Return the keys of one of the tables; for ``external``, those of each of its tables."""
+    """Return the keys of a table; for ``external``, those that each of its tables may have."""
     section = model.model_fields[table].annotation
     if table == "external":
         section = section.__args__[1]  # type: ignore[union-attr]
     if isinstance(section, type) and issubclass(section, BaseModel):
         return sorted(section.model_fields)
-    hidden = OF_THE_PROBLEM if table == "relaxation" else ()
+    hidden = SET_BY_PROBLEM if table == "relaxation" else ()
     return sorted(one.name for one in dataclasses.fields(section) if one.name not in hidden)  # type: ignore[arg-type]
 
 
 def key_lines(text: str) -> dict[str, int]:
-    """Return the line, from 1, on which each key of a TOML file is first given, as far as that is plain to see."""
+    """Return the number of the line, from 1, on which each key of a TOML file first occurs.
+
+    Keys in inline tables and in quotes are left out.
+    """
     lines: dict[str, int] = {}
     table = ""
     for number, line in enumerate(text.splitlines(), 1):
@@ -243,7 +275,7 @@ def key_lines(text: str) -> dict[str, int]:
 
 
 def find_key(word: str, model: type[BaseModel]) -> str | None:
-    """Return the key, with its table, that a word stands for in any table; ``None`` if none or several."""
+    """Return the key, with its table, that a word stands for; ``None`` if there is no such key or there are several."""
     word = word.replace("-", "_").lower()
     exact = [f"{table}.{key}" for table in model.model_fields for key in keys_of(model, table) if key == word]
     if len(exact) == 1:
@@ -269,15 +301,15 @@ def _suggestion(path: list[str], model: type[BaseModel]) -> str:
     return f"{meant}known: {', '.join(known)}"
 
 
-def _wanted(details: Mapping[str, Any]) -> str:
+def _allowed_values(details: Mapping[str, Any]) -> str:
     kind, context = details["type"], details.get("ctx", {})
     if kind == "greater_than_equal":
         return f"a number from {context['ge']}"
     if kind in ("too_long", "tuple_wrong_length", "missing_argument"):
-        return f"another number of values: {details['msg']}"
-    return _WANTED.get(kind.partition("_")[0], str(details["msg"]))
+        return f"a different number of values: {details['msg']}"
+    return _ALLOWED.get(kind.partition("_")[0], str(details["msg"]))
 
 
 def _shown(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

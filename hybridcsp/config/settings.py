@@ -1,4 +1,4 @@
-"""One TOML file <-> the objects a search is made of."""
+"""Read the configuration of a search from TOML, build the search, and write the configuration back."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.config.errors import (
-    OF_THE_PROBLEM,
+    SET_BY_PROBLEM,
     ConfigurationError,
     Origin,
     explain,
-    sentences,
+    messages,
+    read_quantities,
     unknown_key,
-    with_plain_numbers,
 )
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Limits
@@ -64,17 +64,17 @@ def _known_allocation(text: str) -> str:
 
 
 def _known_calculator(text: str) -> str:
-    with suppress(CalculatorError):  # a model file that is missing is an error when it is to be used
+    with suppress(CalculatorError):  # a missing model file is an error only when the search is built
         check_calculator(text)
     return text
 
 
-#: Sources whose argument can be nothing but a path.
+#: Sources whose argument is always a path.
 _WITH_PATHS = ("seeds", "prototypes")
 
 
 class SearchSection(BaseModel):
-    """Who searches: the ``[search]`` table."""
+    """The ``[search]`` table."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -90,7 +90,7 @@ class SearchSection(BaseModel):
 
 
 class Configuration(BaseModel):
-    """A whole search as plain data; its tables are those of the TOML file."""
+    """The configuration of a search as plain data, with the tables of the TOML file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -131,7 +131,7 @@ class Configuration(BaseModel):
 
     @property
     def needs_trust(self) -> bool:
-        """Whether it runs code or programs that it names."""
+        """Whether the search runs code or programs that the configuration names."""
         return bool(self._commands) or runs_code(self.search.calculator)
 
     @property
@@ -139,9 +139,9 @@ class Configuration(BaseModel):
         return [name for name in self.external if f"external:{name}" in self.search.sources]
 
     def check_trust(self, *, trust: bool, trust_commands: bool) -> None:
-        """Refuse code and programs that this configuration would run and that nobody has agreed to.
+        """Check that the user has agreed to all code and programs that the search would run, without importing any.
 
-        Nothing that it names is imported to find that out. Arguments and errors are those of :meth:`build`.
+        Parameters and errors are those of :meth:`build`.
         """
         if self._commands and not trust_commands:
             listed = shlex.join(self.external[self._commands[0]].command)
@@ -156,24 +156,24 @@ class Configuration(BaseModel):
             )
 
     def build(self, *, trust: bool, trust_commands: bool = False, allow_calculator_change: bool = False) -> Search:
-        """Make the search, or take it up again, and write the resolved configuration into its directory.
+        """Start or resume the search, and write the resolved configuration into its run directory.
 
         Parameters
         ----------
         trust
-            Whether the person has agreed to run the code that the calculator's name stands for.
+            Whether the user has agreed to run the code that the name of the calculator refers to.
         trust_commands
-            Whether the person has agreed to run the external commands that are among the sources.
+            Whether the user has agreed to run the external commands among the sources.
         allow_calculator_change
-            As for :class:`~hybridcsp.search.search.Search`.
+            Whether the calculator may be another one than before, see :class:`~hybridcsp.search.search.Search`.
 
         Raises
         ------
         InputError
-            If the calculator runs code, or a source a command, and that was not agreed to.
+            If the calculator runs code, or a source runs a command, that the user has not agreed to.
         """
         self.check_trust(trust=trust, trust_commands=trust_commands)
-        Target(self.budget.stop_at, self.problem)  # one that makes no sense is an error before there is a directory
+        Target(self.budget.stop_at, self.problem)  # one that cannot be used is an error before the directory is made
         return Search(
             self.problem,
             self.settings,
@@ -184,27 +184,27 @@ class Configuration(BaseModel):
 
 
 def parse(raw: Mapping[str, Any], where: str | Origin, also: Sequence[str] = ()) -> Configuration:
-    """Validate plain data.
+    """Return the validated configuration of plain data.
 
     Parameters
     ----------
     raw
-        Tables as TOML gives them. Numbers may be text with a unit (``"50 GPa"``).
+        Tables as read from TOML. Numbers may be text with a unit (``"50 GPa"``).
     where
-        What to call its origin in errors, or where each key was written.
+        The file or other origin, for errors, or the places where the keys were written.
     also
-        Mistakes that were found before, to be listed with the others.
+        Messages about mistakes found before, which an error lists as well.
 
     Raises
     ------
     ConfigurationError
-        Lists every key that is wrong, its value, and what is allowed or was probably meant.
+        If there are mistakes. It lists every wrong key with its value and the allowed values or the likely key.
     """
     origin = where if isinstance(where, Origin) else Origin(where)
-    tables, mistakes = with_plain_numbers(raw, origin)
+    tables, mistakes = read_quantities(raw, origin)
     for mistake in mistakes:
         _drop(tables, mistake.path)
-    for key in OF_THE_PROBLEM:
+    for key in SET_BY_PROBLEM:
         if _holds(tables, ("relaxation", key)):
             mistakes.append(unknown_key(("relaxation", key), Configuration, origin))
             _drop(tables, ("relaxation", key))
@@ -214,8 +214,8 @@ def parse(raw: Mapping[str, Any], where: str | Origin, also: Sequence[str] = ())
             configuration = Configuration.model_validate(tables)
         except ValidationError as error:
             found = [explain(dict(details), Configuration, origin) for details in error.errors()]
-            # What is wrong is left out, so that the next round shows what else is. From then on an error about a key
-            # that was not given follows from what was left out.
+            # Wrong keys are left out, so that the next round finds further mistakes. From then on, an error about a
+            # key that was not given is only a consequence of what was left out.
             given = [mistake for mistake in found if _holds(tables, mistake.path)]
             mistakes += found if first else given
             for mistake in given:
@@ -223,19 +223,19 @@ def parse(raw: Mapping[str, Any], where: str | Origin, also: Sequence[str] = ())
             if not given:
                 break
             first = False
-    listed = [*also, *sentences(mistakes, origin)]
+    listed = [*also, *messages(mistakes, origin)]
     if configuration is None or listed:
         raise ConfigurationError(origin.name, listed)
     return configuration
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a TOML file; paths in it are relative to its folder and come back absolute.
+    """Read a TOML file, and make paths in it absolute, which are relative to its folder.
 
     Raises
     ------
     InputError
-        If it is not there or not TOML.
+        If the file does not exist or is not TOML.
     """
     try:
         raw = read_toml(path)
@@ -245,7 +245,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def with_absolute_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the same tables with paths that are relative to ``folder`` made absolute."""
+    """Return a copy of the tables in which paths relative to ``folder`` are absolute."""
     result = copy.deepcopy(dict(raw))
     search, budget, retraining = (result.get(table) for table in ("search", "budget", "retraining"))
     external = result.get("external")
@@ -278,8 +278,8 @@ def with_absolute_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def write(configuration: Configuration, directory: Path) -> None:
-    """Write the resolved configuration, in full, to ``config.toml`` in a run directory."""
-    raw = json.loads(configuration.model_dump_json(exclude_none=True, exclude={"relaxation": set(OF_THE_PROBLEM)}))
+    """Write the resolved configuration with all keys to ``config.toml`` in a run directory."""
+    raw = json.loads(configuration.model_dump_json(exclude_none=True, exclude={"relaxation": set(SET_BY_PROBLEM)}))
     raw["search"]["directory"] = str(directory.resolve())
     raw = with_absolute_paths(raw, Path.cwd())
     head = f"# hybridcsp search {FILE}   runs this search; in its own directory: hybridcsp resume .\n\n"
@@ -288,42 +288,42 @@ def write(configuration: Configuration, directory: Path) -> None:
 
 
 def of_directory(directory: Path) -> Configuration:
-    """Return the configuration of a run directory: its ``config.toml``, or what its archive remembers.
+    """Return the configuration of a run directory, from its ``config.toml`` or else from its archive.
 
     Raises
     ------
     ArchiveError
-        If there is no search, or one that was made in Python from objects that cannot be written down.
+        If there is no search, or one that was made in Python from objects, which TOML cannot describe.
     """
     with Archive(directory) as archive:
         if (directory / FILE).exists():
             raw = read(directory / FILE)
         else:
             with archive.reading():
-                raw = _remembered(archive)
+                raw = _recorded_tables(archive)
     raw.setdefault("search", {})["directory"] = str(directory)
     return parse(raw, str(directory / FILE))
 
 
-def _remembered(archive: Archive) -> dict[str, Any]:
-    """Return the configuration that an archive's last session was made with, as TOML tables."""
+def _recorded_tables(archive: Archive) -> dict[str, Any]:
+    """Return the configuration of an archive's last session as TOML tables."""
     directory, settings = archive.directory, archive.state.settings
     if not settings:
         raise ArchiveError(
-            f"{directory} holds no search that was begun, and no {FILE} that says which one: start it with "
+            f"{directory} holds no search that was started, and no {FILE} that describes one: start a search with "
             f"hybridcsp search"
         )
     last = settings[-1]
     if last.get("calculator") is None:
         raise ArchiveError(
-            f"{directory} holds results of {archive.state.calculator or 'another code'}; there is no calculator to go "
-            f"on with. hybridcsp watch goes on beside that code; to relax its structures in a search of your own: "
-            f"hybridcsp search {last['problem']['formula']} --source seeds:{directory / 'minima.extxyz'}"
+            f"{directory} holds results of {archive.state.calculator or 'another code'} and no calculator to continue "
+            f"with. To supply that code with more structures, use hybridcsp watch; to relax its structures in a search "
+            f"of your own: hybridcsp search {last['problem']['formula']} --source seeds:{directory / 'minima.extxyz'}"
         )
     objects = [last["calculator"], last["allocation"], *last["sources"]]
     if not all(isinstance(item, str) for item in objects):
-        raise ArchiveError(f"{directory} was made in Python with objects of its own: take it up again there")
-    relaxation = {key: value for key, value in last["relaxation"].items() if key not in OF_THE_PROBLEM}
+        raise ArchiveError(f"{directory} holds a search that was made in Python with objects: resume it in Python")
+    relaxation = {key: value for key, value in last["relaxation"].items() if key not in SET_BY_PROBLEM}
     search = {key: last[key] for key in ("calculator", "sources", "allocation", "seed", "workers")}
     search["one_shot"] = last.get("one_shot", 1)
     raw = {"problem": last["problem"], "search": search, "relaxation": relaxation, "limits": last["limits"]}
@@ -332,13 +332,13 @@ def _remembered(archive: Archive) -> dict[str, Any]:
 
 def _absolute(path: str, folder: Path) -> str:
     found = folder / Path(path).expanduser()
-    return os.path.abspath(found)  # noqa: PTH100  # links are not followed: the Python of an environment is one
+    return os.path.abspath(found)  # noqa: PTH100  # links are kept, because the Python of a virtual environment is one
 
 
 def _absolute_if_there(text: str, folder: Path) -> str:
     try:
         there = (folder / Path(text).expanduser()).exists()
-    except (OSError, RuntimeError):  # too long for a name, or of a user who is not there
+    except (OSError, RuntimeError):  # too long for a name, or in the home of an unknown user
         there = False
     return _absolute(text, folder) if there else text
 

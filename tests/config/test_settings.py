@@ -12,14 +12,14 @@ def parse(text, where="search.toml"):
     return config.parse(tomllib.loads(text), where)
 
 
-def test_a_formula_is_enough():
+def test_defaults_of_a_formula():
     configuration = parse('problem.formula = "TiO2"')
     assert configuration.problem.units == (1, 2, 3, 4)
     assert configuration.search.calculator == "chgnet"
     assert configuration.budget.relaxations == 100
 
 
-def test_every_table_is_understood():
+def test_every_table_is_read():
     configuration = parse(
         """
         [problem]
@@ -47,13 +47,16 @@ def test_every_table_is_understood():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('problem.formula = "Ti0"', "problem.formula = 'Ti0': Ti occurs 0 times"),
         ("search.seed = 1", "problem: is missing"),
-        ('problem = {formula = "Cu", max_atomz = 3}', "problem.max_atomz: no such key. did you mean 'max_atoms'?"),
-        ('problem.formula = "Cu"\nserch.seed = 1', "serch: no such key. did you mean 'search'?"),
-        ('problem.formula = "Cu"\nsearch.workrs = 1', "search.workrs: no such key. did you mean 'workers'?"),
+        (
+            'problem = {formula = "Cu", max_atomz = 3}',
+            "problem.max_atomz: there is no such key; did you mean 'max_atoms'?",
+        ),
+        ('problem.formula = "Cu"\nserch.seed = 1', "serch: there is no such key; did you mean 'search'?"),
+        ('problem.formula = "Cu"\nsearch.workrs = 1', "search.workrs: there is no such key; did you mean 'workers'?"),
         ('problem.formula = "Cu"\nbudget.relaxation = 1', "did you mean 'relaxations'?"),
         ('problem.formula = "Cu"\nsearch.workers = 0', "search.workers = 0"),
         ('problem.formula = "Cu"\nbudget.relaxations = "many"', "budget.relaxations = 'many'"),
@@ -63,13 +66,13 @@ def test_every_table_is_understood():
         ('problem.formula = "Cu"\nbudget.stop_at = "nothing.cif"', "a structure file that exists"),
     ],
 )
-def test_mistakes_are_named_with_what_is_right(text, said):
+def test_error_shows_key_and_allowed_values(text, message):
     with pytest.raises(InputError) as caught:
         parse(text)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_all_mistakes_are_named_at_once():
+def test_error_lists_all_mistakes():
     with pytest.raises(InputError) as caught:
         parse('problem = {formula = "Cu", max_atomz = 3}\nsearch.workers = 0')
     assert "2 mistakes" in str(caught.value)
@@ -78,14 +81,14 @@ def test_all_mistakes_are_named_at_once():
 
 
 @pytest.mark.parametrize("content", [None, "formula = ", "\x00\xff"])
-def test_a_file_that_is_no_toml_is_refused(tmp_path, content):
+def test_invalid_toml_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "search.toml").write_bytes(content.encode("latin-1"))
     with pytest.raises(InputError, match="a TOML file"):
         config.read(tmp_path / "search.toml")
 
 
-def test_paths_in_a_file_are_relative_to_it(tmp_path):
+def test_paths_are_relative_to_the_file(tmp_path):
     (tmp_path / "seeds.cif").write_text("")
     (tmp_path / "search.toml").write_text(
         'problem.formula = "Cu"\nsearch = {directory = "run", sources = ["random", "seeds:seeds.cif"]}'
@@ -95,8 +98,8 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path):
     assert raw["search"]["sources"] == ["random", f"seeds:{tmp_path / 'seeds.cif'}"]
 
 
-def test_paths_that_are_not_there_are_still_those_of_the_files_folder(tmp_path, monkeypatch):
-    """A file of that name in the working directory is another one."""
+def test_missing_paths_are_relative_to_the_file(tmp_path, monkeypatch):
+    """A file of the same name in the working directory is not used."""
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "seeds.cif").write_text("")
     monkeypatch.chdir(tmp_path / "work")
@@ -109,7 +112,7 @@ def test_paths_that_are_not_there_are_still_those_of_the_files_folder(tmp_path, 
     assert raw["budget"]["stop_at"] == str(tmp_path / "target.cif")
 
 
-def test_quantities_may_be_text_with_a_unit():
+def test_quantities_with_units():
     configuration = parse(
         """
         problem = { formula = "TiO2", pressure_gpa = "500 kbar", min_distances = { Ti-O = "1.7 Å" } }
@@ -123,7 +126,7 @@ def test_quantities_may_be_text_with_a_unit():
     assert (configuration.limits.seconds, configuration.limits.memory) == (600, 4 * 1024**3)
 
 
-def test_mistakes_of_all_kinds_are_named_at_once_with_their_lines():
+def test_error_lists_mistakes_of_all_kinds_with_their_lines():
     text = """[problem]
 formula = "TiO2"
 pressure = 5
@@ -146,33 +149,36 @@ fixed_cell = 1
         config.parse(tomllib.loads(text), Origin("my.toml", lines=key_lines(text)))
     listed = str(caught.value).splitlines()
     for expected in (
-        "problem.pressure (line 3): no such key. did you mean 'pressure_gpa'?",
-        "problem.workers (line 4): no such key. it belongs in the table [search]",
+        "problem.pressure (line 3): there is no such key; did you mean 'pressure_gpa'?",
+        "problem.workers (line 4): there is no such key; it belongs in the table [search]",
         "problem.max_atoms (line 5) = True: not a truth value",
         "problem.min_atoms (line 6) = 'many': a whole number",
         "problem.volume_per_atom (line 7)",
         "problem.angle_bounds (line 8)",
         "search.calculator (line 10) = 'CHGNet': did you mean 'chgnet'?",
         "search.sources.1 (line 11) = 'sedes': did you mean 'seeds'?",
-        "search.relaxations (line 12): no such key. it belongs in the table [budget]",
+        "search.relaxations (line 12): there is no such key; it belongs in the table [budget]",
         "budget.hours (line 14) = '8 eV': a time in hours",
         "budget.refine (line 15) = -3",
-        "relaxation.fixed_cell (line 17): no such key",
+        "relaxation.fixed_cell (line 17): there is no such key",
     ):
         assert sum(line.strip().startswith(expected) for line in listed) == 1, expected
     assert len(listed) == 13
 
 
-def test_what_follows_from_another_mistake_is_not_named():
-    """Eight formula units are too many for the default that stands in for the wrong number; that is no mistake."""
+def test_consequences_of_a_mistake_are_not_listed():
+    """Eight formula units exceed the default of max_atoms, which replaces the wrong value."""
     with pytest.raises(InputError, match="1 mistake:"):
         parse('problem = { formula = "TiO2", formula_units = 8, max_atoms = -1 }')
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ('pressure_gpa = 5\nproblem.formula = "Cu"', "pressure_gpa: no such key. it belongs in the table [problem]"),
+        (
+            'pressure_gpa = 5\nproblem.formula = "Cu"',
+            "pressure_gpa: there is no such key; it belongs in the table [problem]",
+        ),
         ('problem.formula = "Cu"\nrelaxation.fmax = 0.1', "did you mean 'max_force'?"),
         ('problem.formula = "Cu"\nproblem.potential = "emt"', "did you mean 'calculator' in [search]?"),
         ('problem.formula = "Cu"\nsearch.sources = "random"', "a list, in brackets"),
@@ -182,12 +188,12 @@ def test_what_follows_from_another_mistake_is_not_named():
         ("problem = 3", "problem = 3: a table"),
     ],
 )
-def test_keys_in_the_wrong_place_and_values_of_the_wrong_kind(text, said):
-    with pytest.raises(InputError, match=re.escape(said)):
+def test_misplaced_keys_and_values_of_wrong_types(text, message):
+    with pytest.raises(InputError, match=re.escape(message)):
         parse(text)
 
 
-def test_links_in_a_file_stay_links(tmp_path):
+def test_symbolic_links_are_kept(tmp_path):
     (tmp_path / "venv").mkdir()
     (tmp_path / "python3.11").write_text("")
     (tmp_path / "venv" / "python").symlink_to("../python3.11")  # by its own path Python knows its environment
@@ -198,7 +204,7 @@ def test_links_in_a_file_stay_links(tmp_path):
     assert command[0] == str(tmp_path / "venv" / "python")
 
 
-def test_the_resolved_configuration_makes_the_same_search(tmp_path):
+def test_resolved_configuration_gives_the_same_search(tmp_path):
     text = 'problem = {formula = "Cu", pressure_gpa = 3}\nsearch = {calculator = "emt", seed = 4}\nbudget.hours = 1.5'
     configuration = parse(text)
     configuration = configuration.model_copy(
@@ -211,7 +217,7 @@ def test_the_resolved_configuration_makes_the_same_search(tmp_path):
     again.build(trust=False).close()  # the archive agrees
 
 
-def test_a_search_made_in_python_can_be_taken_up_from_its_archive(tmp_path):
+def test_search_made_in_python_is_resumed_from_its_archive(tmp_path):
     with Search("Cu", calculator="emt", directory=tmp_path, seed=3, max_atoms=4) as search:
         problem = search.problem
     configuration = config.of_directory(tmp_path)
@@ -219,15 +225,15 @@ def test_a_search_made_in_python_can_be_taken_up_from_its_archive(tmp_path):
     assert configuration.search.seed == 3
 
 
-def test_one_made_of_python_objects_cannot(tmp_path):
+def test_search_made_of_python_objects_has_no_configuration(tmp_path):
     from ase.calculators.emt import EMT
 
     Search("Cu", calculator=EMT(), directory=tmp_path).close()
-    with pytest.raises(ArchiveError, match="take it up again there"):
+    with pytest.raises(ArchiveError, match="resume it in Python"):
         config.of_directory(tmp_path)
 
 
-def test_code_named_in_a_file_runs_only_with_trust(tmp_path):
+def test_code_named_in_a_file_needs_trust(tmp_path):
     search = f'{{calculator = "ase.calculators.emt:EMT", directory = "{tmp_path / "r"}"}}'
     text = f'problem.formula = "Cu"\nsearch = {search}'
     with pytest.raises(InputError, match="add --trust"):
@@ -236,7 +242,7 @@ def test_code_named_in_a_file_runs_only_with_trust(tmp_path):
     parse(text).build(trust=True).close()
 
 
-def test_an_empty_directory_cannot_be_taken_up(tmp_path):
+def test_empty_directory_cannot_be_resumed(tmp_path):
     with pytest.raises(ArchiveError, match="holds no search"):
         config.of_directory(tmp_path)
 
@@ -250,7 +256,7 @@ class TestExternalCommands:
         timeout = 30
         """
 
-    def test_they_are_named_in_a_table_and_paths_in_them_are_the_files_own(self, tmp_path):
+    def test_paths_in_commands_are_relative_to_the_file(self, tmp_path):
         (tmp_path / "tool").mkdir()
         (tmp_path / "tool" / "run.sh").touch()
         (tmp_path / "mattergen").mkdir()  # no source: the command has the name
@@ -262,13 +268,13 @@ class TestExternalCommands:
         assert command.command == (str(tmp_path / "tool" / "run.sh"), "--formula", "{formula}", "--output", "{output}")
         assert command.timeout == 30
 
-    def test_they_need_trust(self, tmp_path):
+    def test_commands_need_trust(self, tmp_path):
         configuration = parse(self.TEXT)
         with pytest.raises(InputError, match="runs this program; if you trust it, add --trust"):
             configuration.build(trust=True)
         assert not list(tmp_path.iterdir())
 
-    def test_they_are_sources_of_their_own_name_and_survive_in_the_run_directory(self, tmp_path):
+    def test_commands_are_sources_and_are_kept_in_the_run_directory(self, tmp_path):
         text = self.TEXT.replace("search.sources", f"search.directory = '{tmp_path}'\n        search.sources")
         with parse(text).build(trust=True, trust_commands=True) as search:
             assert list(search.sources) == ["random", "mattergen"]
@@ -278,18 +284,18 @@ class TestExternalCommands:
         assert config.of_directory(tmp_path).external == again.external
 
     @pytest.mark.parametrize(
-        ("change", "said"),
+        ("change", "message"),
         [
             ("timeout = -1", "external.mattergen.timeout = -1"),
             ("comand = 1", "did you mean 'command'"),
         ],
     )
-    def test_mistakes_are_named(self, change, said):
-        with pytest.raises(InputError, match=re.escape(said)):
+    def test_mistakes_in_a_command_are_listed(self, change, message):
+        with pytest.raises(InputError, match=re.escape(message)):
             parse(self.TEXT.replace("timeout = 30", change))
 
 
-def test_retraining_is_a_table(tmp_path):
+def test_table_of_retraining(tmp_path):
     configuration = parse('problem.formula = "Cu"\nretraining = { new_minima = 7, weighting = "best" }')
     assert (configuration.retraining.new_minima, configuration.retraining.weighting) == (7, "best")
     with pytest.raises(InputError, match=r"retraining.weighting = 'bset': did you mean 'best'"):
@@ -297,6 +303,6 @@ def test_retraining_is_a_table(tmp_path):
 
 
 @pytest.mark.parametrize("part", ["x" * 5000, "~nobody-of-this-name/mine.py"])
-def test_parts_of_a_command_that_can_be_no_file_are_left_as_they_are(tmp_path, part):
+def test_parts_of_a_command_that_cannot_be_paths_are_kept(tmp_path, part):
     (tmp_path / "a.toml").write_text(f'[external.mine]\ncommand = ["python", "{part}", "{{output}}"]\n')
     assert config.read(tmp_path / "a.toml")["external"]["mine"]["command"][1] == part

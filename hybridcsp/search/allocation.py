@@ -22,13 +22,13 @@ from hybridcsp.core.records import REFINE, Candidate, Failed, Outcome, Rejected,
 #: Share of an offspring's credit that goes to the sources of its parents.
 SHARE_OF_PARENTS = 0.3
 
-#: Force calls after which what was earned and paid counts half: yields change as a search goes on.
+#: Half-life of credit and costs in force calls: yields change during a search.
 HALF_LIFE = 5000.0
 
-#: Force calls that the prior is worth, and what a relaxation is expected to take before any has ended.
+#: Weight of the prior in force calls.
 PRIOR_FORCE_CALLS = 600.0
 
-#: Every source gets at least this share of the jobs, so that none is given up and random never starves.
+#: Minimum share of the jobs of every source, so that none is given up for good.
 FLOOR = 0.04
 
 
@@ -86,53 +86,51 @@ class EqualAllocation(Allocation):
 
 @dataclass
 class _Account:
-    earned: float = 0.0  # credit, discounted
-    paid: float = 0.0  # force calls, discounted
+    earned: float = 0.0  # discounted credit
+    paid: float = 0.0  # discounted force calls
     given: int = 0  # candidates that were not rejected
-    running: int = 0
+    running: int = 0  # candidates without an outcome
 
 
 class ThompsonAllocation(Allocation):
-    """Gives the next job to the source that earns most per force call, as far as one can know.
+    """Choose the next source by Thompson sampling of the credit that sources earn per force call.
 
-    A source earns credit when a relaxation of its candidate is the first to end in a minimum: ``exp(-ΔH / 20 meV)``
-    for the enthalpy per atom above the best. It is always the best known by now: where that falls, all that was earned
-    before shrinks, so that nothing is left of an early lead over poor structures. Nothing is earned for ending in a
-    minimum that was known. A part of the credit goes to the sources of the candidate's parents. What was earned and
-    paid is discounted with the force calls spent since, because yields change: random structures earn early,
-    evolution once there is something to breed.
+    A source earns credit when a relaxation of its candidate is the first to reach a minimum: ``exp(-ΔH / 20 meV)``,
+    where ΔH is the enthalpy per atom above the best minimum known now. When a better minimum is found, all earlier
+    credit shrinks accordingly, so that an early lead among poor structures does not last. A known minimum earns
+    nothing. Part of the credit goes to the sources of the candidate's parents. Credit and costs are discounted with the
+    force calls spent since, because yields change: random structures earn early, evolution once there are parents.
 
-    The yield of each source has a Gamma posterior, whose prior is worth a few relaxations (the card in
-    ``data/allocation_priors.json`` says what it rests on); the next job goes to the source of the largest draw
-    (Thompson sampling, doi:10.1093/biomet/25.3-4.285; discounted for change: doi:10.48550/arXiv.1707.09727). At the
-    beginning every source is given one job, the most promising first; later a source that was given less than its floor
-    goes first.
+    The yield of each source has a Gamma posterior with a prior that weighs as much as a few relaxations; the card in
+    ``data/allocation_priors.json`` describes the data it was fitted to. The source with the largest draw comes next
+    (Thompson sampling, doi:10.1093/biomet/25.3-4.285; discounting: doi:10.48550/arXiv.1707.09727). At the beginning
+    every source proposes once, in the order of their priors; later a source below its minimum share comes first.
 
     Parameters
     ----------
     problem
-        Atoms and elements set the priors.
+        The problem, whose numbers of atoms and elements determine the default priors.
     seed
-        Of the draws; the same history leads to the same choice.
+        Random seed; the same seed and history lead to the same choice.
     priors
-        By source, the yield (credit per force call) to expect; by default the shipped ones.
+        Expected yield (credit per force call) by source; by default the priors of the package.
     """
 
     def __init__(self, problem: Problem, seed: int, priors: Mapping[str, float] | None = None) -> None:
         self._seed = seed
-        self._priors = _shipped_priors(problem) if priors is None else dict(priors)
+        self._priors = _default_priors(problem) if priors is None else dict(priors)
         self._accounts: dict[str, _Account] = {}
         self._sources: dict[int, str] = {}
         self._credit = Credit()
         self._choices = 0
 
     def choose(self, available: Sequence[str]) -> str:
-        """Return a source that was given nothing yet or too little, or else the one that promises most."""
+        """Return a source that has not proposed yet or is below its minimum share, or else that with the largest draw."""
         accounts = {name: self._account(name) for name in available}
-        if self._choices < 2 * len(available):  # one that has nothing to offer yet is not asked for ever
+        if self._choices < 2 * len(available):  # a source without proposals is not called first for ever
             tried = set(self._sources.values())
             if untried := [name for name in available if name not in tried]:
-                # The first proposals of generators and prototypes are their best: none should wait for luck.
+                # The first proposals of generators and prototypes are their best and should not depend on a draw.
                 return max(untried, key=self._prior)
         total = sum(account.given for account in accounts.values()) + 1
         neglected = [name for name, account in accounts.items() if account.given < FLOOR * total - 1]
@@ -143,7 +141,7 @@ class ThompsonAllocation(Allocation):
         return max(draws, key=draws.__getitem__)
 
     def proposed(self, candidates: Sequence[Candidate]) -> None:
-        """Note whose candidates they are."""
+        """Count the candidates of each source."""
         for candidate in candidates:
             self._sources[candidate.id] = candidate.source
             account = self._account(candidate.source)
@@ -152,7 +150,7 @@ class ThompsonAllocation(Allocation):
             self._choices += 1
 
     def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Enter what was paid and earned."""
+        """Book the costs and the credit of outcomes."""
         for outcome in outcomes:
             if isinstance(outcome, Rejected):
                 account = self._account(outcome.candidate.source)
@@ -162,7 +160,7 @@ class ThompsonAllocation(Allocation):
                 self._settle(outcome)
 
     def yields(self) -> dict[str, float]:
-        """Return the mean of what each source is believed to earn per force call."""
+        """Return the posterior mean of the yield (credit per force call) by source."""
         return {name: self._shape(name, a) / (PRIOR_FORCE_CALLS + a.paid) for name, a in self._accounts.items()}
 
     def _settle(self, outcome: Relaxed | Failed) -> None:
@@ -194,12 +192,12 @@ class ThompsonAllocation(Allocation):
         return self._prior(name) * PRIOR_FORCE_CALLS + account.earned
 
     def _draw(self, name: str, account: _Account, rng: np.random.Generator) -> float:
-        # What runs has been paid for in part and has earned nothing yet: many workers do not all go one way.
+        # Running relaxations count as paid, so that many workers do not all relax candidates of one source.
         paid = PRIOR_FORCE_CALLS + account.paid + EXPECTED_FORCE_CALLS * account.running
         return float(rng.gamma(self._shape(name, account)) / paid)
 
 
-#: Allocations by name.
+#: Allocations by name. "earnings" is the name that run directories hold for Thompson sampling.
 ALLOCATIONS: dict[str, Callable[[Problem, int], Allocation]] = {
     "earnings": ThompsonAllocation,
     "equal": EqualAllocation,
@@ -215,10 +213,10 @@ def _prior_table() -> Mapping[str, Any]:
     return dict(json.loads(files("hybridcsp").joinpath("data/allocation_priors.json").read_text(encoding="utf-8")))
 
 
-def _shipped_priors(problem: Problem) -> dict[str, float]:
+def _default_priors(problem: Problem) -> dict[str, float]:
     """Return yields ``exp(a + b ln(atoms) + c (elements - 2))`` for the mean number of atoms in the problem's cells.
 
-    Beyond the sizes of the systems that they were fitted to they stay as they are at the edge.
+    Sizes are clipped to the range of the systems that the coefficients were fitted to.
     """
     table = _prior_table()
     atoms = np.clip(float(np.mean(problem.units)) * problem.atoms_per_unit, *table["card"]["atoms"])

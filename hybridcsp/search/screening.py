@@ -1,4 +1,4 @@
-"""What is not worth a relaxation: broken structures, wrong contents, and what was relaxed already."""
+"""Screening of proposals: invalid structures, wrong contents, and duplicates are not relaxed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ from hybridcsp.structure.validity import violation
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """What screening says of one structure; ``reason`` is ``None`` where it is worth a relaxation."""
+    """Result of the screening of one structure.
+
+    Attributes
+    ----------
+    reason
+        The reason of its rejection; ``None`` if it is accepted.
+    detail
+        The reason in words.
+    described
+        The fingerprint of an accepted structure.
+    """
 
     reason: RejectionReason | None
     detail: str = ""
@@ -22,12 +32,12 @@ class Verdict:
 
 
 class Screen:
-    """Checks proposals against a problem and against what is being or has been relaxed.
+    """Check proposals against a problem and against structures that are being or have been relaxed.
 
     Parameters
     ----------
     problem
-        Sets contents, cell, volumes, distances and space groups.
+        The problem, which determines allowed contents, cells, volumes, distances and space groups.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -36,18 +46,18 @@ class Screen:
         self._known = StructureIndex(energy_window=None, tolerances=STARTS)
 
     def check(self, atoms: Atoms, level: str = RELAX, *, given: bool = False) -> Verdict:
-        """Judge one structure; the checks run from the cheapest to the dearest and the first failure is the verdict.
-
-        Jobs of other levels than "relax" and "lowest" leave the structure that they begin with: it may be known.
+        """Check one structure, and return the first failure of checks that run from cheap to expensive.
 
         Parameters
         ----------
         atoms
             The structure.
         level
-            Of the job that it would become.
+            Level of the job that it would become. Jobs of other levels than "relax" and "lowest" move away from the
+            structure that they start with, which may therefore be known.
         given
-            Whether a person brought it: then no volume is wrong, and no distance but those of broken files.
+            Whether the user supplied the structure: every volume is then allowed, and every distance that is not that
+            of a broken file.
         """
         found = violation(atoms, self.problem, self._volumes, given=given)
         if found is not None:
@@ -60,15 +70,15 @@ class Screen:
         return Verdict(None, described=described)
 
     def accepted(self, candidate: Candidate, described: Described) -> None:
-        """Remember the start of a candidate that will be relaxed, if it has one: of several, one is chosen later."""
+        """Remember the start of a candidate that will be relaxed, unless it has several, of which the job chooses one."""
         if candidate.proposal.level != LOWEST:
             self._known.add(candidate.id, described)
 
     def relaxed(self, outcome: Relaxed) -> None:
-        """Remember where a relaxation began, and where it ended if it converged to something not known yet.
+        """Remember the start of a relaxation, and its end if it converged to an unknown structure.
 
-        A minimum outside of the default volume bounds shows that they were estimated wrongly: they are widened to it,
-        so that its relatives are not rejected.
+        Default volume bounds are estimates. They are widened to a minimum outside of them, so that structures derived
+        from it are not rejected.
         """
         if outcome.converged and self.problem.estimates_volume:
             volume = outcome.atoms.get_volume() / len(outcome.atoms)

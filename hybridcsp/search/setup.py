@@ -1,4 +1,4 @@
-"""From what a person writes to the sources of a search."""
+"""Build the sources and the proposer of a search from its settings."""
 
 from __future__ import annotations
 
@@ -27,23 +27,25 @@ def build_sources(
     external: Mapping[str, Command] | None = None,
     one_shot: int = 1,
 ) -> dict[str, BaseSource]:
-    """Build sources by name, ``name-2`` and so on where a name occurs again.
+    """Build the sources from user-supplied names or objects, and return them by name.
+
+    A name that occurs again becomes ``name-2`` and so on.
 
     Parameters
     ----------
     sources
-        Names, or sources themselves.
+        Names of sources, with arguments after a colon, or sources themselves.
     problem
-        What is searched.
+        The problem that is searched.
     external
-        Commands by name, for ``external:NAME``, a source that is called NAME.
+        Commands by name; the source ``external:NAME`` runs one and is itself called NAME.
     one_shot
-        Of generators that are named: see :class:`~hybridcsp.sources.generative.GenerativeSource`.
+        Number of samples per job of generators that are given by name.
 
     Raises
     ------
     InputError
-        If there are none, or what follows a name is of no use to that source.
+        If there are no sources, or one of them cannot be built.
     """
     if isinstance(sources, str) or not sources:
         raise InputError("sources", sources, "a list of at least one source")
@@ -63,28 +65,28 @@ def build_sources(
 
 
 def check_learners(sources: Mapping[str, BaseSource], retraining: Retraining) -> None:
-    """Refuse generators that begin untrained where nothing would ever teach them.
+    """Check that generators that begin untrained are going to be trained.
 
     Raises
     ------
     InputError
-        If there is one without retraining, or without other sources to learn from.
+        If there is such a generator, and retraining is turned off or there is no other source to learn from.
     """
     untrained = [name for name, source in sources.items() if isinstance(source, GenerativeSource) and source.scratch]
     if untrained and (retraining.new_minima == 0 or len(untrained) == len(sources)):
-        allowed = "with retraining (new_minima from 1) and beside other sources, whose minima it learns from"
+        allowed = "needs retraining (new_minima from 1) and another source, from whose minima it learns"
         raise InputError("source", f"{untrained[0]}:scratch", allowed)
 
 
 def require_independent_source(sources: Iterable[object], named: object) -> None:
-    """Refuse a set of sources that all need minima found by others.
+    """Check that at least one source does not depend on minima that others have found.
 
     Parameters
     ----------
     sources
         Sources, their classes, or the functions that build them.
     named
-        Value to show in the error.
+        The sources as an error shows them.
 
     Raises
     ------

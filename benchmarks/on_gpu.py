@@ -198,7 +198,7 @@ def data_of(part: str, arrays: Arrays, about: Mapping[str, Any]) -> tuple[Data, 
         found = [FlowData.from_arrays(own, Scale(mean=mean, spread=spread)) if own else None for own in both]
     else:
         from hybridcsp.generators.rows import unpack
-        from hybridcsp.generators.wyckoff.collation import Geometries, Occupations
+        from hybridcsp.generators.wyckoff.collation import GeometryData, OccupationData
 
         found = []
         for name in ("learned", "held"):
@@ -207,9 +207,9 @@ def data_of(part: str, arrays: Arrays, about: Mapping[str, Any]) -> tuple[Data, 
             if not own:
                 found.append(None)
             elif part == "occupation":
-                found.append(Occupations(rows, own["weights"].tolist(), own["conditions"]))
+                found.append(OccupationData(rows, own["weights"].tolist(), own["conditions"]))
             else:
-                found.append(Geometries(rows, own["weights"].tolist(), own["conditions"], learning=name == "learned"))
+                found.append(GeometryData(rows, own["weights"].tolist(), own["conditions"], learning=name == "learned"))
     assert found[0] is not None
     return found[0], found[1]
 
@@ -224,12 +224,12 @@ def network_of(part: str, size: Mapping[str, Any], arrays: Arrays, about: Mappin
         from hybridcsp.generators.flow.network import Architecture
 
         return FlowModel(Architecture(**size))
-    from hybridcsp.generators.wyckoff.geometry import GeometryNetwork
-    from hybridcsp.generators.wyckoff.occupation import OccupationNetwork
-    from hybridcsp.generators.wyckoff.positions import Positions
+    from hybridcsp.generators.wyckoff.geometry_network import GeometryNetwork
+    from hybridcsp.generators.wyckoff.occupation_network import OccupationNetwork
+    from hybridcsp.generators.wyckoff.tables import WyckoffTables
     from hybridcsp.generators.wyckoff.transformer import Size
 
-    positions = Positions.from_arrays(**below("wyckoff/positions.", arrays))
+    positions = WyckoffTables.from_arrays(**below("wyckoff/positions.", arrays))
     if part == "occupation":
         return OccupationNetwork(positions, Size(**size))
     return GeometryNetwork(positions, Size(**size), about["prototypes"])
@@ -403,14 +403,14 @@ def finish(cache: Path, trained: Path, crystals: int, results: Path, install: bo
 
 def held_out_crystals(arrays: Arrays, about: Mapping[str, Any], most: int) -> list[Atoms]:
     """Return crystals of the held-out tenth, at most 20 atoms, drawn with a fixed seed."""
-    from hybridcsp.structure.lattice import decode
+    from hybridcsp.structure.lattice import decode_lattice_point
 
     _, held = data_of("flow", arrays, about)
     if held is None:
         sys.exit("error: the cache holds no crystals of held-out formulas")
     points = held.points  # type: ignore[attr-defined]  # data_of returns FlowData for "flow"
     order = np.random.default_rng(0).permutation(len(points))[:most]
-    return [decode(points[i]) for i in order]
+    return [decode_lattice_point(points[i]) for i in order]
 
 
 def assemble(

@@ -27,9 +27,9 @@ from ase.data import chemical_symbols
 
 from hybridcsp.prototypes import CountTable, Label, identify
 from hybridcsp.prototypes.labels import slot_orders
-from hybridcsp.prototypes.ranking import POPULARITY, by_label, placements
-from hybridcsp.prototypes.table import encode, reduced_formula
-from hybridcsp.structure.elements import TAIL, WEIGHTS, properties
+from hybridcsp.prototypes.ranking import POPULARITY, placements, probability_by_label
+from hybridcsp.prototypes.table import encode_counts, reduced_formula
+from hybridcsp.structure.elements import KERNEL_EXPONENT, PROPERTY_WEIGHTS, properties
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE
 
 KS = (1, 5, 10, 20, 50)
@@ -62,7 +62,7 @@ def formula_of(crystal: Crystal) -> str:
 
 
 def counted(crystals: Sequence[Crystal], data: str) -> dict[str, object]:
-    prototypes = encode(crystals)
+    prototypes = encode_counts(crystals)
     card = {
         "what": "how often a prototype occurs and with which elements in its slots; no coordinates, no cells",
         "data": data,
@@ -99,7 +99,7 @@ def measure(table: CountTable, crystals: Sequence[Crystal]) -> dict[str, object]
         ranked = placements(elements, known)
         seconds.append(time.perf_counter() - start)
         popularity = dict(zip(known.labels, np.bincount(known.which, known.counts, len(known.labels)), strict=True))
-        chemistry = dict(by_label(ranked))
+        chemistry = dict(probability_by_label(ranked))
         own = {tuple(elements[slot] for slot in symmetry) for symmetry in label.symmetries}
         sites = {(p.label, p.elements): p.probability for p in ranked}
         ranks["popularity"].append(rank_of(popularity, label))
@@ -128,9 +128,9 @@ def fit(crystals: Sequence[Crystal], steps: int, seed: int) -> dict[str, float]:
     generator = np.random.default_rng(seed)
     raw = torch.tensor(properties())
     spread = raw[1:100].std(0)
-    log_weights = torch.log(torch.tensor(list(WEIGHTS.values())) * spread).requires_grad_(True)
+    log_weights = torch.log(torch.tensor(list(PROPERTY_WEIGHTS.values())) * spread).requires_grad_(True)
     log_popularity = torch.tensor(np.log(POPULARITY)).requires_grad_(True)
-    log_tail = torch.tensor(np.log(TAIL)).requires_grad_(True)
+    log_tail = torch.tensor(np.log(KERNEL_EXPONENT)).requires_grad_(True)
     optimiser = torch.optim.Adam([log_weights, log_popularity, log_tail], lr=0.05)
     shelves: dict[tuple[int, ...], list[int]] = {}
     for i, (label, _) in enumerate(crystals):
@@ -172,9 +172,9 @@ def fit(crystals: Sequence[Crystal], steps: int, seed: int) -> dict[str, float]:
         if step % 10 == 0:
             print(f"  step {step}: {float(loss.detach()) / n:.4f} nats per crystal", flush=True)
     weights = (torch.exp(log_weights) / spread).detach().tolist()
-    fitted = {"TAIL": log_tail, "POPULARITY": log_popularity}
+    fitted = {"KERNEL_EXPONENT": log_tail, "POPULARITY": log_popularity}
     return {
-        **dict(zip(WEIGHTS, weights, strict=True)),
+        **dict(zip(PROPERTY_WEIGHTS, weights, strict=True)),
         **{name: float(torch.exp(value.detach())) for name, value in fitted.items()},
     }
 
@@ -207,8 +207,8 @@ def main() -> None:
         "formulas held out": len(held),
         "crystals counted": len(kept),
         "load": round(os.getloadavg()[0], 1),
-        "weights": WEIGHTS,
-        "TAIL": TAIL,
+        "weights": PROPERTY_WEIGHTS,
+        "KERNEL_EXPONENT": KERNEL_EXPONENT,
         "POPULARITY": POPULARITY,
         **measure(CountTable(counted(kept, data)), tested),
     }

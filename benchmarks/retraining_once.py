@@ -44,7 +44,7 @@ from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.retraining import Retraining
 from hybridcsp.retraining.training_set import lessons, replayed
-from hybridcsp.similarity import ENERGY_WINDOW, STARTS, StructureIndex, describe
+from hybridcsp.similarity import ENERGY_WINDOW, STARTS, StructureIndex, compute_descriptors
 from hybridcsp.structure.symmetry import spacegroup
 
 RUNS = Path(__file__).parent / "results" / "retraining_once_runs.jsonl"
@@ -125,9 +125,9 @@ def measure(pupil: str, way: str, name: str, seed: int, pool: WorkerPool) -> dic
     minima = archive.minima()
     known = StructureIndex(energy_window=None, tolerances=STARTS)
     for number in range(1, archive.candidates + 1):
-        known.add(number, describe(archive.candidate(number).atoms))
+        known.add(number, compute_descriptors(archive.candidate(number).atoms))
     for minimum in minima:
-        known.add(-minimum.id, describe(minimum.atoms))
+        known.add(-minimum.id, compute_descriptors(minimum.atoms))
     ends = StructureIndex(energy_window=ENERGY_WINDOW)
     for minimum in minima:
         ends.add(minimum.id, minimum.atoms, minimum.enthalpy_per_atom)

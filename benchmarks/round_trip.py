@@ -11,7 +11,7 @@ Every crystal, in its primitive cell, goes through
   off (root mean square and largest displacement, Å); and is what comes back, encoded again, and once more in a
   disguise (other vectors, rotated, shifted, reordered), the same representation, coordinates within 1e-3. Where the
   tolerance of 0.1 Å leads to a cell with fewer atoms or to nothing, 0.01 Å is tried, as in training.
-- *sequence*: what the transformer writes (``hybridcsp.generators.wyckoff.sequences``), with the positions of the
+- *sequence*: what the transformer writes (``hybridcsp.generators.wyckoff.tokens``), with the positions of the
   shipped weights.
 - *log-lattice*: fractional coordinates and the logarithm of the metric (``hybridcsp.structure.lattice``);
   distances between atoms must come back to 1e-6 Å.
@@ -34,7 +34,7 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from hybridcsp.generators.loading import open_generator
 from hybridcsp.generators.wyckoff import representation
-from hybridcsp.generators.wyckoff.sequences import from_sequence, to_sequence
+from hybridcsp.generators.wyckoff.tokens import detokenize, tokenize
 from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.structure_files import read_structures
 from hybridcsp.structure import lattice
@@ -71,8 +71,8 @@ def same(a: representation.WyckoffCrystal | None, b: representation.WyckoffCryst
 
 def encoded(atoms: Atoms) -> representation.WyckoffCrystal | None:
     for symprec in (SYMPREC_LOOSE, SYMPREC):
-        crystal = representation.encode(atoms, symprec)
-        if crystal is not None and len(representation.decode(crystal)) == len(atoms):
+        crystal = representation.encode_wyckoff(atoms, symprec)
+        if crystal is not None and len(representation.decode_wyckoff(crystal)) == len(atoms):
             return crystal
     return None
 
@@ -81,13 +81,16 @@ def through_symmetry(
     atoms: Atoms, crystal: representation.WyckoffCrystal, rng: np.random.Generator
 ) -> tuple[list[str], tuple[float, float] | None]:
     """What did not come back, and displacements."""
-    back = representation.decode(crystal)
+    back = representation.decode_wyckoff(crystal)
     wrong = []
     number = spacegroup(back, SYMPREC / 10)
     if ENANTIOMORPHS.get(number, number) != crystal.spacegroup:
         wrong.append("another space group")
     try:
-        again, hidden = representation.encode(back, SYMPREC), representation.encode(disguised(back, rng), SYMPREC)
+        again, hidden = (
+            representation.encode_wyckoff(back, SYMPREC),
+            representation.encode_wyckoff(disguised(back, rng), SYMPREC),
+        )
         if not same(crystal, again):
             wrong.append("encoded again it is another representation")
         elif not same(crystal, hidden):
@@ -104,15 +107,15 @@ def through_symmetry(
 
 def through_sequence(crystal: representation.WyckoffCrystal, positions: object) -> list[str]:
     try:
-        sequence = to_sequence(crystal, positions)
+        sequence = tokenize(crystal, positions)
     except (KeyError, ValueError, IndexError) as error:
         return [f"cannot be written: {type(error).__name__}"]
-    back = from_sequence(sequence, positions)
+    back = detokenize(sequence, positions)
     return [] if same(crystal, back) else ["another representation"]
 
 
 def through_lattice(atoms: Atoms) -> list[str]:
-    back = lattice.decode(lattice.encode(atoms))
+    back = lattice.decode_lattice_point(lattice.encode_lattice_point(atoms))
     far = np.abs(back.get_all_distances(mic=True) - atoms.get_all_distances(mic=True)).max()
     moved = np.abs(back.cell.cellpar() - atoms.cell.cellpar()).max()
     return [] if max(far, moved) < 1e-6 else ["other distances"]

@@ -40,10 +40,10 @@ from hybridcsp.similarity import (
     STARTS,
     StructureIndex,
     Tolerances,
-    describe,
+    compute_descriptors,
     same_structure,
 )
-from hybridcsp.similarity.fingerprint import surroundings_distance
+from hybridcsp.similarity.fingerprint import environment_distance
 
 TIO2 = [22] * 4 + [8] * 8
 BAND = 0.3  # eV/atom
@@ -132,7 +132,7 @@ def measure_speed(seed: int, sizes: list[int], operations: int) -> list[dict[str
     rows = []
     for size in sizes:
         while len(starts) < size:
-            key, described = len(kept), describe(atoms := next(source))
+            key, described = len(kept), compute_descriptors(atoms := next(source))
             kept.append((atoms, float(rng.uniform(0, BAND))))
             minima.add(key, described, kept[key][1])
             starts.add(key, described)
@@ -151,7 +151,7 @@ def measure_operations(name: str, index: StructureIndex, draw: Draw, operations:
         key, atoms, energy = draw()
         there = key in index
         before, before_processor = time.perf_counter(), time.process_time()
-        described = describe(atoms)
+        described = compute_descriptors(atoms)
         found = index.find(described, energy)
         if found is None and not there:
             index.add(key, described, energy)
@@ -287,17 +287,17 @@ def measure_polymorphs() -> list[dict[str, object]]:
     for name, a, b, expected in pairs:
         index = StructureIndex(energy_window=ENERGY_WINDOW)
         index.add(1, a, 0.0)
-        mean, largest = surroundings_distance(describe(a), describe(b).crystal)
+        mean, largest = environment_distance(compute_descriptors(a), compute_descriptors(b).crystal)
         rows.append({"pair": name, "mean": mean, "largest": largest, "expected": expected,
                      "same": index.find(b, 0.0) is not None})  # fmt: skip
     for partner, longest in ((False, 10), (True, 8)):
-        polytypes = [describe(layered(s, partner)) for s in stackings(longest)]
+        polytypes = [compute_descriptors(layered(s, partner)) for s in stackings(longest)]
         index = StructureIndex(energy_window=ENERGY_WINDOW)
         distances, merged = [], 0
         for key, described in enumerate(polytypes):
             merged += index.find(described, 0.0) is not None
             index.add(key, described, 0.0)
-            distances += [surroundings_distance(described, other.crystal) for other in polytypes[:key]]
+            distances += [environment_distance(described, other.crystal) for other in polytypes[:key]]
         closest = min(distances, key=lambda d: d[1])
         name = f"{'SiC' if partner else 'Si'}: all {len(polytypes)} polytypes of up to {longest} layers, closest pair"
         rows.append({"pair": name, "mean": closest[0], "largest": closest[1], "expected": False, "same": merged > 0})

@@ -19,7 +19,7 @@ from hybridcsp.archive.structure_rows import BEST
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import REFINE, Candidate, Cost, Failed, Minimum, Outcome, Rejected, Relaxed
 from hybridcsp.errors import ArchiveError
-from hybridcsp.similarity import Described, describe
+from hybridcsp.similarity import Descriptors, compute_descriptors
 from hybridcsp.structure.symmetry import spacegroups
 from hybridcsp.utils.interrupts import uninterrupted
 from hybridcsp.utils.resources import garbage_collection_paused
@@ -27,7 +27,7 @@ from hybridcsp.utils.resources import garbage_collection_paused
 #: The source of structures that were handed in without having been asked for; they do not count as relaxations.
 ADDED = "added"
 
-_NONE_AHEAD: Mapping[int, Described] = {}
+_NONE_AHEAD: Mapping[int, Descriptors] = {}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -339,7 +339,7 @@ class Archive:
     def record_outcomes(
         self,
         outcomes: Sequence[Outcome],
-        described: Mapping[int, Described] = _NONE_AHEAD,
+        described: Mapping[int, Descriptors] = _NONE_AHEAD,
         *,
         find_symmetry: bool = True,
     ) -> list[Outcome]:
@@ -361,7 +361,7 @@ class Archive:
         self,
         before: list[Event],
         outcomes: Sequence[Outcome],
-        described: Mapping[int, Described] = _NONE_AHEAD,
+        described: Mapping[int, Descriptors] = _NONE_AHEAD,
         *,
         find_symmetry: bool = True,
     ) -> list[Outcome]:
@@ -393,7 +393,7 @@ class Archive:
             self.state.apply(event)
         self._log.append(events)
 
-    def _place(self, outcome: Relaxed, groups: tuple[int, int] | None, described: Described | None) -> Event:
+    def _place(self, outcome: Relaxed, groups: tuple[int, int] | None, described: Descriptors | None) -> Event:
         """Make the event of a relaxation: which basin it ended in, and what that does to the other basins."""
         event = translation.relaxed_event(outcome, self._number(outcome), self._force_calls(outcome), groups)
         if not outcome.converged:
@@ -404,7 +404,7 @@ class Archive:
             basins = [basin for basin in self.state.basins.values() if basin.calculator == calculator]
             known = self._known[calculator] = KnownMinima(basins, self.structure)
         if described is None:
-            described = describe(outcome.atoms)
+            described = compute_descriptors(outcome.atoms)
         own = self.state.basin_ending(outcome.candidate.id) if outcome.level == REFINE else None
         if own is not None and own.calculator != calculator:
             own = None

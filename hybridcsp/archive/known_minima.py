@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from ase import Atoms
 
 from hybridcsp.archive.state import Basin
-from hybridcsp.similarity import ENERGY_WINDOW, Described, StructureIndex
+from hybridcsp.similarity import ENERGY_WINDOW, Descriptors, StructureIndex
 
 
 class KnownMinima:
@@ -31,7 +31,7 @@ class KnownMinima:
         self._unread = {basin.id: basin for basin in basins}
         self._by_energy = sorted((basin.enthalpy_per_atom, basin.id) for basin in self._unread.values())
 
-    def find(self, described: Described, enthalpy_per_atom: float) -> int | None:
+    def find(self, described: Descriptors, enthalpy_per_atom: float) -> int | None:
         """Return the id of the same minimum, ``None`` if it is not among them."""
         # A little wider than the window of the index, which decides.
         first = bisect_left(self._by_energy, (enthalpy_per_atom - 1.001 * ENERGY_WINDOW, 0))
@@ -42,7 +42,7 @@ class KnownMinima:
         del self._by_energy[first:last]
         return self._index.find(described, enthalpy_per_atom)
 
-    def put(self, id_: int, described: Described, enthalpy_per_atom: float) -> None:
+    def put(self, id_: int, described: Descriptors, enthalpy_per_atom: float) -> None:
         """Take in a minimum, or put another structure in its place."""
         self.remove(id_)
         self._index.add(id_, described, enthalpy_per_atom)

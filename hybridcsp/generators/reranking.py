@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from hybridcsp.generators.base import Reject, Request, Sample, equal_requests
-from hybridcsp.similarity import describe
+from hybridcsp.similarity import compute_descriptors
 from hybridcsp.structure.validity import is_finite_crystal
 
 #: Fingerprints (without the volume) whose root mean square difference is less than this are of like crystals.
@@ -44,7 +44,7 @@ def _in_order(answers: Sequence[Sample | Reject]) -> list[Sample | Reject]:
     others = [a for a in answers if not (isinstance(a, Sample) and is_finite_crystal(a.atoms))]
     if len(crystals) < 3:
         return [*crystals, *others]
-    prints = np.array([describe(a.atoms).fingerprint[:-1] for a in crystals])
+    prints = np.array([compute_descriptors(a.atoms).fingerprint[:-1] for a in crystals])
     distances = np.sqrt(((prints[:, None] - prints) ** 2).mean(axis=-1))
     nearness = np.exp(-((distances / ALIKE) ** 2) / 2)
     unspoken = np.ones(len(crystals))

@@ -11,7 +11,7 @@ from ase import Atoms
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.generators.base import Condition, Reject, Request, Sample
-from hybridcsp.similarity import STARTS, Described, StructureIndex, describe
+from hybridcsp.similarity import STARTS, Descriptors, StructureIndex, compute_descriptors
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE, SYMPREC_ROUGH, primitive, spacegroup
 from hybridcsp.structure.validity import is_crystal_of, violation
 
@@ -40,7 +40,7 @@ class SelectedSample:
     atoms: Atoms
     units: int
     spacegroup: int
-    described: Described
+    described: Descriptors
     log_likelihood: float | None = None
 
 
@@ -127,7 +127,7 @@ def select(
         if reason is not None:
             rejects[reason] += 1
             continue
-        described = describe(atoms)
+        described = compute_descriptors(atoms)
         if seen.find(described) is not None:
             rejects["duplicate"] += 1
             continue

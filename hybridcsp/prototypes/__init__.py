@@ -8,8 +8,7 @@ that can be tried for a problem into the order of its estimated chance.
 from hybridcsp.prototypes.labels import Label, identify
 from hybridcsp.prototypes.library import Library, Template, aflow
 from hybridcsp.prototypes.options import Option, Options
-from hybridcsp.prototypes.table import CountTable
-from hybridcsp.prototypes.table import shipped as shipped_table
+from hybridcsp.prototypes.table import CountTable, shipped_table
 from hybridcsp.prototypes.templates import TemplateLibrary
 
 

@@ -12,7 +12,7 @@ from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 
 from hybridcsp.core.problem import Problem
-from hybridcsp.prototypes.labels import Label, standardised
+from hybridcsp.prototypes.labels import Label, standardized_prototype
 from hybridcsp.structure.placement import SEPARATIONS, place, random_cell, separations
 from hybridcsp.structure.symmetry import SYMPREC, spacegroup
 from hybridcsp.structure.validity import cell_violation, shortest_violation
@@ -51,7 +51,9 @@ def substitute(structure: Atoms, elements: Mapping[int, int], problem: Problem, 
     return _fitted(atoms, problem, units)
 
 
-def draw(label: Label, elements: Sequence[int], problem: Problem, units: int, rng: np.random.Generator) -> Atoms | None:
+def draw_crystal(
+    label: Label, elements: Sequence[int], problem: Problem, units: int, rng: np.random.Generator
+) -> Atoms | None:
     """Draw the free coordinates and the cell of a prototype.
 
     Cells, points and separations are those of random search (:mod:`hybridcsp.structure.placement`), but space group and
@@ -92,7 +94,7 @@ def draw(label: Label, elements: Sequence[int], problem: Problem, units: int, rn
         if placed is None:
             continue
         atoms = Atoms(placed[0], scaled_positions=placed[1], cell=cell, pbc=True)
-        found = standardised(atoms, SYMPREC)
+        found = standardized_prototype(atoms, SYMPREC)
         if found is None or found[0] != label:
             continue
         finished = _finished(found[2], problem, units)

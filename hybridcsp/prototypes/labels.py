@@ -114,11 +114,11 @@ def identify(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> tuple[Label, tuple
     tuple or None
         ``None`` where spglib finds no consistent symmetry at this tolerance (Å).
     """
-    found = standardised(atoms, symprec)
+    found = standardized_prototype(atoms, symprec)
     return None if found is None else found[:2]
 
 
-def standardised(atoms: Atoms, symprec: float) -> tuple[Label, tuple[int, ...], Atoms] | None:
+def standardized_prototype(atoms: Atoms, symprec: float) -> tuple[Label, tuple[int, ...], Atoms] | None:
     """Return the prototype of a crystal, the elements in its slots and its idealised primitive cell, or ``None``."""
     found = find_orbits(atoms, symprec)
     if found is None:
@@ -126,10 +126,10 @@ def standardised(atoms: Atoms, symprec: float) -> tuple[Label, tuple[int, ...], 
     letters: dict[int, str] = {}
     for orbit in found.orbits:
         letters[orbit.element] = letters.get(orbit.element, "") + orbit.letter
-    return *canonical(found.spacegroup, letters, reduced_counts(found.numbers)), found.primitive_cell()
+    return *canonical_label(found.spacegroup, letters, reduced_counts(found.numbers)), found.primitive_cell()
 
 
-def canonical(number: int, sites: Mapping[int, str], counts: Mapping[int, int]) -> tuple[Label, tuple[int, ...]]:
+def canonical_label(number: int, sites: Mapping[int, str], counts: Mapping[int, int]) -> tuple[Label, tuple[int, ...]]:
     """Return the label of a distribution of elements over Wyckoff positions, and the elements of its slots.
 
     Parameters

@@ -16,7 +16,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from hybridcsp.errors import HybridCSPError
-from hybridcsp.prototypes.labels import Label, reduced_counts, standardised
+from hybridcsp.prototypes.labels import Label, reduced_counts, standardized_prototype
 from hybridcsp.structure.symmetry import SYMPREC, SYMPREC_LOOSE
 
 #: Kinds of templates, by which proposals made from them are known.
@@ -127,7 +127,7 @@ class AflowLibrary:
 def as_template(name: str, kind: str, atoms: Atoms, strukturbericht: str = "") -> Template | None:
     """Work out the prototype of a structure; ``None`` where spglib finds none at either tolerance."""
     for symprec in (SYMPREC_LOOSE, SYMPREC):
-        found = standardised(atoms, symprec)
+        found = standardized_prototype(atoms, symprec)
         if found is not None:
             label, elements, reduced = found
             return Template(

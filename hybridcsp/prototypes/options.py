@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 
 from hybridcsp.core.problem import Problem
-from hybridcsp.prototypes.building import draw, substitute
+from hybridcsp.prototypes.building import draw_crystal, substitute
 from hybridcsp.prototypes.labels import Label, reduced_counts
 from hybridcsp.prototypes.library import Library, Template
 from hybridcsp.prototypes.ranking import Placement, placements
@@ -66,7 +66,7 @@ class Option:
     def build(self, problem: Problem, rng: np.random.Generator) -> Atoms | None:
         """Make the crystal; ``None`` where it cannot be made within the problem's limits."""
         if self.template is None:
-            return draw(self.label, self.elements, problem, self.units, rng)
+            return draw_crystal(self.label, self.elements, problem, self.units, rng)
         elements = dict(zip(self.template.elements, self.elements, strict=True))
         return substitute(self.template.atoms, elements, problem, self.units)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hybridcsp.prototypes.labels import Label, slot_orders
 from hybridcsp.prototypes.table import Occurrences
-from hybridcsp.structure.elements import TAIL, squared_distances
+from hybridcsp.structure.elements import KERNEL_EXPONENT, squared_distances
 
 #: How many crystals of mere popularity weigh against one crystal of the very same elements. Fitted with the
 #: chemistry's weights (benchmarks/prototypes.py).
@@ -43,8 +43,8 @@ def placements(elements: Sequence[int], known: Occurrences) -> list[Placement]:
     :math:`p(L, a) = (\sum_{m \in L} n_m k(a, m) + \beta n_L / (N c_L)) / (\sum_m n_m \sum_a k(a, m) + \beta)`, where
     m are known crystals, :math:`n_m` how many of them there are, :math:`n_L / N` the popularity of the prototype and
     :math:`c_L` in how many ways the elements can be put into it. The kernel is :math:`k = (1 + d^2 / 2 t)^{-t}` with
-    t = :data:`~hybridcsp.structure.elements.TAIL`, where :math:`d^2` adds up the squared distances of the elements,
-    slot by slot (:mod:`hybridcsp.structure.elements`).
+    t = :data:`~hybridcsp.structure.elements.KERNEL_EXPONENT`, where :math:`d^2` is the sum of the squared distances of
+    the elements, slot by slot (:mod:`hybridcsp.structure.elements`).
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def placements(elements: Sequence[int], known: Occurrences) -> list[Placement]:
     if not known.labels:
         return []
     orders = slot_orders(known.labels[0].stoichiometry)
-    weights = np.stack([_by_label([elements[i] for i in order], known) for order in orders])
+    weights = np.stack([_similarity_by_label([elements[i] for i in order], known) for order in orders])
     popularity = np.bincount(known.which, known.counts, len(known.labels))
     total = weights.sum() + POPULARITY
     popularity *= POPULARITY / popularity.sum()
@@ -76,7 +76,7 @@ def placements(elements: Sequence[int], known: Occurrences) -> list[Placement]:
     return sorted(found, key=lambda placement: (-placement.probability, placement.label, placement.elements))
 
 
-def by_label(ranked: Iterable[Placement]) -> list[tuple[Label, float]]:
+def probability_by_label(ranked: Iterable[Placement]) -> list[tuple[Label, float]]:
     """Add up the placements of each prototype; the most probable prototype first."""
     total: dict[Label, float] = {}
     for placement in ranked:
@@ -84,9 +84,9 @@ def by_label(ranked: Iterable[Placement]) -> list[tuple[Label, float]]:
     return sorted(total.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _by_label(elements: Sequence[int], known: Occurrences) -> NDArray[np.float64]:
+def _similarity_by_label(elements: Sequence[int], known: Occurrences) -> NDArray[np.float64]:
     """Similarity of the elements in one order to the known crystals, added up by prototype, shape ``(n_labels,)``."""
     squares = squared_distances()[np.array(elements), known.elements].sum(axis=1)
-    alike = (1 + squares / (2 * TAIL)) ** -TAIL
+    alike = (1 + squares / (2 * KERNEL_EXPONENT)) ** -KERNEL_EXPONENT
     weights = np.bincount(known.which, known.counts * alike, len(known.labels))
     return np.asarray(weights, dtype=float)

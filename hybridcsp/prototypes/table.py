@@ -111,7 +111,7 @@ def reduced_formula(counts: Mapping[str, int]) -> str:
     return "".join(f"{s}{counts[s] // divisor if counts[s] > divisor else ''}" for s in order)
 
 
-def encode(found: Iterable[tuple[Label, tuple[int, ...]]]) -> dict[str, dict[str, str]]:
+def encode_counts(found: Iterable[tuple[Label, tuple[int, ...]]]) -> dict[str, dict[str, str]]:
     """Count crystals, given as prototype and elements of the slots, and write the counts as the table does."""
     counted: dict[str, dict[str, dict[str, int]]] = {}
     for label, elements in found:
@@ -129,7 +129,7 @@ def encode(found: Iterable[tuple[Label, tuple[int, ...]]]) -> dict[str, dict[str
 
 
 @cache
-def shipped() -> CountTable:
+def shipped_table() -> CountTable:
     """Return the table that comes with the package."""
     text = files("hybridcsp").joinpath("data/prototype_counts.json").read_text(encoding="utf-8")
     return CountTable(json.loads(text))

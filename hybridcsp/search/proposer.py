@@ -30,7 +30,7 @@ from hybridcsp.errors import message_of
 from hybridcsp.retraining import RetrainingScheduler
 from hybridcsp.search.allocation import Allocation
 from hybridcsp.search.screening import Screen
-from hybridcsp.similarity import describe
+from hybridcsp.similarity import compute_descriptors
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.utils.interrupts import exits_contained
 
@@ -87,7 +87,7 @@ class Proposer:
                 self._notify_proposed(past.candidates)
                 for candidate in past.candidates:
                     if archive.status(candidate.id) != "rejected":
-                        self._screen.accepted(candidate, describe(candidate.proposal.atoms))
+                        self._screen.accepted(candidate, compute_descriptors(candidate.proposal.atoms))
             elif isinstance(past, ModelUpdate):
                 self._adopted(past)
             else:
@@ -167,7 +167,7 @@ class Proposer:
         self.archive.record_call(called)
         self._notify_proposed(called.candidates)
         for candidate in called.candidates:
-            self._screen.accepted(candidate, describe(candidate.proposal.atoms))
+            self._screen.accepted(candidate, compute_descriptors(candidate.proposal.atoms))
 
     def close(self) -> None:
         """End what goes on beside the search."""

@@ -8,7 +8,7 @@ from ase import Atoms
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import LOWEST, RELAX, Candidate, RejectionReason, Relaxed
-from hybridcsp.similarity import STARTS, Described, StructureIndex, describe
+from hybridcsp.similarity import STARTS, Descriptors, StructureIndex, compute_descriptors
 from hybridcsp.structure.validity import violation
 
 
@@ -28,7 +28,7 @@ class Verdict:
 
     reason: RejectionReason | None
     detail: str = ""
-    described: Described | None = None
+    described: Descriptors | None = None
 
 
 class Screen:
@@ -62,14 +62,14 @@ class Screen:
         found = violation(atoms, self.problem, self._volumes, given=given)
         if found is not None:
             return Verdict(found.reason, found.detail)
-        described = describe(atoms)
+        described = compute_descriptors(atoms)
         known = self._known.find(described) if level in (RELAX, LOWEST) else None
         if known is not None:
             detail = f"the start of candidate {known}" if known > 0 else f"the relaxed structure of candidate {-known}"
             return Verdict(RejectionReason.DUPLICATE, detail)
         return Verdict(None, described=described)
 
-    def accepted(self, candidate: Candidate, described: Described) -> None:
+    def accepted(self, candidate: Candidate, described: Descriptors) -> None:
         """Remember the start of a candidate that will be relaxed, unless it has several, of which the job chooses one."""
         if candidate.proposal.level != LOWEST:
             self._known.add(candidate.id, described)
@@ -84,9 +84,9 @@ class Screen:
             volume = outcome.atoms.get_volume() / len(outcome.atoms)
             self._volumes = min(self._volumes[0], volume), max(self._volumes[1], volume)
         if outcome.candidate.id not in self._known and len(begun := outcome.starting_structures) == 1:
-            self._known.add(outcome.candidate.id, describe(begun[0]))
+            self._known.add(outcome.candidate.id, compute_descriptors(begun[0]))
         key = -outcome.candidate.id
         if outcome.converged and key not in self._known:
-            described = describe(outcome.atoms)
+            described = compute_descriptors(outcome.atoms)
             if self._known.find(described) is None:
                 self._known.add(key, described)

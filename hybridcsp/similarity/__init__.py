@@ -6,22 +6,22 @@ volumes may differ is a tolerance of its own. Initial magnetic moments, charges 
 :class:`ase.Atoms` carries beside elements, positions and cell are ignored.
 
 :class:`StructureIndex` answers the question for one structure against many without ever comparing all with all:
-energy and volume, then a fingerprint that cannot tell apart what is the same, then the surroundings of every atom, and
+energy and volume, then a fingerprint that cannot tell apart what is the same, then the environments of every atom, and
 only where these leave a doubt pymatgen's ``StructureMatcher``.
 """
 
 from hybridcsp.similarity.comparison import ENERGY_WINDOW, MINIMA, STARTS, Tolerances, same_structure
-from hybridcsp.similarity.fingerprint import Described, describe, fingerprint
+from hybridcsp.similarity.fingerprint import Descriptors, compute_descriptors, fingerprint
 from hybridcsp.similarity.index import StructureIndex
 
 __all__ = [
     "ENERGY_WINDOW",
     "MINIMA",
     "STARTS",
-    "Described",
+    "Descriptors",
     "StructureIndex",
     "Tolerances",
-    "describe",
+    "compute_descriptors",
     "fingerprint",
     "same_structure",
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms
 
-from hybridcsp.similarity.fingerprint import Crystal, describe
+from hybridcsp.similarity.fingerprint import Crystal, compute_descriptors
 from hybridcsp.structure.conversion import to_pymatgen
 
 if TYPE_CHECKING:
@@ -34,10 +34,10 @@ class Tolerances:
         ``angle_tol`` of ``StructureMatcher``, after scaling to the same volume.
     component, fingerprint
         Structures whose fingerprints differ by more, in any component or in the root of the mean square, are different.
-    surroundings
-        Structures whose atoms' surroundings differ by more (mean over the atoms) are different.
+    environments
+        Structures whose atoms' environments differ by more (mean over the atoms) are different.
     certain
-        Structures none of whose atoms' surroundings differ by more are the same without asking ``StructureMatcher``.
+        Structures none of whose atoms' environments differ by more are the same without asking ``StructureMatcher``.
     neighbours
         How many structures that the fingerprint leaves are looked at for one query, nearest first.
     exact_comparisons
@@ -50,7 +50,7 @@ class Tolerances:
     angle: float
     component: float
     fingerprint: float
-    surroundings: float
+    environments: float
     certain: float
     neighbours: int
     exact_comparisons: int
@@ -69,7 +69,7 @@ MINIMA = Tolerances(
     angle=2.0,
     component=0.12,
     fingerprint=0.03,
-    surroundings=0.17,
+    environments=0.17,
     certain=0.04,
     neighbours=64,
     exact_comparisons=6,
@@ -83,7 +83,7 @@ STARTS = Tolerances(
     angle=0.5,
     component=0.025,
     fingerprint=0.006,
-    surroundings=0.03,
+    environments=0.03,
     certain=0.005,
     neighbours=64,
     exact_comparisons=6,
@@ -98,7 +98,7 @@ def same_structure(a: Atoms, b: Atoms, tolerances: Tolerances = MINIMA) -> bool:
     InputError
         If either is not a three-dimensional crystal with finite numbers.
     """
-    first, second = describe(a).crystal, describe(b).crystal
+    first, second = compute_descriptors(a).crystal, compute_descriptors(b).crystal
     return (
         first.composition == second.composition
         and (tolerances.volume is None or abs(math.log(first.volume / second.volume)) <= tolerances.volume)

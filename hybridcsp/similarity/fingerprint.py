@@ -48,21 +48,21 @@ class Crystal:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Described:
-    """A structure with its fingerprint, so that both are worked out once; see :func:`describe`.
+class Descriptors:
+    """A structure with its fingerprint, so that both are worked out once; see :func:`compute_descriptors`.
 
     Attributes
     ----------
     crystal
         The structure.
-    surroundings
+    environments
         Sorted distances from each atom to its nearest neighbours of each element, shape ``(n_atoms, n_neighbours)``.
     fingerprint
         See :func:`fingerprint`.
     """
 
     crystal: Crystal
-    surroundings: Floats
+    environments: Floats
     fingerprint: Floats
 
 
@@ -73,7 +73,7 @@ def _composition(numbers: bytes) -> tuple[tuple[int, int], ...]:
     return tuple((number, count // unit) for number, count in sorted(counts.items()))
 
 
-def describe(atoms: Atoms) -> Described:
+def compute_descriptors(atoms: Atoms) -> Descriptors:
     """Work out everything that :class:`StructureIndex` needs to know of a structure.
 
     Raises
@@ -92,7 +92,7 @@ def describe(atoms: Atoms) -> Described:
 
 # A search asks about each minimum again: to record it, to screen starts against it, to breed from it.
 @lru_cache(maxsize=512)
-def _described(*buffers: bytes) -> Described:
+def _described(*buffers: bytes) -> Descriptors:
     numbers = np.frombuffer(buffers[0], dtype=np.uint8)
     given_positions, given_cell = (np.frombuffer(buffer).reshape(-1, 3) for buffer in buffers[1:])
     order = np.argsort(numbers, kind="stable")
@@ -101,8 +101,8 @@ def _described(*buffers: bytes) -> Described:
     crystal = Crystal(numbers[order], cell, positions)
     if _heights(cell).min() < _THINNEST_CELL * crystal.volume ** (1 / 3):
         raise InputError("cell", given_cell.tolist(), "is too thin for the volume of its atoms")
-    surroundings = _surroundings(crystal)
-    return Described(crystal, surroundings, _fingerprint(crystal, surroundings))
+    environments = _environments(crystal)
+    return Descriptors(crystal, environments, _fingerprint(crystal, environments))
 
 
 def fingerprint(atoms: Atoms) -> Floats:
@@ -133,11 +133,11 @@ def fingerprint(atoms: Atoms) -> Floats:
     distribution of Widdowson and Kurlin, NeurIPS 35, 24625 (2022), which tells all periodic crystals apart but for
     exceptional ones of measure zero.
     """
-    return describe(atoms).fingerprint.copy()
+    return compute_descriptors(atoms).fingerprint.copy()
 
 
-def surroundings_distance(query: Described, other: Crystal) -> tuple[float, float]:
-    """Pair the atoms of two structures so that their surroundings agree best; mean and largest difference that is left.
+def environment_distance(query: Descriptors, other: Crystal) -> tuple[float, float]:
+    """Pair the atoms of two structures so that their environments agree best; mean and largest difference that is left.
 
     Cells of different size are repeated to the same number of atoms. Where these would be too many to pair, nothing is
     known: the mean is 0 and the largest difference infinite.
@@ -148,7 +148,7 @@ def surroundings_distance(query: Described, other: Crystal) -> tuple[float, floa
     common = math.lcm(len(query.crystal.numbers), len(other.numbers))
     if common > _MOST_ATOMS_TO_PAIR:
         return 0.0, math.inf
-    rows, other_rows = query.surroundings, _cached_surroundings(other)
+    rows, other_rows = query.environments, _cached_environments(other)
     costs = cdist(rows, other_rows, "chebyshev")
     costs[query.crystal.numbers[:, None] != other.numbers] = 1e6
     costs = np.repeat(np.repeat(costs, common // len(rows), axis=0), common // len(other_rows), axis=1)
@@ -157,11 +157,11 @@ def surroundings_distance(query: Described, other: Crystal) -> tuple[float, floa
 
 
 @lru_cache(maxsize=256)
-def _cached_surroundings(crystal: Crystal) -> Floats:
-    return _surroundings(crystal)
+def _cached_environments(crystal: Crystal) -> Floats:
+    return _environments(crystal)
 
 
-def _surroundings(crystal: Crystal) -> Floats:
+def _environments(crystal: Crystal) -> Floats:
     """Sorted distances from each atom to its nearest atoms, element after element, at unit volume per atom."""
     numbers, scale = crystal.numbers, crystal.volume ** (-1 / 3)
     cell = crystal.cell * scale
@@ -268,9 +268,9 @@ def _shells(composition: tuple[tuple[int, int], ...]) -> tuple[Floats, ...]:
     return tuple(weights)
 
 
-def _fingerprint(crystal: Crystal, surroundings: Floats) -> Floats:
+def _fingerprint(crystal: Crystal, environments: Floats) -> Floats:
     slices, counts = _neighbour_counts(crystal.composition, len(crystal.numbers))
-    columns = np.split(surroundings, np.cumsum(counts)[:-1], axis=1)
+    columns = np.split(environments, np.cumsum(counts)[:-1], axis=1)
     shells = np.hstack([block @ weights for block, weights in zip(columns, _shells(crystal.composition), strict=True)])
     means = [shells[where].mean(axis=0) for where in slices]
     spreads = [shells[where].std(axis=0) for where in slices]

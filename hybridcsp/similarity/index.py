@@ -10,7 +10,7 @@ from ase import Atoms
 
 from hybridcsp.errors import InputError
 from hybridcsp.similarity.comparison import MINIMA, Tolerances, matches
-from hybridcsp.similarity.fingerprint import Crystal, Described, Floats, describe, surroundings_distance
+from hybridcsp.similarity.fingerprint import Crystal, Descriptors, Floats, compute_descriptors, environment_distance
 
 
 class StructureIndex:
@@ -31,7 +31,7 @@ class StructureIndex:
     ----------
     statistics
         How often what happened: ``queries``; ``neighbours`` that the fingerprint left and that were looked at; of these
-        ``certain`` and ``different`` by the surroundings of their atoms, and ``exact``, by ``StructureMatcher``;
+        ``certain`` and ``different`` by the environments of their atoms, and ``exact``, by ``StructureMatcher``;
         ``capped`` queries, which found nothing among as many neighbours as the tolerances allow to compare.
 
     Examples
@@ -50,48 +50,48 @@ class StructureIndex:
         self.energy_window = energy_window
         self.tolerances = tolerances
         self.statistics: Counter[str] = Counter()
-        self._shelves: dict[tuple[tuple[int, int], ...], _Shelf] = {}
-        self._shelf_of: dict[int, _Shelf] = {}
+        self._groups: dict[tuple[tuple[int, int], ...], _CompositionGroup] = {}
+        self._group_of: dict[int, _CompositionGroup] = {}
 
     def __len__(self) -> int:
-        return len(self._shelf_of)
+        return len(self._group_of)
 
     def __contains__(self, key: int) -> bool:
-        return key in self._shelf_of
+        return key in self._group_of
 
-    def find(self, structure: Atoms | Described, energy_per_atom: float | None = None) -> int | None:
+    def find(self, structure: Atoms | Descriptors, energy_per_atom: float | None = None) -> int | None:
         """Return the key of the same structure, the nearest by fingerprint where there are several, or ``None``.
 
         Parameters
         ----------
         structure
-            What to look for; :func:`describe` it first if it is to be added afterwards.
+            What to look for; :func:`compute_descriptors` it first if it is to be added afterwards.
         energy_per_atom
             In eV, at the same level as the energies of what was added.
         """
         query = _described(structure)
         energy = _energy(energy_per_atom)
         self.statistics["queries"] += 1
-        shelf = self._shelves.get(query.crystal.composition)
-        if shelf is None:
+        group = self._groups.get(query.crystal.composition)
+        if group is None:
             return None
-        rows = shelf.neighbours(query.fingerprint, energy, self.energy_window, self.tolerances)
+        rows = group.neighbours(query.fingerprint, energy, self.energy_window, self.tolerances)
         exact_comparisons, capped = 0, len(rows) > self.tolerances.neighbours
         for row in rows[: self.tolerances.neighbours]:
             self.statistics["neighbours"] += 1
-            crystal = shelf.crystals[row]
-            verdict = self._by_surroundings(query, crystal)
+            crystal = group.crystals[row]
+            verdict = self._compare_environments(query, crystal)
             if verdict is None and exact_comparisons < self.tolerances.exact_comparisons:
                 exact_comparisons += 1
                 self.statistics["exact"] += 1
                 verdict = matches(query.crystal, crystal, self.tolerances)
             if verdict:
-                return int(shelf.keys[row])
+                return int(group.keys[row])
             capped |= verdict is None
         self.statistics["capped"] += capped
         return None
 
-    def add(self, key: int, structure: Atoms | Described, energy_per_atom: float | None = None) -> None:
+    def add(self, key: int, structure: Atoms | Descriptors, energy_per_atom: float | None = None) -> None:
         """Take in a structure under a new key, whether or not the same one is there already.
 
         Raises
@@ -103,7 +103,7 @@ class StructureIndex:
             raise InputError("key", key, "is in the index already; use replace")
         self._put(key, _described(structure), _energy(energy_per_atom))
 
-    def replace(self, key: int, structure: Atoms | Described, energy_per_atom: float | None = None) -> None:
+    def replace(self, key: int, structure: Atoms | Descriptors, energy_per_atom: float | None = None) -> None:
         """Put another structure in the place of the one that is known by this key.
 
         Raises
@@ -125,17 +125,17 @@ class StructureIndex:
         """
         if key not in self:
             raise InputError("key", key, "is not in the index")
-        self._shelf_of.pop(key).remove(key)
+        self._group_of.pop(key).remove(key)
 
-    def _put(self, key: int, described: Described, energy: float) -> None:
-        shelf = self._shelves.setdefault(described.crystal.composition, _Shelf(len(described.fingerprint)))
-        shelf.append(key, described, energy)
-        self._shelf_of[key] = shelf
+    def _put(self, key: int, described: Descriptors, energy: float) -> None:
+        group = self._groups.setdefault(described.crystal.composition, _CompositionGroup(len(described.fingerprint)))
+        group.append(key, described, energy)
+        self._group_of[key] = group
 
-    def _by_surroundings(self, query: Described, other: Crystal) -> bool | None:
+    def _compare_environments(self, query: Descriptors, other: Crystal) -> bool | None:
         """Decide the clear cases; ``None`` is a doubt."""
-        mean, largest = surroundings_distance(query, other)
-        if mean > self.tolerances.surroundings:
+        mean, largest = environment_distance(query, other)
+        if mean > self.tolerances.environments:
             self.statistics["different"] += 1
             return False
         if largest <= self.tolerances.certain:
@@ -144,7 +144,7 @@ class StructureIndex:
         return None
 
 
-class _Shelf:
+class _CompositionGroup:
     """The structures of one reduced composition, in arrays that grow by doubling."""
 
     def __init__(self, n_components: int) -> None:
@@ -154,7 +154,7 @@ class _Shelf:
         self.fingerprints = np.empty((n_components, 16), dtype=np.float32)
         self._row_of: dict[int, int] = {}
 
-    def append(self, key: int, described: Described, energy: float) -> None:
+    def append(self, key: int, described: Descriptors, energy: float) -> None:
         row = len(self.crystals)
         if row == len(self.keys):
             self.keys = np.concatenate([self.keys, np.empty_like(self.keys)])
@@ -195,8 +195,8 @@ class _Shelf:
         return ordered
 
 
-def _described(structure: Atoms | Described) -> Described:
-    return structure if isinstance(structure, Described) else describe(structure)
+def _described(structure: Atoms | Descriptors) -> Descriptors:
+    return structure if isinstance(structure, Descriptors) else compute_descriptors(structure)
 
 
 def _energy(energy_per_atom: float | None) -> float:

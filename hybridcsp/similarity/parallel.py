@@ -12,7 +12,7 @@ from typing import Self, TypeVar
 
 from ase import Atoms
 
-from hybridcsp.similarity import Described, describe
+from hybridcsp.similarity import Descriptors, compute_descriptors
 
 T = TypeVar("T")
 
@@ -20,10 +20,10 @@ T = TypeVar("T")
 _CHUNK = 50
 
 #: Fewer are described sooner than another process starts.
-FEWEST = 500
+MIN_STRUCTURES = 500
 
 
-class Characteriser:
+class DescriptorPool:
     """Describes structures in other processes, while the caller goes on with those before them.
 
     Parameters
@@ -44,22 +44,22 @@ class Characteriser:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
-    def ahead(self, batches: Iterable[tuple[T, Sequence[Atoms]]]) -> Iterator[tuple[T, dict[int, Described]]]:
+    def ahead(self, batches: Iterable[tuple[T, Sequence[Atoms]]]) -> Iterator[tuple[T, dict[int, Descriptors]]]:
         """Yield what belongs to each batch with the descriptions of its structures, by their place in the batch.
 
         A structure that has none is left out: one that cannot be described, or all where nothing is done ahead.
         """
-        waiting: deque[tuple[T, list[tuple[int, Future[list[Described | None]]]]]] = deque()
+        waiting: deque[tuple[T, list[tuple[int, Future[list[Descriptors | None]]]]]] = deque()
         seen = 0
         for belonging, structures in batches:
             seen += len(structures)
-            waiting.append((belonging, self._submitted(structures) if seen > FEWEST else []))
+            waiting.append((belonging, self._submitted(structures) if seen > MIN_STRUCTURES else []))
             if len(waiting) > 2 * self._processes or self._pool is None:
                 yield _finished(*waiting.popleft())
         while waiting:
             yield _finished(*waiting.popleft())
 
-    def _submitted(self, structures: Sequence[Atoms]) -> list[tuple[int, Future[list[Described | None]]]]:
+    def _submitted(self, structures: Sequence[Atoms]) -> list[tuple[int, Future[list[Descriptors | None]]]]:
         if self._processes < 2:
             return []
         if self._pool is None:
@@ -73,8 +73,8 @@ class Characteriser:
 
 
 def _finished(
-    belonging: T, futures: Sequence[tuple[int, Future[list[Described | None]]]]
-) -> tuple[T, dict[int, Described]]:
+    belonging: T, futures: Sequence[tuple[int, Future[list[Descriptors | None]]]]
+) -> tuple[T, dict[int, Descriptors]]:
     found = {
         place: described
         for first, future in futures
@@ -96,12 +96,12 @@ def _begin(parent: int) -> None:
     end_with(parent, signal.SIGKILL)
 
 
-def _described(structures: Sequence[Atoms]) -> list[Described | None]:
+def _described(structures: Sequence[Atoms]) -> list[Descriptors | None]:
     return [_described_or_none(atoms) for atoms in structures]
 
 
-def _described_or_none(atoms: Atoms) -> Described | None:
+def _described_or_none(atoms: Atoms) -> Descriptors | None:
     try:
-        return describe(atoms)
+        return compute_descriptors(atoms)
     except ValueError:  # said again, in words, when the archive comes to it
         return None

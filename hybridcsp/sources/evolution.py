@@ -19,7 +19,7 @@ from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Cost, Minimum, Outcome, Proposal, Relaxed
 from hybridcsp.operators import OPERATORS, WeightedOperator
 from hybridcsp.operators.registry import operators_named
-from hybridcsp.similarity import describe
+from hybridcsp.similarity import compute_descriptors
 from hybridcsp.similarity.fingerprint import Floats
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.sources.random import RandomSource
@@ -215,7 +215,7 @@ class EvolutionSource(BaseSource):
     def _fingerprint(self, minimum: Minimum) -> Floats:
         known = self._fingerprints.get(minimum.id)
         if known is None or known[0] != minimum.best.sequence:
-            known = minimum.best.sequence, describe(minimum.best.atoms).fingerprint
+            known = minimum.best.sequence, compute_descriptors(minimum.best.atoms).fingerprint
             self._fingerprints[minimum.id] = known
         return known[1]
 

@@ -19,7 +19,7 @@ from hybridcsp.generators.external import Command, CommandGenerator
 from hybridcsp.generators.loading import find_generator, one_thread, open_generator
 from hybridcsp.generators.registry import GENERATORS
 from hybridcsp.generators.selection import SelectedSample, Selection, requests_for, select
-from hybridcsp.similarity import STARTS, StructureIndex, describe
+from hybridcsp.similarity import STARTS, StructureIndex, compute_descriptors
 from hybridcsp.sources import sample_cache
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.sources.preselection import Start, Waiting, check_one_shot, proposal, starts_of
@@ -223,7 +223,7 @@ class GenerativeSource(BaseSource):
                 self.rejects.update(tag["rejects"])
             reading.taken.update(int(start.about["position"]) for start in new)
             for start in new:
-                self._known.add(len(self._known), describe(start.atoms))
+                self._known.add(len(self._known), compute_descriptors(start.atoms))
 
     def observe(self, outcomes: Sequence[Outcome]) -> None:
         """Take note of energies; :mod:`hybridcsp.retraining` learns, and tells of it through :meth:`adopt`."""

@@ -11,7 +11,7 @@ from ase import Atoms
 
 from hybridcsp.errors import ArchiveError, GeneratorError
 from hybridcsp.generators.selection import SelectedSample, Selection
-from hybridcsp.similarity import describe
+from hybridcsp.similarity import compute_descriptors
 from hybridcsp.utils.files import atomic_write
 from hybridcsp.utils.reading import read_text
 
@@ -64,6 +64,6 @@ def _as_chosen(found: Atoms) -> SelectedSample:
         atoms=atoms,
         units=int(found.info["units"]),
         spacegroup=int(found.info["spacegroup"]),
-        described=describe(atoms),
+        described=compute_descriptors(atoms),
         log_likelihood=found.info.get("log_likelihood"),
     )

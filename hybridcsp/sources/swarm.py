@@ -15,7 +15,7 @@ from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Candidate, Cost, Minimum, Outcome, Proposal, Relaxed
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.operators.common import bounded_attempts
-from hybridcsp.similarity import describe
+from hybridcsp.similarity import compute_descriptors
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.sources.random import RandomSource
 from hybridcsp.sources.swarm_particles import Floats, Particle, SubSwarm, Velocity, beginning
@@ -67,7 +67,7 @@ class LocalBest:
 
     def choose(self, best: Atoms, minima: Sequence[Minimum]) -> Minimum:
         """Return the best of those that are nearest to the particle's best."""
-        own = describe(best).fingerprint
+        own = compute_descriptors(best).fingerprint
         distances = [float(np.mean((self._fingerprint(minimum) - own) ** 2)) for minimum in minima]
         size = max(SMALLEST_NICHE, math.ceil(len(minima) / NICHES))
         niche = np.argsort(distances, kind="stable")[:size]
@@ -76,7 +76,7 @@ class LocalBest:
     def _fingerprint(self, minimum: Minimum) -> Floats:
         key = minimum.best.candidate.id, minimum.best.sequence
         if key not in self._fingerprints:
-            self._fingerprints[key] = np.asarray(describe(minimum.best.atoms).fingerprint)
+            self._fingerprints[key] = np.asarray(compute_descriptors(minimum.best.atoms).fingerprint)
         return self._fingerprints[key]
 
 

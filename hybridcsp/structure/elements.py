@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 #: How much each property tells two elements apart: differences, in the property's own unit, are multiplied by these
 #: before they are squared and added. Fitted to nine tenths of the training data, each crystal predicted from those of
 #: other formulas (benchmarks/prototypes.py).
-WEIGHTS = {
+PROPERTY_WEIGHTS = {
     "electronegativity": 8.3,
     "covalent_radius": 14.9,
     "ionic_radius": 7.24,
@@ -24,20 +24,20 @@ WEIGHTS = {
 }
 
 #: The exponent with which the similarity of two crystals falls off with the squared distance of their elements.
-TAIL = 2.26
+KERNEL_EXPONENT = 2.26
 
 
 @cache
 def squared_distances() -> NDArray[np.float64]:
     """Return how different any two elements are, shape ``(119, 119)``: squares of weighted differences, added up."""
-    scaled = properties() * np.array(list(WEIGHTS.values()))
+    scaled = properties() * np.array(list(PROPERTY_WEIGHTS.values()))
     squares: NDArray[np.float64] = ((scaled[:, None] - scaled[None]) ** 2).sum(axis=-1)
     return squares
 
 
 @cache
 def properties() -> NDArray[np.float64]:
-    """Return properties of the elements in the order of :data:`WEIGHTS`, shape ``(119, 7)``, by atomic number.
+    """Return properties of the elements in the order of :data:`PROPERTY_WEIGHTS`, shape ``(119, 7)``, by atomic number.
 
     Pauling's electronegativity (2.0 where there is none); covalent radius in Å (Cordero, doi:10.1039/b801115j); mean
     ionic radius in Å (the covalent one where there is none); group, row and Mendeleev number (Pettifor,
@@ -45,14 +45,14 @@ def properties() -> NDArray[np.float64]:
     ASE, kept in a table so that neither has to be imported.
     """
     known = json.loads(files("hybridcsp").joinpath("data/elements.json").read_text(encoding="utf-8"))
-    if known["columns"] != list(WEIGHTS):
-        raise ValueError(f"data/elements.json has the columns {known['columns']}, expected {list(WEIGHTS)}")
-    return np.array([[0.0] * len(WEIGHTS), *known["properties"].values()])
+    if known["columns"] != list(PROPERTY_WEIGHTS):
+        raise ValueError(f"data/elements.json has the columns {known['columns']}, expected {list(PROPERTY_WEIGHTS)}")
+    return np.array([[0.0] * len(PROPERTY_WEIGHTS), *known["properties"].values()])
 
 
 def covalent_radii() -> NDArray[np.float64]:
     """Return covalent radii in Å by atomic number, shape ``(119,)``; 0.2 for number 0, as in ASE."""
-    radii = properties()[:, list(WEIGHTS).index("covalent_radius")].copy()
+    radii = properties()[:, list(PROPERTY_WEIGHTS).index("covalent_radius")].copy()
     radii[0] = 0.2
     return radii
 

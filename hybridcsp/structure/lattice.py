@@ -46,8 +46,8 @@ class LatticePoint:
     lattice: Array
 
 
-def encode(atoms: Atoms) -> LatticePoint:
-    """Return a crystal as arrays, in the axes that it has; :func:`decode` gives it back up to a rotation.
+def encode_lattice_point(atoms: Atoms) -> LatticePoint:
+    """Return a crystal as arrays, in the axes that it has; :func:`decode_lattice_point` gives it back up to a rotation.
 
     The same numbers stand for a crystal in left-handed axes and in those axes all reversed, so the positions of the
     former are reversed too.
@@ -68,7 +68,7 @@ def encode(atoms: Atoms) -> LatticePoint:
     return LatticePoint(numbers=atoms.numbers.astype(np.int64), positions=_wrapped(positions), lattice=lattice)
 
 
-def decode(point: LatticePoint) -> Atoms:
+def decode_lattice_point(point: LatticePoint) -> Atoms:
     """Return the crystal, in right-handed axes."""
     from ase import Atoms
 
@@ -76,7 +76,7 @@ def decode(point: LatticePoint) -> Atoms:
     return Atoms(numbers=point.numbers, cell=cell, scaled_positions=point.positions, pbc=True)
 
 
-def canonical(atoms: Atoms) -> Atoms:
+def canonical_cell(atoms: Atoms) -> Atoms:
     """Return the same crystal in right-handed axes of the Niggli-reduced cell.
 
     Where spglib cannot reduce a cell, it is reduced to its shortest vectors by ASE's Minkowski reduction.

@@ -33,8 +33,8 @@ from hybridcsp.core.records import (
 from hybridcsp.errors import InputError
 from hybridcsp.io.formats import Record
 from hybridcsp.io.frames import ReadFailure
-from hybridcsp.similarity import STARTS, Described, StructureIndex, describe
-from hybridcsp.similarity.parallel import Characteriser
+from hybridcsp.similarity import STARTS, Descriptors, StructureIndex, compute_descriptors
+from hybridcsp.similarity.parallel import DescriptorPool
 from hybridcsp.utils.resources import garbage_collection_paused
 
 #: How many structures are written at a time, in one transaction.
@@ -285,8 +285,8 @@ def take_in(
         if text.startswith(prefix)
     }
     asked = _Asked(archive, known)
-    with Characteriser(processes) as characteriser:
-        for (batch, ended), places in characteriser.ahead(_batches(results, asked, source)):
+    with DescriptorPool(processes) as descriptors:
+        for (batch, ended), places in descriptors.ahead(_batches(results, asked, source)):
             ahead = {id(ended[place]): described for place, described in places.items()}
             new = []
             for item in batch:
@@ -299,7 +299,7 @@ def take_in(
                 else:
                     try:
                         if id(item) not in ahead:
-                            ahead[id(item)] = describe(item.atoms)
+                            ahead[id(item)] = compute_descriptors(item.atoms)
                         asked.check_start(item)
                     except InputError as error:  # a cell that is too thin, or holds too many atoms
                         reason = f"{error.key} {error.allowed}"
@@ -338,10 +338,10 @@ def _record(
     calculator: str,
     asked: _Asked,
     report: Report,
-    ahead: Mapping[int, Described],
+    ahead: Mapping[int, Descriptors],
 ) -> None:
     """Record results; ``ahead`` holds what was described ahead, by the ids of the records."""
-    described: dict[int, Described] = {}
+    described: dict[int, Descriptors] = {}
     candidates: list[Candidate] = []
     outcomes: list[Outcome] = []
     for record in records:
@@ -454,7 +454,7 @@ class _Asked:
             If not.
         """
         if record.start is not None and len(self._index):
-            describe(record.start)
+            compute_descriptors(record.start)
 
     def pop(self, record: Record, key: str) -> Candidate | None:
         """Return the candidate that waited for this record, if there is one."""

@@ -11,7 +11,7 @@ from hybridcsp.generators.base import Request, Sample
 from hybridcsp.generators.datasets import is_held_out
 from hybridcsp.generators.loading import open_generator
 from hybridcsp.generators.wyckoff import WyckoffGenerator
-from hybridcsp.generators.wyckoff.positions import Positions
+from hybridcsp.generators.wyckoff.tables import WyckoffTables
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE, primitive, spacegroup
 
 
@@ -84,5 +84,5 @@ def test_truncated_weights_are_refused_in_words(tmp_path):
 @pytest.mark.slow
 def test_their_tables_are_those_of_the_installed_pyxtal(wyckoff):
     shipped = wyckoff._positions.arrays()
-    for name, array in Positions.tabulate().arrays().items():
+    for name, array in WyckoffTables.tabulate().arrays().items():
         assert np.allclose(shipped[name].astype(float), array.astype(float), atol=2e-3), name

@@ -17,7 +17,7 @@ from hybridcsp.operators.permutation import Permutation
 from hybridcsp.operators.strain import Strain, random_strain
 from hybridcsp.operators.supercell import Supercell, supercells
 from hybridcsp.relaxation.relax import Relaxer
-from hybridcsp.similarity import describe, same_structure
+from hybridcsp.similarity import compute_descriptors, same_structure
 from hybridcsp.structure.symmetry import spacegroup
 
 TIO2 = Problem("TiO2", formula_units=(1, 6), max_atoms=18)
@@ -192,11 +192,11 @@ class TestSupercell:
 
     def test_children_are_distorted_multiples_of_the_parent(self):
         rng, parent = np.random.default_rng(0), rutile()
-        own = describe(parent).fingerprint
+        own = compute_descriptors(parent).fingerprint
         for _ in range(8):
             child = Supercell(amplitude=(0.03, 0.04), deviation=0.01)([parent], TIO2, rng)
             assert len(child) in (12, 18)
-            assert np.abs(describe(child).fingerprint - own).max() < 0.3
+            assert np.abs(compute_descriptors(child).fingerprint - own).max() < 0.3
             assert spacegroup(child) != 136
 
     def test_a_parent_that_is_itself_a_supercell_is_reduced_first(self):

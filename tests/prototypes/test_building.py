@@ -7,7 +7,7 @@ from crystals import rutile
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.prototypes import Label, identify, shipped_table
-from hybridcsp.prototypes.building import draw, substitute, supercell
+from hybridcsp.prototypes.building import draw_crystal, substitute, supercell
 from hybridcsp.structure.symmetry import spacegroup
 from hybridcsp.structure.validity import shortest_violation
 
@@ -28,7 +28,7 @@ TITANIA = Problem("TiO2", formula_units=(1, 8), max_atoms=48)
 )
 def test_drawn_crystals_are_of_the_prototype(label):
     for seed in range(3):
-        atoms = draw(label, (22, 8), TITANIA, label.units, np.random.default_rng(seed))
+        atoms = draw_crystal(label, (22, 8), TITANIA, label.units, np.random.default_rng(seed))
         assert TITANIA.units_of(atoms.numbers) == label.units
         assert spacegroup(atoms) == label.spacegroup
         assert identify(atoms, 0.01) == (label, (22, 8))
@@ -50,7 +50,7 @@ def test_prototypes_of_the_shipped_table_can_be_drawn():
         if label.units > 8:
             continue
         tried += 1
-        atoms = draw(label, (3, 26, 33), problem, label.units, rng)
+        atoms = draw_crystal(label, (3, 26, 33), problem, label.units, rng)
         if atoms is not None:
             drawn += 1
             assert identify(atoms, 0.01) == (label, (3, 26, 33))
@@ -79,7 +79,7 @@ def test_crystals_that_are_too_tight_are_expanded_just_enough():
 def test_crystals_that_no_allowed_volume_makes_wide_enough_are_none():
     problem = Problem("NaCl", formula_units=1, min_distances={"Na-Cl": 4.2})
     assert substitute(bulk("MgO", "rocksalt", a=4.2), {12: 11, 8: 17}, problem, 1) is None
-    assert draw(Label((1, 1), 225, ("a", "b")), (11, 17), problem, 1, np.random.default_rng(0)) is None
+    assert draw_crystal(Label((1, 1), 225, ("a", "b")), (11, 17), problem, 1, np.random.default_rng(0)) is None
 
 
 def test_bounds_of_the_cell_are_obeyed():
@@ -104,12 +104,12 @@ def test_the_other_hand_is_made_where_only_that_is_allowed():
     quartz = Label((1, 2), 152, ("a", "c"))
     for number in (152, 154):
         problem = Problem("SiO2", formula_units=3, spacegroups=(number,))
-        atoms = draw(quartz, (14, 8), problem, 3, np.random.default_rng(1))
+        atoms = draw_crystal(quartz, (14, 8), problem, 3, np.random.default_rng(1))
         assert spacegroup(atoms) == number
 
 
 def test_the_same_stream_draws_the_same_crystal():
     label = Label((1, 2), 136, ("a", "f"))
-    first, second = (draw(label, (22, 8), TITANIA, 2, np.random.default_rng(5)) for _ in range(2))
+    first, second = (draw_crystal(label, (22, 8), TITANIA, 2, np.random.default_rng(5)) for _ in range(2))
     assert first == second
-    assert first != draw(label, (22, 8), TITANIA, 2, np.random.default_rng(6))
+    assert first != draw_crystal(label, (22, 8), TITANIA, 2, np.random.default_rng(6))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridcsp.prototypes import Label, identify
-from hybridcsp.prototypes.labels import canonical, reduced_counts
+from hybridcsp.prototypes.labels import canonical_label, reduced_counts
 from hybridcsp.structure.normalizer import ENANTIOMORPHS
 from hybridcsp.structure.symmetry import spacegroup
 from hybridcsp.structure.wyckoff import space_group
@@ -135,7 +135,7 @@ def test_the_canonical_label_of_a_label_is_itself():
     label, elements = identify(crystal(47, [(11, "d"), (17, "f"), (19, "r"), (8, "v")], seed=0))
     sites = dict(zip(elements, label.letters, strict=True))
     counts = dict(zip(elements, label.stoichiometry, strict=True))
-    assert canonical(label.spacegroup, sites, counts) == (label, elements)
+    assert canonical_label(label.spacegroup, sites, counts) == (label, elements)
 
 
 def test_reduced_counts_come_in_ascending_order():

@@ -10,11 +10,11 @@ from hybridcsp.core.problem import Problem
 from hybridcsp.prototypes import CountTable, Label, Options, aflow
 from hybridcsp.prototypes.library import as_template
 from hybridcsp.prototypes.options import DRAWS
-from hybridcsp.prototypes.table import encode
+from hybridcsp.prototypes.table import encode_counts
 
 NOTHING = CountTable({"card": {}, "prototypes": {}})
 RUTILE, FLUORITE = Label((1, 2), 136, ("a", "f")), Label((1, 2), 225, ("a", "c"))
-COUNTS = CountTable({"card": {}, "prototypes": encode([(RUTILE, (50, 8))] * 5 + [(FLUORITE, (20, 9))])})
+COUNTS = CountTable({"card": {}, "prototypes": encode_counts([(RUTILE, (50, 8))] * 5 + [(FLUORITE, (20, 9))])})
 
 
 class Given:

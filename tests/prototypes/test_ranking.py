@@ -8,10 +8,10 @@ from ase.data import atomic_numbers
 from ase.formula import Formula
 
 from hybridcsp.prototypes import CountTable, Label, shipped_table, training_formulas
-from hybridcsp.prototypes.labels import canonical
-from hybridcsp.prototypes.ranking import by_label, placements
-from hybridcsp.prototypes.table import encode, reduced_formula
-from hybridcsp.structure.elements import WEIGHTS, properties, squared_distances
+from hybridcsp.prototypes.labels import canonical_label
+from hybridcsp.prototypes.ranking import placements, probability_by_label
+from hybridcsp.prototypes.table import encode_counts, reduced_formula
+from hybridcsp.structure.elements import PROPERTY_WEIGHTS, properties, squared_distances
 
 ROCK_SALT, CHLORIDE = Label((1, 1), 225, ("a", "b")), Label((1, 1), 221, ("a", "b"))
 WURTZITE, NICKELINE = Label((1, 1), 186, ("b", "b")), Label((1, 1), 194, ("a", "c"))
@@ -23,7 +23,7 @@ def z(*symbols):
 
 
 def table(*crystals):
-    return CountTable({"card": {}, "prototypes": encode(crystals)})
+    return CountTable({"card": {}, "prototypes": encode_counts(crystals)})
 
 
 SMALL = table(
@@ -68,11 +68,11 @@ def test_probabilities_add_up_and_fall():
         probabilities = [placement.probability for placement in ranked]
         assert sum(probabilities) == pytest.approx(1)
         assert probabilities == sorted(probabilities, reverse=True)
-        assert sum(probability for _, probability in by_label(ranked)) == pytest.approx(1)
+        assert sum(probability for _, probability in probability_by_label(ranked)) == pytest.approx(1)
 
 
 def test_popularity_decides_where_there_is_no_relative():
-    names = [label for label, _ in by_label(placements(z("He", "Fr"), SMALL.matching((1, 1))))]
+    names = [label for label, _ in probability_by_label(placements(z("He", "Fr"), SMALL.matching((1, 1))))]
     assert names == [ROCK_SALT, CHLORIDE, NICKELINE]
 
 
@@ -95,12 +95,12 @@ def test_the_order_of_equal_elements_does_not_matter():
 
 def test_what_has_its_own_structure_known_is_ranked_by_it():
     known = shipped_table().matching((1, 1)).joined([(WURTZITE, z("Na", "Cl"))] * 3)
-    before = dict(by_label(placements(z("Na", "Cl"), shipped_table().matching((1, 1)))))
-    after = dict(by_label(placements(z("Na", "Cl"), known)))
+    before = dict(probability_by_label(placements(z("Na", "Cl"), shipped_table().matching((1, 1)))))
+    after = dict(probability_by_label(placements(z("Na", "Cl"), known)))
     assert after[WURTZITE] > before[WURTZITE]
     new = Label((1, 1), 1, ("a", "a"))
     assert new not in before
-    assert new in dict(by_label(placements(z("Na", "Cl"), known.joined([(new, z("K", "Cl"))]))))
+    assert new in dict(probability_by_label(placements(z("Na", "Cl"), known.joined([(new, z("K", "Cl"))]))))
 
 
 def test_similar_elements_are_similar():
@@ -108,7 +108,7 @@ def test_similar_elements_are_similar():
     assert squares == pytest.approx(squares.T)
     assert (np.diag(squares) == 0).all()
     assert (squares >= 0).all()
-    assert properties().shape == (119, len(WEIGHTS))
+    assert properties().shape == (119, len(PROPERTY_WEIGHTS))
     for element, near, far in (("Na", "K", "Cl"), ("La", "Nd", "Ti"), ("S", "Se", "Na"), ("Fe", "Co", "Ba")):
         assert squares[z(element, near)] < squares[z(element, far)]
 
@@ -131,7 +131,7 @@ def test_labels_of_the_shipped_table_are_canonical():
         for index in rng.choice(len(labels), min(15, len(labels)), replace=False):
             label = labels[index]
             elements = range(1, len(stoichiometry) + 1)
-            found, _ = canonical(
+            found, _ = canonical_label(
                 label.spacegroup,
                 dict(zip(elements, label.letters, strict=True)),
                 dict(zip(elements, stoichiometry, strict=True)),

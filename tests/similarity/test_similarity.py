@@ -17,7 +17,7 @@ from hybridcsp.similarity import (
     MINIMA,
     STARTS,
     StructureIndex,
-    describe,
+    compute_descriptors,
     fingerprint,
     same_structure,
 )
@@ -306,7 +306,7 @@ def test_index_agrees_with_a_dictionary_through_additions_replacements_and_remov
 
 
 def test_described_structure_stands_for_the_structure():
-    described = describe(bulk("NaCl", "rocksalt", a=5.6))
+    described = compute_descriptors(bulk("NaCl", "rocksalt", a=5.6))
     index = StructureIndex(energy_window=0.01)
     assert index.find(described, -3.0) is None
     index.add(1, described, -3.0)
@@ -395,7 +395,7 @@ def test_wrong_keys_and_energies_are_refused_and_change_nothing():
 def test_a_part_of_the_atoms_at_a_time_gives_the_same_distances(monkeypatch):
     atoms = random_crystal(np.random.default_rng(1), [22] * 4 + [8] * 8)
     at_once = fingerprint(atoms)
-    monkeypatch.setattr(sys.modules[describe.__module__], "_DISTANCES_AT_ONCE", 1)
+    monkeypatch.setattr(sys.modules[compute_descriptors.__module__], "_DISTANCES_AT_ONCE", 1)
     shifted = atoms.copy()
     shifted.positions += 0.1  # another question to the cache
     assert fingerprint(shifted) == pytest.approx(at_once, abs=1e-9)
@@ -406,4 +406,4 @@ def test_cells_that_would_take_all_memory_are_refused(cell):
     n = 2 if max(cell) > 100 else 8000
     places = np.random.default_rng(0).random((n, 3))
     with pytest.raises(InputError, match=r"too thin|too many atoms"):
-        describe(Atoms(f"Cu{n}", scaled_positions=places, cell=cell, pbc=True))
+        compute_descriptors(Atoms(f"Cu{n}", scaled_positions=places, cell=cell, pbc=True))

@@ -7,14 +7,16 @@ from crystals import rutile
 
 from hybridcsp.errors import ArchiveError
 from hybridcsp.generators.selection import SelectedSample, Selection
-from hybridcsp.similarity import describe
+from hybridcsp.similarity import compute_descriptors
 from hybridcsp.sources import sample_cache
 
 
 def test_samples_come_back_and_damage_is_told_with_what_to_do(tmp_path):
     file = tmp_path / "samples.extxyz"
     atoms = rutile()
-    chosen = SelectedSample(atoms=atoms, units=2, spacegroup=136, described=describe(atoms), log_likelihood=-3.5)
+    chosen = SelectedSample(
+        atoms=atoms, units=2, spacegroup=136, described=compute_descriptors(atoms), log_likelihood=-3.5
+    )
     sample_cache.write(Selection(chosen=(chosen,), rejects=Counter({"too close": 3})), file)
     found = sample_cache.read(file)
     assert (found.chosen[0].units, found.chosen[0].spacegroup, found.chosen[0].log_likelihood) == (2, 136, -3.5)

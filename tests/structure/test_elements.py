@@ -8,7 +8,7 @@ from ase.data import chemical_symbols
 from ase.data import covalent_radii as radii_of_ase
 from pymatgen.core import Element
 
-from hybridcsp.structure.elements import WEIGHTS, covalent_radii, element_order, properties
+from hybridcsp.structure.elements import PROPERTY_WEIGHTS, covalent_radii, element_order, properties
 
 
 @pytest.mark.parametrize("number", [1, 8, 22, 26, 57, 92, 118])
@@ -18,7 +18,7 @@ def test_properties_are_those_of_pymatgen(number):
         element = Element.from_Z(number)
         electronegativity, states = float(element.X), element.common_oxidation_states
         mendeleev = element.mendeleev_no or 60.0
-    row = dict(zip(WEIGHTS, properties()[number], strict=True))
+    row = dict(zip(PROPERTY_WEIGHTS, properties()[number], strict=True))
     assert row["electronegativity"] == (electronegativity if np.isfinite(electronegativity) else 2.0)
     assert row["ionic_radius"] == (float(element.average_ionic_radius) or radii_of_ase[number])
     assert (row["group"], row["row"]) == (element.group, element.row)

@@ -14,7 +14,7 @@ from scipy.stats import special_ortho_group
 
 from hybridcsp.errors import InputError
 from hybridcsp.similarity import STARTS, same_structure
-from hybridcsp.structure.lattice import canonical, cell_of, decode, encode, log_metric
+from hybridcsp.structure.lattice import canonical_cell, cell_of, decode_lattice_point, encode_lattice_point, log_metric
 
 crystals = st.builds(
     lambda symbols, seed: random_crystal(symbols, 15.0, np.random.default_rng(seed)),
@@ -29,7 +29,7 @@ def distances(atoms: Atoms) -> np.ndarray:
 
 @given(crystals)
 def test_what_is_encoded_comes_back_up_to_a_rotation(atoms):
-    back = decode(encode(atoms))
+    back = decode_lattice_point(encode_lattice_point(atoms))
     assert (back.numbers == atoms.numbers).all()
     np.testing.assert_allclose(back.cell.array @ back.cell.array.T, atoms.cell.array @ atoms.cell.array.T, rtol=1e-9)
     hand = np.sign(np.linalg.det(atoms.cell.array))
@@ -44,7 +44,7 @@ def test_rotations_are_not_seen(atoms, seed):
     rotation = special_ortho_group.rvs(3, random_state=seed)
     rotated.set_cell(atoms.cell.array @ rotation.T)
     rotated.positions = atoms.positions @ rotation.T
-    first, second = encode(atoms), encode(rotated)
+    first, second = encode_lattice_point(atoms), encode_lattice_point(rotated)
     np.testing.assert_allclose(second.lattice, first.lattice, atol=1e-9)
     apart = second.positions - first.positions
     np.testing.assert_allclose(apart - np.round(apart), 0, atol=1e-9)
@@ -56,7 +56,7 @@ def test_translation_and_order_only_move_and_reorder_positions(atoms, seed):
     order, shift = rng.permutation(len(atoms)), rng.random(3)
     other = atoms[order]
     other.set_scaled_positions(other.get_scaled_positions() + shift)
-    first, second = encode(atoms), encode(other)
+    first, second = encode_lattice_point(atoms), encode_lattice_point(other)
     np.testing.assert_allclose(second.lattice, first.lattice, atol=1e-12)
     hand = np.sign(np.linalg.det(atoms.cell.array))
     apart = second.positions - first.positions[order] - hand * shift
@@ -73,11 +73,11 @@ def test_the_choice_of_the_cell_does_not_matter_in_canonical_axes(atoms, seed):
         change[i] += int(rng.integers(-1, 2)) * change[j]
         change = change[rng.permutation(3)]
     other = Atoms(atoms.numbers, positions=atoms.positions, cell=change @ atoms.cell.array, pbc=True)
-    first, second = canonical(atoms), canonical(other)
+    first, second = canonical_cell(atoms), canonical_cell(other)
     # Niggli's conditions are inequalities: at their edges rounding decides, and random cells are not there.
     lengths = np.sort(first.cell.lengths())
     assume(np.diff(lengths).min() > 1e-3 and np.abs(first.cell.angles() - 90).min() > 1e-3)
-    np.testing.assert_allclose(encode(second).lattice, encode(first).lattice, atol=1e-6)
+    np.testing.assert_allclose(encode_lattice_point(second).lattice, encode_lattice_point(first).lattice, atol=1e-6)
     assert np.linalg.det(second.cell.array) > 0
     np.testing.assert_allclose(distances(second), distances(first), atol=1e-6)
 
@@ -85,8 +85,8 @@ def test_the_choice_of_the_cell_does_not_matter_in_canonical_axes(atoms, seed):
 def test_canonical_axes_hold_the_same_crystal():
     atoms = rutile()
     atoms.set_cell(np.array([[1, 0, 0], [2, 1, 0], [0, -1, -1]]) @ atoms.cell.array)
-    assert same_structure(canonical(atoms), rutile(), STARTS)
-    assert canonical(atoms).cell.lengths() == pytest.approx([2.96, 4.6, 4.6])
+    assert same_structure(canonical_cell(atoms), rutile(), STARTS)
+    assert canonical_cell(atoms).cell.lengths() == pytest.approx([2.96, 4.6, 4.6])
 
 
 def test_the_metric_is_scipys():
@@ -100,7 +100,7 @@ def test_the_metric_is_scipys():
 
 def test_the_expected_volume_is_taken_out():
     small, large = bulk("NaCl", "rocksalt", a=5.64), bulk("NaCl", "rocksalt", a=5.64) * (2, 2, 2)
-    trace = [encode(atoms).lattice[:3].sum() for atoms in (small, large)]
+    trace = [encode_lattice_point(atoms).lattice[:3].sum() for atoms in (small, large)]
     assert trace[0] == pytest.approx(trace[1])
     assert abs(trace[0]) < 0.5  # the logarithm of the volume over the expected one
 
@@ -116,4 +116,4 @@ def test_all_numbers_are_a_cell(components):
 @pytest.mark.parametrize("atoms", [Atoms(), Atoms("Cu", cell=[1, 1, 0], pbc=True)])
 def test_what_is_no_crystal_is_refused(atoms):
     with pytest.raises(InputError, match="a cell that spans a volume"):
-        encode(atoms)
+        encode_lattice_point(atoms)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hybridcsp.generators.base import HALF_PRESSURE, Example
 from hybridcsp.generators.flow.assignment import minimal_assignment
 from hybridcsp.structure.elements import properties
-from hybridcsp.structure.lattice import LatticePoint, canonical, diagonal, encode, log_length
+from hybridcsp.structure.lattice import LatticePoint, canonical_cell, diagonal, encode_lattice_point, log_length
 
 Array = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ class FlowData:
 
     Niggli's axes are unique but for the symmetries of the lattice itself, so that a network without any rotation has
     one description of each crystal to learn and not 24 or more; and of a crystal and its inverse, whose energies are
-    the same, it learns one (:func:`handed`).
+    the same, it learns one (:func:`canonical_handedness`).
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class FlowData:
         """Encode examples, with the scale of others or else their own."""
         from hybridcsp.structure.symmetry import SYMPREC_LOOSE, spacegroup
 
-        points = [handed(encode(canonical(example.atoms))) for example in examples]
+        points = [canonical_handedness(encode_lattice_point(canonical_cell(example.atoms))) for example in examples]
         return cls(
             points,
             weights=np.array([example.weight for example in examples]),
@@ -169,7 +169,7 @@ def pressure_features(gpa: float | None) -> tuple[float, float]:
     return (0.0, 0.0) if gpa is None else (max(gpa, 0.0) / (max(gpa, 0.0) + HALF_PRESSURE), 1.0)
 
 
-def handed(point: LatticePoint) -> LatticePoint:
+def canonical_handedness(point: LatticePoint) -> LatticePoint:
     """Return a crystal or its inverse: the one that points from electropositive to electronegative atoms.
 
     Positions are the first harmonics of fractional coordinates, so that neither translation nor the order of the atoms

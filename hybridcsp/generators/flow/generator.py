@@ -17,12 +17,12 @@ from hybridcsp.generators import weights_io
 from hybridcsp.generators.base import Condition, Epoch, Example, Generator, Reject, Request, Sample
 from hybridcsp.generators.datasets import split
 from hybridcsp.generators.flow.data import FlowData, Scale
+from hybridcsp.generators.flow.initial_states import InitialState, atoms_of, batches, with_space_groups
 from hybridcsp.generators.flow.matching import FlowModel, Integration, integrate
 from hybridcsp.generators.flow.network import Architecture
-from hybridcsp.generators.flow.starts import Start, atoms_of, batches, with_groups
 from hybridcsp.generators.reranking import agreed_first
 from hybridcsp.generators.trainer import Settings, train
-from hybridcsp.structure.lattice import LatticePoint, decode, diagonal, log_length
+from hybridcsp.structure.lattice import LatticePoint, decode_lattice_point, diagonal, log_length
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE, SYMPREC_ROUGH, in_group
 from hybridcsp.structure.validity import is_too_close
 
@@ -142,20 +142,20 @@ class FlowGenerator(Generator):
             raise InputError("generator", self.name, "it has not learned anything; fit it, or load weights")
         self._model.eval()
         answers: dict[int, Sample | Reject] = {}
-        starts: list[Start] = []
+        starts: list[InitialState] = []
         for number, request in enumerate(requests):
             numbers = atoms_of(request.contents)
             if numbers is None:
                 answers[number] = Reject(request=number, reason="not the contents of a cell")
             else:
-                starts.append(Start.draw(number, request, numbers, rng))
-        starts = with_groups(self._model.prior, starts, rng)
+                starts.append(InitialState.sample(number, request, numbers, rng))
+        starts = with_space_groups(self._model.prior, starts, rng)
         for again in range(1 + REDRAWS):
-            starts = [start.again(rng) for start in starts] if again else starts
+            starts = [start.resampled(rng) for start in starts] if again else starts
             for batch in batches(starts):
                 answers |= self._flow(self._model, self._scale, batch)
             drawn = [(start, answers[start.request]) for start in starts]
-            starts = [start for start, one in drawn if _is_worth_another(one)]
+            starts = [start for start, one in drawn if _should_redraw(one)]
         return agreed_first(requests, [answers[number] for number in range(len(requests))])
 
     def save(self, folder: Path) -> None:
@@ -204,7 +204,7 @@ class FlowGenerator(Generator):
         return generator
 
     @torch.no_grad()
-    def _flow(self, model: FlowModel, scale: Scale, batch: Sequence[Start]) -> dict[int, Sample | Reject]:
+    def _flow(self, model: FlowModel, scale: Scale, batch: Sequence[InitialState]) -> dict[int, Sample | Reject]:
         most = max(len(start.numbers) for start in batch)
         numbers = np.zeros((len(batch), most), dtype=np.int64)
         positions = np.zeros((len(batch), most, 3))
@@ -242,7 +242,7 @@ def _settings(given: Mapping[str, Any]) -> Settings:
     return Settings(**given)
 
 
-def _is_worth_another(answer: Sample | Reject) -> bool:
+def _should_redraw(answer: Sample | Reject) -> bool:
     if isinstance(answer, Reject):
         return answer.reason == _OTHER_GROUP
     return is_too_close(answer.atoms)
@@ -254,7 +254,7 @@ def _answer(request: int, point: LatticePoint, group: int | None) -> Sample | Re
         return Reject(request=request, reason="not a number")
     if not 1 / _VOLUME_FACTOR < size < _VOLUME_FACTOR:
         return Reject(request=request, reason="volume far from what is expected")
-    atoms: Atoms = decode(point)
+    atoms: Atoms = decode_lattice_point(point)
     if group is None:
         return Sample(atoms=atoms, request=request)
     for symprec in (SYMPREC_LOOSE, SYMPREC_ROUGH):

@@ -17,7 +17,7 @@ POSITIONS = 10.0
 #: was the best.
 PRIOR = 0.02
 #: How often the space group, and the energy quantile and pressure, are not told in training.
-UNTOLD_GROUP, UNTOLD = 0.25, 0.5
+SPACEGROUP_DROPOUT, CONDITION_DROPOUT = 0.25, 0.5
 
 #: More steps bring nothing.
 _MOST_STEPS = 10_000
@@ -40,9 +40,9 @@ class FlowModel(nn.Module):
         """Return the loss terms of each crystal, shape ``(batch,)``."""
         numbers, groups = batch["numbers"], batch["spacegroup"]
         told, energy = groups, batch["energy"]
-        told = told * (torch.rand(groups.shape, device=groups.device) >= UNTOLD_GROUP)
-        energy = energy * (torch.rand(groups.shape, device=groups.device) >= UNTOLD)[:, None]
-        pressure = batch["pressure"] * (torch.rand(groups.shape, device=groups.device) >= UNTOLD)[:, None]
+        told = told * (torch.rand(groups.shape, device=groups.device) >= SPACEGROUP_DROPOUT)
+        energy = energy * (torch.rand(groups.shape, device=groups.device) >= CONDITION_DROPOUT)[:, None]
+        pressure = batch["pressure"] * (torch.rand(groups.shape, device=groups.device) >= CONDITION_DROPOUT)[:, None]
         velocity, strain = self.velocities(
             numbers, batch["positions"], batch["lattice"], batch["metric"], batch["time"], told, energy, pressure
         )

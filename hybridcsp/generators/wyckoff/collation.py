@@ -14,12 +14,12 @@ from torch import Tensor
 
 from hybridcsp.generators.base import HALF_PRESSURE
 from hybridcsp.generators.rows import Row
-from hybridcsp.generators.wyckoff.positions import N_CHANNELS, N_LETTERS, Positions
-from hybridcsp.structure.elements import TAIL, element_order, squared_distances
+from hybridcsp.generators.wyckoff.tables import N_CHANNELS, N_LETTERS, WyckoffTables
+from hybridcsp.structure.elements import KERNEL_EXPONENT, element_order, squared_distances
 
 if TYPE_CHECKING:
-    from hybridcsp.generators.wyckoff.memory import Memory, Recall
-    from hybridcsp.generators.wyckoff.sequences import CrystalTokens
+    from hybridcsp.generators.wyckoff.retrieval import PrototypeStore, RetrievedPrototypes
+    from hybridcsp.generators.wyckoff.tokens import CrystalTokens
 
 # How often a network in training is not told energy and pressure, so that it can be asked without.
 _HIDDEN = 0.5
@@ -40,7 +40,7 @@ _VOLUME = np.arange(6) == 0
 _FILL = {"letters": -1}
 
 
-class Occupations:
+class OccupationData:
     """Training data of the occupation network: crystals, each with the evidence of like ones.
 
     Parameters
@@ -65,11 +65,11 @@ class Occupations:
         sequences: Sequence[CrystalTokens],
         weights: Sequence[float],
         conditions: NDArray[np.float32],
-        memory: Memory,
-        positions: Positions,
+        memory: PrototypeStore,
+        positions: WyckoffTables,
     ) -> Self:
         """Describe crystals; the evidence is the memory's, without crystals of the same formula."""
-        recalled = (memory.recall(s.elements, s.counts, same_formula=False) for s in sequences)
+        recalled = (memory.retrieve(s.elements, s.counts, same_formula=False) for s in sequences)
         rows = [occupation_row(s, recall, positions) for s, recall in zip(sequences, recalled, strict=True)]
         return cls(rows, weights, conditions)
 
@@ -77,10 +77,10 @@ class Occupations:
         """Pad and stack; whether the conditions are told is drawn."""
         told = rng.random(len(indices)) >= _HIDDEN
         conditions = self.conditions[indices] * told[:, None]
-        return {**stack([self.rows[i] for i in indices]), "conditions": torch.as_tensor(conditions)}
+        return {**pad_and_stack([self.rows[i] for i in indices]), "conditions": torch.as_tensor(conditions)}
 
 
-class Geometries:
+class GeometryData:
     """Training data of the geometry network.
 
     Parameters
@@ -88,7 +88,7 @@ class Geometries:
     rows
         Crystals as :func:`geometry_row` describes them.
     weights, conditions
-        As for :class:`Occupations`.
+        As for :class:`OccupationData`.
     learning
         Whether crystals are also shown with other elements, and as if their prototypes were not known; not to measure.
     """
@@ -113,8 +113,8 @@ class Geometries:
         sequences: Sequence[CrystalTokens],
         weights: Sequence[float],
         conditions: NDArray[np.float32],
-        memory: Memory,
-        positions: Positions,
+        memory: PrototypeStore,
+        positions: WyckoffTables,
         *,
         learning: bool = True,
     ) -> Self:
@@ -132,7 +132,7 @@ class Geometries:
             for place in np.flatnonzero(rng.random(len(indices)) < _UNKNOWN).tolist():
                 rows[place] = {**rows[place], "prototype": np.array(0)}
         conditions = self.conditions[indices] * told[:, None]
-        return {**stack(rows), "conditions": torch.as_tensor(conditions)}
+        return {**pad_and_stack(rows), "conditions": torch.as_tensor(conditions)}
 
 
 def conditions(quantiles: Sequence[float | None], pressures: Sequence[float | None]) -> NDArray[np.float32]:
@@ -155,12 +155,12 @@ def contents_row(elements: tuple[int, ...], counts: tuple[int, ...]) -> dict[str
     return {"elements": np.array(elements), "counts": np.array(counts), "divisor": np.array(gcd(*counts))}
 
 
-def recalled_row(recall: Recall) -> dict[str, NDArray[np.generic]]:
+def retrieved_row(recall: RetrievedPrototypes) -> dict[str, NDArray[np.generic]]:
     """Describe what is remembered of it."""
-    return {"summary": recall.summary, "group_evidence": recall.of_groups().astype(np.float16)}
+    return {"summary": recall.summary, "group_evidence": recall.group_evidence().astype(np.float16)}
 
 
-def skeleton_row(
+def occupied_row(
     group: int, slots: Sequence[int] | NDArray[np.int_], letters: Sequence[int] | NDArray[np.int_]
 ) -> dict[str, NDArray[np.generic]]:
     """Describe which positions are occupied."""
@@ -171,7 +171,9 @@ def skeleton_row(
     }
 
 
-def occupation_row(sequence: CrystalTokens, recall: Recall, positions: Positions) -> dict[str, NDArray[np.generic]]:
+def occupation_row(
+    sequence: CrystalTokens, recall: RetrievedPrototypes, positions: WyckoffTables
+) -> dict[str, NDArray[np.generic]]:
     """Describe a crystal to the occupation network."""
     number, n_sites = sequence.spacegroup, len(sequence.slots)
     left = list(sequence.counts)
@@ -184,7 +186,7 @@ def occupation_row(sequence: CrystalTokens, recall: Recall, positions: Positions
     for site, (slot, letter) in enumerate(zip(sequence.slots.tolist(), sequence.letters.tolist(), strict=True)):
         lowest = lowest if slot == previous else 0
         allowed[site] = positions.next_letters(number, left[slot:], lowest, taken)
-        evidence[site] = recall.of_letters(consistent, site)
+        evidence[site] = recall.letter_evidence(consistent, site)
         left[slot] -= int(positions.multiplicity[number, letter])
         progress[site] = progress_of(left, sequence.counts, slot)
         if positions.is_fixed(number, letter):
@@ -194,8 +196,8 @@ def occupation_row(sequence: CrystalTokens, recall: Recall, positions: Positions
         lowest, previous = letter, slot
     return {
         **contents_row(sequence.elements, sequence.counts),
-        **recalled_row(recall),
-        **skeleton_row(number, sequence.slots, sequence.letters),
+        **retrieved_row(recall),
+        **occupied_row(number, sequence.slots, sequence.letters),
         "group_allowed": positions.groups(sequence.counts),
         "letter_allowed": allowed,
         "letter_evidence": evidence,
@@ -203,11 +205,13 @@ def occupation_row(sequence: CrystalTokens, recall: Recall, positions: Positions
     }
 
 
-def geometry_row(sequence: CrystalTokens, memory: Memory, positions: Positions) -> dict[str, NDArray[np.generic]]:
+def geometry_row(
+    sequence: CrystalTokens, memory: PrototypeStore, positions: WyckoffTables
+) -> dict[str, NDArray[np.generic]]:
     """Describe a crystal to the geometry network."""
     return {
         **contents_row(sequence.elements, sequence.counts),
-        **skeleton_row(sequence.spacegroup, sequence.slots, sequence.letters),
+        **occupied_row(sequence.spacegroup, sequence.slots, sequence.letters),
         "prototype": np.array(memory.number_of(sequence.prototype)),
         "free": free_coordinates(sequence.spacegroup, sequence.letters, positions),
         "free_cell": positions.free_cell[sequence.spacegroup].astype(np.float32),
@@ -233,13 +237,13 @@ def substituted(row: Row, rng: np.random.Generator) -> Row:
 @cache
 def _like(element: int) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
     """Elements that are like one, and chances in proportion to how alike they are; up to americium."""
-    alike = (1 + squared_distances()[element, :96] / (2 * TAIL)) ** -TAIL
+    alike = (1 + squared_distances()[element, :96] / (2 * KERNEL_EXPONENT)) ** -KERNEL_EXPONENT
     alike[[0, *([element] if element < len(alike) else [])]] = 0.0
     nearest = np.argsort(-alike)[:_ALIKE]
     return nearest, alike[nearest] / alike[nearest].sum()
 
 
-def stack(rows: Sequence[Row]) -> dict[str, Tensor]:
+def pad_and_stack(rows: Sequence[Row]) -> dict[str, Tensor]:
     """Pad arrays to the longest and stack them."""
     batch = {}
     for name in rows[0]:
@@ -258,7 +262,7 @@ def stack(rows: Sequence[Row]) -> dict[str, Tensor]:
     return batch
 
 
-def free_coordinates(group: int, letters: NDArray[np.int_], positions: Positions) -> NDArray[np.bool_]:
+def free_coordinates(group: int, letters: NDArray[np.int_], positions: WyckoffTables) -> NDArray[np.bool_]:
     """Which coordinates are predicted: those free, without the first site's along polar axes, the origin there."""
     free = positions.free[group, letters] > 0
     free[0] &= positions.polar[group] == 0

@@ -16,14 +16,14 @@ from hybridcsp.errors import InputError
 from hybridcsp.generators import trainer, weights_io
 from hybridcsp.generators.base import Condition, Epoch, Example, Generator, Reject, Request, Sample
 from hybridcsp.generators.datasets import split
-from hybridcsp.generators.wyckoff.collation import Geometries, Occupations, conditions
-from hybridcsp.generators.wyckoff.drawing import draw
-from hybridcsp.generators.wyckoff.geometry import GeometryNetwork
-from hybridcsp.generators.wyckoff.memory import Memory
-from hybridcsp.generators.wyckoff.occupation import OccupationNetwork
-from hybridcsp.generators.wyckoff.positions import Positions
-from hybridcsp.generators.wyckoff.representation import encode
-from hybridcsp.generators.wyckoff.sequences import CrystalTokens, to_sequence
+from hybridcsp.generators.wyckoff.collation import GeometryData, OccupationData, conditions
+from hybridcsp.generators.wyckoff.geometry_network import GeometryNetwork
+from hybridcsp.generators.wyckoff.occupation_network import OccupationNetwork
+from hybridcsp.generators.wyckoff.representation import encode_wyckoff
+from hybridcsp.generators.wyckoff.retrieval import PrototypeStore
+from hybridcsp.generators.wyckoff.sampler import sample_crystals
+from hybridcsp.generators.wyckoff.tables import WyckoffTables
+from hybridcsp.generators.wyckoff.tokens import CrystalTokens, tokenize
 from hybridcsp.generators.wyckoff.transformer import Size
 from hybridcsp.structure.symmetry import SYMPREC, SYMPREC_LOOSE
 
@@ -47,8 +47,8 @@ class Encoded:
         Counts, and the formulas that are learned from.
     """
 
-    occupation: tuple[Occupations, Occupations | None]
-    geometry: tuple[Geometries, Geometries | None]
+    occupation: tuple[OccupationData, OccupationData | None]
+    geometry: tuple[GeometryData, GeometryData | None]
     prototypes: int
     card: Mapping[str, Any]
 
@@ -59,11 +59,11 @@ class WyckoffGenerator(Generator):
     Crystals come out with exactly the contents asked for, in a primitive cell of the space group that was drawn; a
     look-ahead rules out every position after which the rest of the atoms would find no place. The network that says
     which positions are occupied is told what crystals of like elements, kept in a memory, look like
-    (:mod:`hybridcsp.generators.wyckoff.memory`); the other one then says where the atoms are.
+    (:mod:`hybridcsp.generators.wyckoff.retrieval`); the other one then says where the atoms are.
 
     Of equal requests in one call, the first gets the most probable prototype and the others are drawn without
     repeating themselves as long as other prototypes are about as probable
-    (:mod:`hybridcsp.generators.wyckoff.drawing`): ask for many at once.
+    (:mod:`hybridcsp.generators.wyckoff.sampler`): ask for many at once.
 
     Parameters
     ----------
@@ -89,8 +89,8 @@ class WyckoffGenerator(Generator):
         self.temperature = 1.0
         self._sizes = {"occupation": occupation, "geometry": geometry}
         self._networks: tuple[OccupationNetwork, GeometryNetwork] | None = None
-        self._positions: Positions | None = None
-        self._memory = Memory()
+        self._positions: WyckoffTables | None = None
+        self._memory = PrototypeStore()
 
     @classmethod
     def from_scratch(cls) -> Self:
@@ -220,7 +220,7 @@ class WyckoffGenerator(Generator):
         """
         if self._networks is None or self._positions is None:
             raise InputError("generator", self.name, "not trained; load weights or fit it first")
-        answers: list[Sample | Reject] = draw(
+        answers: list[Sample | Reject] = sample_crystals(
             *self._networks, self._positions, self._memory, requests, rng, self.temperature
         )
         return answers
@@ -252,8 +252,8 @@ class WyckoffGenerator(Generator):
             for name, size in card["sizes"].items():
                 weights_io.check_sizes(size, "blocks", part(name), folder)
             generator = cls(**{name: Size(**size) for name, size in card["sizes"].items()})
-            generator._positions = Positions.from_arrays(**{n: t.numpy() for n, t in part("positions").items()})
-            generator._memory = Memory.from_arrays({n: t.numpy() for n, t in part("memory").items()})
+            generator._positions = WyckoffTables.from_arrays(**{n: t.numpy() for n, t in part("positions").items()})
+            generator._memory = PrototypeStore.from_arrays({n: t.numpy() for n, t in part("memory").items()})
             generator._networks = generator._untrained(generator._positions)
         except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
             if isinstance(error, InputError):
@@ -264,22 +264,22 @@ class WyckoffGenerator(Generator):
         generator.card = card
         return generator
 
-    def _tabulated(self) -> Positions:
+    def _tabulated(self) -> WyckoffTables:
         if self._positions is None:
-            self._positions = Positions.tabulate()
+            self._positions = WyckoffTables.tabulate()
         return self._positions
 
-    def _untrained(self, positions: Positions) -> tuple[OccupationNetwork, GeometryNetwork]:
+    def _untrained(self, positions: WyckoffTables) -> tuple[OccupationNetwork, GeometryNetwork]:
         geometry = GeometryNetwork(positions, self._sizes["geometry"], self._memory.n_prototypes)
         return OccupationNetwork(positions, self._sizes["occupation"]), geometry
 
-    def _occupations(self, part: _Written) -> Occupations:
+    def _occupations(self, part: _Written) -> OccupationData:
         assert self._positions is not None
-        return Occupations.of(*_columns(part), self._memory, self._positions)
+        return OccupationData.of(*_columns(part), self._memory, self._positions)
 
-    def _geometries(self, part: _Written, learning: bool) -> Geometries:
+    def _geometries(self, part: _Written, learning: bool) -> GeometryData:
         assert self._positions is not None
-        return Geometries.of(*_columns(part), self._memory, self._positions, learning=learning)
+        return GeometryData.of(*_columns(part), self._memory, self._positions, learning=learning)
 
 
 def _columns(part: _Written) -> tuple[list[CrystalTokens], list[float], NDArray[np.float32]]:
@@ -292,17 +292,17 @@ def _told_of(part: str, on_epoch: Callable[[Epoch], None]) -> Callable[[Epoch], 
     return lambda epoch: on_epoch(replace(epoch, part=part))
 
 
-def _written(examples: Iterable[Example], positions: Positions) -> _Written:
+def _written(examples: Iterable[Example], positions: WyckoffTables) -> _Written:
     """Examples and their sequences; those without consistent symmetry are left out."""
     found = []
     for example in examples:
         contents = Counter(example.atoms.numbers.tolist())
         # A loose tolerance may find a cell with fewer atoms, which is not what would be asked for.
         for symprec in (SYMPREC_LOOSE, SYMPREC):
-            crystal = encode(example.atoms, symprec)
+            crystal = encode_wyckoff(example.atoms, symprec)
             if crystal is None:
                 continue
-            sequence = to_sequence(crystal, positions)
+            sequence = tokenize(crystal, positions)
             if dict(zip(sequence.elements, sequence.counts, strict=True)) == contents:
                 found.append((example, sequence))
                 break

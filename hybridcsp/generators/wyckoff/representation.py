@@ -73,7 +73,7 @@ class WyckoffCrystal:
     cell: tuple[float, float, float, float, float, float]
 
 
-def encode(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> WyckoffCrystal | None:
+def encode_wyckoff(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> WyckoffCrystal | None:
     """Describe a crystal by its symmetry.
 
     Parameters
@@ -113,7 +113,7 @@ def encode(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> WyckoffCrystal | Non
     )
 
 
-def decode(crystal: WyckoffCrystal) -> Atoms:
+def decode_wyckoff(crystal: WyckoffCrystal) -> Atoms:
     """Return the primitive cell of a crystal, atoms of a site one after the other, sites in their order."""
     group = space_group(crystal.spacegroup)
     numbers: list[int] = []

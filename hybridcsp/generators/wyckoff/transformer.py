@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hybridcsp.generators.wyckoff.positions import N_FEATURES, N_GROUPS, N_LETTERS, Positions
+from hybridcsp.generators.wyckoff.tables import N_FEATURES, N_GROUPS, N_LETTERS, WyckoffTables
 from hybridcsp.structure.elements import properties
 
 Batch = Mapping[str, Tensor]
@@ -77,7 +77,7 @@ class Transformer(nn.Module):
         Kinds of tokens: contents, whole, space group, site, and what a subclass has besides.
     """
 
-    def __init__(self, positions: Positions, size: Size, *, told: int, kinds: int) -> None:
+    def __init__(self, positions: WyckoffTables, size: Size, *, told: int, kinds: int) -> None:
         super().__init__()
         width = size.width
         for name, array in positions.arrays().items():

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hybridcsp.generators.wyckoff.representation import (
     Site,
     WyckoffCrystal,
-    decode,
-    encode,
+    decode_wyckoff,
+    encode_wyckoff,
 )
 from hybridcsp.structure.conversion import to_pymatgen
 from hybridcsp.structure.normalizer import ENANTIOMORPHS, canonical_letters
@@ -156,21 +156,21 @@ def disguised(atoms, rng):
 @pytest.mark.parametrize("name", KNOWN)
 def test_a_crystal_comes_back(name):
     atoms, number = KNOWN[name]
-    found = encode(atoms, SYMPREC)
-    back = decode(found)
+    found = encode_wyckoff(atoms, SYMPREC)
+    back = decode_wyckoff(found)
     assert found.spacegroup == number
     assert matches(atoms, back)
     assert spacegroup(back, 1e-4) == number
     assert len(back) == len(primitive(atoms))
-    assert alike(encode(back, 1e-4), found)
+    assert alike(encode_wyckoff(back, 1e-4), found)
 
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_all_descriptions_of_a_crystal_give_the_same_representation(name):
     atoms = primitive(KNOWN[name][0])
-    found = encode(atoms, SYMPREC)
+    found = encode_wyckoff(atoms, SYMPREC)
     for seed in range(3):
-        assert alike(encode(disguised(atoms, np.random.default_rng(seed)), SYMPREC), found)
+        assert alike(encode_wyckoff(disguised(atoms, np.random.default_rng(seed)), SYMPREC), found)
 
 
 def test_mirror_images_are_one_crystal():
@@ -178,31 +178,31 @@ def test_mirror_images_are_one_crystal():
     left = right.copy()
     left.set_scaled_positions(-right.get_scaled_positions())
     assert spacegroup(left) == 154
-    assert alike(encode(left, SYMPREC), encode(right, SYMPREC))
+    assert alike(encode_wyckoff(left, SYMPREC), encode_wyckoff(right, SYMPREC))
 
 
 def test_sites_that_the_normaliser_exchanges_have_the_same_letters():
     at_corner = crystal("CsCl", [(0, 0, 0), (0.5, 0.5, 0.5)], spacegroup=221, cellpar=[4.12] * 3 + [90] * 3)
     at_centre = crystal("CsCl", [(0.5, 0.5, 0.5), (0, 0, 0)], spacegroup=221, cellpar=[4.12] * 3 + [90] * 3)
-    assert encode(at_corner) == encode(at_centre)
+    assert encode_wyckoff(at_corner) == encode_wyckoff(at_centre)
     assert canonical_letters(221, ("b", "a")) == canonical_letters(221, ("a", "b")) == ("a", "b")
 
 
 def test_elements_come_in_the_order_of_their_numbers_and_electronegativities():
-    found = encode(KNOWN["perovskite"][0])
+    found = encode_wyckoff(KNOWN["perovskite"][0])
     assert [site.element for site in found.sites] == [38, 22, 8]
 
 
 def test_a_tolerance_makes_a_crystal_as_symmetric_as_it_nearly_is():
     atoms = primitive(KNOWN["rutile"][0])
     atoms.rattle(0.01, seed=1)
-    assert encode(atoms, 1e-4).spacegroup == 1
-    assert encode(atoms, 0.1).spacegroup == 136
+    assert encode_wyckoff(atoms, 1e-4).spacegroup == 1
+    assert encode_wyckoff(atoms, 0.1).spacegroup == 136
 
 
 def test_what_has_no_symmetry_at_all_is_no_crystal():
     one_on_another = Atoms("H2", positions=[(0, 0, 0), (0, 0, 1e-7)], cell=[3, 3, 3], pbc=True)
-    assert encode(one_on_another) is None
+    assert encode_wyckoff(one_on_another) is None
 
 
 def random_crystal(number, rng):
@@ -233,7 +233,7 @@ def random_crystal(number, rng):
         if kind == "hexagonal":
             angles[2] = 120
         made = WyckoffCrystal(number, tuple(sites), (*lengths, *angles))
-        atoms = decode(made)
+        atoms = decode_wyckoff(made)
         if len(atoms) <= 40:
             distances = atoms.get_all_distances(mic=True) + 9 * np.eye(len(atoms))
             if distances.min() > 0.6:
@@ -248,9 +248,9 @@ def test_random_crystals_of_any_group_come_back_whatever_their_description(numbe
     atoms = random_crystal(number, rng)
     if atoms is None:
         return
-    found = encode(atoms, 1e-3)
+    found = encode_wyckoff(atoms, 1e-3)
     assert found is not None
-    back = decode(found)
+    back = decode_wyckoff(found)
     assert Counter(back.numbers.tolist()) == Counter(primitive(atoms, 1e-3).numbers.tolist())
     assert (
         spacegroup(back, 1e-3)
@@ -258,6 +258,6 @@ def test_random_crystals_of_any_group_come_back_whatever_their_description(numbe
         == ENANTIOMORPHS.get(spacegroup(atoms, 1e-3), spacegroup(atoms, 1e-3))
     )
     assert matches(atoms, back)
-    again = encode(disguised(back, rng), 1e-3)
+    again = encode_wyckoff(disguised(back, rng), 1e-3)
     assert again.spacegroup == found.spacegroup
     assert [(s.element, s.letter) for s in again.sites] == [(s.element, s.letter) for s in found.sites]

@@ -20,7 +20,7 @@ _PAIRS = 25_600
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Start:
+class InitialState:
     """Where the crystal for one request begins.
 
     Attributes
@@ -53,7 +53,7 @@ class Start:
     pressure: tuple[float, float]
 
     @classmethod
-    def draw(cls, number: int, request: Request, numbers: NDArray[np.int64], rng: np.random.Generator) -> Self:
+    def sample(cls, number: int, request: Request, numbers: NDArray[np.int64], rng: np.random.Generator) -> Self:
         """Draw the noise for a request."""
         return cls(
             request=number,
@@ -66,7 +66,7 @@ class Start:
             pressure=pressure_features(request.pressure_gpa),
         )
 
-    def again(self, rng: np.random.Generator) -> Self:
+    def resampled(self, rng: np.random.Generator) -> Self:
         """Return the same with other noise."""
         return replace(self, positions=rng.random(self.positions.shape), lattice=rng.standard_normal(6))
 
@@ -79,7 +79,9 @@ def atoms_of(contents: Mapping[str, int]) -> NDArray[np.int64] | None:
 
 
 @torch.no_grad()
-def with_groups(prior: SpacegroupPrior, starts: Sequence[Start], rng: np.random.Generator) -> list[Start]:
+def with_space_groups(
+    prior: SpacegroupPrior, starts: Sequence[InitialState], rng: np.random.Generator
+) -> list[InitialState]:
     """Tell a space group to starts that have none: even shares of its distribution, the likeliest first.
 
     Systematic sampling: with one uniform number u, the i-th of n equal starts gets the group at (i + u) / n of the
@@ -101,7 +103,7 @@ def with_groups(prior: SpacegroupPrior, starts: Sequence[Start], rng: np.random.
     return told
 
 
-def batches(starts: Sequence[Start]) -> Iterator[Sequence[Start]]:
+def batches(starts: Sequence[InitialState]) -> Iterator[Sequence[InitialState]]:
     """Sort starts by size, and split them into batches of like sizes, none of which has too many pairs."""
     ordered = sorted(starts, key=lambda start: len(start.numbers))
     begin = 0

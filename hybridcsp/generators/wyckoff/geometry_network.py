@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hybridcsp.generators.wyckoff.positions import Positions
+from hybridcsp.generators.wyckoff.tables import WyckoffTables
 from hybridcsp.generators.wyckoff.transformer import N_CONDITIONS, Batch, Size, Transformer, perceptron
 
 # Components of the mixtures.
@@ -40,7 +40,7 @@ class GeometryNetwork(Transformer):
         How many prototypes have an embedding of their own; number 0 stands for all others.
     """
 
-    def __init__(self, positions: Positions, size: Size, prototypes: int = 0) -> None:
+    def __init__(self, positions: WyckoffTables, size: Size, prototypes: int = 0) -> None:
         super().__init__(positions, size, told=N_CONDITIONS, kinds=5)
         width = size.width
         self.prototype = nn.Embedding(1 + prototypes, width)
@@ -66,7 +66,7 @@ class GeometryNetwork(Transformer):
             rows = torch.cat([self.prototype.weight.data, self.prototype.weight.data[:1].expand(more, -1)])
             self.prototype = nn.Embedding.from_pretrained(rows, freeze=False)
 
-    def skeleton(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def discrete_tokens(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Tokens of all that is discrete, which of them are there, and the identities of the sites."""
         contents = self.contents(batch, batch["conditions"])
         element = batch["elements"].gather(1, batch["slots"])
@@ -102,7 +102,7 @@ class GeometryNetwork(Transformer):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Negative log-likelihoods (nats) of cell and coordinates, each of shape ``(batch,)``."""
-        skeleton, there, identities = self.skeleton(batch)
+        discrete, there, identities = self.discrete_tokens(batch)
         # Sites with something to predict, moved to the front.
         free = batch["free"].float()
         open_ = free.any(-1)
@@ -118,8 +118,8 @@ class GeometryNetwork(Transformer):
         earlier = torch.cat([self.cell_value(batch["cell"])[:, None], settled[:, :-1]], dim=1)
         cell = self.cells(batch["conditions"], batch["prototype"])
         points = self.points(identities, order, earlier, batch["prototype"])
-        tokens = torch.cat([skeleton, cell, points], dim=1)
-        prefix, length = skeleton.shape[1], tokens.shape[1]
+        tokens = torch.cat([discrete, cell, points], dim=1)
+        prefix, length = discrete.shape[1], tokens.shape[1]
         valid = torch.cat([there, torch.ones_like(open_[:, :1]), open_], dim=1)
         mask = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
         mask[:prefix, :prefix] = True

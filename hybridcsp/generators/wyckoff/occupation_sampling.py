@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hybridcsp.generators.wyckoff.collation import conditions, contents_row, progress_of, recalled_row, stack
-from hybridcsp.generators.wyckoff.memory import Recall
-from hybridcsp.generators.wyckoff.occupation import OccupationNetwork
-from hybridcsp.generators.wyckoff.positions import N_CHANNELS, N_LETTERS, Positions
+from hybridcsp.generators.wyckoff.collation import conditions, contents_row, pad_and_stack, progress_of, retrieved_row
+from hybridcsp.generators.wyckoff.occupation_network import OccupationNetwork
+from hybridcsp.generators.wyckoff.retrieval import RetrievedPrototypes
+from hybridcsp.generators.wyckoff.tables import N_CHANNELS, N_LETTERS, WyckoffTables
 from hybridcsp.structure.wyckoff import LETTERS
 
 #: Where the temperature goes to zero, logits are divided by this.
@@ -21,7 +21,7 @@ COLD = 1e-3
 
 
 @dataclass(eq=False)
-class Skeleton:
+class OccupationState:
     """Contents, space group and occupied positions of a crystal: all that is discrete.
 
     Attributes
@@ -46,7 +46,7 @@ class Skeleton:
 
     elements: tuple[int, ...]
     counts: tuple[int, ...]
-    recall: Recall
+    recall: RetrievedPrototypes
     quantile: float | None = None
     pressure: float | None = None
     spacegroup: int = 0
@@ -77,66 +77,66 @@ class Decoder:
     ----------
     network, positions
         The model.
-    skeletons
+    states
         What is written; they are changed in place.
     """
 
-    def __init__(self, network: OccupationNetwork, positions: Positions, skeletons: Sequence[Skeleton]) -> None:
-        self.network, self.positions, self.skeletons = network, positions, skeletons
-        self.batch = stack([{**contents_row(s.elements, s.counts), **recalled_row(s.recall)} for s in skeletons])
-        asked = conditions([s.quantile for s in skeletons], [s.pressure for s in skeletons])
+    def __init__(self, network: OccupationNetwork, positions: WyckoffTables, states: Sequence[OccupationState]) -> None:
+        self.network, self.positions, self.states = network, positions, states
+        self.batch = pad_and_stack([{**contents_row(s.elements, s.counts), **retrieved_row(s.recall)} for s in states])
+        asked = conditions([s.quantile for s in states], [s.pressure for s in states])
         self.batch["conditions"] = torch.as_tensor(asked)
         tokens = network.beginning(self.batch)
-        here = torch.ones(len(skeletons), 1, dtype=torch.bool)
+        here = torch.ones(len(states), 1, dtype=torch.bool)
         self.valid = torch.cat([self.batch["counts"] > 0, here], dim=1)
         hidden, self.cache = network.run(tokens, self.valid[:, None].expand(-1, tokens.shape[1], -1))
         self.hidden = hidden[:, -1]
 
     def draw_groups(self, rng: np.random.Generator, temperatures: NDArray[np.float64]) -> None:
         """Draw space groups, where none is given; one temperature for each crystal."""
-        allowed = torch.as_tensor(np.array([self.positions.groups(s.counts) for s in self.skeletons]))
+        allowed = torch.as_tensor(np.array([self.positions.groups(s.counts) for s in self.states]))
         logits = self.network.group_logits(self.hidden, self.batch["group_evidence"], allowed).numpy()
         drawn = draw_index(logits, rng, temperatures[:, None])
-        for row, (skeleton, group) in enumerate(zip(self.skeletons, drawn.tolist(), strict=True)):
-            skeleton.spacegroup = skeleton.spacegroup or group
-            if not skeleton.asked:
-                skeleton.log_likelihood += float(logits[row, skeleton.spacegroup])
+        for row, (state, group) in enumerate(zip(self.states, drawn.tolist(), strict=True)):
+            state.spacegroup = state.spacegroup or group
+            if not state.asked:
+                state.log_likelihood += float(logits[row, state.spacegroup])
         self._write_groups()
 
     def draw_letters(self, rng: np.random.Generator, temperatures: NDArray[np.float64]) -> None:
         """Draw sites until every atom has its place, or write those wanted."""
-        left = [list(s.counts) for s in self.skeletons]
-        consistent = [s.recall.consistent(s.spacegroup) for s in self.skeletons]
+        left = [list(s.counts) for s in self.states]
+        consistent = [s.recall.consistent(s.spacegroup) for s in self.states]
         while any(any(rest) for rest in left):
             allowed = np.zeros((len(left), 1, N_LETTERS), dtype=bool)
             evidence = np.zeros((len(left), 1, N_LETTERS, N_CHANNELS), dtype=np.float32)
-            for row, (skeleton, rest) in enumerate(zip(self.skeletons, left, strict=True)):
+            for row, (state, rest) in enumerate(zip(self.states, left, strict=True)):
                 slot = _current(rest)
                 if slot is None:
                     allowed[row] = True  # nothing is drawn there
                     continue
-                lowest = skeleton.letters[-1] if skeleton.slots and skeleton.slots[-1] == slot else 0
-                taken = frozenset(i for i in skeleton.letters if self.positions.is_fixed(skeleton.spacegroup, i))
-                allowed[row, 0] = self.positions.next_letters(skeleton.spacegroup, rest[slot:], lowest, taken)
-                evidence[row, 0] = skeleton.recall.of_letters(consistent[row], len(skeleton.letters))
+                lowest = state.letters[-1] if state.slots and state.slots[-1] == slot else 0
+                taken = frozenset(i for i in state.letters if self.positions.is_fixed(state.spacegroup, i))
+                allowed[row, 0] = self.positions.next_letters(state.spacegroup, rest[slot:], lowest, taken)
+                evidence[row, 0] = state.recall.letter_evidence(consistent[row], len(state.letters))
             logits = self.network.letter_logits(
                 self.hidden[:, None], self.letters, torch.as_tensor(evidence), torch.as_tensor(allowed)
             )[:, 0].numpy()
             drawn = draw_index(logits, rng, temperatures[:, None]).tolist()
             written = []
-            for row, (skeleton, rest) in enumerate(zip(self.skeletons, left, strict=True)):
+            for row, (state, rest) in enumerate(zip(self.states, left, strict=True)):
                 slot = _current(rest)
                 written.append(slot is not None)
                 if slot is None:
                     continue
-                step = len(skeleton.letters)
-                letter = drawn[row] if skeleton.wanted is None else skeleton.wanted[step]
-                skeleton.slots.append(slot)
-                skeleton.letters.append(letter)
-                skeleton.log_likelihood += float(logits[row, letter])
-                rest[slot] -= int(self.positions.multiplicity[skeleton.spacegroup, letter])
-                if step < skeleton.recall.letters.shape[1]:
-                    consistent[row] = consistent[row] & (skeleton.recall.letters[:, step] == letter)
+                step = len(state.letters)
+                letter = drawn[row] if state.wanted is None else state.wanted[step]
+                state.slots.append(slot)
+                state.letters.append(letter)
+                state.log_likelihood += float(logits[row, letter])
+                rest[slot] -= int(self.positions.multiplicity[state.spacegroup, letter])
+                if step < state.recall.letters.shape[1]:
+                    consistent[row] = consistent[row] & (state.recall.letters[:, step] == letter)
             self._write_sites(left, written)
 
     def _write(self, tokens: Tensor, written: Tensor) -> Tensor:
@@ -146,27 +146,27 @@ class Decoder:
         return hidden[:, 0]
 
     def _write_groups(self) -> None:
-        group = torch.as_tensor([s.spacegroup for s in self.skeletons])
-        first = torch.as_tensor([s.elements[0] for s in self.skeletons])
+        group = torch.as_tensor([s.spacegroup for s in self.states])
+        first = torch.as_tensor([s.elements[0] for s in self.states])
         self.letters = self.network.letters(group)
         self.hidden = self._write(self.network.group_tokens(group, first), torch.ones(len(group), dtype=torch.bool))
 
     def _write_sites(self, left: Sequence[Sequence[int]], written: Sequence[bool]) -> None:
-        skeletons = self.skeletons
-        slots = [s.slots[-1] for s in skeletons]
-        element = torch.as_tensor([[s.elements[slot]] for s, slot in zip(skeletons, slots, strict=True)])
-        letter = torch.as_tensor([[s.letters[-1]] for s in skeletons])
+        states = self.states
+        slots = [s.slots[-1] for s in states]
+        element = torch.as_tensor([[s.elements[slot]] for s, slot in zip(states, slots, strict=True)])
+        letter = torch.as_tensor([[s.letters[-1]] for s in states])
         following = torch.as_tensor(
             [
                 [0 if (slot := _current(rest)) is None else s.elements[slot]]
-                for s, rest in zip(skeletons, left, strict=True)
+                for s, rest in zip(states, left, strict=True)
             ]
         )
         progress = torch.as_tensor(
-            [[progress_of(rest, s.counts, slot)] for s, rest, slot in zip(skeletons, left, slots, strict=True)],
+            [[progress_of(rest, s.counts, slot)] for s, rest, slot in zip(states, left, slots, strict=True)],
             dtype=torch.float32,
         )
-        place = torch.as_tensor([[len(s.letters) - 1] for s in skeletons])
+        place = torch.as_tensor([[len(s.letters) - 1] for s in states])
         identities = self.network.identities(self.letters, letter, element)
         hidden = self._write(self.network.sites(identities, place, following, progress), torch.as_tensor(list(written)))
         keep = torch.as_tensor(list(written))[:, None]

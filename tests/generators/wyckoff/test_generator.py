@@ -15,26 +15,26 @@ from hypothesis import strategies as st
 from hybridcsp.errors import InputError
 from hybridcsp.generators import weights_io
 from hybridcsp.generators.base import Condition, Example, Reject, Request, Sample
-from hybridcsp.generators.wyckoff import WyckoffGenerator, drawing
+from hybridcsp.generators.wyckoff import WyckoffGenerator, sampler
 from hybridcsp.generators.wyckoff.collation import (
-    Geometries,
-    Occupations,
+    GeometryData,
+    OccupationData,
     conditions,
     contents_row,
     geometry_row,
     occupation_row,
-    stack,
+    pad_and_stack,
     substituted,
 )
-from hybridcsp.generators.wyckoff.drawing import _chosen
-from hybridcsp.generators.wyckoff.geometry import GeometryNetwork, normal_log_density, von_mises_log_density
-from hybridcsp.generators.wyckoff.memory import Memory
-from hybridcsp.generators.wyckoff.occupation import OccupationNetwork
-from hybridcsp.generators.wyckoff.placing import _von_mises, draw_geometries
-from hybridcsp.generators.wyckoff.positions import N_LETTERS, Positions
-from hybridcsp.generators.wyckoff.representation import Site, WyckoffCrystal, decode, encode
-from hybridcsp.generators.wyckoff.sampling import Decoder, Skeleton
-from hybridcsp.generators.wyckoff.sequences import contents_in_order, from_sequence, to_sequence
+from hybridcsp.generators.wyckoff.geometry_network import GeometryNetwork, normal_log_density, von_mises_log_density
+from hybridcsp.generators.wyckoff.geometry_sampling import _von_mises, draw_geometries
+from hybridcsp.generators.wyckoff.occupation_network import OccupationNetwork
+from hybridcsp.generators.wyckoff.occupation_sampling import Decoder, OccupationState
+from hybridcsp.generators.wyckoff.representation import Site, WyckoffCrystal, decode_wyckoff, encode_wyckoff
+from hybridcsp.generators.wyckoff.retrieval import PrototypeStore
+from hybridcsp.generators.wyckoff.sampler import _choose_occupations
+from hybridcsp.generators.wyckoff.tables import N_LETTERS, WyckoffTables
+from hybridcsp.generators.wyckoff.tokens import contents_in_order, detokenize, tokenize
 from hybridcsp.generators.wyckoff.transformer import Size
 from hybridcsp.structure.conversion import to_pymatgen
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE, primitive, spacegroup
@@ -90,7 +90,7 @@ def matches(a, b):
 
 @pytest.fixture(scope="session")
 def positions():
-    return Positions.tabulate()
+    return WyckoffTables.tabulate()
 
 
 @pytest.fixture(scope="session")
@@ -169,8 +169,8 @@ def test_fixed_positions_are_taken_once(positions):
 
 @pytest.mark.parametrize("atoms", CRYSTALS, ids=lambda atoms: atoms.get_chemical_formula())
 def test_a_sequence_is_the_crystal(atoms, positions):
-    written = to_sequence(encode(atoms), positions)
-    back = decode(from_sequence(written, positions))
+    written = tokenize(encode_wyckoff(atoms), positions)
+    back = decode_wyckoff(detokenize(written, positions))
     assert matches(atoms, back)
     assert back.get_volume() / len(back) == pytest.approx(atoms.get_volume() / len(atoms), rel=1e-6)
     assert dict(zip(written.elements, written.counts, strict=True)) == Counter(back.numbers.tolist())
@@ -181,7 +181,7 @@ def test_a_sharp_monoclinic_angle_is_a_crystal_too(angle, positions):
     """Settings are chosen for what is on the sites, not for the shape of the cell."""
     sites = (Site(22, "a", ()), Site(8, "i", (0.31, 0.12)), Site(9, "i", (0.72, 0.41)))
     sharp = WyckoffCrystal(12, sites, (17.3, 3.35, 17.6, 90.0, angle, 90.0))
-    back = from_sequence(to_sequence(sharp, positions), positions)
+    back = detokenize(tokenize(sharp, positions), positions)
     assert back.cell == pytest.approx(sharp.cell)
     for one, other in zip(back.sites, sharp.sites, strict=True):
         assert (one.element, one.letter) == (other.element, other.letter)
@@ -189,29 +189,29 @@ def test_a_sharp_monoclinic_angle_is_a_crystal_too(angle, positions):
 
 
 def test_angles_that_make_no_cell_are_no_crystal(positions):
-    triclinic = to_sequence(encode(bulk("Cu") * (1, 1, 1)), positions)
+    triclinic = tokenize(encode_wyckoff(bulk("Cu") * (1, 1, 1)), positions)
     flat = np.array([0, 0, 0, 3.0, 3.0, 3.0])
     impossible = replace(triclinic, spacegroup=1, letters=np.array([0]), cell=flat, coordinates=np.zeros((1, 3)))
-    assert from_sequence(impossible, positions) is None
+    assert detokenize(impossible, positions) is None
 
 
 # The memory
 
 
 def test_remembered_crystals_of_like_elements_weigh_more(positions):
-    memory = Memory(to_sequence(encode(atoms), positions) for atoms in CRYSTALS)
-    recall = memory.recall(*contents_in_order({atomic_numbers["Zr"]: 2, atomic_numbers["O"]: 4}))
-    assert recall.of_groups()[:, 0].argmax() == 136
-    salt = memory.recall(*contents_in_order({atomic_numbers["Rb"]: 1, atomic_numbers["Br"]: 1}))
+    memory = PrototypeStore(tokenize(encode_wyckoff(atoms), positions) for atoms in CRYSTALS)
+    recall = memory.retrieve(*contents_in_order({atomic_numbers["Zr"]: 2, atomic_numbers["O"]: 4}))
+    assert recall.group_evidence()[:, 0].argmax() == 136
+    salt = memory.retrieve(*contents_in_order({atomic_numbers["Rb"]: 1, atomic_numbers["Br"]: 1}))
     similar = salt.weights[:, 0]
     assert similar[salt.groups == 225].sum() > similar[salt.groups == 221].sum() > 0
 
 
 def test_crystals_of_the_same_formula_can_be_left_out(positions):
-    memory = Memory([to_sequence(encode(rutile()), positions)])
+    memory = PrototypeStore([tokenize(encode_wyckoff(rutile()), positions)])
     asked = contents_in_order({22: 2, 8: 4})
-    assert len(memory.recall(*asked).weights) == 1
-    assert len(memory.recall(*asked, same_formula=False).weights) == 0
+    assert len(memory.retrieve(*asked).weights) == 1
+    assert len(memory.retrieve(*asked, same_formula=False).weights) == 0
 
 
 def test_a_crystal_is_learned_without_evidence_of_its_own_formula(positions):
@@ -219,18 +219,20 @@ def test_a_crystal_is_learned_without_evidence_of_its_own_formula(positions):
         rutile(),
         crystal(["Sn", "O"], [(0, 0, 0), (0.307, 0.307, 0)], spacegroup=136, cellpar=[4.74, 4.74, 3.19, 90, 90, 90]),
     ]
-    sequences = [to_sequence(encode(atoms), positions) for atoms in rutiles]
+    sequences = [tokenize(encode_wyckoff(atoms), positions) for atoms in rutiles]
 
     def evidence(memory):
-        data = Occupations.of(sequences[:1], [1.0], conditions([None], [None]), memory, positions)
+        data = OccupationData.of(sequences[:1], [1.0], conditions([None], [None]), memory, positions)
         return data.batch(np.array([0]), np.random.default_rng(0))["group_evidence"].abs().sum().item()
 
-    assert evidence(Memory(sequences[:1])) == evidence(Memory()) < evidence(Memory(sequences[1:]))
+    assert (
+        evidence(PrototypeStore(sequences[:1])) == evidence(PrototypeStore()) < evidence(PrototypeStore(sequences[1:]))
+    )
 
 
 def test_a_memory_comes_back_from_its_arrays(positions):
-    memory = Memory(to_sequence(encode(atoms), positions) for atoms in CRYSTALS)
-    again = Memory.from_arrays(memory.arrays())
+    memory = PrototypeStore(tokenize(encode_wyckoff(atoms), positions) for atoms in CRYSTALS)
+    again = PrototypeStore.from_arrays(memory.arrays())
     for a, b in zip(memory.occupations, again.occupations, strict=True):
         assert (a.elements, a.counts, a.prototype) == (b.elements, b.counts, b.prototype)
 
@@ -248,8 +250,8 @@ def test_a_memory_keeps_no_coordinates_and_no_cells(untrained, tmp_path):
 
 
 def test_prototypes_have_numbers_in_the_order_in_which_they_came(positions):
-    sequences = [to_sequence(encode(atoms), positions) for atoms in CRYSTALS]
-    memory = Memory(sequences[:5])
+    sequences = [tokenize(encode_wyckoff(atoms), positions) for atoms in CRYSTALS]
+    memory = PrototypeStore(sequences[:5])
     assert memory.number_of(sequences[0].prototype) == memory.number_of(sequences[1].prototype) == 1
     assert memory.number_of(sequences[4].prototype) == memory.n_prototypes == 2
     assert memory.number_of(sequences[8].prototype) == 0
@@ -299,29 +301,29 @@ def test_coordinates_are_drawn_closer_to_the_mean_the_colder(temperature):
 def test_writing_and_reading_agree_on_the_likelihood(untrained, positions):
     """Token after token with kept keys and values, or all at once: the probability is the same."""
     (occupation, geometry), memory = untrained._networks, untrained._memory
-    skeletons = [Skeleton(s.elements, s.counts, memory.recall(s.elements, s.counts)) for s in memory.occupations]
+    states = [OccupationState(s.elements, s.counts, memory.retrieve(s.elements, s.counts)) for s in memory.occupations]
     rng = np.random.default_rng(1)
     asked = torch.as_tensor(conditions([None], [None]))
     with torch.no_grad():
-        decoder = Decoder(occupation, positions, skeletons)
-        decoder.draw_groups(rng, np.ones(len(skeletons)))
-        decoder.draw_letters(rng, np.ones(len(skeletons)))
-        for sequence, likelihood in draw_geometries(geometry, positions, memory, skeletons, rng, 1.0):
-            recall = memory.recall(sequence.elements, sequence.counts)
+        decoder = Decoder(occupation, positions, states)
+        decoder.draw_groups(rng, np.ones(len(states)))
+        decoder.draw_letters(rng, np.ones(len(states)))
+        for sequence, likelihood in draw_geometries(geometry, positions, memory, states, rng, 1.0):
+            recall = memory.retrieve(sequence.elements, sequence.counts)
             terms = {
-                **occupation({**stack([occupation_row(sequence, recall, positions)]), "conditions": asked}),
-                **geometry({**stack([geometry_row(sequence, memory, positions)]), "conditions": asked}),
+                **occupation({**pad_and_stack([occupation_row(sequence, recall, positions)]), "conditions": asked}),
+                **geometry({**pad_and_stack([geometry_row(sequence, memory, positions)]), "conditions": asked}),
             }
             assert -sum(v.item() for v in terms.values()) == pytest.approx(likelihood, abs=2e-3, rel=1e-3)
 
 
 def test_padding_changes_nothing(untrained, positions):
-    sequences = [to_sequence(encode(atoms), positions) for atoms in CRYSTALS]
+    sequences = [tokenize(encode_wyckoff(atoms), positions) for atoms in CRYSTALS]
     n = len(sequences)
     asked = conditions([None] * n, [None] * n)
     sets = (
-        Occupations.of(sequences, [1.0] * n, asked, untrained._memory, positions),
-        Geometries.of(sequences, [1.0] * n, asked, untrained._memory, positions, learning=False),
+        OccupationData.of(sequences, [1.0] * n, asked, untrained._memory, positions),
+        GeometryData.of(sequences, [1.0] * n, asked, untrained._memory, positions, learning=False),
     )
     for network, data in zip(untrained._networks, sets, strict=True):
         network.eval()
@@ -337,18 +339,18 @@ def test_padding_changes_nothing(untrained, positions):
 def test_all_occupied_positions_are_read_before_the_first_number_is_written(untrained, positions):
     """The cell that is expected depends on the last site, and coordinates of the first on what the last one is."""
     geometry = untrained._networks[1].eval()
-    row = geometry_row(to_sequence(encode(polar()), positions), untrained._memory, positions)
+    row = geometry_row(tokenize(encode_wyckoff(polar()), positions), untrained._memory, positions)
     other = {**row, "elements": np.array([*row["elements"][:-1], 16])}  # sulphur for oxygen, which comes last
     asked = torch.as_tensor(conditions([None], [None]))
     with torch.no_grad():
-        losses = [geometry({**stack([one]), "conditions": asked}) for one in (row, other)]
+        losses = [geometry({**pad_and_stack([one]), "conditions": asked}) for one in (row, other)]
     assert losses[0]["cell"].item() != losses[1]["cell"].item()
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.sampled_from(CRYSTALS), st.integers(0, 2**32 - 1))
 def test_substituted_crystals_have_like_elements_on_the_same_sites_and_no_volume(positions, atoms, seed):
-    row = geometry_row(to_sequence(encode(atoms), positions), Memory(), positions)
+    row = geometry_row(tokenize(encode_wyckoff(atoms), positions), PrototypeStore(), positions)
     found = substituted(row, np.random.default_rng(seed))
     same = {name for name, value in row.items() if np.array_equal(value, found[name])}
     if found is row:
@@ -367,7 +369,7 @@ def test_conditions_that_are_not_told_are_zeros():
 def test_prototypes_that_are_wanted_are_written_and_weighed(untrained, positions):
     network, memory = untrained._networks[0], untrained._memory
     elements, counts = contents_in_order({22: 2, 8: 4})
-    start = Skeleton(elements, counts, memory.recall(elements, counts))
+    start = OccupationState(elements, counts, memory.retrieve(elements, counts))
     a, f = LETTERS.index("a"), LETTERS.index("f")
     wanted = replace(start, spacegroup=136, wanted=(a, f), slots=[], letters=[])
     asked = replace(wanted, asked=True, slots=[], letters=[])
@@ -375,14 +377,14 @@ def test_prototypes_that_are_wanted_are_written_and_weighed(untrained, positions
     with torch.no_grad():
         decoder = Decoder(network, positions, [wanted, asked, *drawn])
         decoder.draw_groups(np.random.default_rng(0), np.ones(62))
-        group = [skeleton.log_likelihood for skeleton in (wanted, asked)]
+        group = [state.log_likelihood for state in (wanted, asked)]
         decoder.draw_letters(np.random.default_rng(0), np.ones(62))
     assert group[1] == 0.0 > group[0]  # given the group that was asked for
     assert asked.log_likelihood == pytest.approx(wanted.log_likelihood - group[0], abs=1e-3)
     assert wanted.named == (136, ("a", "f"))
-    same = [skeleton for skeleton in drawn if skeleton.named == wanted.named]
+    same = [state for state in drawn if state.named == wanted.named]
     assert same
-    assert all(skeleton.log_likelihood == pytest.approx(wanted.log_likelihood, abs=1e-3) for skeleton in same)
+    assert all(state.log_likelihood == pytest.approx(wanted.log_likelihood, abs=1e-3) for state in same)
     assert len(same) / 60 == pytest.approx(np.exp(wanted.log_likelihood), abs=0.25)
 
 
@@ -396,7 +398,7 @@ def test_what_is_plausible_depends_on_the_pressure_that_is_asked_for(untrained, 
         asked.append(pressure_gpa)
         return True
 
-    monkeypatch.setattr(drawing, "is_plausible", watch)
+    monkeypatch.setattr(sampler, "is_plausible", watch)
     requests = [Request(contents={"Ti": 2, "O": 4}, pressure_gpa=80.0), Request(contents={"Ti": 2, "O": 4})]
     untrained.sample(requests, np.random.default_rng(0))
     assert set(asked) == {80.0, None}
@@ -439,12 +441,12 @@ def test_equal_requests_get_different_prototypes_the_most_probable_first(untrain
     for seed in range(6):
         rng = np.random.default_rng(seed)
         with torch.no_grad():
-            ((indices, chosen),) = _chosen(
+            ((indices, chosen),) = _choose_occupations(
                 untrained._networks[0], positions, untrained._memory, requests, [together], rng, 1.0
             )
         assert indices == together
         assert chosen[0].named == (136, ("a", "f"))
-        found |= {skeleton.spacegroup for skeleton in chosen[:12]}
+        found |= {state.spacegroup for state in chosen[:12]}
     assert len(found) >= 4
 
 
@@ -547,9 +549,9 @@ def test_weights_without_one_of_their_parts_are_refused(untrained, tmp_path, mis
 @pytest.mark.slow
 def test_cells_follow_the_pressure_that_is_asked_for(positions):
     known = {0.0: 5.64, 20.0: 5.2, 60.0: 4.8}
-    sequences = [to_sequence(encode(bulk("NaCl", "rocksalt", a)), positions) for a in known.values()]
+    sequences = [tokenize(encode_wyckoff(bulk("NaCl", "rocksalt", a)), positions) for a in known.values()]
     asked = conditions([None] * 3, [*known])
-    data = Geometries.of(sequences, [1.0] * 3, asked, Memory(), positions, learning=False)
+    data = GeometryData.of(sequences, [1.0] * 3, asked, PrototypeStore(), positions, learning=False)
     batch = {**data.batch(np.arange(3), np.random.default_rng(0)), "conditions": torch.as_tensor(asked)}
     torch.manual_seed(0)
     network = GeometryNetwork(positions, TINY)
@@ -560,17 +562,17 @@ def test_cells_follow_the_pressure_that_is_asked_for(positions):
         optimiser.step()
     network.eval()
     for sequence, (pressure, a) in zip(sequences, known.items(), strict=True):
-        skeleton = Skeleton(
+        state = OccupationState(
             sequence.elements,
             sequence.counts,
-            Memory().recall(sequence.elements, sequence.counts),
+            PrototypeStore().retrieve(sequence.elements, sequence.counts),
             pressure=pressure,
             spacegroup=225,
             slots=sequence.slots.tolist(),
             letters=sequence.letters.tolist(),
         )
-        drawn = draw_geometries(network, positions, Memory(), [skeleton] * 9, np.random.default_rng(0), 0.3)
-        volumes = [decode(from_sequence(one, positions)).get_volume() for one, _ in drawn]
+        drawn = draw_geometries(network, positions, PrototypeStore(), [state] * 9, np.random.default_rng(0), 0.3)
+        volumes = [decode_wyckoff(detokenize(one, positions)).get_volume() for one, _ in drawn]
         assert np.median(volumes) == pytest.approx(a**3 / 4, rel=0.05)
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridcsp.generators.wyckoff.positions import N_CHANNELS, N_GROUPS, N_LETTERS
-from hybridcsp.generators.wyckoff.sequences import Occupation
+from hybridcsp.generators.wyckoff.tables import N_CHANNELS, N_GROUPS, N_LETTERS
+from hybridcsp.generators.wyckoff.tokens import Occupation
 from hybridcsp.prototypes.labels import slot_orders
-from hybridcsp.structure.elements import TAIL, squared_distances
+from hybridcsp.structure.elements import KERNEL_EXPONENT, squared_distances
 from hybridcsp.structure.normalizer import canonical_letters
 from hybridcsp.structure.wyckoff import LETTERS
 
@@ -26,7 +26,7 @@ _FLOOR = 0.003
 
 
 @dataclass(eq=False)
-class Recall:
+class RetrievedPrototypes:
     """What is remembered of crystals with given contents.
 
     Attributes
@@ -36,7 +36,7 @@ class Recall:
     letters
         Indices of its letters, site after site, -1 behind the last; shape ``(n, longest)``.
     weights
-        How much each counts, shape ``(n, 4)``; see :data:`~hybridcsp.generators.wyckoff.positions.N_CHANNELS`.
+        How much each counts, shape ``(n, 4)``; see :data:`~hybridcsp.generators.wyckoff.tables.N_CHANNELS`.
     names
         Position of each by space group and letters of each element.
     """
@@ -54,7 +54,7 @@ class Recall:
         parts = [np.log(total + 1e-4) / 5, best / (total + 1e-6), [len(self.weights) > 0]]
         return np.concatenate(parts).astype(np.float32)
 
-    def of_groups(self) -> NDArray[np.float32]:
+    def group_evidence(self) -> NDArray[np.float32]:
         """Evidence for each space group, shape ``(231, 4)``."""
         return _evidence(self.groups, self.weights, N_GROUPS)
 
@@ -62,7 +62,7 @@ class Recall:
         """Which ways are in a space group, shape ``(n,)``."""
         return np.asarray(self.groups == group)
 
-    def of_letters(self, consistent: NDArray[np.bool_], step: int) -> NDArray[np.float32]:
+    def letter_evidence(self, consistent: NDArray[np.bool_], step: int) -> NDArray[np.float32]:
         """Evidence for each letter at a site, among ways that agree so far; shape ``(27, 4)``."""
         if step >= self.letters.shape[1] or not consistent.any():
             return np.zeros((N_LETTERS, N_CHANNELS), dtype=np.float32)
@@ -73,7 +73,7 @@ class Recall:
         return prototype in self.names
 
 
-class Memory:
+class PrototypeStore:
     """Remembered occupations of Wyckoff positions, by their contents; each combination of them once."""
 
     def __init__(self, crystals: Iterable[Occupation] = ()) -> None:
@@ -119,7 +119,7 @@ class Memory:
         }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Memory:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> PrototypeStore:
         """Take it from what :meth:`arrays` gave."""
         numbers = {name: array.astype(np.int64) for name, array in arrays.items()}
         elements = np.cumsum([0, *numbers["n_elements"].tolist()]).tolist()
@@ -140,13 +140,15 @@ class Memory:
             )
         )
 
-    def recall(self, elements: tuple[int, ...], counts: tuple[int, ...], *, same_formula: bool = True) -> Recall:
+    def retrieve(
+        self, elements: tuple[int, ...], counts: tuple[int, ...], *, same_formula: bool = True
+    ) -> RetrievedPrototypes:
         """Weigh what is remembered of such contents.
 
         Parameters
         ----------
         elements, counts
-            In order (:func:`~hybridcsp.generators.wyckoff.sequences.contents_in_order`).
+            In order (:func:`~hybridcsp.generators.wyckoff.tokens.contents_in_order`).
         same_formula
             Whether crystals of the same formula count.
         """
@@ -157,7 +159,7 @@ class Memory:
             if same_formula or sorted(self.occupations[m].elements) != sorted(elements)
         ]
         if not members:
-            return Recall(np.zeros(0, int), np.zeros((0, 0), int), np.zeros((0, N_CHANNELS)), names)
+            return RetrievedPrototypes(np.zeros(0, int), np.zeros((0, 0), int), np.zeros((0, N_CHANNELS)), names)
         remembered = np.array([self.occupations[m].elements for m in members])
         prototypes = [self._prototypes[m] for m in members]
         owners: list[int] = []
@@ -166,8 +168,8 @@ class Memory:
         for turn, order in enumerate(slot_orders(counts)):
             # Slot i of what is asked is taken by the remembered crystal's slot order[i].
             squares = squared_distances()[asked, remembered[:, list(order)]]
-            alike = (1 + squares.sum(axis=1) / (2 * TAIL)) ** -TAIL
-            each = ((1 + squares / (2 * TAIL)) ** -TAIL).mean(axis=1)
+            alike = (1 + squares.sum(axis=1) / (2 * KERNEL_EXPONENT)) ** -KERNEL_EXPONENT
+            each = ((1 + squares / (2 * KERNEL_EXPONENT)) ** -KERNEL_EXPONENT).mean(axis=1)
             weights.append(np.column_stack([alike, alike**3, each, np.ones(len(members))]))
             for group, letters in prototypes:
                 key = (group, letters if not turn else canonical_letters(group, tuple(letters[i] for i in order)))
@@ -179,7 +181,7 @@ class Memory:
             flat = [LETTERS.index(letter) for own in letters for letter in own]
             table[index, : len(flat)] = flat
         groups = np.array([group for group, _ in names])
-        return Recall(groups, table, _sums(np.array(owners), np.concatenate(weights), len(names)), names)
+        return RetrievedPrototypes(groups, table, _sums(np.array(owners), np.concatenate(weights), len(names)), names)
 
 
 def _evidence(tokens: NDArray[np.int_], weights: NDArray[np.float64], size: int) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """The network that says which Wyckoff positions are occupied: contents, then space group, then site after site.
 
 After WyckoffTransformer (doi:10.48550/arXiv.2503.02407); new here is that remembered crystals are evidence
-(:mod:`hybridcsp.generators.wyckoff.memory`).
+(:mod:`hybridcsp.generators.wyckoff.retrieval`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from hybridcsp.generators.wyckoff.positions import N_CHANNELS, N_GROUPS, Positions
+from hybridcsp.generators.wyckoff.tables import N_CHANNELS, N_GROUPS, WyckoffTables
 from hybridcsp.generators.wyckoff.transformer import N_CONDITIONS, Batch, Size, Transformer
 
 # Numbers that say how much is remembered of the contents.
@@ -29,7 +29,7 @@ class OccupationNetwork(Transformer):
         Of the blocks.
     """
 
-    def __init__(self, positions: Positions, size: Size) -> None:
+    def __init__(self, positions: WyckoffTables, size: Size) -> None:
         super().__init__(positions, size, told=_SUMMARY + N_CONDITIONS, kinds=4)
         width = size.width
         self.following = nn.Linear(width, width)

@@ -20,7 +20,7 @@ def records(n):
 
 
 def test_an_import_is_the_same_however_many_processes_work_on_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(parallel, "FEWEST", 0)
+    monkeypatch.setattr(parallel, "MIN_STRUCTURES", 0)
     monkeypatch.setattr("hybridcsp.workflows.import_results.BATCH", 20)
     problem = Problem("Cu", formula_units=2)
     states = []

@@ -21,7 +21,7 @@ N_GROUPS = 231
 #: Numbers that describe a position to the network.
 N_FEATURES = 25
 
-#: Ways to weigh a remembered crystal (:mod:`hybridcsp.generators.wyckoff.memory`): by the similarity of its elements,
+#: Ways to weigh a retrieved crystal (:mod:`hybridcsp.generators.wyckoff.retrieval`): by the similarity of its elements,
 #: by the cube of that (only the nearest count), by the mean of the similarities slot by slot (one strange element is
 #: forgiven), and all alike (popularity).
 N_CHANNELS = 4
@@ -38,7 +38,7 @@ FREE_CELL = {
 
 
 @dataclass(frozen=True, eq=False)
-class Positions:
+class WyckoffTables:
     """All Wyckoff positions by space group and index of the letter.
 
     Attributes
@@ -66,7 +66,7 @@ class Positions:
 
     @classmethod
     @cache
-    def tabulate(cls) -> Positions:
+    def tabulate(cls) -> WyckoffTables:
         """Make the tables from PyXtal's; this takes seconds, the first time."""
         found = cls(
             np.zeros((N_GROUPS, N_LETTERS), dtype=np.int16),
@@ -100,7 +100,7 @@ class Positions:
         return found
 
     @classmethod
-    def from_arrays(cls, **arrays: NDArray[np.generic]) -> Positions:
+    def from_arrays(cls, **arrays: NDArray[np.generic]) -> WyckoffTables:
         """Take them from what :meth:`arrays` gave."""
         return cls(**arrays)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Drawing cells and coordinates from the geometry network, for complete skeletons, many at a time."""
+"""Drawing cells and coordinates from the geometry network, for complete states, many at a time."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from hybridcsp.generators.wyckoff.collation import (
     conditions,
     contents_row,
     free_coordinates,
-    skeleton_row,
-    stack,
+    occupied_row,
+    pad_and_stack,
 )
-from hybridcsp.generators.wyckoff.geometry import (
+from hybridcsp.generators.wyckoff.geometry_network import (
     GeometryNetwork,
     Mixture,
     normal_log_density,
     von_mises_log_density,
 )
-from hybridcsp.generators.wyckoff.memory import Memory
-from hybridcsp.generators.wyckoff.positions import Positions
-from hybridcsp.generators.wyckoff.sampling import COLD, Skeleton, draw_index
-from hybridcsp.generators.wyckoff.sequences import CrystalTokens
+from hybridcsp.generators.wyckoff.occupation_sampling import COLD, OccupationState, draw_index
+from hybridcsp.generators.wyckoff.retrieval import PrototypeStore
+from hybridcsp.generators.wyckoff.tables import WyckoffTables
+from hybridcsp.generators.wyckoff.tokens import CrystalTokens
 
 
 @torch.no_grad()
 def draw_geometries(
     network: GeometryNetwork,
-    positions: Positions,
-    memory: Memory,
-    skeletons: Sequence[Skeleton],
+    positions: WyckoffTables,
+    memory: PrototypeStore,
+    states: Sequence[OccupationState],
     rng: np.random.Generator,
     temperature: float,
 ) -> list[tuple[CrystalTokens, float]]:
-    """Return one crystal for each skeleton, and the log-likelihood of the skeleton and its geometry."""
-    rows = [{**contents_row(s.elements, s.counts), **skeleton_row(s.spacegroup, s.slots, s.letters)} for s in skeletons]
-    batch = stack(rows)
-    prototype = torch.as_tensor([memory.number_of(s.named) for s in skeletons])
-    asked = torch.as_tensor(conditions([s.quantile for s in skeletons], [s.pressure for s in skeletons]))
-    tokens, there, identities = network.skeleton({**batch, "conditions": asked})
+    """Return one crystal for each state, and the log-likelihood of the state and its geometry."""
+    rows = [{**contents_row(s.elements, s.counts), **occupied_row(s.spacegroup, s.slots, s.letters)} for s in states]
+    batch = pad_and_stack(rows)
+    prototype = torch.as_tensor([memory.number_of(s.named) for s in states])
+    asked = torch.as_tensor(conditions([s.quantile for s in states], [s.pressure for s in states]))
+    tokens, there, identities = network.discrete_tokens({**batch, "conditions": asked})
     _, cache = network.run(tokens, there[:, None].expand(-1, tokens.shape[1], -1))
 
     def write(token: Tensor, written: Tensor) -> Tensor:
@@ -52,16 +52,16 @@ def draw_geometries(
         hidden, cache = network.run(token, there[:, None], cache)
         return hidden[:, 0]
 
-    n = len(skeletons)
+    n = len(states)
     hidden = write(network.cells(asked, prototype), torch.ones(n, dtype=torch.bool))
-    free_cell = positions.free_cell[[s.spacegroup for s in skeletons]].astype(float)
+    free_cell = positions.free_cell[[s.spacegroup for s in states]].astype(float)
     cells, likelihoods = _normal(network.cell_mixture(hidden), free_cell, rng, temperature)
-    likelihoods += [s.log_likelihood for s in skeletons]
+    likelihoods += [s.log_likelihood for s in states]
 
     free = np.zeros((n, identities.shape[1], 3), dtype=bool)
-    for row, skeleton in enumerate(skeletons):
-        letters = np.array(skeleton.letters)
-        free[row, : len(letters)] = free_coordinates(skeleton.spacegroup, letters, positions)
+    for row, state in enumerate(states):
+        letters = np.array(state.letters)
+        free[row, : len(letters)] = free_coordinates(state.spacegroup, letters, positions)
     coordinates = np.zeros(free.shape)
     earlier = network.cell_value(_single(cells))[:, None]
     queues = [np.flatnonzero(row.any(axis=-1)).tolist() for row in free]
@@ -78,7 +78,7 @@ def draw_geometries(
         likelihoods += np.where(here, density, 0.0)
         earlier = network.settled(own, _single(points)[:, None], _single(open_)[:, None])
     found = []
-    for row, s in enumerate(skeletons):
+    for row, s in enumerate(states):
         slots, letters = np.array(s.slots), np.array(s.letters)
         own = CrystalTokens(
             s.elements, s.counts, s.spacegroup, slots, letters, coordinates[row, : len(letters)], cells[row]

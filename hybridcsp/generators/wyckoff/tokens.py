@@ -10,8 +10,8 @@ import numpy as np
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
-from hybridcsp.generators.wyckoff.positions import Positions
 from hybridcsp.generators.wyckoff.representation import Site, WyckoffCrystal
+from hybridcsp.generators.wyckoff.tables import WyckoffTables
 from hybridcsp.structure.elements import element_order
 from hybridcsp.structure.wyckoff import LETTERS
 
@@ -83,7 +83,7 @@ def contents_in_order(contents: Mapping[int, int]) -> tuple[tuple[int, ...], tup
     return elements, tuple(contents[z] for z in elements)
 
 
-def to_sequence(crystal: WyckoffCrystal, positions: Positions) -> CrystalTokens:
+def tokenize(crystal: WyckoffCrystal, positions: WyckoffTables) -> CrystalTokens:
     """Describe a crystal to the network."""
     number = crystal.spacegroup
     letters = np.array([LETTERS.index(site.letter) for site in crystal.sites])
@@ -105,7 +105,7 @@ def to_sequence(crystal: WyckoffCrystal, positions: Positions) -> CrystalTokens:
     return CrystalTokens(elements, counts, number, slots, letters, coordinates, cell)
 
 
-def from_sequence(sequence: CrystalTokens, positions: Positions) -> WyckoffCrystal | None:
+def detokenize(sequence: CrystalTokens, positions: WyckoffTables) -> WyckoffCrystal | None:
     """Return the crystal; ``None`` where the angles do not make a cell."""
     number = sequence.spacegroup
     free = positions.free_cell[number] > 0
@@ -141,7 +141,7 @@ def sphere_volume(elements: tuple[int, ...], counts: tuple[int, ...]) -> float:
     return float(np.dot(counts, 4 / 3 * np.pi * radii**3) / sum(counts) / _PACKING)
 
 
-def _cells(positions: Positions, number: int) -> int:
+def _cells(positions: WyckoffTables, number: int) -> int:
     """Primitive cells in the conventional one."""
     general = positions.features[number, :, 1:3][positions.multiplicity[number].argmax()]
     return round(2 ** float(4 * (general[1] - general[0])))

@@ -20,12 +20,12 @@ from hybridcsp.generators.base import Condition, Example, Reject, Request, Sampl
 from hybridcsp.generators.datasets import is_held_out
 from hybridcsp.generators.flow import Architecture, FlowGenerator, Integration
 from hybridcsp.generators.flow import generator as generator_room
-from hybridcsp.generators.flow.data import FlowData, handed, straight_paths
+from hybridcsp.generators.flow.data import FlowData, canonical_handedness, straight_paths
+from hybridcsp.generators.flow.initial_states import InitialState, atoms_of, batches, with_space_groups
 from hybridcsp.generators.flow.network import VelocityNetwork, cells
-from hybridcsp.generators.flow.starts import Start, atoms_of, batches, with_groups
 from hybridcsp.generators.loading import open_generator
 from hybridcsp.generators.metrics import evaluate
-from hybridcsp.structure.lattice import canonical, cell_of, encode
+from hybridcsp.structure.lattice import canonical_cell, cell_of, encode_lattice_point
 from hybridcsp.structure.validity import is_too_close
 
 SMALL = Architecture(width=24, message=16, pair=16, layers=2, frequencies=4)
@@ -185,9 +185,9 @@ def test_what_is_held_out_is_not_learned(monkeypatch):
 
 def test_energy_and_pressure_that_are_asked_for_are_told():
     request = Request(contents={"Cu": 1}, energy_quantile=0.25, pressure_gpa=30.0, spacegroup=225)
-    start = Start.draw(0, request, atoms_of({"Cu": 1}), np.random.default_rng(0))
+    start = InitialState.sample(0, request, atoms_of({"Cu": 1}), np.random.default_rng(0))
     assert (start.energy, start.pressure, start.spacegroup) == ((0.25, 1.0), (0.5, 1.0), 225)
-    nothing = Start.draw(0, Request(contents={"Cu": 1}), atoms_of({"Cu": 1}), np.random.default_rng(0))
+    nothing = InitialState.sample(0, Request(contents={"Cu": 1}), atoms_of({"Cu": 1}), np.random.default_rng(0))
     assert (nothing.energy, nothing.pressure, nothing.spacegroup) == ((0.0, 0.0), (0.0, 0.0), None)
 
 
@@ -195,11 +195,13 @@ def test_of_a_crystal_and_its_inverse_one_is_learned():
     zincblende = bulk("ZnS", "zincblende", a=5.41)
     inverse = zincblende.copy()
     inverse.positions *= -1
-    first, second = (handed(encode(canonical(atoms))) for atoms in (zincblende, inverse))
+    first, second = (
+        canonical_handedness(encode_lattice_point(canonical_cell(atoms))) for atoms in (zincblende, inverse)
+    )
     apart = np.diff(first.positions, axis=0) - np.diff(second.positions, axis=0)
     np.testing.assert_allclose(apart - np.round(apart), 0, atol=1e-9)
-    same = encode(canonical(rutile()))
-    assert handed(same) is same  # it has a centre
+    same = encode_lattice_point(canonical_cell(rutile()))
+    assert canonical_handedness(same) is same  # it has a centre
 
 
 @given(st.lists(contents, min_size=1, max_size=4))
@@ -247,10 +249,10 @@ def test_what_is_not_near_a_space_group_that_was_asked_for_is_rejected(learned):
 def test_equal_requests_share_out_the_space_groups(learned):
     prior = learned._model.prior
     starts = [
-        Start.draw(i, Request(contents=one, spacegroup=group), atoms_of(one), np.random.default_rng(i))
+        InitialState.sample(i, Request(contents=one, spacegroup=group), atoms_of(one), np.random.default_rng(i))
         for i, (one, group) in enumerate([({"Ti": 2, "O": 4}, None)] * 400 + [({"Cu": 1}, None), ({"Cu": 1}, 227)])
     ]
-    told = with_groups(prior, starts, np.random.default_rng(0))
+    told = with_space_groups(prior, starts, np.random.default_rng(0))
     assert told[-1].spacegroup == 227  # asked for
     with torch.no_grad():
         chances = prior(torch.tensor([[22, 22, 8, 8, 8, 8]]))[0].exp().numpy()
@@ -264,7 +266,7 @@ def test_equal_requests_share_out_the_space_groups(learned):
 def test_batches_hold_every_start_once_and_like_sizes_together():
     sizes = [3, 20, 4, 1, 4, 19, 60, 2, 200]
     starts = [
-        Start.draw(i, Request(contents={"Cu": n}), atoms_of({"Cu": n}), np.random.default_rng(0))
+        InitialState.sample(i, Request(contents={"Cu": n}), atoms_of({"Cu": n}), np.random.default_rng(0))
         for i, n in enumerate(sizes)
     ]
     found = [[len(start.numbers) for start in batch] for batch in batches(starts)]

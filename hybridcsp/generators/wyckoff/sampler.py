@@ -11,14 +11,14 @@ from ase.data import atomic_numbers
 
 from hybridcsp.errors import InputError
 from hybridcsp.generators.base import Reject, Request, Sample, equal_requests
-from hybridcsp.generators.wyckoff.geometry import GeometryNetwork
-from hybridcsp.generators.wyckoff.memory import Memory
-from hybridcsp.generators.wyckoff.occupation import OccupationNetwork
-from hybridcsp.generators.wyckoff.placing import draw_geometries
-from hybridcsp.generators.wyckoff.positions import N_GROUPS, Positions
-from hybridcsp.generators.wyckoff.representation import decode
-from hybridcsp.generators.wyckoff.sampling import Decoder, Skeleton
-from hybridcsp.generators.wyckoff.sequences import contents_in_order, from_sequence
+from hybridcsp.generators.wyckoff.geometry_network import GeometryNetwork
+from hybridcsp.generators.wyckoff.geometry_sampling import draw_geometries
+from hybridcsp.generators.wyckoff.occupation_network import OccupationNetwork
+from hybridcsp.generators.wyckoff.occupation_sampling import Decoder, OccupationState
+from hybridcsp.generators.wyckoff.representation import decode_wyckoff
+from hybridcsp.generators.wyckoff.retrieval import PrototypeStore
+from hybridcsp.generators.wyckoff.tables import N_GROUPS, WyckoffTables
+from hybridcsp.generators.wyckoff.tokens import contents_in_order, detokenize
 from hybridcsp.structure.normalizer import ENANTIOMORPHS
 from hybridcsp.structure.symmetry import in_group
 from hybridcsp.structure.validity import is_plausible
@@ -54,45 +54,47 @@ _TOO_CLOSE = "atoms too close, or too far apart, in every geometry drawn"
 
 
 @torch.no_grad()
-def draw(
+def sample_crystals(
     occupation: OccupationNetwork,
     geometry: GeometryNetwork,
-    positions: Positions,
-    memory: Memory,
+    positions: WyckoffTables,
+    memory: PrototypeStore,
     requests: Sequence[Request],
     rng: np.random.Generator,
     temperature: float,
 ) -> list[Sample | Reject]:
     """Answer each request, in order; see :class:`hybridcsp.generators.wyckoff.WyckoffGenerator`."""
     answers: list[Sample | Reject | None] = [None] * len(requests)
-    waiting: list[tuple[int, Skeleton, list[Skeleton]]] = []
-    for indices, chosen in _chosen(occupation, positions, memory, requests, equal_requests(requests), rng, temperature):
+    waiting: list[tuple[int, OccupationState, list[OccupationState]]] = []
+    for indices, chosen in _choose_occupations(
+        occupation, positions, memory, requests, equal_requests(requests), rng, temperature
+    ):
         if isinstance(chosen, str):
             for index in indices:
                 answers[index] = Reject(request=index, reason=chosen)
         else:
             spare = chosen[len(indices) :]
-            waiting += [(index, skeleton, spare) for index, skeleton in zip(indices, chosen, strict=False)]
+            waiting += [(index, state, spare) for index, state in zip(indices, chosen, strict=False)]
     refused: dict[int, str] = {}
     for attempt in range(GEOMETRIES):
         left = []
         for start in range(0, len(waiting), BATCH):
             part = waiting[start : start + BATCH]
-            skeletons = [skeleton for _, skeleton, _ in part]
+            states = [state for _, state, _ in part]
             cold = temperature * GEOMETRY_TEMPERATURE * (1 + attempt % 2)
-            written = draw_geometries(geometry, positions, memory, skeletons, rng, cold)
-            for (index, skeleton, spare), (sequence, likelihood) in zip(part, written, strict=True):
-                crystal = from_sequence(sequence, positions)
-                atoms = None if crystal is None else decode(crystal)
+            written = draw_geometries(geometry, positions, memory, states, rng, cold)
+            for (index, state, spare), (sequence, likelihood) in zip(part, written, strict=True):
+                crystal = detokenize(sequence, positions)
+                atoms = None if crystal is None else decode_wyckoff(crystal)
                 if atoms is None or not is_plausible(atoms, requests[index].pressure_gpa):
-                    another = spare.pop(0) if attempt and spare else skeleton
+                    another = spare.pop(0) if attempt and spare else state
                     left.append((index, another, spare))
                     continue
                 group = requests[index].spacegroup
                 if group in ENANTIOMORPHS:
                     atoms.set_scaled_positions(-atoms.get_scaled_positions() % 1.0)
                 if group is not None and in_group(atoms, group) is None:  # sites may lie where there is more symmetry
-                    left.append((index, spare.pop(0) if spare else skeleton, spare))
+                    left.append((index, spare.pop(0) if spare else state, spare))
                     refused[index] = f"more symmetry than group {group}"
                     continue
                 answers[index] = Sample(atoms=atoms, request=index, log_likelihood=likelihood)
@@ -102,27 +104,27 @@ def draw(
     return [answer for answer in answers if answer is not None]
 
 
-def _chosen(
+def _choose_occupations(
     network: OccupationNetwork,
-    positions: Positions,
-    memory: Memory,
+    positions: WyckoffTables,
+    memory: PrototypeStore,
     requests: Sequence[Request],
     alike: Sequence[list[int]],
     rng: np.random.Generator,
     temperature: float,
-) -> list[tuple[list[int], list[Skeleton] | str]]:
+) -> list[tuple[list[int], list[OccupationState] | str]]:
     """Choose space group and sites for equal requests, spare ones behind them, or say why there are none.
 
     A single request gets a draw. For several, candidates are what is remembered and what is drawn, also at higher
     temperatures; the first request gets the most probable one, and the others those from which the next draw of a
     geometry gains most, if a geometry is right with a chance that falls with the number of its free parameters.
     """
-    found: list[tuple[list[int], list[Skeleton] | str]] = []
-    drafts: list[Skeleton] = []
+    found: list[tuple[list[int], list[OccupationState] | str]] = []
+    drafts: list[OccupationState] = []
     heats: list[float] = []
-    owners: list[tuple[int, list[Skeleton]]] = []
+    owners: list[tuple[int, list[OccupationState]]] = []
     for indices in alike:
-        start = _start(requests[indices[0]], positions, memory)
+        start = _initial_state(requests[indices[0]], positions, memory)
         if isinstance(start, str):
             found.append((indices, start))
             continue
@@ -130,7 +132,7 @@ def _chosen(
         own = [_copy(start) for _ in range(round(_DRAWN * n) + _MORE if n > 1 else 1)]
         heats += np.linspace(0, _HOTTEST * temperature, len(own)).tolist() if n > 1 else [temperature]
         if n > 1:
-            remembered = _remembered(start, round(_REMEMBERED * n))
+            remembered = _retrieved_states(start, round(_REMEMBERED * n))
             heats += [0.0] * len(remembered)
             own += remembered
         drafts += own
@@ -143,13 +145,13 @@ def _chosen(
         decoder.draw_letters(rng, temperatures)
     for place, own in owners:
         indices = found[place][0]
-        distinct = list({skeleton.prototype: skeleton for skeleton in own}.values())
-        found[place] = indices, _allotted(distinct, len(indices), positions, rng, temperature)
+        distinct = list({state.prototype: state for state in own}.values())
+        found[place] = indices, _allocate_requests(distinct, len(indices), positions, rng, temperature)
     return found
 
 
-def _remembered(start: Skeleton, n: int) -> list[Skeleton]:
-    """Begin skeletons that will be the prototypes of the most similar crystals."""
+def _retrieved_states(start: OccupationState, n: int) -> list[OccupationState]:
+    """Begin states that will be the prototypes of the most similar crystals."""
     recall = start.recall
     order = np.argsort(-recall.weights[:, 0], kind="stable")
     if start.spacegroup:
@@ -164,35 +166,35 @@ def _remembered(start: Skeleton, n: int) -> list[Skeleton]:
     ]
 
 
-def _allotted(
-    skeletons: Sequence[Skeleton], n: int, positions: Positions, rng: np.random.Generator, temperature: float
-) -> list[Skeleton]:
-    right = np.array([_right(skeleton, positions) for skeleton in skeletons])
-    worth = np.array([skeleton.log_likelihood for skeleton in skeletons]) + np.log(right)
+def _allocate_requests(
+    states: Sequence[OccupationState], n: int, positions: WyckoffTables, rng: np.random.Generator, temperature: float
+) -> list[OccupationState]:
+    right = np.array([_success_probability(state, positions) for state in states])
+    worth = np.array([state.log_likelihood for state in states]) + np.log(right)
     chosen = []
     for turn in range(n if n == 1 else n + round(_SPARE * n)):
         best = int(worth.argmax())
-        chosen.append(_copy(skeletons[best]))
+        chosen.append(_copy(states[best]))
         worth[best] += np.log1p(-right[best])
         if turn == 0:
             worth += _NOISE * temperature * rng.gumbel(size=len(worth))
     return chosen
 
 
-def _right(skeleton: Skeleton, positions: Positions) -> float:
-    first, each = _RIGHT[not skeleton.recall.knows(skeleton.named)]
-    return float(first * each ** _freedom(skeleton, positions))
+def _success_probability(state: OccupationState, positions: WyckoffTables) -> float:
+    first, each = _RIGHT[not state.recall.knows(state.named)]
+    return float(first * each ** _degrees_of_freedom(state, positions))
 
 
-def _freedom(skeleton: Skeleton, positions: Positions) -> int:
-    number = skeleton.spacegroup
-    coordinates = positions.free[number, skeleton.letters] > 0
+def _degrees_of_freedom(state: OccupationState, positions: WyckoffTables) -> int:
+    number = state.spacegroup
+    coordinates = positions.free[number, state.letters] > 0
     cell = positions.free_cell[number] > 0
     return int(coordinates.sum() - positions.polar[number].sum() + cell.sum() - 1)
 
 
-def _start(request: Request, positions: Positions, memory: Memory) -> Skeleton | str:
-    """Begin a skeleton, or say why it can have no end."""
+def _initial_state(request: Request, positions: WyckoffTables, memory: PrototypeStore) -> OccupationState | str:
+    """Begin a state, or say why it can have no end."""
     unknown = sorted(set(request.contents) - set(atomic_numbers) | ({"X"} & set(request.contents)))
     if unknown or not request.contents or min(request.contents.values()) < 1:
         raise InputError("contents", dict(request.contents), "symbols of elements, and at least one atom of each")
@@ -203,9 +205,11 @@ def _start(request: Request, positions: Positions, memory: Memory) -> Skeleton |
     number = ENANTIOMORPHS.get(number, number)
     if number and not positions.groups(counts)[number]:
         return f"no Wyckoff positions of space group {number} hold these contents"
-    recall = memory.recall(elements, counts)
-    return Skeleton(elements, counts, recall, request.energy_quantile, request.pressure_gpa, number, asked=number > 0)
+    recall = memory.retrieve(elements, counts)
+    return OccupationState(
+        elements, counts, recall, request.energy_quantile, request.pressure_gpa, number, asked=number > 0
+    )
 
 
-def _copy(skeleton: Skeleton) -> Skeleton:
-    return replace(skeleton, slots=list(skeleton.slots), letters=list(skeleton.letters))
+def _copy(state: OccupationState) -> OccupationState:
+    return replace(state, slots=list(state.slots), letters=list(state.letters))

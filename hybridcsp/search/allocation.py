@@ -125,7 +125,7 @@ class ThompsonAllocation(Allocation):
         self._choices = 0
 
     def choose(self, available: Sequence[str]) -> str:
-        """Return a source that has not proposed yet or is below its minimum share, or else that with the largest draw."""
+        """Return a source that has not proposed yet or is below its minimum share, or else the largest draw's."""
         accounts = {name: self._account(name) for name in available}
         if self._choices < 2 * len(available):  # a source without proposals is not called first for ever
             tried = set(self._sources.values())

@@ -48,8 +48,8 @@ def all_failed(state: SearchState, directory: Path) -> RelaxationsFailedError:
     detail = textwrap.shorten(failures.detail, _LONGEST, placeholder=" …") or "no details"
     return RelaxationsFailedError(
         f"none of {state.attempts} relaxations has succeeded, and {failures.count} failed{same}: "
-        f"{failures.reason}: {detail}. {advice}{output}. Nothing is lost: resume the search once the cause is removed, or "
-        "continue regardless with stop_after_failures = 0 (--stop-after-failures 0)"
+        f"{failures.reason}: {detail}. {advice}{output}. Nothing is lost: resume the search once the cause is removed, "
+        "or continue regardless with stop_after_failures = 0 (--stop-after-failures 0)"
     )
 
 

@@ -70,7 +70,7 @@ class Screen:
         return Verdict(None, described=described)
 
     def accepted(self, candidate: Candidate, described: Descriptors) -> None:
-        """Remember the start of a candidate that will be relaxed, unless it has several, of which the job chooses one."""
+        """Remember the start of a candidate that will be relaxed; of several starts, the job chooses one later."""
         if candidate.proposal.level != LOWEST:
             self._known.add(candidate.id, described)
 

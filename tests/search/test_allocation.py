@@ -22,8 +22,8 @@ def candidate(source, id_=1, parents=()):
     return Candidate(proposal=Proposal(atoms=bulk("Cu"), operator="made", parents=parents), id=id_, source=source)
 
 
-class TestEqualShares:
-    def test_every_source_gets_the_same_number(self):
+class TestEqualAllocation:
+    def test_sources_get_equal_numbers_of_relaxations(self):
         allocation = EqualAllocation()
         given = []
         for _ in range(7):
@@ -31,18 +31,18 @@ class TestEqualShares:
             allocation.proposed([candidate(given[-1])])
         assert given == ["a", "b", "c", "a", "b", "c", "a"]
 
-    def test_what_was_rejected_was_not_given(self):
+    def test_rejected_candidates_do_not_count(self):
         allocation = EqualAllocation()
         allocation.proposed([candidate("a")])
         allocation.observe([Rejected(candidate=candidate("a"), reason=RejectionReason.VOLUME)])
         assert allocation.choose(["a", "b"]) == "a"
 
-    def test_only_what_is_available_is_chosen(self):
+    def test_only_available_sources_are_chosen(self):
         assert EqualAllocation().choose(["b"]) == "b"
 
 
 def play(chances, steps, seed, change=None):
-    """Let an allocation choose among sources that open a minimum near the best with given chances.
+    """Let an allocation choose among sources that find a new minimum near the best with given chances.
 
     Returns the names chosen and the credit that each step earned.
     """
@@ -68,26 +68,26 @@ def play(chances, steps, seed, change=None):
 SOURCES = {"a": 0.05, "b": 0.4, "c": 0.1, "d": 0.05}
 
 
-class TestEarnings:
-    def test_it_finds_the_best_source(self):
+class TestThompsonAllocation:
+    def test_best_source_is_chosen_most_often(self):
         shares = [play(SOURCES, 200, seed)[0][100:].count("b") / 100 for seed in range(10)]
         assert np.mean(shares) > 0.6
 
-    def test_it_follows_a_change(self):
+    def test_choices_follow_a_change_of_yields(self):
         after = SOURCES | {"b": 0.02, "c": 0.5}
         shares = [play(SOURCES, 500, seed, (200, after))[0][400:].count("c") / 100 for seed in range(10)]
         assert np.mean(shares) > 0.5
 
-    def test_it_loses_no_more_than_half_against_always_the_best_in_sixty_relaxations(self):
-        # Sixty relaxations over four sources of which one is eight times as good: even shares would keep 37 %.
+    def test_regret_after_sixty_relaxations_is_below_half(self):
+        # One of four sources is eight times as good: equal shares would give 37 % of its yield.
         earned = np.mean([play(SOURCES, 60, seed)[1].mean() for seed in range(30)])
         assert earned / SOURCES["b"] > 0.5
 
-    def test_no_source_starves(self):
+    def test_every_source_gets_its_minimum_share(self):
         chosen, _ = play({"random": 0.0, "good": 0.9}, 300, 0)
         assert chosen.count("random") >= FLOOR * 300 - 2
 
-    def test_each_source_is_tried_once_at_the_beginning_the_most_promising_first(self):
+    def test_every_source_proposes_once_in_the_order_of_the_priors(self):
         allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"good": 0.02, "poor": 0.001, "fair": 0.01})
         first = []
         for id_ in (1, 2, 3):
@@ -95,13 +95,13 @@ class TestEarnings:
             allocation.proposed([candidate(first[-1], id_)])
         assert first == ["good", "fair", "poor"]
 
-    def test_what_was_rejected_was_a_try(self):
+    def test_rejected_candidate_counts_as_first_proposal(self):
         allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"good": 0.02, "poor": 0.001})
         allocation.proposed([candidate("good")])
         allocation.observe([Rejected(candidate=candidate("good"), reason=RejectionReason.VOLUME)])
         assert allocation.choose(["good", "poor"]) == "poor"
 
-    def test_a_source_that_offers_nothing_at_first_is_not_asked_every_time(self):
+    def test_source_without_proposals_is_not_chosen_every_time(self):
         allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"later": 0.005, "now": 0.01})
         asked = 0
         for id_ in range(1, 41):
@@ -113,7 +113,7 @@ class TestEarnings:
             )
         assert 4 <= asked < 30
 
-    def test_good_priors_help_at_once(self):
+    def test_priors_guide_the_first_choices(self):
         second = []
         for seed in range(50):
             allocation = ThompsonAllocation(Problem("TiO2"), seed, priors={"good": 0.02, "poor": 0.001})
@@ -121,7 +121,7 @@ class TestEarnings:
             second.append(allocation.choose(["good", "poor"]))
         assert second.count("good") > 40
 
-    def test_rediscovery_failure_and_what_did_not_converge_earn_nothing(self):
+    def test_known_minima_failures_and_unconverged_relaxations_earn_nothing(self):
         allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"a": 0.01})
         allocation.proposed([candidate("a", n) for n in (1, 2, 3, 4)])
         allocation.observe(
@@ -137,7 +137,7 @@ class TestEarnings:
         allocation.observe([relaxed(candidate("a", 4), -4.0, cost=Cost(force_calls=100), converged=False)])
         assert allocation.yields()["a"] < first
 
-    def test_near_the_best_earns_more_than_far_above(self):
+    def test_credit_falls_with_the_enthalpy_above_the_best(self):
         def earned(enthalpy):
             allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"a": 0.0, "b": 0.0})
             allocation.proposed([candidate("b", 1), candidate("a", 2)])
@@ -148,7 +148,7 @@ class TestEarnings:
         assert earned(-3.2) == earned(-3.0) > earned(-2.99) > earned(-2.95) > earned(-2.8)
         assert earned(-2.98) / earned(-3.0) == pytest.approx(np.exp(-0.02 / CREDIT_SCALE))
 
-    def test_what_was_earned_shrinks_when_the_best_falls_whatever_the_order(self):
+    def test_credit_does_not_depend_on_the_order_of_minima(self):
         def yields(outcomes):
             allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"a": 0.0, "b": 0.0, "c": 0.0})
             for n, (name, enthalpy) in enumerate(outcomes, 1):
@@ -171,7 +171,7 @@ class TestEarnings:
         ratio = SHARE_OF_PARENTS / (1 - SHARE_OF_PARENTS)
         assert yields["random"] / yields["evolution"] == pytest.approx(ratio, rel=0.002)
 
-    def test_where_nobody_counts_force_calls_relaxations_are_not_free(self):
+    def test_relaxations_without_force_calls_cost_the_expected_number(self):
         allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"a": 0.01, "b": 0.01})
         for n in range(1, 4):
             allocation.proposed([candidate("a", n)])
@@ -184,7 +184,7 @@ class TestEarnings:
         assert allocation.yields() == counted.yields()
         assert allocation.yields()["a"] < 0.01
 
-    def test_what_is_handed_in_unasked_costs_nothing(self):
+    def test_added_structures_cost_nothing(self):
         allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"a": 0.01})
         allocation.proposed([candidate("a", 1)])
         allocation.observe(
@@ -195,7 +195,7 @@ class TestEarnings:
             allocation.observe([relaxed(candidate(ADDED, n), -3.0, cost=Cost(), minimum=1, is_new_minimum=False)])
         assert allocation.yields()["a"] == before
 
-    def test_rejections_cost_no_share(self):
+    def test_rejected_candidates_do_not_reduce_the_share(self):
         allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"a": 0.1, "b": 0.1})
         for n in range(1, 50):
             allocation.proposed([candidate("a", n)])
@@ -203,13 +203,13 @@ class TestEarnings:
         assert allocation.choose(["a"]) == "a"
         assert {allocation._account("a").given, allocation._account("a").running} == {0}
 
-    def test_the_shipped_priors_are_positive_for_small_and_large_cells(self):
+    def test_default_priors_are_positive_for_small_and_large_cells(self):
         for problem in (Problem("Cu", formula_units=1), Problem("MgSiO3", formula_units=4), Problem("TiO2")):
             yields = ThompsonAllocation(problem, 0)
             assert all(0 < value < 1 for value in yields._priors.values())
             assert "random" in yields._priors
 
-    def test_a_search_with_it_is_taken_up_exactly(self, tmp_path):
+    def test_resumed_search_equals_uninterrupted_search(self, tmp_path):
         def search(directory):
             return Search(
                 "Cu",

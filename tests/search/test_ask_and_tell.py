@@ -49,7 +49,7 @@ class TestAskAndTell:
             ({"energy": -1.0, "stress": [float("inf")] * 6}, "stress is not finite in 6 of 6 components"),
         ],
     )
-    def test_results_that_are_told_are_checked_like_those_of_a_worker(self, tmp_path, results, words):
+    def test_told_results_are_checked_like_those_of_workers(self, tmp_path, results, words):
         run = self.ask_only(tmp_path)
         (candidate,) = run.ask()
         atoms = candidate.atoms
@@ -59,7 +59,7 @@ class TestAskAndTell:
             run.tell(candidate, atoms)
         assert len(run.pending()) == 1
 
-    def test_an_energy_that_is_an_array_of_one_number_can_be_told(self, tmp_path):
+    def test_energy_as_array_of_one_number_is_accepted(self, tmp_path):
         run = self.ask_only(tmp_path)
         (candidate,) = run.ask()
         atoms = candidate.atoms
@@ -67,7 +67,7 @@ class TestAskAndTell:
         atoms.calc.results = {"energy": np.array([-1.5])}
         assert run.tell(candidate, atoms).evaluation.energy == -1.5
 
-    def test_what_was_asked_is_pending_until_it_is_told(self, tmp_path):
+    def test_candidates_are_pending_until_they_are_reported(self, tmp_path):
         run = self.ask_only(tmp_path)
         first, second, third = run.ask(3)
         assert [candidate.id for candidate in run.pending()] == [first.id, second.id, third.id]
@@ -79,7 +79,7 @@ class TestAskAndTell:
         assert run.archive.state.relaxations == 2
         assert run.minima()[0].found_by.id == first.id
 
-    def test_it_outlives_the_process(self, tmp_path):
+    def test_pending_candidates_survive_the_process(self, tmp_path):
         first = self.ask_only(tmp_path)
         asked = first.ask(2)
         first.close()
@@ -88,7 +88,7 @@ class TestAskAndTell:
         again.tell(asked[0].id, self.relax(asked[0]))
         assert len(again.minima()) == 1
 
-    def test_workers_leave_what_was_asked_alone(self, tmp_path):
+    def test_workers_do_not_relax_candidates_of_the_user(self, tmp_path):
         run = search(tmp_path)
         (mine,) = run.ask()
         run.run(relaxations=3)
@@ -97,7 +97,7 @@ class TestAskAndTell:
         with pytest.raises(ArchiveError, match="belongs to the workers"):
             run.tell(theirs, self.relax(theirs))
 
-    def test_a_structure_without_energy_is_refused(self, tmp_path):
+    def test_structure_without_energy_is_refused(self, tmp_path):
         run = self.ask_only(tmp_path)
         (candidate,) = run.ask()
         with pytest.raises(InputError, match="needs a calculator that holds the energy"):
@@ -109,7 +109,7 @@ class TestAskAndTell:
         assert run.pending()
 
     @pytest.mark.parametrize("atoms", [3, None, "POSCAR", EMT()])
-    def test_what_is_no_crystal_is_refused(self, tmp_path, atoms):
+    def test_objects_other_than_atoms_are_refused(self, tmp_path, atoms):
         run = self.ask_only(tmp_path)
         (candidate,) = run.ask()
         with pytest.raises(InputError, match=r"atoms = .*as ase\.Atoms"):
@@ -118,7 +118,7 @@ class TestAskAndTell:
             run.add(atoms)
         assert [waiting.id for waiting in run.pending()] == [candidate.id]
 
-    def test_other_atoms_are_refused(self, tmp_path):
+    def test_structure_of_other_composition_is_refused(self, tmp_path):
         run = self.ask_only(tmp_path)
         (candidate,) = run.ask()
         silver = bulk("Ag")
@@ -126,14 +126,14 @@ class TestAskAndTell:
         with pytest.raises(InputError, match="whole formula units of Cu"):
             run.tell(candidate, silver)
 
-    def test_nothing_is_told_twice(self, tmp_path):
+    def test_candidate_cannot_be_reported_twice(self, tmp_path):
         run = self.ask_only(tmp_path)
         (candidate,) = run.ask()
         run.tell(candidate, self.relax(candidate))
         with pytest.raises(ArchiveError, match="reported already"):
             run.fail(candidate, "changed my mind")
 
-    def test_what_nobody_asked_for_can_be_added(self, tmp_path):
+    def test_structures_can_be_added(self, tmp_path):
         run = self.ask_only(tmp_path)
         copper = bulk("Cu")
         copper.calc = EMT()
@@ -142,7 +142,7 @@ class TestAskAndTell:
         assert run.minima()[0].found_by.source == "added"
         assert run.archive.state.relaxations == 0
 
-    def test_what_is_added_before_the_first_relaxation_is_compared_with_what_comes_after(self, tmp_path):
+    def test_added_structures_are_compared_with_later_relaxations(self, tmp_path):
         stretched = bulk("Cu", "bcc", a=2.9)
         with Search("Cu", calculator="emt", directory=tmp_path, sources=[ListSource([stretched])], **COPPER) as run:
             copper = bulk("Cu")
@@ -151,10 +151,10 @@ class TestAskAndTell:
             run.run(relaxations=1, refine=0)
             assert {minimum.found_by.source for minimum in run.minima()} == {"added", "list"}
 
-    def test_fewer_come_when_sources_end(self, tmp_path):
+    def test_exhausted_sources_give_fewer_candidates(self, tmp_path):
         assert len(self.ask_only(tmp_path, ListSource(crystals(2))).ask(5)) == 2
 
-    def test_the_enthalpy_holds_the_pressure(self, tmp_path):
+    def test_enthalpy_includes_the_pressure(self, tmp_path):
         run = Search("Cu", calculator=None, directory=tmp_path, sources=[P1Source()], pressure_gpa=10, **COPPER)
         (candidate,) = run.ask()
         outcome = run.tell(candidate, self.relax(candidate))
@@ -162,7 +162,7 @@ class TestAskAndTell:
         assert outcome.evaluation.enthalpy - outcome.evaluation.energy == pytest.approx(work, rel=1e-4)
 
 
-def test_a_dense_crystal_that_a_person_brings_is_relaxed_and_its_children_stay_dense(tmp_path):
+def test_dense_seed_is_relaxed_and_its_descendants_stay_dense(tmp_path):
     dense = bulk("Cu", "fcc", a=2.0)  # 2 Å³ per atom, estimated 4.7 to 29
     write(tmp_path / "dense.extxyz", dense)
     sources = [f"seeds:{tmp_path / 'dense.extxyz'}", "shake"]
@@ -178,8 +178,8 @@ def test_a_dense_crystal_that_a_person_brings_is_relaxed_and_its_children_stay_d
         assert child.atoms.get_volume() / len(child.atoms) == pytest.approx(2.0, rel=0.2)
 
 
-def test_a_source_that_needs_others_may_wait_for_what_is_told(tmp_path):
-    """With ask and tell its company are the people, or the other code, who tell."""
+def test_dependent_source_may_run_alone_with_ask_and_tell(tmp_path):
+    """Minima that the user adds or tells take the place of those of other sources."""
     with Search("Cu", calculator=None, directory=tmp_path, sources=["shake"]) as alone:
         assert alone.ask() == []
         minimum = bulk("Cu", "sc", a=2.4)

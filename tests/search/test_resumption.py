@@ -28,7 +28,7 @@ def lj(**parameters):
 
 
 class Nested(EMT):
-    """A calculator with parameters as those of a DFT code: some within others."""
+    """A calculator with nested parameters, as those of DFT codes."""
 
     def __init__(self, cutoff, command="one"):
         super().__init__()
@@ -36,7 +36,7 @@ class Nested(EMT):
 
 
 class Naming(EMT):
-    """A calculator that names files of its own."""
+    """A calculator whose parameters are files."""
 
     def __init__(self, **parameters):
         super().__init__()
@@ -44,7 +44,7 @@ class Naming(EMT):
 
 
 def labelled(label, shift=0.0):
-    """Return a backend whose energies carry a label, and are lower by some eV per atom."""
+    """Return a backend whose energies have a label and are lower by ``shift`` in eV/atom."""
 
     def relax(job):
         outcome = instant_relaxation(job)
@@ -70,14 +70,14 @@ def run_labelled(directory, label, relaxations, **options):
         return [minimum.best.evaluation.calculator for minimum in search.minima()]
 
 
-def test_parameters_within_others_are_part_of_the_label():
+def test_nested_parameters_are_part_of_the_label():
     labels = [build_calculator(Nested(cutoff))[1] for cutoff in (40, 60)]
     assert "input_data.system.ecutwfc=40, kpts=[3,3,3]" in labels[0]
     assert labels[0] != labels[1]
     assert labels[0] == build_calculator(Nested(40, command="another"))[1]
 
 
-def test_other_parameters_of_a_calculator_are_refused_with_the_difference(tmp_path):
+def test_changed_parameters_are_refused_with_the_difference(tmp_path):
     with search(tmp_path, lj(epsilon=0.1)) as first:
         first.run(relaxations=1, refine=0)
     with pytest.raises(ArchiveError, match=r"\(epsilon 0\.1 -> 0\.2\).*--allow-calculator-change"):
@@ -86,7 +86,7 @@ def test_other_parameters_of_a_calculator_are_refused_with_the_difference(tmp_pa
     search(tmp_path, lj(epsilon=0.2), allow_calculator_change=True).close()
 
 
-def test_what_the_workers_report_is_compared_before_it_is_recorded(tmp_path):
+def test_calculator_of_results_is_checked_before_they_are_recorded(tmp_path):
     run_labelled(tmp_path, "Code (code 1.0, input.ecutwfc=40, kpts=[2,2,2])", 2)
     with pytest.raises(ArchiveError, match=r"\(input\.ecutwfc 40 -> 60\)"):
         run_labelled(tmp_path, "Code (code 1.0, input.ecutwfc=60, kpts=[2,2,2])", 4)
@@ -97,17 +97,17 @@ def test_what_the_workers_report_is_compared_before_it_is_recorded(tmp_path):
     }
 
 
-def test_energies_of_a_change_that_was_allowed_are_ranked_by_themselves(tmp_path):
+def test_energies_after_an_allowed_change_are_ranked_separately(tmp_path):
     run_labelled(tmp_path, "Code (cutoff=40)", 2)
     assert set(run_labelled(tmp_path, "Code (cutoff=60)", 4, allow_calculator_change=True)) == {"Code (cutoff=60)"}
 
 
-def test_rows_of_the_database_name_the_calculator(tmp_path):
+def test_database_rows_name_the_calculator(tmp_path):
     run_labelled(tmp_path, "Code (cutoff=40)", 2)
     assert ase.db.connect(tmp_path / "search.db").count(calculator="code", event="relaxed") == 2
 
 
-def test_files_that_parameters_name_are_told_apart_by_their_contents(tmp_path):
+def test_label_contains_digests_of_files_in_parameters(tmp_path):
     weights, pseudo = tmp_path / "my.model", tmp_path / "pseudo"
     pseudo.mkdir()
     of_weights = {"model": str(weights), "models": [str(weights)]}
@@ -121,7 +121,7 @@ def test_files_that_parameters_name_are_told_apart_by_their_contents(tmp_path):
         assert file.name in labels[0]
 
 
-def test_other_weights_under_the_same_path_are_refused(tmp_path):
+def test_changed_weights_under_the_same_path_are_refused(tmp_path):
     weights = tmp_path / "my.model"
     weights.write_bytes(b"one")
     _, label = build_calculator(Naming(model=str(weights)))
@@ -145,7 +145,7 @@ def test_weights_of_torch_models_are_part_of_the_label():
     assert "models.0=" in labels[0]
 
 
-def test_calculators_within_a_calculator_are_part_of_the_label():
+def test_nested_calculators_are_part_of_the_label():
     labels = [build_calculator(SumCalculator([EMT(), lj(epsilon=epsilon)]))[1] for epsilon in (0.1, 0.2)]
     assert "epsilon=0.1" in labels[0]
     assert labels[0] != labels[1]
@@ -160,7 +160,7 @@ def make():
 """
 
 
-def test_a_changed_module_that_makes_the_calculator_is_refused_at_once(tmp_path, monkeypatch):
+def test_changed_module_of_the_calculator_is_refused(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     module = tmp_path / "calculator_of_a_test.py"
     module.write_text(FACTORY.format(30))
@@ -175,11 +175,11 @@ def test_a_changed_module_that_makes_the_calculator_is_refused_at_once(tmp_path,
         search(tmp_path / "run", name)
 
 
-def test_installed_modules_have_versions_and_no_hash():
+def test_label_has_no_digest_of_installed_modules():
     assert "source=" not in build_calculator("ase.calculators.emt:EMT")[1]
 
 
-def test_what_an_executor_relaxes_with_is_compared(tmp_path):
+def test_calculator_of_an_executor_is_checked(tmp_path):
     def run(relaxations, epsilon):
         with ThreadPoolExecutor(1) as executor:
             backend = ExecutorBackend(executor, Relaxer(calculator=lj(epsilon=epsilon)), capacity=1)
@@ -193,7 +193,7 @@ def test_what_an_executor_relaxes_with_is_compared(tmp_path):
         run(3, 0.2)
 
 
-class TestAfterAChangeThatWasAllowed:
+class TestAllowedCalculatorChange:
     """Energies of two calculators in one directory."""
 
     def search(self, directory, backend, **options):
@@ -202,7 +202,7 @@ class TestAfterAChangeThatWasAllowed:
         return Search("Cu", calculator=None, directory=directory, backend=backend, **settings)
 
     def calculators(self, search):
-        """Return the calculators of all energies that anything which proposes holds on to."""
+        """Return the calculators of all energies that the sources know."""
         sources, archive = search.sources, search.archive
         ends = [minimum.best for minimum in search.minima()]
         ends += [individual.minimum.best for individual in sources["evolution"].population(archive)]
@@ -223,7 +223,7 @@ class TestAfterAChangeThatWasAllowed:
         )
 
     @pytest.mark.parametrize("shift", [-10.0, 10.0])
-    def test_nothing_that_proposes_knows_energies_of_the_calculator_before(self, tmp_path, shift):
+    def test_sources_do_not_know_energies_of_the_former_calculator(self, tmp_path, shift):
         with self.search(tmp_path, labelled("one", shift)) as first:
             first.run(relaxations=30, refine=0)
             assert self.calculators(first) == {"one"}
@@ -239,7 +239,7 @@ class TestAfterAChangeThatWasAllowed:
             again.run(relaxations=65, refine=0)
             assert self.calculators(again) == {"two"}
 
-    def test_what_ends_a_search_looks_at_the_new_energies_only(self, tmp_path):
+    def test_stopping_criteria_use_the_new_energies_only(self, tmp_path):
         with self.search(tmp_path, labelled("one", 10.0)) as first:
             first.run(relaxations=20, refine=0)
             lowest = first.archive.best_enthalpy_per_atom
@@ -250,7 +250,7 @@ class TestAfterAChangeThatWasAllowed:
             assert second.archive.state.relaxations > 35
             assert summary.progress.best > lowest + 5
 
-    def test_a_named_calculator_is_in_force_before_its_first_result(self, tmp_path):
+    def test_named_calculator_is_in_use_before_its_first_result(self, tmp_path):
         emt = build_calculator("emt")[1]
         with self.search(tmp_path, labelled(emt, 10.0), sources=["random"]) as first:
             first.run(relaxations=5, refine=0)
@@ -259,7 +259,7 @@ class TestAfterAChangeThatWasAllowed:
             assert second.archive.state.calculator == build_calculator("lj")[1]
             assert (second.minima(), second.archive.best_enthalpy_per_atom) == ([], None)
 
-    def test_going_back_ranks_what_was_known_of_the_first_calculator(self, tmp_path):
+    def test_return_to_the_first_calculator_ranks_its_minima_again(self, tmp_path):
         for label, relaxations in (("one", 12), ("two", 18), ("one", 20)):
             with self.search(tmp_path, labelled(label, 10.0 * (label == "two"))) as search:
                 search.run(relaxations=relaxations, refine=0)
@@ -268,7 +268,7 @@ class TestAfterAChangeThatWasAllowed:
             assert search.archive.number_of_minima > 2
             assert search.archive.state.improvements[0][0] == 1
 
-    def test_a_new_calculator_that_always_fails_ends_the_search(self, tmp_path):
+    def test_new_calculator_that_always_fails_ends_the_search(self, tmp_path):
         with self.search(tmp_path, labelled("emt (1)"), sources=["random"]) as first:
             first.run(relaxations=3, refine=0)
 

@@ -34,7 +34,7 @@ def crystals(n, seed=0):
 
 
 class TestRun:
-    def test_a_budget_of_relaxations_counts_those_that_fail(self, tmp_path):
+    def test_failed_relaxations_count(self, tmp_path):
         def failing(job):
             if job.candidate.id % 2:
                 return Failed(candidate=job.candidate, reason=FailureReason.OVERLAP)
@@ -45,7 +45,7 @@ class TestRun:
         assert summary.progress.relaxations == 10
         assert summary.progress.failed > 0
 
-    def test_the_budget_is_of_the_whole_search(self, tmp_path):
+    def test_criteria_hold_for_the_whole_search(self, tmp_path):
         first = search(tmp_path)
         first.run(relaxations=6)
         first.close()
@@ -53,7 +53,7 @@ class TestRun:
         assert again.run(relaxations=10).progress.run_relaxations == 4
         assert again.run(relaxations=10).progress.run_relaxations == 0
 
-    def test_force_calls_end_it_after_what_is_running(self, tmp_path):
+    def test_force_calls_end_the_search_after_running_relaxations(self, tmp_path):
         def costing(job):
             from dataclasses import replace
 
@@ -65,17 +65,17 @@ class TestRun:
         assert summary.stopped == "force calls used up"
         assert summary.progress.force_calls == 120
 
-    def test_time_ends_it(self, tmp_path):
+    def test_time_ends_the_search(self, tmp_path):
         summary = search(tmp_path).run(hours=1 / 3600)
         assert summary.stopped == "time used up"
         assert summary.progress.run_seconds < 30
 
-    def test_time_that_runs_out_between_two_looks_at_the_clock_is_the_reason(self, tmp_path, monkeypatch):
+    def test_time_is_the_reason_also_between_two_readings_of_the_clock(self, tmp_path, monkeypatch):
         looks = iter([False, False])
         monkeypatch.setattr(StoppingCheck, "is_time_used_up", property(lambda _: next(looks, True)))
         assert search(tmp_path).run(hours=1).stopped == "time used up"
 
-    def test_it_ends_when_the_best_stays_unchanged(self, tmp_path):
+    def test_unchanged_best_ends_the_search(self, tmp_path):
         energies = iter([-3.0, -3.1, -3.1005, -2.0, -2.1, -2.2, -9.9])
         source = ListSource(crystals(7))
         summary = search(tmp_path, source, runner=lambda job: relaxed(job.candidate, next(energies), job.atoms)).run(
@@ -84,7 +84,7 @@ class TestRun:
         assert summary.stopped == "best unchanged"
         assert summary.progress.relaxations == 5
 
-    def test_it_ends_at_an_enthalpy(self, tmp_path):
+    def test_target_enthalpy_ends_the_search(self, tmp_path):
         energies = iter([-3.0, -3.2, -3.4])
         source = ListSource(crystals(3))
         summary = search(tmp_path, source, runner=lambda job: relaxed(job.candidate, next(energies), job.atoms)).run(
@@ -92,7 +92,7 @@ class TestRun:
         )
         assert (summary.stopped, summary.progress.relaxations) == ("target reached", 2)
 
-    def test_it_ends_at_a_structure(self, tmp_path):
+    def test_target_structure_ends_the_search(self, tmp_path):
         wanted = crystals(4)[2]
         copy = wanted.repeat((2, 1, 1))
         copy.rotate(30, (1, 1, 0), rotate_cell=True)
@@ -100,11 +100,11 @@ class TestRun:
         summary = search(tmp_path / "run", ListSource(crystals(4))).run(stop_at=str(tmp_path / "wanted.cif"), refine=0)
         assert (summary.stopped, summary.progress.relaxations) == ("target reached", 3)
 
-    def test_it_ends_when_sources_are_exhausted(self, tmp_path):
+    def test_exhausted_sources_end_the_search(self, tmp_path):
         summary = search(tmp_path, ListSource(crystals(3))).run(relaxations=10)
         assert (summary.stopped, summary.progress.relaxations) == ("sources exhausted", 3)
 
-    def test_it_ends_when_nothing_proposed_is_acceptable(self, tmp_path, monkeypatch):
+    def test_search_ends_without_acceptable_proposals(self, tmp_path, monkeypatch):
         monkeypatch.setattr("hybridcsp.search.proposer.PATIENCE", 20)
 
         class Hopeless(P1Source):
@@ -124,11 +124,11 @@ class TestRun:
             (["SCF"] * 3 + ["relaxed"] + ["SCF"] * 9, None),
         ],
     )
-    def test_it_ends_when_nothing_but_the_same_failure_happens(self, tmp_path, details, stopped_at):
-        said = iter(details)
+    def test_consecutive_equal_failures_end_the_search(self, tmp_path, details, stopped_at):
+        remaining = iter(details)
 
         def failing(job):
-            detail = next(said)
+            detail = next(remaining)
             if detail == "relaxed":
                 return instant_relaxation(job)
             reason = FailureReason.CALCULATOR if detail else FailureReason.OVERLAP
@@ -143,7 +143,7 @@ class TestRun:
             assert run.archive.state.stops == ["every relaxation failed"]
         run.close()
 
-    def test_a_search_that_failed_is_taken_up_with_a_new_count(self, tmp_path):
+    def test_failures_are_counted_anew_after_a_failed_search(self, tmp_path):
         def failing(job):
             return Failed(candidate=job.candidate, reason=FailureReason.OVERLAP)
 
@@ -156,7 +156,7 @@ class TestRun:
         mended = search(tmp_path)
         assert mended.run(relaxations=8, refine=0).stopped == "relaxations used up"
 
-    def test_a_killed_search_counts_failures_from_before(self, tmp_path):
+    def test_failures_are_counted_across_a_kill(self, tmp_path):
         def failing(job):
             return Failed(candidate=job.candidate, reason=FailureReason.OVERLAP)
 
@@ -166,14 +166,14 @@ class TestRun:
         with pytest.raises(RelaxationsFailedError, match="none of 3"):
             search(tmp_path, runner=failing).run(relaxations=9, stop_after_failures=3)
 
-    def test_failures_never_end_it_where_that_is_asked_for(self, tmp_path):
+    def test_zero_turns_the_criterion_of_failures_off(self, tmp_path):
         def failing(job):
             return Failed(candidate=job.candidate, reason=FailureReason.OVERLAP)
 
         summary = search(tmp_path, runner=failing).run(relaxations=15, stop_after_failures=0)
         assert (summary.stopped, summary.progress.failed) == ("relaxations used up", 15)
 
-    def test_the_best_are_refined_at_the_end(self, tmp_path):
+    def test_best_minima_are_refined_at_the_end(self, tmp_path):
         levels = []
 
         def noting(job):
@@ -186,21 +186,21 @@ class TestRun:
         assert 1 <= levels[8:].count("refine") <= 3
         assert run.minima()[0].best.evaluation.level == "refine"
 
-    def test_several_workers_lose_and_repeat_nothing(self, tmp_path):
+    def test_several_workers_relax_every_candidate_once(self, tmp_path):
         run = search(tmp_path, capacity=3)
         run.run(relaxations=20, refine=0)
         ended = [outcome.candidate.id for outcome in run.archive.history() if hasattr(outcome, "evaluation")]
         assert sorted(ended) == sorted(set(ended))
         assert len(ended) == 20
 
-    def test_what_is_being_relaxed_or_was_is_not_relaxed_again(self, tmp_path):
+    def test_duplicates_are_not_relaxed(self, tmp_path):
         one = crystals(1)[0]
         turned = one.copy()
         turned.rotate(50, "x", rotate_cell=True)
         summary = search(tmp_path, ListSource([one, turned, one.repeat((1, 2, 1))])).run(relaxations=10)
         assert (summary.progress.relaxations, summary.progress.rejected) == (1, 2)
 
-    def test_sources_hear_every_outcome_in_order(self, tmp_path):
+    def test_sources_observe_every_outcome_in_order(self, tmp_path):
         source = P1Source()
         run = search(tmp_path, source)
         run.run(relaxations=5, refine=0)
@@ -209,7 +209,7 @@ class TestRun:
             c.id for c in run.archive.pending("workers")
         }
 
-    def test_a_source_that_raises_costs_the_search_nothing_but_the_source(self, tmp_path):
+    def test_source_that_raises_does_not_end_the_search(self, tmp_path):
         class Broken(P1Source):
             name = "broken"
 
@@ -227,7 +227,7 @@ class TestRun:
         assert run.run(relaxations=5).stopped == "relaxations used up"
         assert any("no idea" in getattr(event, "error", "") for event in run.archive.history())
 
-    def test_sources_share_relaxations(self, tmp_path):
+    def test_equal_allocation_shares_relaxations(self, tmp_path):
         run = Search(
             "Cu",
             calculator=None,
@@ -241,7 +241,7 @@ class TestRun:
         shares = {source: tally.relaxed for (source, _), tally in run.archive.state.tallies.items()}
         assert shares == {"p1": 5, "p1-2": 5}
 
-    def test_a_source_that_is_not_ready_waits_for_those_that_are(self, tmp_path):
+    def test_waiting_source_is_called_after_ready_ones(self, tmp_path):
         class Hesitant(P1Source):
             name = "hesitant"
 
@@ -261,7 +261,7 @@ class TestRun:
         assert asked(tmp_path / "exhausted", [Hesitant(), given]) == ["list"] * 3 + ["hesitant"] * 9
         assert asked(tmp_path / "alone", [Hesitant()]) == ["hesitant"] * 12
 
-    def test_a_source_that_needs_others_is_not_called_before_it_is_ready(self, tmp_path):
+    def test_dependent_source_is_not_called_while_it_waits(self, tmp_path):
         class Dependent(P1Source):
             name = "dependent"
             needs_others = True
@@ -273,7 +273,7 @@ class TestRun:
         assert run.run(relaxations=8).progress.relaxations == 3
         assert run.archive.state.calls["dependent"] == 0
 
-    def test_a_source_that_has_failed_and_then_has_nothing_is_not_called_on_and_on(self, tmp_path):
+    def test_source_without_proposals_after_an_error_is_called_rarely(self, tmp_path):
         class Flaky(P1Source):
             name = "flaky"
             calls = 0
@@ -288,7 +288,7 @@ class TestRun:
         search(tmp_path, flaky, ListSource(crystals(5))).run(relaxations=8)
         assert flaky.calls < 20
 
-    def test_a_source_that_prepares_something_is_waited_for_and_left_alone(self, tmp_path):
+    def test_search_waits_for_busy_source_without_calling_it(self, tmp_path):
         class Slow(P1Source):
             name = "slow"
             calls = 0
@@ -318,7 +318,7 @@ class TestRun:
         assert slow.calls <= 8  # one to begin and one to collect
         assert run.archive.state.calls["empty"] <= 12
 
-    def test_a_source_that_is_given_up_is_not_waited_for(self, tmp_path):
+    def test_search_does_not_wait_for_a_source_with_too_many_errors(self, tmp_path):
         class Stuck(P1Source):
             name = "stuck"
             max_errors = 1
@@ -334,7 +334,7 @@ class TestRun:
         run = search(tmp_path, Stuck(), ListSource(crystals(3)))
         assert run.run(relaxations=8, hours=30 / 3600).stopped == "sources exhausted"
 
-    def test_all_is_closed_even_if_closing_one_source_fails(self, tmp_path):
+    def test_every_source_is_closed_even_if_one_fails_to_close(self, tmp_path):
         closed = []
 
         class Bad(P1Source):
@@ -361,7 +361,7 @@ class TestRun:
         assert [progress.relaxations for progress in seen[:4]] == [1, 2, 3, 4]
         assert seen[-1].level == "refine"
 
-    def test_a_backend_that_breaks_leaves_a_directory_that_can_be_taken_up(self, tmp_path):
+    def test_search_is_resumable_after_a_backend_error(self, tmp_path):
         class Breaking(InlineBackend):
             def completed(self, timeout):
                 if len(run.archive.state.terminal) >= 3:
@@ -376,8 +376,8 @@ class TestRun:
         run.close()
         assert search(tmp_path).run(relaxations=10).progress.relaxations == 10
 
-    def test_progress_comes_while_nothing_ends(self, tmp_path):
-        """With what the workers do, what the search does, and what learning waits for."""
+    def test_progress_is_reported_while_jobs_run(self, tmp_path):
+        """Progress includes the jobs of the workers and the activity of the search."""
 
         class Slow(InlineBackend):
             starting = 1
@@ -407,7 +407,7 @@ class TestRun:
         (job,) = waiting[-1].jobs
         assert (job.source, job.force_calls, job.enthalpy_per_atom) == ("p1", 12, -3.25)
 
-    def test_what_is_shown_of_an_announcement_does_not_come_between(self, tmp_path):
+    def test_exception_of_on_progress_does_not_interrupt_an_activity(self, tmp_path):
         class Announcing(P1Source):
             def propose(self, n, context):
                 announce("drawing lots")
@@ -423,7 +423,7 @@ class TestRun:
         assert run.archive.state.stops == ["interrupted"]
         assert run.archive.candidates == 1
 
-    def test_ctrl_c_leaves_a_directory_that_can_be_taken_up(self, tmp_path):
+    def test_search_is_resumable_after_ctrl_c(self, tmp_path):
         def interrupt(progress):
             if progress.relaxations == 3:
                 raise KeyboardInterrupt
@@ -436,18 +436,18 @@ class TestRun:
         assert search(tmp_path).run(relaxations=10).progress.relaxations == 10
 
 
-class TestTheSameAgain:
-    def test_one_seed_and_one_worker_give_the_same_search(self, tmp_path):
+class TestReproducibility:
+    def test_same_seed_gives_the_same_search(self, tmp_path):
         for name in ("a", "b"):
             search(tmp_path / name, seed=5).run(relaxations=12, refine=3)
         assert what_happened(tmp_path / "a") == what_happened(tmp_path / "b")
 
-    def test_another_seed_gives_another_search(self, tmp_path):
+    def test_different_seeds_give_different_searches(self, tmp_path):
         for seed in (1, 2):
             search(tmp_path / str(seed), seed=seed).run(relaxations=3)
         assert what_happened(tmp_path / "1") != what_happened(tmp_path / "2")
 
-    def test_sources_are_as_they_were_when_a_search_is_taken_up(self, tmp_path):
+    def test_resumed_sources_have_their_former_state(self, tmp_path):
         before = P1Source()
         first = search(tmp_path, before)
         first.run(relaxations=5)
@@ -457,7 +457,7 @@ class TestTheSameAgain:
         assert after.made == before.made
         assert [o.sequence for o in after.heard] == [o.sequence for o in before.heard]
 
-    def test_interrupted_and_resumed_is_the_same_as_uninterrupted(self, tmp_path):
+    def test_resumed_search_equals_uninterrupted_search(self, tmp_path):
         search(tmp_path / "whole", seed=5).run(relaxations=12, refine=3)
 
         def interrupt(progress):
@@ -474,7 +474,7 @@ class TestTheSameAgain:
         assert what_happened(tmp_path / "parts") == what_happened(tmp_path / "whole")
 
 
-def test_moments_and_charges_survive_every_step(tmp_path):
+def test_initial_moments_and_charges_are_kept_in_every_step(tmp_path):
     seen = []
 
     def noting(job):

@@ -13,7 +13,7 @@ def reason(problem, atoms):
     return Screen(problem).check(atoms).reason
 
 
-def test_a_sound_structure_passes():
+def test_valid_structure_is_accepted():
     assert reason(Problem("TiO2"), rutile()) is None
 
 
@@ -33,20 +33,20 @@ def test_a_sound_structure_passes():
         ({"spacegroups": (1, 2, 225)}, rutile(), RejectionReason.SPACEGROUP),
     ],
 )
-def test_what_breaks_a_rule_is_rejected_for_it(options, atoms, expected):
+def test_rejection_names_the_violated_requirement(options, atoms, expected):
     verdict = Screen(Problem("TiO2", **options)).check(atoms)
     assert verdict.reason is expected
     assert verdict.detail
 
 
 class TestVolumes:
-    """Default bounds are an estimate: what a person brings, and what a search has found, knows better."""
+    """Default bounds are estimates: structures of the user and minima take precedence."""
 
     DENSE = rutile(a=3.3, c=2.1)  # 3.8 Å³ per atom, estimated 4.4 to 28
     LOOSE = rutile(a=6.6, c=4.2)
 
     @pytest.mark.parametrize("atoms", [DENSE, LOOSE], ids=["dense", "loose"])
-    def test_a_structure_that_a_person_brings_may_have_any(self, atoms):
+    def test_structure_of_the_user_may_have_any_volume(self, atoms):
         screen = Screen(Problem("TiO2", distance_fraction=0.3))
         assert screen.check(atoms).reason is RejectionReason.VOLUME
         assert screen.check(atoms, given=True).reason is None
@@ -54,7 +54,7 @@ class TestVolumes:
         assert asked.check(atoms, given=True).reason is None
 
     @pytest.mark.parametrize("atoms", [DENSE, LOOSE], ids=["dense", "loose"])
-    def test_relatives_of_a_minimum_may_have_its_own(self, atoms):
+    def test_volume_bounds_are_widened_to_minima(self, atoms):
         screen = Screen(Problem("TiO2", distance_fraction=0.3))
         candidate = Candidate(proposal=Proposal(atoms=atoms, operator="seed", given=True), id=1, source="seeds")
         screen.relaxed(relaxed(candidate, -9.0))
@@ -62,35 +62,35 @@ class TestVolumes:
         child.positions[2] += (0.2, 0.3, 0.1)
         assert screen.check(child).reason is None
 
-    def test_what_did_not_converge_widens_nothing(self):
+    def test_unconverged_relaxations_do_not_widen_bounds(self):
         screen = Screen(Problem("TiO2", distance_fraction=0.3))
         candidate = Candidate(proposal=Proposal(atoms=self.DENSE, operator="seed", given=True), id=1, source="seeds")
         screen.relaxed(relaxed(candidate, -9.0, converged=False))
         assert screen.check(rutile(a=3.31, c=2.1)).reason is RejectionReason.VOLUME
 
-    def test_minima_do_not_widen_bounds_that_were_asked_for(self):
+    def test_requested_bounds_are_not_widened(self):
         screen = Screen(Problem("TiO2", distance_fraction=0.3, volume_per_atom=(8, 12)))
         candidate = Candidate(proposal=Proposal(atoms=self.DENSE, operator="seed", given=True), id=1, source="seeds")
         screen.relaxed(relaxed(candidate, -9.0))
         assert screen.check(rutile(a=3.31, c=2.1)).reason is RejectionReason.VOLUME
 
-    def test_overlapping_atoms_are_refused_whoever_brings_them(self):
+    def test_overlapping_atoms_are_always_rejected(self):
         verdict = Screen(Problem("TiO2")).check(rutile(u=0.05), given=True)
         assert verdict.reason is RejectionReason.DISTANCE
         assert "Ti-O 0.33 Å, at least 1.13" in verdict.detail
 
-    def test_a_persons_structure_may_be_closer_than_random_ones_have_to_be(self):
+    def test_structure_of_the_user_may_have_shorter_distances(self):
         careful = Problem("TiO2", distance_fraction=0.95)
         assert reason(careful, rutile()) is RejectionReason.DISTANCE
         assert Screen(careful).check(rutile(), given=True).reason is None
 
 
-def test_allowed_cells_and_space_groups_pass():
+def test_allowed_cells_and_space_groups_are_accepted():
     problem = Problem("TiO2", spacegroups=(136,), length_bounds=(2.5, 5), angle_bounds=(80, 100))
     assert reason(problem, make_supercell(rutile(), [[1, 1, 0], [0, 1, 0], [0, 2, 1]])) is None
 
 
-def test_a_fixed_cell_may_be_turned():
+def test_fixed_cell_may_be_rotated():
     problem = Problem("TiO2", formula_units=2, cell=(4.6, 4.6, 2.96, 90, 90, 90))
     turned = rutile()
     turned.rotate(33, (1, 2, 3), rotate_cell=True)
@@ -101,7 +101,7 @@ class TestDuplicates:
     def candidate(self, atoms, id_=5):
         return Candidate(proposal=Proposal(atoms=atoms, operator="made"), id=id_, source="random")
 
-    def test_of_a_start_at_any_volume_are_rejected(self):
+    def test_scaled_copy_of_a_start_is_rejected(self):
         screen = Screen(Problem("TiO2"))
         screen.accepted(self.candidate(rutile()), screen.check(rutile()).described)
         copy = rutile(a=4.6 * 1.05, c=2.96 * 1.05)
@@ -110,24 +110,24 @@ class TestDuplicates:
         assert verdict.reason is RejectionReason.DUPLICATE
         assert "start of candidate 5" in verdict.detail
 
-    def test_of_where_a_relaxation_ended_are_rejected(self):
+    def test_copy_of_a_relaxed_structure_is_rejected(self):
         screen = Screen(Problem("TiO2"))
         screen.relaxed(relaxed(self.candidate(rutile(u=0.33)), -9.0, rutile()))
         verdict = screen.check(rutile())
         assert verdict.reason is RejectionReason.DUPLICATE
         assert "relaxed structure of candidate 5" in verdict.detail
 
-    def test_what_did_not_converge_is_not_known(self):
+    def test_copy_of_an_unconverged_structure_is_accepted(self):
         screen = Screen(Problem("TiO2"))
         screen.relaxed(relaxed(self.candidate(rutile(u=0.33)), -9.0, rutile(), converged=False))
         assert screen.check(rutile()).reason is None
 
-    def test_a_start_that_differs_visibly_is_none(self):
+    def test_different_start_is_accepted(self):
         screen = Screen(Problem("TiO2"))
         screen.accepted(self.candidate(rutile()), screen.check(rutile()).described)
         assert screen.check(rutile(u=0.33)).reason is None
 
-    def test_of_several_starts_the_one_that_was_relaxed_is_known(self):
+    def test_only_the_relaxed_one_of_several_starts_is_known(self):
         screen = Screen(Problem("TiO2"))
         first, second = rutile(u=0.32), rutile(u=0.29)
         proposal = Proposal(atoms=first, operator="made", level="lowest", tag={"rivals": [as_rival(second, first)]})

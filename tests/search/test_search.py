@@ -32,7 +32,7 @@ def crystals(n, seed=0):
 
 class TestInput:
     @pytest.mark.parametrize(
-        ("options", "said"),
+        ("options", "message"),
         [
             ({"workers": 0}, "workers = 0"),
             ({"seed": -1}, "seed = -1"),
@@ -43,12 +43,12 @@ class TestInput:
             ({"relaxation": RelaxationSettings(pressure_gpa=5)}, "set pressure_gpa of the problem"),
         ],
     )
-    def test_bad_options_are_refused_before_anything_is_made(self, tmp_path, options, said):
-        with pytest.raises(InputError, match=said):
+    def test_invalid_options_are_refused_before_the_directory_is_made(self, tmp_path, options, message):
+        with pytest.raises(InputError, match=message):
             Search("Cu", calculator="emt", directory=tmp_path / "run", **options)
         assert not (tmp_path / "run").exists()
 
-    def test_names_with_typos_are_recognised(self, tmp_path):
+    def test_error_suggests_the_likely_name(self, tmp_path):
         with pytest.raises(UnknownNameError, match="did you mean 'chgnet'"):
             Search("Cu", calculator="chgnt", directory=tmp_path)
         with pytest.raises(UnknownNameError, match="did you mean 'random'"):
@@ -58,11 +58,11 @@ class TestInput:
         ("keyword", "where"),
         [("max_force", "relaxation=RelaxationSettings"), ("seconds", "limits=Limits"), ("relaxations", "run()")],
     )
-    def test_a_setting_given_in_the_wrong_place_is_sent_to_the_right_one(self, tmp_path, keyword, where):
+    def test_error_names_the_argument_that_takes_a_nested_setting(self, tmp_path, keyword, where):
         with pytest.raises(UnknownNameError, match=re.escape(f"pass {keyword} to {where}")):
             Search("Cu", directory=tmp_path / "run", **{keyword: 1})
 
-    def test_a_budget_with_a_typo_is_recognised(self, tmp_path):
+    def test_error_suggests_the_likely_stopping_criterion(self, tmp_path):
         with (
             Search("Cu", calculator="emt", directory=tmp_path / "run", sources=["random"]) as search,
             pytest.raises(UnknownNameError, match="did you mean 'relaxations'"),
@@ -73,13 +73,13 @@ class TestInput:
     @pytest.mark.parametrize(
         ("keyword", "meant"), [("calcualtor", "calculator"), ("max_atom", "max_atoms"), ("formulas", None)]
     )
-    def test_keywords_with_typos_are_recognised(self, tmp_path, problem, keyword, meant):
+    def test_error_suggests_the_likely_keyword(self, tmp_path, problem, keyword, meant):
         hint = f"did you mean '{meant}'" if meant else "known: "
         with pytest.raises(UnknownNameError, match=f"keyword = '{keyword}': .*{hint}"):
             Search(problem, directory=tmp_path / "run", **{keyword: "emt"})
         assert not (tmp_path / "run").exists()
 
-    def test_another_search_in_the_same_directory_is_refused(self, tmp_path):
+    def test_different_search_in_the_same_directory_is_refused(self, tmp_path):
         Search("Cu", calculator="emt", directory=tmp_path).close()
         with pytest.raises(ArchiveError, match="seed was 0, now 1"):
             Search("Cu", calculator="emt", directory=tmp_path, seed=1)
@@ -89,27 +89,27 @@ class TestInput:
             Search("Cu", calculator=None, directory=tmp_path).run(relaxations=1)
 
     @pytest.mark.parametrize("stop_at", ["nothing.cif", float("inf")])
-    def test_a_target_that_makes_no_sense_is_refused(self, tmp_path, stop_at):
+    def test_unusable_target_is_refused(self, tmp_path, stop_at):
         with pytest.raises(InputError, match="stop_at"):
             search(tmp_path).run(stop_at=stop_at)
 
-    def test_a_target_of_other_atoms_is_refused(self, tmp_path):
+    def test_target_of_other_composition_is_refused(self, tmp_path):
         bulk("Ag").write(tmp_path / "silver.cif")
         with pytest.raises(InputError, match="a crystal of Cu"):
             search(tmp_path / "run").run(stop_at=str(tmp_path / "silver.cif"))
 
-    def test_a_target_of_several_structures_is_refused(self, tmp_path):
+    def test_target_with_several_structures_is_refused(self, tmp_path):
         write(tmp_path / "two.extxyz", [bulk("Cu"), bulk("Cu", "bcc", a=2.9)])
         with pytest.raises(InputError, match="this one holds several"):
             search(tmp_path / "run").run(stop_at=str(tmp_path / "two.extxyz"))
 
     @pytest.mark.parametrize("source", ["prototypes", "random", "swarm", "shake"])
-    def test_space_groups_that_do_not_hold_the_contents_are_refused_whatever_the_sources_are(self, tmp_path, source):
+    def test_incompatible_space_groups_are_refused_for_every_source(self, tmp_path, source):
         # Two atoms in a primitive cell fit into the diamond structure's group, one does not.
         with pytest.raises(InputError, match=r"spacegroups.*do not hold 1 x Si in a primitive cell"):
             Search("Si", formula_units=1, spacegroups=(227,), sources=[source, "random"], directory=tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
-    def test_a_whole_problem_takes_no_more_options(self, tmp_path):
+    def test_problem_object_takes_no_further_fields(self, tmp_path):
         with pytest.raises(InputError, match="max_atoms cannot be added"):
             Search(Problem("Cu"), calculator="emt", directory=tmp_path, max_atoms=3)

@@ -40,7 +40,7 @@ def test_keywords_replace_fields_of_the_settings(tmp_path):
         assert (search.settings.seed, search.settings.calculator) == (5, "emt")
 
 
-def test_the_record_of_the_settings_stays_as_it_was(tmp_path):
+def test_record_of_the_settings_is_unchanged(tmp_path):
     sources = ["random", ListSource([])]
     Search(
         "Cu", calculator=EMT(), sources=sources, allocation=EqualAllocation(), seed=3, workers=2, directory=tmp_path
@@ -101,7 +101,7 @@ def test_hooks_of_an_allocation_may_be_left_out(tmp_path):
         ("calculator", "hybridcsp.relaxation.calculators.build_emt", build_emt),
     ],
 )
-def test_a_directory_that_names_objects_as_before_they_moved_is_resumed(tmp_path, setting, former, present):
+def test_directory_with_former_names_of_objects_is_resumed(tmp_path, setting, former, present):
     options = {"calculator": "emt", "sources": ["random"], "workers": 1} | {setting: present}
     with Search("Cu", directory=tmp_path, **options) as search:
         settings = dict(search.archive.state.settings[-1])

@@ -1,4 +1,4 @@
-"""Searches that are killed while they start, run out of room, or lose their directory."""
+"""Searches that are killed while they start, or lose their directory."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ def configuration(directory):
 
 
 def start_and_die(directory, step):
-    """Start a search in another process and kill it at its n-th step to do with files; return whether it lived."""
+    """Start a search in another process, kill it at its n-th file operation, and return whether it survived."""
     process = os.fork()
     if process:
         status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
@@ -67,7 +67,7 @@ def start_and_die(directory, step):
 
 
 def go_on(directory):
-    """Return the search that a person gets who resumes, or who starts again because nothing was begun."""
+    """Return the configuration of a user who resumes, or who starts again if nothing was recorded."""
     if is_begun(directory):
         return config.of_directory(directory)
     with pytest.raises(ArchiveError, match="hybridcsp search"):
@@ -78,7 +78,7 @@ def go_on(directory):
 
 
 @pytest.mark.slow
-def test_a_search_that_is_killed_at_any_step_of_its_start_goes_on_with_its_budget(tmp_path):
+def test_search_killed_at_any_step_of_its_start_is_resumed(tmp_path):
     (tmp_path / "nothing").mkdir()
     step, survived, left = 0, False, set()
     while not survived:
@@ -100,7 +100,7 @@ def test_a_search_that_is_killed_at_any_step_of_its_start_goes_on_with_its_budge
     assert len(left) >= 5  # it died in different states
 
 
-def test_a_search_may_start_where_one_was_killed_before_its_first_event(tmp_path):
+def test_search_starts_in_a_directory_without_events(tmp_path):
     Archive(tmp_path, write=True).close()
     assert not is_begun(tmp_path)
     with configuration(tmp_path).build(trust=False):
@@ -108,7 +108,7 @@ def test_a_search_may_start_where_one_was_killed_before_its_first_event(tmp_path
     assert is_begun(tmp_path)
 
 
-def test_a_configuration_that_does_not_belong_there_replaces_none(tmp_path):
+def test_refused_search_does_not_replace_the_configuration(tmp_path):
     configuration(tmp_path).build(trust=False).close()
     before = (tmp_path / config.FILE).read_text()
     other = configuration(tmp_path)
@@ -121,7 +121,7 @@ def test_a_configuration_that_does_not_belong_there_replaces_none(tmp_path):
     assert (tmp_path / config.FILE).read_text() == before
 
 
-def test_a_directory_that_is_removed_ends_the_search_and_is_not_made_again(tmp_path):
+def test_removed_directory_ends_the_search(tmp_path):
     search = Search("Cu", calculator="emt", directory=tmp_path / "run", sources=["random"], workers=1, formula_units=1)
 
     def remove(progress):
@@ -133,7 +133,7 @@ def test_a_directory_that_is_removed_ends_the_search_and_is_not_made_again(tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_a_search_belongs_to_its_directory_wherever_the_program_goes(tmp_path, monkeypatch):
+def test_change_of_the_working_directory_does_not_matter(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     backend = InlineBackend(instant_relaxation, 1)
     with Search(

@@ -26,6 +26,7 @@ from ase.calculators.emt import EMT
 
 from hybridcsp import Proposal
 from hybridcsp.generators import base
+from hybridcsp.io import formats
 from hybridcsp.operators import Operator, WeightedOperator
 from hybridcsp.sources.base import BaseSource
 
@@ -77,7 +78,7 @@ class Incomplete(base.Generator):
     def sample(self, requests, rng): ...
 
 
-class Format:
+class Format(formats.Format):
     name = "folders"
 
     def recognises(self, path):
@@ -88,6 +89,17 @@ class Format:
 
     def write(self, records, path, settings):
         return "nothing"
+
+
+class Stranger:
+    name = "stranger"
+
+
+class ReadOnly(formats.Format):
+    name = "read-only"
+
+    def recognises(self, path): ...
+    def read(self, path): ...
 
 
 def needs_three(one, two, three):
@@ -200,7 +212,7 @@ class TestBroken:
 
     @pytest.mark.parametrize(
         ("registry", "group", "first"),
-        [(FORMATS, "formats", "recognises")],
+        [(FORMATS, "formats", "name")],
     )
     def test_something_of_another_kind(self, plug_in, registry, group, first):
         plug_in(**{group: {"mine": "plugin_code:Empty"}})
@@ -219,6 +231,18 @@ class TestBroken:
         plug_in(generators={"mine": f"plugin_code:{attribute}"})
         with pytest.raises(RegistrationError, match=rf"registers as plugin_code:{attribute}, {words}"):
             GENERATORS["mine"].load()
+
+    @pytest.mark.parametrize(
+        ("attribute", "words"),
+        [
+            ("Stranger", "is Stranger, which must be a subclass of hybridcsp.io.formats.base.Format"),
+            ("ReadOnly", "is ReadOnly, which must implement write"),
+        ],
+    )
+    def test_format_must_implement_the_abstract_base_class(self, plug_in, attribute, words):
+        plug_in(formats={"mine": f"plugin_code:{attribute}"})
+        with pytest.raises(RegistrationError, match=rf"registers as plugin_code:{attribute}, {words}"):
+            FORMATS["mine"].load()
 
     def test_registered_operator_must_subclass_operator(self, plug_in):
         plug_in(operators={"mine": "plugin_code:Empty"})

@@ -245,7 +245,7 @@ def watch(
     watching = Watch(
         directory,
         path,
-        code,  # type: ignore[arg-type]  # Watch says what is wrong if it has no generations
+        code,
         sources=source or DEFAULT_SOURCES,
         seed=seed,
         seeds=seeds,

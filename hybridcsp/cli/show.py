@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hybridcsp.core.registry import Registry
-    from hybridcsp.io.formats import Settings
+    from hybridcsp.io.formats import SeedSettings
 
 
 @app.command(epilog="Examples:\n\n  hybridcsp show TiO2\n\n  hybridcsp show TiO2 --top 20 --plot tio2.png")
@@ -149,7 +149,7 @@ def _seed(
 
     if output is None:
         raise InputError("--output", None, f"the folder that {format} runs in")
-    settings = formats.Settings(elements=tuple((elements or "").split()), generation=generation)
+    settings = formats.SeedSettings(elements=tuple((elements or "").split()), generation=generation)
     if directory.exists() and not (directory / "search.db").exists():
         _convert(directory, format, output, top, settings)
         return
@@ -168,7 +168,7 @@ def _seed(
     console.print(note, highlight=False, soft_wrap=True, markup=False)
 
 
-def _convert(path: Path, format: str, output: Path, top: int | None, settings: Settings) -> None:
+def _convert(path: Path, format: str, output: Path, top: int | None, settings: SeedSettings) -> None:
     """Write structures of files, a generator's samples for instance, as seeds."""
     from itertools import islice
 

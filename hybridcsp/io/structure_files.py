@@ -56,7 +56,7 @@ def read_structures(path: Path) -> Iterator[Frame | ReadFailure]:
     A zip archive gives the structures of the files in it, a table (.csv, it may be compressed) those in its column of
     CIFs. A folder gives those of its structure files, by name; other files in it are passed over. Some other formats
     are read by ASE (:data:`~hybridcsp.io.ase_formats.FORMATS`). What cannot be read, and what is no crystal, is a
-    :class:`~hybridcsp.io.frames.Broken` with the reason.
+    :class:`~hybridcsp.io.frames.ReadFailure` with the reason.
     """
     for file in structure_files(path):
         nothing = True

@@ -13,7 +13,7 @@ from hybridcsp.archive.archive import Archive
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import USER, Candidate, Rejected, RejectionReason
 from hybridcsp.errors import ArchiveError, InputError, UnreadableError
-from hybridcsp.io.formats import Generational, Record, Settings
+from hybridcsp.io.formats import Format, Generational, Record, SeedSettings
 from hybridcsp.search.search import Search
 from hybridcsp.utils.files import atomic_write
 from hybridcsp.utils.reading import read_json
@@ -112,7 +112,7 @@ class Watch:
         self,
         directory: Path,
         path: Path,
-        code: Generational,
+        code: Format,
         *,
         sources: Sequence[str],
         seed: int = 0,
@@ -121,9 +121,7 @@ class Watch:
         calculator: str | None = None,
     ) -> None:
         if not isinstance(code, Generational):
-            raise InputError(
-                "format", getattr(code, "name", code), "a code with generations; hybridcsp import reads it"
-            )
+            raise InputError("format", code.name, "a code with generations; hybridcsp import reads it")
         if not path.is_dir():
             raise InputError("path", str(path), "the folder that the other code runs in")
         self.directory, self.path, self.code = directory, path, code
@@ -133,7 +131,7 @@ class Watch:
 
     def look(self, on_progress: Callable[[Report], None] = lambda _: None) -> Round:
         """Look once: read the generations that have ended, and write seeds for the next."""
-        finished = self.code.finished(self.path)
+        finished = self.code.finished_generations(self.path)
         if finished <= self._state.read:
             return Round(finished=finished, note=f"waiting for generation {finished + 1} to end")
         report, given_up = self._read(finished, on_progress)
@@ -141,7 +139,7 @@ class Watch:
         self._save()
         if not report.relaxed and not self._is_begun():
             return Round(finished=finished, report=report, note="no relaxed structures yet")
-        if self.code.takes_seeds_between and self.code.waiting(self.path):
+        if self.code.accepts_seeds_while_running and not self.code.ready_for_seeds(self.path):
             return Round(
                 finished=finished, report=report, given_up=given_up, note="the seeds of before were not picked up yet"
             )
@@ -174,7 +172,7 @@ class Watch:
         waiting = {candidate.id: candidate for candidate in archive.pending(USER)}
         stale = [waiting[id_] for id_ in self._state.given if id_ in waiting]
         lost = [candidate for candidate in stale if finished >= self._state.given[candidate.id] + PATIENCE]
-        if self.code.takes_seeds_between and not self.code.waiting(self.path):
+        if self.code.accepts_seeds_while_running and self.code.ready_for_seeds(self.path):
             archive.record_outcomes(
                 [
                     Rejected(
@@ -208,9 +206,9 @@ class Watch:
         if not candidates:
             return 0, "our sources have nothing to offer"
         records = [_as_record(candidate, problem) for candidate in candidates]
-        target = self.path if self.code.takes_seeds_between else self.directory / "next_run"
-        note = self.code.write(records, target, Settings(elements=self.code.elements(self.path)))
-        if not self.code.takes_seeds_between:
+        target = self.path if self.code.accepts_seeds_while_running else self.directory / "next_run"
+        note = self.code.write(records, target, SeedSettings(elements=self.code.elements(self.path)))
+        if not self.code.accepts_seeds_while_running:
             note += f" {self.code.name} takes structures only when it starts: these are for its next run."
         else:
             self._state.given |= {candidate.id: finished for candidate in candidates}

@@ -1,7 +1,7 @@
-"""AIRSS: .res files (SHELX with AIRSS's title), one structure each or many packed into one.
+"""Format of AIRSS: .res files (SHELX with a title of AIRSS), with one structure each or many packed into one file.
 
 ASE writes a title that AIRSS's own ``cryan`` cannot read (``ase.io.write(..., format="res")``), and neither ASE nor
-pymatgen reads packed files, so both directions are ours; both libraries are witnesses in the tests.
+pymatgen reads packed files, so the reader and the writer are our own; the tests compare them with both libraries.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hybridcsp.errors import InputError
 from hybridcsp.io.element_symbols import group_by_element
-from hybridcsp.io.formats.base import Record, Settings
+from hybridcsp.io.formats.base import Format, Record, SeedSettings
 from hybridcsp.io.formats.plain import record_of
 from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.res import read_res
@@ -19,17 +19,17 @@ from hybridcsp.io.structure_files import structure_files
 from hybridcsp.structure.symmetry import spacegroup
 from hybridcsp.utils.files import atomic_write, make_folder
 
-#: Folders that AIRSS's scripts leave results in.
+#: Folders in which AIRSS's scripts leave results.
 FOLDERS = (".", "good_castep", "good")
 
 
-class Airss:
+class Airss(Format):
     """The files of AIRSS."""
 
     name = "airss"
 
     def recognises(self, path: Path) -> bool:
-        """Whether this is a .res file, or a folder with some and no other structure files."""
+        """Return whether this is a .res file, or a folder with .res files and no other structure files."""
         if path.is_file():
             return path.suffix == ".res"
         others = (file for file in structure_files(path) if file.suffix != ".res")
@@ -42,15 +42,15 @@ class Airss:
             for found in read_res(file):
                 yield found if isinstance(found, ReadFailure) else record_of(found)
 
-    def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:
-        """Write ``hopper/<seed>-hybridcsp-<n>.res``, from which AIRSS's crud.pl takes its work."""
+    def write(self, records: Iterable[Record], path: Path, settings: SeedSettings) -> str:
+        """Write ``hopper/<seed>-hybridcsp-<n>.res``, the queue of AIRSS's crud.pl."""
         cells = [file.stem for file in path.glob("*.cell") if not file.stem.endswith("-out")]
         seed = cells[0] if len(cells) == 1 else ""
         n = 0
         make_folder(path / "hopper", key="output")
         for n, record in enumerate(records, start=1):
             seed = seed or record.atoms.symbols.formula.reduce()[0].format("metal")
-            # crud.pl takes only names with a dash, and what stands before the first is the name of .cell and .param
+            # crud.pl reads only names with a dash; the part before the first dash is the name of .cell and .param
             name = f"{seed.replace('-', '_')}-hybridcsp-{n:05d}"
             with atomic_write(path / "hopper" / f"{name}.res") as stream:
                 stream.write(write_res(record, name, settings))
@@ -63,7 +63,7 @@ class Airss:
         )
 
 
-def write_res(record: Record, name: str, settings: Settings) -> str:
+def write_res(record: Record, name: str, settings: SeedSettings) -> str:
     """Return a .res file: ``TITL name pressure volume enthalpy spin |spin| atoms (group) n - copies``."""
     atoms = record.atoms
     order, counts, rows = group_by_element(atoms, settings.elements)

@@ -1,15 +1,16 @@
-"""Other codes' files: what a code's structures are read into, and what is written for it to pick up.
+"""Abstract base classes of formats, and the records that they read and write.
 
-One file for each code. A structure that cannot be read is a :class:`ReadFailure` in the stream, never an exception, and
-nothing that could run code (a pickle) is ever read.
+Each code has a module of its own. A structure that cannot be read is a
+:class:`~hybridcsp.io.frames.ReadFailure` among the records, never an exception. Formats never read pickles, which can
+run code.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from ase import Atoms
 
@@ -18,29 +19,32 @@ from hybridcsp.io.frames import ReadFailure
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Record:
-    """One structure, and what is said of it.
+    """One structure of another code.
 
     Attributes
     ----------
     atoms
-        The structure, bare.
+        The structure, without calculator and annotations.
     energy, enthalpy
-        Of the whole cell in eV; ``None`` where it was not relaxed, or the files do not say.
+        Energy and enthalpy of the cell in eV; ``None`` if the structure was not relaxed or the files do not state them.
     pressure_gpa
-        External pressure; ``None`` where the files do not say.
-    id, origin, generation
-        What the code calls it, how it was made ("Heredity", "Random"), and when; empty or ``None`` where that is not
-        said.
+        External pressure in GPa; ``None`` if the files do not state it.
+    id
+        The code's identifier of the structure; empty if it has none.
+    origin
+        The code's name of the operation that made the structure ("Heredity", "Random"); empty if unknown.
+    generation
+        The generation that the structure belongs to, counted from 1; ``None`` if unknown.
     calculator
-        What the energies come from, as far as the files say: ``"VASP"``.
+        The program that computed the energy ("VASP"); empty if unknown.
     start
-        The structure before relaxation, where that is kept.
+        The structure before relaxation; ``None`` if it was not kept.
     failure
-        Why its relaxation failed, if it did; then ``atoms`` is what was to be relaxed.
+        The cause if the relaxation failed, empty otherwise. After a failure, ``atoms`` is the unrelaxed structure.
     converged
-        Whether its relaxation came to its end.
+        Whether the relaxation converged.
     file, line
-        Where it stands; lines count from 1.
+        The location of the structure; lines count from 1.
     """
 
     atoms: Atoms
@@ -59,65 +63,104 @@ class Record:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What the writer of a format may need to know beside the structures.
+class SeedSettings:
+    """Settings of :meth:`Format.write`.
 
     Attributes
     ----------
     elements
-        All elements of the search, in the other code's order; where empty, the order in its input file, or that of
-        their first occurrence in a formula sorted by electronegativity.
+        All elements of the search, in the order of the code's input; if empty, the order is read from the input file,
+        or else is that of increasing electronegativity.
     generation
-        The generation that is to begin with the structures; ``None`` for whichever comes next.
+        The generation that the seeds are for; ``None`` for the next one.
     """
 
     elements: tuple[str, ...] = ()
     generation: int | None = None
 
 
-class Format(Protocol):
-    """The files of one code; built without arguments."""
+class Format(ABC):
+    """Abstract base class of file formats of other codes.
+
+    Subclasses set ``name``, implement :meth:`recognises`, :meth:`read` and :meth:`write`, and are built without
+    arguments. Another package registers its own with an entry point of the group ``hybridcsp.formats``. A code that
+    searches in generations subclasses :class:`Generational`.
+
+    Attributes
+    ----------
+    name
+        The registered name.
+    """
 
     name: str
 
+    @abstractmethod
     def recognises(self, path: Path) -> bool:
-        """Whether a file or folder is of this format: by names, and the first lines where names do not decide."""
+        """Return whether a file or folder has this format.
 
+        Called for every path that is imported without ``--format``, so it should go by the names of files, and look
+        into them only if names do not decide.
+        """
+
+    @abstractmethod
     def read(self, path: Path) -> Iterator[Record | ReadFailure]:
-        """Yield what is there in the order in which it was found, one structure in memory at a time."""
+        """Yield the structures in the order in which the code found them, holding one at a time in memory.
 
-    def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:
-        """Write structures where the code picks them up, ``path`` being the folder it runs in.
+        Called again for every import of the same path; structures that were imported before are recognised by their
+        :attr:`Record.id`.
+        """
+
+    @abstractmethod
+    def write(self, records: Iterable[Record], path: Path, settings: SeedSettings) -> str:
+        """Write structures to where the code reads its seeds.
+
+        Parameters
+        ----------
+        records
+            The structures.
+        path
+            The folder that the code runs in.
+        settings
+            The order of elements, and the generation to seed.
 
         Returns
         -------
         str
-            What was written, and what to set in the code's own input.
+            A message about what was written, and about settings that the code's own input needs.
 
         Raises
         ------
         InputError
-            If there is nothing to write or it cannot be written there.
+            If there is no structure, or the files cannot be written.
         """
 
 
-@runtime_checkable
-class Generational(Format, Protocol):
-    """A code that searches in generations.
+class Generational(Format):
+    """Abstract base class of formats of codes that search in generations.
+
+    :class:`~hybridcsp.workflows.watch.Watch` reads the results of each generation that has ended, and supplies seeds
+    for the next.
 
     Attributes
     ----------
-    takes_seeds_between
-        Whether it picks structures up between generations; otherwise only when it starts.
+    accepts_seeds_while_running
+        Whether the code reads seeds between generations; otherwise it reads them only when it starts.
     """
 
-    takes_seeds_between: bool
+    accepts_seeds_while_running: bool = False
 
-    def finished(self, path: Path) -> int:
-        """Return how many generations have ended (0 before the first has); they count from 1."""
+    @abstractmethod
+    def finished_generations(self, path: Path) -> int:
+        """Return the number of generations that have ended; called each time that the code is looked at."""
 
     def elements(self, path: Path) -> tuple[str, ...]:
-        """Return all elements in the order of the code's input; none where that does not say."""
+        """Return all elements in the order of the code's input, empty if the input does not state it."""
+        return ()
 
-    def waiting(self, path: Path) -> bool:
-        """Whether it is too early to write seeds: those of before were not picked up yet, or it has no use for any."""
+    def ready_for_seeds(self, path: Path) -> bool:
+        """Return whether seeds can be written now.
+
+        Called before seeds are written while the code runs. Returns ``False`` as long as the code has not read the
+        previous seeds, or does not expect any yet.
+        """
+        return True

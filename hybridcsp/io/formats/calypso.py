@@ -1,4 +1,4 @@
-"""CALYPSO: ``results/pso_ini_N`` and ``pso_opt_N``, and the numbered POSCARs of its split mode."""
+"""Format of CALYPSO: results in ``pso_ini_N`` and ``pso_opt_N``, and the numbered POSCARs of its split mode."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from pathlib import Path
 
 from hybridcsp.errors import InputError
 from hybridcsp.io.construction import internal_energy
-from hybridcsp.io.formats.base import Record, Settings
+from hybridcsp.io.formats.base import Generational, Record, SeedSettings
 from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
 from hybridcsp.io.text_files import finite, parse_count, parse_float, yields_failures
 from hybridcsp.utils.files import atomic_write, make_folder
 from hybridcsp.utils.reading import read_text
 
-#: The enthalpy per atom (eV) that stands for a relaxation that failed, and what is near it.
+#: Enthalpies in eV per atom from this value on mark a failed relaxation; CALYPSO writes 610612509.
 FAILED = 610612508.0
 
-#: ``ICode`` in input.dat.
+#: Programs by their numbers in ``ICode`` of input.dat.
 CODES = {1: "VASP", 2: "SIESTA", 3: "GULP", 4: "PWSCF", 5: "CASTEP", 6: "CP2K", 7: "Gaussian", 9: "LAMMPS", 15: "MLP"}
 
 _RESULT = re.compile(r"pso_(ini|opt)_(\d+)")
 
 
-class Calypso:
+class Calypso(Generational):
     """The files of CALYPSO (Fortran)."""
 
     name = "calypso"
-    takes_seeds_between = True
+    accepts_seeds_while_running = True
 
     def recognises(self, path: Path) -> bool:
-        """Whether this is a folder that CALYPSO ran in, its results, or one of its result files."""
+        """Return whether this is a folder that CALYPSO ran in, its results, or one of its result files."""
         return bool(_files(path)) or (path.is_dir() and (path / "input.dat").is_file() and (path / "step").is_file())
 
     def read(self, path: Path) -> Iterator[Record | ReadFailure]:
@@ -42,12 +42,12 @@ class Calypso:
         if not found:
             return
         run = _run(next(iter(next(iter(found.values())).values())).parent)
-        yield from run.complaints
+        yield from run.failures
         for generation, files in found.items():
             yield from _read(generation, files, run)
 
-    def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:
-        """Write ``POSCAR_n`` files; where CALYPSO has written its own, the last of these are replaced."""
+    def write(self, records: Iterable[Record], path: Path, settings: SeedSettings) -> str:
+        """Write ``POSCAR_n`` files; if CALYPSO has written its own, replace the last of these."""
         elements = settings.elements or self.elements(path)
         own = sorted(n for file in path.glob("POSCAR_*") if (n := parse_count(file.name[7:])) is not None)
         structures = list(islice(records, len(own) if own else None))
@@ -67,15 +67,15 @@ class Calypso:
         )
 
     def elements(self, path: Path) -> tuple[str, ...]:
-        """Return all elements in the order of its input file."""
+        """Return the elements in ``NameOfAtoms`` of the input file."""
         return _elements(path)
 
-    def waiting(self, path: Path) -> bool:
-        """Whether CALYPSO has no POSCARs of its own yet that could be replaced."""
-        return not any(path.glob("POSCAR_*"))
+    def ready_for_seeds(self, path: Path) -> bool:
+        """Return whether CALYPSO has written POSCARs of its own, which seeds can replace."""
+        return any(path.glob("POSCAR_*"))
 
-    def finished(self, path: Path) -> int:
-        """Return how many generations have ended: by the file ``step``, which names the next, or by full results."""
+    def finished_generations(self, path: Path) -> int:
+        """Return the generation before the one in the file ``step``, or else the last with complete results."""
         step = path / "step"
         found = _files(path)
         complete = [number for number, files in found.items() if "opt" in files]
@@ -101,45 +101,47 @@ def _files(path: Path) -> dict[int, dict[str, Path]]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Run:
-    """The contents of the input files of a run, and the damage found in them.
+    """The settings of a run in its input files, and failures to read them.
 
     Attributes
     ----------
     elements
-        In the order of its files.
+        The elements in the order of the result files.
     calculator
-        What relaxes; empty where that is not said.
+        The program that relaxes; empty if unknown.
     pressure_gpa
-        ``None`` where that is not known.
-    complaints
-        Numbers in the input that are none.
+        The external pressure in GPa; ``None`` if unknown.
+    failures
+        Values in the input files that are not numbers.
     """
 
     elements: tuple[str, ...]
     calculator: str
     pressure_gpa: float | None
-    complaints: tuple[ReadFailure, ...]
+    failures: tuple[ReadFailure, ...]
 
 
 def _run(results: Path) -> _Run:
-    """Read the input files beside or above a folder of results."""
+    """Read the input files in a folder of results or in its parent folder."""
     folder = results if (results / "input.dat").is_file() else results.parent
     setup = _setup(folder)
-    complaints = []
+    failures = []
     code = parse_count(setup.get("icode", "0"))
     if code is None:
-        reason = f"ICode = {setup['icode'][:20]!r} is not a whole number: what relaxed the structures is not known"
-        complaints.append(ReadFailure(file=folder / "input.dat", line=1, reason=reason))
+        reason = (
+            f"ICode = {setup['icode'][:20]!r} is not a whole number; the program that relaxed the structures is unknown"
+        )
+        failures.append(ReadFailure(file=folder / "input.dat", line=1, reason=reason))
     calculator = CODES.get(code or 0, "")
     pressure = _pressure(folder) if calculator == "VASP" else None
     if isinstance(pressure, ReadFailure):
-        complaints.append(pressure)
+        failures.append(pressure)
         pressure = None
     return _Run(
         elements=tuple(setup.get("nameofatoms", "").split()),
         calculator=calculator,
         pressure_gpa=pressure,
-        complaints=tuple(complaints),
+        failures=tuple(failures),
     )
 
 
@@ -196,7 +198,7 @@ def _elements(path: Path) -> tuple[str, ...]:
 
 
 def _setup(folder: Path) -> dict[str, str]:
-    """Read ``Tag = values`` lines of input.dat, tags in lower case."""
+    """Read the ``Tag = values`` lines of input.dat, with tags in lower case."""
     file = folder / "input.dat"
     if not file.is_file():
         return {}
@@ -209,7 +211,7 @@ def _setup(folder: Path) -> dict[str, str]:
 
 
 def _pressure(folder: Path) -> float | ReadFailure:
-    """Return the pressure in GPa of the last INCAR (VASP's default is none), or what is wrong with it."""
+    """Return the pressure in GPa that the last INCAR sets (0 by default), or why it cannot be read."""
     incars = sorted(folder.glob("INCAR*"))
     if not incars:
         return 0.0
@@ -220,6 +222,6 @@ def _pressure(folder: Path) -> float | ReadFailure:
                 kbar = finite(parse_float((value.split() or [""])[0]))
                 if kbar is not None:
                     return kbar / 10
-                reason = f"PSTRESS = {value.strip()[:20]!r} is not a number: the pressure of the run is not known"
+                reason = f"PSTRESS = {value.strip()[:20]!r} is not a number; the pressure of the run is unknown"
                 return ReadFailure(file=incars[-1], line=number, reason=reason)
     return 0.0

@@ -1,6 +1,7 @@
-"""CrySPY: ``data/opt_POSCARS`` with ``data/cryspy_rslt``, and ``data/pkl_data/init_struc_data.pkl`` for its start.
+"""Format of CrySPY: results in ``data/opt_POSCARS`` with ``data/cryspy_rslt``, and seeds in a pickle for its start.
 
-CrySPY takes structures from nothing but a pickle. It is written here and never read: pickles can run code.
+CrySPY reads initial structures only from the pickle ``data/pkl_data/init_struc_data.pkl``. It is written here but never
+read, since reading a pickle can run code.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ase import Atoms
 
 from hybridcsp.errors import InputError
 from hybridcsp.io.element_symbols import by_electronegativity, group_by_element
-from hybridcsp.io.formats.base import Record, Settings
+from hybridcsp.io.formats.base import Generational, Record, SeedSettings
 from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
 from hybridcsp.io.text_files import KeyedStream, Lines, finite, parse_count, parse_float, yields_failures
@@ -25,38 +26,39 @@ from hybridcsp.utils.files import atomic_write, make_folder
 _Row = Mapping[str, str]
 
 
-class Cryspy:
+class Cryspy(Generational):
     """The files of CrySPY."""
 
     name = "cryspy"
-    takes_seeds_between = False
 
     def recognises(self, path: Path) -> bool:
-        """Whether this is a folder that CrySPY ran in, its data folder, or a file of its POSCARs."""
+        """Return whether this is a folder that CrySPY ran in, its data folder, or a file of its POSCARs."""
         if path.is_file():
             return path.name in ("opt_POSCARS", "init_POSCARS")
         return _data(path) is not None
 
     def read(self, path: Path) -> Iterator[Record | ReadFailure]:
-        """Yield all relaxed structures in the order in which they ended, then what failed, then what waits."""
+        """Yield relaxed structures in the order in which they were relaxed, then failed ones, then waiting ones."""
         if path.is_file():
-            yield from _plain(path)
+            yield from _poscars_only(path)
             return
         data = _data(path)
         if data is None:
             return
         if not any((data / name).is_file() for name in ("opt_POSCARS", "cryspy_rslt")):
-            yield from _plain(data / "init_POSCARS")
+            yield from _poscars_only(data / "init_POSCARS")
             return
         yield from _read(data)
 
-    def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:
+    def write(self, records: Iterable[Record], path: Path, settings: SeedSettings) -> str:
         """Write ``data/pkl_data/init_struc_data.pkl``, and the same structures as ``data/init_POSCARS``."""
         setup = _setup(path)
         elements = settings.elements or self.elements(path)
         data = path / "data"
         if (path / "cryspy.stat").exists():
-            raise InputError("output", str(path), "a folder where CrySPY was not started yet: it takes seeds only then")
+            raise InputError(
+                "output", str(path), "a folder where CrySPY has not been started; it reads seeds only at its start"
+            )
         structures = {}
         contents: Counter[str] = Counter()
         make_folder(data / "pkl_data", key="output")
@@ -84,15 +86,11 @@ class Cryspy:
         )
 
     def elements(self, path: Path) -> tuple[str, ...]:
-        """Return all elements in the order of its input file."""
+        """Return the elements in ``atype`` of the input file."""
         return tuple(_setup(path).get("atype", "").split())
 
-    def waiting(self, path: Path) -> bool:
-        """Seeds are only read at the start of a run, never between generations."""
-        return False
-
-    def finished(self, path: Path) -> int:
-        """Return how many generations have ended: all before the one in cryspy.stat, and that if nothing is left."""
+    def finished_generations(self, path: Path) -> int:
+        """Return the generation in cryspy.stat if none of its structures wait, or else the one before."""
         stat = _ini(path / "cryspy.stat", "status")
         generation = parse_count(stat.get("generation"))
         if not generation:
@@ -113,7 +111,7 @@ def _read(data: Path) -> Iterator[Record | ReadFailure]:
     setup = _setup(data.parent)
     calculator = setup.get("calc_code", "")
     results = KeyedStream(_rows(data / "cryspy_rslt", "Spg_num"))
-    starts = KeyedStream(_starts(data / "init_POSCARS"))
+    starts = KeyedStream(_initial(data / "init_POSCARS"))
     origins = KeyedStream(_rows(data / "ea_origin", "Operation", index="Struc_ID"))
     relaxed = data / "opt_POSCARS"
     for block in read_poscars(relaxed) if relaxed.is_file() else ():
@@ -156,7 +154,7 @@ def _read(data: Path) -> Iterator[Record | ReadFailure]:
 
 
 @yields_failures
-def _plain(file: Path) -> Iterator[Record | ReadFailure]:
+def _poscars_only(file: Path) -> Iterator[Record | ReadFailure]:
     for block in read_poscars(file):
         if isinstance(block, ReadFailure):
             yield block
@@ -169,14 +167,14 @@ def _id(block: Block) -> str:
 
 
 @yields_failures
-def _starts(file: Path) -> Iterator[tuple[str, Atoms] | ReadFailure]:
+def _initial(file: Path) -> Iterator[tuple[str, Atoms] | ReadFailure]:
     for block in read_poscars(file) if file.is_file() else ():
         yield block if isinstance(block, ReadFailure) else (_id(block), block.atoms)
 
 
 @yields_failures
 def _rows(file: Path, heading: str, index: str = "") -> Iterator[tuple[str, _Row] | ReadFailure]:
-    """Yield the rows of a table that pandas printed, by their index or a column of that name."""
+    """Yield the rows of a table printed by pandas, keyed by the index of the table or by a column."""
     if not file.is_file():
         return
     names: list[str] = []
@@ -186,9 +184,9 @@ def _rows(file: Path, heading: str, index: str = "") -> Iterator[tuple[str, _Row
             if heading in tokens and (not index or index in tokens):
                 names = tokens if index else ["", *tokens]
             elif tokens and names:
-                # The last column may hold spaces: parents, "(3, 7)".
+                # The last column, the parents, may contain spaces: "(3, 7)".
                 if len(tokens) < len(names):
-                    yield lines.failure(f"{len(tokens)} columns, expected {len(names)}")
+                    yield lines.failure(f"a row of {len(tokens)} columns, where {len(names)} were expected")
                 else:
                     row = dict(zip(names, tokens, strict=False))
                     yield row[index], row

@@ -1,4 +1,7 @@
-"""Structures in files of no search code: whatever :func:`hybridcsp.io.structure_files.read_structures` reads."""
+"""Format of plain structure files, which belong to no search code.
+
+All files that :func:`hybridcsp.io.structure_files.read_structures` reads are supported.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +12,29 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from hybridcsp.errors import InputError
-from hybridcsp.io.formats.base import Record, Settings
+from hybridcsp.io.formats.base import Format, Record, SeedSettings
 from hybridcsp.io.frames import Frame, ReadFailure
 from hybridcsp.io.structure_files import is_structure_file, read_structures, structure_files
 from hybridcsp.io.structure_writer import structure_writer
 from hybridcsp.io.text_files import finite
 
 
-class Plain:
-    """Files of structures; read one frame at a time, so that a broken one costs only itself."""
+class Plain(Format):
+    """Structure files; an invalid frame does not affect the others."""
 
     name = "plain"
 
     def recognises(self, path: Path) -> bool:
-        """Whether this is a structure file by its name, or a folder with one."""
+        """Return whether this is a structure file by its name, or a folder that contains one."""
         return any(is_structure_file(file) for file in structure_files(path))
 
     def read(self, path: Path) -> Iterator[Record | ReadFailure]:
-        """Yield all structures, files by name; of a folder only the files that have a structure's name."""
+        """Yield the structures of a file, or of all structure files in a folder in order of their names."""
         for found in read_structures(path):
             yield found if isinstance(found, ReadFailure) else record_of(found)
 
-    def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:
-        """Write structures with their energies and what is known of them, in the format that the ending says."""
+    def write(self, records: Iterable[Record], path: Path, settings: SeedSettings) -> str:
+        """Write structures with their energies and annotations, in the format given by the file extension."""
         n = 0
         with structure_writer(path) as write:
             for record in records:
@@ -43,7 +46,7 @@ class Plain:
 
 
 def record_of(frame: Frame) -> Record:
-    """Return a record of a frame, with what it says of itself."""
+    """Convert a frame to a record; energies, origin and generation are taken from its annotations."""
     atoms, info = frame.atoms, frame.atoms.info
     energy = None if atoms.calc is None else _number(atoms.calc.results.get("energy"))
     enthalpy = _number(info.get("enthalpy"))
@@ -67,7 +70,7 @@ def record_of(frame: Frame) -> Record:
 
 
 def as_atoms(record: Record) -> Atoms:
-    """Return the structure of a record, with its energy and with what is known of it in ``info``."""
+    """Convert a record to ``Atoms`` with its energy in a calculator and its other data in ``info``."""
     atoms = record.atoms.copy()
     known = {
         "id": record.id,

@@ -1,4 +1,4 @@
-"""Names of the formats of other codes, and reading and writing by name."""
+"""Registry of formats, recognition of files, and writing of seeds by the name of the format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ase import Atoms
 
 from hybridcsp.core.registry import Entry, Registry
 from hybridcsp.errors import InputError
-from hybridcsp.io.formats.base import Format, Record, Settings
+from hybridcsp.io.formats.base import Format, Record, SeedSettings
 
 FORMATS = Registry(
     "format",
@@ -45,7 +45,8 @@ FORMATS = Registry(
             summary="extended XYZ (written); CIF, POSCAR, extxyz, ASE database, pymatgen JSON (read)",
         ),
     ),
-    methods=("name", "recognises", "read", "write"),
+    methods=("name",),
+    base="hybridcsp.io.formats.base:Format",
 )
 
 
@@ -55,9 +56,9 @@ def load(name: str) -> Format:
     Raises
     ------
     UnknownNameError
-        If there is none of that name.
+        If no format has that name.
     RegistrationError
-        If another package registers it, and wrongly.
+        If another package registers it and it cannot be used.
     """
     built: Format = FORMATS[name].build()
     return built
@@ -69,57 +70,63 @@ def recognise(path: Path) -> Format:
     Raises
     ------
     InputError
-        If there is nothing there, or it is of no known format.
+        If the path does not exist, is a run directory of hybridcsp, or has no known format.
     """
     if not path.exists():
-        raise InputError("path", str(path), "no such file or folder")
+        raise InputError("path", str(path), "no such file or folder; give the path of one that exists")
     if (path / "search.db").exists():
-        raise InputError("path", str(path), f"results of another code; this is a search of ours: {path}/minima.extxyz")
+        raise InputError(
+            "path",
+            str(path),
+            f"results of another code; this is a run directory of hybridcsp, whose minima are in {path}/minima.extxyz",
+        )
     for name in FORMATS.entries():
         found = load(name)
         if found.recognises(path):
             return found
     known = ", ".join(FORMATS.entries())
     raise InputError(
-        "path", str(path), f"results of a known code, or structure files; say which with --format: {known}"
+        "path", str(path), f"results of a known code, or structure files; name the format with --format: {known}"
     )
 
 
 def results_of(path: Path) -> Format | None:
-    """Return the search code whose results are at a path, ``None`` where these are structure files of any kind."""
+    """Return the format of the search code whose results are at a path; ``None`` for plain structure files."""
     for name in FORMATS.entries():
         if (found := load(name)).recognises(path):
-            # Ours come first, plain files last of these: other packages are only loaded for what is none of them.
+            # Plain files are the last built-in format, so formats of other packages are loaded only if none matches.
             return None if name == "plain" else found
     return None
 
 
-def write(structures: Iterable[Record | Atoms], path: Path, format: str, *, settings: Settings | None = None) -> str:
-    """Write structures as a code's seeds.
+def write(
+    structures: Iterable[Record | Atoms], path: Path, format: str, *, settings: SeedSettings | None = None
+) -> str:
+    """Write structures as seeds for a code.
 
     Parameters
     ----------
     structures
-        Records, or bare structures.
+        Records or ``Atoms``.
     path
-        The folder that the code runs in; for "plain" a file.
+        The folder that the code runs in; a file for "plain".
     format
         A name in :data:`FORMATS`.
     settings
-        See :class:`Settings`.
+        The order of elements, and the generation to seed.
 
     Returns
     -------
     str
-        What was written, and what to set in the code's own input.
+        A message about what was written, and about settings that the code's own input needs.
 
     Raises
     ------
     InputError
-        If there is no such format, nothing to write, or it cannot be written there.
+        If the format is unknown, there is no structure, or the files cannot be written.
     """
     records = (item if isinstance(item, Record) else Record(atoms=item) for item in structures)
     try:
-        return load(format).write(records, path, settings or Settings())
+        return load(format).write(records, path, settings or SeedSettings())
     except OSError as error:
-        raise InputError("output", str(path), f"a place that can be written ({error.strerror})") from error
+        raise InputError("output", str(path), f"a folder that can be written ({error.strerror})") from error

@@ -1,7 +1,7 @@
-"""USPEX: ``results*/gatheredPOSCARS`` with ``Individuals``, and ``Seeds/POSCARS``.
+"""Format of USPEX: results in ``results*/gatheredPOSCARS`` with ``Individuals``, and seeds in ``Seeds/POSCARS``.
 
-Seeds are written to the grammar that USPEX's own ``pick_Seeds.m`` (9.3) and ``splitSeedsContext.m`` (10) read. Read is
-what its MATLAB releases, its Python release (``Individuals`` as a table with bars) and USPEX 25 (``number=``) write.
+Seeds follow the grammar of USPEX's own ``pick_Seeds.m`` (9.3) and ``splitSeedsContext.m`` (10). The results of its
+MATLAB releases, of its Python release (``Individuals`` as a table with bars) and of USPEX 25 (``number=``) are read.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from ase import Atoms
 
 from hybridcsp.errors import InputError
 from hybridcsp.io.construction import internal_energy
-from hybridcsp.io.formats.base import Record, Settings
+from hybridcsp.io.formats.base import Generational, Record, SeedSettings
 from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.poscar import Block, read_poscars, write_poscar
 from hybridcsp.io.text_files import KeyedStream, Lines, finite, parse_count, parse_float, yields_failures
 from hybridcsp.utils.files import atomic_write, make_folder
 from hybridcsp.utils.reading import read_text
 
-#: Enthalpies (eV per cell) from here on stand for a relaxation that failed; USPEX writes 100000.
+#: Enthalpies in eV per cell from this value on mark a failed relaxation; USPEX writes 100000.
 FAILED = 9999.0
 
-#: ``abinitioCode`` in INPUT.txt.
+#: Programs by their numbers in ``abinitioCode`` of INPUT.txt.
 CODES = {
     1: "VASP", 2: "SIESTA", 3: "GULP", 4: "LAMMPS", 5: "ORCA", 6: "DMACRYS", 7: "CP2K", 8: "QuantumEspresso",
     9: "FHI-aims", 10: "ATK", 11: "CASTEP", 12: "Tinker", 13: "MOPAC",
@@ -33,7 +33,7 @@ CODES = {
 _TITLE = re.compile(r"(?:EA|number=)\s*(\d+)")
 _CELLS = re.compile(r"\[[^\]]*\]|[^\s\[\]]+")
 
-#: Columns of Individuals, by what their names begin with in lower case.
+#: Columns of Individuals, by the beginnings of their names in lower case.
 _COLUMNS = {
     "generation": ("gen",),
     "id": ("id", "number"),
@@ -44,14 +44,14 @@ _COLUMNS = {
 _Row = Mapping[str, str]
 
 
-class Uspex:
+class Uspex(Generational):
     """The files of USPEX."""
 
     name = "uspex"
-    takes_seeds_between = True
+    accepts_seeds_while_running = True
 
     def recognises(self, path: Path) -> bool:
-        """Whether this is a folder that USPEX ran in, its results, or a file of its POSCARs."""
+        """Return whether this is a folder that USPEX ran in, its results, or a file of its POSCARs."""
         if path.is_dir():
             return bool(_results(path))
         return "POSCARS" in path.name and _begins_with_title(path)
@@ -66,11 +66,13 @@ class Uspex:
             prefix = f"{folder.name}/" if len(folders) > 1 else ""
             yield from _read(folder / "gatheredPOSCARS", prefix)
 
-    def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:
-        """Write ``Seeds/POSCARS_<generation>``, or ``Seeds/POSCARS`` for the next generation that begins."""
+    def write(self, records: Iterable[Record], path: Path, settings: SeedSettings) -> str:
+        """Write ``Seeds/POSCARS_<generation>``, or ``Seeds/POSCARS`` for the next generation."""
         target = self.seeds(path, settings)
         if target.exists():
-            raise InputError("output", str(target), "a file that is not there: USPEX has not picked these seeds up yet")
+            raise InputError(
+                "output", str(target), "a file that does not exist; USPEX has not read the seeds in this one yet"
+            )
         elements = settings.elements or self.elements(path)
         n = 0
         make_folder(target.parent, key="output")
@@ -81,25 +83,25 @@ class Uspex:
                 raise InputError("structures", 0, "at least one structure to write")
         when = "the next generation" if settings.generation is None else f"generation {settings.generation}"
         return (
-            f"{n} seeds in {target}, which USPEX reads when {when} begins. INPUT.txt needs no change; every seed must "
-            f"be of a composition that numSpecies (or its multiples, with variable composition) allows."
+            f"{n} seeds in {target}, which USPEX reads when {when} starts. INPUT.txt needs no change; each seed must "
+            f"have a composition that numSpecies allows (or a multiple of it, with variable composition)."
         )
 
-    def seeds(self, path: Path, settings: Settings) -> Path:
-        """Return the file that seeds are written to; USPEX renames it when it picks them up."""
+    def seeds(self, path: Path, settings: SeedSettings) -> Path:
+        """Return the file that seeds are written to; USPEX renames it when it reads them."""
         number = "" if settings.generation is None else f"_{settings.generation}"
         return path / "Seeds" / f"POSCARS{number}"
 
     def elements(self, path: Path) -> tuple[str, ...]:
-        """Return all elements in the order of its input file."""
+        """Return the elements in ``atomType`` of the input file."""
         return tuple(_setup(path).get("atomType", "").split())
 
-    def waiting(self, path: Path) -> bool:
-        """Whether seeds for the next generation were not picked up yet."""
-        return self.seeds(path, Settings()).exists()
+    def ready_for_seeds(self, path: Path) -> bool:
+        """Return whether USPEX has read the previous seeds."""
+        return not self.seeds(path, SeedSettings()).exists()
 
-    def finished(self, path: Path) -> int:
-        """Return how many generations have ended: those in BESTIndividuals, which USPEX writes at the end of each."""
+    def finished_generations(self, path: Path) -> int:
+        """Return the last generation in BESTIndividuals, which USPEX extends at the end of each generation."""
         folders = _results(path)
         if not folders:
             return 0
@@ -130,13 +132,13 @@ def _read(file: Path, prefix: str) -> Iterator[Record | ReadFailure]:
     setup = _setup(file.parent) or _setup(file.parent.parent)
     pressure = _number(setup.get("ExternalPressure"))
     if pressure is None and "ExternalPressure" in setup:
-        reason = f"ExternalPressure is {setup['ExternalPressure'][:20]!r}, not a number: the pressure is not known"
+        reason = f"ExternalPressure is {setup['ExternalPressure'][:20]!r}, not a number; the pressure is unknown"
         yield ReadFailure(file=file.parent, line=1, reason=reason)
     calculator = CODES.get(parse_count(["", *setup.get("abinitioCode", "").split()][-1]) or 0, "")
     gathered = file.name == "gatheredPOSCARS"
-    individuals = KeyedStream(_by_id(file.with_name("Individuals") if gathered else None))
+    individuals = KeyedStream(_rows_by_id(file.with_name("Individuals") if gathered else None))
     origins = KeyedStream(_origins(file.with_name("origin") if gathered else None))
-    unrelaxed = KeyedStream(_starts(file.with_name("gatheredPOSCARS_unrelaxed") if gathered else None))
+    unrelaxed = KeyedStream(_unrelaxed(file.with_name("gatheredPOSCARS_unrelaxed") if gathered else None))
     for block in read_poscars(file):
         if isinstance(block, ReadFailure):
             yield block
@@ -167,13 +169,13 @@ def _read(file: Path, prefix: str) -> Iterator[Record | ReadFailure]:
 
 
 def _title(number: int, atoms: Atoms) -> str:
-    # USPEX evaluates what stands between brackets in a title as numbers of molecules: nothing may be added to it.
+    # USPEX evaluates text between brackets in a title as numbers of molecules, so nothing may be added to the title.
     a, b, c, alpha, beta, gamma = atoms.cell.cellpar()
     return f"EA{number:<4d} {a:.3f} {b:.3f} {c:.3f} {alpha:.2f} {beta:.2f} {gamma:.2f} no SG"
 
 
 def _setup(folder: Path) -> dict[str, str]:
-    """Read ``value : keyword`` lines and ``% keyword`` blocks of INPUT.txt, or of the copy in a results folder."""
+    """Read the ``value : keyword`` lines and ``% keyword`` blocks of INPUT.txt, or of its copy in a results folder."""
     file = next((folder / name for name in ("Parameters.txt", "INPUT.txt") if (folder / name).is_file()), None)
     if file is None:
         return {}
@@ -196,7 +198,7 @@ def _setup(folder: Path) -> dict[str, str]:
     return found
 
 
-def _by_id(file: Path | None) -> Iterator[tuple[str, _Row] | ReadFailure]:
+def _rows_by_id(file: Path | None) -> Iterator[tuple[str, _Row] | ReadFailure]:
     for row in _rows(file) if file else ():
         yield row if isinstance(row, ReadFailure) else (row.get("id", ""), row)
 
@@ -215,7 +217,9 @@ def _rows(file: Path) -> Iterator[_Row | ReadFailure]:
                 columns, width = _columns(cells), len(cells)
             elif any(cell.isdecimal() for cell in cells[:2]):
                 if len(cells) < width or not columns:
-                    yield lines.failure(f"{len(cells)} columns, expected {width or 'a line with their names before'}")
+                    yield lines.failure(
+                        f"a row of {len(cells)} columns, where {width or 'a line with their names'} was expected"
+                    )
                 else:
                     yield {name: cells[at] for name, at in columns.items()}
             lines.skip(1)
@@ -238,7 +242,7 @@ def _cells(line: str) -> list[str]:
 
 @yields_failures
 def _origins(file: Path | None) -> Iterator[tuple[str, str] | ReadFailure]:
-    """Yield what made each structure, from ``ID Origin …`` lines."""
+    """Yield the identifier and origin of each structure from ``ID Origin …`` lines."""
     if file is None or not file.is_file():
         return
     with Lines(file) as lines:
@@ -250,7 +254,7 @@ def _origins(file: Path | None) -> Iterator[tuple[str, str] | ReadFailure]:
 
 
 @yields_failures
-def _starts(file: Path | None) -> Iterator[tuple[str, Atoms] | ReadFailure]:
+def _unrelaxed(file: Path | None) -> Iterator[tuple[str, Atoms] | ReadFailure]:
     if file is None or not file.is_file():
         return
     for block in read_poscars(file):

@@ -1,4 +1,4 @@
-"""XtalOpt: ``structure.state`` files, and seeds for ``seedStructures`` in its input."""
+"""Format of XtalOpt: results in ``structure.state`` files, and seeds for ``seedStructures`` in its input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ase import Atoms, units
 
 from hybridcsp.errors import InputError
 from hybridcsp.io.construction import build_crystal
-from hybridcsp.io.formats.base import Record, Settings
+from hybridcsp.io.formats.base import Generational, Record, SeedSettings
 from hybridcsp.io.frames import ReadFailure, StructureError
 from hybridcsp.io.poscar import write_poscar
 from hybridcsp.io.text_files import finite, parse_count, parse_float
@@ -20,23 +20,22 @@ from hybridcsp.utils.reading import read_text
 
 _STATE = "structure.state"
 
-#: ``Structure::State`` in XtalOpt's structure.h; the numbers are not to change between its versions.
+#: Values of ``Structure::State`` in XtalOpt's structure.h, which its versions share.
 _OPTIMIZED, _FAILED, _REMOVED, _RESTART = 0, 8, 9, 10
 _DISMISSED, _OBJECTIVE_FAILED, _CONSTRAINT_FAILED = 14, 15, 16
 
 
-class XtalOpt:
+class XtalOpt(Generational):
     """The files of XtalOpt."""
 
     name = "xtalopt"
-    takes_seeds_between = False
 
     def recognises(self, path: Path) -> bool:
-        """Whether this is a folder that XtalOpt works in, or one of its state files."""
+        """Return whether this is a folder that XtalOpt works in, or one of its state files."""
         return bool(_states(path)) if path.is_dir() else path.name == _STATE
 
     def read(self, path: Path) -> Iterator[Record | ReadFailure]:
-        """Yield all structures that XtalOpt is done with, generation by generation."""
+        """Yield the structures that XtalOpt has finished, generation by generation."""
         for file in [path] if path.is_file() else _states(path):
             try:
                 record = _record(file)
@@ -46,9 +45,9 @@ class XtalOpt:
             if record is not None:
                 yield record
 
-    def write(self, records: Iterable[Record], path: Path, settings: Settings) -> str:
-        """Write ``seeds/<n>.POSCAR`` and, in ``seeds/seedStructures``, the line for XtalOpt's input that names them."""
-        # POSCARs by name and by ending: XtalOpt goes by content first, by name where that does not decide.
+    def write(self, records: Iterable[Record], path: Path, settings: SeedSettings) -> str:
+        """Write ``seeds/<n>.POSCAR``, and ``seeds/seedStructures`` with the line for the input that names them."""
+        # XtalOpt detects formats by content, or else by name, so the files are POSCARs by name too.
         files = []
         make_folder(path / "seeds", key="output")
         for n, record in enumerate(records, start=1):
@@ -64,20 +63,12 @@ class XtalOpt:
             stream.write(f"{line}\n")
         return (
             f"{len(files)} seeds in {path / 'seeds'}. XtalOpt (13 and later, without its window) reads them when it "
-            f"starts: put the line that stands in {path / 'seeds' / 'seedStructures'} into xtalopt.in. With its "
+            f"starts: put the line in {path / 'seeds' / 'seedStructures'} into xtalopt.in. With its "
             f"window, add them on the search tab."
         )
 
-    def elements(self, path: Path) -> tuple[str, ...]:
-        """Return none: XtalOpt goes by the symbols in a file, in whatever order."""
-        return ()
-
-    def waiting(self, path: Path) -> bool:
-        """Seeds are only read at the start of a run, never between generations."""
-        return False
-
-    def finished(self, path: Path) -> int:
-        """Return the last generation that is done, like all before it, while a later one is there."""
+    def finished_generations(self, path: Path) -> int:
+        """Return the last generation that is complete, with all before it, while a later one exists."""
         done: dict[int, bool] = {}
         for file in _states(path):
             values = _values(file)
@@ -103,7 +94,7 @@ def _states(path: Path) -> list[Path]:
 
 
 def _values(file: Path) -> dict[str, str]:
-    r"""Read ``key=value`` lines; groups of arrays are in their keys, ``current\coords\1\x``."""
+    r"""Read ``key=value`` lines; keys contain the groups of arrays, as in ``current\coords\1\x``."""
     found = {}
     for line in read_text(file).splitlines():
         key, equals, value = line.strip().partition("=")
@@ -122,7 +113,7 @@ def _is_done(values: dict[str, str]) -> bool:
 
 
 def _outcome(values: dict[str, str]) -> str | None:
-    """Return why a structure failed, nothing if it did not, ``None`` while it is at work."""
+    """Return why a structure failed, an empty text if it succeeded, or ``None`` while it is being relaxed."""
     status, version = _status(values), parse_count(values.get("version")) or 1
     if status == _OPTIMIZED or (status == _RESTART and version < 5):  # 10 meant "duplicate" before version 5
         return ""
@@ -137,9 +128,11 @@ def _record(file: Path) -> Record | None:
     values = _values(file)
     generation, number = parse_count(values.get("generation")), parse_count(values.get("id"))
     if generation is None or number is None:
-        raise StructureError(1, "no generation and id: not a state file, or cut off")
+        raise StructureError(1, "generation or id is missing: the file is cut off, or is not a state file of XtalOpt")
     if values.get("saveSuccessful", "true") != "true":
-        raise StructureError(1, "XtalOpt was stopped while it wrote this file (saveSuccessful is not true)")
+        raise StructureError(
+            1, "XtalOpt was stopped while it wrote this file (saveSuccessful is not true), so it is incomplete"
+        )
     failure = _outcome(values)
     if failure is None:
         return None
@@ -171,10 +164,10 @@ def _current(values: dict[str, str]) -> tuple[Atoms, float | None, float | None]
 
 
 def _last(values: dict[str, str]) -> tuple[Atoms, float | None, float | None]:
-    """Return what stands last in the history: all that versions before 4 kept."""
+    """Return the last entry of the history, which is all that versions before 4 kept."""
     n = parse_count(values.get(r"history\atomicNums\size"))
     if not n:
-        raise StructureError(1, "neither a current structure nor a history")
+        raise StructureError(1, "the file contains neither a current structure nor a history")
     atoms = _geometry(
         values,
         rf"history\atomicNums\{n}\atomicNums-{n - 1}",
@@ -196,7 +189,7 @@ def _geometry(values: dict[str, str], numbers: str, coords: str, cell: str) -> A
     except ValueError as error:
         raise StructureError(1, str(error)) from None
     if n == 0 or not ((species > 0) & (species < 119)).all():
-        raise StructureError(1, "no atoms, or atomic numbers that are none")
+        raise StructureError(1, "there are no atoms, or their atomic numbers are not from 1 to 118")
     try:
         return build_crystal(species, places, lattice)
     except StructureError as error:
@@ -204,12 +197,12 @@ def _geometry(values: dict[str, str], numbers: str, coords: str, cell: str) -> A
 
 
 def _float(values: dict[str, str], key: str) -> float | None:
-    """Return a number, ``None`` where there is none.
+    """Return the number of a key, or ``None`` if the key does not occur.
 
     Raises
     ------
     StructureError
-        For what is there and is no finite number.
+        If the value is not a finite number.
     """
     if key not in values:
         return None

@@ -8,7 +8,7 @@ from pymatgen.io.vasp import Poscar
 
 from hybridcsp.errors import InputError
 from hybridcsp.io import formats
-from hybridcsp.io.formats import Record, Settings
+from hybridcsp.io.formats import Record, SeedSettings
 from hybridcsp.io.formats.calypso import Calypso
 from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.poscar import write_poscar
@@ -101,11 +101,11 @@ def test_without_input_dat_nothing_names_the_elements(tmp_path):
 
 def test_a_generation_has_ended_by_the_step_file_or_when_it_is_full(tmp_path):
     folder = run(tmp_path / "run", [[(-8.5, a) for a in various(3)], [(-8.5, a) for a in various(2)]])
-    assert Calypso().finished(folder) == 1  # PopSize = 3, two are there
+    assert Calypso().finished_generations(folder) == 1  # PopSize = 3, two are there
     (folder / "step").write_text("  3\n")
-    assert Calypso().finished(folder) == 2
+    assert Calypso().finished_generations(folder) == 2
     (folder / "step").write_text("2\n")
-    assert Calypso().finished(folder) == 1
+    assert Calypso().finished_generations(folder) == 1
 
 
 def test_seeds_take_the_places_of_the_last_poscars(tmp_path):
@@ -135,7 +135,7 @@ def test_what_calypso_would_write_of_a_structure_is_read_back(tmp_path_factory, 
 
 
 def test_elements_can_be_given(tmp_path):
-    formats.write([rutile()], tmp_path, "calypso", settings=Settings(elements=("O", "Ti")))
+    formats.write([rutile()], tmp_path, "calypso", settings=SeedSettings(elements=("O", "Ti")))
     assert (tmp_path / "POSCAR_1").read_text().splitlines()[5].split() == ["O", "Ti"]
 
 

@@ -80,7 +80,7 @@ def test_a_generation_has_ended_when_the_next_is_there_or_nothing_is_left(tmp_pa
         ("", 0),
     ):
         (tmp_path / "cryspy.stat").write_text(f"[status]\n{text}")
-        assert Cryspy().finished(tmp_path) == ended
+        assert Cryspy().finished_generations(tmp_path) == ended
 
 
 @settings(max_examples=10, deadline=None)
@@ -107,5 +107,5 @@ def test_what_cryspy_would_refuse_is_refused_at_once(tmp_path):
         formats.write([rutile(), rutile() * (1, 1, 2)], tmp_path, "cryspy")
     assert not (tmp_path / "data" / "init_POSCARS").exists()
     (tmp_path / "cryspy.stat").write_text("[status]\n")
-    with pytest.raises(InputError, match="not started yet"):
+    with pytest.raises(InputError, match="has not been started"):
         formats.write([rutile()], tmp_path, "cryspy")

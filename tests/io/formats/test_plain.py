@@ -122,7 +122,7 @@ def test_paths_and_names_that_lead_nowhere_are_said(tmp_path):
         formats.write([], tmp_path / "a.extxyz", "plain")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "search.db").write_text("")
-    with pytest.raises(InputError, match="a search of ours"):
+    with pytest.raises(InputError, match="a run directory of hybridcsp"):
         formats.recognise(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="a file in its place"):

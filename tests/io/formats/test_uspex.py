@@ -9,7 +9,7 @@ from pymatgen.io.vasp import Poscar
 
 from hybridcsp.errors import InputError
 from hybridcsp.io import formats
-from hybridcsp.io.formats import Record, Settings
+from hybridcsp.io.formats import Record, SeedSettings
 from hybridcsp.io.formats.uspex import Uspex
 from hybridcsp.io.frames import ReadFailure
 from hybridcsp.similarity import same_structure
@@ -111,16 +111,16 @@ def test_origins_stand_in_a_file_of_their_own_where_individuals_are_missing(tmp_
 
 def test_a_generation_has_ended_when_its_best_is_written(tmp_path):
     run = uspex_run(tmp_path / "run", various(2), [-50.0, -49.0])
-    assert Uspex().finished(run) == 1
+    assert Uspex().finished_generations(run) == 1
     with (run / "results1" / "Individuals").open("a") as stream:
         stream.write(individual(2, 3, "Heredity", -50.0))
-    assert Uspex().finished(run) == 1
-    assert Uspex().finished(tmp_path) == 0
+    assert Uspex().finished_generations(run) == 1
+    assert Uspex().finished_generations(tmp_path) == 0
 
 
 def test_seeds_go_where_uspex_looks_with_every_element_in_its_order(tmp_path):
     (tmp_path / "INPUT.txt").write_text("% atomType\nO Ti Mg\n% EndAtomType\n")
-    note = formats.write(structures(2), tmp_path, "uspex", settings=Settings(generation=5))
+    note = formats.write(structures(2), tmp_path, "uspex", settings=SeedSettings(generation=5))
     text = (tmp_path / "Seeds" / "POSCARS_5").read_text()
     lines = text.splitlines()
     assert "generation 5" in note
@@ -133,19 +133,19 @@ def test_seeds_go_where_uspex_looks_with_every_element_in_its_order(tmp_path):
     assert lines[14].startswith("EA2 ")
     formats.write(structures(1), tmp_path, "uspex")
     assert (tmp_path / "Seeds" / "POSCARS").exists()
-    assert Uspex().waiting(tmp_path)
+    assert not Uspex().ready_for_seeds(tmp_path)
 
 
 def test_seeds_that_wait_are_not_overwritten_and_nothing_is_left_of_what_fails(tmp_path):
     formats.write(structures(1), tmp_path, "uspex")
     before = (tmp_path / "Seeds" / "POSCARS").read_text()
-    with pytest.raises(InputError, match="not picked"):
+    with pytest.raises(InputError, match="not read the seeds"):
         formats.write(structures(2), tmp_path, "uspex")
     assert (tmp_path / "Seeds" / "POSCARS").read_text() == before
     with pytest.raises(InputError, match="only Ti Mg"):
-        formats.write(structures(2), tmp_path, "uspex", settings=Settings(elements=("Ti", "Mg"), generation=2))
+        formats.write(structures(2), tmp_path, "uspex", settings=SeedSettings(elements=("Ti", "Mg"), generation=2))
     with pytest.raises(InputError, match="at least one"):
-        formats.write([], tmp_path, "uspex", settings=Settings(generation=2))
+        formats.write([], tmp_path, "uspex", settings=SeedSettings(generation=2))
     assert [file.name for file in (tmp_path / "Seeds").iterdir()] == ["POSCARS"]
 
 

@@ -100,11 +100,11 @@ def test_what_is_broken_is_named(tmp_path, change, said):
 
 def test_a_generation_has_ended_when_it_is_done_and_a_later_one_is_there(tmp_path):
     put(tmp_path, "00001x00001", state(rutile(), 1, 1))
-    assert XtalOpt().finished(tmp_path) == 0
+    assert XtalOpt().finished_generations(tmp_path) == 0
     put(tmp_path, "00002x00001", state(rutile(), 2, 1, status=3))
-    assert XtalOpt().finished(tmp_path) == 1
+    assert XtalOpt().finished_generations(tmp_path) == 1
     put(tmp_path, "00003x00001", state(rutile(), 3, 1))
-    assert XtalOpt().finished(tmp_path) == 1
+    assert XtalOpt().finished_generations(tmp_path) == 1
 
 
 @settings(max_examples=10, deadline=None)

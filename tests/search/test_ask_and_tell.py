@@ -4,29 +4,11 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
-from crystals import InlineBackend, ListSource, P1Source, instant_relaxation, random_crystal
+from copper import COPPER, crystals, search
+from crystals import ListSource, P1Source
 
 from hybridcsp import Search
 from hybridcsp.errors import ArchiveError, InputError
-
-COPPER = {"formula_units": (1, 4), "distance_fraction": 0.05}
-
-
-def search(directory, *sources, runner=instant_relaxation, capacity=1, **options):
-    return Search(
-        "Cu",
-        calculator=None,
-        directory=directory,
-        sources=sources or [P1Source()],
-        backend=InlineBackend(runner, capacity),
-        **COPPER,
-        **options,
-    )
-
-
-def crystals(n, seed=0):
-    rng = np.random.default_rng(seed)
-    return [random_crystal("Cu2", 20, rng) for _ in range(n)]
 
 
 class TestAskAndTell:

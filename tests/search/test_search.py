@@ -1,33 +1,13 @@
 import re
 
-import numpy as np
 import pytest
 from ase.build import bulk
 from ase.io import write
-from crystals import InlineBackend, P1Source, instant_relaxation, random_crystal
+from copper import search
 
 from hybridcsp import Problem, Search
 from hybridcsp.errors import ArchiveError, InputError, UnknownNameError
 from hybridcsp.relaxation.settings import RelaxationSettings
-
-COPPER = {"formula_units": (1, 4), "distance_fraction": 0.05}
-
-
-def search(directory, *sources, runner=instant_relaxation, capacity=1, **options):
-    return Search(
-        "Cu",
-        calculator=None,
-        directory=directory,
-        sources=sources or [P1Source()],
-        backend=InlineBackend(runner, capacity),
-        **COPPER,
-        **options,
-    )
-
-
-def crystals(n, seed=0):
-    rng = np.random.default_rng(seed)
-    return [random_crystal("Cu2", 20, rng) for _ in range(n)]
 
 
 class TestInput:

@@ -1,0 +1,162 @@
+import pytest
+from ase.build import bulk
+from copper import crystals, search
+from crystals import ListSource, P1Source, instant_relaxation, relaxed
+
+from hybridcsp import Proposal
+from hybridcsp.core.records import Failed, FailureReason
+from hybridcsp.errors import RelaxationsFailedError
+from hybridcsp.search.stopping import StoppingCheck
+
+
+def test_failed_relaxations_count(tmp_path):
+    def failing(job):
+        if job.candidate.id % 2:
+            return Failed(candidate=job.candidate, reason=FailureReason.OVERLAP)
+        return instant_relaxation(job)
+
+    summary = search(tmp_path, runner=failing).run(relaxations=10)
+    assert summary.stopped == "relaxations used up"
+    assert summary.progress.relaxations == 10
+    assert summary.progress.failed > 0
+
+
+def test_criteria_hold_for_the_whole_search(tmp_path):
+    first = search(tmp_path)
+    first.run(relaxations=6)
+    first.close()
+    again = search(tmp_path)
+    assert again.run(relaxations=10).progress.run_relaxations == 4
+    assert again.run(relaxations=10).progress.run_relaxations == 0
+
+
+def test_force_calls_end_the_search_after_running_relaxations(tmp_path):
+    def costing(job):
+        from dataclasses import replace
+
+        from hybridcsp.core.records import Cost
+
+        return replace(instant_relaxation(job), cost=Cost(force_calls=30))
+
+    summary = search(tmp_path, runner=costing).run(force_calls=100, refine=0)
+    assert summary.stopped == "force calls used up"
+    assert summary.progress.force_calls == 120
+
+
+def test_time_ends_the_search(tmp_path):
+    summary = search(tmp_path).run(hours=1 / 3600)
+    assert summary.stopped == "time used up"
+    assert summary.progress.run_seconds < 30
+
+
+def test_time_is_the_reason_also_between_two_readings_of_the_clock(tmp_path, monkeypatch):
+    looks = iter([False, False])
+    monkeypatch.setattr(StoppingCheck, "is_time_used_up", property(lambda _: next(looks, True)))
+    assert search(tmp_path).run(hours=1).stopped == "time used up"
+
+
+def test_unchanged_best_ends_the_search(tmp_path):
+    energies = iter([-3.0, -3.1, -3.1005, -2.0, -2.1, -2.2, -9.9])
+    source = ListSource(crystals(7))
+    summary = search(tmp_path, source, runner=lambda job: relaxed(job.candidate, next(energies), job.atoms)).run(
+        stop_after_unchanged=3, refine=0
+    )
+    assert summary.stopped == "best unchanged"
+    assert summary.progress.relaxations == 5
+
+
+def test_target_enthalpy_ends_the_search(tmp_path):
+    energies = iter([-3.0, -3.2, -3.4])
+    source = ListSource(crystals(3))
+    summary = search(tmp_path, source, runner=lambda job: relaxed(job.candidate, next(energies), job.atoms)).run(
+        stop_at=-3.2, refine=0
+    )
+    assert (summary.stopped, summary.progress.relaxations) == ("target reached", 2)
+
+
+def test_target_structure_ends_the_search(tmp_path):
+    wanted = crystals(4)[2]
+    copy = wanted.repeat((2, 1, 1))
+    copy.rotate(30, (1, 1, 0), rotate_cell=True)
+    copy.write(tmp_path / "wanted.cif")
+    summary = search(tmp_path / "run", ListSource(crystals(4))).run(stop_at=str(tmp_path / "wanted.cif"), refine=0)
+    assert (summary.stopped, summary.progress.relaxations) == ("target reached", 3)
+
+
+def test_exhausted_sources_end_the_search(tmp_path):
+    summary = search(tmp_path, ListSource(crystals(3))).run(relaxations=10)
+    assert (summary.stopped, summary.progress.relaxations) == ("sources exhausted", 3)
+
+
+def test_search_ends_without_acceptable_proposals(tmp_path, monkeypatch):
+    monkeypatch.setattr("hybridcsp.search.proposer.PATIENCE", 20)
+
+    class Hopeless(P1Source):
+        def propose(self, n, context):
+            return [Proposal(atoms=bulk("Ag"), operator="wrong")]
+
+    summary = search(tmp_path, Hopeless()).run(relaxations=10)
+    assert (summary.stopped, summary.progress.relaxations) == ("no acceptable proposals", 0)
+    assert summary.progress.rejected == 20
+
+
+@pytest.mark.parametrize(
+    ("details", "stopped_at"),
+    [
+        (["SCF", "no k-points"] * 9, 4),  # the words may differ
+        (["", "SCF"] * 9, None),
+        (["", "SCF", ""] + ["SCF"] * 9, 7),
+        (["SCF"] * 3 + ["relaxed"] + ["SCF"] * 9, None),
+    ],
+)
+def test_consecutive_equal_failures_end_the_search(tmp_path, details, stopped_at):
+    remaining = iter(details)
+
+    def failing(job):
+        detail = next(remaining)
+        if detail == "relaxed":
+            return instant_relaxation(job)
+        reason = FailureReason.CALCULATOR if detail else FailureReason.OVERLAP
+        return Failed(candidate=job.candidate, reason=reason, detail=detail)
+
+    run = search(tmp_path, runner=failing)
+    if stopped_at is None:
+        assert run.run(relaxations=9, stop_after_failures=4, refine=0).stopped == "relaxations used up"
+    else:
+        with pytest.raises(RelaxationsFailedError, match=f"none of {stopped_at} .* 4 failed for the same reason"):
+            run.run(relaxations=9, stop_after_failures=4)
+        assert run.archive.state.stops == ["every relaxation failed"]
+    run.close()
+
+
+def test_failures_are_counted_anew_after_a_failed_search(tmp_path):
+    def failing(job):
+        return Failed(candidate=job.candidate, reason=FailureReason.OVERLAP)
+
+    for relaxations in (3, 6):
+        run = search(tmp_path, runner=failing)
+        with pytest.raises(RelaxationsFailedError):
+            run.run(relaxations=20, stop_after_failures=3)
+        assert run.archive.state.relaxations == relaxations
+        run.close()
+    mended = search(tmp_path)
+    assert mended.run(relaxations=8, refine=0).stopped == "relaxations used up"
+
+
+def test_failures_are_counted_across_a_kill(tmp_path):
+    def failing(job):
+        return Failed(candidate=job.candidate, reason=FailureReason.OVERLAP)
+
+    first = search(tmp_path, runner=failing)
+    first.run(relaxations=2, stop_after_failures=3)
+    first.close()
+    with pytest.raises(RelaxationsFailedError, match="none of 3"):
+        search(tmp_path, runner=failing).run(relaxations=9, stop_after_failures=3)
+
+
+def test_zero_turns_the_criterion_of_failures_off(tmp_path):
+    def failing(job):
+        return Failed(candidate=job.candidate, reason=FailureReason.OVERLAP)
+
+    summary = search(tmp_path, runner=failing).run(relaxations=15, stop_after_failures=0)
+    assert (summary.stopped, summary.progress.failed) == ("relaxations used up", 15)

@@ -1,13 +1,12 @@
-"""Fingerprints, and "are these the same structure?".
+"""Fingerprints and comparison of crystal structures.
 
-Two structures are the same here when they have the same shape: equal up to rotation, reflection (enantiomorphs have
-equal energies, so one minimum), translation, order of the atoms, choice of cell and uniform scale. How much their
-volumes may differ is a tolerance of its own. Initial magnetic moments, charges and everything else that
-:class:`ase.Atoms` carries beside elements, positions and cell are ignored.
+Two structures are the same if they are equal up to rotation, reflection (enantiomorphs have equal energies and are one
+minimum), translation, order of the atoms, choice of cell and uniform scale; a separate tolerance limits the difference
+of their volumes. Initial magnetic moments, charges and all other data of :class:`ase.Atoms` except elements, positions
+and cell are ignored.
 
-:class:`StructureIndex` answers the question for one structure against many without ever comparing all with all:
-energy and volume, then a fingerprint that cannot tell apart what is the same, then the environments of every atom, and
-only where these leave a doubt pymatgen's ``StructureMatcher``.
+:class:`StructureIndex` compares one structure with many in stages: energy and volume, an invariant fingerprint, the
+environments of all atoms, and pymatgen's ``StructureMatcher`` for the few cases that remain undecided.
 """
 
 from hybridcsp.similarity.comparison import ENERGY_WINDOW, MINIMA, STARTS, Tolerances, same_structure

@@ -1,4 +1,4 @@
-"""How alike is the same, and the exact comparison of two structures."""
+"""Tolerances for equal structures, and the exact comparison of two structures."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tolerances:
-    r"""How alike two structures must be to count as the same.
+    r"""Tolerances within which two structures are the same.
 
-    Lengths without a unit are in units of the cube root of the volume per atom, 2 to 3 Å in most crystals.
+    Lengths are in units of the cube root of the volume per atom, 2 to 3 Å in most crystals.
 
     Attributes
     ----------
@@ -33,15 +33,15 @@ class Tolerances:
         Largest relative difference of lattice vectors and difference of their angles in degrees, ``ltol`` and
         ``angle_tol`` of ``StructureMatcher``, after scaling to the same volume.
     component, fingerprint
-        Structures whose fingerprints differ by more, in any component or in the root of the mean square, are different.
+        Largest difference of two fingerprints in any component, and the largest root of its mean square.
     environments
-        Structures whose atoms' environments differ by more (mean over the atoms) are different.
+        Largest difference of the environments of the atoms, averaged over the atoms.
     certain
-        Structures none of whose atoms' environments differ by more are the same without asking ``StructureMatcher``.
+        Structures with no larger difference in the environments of any atom are the same without further comparison.
     neighbours
-        How many structures that the fingerprint leaves are looked at for one query, nearest first.
+        Largest number of structures with a similar fingerprint that are compared in one query, nearest first.
     exact_comparisons
-        How many of them ``StructureMatcher`` is asked about.
+        Largest number of them that are compared by ``StructureMatcher``.
     """
 
     volume: float | None
@@ -57,11 +57,11 @@ class Tolerances:
 
 
 #: Energy window in eV/atom for minima that were relaxed to 0.05 eV/Å and 0.3 GPa. Measured with CHGNet on 83 crystals,
-#: each relaxed from several distorted starts: of 437 pairs less than 2 meV/atom apart the tolerances below call 86 %
-#: the same (95 % at 1.7 times the tolerances), of 41 pairs 2 to 10 meV/atom apart one.
+#: each relaxed from several distorted starts: with the tolerances below, 86 % of 437 pairs less than 2 meV/atom apart
+#: are the same (95 % at 1.7 times the tolerances), and one of 41 pairs 2 to 10 meV/atom apart.
 ENERGY_WINDOW = 0.005
 
-#: For minima that were relaxed by different routes.
+#: Tolerances for minima relaxed from different starts.
 MINIMA = Tolerances(
     volume=0.06,
     displacement=0.06,
@@ -75,7 +75,7 @@ MINIMA = Tolerances(
     exact_comparisons=6,
 )
 
-#: For starts that have not been relaxed: a small distortion may lead to another minimum, but another scale does not.
+#: Tolerances for unrelaxed starts: a small distortion may lead to another minimum, but another scale does not.
 STARTS = Tolerances(
     volume=None,
     displacement=0.01,
@@ -91,7 +91,14 @@ STARTS = Tolerances(
 
 
 def same_structure(a: Atoms, b: Atoms, tolerances: Tolerances = MINIMA) -> bool:
-    """Compare two structures exactly, with pymatgen's ``StructureMatcher`` on their primitive cells.
+    """Return whether two structures are the same by pymatgen's ``StructureMatcher`` on their primitive cells.
+
+    Parameters
+    ----------
+    a, b
+        Crystals.
+    tolerances
+        Tolerances of the comparison.
 
     Raises
     ------
@@ -107,12 +114,12 @@ def same_structure(a: Atoms, b: Atoms, tolerances: Tolerances = MINIMA) -> bool:
 
 
 def matches(a: Crystal, b: Crystal, tolerances: Tolerances) -> bool:
-    """Ask ``StructureMatcher``, for two crystals of the same reduced composition and whatever volumes.
+    """Return whether ``StructureMatcher`` matches two crystals of the same reduced composition and any volumes.
 
-    Its answer may depend on their order (in 13 of 236 doubtful pairs of relaxations); one order is enough here.
+    The result may depend on their order (in 13 of 236 undecided pairs of relaxations); one match is sufficient.
     """
     first, second = (_primitive(crystal, tolerances.displacement) for crystal in (a, b))
-    # noise may have kept one cell from being reduced as far as the other
+    # Noise may prevent one cell from being reduced as far as the other.
     matcher = _matcher(tolerances, supercells=len(first) != len(second))
     return any(matcher.fit(*pair, skip_structure_reduction=True) for pair in ((first, second), (second, first)))
 
@@ -133,10 +140,10 @@ def _matcher(tolerances: Tolerances, *, supercells: bool) -> Any:
 
 
 def _primitive(crystal: Crystal, displacement: float) -> Structure:
-    """Return the primitive cell; translations that hold within the displacement count.
+    """Return the primitive cell under translations that hold within the displacement.
 
-    ``StructureMatcher`` would reduce by itself, but with a fixed tolerance of 0.25 Å, which folds away distortions
-    that tell polymorphs apart. spglib looks for the whole symmetry and gives up on noise.
+    ``StructureMatcher`` would reduce cells with a fixed tolerance of 0.25 Å, which removes distortions that distinguish
+    polymorphs. spglib requires the full symmetry and fails with noise.
     """
     structure = to_pymatgen(Atoms(crystal.numbers, scaled_positions=crystal.positions, cell=crystal.cell, pbc=True))
     if math.gcd(*np.unique(crystal.numbers, return_counts=True)[1].tolist()) == 1:

@@ -1,4 +1,4 @@
-"""Fingerprints of crystals: sorted distances between atoms, which depend on the crystal alone."""
+"""Fingerprints of crystals: sorted interatomic distances, invariant under the choice of the description."""
 
 from __future__ import annotations
 
@@ -18,38 +18,50 @@ from hybridcsp.structure.validity import is_finite_crystal
 
 Floats = NDArray[np.floating[Any]]
 
-#: How many atoms around an atom bound each shell whose mean distance enters the fingerprint. The coordination shells
-#: of the close packings end at 12, 18, 42, 54, 78 and 86, and polytypes differ only in the farther ones.
+#: Numbers of neighbours that bound the shells whose mean distances make up the fingerprint. The coordination shells of
+#: the close packings end at 12, 18, 42, 54, 78 and 86, and polytypes differ only in the outer ones.
 SHELLS = (0, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
 
-_MOST_ATOMS_TO_PAIR = 500
-_MOST_DISTANCES = 20_000_000  # some seconds
+_MAX_ATOMS_TO_PAIR = 500
+_MAX_DISTANCES = 20_000_000  # takes some seconds
 _DISTANCES_AT_ONCE = 1_000_000
-_FARTHEST_KEPT = 8
-_THINNEST_CELL = 0.01  # smallest distance between opposite faces, in cube roots of the volume per atom
+_MAX_CACHED_REACH = 8
+_MIN_CELL_HEIGHT = 0.01  # smallest distance between opposite faces, in cube roots of the volume per atom
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Crystal:
-    """The little that is kept of a structure: elements in ascending order, a reduced cell, scaled positions."""
+    """Compact crystal structure.
+
+    Attributes
+    ----------
+    numbers
+        Atomic numbers in ascending order, shape ``(n_atoms,)``.
+    cell
+        Reduced cell with lattice vectors as rows in Å, shape ``(3, 3)``.
+    positions
+        Fractional coordinates, shape ``(n_atoms, 3)``.
+    volume
+        Volume per atom in Å³.
+    """
 
     numbers: NDArray[np.uint8]
     cell: Floats
     positions: Floats
-    volume: float = field(init=False)  # per atom in Å³
+    volume: float = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "volume", float(abs(np.linalg.det(self.cell))) / len(self.numbers))
 
     @property
     def composition(self) -> tuple[tuple[int, int], ...]:
-        """Atomic numbers and smallest whole amounts, as in a reduced formula."""
+        """Atomic numbers and amounts of the reduced formula."""
         return _composition(self.numbers.tobytes())
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Descriptors:
-    """A structure with its fingerprint, so that both are worked out once; see :func:`compute_descriptors`.
+    """Structure with its atomic environments and fingerprint; see :func:`compute_descriptors`.
 
     Attributes
     ----------
@@ -58,7 +70,7 @@ class Descriptors:
     environments
         Sorted distances from each atom to its nearest neighbours of each element, shape ``(n_atoms, n_neighbours)``.
     fingerprint
-        See :func:`fingerprint`.
+        Fingerprint as :func:`fingerprint` returns it.
     """
 
     crystal: Crystal
@@ -74,7 +86,7 @@ def _composition(numbers: bytes) -> tuple[tuple[int, int], ...]:
 
 
 def compute_descriptors(atoms: Atoms) -> Descriptors:
-    """Work out everything that :class:`StructureIndex` needs to know of a structure.
+    """Return the descriptors by which :class:`StructureIndex` compares a structure.
 
     Raises
     ------
@@ -83,14 +95,16 @@ def compute_descriptors(atoms: Atoms) -> Descriptors:
     """
     if not (atoms.pbc.all() and is_finite_crystal(atoms)):
         raise InputError(
-            "structure", atoms, "must be a crystal: periodic in three dimensions, atoms, finite numbers, a volume"
+            "structure",
+            atoms,
+            "must be a crystal with atoms, finite positions and a cell with a volume, periodic in three dimensions",
         )
     return _described(
         *(array.tobytes() for array in (atoms.numbers.astype(np.uint8), atoms.positions, atoms.cell.array))
     )
 
 
-# A search asks about each minimum again: to record it, to screen starts against it, to breed from it.
+# A search needs the descriptors of each minimum several times: in recording, screening and evolution.
 @lru_cache(maxsize=512)
 def _described(*buffers: bytes) -> Descriptors:
     numbers = np.frombuffer(buffers[0], dtype=np.uint8)
@@ -99,27 +113,27 @@ def _described(*buffers: bytes) -> Descriptors:
     cell = _reduced(given_cell)
     positions = np.linalg.solve(cell.T, given_positions[order].T).T % 1.0
     crystal = Crystal(numbers[order], cell, positions)
-    if _heights(cell).min() < _THINNEST_CELL * crystal.volume ** (1 / 3):
+    if _heights(cell).min() < _MIN_CELL_HEIGHT * crystal.volume ** (1 / 3):
         raise InputError("cell", given_cell.tolist(), "is too thin for the volume of its atoms")
     environments = _environments(crystal)
     return Descriptors(crystal, environments, _fingerprint(crystal, environments))
 
 
 def fingerprint(atoms: Atoms) -> Floats:
-    """Average minimum distances of a structure, resolved by elements.
+    """Return the average minimum distances of a structure, resolved by elements.
 
-    At unit volume per atom, and for each ordered pair of elements (A, B): the mean distance from an A atom to the B
-    atoms of each of its shells, averaged over the A atoms; then its standard deviation over the A atoms. A shell holds
-    the same share of the atoms of each element (see :data:`SHELLS`), so that all pairs see equally far. Last comes the
-    logarithm of the volume per atom in Å³.
+    At unit volume per atom, and for each ordered pair of elements (A, B), the fingerprint has the mean distance from an
+    A atom to the B atoms in each of its shells, averaged over the A atoms, and then its standard deviation over the A
+    atoms. A shell has the same fraction of the atoms of each element (see :data:`SHELLS`), so that all pairs have the
+    same range. The last component is the logarithm of the volume per atom in Å³.
 
-    It depends on the crystal alone (rotation, reflection, translation, order of the atoms, cell and supercell make no
-    difference), and changes at most by twice the largest displacement of an atom.
+    The fingerprint is invariant under rotation, reflection, translation, order of the atoms, choice of the cell and
+    supercells, and changes at most by twice the largest displacement of an atom.
 
     Returns
     -------
     ndarray
-        Shape ``(22 * n_elements**2 + 1,)``: the same for all structures of the same elements.
+        Fingerprint, shape ``(22 * n_elements**2 + 1,)``, which is equal for all structures of the same elements.
 
     Raises
     ------
@@ -130,23 +144,23 @@ def fingerprint(atoms: Atoms) -> Floats:
     ----------
     Average minimum distances: Widdowson, Mosca, Pulido, Kurlin, Cooper, MATCH 87, 529 (2022),
     doi:10.46793/match.87-3.529W. The distances of each atom, before averaging, are the pointwise distance
-    distribution of Widdowson and Kurlin, NeurIPS 35, 24625 (2022), which tells all periodic crystals apart but for
-    exceptional ones of measure zero.
+    distribution of Widdowson and Kurlin, NeurIPS 35, 24625 (2022), which distinguishes all
+    periodic crystals except for a set of measure zero.
     """
     return compute_descriptors(atoms).fingerprint.copy()
 
 
 def environment_distance(query: Descriptors, other: Crystal) -> tuple[float, float]:
-    """Pair the atoms of two structures so that their environments agree best; mean and largest difference that is left.
+    """Return the mean and the largest difference of atomic environments under the best pairing of the atoms.
 
-    Cells of different size are repeated to the same number of atoms. Where these would be too many to pair, nothing is
-    known: the mean is 0 and the largest difference infinite.
+    Cells of different size are repeated to the same number of atoms. If these are too many to pair, the structures stay
+    undecided: the mean is 0 and the largest difference infinite.
     """
     from scipy.optimize import linear_sum_assignment
     from scipy.spatial.distance import cdist
 
     common = math.lcm(len(query.crystal.numbers), len(other.numbers))
-    if common > _MOST_ATOMS_TO_PAIR:
+    if common > _MAX_ATOMS_TO_PAIR:
         return 0.0, math.inf
     rows, other_rows = query.environments, _cached_environments(other)
     costs = cdist(rows, other_rows, "chebyshev")
@@ -162,18 +176,18 @@ def _cached_environments(crystal: Crystal) -> Floats:
 
 
 def _environments(crystal: Crystal) -> Floats:
-    """Sorted distances from each atom to its nearest atoms, element after element, at unit volume per atom."""
+    """Return sorted distances from each atom to its neighbours, element after element, at unit volume per atom."""
     numbers, scale = crystal.numbers, crystal.volume ** (-1 / 3)
     cell = crystal.cell * scale
     slices, counts = _neighbour_counts(crystal.composition, len(numbers))
-    # at this radius a crystal of even density is complete; others are done again with the distances found
+    # This radius is sufficient for crystals of uniform density; others are repeated with the distances found.
     radius = 1.2 * (3 * SHELLS[-1] / (4 * math.pi)) ** (1 / 3)
     while True:
         images = _images(cell, radius)
         n_distances = len(numbers) ** 2 * len(images)
-        if n_distances > _MOST_DISTANCES:
+        if n_distances > _MAX_DISTANCES:
             raise InputError("cell", crystal.cell.tolist(), "has too many atoms near each other for its volume")
-        # a part of the atoms at a time, so that memory stays bounded; all at once up to some tens of atoms
+        # Atoms are handled in batches to bound the memory; up to some tens of atoms are one batch.
         step = max(1, len(numbers) * _DISTANCES_AT_ONCE // n_distances)
         parts = []
         for start in range(0, len(numbers), step):
@@ -181,7 +195,7 @@ def _environments(crystal: Crystal) -> Floats:
             separations = crystal.positions[None] - crystal.positions[rows, None]
             separations = ((separations - np.round(separations)) @ cell).reshape(-1, 3)
             squares = _squared_distances(separations, images).reshape(len(rows), len(numbers), -1)
-            squares[range(len(rows)), rows, squares.shape[2] // 2] = math.inf  # an atom itself
+            squares[range(len(rows)), rows, squares.shape[2] // 2] = math.inf  # the atom itself
             blocks = [squares[:, where].reshape(len(rows), -1) for where in slices]
             if not all(block.shape[1] > count for block, count in zip(blocks, counts, strict=True)):
                 break
@@ -197,31 +211,31 @@ def _environments(crystal: Crystal) -> Floats:
 
 
 def _images(cell: Floats, radius: float) -> Floats:
-    """Return the lattice vectors that are wanted for all distances up to a radius; the zero vector is in the middle.
+    """Return the lattice vectors needed for all distances up to a radius, the zero vector in the middle.
 
-    Fractions may differ by up to a half along each axis.
+    Fractional coordinates may differ by up to 1/2 along each axis.
     """
     reach = np.floor(radius / _heights(cell) + 0.5)
-    if (2 * reach + 1).prod() > _MOST_DISTANCES:
+    if (2 * reach + 1).prod() > _MAX_DISTANCES:
         raise InputError("cell", cell.tolist(), "is too thin for the volume of its atoms")
     reaches = reach.astype(int).tolist()
-    # Only small ones are kept: thin cells have images by the million.
-    steps = _kept_steps(*reaches) if max(reaches) <= _FARTHEST_KEPT else _steps(*reaches)
+    # Only small sets are cached: thin cells have millions of images.
+    steps = _cached_steps(*reaches) if max(reaches) <= _MAX_CACHED_REACH else _steps(*reaches)
     images: Floats = steps @ cell
     return images
 
 
 def _steps(*reaches: int) -> Floats:
-    """Return all whole numbers up to three limits, shape ``(n, 3)``."""
+    """Return all triples of integers up to three limits, shape ``(n, 3)``."""
     steps = np.meshgrid(*(np.arange(-n, n + 1) for n in reaches), indexing="ij")
     return np.stack(steps, axis=-1).reshape(-1, 3).astype(float)
 
 
-_kept_steps = lru_cache(maxsize=512)(_steps)
+_cached_steps = lru_cache(maxsize=512)(_steps)
 
 
 def _squared_distances(separations: Floats, images: Floats) -> Floats:
-    """Return the squares of the lengths of separations plus lattice vectors."""
+    """Return the squared lengths of all sums of a separation and a lattice vector."""
     squares: Floats = separations @ (2 * images.T)
     squares += np.einsum("ij,ij->i", separations, separations)[:, None]
     squares += np.einsum("ij,ij->i", images, images)
@@ -229,7 +243,7 @@ def _squared_distances(separations: Floats, images: Floats) -> Floats:
 
 
 def _reduced(cell: Floats) -> Floats:
-    """Return the Niggli cell, or the cell itself where it fails: it saves images to look at, nothing depends on it."""
+    """Return the Niggli-reduced cell, which needs fewer images, or the cell itself if the reduction fails."""
     import spglib
 
     try:
@@ -246,7 +260,7 @@ def _heights(cell: Floats) -> Floats:
 
 @lru_cache(maxsize=256)
 def _neighbour_counts(composition: tuple[tuple[int, int], ...], n_atoms: int) -> tuple[list[slice], list[int]]:
-    """Where the atoms of each element are, and how many of them count as neighbours."""
+    """Return the slice of the atoms of each element, and the numbers of neighbours of each element."""
     n_units = n_atoms // sum(amount for _, amount in composition)
     ends = np.cumsum([0] + [amount * n_units for _, amount in composition])
     return [slice(a, b) for a, b in pairwise(ends.tolist())], [len(shells) for shells in _shells(composition)]
@@ -254,9 +268,9 @@ def _neighbour_counts(composition: tuple[tuple[int, int], ...], n_atoms: int) ->
 
 @lru_cache(maxsize=256)
 def _shells(composition: tuple[tuple[int, int], ...]) -> tuple[Floats, ...]:
-    """For each element, what its 1st, 2nd, … nearest neighbour counts in each shell, shape (n_neighbours, n_shells).
+    """Return the weights of each element's neighbours in each shell, shape ``(n_neighbours, n_shells)``.
 
-    An element that is a fraction x of the atoms has x times as many atoms in each shell, whole or not.
+    An element with a fraction x of the atoms has x times as many atoms in each shell, which need not be an integer.
     """
     total = sum(amount for _, amount in composition)
     weights = []

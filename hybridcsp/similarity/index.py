@@ -1,4 +1,4 @@
-"""Many structures, and whether one more is among them."""
+"""An index of structures that finds duplicates."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from hybridcsp.similarity.fingerprint import Crystal, Descriptors, Floats, compu
 
 
 class StructureIndex:
-    """Answers "have we this structure already?" for one structure against many.
+    """Index of structures that finds one equal to a given structure.
 
-    By a fast invariant fingerprint plus an energy window, and an exact comparison of the few that are left. Being alike
-    within tolerances is not transitive: which of several like structures is found is settled by nearness alone.
+    Candidates are selected by an energy window and an invariant fingerprint, and the few that remain are compared
+    exactly. Equality within tolerances is not transitive: of several equal structures the nearest one is found.
 
     Parameters
     ----------
     energy_window
-        Structures whose energies per atom differ by more (eV) are different; ``None`` ignores energies, and so does a
-        pair of structures one of which has none. :data:`ENERGY_WINDOW` suits relaxed minima.
+        Largest difference of the energies per atom of equal structures in eV; ``None`` ignores energies. Structures
+        without an energy are compared regardless of it. :data:`ENERGY_WINDOW` is made for relaxed minima.
     tolerances
-        :data:`MINIMA` or :data:`STARTS`, or some of your own.
+        :data:`MINIMA`, :data:`STARTS` or other tolerances.
 
     Attributes
     ----------
     statistics
-        How often what happened: ``queries``; ``neighbours`` that the fingerprint left and that were looked at; of these
-        ``certain`` and ``different`` by the environments of their atoms, and ``exact``, by ``StructureMatcher``;
-        ``capped`` queries, which found nothing among as many neighbours as the tolerances allow to compare.
+        Counts of ``queries``; ``neighbours`` that were compared; of these ``certain`` and ``different``, which were
+        decided by the environments of their atoms, and ``exact``, which were decided by ``StructureMatcher``; and
+        ``capped`` queries, which found nothing among the largest number of neighbours that may be compared.
 
     Examples
     --------
@@ -60,16 +60,16 @@ class StructureIndex:
         return key in self._group_of
 
     def find(self, structure: Atoms | Descriptors, energy_per_atom: float | None = None) -> int | None:
-        """Return the key of the same structure, the nearest by fingerprint where there are several, or ``None``.
+        """Return the key of an equal structure, the nearest by fingerprint if there are several, or ``None``.
 
         Parameters
         ----------
         structure
-            What to look for; :func:`compute_descriptors` it first if it is to be added afterwards.
+            Structure to find; its descriptors if it may be added afterwards.
         energy_per_atom
-            In eV, at the same level as the energies of what was added.
+            Energy in eV/atom by the calculator of the added energies.
         """
-        query = _described(structure)
+        query = _descriptors(structure)
         energy = _energy(energy_per_atom)
         self.statistics["queries"] += 1
         group = self._groups.get(query.crystal.composition)
@@ -92,48 +92,50 @@ class StructureIndex:
         return None
 
     def add(self, key: int, structure: Atoms | Descriptors, energy_per_atom: float | None = None) -> None:
-        """Take in a structure under a new key, whether or not the same one is there already.
+        """Add a structure under a new key, even if an equal one is in the index.
 
         Raises
         ------
         InputError
-            If the key is taken.
+            If the key is in use.
         """
         if key in self:
-            raise InputError("key", key, "is in the index already; use replace")
-        self._put(key, _described(structure), _energy(energy_per_atom))
+            raise InputError("key", key, "must be new; replace() changes the structure of a key in the index")
+        self._put(key, _descriptors(structure), _energy(energy_per_atom))
 
     def replace(self, key: int, structure: Atoms | Descriptors, energy_per_atom: float | None = None) -> None:
-        """Put another structure in the place of the one that is known by this key.
+        """Replace the structure of a key.
 
         Raises
         ------
         InputError
-            If there is none.
+            If the key is not in the index.
         """
-        described, energy = _described(structure), _energy(energy_per_atom)
+        descriptors, energy = _descriptors(structure), _energy(energy_per_atom)
         self.remove(key)
-        self._put(key, described, energy)
+        self._put(key, descriptors, energy)
 
     def remove(self, key: int) -> None:
-        """Forget the structure that is known by this key.
+        """Remove the structure of a key.
 
         Raises
         ------
         InputError
-            If there is none.
+            If the key is not in the index.
         """
         if key not in self:
-            raise InputError("key", key, "is not in the index")
+            raise InputError("key", key, "must be a key in the index")
         self._group_of.pop(key).remove(key)
 
-    def _put(self, key: int, described: Descriptors, energy: float) -> None:
-        group = self._groups.setdefault(described.crystal.composition, _CompositionGroup(len(described.fingerprint)))
-        group.append(key, described, energy)
+    def _put(self, key: int, descriptors: Descriptors, energy: float) -> None:
+        group = self._groups.setdefault(
+            descriptors.crystal.composition, _CompositionGroup(len(descriptors.fingerprint))
+        )
+        group.append(key, descriptors, energy)
         self._group_of[key] = group
 
     def _compare_environments(self, query: Descriptors, other: Crystal) -> bool | None:
-        """Decide the clear cases; ``None`` is a doubt."""
+        """Return whether the environments of the atoms decide that structures are equal; ``None`` if undecided."""
         mean, largest = environment_distance(query, other)
         if mean > self.tolerances.environments:
             self.statistics["different"] += 1
@@ -145,7 +147,7 @@ class StructureIndex:
 
 
 class _CompositionGroup:
-    """The structures of one reduced composition, in arrays that grow by doubling."""
+    """Structures of one reduced composition, in arrays that grow by doubling."""
 
     def __init__(self, n_components: int) -> None:
         self.crystals: list[Crystal] = []
@@ -154,14 +156,14 @@ class _CompositionGroup:
         self.fingerprints = np.empty((n_components, 16), dtype=np.float32)
         self._row_of: dict[int, int] = {}
 
-    def append(self, key: int, described: Descriptors, energy: float) -> None:
+    def append(self, key: int, descriptors: Descriptors, energy: float) -> None:
         row = len(self.crystals)
         if row == len(self.keys):
             self.keys = np.concatenate([self.keys, np.empty_like(self.keys)])
             self.energies = np.concatenate([self.energies, np.empty_like(self.energies)])
             self.fingerprints = np.concatenate([self.fingerprints, np.empty_like(self.fingerprints)], axis=1)
-        self.crystals.append(described.crystal)
-        self.keys[row], self.energies[row], self.fingerprints[:, row] = key, energy, described.fingerprint
+        self.crystals.append(descriptors.crystal)
+        self.keys[row], self.energies[row], self.fingerprints[:, row] = key, energy, descriptors.fingerprint
         self._row_of[key] = row
 
     def remove(self, key: int) -> None:
@@ -175,7 +177,7 @@ class _CompositionGroup:
             self._row_of[int(self.keys[row])] = row
 
     def neighbours(self, wanted: Floats, energy: float, window: float | None, tolerances: Tolerances) -> list[int]:
-        """Return the rows that may be the same structure, nearest first."""
+        """Return the rows of similar structures, nearest first."""
         n = len(self.crystals)
         wanted = wanted.astype(np.float32)
         rows = np.arange(n)
@@ -183,19 +185,21 @@ class _CompositionGroup:
             rows = np.flatnonzero(~(np.abs(self.energies[:n] - energy) > window))
         limits = np.full(len(wanted), tolerances.component)
         limits[-1] = math.inf if tolerances.volume is None else tolerances.volume
-        # component after component, from the volume on: each leaves fewer rows for the next, so that a query costs
-        # little more than reading one column
+        # Components are compared one after the other, from the volume on, each on the rows that remain: a query costs
+        # little more than reading one column.
         for component in range(-1, len(wanted) - 1):
             rows = rows[np.abs(self.fingerprints[component, rows] - wanted[component]) <= limits[component]]
             if len(rows) == 0:
                 return []
         distances = np.sqrt(np.mean((self.fingerprints[:-1, rows] - wanted[:-1, None]) ** 2, axis=0))
-        order = np.lexsort((self.keys[rows], distances))  # equally near ones by their keys, however they came in
+        order = np.lexsort(
+            (self.keys[rows], distances)
+        )  # ties in the order of their keys, regardless of the order of insertion
         ordered: list[int] = rows[order[distances[order] <= tolerances.fingerprint]].tolist()
         return ordered
 
 
-def _described(structure: Atoms | Descriptors) -> Descriptors:
+def _descriptors(structure: Atoms | Descriptors) -> Descriptors:
     return structure if isinstance(structure, Descriptors) else compute_descriptors(structure)
 
 

@@ -1,4 +1,4 @@
-"""Descriptions of relaxed structures, worked out ahead of time and in other processes where there are many."""
+"""Computation of descriptors in parallel processes."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from hybridcsp.similarity import Descriptors, compute_descriptors
 
 T = TypeVar("T")
 
-#: Structures that are sent to another process at a time.
+# Number of structures that are sent to another process at a time.
 _CHUNK = 50
 
-#: Fewer are described sooner than another process starts.
+#: Fewer structures are handled in less time than another process needs to start.
 MIN_STRUCTURES = 500
 
 
 class DescriptorPool:
-    """Describes structures in other processes, while the caller goes on with those before them.
+    """Computes descriptors in other processes while the caller handles earlier structures.
 
     Parameters
     ----------
     processes
-        How many; with 1 nothing is done ahead, and :meth:`ahead` gives no descriptions.
+        Number of processes; with 1, :meth:`ahead` yields no descriptors.
     """
 
     def __init__(self, processes: int = 1) -> None:
@@ -45,15 +45,16 @@ class DescriptorPool:
             self._pool = None
 
     def ahead(self, batches: Iterable[tuple[T, Sequence[Atoms]]]) -> Iterator[tuple[T, dict[int, Descriptors]]]:
-        """Yield what belongs to each batch with the descriptions of its structures, by their place in the batch.
+        """Yield each batch's payload with the descriptors of its structures by their position in the batch.
 
-        A structure that has none is left out: one that cannot be described, or all where nothing is done ahead.
+        Structures without descriptors are left out: those for which the computation failed, or all if nothing is
+        computed ahead.
         """
         waiting: deque[tuple[T, list[tuple[int, Future[list[Descriptors | None]]]]]] = deque()
         seen = 0
-        for belonging, structures in batches:
+        for payload, structures in batches:
             seen += len(structures)
-            waiting.append((belonging, self._submitted(structures) if seen > MIN_STRUCTURES else []))
+            waiting.append((payload, self._submitted(structures) if seen > MIN_STRUCTURES else []))
             if len(waiting) > 2 * self._processes or self._pool is None:
                 yield _finished(*waiting.popleft())
         while waiting:
@@ -63,29 +64,29 @@ class DescriptorPool:
         if self._processes < 2:
             return []
         if self._pool is None:
-            context = get_context("spawn")  # nothing of this process's state, its locks above all, is copied
+            context = get_context("spawn")  # locks and other state of this process must not be copied
             self._pool = ProcessPoolExecutor(
                 self._processes, mp_context=context, initializer=_begin, initargs=(os.getpid(),)
             )
         rest = iter(structures)
         chunks = iter(lambda: list(islice(rest, _CHUNK)), [])
-        return [(_CHUNK * n, self._pool.submit(_described, chunk)) for n, chunk in enumerate(chunks)]
+        return [(_CHUNK * n, self._pool.submit(_descriptors, chunk)) for n, chunk in enumerate(chunks)]
 
 
 def _finished(
-    belonging: T, futures: Sequence[tuple[int, Future[list[Descriptors | None]]]]
+    payload: T, futures: Sequence[tuple[int, Future[list[Descriptors | None]]]]
 ) -> tuple[T, dict[int, Descriptors]]:
     found = {
-        place: described
+        position: descriptors
         for first, future in futures
-        for place, described in enumerate(future.result(), start=first)
-        if described is not None
+        for position, descriptors in enumerate(future.result(), start=first)
+        if descriptors is not None
     }
-    return belonging, found
+    return payload, found
 
 
 def _begin(parent: int) -> None:
-    """Belong to the parent: end with it, and leave Ctrl-C to it."""
+    """End with the parent process, and leave Ctrl-C to it."""
     import signal
 
     from hybridcsp.utils.process_watch import end_with
@@ -96,12 +97,12 @@ def _begin(parent: int) -> None:
     end_with(parent, signal.SIGKILL)
 
 
-def _described(structures: Sequence[Atoms]) -> list[Descriptors | None]:
-    return [_described_or_none(atoms) for atoms in structures]
+def _descriptors(structures: Sequence[Atoms]) -> list[Descriptors | None]:
+    return [_descriptors_or_none(atoms) for atoms in structures]
 
 
-def _described_or_none(atoms: Atoms) -> Descriptors | None:
+def _descriptors_or_none(atoms: Atoms) -> Descriptors | None:
     try:
         return compute_descriptors(atoms)
-    except ValueError:  # said again, in words, when the archive comes to it
+    except ValueError:  # the archive reports the error when it handles the structure
         return None

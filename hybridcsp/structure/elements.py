@@ -1,4 +1,4 @@
-"""Properties of the chemical elements, and how alike two elements are to a crystal structure."""
+"""Properties of the chemical elements, and the similarity of two elements in crystal structures."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-#: How much each property tells two elements apart: differences, in the property's own unit, are multiplied by these
-#: before they are squared and added. Fitted to nine tenths of the training data, each crystal predicted from those of
-#: other formulas (benchmarks/prototypes.py).
+#: Weights of the properties in the distance of two elements: differences, in the property's own unit, are multiplied by
+#: these before they are squared and summed. Fitted to nine tenths of the training data, each crystal predicted from
+#: those of other formulas (benchmarks/prototypes.py).
 PROPERTY_WEIGHTS = {
     "electronegativity": 8.3,
     "covalent_radius": 14.9,
@@ -23,13 +23,13 @@ PROPERTY_WEIGHTS = {
     "oxidation_state": 1.47,
 }
 
-#: The exponent with which the similarity of two crystals falls off with the squared distance of their elements.
+#: Exponent with which the similarity of two crystals decays with the squared distance of their elements.
 KERNEL_EXPONENT = 2.26
 
 
 @cache
 def squared_distances() -> NDArray[np.float64]:
-    """Return how different any two elements are, shape ``(119, 119)``: squares of weighted differences, added up."""
+    """Return the squared distances between elements by atomic numbers, shape ``(119, 119)``."""
     scaled = properties() * np.array(list(PROPERTY_WEIGHTS.values()))
     squares: NDArray[np.float64] = ((scaled[:, None] - scaled[None]) ** 2).sum(axis=-1)
     return squares
@@ -58,6 +58,6 @@ def covalent_radii() -> NDArray[np.float64]:
 
 
 def element_order(counts: Mapping[int, int]) -> tuple[int, ...]:
-    """Order elements (atomic numbers) by their number of atoms, then by electronegativity."""
+    """Return the elements (atomic numbers) in ascending order of their numbers of atoms, then electronegativities."""
     electronegativity = properties()[:, 0]
     return tuple(sorted(counts, key=lambda z: (counts[z], electronegativity[z], z)))

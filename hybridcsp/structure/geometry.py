@@ -1,35 +1,30 @@
-"""Geometry that every room shares: distances, cells, symmetry, conversions."""
+"""Distances between atoms, lattice vectors and reduced cells."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import Atoms
 from ase.cell import Cell
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    pass
-
-
-# A cell in which more images than these must be looked at is reduced first.
+# A cell that needs more images than this is reduced first.
 _MANY_IMAGES = 125
 
-# Vectors that are made at once: 24 MB.
-_MOST_VECTORS = 1_000_000
+# Largest number of vectors in memory at once: 24 MB.
+_MAX_VECTORS = 1_000_000
 
 
 def nearest_distances(atoms: Atoms, cutoff: float) -> NDArray[np.float64]:
-    """Distance of each atom to the nearest image of each other atom, and of itself.
+    """Return the distance of each atom to the nearest image of each other atom, and of itself.
 
     Returns
     -------
     ndarray
-        In Å, shape ``(n_atoms, n_atoms)``; exact up to the cutoff, and above it no shorter than that.
+        Distances in Å, shape ``(n_atoms, n_atoms)``; exact up to the cutoff, and larger than it otherwise.
     """
     n = len(atoms)
     result = np.full((n, n), np.inf)
@@ -43,9 +38,9 @@ def nearest_distances(atoms: Atoms, cutoff: float) -> NDArray[np.float64]:
 def neighbours(
     atoms: Atoms, cutoff: float
 ) -> tuple[NDArray[np.int_], NDArray[np.int_], NDArray[np.float64], NDArray[np.float64]]:
-    """List all pairs of atoms, images among them, that are nearer than a cutoff; each pair in both directions.
+    """Return all pairs of atoms, including periodic images, within a cutoff; each pair in both directions.
 
-    It is ASE's ``neighbor_list("ijDd", …)``, faster for the tens of atoms that a search deals with, in another order.
+    The result is that of ASE's ``neighbor_list("ijDd", …)`` in another order; it is faster for tens of atoms.
 
     Returns
     -------
@@ -60,7 +55,7 @@ def neighbours(
         pair, image = np.nonzero(lengths < cutoff)
         parts.append((first[pair], second[pair], vectors[pair, image], lengths[pair, image]))
     first, second, vectors, lengths = (np.concatenate(part) for part in zip(*parts, strict=True))
-    other = first != second  # of an atom and its own images both directions are there
+    other = first != second  # an atom and its own images are listed in both directions already
     return (
         np.concatenate([first, second[other]]),
         np.concatenate([second, first[other]]),
@@ -72,10 +67,10 @@ def neighbours(
 def _separations(
     atoms: Atoms, cutoff: float
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]]:
-    """Yield pairs of atoms with vectors between them, among which are all that are no longer than the cutoff.
+    """Yield pairs of atoms with the vectors between their images; none within the cutoff is missing.
 
-    Each pair comes once, so many at a time that memory stays bounded: first and second atom, shape ``(n_pairs,)``, and
-    the vectors, shape ``(n_pairs, n_images, 3)``, of which the first leads to the nearest or nearly nearest image.
+    Each pair is yielded once, in batches of bounded memory: first and second atom, shape ``(n_pairs,)``, and the
+    vectors, shape ``(n_pairs, n_images, 3)``, of which the first leads to the nearest or nearly nearest image.
     """
     cell = atoms.cell.array
     images = lattice_vectors(cell, cutoff)
@@ -84,16 +79,29 @@ def _separations(
         images = lattice_vectors(cell, cutoff)
     pairs = np.triu_indices(len(atoms))
     inverse = np.linalg.inv(cell)
-    step = max(1, _MOST_VECTORS // len(images))
+    step = max(1, _MAX_VECTORS // len(images))
     for start in range(0, len(pairs[0]), step):
         first, second = (index[start : start + step] for index in pairs)
-        apart = atoms.positions[second] - atoms.positions[first]
-        apart -= np.rint(apart @ inverse) @ cell
-        yield first, second, apart[:, None] + images
+        vectors = atoms.positions[second] - atoms.positions[first]
+        vectors -= np.rint(vectors @ inverse) @ cell
+        yield first, second, vectors[:, None] + images
 
 
 def lattice_vectors(cell: NDArray[np.float64], cutoff: float) -> NDArray[np.float64]:
-    """Lattice vectors, zero first, that can bring two atoms within ``cutoff`` whose fractions differ by at most 1/2."""
+    """Return the lattice vectors that can bring two atoms within a cutoff, the zero vector first.
+
+    Parameters
+    ----------
+    cell
+        Lattice vectors as rows in Å, shape ``(3, 3)``.
+    cutoff
+        Distance in Å.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(n, 3)``; complete if the fractional coordinates of the atoms differ by at most 1/2.
+    """
     heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
     reach = np.floor(cutoff / heights + 0.5).astype(int).tolist()
     return _steps(*reach) @ cell
@@ -101,13 +109,13 @@ def lattice_vectors(cell: NDArray[np.float64], cutoff: float) -> NDArray[np.floa
 
 @lru_cache(maxsize=256)
 def _steps(*reach: int) -> NDArray[np.float64]:
-    """All whole numbers up to three limits, zero first, shape ``(n, 3)``."""
+    """Return all triples of integers up to three limits, zero first, shape ``(n, 3)``."""
     shells = [range(-n, n + 1) for n in reach]
     return np.array(sorted(product(*shells), key=lambda step: step != (0, 0, 0)), dtype=float)
 
 
 def niggli_cell(cell: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the Niggli-reduced cell, or the cell as it is where spglib fails."""
+    """Return the Niggli-reduced cell, or the unchanged cell if spglib fails."""
     import spglib
 
     try:
@@ -118,5 +126,5 @@ def niggli_cell(cell: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def niggli_parameters(atoms: Atoms) -> NDArray[np.float64]:
-    """Lengths (Å) and angles (degrees) of the Niggli-reduced cell, shape ``(6,)``."""
+    """Return the lengths (Å) and angles (degrees) of the Niggli-reduced cell, shape ``(6,)``."""
     return np.asarray(Cell(niggli_cell(atoms.cell.array)).cellpar(), dtype=float)

@@ -1,9 +1,9 @@
-"""Crystals as fractional coordinates and the logarithm of the lattice's metric, for models that learn to move both.
+"""Crystals as fractional coordinates and the logarithm of the lattice's metric, for generative models.
 
-A cell with the rows L as its vectors has the metric L Lᵀ, which no rotation changes; k = ½ log(L Lᵀ), a symmetric
-matrix, is any six numbers, and every six numbers are a cell: exp(k), whose determinant is never negative (FlowMM,
-arXiv:2406.04713, and CrystalFlow, arXiv:2412.11693, use the same). The volume that the contents lead one to expect is
-taken out of k, which leaves its trace as the little that is not known.
+A cell with the vectors L as rows has the metric L Lᵀ, which is invariant under rotation. Its logarithm k = ½ log(L Lᵀ)
+is a symmetric matrix, and any six components of k make a cell, exp(k), of positive volume (as in FlowMM,
+arXiv:2406.04713, and CrystalFlow, arXiv:2412.11693). The volume expected from the contents is subtracted from k, whose
+trace is then the deviation from it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-#: Where the six components stand in the symmetric matrix: xx, yy, zz, yz, xz, xy.
+#: Rows and columns of the six components in the symmetric matrix: xx, yy, zz, yz, xz, xy.
 ROWS, COLUMNS = (0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)
 
 
@@ -38,7 +38,7 @@ class LatticePoint:
     positions
         Fractional coordinates in [0, 1), shape ``(n_atoms, 3)``.
     lattice
-        Components xx, yy, zz, yz, xz, xy of ½ log(L Lᵀ) less the expected size, shape ``(6,)``.
+        Components xx, yy, zz, yz, xz, xy of ½ log(L Lᵀ) minus the expected size, shape ``(6,)``.
     """
 
     numbers: NDArray[np.int64]
@@ -47,10 +47,9 @@ class LatticePoint:
 
 
 def encode_lattice_point(atoms: Atoms) -> LatticePoint:
-    """Return a crystal as arrays, in the axes that it has; :func:`decode_lattice_point` gives it back up to a rotation.
+    """Return a crystal as arrays in its own axes; :func:`decode_lattice_point` restores it up to a rotation.
 
-    The same numbers stand for a crystal in left-handed axes and in those axes all reversed, so the positions of the
-    former are reversed too.
+    A left-handed cell has the metric of the cell with all axes reversed: the positions of such a crystal are inverted.
 
     Raises
     ------
@@ -79,7 +78,7 @@ def decode_lattice_point(point: LatticePoint) -> Atoms:
 def canonical_cell(atoms: Atoms) -> Atoms:
     """Return the same crystal in right-handed axes of the Niggli-reduced cell.
 
-    Where spglib cannot reduce a cell, it is reduced to its shortest vectors by ASE's Minkowski reduction.
+    If spglib cannot reduce a cell, ASE's Minkowski reduction is used.
     """
     import spglib
     from ase import Atoms
@@ -99,8 +98,8 @@ def canonical_cell(atoms: Atoms) -> Atoms:
 
 
 def log_metric(cell: Array) -> Array:
-    """Components of ½ log(L Lᵀ) of a cell (Å), shape ``(6,)``."""
-    # From the singular values of L: those of L Lᵀ are their squares, of which flat cells leave half the digits.
+    """Return the components of ½ log(L Lᵀ) of a cell (Å), shape ``(6,)``."""
+    # The singular values of L are used because those of L Lᵀ, their squares, lose half of the digits in flat cells.
     vectors, values, _ = np.linalg.svd(cell)
     matrix = (vectors * np.log(values)) @ vectors.T
     return np.asarray(matrix[ROWS, COLUMNS])
@@ -115,7 +114,7 @@ def cell_of(components: Array) -> Array:
 
 
 def diagonal(value: float) -> Array:
-    """Components of a multiple of the unit matrix, shape ``(6,)``."""
+    """Return the components of a multiple of the unit matrix, shape ``(6,)``."""
     return value * np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
 
 

@@ -1,4 +1,4 @@
-"""Which atom of one crystal is which of another: cells aligned, origins shifted, atoms assigned."""
+"""Mapping of one crystal onto another: aligned cells, shifted origins and assigned atoms."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from hybridcsp.errors import InputError
 
 Floats = NDArray[np.float64]
 
-#: Cells whose logarithmic strain (Frobenius norm) exceeds the smallest by less than this are all tried, …
+# All cells are tried whose logarithmic strain (Frobenius norm) exceeds the smallest by less than this ...
 _STRAIN_WINDOW = 0.1
-#: … but no more than these: a cubic lattice alone is mapped onto itself by 24 rotations.
-_MOST_CELLS = 48
-#: Pairs of atoms that are looked at roughly, over all cells and origins, and how many of these are then solved exactly.
-_ROUGH, _EXACT = 800_000, 16
+# ... up to this number: a cubic lattice alone is mapped onto itself by 24 rotations.
+_MAX_CELLS = 48
+# Largest number of pairs of atoms that are compared to rank cells and origins.
+_MAX_RANKED_PAIRS = 800_000
+# Number of the best ranked cells and origins for which the assignment is solved.
+_MAX_ASSIGNMENTS = 16
 _ITERATIONS = 20
 
 _IMAGES = np.array(list(product((-1, 0, 1), repeat=3)), dtype=float)
@@ -29,18 +31,18 @@ _IMAGES = np.array(list(product((-1, 0, 1), repeat=3)), dtype=float)
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Match:
-    """How one crystal is deformed into another; see :func:`match`.
+    """Deformation of one crystal into another; see :func:`match`.
 
     Attributes
     ----------
     order
-        For each atom of the first crystal, the atom of the second that it becomes, shape ``(n_atoms,)``.
+        Index in the second crystal of each atom of the first one, shape ``(n_atoms,)``.
     displacements
-        Of the atoms in fractions of the first crystal's cell, shape ``(n_atoms, 3)``, zero on average.
+        Displacements of the atoms in fractions of the first crystal's cell, shape ``(n_atoms, 3)``, zero on average.
     strain
         Symmetric logarithmic strain in the first crystal's Cartesian frame, shape ``(3, 3)``.
     distance
-        Root of the mean squared displacement in Å, that of the strain included.
+        Root of the mean squared displacement in Å, including the contribution of the strain.
     """
 
     order: NDArray[np.int_]
@@ -50,32 +52,31 @@ class Match:
 
 
 def match(structure: Atoms, target: Atoms, *, largest_strain: float = math.inf) -> Match:
-    r"""Find the shortest way from one crystal to another of the same contents.
+    r"""Find the smallest deformation of one crystal into another of the same contents.
 
-    Among cells that describe the target's lattice, origins, the target's inverted image, and assignments of like
-    atoms, those are sought for which the root of the mean squared displacement,
+    The cell of the target's lattice, the origin, the handedness and the assignment of equal atoms are chosen such that
+    the root of the mean squared displacement,
 
     .. math:: d^2 = \frac{1}{n} \sum_i |\Delta r_i|^2 + \frac{1}{12} \|\epsilon\|^2 V^{2/3},
 
-    is smallest, :math:`\epsilon` being the logarithmic strain between the cells, and the second term what it displaces
-    points of a cell of volume V on average. Displacements are measured in the mean of both metrics. The assignment is
-    the one of minimum cost (Hungarian method, scipy) under the minimum image convention. It is solved for
-    a bounded number of cells and origins, each of which puts one atom upon another; from there origin and assignment
-    are improved in turn. Copies of one crystal are always recognised; for distant structures the way found may not be
-    the very shortest.
+    is smallest, where :math:`\epsilon` is the logarithmic strain between the cells, and the second term is the mean
+    squared displacement of the points of a cell of volume V by the strain. Displacements are measured in the mean of
+    both metrics. The assignment has minimum cost (Hungarian method, scipy) under the minimum image convention. It is
+    solved for a bounded number of cells and origins, each of which superimposes one pair of atoms; then origin and
+    assignment are improved in turn. Copies of one crystal are always recognised; for very different structures the
+    result may not be the global minimum.
 
     Parameters
     ----------
     structure, target
         Crystals of the same numbers of atoms of each element. Neither is changed.
     largest_strain
-        Cells that are strained by more (Frobenius norm of the logarithmic strain) are left out, as long as there is one
-        left.
+        Cells with a larger strain (Frobenius norm of the logarithmic strain) are excluded unless there are no others.
 
     Returns
     -------
     Match
-        ``deformed(structure, match.displacements, match.strain)`` is the target, turned and maybe inverted.
+        ``deformed(structure, match.displacements, match.strain)`` is the target, up to a rotation or an inversion.
 
     Raises
     ------
@@ -118,9 +119,9 @@ def deformed(structure: Atoms, displacements: Floats, strain: Floats) -> Atoms:
     Parameters
     ----------
     structure
-        It is not changed.
+        Crystal; it is not changed.
     displacements
-        In fractions of the cell, shape ``(n_atoms, 3)``.
+        Displacements of the atoms in fractions of the cell, shape ``(n_atoms, 3)``.
     strain
         Symmetric logarithmic strain in the Cartesian frame, shape ``(3, 3)``: the cell becomes ``cell @ exp(strain)``.
     """
@@ -134,12 +135,12 @@ def deformed(structure: Atoms, displacements: Floats, strain: Floats) -> Atoms:
 
 
 def _aligned_bases(cell: Floats, target: Floats, largest_strain: float) -> tuple[Floats, Floats]:
-    """Bases of the target's lattice that resemble the cell, in terms of the target's own, and how strained they are."""
+    """Return the bases of the target's lattice closest to the cell, in terms of the target's own, and their strains."""
     bases = _unimodular()
     root = np.linalg.inv(np.linalg.cholesky(cell @ cell.T))
     ratios = np.linalg.eigvalsh(root @ bases @ (target @ target.T) @ bases.transpose(0, 2, 1) @ root.T)
     strains = np.sqrt((np.log(np.maximum(ratios, 1e-12)) ** 2).sum(axis=1)) / 2
-    order = np.argsort(strains, kind="stable")[:_MOST_CELLS]
+    order = np.argsort(strains, kind="stable")[:_MAX_CELLS]
     limit = max(strains[order[0]] + 1e-6, min(strains[order[0]] + _STRAIN_WINDOW, largest_strain))
     kept = order[strains[order] <= limit]
     return bases[kept], strains[kept]
@@ -147,7 +148,10 @@ def _aligned_bases(cell: Floats, target: Floats, largest_strain: float) -> tuple
 
 @cache
 def _unimodular() -> Floats:
-    """Right-handed changes of basis with small elements, shape ``(3480, 3, 3)``: enough between reduced cells."""
+    """Return right-handed changes of basis with elements -1, 0 and 1, shape ``(3480, 3, 3)``.
+
+    They are sufficient between reduced cells.
+    """
     matrices = np.array(list(product((-1.0, 0.0, 1.0), repeat=9))).reshape(-1, 3, 3)
     kept: Floats = matrices[np.rint(np.linalg.det(matrices)) == 1]
     return kept
@@ -156,10 +160,10 @@ def _unimodular() -> Floats:
 def _starts(
     own: Floats, others: Floats, like: NDArray[np.bool_], bases: Floats, frames: Floats, strain_costs: Floats
 ) -> list[tuple[int, Floats, Floats]]:
-    """Cells and origins that look best: index of the cell, the target's positions in it, and the origin's shift."""
+    """Return the best ranked cells and origins: index of the cell, target positions in it, and shift of the origin."""
     pairs = np.argwhere(like)
     rarity = like.sum(axis=1)[pairs[:, 0]]
-    most = max(int(rarity.min()), _ROUGH // (2 * len(bases) * like.size))
+    most = max(int(rarity.min()), _MAX_RANKED_PAIRS // (2 * len(bases) * like.size))
     anchors, partners = pairs[np.argsort(rarity, kind="stable")[:most]].T
     starts, scores = [], []
     far = np.where(like, 0.0, np.inf)
@@ -169,17 +173,23 @@ def _starts(
             shifts = own[anchors] - positions[partners]
             differences = positions + shifts[:, None, None] - own[:, None]
             squares = (((differences - np.rint(differences)) @ frames[which]) ** 2).sum(axis=-1) + far
-            # Each atom at its nearest like atom: no assignment is cheaper.
+            # Each atom paired with the nearest atom of its element: a lower bound of the cost of any assignment.
             bound = np.maximum(squares.min(axis=2).mean(axis=1), squares.min(axis=1).mean(axis=1))
             starts += [(which, positions, shift) for shift in shifts]
             scores += (bound + strain_costs[which]).tolist()
-    return [starts[i] for i in np.argsort(scores, kind="stable")[:_EXACT]]
+    return [starts[i] for i in np.argsort(scores, kind="stable")[:_MAX_ASSIGNMENTS]]
 
 
 def _assigned(
     own: Floats, positions: Floats, like: NDArray[np.bool_], frame: Floats, shift: Floats
 ) -> tuple[float, NDArray[np.int_], Floats]:
-    """Improve assignment and origin in turn; mean square (Å²) about the mean, order, and differences in fractions."""
+    """Improve assignment and origin in turn.
+
+    Returns
+    -------
+    tuple
+        Mean squared displacement (Å²) about its mean, order of the target's atoms, and displacements in fractions.
+    """
     from scipy.optimize import linear_sum_assignment
 
     rows = np.arange(len(own))

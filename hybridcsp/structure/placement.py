@@ -1,4 +1,4 @@
-"""Random cells, and atoms at random points of Wyckoff positions, that keep a problem's volumes and distances."""
+"""Random cells and random points on Wyckoff positions that respect a problem's volumes and distances."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from hybridcsp.core.problem import Problem
 from hybridcsp.structure.geometry import lattice_vectors
 from hybridcsp.structure.wyckoff import SpaceGroup, WyckoffPosition
 
-#: The volume per atom is drawn evenly between these multiples of the expected one, inside the problem's bounds.
+#: The volume per atom is drawn uniformly between these multiples of the expected one, within the problem's bounds.
 VOLUME_RANGE = (0.85, 1.3)
 
-#: Minimum distances asked for in successive builds in one space group, as fractions of summed covalent radii. What the
-#: problem demands is never loosened.
+#: Minimum distances in successive attempts in one space group, as fractions of summed covalent radii. The problem's own
+#: minimum distances always hold.
 SEPARATIONS = (0.85, 0.85, 0.85, 0.8, 0.8, 0.75, 0.7, 0.0)
 
-#: Spheres of half the separation may fill at most this share of the volume: random points do not pack denser.
+#: Largest fraction of the volume filled by spheres of half the separation: random points do not pack more densely.
 PACKING = 0.45
 
-#: Random points tried for one Wyckoff position in one build.
+#: Random points tried for one Wyckoff position in one attempt.
 POINTS_PER_POSITION = 24
 
 
 def random_cell(
     problem: Problem, group: SpaceGroup, n_atoms: int, rng: np.random.Generator
 ) -> NDArray[np.float64] | None:
-    """Draw a cell of a group's lattice type for ``n_atoms`` atoms in the cell that is filled.
+    """Draw a cell of a space group's lattice type for a number of atoms.
 
     Returns
     -------
     ndarray or None
-        Vectors in Å, shape ``(3, 3)``; ``None`` where PyXtal draws none.
+        Lattice vectors as rows in Å, shape ``(3, 3)``, of the cell that the group's positions fill; ``None`` if PyXtal
+        fails to draw one.
     """
     from pyxtal.lattice import Lattice
     from pyxtal.msg import VolumeError
@@ -57,23 +58,23 @@ def random_cell(
 def separations(
     problem: Problem, numbers: NDArray[np.int_], counts: Sequence[int], volume: float, fraction: float
 ) -> NDArray[np.float64]:
-    """Distances to keep in Å, never less than the problem's.
+    """Return the minimum distances between atoms in Å, at least those of the problem.
 
     Parameters
     ----------
     problem
-        Sets the least distances.
+        Problem with its own minimum distances.
     numbers, counts
-        Atomic numbers of the elements and how many atoms of each there are.
+        Atomic numbers of the elements and the number of atoms of each.
     volume
-        Of the cell in Å³.
+        Volume of the cell in Å³.
     fraction
-        Distances asked for as a fraction of summed covalent radii; less where the cell is too full for them.
+        Distances as a fraction of summed covalent radii; reduced where the cell is too small for them.
 
     Returns
     -------
     ndarray
-        By atomic numbers, shape ``(119, 119)``.
+        Distances by atomic numbers, shape ``(119, 119)``.
     """
     radii = covalent_radii[numbers]
     fullest = (PACKING * volume / (4 / 3 * math.pi * float(np.dot(counts, radii**3)))) ** (1 / 3)
@@ -90,26 +91,38 @@ def place(
     distances: NDArray[np.float64],
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.int_], NDArray[np.float64]] | None:
-    """Put atoms at random points of Wyckoff positions so that all pairs keep their distances.
+    """Draw points on Wyckoff positions at which all pairs of atoms keep their minimum distances.
+
+    Parameters
+    ----------
+    sites
+        Atomic number and Wyckoff position of each orbit.
+    cell
+        Lattice vectors as rows in Å, shape ``(3, 3)``.
+    distances
+        Minimum distances in Å by atomic numbers, shape ``(119, 119)``.
+    rng
+        Random generator.
+
 
     Returns
     -------
     tuple or None
-        Atomic numbers, shape ``(n_atoms,)``, and fractional positions, shape ``(n_atoms, 3)``; ``None`` where a
-        position found no place.
+        Atomic numbers, shape ``(n_atoms,)``, and fractional positions, shape ``(n_atoms, 3)``; ``None`` if no
+        point of a position was far enough from the other atoms.
     """
     numbers = np.empty(0, dtype=int)
     placed = np.empty((0, 3))
     images = lattice_vectors(cell, float(distances.max()))
-    # Those that have no choice come first: the others make way for them.
+    # Positions without free coordinates come first because the others can avoid them.
     for number, position in sorted(sites, key=lambda site: site[1].freedom):
         points = rng.random((POINTS_PER_POSITION if position.freedom else 1, 3))
         orbits = np.einsum("mij,kj->kmi", position.rotations, points) + position.translations
-        # By symmetry the first atom of an orbit sees what all of them see.
+        # By symmetry all atoms of an orbit have the same neighbours: the first one is checked.
         others = np.concatenate([orbits, np.broadcast_to(placed, (len(points), *placed.shape))], axis=1)
-        apart = others - orbits[:, :1]
-        apart = (apart - np.rint(apart)) @ cell
-        squares = ((apart[:, :, None] + images) ** 2).sum(axis=-1)
+        vectors = others - orbits[:, :1]
+        vectors = (vectors - np.rint(vectors)) @ cell
+        squares = ((vectors[:, :, None] + images) ** 2).sum(axis=-1)
         squares[:, 0, 0] = np.inf  # itself
         seen = np.concatenate([np.full(position.multiplicity, number), numbers])
         free = (squares.min(axis=-1) >= distances[number, seen] ** 2).all(axis=1)

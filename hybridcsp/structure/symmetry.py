@@ -1,4 +1,4 @@
-"""Space groups and standardised cells, through spglib."""
+"""Space groups and standardised cells by spglib."""
 
 from __future__ import annotations
 
@@ -13,42 +13,42 @@ from numpy.typing import NDArray
 #: Lattice, fractional coordinates and atomic numbers, as spglib takes a structure.
 SpglibCell = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int_]]
 
-#: Tolerances in Å at which space groups are stated: for a structure as it is, and for one close to a higher symmetry.
+#: Tolerances in Å for space groups: strict, and loose for structures close to a higher symmetry.
 SYMPREC = 0.01
 
 SYMPREC_LOOSE = 0.1
 
-#: Tolerance in Å at which samples of generators that come out without symmetry are made symmetric. Of samples of the
-#: flow generator for held-out crystals that match them, it gives 43 % their space group (0.1 Å: 11 %), and loses as few
-#: matches, 3 of 110.
+#: Tolerance in Å for symmetrising samples of generators that have no symmetry. Of the flow generator's samples that
+#: match held-out crystals, 43 % get the right space group (11 % at 0.1 Å), and 3 of 110 matches are lost at either.
 SYMPREC_ROUGH = 0.3
 
 
 def spacegroup(atoms: Atoms, symprec: float = SYMPREC) -> int:
-    """Space group number of the positions (magnetic moments aside); 1 where spglib finds none at all."""
+    """Return the space group number of the positions, without magnetic moments; 1 if spglib finds no symmetry."""
     dataset = symmetry_dataset(spglib_cell(atoms), symprec)
     return 1 if dataset is None else int(dataset.number)
 
 
 def spacegroups(atoms: Atoms) -> tuple[int, int]:
-    """Return space group numbers at 0.01 Å and at 0.1 Å; what has no symmetry at 0.1 Å has none at 0.01 Å."""
+    """Return the space group numbers at 0.01 Å and at 0.1 Å."""
+    # A structure without symmetry at 0.1 Å has none at 0.01 Å.
     loose = spacegroup(atoms, SYMPREC_LOOSE)
     return (1 if loose == 1 else spacegroup(atoms, SYMPREC)), loose
 
 
 def primitive(atoms: Atoms, symprec: float = SYMPREC) -> Atoms:
-    """Return the standardised primitive cell; initial moments and charges stay with their atoms."""
+    """Return the standardised primitive cell with the initial moments and charges of the atoms."""
     return _standardized(atoms, symprec, to_primitive=True)
 
 
 def in_group(atoms: Atoms, number: int, symprec: float = SYMPREC) -> Atoms | None:
-    """Return a primitive cell made as symmetric as it is nearly, if that is of this space group and no smaller."""
+    """Return a symmetrised primitive cell, or ``None`` if it has another space group or fewer atoms."""
     symmetric = primitive(atoms, symprec)
     return symmetric if len(symmetric) == len(atoms) and spacegroup(symmetric) == number else None
 
 
 def conventional(atoms: Atoms, symprec: float = SYMPREC) -> Atoms:
-    """Return the standardised conventional cell; initial moments and charges stay with their atoms."""
+    """Return the standardised conventional cell with the initial moments and charges of the atoms."""
     return _standardized(atoms, symprec, to_primitive=False)
 
 
@@ -82,7 +82,7 @@ def symmetry_dataset(cell: SpglibCell, symprec: float, hall_number: int = 0) -> 
 def _standardized(atoms: Atoms, symprec: float, *, to_primitive: bool) -> Atoms:
     import spglib
 
-    # Atoms that differ in moment or charge are different atoms: a magnetic cell is not folded onto a smaller one.
+    # Atoms of different moment or charge are different: a magnetic cell must not be reduced to a smaller one.
     states = np.column_stack([atoms.numbers, atoms.get_initial_magnetic_moments(), atoms.get_initial_charges()])
     kinds, labels = np.unique(states, axis=0, return_inverse=True)
     crystal = atoms.cell.array, atoms.get_scaled_positions(), labels.ravel() + 1
@@ -112,4 +112,4 @@ def spacegroup_symbol(number: int) -> str:
         found = spglib.get_spacegroup_type(hall_number)
         if found is not None and found.number == number:
             return str(found.international_short)
-    raise ValueError(f"there is no space group {number}; they run from 1 to 230")
+    raise ValueError(f"there is no space group {number}; space groups are numbered from 1 to 230")

@@ -1,4 +1,4 @@
-"""Wyckoff positions of the 230 space groups, and how atoms can be distributed over them."""
+"""Wyckoff positions of the 230 space groups, and distributions of atoms over them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: Wyckoff letters in their order; only group 47 needs the last.
+#: Wyckoff letters in their order; only space group 47 has the last.
 LETTERS = "abcdefghijklmnopqrstuvwxyzA"
 
 #: Fractional coordinates are compared after rounding to this many steps of a cell vector.
@@ -42,16 +42,17 @@ _ORDERS = (
 
 @dataclass(frozen=True, eq=False)
 class WyckoffPosition:
-    """One Wyckoff position: atoms at ``rotations @ x + translations`` for any point x of the conventional cell.
+    """Wyckoff position: atoms at ``rotations @ x + translations`` for a point x of the conventional cell.
 
     Attributes
     ----------
     letter
-        Its letter.
+        Wyckoff letter.
     freedom
-        How many coordinates are free, 0 to 3.
+        Number of free coordinates, 0 to 3.
     rotations, translations
-        Shapes ``(multiplicity, 3, 3)`` and ``(multiplicity, 3)``; they lead to fractions of the cell that is filled.
+        Operations that give fractional coordinates in the cell that the position fills, shapes ``(multiplicity, 3, 3)``
+        and ``(multiplicity, 3)``.
     """
 
     letter: str
@@ -61,19 +62,19 @@ class WyckoffPosition:
 
     @property
     def multiplicity(self) -> int:
-        """Number of atoms in the cell that is filled."""
+        """Number of atoms in the cell that the position fills."""
         return len(self.translations)
 
 
 class SpaceGroup:
-    """A space group's Wyckoff positions in its primitive or its conventional cell, from PyXtal's tables.
+    """Wyckoff positions of a space group in its primitive or its conventional cell, from PyXtal's tables.
 
     Parameters
     ----------
     number
         International number, 1 to 230, in PyXtal's setting.
     conventional
-        Whether it is the conventional cell that is filled.
+        Whether the positions fill the conventional cell instead of the primitive one.
 
     Attributes
     ----------
@@ -83,13 +84,13 @@ class SpaceGroup:
         ``"triclinic"``, ``"monoclinic"`` (unique axis b), ``"orthorhombic"``, ``"tetragonal"``, ``"hexagonal"`` or
         ``"cubic"``.
     vectors
-        The cell that is filled in fractions of the conventional cell, shape ``(3, 3)``.
+        Vectors of the filled cell as rows in fractions of the conventional cell, shape ``(3, 3)``.
     positions
         Wyckoff positions, the general one first.
     """
 
     def __init__(self, number: int, *, conventional: bool = False) -> None:
-        # PyXtal's Group would work out site symmetries as well, and take several times as long.
+        # PyXtal's Group would compute site symmetries as well, which takes several times as long.
         from pyxtal.symmetry import get_pbc_and_lattice, get_wyckoffs, letter_from_index
 
         self.number = number
@@ -105,20 +106,28 @@ class SpaceGroup:
         self._free = tuple(sorted({p.multiplicity for p in self.positions if p.freedom}))
 
     def holds(self, counts: Sequence[int]) -> bool:
-        """Whether this many atoms of each element can sit on the positions, no fixed point taken twice."""
+        """Return whether the positions can hold numbers of atoms of several elements, each fixed one at most once."""
         return self._can_place(counts, frozenset())
 
     def draw_sites(self, counts: Sequence[int], rng: np.random.Generator) -> list[tuple[int, WyckoffPosition]]:
-        """Distribute atoms over the positions at random; the group must hold them.
+        """Draw a distribution of atoms over the positions; :meth:`holds` must be true for them.
 
-        Site after site, one of the positions is drawn after which the rest can still be placed: with a chance of one
-        half among those of the largest multiplicity; else a kind of position first (multiplicity and freedom), with
-        even chances, and then one of that kind. Groups and sites of 67 % of Materials Project crystals come up within
-        1,000 such draws, of 63 % with PyXtal's rule (even chances among all positions instead of kinds).
+        Site after site, a position is drawn after which the remaining atoms can still be placed: with a probability of
+        one half among those of the largest multiplicity; otherwise a kind of position (multiplicity and number of free
+        coordinates) is drawn uniformly, and then one of that kind. Groups and sites of 67 % of Materials Project
+        crystals occur within 1,000 such draws, of 63 % with PyXtal's rule (uniform among all positions).
+
+        Parameters
+        ----------
+        counts
+            Numbers of atoms of the elements.
+        rng
+            Random generator.
 
         Returns
         -------
-        list of (index into ``counts``, position)
+        list of (int, WyckoffPosition)
+            Index into ``counts`` and position of each site.
         """
         left = list(counts)
         taken: frozenset[int] = frozenset()
@@ -152,12 +161,12 @@ class SpaceGroup:
 
 @cache
 def point_group_order(number: int) -> int:
-    """Return the number of symmetry operations of a space group, translations aside: 1 to 48."""
+    """Return the order of a space group's point group, 1 to 48."""
     return next(order for last, order in _ORDERS if number <= last)
 
 
 def space_group(number: int, *, conventional: bool = False) -> SpaceGroup:
-    """Return the one instance of a space group: building it takes milliseconds."""
+    """Return a space group; instances are cached because building one takes milliseconds."""
     return _space_group(number, conventional)
 
 
@@ -237,7 +246,7 @@ def rounded_coordinates(coordinates: Sequence[float]) -> tuple[int, ...]:
 
 @cache
 def _symbols() -> list[str]:
-    # PyXtal reads this file anew for each group.
+    # PyXtal reads this file again for each group.
     text = files("pyxtal").joinpath("database/symbols.json").read_text(encoding="utf-8")
     return list(json.loads(text)["space_group"])
 
@@ -246,8 +255,8 @@ def _position(letter: str, orbit: Sequence[Any], vectors: NDArray[np.float64]) -
     to_cell = np.linalg.inv(vectors).T
     rotations = np.array([to_cell @ operation.rotation_matrix for operation in orbit])
     translations = np.array([to_cell @ operation.translation_vector for operation in orbit])
-    # Operations that differ by a centring translation are one in the primitive cell. All numbers are multiples of
-    # 1/24, so that 144 of them make a whole number safely.
+    # Operations that differ by a centring translation are equal in the primitive cell. All numbers are multiples of
+    # 1/24, so that multiples of 1/144 can be compared as integers.
     keys = np.rint(np.column_stack([rotations.reshape(-1, 9), translations]) * 144).astype(int)
     keys[:, 9:] %= 144
     first = np.sort(np.unique(keys, axis=0, return_index=True)[1])
@@ -261,7 +270,17 @@ def _position(letter: str, orbit: Sequence[Any], vectors: NDArray[np.float64]) -
 
 @lru_cache(maxsize=1 << 18)
 def can_place(counts: tuple[int, ...], fixed: tuple[int, ...], free: tuple[int, ...]) -> bool:
-    """Whether positions of these multiplicities, each fixed one at most once, hold these numbers of atoms."""
+    """Return whether Wyckoff positions can hold numbers of atoms of several elements.
+
+    Parameters
+    ----------
+    counts
+        Numbers of atoms of the elements.
+    fixed
+        Multiplicities of the positions without free coordinates, each of which can be occupied once.
+    free
+        Multiplicities of the other positions, which can be occupied any number of times.
+    """
     if not counts:
         return True
     available = {m: fixed.count(m) for m in fixed}
@@ -276,9 +295,10 @@ def can_place(counts: tuple[int, ...], fixed: tuple[int, ...], free: tuple[int, 
 
 @lru_cache(maxsize=1 << 14)
 def is_sum(total: int, parts: tuple[int, ...]) -> bool:
-    """Whether a number is a sum of these, each as often as needed."""
+    """Return whether a number is a sum of the given parts, each used any number of times."""
     if parts:
-        # Of more parts than the largest, some add up to a multiple of it: only the remainder of a large number matters.
+        # Among more parts than the largest one, some add up to a multiple of it: of a large total only the remainder
+        # matters.
         largest = max(parts)
         total -= max(0, total - largest**2) // largest * largest
     reachable = {0}

@@ -51,7 +51,7 @@ def test_neighbours_agree_with_ase(atoms, cutoff):
 def test_distances_computed_in_batches_equal_those_computed_at_once(monkeypatch):
     atoms = rutile().repeat(2)
     together = nearest_distances(atoms, 4.0), neighbours(atoms, 4.0)
-    monkeypatch.setattr("hybridcsp.structure.geometry._MOST_VECTORS", 1000)
+    monkeypatch.setattr("hybridcsp.structure.geometry._MAX_VECTORS", 1000)
     assert np.array_equal(nearest_distances(atoms, 4.0), together[0])
     assert sorted(neighbours(atoms, 4.0)[3]) == sorted(together[1][3])
 

@@ -1,7 +1,7 @@
 """Hybrid crystal structure prediction, driven through any ASE calculator.
 
-Learned generators and population optimisers share one budget of relaxations, and every relaxed minimum comes back to
-teach the generators.
+Learned generators and population optimisers share one budget of relaxations, and generators are retrained on the
+relaxed minima.
 
 >>> from hybridcsp import Search
 >>> search = Search("TiO2", formula_units=(1, 4), calculator="chgnet", directory="tio2")  # doctest: +SKIP
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from hybridcsp.relaxation.settings import RelaxationSettings as RelaxationSettings
     from hybridcsp.retraining import Retraining as Retraining
     from hybridcsp.search.search import Search as Search
+    from hybridcsp.search.settings import SearchSettings as SearchSettings
     from hybridcsp.search.stopping import StoppingCriteria as StoppingCriteria
 
 __version__ = "0.1.0"
 
-# Where spglib fails, it says so by its answer, which is dealt with; its C code would write to the terminal, too.
+# Failures of spglib are handled through its return values; without this its C code writes them to the terminal as well.
 os.environ.setdefault("SPGLIB_WARNING", "OFF")
 
 _PUBLIC = {
     "Archive": "archive",
-    "StoppingCriteria": "search.stopping",
     "Candidate": "core.records",
     "Limits": "core.records",
     "Minimum": "core.records",
@@ -44,6 +44,8 @@ _PUBLIC = {
     "RelaxationSettings": "relaxation.settings",
     "Retraining": "retraining",
     "Search": "search",
+    "SearchSettings": "search.settings",
+    "StoppingCriteria": "search.stopping",
 }
 
 __all__ = ["__version__", *_PUBLIC]
@@ -54,7 +56,7 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    # Public names are imported when they are used, so that the command line answers at once.
+    # Public names are imported when they are used, so that the command line starts quickly.
     if name in _PUBLIC:
         return getattr(importlib.import_module(f"hybridcsp.{_PUBLIC[name]}"), name)
     raise AttributeError(f"module 'hybridcsp' has no attribute {name!r}")

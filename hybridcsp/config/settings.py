@@ -33,9 +33,9 @@ from hybridcsp.generators.external import Command
 from hybridcsp.relaxation.calculators.registry import check_calculator, runs_code
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.retraining import Retraining
-from hybridcsp.search.allocation import ALLOCATIONS
+from hybridcsp.search.allocation import ALLOCATIONS, DEFAULT_ALLOCATION
 from hybridcsp.search.search import Search
-from hybridcsp.search.settings import SearchSettings
+from hybridcsp.search.settings import DEFAULT_CALCULATOR, SearchSettings
 from hybridcsp.search.stopping import StoppingCriteria, Target
 from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT, SOURCES
 from hybridcsp.utils.files import atomic_write
@@ -78,12 +78,12 @@ class SearchSection(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    calculator: Annotated[str, AfterValidator(_known_calculator)] = "chgnet"
+    calculator: Annotated[str, AfterValidator(_known_calculator)] = DEFAULT_CALCULATOR
     sources: Annotated[tuple[Annotated[str, AfterValidator(_known_source)], ...], AfterValidator(_at_least_one)] = (
         DEFAULT_SOURCES
     )
-    allocation: Annotated[str, AfterValidator(_known_allocation)] = "earnings"
-    seed: int = Field(default=0, ge=0)
+    allocation: Annotated[str, AfterValidator(_known_allocation)] = DEFAULT_ALLOCATION
+    seed: int = Field(default=SearchSettings.seed, ge=0)
     workers: int | None = Field(default=None, ge=1)
     one_shot: int = Field(default=ONE_SHOT, ge=1)
     directory: str | None = None

@@ -203,6 +203,9 @@ ALLOCATIONS: dict[str, Callable[[Problem, int], Allocation]] = {
     "equal": EqualAllocation,
 }
 
+#: Name of the allocation of a search whose settings name none.
+DEFAULT_ALLOCATION = "earnings"
+
 
 def _typical(priors: Mapping[str, float]) -> float:
     return float(np.median(list(priors.values()))) if priors else 1 / EXPECTED_FORCE_CALLS

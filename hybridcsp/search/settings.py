@@ -14,13 +14,16 @@ from hybridcsp.generators.external import Command
 from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_calculator
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.retraining import Retraining
-from hybridcsp.search.allocation import ALLOCATIONS, Allocation
+from hybridcsp.search.allocation import ALLOCATIONS, DEFAULT_ALLOCATION, Allocation
 from hybridcsp.search.stopping import StoppingCriteria
 from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT
 from hybridcsp.utils.resources import available_cores
 
-#: The arguments that take the fields of nested settings.
+#: Calculator of a search whose settings name none.
+DEFAULT_CALCULATOR = "chgnet"
+
+#: Arguments that take the fields of nested settings.
 _NESTED: dict[type, str] = {
     RelaxationSettings: "relaxation=RelaxationSettings(...)",
     Limits: "limits=Limits(...)",
@@ -66,9 +69,9 @@ class SearchSettings:
         For values that are not valid.
     """
 
-    calculator: CalculatorLike | None = "chgnet"
+    calculator: CalculatorLike | None = DEFAULT_CALCULATOR
     sources: Sequence[str | BaseSource] = DEFAULT_SOURCES
-    allocation: Allocation | str = "earnings"
+    allocation: Allocation | str = DEFAULT_ALLOCATION
     seed: int = 0
     workers: int | None = None
     relaxation: RelaxationSettings = field(default_factory=RelaxationSettings)

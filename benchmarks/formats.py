@@ -216,13 +216,14 @@ def _stream(path: Path, output: Path) -> int:
 def _archive(path: Path, directory: Path) -> int:
     from hybridcsp.archive.archive import Archive
     from hybridcsp.io import formats
-    from hybridcsp.workflows.import_results import begin, survey, take_in
+    from hybridcsp.workflows.import_results import import_records, open_for_import
+    from hybridcsp.workflows.survey import survey_results
 
     code = formats.load("uspex")
-    problem = survey(code.read(path)).problem(None, None)
+    problem = survey_results(code.read(path)).problem(None, None)
     with Archive(directory, write=True) as archive:
-        begin(archive, problem, "uspex", path, "uspex")
-        return take_in(archive, code.read(path), source="uspex", problem=problem, calculator="uspex").relaxed
+        open_for_import(archive, problem, "uspex", path, "uspex")
+        return import_records(archive, code.read(path), source="uspex", problem=problem, calculator="uspex").relaxed
 
 
 # A real CrySPY run

@@ -203,15 +203,15 @@ def write_run(folder: Path, atoms: list[Any]) -> None:
     from hybridcsp.archive.archive import Archive
     from hybridcsp.core.problem import Problem
     from hybridcsp.io.formats import Record
-    from hybridcsp.workflows import import_results
+    from hybridcsp.workflows.import_results import import_records, open_for_import
 
     problem = Problem("TiO2", formula_units=(1, 2))
     records = [
         Record(atoms=one.copy(), energy=-25.0 - n, id=str(n), file=Path("a"), line=n) for n, one in enumerate(atoms)
     ]
     with Archive(folder, write=True) as archive:
-        import_results.begin(archive, problem, "plain", Path("a"), "emt")
-        import_results.take_in(archive, records, source="plain", problem=problem, calculator="emt")
+        open_for_import(archive, problem, "plain", Path("a"), "emt")
+        import_records(archive, records, source="plain", problem=problem, calculator="emt")
     for lock in folder.glob("*.lock"):
         lock.unlink()
 
@@ -348,7 +348,8 @@ def read_structures(folder: Path, file: Path, number: int) -> tuple[int, int]:
     from hybridcsp.io import formats
     from hybridcsp.io.formats import Record
     from hybridcsp.io.frames import ReadFailure
-    from hybridcsp.workflows import import_results
+    from hybridcsp.workflows.import_results import import_records, open_for_import
+    from hybridcsp.workflows.survey import calculator_label, survey_results
 
     codes = ("uspex", "calypso", "cryspy", "xtalopt")
     path = folder if folder.name in codes or (number % 2 and file.suffix != ".res") else file
@@ -356,15 +357,13 @@ def read_structures(folder: Path, file: Path, number: int) -> tuple[int, int]:
     code = formats.recognise(path) if number % 10 == 0 else known
     if number % 5 == 0:
         with tempfile.TemporaryDirectory() as made, Archive(Path(made) / "run", write=True) as archive:
-            found = import_results.survey(code.read(path))
+            found = survey_results(code.read(path))
             problem = Problem("TiO2", formula_units=(1, 8), max_atoms=24)
-            chosen = import_results.label(code.name, found.calculators)
-            import_results.begin(archive, problem, code.name, path, chosen)
-            report = import_results.take_in(
-                archive, code.read(path), source=code.name, problem=problem, calculator=chosen
-            )
+            chosen = calculator_label(code.name, found.calculators)
+            open_for_import(archive, problem, code.name, path, chosen)
+            report = import_records(archive, code.read(path), source=code.name, problem=problem, calculator=chosen)
             assert len(archive.minima()) <= report.relaxed
-            return report.seen - report.broken, report.broken
+            return report.seen - report.unreadable, report.unreadable
     kinds = Counter(type(record) for record in code.read(path))
     if hasattr(code, "finished"):
         code.finished(folder)

@@ -21,7 +21,7 @@ from hybridcsp.utils.resources import available_cores
 if TYPE_CHECKING:
     from hybridcsp.io.formats import Record
     from hybridcsp.io.frames import ReadFailure
-    from hybridcsp.workflows.import_results import Report
+    from hybridcsp.workflows.import_results import ImportReport
     from hybridcsp.workflows.watch import Round
 
 #: How many complaints are shown.
@@ -102,16 +102,16 @@ def _stream(results: Iterator[Record | ReadFailure], output: str, strict: bool) 
     from hybridcsp.io.formats.plain import as_atoms
     from hybridcsp.io.frames import ReadFailure
     from hybridcsp.io.structure_writer import structure_writer
-    from hybridcsp.workflows.import_results import Report
+    from hybridcsp.workflows.import_results import ImportReport
 
-    report = Report()
+    report = ImportReport()
 
     def readable() -> Iterator[Record]:
         with counter("structures") as count:
             for record in results:
                 count(report.seen)
                 if isinstance(record, ReadFailure):
-                    report.complain(record)
+                    report.add_failure(record)
                     if strict:
                         raise InputError("path", str(record.file), f"{record} (--strict)")
                 else:
@@ -138,12 +138,13 @@ def _archive(
 ) -> None:
     from hybridcsp.archive.archive import Archive, is_begun
     from hybridcsp.io.export import export
-    from hybridcsp.workflows import import_results
+    from hybridcsp.workflows.import_results import import_records, open_for_import
+    from hybridcsp.workflows.survey import CachedResults, calculator_label, survey_results
 
     with counter("structures seen") as count:
-        results = import_results.Kept(lambda: code.read(path))
-        found = import_results.survey(results, count)
-    chosen = calculator or import_results.label(code.name, found.calculators)
+        results = CachedResults(lambda: code.read(path))
+        found = survey_results(results, count)
+    chosen = calculator or calculator_label(code.name, found.calculators)
     if directory is not None and is_begun(directory):
         with Archive(directory) as before:
             problem = before.problem
@@ -151,9 +152,9 @@ def _archive(
         problem = found.problem(path, formula, gpa)
     where = directory or Path(f"{problem.formula}-{code.name}")
     with Archive(where, write=True) as archive:
-        import_results.begin(archive, problem, code.name, path, chosen)
+        open_for_import(archive, problem, code.name, path, chosen)
         with counter("structures taken in") as count:
-            report = import_results.take_in(
+            report = import_records(
                 archive,
                 results,
                 source=code.name,
@@ -169,7 +170,7 @@ def _archive(
     _summarise(report, where, chosen)
 
 
-def _summarise(report: Report, where: Path, calculator: str) -> None:
+def _summarise(report: ImportReport, where: Path, calculator: str) -> None:
     parts = [f"{report.relaxed} relaxed", f"{report.failed} failed", f"{report.candidates} without an energy"]
     if report.linked:
         parts.append(f"{report.linked} of these were ours")
@@ -189,14 +190,14 @@ def _summarise(report: Report, where: Path, calculator: str) -> None:
     _complain(report)
 
 
-def _complain(report: Report) -> None:
-    if not report.broken:
+def _complain(report: ImportReport) -> None:
+    if not report.unreadable:
         return
-    console.print(f"{report.broken} could not be read:", highlight=False)
-    for broken in report.complaints[:_SHOWN]:
+    console.print(f"{report.unreadable} could not be read:", highlight=False)
+    for broken in report.read_failures[:_SHOWN]:
         console.print(f"  {broken}", markup=False, highlight=False, soft_wrap=True)
-    if report.broken > _SHOWN:
-        console.print(f"  and {report.broken - _SHOWN} more")
+    if report.unreadable > _SHOWN:
+        console.print(f"  and {report.unreadable - _SHOWN} more")
 
 
 @app.command(

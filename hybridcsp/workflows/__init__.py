@@ -1,1 +1,1 @@
-"""Workflows of many searches, or of a search together with another code."""
+"""Workflows of several searches, or of a search together with another code."""

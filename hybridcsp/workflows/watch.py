@@ -17,7 +17,8 @@ from hybridcsp.io.formats import Format, Generational, Record, SeedSettings
 from hybridcsp.search.search import Search
 from hybridcsp.utils.files import atomic_write
 from hybridcsp.utils.reading import read_json
-from hybridcsp.workflows.import_results import Report, Survey, begin, label, survey, take_in, up_to
+from hybridcsp.workflows.import_results import ImportReport, import_records, open_for_import
+from hybridcsp.workflows.survey import Survey, calculator_label, survey_results, up_to_generation
 
 #: What is kept of a watch in its directory, beside the archive.
 FILE = "watch.json"
@@ -70,7 +71,7 @@ class Round:
     """
 
     finished: int
-    report: Report | None = None
+    report: ImportReport | None = None
     given_up: int = 0
     seeds: int = 0
     note: str = ""
@@ -129,7 +130,7 @@ class Watch:
         self._problem, self._calculator = problem, calculator
         self._state = self._load()
 
-    def look(self, on_progress: Callable[[Report], None] = lambda _: None) -> Round:
+    def look(self, on_progress: Callable[[ImportReport], None] = lambda _: None) -> Round:
         """Look once: read the generations that have ended, and write seeds for the next."""
         finished = self.code.finished_generations(self.path)
         if finished <= self._state.read:
@@ -146,21 +147,21 @@ class Watch:
         seeds, note = self._write(finished)
         return Round(finished=finished, report=report, given_up=given_up, seeds=seeds, note=note)
 
-    def _read(self, finished: int, on_progress: Callable[[Report], None]) -> tuple[Report, int]:
+    def _read(self, finished: int, on_progress: Callable[[ImportReport], None]) -> tuple[ImportReport, int]:
         problem = self._problem
         found = Survey()
         if problem is None and self._is_begun():
             with Archive(self.directory) as archive:
                 problem = Problem(**archive.state.settings[-1]["problem"])
         if problem is None or self._calculator is None:
-            found = survey(up_to(self.code.read(self.path), finished))
+            found = survey_results(up_to_generation(self.code.read(self.path), finished))
         problem = problem or found.problem(self.path)
-        calculator = self._calculator or label(self.code.name, found.calculators)
+        calculator = self._calculator or calculator_label(self.code.name, found.calculators)
         with Archive(self.directory, write=True) as archive:
-            begin(archive, problem, self.code.name, self.path, calculator)
-            report = take_in(
+            open_for_import(archive, problem, self.code.name, self.path, calculator)
+            report = import_records(
                 archive,
-                up_to(self.code.read(self.path), finished),
+                up_to_generation(self.code.read(self.path), finished),
                 source=self.code.name,
                 problem=problem,
                 calculator=calculator,

@@ -106,7 +106,7 @@ def test_watch_looks_once_and_says_what_it_did(tmp_path, monkeypatch):
     ("arguments", "said"),
     [
         (["import", "nowhere"], "no such file or folder"),
-        (["import", "truncated.cif"], r"path = 'truncated.cif': nothing .* \(truncated.cif, line 1: "),
+        (["import", "truncated.cif"], r"path = 'truncated.cif': no structure .* \(truncated.cif, line 1: "),
         (["import", "uspex", "--format", "usqex"], "did you mean 'uspex'"),
         (["import", "uspex", "--formula", "SiO2"], r"a composition that occurs: TiO2 \(3\)"),
         (["import", "uspex", "--output", "a.extxyz", "--directory", "d"], "one or the other"),

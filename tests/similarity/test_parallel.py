@@ -7,7 +7,8 @@ from hybridcsp.core.problem import Problem
 from hybridcsp.io.formats import Record
 from hybridcsp.similarity import parallel
 from hybridcsp.structure.symmetry import SYMPREC, SYMPREC_LOOSE, spacegroup, spacegroups
-from hybridcsp.workflows.import_results import Kept, begin, take_in
+from hybridcsp.workflows.import_results import import_records, open_for_import
+from hybridcsp.workflows.survey import CachedResults
 
 
 def records(n):
@@ -21,13 +22,15 @@ def records(n):
 
 def test_an_import_is_the_same_however_many_processes_work_on_it(tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "MIN_STRUCTURES", 0)
-    monkeypatch.setattr("hybridcsp.workflows.import_results.BATCH", 20)
+    monkeypatch.setattr("hybridcsp.workflows.import_results.BATCH_SIZE", 20)
     problem = Problem("Cu", formula_units=2)
     states = []
     for processes in (1, 2):
         with Archive(tmp_path / str(processes), write=True) as archive:
-            begin(archive, problem, "other", tmp_path, "x")
-            report = take_in(archive, records(60), source="other", problem=problem, calculator="x", processes=processes)
+            open_for_import(archive, problem, "other", tmp_path, "x")
+            report = import_records(
+                archive, records(60), source="other", problem=problem, calculator="x", processes=processes
+            )
             assert report.relaxed == 120
             states.append(state(archive))
             assert [m.id for m in archive.stream_minima(5)] == [m.id for m in archive.minima(5)]
@@ -52,8 +55,8 @@ def test_symmetry_of_imported_minima_is_found_when_it_is_asked_for(tmp_path, mon
     problem = Problem("TiO2", formula_units=2)
     record = Record(atoms=rutile(), energy=-50.0, id="1")
     with Archive(tmp_path, write=True) as archive:
-        begin(archive, problem, "other", tmp_path, "x")
-        take_in(archive, [record], source="other", problem=problem, calculator="x")
+        open_for_import(archive, problem, "other", tmp_path, "x")
+        import_records(archive, [record], source="other", problem=problem, calculator="x")
         assert not asked
     with Archive(tmp_path) as archive:
         (minimum,) = archive.minima()
@@ -69,10 +72,10 @@ def test_results_are_read_once_where_they_fit_into_memory(monkeypatch):
         times.append(1)
         return iter(records(3))
 
-    kept = Kept(read)
+    kept = CachedResults(read)
     assert [record.id for record in kept] == [record.id for record in kept]
     assert len(times) == 1
-    monkeypatch.setattr("hybridcsp.workflows.import_results.MOST_HELD", 2)
-    many = Kept(read)
+    monkeypatch.setattr("hybridcsp.workflows.survey.MAX_CACHED", 2)
+    many = CachedResults(read)
     assert [record.id for record in many] == [record.id for record in many]
     assert len(times) == 3

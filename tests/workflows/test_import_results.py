@@ -17,16 +17,19 @@ from hybridcsp.io import formats
 from hybridcsp.io.formats import Record
 from hybridcsp.io.frames import ReadFailure
 from hybridcsp.search.search import Search
-from hybridcsp.workflows.import_results import begin, label, survey, take_in
+from hybridcsp.workflows.import_results import import_records, open_for_import
+from hybridcsp.workflows.survey import calculator_label, survey_results
 
 CODE = formats.load("uspex")
 
 
 def import_(path, directory, *, strict=False, calculator="uspex:VASP"):
-    problem = survey(CODE.read(path)).problem(path)
+    problem = survey_results(CODE.read(path)).problem(path)
     with Archive(directory, write=True) as archive:
-        begin(archive, problem, "uspex", path, calculator)
-        return take_in(archive, CODE.read(path), source="uspex", problem=problem, calculator=calculator, strict=strict)
+        open_for_import(archive, problem, "uspex", path, calculator)
+        return import_records(
+            archive, CODE.read(path), source="uspex", problem=problem, calculator=calculator, strict=strict
+        )
 
 
 @pytest.fixture
@@ -37,7 +40,7 @@ def run(tmp_path):
 
 def test_results_are_relaxations_by_that_code_and_its_operators(tmp_path, run):
     report = import_(run, tmp_path / "archive")
-    assert (report.relaxed, report.failed, report.broken) == (4, 1, 0)
+    assert (report.relaxed, report.failed, report.unreadable) == (4, 1, 0)
     with Archive(tmp_path / "archive") as archive:
         best, second = archive.minima()
         assert (best.multiplicity, best.first_relaxation, second.multiplicity) == (2, 1, 2)
@@ -68,10 +71,12 @@ def test_pressure_gives_energies_from_enthalpies_and_the_other_way(tmp_path):
         evaluation = best.best.evaluation
         volume = best.atoms.get_volume()
         assert evaluation.enthalpy - evaluation.energy == pytest.approx(10 / 160.21766208 * volume)
-    problem = survey(CODE.read(run)).problem(run)
+    problem = survey_results(CODE.read(run)).problem(run)
     with Archive(tmp_path / "other", write=True) as archive:
-        begin(archive, problem, "x", run, "x")
-        take_in(archive, [Record(atoms=rutile(), energy=-48.0, id="1")], source="xx", problem=problem, calculator="x")
+        open_for_import(archive, problem, "x", run, "x")
+        import_records(
+            archive, [Record(atoms=rutile(), energy=-48.0, id="1")], source="xx", problem=problem, calculator="x"
+        )
         (best,) = archive.minima()
         assert best.best.evaluation.energy == -48.0
         assert best.best.evaluation.enthalpy == pytest.approx(-48.0 + 10 / 160.21766208 * rutile().get_volume())
@@ -149,18 +154,18 @@ def test_what_is_broken_is_counted_and_named_or_stops(tmp_path, run):
     lines[9] = "oops"
     file.write_text("\n".join(lines) + "\n")
     report = import_(run, tmp_path / "lenient")
-    assert (report.relaxed, report.failed, report.broken) == (3, 1, 1)
-    assert str(report.complaints[0]).startswith(f"{file}, line 10: atom 2 of 6")
+    assert (report.relaxed, report.failed, report.unreadable) == (3, 1, 1)
+    assert str(report.read_failures[0]).startswith(f"{file}, line 10: atom 2 of 6")
     with pytest.raises(InputError, match=r"line 10: .*--strict"):
         import_(run, tmp_path / "strict", strict=True)
 
 
 def test_other_compositions_are_left_out_and_named(tmp_path, run):
-    problem = survey(CODE.read(run)).problem(run)
+    problem = survey_results(CODE.read(run)).problem(run)
     with Archive(tmp_path / "archive", write=True) as archive:
-        begin(archive, problem, "uspex", run, "x")
+        open_for_import(archive, problem, "uspex", run, "x")
         records = [Record(atoms=atoms, energy=-1.0, id=str(n)) for n, atoms in enumerate(various(2, "Ti3O5"))]
-        report = take_in(archive, records, source="uspex", problem=problem, calculator="x")
+        report = import_records(archive, records, source="uspex", problem=problem, calculator="x")
     assert dict(report.others) == {"Ti3O5": 2}
 
 
@@ -168,7 +173,7 @@ def test_the_problem_is_that_of_most_structures(tmp_path):
     records = [Record(atoms=atoms, energy=-1.0, enthalpy=-1.0, pressure_gpa=p) for atoms, p in (
         (rutile(), 24.98), (rutile() * (1, 1, 2), 25.01), (*various(1, "Ti3O5"), 25.02),
     )]  # fmt: skip
-    found = survey([*records, ReadFailure(file=tmp_path, line=1, reason="x")])
+    found = survey_results([*records, ReadFailure(file=tmp_path, line=1, reason="x")])
     problem = found.problem(tmp_path)
     assert (problem.formula, problem.formula_units, problem.max_atoms, problem.pressure_gpa) == (
         "TiO2",
@@ -182,17 +187,17 @@ def test_the_problem_is_that_of_most_structures(tmp_path):
 
 
 def test_where_nothing_can_be_read_the_error_says_where_and_why(tmp_path):
-    with pytest.raises(InputError, match=r"path = '.*': nothing that can be read was found there$") as raised:
-        survey([]).problem(tmp_path)
+    with pytest.raises(InputError, match=r"path = '.*': no structure could be read there$") as raised:
+        survey_results([]).problem(tmp_path)
     assert raised.value.value == str(tmp_path)
     broken = [ReadFailure(file=tmp_path / "t.cif", line=n, reason=f"reason {n}") for n in (7, 9)]
-    with pytest.raises(InputError, match=r"found there \(.*t\.cif, line 7: reason 7\)"):
-        survey(broken).problem(tmp_path)
+    with pytest.raises(InputError, match=r"read there \(.*t\.cif, line 7: reason 7\)"):
+        survey_results(broken).problem(tmp_path)
 
 
 def test_the_calculator_is_named_after_the_code(tmp_path):
-    assert label("uspex", {"VASP": 3, "GULP": 1}) == "uspex:VASP"
-    assert label("airss", {}) == "airss"
+    assert calculator_label("uspex", {"VASP": 3, "GULP": 1}) == "uspex:VASP"
+    assert calculator_label("airss", {}) == "airss"
 
 
 def test_seeds_of_ours_end_as_the_other_code_ended_them(tmp_path):
@@ -229,7 +234,7 @@ def test_structures_that_nothing_can_be_compared_with_are_counted_and_named(tmp_
     needle = Atoms("Cu1500", scaled_positions=rng.random((1500, 3)), cell=[1.0, 1.0, 9000.0], pbc=True)
     records = [Record(atoms=atoms, energy=-1.0, id=str(n)) for n, atoms in enumerate((needle, bulk("Cu")))]
     with Archive(tmp_path, write=True) as archive:
-        begin(archive, problem, "plain", Path("f"), "emt")
-        report = take_in(archive, records, source="plain", problem=problem, calculator="emt")
-    assert (report.relaxed, report.broken) == (1, 1)
-    assert "too thin" in report.complaints[0].reason or "too many" in report.complaints[0].reason
+        open_for_import(archive, problem, "plain", Path("f"), "emt")
+        report = import_records(archive, records, source="plain", problem=problem, calculator="emt")
+    assert (report.relaxed, report.unreadable) == (1, 1)
+    assert "too thin" in report.read_failures[0].reason or "too many" in report.read_failures[0].reason

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from hybridcsp.generators.base import Epoch
-    from hybridcsp.generators.batches import Data
-    from hybridcsp.generators.trainer import Settings
+    from hybridcsp.generators.batches import TrainingData
+    from hybridcsp.generators.training_settings import TrainingSettings
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -188,7 +188,7 @@ def below(prefix: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
 # There
 
 
-def data_of(part: str, arrays: Arrays, about: Mapping[str, Any]) -> tuple[Data, Data | None]:
+def data_of(part: str, arrays: Arrays, about: Mapping[str, Any]) -> tuple[TrainingData, TrainingData | None]:
     """Return the training data of a network and those held out."""
     if part == "flow":
         from hybridcsp.generators.flow.data import FlowData, Scale
@@ -265,10 +265,10 @@ def train_all(cache: Path, output: Path, minutes: float, workers: int, seed: int
         print("the minutes are used; what was reached so far is in the output", flush=True)
 
 
-def _settings(plan: Part, epochs: int, examples: int) -> Settings:
-    from hybridcsp.generators.trainer import Settings
+def _settings(plan: Part, epochs: int, examples: int) -> TrainingSettings:
+    from hybridcsp.generators.training_settings import TrainingSettings
 
-    chosen = Settings(epochs=epochs, checkpoint_minutes=1.0, checkpoint_epochs=10**6, **plan.settings)
+    chosen = TrainingSettings(epochs=epochs, checkpoint_minutes=1.0, checkpoint_epochs=10**6, **plan.settings)
     # A few crystals still make more than one step.
     return replace(chosen, batch_size=min(chosen.batch_size, max(1, examples // 4)))
 
@@ -277,11 +277,11 @@ def _seconds_per_epoch(
     part: str, size: Mapping[str, Any], plan: Part, arrays: Arrays, about: Mapping[str, Any], seed: int, workers: int
 ) -> float:
     """Train a network for two epochs that is thrown away; the first warms up."""
-    from hybridcsp.generators.trainer import train
+    from hybridcsp.generators.trainer import Trainer
 
     learned, held = data_of(part, arrays, about)
     ends: list[float] = []
-    train(
+    Trainer(
         network_of(part, size, arrays, about, seed),
         learned,
         held,
@@ -289,7 +289,7 @@ def _seconds_per_epoch(
         seed=seed,
         on_epoch=lambda epoch: ends.append(epoch.seconds),
         workers=workers,
-    )
+    ).train()
     return max(ends[-1] - ends[0], 1e-3)
 
 
@@ -303,7 +303,7 @@ def _train_one(
     deadline: float,
     workers: int,
 ) -> None:
-    from hybridcsp.generators.trainer import train
+    from hybridcsp.generators.trainer import Trainer
 
     learned, held = data_of(part, arrays, about)
     checkpoint = output / f"{part}.checkpoint"
@@ -323,7 +323,7 @@ def _train_one(
             raise TimeIsUp
 
     try:
-        train(
+        Trainer(
             network_of(part, planned["size"], arrays, about, planned["seed"]),
             learned,
             held,
@@ -332,7 +332,7 @@ def _train_one(
             checkpoint=checkpoint,
             on_epoch=after,
             workers=workers,
-        )
+        ).train()
     finally:
         if checkpoint.exists():
             _export(part, planned, checkpoint, output)

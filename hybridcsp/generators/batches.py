@@ -1,9 +1,9 @@
-"""Batches of training data: in which order, drawn from which seeds, collated here or by processes ahead of time."""
+"""Batches of training data: their order and seeds, and their collation here or by processes ahead of time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,63 +12,79 @@ if TYPE_CHECKING:
     import torch
 
 
-class Data(Protocol):
-    """Examples as a model takes them.
+class TrainingData(Protocol):
+    """Examples in the form that a model takes.
 
     Attributes
     ----------
     weights
-        How much each example counts, shape ``(n,)``.
+        Weights of the examples in the loss, shape ``(n,)``.
     sizes
-        What padding depends on, shape ``(n,)``: examples of like size share a batch.
+        Sizes that the padding depends on, shape ``(n,)``: examples of similar size share a batch.
     """
 
     weights: NDArray[np.float64]
     sizes: NDArray[np.int_]
 
     def batch(self, indices: NDArray[np.int_], rng: np.random.Generator) -> Mapping[str, torch.Tensor]:
-        """Collate examples on the CPU; whatever is drawn (augmentation, noise, times) is drawn from ``rng``."""
+        """Collate examples on the CPU; draw augmentation, noise and times from ``rng`` alone."""
 
 
-#: Indices of examples, their collated tensors, and a seed for what the model draws (dropout).
-Collation = tuple[NDArray[np.int_], Mapping[str, "torch.Tensor"], int]
+class Batch(NamedTuple):
+    """Represent collated examples.
+
+    Attributes
+    ----------
+    indices
+        Indices of the examples, shape ``(batch,)``.
+    tensors
+        Collated tensors by name.
+    seed
+        Random seed of the model's own draws, those of dropout for example.
+    """
+
+    indices: NDArray[np.int_]
+    tensors: Mapping[str, torch.Tensor]
+    seed: int
 
 
-class Collate:
-    """Batches by the indices of their examples and the seed of what is drawn, as torch's data loaders ask for them."""
+class Collation:
+    """Map from the indices of examples and a random seed to their batch, as torch's data loaders expect it."""
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, data: TrainingData) -> None:
         self._data = data
 
-    def __getitem__(self, key: tuple[NDArray[np.int_], list[int]]) -> Collation:
-        indices, draws = key
-        rng = np.random.default_rng(draws)
-        return indices, self._data.batch(indices, rng), int(rng.integers(2**62))
+    def __getitem__(self, key: tuple[NDArray[np.int_], list[int]]) -> Batch:
+        indices, seed = key
+        rng = np.random.default_rng(seed)
+        return Batch(indices, self._data.batch(indices, rng), int(rng.integers(2**62)))
 
 
-def stream(
-    data: Data, epochs: int, batch_size: int, seed: int, *, epoch: int = 1, step: int = 0, workers: int = 0
-) -> Iterable[Collation]:
-    """Collate the batches of all epochs that are left, one after the other.
+def training_batches(
+    data: TrainingData, epochs: int, batch_size: int, seed: int, *, epoch: int = 1, step: int = 0, workers: int = 0
+) -> Iterable[Batch]:
+    """Collate the batches of all remaining epochs, one after the other.
 
     Parameters
     ----------
-    data, epochs, batch_size, seed
-        What is learned from, how often, how many examples at a time, and the seed of everything that is drawn.
+    data, epochs, batch_size
+        Training data, number of passes over them, and number of examples in a batch.
+    seed
+        Random seed of the order and of all draws.
     epoch, step
-        Where to begin.
+        Epoch (from 1), and number of the batch in it (from 0), to begin with.
     workers
-        Processes that collate ahead; 0 collates when asked.
+        Number of processes that collate batches ahead of time; 0 collates each batch when it is requested.
     """
-    collate = Collate(data)
+    collation = Collation(data)
     keys = _keys(data.sizes, epochs, batch_size, seed, epoch, step)
     if not workers:
-        return (collate[key] for key in keys)
+        return (collation[key] for key in keys)
     import torch
     from torch.utils.data import DataLoader
 
-    loader: Iterable[Collation] = DataLoader(
-        collate,
+    loader: Iterable[Batch] = DataLoader(
+        collation,
         sampler=keys,
         batch_size=None,
         num_workers=workers,
@@ -79,27 +95,27 @@ def stream(
     return loader
 
 
+def evaluation_batches(data: TrainingData, batch_size: int, seed: int) -> Iterator[Batch]:
+    """Collate the batches on which a loss is evaluated, which are the same each time."""
+    order = np.argsort(data.sizes, kind="stable")
+    collation = Collation(data)
+    for number, start in enumerate(range(0, len(order), batch_size)):
+        yield collation[order[start : start + batch_size], [seed, 0, number]]
+
+
 def _keys(
     sizes: NDArray[np.int_], epochs: int, batch_size: int, seed: int, epoch: int, step: int
 ) -> Iterator[tuple[NDArray[np.int_], list[int]]]:
-    """Yield the indices and the seeds of all batches from a step of an epoch on."""
+    """Yield the indices and the seeds of all batches, beginning with one step of an epoch."""
     while epoch <= epochs:
-        batches = _batches(sizes, batch_size, np.random.default_rng([seed, epoch]))
+        batches = _shuffled_batches(sizes, batch_size, np.random.default_rng([seed, epoch]))
         for number in range(step, len(batches)):
             yield batches[number], [seed, epoch, number]
         epoch, step = epoch + 1, 0
 
 
-def measured(data: Data, batch_size: int, seed: int) -> Iterator[Collation]:
-    """Collate the batches on which a loss is measured: the same each time."""
-    order = np.argsort(data.sizes, kind="stable")
-    collate = Collate(data)
-    for number, start in enumerate(range(0, len(order), batch_size)):
-        yield collate[order[start : start + batch_size], [seed, 0, number]]
-
-
-def _batches(sizes: NDArray[np.int_], batch_size: int, rng: np.random.Generator) -> list[NDArray[np.int_]]:
-    """Shuffle examples into batches of like sizes: sorted within stretches of fifty batches."""
+def _shuffled_batches(sizes: NDArray[np.int_], batch_size: int, rng: np.random.Generator) -> list[NDArray[np.int_]]:
+    """Shuffle examples into batches of similar sizes: sorted within stretches of fifty batches."""
     order = rng.permutation(len(sizes))
     stretch = 50 * batch_size
     batches: list[NDArray[np.int_]] = []

@@ -21,7 +21,8 @@ from hybridcsp.generators.flow.initial_states import InitialState, atoms_of, bat
 from hybridcsp.generators.flow.matching import FlowModel, Integration, integrate
 from hybridcsp.generators.flow.network import Architecture
 from hybridcsp.generators.reranking import agreed_first
-from hybridcsp.generators.trainer import Settings, train
+from hybridcsp.generators.trainer import Trainer
+from hybridcsp.generators.training_settings import TrainingSettings
 from hybridcsp.structure.lattice import LatticePoint, decode_lattice_point, diagonal, log_length
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE, SYMPREC_ROUGH, in_group
 from hybridcsp.structure.validity import is_too_close
@@ -96,7 +97,7 @@ class FlowGenerator(Generator):
         on_epoch
             Told after each epoch.
         **settings
-            As :class:`hybridcsp.generators.trainer.Settings` has them.
+            As :class:`hybridcsp.generators.training_settings.TrainingSettings` has them.
 
         Raises
         ------
@@ -113,7 +114,8 @@ class FlowGenerator(Generator):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 self._model = FlowModel(self.architecture)
-        history = train(self._model, training, held_out, chosen, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch)
+        trainer = Trainer(self._model, training, held_out, chosen, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch)
+        history = trainer.train()
         self._scale = training.scale
         about = weights_io.describe_training(learned, self.card, held_out=len(held))
         before = {key: value for key, value in self.card.items() if key not in ("training_formulas", "before")}
@@ -234,12 +236,12 @@ class FlowGenerator(Generator):
         return answers
 
 
-def _settings(given: Mapping[str, Any]) -> Settings:
-    known = [field.name for field in fields_of(Settings)]
+def _settings(given: Mapping[str, Any]) -> TrainingSettings:
+    known = [field.name for field in fields_of(TrainingSettings)]
     for name in given:
         if name not in known:
             raise InputError("settings", name, f"{did_you_mean(name, known)}known: {', '.join(known)}")
-    return Settings(**given)
+    return TrainingSettings(**given)
 
 
 def _should_redraw(answer: Sample | Reject) -> bool:

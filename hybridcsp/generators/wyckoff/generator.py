@@ -13,9 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
-from hybridcsp.generators import trainer, weights_io
+from hybridcsp.generators import weights_io
 from hybridcsp.generators.base import Condition, Epoch, Example, Generator, Reject, Request, Sample
 from hybridcsp.generators.datasets import split
+from hybridcsp.generators.trainer import Trainer
+from hybridcsp.generators.training_settings import TrainingSettings
 from hybridcsp.generators.wyckoff.collation import GeometryData, OccupationData, conditions
 from hybridcsp.generators.wyckoff.geometry_network import GeometryNetwork
 from hybridcsp.generators.wyckoff.occupation_network import OccupationNetwork
@@ -120,29 +122,29 @@ class WyckoffGenerator(Generator):
         examples
             Crystals; those in which spglib finds no symmetry are left out.
         seed, checkpoint, on_epoch
-            As :func:`hybridcsp.generators.trainer.train` takes them.
+            As in :class:`hybridcsp.generators.trainer.Trainer`.
         longest
             Crystals with more sites are remembered, but the networks do not learn from them: they are few and take
             most of the time.
         remember
             Whether the examples join the memory.
         **settings
-            Fields of :class:`hybridcsp.generators.trainer.Settings`, for both networks: they are trained one after the
-            other, and each stops when it no longer improves.
+            Fields of :class:`hybridcsp.generators.training_settings.TrainingSettings`, for both networks: they are
+            trained one after the other, and each stops when it no longer improves.
 
         Raises
         ------
         InputError
             If a setting is not known, or nothing is left to learn from.
         """
-        known = {field.name for field in fields(trainer.Settings)}
+        known = {field.name for field in fields(TrainingSettings)}
         if unknown := sorted(set(settings) - known):
             raise InputError(
                 unknown[0],
                 settings[unknown[0]],
                 f"no setting of this training; known: {', '.join(sorted(known | {'longest', 'remember'}))}",
             )
-        chosen = trainer.Settings(**settings)
+        chosen = TrainingSettings(**settings)
         encoded = self.encode(examples, longest=longest, remember=remember)
         if self._networks is None:
             with torch.random.fork_rng(devices=[]):
@@ -154,7 +156,7 @@ class WyckoffGenerator(Generator):
             ("occupation", self._networks[0], encoded.occupation),
             ("geometry", self._networks[1], encoded.geometry),
         ):
-            history = trainer.train(
+            trainer = Trainer(
                 network,
                 data[0],
                 data[1],
@@ -163,6 +165,7 @@ class WyckoffGenerator(Generator):
                 checkpoint=checkpoint and checkpoint.with_name(f"{part}-{checkpoint.name}"),
                 on_epoch=on_epoch and _told_of(part, on_epoch),
             )
+            history = trainer.train()
             metrics[part] = min(history, key=lambda epoch: epoch["held_out"]) | {"epochs": len(history)}
         self.card = {
             "sizes": {name: asdict(size) for name, size in self._sizes.items()},

@@ -18,6 +18,7 @@ from hybridcsp.search.allocation import ALLOCATIONS, DEFAULT_ALLOCATION, Allocat
 from hybridcsp.search.stopping import StoppingCriteria
 from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT
+from hybridcsp.utils.checks import whole_number
 from hybridcsp.utils.resources import available_cores
 
 #: Calculator of a search whose settings name none.
@@ -83,10 +84,11 @@ class SearchSettings:
     def __post_init__(self) -> None:
         if self.calculator is not None:
             check_calculator(self.calculator)
-        if self.workers is not None and self.workers < 1:
-            raise InputError("workers", self.workers, "a whole number from 1")
-        if self.seed < 0:
-            raise InputError("seed", self.seed, "a whole number from 0")
+        for name, least in (("workers", 1), ("seed", 0), ("one_shot", 1)):
+            value = getattr(self, name)
+            if value is not None or name == "seed":
+                number = whole_number(name, value, f"a whole number from {least}", least)
+                object.__setattr__(self, name, number)  # the way to set a field of a frozen dataclass
         if isinstance(self.allocation, str):
             if self.allocation not in ALLOCATIONS:
                 raise UnknownNameError("allocation", self.allocation, ALLOCATIONS)

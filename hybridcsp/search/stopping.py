@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from hybridcsp.io.frames import Frame, ReadFailure
 from hybridcsp.io.structure_files import read_structures
 from hybridcsp.structure.conversion import to_pymatgen
 from hybridcsp.structure.validity import is_crystal_of
+from hybridcsp.utils.checks import whole_number
 
 #: Tolerance of the best enthalpy (eV/atom): a smaller decrease is no improvement, and a target this much lower is
 #: reached.
@@ -74,14 +76,12 @@ class StoppingCriteria:
 
     def __post_init__(self) -> None:
         for name in ("relaxations", "force_calls", "stop_after_unchanged"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(name, value, "a whole number from 1")
-        if self.hours is not None and not self.hours > 0:
+            if (value := getattr(self, name)) is not None:
+                whole_number(name, value, "a whole number from 1")
+        if self.hours is not None and not (isinstance(self.hours, Real) and self.hours > 0):
             raise InputError("hours", self.hours, "a positive number of hours")
         for name in ("stop_after_failures", "refine"):
-            if getattr(self, name) < 0:
-                raise InputError(name, getattr(self, name), "a whole number from 0")
+            whole_number(name, getattr(self, name), "a whole number from 0", least=0)
         if isinstance(self.stop_at, str):
             try:
                 object.__setattr__(self, "stop_at", float(self.stop_at))

@@ -16,6 +16,9 @@ class TestInput:
         [
             ({"workers": 0}, "workers = 0"),
             ({"seed": -1}, "seed = -1"),
+            ({"seed": "3"}, "seed = '3': a whole number from 0"),
+            ({"workers": 1.5}, "workers = 1.5: a whole number from 1"),
+            ({"one_shot": 0}, "one_shot = 0"),
             ({"sources": []}, "at least one source"),
             ({"sources": "random"}, "a list of at least one source"),
             ({"sources": ["shake", "shake"]}, "cannot run alone; add another source"),

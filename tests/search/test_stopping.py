@@ -5,8 +5,8 @@ from crystals import ListSource, P1Source, instant_relaxation, relaxed
 
 from hybridcsp import Proposal
 from hybridcsp.core.records import Failed, FailureReason
-from hybridcsp.errors import RelaxationsFailedError
-from hybridcsp.search.stopping import StoppingCheck
+from hybridcsp.errors import InputError, RelaxationsFailedError
+from hybridcsp.search.stopping import StoppingCheck, StoppingCriteria
 
 
 def test_failed_relaxations_count(tmp_path):
@@ -160,3 +160,12 @@ def test_zero_turns_the_criterion_of_failures_off(tmp_path):
 
     summary = search(tmp_path, runner=failing).run(relaxations=15, stop_after_failures=0)
     assert (summary.stopped, summary.progress.failed) == ("relaxations used up", 15)
+
+
+@pytest.mark.parametrize(
+    "criteria", [{"relaxations": "10"}, {"force_calls": 2.5}, {"refine": -1}, {"hours": "2"}, {"hours": 0}]
+)
+def test_criteria_of_wrong_types_are_refused(criteria):
+    ((name, value),) = criteria.items()
+    with pytest.raises(InputError, match=f"{name} = {value!r}: a (whole|positive) number"):
+        StoppingCriteria(**criteria)

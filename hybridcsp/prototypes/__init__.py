@@ -1,8 +1,8 @@
-"""Known prototypes: libraries of structures, a table of counts, and what a problem's elements make of them.
+"""Known prototypes: libraries of structures, a table of counts, and their ranking for a problem's elements.
 
-A *prototype* is an anonymous stoichiometry with a space group and the Wyckoff positions that its elements take
-(:class:`Label`). Its coordinates are those of a :class:`Template`, or they are drawn. :class:`Options` puts everything
-that can be tried for a problem into the order of its estimated chance.
+A *prototype* is an anonymous stoichiometry with a space group and the Wyckoff positions of its elements
+(:class:`Label`). Its coordinates are those of a :class:`Template`, or they are drawn. :class:`Options` lists all
+proposals for a problem in the order of their estimated probability of success.
 """
 
 from hybridcsp.prototypes.labels import Label, identify
@@ -13,7 +13,7 @@ from hybridcsp.prototypes.templates import TemplateLibrary
 
 
 def training_formulas() -> frozenset[str]:
-    """Return the reduced formulas (Hill's order) that the shipped table was counted from."""
+    """Return the reduced formulas (Hill order) of the crystals counted in the shipped table."""
     return shipped_table().formulas
 
 

@@ -1,4 +1,4 @@
-"""Crystals from prototypes: other elements on known coordinates, or coordinates drawn on known Wyckoff positions."""
+"""Construction of crystals from prototypes: substitution of elements, and random coordinates on Wyckoff positions."""
 
 from __future__ import annotations
 
@@ -18,33 +18,34 @@ from hybridcsp.structure.symmetry import SYMPREC, spacegroup
 from hybridcsp.structure.validity import cell_violation, shortest_violation
 from hybridcsp.structure.wyckoff import space_group, wyckoff_position
 
-#: How often the set of separations is gone through for one draw.
+#: Number of times that all separations are tried for one draw.
 ROUNDS = 3
 
-# Scaling leaves distances this much above what is required, against rounding.
+# Factor by which scaled distances exceed the required ones, because of rounding.
 _MARGIN = 1 + 1e-6
 
 
 def substitute(structure: Atoms, elements: Mapping[int, int], problem: Problem, units: int) -> Atoms | None:
-    """Put other elements into a structure, and scale it to the volume that the problem expects.
+    """Substitute the elements of a structure and scale it to the volume expected for a problem.
 
-    Where atoms come closer than they may, the crystal is expanded as far as the problem's volumes allow.
+    If atoms are closer than allowed, the crystal is expanded as far as the problem's volumes allow.
 
     Parameters
     ----------
     structure
-        A primitive cell.
+        Primitive cell.
     elements
         New atomic numbers by old ones.
     problem
-        Sets volumes, distances, space groups and bounds of the cell.
+        Problem with volumes, distances, space groups and bounds of the cell.
     units
-        Formula units of the problem in the cell wanted; a most compact supercell is made where the structure has fewer.
+        Number of the problem's formula units in the result; the most compact supercell is built if the structure has
+        fewer.
 
     Returns
     -------
     Atoms or None
-        ``None`` where no volume that is allowed keeps all distances, or where it breaks other bounds of the problem.
+        ``None`` if no allowed volume satisfies all distances, or if other bounds of the problem are violated.
     """
     numbers = np.array([elements[number] for number in structure.numbers])
     atoms = Atoms(numbers, scaled_positions=structure.get_scaled_positions(), cell=structure.cell.array, pbc=True)
@@ -54,28 +55,29 @@ def substitute(structure: Atoms, elements: Mapping[int, int], problem: Problem, 
 def draw_crystal(
     label: Label, elements: Sequence[int], problem: Problem, units: int, rng: np.random.Generator
 ) -> Atoms | None:
-    """Draw the free coordinates and the cell of a prototype.
+    """Draw the cell and the free coordinates of a prototype.
 
-    Cells, points and separations are those of random search (:mod:`hybridcsp.structure.placement`), but space group and
-    Wyckoff positions are given; a crystal that comes out as another prototype (at 0.01 Å) is drawn again.
+    Cells, points and separations are drawn as in random search (:mod:`hybridcsp.structure.placement`) for the given
+    space group and Wyckoff positions; a crystal that has become another prototype (at 0.01 Å) is drawn again.
 
     Parameters
     ----------
     label
-        What is built.
+        Prototype.
     elements
-        Atomic number for each of its slots.
+        Atomic number of the element in each slot.
     problem
-        Sets volumes, distances, space groups and bounds of the cell.
+        Problem with volumes, distances, space groups and bounds of the cell.
     units
-        Formula units of the problem in the cell wanted; a most compact supercell is made where the prototype has fewer.
+        Number of the problem's formula units in the result; the most compact supercell is built if the prototype has
+        fewer.
     rng
-        The only randomness.
+        Random generator.
 
     Returns
     -------
     Atoms or None
-        ``None`` where none of a bounded number of attempts succeeded.
+        ``None`` if none of a bounded number of attempts succeeded.
     """
     group = space_group(label.spacegroup)
     sites = [
@@ -104,7 +106,7 @@ def draw_crystal(
 
 
 def _fitted(atoms: Atoms, problem: Problem, units: int) -> Atoms | None:
-    """Scale a crystal to the expected volume, or the next larger one at which it keeps the problem's distances."""
+    """Scale a crystal to the expected volume, or to the smallest larger one that satisfies the problem's distances."""
     low, high = problem.volume_bounds
     target = min(max(problem.expected_volume_per_atom, low), high)
     atoms.set_cell(atoms.cell.array * (target * len(atoms) / atoms.get_volume()) ** (1 / 3), scale_atoms=True)
@@ -119,7 +121,7 @@ def _fitted(atoms: Atoms, problem: Problem, units: int) -> Atoms | None:
 
 
 def _finished(atoms: Atoms, problem: Problem, units: int) -> Atoms | None:
-    """Return a cell of the size wanted, of the hand that is allowed, if it obeys the problem's limits."""
+    """Return a supercell of the required size and handedness if it is within the problem's bounds."""
     times, rest = divmod(problem.atoms_per_unit * units, len(atoms))
     if rest or not times:
         return None
@@ -134,7 +136,7 @@ def _finished(atoms: Atoms, problem: Problem, units: int) -> Atoms | None:
 
 
 def supercell(atoms: Atoms, times: int) -> Atoms:
-    """Return the most compact supercell of so many cells: the one whose reduced vectors are the shortest."""
+    """Return the most compact supercell of a number of cells: the one with the shortest reduced vectors."""
     import spglib
 
     cell = atoms.cell.array
@@ -149,7 +151,7 @@ def _compactness(cell: NDArray[np.float64] | None) -> float:
 
 @lru_cache(maxsize=64)
 def _hermite_forms(determinant: int) -> list[list[list[int]]]:
-    """All superlattices, as matrices in Hermite normal form."""
+    """Return all superlattices of a determinant as matrices in Hermite normal form."""
     divisors = [d for d in range(1, determinant + 1) if determinant % d == 0]
     return [
         [[a, b, c], [0, d, e], [0, 0, determinant // (a * d)]]

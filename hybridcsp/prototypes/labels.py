@@ -1,4 +1,4 @@
-"""Names of prototypes: stoichiometry, space group and Wyckoff letters, the same for every description of a crystal."""
+"""Labels of prototypes: stoichiometry, space group and Wyckoff letters, equal for all descriptions of a crystal."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from hybridcsp.structure.wyckoff import LETTERS, space_group, wyckoff_position
 
 @dataclass(frozen=True, order=True)
 class Label:
-    """A prototype without coordinates.
+    """Prototype without coordinates.
 
-    A *slot* is what one element takes: a multiset of Wyckoff positions. Slots come in ascending order of their atoms,
-    those with equal numbers in the order of their letters. Of all descriptions of a crystal that the affine normaliser
-    of its space group makes equal (other origins, axes and cells), the label is the one with the first letters in
-    the alphabet; of an enantiomorphic pair of groups, it is in the one with the lower number.
+    A *slot* is the multiset of Wyckoff positions that one element occupies. Slots are in ascending order of their
+    numbers of atoms, those with equal numbers in the order of their letters. Among the descriptions of a crystal that
+    are equivalent under the affine normalizer of its space group (other origins, axes and cells), the label has the
+    first letters in the alphabet; of an enantiomorphic pair of groups, it is in the one with the lower number.
 
     Attributes
     ----------
     stoichiometry
-        Atoms in each slot, as in a reduced formula.
+        Number of atoms in each slot, as in a reduced formula.
     spacegroup
         Number of the space group.
     letters
-        Wyckoff letters of each slot, a letter as often as the position is occupied.
+        Wyckoff letters of each slot, repeated for positions that are occupied several times.
     """
 
     stoichiometry: tuple[int, ...]
@@ -49,17 +49,17 @@ class Label:
 
     @property
     def freedom(self) -> int:
-        """How many coordinates and shape parameters of the cell are free; volume and polar axes' origin aside."""
+        """Number of free coordinates and shape parameters, without the volume and the origin along polar axes."""
         shape = {"triclinic": 5, "monoclinic": 3, "orthorhombic": 2, "tetragonal": 1, "hexagonal": 1, "cubic": 0}
         free = sum(wyckoff_position(self.spacegroup, letter).freedom for letters in self.letters for letter in letters)
         group = space_group(self.spacegroup)
-        # The trace of the mean of all rotations is the dimension of what none of them moves.
+        # The trace of the mean of all rotations is the dimension of the invariant space.
         polar = round(float(np.trace(group.positions[0].rotations.mean(axis=0))))
         return free - polar + shape[group.lattice_type]
 
     @cached_property
     def symmetries(self) -> tuple[tuple[int, ...], ...]:
-        """Permutations of the slots that the label cannot tell apart, the identity among them."""
+        """Permutations of the slots that leave the label unchanged, including the identity."""
         used = "".join(sorted(set("".join(self.letters))))
         renamed = {
             tuple(_sorted(letters, names) for letters in self.letters) for names in _renamings(self.spacegroup, used)
@@ -69,7 +69,7 @@ class Label:
         )
 
     def __str__(self) -> str:
-        """Write it as AFLOW does, though slots come in our order: ``AB2_tP6_136_a_f``."""
+        """Return the label in AFLOW's notation with slots in the order of this class: ``AB2_tP6_136_a_f``."""
         group = space_group(self.spacegroup)
         centring, lattice_type = group.symbol[0], group.lattice_type
         family = {"triclinic": "a", "monoclinic": "m", "orthorhombic": "o", "tetragonal": "t", "hexagonal": "h"}
@@ -79,7 +79,7 @@ class Label:
             for letter in letters
         )
         if centring == "R":
-            atoms //= 3  # as AFLOW counts
+            atoms //= 3  # AFLOW counts the atoms of the primitive cell
         pearson = f"{family.get(lattice_type, 'c')}{'C' if centring in 'ABC' else centring}{atoms}"
         slots = "_".join(
             "".join(f"{n if n > 1 else ''}{letter}" for letter, n in _runs(letters)) for letters in self.letters
@@ -88,12 +88,12 @@ class Label:
 
 
 def anonymous_formula(stoichiometry: Sequence[int]) -> str:
-    """Write ``(1, 2)`` as ``AB2``."""
+    """Return an anonymous formula: ``AB2`` for ``(1, 2)``."""
     return "".join(f"{chr(ord('A') + i)}{n if n > 1 else ''}" for i, n in enumerate(stoichiometry))
 
 
 def reduced_counts(numbers: Sequence[int] | NDArray[np.int_]) -> dict[int, int]:
-    """Atoms of each element (atomic numbers) in the reduced formula, the fewest first."""
+    """Return the reduced formula as numbers of atoms by atomic numbers, in ascending order."""
     elements, counts = np.unique(np.asarray(numbers, dtype=int), return_counts=True)
     divisor = gcd(*counts.tolist())
     found = sorted(zip(counts.tolist(), elements.tolist(), strict=True))
@@ -101,18 +101,25 @@ def reduced_counts(numbers: Sequence[int] | NDArray[np.int_]) -> dict[int, int]:
 
 
 def slot_orders(stoichiometry: Sequence[int]) -> list[tuple[int, ...]]:
-    """All permutations of the slots among those with equal numbers of atoms, the identity first."""
+    """Return all permutations among slots with equal numbers of atoms, the identity first."""
     groups = [list(members) for _, members in groupby(range(len(stoichiometry)), key=stoichiometry.__getitem__)]
     return [sum(order, ()) for order in product(*(permutations(group) for group in groups))]
 
 
 def identify(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> tuple[Label, tuple[int, ...]] | None:
-    """Find the prototype of a crystal and which element (atomic number) is in each slot.
+    """Return the prototype of a crystal and the atomic numbers of the elements in its slots.
+
+    Parameters
+    ----------
+    atoms
+        Any cell of a crystal.
+    symprec
+        Tolerance of spglib in Å.
 
     Returns
     -------
     tuple or None
-        ``None`` where spglib finds no consistent symmetry at this tolerance (Å).
+        ``None`` if spglib finds no consistent symmetry.
     """
     found = standardized_prototype(atoms, symprec)
     return None if found is None else found[:2]
@@ -137,9 +144,9 @@ def canonical_label(number: int, sites: Mapping[int, str], counts: Mapping[int, 
     number
         Space group.
     sites
-        Wyckoff letters by element.
+        Wyckoff letters by atomic number.
     counts
-        Atoms of each element in the reduced formula.
+        Numbers of atoms in the reduced formula by atomic number.
     """
     used = "".join(sorted(set("".join(sites.values()))))
     best = min(
@@ -156,7 +163,7 @@ def canonical_label(number: int, sites: Mapping[int, str], counts: Mapping[int, 
 
 @lru_cache(maxsize=1 << 14)
 def _renamings(number: int, used: str) -> tuple[Mapping[str, str], ...]:
-    """Distinct new names of the letters in use."""
+    """Return the distinct mappings of the letters in use to equivalent ones."""
     indices = [LETTERS.index(letter) for letter in used]
     distinct = sorted({tuple(line[i] for i in indices) for line in letter_permutations(number)})
     return tuple(dict(zip(used, names, strict=True)) for names in distinct)

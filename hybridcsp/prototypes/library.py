@@ -1,4 +1,4 @@
-"""Prototypes with coordinates: AFLOW's, as pymatgen carries them."""
+"""Prototypes with coordinates from the AFLOW library in pymatgen's data."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from hybridcsp.errors import HybridCSPError
 from hybridcsp.prototypes.labels import Label, reduced_counts, standardized_prototype
 from hybridcsp.structure.symmetry import SYMPREC, SYMPREC_LOOSE
 
-#: Kinds of templates, by which proposals made from them are known.
+#: Kinds of templates, which are recorded with the proposals built from them.
 AFLOW = "aflow"
 TEMPLATE = "template"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Template:
-    """A known structure that other elements can be put into.
+    """Known structure whose elements can be substituted.
 
     Attributes
     ----------
     name
-        What people call it, or where it stands.
+        Name of the prototype, or file and frame of the structure.
     kind
         :data:`AFLOW` or :data:`TEMPLATE`.
     label
-        Its prototype.
+        Prototype.
     elements
         Atomic number of the element in each slot of the label.
     atoms
-        Its primitive cell.
+        Primitive cell.
     strukturbericht
-        Its Strukturbericht symbol, an empty text where it has none.
+        Strukturbericht symbol; empty if there is none.
     """
 
     name: str
@@ -53,25 +53,25 @@ class Template:
 
 
 class Library(Protocol):
-    """A set of templates, indexed by stoichiometry."""
+    """Interface of a set of templates indexed by stoichiometry."""
 
     def __len__(self) -> int:
-        """Return how many templates there are."""
+        """Return the number of templates."""
 
     def matching(self, stoichiometry: tuple[int, ...]) -> Sequence[Template]:
-        """Return those of a stoichiometry (reduced, ascending), always in the same order."""
+        """Return the templates of a stoichiometry (reduced, ascending) in a fixed order."""
 
 
 class AflowLibrary:
-    """The AFLOW library of crystallographic prototypes (doi:10.1016/j.commatsci.2017.01.017), from pymatgen's data.
+    """AFLOW library of crystallographic prototypes (doi:10.1016/j.commatsci.2017.01.017) from pymatgen's data.
 
-    The file is read where it lies: importing ``pymatgen.analysis.prototypes`` takes seconds. Symmetries are worked out
-    for the stoichiometries that are asked for.
+    The file is read directly because importing ``pymatgen.analysis.prototypes`` takes seconds. Symmetries are
+    determined on first use of a stoichiometry.
 
     Raises
     ------
     HybridCSPError
-        If pymatgen has no such file.
+        If pymatgen has no file of AFLOW prototypes.
     """
 
     def __init__(self) -> None:
@@ -86,18 +86,18 @@ class AflowLibrary:
         self._found: dict[tuple[int, ...], list[Template]] = {}
 
     def __len__(self) -> int:
-        """Return how many templates there are."""
+        """Return the number of templates."""
         return sum(map(len, self._raw.values()))
 
     @property
     def formulas(self) -> frozenset[str]:
-        """Reduced formulas in Hill's order."""
+        """Reduced formulas in Hill order."""
         return frozenset(_formula(atoms) for entries in self._raw.values() for *_, atoms in entries)
 
     def without(self, formulas: Iterable[str]) -> AflowLibrary:
-        """Return the library without the structures of some reduced formulas (in Hill's order).
+        """Return the library without the structures of given reduced formulas (in Hill order).
 
-        A benchmark on known crystals needs it: what is sought must not be among the templates.
+        Benchmarks on known crystals use it to remove the structures sought from the templates.
         """
         left_out = frozenset(formulas)
         smaller = copy(self)
@@ -110,11 +110,11 @@ class AflowLibrary:
 
     @property
     def stoichiometries(self) -> list[tuple[int, ...]]:
-        """All that occur."""
+        """Stoichiometries of the templates in ascending order."""
         return sorted(self._raw)
 
     def matching(self, stoichiometry: tuple[int, ...]) -> Sequence[Template]:
-        """Return those of a stoichiometry (reduced, ascending), in AFLOW's order."""
+        """Return the templates of a stoichiometry (reduced, ascending) in AFLOW's order."""
         if stoichiometry not in self._found:
             self._found[stoichiometry] = [
                 template
@@ -125,7 +125,7 @@ class AflowLibrary:
 
 
 def as_template(name: str, kind: str, atoms: Atoms, strukturbericht: str = "") -> Template | None:
-    """Work out the prototype of a structure; ``None`` where spglib finds none at either tolerance."""
+    """Return a structure as a template, or ``None`` if spglib finds no consistent symmetry at either tolerance."""
     for symprec in (SYMPREC_LOOSE, SYMPREC):
         found = standardized_prototype(atoms, symprec)
         if found is not None:
@@ -138,7 +138,7 @@ def as_template(name: str, kind: str, atoms: Atoms, strukturbericht: str = "") -
 
 @cache
 def aflow() -> AflowLibrary:
-    """Return the one instance."""
+    """Return the AFLOW library; it is read once."""
     return AflowLibrary()
 
 
@@ -151,7 +151,9 @@ def _aflow_file() -> Path:
     folders = spec.submodule_search_locations if spec and spec.submodule_search_locations else []
     found = [file for folder in folders for file in sorted(Path(folder).rglob("aflow_prototypes.json.gz"))]
     if not found:
-        raise HybridCSPError("pymatgen brings no aflow_prototypes.json.gz; install pymatgen 2025.1 or newer")
+        raise HybridCSPError(
+            "the installed pymatgen has no file aflow_prototypes.json.gz; install pymatgen 2025.1 or newer"
+        )
     return found[0]
 
 

@@ -1,4 +1,4 @@
-"""Common names of structure types: rutile, anatase, rock salt."""
+"""Common names of structure types, such as rutile, anatase and rock salt."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from hybridcsp.prototypes.library import AFLOW, Template, aflow, as_template
 from hybridcsp.structure.conversion import to_pymatgen
 from hybridcsp.structure.symmetry import SYMPREC
 
-#: Common names by Strukturbericht symbol or, where there is none, by AFLOW's label. The library's own names are those
-#: of one compound ("Halite, Rock Salt"), and often no names of a structure at all ("alpha").
+#: Common names by Strukturbericht symbol or, where there is none, by AFLOW's label. The names in the library are those
+#: of one compound ("Halite, Rock Salt") and often do not name a structure ("alpha").
 NAMES = {
     "A1": "fcc", "A2": "bcc", "A3": "hcp", "A3'": "dhcp", "A4": "diamond", "A5": "β-Sn", "A7": "α-As", "A8": "α-Se",
     "A9": "graphite", "A12": "α-Mn", "A13": "β-Mn", "A15": "A15", "A17": "black P", "A20": "α-U", "A_h": "simple cubic",
@@ -40,23 +40,23 @@ NAMES = {
     "H2_6": "stannite", "F5_1": "α-NaFeO2", "A3B4_tI28_141_ad_h": "hausmannite",
 }  # fmt: skip
 
-# Space group, edges of the cell (Å) and sites of structures that the library lacks, or has wrong: its anatase mixes the
-# origins of two settings (oxygen at z = 0.208 belongs to the first, the titanium with it to the second).
-_MORE = {
+# Space group, cell lengths (Å) and sites of structures that are missing or wrong in the library: its anatase mixes the
+# origins of two settings (oxygen at z = 0.208 is in the first, titanium in the second).
+_ADDITIONAL = {
     "anatase": (141, (3.785, 3.785, 9.514), (("Ti", (0, 0, 0)), ("O", (0, 0, 0.208)))),
     "α-PbO2": (60, (4.541, 5.493, 4.906), (("Ti", (0, 0.170, 0.25)), ("O", (0.272, 0.381, 0.414)))),
 }
 
-#: Larger primitive cells are not compared: it takes too long.
-_LARGEST = 40
+# Primitive cells with more atoms are not compared, which would take too long.
+_MAX_ATOMS = 40
 
 
 def prototype_name(atoms: Atoms) -> str:
-    """Return the common name of a crystal's structure, an empty text where there is none.
+    """Return the common name of a crystal's structure type, or an empty string if it has none.
 
-    The space group at 0.01 Å, the stoichiometry and the number of formula units in the primitive cell have to be those
-    of the prototype, and the crystal has to match it, site by site, once the prototype's elements are replaced and its
-    volume is adjusted. Of several that match, the nearest gives the name.
+    The space group at 0.01 Å, the stoichiometry and the number of formula units in the primitive cell must be those of
+    the prototype, and the crystal must match the prototype after substitution of the elements and scaling of the
+    volume. The name is that of the prototype with the smallest deviation.
     """
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
@@ -68,7 +68,7 @@ def prototype_name(atoms: Atoms) -> str:
     best, nearest = "", math.inf
     for name, template in templates:
         alike = template.label.spacegroup == label.spacegroup and template.label.units == label.units
-        if not alike or len(template.atoms) > _LARGEST:
+        if not alike or len(template.atoms) > _MAX_ATOMS:
             continue
         for order in slot_orders(label.stoichiometry):
             new = {template.elements[slot]: elements[place] for place, slot in enumerate(order)}
@@ -82,13 +82,13 @@ def prototype_name(atoms: Atoms) -> str:
 
 @cache
 def _named(stoichiometry: tuple[int, ...]) -> list[tuple[str, Template]]:
-    """Return the prototypes of a stoichiometry that have a name."""
+    """Return the named prototypes of a stoichiometry."""
     found = []
     for template in aflow().matching(stoichiometry):
         name = NAMES.get(template.strukturbericht) or NAMES.get(template.name.partition(" ")[0])
         if name:
             found.append((name, template))
-    for name, (group, lengths, sites) in _MORE.items():
+    for name, (group, lengths, sites) in _ADDITIONAL.items():
         atoms = crystal(
             [symbol for symbol, _ in sites], [at for _, at in sites], spacegroup=group, cellpar=[*lengths, 90, 90, 90]
         )

@@ -1,4 +1,4 @@
-"""Everything that can be proposed for a problem, in the order of its estimated chance to be right."""
+"""Proposals from prototypes for a problem, in the order of their estimated probability of success."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ from hybridcsp.structure.conversion import to_pymatgen
 from hybridcsp.structure.elements import squared_distances
 from hybridcsp.structure.normalizer import ENANTIOMORPHS
 
-#: Taken chance that known coordinates of the right prototype relax into the structure sought.
+#: Assumed probability that known coordinates of the right prototype relax into the structure sought.
 TEMPLATE_SUCCESS = 0.8
 
-#: Taken chance that drawn coordinates do, for one free parameter; that of n parameters is its n-th power ...
+#: Assumed probability that drawn coordinates do with one free parameter; that with n parameters is its n-th power ...
 DRAW_SUCCESS = 0.75
 
 #: ... but at least this.
-LEAST_SUCCESS = 0.02
+MIN_SUCCESS = 0.02
 
-#: Draws of one prototype with the same elements in its slots.
+#: Number of draws of one prototype with the same elements in its slots.
 DRAWS = 20
 
-#: What the chance is multiplied by where the cell that is asked for is a supercell of the prototype's.
+#: Factor of the probability if the result is a supercell of the prototype.
 SUPERCELL = 0.1
 
 
 @dataclass(frozen=True, eq=False)
 class Option:
-    """One thing to propose.
+    """One proposal from a prototype.
 
     Attributes
     ----------
     label, elements
         Prototype and atomic numbers of the elements in its slots.
     units
-        Formula units of the problem in the cell.
+        Number of the problem's formula units in the cell.
     template
-        Where the coordinates come from; ``None`` if they are drawn.
+        Template with the coordinates; ``None`` if they are drawn.
     draw
-        How many times the same was drawn before.
+        Number of earlier draws of the same prototype and elements.
     chance
-        Estimated probability that it leads to the structure sought and nothing before it has.
+        Estimated probability that this proposal leads to the structure sought and none before it did.
     """
 
     label: Label
@@ -64,7 +64,7 @@ class Option:
     chance: float
 
     def build(self, problem: Problem, rng: np.random.Generator) -> Atoms | None:
-        """Make the crystal; ``None`` where it cannot be made within the problem's limits."""
+        """Return the crystal, or ``None`` if it cannot be built within the problem's bounds."""
         if self.template is None:
             return draw_crystal(self.label, self.elements, problem, self.units, rng)
         elements = dict(zip(self.template.elements, self.elements, strict=True))
@@ -72,23 +72,22 @@ class Option:
 
 
 class Options:
-    """All options for a problem, in a fixed order: the one with the best chance first.
+    """Options for a problem in a fixed order, the most probable first.
 
-    A prototype's templates come in the order in which their elements resemble those sought, then come draws on its
-    Wyckoff positions. Each attempt at a prototype is worth what those before it have left: with a chance p of being the
-    right prototype and q of success at each attempt, the k-th adds p q (1 - q)^(k-1).
+    A prototype's templates come first, in the order of the similarity of their elements to those sought, and then draws
+    on its Wyckoff positions. The probability of an attempt excludes that of the attempts before it: with a probability
+    p of being the right prototype and q of success in each attempt, the k-th has p q (1 - q)^(k-1).
 
-    The order is worked out as far as it is asked for. A fixed cell gets no options: what fits it is not known
-    beforehand.
+    Options are computed on demand. There are none for a fixed cell: which prototypes fit it is not known in advance.
 
     Parameters
     ----------
     problem
-        What is searched.
+        Problem of the search.
     table
-        How often prototypes occur.
+        Counts of prototypes.
     libraries
-        Templates.
+        Libraries of templates.
     """
 
     def __init__(self, problem: Problem, table: CountTable, libraries: Sequence[Library]) -> None:
@@ -100,11 +99,11 @@ class Options:
         self._arrangements: dict[int, list[Atoms]] = {}
 
     def __getitem__(self, rank: int) -> Option:
-        """Return the option of a rank that :meth:`possible` gave."""
+        """Return the option of a rank that :meth:`possible` yielded."""
         return self._listed[rank]
 
     def possible(self, first: int) -> Iterator[int]:
-        """Go through the ranks, from one on, of the options that can be built and repeat none before them."""
+        """Yield the ranks, from a first one on, of options that can be built and do not repeat earlier ones."""
         for rank in count(first):
             while len(self._listed) <= rank:
                 option = next(self._more, None)
@@ -116,7 +115,7 @@ class Options:
                 yield rank
 
     def _is_possible(self, option: Option) -> bool:
-        """Whether it can be built, as found out with a stream of its own so that every run agrees."""
+        """Return whether an option can be built; its own random stream makes the result equal in every run."""
         if option.template is None:
             key = option.label, option.elements
             if key not in self._drawable:
@@ -140,12 +139,12 @@ def _ordered(problem: Problem, table: CountTable, libraries: Sequence[Library]) 
     elements, stoichiometry = tuple(counts), tuple(counts.values())
     found = [template for library in libraries for template in library.matching(stoichiometry)]
     known = table.matching(stoichiometry)
-    # A structure of which the coordinates are known has been seen once.
+    # A structure with known coordinates counts as one crystal.
     known = known.joined((template.label, template.elements) for template in found)
     by_label: dict[Label, list[Template]] = {}
     for template in found:
         by_label.setdefault(template.label, []).append(template)
-    # A run's chance is below its prototype's probability: it is not looked at before that comes first.
+    # The probability of the attempts at a prototype is below that of the prototype: they are created when it is first.
     ranked = placements(elements, known)
     runs: dict[int, _Run] = {}
     heap = [(-placement.probability, index) for index, placement in enumerate(ranked)]
@@ -165,7 +164,7 @@ def _ordered(problem: Problem, table: CountTable, libraries: Sequence[Library]) 
 
 
 class _Run:
-    """The attempts at one prototype with given elements in its slots."""
+    """Attempts at one prototype with given elements in its slots."""
 
     def __init__(self, placement: Placement, units: int, chance: float, templates: Sequence[Template]) -> None:
         self._placement = placement
@@ -181,7 +180,7 @@ class _Run:
         if problem.spacegroups and not hands.intersection(problem.spacegroups):
             return None
         per_unit = gcd(*problem.composition.values())
-        # The smallest cells of the problem that hold whole primitive cells of the prototype are multiples of this.
+        # The units of cells that contain whole primitive cells of the prototype are multiples of this number.
         step = label.units // gcd(label.units, per_unit)
         smallest = -(-problem.units[0] // step) * step
         if step * per_unit == label.units and step in problem.units:
@@ -214,11 +213,11 @@ class _Run:
         freedom = self._placement.label.freedom
         if freedom == 0 or self._attempts < len(self._with_coordinates):
             return TEMPLATE_SUCCESS
-        return max(DRAW_SUCCESS**freedom, LEAST_SUCCESS)
+        return max(DRAW_SUCCESS**freedom, MIN_SUCCESS)
 
 
 def _by_resemblance(placement: Placement, templates: Sequence[Template]) -> list[tuple[Template, tuple[int, ...]]]:
-    """Templates with the elements for their slots, in every order that the label cannot tell apart."""
+    """Return templates with the elements of their slots in all equivalent orders, the most similar elements first."""
     squares = squared_distances()
     orders = [tuple(placement.elements[slot] for slot in symmetry) for symmetry in placement.label.symmetries]
     pairs = [(template, elements) for template in templates for elements in sorted(set(orders))]
@@ -226,7 +225,7 @@ def _by_resemblance(placement: Placement, templates: Sequence[Template]) -> list
 
 
 def _same_shape(first: Atoms, second: Atoms) -> bool:
-    """Whether two arrangements of elements on the same template are one crystal."""
+    """Return whether two arrangements of elements on one template are the same crystal."""
     from pymatgen.analysis.structure_matcher import ElementComparator, StructureMatcher
 
     matcher = StructureMatcher(

@@ -1,4 +1,4 @@
-"""Which prototype is tried first: an estimate of its probability from popularity and from chemistry."""
+"""Ranking of prototypes by a probability estimated from their popularity and from chemical similarity."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from hybridcsp.prototypes.labels import Label, slot_orders
 from hybridcsp.prototypes.table import Occurrences
 from hybridcsp.structure.elements import KERNEL_EXPONENT, squared_distances
 
-#: How many crystals of mere popularity weigh against one crystal of the very same elements. Fitted with the
-#: chemistry's weights (benchmarks/prototypes.py).
+#: Weight of the popularity in units of one crystal of exactly the same elements. Fitted together with the weights of
+#: the elements' properties (benchmarks/prototypes.py).
 POPULARITY = 0.0064
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A prototype with elements in its slots, and the estimated probability that it is the one sought.
+    """Prototype with elements in its slots, and the estimated probability that it is the structure sought.
 
     Attributes
     ----------
     label
-        The prototype.
+        Prototype.
     elements
-        Atomic numbers for the slots; the label cannot tell other orders from it that its symmetries make equal.
+        Atomic numbers of the elements in the slots; one of the orders that are equivalent by symmetry.
     probability
-        All that are known of a stoichiometry add up to 1.
+        Estimated probability; the sum over all placements of a stoichiometry is 1.
     """
 
     label: Label
@@ -37,26 +37,26 @@ class Placement:
 
 
 def placements(elements: Sequence[int], known: Occurrences) -> list[Placement]:
-    r"""Rank all inequivalent ways to put elements into the known prototypes of their stoichiometry.
+    r"""Rank all inequivalent placements of elements in the known prototypes of their stoichiometry.
 
-    The probability is that of a kernel estimate, shrunk towards popularity:
+    The probability is a kernel estimate shrunk towards the popularity:
     :math:`p(L, a) = (\sum_{m \in L} n_m k(a, m) + \beta n_L / (N c_L)) / (\sum_m n_m \sum_a k(a, m) + \beta)`, where
-    m are known crystals, :math:`n_m` how many of them there are, :math:`n_L / N` the popularity of the prototype and
-    :math:`c_L` in how many ways the elements can be put into it. The kernel is :math:`k = (1 + d^2 / 2 t)^{-t}` with
-    t = :data:`~hybridcsp.structure.elements.KERNEL_EXPONENT`, where :math:`d^2` is the sum of the squared distances of
-    the elements, slot by slot (:mod:`hybridcsp.structure.elements`).
+    m runs over the known crystals, :math:`n_m` are their counts, :math:`n_L / N` is the popularity of the prototype and
+    :math:`c_L` the number of inequivalent placements of the elements in it. The kernel is
+    :math:`k = (1 + d^2 / 2 t)^{-t}` with t = :data:`~hybridcsp.structure.elements.KERNEL_EXPONENT`, where :math:`d^2` is
+    the sum over the slots of the squared distances of the elements (:mod:`hybridcsp.structure.elements`).
 
     Parameters
     ----------
     elements
-        Atomic numbers of the elements sought, in ascending order of their numbers of atoms.
+        Atomic numbers of the elements in ascending order of their numbers of atoms.
     known
-        Of their stoichiometry.
+        Known crystals of the stoichiometry.
 
     Returns
     -------
     list of Placement
-        The most probable first; a fixed order among equals.
+        Placements, the most probable first, ties in a fixed order.
     """
     if not known.labels:
         return []
@@ -77,7 +77,7 @@ def placements(elements: Sequence[int], known: Occurrences) -> list[Placement]:
 
 
 def probability_by_label(ranked: Iterable[Placement]) -> list[tuple[Label, float]]:
-    """Add up the placements of each prototype; the most probable prototype first."""
+    """Return the summed probability of the placements of each prototype, the most probable prototype first."""
     total: dict[Label, float] = {}
     for placement in ranked:
         total[placement.label] = total.get(placement.label, 0.0) + placement.probability
@@ -85,7 +85,7 @@ def probability_by_label(ranked: Iterable[Placement]) -> list[tuple[Label, float
 
 
 def _similarity_by_label(elements: Sequence[int], known: Occurrences) -> NDArray[np.float64]:
-    """Similarity of the elements in one order to the known crystals, added up by prototype, shape ``(n_labels,)``."""
+    """Return the similarity of elements to the known crystals, summed by prototype, shape ``(n_labels,)``."""
     squares = squared_distances()[np.array(elements), known.elements].sum(axis=1)
     alike = (1 + squares / (2 * KERNEL_EXPONENT)) ** -KERNEL_EXPONENT
     weights = np.bincount(known.which, known.counts * alike, len(known.labels))

@@ -1,4 +1,4 @@
-"""The shipped table: how often each prototype occurs, and with which elements; counts only, no coordinates."""
+"""Counts of prototypes and of the elements in their slots, and the shipped table of them."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _SYMBOL = re.compile(r"[A-Z][a-z]?")
 
 @dataclass(frozen=True, eq=False)
 class Occurrences:
-    """Prototypes of one stoichiometry, and every crystal counted for them.
+    """Prototypes of one stoichiometry and the crystals counted for them.
 
     Attributes
     ----------
     labels
-        The prototypes.
+        Prototypes.
     elements
-        Atomic numbers of the elements in the slots, one row for each kind of crystal, shape ``(n, n_slots)``.
+        Atomic numbers of the elements in the slots of each kind of crystal, shape ``(n, n_slots)``.
     which
-        Index of its prototype, shape ``(n,)``.
+        Index of the prototype of each kind, shape ``(n,)``.
     counts
-        How many crystals it stands for, shape ``(n,)``.
+        Number of crystals of each kind, shape ``(n,)``.
     """
 
     labels: tuple[Label, ...]
@@ -42,7 +42,7 @@ class Occurrences:
     counts: NDArray[np.float64]
 
     def joined(self, others: Iterable[tuple[Label, tuple[int, ...]]]) -> Occurrences:
-        """Return these and others, each of which counts for one crystal."""
+        """Return these occurrences together with others that count as one crystal each."""
         index = {label: i for i, label in enumerate(self.labels)}
         rows = list(others)
         which = [index.setdefault(label, len(index)) for label, _ in rows]
@@ -56,13 +56,13 @@ class Occurrences:
 
 
 class CountTable:
-    """How often each (stoichiometry, space group, Wyckoff letters) occurs, and with which elements in its slots.
+    """Counts of prototypes by stoichiometry, space group and Wyckoff letters, and of the elements in their slots.
 
     Parameters
     ----------
     raw
         ``{"card": {...}, "prototypes": {"1 2": {"136 a f": "TiO SnO*2", ...}, ...}}``: for each stoichiometry and
-        label, the elements of the slots in their order, with the number of crystals where it is not 1.
+        label, the elements of the slots in their order, followed by the number of crystals if it is not 1.
     """
 
     def __init__(self, raw: Mapping[str, Any]) -> None:
@@ -75,7 +75,7 @@ class CountTable:
 
     @cached_property
     def formulas(self) -> frozenset[str]:
-        """Reduced formulas of all crystals counted, in Hill's order: ``"O2Ti"``."""
+        """Reduced formulas of all counted crystals in Hill order, such as ``"O2Ti"``."""
         return frozenset(
             reduced_formula(dict(zip(_SYMBOL.findall(kind), map(int, stoichiometry.split()), strict=True)))
             for stoichiometry, prototypes in self._raw.items()
@@ -85,7 +85,7 @@ class CountTable:
         )
 
     def matching(self, stoichiometry: tuple[int, ...]) -> Occurrences:
-        """Return what there is of a stoichiometry (reduced, ascending)."""
+        """Return the occurrences of a stoichiometry (reduced, ascending)."""
         prototypes = self._raw.get(" ".join(map(str, stoichiometry)), {})
         labels, elements, which, counts = [], [], [], []
         for index, (text, kinds) in enumerate(prototypes.items()):
@@ -105,14 +105,14 @@ class CountTable:
 
 
 def reduced_formula(counts: Mapping[str, int]) -> str:
-    """Write a reduced formula in Hill's order, as ASE does: C, H, then the alphabet: ``"O2Ti"``."""
+    """Return a reduced formula in Hill order (C, H, then alphabetical), such as ``"O2Ti"``."""
     divisor = gcd(*counts.values())
     order = sorted(counts, key=lambda symbol: (symbol not in ("C", "H"), symbol))
     return "".join(f"{s}{counts[s] // divisor if counts[s] > divisor else ''}" for s in order)
 
 
 def encode_counts(found: Iterable[tuple[Label, tuple[int, ...]]]) -> dict[str, dict[str, str]]:
-    """Count crystals, given as prototype and elements of the slots, and write the counts as the table does."""
+    """Return the counts of crystals, given as prototype and elements of the slots, in the form of the table."""
     counted: dict[str, dict[str, dict[str, int]]] = {}
     for label, elements in found:
         prototypes = counted.setdefault(" ".join(map(str, label.stoichiometry)), {})
@@ -130,6 +130,6 @@ def encode_counts(found: Iterable[tuple[Label, tuple[int, ...]]]) -> dict[str, d
 
 @cache
 def shipped_table() -> CountTable:
-    """Return the table that comes with the package."""
+    """Return the table of the package."""
     text = files("hybridcsp").joinpath("data/prototype_counts.json").read_text(encoding="utf-8")
     return CountTable(json.loads(text))

@@ -1,4 +1,4 @@
-"""A person's own structures as templates: read and indexed once, then kept in the user's cache."""
+"""User-supplied structures as templates, indexed once and cached."""
 
 from __future__ import annotations
 
@@ -27,33 +27,34 @@ from hybridcsp.utils.reading import sha256_of
 
 log = logging.getLogger(__name__)
 
-# Counts up when labels or the file's layout change: an older index is made again.
+# To be increased when labels or the layout of the file change: older indices are rebuilt.
 _VERSION = 2
 
-# Indexing more structures than this takes long enough to be told.
+# A message is logged before more structures than this are indexed, which takes long.
 _MANY = 1000
 
 
 class TemplateLibrary:
     """Structures from files, indexed by stoichiometry and label.
 
-    Finding their symmetries takes some milliseconds each, so the index is written to ``$XDG_CACHE_HOME/hybridcsp``
-    (``~/.cache/hybridcsp``), under a name made from what the files hold: numbers and JSON in a NumPy archive.
+    Finding the symmetry takes some milliseconds for each structure, so the index is cached in
+    ``$XDG_CACHE_HOME/hybridcsp`` (``~/.cache/hybridcsp``) under a hash of the contents of the files: a NumPy archive of
+    numbers and JSON.
 
     Parameters
     ----------
     path
-        A structure file (all its frames), or a folder (all its files). Pickles are never read.
+        Structure file, of which all frames are used, or folder, of which all files are used. Pickles are never read.
 
     Attributes
     ----------
     skipped
-        How many structures could not be used, by reason.
+        Number of unusable structures by reason.
 
     Raises
     ------
     InputError
-        If there is nothing at that path, or nothing there that can be used.
+        If the path does not exist or has no usable structure.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -87,11 +88,11 @@ class TemplateLibrary:
         return len(self._labels)
 
     def matching(self, stoichiometry: tuple[int, ...]) -> Sequence[Template]:
-        """Return those of a stoichiometry (reduced, ascending), in the order in which they were read."""
+        """Return the templates of a stoichiometry (reduced, ascending) in the order of reading."""
         return [self._template(row) for row in self._rows.get(stoichiometry, [])]
 
     def with_label(self, label: Label) -> Sequence[Template]:
-        """Return those of one prototype, in the order in which they were read."""
+        """Return the templates of one prototype in the order of reading."""
         return [self._template(row) for row in self._rows.get(label.stoichiometry, []) if self._labels[row][0] == label]
 
     def _template(self, row: int) -> Template:
@@ -112,7 +113,9 @@ def _index(sources: Sequence[Path]) -> dict[str, np.ndarray[Any, Any]]:
     for file in sources:
         for number, structure in enumerate(read_structures(file), start=1):
             if number == _MANY:
-                log.warning("indexing more than %d structures of %s; this is done once", _MANY, file)
+                log.warning(
+                    "indexing more than %d structures of %s, which takes some time and is done once", _MANY, file
+                )
             if isinstance(structure, ReadFailure):
                 log.warning("%s", structure)
                 skipped[structure.reason.partition(":")[0]] += 1
@@ -148,7 +151,7 @@ def _hash(sources: Sequence[Path]) -> str:
     digest = hashlib.sha256(str(_VERSION).encode())
     for file in sources:
         digest.update(f"\0{file.name}\0".encode())
-        with suppress(UnreadableError):  # whoever reads it next says so
+        with suppress(UnreadableError):  # reported when the file is read
             digest.update(sha256_of(file).encode())
     return digest.hexdigest()[:32]
 
@@ -160,7 +163,7 @@ def _load(cached: Path) -> dict[str, np.ndarray[Any, Any]] | None:
     except FileNotFoundError:
         return None
     except (OSError, EOFError, ValueError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        log.warning("%s is not usable (%s) and is made again", cached, error)
+        log.warning("%s is not usable (%s) and is rebuilt", cached, error)
         return None
 
 
@@ -170,4 +173,4 @@ def _save(cached: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
         with atomic_write(cached, "wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
     except InputError as error:
-        log.warning("the index of the templates cannot be kept in %s: %s", cached.parent, error)
+        log.warning("the index of the templates cannot be cached in %s: %s", cached.parent, error)

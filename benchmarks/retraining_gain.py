@@ -41,7 +41,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from hybridcsp import Problem, Search
-from hybridcsp.archive.archive import Archive, ModelUpdate
+from hybridcsp.archive.archive import Archive
+from hybridcsp.archive.history import ModelUpdate
 from hybridcsp.core.records import REFINE, Failed, Relaxed
 from hybridcsp.retraining import Retraining
 from hybridcsp.sources.generative import SCRATCH, GenerativeSource

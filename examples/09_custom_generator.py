@@ -57,6 +57,6 @@ if __name__ == "__main__":
     sources, retraining = ["random", GenerativeSource(problem, generator=NoisyCopies())], Retraining(new_minima=4)
     search = Search(problem, sources=sources, calculator="emt", retraining=retraining, workers=1)
     search.run(relaxations=20)
-    print(*(change["detail"] for change in search.archive.state.adoptions["noisy-copies"]), sep="\n")
+    print(*(update.detail for update in search.archive.state.model_updates["noisy-copies"]), sep="\n")
     tags = [search.archive.candidate(n).proposal.tag for n in range(1, search.archive.candidates + 1)]
     print(f"{sum(tag.get('version', 0) > 0 for tag in tags)} of {len(tags)} candidates are of trained versions")

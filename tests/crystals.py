@@ -130,7 +130,7 @@ def what_happened(directory: Path) -> list[tuple[object, ...]]:
     events = []
     for event in log.read():
         if event.kind not in ("opened", "stopped"):
-            data = {key: value for key, value in event.data.items() if key != "cost"}
+            data = {key: value for key, value in event.to_json().items() if key != "cost"}
             atoms = None if event.row is None else log.atoms(event.row)
             structure = None if atoms is None else (atoms.positions.tobytes(), atoms.cell.array.tobytes())
             events.append((event.kind, data, structure))

@@ -8,6 +8,7 @@ from typing import Any
 
 from hybridcsp.analysis.text_tables import Column, FittingTable
 from hybridcsp.archive.archive import Archive
+from hybridcsp.archive.events import ModelUpdated
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import FailureReason, Minimum
 from hybridcsp.prototypes.names import prototype_name
@@ -172,7 +173,7 @@ def _reasons(archive: Archive) -> list[str]:
         for source, count in state.errors.items()
         if count
     ]
-    return reasons + [_learned(source, changes) for source, changes in state.adoptions.items()]
+    return reasons + [_learned(source, updates) for source, updates in state.model_updates.items()]
 
 
 def _structure(row: Mapping[str, Any]) -> str:
@@ -201,10 +202,10 @@ def _in_short(text: str) -> str:
     return textwrap.shorten(text, _LONGEST, placeholder=" …")
 
 
-def _learned(source: str, changes: Sequence[Mapping[str, Any]]) -> str:
-    trained = [change for change in changes if "version" in change["training"]]
-    seconds = sum(change["cost"]["seconds"] for change in changes)
-    versions = " and ".join(str(version) for version in changes[-1]["versions"]) or "none"
-    failed = [change["detail"] for change in changes if change["training"].get("failed")]
+def _learned(source: str, updates: Sequence[ModelUpdated]) -> str:
+    trained = [update for update in updates if "version" in update.training]
+    seconds = sum(update.cost.seconds for update in updates)
+    versions = " and ".join(str(version) for version in updates[-1].versions) or "none"
+    failed = [update.detail for update in updates if update.training.get("failed")]
     failures = f"; failed {len(failed)} times, the last: {_in_short(failed[-1])}" if failed else ""
     return f"{source}: trained {len(trained)} times in {seconds:.0f} s, now version {versions}{failures}"

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from ase import Atoms
 
-from hybridcsp.archive.archive import ADDED, Archive
+from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.state import SearchState
+from hybridcsp.core.records import ADDED
 from hybridcsp.structure.conversion import to_pymatgen
 
 #: A run has solved a problem when its best lies no more than this above the target (eV/atom).
@@ -153,8 +154,8 @@ def trace_of(
         strategy=strategy,
         seed=seed,
         relaxations=state.relaxations,
-        failed=sum(tally.failed.total() for tally in state.tallies.values()),
-        rejected=sum(tally.rejected.total() for tally in state.tallies.values()),
+        failed=state.failed().total(),
+        rejected=state.rejected().total(),
         force_calls=state.cost.force_calls,
         seconds=state.cost.seconds,
         best=state.lowest(),
@@ -191,10 +192,10 @@ def _parts(state: SearchState, roles: Mapping[str, Role] | None) -> tuple[Part, 
         roles = {source: Role() for source, _ in state.tallies if source != ADDED}
     parts = []
     for source, role in roles.items():
-        own = {operator: tally for (name, operator), tally in state.tallies.items() if name == source}
+        own = state.tallies_of(source)
         ended = {operator: tally.relaxed + tally.failed.total() for operator, tally in own.items()}
         random = 0 if is_random(source) else ended.get(RANDOM, 0)
-        trainings = [change for change in state.adoptions.get(source, ()) if "version" in change["training"]]
+        trainings = [update for update in state.model_updates.get(source, ()) if "version" in update.training]
         parts.append(
             Part(
                 source=source,
@@ -212,7 +213,7 @@ def _parts(state: SearchState, roles: Mapping[str, Role] | None) -> tuple[Part, 
 def _hash_of_candidates(archive: Archive, state: SearchState) -> str:
     found = hashlib.sha256()
     for id_, event in state.candidates.items():
-        if state.terminal.get(id_) in ("relaxed", "failed") and event.data["source"] != ADDED:
+        if state.status(id_) in ("relaxed", "failed") and event.source != ADDED:
             atoms = archive.candidate(id_).atoms
             found.update(atoms.numbers.astype(np.int64).tobytes())
             for array in (atoms.cell.array, atoms.positions):

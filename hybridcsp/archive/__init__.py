@@ -1,4 +1,4 @@
-"""The record of a search: an event log, and the state that its events add up to."""
+"""The record of a search: an event log, and the state that follows from its events."""
 
 from hybridcsp.archive.archive import Archive
 

@@ -1,105 +1,45 @@
-"""Everything a search has found: the events in their order, and the minima they add up to."""
+"""The archive of a search: its events in order, and the minima that follow from them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 from ase import Atoms
 
-from hybridcsp.archive import events as translation
-from hybridcsp.archive.event_log import DATABASE, FORMAT, Event, EventLog
-from hybridcsp.archive.known_minima import KnownMinima
-from hybridcsp.archive.state import Basin, SearchState
-from hybridcsp.archive.structure_rows import BEST
+from hybridcsp.archive import conversion
+from hybridcsp.archive.basins import Basin
+from hybridcsp.archive.database import DATABASE
+from hybridcsp.archive.event_log import EventLog, Transaction
+from hybridcsp.archive.events import (
+    FORMAT,
+    CandidateFailed,
+    CandidateProposed,
+    CandidateRejected,
+    CandidateRelaxed,
+    Event,
+    ModelUpdated,
+    OutcomeEvent,
+    RunStopped,
+    SessionOpened,
+    SourceCalled,
+)
+from hybridcsp.archive.history import ModelUpdate, RelaxationEnd, SourceCall
+from hybridcsp.archive.placement import MinimaMatcher
+from hybridcsp.archive.state import SearchState
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import REFINE, Candidate, Cost, Failed, Minimum, Outcome, Rejected, Relaxed
+from hybridcsp.core.records import ADDED, REFINE, Candidate, Failed, Minimum, Outcome, Rejected, Relaxed
 from hybridcsp.errors import ArchiveError
-from hybridcsp.similarity import Descriptors, compute_descriptors
+from hybridcsp.similarity import Descriptors
 from hybridcsp.structure.symmetry import spacegroups
 from hybridcsp.utils.interrupts import uninterrupted
 from hybridcsp.utils.resources import garbage_collection_paused
 
-#: The source of structures that were handed in without having been asked for; they do not count as relaxations.
-ADDED = "added"
-
-_NONE_AHEAD: Mapping[int, Descriptors] = {}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SourceCall:
-    """One call of a source.
-
-    Attributes
-    ----------
-    source
-        Its name.
-    call
-        The number of the call, from 0.
-    requested
-        How many proposals were asked for.
-    owner
-        :data:`WORKERS` or :data:`USER`.
-    candidates
-        What came of it.
-    cost
-        What it took.
-    error
-        What the source raised, if it did.
-    sequence
-        0 until it is written.
-    """
-
-    source: str
-    call: int
-    requested: int
-    owner: str
-    candidates: tuple[Candidate, ...] = ()
-    cost: Cost = field(default_factory=Cost)
-    error: str = ""
-    sequence: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ModelUpdate:
-    """A change of the versions of its model that a source samples from, or an attempt at one.
-
-    Attributes
-    ----------
-    source
-        Its name.
-    versions
-        In use from here on; 0 is what the source began with.
-    cost
-        What it took.
-    detail
-        Why, in words.
-    training
-        Plain JSON about the training that it ends, empty if there was none.
-    sequence
-        0 until it is written.
-    """
-
-    source: str
-    versions: tuple[int, ...]
-    cost: Cost = field(default_factory=Cost)
-    detail: str = ""
-    training: Mapping[str, Any] = field(default_factory=dict)
-    sequence: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class End:
-    """Where one relaxation ended, without its structure."""
-
-    relaxation: int
-    source: str
-    enthalpy_per_atom: float
-    converged: bool
+_NO_DESCRIPTORS: Mapping[int, Descriptors] = {}
 
 
 class Archive:
@@ -108,30 +48,34 @@ class Archive:
     Parameters
     ----------
     directory
-        The run directory; ``search.db`` in it is an ASE database.
+        Run directory; ``search.db`` in it is an ASE database.
     write
-        Whether to create or append to it. Only one process can.
+        Whether to create the archive or append to it. Only one process at a time can.
+
+    Attributes
+    ----------
+    directory
+        Absolute path of the run directory.
+    state
+        State of the search: minima, tallies and costs, without structures.
 
     Raises
     ------
     ArchiveError, LockedError
-        If it cannot be used; see :class:`~hybridcsp.archive.event_log.EventLog`.
+        If the directory cannot be used; see :class:`~hybridcsp.archive.database.Database`.
     """
 
     def __init__(self, directory: Path | str, *, write: bool = False) -> None:
         self._log = EventLog(Path(directory), write=write)
         self.directory = self._log.directory
         self.state = SearchState()
-        self._known: dict[str, KnownMinima] = {}  # by calculator
+        self._matcher = MinimaMatcher(self.state, self.structure)
         self._minima: dict[int, Minimum] = {}  # a cache
         try:
             with self.reading(), garbage_collection_paused():
-                rows = set()
                 for event in self._log.read():
                     self.state.apply(event)
-                    if event.row is not None:
-                        rows.add(event.row)
-                self._log.check_structures(rows)
+                self._log.check_structures()
                 if write:
                     self._log.mark_best(basin.best.row for basin in self.state.basins.values())
         except BaseException:  # an interrupted opening must not keep the lock
@@ -139,25 +83,25 @@ class Archive:
             raise
 
     def reading(self) -> AbstractContextManager[None]:
-        """Give a block in which what the archive holds is read: what damage causes there is an ``ArchiveError``."""
+        """Return a block in which errors that a damaged archive causes become an ``ArchiveError``."""
         return self._log.reading()
 
     @property
     def problem(self) -> Problem:
-        """The problem that was searched, or imported, in the last session.
+        """Problem of the last session.
 
         Raises
         ------
         ArchiveError
-            If no session was begun, or the settings are damaged.
+            If no session was opened, or its settings are damaged.
         """
         with self.reading():
             if not self.state.settings:
-                raise ArchiveError(f"{self.directory} holds no search that was begun: its {DATABASE} has no events")
+                raise ArchiveError(f"{self.directory} holds no search that was started: its {DATABASE} has no events")
             return Problem(**self.state.settings[-1]["problem"])
 
     def close(self) -> None:
-        """Give the run directory back to others."""
+        """Release the run directory."""
         self._log.close()
 
     def __enter__(self) -> Self:
@@ -166,11 +110,11 @@ class Archive:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # What is in it
+    # Reading
 
     @property
     def candidates(self) -> int:
-        """How many candidates there are; ids run from 1 to this."""
+        """Number of candidates; their ids run from 1 to this number."""
         return len(self.state.candidates)
 
     def minima(self, n: int | None = None) -> list[Minimum]:
@@ -182,23 +126,23 @@ class Archive:
             return [self._minimum(basin) for basin in self.state.ranked()[:n]]
 
     def stream_minima(self, n: int | None = None) -> Iterator[Minimum]:
-        """Yield what :meth:`minima` returns one after the other, without holding them all in memory."""
+        """Yield the minima that :meth:`minima` returns, without holding them all in memory."""
         with self.reading():
             for basin in self.state.ranked()[:n]:
                 yield self._read_minimum(basin)
 
     @property
     def number_of_minima(self) -> int:
-        """How many distinct minima there are."""
+        """Number of distinct minima of the calculator used last."""
         return self.state.number_of_minima
 
     @property
     def best_enthalpy_per_atom(self) -> float | None:
-        """Of the best minimum in eV/atom."""
+        """Enthalpy of the best minimum in eV/atom; ``None`` if there is no minimum."""
         return self.state.lowest()
 
     def state_until(self, relaxations: int) -> SearchState:
-        """Return the state of the search when so many relaxations had ended."""
+        """Return the state of the search after the given number of relaxations had ended."""
         state = SearchState()
         for event in self._log.read():
             state.apply(event)
@@ -207,13 +151,9 @@ class Archive:
         return state
 
     def pending(self, owner: str) -> list[Candidate]:
-        """Return the candidates that an owner was given and has not reported on, oldest first."""
+        """Return the candidates of an owner that have not ended, oldest first."""
         with self.reading():
-            return [
-                self.candidate(id_)
-                for id_, event in self.state.candidates.items()
-                if id_ not in self.state.terminal and event.data["owner"] == owner
-            ]
+            return [self._candidate(id_) for id_ in self.state.pending(owner)]
 
     def candidate(self, id_: int) -> Candidate:
         """Return one candidate.
@@ -221,209 +161,178 @@ class Archive:
         Raises
         ------
         ArchiveError
-            If there is none of that number.
+            If there is no candidate of that id.
         """
-        if id_ not in self.state.candidates:
-            raise ArchiveError(f"there is no candidate {id_}; they run from 1 to {self.candidates}")
+        self._check_candidate(id_)
         return self._candidate(id_)
 
     def status(self, id_: int) -> str:
-        """Return "pending", "relaxed", "failed" or "rejected"."""
-        return self.state.terminal.get(id_, "pending")
+        """Return ``"pending"``, ``"relaxed"``, ``"failed"`` or ``"rejected"``."""
+        return self.state.status(id_)
 
     def owner(self, id_: int) -> str:
-        """Return who relaxes a candidate."""
-        return str(self.state.candidates[id_].data["owner"])
+        """Return who relaxes a candidate; see :data:`~hybridcsp.core.records.WORKERS`.
 
-    def ends(self) -> list[End]:
-        """Return where every relaxation of the calculator used last ended, in the order of completion."""
-        with self.reading():
-            return [
-                End(
-                    relaxation=event.data["relaxation"],
-                    source=event.data["source"],
-                    enthalpy_per_atom=event.data["enthalpy_per_atom"],
-                    converged=event.data["converged"],
-                )
-                for event in self._log.read()
-                if event.kind == "relaxed"
-                and event.data["relaxation"] is not None
-                and event.data["calculator"] == self.state.calculator
-            ]
+        Raises
+        ------
+        ArchiveError
+            If there is no candidate of that id.
+        """
+        self._check_candidate(id_)
+        return self.state.candidates[id_].owner
+
+    def ends(self) -> list[RelaxationEnd]:
+        """Return the ends of all relaxations by the calculator used last, in the order of completion."""
+        return [
+            RelaxationEnd(
+                relaxation=event.relaxation,
+                source=event.source,
+                enthalpy_per_atom=event.enthalpy_per_atom,
+                converged=event.converged,
+            )
+            for event in self._log.read(CandidateRelaxed)
+            if isinstance(event, CandidateRelaxed)
+            and event.relaxation is not None
+            and event.calculator == self.state.calculator
+        ]
 
     def details(self) -> dict[int, str]:
-        """Return what was said of how candidates ended, by candidate, where anything was."""
-        with self.reading():
-            return {
-                event.data["candidate"]: event.data["detail"]
-                for event in self._log.read()
-                if event.kind in ("relaxed", "failed", "rejected") and event.data["detail"]
-            }
+        """Return the explanations of how candidates ended, by candidate, without empty ones."""
+        return {
+            event.candidate: event.detail
+            for event in self._log.read(CandidateRelaxed, CandidateFailed, CandidateRejected)
+            if isinstance(event, CandidateRelaxed | CandidateFailed | CandidateRejected) and event.detail
+        }
 
     def structure(self, basin: Basin) -> Atoms:
-        """Return the structure of a basin's best relaxation."""
+        """Return the structure of the best relaxation of a basin."""
         return self._atoms(basin.best)
 
     def history(self) -> Iterator[SourceCall | Outcome | ModelUpdate]:
-        """Yield every call of a source, every outcome and every change of a model, in order, with structures."""
+        """Yield all calls of sources, outcomes and changes of models in order, with structures."""
         with self.reading():
             for event in self._log.read():
-                if event.kind == "called":
-                    yield self._called(event)
-                elif event.kind in ("relaxed", "failed", "rejected"):
-                    candidate = self._candidate(event.data["candidate"])
-                    yield translation.outcome(event, candidate, self._atoms(event))
-                elif event.kind == "adopted":
-                    data = event.data | {"versions": tuple(event.data["versions"]), "cost": Cost(**event.data["cost"])}
-                    yield ModelUpdate(**data, sequence=event.sequence)
+                match event:
+                    case SourceCalled():
+                        yield conversion.source_call(event, tuple(self._candidate(id_) for id_ in event.candidates))
+                    case CandidateRelaxed() | CandidateFailed() | CandidateRejected():
+                        yield conversion.outcome(event, self._candidate(event.candidate), self._atoms(event))
+                    case ModelUpdated():
+                        yield conversion.model_update(event)
 
     def to_refine(self, n: int, window: float) -> list[Relaxed]:
-        """Return what a final refinement still has to do.
-
-        Of the ``n`` best minima and unconverged relaxations, those within ``window`` (eV/atom) of the best minimum on
-        which no refinement was tried.
-        """
-        ranked = self.state.ranked()
-        if not ranked:
-            return []
-        ends = [basin.best for basin in ranked]
-        ends += [
-            event for event in self.state.unconverged.values() if event.data["calculator"] == self.state.calculator
-        ]
-        ends.sort(key=lambda event: float(event.data["enthalpy_per_atom"]))
-        top = ranked[0].enthalpy_per_atom + window
+        """Return the relaxations that a final refinement still has to improve; see :meth:`SearchState.to_refine`."""
         with self.reading():
-            return [
-                self._relaxed(event)
-                for event in ends[:n]
-                if event.data["enthalpy_per_atom"] <= top and event.data["candidate"] not in self.state.refined
-            ]
+            return [self._relaxed(event) for event in self.state.to_refine(n, window)]
 
-    # What happens to it: applied to the state and written to the log, never one without the other
+    # Writing: every event is applied to the state and written to the log, never one without the other
 
     def open_session(self, settings: Mapping[str, Any]) -> None:
         """Record the settings that the events which follow are made with."""
-        self._record([Event(kind="opened", data={"format": FORMAT, "settings": dict(settings)})])
+        self._record(SessionOpened(format=FORMAT, settings=settings))
 
     def record_stop(self, reason: str) -> None:
-        """Record why a run came to its end."""
-        self._record([Event(kind="stopped", data={"reason": reason})])
+        """Record the reason for which a run ended."""
+        self._record(RunStopped(reason=reason))
 
-    def record_adoption(self, adopted: ModelUpdate) -> ModelUpdate:
-        """Record that a source goes on with other versions of its model; return it with its sequence number."""
-        data = asdict(adopted)
-        del data["sequence"]
-        event = Event(kind="adopted", data=data)
-        self._record([event])
-        return replace(adopted, sequence=event.sequence)
+    def record_model_update(self, update: ModelUpdate) -> ModelUpdate:
+        """Record that a source samples from other versions of its model; return the update with its number."""
+        return replace(update, sequence=self._record(conversion.update_event(update)).sequence)
 
     @uninterrupted()
     def record_call(self, called: SourceCall, rejected: Sequence[Rejected] = ()) -> list[Outcome]:
-        """Record a call of a source, the candidates it became, and those of them that were rejected on the spot."""
-        data = {
-            "source": called.source,
-            "call": called.call,
-            "requested": called.requested,
-            "owner": called.owner,
-            "candidates": [candidate.id for candidate in called.candidates],
-            "cost": asdict(called.cost),
-            "error": called.error,
-        }
-        events = [Event(kind="called", data=data)]
-        events += [translation.candidate_event(candidate, called.owner) for candidate in called.candidates]
-        for event in events:
-            self.state.apply(event)
-        return self._record_outcomes(events, rejected)
+        """Record a call of a source, its candidates, and those of them that were rejected at once.
+
+        Returns
+        -------
+        list of Outcome
+            The rejections with the numbers of their events.
+        """
+        with self._log.transaction() as transaction:
+            self.state.apply(transaction.add(conversion.call_event(called)))
+            for candidate in called.candidates:
+                event = conversion.candidate_event(candidate, called.owner)
+                self.state.apply(transaction.add(event, conversion.candidate_row(candidate)))
+            return [self._record_outcome(transaction, outcome) for outcome in rejected]
 
     @uninterrupted()
     def record_outcomes(
         self,
         outcomes: Sequence[Outcome],
-        described: Mapping[int, Descriptors] = _NONE_AHEAD,
+        descriptors: Mapping[int, Descriptors] = _NO_DESCRIPTORS,
         *,
         find_symmetry: bool = True,
     ) -> list[Outcome]:
-        """Record outcomes that arrived together; return them with their sequence numbers.
+        """Record outcomes that arrived together; return them with the numbers of their events.
 
         Parameters
         ----------
         outcomes
-            In the order of their arrival.
-        described
-            By candidate, the structures that were described ahead.
+            Outcomes in the order of their arrival.
+        descriptors
+            Descriptors that were computed in advance, by candidate.
         find_symmetry
-            Whether to record space groups, which take milliseconds to find for each structure. Otherwise those of a
-            minimum are found when they are asked for.
+            Whether to determine and record space groups, which takes milliseconds for each structure. Otherwise those
+            of a minimum are determined when they are first needed.
         """
-        return self._record_outcomes([], outcomes, described, find_symmetry=find_symmetry)
-
-    def _record_outcomes(
-        self,
-        before: list[Event],
-        outcomes: Sequence[Outcome],
-        described: Mapping[int, Descriptors] = _NONE_AHEAD,
-        *,
-        find_symmetry: bool = True,
-    ) -> list[Outcome]:
+        if not outcomes:
+            return []
         # One after the other, because two that arrive together may be the same new minimum; then one transaction.
-        events = []
-        for outcome in outcomes:
-            match outcome:
-                case Relaxed():
-                    groups = spacegroups(outcome.atoms) if find_symmetry else None
-                    event = self._place(outcome, groups, described.get(outcome.candidate.id))
-                case Failed():
-                    event = translation.failed_event(outcome, self._number(outcome), self._force_calls(outcome))
-                case Rejected():
-                    event = translation.rejected_event(outcome)
-            was_best = self._best_of(event)
-            self.state.apply(event)
-            if event.data.get("minimum") is not None:
-                is_best = [self.state.basins[event.data["minimum"]].best]
-                event.displaced = [other for other in was_best if other not in is_best]
-                if event in is_best:
-                    event.keys[BEST] = 1
-            events.append(event)
-        self._log.append([*before, *events])
-        return [_recorded(outcome, event) for event, outcome in zip(events, outcomes, strict=True)]
+        with self._log.transaction() as transaction:
+            return [
+                self._record_outcome(
+                    transaction, outcome, descriptors.get(outcome.candidate.id), find_symmetry=find_symmetry
+                )
+                for outcome in outcomes
+            ]
 
     @uninterrupted()
-    def _record(self, events: list[Event]) -> None:
-        for event in events:
+    def _record(self, event: Event) -> Event:
+        with self._log.transaction() as transaction:
+            event = transaction.add(event)
             self.state.apply(event)
-        self._log.append(events)
-
-    def _place(self, outcome: Relaxed, groups: tuple[int, int] | None, described: Descriptors | None) -> Event:
-        """Make the event of a relaxation: which basin it ended in, and what that does to the other basins."""
-        event = translation.relaxed_event(outcome, self._number(outcome), self._force_calls(outcome), groups)
-        if not outcome.converged:
-            return event
-        calculator = outcome.evaluation.calculator
-        known = self._known.get(calculator)
-        if known is None:
-            basins = [basin for basin in self.state.basins.values() if basin.calculator == calculator]
-            known = self._known[calculator] = KnownMinima(basins, self.structure)
-        if described is None:
-            described = compute_descriptors(outcome.atoms)
-        own = self.state.basin_ending(outcome.candidate.id) if outcome.level == REFINE else None
-        if own is not None and own.calculator != calculator:
-            own = None
-        found = known.find(described, outcome.enthalpy_per_atom)
-        target = found if found is not None else own.id if own else self.state.last_minimum + 1
-        absorbed = own.id if own is not None and own.id != target else None
-        if absorbed is not None:
-            known.remove(absorbed)
-        basin = self.state.basins.get(target)
-        if basin is None or basin is own or outcome.enthalpy_per_atom < basin.enthalpy_per_atom:
-            known.put(target, described, outcome.enthalpy_per_atom)
-        event.data |= {"minimum": target, "opened": basin is None, "absorbed": absorbed}
-        event.keys |= {"minimum": target}
         return event
 
-    def _best_of(self, event: Event) -> list[Event]:
-        """Return the best relaxations of the minima that a relaxation has to do with, before it is taken in."""
-        ids = (event.data.get("minimum"), event.data.get("absorbed"))
-        return [self.state.basins[id_].best for id_ in ids if id_ in self.state.basins]
+    def _record_outcome(
+        self,
+        transaction: Transaction,
+        outcome: Outcome,
+        descriptors: Descriptors | None = None,
+        *,
+        find_symmetry: bool = True,
+    ) -> Outcome:
+        event: OutcomeEvent
+        match outcome:
+            case Relaxed():
+                return self._record_relaxed(transaction, outcome, descriptors, find_symmetry=find_symmetry)
+            case Failed():
+                event = conversion.failed_event(outcome, self._number(outcome), self._force_calls(outcome))
+                event = transaction.add(event, conversion.failed_row(outcome))
+            case Rejected():
+                event = transaction.add(conversion.rejected_event(outcome), conversion.rejected_row(outcome))
+        self.state.apply(event)
+        return replace(outcome, sequence=event.sequence)
+
+    def _record_relaxed(
+        self, transaction: Transaction, outcome: Relaxed, descriptors: Descriptors | None, *, find_symmetry: bool
+    ) -> Relaxed:
+        placement = self._matcher.place(outcome, descriptors)
+        groups = spacegroups(outcome.atoms) if find_symmetry else None
+        number, force_calls = self._number(outcome), self._force_calls(outcome)
+        event = conversion.relaxed_event(outcome, number, force_calls, groups, placement)
+        event = transaction.add(event, conversion.relaxed_row(outcome, event))
+        basins = self.state.basins
+        touched = [basins[id_] for id_ in (event.minimum, event.absorbed) if id_ in basins]
+        before = [basin.best for basin in touched]
+        self.state.apply(event)
+        if event.minimum is not None:
+            best = basins[event.minimum].best
+            for other in before:
+                if other is not best and other.row is not None:
+                    transaction.unmark_best(other.row)
+            if best is event and event.row is not None:
+                transaction.mark_best(event.row)
+        return replace(outcome, sequence=event.sequence, minimum=event.minimum, is_new_minimum=event.is_new_minimum)
 
     def _number(self, outcome: Relaxed | Failed) -> int | None:
         counted = outcome.level != REFINE and outcome.candidate.source != ADDED
@@ -446,40 +355,31 @@ class Archive:
         return cached
 
     def _read_minimum(self, basin: Basin) -> Minimum:
-        groups = basin.best.data["spacegroup"], basin.best.data["spacegroup_loose"]
+        strict, loose = basin.best.spacegroup, basin.best.spacegroup_loose
         best = self._relaxed(basin.best)
         return Minimum(
             id=basin.id,
             best=best,
             found_by=best.candidate if best.candidate.id == basin.found_by else self._candidate(basin.found_by),
-            spacegroups=None if None in groups else groups,
+            spacegroups=None if strict is None or loose is None else (strict, loose),
             multiplicity=basin.multiplicity,
             first_relaxation=basin.first_relaxation,
             first_force_calls=basin.first_force_calls,
         )
 
-    def _called(self, event: Event) -> SourceCall:
-        data = event.data
-        return SourceCall(
-            source=data["source"],
-            call=data["call"],
-            requested=data["requested"],
-            owner=data["owner"],
-            candidates=tuple(self._candidate(id_) for id_ in data["candidates"]),
-            cost=Cost(**data["cost"]),
-            error=data["error"],
-            sequence=event.sequence,
-        )
+    def _check_candidate(self, id_: int) -> None:
+        if id_ not in self.state.candidates:
+            raise ArchiveError(f"there is no candidate {id_}: candidates run from 1 to {self.candidates}")
 
     def _candidate(self, id_: int) -> Candidate:
         with self.reading():
             event = self.state.candidates[id_]
-            return translation.candidate(event, self._atoms(event))
+            return conversion.candidate(event, self._atoms(event))
 
-    def _relaxed(self, event: Event) -> Relaxed:
-        return translation.relaxed(event, self._candidate(event.data["candidate"]), self._atoms(event))
+    def _relaxed(self, event: CandidateRelaxed) -> Relaxed:
+        return conversion.relaxed(event, self._candidate(event.candidate), self._atoms(event))
 
-    def _atoms(self, event: Event) -> Atoms:
+    def _atoms(self, event: CandidateProposed | OutcomeEvent) -> Atoms:
         with self.reading():
             if event.row is None:
                 raise LookupError(f"event {event.sequence} has no structure")
@@ -487,7 +387,7 @@ class Archive:
 
 
 def is_begun(directory: Path | str) -> bool:
-    """Whether a directory holds a search or an import that has begun, and not only what a kill left before that.
+    """Return whether a directory holds a search or an import that has begun, and not only an empty database.
 
     Raises
     ------
@@ -498,10 +398,3 @@ def is_begun(directory: Path | str) -> bool:
         return False
     with Archive(directory) as archive:
         return bool(archive.state.settings)
-
-
-def _recorded(outcome: Outcome, event: Event) -> Outcome:
-    if isinstance(outcome, Relaxed):
-        data = event.data
-        return replace(outcome, sequence=event.sequence, minimum=data["minimum"], is_new_minimum=data["opened"])
-    return replace(outcome, sequence=event.sequence)

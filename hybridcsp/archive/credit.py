@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hybridcsp.archive.archive import ADDED
-from hybridcsp.core.records import Failed, Relaxed
+from hybridcsp.core.records import ADDED, Failed, Relaxed
 
 #: Credit of a new minimum falls by a factor e for each so many eV/atom that it lies above the best.
 CREDIT_SCALE = 0.02

@@ -1,182 +1,379 @@
-"""Between records and the events that the log keeps of them."""
+"""The events of a search as typed records, and their JSON on disk.
+
+An event says what happened, in plain values. Structures are kept apart, in the row of the database that the event
+names. The names of kinds and fields on disk are those of every run directory written so far and never change. When an
+event is read, unknown fields are ignored, and fields that have a default may be missing.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
 
-from ase import Atoms
+from hybridcsp.core.records import Cost
 
-from hybridcsp.archive.event_log import Event
-from hybridcsp.core.records import (
-    Candidate,
-    Cost,
-    Evaluation,
-    Failed,
-    FailureReason,
-    Outcome,
-    Proposal,
-    Rejected,
-    RejectionReason,
-    Relaxed,
-)
+#: Version of the format of events, which each session records.
+FORMAT = 1
 
+# Names on disk of the fields that are called otherwise here.
+_NAMES_ON_DISK = {"is_new_minimum": "opened"}
 
-def candidate_event(candidate: Candidate, owner: str) -> Event:
-    """Return the event of a new candidate."""
-    proposal = candidate.proposal
-    data = _origin(candidate) | {
-        "parents": list(proposal.parents),
-        "tag": dict(proposal.tag),
-        "cost": asdict(proposal.cost),
-        "level": proposal.level,
-        "owner": owner,
-    }
-    return Event(kind="proposed", data=data, atoms=proposal.atoms, keys=_keys(candidate))
+# Functions that rebuild values from JSON, by the name of the field, which is the same on disk.
+_DECODERS: Mapping[str, Callable[[Any], Any]] = {
+    "candidates": tuple,
+    "cost": lambda values: Cost(**values),
+    "parents": tuple,
+    "start_enthalpies": tuple,
+    "versions": tuple,
+}
 
 
-def rejected_event(outcome: Rejected) -> Event:
-    """Return the event of a proposal that is not relaxed."""
-    data = _origin(outcome.candidate) | {"reason": outcome.reason.value, "detail": outcome.detail}
-    keys = _keys(outcome.candidate) | {"reason": outcome.reason.value}
-    return Event(kind="rejected", data=data, atoms=outcome.candidate.proposal.atoms, keys=keys)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Logged:
+    """An event with its place in the log.
 
-
-def failed_event(outcome: Failed, number: int | None, force_calls: int) -> Event:
-    """Return the event of a failure; ``number`` and ``force_calls`` as for :func:`relaxed_event`."""
-    data = _job(outcome, number, force_calls) | {"reason": outcome.reason.value}
-    atoms = outcome.candidate.proposal.atoms if outcome.atoms is None else outcome.atoms
-    keys = _keys(outcome.candidate) | {"level": outcome.level, "reason": outcome.reason.value}
-    return Event(kind="failed", data=data, atoms=atoms, keys=keys)
-
-
-def relaxed_event(outcome: Relaxed, number: int | None, force_calls: int, spacegroups: tuple[int, int] | None) -> Event:
-    """Return the event of a relaxation, not yet placed in a basin.
-
-    Parameters
+    Attributes
     ----------
-    outcome
-        The relaxation.
-    number
-        Its 1-based number, in completion order; ``None`` where it does not count as one.
-    force_calls
-        Of the whole search, this relaxation included.
-    spacegroups
-        Space group numbers at 0.01 Å and at 0.1 Å; ``None`` where they were not looked for.
+    kind
+        Name of the kind of event on disk.
+    sequence
+        Number of the event from 1; 0 until it is written.
+    row
+        Number of the database row that holds the structure of the event; ``None`` for an event without a structure.
     """
-    evaluation = outcome.evaluation
-    data = _job(outcome, number, force_calls) | {
-        "calculator": evaluation.calculator,
-        "energy": evaluation.energy,
-        "enthalpy": evaluation.enthalpy,
-        "enthalpy_per_atom": outcome.enthalpy_per_atom,
-        "max_force": evaluation.max_force,
-        "max_stress_residual": evaluation.max_stress_residual,
-        "converged": outcome.converged,
-        "objectives": dict(outcome.objectives),
-        "spacegroup": spacegroups[0] if spacegroups else None,
-        "spacegroup_loose": spacegroups[1] if spacegroups else None,
-        "minimum": None,
-        "opened": False,
-        "absorbed": None,
-    }
-    keys = _keys(outcome.candidate) | {
-        "level": outcome.level,
-        "converged": outcome.converged,
-        "enthalpy_per_atom": outcome.enthalpy_per_atom,
-        "force_calls": force_calls,
-    }
-    if spacegroups is not None:
-        keys["spacegroup"] = spacegroups[0]
-    if number is not None:
-        keys["relaxation"] = number
-    name = evaluation.calculator.split(" ")[0].lower()  # as ASE's databases have it, without version and parameters
-    return Event(kind="relaxed", data=data, atoms=outcome.atoms, keys=keys, calculator=name)
+
+    kind: ClassVar[str]
+    sequence: int = 0
+    row: int | None = None
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], sequence: int = 0, row: int | None = None) -> Self:
+        """Return an event from its fields on disk and its place in the log.
+
+        Raises
+        ------
+        LookupError, TypeError, ValueError
+            If a field is missing, or its value cannot be used.
+        """
+        values = {name: data[on_disk] for name, on_disk in _REQUIRED[cls.kind]}
+        for name, decode in _DECODED[cls.kind]:
+            if name in data:
+                values[name] = decode(data[name])
+        # Filled as pickle fills objects: the generated __init__ of a frozen class takes several times as long, and
+        # opening a long search means reading hundreds of thousands of events.
+        event = cls.__new__(cls)
+        event.__dict__.update(values, sequence=sequence, row=row)
+        return event
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain JSON, as they are written to disk."""
+        return {on_disk: _encoded(getattr(self, name)) for name, on_disk in _FIELDS[self.kind]}
 
 
-def candidate(event: Event, atoms: Atoms) -> Candidate:
-    """Return the candidate of an event; ``atoms`` is the structure of its row."""
-    data = event.data
-    proposal = Proposal(
-        atoms=atoms,
-        operator=data["operator"],
-        parents=tuple(data["parents"]),
-        tag=data["tag"],
-        cost=Cost(**data["cost"]),
-        level=data["level"],
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SessionOpened(_Logged):
+    """The beginning of a session: a search that is started or resumed, or an import.
+
+    Attributes
+    ----------
+    format
+        Version of the format of the events that follow.
+    settings
+        Settings that the events which follow are made with, as plain JSON.
+    """
+
+    kind: ClassVar[str] = "opened"
+    format: int
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SourceCalled(_Logged):
+    """One call of a source.
+
+    Attributes
+    ----------
+    source
+        Name of the source.
+    call
+        Number of the call of this source, from 0.
+    requested
+        Number of proposals that were requested.
+    owner
+        :data:`~hybridcsp.core.records.WORKERS` or :data:`~hybridcsp.core.records.USER`.
+    candidates
+        Ids of the candidates that the proposals became.
+    cost
+        Cost of the call.
+    error
+        Error that the source raised; empty if it raised none.
+    """
+
+    kind: ClassVar[str] = "called"
+    source: str
+    call: int
+    requested: int
+    owner: str
+    candidates: tuple[int, ...]
+    cost: Cost
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _OfCandidate(_Logged):
+    """An event in the life of one candidate.
+
+    Attributes
+    ----------
+    candidate
+        Id of the candidate.
+    source
+        Name of the source that proposed it.
+    operator
+        Name of the operator that made it.
+    """
+
+    candidate: int
+    source: str
+    operator: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CandidateProposed(_OfCandidate):
+    """A proposal that became a candidate; its row holds the proposed structure.
+
+    Attributes
+    ----------
+    parents
+        Ids of the candidates that it was made from.
+    tag
+        Plain JSON of the source.
+    cost
+        Cost of making the proposal.
+    level
+        Level of the job that it becomes.
+    owner
+        :data:`~hybridcsp.core.records.WORKERS` or :data:`~hybridcsp.core.records.USER`.
+    """
+
+    kind: ClassVar[str] = "proposed"
+    parents: tuple[int, ...]
+    tag: Mapping[str, Any]
+    cost: Cost
+    level: str
+    owner: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CandidateRejected(_OfCandidate):
+    """A candidate that is not relaxed; its row holds the proposed structure.
+
+    Attributes
+    ----------
+    reason
+        Value of a :class:`~hybridcsp.core.records.RejectionReason`.
+    detail
+        Explanation of the reason; may be empty.
+    """
+
+    kind: ClassVar[str] = "rejected"
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _JobEnded(_OfCandidate):
+    """The end of a job.
+
+    Attributes
+    ----------
+    level
+        Level of the job.
+    cost
+        Cost of the job.
+    detail
+        Explanation of the end; may be empty.
+    start_enthalpies
+        Enthalpies per atom (eV) of the structures among which the start was chosen; see
+        :class:`~hybridcsp.core.records.Relaxed`. Earlier versions did not write them.
+    relaxation
+        Number of the relaxation from 1, in the order of completion; ``None`` for a job that does not count as one.
+    force_calls
+        Force calls of the whole search up to and including this job.
+    """
+
+    level: str
+    cost: Cost
+    detail: str
+    start_enthalpies: tuple[float | None, ...] = ()
+    relaxation: int | None
+    force_calls: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CandidateFailed(_JobEnded):
+    """A job that failed; its row holds the last structure that is known.
+
+    Attributes
+    ----------
+    reason
+        Value of a :class:`~hybridcsp.core.records.FailureReason`.
+    """
+
+    kind: ClassVar[str] = "failed"
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CandidateRelaxed(_JobEnded):
+    """A relaxation that ended in a structure, which its row holds with its energy, forces and stress.
+
+    Attributes
+    ----------
+    calculator
+        Label of the calculator.
+    energy, enthalpy
+        Energy and enthalpy of the cell in eV.
+    enthalpy_per_atom
+        Enthalpy in eV/atom.
+    max_force
+        Largest force on an atom in eV/Å; ``None`` if the calculator gives no forces.
+    max_stress_residual
+        Largest component of ``|stress + pressure|`` in eV/Å³; ``None`` if the calculator gives no stress.
+    converged
+        Whether the relaxation met its convergence criterion.
+    spacegroup, spacegroup_loose
+        Space group numbers at 0.01 Å and at 0.1 Å; ``None`` if they were not determined.
+    minimum
+        Id of the minimum in which the relaxation ended; ``None`` if it did not converge.
+    is_new_minimum
+        Whether no earlier relaxation had ended in that minimum.
+    absorbed
+        Id of the minimum that turned out to be the same as ``minimum`` when it was refined; ``None`` for none.
+    """
+
+    kind: ClassVar[str] = "relaxed"
+    calculator: str
+    energy: float
+    enthalpy: float
+    enthalpy_per_atom: float
+    max_force: float | None
+    max_stress_residual: float | None
+    converged: bool
+    spacegroup: int | None
+    spacegroup_loose: int | None
+    minimum: int | None
+    is_new_minimum: bool
+    absorbed: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain JSON, as they are written to disk."""
+        data: dict[str, Any] = {}
+        for name, value in super().to_json().items():
+            if name == "spacegroup":
+                data["objectives"] = {}  # always empty, but earlier versions of hybridcsp cannot read events without it
+            data[name] = value
+        return data
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelUpdated(_Logged):
+    """A change of the model versions that a source samples from, or an attempt at one.
+
+    Attributes
+    ----------
+    source
+        Name of the source.
+    versions
+        Versions in use from here on; 0 is the one that the source began with.
+    cost
+        Cost of the training.
+    detail
+        Explanation of the change.
+    training
+        Plain JSON about the training that ended; empty if there was none.
+    """
+
+    kind: ClassVar[str] = "adopted"
+    source: str
+    versions: tuple[int, ...]
+    cost: Cost
+    detail: str
+    training: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunStopped(_Logged):
+    """The end of a run.
+
+    Attributes
+    ----------
+    reason
+        Reason for which the run ended.
+    """
+
+    kind: ClassVar[str] = "stopped"
+    reason: str
+
+
+OutcomeEvent = CandidateRelaxed | CandidateFailed | CandidateRejected
+Event = SessionOpened | SourceCalled | CandidateProposed | OutcomeEvent | ModelUpdated | RunStopped
+
+_KINDS: Mapping[str, type[Event]] = {
+    event.kind: event
+    for event in (
+        SessionOpened,
+        SourceCalled,
+        CandidateProposed,
+        CandidateRelaxed,
+        CandidateFailed,
+        CandidateRejected,
+        ModelUpdated,
+        RunStopped,
     )
-    return Candidate(proposal=proposal, id=data["candidate"], source=data["source"])
+}
+
+# By kind, the fields of the event with their names on disk.
+_FIELDS: Mapping[str, Sequence[tuple[str, str]]] = {
+    kind: [
+        (field.name, _NAMES_ON_DISK.get(field.name, field.name))
+        for field in dataclasses.fields(event)
+        if field.name not in ("sequence", "row")
+    ]
+    for kind, event in _KINDS.items()
+}
+
+_REQUIRED: Mapping[str, Sequence[tuple[str, str]]] = {
+    kind: [(name, on_disk) for name, on_disk in names if not hasattr(_KINDS[kind], name)]
+    for kind, names in _FIELDS.items()
+}
+
+_DECODED: Mapping[str, Sequence[tuple[str, Callable[[Any], Any]]]] = {
+    kind: [(name, _DECODERS[name]) for name, _ in names if name in _DECODERS] for kind, names in _FIELDS.items()
+}
 
 
-def relaxed(event: Event, candidate: Candidate, atoms: Atoms) -> Relaxed:
-    """Return the relaxation of an event; ``atoms`` is the structure of its row."""
-    data = event.data
-    evaluation = Evaluation(
-        level=data["level"],
-        calculator=data["calculator"],
-        energy=data["energy"],
-        enthalpy=data["enthalpy"],
-        max_force=data["max_force"],
-        max_stress_residual=data["max_stress_residual"],
-        magmoms=atoms.calc.results.get("magmoms") if atoms.calc else None,
-    )
-    return Relaxed(
-        candidate=candidate,
-        sequence=event.sequence,
-        cost=Cost(**data["cost"]),
-        detail=data["detail"],
-        start_enthalpies=_start_enthalpies(data),
-        atoms=atoms,
-        evaluation=evaluation,
-        converged=data["converged"],
-        objectives=data["objectives"],
-        minimum=data["minimum"],
-        is_new_minimum=data["opened"],
-    )
+def event_from_json(kind: str, data: Mapping[str, Any], sequence: int = 0, row: int | None = None) -> Event | None:
+    """Return an event from what the log holds, or ``None`` if this version of hybridcsp does not know its kind.
+
+    Raises
+    ------
+    LookupError, TypeError, ValueError
+        If a field is missing, or its value cannot be used.
+    """
+    event = _KINDS.get(kind)
+    return None if event is None else event.from_json(data, sequence, row)
 
 
-def outcome(event: Event, candidate: Candidate, atoms: Atoms) -> Outcome:
-    """Return the outcome of an event of kind "relaxed", "failed" or "rejected"."""
-    data = event.data
-    if event.kind == "relaxed":
-        return relaxed(event, candidate, atoms)
-    if event.kind == "rejected":
-        reason = RejectionReason(data["reason"])
-        return Rejected(candidate=candidate, sequence=event.sequence, detail=data["detail"], reason=reason)
-    return Failed(
-        candidate=candidate,
-        sequence=event.sequence,
-        cost=Cost(**data["cost"]),
-        detail=data["detail"],
-        start_enthalpies=_start_enthalpies(data),
-        reason=FailureReason(data["reason"]),
-        level=data["level"],
-        atoms=atoms,
-    )
-
-
-def _origin(candidate: Candidate) -> dict[str, Any]:
-    return {"candidate": candidate.id, "source": candidate.source, "operator": candidate.operator}
-
-
-def _job(outcome: Relaxed | Failed, number: int | None, force_calls: int) -> dict[str, Any]:
-    return _origin(outcome.candidate) | {
-        "level": outcome.level,
-        "cost": asdict(outcome.cost),
-        "detail": outcome.detail,
-        "start_enthalpies": list(outcome.start_enthalpies),
-        "relaxation": number,
-        "force_calls": force_calls,
-    }
-
-
-def _start_enthalpies(data: dict[str, Any]) -> tuple[float | None, ...]:
-    return tuple(data.get("start_enthalpies", ()))  # older run directories lack them
-
-
-def _keys(candidate: Candidate) -> dict[str, Any]:
-    keys = _origin(candidate)
-    if candidate.proposal.parents:
-        # ASE refuses lists, and strings that look like numbers.
-        keys["parents"] = "+".join(f"c{parent}" for parent in candidate.proposal.parents)
-    return keys
+def _encoded(value: Any) -> Any:
+    match value:
+        case Cost():
+            return {"force_calls": value.force_calls, "seconds": value.seconds}
+        case tuple():
+            return list(value)
+        case Mapping():
+            return dict(value)
+        case _:
+            return value

@@ -1,21 +1,51 @@
-"""What the events of a search add up to: minima, tallies, costs. No files and no structures here."""
+"""The state of a search, which follows from its events: candidates, minima, tallies and costs, without structures."""
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
-from hybridcsp.archive.event_log import FORMAT, Event
+from hybridcsp.archive.basins import Basin, Ranking
+from hybridcsp.archive.events import (
+    FORMAT,
+    CandidateFailed,
+    CandidateProposed,
+    CandidateRejected,
+    CandidateRelaxed,
+    Event,
+    ModelUpdated,
+    OutcomeEvent,
+    RunStopped,
+    SessionOpened,
+    SourceCalled,
+)
 from hybridcsp.core.records import REFINE, WORKERS, Cost
 from hybridcsp.errors import ArchiveError
 
 
 @dataclass(kw_only=True)
 class Tally:
-    """What one operator of one source has done so far."""
+    """The results of one operator of one source so far.
+
+    Attributes
+    ----------
+    proposed
+        Number of candidates.
+    rejected, failed
+        Numbers of rejected candidates and of failed relaxations, by reason.
+    relaxed
+        Number of relaxations that ended in a structure.
+    unconverged
+        Number of these that did not converge.
+    first_reached
+        Number of minima that it reached first.
+    best
+        Lowest enthalpy in eV/atom, by the calculator in force; ``None`` if it reached no minimum.
+    cost
+        Cost of all its relaxations.
+    """
 
     proposed: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
@@ -23,144 +53,80 @@ class Tally:
     unconverged: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     first_reached: int = 0
-    best: float | None = None  # eV/atom
+    best: float | None = None
     cost: Cost = field(default_factory=Cost)
 
 
 @dataclass(kw_only=True)
-class Basin:
-    """A minimum, with the event of its best relaxation in place of a structure; see :class:`records.Minimum`."""
-
-    id: int
-    found_by: int
-    first_relaxation: int
-    first_force_calls: int
-    best: Event
-    multiplicity: int = 1
-
-    @property
-    def enthalpy_per_atom(self) -> float:
-        """In eV/atom."""
-        return float(self.best.data["enthalpy_per_atom"])
-
-    @property
-    def calculator(self) -> str:
-        """Label of the calculator."""
-        return str(self.best.data["calculator"])
-
-
-@dataclass(kw_only=True)
 class Failures:
-    """Relaxations that failed one after the other for the same reason, before any succeeded."""
+    """Consecutive relaxations that failed for the same reason, before any has succeeded.
+
+    Attributes
+    ----------
+    reason
+        Value of a :class:`~hybridcsp.core.records.FailureReason`.
+    detail
+        Explanation of the first of them.
+    count
+        Number of them.
+    """
 
     reason: str
-    detail: str  # of the first
+    detail: str
     count: int = 1
 
 
-#: Why a run ended in which nothing but such failures happened.
+#: Reason for which a run ends in which every relaxation failed.
 ALL_FAILED = "every relaxation failed"
 
 
-class Ranking:
-    """The basins of one calculator, in the order of their enthalpies as they come, change and go.
-
-    The lowest is known at any time, and the whole order is worked out when it is asked for, so that reading the events
-    of a long search takes time in proportion to their number.
-    """
-
-    def __init__(self) -> None:
-        self._basins: dict[int, Basin] = {}
-        self._heap: list[tuple[float, int]] = []  # entries of basins that have changed or gone are left in it
-        self._sorted: list[Basin] = []
-        self._is_sorted = True
-
-    def __len__(self) -> int:
-        return len(self._basins)
-
-    def put(self, basin: Basin) -> None:
-        """Take in a basin, or what has become of it."""
-        self._basins[basin.id] = basin
-        heapq.heappush(self._heap, (basin.enthalpy_per_atom, basin.id))
-        self._is_sorted = False
-
-    def remove(self, basin: Basin) -> None:
-        """Forget a basin."""
-        del self._basins[basin.id]
-        self._is_sorted = False
-
-    def found(self) -> list[Basin]:
-        """Return the basins in the order in which they came."""
-        return list(self._basins.values())
-
-    def best(self) -> Basin | None:
-        """Return the basin of lowest enthalpy per atom."""
-        while self._heap:
-            enthalpy, id_ = self._heap[0]
-            basin = self._basins.get(id_)
-            if basin is not None and basin.enthalpy_per_atom == enthalpy:
-                return basin
-            heapq.heappop(self._heap)
-        return None
-
-    def sorted(self) -> list[Basin]:
-        """Return the basins, lowest enthalpy per atom first, and of equal ones the older."""
-        if not self._is_sorted:
-            known = [basin for basin in self._sorted if self._basins.get(basin.id) is basin]
-            have = {basin.id for basin in known}
-            known += [basin for basin in self._basins.values() if basin.id not in have]
-            self._sorted = sorted(known, key=lambda basin: (basin.enthalpy_per_atom, basin.id))
-            self._is_sorted = True
-        return list(self._sorted)
-
-
 class SearchState:
-    """The state of a search, folded from its events: the same code when they happen and when they are read back.
+    """The state of a search, which the same code derives from events as they happen and as they are read back.
 
     Attributes
     ----------
     settings
-        Of every session, oldest first.
+        Settings of every session, oldest first.
     stops
-        Why each run ended.
+        Reasons for which the runs ended, oldest first.
     tallies
-        By source and operator.
+        Results by source and operator.
     calls
-        How often each source was called.
+        Number of calls by source.
     errors
-        By source, how many of its calls ended with an error.
+        Number of calls that raised an error, by source.
     last_errors
-        By source, what the last of them was.
+        Last error by source.
     explanations
-        By reason of failure, what was said of the first relaxation that failed for it.
+        Explanation of the first relaxation that failed, by reason of failure.
     attempts, successes
-        How many relaxations by our workers have ended, and how many of them in a structure, since the calculator was
-        last changed. What a person tells or imports says nothing about the calculator of the workers.
+        Number of relaxations by our own workers since the calculator was last changed, and number of these that ended
+        in a structure. Relaxations that a person reports or imports say nothing about the calculator of the workers.
     failures
-        The last relaxations by our workers, where none has succeeded and they failed for the same reason; those from
-        before the search was last ended for that do not count.
-    adoptions
-        By source, every change of its model, oldest first.
+        Last relaxations by our workers, if none has succeeded and these failed for the same reason; those from before a
+        run that ended for this reason do not count.
+    model_updates
+        Changes of the model by source, oldest first.
     cost, proposing
-        Of everything, and of proposing alone.
+        Cost of everything, and of proposing alone.
     relaxations
-        How many relaxations have come to an end, failures included.
+        Number of relaxations that have ended, failures included.
     calculator
         Label of the calculator in force, which is the one used last: only its minima are compared.
     calculator_since
-        How many relaxations had come to an end when it came into force.
+        Number of relaxations that had ended when it came into force.
     candidates
-        By id, the event of each.
+        Events of the candidates, by id.
     terminal
-        By candidate, the kind of the outcome that ended it.
-    loose_ends
-        By candidate, relaxations that did not converge and are in no basin.
+        By candidate, the kind of the event that ended it: ``"relaxed"``, ``"failed"`` or ``"rejected"``.
+    unconverged
+        Events of relaxations that did not converge and are in no basin, by candidate.
     refined
-        Candidates on which a refinement was tried.
+        Ids of candidates on which a refinement was tried.
     basins
-        By id.
+        Basins by id.
     last_minimum
-        The highest id that any basin ever had.
+        Highest id that any basin ever had.
     """
 
     def __init__(self) -> None:
@@ -174,15 +140,15 @@ class SearchState:
         self.attempts = 0
         self.successes = 0
         self.failures: Failures | None = None
-        self.adoptions: dict[str, list[Mapping[str, Any]]] = {}
+        self.model_updates: dict[str, list[ModelUpdated]] = {}
         self.cost = Cost()
         self.proposing = Cost()
         self.relaxations = 0
         self.calculator: str | None = None
         self.calculator_since = 0
-        self.candidates: dict[int, Event] = {}
+        self.candidates: dict[int, CandidateProposed] = {}
         self.terminal: dict[int, str] = {}
-        self.unconverged: dict[int, Event] = {}
+        self.unconverged: dict[int, CandidateRelaxed] = {}
         self.refined: set[int] = set()
         self.basins: dict[int, Basin] = {}
         self.last_minimum = 0
@@ -191,26 +157,28 @@ class SearchState:
         self._bests: dict[str, dict[tuple[str, str], float]] = {}  # of the tallies, by calculators used before
         self._ending: dict[int, int] = {}  # basins by the candidates of their best relaxations
 
+    # Minima
+
     def ranked(self) -> list[Basin]:
-        """Return the basins of the calculator in force, lowest enthalpy per atom first."""
+        """Return the basins of the calculator in force by ascending enthalpy per atom."""
         return self._comparable.sorted()
 
+    def comparable(self) -> list[Basin]:
+        """Return the basins of the calculator in force in the order of discovery; cheaper than :meth:`ranked`."""
+        return self._comparable.in_order_of_discovery()
+
     def best(self) -> Basin | None:
-        """Return the basin of lowest enthalpy per atom."""
+        """Return the basin of lowest enthalpy per atom, or ``None`` if there is no minimum."""
         return self._comparable.best()
 
     def lowest(self) -> float | None:
-        """Return the lowest enthalpy per atom in eV."""
+        """Return the lowest enthalpy in eV/atom, or ``None`` if there is no minimum."""
         best = self.best()
         return None if best is None else best.enthalpy_per_atom
 
-    def comparable(self) -> list[Basin]:
-        """Return the basins of the calculator in force, in the order of discovery; cheaper than :meth:`ranked`."""
-        return self._comparable.found()
-
     @property
     def improvements(self) -> list[tuple[int, int, float]]:
-        """Relaxation, force calls and enthalpy per atom (eV) of every new best minimum of the calculator in force."""
+        """Relaxation, force calls and enthalpy (eV/atom) of every new best minimum of the calculator in force."""
         return self._improvements[self.calculator or ""]
 
     @property
@@ -223,68 +191,129 @@ class SearchState:
         return self._rankings[self.calculator or ""]
 
     def basin_ending(self, candidate: int) -> Basin | None:
-        """Return the basin whose best relaxation is that of a candidate."""
+        """Return the basin whose best relaxation is that of a candidate, or ``None`` if there is none."""
         id_ = self._ending.get(candidate)
         return None if id_ is None else self.basins[id_]
 
-    def apply(self, event: Event) -> None:
-        """Take in one event; ``ArchiveError`` for one of another format, ``KeyError`` and others for damage."""
-        data = event.data
-        match event.kind:
-            case "opened":
-                if data["format"] != FORMAT:
-                    raise ArchiveError(
-                        f"search.db has events of format {data['format']}, and this version of hybridcsp reads those "
-                        f"of format {FORMAT}: use the version that wrote it"
-                    )
-                self.settings.append(data["settings"])
-                if data["settings"].get("calculator_label"):
-                    self._use(data["settings"]["calculator_label"])
-            case "stopped":
-                self.stops.append(data["reason"])
-                if data["reason"] == ALL_FAILED:  # whoever goes on has changed something
-                    self.failures = None
-            case "called":
-                self.calls[data["source"]] = data["call"] + 1
-                self.errors[data["source"]] += bool(data["error"])
-                if data["error"]:
-                    self.last_errors[data["source"]] = data["error"]
-                self.cost += Cost(**data["cost"])
-                self.proposing += Cost(**data["cost"])
-            case "adopted":
-                self.adoptions.setdefault(data["source"], []).append(data)
-                self.cost += Cost(**data["cost"])
-            case "proposed":
-                self.candidates[data["candidate"]] = event
-                self._tally(data).proposed += 1
-            case "rejected":
-                self.terminal[data["candidate"]] = event.kind
-                self._tally(data).rejected[data["reason"]] += 1
-            case "failed":
-                self._apply_cost(event)
-                if data["level"] != REFINE:
-                    self._tally(data).failed[data["reason"]] += 1
-                    self.explanations.setdefault(data["reason"], data["detail"])
-                    self._apply_failure(data)
-            case "relaxed":
-                self._use(data["calculator"])
-                self._apply_cost(event)
-                self._apply_relaxed(event)
+    def to_refine(self, n: int, window: float) -> list[CandidateRelaxed]:
+        """Return the relaxations that a final refinement still has to improve, best first.
 
-    def _apply_cost(self, event: Event) -> None:
-        data = event.data
-        cost = Cost(**data["cost"])
-        self.cost += cost
-        self._tally(data).cost += cost
-        if data["relaxation"] is not None:
-            self.relaxations = data["relaxation"]
-        if data["level"] == REFINE:
-            self.refined.add(data["candidate"])
+        They are those of the ``n`` best minima and unconverged relaxations that lie within ``window`` (eV/atom) of the
+        best minimum and on which no refinement was tried.
+        """
+        ranked = self.ranked()
+        if not ranked:
+            return []
+        ends = [basin.best for basin in ranked]
+        ends += [event for event in self.unconverged.values() if event.calculator == self.calculator]
+        ends.sort(key=lambda event: event.enthalpy_per_atom)
+        highest = ranked[0].enthalpy_per_atom + window
+        return [
+            event for event in ends[:n] if event.enthalpy_per_atom <= highest and event.candidate not in self.refined
+        ]
+
+    # Candidates
+
+    def pending(self, owner: str) -> list[int]:
+        """Return the ids of the candidates of an owner that have not ended, oldest first."""
+        return [id_ for id_, event in self.candidates.items() if id_ not in self.terminal and event.owner == owner]
+
+    def candidates_of(self, source: str) -> Iterator[CandidateProposed]:
+        """Yield the events of the candidates of a source, oldest first."""
+        return (event for event in self.candidates.values() if event.source == source)
+
+    def status(self, candidate: int) -> str:
+        """Return ``"pending"``, ``"relaxed"``, ``"failed"`` or ``"rejected"``."""
+        return self.terminal.get(candidate, "pending")
+
+    # Tallies
+
+    def tally(self, source: str, operator: str) -> Tally:
+        """Return the results of an operator of a source; an empty tally if it has proposed nothing."""
+        return self.tallies.get((source, operator)) or Tally()
+
+    def tallies_of(self, source: str) -> dict[str, Tally]:
+        """Return the results of a source by operator."""
+        return {operator: tally for (name, operator), tally in self.tallies.items() if name == source}
+
+    def rejected(self) -> Counter[str]:
+        """Return the numbers of rejected candidates by reason."""
+        return sum((tally.rejected for tally in self.tallies.values()), Counter[str]())
+
+    def failed(self) -> Counter[str]:
+        """Return the numbers of failed relaxations by reason."""
+        return sum((tally.failed for tally in self.tallies.values()), Counter[str]())
+
+    # Events
+
+    def apply(self, event: Event) -> None:
+        """Update the state by one event.
+
+        Raises
+        ------
+        ArchiveError
+            If the event is of a format that this version of hybridcsp does not know.
+        LookupError, TypeError, ValueError
+            If the event does not fit the events before it, in a damaged log.
+        """
+        match event:
+            case CandidateProposed():
+                self.candidates[event.candidate] = event
+                self._tally(event).proposed += 1
+            case CandidateRelaxed():
+                self._use(event.calculator)
+                self._apply_end(event)
+                self._apply_relaxed(event)
+            case CandidateFailed():
+                self._apply_end(event)
+                if event.level != REFINE:
+                    self._tally(event).failed[event.reason] += 1
+                    self.explanations.setdefault(event.reason, event.detail)
+                    self._apply_failure(event)
+            case CandidateRejected():
+                self.terminal[event.candidate] = event.kind
+                self._tally(event).rejected[event.reason] += 1
+            case SourceCalled():
+                self.calls[event.source] = event.call + 1
+                self.errors[event.source] += bool(event.error)
+                if event.error:
+                    self.last_errors[event.source] = event.error
+                self.cost += event.cost
+                self.proposing += event.cost
+            case ModelUpdated():
+                self.model_updates.setdefault(event.source, []).append(event)
+                self.cost += event.cost
+            case SessionOpened():
+                self._apply_opened(event)
+            case RunStopped():
+                self.stops.append(event.reason)
+                if event.reason == ALL_FAILED:  # a run that follows is one in which something was mended
+                    self.failures = None
+            case _:
+                assert_never(event)
+
+    def _apply_opened(self, event: SessionOpened) -> None:
+        if event.format != FORMAT:
+            raise ArchiveError(
+                f"search.db has events of format {event.format}, and this version of hybridcsp reads those of format "
+                f"{FORMAT}: use the version that wrote it"
+            )
+        self.settings.append(event.settings)
+        if event.settings.get("calculator_label"):
+            self._use(event.settings["calculator_label"])
+
+    def _apply_end(self, event: CandidateRelaxed | CandidateFailed) -> None:
+        self.cost += event.cost
+        self._tally(event).cost += event.cost
+        if event.relaxation is not None:
+            self.relaxations = event.relaxation
+        if event.level == REFINE:
+            self.refined.add(event.candidate)
         else:
-            self.terminal[data["candidate"]] = event.kind
+            self.terminal[event.candidate] = event.kind
 
     def _use(self, calculator: str) -> None:
-        """Bring a calculator into force; energies of the one before are kept, and compared with no others."""
+        """Bring a calculator into force; energies of the one before are kept, but not compared with any others."""
         if calculator == self.calculator:
             return
         if self.calculator is not None:
@@ -298,75 +327,81 @@ class SearchState:
             self.calculator_since = self.relaxations
         self.calculator = calculator
 
-    def _is_of_workers(self, data: Mapping[str, Any]) -> bool:
-        return bool(self.candidates[data["candidate"]].data["owner"] == WORKERS)
+    def _is_of_workers(self, event: CandidateRelaxed | CandidateFailed) -> bool:
+        return self.candidates[event.candidate].owner == WORKERS
 
-    def _apply_failure(self, data: Mapping[str, Any]) -> None:
-        if not self._is_of_workers(data):
+    def _apply_failure(self, event: CandidateFailed) -> None:
+        if not self._is_of_workers(event):
             return
         self.attempts += 1
         if self.successes:
             return
-        reason, detail = data["reason"], data["detail"]
-        # The words may differ: they hold numbers, and a calculator that has failed once often fails otherwise then.
-        if self.failures is not None and self.failures.reason == reason:
+        # Details are not compared: they hold numbers, and a calculator that has failed may fail otherwise from then on.
+        if self.failures is not None and self.failures.reason == event.reason:
             self.failures.count += 1
         else:
-            self.failures = Failures(reason=reason, detail=detail)
+            self.failures = Failures(reason=event.reason, detail=event.detail)
 
-    def _apply_relaxed(self, event: Event) -> None:
-        data = event.data
-        if data["level"] != REFINE and self._is_of_workers(data):
+    def _apply_relaxed(self, event: CandidateRelaxed) -> None:
+        is_refinement = event.level == REFINE
+        if not is_refinement and self._is_of_workers(event):
             self.attempts += 1
             self.successes += 1
             self.failures = None
-        tally = self._tally(data)
-        tally.relaxed += data["level"] != REFINE
-        tally.unconverged += data["level"] != REFINE and not data["converged"]
-        before = self.lowest()
-        if data["minimum"] is None:
-            if data["level"] != REFINE:
-                self.unconverged[data["candidate"]] = event
+        tally = self._tally(event)
+        tally.relaxed += not is_refinement
+        tally.unconverged += not is_refinement and not event.converged
+        if event.minimum is None:
+            if not is_refinement:
+                self.unconverged[event.candidate] = event
             return
-        loose_end = self.unconverged.pop(data["candidate"], None)
-        first = event if loose_end is None else loose_end
-        if data["opened"]:
-            basin = self.basins[data["minimum"]] = Basin(
-                id=data["minimum"],
-                found_by=data["candidate"],
-                first_relaxation=first.data["relaxation"] or self.relaxations,
-                first_force_calls=first.data["force_calls"],
+        before = self.lowest()
+        unconverged = self.unconverged.pop(event.candidate, None)
+        first = event if unconverged is None else unconverged
+        if event.is_new_minimum:
+            basin = self.basins[event.minimum] = Basin(
+                id=event.minimum,
+                found_by=event.candidate,
+                first_relaxation=first.relaxation or self.relaxations,
+                first_force_calls=first.force_calls,
                 best=event,
             )
             self._best_changed(basin)
             self.last_minimum = max(self.last_minimum, basin.id)
             tally.first_reached += 1
         else:
-            basin = self.basins[data["minimum"]]
-            own = data["level"] == REFINE and basin.best.data["candidate"] == data["candidate"]
-            basin.multiplicity += loose_end is not None or data["level"] != REFINE
-            if own or data["enthalpy_per_atom"] < basin.enthalpy_per_atom:
-                self._ending.pop(basin.best.data["candidate"], None)
+            basin = self.basins[event.minimum]
+            own = is_refinement and basin.best.candidate == event.candidate
+            basin.multiplicity += unconverged is not None or not is_refinement
+            if own or event.enthalpy_per_atom < basin.enthalpy_per_atom:
+                self._ending.pop(basin.best.candidate, None)
                 basin.best = event
                 self._best_changed(basin)
-        if data["absorbed"] is not None:
-            other = self.basins.pop(data["absorbed"])
-            self._rankings[other.calculator].remove(other)
-            if self._ending.get(other.best.data["candidate"]) == other.id:
-                del self._ending[other.best.data["candidate"]]
-            basin.multiplicity += other.multiplicity
-            if other.first_relaxation < basin.first_relaxation:
-                basin.found_by, basin.first_relaxation = other.found_by, other.first_relaxation
-                basin.first_force_calls = other.first_force_calls
-        if tally.best is None or data["enthalpy_per_atom"] < tally.best:
-            tally.best = data["enthalpy_per_atom"]
+        if event.absorbed is not None:
+            self._absorb(self.basins.pop(event.absorbed), basin)
+        if tally.best is None or event.enthalpy_per_atom < tally.best:
+            tally.best = event.enthalpy_per_atom
         after = self.lowest()
         if after is not None and (before is None or after < before):
             self.improvements.append((self.relaxations, self.cost.force_calls, after))
 
+    def _absorb(self, other: Basin, basin: Basin) -> None:
+        """Add the history of another basin, which turned out to be the same, to a basin."""
+        self._rankings[other.calculator].remove(other)
+        if self._ending.get(other.best.candidate) == other.id:
+            del self._ending[other.best.candidate]
+        basin.multiplicity += other.multiplicity
+        if other.first_relaxation < basin.first_relaxation:
+            basin.found_by, basin.first_relaxation = other.found_by, other.first_relaxation
+            basin.first_force_calls = other.first_force_calls
+
     def _best_changed(self, basin: Basin) -> None:
         self._rankings[basin.calculator].put(basin)
-        self._ending[basin.best.data["candidate"]] = basin.id
+        self._ending[basin.best.candidate] = basin.id
 
-    def _tally(self, data: Mapping[str, Any]) -> Tally:
-        return self.tallies.setdefault((data["source"], data["operator"]), Tally())
+    def _tally(self, event: CandidateProposed | OutcomeEvent) -> Tally:
+        name = event.source, event.operator
+        tally = self.tallies.get(name)
+        if tally is None:
+            tally = self.tallies[name] = Tally()
+        return tally

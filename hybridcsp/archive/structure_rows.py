@@ -13,7 +13,7 @@ import os
 import sqlite3
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -97,7 +97,7 @@ class Row:
     """
 
     atoms: Atoms
-    keys: Mapping[str, Any] = field(default_factory=dict)
+    keys: dict[str, Any] = field(default_factory=dict)
     calculator: str = ""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -325,7 +324,7 @@ def _why_nothing(state: SearchState, problem: Problem) -> str:
     """Say what was wrong with the proposals of a search that ran out of them before it relaxed any."""
     if state.relaxations:
         return ""
-    rejected = sum((tally.rejected for tally in state.tallies.values()), Counter[str]())
+    rejected = state.rejected()
     limits = f"the limits: {problem.limits_in_words()}"
     if not rejected:
         return f" (no source offered anything; {limits})"

@@ -29,6 +29,9 @@ LOWEST = "lowest"  # of several structures, the one of lowest enthalpy is relaxe
 WORKERS = "workers"
 USER = "user"
 
+#: Source of structures that a person adds without having been given them; they do not count as relaxations.
+ADDED = "added"
+
 #: In the tag of a proposal of the level "lowest": the structures beside its own, of the same atoms in the same order,
 #: each a mapping of ``cell`` and Cartesian ``positions``.
 RIVALS = "rivals"
@@ -260,8 +263,6 @@ class Relaxed(_Outcome):
         The structure and its energy.
     converged
         Whether it met its criterion.
-    objectives
-        Other values to search for.
     minimum
         Id of the minimum that it ended in, told by the archive; ``None`` if it did not converge.
     is_new_minimum
@@ -271,7 +272,6 @@ class Relaxed(_Outcome):
     atoms: Atoms
     evaluation: Evaluation
     converged: bool
-    objectives: Mapping[str, float] = field(default_factory=dict)
     minimum: int | None = None
     is_new_minimum: bool = False
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hybridcsp.archive.archive import Archive, ModelUpdate
+from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.credit import price
+from hybridcsp.archive.history import ModelUpdate
 from hybridcsp.core.records import REFINE, Failed, Outcome, Relaxed
 from hybridcsp.retraining.retrainer import Retrainer
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections import Counter
 from pathlib import Path
 
 from hybridcsp.archive.state import Failures, SearchState
@@ -54,6 +53,5 @@ def all_failed(state: SearchState, directory: Path) -> RelaxationsFailedError:
 
 
 def _most_common(state: SearchState) -> Failures:
-    counts = sum((tally.failed for tally in state.tallies.values()), Counter[str]())
-    reason, count = counts.most_common(1)[0]
+    reason, count = state.failed().most_common(1)[0]
     return Failures(reason=reason, detail=state.explanations[reason], count=count)

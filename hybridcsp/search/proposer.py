@@ -14,7 +14,8 @@ from zlib import crc32
 
 import numpy as np
 
-from hybridcsp.archive.archive import Archive, ModelUpdate, SourceCall
+from hybridcsp.archive.archive import Archive
+from hybridcsp.archive.history import ModelUpdate, SourceCall
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import (
     REFINE,
@@ -147,7 +148,7 @@ class Proposer:
             learned = True
             failed = bool(event.training.get("failed"))
             log.log(logging.WARNING if failed else logging.INFO, "source %s: %s", event.source, event.detail)
-            self._adopted(self.archive.record_adoption(event))
+            self._adopted(self.archive.record_model_update(event))
         return learned
 
     @property

@@ -305,12 +305,12 @@ class Run:
         best = state.best()
         return Progress(
             relaxations=state.relaxations,
-            failed=sum(tally.failed.total() for tally in state.tallies.values()),
-            rejected=sum(tally.rejected.total() for tally in state.tallies.values()),
+            failed=state.failed().total(),
+            rejected=state.rejected().total(),
             running=len(self._running),
             minima=state.number_of_minima,
             best=None if best is None else best.enthalpy_per_atom,
-            spacegroup=None if best is None else best.best.data["spacegroup"],
+            spacegroup=None if best is None else best.spacegroup,
             force_calls=state.cost.force_calls,
             run_relaxations=state.relaxations - self._start_relaxations,
             run_force_calls=state.cost.force_calls - self._start_force_calls,

@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 from ase import Atoms
 
 from hybridcsp.archive.archive import Archive
-from hybridcsp.archive.state import ALL_FAILED, Basin, SearchState
+from hybridcsp.archive.basins import Basin
+from hybridcsp.archive.state import ALL_FAILED, SearchState
 from hybridcsp.core.problem import Problem
 from hybridcsp.errors import InputError
 from hybridcsp.io.frames import Frame, ReadFailure

@@ -162,9 +162,9 @@ class EvolutionSource(BaseSource):
         lowest = archive.state.lowest()
         gains: dict[str, float] = defaultdict(float)
         for basin in archive.state.ranked():
-            origin = archive.state.candidates[basin.found_by].data
-            if origin["source"] == self.name and lowest is not None:
-                gains[origin["operator"]] += math.exp((lowest - basin.enthalpy_per_atom) / NEAR)
+            origin = archive.state.candidates[basin.found_by]
+            if origin.source == self.name and lowest is not None:
+                gains[origin.operator] += math.exp((lowest - basin.enthalpy_per_atom) / NEAR)
         calls = {name: self._force_calls(archive, name) for name in self._offers}
         relaxed = max(archive.state.relaxations, 1)
         prior_calls = PRIOR * max(archive.state.cost.force_calls / relaxed, 1.0)
@@ -179,13 +179,12 @@ class EvolutionSource(BaseSource):
 
     def _newcomers(self, archive: Archive) -> float:
         """Share of all candidates that have no parents and come from other sources."""
-        known = [event.data for event in archive.state.candidates.values()]
-        newcomers = [data for data in known if data["source"] != self.name and not data["parents"]]
+        known = archive.state.candidates.values()
+        newcomers = [event for event in known if event.source != self.name and not event.parents]
         return len(newcomers) / max(len(known), 1)
 
     def _force_calls(self, archive: Archive, operator: str) -> int:
-        tally = archive.state.tallies.get((self.name, operator))
-        return tally.cost.force_calls if tally else 0
+        return archive.state.tally(self.name, operator).cost.force_calls
 
     def _breed(
         self, population: Sequence[Individual], shares: Mapping[str, float], context: Context
@@ -282,7 +281,7 @@ def _ages(archive: Archive, minima: Sequence[Minimum]) -> list[int]:
     levels = {minimum.found_by.id: minimum.enthalpy_per_atom for minimum in minima}
     ages: Counter[int] = Counter()
     for id_, event in archive.state.candidates.items():
-        for parent in event.data["parents"]:
+        for parent in event.parents:
             if opened.get(id_, math.inf) <= levels.get(parent, -math.inf):
                 ages[parent] = 0
             else:
@@ -292,8 +291,4 @@ def _ages(archive: Archive, minima: Sequence[Minimum]) -> list[int]:
 
 def _children(archive: Archive, operator: str) -> Counter[tuple[int, ...]]:
     """How many children an operator has made of the same parents."""
-    return Counter(
-        tuple(event.data["parents"])
-        for event in archive.state.candidates.values()
-        if event.data["operator"] == operator
-    )
+    return Counter(event.parents for event in archive.state.candidates.values() if event.operator == operator)

@@ -15,7 +15,8 @@ from typing import Any
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from hybridcsp.archive.archive import Archive, SourceCall
+from hybridcsp.archive.archive import Archive
+from hybridcsp.archive.history import SourceCall
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import (
     RELAX,

@@ -78,11 +78,7 @@ def has_result(record: Record) -> bool:
 
 
 def _candidates_by_key(archive: Archive, source: str) -> dict[str, int]:
-    found = {
-        event.data["tag"].get("key"): id_
-        for id_, event in archive.state.candidates.items()
-        if event.data["source"] == source
-    }
+    found = {event.tag["key"]: event.candidate for event in archive.state.candidates_of(source) if "key" in event.tag}
     # Candidates of other sources keep their own tags; the detail of their outcome begins with the code's key.
     prefix = f"{source}:"
     return found | {

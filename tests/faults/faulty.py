@@ -6,12 +6,14 @@ Imported by the workers, so nothing heavy here.
 import asyncio
 import ctypes
 import itertools
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from ase.build import bulk
@@ -39,8 +41,8 @@ def make_job(behaviour: str = "relax", identity: int = 1, limits: Limits | None 
     return Job(candidate=candidate, atoms=atoms, level="evaluate", limits=limits or Limits())
 
 
-def relaxed(job: Job, **objectives: object) -> Relaxed:
-    """A relaxation that says where it was done."""
+def relaxed(job: Job, **values: object) -> Relaxed:
+    """A relaxation whose detail says where it was done, and other values, as JSON."""
     evaluation = Evaluation(
         level=job.level, calculator="test", energy=-2.5, enthalpy=-2.0, max_force=0.01, max_stress_residual=None
     )
@@ -51,13 +53,24 @@ def relaxed(job: Job, **objectives: object) -> Relaxed:
         atoms=job.atoms,
         evaluation=evaluation,
         converged=True,
-        objectives={**where, **objectives},
+        detail=json.dumps({**where, **values}),
     )
 
 
-def process_of(outcome: Relaxed | Failed) -> int:
+def carrying(outcome: Relaxed, thing: object) -> Relaxed:
+    """Put an object into the structure of a relaxation, so that it is sent along with it."""
+    atoms = outcome.atoms.copy()
+    atoms.info["thing"] = thing
+    return replace(outcome, atoms=atoms)
+
+
+def values_of(outcome: Relaxed | Failed) -> dict[str, int]:
     assert isinstance(outcome, Relaxed), outcome.detail
-    return outcome.objectives["process"]
+    return json.loads(outcome.detail)
+
+
+def process_of(outcome: Relaxed | Failed) -> int:
+    return values_of(outcome)["process"]
 
 
 def wait_for(file: Path, seconds: float = 60.0) -> None:
@@ -173,8 +186,8 @@ BEHAVIOURS = {
     "mute": raising(lambda: MuteError(1, 2)),
     "sys_exit": lambda job: sys.exit("licence server not found"),
     "return_a_number": lambda job: 42.0,
-    "unpicklable": lambda job: relaxed(job, generator=(i for i in ())),
-    "unreadable": lambda job: relaxed(job, thing=Unreadable()),
+    "unpicklable": lambda job: carrying(relaxed(job), (i for i in ())),
+    "unreadable": lambda job: carrying(relaxed(job), Unreadable()),
     "os_exit": lambda job: os._exit(3),
     "segfault": lambda job: ctypes.string_at(8),
     "abort": lambda job: os.abort(),

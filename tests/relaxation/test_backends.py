@@ -120,8 +120,8 @@ class TestEveryBackend:
             backend.submit(make_job("count", identity, seconds=0.002))
         counts = {}
         for outcome in collect(backend, 40):
-            where = outcome.objectives["process"], outcome.objectives["thread"]
-            counts.setdefault(where, []).append(outcome.objectives["count"])
+            values = faulty.values_of(outcome)
+            counts.setdefault((values["process"], values["thread"]), []).append(values["count"])
         assert 1 <= len(counts) <= backend.capacity
         for numbers in counts.values():
             assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
@@ -350,7 +350,7 @@ class TestExecutorBackend:
                 backend.submit(make_job("count", identity))
             outcomes = collect(backend, 4)
         assert len(faulty.BUILT_IN) == len(set(faulty.BUILT_IN)) == 2
-        assert sorted(outcome.objectives["count"] for outcome in outcomes) == [1, 1, 2, 2]
+        assert sorted(faulty.values_of(outcome)["count"] for outcome in outcomes) == [1, 1, 2, 2]
 
     def test_closing_cancels_what_waits_and_leaves_the_executor_alone(self, tmp_path):
         with ThreadPoolExecutor(1) as executor:

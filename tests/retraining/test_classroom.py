@@ -10,7 +10,7 @@ from crystals import InlineBackend, P1Source, instant_relaxation, random_crystal
 from toys import Toy
 
 from hybridcsp import Problem, Search
-from hybridcsp.archive.archive import ModelUpdate
+from hybridcsp.archive.history import ModelUpdate
 from hybridcsp.core.records import Cost
 from hybridcsp.retraining import Retraining
 from hybridcsp.retraining import scheduler as classroom_room

@@ -14,7 +14,7 @@ from toys import Toy
 
 from hybridcsp import Problem, Search
 from hybridcsp.analysis.report import sources_table
-from hybridcsp.archive.archive import ModelUpdate
+from hybridcsp.archive.history import ModelUpdate
 from hybridcsp.core.records import Cost
 from hybridcsp.errors import ArchiveError, InputError
 from hybridcsp.generators.base import Condition

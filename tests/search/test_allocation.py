@@ -4,9 +4,9 @@ from ase.build import bulk
 from crystals import InlineBackend, ListSource, P1Source, instant_relaxation, relaxed, what_happened
 
 from hybridcsp import Problem, Search
-from hybridcsp.archive.archive import ADDED
 from hybridcsp.archive.credit import CREDIT_SCALE, EXPECTED_FORCE_CALLS
 from hybridcsp.core.records import (
+    ADDED,
     Candidate,
     Cost,
     Failed,

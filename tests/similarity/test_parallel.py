@@ -1,6 +1,6 @@
 import numpy as np
+from archives import summary
 from crystals import random_crystal, rutile
-from test_archive import state
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.core.problem import Problem
@@ -32,7 +32,7 @@ def test_an_import_is_the_same_however_many_processes_work_on_it(tmp_path, monke
                 archive, records(60), source="other", problem=problem, calculator="x", processes=processes
             )
             assert report.relaxed == 120
-            states.append(state(archive))
+            states.append(summary(archive))
             assert [m.id for m in archive.stream_minima(5)] == [m.id for m in archive.minima(5)]
     assert states[0] == states[1]
     assert 0 < len(states[0]["minima"]) < 120

@@ -16,7 +16,8 @@ from ase.build import bulk
 from crystals import InlineBackend, P1Source, instant_relaxation, what_happened
 
 from hybridcsp import Problem, Search
-from hybridcsp.archive.archive import Archive, SourceCall
+from hybridcsp.archive.archive import Archive
+from hybridcsp.archive.history import SourceCall
 from hybridcsp.errors import GeneratorError, InputError
 from hybridcsp.generators.base import Reject, Request, Sample
 from hybridcsp.generators.external import Command, CommandGenerator

@@ -5,20 +5,20 @@ import sqlite3
 import ase.db
 import numpy as np
 import pytest
+from archives import record_proposals, summary
 from ase.build import bulk
 from crystals import random_crystal, relaxed, rutile
 
-from hybridcsp.archive.archive import ADDED, Archive, SourceCall
+from hybridcsp.archive.archive import Archive
+from hybridcsp.archive.history import SourceCall
 from hybridcsp.core.records import (
+    ADDED,
     REFINE,
     USER,
     WORKERS,
-    Candidate,
     Cost,
     Failed,
     FailureReason,
-    Proposal,
-    Rejected,
     RejectionReason,
 )
 from hybridcsp.errors import ArchiveError
@@ -29,53 +29,10 @@ def crystals(n, seed=0):
     return [random_crystal("Cu4", 12, rng) for _ in range(n)]
 
 
-def propose(archive, structures, source="random", owner=WORKERS, rejected=(), parents=()):
-    first = archive.candidates + 1
-    candidates = tuple(
-        Candidate(
-            proposal=Proposal(atoms=atoms, operator="made", parents=parents, tag={"n": i}, cost=Cost(seconds=0.5)),
-            id=first + i,
-            source=source,
-        )
-        for i, atoms in enumerate(structures)
-    )
-    called = SourceCall(
-        source=source,
-        call=archive.state.calls[source],
-        requested=len(candidates),
-        owner=owner,
-        candidates=candidates,
-        cost=Cost(force_calls=2, seconds=1.0),
-    )
-    archive.record_call(called, [Rejected(candidate=candidates[i], reason=r) for i, r in rejected])
-    return candidates
-
-
-def state(archive):
-    """All that an archive can be asked, in a form that can be compared."""
-    state = archive.state
-    return {
-        "minima": [
-            (m.id, m.enthalpy_per_atom, m.best.candidate.id, m.best.evaluation.level, m.found_by.id, m.multiplicity)
-            for m in archive.minima()
-        ],
-        "first": [(m.first_relaxation, m.first_force_calls) for m in archive.minima()],
-        "spacegroups": [(m.spacegroup, m.spacegroup_loose) for m in archive.minima()],
-        "cells": [m.atoms.cell.array.tolist() for m in archive.minima()],
-        "tallies": state.tallies,
-        "cost": state.cost,
-        "relaxations": state.relaxations,
-        "improvements": state.improvements,
-        "pending": [candidate.id for candidate in archive.pending(WORKERS)],
-        "calls": state.calls,
-        "to_refine": [relaxed.candidate.id for relaxed in archive.to_refine(3, 1.0)],
-    }
-
-
 def test_relaxations_that_end_in_the_same_structure_are_one_minimum(tmp_path):
     archive = Archive(tmp_path, write=True)
     one, other = crystals(2)
-    first, second, third = propose(archive, [one, one, other])
+    first, second, third = record_proposals(archive, [one, one, other])
     supercell = one.repeat((2, 1, 1))
     supercell.rotate(40, "z", rotate_cell=True)
     told = [
@@ -102,7 +59,7 @@ def test_relaxations_that_end_in_the_same_structure_are_one_minimum(tmp_path):
 def test_two_that_arrive_together_are_one_minimum_too(tmp_path):
     archive = Archive(tmp_path, write=True)
     one = crystals(1)[0]
-    first, second = propose(archive, [one, one])
+    first, second = record_proposals(archive, [one, one])
     archive.record_outcomes([relaxed(first, -3.0), relaxed(second, -3.0)])
     assert [minimum.multiplicity for minimum in archive.minima()] == [2]
 
@@ -110,7 +67,7 @@ def test_two_that_arrive_together_are_one_minimum_too(tmp_path):
 def test_the_same_shape_at_another_energy_is_another_minimum(tmp_path):
     archive = Archive(tmp_path, write=True)
     one = crystals(1)[0]
-    first, second = propose(archive, [one, one])
+    first, second = record_proposals(archive, [one, one])
     archive.record_outcomes([relaxed(first, -3.0), relaxed(second, -2.9)])
     assert archive.number_of_minima == 2
 
@@ -118,7 +75,7 @@ def test_the_same_shape_at_another_energy_is_another_minimum(tmp_path):
 def test_energies_by_another_calculator_are_not_compared(tmp_path):
     archive = Archive(tmp_path, write=True)
     one, other = crystals(2)
-    first, second = propose(archive, [one, other])
+    first, second = record_proposals(archive, [one, other])
     archive.record_outcomes([relaxed(first, -9.0, calculator="this"), relaxed(second, -3.0, calculator="that")])
     assert [minimum.enthalpy_per_atom for minimum in archive.minima()] == [pytest.approx(-3.0)]
     assert archive.best_enthalpy_per_atom == pytest.approx(-3.0)
@@ -127,7 +84,7 @@ def test_energies_by_another_calculator_are_not_compared(tmp_path):
 def test_unconverged_relaxations_are_kept_but_are_no_minima(tmp_path):
     archive = Archive(tmp_path, write=True)
     low, high = crystals(2)
-    first, second = propose(archive, [low, high])
+    first, second = record_proposals(archive, [low, high])
     archive.record_outcomes([relaxed(first, -3.0, converged=False), relaxed(second, -2.9)])
     assert [minimum.found_by.id for minimum in archive.minima()] == [second.id]
     assert archive.state.tallies["random", "made"].unconverged == 1
@@ -141,7 +98,7 @@ def test_unconverged_relaxations_are_kept_but_are_no_minima(tmp_path):
 
 def test_refinement_takes_the_best_once_each(tmp_path):
     archive = Archive(tmp_path, write=True)
-    candidates = propose(archive, crystals(4))
+    candidates = record_proposals(archive, crystals(4))
     energies = [-3.0, -2.98, -2.97, -2.5]
     archive.record_outcomes([relaxed(c, e) for c, e in zip(candidates, energies, strict=True)])
     assert [end.candidate.id for end in archive.to_refine(10, 0.05)] == [1, 2, 3]
@@ -158,7 +115,7 @@ def test_refinement_takes_the_best_once_each(tmp_path):
 def test_a_minimum_that_refines_into_another_is_absorbed(tmp_path):
     archive = Archive(tmp_path, write=True)
     saddle, valley = crystals(2)
-    first, second = propose(archive, [saddle, valley])
+    first, second = record_proposals(archive, [saddle, valley])
     archive.record_outcomes([relaxed(first, -2.995), relaxed(second, -3.0)])
     archive.record_outcomes([relaxed(first, -3.0, valley, level=REFINE)])
     (minimum,) = archive.minima()
@@ -173,22 +130,22 @@ def test_everything_is_the_same_when_it_is_opened_again(tmp_path):
     archive = Archive(tmp_path, write=True)
     archive.open_session({"seed": 3})
     structures = crystals(6)
-    candidates = propose(archive, structures, rejected=[(4, RejectionReason.DISTANCE)], parents=(1, 2))
+    candidates = record_proposals(archive, structures, rejected=[(4, RejectionReason.DISTANCE)], parents=(1, 2))
     archive.record_outcomes([relaxed(candidates[0], -3.0), relaxed(candidates[1], -3.01, converged=False)])
     archive.record_outcomes([Failed(candidate=candidates[2], reason=FailureReason.OVERLAP, cost=Cost(force_calls=3))])
     archive.record_outcomes([relaxed(candidates[3], -3.0005, structures[0])])
     archive.record_outcomes([relaxed(candidates[0], -3.002, level=REFINE)])
     archive.record_stop("enough")
-    before = state(archive)
+    before = summary(archive)
     archive.close()
 
     again = Archive(tmp_path, write=True)
-    assert state(again) == before
+    assert summary(again) == before
     assert before["pending"] == [candidates[5].id]
     assert again.state.stops == ["enough"]
     assert again.state.settings == [{"seed": 3}]
     # … also for what comes later
-    (third,) = propose(again, [structures[0]])
+    (third,) = record_proposals(again, [structures[0]])
     again.record_outcomes([relaxed(third, -3.0, structures[0])])
     assert again.minima()[0].multiplicity == 3
 
@@ -198,7 +155,7 @@ def test_candidates_come_back_as_they_were(tmp_path):
     atoms = rutile()
     atoms.set_initial_magnetic_moments([1, -1, 0, 0, 0, 0])
     atoms.set_initial_charges([4, 4, -2, -2, -2, -2])
-    (candidate,) = propose(archive, [atoms], parents=(7, 12))
+    (candidate,) = record_proposals(archive, [atoms], parents=(7, 12))
     again = archive.candidate(candidate.id)
     assert (again.source, again.operator, again.proposal.parents) == ("random", "made", (7, 12))
     assert again.proposal.tag == {"n": 0}
@@ -206,14 +163,14 @@ def test_candidates_come_back_as_they_were(tmp_path):
     assert (again.atoms.positions == atoms.positions).all()
     assert (again.atoms.get_initial_magnetic_moments() == atoms.get_initial_magnetic_moments()).all()
     assert (again.atoms.get_initial_charges() == atoms.get_initial_charges()).all()
-    with pytest.raises(ArchiveError, match="there is no candidate 2; they run from 1 to 1"):
+    with pytest.raises(ArchiveError, match="there is no candidate 2: candidates run from 1 to 1"):
         archive.candidate(2)
 
 
 def test_history_tells_calls_and_outcomes_in_order(tmp_path):
     archive = Archive(tmp_path, write=True)
     one, other = crystals(2)
-    first, second = propose(archive, [one, other], rejected=[(1, RejectionReason.VOLUME)])
+    first, second = record_proposals(archive, [one, other], rejected=[(1, RejectionReason.VOLUME)])
     archive.record_outcomes([relaxed(first, -3.0)])
     called, rejection, end = archive.history()
     assert isinstance(called, SourceCall)
@@ -225,8 +182,8 @@ def test_history_tells_calls_and_outcomes_in_order(tmp_path):
 
 def test_candidates_wait_for_their_owner(tmp_path):
     archive = Archive(tmp_path, write=True)
-    (mine,) = propose(archive, crystals(1), owner=USER)
-    (ours,) = propose(archive, crystals(1, seed=1), owner=WORKERS)
+    (mine,) = record_proposals(archive, crystals(1), owner=USER)
+    (ours,) = record_proposals(archive, crystals(1, seed=1), owner=WORKERS)
     assert [candidate.id for candidate in archive.pending(USER)] == [mine.id]
     assert [candidate.id for candidate in archive.pending(WORKERS)] == [ours.id]
     archive.record_outcomes([Failed(candidate=mine, reason=FailureReason.REPORTED)])
@@ -235,7 +192,7 @@ def test_candidates_wait_for_their_owner(tmp_path):
 
 def test_structures_handed_in_do_not_count_as_relaxations(tmp_path):
     archive = Archive(tmp_path, write=True)
-    (added,) = propose(archive, crystals(1), source=ADDED, owner=USER)
+    (added,) = record_proposals(archive, crystals(1), source=ADDED, owner=USER)
     archive.record_outcomes([relaxed(added, -3.0)])
     assert archive.state.relaxations == 0
     assert archive.minima()[0].first_relaxation == 0
@@ -243,25 +200,27 @@ def test_structures_handed_in_do_not_count_as_relaxations(tmp_path):
 
 def test_ctrl_c_does_not_come_between_what_is_known_and_what_is_written(tmp_path, monkeypatch):
     archive = Archive(tmp_path, write=True)
-    (candidate,) = propose(archive, crystals(1))
-    append = archive._log.append
+    (candidate,) = record_proposals(archive, crystals(1))
+    transaction = archive._log.transaction
 
-    def interrupted(events):
-        signal.raise_signal(signal.SIGINT)
-        append(events)
+    @contextlib.contextmanager
+    def interrupted():
+        with transaction() as opened:
+            yield opened
+            signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(archive._log, "append", interrupted)
+    monkeypatch.setattr(archive._log, "transaction", interrupted)
     with pytest.raises(KeyboardInterrupt):
         archive.record_outcomes([relaxed(candidate, -3.0)])
-    before = state(archive)
+    before = summary(archive)
     assert archive.minima()[0].found_by.id == candidate.id
     archive.close()
-    assert state(Archive(tmp_path)) == before
+    assert summary(Archive(tmp_path)) == before
 
 
 def test_ctrl_c_while_it_is_opened_leaves_the_directory_to_others(tmp_path, monkeypatch):
     with Archive(tmp_path, write=True) as archive:
-        propose(archive, crystals(1))
+        record_proposals(archive, crystals(1))
     logs = []
 
     def interrupted(log):
@@ -278,7 +237,7 @@ def test_ctrl_c_while_it_is_opened_leaves_the_directory_to_others(tmp_path, monk
 
 def test_people_can_look_with_ase_db(tmp_path):
     archive = Archive(tmp_path, write=True)
-    candidates = propose(archive, crystals(3), rejected=[(2, RejectionReason.DUPLICATE)], parents=(1,))
+    candidates = record_proposals(archive, crystals(3), rejected=[(2, RejectionReason.DUPLICATE)], parents=(1,))
     archive.record_outcomes([relaxed(candidates[0], -3.0)])
     archive.record_outcomes([Failed(candidate=candidates[1], reason=FailureReason.NON_FINITE, detail="energy is nan")])
     database = ase.db.connect(tmp_path / "search.db")
@@ -298,7 +257,7 @@ def test_the_documented_queries_of_ase_db_find_what_they_say(tmp_path, capsys):
 
     archive = Archive(tmp_path, write=True)
     one, other = crystals(2)
-    candidates = propose(archive, [one, one, other])
+    candidates = record_proposals(archive, [one, one, other])
     archive.record_outcomes(
         [relaxed(c, e, s) for c, e, s in zip(candidates, [-3.0, -3.001, -3.5], [one, one, other], strict=True)]
     )
@@ -320,7 +279,7 @@ def test_structures_that_are_no_crystals_can_be_recorded_as_rejected(tmp_path):
     broken.positions[0, 0] = np.nan
     flat = bulk("Cu")
     flat.cell[2] = 0
-    propose(archive, [broken, flat], rejected=[(0, RejectionReason.INVALID), (1, RejectionReason.INVALID)])
+    record_proposals(archive, [broken, flat], rejected=[(0, RejectionReason.INVALID), (1, RejectionReason.INVALID)])
     assert archive.state.tallies["random", "made"].rejected == {"invalid": 2}
 
 
@@ -336,12 +295,12 @@ class TestTheKeyOfTheBest:
 
     def expected(self, archive):
         basins = archive.state.basins.values()
-        return {(one.id, one.best.data["candidate"]): one.enthalpy_per_atom for one in basins}
+        return {(one.id, one.best.candidate): one.enthalpy_per_atom for one in basins}
 
     def test_it_moves_on_as_minima_are_found_improved_and_absorbed(self, tmp_path):
         structures = crystals(4)
         with Archive(tmp_path, write=True) as archive:
-            starts = propose(archive, [*structures, structures[0], structures[0]])
+            starts = record_proposals(archive, [*structures, structures[0], structures[0]])
             first = [relaxed(starts[n], energy) for n, energy in enumerate((-3.0, -3.2, -3.1))]
             for outcomes in (first[:1], first[1:]):
                 archive.record_outcomes(outcomes)
@@ -349,7 +308,7 @@ class TestTheKeyOfTheBest:
             # Two better ones of the first minimum arrive together, and then a worse one.
             better = [relaxed(starts[4], -3.001), relaxed(starts[5], -3.002)]
             archive.record_outcomes(better)
-            assert archive.state.basins[1].best.data["candidate"] == 6
+            assert archive.state.basins[1].best.candidate == 6
             assert self.selected(tmp_path) == self.expected(archive)
             archive.record_outcomes([relaxed(starts[3], -2.9999, structures[0])])
             assert self.selected(tmp_path) == self.expected(archive)
@@ -362,7 +321,7 @@ class TestTheKeyOfTheBest:
     def test_databases_of_earlier_versions_get_it_when_they_are_written_to(self, tmp_path):
         structures = crystals(2)
         with Archive(tmp_path, write=True) as archive:
-            starts = propose(archive, [*structures, structures[0]])
+            starts = record_proposals(archive, [*structures, structures[0]])
             archive.record_outcomes([relaxed(start, -3.0 - start.id / 1000) for start in starts])
             expected = self.expected(archive)
         with contextlib.closing(sqlite3.connect(tmp_path / "search.db")) as database, database:

@@ -13,12 +13,14 @@ from pathlib import Path
 import ase.db
 import numpy as np
 import pytest
+from archives import record_proposals
 from ase.build import bulk
 from crystals import random_crystal, relaxed
-from test_archive import propose
 
 from hybridcsp.archive.archive import Archive, is_begun
-from hybridcsp.archive.event_log import Event, EventLog
+from hybridcsp.archive.database import Database
+from hybridcsp.archive.event_log import EventLog
+from hybridcsp.archive.events import RunStopped
 from hybridcsp.errors import ArchiveError, LockedError
 
 
@@ -27,7 +29,7 @@ def fill(directory, n=40):
     rng = np.random.default_rng(0)
     with Archive(directory, write=True) as archive:
         archive.open_session({"seed": 1, "problem": {"formula": "Cu"}})
-        candidates = propose(archive, [random_crystal("Cu4", 12, rng) for _ in range(n)])
+        candidates = record_proposals(archive, [random_crystal("Cu4", 12, rng) for _ in range(n)])
         archive.record_outcomes([relaxed(candidate, -3.0 + 0.1 * i) for i, candidate in enumerate(candidates)])
     return directory
 
@@ -40,6 +42,12 @@ def whole(tmp_path_factory):
 @pytest.fixture
 def run(tmp_path, whole):
     return Path(shutil.copytree(whole, tmp_path / "run"))
+
+
+def append(log, reason):
+    """Append an event without a structure."""
+    with log.transaction() as transaction:
+        transaction.add(RunStopped(reason=reason))
 
 
 def look(directory, write=False):
@@ -102,7 +110,7 @@ DAMAGE = {
     "events without structure": lambda run: change(run, "UPDATE hybridcsp_events SET row = NULL"),
     "events without fields": lambda run: change(run, "UPDATE hybridcsp_events SET data = '{}' WHERE kind = 'relaxed'"),
     "enthalpies that are text": lambda run: edit(run, "relaxed", enthalpy_per_atom="low"),
-    "minima that do not exist": lambda run: edit(run, "relaxed", minimum=999, is_new_minimum=False),
+    "minima that do not exist": lambda run: edit(run, "relaxed", minimum=999, opened=False),
     "candidates that do not exist": lambda run: edit(run, "relaxed", candidate=999),
     "candidates that are lists": lambda run: edit(run, "relaxed", candidate=[1]),
     "costs that are numbers": lambda run: edit(run, "proposed", cost=3),
@@ -209,7 +217,7 @@ def test_archives_of_earlier_versions_are_read_as_they_are(tmp_path):
         (minimum,) = archive.minima()
         assert (minimum.enthalpy_per_atom, minimum.spacegroup, minimum.best.cost.force_calls) == (-3.5, 225, 5)
         assert (minimum.atoms.positions == bulk("Cu").positions).all()
-        propose(archive, [bulk("Cu")])
+        record_proposals(archive, [bulk("Cu")])
     assert Archive(tmp_path).candidates == 2
 
 
@@ -254,7 +262,7 @@ def test_a_relative_directory_stays_the_same_when_the_program_goes_elsewhere(tmp
         (tmp_path / "other").mkdir()
         monkeypatch.chdir("other")
         archive.open_session({"problem": {"formula": "Cu"}})
-        propose(archive, [bulk("Cu")])
+        record_proposals(archive, [bulk("Cu")])
         assert len(archive.candidate(1).atoms) == 1
     assert list((tmp_path / "other").iterdir()) == []
     assert is_begun(tmp_path / "run")
@@ -262,11 +270,11 @@ def test_a_relative_directory_stays_the_same_when_the_program_goes_elsewhere(tmp
 
 def test_a_directory_that_is_removed_while_it_is_written_ends_the_writing(tmp_path):
     log = EventLog(tmp_path / "run", write=True)
-    log.append([Event(kind="a", data={})])
+    append(log, "a")
     shutil.rmtree(tmp_path / "run")
     for _ in range(2):
         with pytest.raises(ArchiveError, match="was removed, moved or replaced"):
-            log.append([Event(kind="b", data={})])
+            append(log, "b")
     log.close()
     assert not (tmp_path / "run").exists()
 
@@ -276,9 +284,32 @@ def test_a_database_that_is_replaced_while_it_is_written_is_left_alone(tmp_path)
     (tmp_path / "search.db").unlink()
     (tmp_path / "search.db").write_text("somebody else's")
     with pytest.raises(ArchiveError, match="replaced"):
-        log.append([Event(kind="b", data={})])
+        append(log, "b")
     log.close()
     assert (tmp_path / "search.db").read_text() == "somebody else's"
+
+
+def test_an_empty_directory_holds_no_search(tmp_path):
+    with pytest.raises(ArchiveError, match=r"there is no search\.db"):
+        Archive(tmp_path)
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_a_database_of_another_program_is_left_alone(tmp_path, write):
+    ase.db.connect(tmp_path / "search.db").write(bulk("Cu"))
+    before = (tmp_path / "search.db").read_bytes()
+    with pytest.raises(ArchiveError, match="not a database of hybridcsp"):
+        Archive(tmp_path, write=write)
+    assert (tmp_path / "search.db").read_bytes() == before
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_a_file_that_is_not_a_database_is_left_alone(tmp_path, write):
+    text = "a shopping list, long enough to look like something, but no database\n" * 10
+    (tmp_path / "search.db").write_text(text)
+    with pytest.raises(ArchiveError, match="not a database of a search"):
+        Archive(tmp_path, write=write)
+    assert (tmp_path / "search.db").read_text() == text
 
 
 @pytest.mark.parametrize("name", ["search.lock", "search.db", "search.db-wal", "search.db-shm", "search.db-journal"])
@@ -300,7 +331,7 @@ def test_a_run_directory_may_be_a_symbolic_link(tmp_path):
     run = fill(tmp_path / "run", 1)
     (tmp_path / "link").symlink_to(run)
     with Archive(tmp_path / "link", write=True) as archive:
-        propose(archive, [bulk("Cu")])
+        record_proposals(archive, [bulk("Cu")])
     assert Archive(run).candidates == 2
 
 
@@ -318,7 +349,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, name, make):
     with pytest.raises(ArchiveError, match=name):
         Archive(tmp_path, write=True)
     if name == "search.db":
-        with pytest.raises(ArchiveError, match="not a file"):
+        with pytest.raises(ArchiveError, match="not a regular file"):
             Archive(tmp_path)
 
 
@@ -327,7 +358,7 @@ def test_directories_without_a_search_are_told_apart(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "prepared").mkdir()
     (tmp_path / "prepared" / "config.toml").write_text("")
-    for name, said in (("file", "is a file"), ("nowhere", "is not there"), ("empty", "holds no search")):
+    for name, said in (("file", "is a file"), ("nowhere", "does not exist"), ("empty", "holds no search")):
         with pytest.raises(ArchiveError, match=said):
             Archive(tmp_path / name)
     with pytest.raises(ArchiveError, match=r"hybridcsp search .*prepared/config\.toml"):
@@ -336,7 +367,7 @@ def test_directories_without_a_search_are_told_apart(tmp_path):
 
 def test_where_nothing_can_be_written_a_closed_archive_can_be_read_and_another_says_what_to_do(run, monkeypatch):
     """As for a user who may not write there, which nobody can try out who is root."""
-    connect = EventLog._connect
+    connect = Database._connect
 
     def refused(self, mode, more="", **options):
         if not more:
@@ -345,7 +376,7 @@ def test_where_nothing_can_be_written_a_closed_archive_can_be_read_and_another_s
             raise error
         return connect(self, mode, more=more, **options)
 
-    monkeypatch.setattr(EventLog, "_connect", refused)
+    monkeypatch.setattr(Database, "_connect", refused)
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert look(run).formula == "Cu"
     (run / "search.db-wal").write_bytes(b"events")
@@ -362,19 +393,23 @@ def test_where_no_room_is_left_nothing_is_lost_and_nothing_is_written_after_a_ga
         import resource, sys
         from pathlib import Path
         from hybridcsp.errors import ArchiveError
-        from hybridcsp.event_log import Event, EventLog
+        from hybridcsp.archive.event_log import EventLog
+        from hybridcsp.archive.events import RunStopped
+        def append(text):
+            with log.transaction() as transaction:
+                transaction.add(RunStopped(reason=text))
         log = EventLog(Path(sys.argv[1]), write=True)
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
         written = 0
         try:
             for _ in range(1000):
-                log.append([Event(kind="a", data={"text": "x" * 1000})])
+                append("x" * 1000)
                 written += 1
         except ArchiveError as error:
             print(error)
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         try:
-            log.append([Event(kind="after", data={})])
+            append("after")
         except ArchiveError:
             print(written)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
@@ -385,9 +420,9 @@ def test_where_no_room_is_left_nothing_is_lost_and_nothing_is_written_after_a_ga
     assert "no space is left" in said[0]
     assert f"hybridcsp resume {tmp_path / 'run'}" in said[0]
     log = EventLog(tmp_path / "run", write=True)
-    assert [event.kind for event in log.read()] == ["a"] * int(said[1])
+    assert [event.reason for event in log.read()] == ["x" * 1000] * int(said[1])
     assert int(said[1]) > 10
-    log.append([Event(kind="b", data={})])
+    append(log, "b")
     log.close()
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["search.db", "search.lock"]
 
@@ -401,4 +436,4 @@ def test_a_directory_in_which_nothing_fits_is_refused(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     with Archive(tmp_path / "run", write=True) as archive:
-        propose(archive, [bulk("Cu")])
+        record_proposals(archive, [bulk("Cu")])

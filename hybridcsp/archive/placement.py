@@ -1,0 +1,132 @@
+"""Assignment of relaxed structures to the minima of a search."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ase import Atoms
+
+from hybridcsp.archive.basins import Basin
+from hybridcsp.archive.state import SearchState
+from hybridcsp.core.records import REFINE, Relaxed
+from hybridcsp.similarity import ENERGY_WINDOW, Descriptors, StructureIndex, compute_descriptors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """The minimum to which a relaxation is assigned.
+
+    Attributes
+    ----------
+    minimum
+        Id of the minimum.
+    is_new
+        Whether no earlier relaxation had ended in it.
+    absorbed
+        Id of another minimum that turned out to be the same; ``None`` for none.
+    """
+
+    minimum: int
+    is_new: bool
+    absorbed: int | None
+
+
+class MinimaMatcher:
+    """Assign relaxations to the minima of a search: to a known one with the same structure and energy, or to a new one.
+
+    Minima of different calculators are never compared.
+
+    Parameters
+    ----------
+    state
+        State of the search, which the placed relaxations are applied to.
+    structure_of
+        Function that reads the structure of a basin.
+    """
+
+    def __init__(self, state: SearchState, structure_of: Callable[[Basin], Atoms]) -> None:
+        self._state = state
+        self._structure_of = structure_of
+        self._known: dict[str, KnownMinima] = {}  # by calculator
+
+    def place(self, outcome: Relaxed, descriptors: Descriptors | None = None) -> Placement | None:
+        """Return the minimum in which a relaxation ended, and expect it to be applied to the state.
+
+        Parameters
+        ----------
+        outcome
+            The relaxation.
+        descriptors
+            Descriptors of its structure, if they were computed in advance.
+
+        Returns
+        -------
+        Placement or None
+            ``None`` for a relaxation that did not converge.
+        """
+        if not outcome.converged:
+            return None
+        state, calculator = self._state, outcome.evaluation.calculator
+        known = self._known.get(calculator)
+        if known is None:
+            basins = [basin for basin in state.basins.values() if basin.calculator == calculator]
+            known = self._known[calculator] = KnownMinima(basins, self._structure_of)
+        if descriptors is None:
+            descriptors = compute_descriptors(outcome.atoms)
+        own = state.basin_ending(outcome.candidate.id) if outcome.level == REFINE else None
+        if own is not None and own.calculator != calculator:
+            own = None
+        found = known.find(descriptors, outcome.enthalpy_per_atom)
+        minimum = found if found is not None else own.id if own else state.last_minimum + 1
+        absorbed = own.id if own is not None and own.id != minimum else None
+        if absorbed is not None:
+            known.remove(absorbed)
+        basin = state.basins.get(minimum)
+        if basin is None or basin is own or outcome.enthalpy_per_atom < basin.enthalpy_per_atom:
+            known.put(minimum, descriptors, outcome.enthalpy_per_atom)
+        return Placement(minimum=minimum, is_new=basin is None, absorbed=absorbed)
+
+
+class KnownMinima:
+    """An index of the minima of one calculator, which reads structures when their energies make them matter.
+
+    Computing descriptors takes half a millisecond for a structure: a minute for the 100,000 minima of a long search, of
+    which most sessions need a small part.
+
+    Parameters
+    ----------
+    basins
+        Minima that are known at the beginning.
+    structure_of
+        Function that reads the structure of a basin.
+    """
+
+    def __init__(self, basins: Iterable[Basin], structure_of: Callable[[Basin], Atoms]) -> None:
+        self._index = StructureIndex(energy_window=ENERGY_WINDOW)
+        self._structure_of = structure_of
+        self._unread = {basin.id: basin for basin in basins}
+        self._by_energy = sorted((basin.enthalpy_per_atom, basin.id) for basin in self._unread.values())
+
+    def find(self, descriptors: Descriptors, enthalpy_per_atom: float) -> int | None:
+        """Return the id of the minimum with this structure and energy (eV/atom), or ``None`` if it is not known."""
+        # A little wider than the window of the index, which decides.
+        first = bisect_left(self._by_energy, (enthalpy_per_atom - 1.001 * ENERGY_WINDOW, 0))
+        last = bisect_right(self._by_energy, (enthalpy_per_atom + 1.001 * ENERGY_WINDOW, 0))
+        for _, id_ in self._by_energy[first:last]:
+            if (basin := self._unread.pop(id_, None)) is not None:
+                self._index.add(id_, self._structure_of(basin), basin.enthalpy_per_atom)
+        del self._by_energy[first:last]
+        return self._index.find(descriptors, enthalpy_per_atom)
+
+    def put(self, id_: int, descriptors: Descriptors, enthalpy_per_atom: float) -> None:
+        """Add a minimum, or replace its structure and energy (eV/atom)."""
+        self.remove(id_)
+        self._index.add(id_, descriptors, enthalpy_per_atom)
+
+    def remove(self, id_: int) -> None:
+        """Remove a minimum; an unknown id is ignored."""
+        self._unread.pop(id_, None)
+        if id_ in self._index:
+            self._index.remove(id_)

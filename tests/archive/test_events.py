@@ -1,0 +1,75 @@
+import json
+
+import pytest
+
+from hybridcsp.archive.events import CandidateFailed, CandidateRelaxed, SourceCalled, event_from_json
+
+# One line of each kind, as every version of hybridcsp has written it so far.
+LINES = {
+    "opened": '{"format": 1, "settings": {"seed": 1, "problem": {"formula": "Cu"}}}',
+    "called": '{"source": "random", "call": 0, "requested": 2, "owner": "workers", "candidates": [1, 2], '
+    '"cost": {"force_calls": 0, "seconds": 0.25}, "error": ""}',
+    "proposed": '{"candidate": 2, "source": "evolution", "operator": "heredity", "parents": [1, 7], '
+    '"tag": {"mode": 1, "path": [1, {"a": null}]}, "cost": {"force_calls": 0, "seconds": 0.1}, "level": "relax", '
+    '"owner": "workers"}',
+    "rejected": '{"candidate": 2, "source": "random", "operator": "random", "reason": "distance", "detail": "Cu-Cu"}',
+    "failed": '{"candidate": 2, "source": "random", "operator": "random", "level": "relax", '
+    '"cost": {"force_calls": 3, "seconds": 0.5}, "detail": "it exploded", "start_enthalpies": [-3.5, null], '
+    '"relaxation": 4, "force_calls": 120, "reason": "force-explosion"}',
+    "relaxed": '{"candidate": 2, "source": "random", "operator": "random", "level": "lowest", '
+    '"cost": {"force_calls": 3, "seconds": 0.5}, "detail": "", "start_enthalpies": [], "relaxation": null, '
+    '"force_calls": 120, "calculator": "emt (ase 3.29)", "energy": -3.5, "enthalpy": -3.25, '
+    '"enthalpy_per_atom": -3.25, "max_force": 0.01, "max_stress_residual": null, "converged": true, '
+    '"objectives": {}, "spacegroup": 225, "spacegroup_loose": 225, "minimum": 1, "opened": true, "absorbed": null}',
+    "adopted": '{"source": "flow", "versions": [0, 2], "cost": {"force_calls": 0, "seconds": 9.5}, "detail": "better", '
+    '"training": {"version": 2}}',
+    "stopped": '{"reason": "relaxations used up"}',
+}
+
+
+@pytest.mark.parametrize("kind", LINES)
+def test_events_are_written_as_they_were_read_byte_for_byte(kind):
+    event = event_from_json(kind, json.loads(LINES[kind]), 5, 3)
+    assert (event.kind, event.sequence, event.row) == (kind, 5, 3)
+    assert json.dumps(event.to_json()) == LINES[kind]
+
+
+def test_fields_have_their_types():
+    called = event_from_json("called", json.loads(LINES["called"]))
+    assert isinstance(called, SourceCalled)
+    assert called.candidates == (1, 2)
+    assert called.cost.seconds == 0.25
+    relaxed = event_from_json("relaxed", json.loads(LINES["relaxed"]))
+    assert isinstance(relaxed, CandidateRelaxed)
+    assert relaxed.is_new_minimum
+
+
+def test_unknown_fields_are_ignored_and_fields_of_later_versions_may_be_missing():
+    data = json.loads(LINES["failed"]) | {"invented": 1, "kind": "other", "to_json": 0}
+    del data["start_enthalpies"]
+    event = event_from_json("failed", data)
+    assert isinstance(event, CandidateFailed)
+    assert event.start_enthalpies == ()
+    assert event.kind == "failed"
+    assert json.loads(json.dumps(event.to_json()))["reason"] == "force-explosion"
+
+
+@pytest.mark.parametrize("kind", LINES)
+def test_a_missing_field_is_an_error_when_the_event_is_read(kind):
+    for name in json.loads(LINES[kind]):
+        if name in ("objectives", "start_enthalpies"):
+            continue
+        data = json.loads(LINES[kind])
+        del data[name]
+        with pytest.raises(KeyError, match=name):
+            event_from_json(kind, data)
+
+
+def test_events_of_unknown_kinds_are_left_to_later_versions():
+    assert event_from_json("invented", {}) is None
+
+
+def test_events_do_not_change():
+    event = event_from_json("stopped", {"reason": "enough"})
+    with pytest.raises(AttributeError):
+        event.reason = "other"

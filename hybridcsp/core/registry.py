@@ -69,7 +69,7 @@ class Entry:
             self.require_subclass(loaded)
         return loaded
 
-    def build(self, *arguments: Any) -> Any:
+    def build(self, *arguments: Any, **options: Any) -> Any:
         """Load it and return what it makes of arguments.
 
         Raises
@@ -80,11 +80,11 @@ class Entry:
         make = self.load()
         try:
             with contextlib.suppress(ValueError):  # some callables written in C have no signature
-                inspect.signature(make).bind(*arguments)
+                inspect.signature(make).bind(*arguments, **options)
         except TypeError as error:
             wanted = f"{len(arguments)} argument{'s' * (len(arguments) != 1)}" if arguments else "no arguments"
             raise self.broken(f"cannot be called with {wanted}: {error}") from error
-        return make(*arguments)
+        return make(*arguments, **options)
 
     def require(self, thing: object, attributes: tuple[str, ...]) -> None:
         """Raise :class:`RegistrationError` if what came of it lacks an attribute."""

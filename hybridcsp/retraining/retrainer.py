@@ -290,10 +290,10 @@ class Retrainer:
     @property
     def _root(self) -> int:
         """The version that each training begins from: the first that is trained at all."""
-        return 1 if self._source.scratch and self._made else 0
+        return 1 if self._source.from_scratch and self._made else 0
 
     def _prior_folder(self) -> Path | None:
-        if self._source.scratch and not self._made:
+        if self._source.from_scratch and not self._made:
             return None
         folder = versions.folder_of(self._archive.directory, self.name, self._root)
         if not folder.exists():

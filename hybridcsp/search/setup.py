@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.core.problem import Problem
@@ -16,7 +17,7 @@ from hybridcsp.search.proposer import Proposer
 from hybridcsp.search.settings import SearchSettings
 from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.generative import GenerativeSource
-from hybridcsp.sources.preselection import check_one_shot
+from hybridcsp.sources.preselection import check_samples_per_job
 from hybridcsp.sources.random import check_spacegroups
 from hybridcsp.sources.registry import SOURCES
 
@@ -25,7 +26,9 @@ def build_sources(
     sources: Sequence[str | BaseSource],
     problem: Problem,
     external: Mapping[str, Command] | None = None,
-    one_shot: int = 1,
+    samples_per_job: int = 1,
+    *,
+    in_background: bool = False,
 ) -> dict[str, BaseSource]:
     """Build the sources from user-supplied names or objects, and return them by name.
 
@@ -39,8 +42,10 @@ def build_sources(
         The problem that is searched.
     external
         Commands by name; the source ``external:NAME`` runs one and is itself called NAME.
-    one_shot
+    samples_per_job
         Number of samples per job of generators that are given by name.
+    in_background
+        Whether commands, and generators of other packages that are given by name, run in parallel with the search.
 
     Raises
     ------
@@ -49,14 +54,12 @@ def build_sources(
     """
     if isinstance(sources, str) or not sources:
         raise InputError("sources", sources, "a list of at least one source")
-    check_one_shot(one_shot)
+    check_samples_per_job(samples_per_job)
     check_spacegroups(problem)
+    options = {"samples_per_job": samples_per_job, "in_background": in_background}
     built: dict[str, BaseSource] = {}
-    for source in sources:
-        named = isinstance(source, str)
-        name, source = _built(source, problem, external or {})
-        if named and isinstance(source, GenerativeSource):
-            source.one_shot = one_shot
+    for given in sources:
+        name, source = _build(given, problem, external or {}, options)
         if not is_word(name):
             raise InputError("source.name", name, "a word that begins with a letter")
         same = sum(known == name or known.startswith(f"{name}-") for known in built)
@@ -72,7 +75,9 @@ def check_learners(sources: Mapping[str, BaseSource], retraining: Retraining) ->
     InputError
         If there is such a generator, and retraining is turned off or there is no other source to learn from.
     """
-    untrained = [name for name, source in sources.items() if isinstance(source, GenerativeSource) and source.scratch]
+    untrained = [
+        name for name, source in sources.items() if isinstance(source, GenerativeSource) and source.from_scratch
+    ]
     if untrained and (retraining.new_minima == 0 or len(untrained) == len(sources)):
         allowed = "needs retraining (new_minima from 1) and another source, from whose minima it learns"
         raise InputError("source", f"{untrained[0]}:scratch", allowed)
@@ -103,15 +108,20 @@ def _needs_others(source: object) -> bool:
     return isinstance(source, BaseSource) and source.needs_others
 
 
-def _built(source: object, problem: Problem, external: Mapping[str, Command]) -> tuple[str, BaseSource]:
+def _build(
+    source: object, problem: Problem, external: Mapping[str, Command], options: Mapping[str, Any]
+) -> tuple[str, BaseSource]:
     if not isinstance(source, str):
         if not isinstance(source, BaseSource):
             raise InputError("sources", source, _not_a_source(source))
         return source.name or type(source).__name__, source
     name, argument = split_argument(source, "source")
     if name == "external" and argument is not None and argument in external:
-        return argument, GenerativeSource(problem, generator=CommandGenerator(argument, external[argument]))
-    return name, SOURCES[name].build(problem, argument)
+        return argument, GenerativeSource(problem, generator=CommandGenerator(argument, external[argument]), **options)
+    entry = SOURCES[name]
+    kind = entry.load()
+    is_generative = isinstance(kind, type) and issubclass(kind, GenerativeSource)
+    return name, entry.build(problem, argument, **options if is_generative else {})
 
 
 def build_proposer(
@@ -134,9 +144,6 @@ def build_proposer(
     calculator
         Label of the calculator in use, if it is not the archive's.
     """
-    for source in sources.values():
-        if isinstance(source, GenerativeSource):
-            source.beside = in_background
     retrainers = [
         Retrainer(name, source, problem, archive, settings.retraining, settings.seed, apart=in_background)
         for name, source in sources.items()

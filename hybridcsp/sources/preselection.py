@@ -1,4 +1,4 @@
-"""Several structures in one job, of which energies choose; those that are not relaxed wait with their energies."""
+"""Provide jobs of several structures, of which the lowest in energy is relaxed, and the queue of those left."""
 
 from __future__ import annotations
 
@@ -11,110 +11,124 @@ from ase import Atoms
 from hybridcsp.core.records import LOWEST, RELAX, RIVALS, Candidate, Cost, Outcome, Proposal, as_rival
 from hybridcsp.errors import InputError
 
-#: After so many relaxations of what was in such jobs another one is due: with new structures in every one, their
-#: energies cost more than they save.
-RELAXATIONS_EACH = 3
+#: Number of relaxations of structures from such jobs after which the next job of several is due: if every job had new
+#: structures, their energies would cost more than they save.
+RELAXATIONS_PER_JOB = 3
 
 
-def check_one_shot(structures: int) -> None:
-    """Refuse a number of structures that cannot become one job.
+def check_samples_per_job(samples: int) -> None:
+    """Check the number of structures of one job.
 
     Raises
     ------
     InputError
-        If there would be none.
+        If it is below 1.
     """
-    if structures < 1:
-        raise InputError("one_shot", structures, "a whole number from 1")
+    if samples < 1:
+        raise InputError("one_shot", samples, "the number of samples per job is a whole number from 1")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class Start:
-    """A structure that a relaxation may begin with.
+class Alternative:
+    """One of the structures of a job.
 
     Attributes
     ----------
     atoms
         The structure.
-    about
-        The tag that it has as a proposal of its own.
+    tag
+        The tag of the proposal of this structure alone.
     enthalpy
-        Per atom in eV, before it is relaxed; ``None`` where it is not known.
+        Enthalpy per atom in eV before relaxation; ``None`` if unknown.
     """
 
     atoms: Atoms
-    about: Mapping[str, Any]
+    tag: Mapping[str, Any]
     enthalpy: float | None = None
 
 
-def proposal(operator: str, starts: Sequence[Start], more: Mapping[str, Any], seconds: float) -> Proposal:
-    """Return the proposal of one structure, or of several with the same atoms.
+def make_proposal(
+    operator: str, alternatives: Sequence[Alternative], extra: Mapping[str, Any], seconds: float
+) -> Proposal:
+    """Return the proposal of one structure, or of a job of several with the same contents.
 
-    Its tag is that of the first and ``more``; if there are several, ``starts`` are the tags of each.
+    Parameters
+    ----------
+    operator
+        Name of the operator that made the structures.
+    alternatives
+        The structures, at least one.
+    extra
+        Entries of the tag in addition to those of the first structure. The tag of a job of several also holds
+        ``starts``, the list of the tags of all.
+    seconds
+        Wall time that making the structures took.
     """
-    first, *others = starts
-    tag = {**first.about, **more}
+    first, *others = alternatives
+    tag = {**first.tag, **extra}
     if others:
-        tag["starts"] = [dict(start.about) for start in starts]
-        tag[RIVALS] = [as_rival(start.atoms, first.atoms) for start in others]
+        tag["starts"] = [dict(one.tag) for one in alternatives]
+        tag[RIVALS] = [as_rival(one.atoms, first.atoms) for one in others]
     level = LOWEST if others else RELAX
     return Proposal(atoms=first.atoms, operator=operator, tag=tag, cost=Cost(seconds=seconds), level=level)
 
 
-def starts_of(candidate: Candidate) -> list[Start]:
-    """Return what such a proposal was made of."""
+def alternatives_of(candidate: Candidate) -> list[Alternative]:
+    """Return the structures from which :func:`make_proposal` made a candidate."""
     tag = candidate.proposal.tag
     pairs = zip(tag.get("starts", [tag]), candidate.starts, strict=True)
-    return [Start(atoms, about) for about, atoms in pairs]
+    return [Alternative(atoms, own) for own, atoms in pairs]
 
 
-class Waiting:
-    """Structures that were in a job and were not relaxed; what nobody knows the energy of is given up.
+class Leftovers:
+    """Structures of past jobs that were evaluated and not relaxed, sorted by energy.
+
+    Structures without a known energy are dropped.
 
     Parameters
     ----------
     key
-        What a structure is known by, from its tag.
+        Function that returns the identity of a structure from its tag.
     """
 
     def __init__(self, key: Callable[[Mapping[str, Any]], Hashable]) -> None:
         self._key = key
-        self._starts: dict[Hashable, Start] = {}
-        self._sent: dict[int, Sequence[Start]] = {}  # by candidate: what its job chooses from
-        self._relaxations = 0  # since the last such job, that of the job included
+        self._waiting: dict[Hashable, Alternative] = {}
+        self._submitted: dict[int, Sequence[Alternative]] = {}  # by candidate: the structures of its job
+        self._relaxations = 0  # since the last job of several, which counts as the first
 
     def __contains__(self, tag: Mapping[str, Any]) -> bool:
-        return self._key(tag) in self._starts
+        return self._key(tag) in self._waiting
 
     @property
-    def next(self) -> Start | None:
-        """What is to be relaxed without further energies; ``None`` where another job of several structures is due."""
+    def next(self) -> Alternative | None:
+        """The structure to relax next; ``None`` if another job of several structures is due."""
         ranked = self.ranked()
-        return ranked[0] if ranked and self._relaxations < RELAXATIONS_EACH else None
+        return ranked[0] if ranked and self._relaxations < RELAXATIONS_PER_JOB else None
 
-    def ranked(self) -> list[Start]:
-        """Return them, the lowest first."""
-        return sorted(self._starts.values(), key=_enthalpy)
+    def ranked(self) -> list[Alternative]:
+        """Return the structures that are left, the lowest in energy first."""
+        return sorted(self._waiting.values(), key=_enthalpy)
 
-    def proposed(self, candidate: int, starts: Sequence[Start]) -> None:
-        """Take off what waits no longer, now that a candidate was made of it."""
-        for start in starts:
-            self._starts.pop(self._key(start.about), None)
+    def proposed(self, candidate: int, alternatives: Sequence[Alternative]) -> None:
+        """Remove the structures of a new candidate from those that are left."""
+        for one in alternatives:
+            self._waiting.pop(self._key(one.tag), None)
         self._relaxations += 1
-        if len(starts) > 1:
-            self._sent[candidate] = starts
+        if len(alternatives) > 1:
+            self._submitted[candidate] = alternatives
             self._relaxations = 1
 
     def observe(self, outcome: Outcome) -> None:
-        """Let those wait that a job has evaluated and not relaxed."""
-        starts = self._sent.pop(outcome.candidate.id, [])
-        if not starts or not outcome.start_enthalpies:
+        """Add the structures that a job has evaluated and not relaxed."""
+        alternatives = self._submitted.pop(outcome.candidate.id, [])
+        if not alternatives or not outcome.start_enthalpies:
             return
-        for number, (start, enthalpy) in enumerate(zip(starts, outcome.start_enthalpies, strict=True)):
+        for number, (one, enthalpy) in enumerate(zip(alternatives, outcome.start_enthalpies, strict=True)):
             if enthalpy is not None and number != outcome.chosen:
-                self._starts[self._key(start.about)] = replace(start, enthalpy=enthalpy)
+                self._waiting[self._key(one.tag)] = replace(one, enthalpy=enthalpy)
 
 
-def _enthalpy(start: Start) -> float:
-    assert start.enthalpy is not None
-    return start.enthalpy
+def _enthalpy(alternative: Alternative) -> float:
+    assert alternative.enthalpy is not None
+    return alternative.enthalpy

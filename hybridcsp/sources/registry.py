@@ -35,12 +35,12 @@ SOURCES = Registry(
         ),
         Entry(
             name="wyckoff",
-            target="hybridcsp.sources.generative:wyckoff",
+            target="hybridcsp.sources.generative:WyckoffSource",
             summary="crystals from a transformer, symmetric by construction; wyckoff:FOLDER with weights of yours",
         ),
         Entry(
             name="flow",
-            target="hybridcsp.sources.generative:flow",
+            target="hybridcsp.sources.generative:FlowSource",
             summary="crystals from flow matching; flow:FOLDER with weights of yours",
         ),
         Entry(

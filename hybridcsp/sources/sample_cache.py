@@ -1,4 +1,4 @@
-"""Samples of a generator in a file: those of a program are not made again when a search is taken up."""
+"""Read and write the file of the samples of one batch, so that a resumed search does not make them again."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from hybridcsp.utils.reading import read_text
 
 
 def write(selection: Selection, file: Path) -> None:
-    """Keep what is left of the answers to one batch.
+    """Write the usable samples of a batch as extended XYZ.
 
     Raises
     ------
     GeneratorError
-        If nothing is: then there is no use in keeping it.
+        If every sample was rejected.
     """
     frames = []
     for chosen in selection.chosen:
@@ -32,15 +32,15 @@ def write(selection: Selection, file: Path) -> None:
             atoms.info["log_likelihood"] = chosen.log_likelihood
         frames.append(atoms)
     if not frames:
-        came = ", ".join(f"{count} {reason}" for reason, count in selection.rejects.most_common())
-        raise GeneratorError(f"nothing that came back can be used: {came}")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in selection.rejects.most_common())
+        raise GeneratorError(f"every sample was rejected: {reasons}")
     frames[0].info["rejects"] = dict(selection.rejects)
     with atomic_write(file) as stream:
         ase.io.write(stream, frames, format="extxyz")
 
 
 def read(file: Path) -> Selection:
-    """Return what was kept.
+    """Read the samples that :func:`write` wrote.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def read(file: Path) -> Selection:
     try:
         frames = ase.io.read(io.StringIO(read_text(file)), ":", format="extxyz")
         return Selection(
-            chosen=tuple(map(_as_chosen, frames)), rejects=Counter(dict(frames[0].info.get("rejects", {})))
+            chosen=tuple(map(_to_sample, frames)), rejects=Counter(dict(frames[0].info.get("rejects", {})))
         )
     except Exception as error:  # ASE's reader raises anything for a damaged file
         raise ArchiveError(
@@ -58,7 +58,7 @@ def read(file: Path) -> Selection:
         ) from error
 
 
-def _as_chosen(found: Atoms) -> SelectedSample:
+def _to_sample(found: Atoms) -> SelectedSample:
     atoms = Atoms(found.numbers, positions=found.positions, cell=found.cell, pbc=True)
     return SelectedSample(
         atoms=atoms,

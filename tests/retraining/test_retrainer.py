@@ -299,8 +299,7 @@ class TestScratch:
     PROBLEM = Problem("TiO2", formula_units=(1, 2), distance_fraction=0.3)
 
     def search(self, directory, retraining=OFTEN, sources=None):
-        source = GenerativeSource(self.PROBLEM, generator=Toy())
-        source.scratch, source.versions = True, ()
+        source = GenerativeSource(self.PROBLEM, generator=Toy(), from_scratch=True)
         return Search(
             self.PROBLEM,
             calculator=None,
@@ -322,7 +321,7 @@ class TestScratch:
         assert {c.proposal.tag["version"] for c in made if c.source == "toy"} >= {1}
 
     def test_it_needs_others_to_learn_from(self, tmp_path):
-        with pytest.raises(InputError, match="beside other sources"):
+        with pytest.raises(InputError, match=r"needs retraining .* and another source"):
             self.search(tmp_path / "alone", sources=())
-        with pytest.raises(InputError, match="with retraining"):
+        with pytest.raises(InputError, match="needs retraining"):
             self.search(tmp_path / "frozen", retraining=Retraining(new_minima=0))

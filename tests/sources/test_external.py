@@ -23,7 +23,7 @@ from hybridcsp.generators.base import Reject, Request, Sample
 from hybridcsp.generators.external import Command, CommandGenerator
 from hybridcsp.sources.base import Context, SourceStatus
 from hybridcsp.sources.generative import GenerativeSource
-from hybridcsp.sources.preselection import Start
+from hybridcsp.sources.preselection import Alternative
 from hybridcsp.sources.registry import SOURCES
 
 PROBLEM = Problem("NaCl", formula_units=(1, 2))
@@ -291,7 +291,7 @@ NACL = Problem("NaCl", formula_units=(1, 2), distance_fraction=0.05)
 
 def search(directory, command, capacity=1, others=(P1Source,), runner=instant_relaxation, one_shot=1, **options):
     generator = command if isinstance(command, CommandGenerator) else CommandGenerator("other", command)
-    program = GenerativeSource(NACL, generator=generator, one_shot=one_shot)
+    program = GenerativeSource(NACL, generator=generator, samples_per_job=one_shot, in_background=capacity > 1)
     sources = [program, *(other() for other in others)]
     backend = InlineBackend(runner, capacity)
     return Search(NACL, calculator=None, directory=directory, sources=sources, backend=backend, **options)
@@ -324,7 +324,7 @@ def test_with_several_workers_a_search_goes_on_while_a_program_runs(program, tmp
     assert run.run(relaxations=20, refine=0).stopped == "relaxations used up"
     run.close()
     assert time.monotonic() - begun < 60  # the program sleeps for ten minutes
-    assert "source other was still making structures when the search ended" in caplog.text
+    assert "source other was still preparing structures when the search ended" in caplog.text
     assert set(sources_of(tmp_path / "run")) == {"p1"}
     assert (tmp_path / "pids").exists()
     assert not still_running(tmp_path / "pids")
@@ -346,13 +346,13 @@ def test_the_time_of_a_program_is_charged_once_also_where_it_fails(program, tmp_
 
 
 def test_what_is_left_of_a_batch_is_proposed_while_the_next_one_is_made(program, tmp_path):
-    source = GenerativeSource(NACL, generator=CommandGenerator("other", program("hang")), one_shot=4)
-    source.beside = True
+    generator = CommandGenerator("other", program("hang"))
+    source = GenerativeSource(NACL, generator=generator, samples_per_job=4, in_background=True)
     with Archive(tmp_path / "archive", write=True) as archive:
         assert source.propose(1, Context(problem=NACL, archive=archive, rng=np.random.default_rng(0))) == []
         assert source.status() is SourceStatus.BUSY
-        lattice = Start(bulk("NaCl", "rocksalt", a=5.6), {"version": 0, "batch": 1, "position": 3}, -3.0)
-        source._waiting_of(0)._starts[0, 1, 3] = lattice  # as a job of before would have left it
+        lattice = Alternative(bulk("NaCl", "rocksalt", a=5.6), {"version": 0, "batch": 1, "position": 3}, -3.0)
+        source._queue(0)._leftovers._waiting[0, 1, 3] = lattice  # as an earlier job would have left it
         assert source.status() is SourceStatus.READY
         (left,) = source.propose(1, Context(problem=NACL, archive=archive, rng=np.random.default_rng(0)))
         assert left.tag["position"] == 3

@@ -10,23 +10,23 @@ from crystals import instant_relaxation, random_crystal
 from hybridcsp.core.records import Candidate, Failed, FailureReason, Job, Rejected, RejectionReason
 from hybridcsp.errors import InputError
 from hybridcsp.sources.preselection import (
-    RELAXATIONS_EACH,
-    Start,
-    Waiting,
-    check_one_shot,
-    proposal,
-    starts_of,
+    RELAXATIONS_PER_JOB,
+    Alternative,
+    Leftovers,
+    alternatives_of,
+    check_samples_per_job,
+    make_proposal,
 )
 
 
 def some(n, first=0):
     rng = np.random.default_rng(first)
-    return [Start(random_crystal("Cu2Ag2", 15.0, rng), {"number": first + i, "why": "x"}) for i in range(n)]
+    return [Alternative(random_crystal("Cu2Ag2", 15.0, rng), {"number": first + i, "why": "x"}) for i in range(n)]
 
 
-def sent(waiting, starts, id_=1):
-    candidate = Candidate(proposal=proposal("made", starts, {}, 0.0), id=id_, source="test")
-    waiting.proposed(candidate.id, starts_of(candidate))
+def sent(leftovers, starts, id_=1):
+    candidate = Candidate(proposal=make_proposal("made", starts, {}, 0.0), id=id_, source="test")
+    leftovers.proposed(candidate.id, alternatives_of(candidate))
     return candidate
 
 
@@ -35,13 +35,13 @@ def relaxed_of(candidate):
 
 
 @pytest.fixture
-def waiting():
-    return Waiting(lambda tag: tag["number"])
+def leftovers():
+    return Leftovers(lambda tag: tag["number"])
 
 
 def test_one_is_a_plain_proposal():
     (start,) = some(1)
-    made = proposal("made", [start], {"more": 1}, 0.5)
+    made = make_proposal("made", [start], {"more": 1}, 0.5)
     assert (made.level, made.operator, made.tag) == ("relax", "made", {"number": 0, "why": "x", "more": 1})
     assert made.cost.seconds == 0.5
 
@@ -49,64 +49,64 @@ def test_one_is_a_plain_proposal():
 def test_several_are_one_job_whose_tag_tells_of_each():
     starts = some(3)
     starts[1] = replace(starts[1], atoms=starts[1].atoms[[3, 0, 2, 1]])
-    made = proposal("made", starts, {}, 0.0)
+    made = make_proposal("made", starts, {}, 0.0)
     assert (made.level, made.operator) == ("lowest", "made")
-    read = starts_of(Candidate(proposal=replace(made, tag=json.loads(json.dumps(made.tag))), id=1, source="test"))
-    assert [one.about for one in read] == [one.about for one in starts]
+    read = alternatives_of(Candidate(proposal=replace(made, tag=json.loads(json.dumps(made.tag))), id=1, source="test"))
+    assert [one.tag for one in read] == [one.tag for one in starts]
     for one, start in zip(read, starts, strict=True):
         for symbol in ("Cu", "Ag"):
             own, other = (atoms.positions[atoms.symbols == symbol] for atoms in (one.atoms, start.atoms))
             assert own == pytest.approx(other)
 
 
-def test_the_lowest_follow_until_the_next_job_is_due(waiting):
+def test_the_lowest_follow_until_the_next_job_is_due(leftovers):
     starts = some(6)
-    outcome = relaxed_of(sent(waiting, starts))
-    assert waiting.next is None  # nobody knows yet
-    waiting.observe(outcome)
+    outcome = relaxed_of(sent(leftovers, starts))
+    assert leftovers.next is None  # nobody knows yet
+    leftovers.observe(outcome)
     order = np.argsort(outcome.start_enthalpies)
-    assert [one.about["number"] for one in waiting.ranked()] == order[1:].tolist()
-    for place in range(1, RELAXATIONS_EACH):
-        assert waiting.next.about["number"] == order[place]
-        assert waiting.next.enthalpy == outcome.start_enthalpies[order[place]]
-        sent(waiting, [waiting.next], id_=1 + place)
-    assert waiting.next is None
-    assert len(waiting.ranked()) == 6 - RELAXATIONS_EACH
-    again = relaxed_of(sent(waiting, [*some(2, first=10), waiting.ranked()[0]], id_=9))
-    waiting.observe(again)
-    assert waiting.next is not None
-    assert {one.about["number"] for one in waiting.ranked()} <= {*range(6), 10, 11}
+    assert [one.tag["number"] for one in leftovers.ranked()] == order[1:].tolist()
+    for place in range(1, RELAXATIONS_PER_JOB):
+        assert leftovers.next.tag["number"] == order[place]
+        assert leftovers.next.enthalpy == outcome.start_enthalpies[order[place]]
+        sent(leftovers, [leftovers.next], id_=1 + place)
+    assert leftovers.next is None
+    assert len(leftovers.ranked()) == 6 - RELAXATIONS_PER_JOB
+    again = relaxed_of(sent(leftovers, [*some(2, first=10), leftovers.ranked()[0]], id_=9))
+    leftovers.observe(again)
+    assert leftovers.next is not None
+    assert {one.tag["number"] for one in leftovers.ranked()} <= {*range(6), 10, 11}
 
 
-def test_what_cannot_be_evaluated_is_given_up(waiting):
-    candidate = sent(waiting, some(3))
-    waiting.observe(replace(relaxed_of(candidate), start_enthalpies=(-1.0, None, -2.0)))
-    assert [one.about["number"] for one in waiting.ranked()] == [0]
+def test_what_cannot_be_evaluated_is_given_up(leftovers):
+    candidate = sent(leftovers, some(3))
+    leftovers.observe(replace(relaxed_of(candidate), start_enthalpies=(-1.0, None, -2.0)))
+    assert [one.tag["number"] for one in leftovers.ranked()] == [0]
 
 
 @pytest.mark.parametrize("what", [Failed, Rejected])
-def test_nothing_waits_of_a_job_that_was_lost(waiting, what):
-    candidate = sent(waiting, some(3))
+def test_nothing_waits_of_a_job_that_was_lost(leftovers, what):
+    candidate = sent(leftovers, some(3))
     reason = FailureReason.WORKER_DIED if what is Failed else RejectionReason.DUPLICATE
-    waiting.observe(what(candidate=candidate, reason=reason))
-    assert waiting.ranked() == []
-    assert waiting.next is None
+    leftovers.observe(what(candidate=candidate, reason=reason))
+    assert leftovers.ranked() == []
+    assert leftovers.next is None
 
 
-def test_outcomes_of_others_make_no_difference(waiting):
-    sent(waiting, some(3))
-    other = Candidate(proposal=proposal("made", some(4, first=20), {}, 0.0), id=7, source="other")
-    waiting.observe(relaxed_of(other))
-    assert waiting.ranked() == []
+def test_outcomes_of_others_make_no_difference(leftovers):
+    sent(leftovers, some(3))
+    other = Candidate(proposal=make_proposal("made", some(4, first=20), {}, 0.0), id=7, source="other")
+    leftovers.observe(relaxed_of(other))
+    assert leftovers.ranked() == []
 
 
-def test_a_start_knows_where_it_belongs(waiting):
-    candidate = sent(waiting, some(4))
-    waiting.observe(relaxed_of(candidate))
-    assert waiting.ranked()[0].about in waiting
-    assert {"number": 77} not in waiting
+def test_a_start_knows_where_it_belongs(leftovers):
+    candidate = sent(leftovers, some(4))
+    leftovers.observe(relaxed_of(candidate))
+    assert leftovers.ranked()[0].tag in leftovers
+    assert {"number": 77} not in leftovers
 
 
 def test_no_job_can_be_made_of_nothing():
     with pytest.raises(InputError, match="one_shot"):
-        check_one_shot(0)
+        check_samples_per_job(0)

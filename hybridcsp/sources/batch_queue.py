@@ -1,0 +1,139 @@
+"""Provide the queue that turns the batches of one version of a generator into proposals."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from hybridcsp.core.records import Candidate, Outcome, Proposal
+from hybridcsp.errors import GeneratorError
+from hybridcsp.generators.selection import SelectedSample, Selection
+from hybridcsp.similarity import StructureIndex, compute_descriptors
+from hybridcsp.sources.base import Context
+from hybridcsp.sources.batch_sampler import Batch, BatchSampler
+from hybridcsp.sources.preselection import Alternative, Leftovers, alternatives_of, make_proposal
+
+#: Fraction of a batch that is proposed before the next one is sampled, unless energies select among its samples.
+PROPOSED_FRACTION = 1 / 3
+
+#: Number of first proposals that are single samples even if jobs of several are allowed: the most likely samples of a
+#: model are right so often that energies of others would be wasted.
+FIRST_CHOICES = 3
+
+
+class BatchQueue:
+    """Propose the samples of one version of a generator, batch after batch.
+
+    Its state changes in :meth:`proposed` and :meth:`observe` only.
+
+    Parameters
+    ----------
+    sampler
+        Source of the batches.
+    version, name
+        Version and name of the generator.
+    known
+        Index of the crystals that any version has proposed; shared by all queues.
+    samples_per_job
+        Largest number of samples of which one job relaxes the lowest in energy.
+    """
+
+    def __init__(
+        self, sampler: BatchSampler, version: int, name: str, known: StructureIndex, samples_per_job: int
+    ) -> None:
+        self._sampler = sampler
+        self._version = version
+        self._name = name
+        self._known = known
+        self._samples_per_job = samples_per_job
+        self._batch: Batch | None = None
+        self._leftovers = Leftovers(lambda tag: (tag["version"], tag["batch"], tag["position"]))
+
+    @property
+    def has_leftover(self) -> bool:
+        """Whether a sample of an earlier job is to be relaxed next, which needs no new batch."""
+        return self._leftovers.next is not None
+
+    def propose(self, context: Context) -> Proposal:
+        """Return the next proposal.
+
+        Raises
+        ------
+        BatchPendingError
+            If the next batch is being sampled in the background.
+        GeneratorError
+            If the generator raises or makes nothing that can be used.
+        """
+        start = time.perf_counter()
+        if (leftover := self._leftovers.next) is not None:
+            return make_proposal(self._name, [leftover], {}, time.perf_counter() - start)
+        directory = context.archive.directory
+        batch, positions = self._batch, []
+        if batch is not None:
+            positions = self._next_positions(self._sampler.select(self._version, batch, directory), batch)
+        is_new = batch is None or not positions
+        if batch is None or is_new:
+            batch = self._sampler.new_batch(context.rng, first=batch is None)
+            positions = self._next_positions(self._sampler.select(self._version, batch, directory), batch)
+        selection = self._sampler.select(self._version, batch, directory)
+        ranked = self._leftovers.ranked()
+        if not positions and not ranked:
+            raise GeneratorError(f"{self._name} made nothing that can be used: {_reasons(selection)}")
+        if not positions:
+            return make_proposal(self._name, ranked[:1], {}, time.perf_counter() - start)
+        chosen = [self._alternative(batch, position, selection.chosen[position]) for position in positions]
+        best = [leftover for leftover in ranked if len(leftover.atoms) == len(chosen[0].atoms)][:1]
+        if best:
+            chosen = [*chosen[: self._samples_per_job - 1], *best]
+        about_batch = {"samples": batch.samples, "rejects": dict(selection.rejects)} if is_new else {}
+        return make_proposal(self._name, chosen, about_batch, time.perf_counter() - start)
+
+    def proposed(self, candidate: Candidate) -> None:
+        """Record which samples a candidate was made from."""
+        alternatives = alternatives_of(candidate)
+        new = [one for one in alternatives if one.tag not in self._leftovers]
+        self._leftovers.proposed(candidate.id, alternatives)
+        if not new:
+            return
+        tag = candidate.proposal.tag
+        if self._batch is None or self._batch.seed != tag["batch"]:
+            self._batch = Batch(seed=int(tag["batch"]), samples=int(tag["samples"]))
+        self._batch.proposed.update(int(one.tag["position"]) for one in new)
+        for one in new:
+            self._known.add(len(self._known), compute_descriptors(one.atoms))
+
+    def observe(self, outcome: Outcome) -> None:
+        """Record the energies of the samples of a job."""
+        self._leftovers.observe(outcome)
+
+    @property
+    def _energies_select(self) -> bool:
+        return self._samples_per_job > 1 and len(self._known) >= FIRST_CHOICES
+
+    def _next_positions(self, selection: Selection, batch: Batch) -> list[int]:
+        """Return the positions of the samples of the next job; none if the next batch is due."""
+        limit = len(selection.chosen) if self._energies_select else max(1, round(PROPOSED_FRACTION * batch.samples))
+        if len(batch.proposed) >= limit:
+            return []
+        found: list[int] = []
+        for position, chosen in enumerate(selection.chosen):
+            same_contents = not found or chosen.units == selection.chosen[found[0]].units
+            if position not in batch.proposed and same_contents and self._known.find(chosen.described) is None:
+                found.append(position)
+                if len(found) == (self._samples_per_job if self._energies_select else 1):
+                    break
+        return found
+
+    def _alternative(self, batch: Batch, position: int, sample: SelectedSample) -> Alternative:
+        tag: dict[str, Any] = {"version": self._version, "batch": batch.seed, "position": position}
+        if sample.log_likelihood is not None:
+            tag["log_likelihood"] = sample.log_likelihood
+        return Alternative(sample.atoms, tag)
+
+
+def _reasons(selection: Selection) -> str:
+    """Return the reasons for which the samples of a batch cannot be proposed."""
+    reasons = [", ".join(f"{count} {reason}" for reason, count in selection.rejects.most_common())]
+    if selection.chosen:
+        reasons.append(f"{len(selection.chosen)} proposed before")
+    return "; ".join(filter(None, reasons))

@@ -25,7 +25,7 @@ runs = compare.plan({"CuAu": SETTINGS}, STRATEGIES, seeds=range(3), directory=Pa
 compare.execute(runs, parallel=2)
 
 
-def trace(run: compare.Planned, target: float | None) -> Trace:
+def trace(run: compare.PlannedRun, target: float | None) -> Trace:
     about = {"problem": run.problem, "strategy": run.strategy, "seed": run.seed, "roles": run.sources}
     with Archive(run.directory) as archive:
         return trace_of(archive, target=target, relaxations=run.relaxations, **about)

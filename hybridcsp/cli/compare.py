@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from hybridcsp.analysis.run_results import Trace
-    from hybridcsp.workflows.compare import Planned
+    from hybridcsp.workflows.compare import PlannedRun
 
 _COMPARISON = "Comparison"
 
@@ -257,7 +257,7 @@ def _target(text: str) -> float | Atoms | None:
     return read_target("--target", text)
 
 
-def _targets(runs: list[Planned], goal: float | Atoms | None) -> dict[str, float | Atoms | None]:
+def _targets(runs: list[PlannedRun], goal: float | Atoms | None) -> dict[str, float | Atoms | None]:
     if goal is not None:
         return dict.fromkeys((run.problem for run in runs), goal)
     best: dict[str, float | Atoms | None] = {}
@@ -301,7 +301,7 @@ def _told(directory: Path, target: float | Atoms | None, calculator: str | None)
     return f"{directory} ({theirs}): reached after {trace.solved_at[0]} of {trace.relaxations} relaxations"
 
 
-def _trace(run: Planned, target: float | Atoms | None) -> Trace:
+def _trace(run: PlannedRun, target: float | Atoms | None) -> Trace:
     from hybridcsp.analysis.run_results import trace_of
     from hybridcsp.archive.archive import Archive
 

@@ -39,7 +39,7 @@ class LiveCampaign:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def update(self, progress: compare.Progress) -> None:
+    def update(self, progress: compare.ComparisonProgress) -> None:
         """Show where things stand."""
         text = describe_campaign(progress)
         if self._console.is_terminal:
@@ -49,7 +49,7 @@ class LiveCampaign:
             self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-def describe_campaign(progress: compare.Progress) -> str:
+def describe_campaign(progress: compare.ComparisonProgress) -> str:
     """Say in one line how far a comparison is: relaxations, runs, the time left, and what is running."""
     parts = [f"{progress.relaxations}/{progress.planned} relaxations", f"{progress.ended}/{progress.runs} runs"]
     if progress.seconds_left is not None:

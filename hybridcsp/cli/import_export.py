@@ -256,7 +256,7 @@ def watch(
     terminate_in_order()
     with suppress(KeyboardInterrupt):
         while True:
-            found = watching.look()
+            found = watching.check()
             text = _told(found)
             if text != said:
                 console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False, soft_wrap=True, markup=False)

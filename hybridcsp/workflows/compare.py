@@ -1,4 +1,4 @@
-"""Many runs of one or more problems: strategies times seeds, each in a directory of its own."""
+"""Comparison of strategies: runs of every strategy with every seed on every problem, each in its own directory."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ from hybridcsp.sources.registry import SOURCES
 from hybridcsp.utils.files import atomic_write, end_of_log, make_folder, open_log
 from hybridcsp.utils.processes import death_signal, end_processes, python_command, python_path
 
-#: How a run ended that can be taken up again without changing its budget.
+#: Reasons to stop after which a run can be resumed without changing its budget.
 UNFINISHED = ("interrupted", "error", "time used up", ALL_FAILED)
 
-#: Seconds that searches have to put things in order when a campaign is interrupted.
+#: Time in seconds that searches have to end when the comparison is interrupted.
 GRACE = 10.0
 
-#: Seconds between two looks at the processes. The archives are read less often where reading them takes long.
-_POLL = 0.2
-_LOOK = 1.0
+#: Time in seconds between checks of the processes, and the minimum time between readings of the archives.
+_POLL_INTERVAL = 0.2
+_READ_INTERVAL = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
-    """One run of a campaign.
+class PlannedRun:
+    """One run of a comparison.
 
     Attributes
     ----------
     problem, strategy, seed
-        Which one.
+        The name of the problem, the strategy and the random seed.
     directory
-        Its run directory.
+        The run directory.
     raw
-        Its configuration, as TOML tables.
+        The configuration, as TOML tables.
     sources
-        What is expected of its sources, by the names that its archive knows them by.
+        The expected roles of the sources, by their names in the archive.
     trust
-        Whether it runs code or programs that a person has agreed to.
+        Whether the run executes code or programs that the user has confirmed.
     """
 
     problem: str
@@ -69,11 +69,11 @@ class Planned:
 
     @property
     def relaxations(self) -> int:
-        """How many relaxations it may start."""
+        """Maximum number of relaxations."""
         return int(self.raw.get("budget", {}).get("relaxations", DEFAULT_RELAXATIONS))
 
     def done(self) -> int:
-        """Return how many relaxations it has; all of them if it has come to its end."""
+        """Return the number of finished relaxations; the maximum if the run stopped early for good."""
         if not (self.directory / "search.db").exists():
             return 0
         with Archive(self.directory) as archive:
@@ -83,48 +83,54 @@ class Planned:
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether the run needs no more relaxations."""
         return self.done() >= self.relaxations
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
-    """The progress of a campaign.
+class ComparisonProgress:
+    """The progress of a comparison.
 
     Attributes
     ----------
     relaxations, planned
-        Relaxations done, and of all runs together; a run that has ended early counts in full.
-    begun_with
-        Relaxations that were done before.
+        Numbers of finished and of planned relaxations of all runs; a run that stopped early counts in full.
+    earlier_relaxations
+        Number of relaxations that were finished before the start.
     ended, runs
-        How many runs have ended, and how many there are.
+        Numbers of ended runs and of all runs.
     running
-        The runs that are at work, with their relaxations.
+        The runs in progress, with their numbers of relaxations.
     seconds
-        Since the beginning.
+        Time in seconds since the start.
     """
 
     relaxations: int
     planned: int
-    starting_structures: int
+    earlier_relaxations: int
     ended: int
     runs: int
-    running: Sequence[tuple[Planned, int]]
+    running: Sequence[tuple[PlannedRun, int]]
     seconds: float
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds that the rest takes at the pace until now; ``None`` while nothing tells the pace."""
-        done = self.relaxations - self.starting_structures
+        """Estimated time in seconds until the end; ``None`` before the first relaxation."""
+        done = self.relaxations - self.earlier_relaxations
         return None if done <= 0 else self.seconds * (self.planned - self.relaxations) / done
 
 
-def sources_of(strategy: str) -> list[str]:
-    """Return the sources that a strategy names: one, or several joined by ``+``."""
+def split_strategy(strategy: str) -> list[str]:
+    """Split a strategy into its sources, which are joined by ``+``.
+
+    Raises
+    ------
+    InputError
+        If a name is empty.
+    """
     names = strategy.split("+")
     if not all(names):
-        raise InputError("strategy", strategy, "a source, or several joined by +: random+evolution")
+        raise InputError("strategy", strategy, "a source, or several joined by +, such as random+evolution")
     return names
 
 
@@ -136,36 +142,44 @@ def plan(
     *,
     trust: bool = False,
     trust_commands: bool = False,
-) -> list[Planned]:
-    """Return every run, seed by seed, so that a campaign that is stopped early is still balanced.
+) -> list[PlannedRun]:
+    """Plan all runs, sorted by seed, so that a comparison that is stopped early is balanced.
+
+    All configurations are checked before anything runs.
 
     Parameters
     ----------
     problems
-        By name, the configuration as TOML tables. The budget is one of relaxations (by default 100).
+        Configurations as TOML tables, by the names of the problems. The budget is a number of relaxations, 100 by
+        default.
     strategies
-        See :func:`sources_of`; repetitions are dropped.
+        Strategies, as :func:`split_strategy` reads them; duplicates are dropped.
     seeds
-        Of the runs.
+        Random seeds of the runs.
     directory
-        Where runs go: ``problem/strategy/seed-N``.
+        The folder of the run directories, ``problem/strategy/seed-N``.
     trust, trust_commands
-        Whether the person has agreed to run the code that a calculator's name stands for, and the external commands
-        among the sources.
+        Whether the user has confirmed that the code named by a calculator, and the external commands among the sources,
+        are run.
+
+    Returns
+    -------
+    list of PlannedRun
+        The runs.
 
     Raises
     ------
     InputError
-        If there is nothing to run, or a configuration or its target is not valid, or a source or calculator is not
-        known or cannot be used, or runs code that nobody has agreed to, or a strategy has only sources that work on
-        what others find, or a run directory holds another search; before anything runs.
+        If there is nothing to run; a configuration or its target is invalid; a source or calculator is unknown, cannot
+        be used, or runs code that was not confirmed; a strategy has only sources that need the results of others; or a
+        run directory contains another search.
     """
-    for what, given in (("problems", problems), ("strategies", strategies), ("seeds", seeds)):
+    for name, given in (("problems", problems), ("strategies", strategies), ("seeds", seeds)):
         if not given:
-            raise InputError(what, "none", "at least one")
+            raise InputError(name, "none", "at least one")
     strategies = list(dict.fromkeys(strategies))
     for strategy in strategies:
-        kinds = [SOURCES[split_argument(source, "source")[0]] for source in sources_of(strategy)]
+        kinds = [SOURCES[split_argument(source, "source")[0]] for source in split_strategy(strategy)]
         require_independent_source([kind.load() for kind in kinds], strategy)
     for problem, base in problems.items():
         parsed = config.parse(base, problem)
@@ -174,15 +188,15 @@ def plan(
         parsed.check_trust(trust=trust, trust_commands=trust_commands)
         check_calculator(parsed.search.calculator)
         Target(parsed.budget.stop_at, parsed.problem)
-    runs: list[Planned] = []
+    runs: list[PlannedRun] = []
     for problem, base in problems.items():
         for strategy in strategies:
             runs += _runs(problem, base, strategy, seeds, directory.resolve(), (trust, trust_commands))
-    places: dict[Path, Planned] = {}
+    places: dict[Path, PlannedRun] = {}
     for run in runs:
         other = places.setdefault(run.directory, run)
         if other is not run:
-            allowed = f"another name than {other.strategy!r} of {other.problem}, which has the same run directory"
+            allowed = f"a name other than {other.strategy!r} of {other.problem}, which has the same run directory"
             raise InputError("strategy", f"{run.strategy!r} of {run.problem}", allowed)
     order = {seed: number for number, seed in enumerate(seeds)}
     return sorted(runs, key=lambda run: order[run.seed])
@@ -195,14 +209,14 @@ def _runs(
     seeds: Sequence[int],
     directory: Path,
     trust: tuple[bool, bool],
-) -> list[Planned]:
-    """Plan one strategy on one problem, once its sources have been built on trial."""
+) -> list[PlannedRun]:
+    """Plan the runs of one strategy on one problem, after building its sources once to check them."""
     folder = directory / _folder_name(problem) / _folder_name(strategy)
     sources: dict[str, Role] = {}
     runs = []
     for seed in dict.fromkeys(seeds):
         where = folder / f"seed-{seed}"
-        own = {"sources": sources_of(strategy), "seed": seed, "workers": 1, "directory": str(where)}
+        own = {"sources": split_strategy(strategy), "seed": seed, "workers": 1, "directory": str(where)}
         raw = config.with_absolute_paths({**base, "search": {**base.get("search", {}), **own}}, Path.cwd())
         parsed = config.parse(raw, f"{problem}, {strategy}")
         if not sources:
@@ -212,7 +226,7 @@ def _runs(
             sources = {name: _role(source, parsed.retraining) for name, source in built.items()}
         _check_same(where, parsed)
         runs.append(
-            Planned(
+            PlannedRun(
                 problem=problem,
                 strategy=strategy,
                 seed=seed,
@@ -235,20 +249,24 @@ def _folder_name(text: str) -> str:
 
 
 def _check_same(directory: Path, planned: config.Configuration) -> None:
-    """Refuse to go on with a run that was begun otherwise: its part of the budget was spent on something else."""
+    """Check that an existing run directory has the same settings, so that its relaxations count for this run.
+
+    Raises
+    ------
+    InputError
+        If a setting other than the budget differs.
+    """
     if not (directory / config.FILE).exists():
         return
     before = config.of_directory(directory)
     if before.budget.stop_at != planned.budget.stop_at:
-        allowed = (
-            f"{before.budget.stop_at!r} as before, since {directory} ended or will end there, or another --directory"
-        )
+        allowed = f"{before.budget.stop_at!r} as in the existing run in {directory}, or another --directory"
         raise InputError("target", planned.budget.stop_at, allowed)
     for table in ("problem", "search", "relaxation", "limits", "retraining", "external"):
         old, new = (_plain(one, table) for one in (before, planned))
         for key in sorted(set(old) | set(new)):
             if old.get(key) != new.get(key) and (table, key) != ("search", "directory"):
-                allowed = f"{old.get(key)!r} as in {directory}, which holds such a run already, or another --directory"
+                allowed = f"{old.get(key)!r} as in the existing run in {directory}, or another --directory"
                 raise InputError(f"{table}.{key}", new.get(key), allowed)
 
 
@@ -258,108 +276,107 @@ def _plain(configuration: config.Configuration, table: str) -> dict[str, Any]:
 
 
 def execute(
-    runs: Sequence[Planned], *, parallel: int = 1, on_progress: Callable[[Progress], None] = lambda _: None
+    runs: Sequence[PlannedRun], *, parallel: int = 1, on_progress: Callable[[ComparisonProgress], None] = lambda _: None
 ) -> None:
-    """Do what is missing, several runs at a time, each with one worker.
+    """Execute the unfinished runs in parallel, each with one worker.
 
-    The searches are processes that end with this one, however it ends; what they have found by then is kept, and the
-    next call goes on from there. A run that breaks does not stop the others.
+    The searches are processes that end when this process ends for any reason. Their results so far are kept, and the
+    next call resumes them. A run that fails does not stop the others.
 
     Parameters
     ----------
     runs
-        What to do.
+        The runs, as planned by :func:`plan`.
     parallel
-        How many at a time.
+        Maximum number of runs at the same time.
     on_progress
-        Called about once a second.
+        Called about once a second with the progress.
 
     Raises
     ------
+    InputError
+        If ``parallel`` is less than 1.
     BackendError
-        If runs have ended with an error, after all others are done.
+        After all runs, if some of them ended with an error.
     """
     if parallel < 1:
         raise InputError("parallel", parallel, "a whole number from 1")
     counts = {run.directory: run.done() for run in runs}
-    starting_structures, start = sum(counts.values()), time.monotonic()
+    earlier, start = sum(counts.values()), time.monotonic()
     waiting = deque(run for run in runs if counts[run.directory] < run.relaxations)
-    active: list[tuple[Planned, subprocess.Popen[bytes]]] = []
-    broken: list[Planned] = []
+    active: list[tuple[PlannedRun, subprocess.Popen[bytes]]] = []
+    failed: list[PlannedRun] = []
 
-    def progress() -> Progress:
-        return Progress(
+    def progress() -> ComparisonProgress:
+        return ComparisonProgress(
             relaxations=sum(counts.values()),
             planned=sum(run.relaxations for run in runs),
-            starting_structures=starting_structures,
+            earlier_relaxations=earlier,
             ended=len(runs) - len(waiting) - len(active),
             runs=len(runs),
             running=[(run, counts[run.directory]) for run, _ in active],
             seconds=time.monotonic() - start,
         )
 
-    next_look = 0.0
+    next_reading = 0.0
     try:
         while waiting or active:
             while waiting and len(active) < parallel:
                 run = waiting.popleft()
                 active.append((run, _start(run)))
-            time.sleep(_POLL)
+            time.sleep(_POLL_INTERVAL)
             ended = [(run, process) for run, process in active if process.poll() is not None]
             for run, process in ended:
                 active.remove((run, process))
-                end_processes([process])  # what it may have left behind
+                end_processes([process])  # processes that it may have left behind
                 counts[run.directory] = _done(run)
                 if counts[run.directory] < run.relaxations:
-                    broken.append(run)
-            if ended or time.monotonic() >= next_look:
-                looked = time.monotonic()
+                    failed.append(run)
+            if ended or time.monotonic() >= next_reading:
+                started = time.monotonic()
                 counts |= {run.directory: _done(run) for run, _ in active}
                 on_progress(progress())
-                next_look = time.monotonic() + max(_LOOK, 10 * (time.monotonic() - looked))
+                now = time.monotonic()
+                next_reading = now + max(_READ_INTERVAL, 10 * (now - started))  # at most a tenth of the time
     finally:
         end_processes([process for _, process in active], grace=GRACE)
-    if broken:
-        first = broken[0]
-        others = f", and so did {len(broken) - 1} more" if len(broken) > 1 else ""
+    if failed:
+        first = failed[0]
+        others = f", and so did {len(failed) - 1} other runs" if len(failed) > 1 else ""
         raise BackendError(
-            f"{first.directory} ended before its {first.relaxations} relaxations were done{others}; run it again to go "
-            f"on. Its last words:\n{_last_words(first)}"
+            f"{first.directory} ended before its {first.relaxations} relaxations were done{others}; run the comparison "
+            f"again to continue. The log ends with:\n{end_of_log(_log(first), 500)}"
         )
 
 
-def _start(run: Planned) -> subprocess.Popen[bytes]:
+def _start(run: PlannedRun) -> subprocess.Popen[bytes]:
     make_folder(run.directory.parent, key="directory")
     if (run.directory / "search.db").exists():
-        config.write(config.parse(run.raw, str(run.directory)), run.directory)  # with the budget of today
+        config.write(config.parse(run.raw, str(run.directory)), run.directory)  # with the new budget
         arguments = ["resume", str(run.directory)]
     else:
         written = run.directory.parent / f"{run.directory.name}.toml"
         with atomic_write(written, key="directory") as stream:
             stream.write(tomli_w.dumps(run.raw))
         arguments = ["search", str(written)]
-    ties = [str(os.getpid()), str(int(death_signal())), os.environ.get("PYTHONPATH", "")]
+    child = [str(os.getpid()), str(int(death_signal())), os.environ.get("PYTHONPATH", "")]
     with open_log(_log(run), key="directory") as log:
         return subprocess.Popen(
-            python_command("hybridcsp.cli.child", *ties, *arguments, *(["--trust"] if run.trust else [])),
+            python_command("hybridcsp.cli.child", *child, *arguments, *(["--trust"] if run.trust else [])),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env={**os.environ, "PYTHONPATH": python_path()},
-            process_group=0,  # Ctrl-C is for the campaign, which then ends its searches
+            process_group=0,  # Ctrl-C reaches this process only, which ends the searches
         )
 
 
-def _log(run: Planned) -> Path:
+def _log(run: PlannedRun) -> Path:
     return run.directory.parent / f"{run.directory.name}.log"
 
 
-def _last_words(run: Planned) -> str:
-    return end_of_log(_log(run), 500)
-
-
-def _done(run: Planned) -> int:
+def _done(run: PlannedRun) -> int:
     try:
         return run.done()
-    except ArchiveError:  # it is being made at this moment
+    except ArchiveError:  # the database is being created at this moment
         return 0

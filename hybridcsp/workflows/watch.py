@@ -1,4 +1,4 @@
-"""Beside another code that searches in generations: read its results, let our sources learn, give it seeds."""
+"""Cooperation with another code that searches in generations: read its results, and supply seeds for the next."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from hybridcsp.utils.reading import read_json
 from hybridcsp.workflows.import_results import ImportReport, import_records, open_for_import
 from hybridcsp.workflows.survey import Survey, calculator_label, survey_results, up_to_generation
 
-#: What is kept of a watch in its directory, beside the archive.
+#: The file in the directory that holds the state of a watch.
 FILE = "watch.json"
 
-#: Generations after which a seed that the other code did not relax is given up.
+#: Number of generations after which a seed that the other code has not relaxed is given up.
 PATIENCE = 2
 
 
 @dataclass(kw_only=True)
 class _State:
-    """What the archive does not know.
+    """The state of a watch that the archive does not contain.
 
     Attributes
     ----------
     read
-        Generations of the other code that are in the archive.
+        Number of generations of the other code that were imported.
     given
-        For candidates that were written as seeds and not seen again, how many generations had ended then.
+        For each candidate that was written as a seed and has no result, the number of generations that had ended then.
     """
 
     read: int = 0
@@ -44,8 +44,8 @@ class _State:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Kept:
-    """The content of :data:`FILE`: which code is watched where, and the state."""
+class _StateFile:
+    """The content of :data:`FILE`: the code, the folder that it runs in, and the state."""
 
     code: str
     path: str
@@ -54,20 +54,20 @@ class _Kept:
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """What one look at the other code came to.
+    """The result of checking the other code once.
 
     Attributes
     ----------
     finished
-        How many of its generations have ended.
+        Number of generations of the code that have ended.
     report
-        What was read, if a generation had ended since.
+        The report of the import; ``None`` if no generation has ended since the previous check.
     given_up
-        How many seeds of ours it did not relax.
+        Number of seeds that are given up because the code did not relax them.
     seeds
-        How many were written.
+        Number of seeds that were written.
     note
-        Where, and what to set in the code's input; or why none were written.
+        Where the seeds were written and what the code's input needs, or why none were written.
     """
 
     finished: int
@@ -78,35 +78,35 @@ class Round:
 
 
 class Watch:
-    """Keeps a search of another code supplied with seeds.
+    """Supply a search of another code with seeds, generation by generation.
 
-    The archive holds the other code's results under its own calculator, so that our sources learn at its level of
-    theory. It is a search for ask and tell (``Search(..., calculator=None)``): what our sources propose, the other code
-    relaxes. Everything is in the directory; a watch that was stopped, at any moment, goes on from there.
+    The archive contains the other code's results under the label of its calculator, so that sources learn at its level
+    of theory. The search has no calculator (``Search(..., calculator=None)``).
+    The directory holds the whole state, and a watch can be stopped at any time and continued.
 
     Parameters
     ----------
     directory
-        Of the archive; made if it is not there.
+        The directory of the archive; it is made if it does not exist.
     path
         The folder that the other code runs in.
     code
-        Its files.
+        The format of the code.
     sources
-        Ours, as for :class:`~hybridcsp.search.search.Search`; a directory keeps those it began with.
+        Sources of the seeds, as for :class:`~hybridcsp.search.search.Search`; an existing directory keeps its own.
     seed
-        Of all randomness.
+        Random seed.
     seeds
-        How many structures to give it each time.
+        Number of seeds for each generation.
     problem
-        What is searched; by default found from the results (or as before).
+        The problem; by default that of the directory, or else derived from the results.
     calculator
-        What to call the energies; by default the code's name and what its input says.
+        The label of the calculator; by default the name of the code and the program in its input.
 
     Raises
     ------
     InputError
-        If this code has no generations.
+        If the code has no generations, or ``path`` is not a folder.
     """
 
     def __init__(
@@ -122,7 +122,9 @@ class Watch:
         calculator: str | None = None,
     ) -> None:
         if not isinstance(code, Generational):
-            raise InputError("format", code.name, "a code with generations; hybridcsp import reads it")
+            raise InputError(
+                "format", code.name, "a code that searches in generations; use hybridcsp import for this one"
+            )
         if not path.is_dir():
             raise InputError("path", str(path), "the folder that the other code runs in")
         self.directory, self.path, self.code = directory, path, code
@@ -130,8 +132,8 @@ class Watch:
         self._problem, self._calculator = problem, calculator
         self._state = self._load()
 
-    def look(self, on_progress: Callable[[ImportReport], None] = lambda _: None) -> Round:
-        """Look once: read the generations that have ended, and write seeds for the next."""
+    def check(self, on_progress: Callable[[ImportReport], None] = lambda _: None) -> Round:
+        """Check the code once: import the generations that have ended, and write seeds for the next one."""
         finished = self.code.finished_generations(self.path)
         if finished <= self._state.read:
             return Round(finished=finished, note=f"waiting for generation {finished + 1} to end")
@@ -142,7 +144,7 @@ class Watch:
             return Round(finished=finished, report=report, note="no relaxed structures yet")
         if self.code.accepts_seeds_while_running and not self.code.ready_for_seeds(self.path):
             return Round(
-                finished=finished, report=report, given_up=given_up, note="the seeds of before were not picked up yet"
+                finished=finished, report=report, given_up=given_up, note="the code has not read the previous seeds yet"
             )
         seeds, note = self._write(finished)
         return Round(finished=finished, report=report, given_up=given_up, seeds=seeds, note=note)
@@ -205,19 +207,19 @@ class Watch:
         ) as search:
             candidates = self._to_give(search)
         if not candidates:
-            return 0, "our sources have nothing to offer"
+            return 0, "the sources have no candidates"
         records = [_as_record(candidate, problem) for candidate in candidates]
         target = self.path if self.code.accepts_seeds_while_running else self.directory / "next_run"
         note = self.code.write(records, target, SeedSettings(elements=self.code.elements(self.path)))
         if not self.code.accepts_seeds_while_running:
-            note += f" {self.code.name} takes structures only when it starts: these are for its next run."
+            note += f" {self.code.name} reads seeds only when it starts, so these are for its next run."
         else:
             self._state.given |= {candidate.id: finished for candidate in candidates}
         self._save()
         return len(records), note
 
     def _to_give(self, search: Search) -> list[Candidate]:
-        """Return what the code was not given yet: first what was asked for when a watch was cut off."""
+        """Return candidates that were not given to the code, first those left by an interrupted check."""
         ready = [
             candidate
             for candidate in search.pending()
@@ -237,15 +239,17 @@ class Watch:
         if not file.is_file():
             return _State()
         try:
-            kept = TypeAdapter(_Kept).validate_python(read_json(file))
+            kept = TypeAdapter(_StateFile).validate_python(read_json(file))
         except (UnreadableError, ValidationError) as error:
-            raise ArchiveError(f"{file} is damaged: {error}; without it, results are read anew") from error
+            raise ArchiveError(f"{file} is damaged: {error}; remove it to import the results again") from error
         if kept.code != self.code.name or kept.path != str(self.path.resolve()):
-            raise InputError("directory", str(self.directory), f"one that does not watch {kept.path} already")
+            raise InputError(
+                "directory", str(self.directory), f"another directory; this one already watches {kept.path}"
+            )
         return kept.state
 
     def _save(self) -> None:
-        kept = _Kept(code=self.code.name, path=str(self.path.resolve()), state=self._state)
+        kept = _StateFile(code=self.code.name, path=str(self.path.resolve()), state=self._state)
         with atomic_write(self.directory / FILE) as stream:
             json.dump(asdict(kept), stream, indent=1)
 

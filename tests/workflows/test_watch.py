@@ -27,14 +27,14 @@ def waiting(tmp_path):
 
 
 def test_generation_after_generation_it_learns_and_gives_seeds(tmp_path, code):
-    assert watch(tmp_path).look().note == "waiting for generation 1 to end"
+    assert watch(tmp_path).check().note == "waiting for generation 1 to end"
     for generation in range(1, 4):
         taken = code.run_generation()
-        found = watch(tmp_path).look()  # each time anew, as after a restart
+        found = watch(tmp_path).check()  # each time anew, as after a restart
         assert (found.finished, found.seeds, waiting(tmp_path)) == (generation, 3, 3)
         assert found.report.relaxed == 6
         assert found.report.linked == taken == (3 if generation > 1 else 0)
-        assert watch(tmp_path).look().report is None  # nothing new
+        assert watch(tmp_path).check().report is None  # nothing new
     with Archive(tmp_path / "ours") as archive:
         assert archive.state.relaxations == 18
         assert archive.state.calculator == "uspex:VASP"
@@ -45,14 +45,14 @@ def test_generation_after_generation_it_learns_and_gives_seeds(tmp_path, code):
 
 def test_seeds_that_were_not_picked_up_stay_and_are_not_doubled(tmp_path, code):
     code.run_generation()
-    assert watch(tmp_path).look().seeds == 3
+    assert watch(tmp_path).check().seeds == 3
     file = tmp_path / "uspex" / "Seeds" / "POSCARS"
     text = file.read_text()
     aside = file.rename(file.with_name("aside"))
     code.run_generation()  # it began before the seeds were there
     aside.rename(file)
-    found = watch(tmp_path).look()
-    assert (found.seeds, found.note) == (0, "the seeds of before were not picked up yet")
+    found = watch(tmp_path).check()
+    assert (found.seeds, found.note) == (0, "the code has not read the previous seeds yet")
     assert file.read_text() == text
     with Archive(tmp_path / "ours") as archive:
         assert len(archive.pending(USER)) == 3
@@ -60,12 +60,12 @@ def test_seeds_that_were_not_picked_up_stay_and_are_not_doubled(tmp_path, code):
 
 def test_seeds_that_the_code_threw_away_are_given_up(tmp_path, code):
     code.run_generation()
-    watch(tmp_path).look()
+    watch(tmp_path).check()
     (tmp_path / "uspex" / "Seeds" / "POSCARS").unlink()
     given_up = []
     for _ in range(2):
         code.run_generation()
-        given_up.append(watch(tmp_path).look().given_up)
+        given_up.append(watch(tmp_path).check().given_up)
         (tmp_path / "uspex" / "Seeds" / "POSCARS").unlink()
     assert given_up == [0, 3]
     with Archive(tmp_path / "ours") as archive:
@@ -77,10 +77,10 @@ def test_what_was_asked_for_when_it_was_cut_off_is_given_first(tmp_path, code, m
     cut = watch(tmp_path)
     monkeypatch.setattr(type(cut.code), "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        cut.look()
+        cut.check()
     monkeypatch.undo()
     code.run_generation()
-    assert watch(tmp_path).look().seeds == 3
+    assert watch(tmp_path).check().seeds == 3
     with Archive(tmp_path / "ours") as archive:
         assert len(archive.pending(USER)) == 3  # and not six
 
@@ -88,7 +88,7 @@ def test_what_was_asked_for_when_it_was_cut_off_is_given_first(tmp_path, code, m
 def test_a_code_that_takes_structures_only_at_its_start_gets_them_for_its_next_run(tmp_path):
     folder = cryspy_run(tmp_path / "cryspy", various(4), various(4, seed=1), {n: -8.0 - n for n in range(4)})
     (folder / "cryspy.stat").write_text("[status]\ngeneration = 2\nid_queueing = 5\n")
-    found = Watch(tmp_path / "ours", folder, formats.load("cryspy"), sources=["random"], seeds=2).look()
+    found = Watch(tmp_path / "ours", folder, formats.load("cryspy"), sources=["random"], seeds=2).check()
     assert found.finished == 1
     assert found.report.relaxed == 2  # those of the first generation
     assert "only when it starts" in found.note
@@ -96,14 +96,14 @@ def test_a_code_that_takes_structures_only_at_its_start_gets_them_for_its_next_r
 
 
 def test_what_cannot_be_watched_is_said(tmp_path, code):
-    with pytest.raises(InputError, match="a code with generations"):
+    with pytest.raises(InputError, match="a code that searches in generations"):
         Watch(tmp_path / "ours", tmp_path, formats.load("airss"), sources=["random"])
     with pytest.raises(InputError, match="the folder that the other code runs in"):
         Watch(tmp_path / "ours", tmp_path / "nowhere", formats.load("uspex"), sources=["random"])
     code.run_generation()
-    watch(tmp_path).look()
+    watch(tmp_path).check()
     assert json.loads((tmp_path / "ours" / FILE).read_text())["state"]["read"] == 1
-    with pytest.raises(InputError, match="does not watch"):
+    with pytest.raises(InputError, match="already watches"):
         Watch(tmp_path / "ours", tmp_path, formats.load("uspex"), sources=["random"])
 
 
@@ -113,9 +113,9 @@ def test_what_cannot_be_watched_is_said(tmp_path, code):
 )
 def test_a_damaged_state_is_said(tmp_path, code, content):
     code.run_generation()
-    watch(tmp_path).look()
+    watch(tmp_path).check()
     (tmp_path / "ours" / FILE).write_text(content)
-    with pytest.raises(ArchiveError, match=r"watch\.json is damaged(?s:.*)results are read anew"):
+    with pytest.raises(ArchiveError, match=r"watch\.json is damaged(?s:.*)import the results again"):
         watch(tmp_path)
 
 
@@ -132,16 +132,16 @@ def test_beside_calypso_seeds_take_the_places_of_its_last_poscars(tmp_path):
         for n, atoms in enumerate(various(4, seed=number), start=1):
             (folder / f"POSCAR_{n}").write_text(write_poscar(atoms, "its own", ("O", "Ti")))
 
-    def look():
-        return Watch(tmp_path / "ours", folder, formats.load("calypso"), sources=["random"], seeds=2).look()
+    def check_once():
+        return Watch(tmp_path / "ours", folder, formats.load("calypso"), sources=["random"], seeds=2).check()
 
     generation(1, various(4, seed=10))
-    found = look()
+    found = check_once()
     assert (found.report.relaxed, found.seeds) == (4, 2)
     titles = [(folder / f"POSCAR_{n}").read_text().splitlines() for n in (1, 2, 3, 4)]
     assert [lines[0] for lines in titles] == ["its own", "its own", "hybridcsp_3", "hybridcsp_4"]
     assert titles[3][5].split() == ["O", "Ti"]
     started = [block.atoms for n in (1, 2, 3, 4) for block in read_poscars(folder / f"POSCAR_{n}")]
     generation(2, started)
-    found = look()
+    found = check_once()
     assert (found.report.relaxed, found.report.linked, found.seeds) == (4, 2, 2)

@@ -11,7 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from hybridcsp.errors import UnreadableError
-from hybridcsp.utils.reading import check_unpacked, is_compressed, open_regular
+from hybridcsp.utils.compression import check_unpacked, is_compressed
+from hybridcsp.utils.reading import open_regular
 
 #: More files in an archive are not read; nor is a longer list of them (bytes).
 MOST_MEMBERS = 65_535

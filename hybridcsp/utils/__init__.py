@@ -1,1 +1,1 @@
-"""Utilities that know nothing of crystals or searches."""
+"""Utilities that do not depend on crystals or searches: files, processes, signals and checks of user input."""

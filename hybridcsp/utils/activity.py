@@ -1,7 +1,7 @@
-"""Report present activity from deep inside the package to the code that displays it; nothing depends on it.
+"""Reports of the present activity, from anywhere in the package to the code that displays it.
 
-Code that may take long calls :func:`announce`, and every evaluation of a structure :func:`report_step`. Both do nothing
-unless somebody listens, in the same thread.
+Code that may take long calls :func:`announce`, and each evaluation of a structure calls :func:`report_step`. Both do
+nothing unless a listener is set in the same thread. No result depends on them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _on_step: ContextVar[Callable[[int, float], None] | None] = ContextVar("on_step"
 
 @contextmanager
 def announcements(listener: Callable[[str], None]) -> Iterator[None]:
-    """Call a function with each announcement that is made in this thread while the block runs."""
+    """Call a function with each announcement made in this thread while the block runs."""
     token = _on_announcement.set(listener)
     try:
         yield
@@ -24,16 +24,16 @@ def announcements(listener: Callable[[str], None]) -> Iterator[None]:
         _on_announcement.reset(token)
 
 
-def announce(what: str) -> None:
-    """Tell what begins now, in words: ``"loading the weights of flow"``."""
+def announce(activity: str) -> None:
+    """Report in words which activity starts now, for example ``"loading the weights of flow"``."""
     listener = _on_announcement.get()
     if listener is not None:
-        listener(what)
+        listener(activity)
 
 
 @contextmanager
 def steps(listener: Callable[[int, float], None]) -> Iterator[None]:
-    """Call a function with force calls and enthalpy per atom (eV) after each evaluation in this thread."""
+    """Call a function after each evaluation in this thread, with the force calls and the enthalpy per atom (eV)."""
     token = _on_step.set(listener)
     try:
         yield
@@ -42,7 +42,7 @@ def steps(listener: Callable[[int, float], None]) -> Iterator[None]:
 
 
 def report_step(force_calls: int, enthalpy_per_atom: float) -> None:
-    """Tell how many force calls a job has made, and the enthalpy per atom (eV) of the structure evaluated last."""
+    """Report the force calls of a job so far, and the enthalpy per atom (eV) of the structure evaluated last."""
     listener = _on_step.get()
     if listener is not None:
         listener(force_calls, enthalpy_per_atom)

@@ -1,4 +1,4 @@
-"""A call that goes on beside the search."""
+"""Function calls in a background thread."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 
 
 class BackgroundCall:
-    """Runs a function in a thread of its own, from now on.
+    """A function call in a thread of its own, which starts at once.
 
     Parameters
     ----------
     function
-        What to call; it must not touch anything that the search uses meanwhile. It is given an event, and comes to its
-        end soon after that is set.
+        The function. It is called with an event and must return soon after the event is set. It must not use objects
+        that the search uses at the same time.
 
     Attributes
     ----------
     seconds
-        How long it took, once it is done.
+        Duration of the call in s, once it is done.
     """
 
     def __init__(self, function: Callable[[threading.Event], Any]) -> None:
@@ -29,30 +29,30 @@ class BackgroundCall:
         self._stop = threading.Event()
         self._results: list[Any] = []
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="errand", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="background call", daemon=True)
         self._thread.start()
 
     @property
     def done(self) -> bool:
-        """Whether it has come to its end, well or not."""
+        """Whether the call has ended, with a result or with an error."""
         return not self._thread.is_alive()
 
     def result(self) -> Any:
-        """Wait for the end; return what the function returned, or raise what it raised."""
+        """Wait for the end of the call; return its result, or raise its error."""
         self._thread.join()
         if self._error is not None:
             raise self._error
         return self._results[0]
 
     def cancel(self) -> None:
-        """Tell it to end, and wait until it has."""
+        """Set the event and wait until the call has ended."""
         self._stop.set()
         self._thread.join()
 
     def _run(self) -> None:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         try:
             self._results.append(self._function(self._stop))
-        except BaseException as error:  # noqa: BLE001  # it is raised where the result is asked for
+        except BaseException as error:  # noqa: BLE001  # result() raises it again
             self._error = error
-        self.seconds = time.perf_counter() - begun
+        self.seconds = time.perf_counter() - start

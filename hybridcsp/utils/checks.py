@@ -1,4 +1,4 @@
-"""Checks of single values that a person gives: numbers, pairs of numbers, numbers by name."""
+"""Checks of single values of user input: numbers, tuples of numbers, numbers by name."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from hybridcsp.errors import InputError
 
 
 def whole_number(key: str, value: Any, allowed: str, least: int = 1) -> int:
-    """Return a whole number as Python's own, from ``least`` on.
+    """Return an integer of at least ``least`` as an ``int``.
 
     Parameters
     ----------
     key
-        What the value is called in the error.
+        Name of the value in the error message.
     value
-        What was given; truth values and texts are no numbers.
+        The value of the user; booleans and strings are not accepted.
     allowed
-        What would be right, in words.
+        Description of the allowed values, for the error message.
     least
-        The smallest number that is allowed.
+        Smallest allowed value.
 
     Raises
     ------
     InputError
-        If it is anything else.
+        If the value is anything else.
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise InputError(key, value, allowed)
@@ -35,7 +35,7 @@ def whole_number(key: str, value: Any, allowed: str, least: int = 1) -> int:
 
 
 def finite_number(key: str, value: Any, allowed: str, low: float = -math.inf, high: float = math.inf) -> float:
-    """Return a finite number as Python's own, from ``low`` to ``high``.
+    """Return a finite number between ``low`` and ``high`` as a ``float``.
 
     Parameters and errors are those of :func:`whole_number`.
     """
@@ -48,7 +48,7 @@ def finite_number(key: str, value: Any, allowed: str, low: float = -math.inf, hi
 
 
 def finite_numbers(key: str, values: Any, count: int, allowed: str, high: float = math.inf) -> tuple[float, ...]:
-    """Return a number of finite positive numbers, all of them below ``high``, as a tuple.
+    """Return ``count`` finite positive numbers, all below ``high``, as a tuple.
 
     Parameters and errors are those of :func:`whole_number`; ``values`` may be any sequence.
     """
@@ -65,9 +65,9 @@ def finite_numbers(key: str, values: Any, count: int, allowed: str, high: float 
 
 
 def numbers_by_name(key: str, values: Any, allowed: str, low: float = -math.inf) -> dict[str, float]:
-    """Return a mapping of names to finite numbers, each from ``low`` on.
+    """Return a mapping of names to finite numbers of at least ``low``.
 
-    Parameters and errors are those of :func:`whole_number`; an error names the entry that is wrong.
+    Parameters and errors are those of :func:`whole_number`; the error message names the wrong entry.
     """
     if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
         raise InputError(key, values, f"a mapping of names to numbers: {allowed}")
@@ -75,7 +75,7 @@ def numbers_by_name(key: str, values: Any, allowed: str, low: float = -math.inf)
 
 
 def sequence(key: str, values: Any, allowed: str) -> list[Any]:
-    """Return the items of a sequence or set, which a text and a single number are not.
+    """Return the items of a sequence or set as a list; strings, mappings and single numbers are refused.
 
     Parameters and errors are those of :func:`whole_number`.
     """

@@ -1,4 +1,4 @@
-"""Write files so that they are complete or not there at all, and never in somebody else's place."""
+"""Safe writing of files: a file appears only when it is complete, and never through a symbolic link of another user."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from typing import IO, Any, Literal
 
 from hybridcsp.errors import InputError
 
-#: Errors while writing that mean that there is no room for it, or nobody left to read it.
+#: Errors of writing that mean that the disk is full, or that the reader of a pipe has gone.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE, errno.EIO)
 
-#: A new file, in nobody's place and through nobody's symbolic link.
+#: Flags that create a new file and follow no symbolic link.
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
 
-_MOST_LINKS = 40  # as Linux follows
+_MAX_LINKS = 40  # the limit of Linux
 
 
 @contextmanager
 def atomic_write(
     path: Path, mode: Literal["w", "wb"] = "w", *, key: str = "file", follow: bool = False
 ) -> Iterator[IO[Any]]:
-    r"""Open a file for writing that gets its name when it is complete, and does not appear at all after an error.
+    r"""Open a file for writing that gets its name when it is complete; after an error it does not appear at all.
 
-    Text is written as UTF-8 with ``\n`` at the end of lines. A file that is replaced keeps its permissions. Into the
-    standard output (``-``, ``/dev/stdout``), a FIFO or a character device (``/dev/null``) the text goes directly; these
+    Text is written as UTF-8 with ``\n`` as line ending. A file that is replaced keeps its permissions. Output to the
+    standard output (``-``, ``/dev/stdout``), a FIFO or a character device (``/dev/null``) is written directly; these
     are never replaced.
 
     Parameters
     ----------
     path
-        The file. Its folder has to be there: :func:`make_folder`.
+        The file. Its folder must exist: :func:`make_folder`.
     mode
         ``"w"`` for text, ``"wb"`` for bytes.
     key
-        What an error calls the file: the option that a person gave it with.
+        Name of the file in the error message: the option with which the user gave it.
     follow
-        Whether a symbolic link at ``path`` may lead to the file: for names that a person has typed. Only links that
-        belong to the user (or to root), in a folder that not everybody may write to, are followed; every other link
-        is refused, because it may have been put there to have another file overwritten.
+        Whether to follow a symbolic link at ``path``; for names that the user has typed. Only links that belong to the
+        user or to root, in a folder that is not writable for everybody, are followed; every other link is refused,
+        because another user may have created it to have a file overwritten.
 
     Yields
     ------
@@ -56,33 +56,33 @@ def atomic_write(
     Raises
     ------
     InputError
-        If the file cannot be written there.
+        If the file cannot be written.
     """
-    with _in_words(key, path):
+    with _errors_converted(key, path):
         target, kind = _destination(path, key, follow)
         direct = None if kind is None or stat.S_ISREG(kind) else _direct_stream(target, mode)
     if direct is not None:
-        with _no_room_in_words(key, path), direct as stream:
+        with _write_errors_converted(key, path), direct as stream:
             yield stream
             stream.flush()
         return
     temporary = target.with_name(_temporary_name())
     try:
-        with _in_words(key, path):
-            # The kernel applies the umask; a file that is replaced gets its own mode back once it is complete.
+        with _errors_converted(key, path):
+            # The kernel applies the umask; a replaced file gets its permissions back when it is complete.
             stream = _open(os.open(temporary, _NEW, 0o666 if kind is None else 0o600), mode)
         try:
-            with _no_room_in_words(key, path):
+            with _write_errors_converted(key, path):
                 yield stream
-            with _in_words(key, path):
+            with _errors_converted(key, path):
                 stream.flush()
                 if kind is not None:
                     os.fchmod(stream.fileno(), stat.S_IMODE(kind))
                 os.fsync(stream.fileno())
         finally:
-            with suppress(OSError):  # after an error, what is left in its buffer does not fit either
+            with suppress(OSError):  # after an error, the rest of the buffer cannot be written either
                 stream.close()
-        with _in_words(key, path):
+        with _errors_converted(key, path):
             temporary.replace(target)
         _sync(target.parent)
     finally:
@@ -92,37 +92,37 @@ def atomic_write(
 
 @contextmanager
 def atomic_folder(path: Path, *, key: str = "folder") -> Iterator[Path]:
-    """Give a folder for several files, which get their place when all of them are complete.
+    """Create a temporary folder for several files, which are moved to their place when all are complete.
 
     Parameters
     ----------
     path
-        Where the files belong: a new folder, or one that holds nothing of any of their names.
+        Final folder: a new one, or one that contains no file of the same name.
     key
-        What an error calls the folder.
+        Name of the folder in the error message.
 
     Yields
     ------
     Path
-        The folder to write them to.
+        The temporary folder.
 
     Raises
     ------
     InputError
-        If they cannot be written there.
+        If the files cannot be written.
     """
-    with _in_words(key, path):
+    with _errors_converted(key, path):
         target = _followed(path, key, follow=True)
         if target.exists() and not target.is_dir():
             raise InputError(key, str(path), "a folder; this is a file")
     make_folder(target.parent, key=key)
     temporary = target.parent / _temporary_name()
     try:
-        with _in_words(key, path):
+        with _errors_converted(key, path):
             temporary.mkdir()
-        with _no_room_in_words(key, path):
+        with _write_errors_converted(key, path):
             yield temporary
-        with _in_words(key, path):
+        with _errors_converted(key, path):
             for file in temporary.iterdir():
                 _sync(file)
             if target.exists():
@@ -135,12 +135,12 @@ def atomic_folder(path: Path, *, key: str = "folder") -> Iterator[Path]:
 
 
 def make_folder(path: Path, *, key: str = "folder") -> None:
-    """Make a folder, and those it lies in, where they are missing.
+    """Create a folder and its parents unless they exist.
 
     Raises
     ------
     InputError
-        If that cannot be done.
+        If the folder cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -151,43 +151,45 @@ def make_folder(path: Path, *, key: str = "folder") -> None:
 
 
 def open_log(path: Path, *, key: str = "log") -> IO[bytes]:
-    """Open a file that a program writes its output to, at its end; it is made where it is missing.
+    """Open a log file to append output to it; create it if necessary.
 
     Parameters
     ----------
     path
-        The file. Its folder has to be there: :func:`folder_within`.
+        The file. Its folder must exist: :func:`folder_within`.
     key
-        What an error calls the file.
+        Name of the file in the error message.
 
     Raises
     ------
     InputError
-        If something else than a file is in its place, a symbolic link for instance, or it cannot be written.
+        If the path is not a regular file (a symbolic link, for instance), or cannot be written.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK  # a FIFO without reader: no wait
-    with _in_words(key, path):
+    flags = (
+        os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
+    )  # does not wait for a reader of a FIFO
+    with _errors_converted(key, path):
         if path.is_symlink():
             raise InputError(key, str(path), "a file, not a symbolic link; remove the link")
         descriptor = os.open(path, flags, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise InputError(key, str(path), "a file that output can be added to; there is something else in its place")
+        raise InputError(key, str(path), "a regular file")
     os.set_blocking(descriptor, True)
     return os.fdopen(descriptor, "ab")
 
 
 def end_of_log(path: Path, most: int = 4096, start: int = 0) -> str:
-    """Return the end of a file that a program has written its output to, which may be of any length.
+    """Return the end of a log file of any length.
 
     Parameters
     ----------
     path
         The file.
     most
-        Bytes that are read at most.
+        Largest number of bytes to read.
     start
-        Bytes at the beginning of the file that are left out.
+        Number of bytes at the beginning of the file to skip.
     """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -196,19 +198,19 @@ def end_of_log(path: Path, most: int = 4096, start: int = 0) -> str:
 
 
 def folder_within(folder: Path, *names: str) -> Path:
-    """Make a folder below another one, through nobody's symbolic link, and return it.
+    """Create nested folders without following symbolic links, and return the innermost.
 
     Parameters
     ----------
     folder
-        One that a person named, such as a run directory; links that lead to it are followed.
+        Folder that the user named, such as a run directory; symbolic links to it are followed.
     names
-        Of the folders below it, from the outermost.
+        Names of the nested folders, the outermost first.
 
     Raises
     ------
     InputError
-        If one of these is a symbolic link or a file, or cannot be made.
+        If one of them is a symbolic link or a file, or cannot be created.
     """
     for name in names:
         folder = folder / name
@@ -219,14 +221,14 @@ def folder_within(folder: Path, *names: str) -> Path:
 
 
 def check_writable(path: Path, *, key: str = "file", follow: bool = False) -> None:
-    """Find out before a long computation whether its result can be written; arguments as of :func:`atomic_write`.
+    """Check before a long computation that its result can be written; arguments as in :func:`atomic_write`.
 
     Raises
     ------
     InputError
-        If it cannot.
+        If the file cannot be written.
     """
-    with _in_words(key, path):
+    with _errors_converted(key, path):
         target, kind = _destination(path, key, follow)
         if kind is None or stat.S_ISREG(kind):
             trial = target.with_name(_temporary_name())
@@ -235,7 +237,7 @@ def check_writable(path: Path, *, key: str = "file", follow: bool = False) -> No
 
 
 def is_stream(path: Path) -> bool:
-    """Whether a path names the standard output or an open descriptor, so that messages have to go elsewhere."""
+    """Return whether a path is the standard output or another open descriptor, which must stay free of messages."""
     return _descriptor(path) is not None
 
 
@@ -256,7 +258,7 @@ def _direct_stream(target: Path, mode: str) -> AbstractContextManager[IO[Any]]:
     if descriptor in (1, 2):
         stream = sys.stdout if descriptor == 1 else sys.stderr
         return nullcontext(stream.buffer if "b" in mode else stream)
-    if descriptor is not None:  # a copy of it: to open its name would truncate the file that it may lead to
+    if descriptor is not None:  # duplicated, because opening its name may truncate the file behind it
         return _open(os.dup(descriptor), mode)
     return _open(os.open(target, os.O_WRONLY), mode)
 
@@ -268,12 +270,12 @@ def _open(descriptor: int, mode: str) -> IO[Any]:
 
 
 def _destination(path: Path, key: str, follow: bool) -> tuple[Path, int | None]:
-    """Return the file that a path leads to, with its mode, ``None`` if there is none yet.
+    """Return the file to which a path leads, and its mode; ``None`` as mode if it does not exist yet.
 
     Raises
     ------
     InputError
-        If it is something that cannot be written to.
+        If the path cannot be written.
     """
     if is_stream(path):
         return path, stat.S_IFIFO
@@ -282,22 +284,22 @@ def _destination(path: Path, key: str, follow: bool) -> tuple[Path, int | None]:
         mode = target.lstat().st_mode
     except FileNotFoundError:
         if not target.parent.is_dir():
-            raise InputError(key, str(path), f"in a folder that is there: {target.parent} is not") from None
+            raise InputError(key, str(path), f"a file in an existing folder; {target.parent} does not exist") from None
         return target, None
     if stat.S_ISDIR(mode):
         raise InputError(key, str(path), "a file, not a folder")
     if stat.S_ISSOCK(mode) or stat.S_ISBLK(mode):
         raise InputError(key, str(path), f"a file, not a {'socket' if stat.S_ISSOCK(mode) else 'disk'}")
-    if stat.S_ISFIFO(mode) and not follow:  # nobody has asked for it, and to open it may wait for ever
+    if stat.S_ISFIFO(mode) and not follow:  # the user did not name it, and opening it may block
         raise InputError(key, str(path), "a file, not a named pipe; remove it")
     if not os.access(target, os.W_OK):
-        raise InputError(key, str(path), "a file that may be changed; this one is read-only")
+        raise InputError(key, str(path), "a writable file; this one is read-only")
     return target, mode
 
 
 def _followed(path: Path, key: str, follow: bool) -> Path:
     target = path
-    for _ in range(_MOST_LINKS):
+    for _ in range(_MAX_LINKS):
         try:
             found = target.lstat()
         except FileNotFoundError:
@@ -308,23 +310,23 @@ def _followed(path: Path, key: str, follow: bool) -> Path:
             raise InputError(key, str(path), "a file, not a symbolic link; remove the link")
         if found.st_uid not in (0, os.geteuid()) or target.parent.stat().st_mode & stat.S_IWOTH:
             raise InputError(
-                key, str(path), f"a file, not a symbolic link that somebody else may have made; remove {target}"
+                key, str(path), f"a file, not a symbolic link that another user may have created; remove {target}"
             )
         target = target.parent / target.readlink()
-    raise InputError(key, str(path), "a file, not symbolic links that lead nowhere")
+    raise InputError(key, str(path), "a file, not a cycle of symbolic links")
 
 
 def _move(files: list[Path], folder: Path, key: str) -> None:
     for file in files:
         if os.path.lexists(folder / file.name):
-            raise InputError(key, str(folder), f"a folder that is new or empty: {file.name} is there already")
+            raise InputError(key, str(folder), f"a folder that is new or empty; {file.name} exists already")
     for file in files:
         file.replace(folder / file.name)
 
 
 @contextmanager
-def _in_words(key: str, path: Path) -> Iterator[None]:
-    """Turn what the operating system says about our own handling of the file into a sentence."""
+def _errors_converted(key: str, path: Path) -> Iterator[None]:
+    """Convert operating system errors into input errors."""
     try:
         yield
     except OSError as error:
@@ -332,8 +334,8 @@ def _in_words(key: str, path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _no_room_in_words(key: str, path: Path) -> Iterator[None]:
-    """Do so for errors of writing only: what is written may come from files that have errors of their own."""
+def _write_errors_converted(key: str, path: Path) -> Iterator[None]:
+    """Convert only errors of writing; the block may raise other errors, about files that it reads."""
     try:
         yield
     except OSError as error:
@@ -347,7 +349,7 @@ def _reason(error: OSError) -> str:
 
 
 def _sync(path: Path) -> None:
-    # So that it survives a power failure; not every file system can do it for a folder.
+    # Survive a power failure; some file systems do not support this for folders.
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Chemical formulas as people type them: what is meant, or why it cannot be told."""
+"""Normalisation of chemical formulas that users type, and explanations of invalid ones."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from ase.data import chemical_symbols
 
 _SYMBOLS = {symbol.lower(): symbol for symbol in chemical_symbols[1:]}
 
-#: Readings of a formula typed in the wrong case that are looked for, and named.
+#: Interpretations of a formula typed in the wrong case: largest number that is generated, and that is shown.
 _READINGS = 100
 _NAMED = 4
 
 _RIGHT = "a chemical formula such as TiO2, MgSiO3 or Ca(OH)2"
 
-#: Longer texts are not searched for what they may mean.
+#: Longest text that is interpreted.
 _LONGEST = 60
 
 
 def normalise_formula(text: str) -> str:
     """Return a formula without spaces and with plain digits: ``"TiO₂"`` and ``"Ti O2"`` are ``"TiO2"``.
 
-    Only spaces before a capital, a digit or a bracket are dropped, so that no two symbols become a third one, and none
-    between bare elements, which may be meant as a chemical system.
+    Only spaces before a capital letter, a digit or a bracket are removed, so that two symbols never merge into a third
+    one. Spaces between bare elements stay, because these may be meant as a chemical system.
     """
     text = unicodedata.normalize("NFKC", text).strip()
     return text if _elements(text) else re.sub(r"\s+(?=[A-Z0-9()\[\]])", "", text)
 
 
 def explain_formula(text: str) -> str:
-    """Say what would be right instead of a formula that cannot be used.
+    """Return a hint at the correct form of a formula that cannot be used.
 
     Examples
     --------
@@ -55,13 +55,13 @@ def explain_formula(text: str) -> str:
 
 
 def _elements(text: str) -> list[str]:
-    """Return the elements of a chemical system such as ``"Ti-O"`` or ``"Ti, O"``; none if it is something else."""
+    """Return the elements of a chemical system such as ``"Ti-O"`` or ``"Ti, O"``; an empty list for other texts."""
     parts = [part for part in re.split(r"[-,;/\s]+", text) if part]
     return parts if len(parts) > 1 and set(parts) <= set(chemical_symbols[1:]) else []
 
 
 def _readings(text: str) -> list[str]:
-    """Return the formulas that a text may be if case is not looked at: one for each way to cut it into symbols."""
+    """Return the formulas that a text may mean if case is ignored: one for each division into symbols."""
     found = [""]
     for part in re.findall(r"[A-Za-z]+|[^A-Za-z]+", text):
         if not part[0].isalpha():
@@ -75,7 +75,7 @@ def _readings(text: str) -> list[str]:
 
 
 def _cuts(letters: str) -> list[str]:
-    """Return all ways to write letters as symbols of elements, at most ``_READINGS``."""
+    """Return all divisions of letters into symbols of elements, at most ``_READINGS``."""
     ways: list[list[str]] = [[""]]
     for end in range(1, len(letters) + 1):
         ways.append(
@@ -94,7 +94,7 @@ def _symbols(formula: str) -> int:
 
 
 def _distance(reading: str, text: str) -> int:
-    """Count the letters whose case differs; of a text in one case all readings are alike."""
+    """Count the letters whose case differs; 0 for a text in one case, whose readings are all equally likely."""
     if text in (text.lower(), text.upper()):
         return 0
     return sum(a != b for a, b in zip(reading, text, strict=True))

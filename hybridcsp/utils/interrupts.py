@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: what must not be cut in two by them, and ending in order after either."""
+"""Handling of Ctrl-C and SIGTERM: uninterruptible blocks, and orderly termination."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from hybridcsp.errors import ExitRaisedError, message_of
 
-#: What a person, a batch system or a supervising program ends a process with, and expects it to end in order.
+#: Signals with which users, batch systems and supervising programs request an orderly end.
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -21,10 +21,10 @@ _Handler: TypeAlias = Callable[[int, FrameType | None], Any]
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold back Ctrl-C and SIGTERM until the block is done; then they have their usual effect.
+    """Delay Ctrl-C and SIGTERM until the end of the block; then they have their usual effect.
 
-    A signal that is ignored stays ignored, as ``nohup`` wants it. Outside the main thread, where Python delivers no
-    signals, nothing is held back.
+    A signal that is ignored stays ignored, as under ``nohup``. Outside the main thread, to which Python delivers no
+    signals, the function has no effect.
     """
     held: list[int] = []
     try:
@@ -37,16 +37,16 @@ def uninterrupted() -> Iterator[None]:
 
 @contextmanager
 def noted_interrupts() -> Iterator[list[int]]:
-    """Note the signals that ask this process to end while the block runs; they have their usual effect.
+    """Record the termination signals that arrive while the block runs; they keep their usual effect.
 
-    A ``KeyboardInterrupt`` that code of others raises is told by this from one that a person has caused: in the first
-    case the list is empty.
+    This distinguishes a ``KeyboardInterrupt`` that third-party code raises from one that the user has caused: in the
+    first case the list is empty.
 
     Yields
     ------
     list of int
-        Numbers of the signals that have arrived so far. Always empty outside the main thread, where Python delivers
-        none.
+        Numbers of the signals that have arrived so far. Always empty outside the main thread, to which Python delivers
+        no signals.
     """
     noted: list[int] = []
 
@@ -60,20 +60,20 @@ def noted_interrupts() -> Iterator[list[int]]:
 
 @contextmanager
 def exits_contained(*, passing: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
-    """Run code of others, and raise what would end the process as an ordinary exception.
+    """Convert exceptions of third-party code that would end the process into ordinary exceptions.
 
-    Calculators, sources and models call ``sys.exit``, are cancelled, or raise ``KeyboardInterrupt`` by themselves; that
-    is one failed job or call like any other. What a person or the system asks for by a signal has its usual effect.
+    Calculators, sources and models may call ``sys.exit``, be cancelled, or raise ``KeyboardInterrupt`` themselves; each
+    of these is one failed job or call. Signals of the user or the system keep their usual effect.
 
     Parameters
     ----------
     passing
-        What is let through nevertheless.
+        Exceptions that are not converted.
 
     Raises
     ------
     ExitRaisedError
-        In place of any other exception that is not an ``Exception``, unless a signal came.
+        Instead of any other exception that is not an ``Exception``, unless a signal has arrived.
     """
     with noted_interrupts() as noted:
         try:
@@ -88,7 +88,7 @@ def exits_contained(*, passing: tuple[type[BaseException], ...] = ()) -> Iterato
 
 @contextmanager
 def _handled(handle: Callable[[int, FrameType | None, _Handler], Any]) -> Iterator[None]:
-    """Pass the ending signals, unless they are ignored, to a function together with their usual handler."""
+    """Pass termination signals, unless they are ignored, to a function together with their usual handler."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -104,7 +104,7 @@ def _handled(handle: Callable[[int, FrameType | None, _Handler], Any]) -> Iterat
         yield
     finally:
         for number, handler in changed.items():
-            if signal.getsignal(number) is ours[number]:  # the block may have set one of its own
+            if signal.getsignal(number) is ours[number]:  # the block may have set its own handler
                 signal.signal(number, handler)
 
 
@@ -120,7 +120,7 @@ def _default_action(number: int, _: FrameType | None) -> None:
 
 
 def terminate_in_order() -> None:
-    """Let SIGTERM, which batch systems send, end this process as Ctrl-C does: in order."""
+    """Make SIGTERM, which batch systems send, end this process in the same orderly way as Ctrl-C."""
     signal.signal(signal.SIGTERM, _interrupt)
 
 

@@ -1,4 +1,4 @@
-"""Python modules by name, found without running any code that a name leads to."""
+"""Lookup of Python modules by name without running any of their code."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def locate(name: str) -> ModuleSpec | None:
-    """Return the specification of a module, or ``None`` where there is no such module.
+    """Return the specification of a module, or ``None`` if there is no such module.
 
-    Unlike :func:`importlib.util.find_spec`, which imports the packages that a module lies in, nothing is imported. A
-    submodule that exists only after its package has changed its own search path is therefore not found.
+    Unlike :func:`importlib.util.find_spec`, which imports the packages that contain a module, this function imports
+    nothing. Therefore it does not find a submodule that exists only after its package has changed its search path.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def locate(name: str) -> ModuleSpec | None:
         spec = getattr(sys.modules.get(prefix), "__spec__", None)
         if spec is None:
             if depth > 1 and path is None:
-                return None  # a plain module holds no others
+                return None  # a plain module has no submodules
             spec = _found(prefix, path)
         if spec is None:
             return None
@@ -42,7 +42,7 @@ def _found(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         try:
             spec = finder.find_spec(name, path)
         except (ImportError, KeyError, AttributeError):
-            # Namespace packages within others can only be looked up once the outer one is imported.
+            # A nested namespace package can be found only after the outer package has been imported.
             spec = _namespace(name, path or ())
         if spec is not None:
             return spec
@@ -60,11 +60,11 @@ def _namespace(name: str, path: Sequence[str]) -> ModuleSpec | None:
 
 
 def _search_path(spec: ModuleSpec, last: str, outer: Sequence[str] | None) -> list[str] | None:
-    """Return where submodules are looked for; ``None`` for a module that is no package."""
+    """Return the search path of submodules; ``None`` for a module that is not a package."""
     locations = spec.submodule_search_locations
     if locations is None:
         return None
     try:
         return list(locations)
-    except KeyError:  # a namespace package within one that is not imported
+    except KeyError:  # a nested namespace package whose outer package is not imported
         return [str(Path(entry) / last) for entry in outer or () if (Path(entry) / last).is_dir()]

@@ -1,11 +1,11 @@
-"""Processes that end when the one that started them does, however that ended.
+"""Supervision of processes that must end together with the process that started them, however that ends.
 
-``python -I orphans.py PARENT PROGRAM ARGUMENT…`` runs a program in this process's group and ends the group with its
-parent. It is run as a file, imports nothing of this package, and leaves the program's environment as it is.
+``python -I process_watch.py PARENT PROGRAM ARGUMENT…`` runs a program in this process's group and ends the group when
+the parent ends. The file is run as a script, imports nothing from this package, and does not change the environment.
 
-A process of our own calls :func:`end_with`, which starts a watcher beside it. The watcher notices the end of the
-process or of its parent at once or within a second, also where the process is busy in code that lets no other thread
-run, and ends what is left of its group: programs that a calculator has started do not outlive it.
+A process of this package calls :func:`end_with`, which starts a watcher process. The watcher notices the end of the
+process or of its parent within a second, even if the process is busy in code that blocks all its threads, and then ends
+the rest of the process group: programs that a calculator has started do not outlive it.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ _PR_SET_PDEATHSIG = 1
 
 _WATCH = "--watch"
 
-#: Seconds between two looks, the same where an end is near, and what programs have to end in order.
-_LOOK = 1.0
-_POLL = 0.05
+#: Time in s between two checks, the same after the first sign of an end, and the time for an orderly end.
+_INTERVAL = 1.0
+_SHORT_INTERVAL = 0.05
 _GRACE = 1.0
 
-#: Kept for as long as this process runs: its watcher waits for the end of a pipe that goes with it.
+#: Watchers of this process. They are kept, because each waits for the end of a pipe that this process holds open.
 _watchers: list[subprocess.Popen[bytes]] = []
 
 
 def end_with(parent: int, death_signal: int = 0) -> None:
-    """See to it that this process and its group end when the parent does, and the group when this process does.
+    """Make this process and its group end when the parent ends, and the group when this process ends.
 
     Parameters
     ----------
     parent
-        Its process id.
+        Process id of the parent.
     death_signal
-        What the kernel sends at once, on Linux, when the thread that started this process ends; 0 for none.
+        Signal that the kernel sends at once, on Linux, when the thread that started this process ends; 0 for none.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, death_signal)
     if os.getppid() != parent:
         os._exit(1)
-    # The group of somebody else, where this process has not been given one, is not to be ended.
+    # A process without a group of its own must not end the group of another process.
     group = os.getpgrp() if os.getpgrp() == os.getpid() else 0
     watcher = subprocess.Popen(
         [sys.executable, "-I", "-S", __file__, _WATCH, str(parent), str(os.getpid()), str(group)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # it outlives both, and no signal to their groups reaches it
+        start_new_session=True,  # so that it outlives both, and signals to their groups do not reach it
     )
     _watchers.append(watcher)
 
@@ -60,12 +60,12 @@ def end_with(parent: int, death_signal: int = 0) -> None:
 def watch(parent: int, process: int, group: int) -> None:
     """Wait for the end of a process or of its parent, and then end the process and its group.
 
-    The standard input is a pipe that the process holds open until it ends or closes all that it has open.
+    The standard input is a pipe that the process holds open until it ends or closes all its files.
     """
-    held, pause = [0], _LOOK
+    held, pause = [0], _INTERVAL
     while _runs(parent) and _runs(process):
         if select.select(held, [], [], pause)[0]:
-            held, pause = [], _POLL
+            held, pause = [], _SHORT_INTERVAL
     _send(process, group, signal.SIGTERM)
     end = time.monotonic() + _GRACE
     while time.monotonic() < end and _send(process, group, 0):
@@ -74,7 +74,7 @@ def watch(parent: int, process: int, group: int) -> None:
 
 
 def run(parent: int, *argv: str) -> int:
-    """Run a program to its end and return its exit status; end it, and this process, when the parent ends."""
+    """Run a program and return its exit status; end the program and this process when the parent ends."""
     if os.getppid() != parent:
         os._exit(1)
     try:
@@ -84,14 +84,14 @@ def run(parent: int, *argv: str) -> int:
         return 127
     while True:
         try:
-            return program.wait(_LOOK)
+            return program.wait(_INTERVAL)
         except subprocess.TimeoutExpired:
             if os.getppid() != parent:
                 os.killpg(0, signal.SIGKILL)
 
 
 def _runs(process: int) -> bool:
-    """Say whether a process exists and is not a zombie that nobody has taken note of."""
+    """Return whether a process exists and is not a zombie."""
     try:
         os.kill(process, 0)
     except OSError:
@@ -99,12 +99,12 @@ def _runs(process: int) -> bool:
     try:
         with open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123 - pathlib would double this program's start
             return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
-    except (OSError, IndexError):  # no Linux
+    except (OSError, IndexError):  # not Linux
         return True
 
 
 def _send(process: int, group: int, number: int) -> bool:
-    """Send a signal to a process and its group; return whether anything was there to get it."""
+    """Send a signal to a process and its group; return whether any process received it."""
     reached = False
     for send, target in ((os.kill, process), (os.killpg, group)):
         if target:

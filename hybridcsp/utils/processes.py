@@ -1,4 +1,4 @@
-"""Start processes of this package, and end processes with what they have started."""
+"""Start of processes of this package, and termination of processes with their children."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from pathlib import Path
 def python_command(module: str, *arguments: str) -> list[str]:
     """Return the command line that runs a module of this package.
 
-    The working directory is not searched for modules (``-P``), so that files which happen to lie in it are not run.
+    With ``-P`` the working directory is not searched for modules, so that files in it are not run by accident.
     """
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
 def python_path() -> str:
-    """Return the ``PYTHONPATH`` with which a process finds the modules that this one finds."""
+    """Return the ``PYTHONPATH`` with which another process finds the same modules as this one."""
     return os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
 
 
 def death_signal() -> int:
-    """Return the signal that a process started here is to get from the kernel when this one ends; 0 for none.
+    """Return the signal that the kernel should send to a child when this process ends; 0 for none.
 
-    Linux sends it when the *thread* that started the process ends, and only the main thread lasts.
+    Linux sends it when the *thread* that started the child ends, and only the main thread lasts until the end.
     """
     return signal.SIGKILL if threading.current_thread() is threading.main_thread() else 0
 
 
 def end_processes(processes: list[subprocess.Popen[bytes]], grace: float = 1.0) -> None:
-    """Terminate processes and their groups, and after ``grace`` seconds kill what is left."""
+    """Terminate processes and their groups; kill those that are left after ``grace`` seconds."""
     for process in processes:
         send_signal(process, signal.SIGTERM)
     end = time.monotonic() + grace
@@ -53,18 +53,18 @@ def _alive(process: subprocess.Popen[bytes]) -> bool:
 
 
 def send_signal(process: subprocess.Popen[bytes], number: int) -> bool:
-    """Send a signal to the process and what it started; return whether anything was there to get it."""
+    """Send a signal to a process and its children; return whether any process received it."""
     try:
         os.killpg(process.pid, number)
-    except (ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
+    except (ProcessLookupError, PermissionError):  # macOS raises the latter for a group of zombies
         reached = False
     else:
         reached = True
-    process.send_signal(number)  # a calculator may have left the group; the standard library minds dead processes
+    process.send_signal(number)  # it may have left the group; Popen ignores dead processes
     return reached
 
 
 def reap(process: subprocess.Popen[bytes]) -> None:
-    """Take note of the death of a process that was killed, so that no zombie is left."""
-    with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel itself waits for some device
+    """Wait for a killed process, so that no zombie is left."""
+    with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel may be waiting for a device
         process.wait(5.0)

@@ -1,4 +1,4 @@
-"""Physical quantities as people type them: a number, or a number with its unit."""
+"""Parsing of physical quantities that users type: a number with an optional unit."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 
 from hybridcsp.errors import InputError
 
-#: Units by the unit that a key is in, each with the factor that leads to it. Keys of units are compared as written
-#: where two differ by case alone (``mbar`` and ``Mbar``), and without case otherwise.
+#: Factors of known units, by the target unit. Names are compared without case, except where two of them differ by case
+#: only (``mbar`` and ``Mbar``).
 _ANGSTROM = {"Å": 1.0, "angstrom": 1.0, "ang": 1.0, "A": 1.0, "nm": 10.0, "pm": 0.01, "bohr": 0.529177210903}
 _HOUR = 3600.0
 _UNITS: dict[str, dict[str, float]] = {
@@ -61,17 +61,17 @@ def read_quantity(key: str, text: str, unit: str) -> float:
     Parameters
     ----------
     key
-        The name to use for it in errors.
+        Name of the quantity in the error message.
     text
-        What a person wrote, such as ``"50"``, ``"500 kbar"``, ``"30min"`` or, for times, ``"1-12:00:00"``.
+        Text of the user, such as ``"50"``, ``"500 kbar"``, ``"30min"`` or, for times, ``"1-12:00:00"``.
     unit
-        The unit of a bare number and of the result: one of ``GPa``, ``hours``, ``seconds``, ``Å``, ``Å^3``, ``eV/Å``,
-        ``eV/atom``, ``μ_B``, ``e``, ``degrees``, ``bytes``; or empty for a number without one.
+        Unit of a bare number and of the result: one of ``GPa``, ``hours``, ``seconds``, ``Å``, ``Å^3``, ``eV/Å``,
+        ``eV/atom``, ``μ_B``, ``e``, ``degrees``, ``bytes``; empty for a number without a unit.
 
     Raises
     ------
     InputError
-        If the text is not such a number, or its unit is of another kind.
+        If the text is not such a number, or its unit is unknown or measures something else.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def read_quantity(key: str, text: str, unit: str) -> float:
 def _factor(key: str, text: str, given: str, unit: str, known: dict[str, float]) -> float:
     if not given:
         return 1.0
-    # The micro sign and the Greek letter look alike, as do the Ångström sign and the letter; "³" is "^3".
+    # Look-alikes: the micro sign and the Greek letter, the Ångström sign and the letter; "³" means "^3".
     written = given.replace("³", "^3").replace("\u212b", "Å").replace("µ", "μ").replace(" ", "")
     if written in known:
         return known[written]
@@ -110,14 +110,14 @@ def _factor(key: str, text: str, given: str, unit: str, known: dict[str, float])
         return alike.pop()
     if alike:
         same = [name for name in known if name.lower() == written.lower()]
-        raise InputError(key, text, f"{given!r} may be {' or '.join(same)}: write which")
+        raise InputError(key, text, f"one unit; {given!r} may mean {' or '.join(same)}")
     if not known:
         raise InputError(key, text, "a number without a unit")
     raise InputError(key, text, f"{_wanted(unit)}; known units: {', '.join(_one_of_each(known))}")
 
 
 def _one_of_each(known: dict[str, float]) -> list[str]:
-    """Return one name of each unit."""
+    """Return one name for each unit."""
     return list({factor: name for name, factor in reversed(known.items())}.values())[::-1]
 
 

@@ -1,4 +1,4 @@
-"""Third-party code that would talk to the user's terminal does not."""
+"""Suppression of the terminal output of third-party code."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what third-party code prints and warns about off the terminal while the block runs."""
+    """Suppress what third-party code prints, logs and warns about while the block runs."""
     handler = logging.NullHandler()
-    # logging.info() in a library installs a handler for the whole process where the root logger has none
+    # If the root logger has no handler, logging.info() in a library installs one for the whole process.
     logging.getLogger().addHandler(handler)
     try:
         with (

@@ -26,7 +26,7 @@ def put(path, text="new", **options):
         stream.write(text)
 
 
-def test_a_file_appears_when_it_is_complete_with_the_mode_that_the_umask_gives(tmp_path):
+def test_file_appears_when_complete_with_umask_permissions(tmp_path):
     file = tmp_path / "a.txt"
     before = os.umask(0o027)
     try:
@@ -40,7 +40,7 @@ def test_a_file_appears_when_it_is_complete_with_the_mode_that_the_umask_gives(t
     assert entries(tmp_path) == ["a.txt"]
 
 
-def test_bytes_and_texts_that_are_not_unicode_are_written(tmp_path):
+def test_bytes_and_surrogates_are_written(tmp_path):
     with atomic_write(tmp_path / "b", "wb") as stream:
         stream.write(b"\xff")
     put(tmp_path / "c", "\udc80")
@@ -49,7 +49,7 @@ def test_bytes_and_texts_that_are_not_unicode_are_written(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError])
-def test_an_error_leaves_what_was_there_and_nothing_else(tmp_path, error):
+def test_error_leaves_the_previous_file_only(tmp_path, error):
     file = tmp_path / "a.txt"
     file.write_text("old")
     with pytest.raises(error, match="of the person"), atomic_write(file) as stream:
@@ -59,7 +59,7 @@ def test_an_error_leaves_what_was_there_and_nothing_else(tmp_path, error):
     assert entries(tmp_path) == ["a.txt"]
 
 
-def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path):
+def test_replaced_file_keeps_its_permissions(tmp_path):
     file = tmp_path / "a.txt"
     file.write_text("old")
     file.chmod(0o604)
@@ -68,7 +68,7 @@ def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path):
     assert stat.S_IMODE(file.stat().st_mode) == 0o604
 
 
-def test_a_full_disk_is_a_sentence():
+def test_full_disk_is_reported_as_input_error():
     with (
         pytest.raises(InputError, match=r"output = '/dev/full'.*No space left"),
         atomic_write(Path("/dev/full"), key="output") as stream,
@@ -77,7 +77,7 @@ def test_a_full_disk_is_a_sentence():
     assert stat.S_ISCHR(Path("/dev/full").stat().st_mode)
 
 
-def test_a_fifo_is_written_into_and_stays(tmp_path):
+def test_fifo_is_written_to_and_stays(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     got = []
@@ -89,21 +89,21 @@ def test_a_fifo_is_written_into_and_stays(tmp_path):
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
-def test_a_fifo_in_the_place_of_a_file_of_our_own_is_not_waited_for(tmp_path):
+def test_unexpected_fifo_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "minima.extxyz")
     with pytest.raises(InputError, match="not a named pipe"):
         put(tmp_path / "minima.extxyz")
 
 
 @pytest.mark.parametrize("name", ["-", "/dev/stdout"])
-def test_the_standard_output_is_written_to(name, capsys, tmp_path, monkeypatch):
+def test_standard_output_is_written_to(name, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     put(Path(name))
     assert capsys.readouterr().out == "new"
     assert entries(tmp_path) == []
 
 
-def test_a_redirected_descriptor_is_added_to(tmp_path):
+def test_redirected_descriptor_is_appended_to(tmp_path):
     file = tmp_path / "log"
     with file.open("w") as log:
         log.write("before\n")
@@ -112,7 +112,7 @@ def test_a_redirected_descriptor_is_added_to(tmp_path):
     assert file.read_text() == "before\nnew"
 
 
-def test_a_link_at_a_name_that_nobody_typed_is_refused(tmp_path):
+def test_link_is_refused_by_default(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / "a.txt").symlink_to(victim)
@@ -121,7 +121,7 @@ def test_a_link_at_a_name_that_nobody_typed_is_refused(tmp_path):
     assert victim.read_text() == "precious"
 
 
-def test_ones_own_link_is_followed_where_the_name_was_typed_and_stays(tmp_path):
+def test_own_link_is_followed_if_requested(tmp_path):
     (tmp_path / "far").mkdir()
     (tmp_path / "a.txt").symlink_to("b.txt")
     (tmp_path / "b.txt").symlink_to("far/target")
@@ -131,20 +131,20 @@ def test_ones_own_link_is_followed_where_the_name_was_typed_and_stays(tmp_path):
     assert entries(tmp_path / "far") == ["target"]
 
 
-def test_a_link_in_a_folder_that_everybody_may_write_to_is_not_followed(tmp_path):
+def test_link_in_a_world_writable_folder_is_refused(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
     (shared / "a.txt").symlink_to(victim)
-    with pytest.raises(InputError, match="somebody else may have made"):
+    with pytest.raises(InputError, match="another user may have created"):
         put(shared / "a.txt", follow=True)
     assert victim.read_text() == "precious"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to somebody else")
-def test_a_link_of_somebody_else_is_not_followed(tmp_path):
+def test_link_of_another_user_is_refused(tmp_path):
     (tmp_path / "victim").write_text("precious")
     (tmp_path / "a.txt").symlink_to("victim")
     os.chown(tmp_path / "a.txt", 12345, 12345, follow_symlinks=False)
@@ -157,10 +157,10 @@ def test_a_link_of_somebody_else_is_not_followed(tmp_path):
     assert (tmp_path / "victim").read_text() == "precious"
 
 
-def test_links_in_a_circle_end(tmp_path):
+def test_cyclic_links_are_refused(tmp_path):
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
-    with pytest.raises(InputError, match="lead nowhere"):
+    with pytest.raises(InputError, match="a cycle of symbolic links"):
         put(tmp_path / "a", follow=True)
 
 
@@ -172,7 +172,7 @@ def test_links_in_a_circle_end(tmp_path):
     ],
 )
 @pytest.mark.parametrize("begin", [put, check_writable])
-def test_what_is_no_file_is_refused_in_words_and_stays(tmp_path, make, said, begin):
+def test_anything_but_a_file_is_refused_and_stays(tmp_path, make, said, begin):
     make(tmp_path / "a")
     before = (tmp_path / "a").stat()
     with pytest.raises(InputError, match=said):
@@ -181,20 +181,20 @@ def test_what_is_no_file_is_refused_in_words_and_stays(tmp_path, make, said, beg
 
 
 @pytest.mark.parametrize("begin", [put, check_writable])
-def test_a_folder_that_is_missing_and_a_name_too_long_are_said(tmp_path, begin):
-    with pytest.raises(InputError, match="a folder that is there"):
+def test_missing_folder_and_long_name_are_reported(tmp_path, begin):
+    with pytest.raises(InputError, match="a file in an existing folder"):
         begin(tmp_path / "none" / "a")
     with pytest.raises(InputError, match="too long"):
         begin(tmp_path / ("a" * 300))
     assert entries(tmp_path) == []
 
 
-def test_checking_leaves_nothing_behind(tmp_path):
+def test_check_leaves_no_file_behind(tmp_path):
     check_writable(tmp_path / "a")
     assert entries(tmp_path) == []
 
 
-def test_several_files_get_their_place_together(tmp_path):
+def test_several_files_appear_together(tmp_path):
     with atomic_folder(tmp_path / "new" / "folder") as folder:
         (folder / "1").write_text("one")
         (folder / "2").write_text("two")
@@ -203,13 +203,13 @@ def test_several_files_get_their_place_together(tmp_path):
     assert entries(tmp_path / "new" / "folder") == ["1", "2"]
 
 
-def test_a_folder_that_is_there_takes_files_in_but_loses_none(tmp_path):
+def test_existing_folder_gains_files_and_loses_none(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "mine").write_text("mine")
     with atomic_folder(tmp_path / "a") as folder:
         (folder / "1").write_text("one")
     assert entries(tmp_path / "a") == ["1", "mine"]
-    with pytest.raises(InputError, match="mine is there already"), atomic_folder(tmp_path / "a") as folder:
+    with pytest.raises(InputError, match="mine exists already"), atomic_folder(tmp_path / "a") as folder:
         (folder / "0").write_text("zero")
         (folder / "mine").write_text("other")
     assert (tmp_path / "a" / "mine").read_text() == "mine"
@@ -217,7 +217,7 @@ def test_a_folder_that_is_there_takes_files_in_but_loses_none(tmp_path):
     assert entries(tmp_path) == ["a"]
 
 
-def test_a_folder_that_failed_is_not_there(tmp_path):
+def test_failed_folder_does_not_appear(tmp_path):
     with pytest.raises(ValueError, match="no"), atomic_folder(tmp_path / "a") as folder:
         (folder / "1").write_text("one")
         raise ValueError("no")
@@ -229,7 +229,7 @@ def test_a_folder_that_failed_is_not_there(tmp_path):
     assert entries(tmp_path) == ["file"]
 
 
-def test_output_is_added_to_a_log(tmp_path):
+def test_output_is_appended_to_a_log(tmp_path):
     for text in (b"one", b"two"):
         with open_log(tmp_path / "worker.log") as log:
             log.write(text)
@@ -238,7 +238,7 @@ def test_output_is_added_to_a_log(tmp_path):
     assert (tmp_path / "worker.log").read_bytes() == b"onetwo"
 
 
-def test_a_log_goes_through_nobodys_link_and_into_no_other_thing(tmp_path):
+def test_log_must_be_a_regular_file(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("untouched")
     (tmp_path / "link").symlink_to(victim)
@@ -254,7 +254,7 @@ def test_a_log_goes_through_nobodys_link_and_into_no_other_thing(tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_folders_below_one_are_made_through_nobodys_link(tmp_path):
+def test_nested_folders_follow_no_link(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "elsewhere").mkdir()
     named = tmp_path / "named"
@@ -267,7 +267,7 @@ def test_folders_below_one_are_made_through_nobodys_link(tmp_path):
     assert entries(tmp_path / "elsewhere") == []
 
 
-def test_of_a_log_of_any_length_only_the_end_is_read(tmp_path):
+def test_only_the_end_of_a_long_log_is_read(tmp_path):
     log = tmp_path / "worker.log"
     with log.open("wb") as file:
         file.truncate(1 << 40)  # takes no room on the disk, but would not fit into memory

@@ -6,11 +6,11 @@ from hybridcsp.utils.formulas import explain_formula, normalise_formula
 
 
 @pytest.mark.parametrize("text", ["TiO₂", "Ti O2", " TiO2 ", "Ti\u2009O₂", "ＴｉＯ２"])
-def test_spaces_and_subscripts_are_the_plain_formula(text):
+def test_spaces_and_subscripts_are_normalised(text):
     assert Problem(text).formula == "TiO2"
 
 
-def test_spaces_that_could_join_two_symbols_stay():
+def test_spaces_between_symbols_that_could_merge_stay():
     assert normalise_formula("C o") == "C o"
 
 
@@ -27,7 +27,7 @@ def test_spaces_that_could_join_two_symbols_stay():
         ("CuSO4·5H2O", ["CuSO4(H2O)5"]),
     ],
 )
-def test_a_formula_in_the_wrong_case_is_suggested_in_every_reading(text, suggested):
+def test_formula_in_wrong_case_lists_all_readings(text, suggested):
     with pytest.raises(InputError) as caught:
         Problem(text, max_atoms=100)
     for formula in suggested:
@@ -36,7 +36,7 @@ def test_a_formula_in_the_wrong_case_is_suggested_in_every_reading(text, suggest
 
 
 @pytest.mark.parametrize("text", ["Ti-O", "Ti,O", "Ti - O", "Ti O", "Mg-Si-O"])
-def test_a_chemical_system_is_not_taken_for_a_formula(text):
+def test_chemical_system_is_not_a_formula(text):
     with pytest.raises(InputError, match="chemical system are not built"):
         Problem(text)
 
@@ -52,10 +52,10 @@ def test_a_chemical_system_is_not_taken_for_a_formula(text):
         ("tio" * 1000, "a formula of at most 250 characters"),
     ],
 )
-def test_what_is_wrong_with_a_formula_is_said(text, said):
+def test_invalid_formula_is_explained(text, said):
     with pytest.raises(InputError, match=said):
         Problem(text)
 
 
-def test_readings_of_many_letters_are_bounded():
+def test_number_of_readings_is_bounded():
     assert len(explain_formula("cosn" * 15)) < 1000

@@ -12,7 +12,7 @@ from hybridcsp.errors import ExitRaisedError
 from hybridcsp.utils.interrupts import exits_contained, noted_interrupts, uninterrupted
 
 
-def test_ctrl_c_waits_until_the_block_is_done():
+def test_ctrl_c_is_delayed_until_the_end_of_the_block():
     done = []
     with pytest.raises(KeyboardInterrupt), uninterrupted():
         signal.raise_signal(signal.SIGINT)
@@ -20,7 +20,7 @@ def test_ctrl_c_waits_until_the_block_is_done():
     assert done
 
 
-def test_nothing_is_changed_where_nothing_happens():
+def test_handlers_are_restored_without_a_signal():
     before = signal.getsignal(signal.SIGINT)
     with uninterrupted():
         pass
@@ -36,7 +36,7 @@ def test_blocks_may_be_nested():
     assert done
 
 
-def test_other_threads_are_let_be():
+def test_other_threads_are_not_affected():
     done = []
 
     def work():
@@ -49,7 +49,7 @@ def test_other_threads_are_let_be():
     assert done
 
 
-def test_an_ignored_signal_stays_ignored_and_hides_no_other():
+def test_ignored_signal_stays_ignored_and_hides_no_other():
     """As ``nohup`` leaves it: Ctrl-C has no effect, SIGTERM has."""
     terminated = []
     before = signal.signal(signal.SIGTERM, lambda *_: terminated.append(True))
@@ -65,7 +65,7 @@ def test_an_ignored_signal_stays_ignored_and_hides_no_other():
     assert terminated == [True]
 
 
-def test_an_interrupt_by_a_person_is_told_from_one_that_code_raises():
+def test_user_interrupt_differs_from_a_raised_one():
     with contextlib.suppress(KeyboardInterrupt), noted_interrupts() as noted:
         raise KeyboardInterrupt
     assert noted == []
@@ -75,7 +75,7 @@ def test_an_interrupt_by_a_person_is_told_from_one_that_code_raises():
 
 
 @pytest.mark.parametrize("kind", [SystemExit, GeneratorExit, KeyboardInterrupt])
-def test_exits_that_code_raises_are_ordinary_errors(kind):
+def test_raised_exits_become_ordinary_errors(kind):
     error = kind("no licence")
     with pytest.raises(ExitRaisedError, match=f"{kind.__name__}: no licence"), exits_contained():
         raise error
@@ -83,12 +83,12 @@ def test_exits_that_code_raises_are_ordinary_errors(kind):
         raise error
 
 
-def test_exits_that_a_signal_asks_for_are_not_contained():
+def test_exits_by_a_signal_pass():
     with pytest.raises(KeyboardInterrupt), exits_contained():
         signal.raise_signal(signal.SIGINT)
 
 
-def test_a_handler_that_the_code_sets_stays():
+def test_handler_set_by_the_block_stays():
     before = signal.getsignal(signal.SIGTERM)
     try:
         with exits_contained():
@@ -98,7 +98,7 @@ def test_a_handler_that_the_code_sets_stays():
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_search_that_ignores_ctrl_c_is_ended_in_order_by_sigterm(tmp_path):
+def test_sigterm_ends_a_search_that_ignores_ctrl_c(tmp_path):
     command = ["search", "Cu8", "--formula-units", "1", "--calculator", "emt", "--workers", "1", "--source", "random"]
     process = subprocess.Popen(
         [sys.executable, "-m", "hybridcsp", *command, "--relaxations", "100000"],

@@ -16,7 +16,7 @@ def packages(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["loud", "loud.inner", "plain.deep.deeper.module"])
-def test_modules_are_found_without_being_run(packages, name):
+def test_modules_are_found_without_being_imported(packages, name):
     before = set(sys.modules)
     found = locate(name)
     assert found is not None
@@ -25,10 +25,10 @@ def test_modules_are_found_without_being_run(packages, name):
 
 
 @pytest.mark.parametrize("name", ["loud.outer", "loud.inner.more", "plain.none", "nowhere.at_all", "a..b", "", ".a"])
-def test_what_is_not_there_is_not_found(packages, name):
+def test_missing_modules_are_not_found(packages, name):
     assert locate(name) is None
 
 
 @pytest.mark.parametrize("name", ["os.path", "itertools", "xml.etree.ElementTree", "ase.calculators.emt", "hybridcsp"])
-def test_modules_of_every_sort_are_found(name):
+def test_modules_of_every_kind_are_found(name):
     assert locate(name) is not None

@@ -27,7 +27,7 @@ from hybridcsp.utils.quantities import read_quantity
         ("-1e-3", "", -0.001),
     ],
 )
-def test_a_number_may_bring_its_unit(text, unit, value):
+def test_numbers_with_units_are_converted(text, unit, value):
     assert math.isclose(read_quantity("key", text, unit), value)
 
 
@@ -41,12 +41,12 @@ def test_a_number_may_bring_its_unit(text, unit, value):
         ("50 Å", "", "a number without a unit"),
         ("1,5", "GPa", "with a decimal point: 1.5"),
         ("1:30", "hours", "a time in hours"),
-        ("1 MBAR", "GPa", "may be Mbar or mbar"),
+        ("1 MBAR", "GPa", "may mean Mbar or mbar"),
         ("1_", "GPa", "a pressure in GPa"),
         ("1__0", "", "a number"),
         ("", "Å", "a number"),
     ],
 )
-def test_what_is_no_such_quantity_is_refused(text, unit, said):
+def test_other_texts_are_refused(text, unit, said):
     with pytest.raises(InputError, match=said):
         read_quantity("key", text, unit)

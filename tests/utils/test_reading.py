@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hybridcsp.errors import UnreadableError
-from hybridcsp.utils import reading
+from hybridcsp.utils import compression, reading
 
 PACKERS = [gzip.compress, bz2.compress, lzma.compress]
 
@@ -29,7 +29,7 @@ def lines(file):
 
 
 @pytest.mark.parametrize("pack", PACKERS)
-def test_compression_is_told_by_content(file, pack):
+def test_compression_is_recognised_by_content(file, pack):
     file.write_bytes(pack(b"one\ntwo\n") + pack(b"three\n") + b"\0" * 512)
     assert lines(file) == ["one\n", "two\n", "three\n"]
     file.with_suffix(".gz").write_bytes(b"not compressed at all")
@@ -37,7 +37,7 @@ def test_compression_is_told_by_content(file, pack):
 
 
 @pytest.mark.parametrize("pack", PACKERS)
-def test_damaged_data_give_what_comes_before_the_damage(file, pack):
+def test_data_before_the_damage_are_read(file, pack):
     text = "".join(f"{i}\n" for i in range(100_000))
     packed = pack(text.encode())
     file.write_bytes(packed[:-9])
@@ -50,7 +50,7 @@ def test_damaged_data_give_what_comes_before_the_damage(file, pack):
 
 
 @pytest.mark.parametrize("pack", PACKERS)
-def test_what_is_compressed_twice_or_an_archive_is_refused(file, pack):
+def test_double_compression_and_archives_are_refused(file, pack):
     file.write_bytes(pack(pack(b"text")))
     with pytest.raises(UnreadableError, match="more than once"):
         reading.read_bytes(file)
@@ -59,7 +59,7 @@ def test_what_is_compressed_twice_or_an_archive_is_refused(file, pack):
         reading.read_bytes(file)
 
 
-def test_a_bomb_takes_neither_time_nor_memory(file):
+def test_decompression_bomb_is_refused_early(file):
     with gzip.open(file, "wb") as packed:
         for _ in range(40):
             packed.write(b"0\n" * (1 << 20))
@@ -70,27 +70,27 @@ def test_a_bomb_takes_neither_time_nor_memory(file):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30_000
 
 
-def test_lines_and_documents_have_a_largest_size(file, monkeypatch):
+def test_lines_and_documents_have_size_limits(file, monkeypatch):
     file.write_text("short\n" + "x" * (reading.LONGEST_LINE + 1))
     with pytest.raises(UnreadableError, match="a line of more than 1,048,576") as raised:
         lines(file)
     assert raised.value.line == 2
     with pytest.raises(UnreadableError, match=r"more than 0\.5 MiB"):
         reading.read_bytes(file, 1 << 19)
-    monkeypatch.setattr(reading, "LARGEST_UNPACKED", 10_000)
+    monkeypatch.setattr(compression, "LARGEST_UNPACKED", 10_000)
     file.write_bytes(gzip.compress(os.urandom(200_000)))
     with pytest.raises(UnreadableError, match="unpacks to more"):
         reading.read_bytes(file)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_byte_order_marks_and_ends_of_lines_leave_nothing_behind(file, encoding):
+def test_byte_order_marks_and_line_endings_are_normalised(file, encoding):
     file.write_bytes("é\r\nb\rc\n".encode(encoding))
     assert lines(file) == ["é\n", "b\n", "c\n"]
     assert reading.read_text(file) == "é\nb\nc\n"
 
 
-def test_only_files_are_opened_and_nothing_is_waited_for(tmp_path):
+def test_only_regular_files_are_opened_without_blocking(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(os.path.relpath(tmp_path / "socket"))
@@ -110,7 +110,7 @@ def test_only_files_are_opened_and_nothing_is_waited_for(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read_is_named(file):
+def test_unreadable_file_is_named(file):
     file.write_text("text")
     file.chmod(0)
     with pytest.raises(UnreadableError, match="Permission"):
@@ -129,13 +129,13 @@ def test_a_file_that_may_not_be_read_is_named(file):
         (b"\x80\x04\x95", "not JSON"),
     ],
 )
-def test_json_that_is_none_is_told_in_a_sentence(file, text, said):
+def test_invalid_json_is_explained(file, text, said):
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UnreadableError, match=said):
         reading.read_json(file)
 
 
-def test_json_is_read_as_plain_types(file):
+def test_json_is_read_as_python_objects(file):
     content = {"@module": "os", "@class": "system", "a": [1, 2.5, None, "x"]}
     file.write_text(json.dumps(content))
     assert reading.read_json(file) == content
@@ -154,7 +154,7 @@ def test_json_is_read_as_plain_types(file):
         (b'a = "\xe9"', "UTF-8"),
     ],
 )
-def test_toml_that_is_none_is_told_in_a_sentence(file, text, said):
+def test_invalid_toml_is_explained(file, text, said):
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UnreadableError, match=said):
         reading.read_toml(file)
@@ -165,7 +165,7 @@ def test_toml_with_a_byte_order_mark_is_read(file):
     assert reading.read_toml(file) == {"search": {"sources": ["a.b.c"]}}
 
 
-def test_a_plain_copy_is_there_only_for_compressed_files_and_only_for_a_while(tmp_path):
+def test_plain_copy_exists_only_for_compressed_files_and_within_the_block(tmp_path):
     plain, packed = tmp_path / "a.txt", tmp_path / "b.txt.gz"
     plain.write_text("text")
     packed.write_bytes(gzip.compress(b"text"))
@@ -177,12 +177,12 @@ def test_a_plain_copy_is_there_only_for_compressed_files_and_only_for_a_while(tm
     assert not found.exists()
 
 
-def test_errors_go_from_process_to_process(file):
+def test_errors_can_be_pickled(file):
     error = pickle.loads(pickle.dumps(UnreadableError(file, "why", line=3)))
     assert (error.file, error.reason, error.line, str(error)) == (file, "why", 3, f"{file}: why")
 
 
-def test_nothing_heavy_is_imported():
+def test_no_heavy_package_is_imported():
     code = "import sys, hybridcsp.utils.reading; print({'numpy', 'ase', 'pymatgen', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -13,11 +13,11 @@ from hybridcsp.utils.text import printable, printable_line
         ("\ud800 \u2028", r"\ud800 \u2028"),
     ],
 )
-def test_what_commands_a_terminal_is_spelled_out(text, shown):
+def test_terminal_commands_are_spelled_out(text, shown):
     assert printable(text) == shown
 
 
-def test_texts_of_people_stay_as_they_are():
+def test_ordinary_text_is_unchanged():
     text = "TiO₂, γ-Fe₂O₃ at 0.1 Å\n\t中文 العربية 😀 é"
     assert printable(text) == text
     assert printable_line("a\n\tb") == r"a\n\tb"

@@ -28,12 +28,12 @@ from hybridcsp.config.errors import (
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Limits
 from hybridcsp.core.registry import split_argument
-from hybridcsp.errors import ArchiveError, CalculatorError, InputError, UnknownNameError, UnreadableError
+from hybridcsp.errors import ArchiveError, CalculatorError, InputError, UnreadableError
 from hybridcsp.generators.external import Command
 from hybridcsp.relaxation.calculators.registry import check_calculator, runs_code
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.retraining import Retraining
-from hybridcsp.search.allocation import ALLOCATIONS, DEFAULT_ALLOCATION
+from hybridcsp.search.allocation import DEFAULT_ALLOCATION, find_allocation
 from hybridcsp.search.search import Search
 from hybridcsp.search.settings import DEFAULT_CALCULATOR, SearchSettings
 from hybridcsp.search.stopping import StoppingCriteria, Target
@@ -57,12 +57,6 @@ def _at_least_one(sources: tuple[str, ...]) -> tuple[str, ...]:
     return sources
 
 
-def _known_allocation(text: str) -> str:
-    if text not in ALLOCATIONS:
-        raise UnknownNameError("allocation", text, ALLOCATIONS)
-    return text
-
-
 def _known_calculator(text: str) -> str:
     with suppress(CalculatorError):  # a missing model file is an error only when the search is built
         check_calculator(text)
@@ -82,7 +76,7 @@ class SearchSection(BaseModel):
     sources: Annotated[tuple[Annotated[str, AfterValidator(_known_source)], ...], AfterValidator(_at_least_one)] = (
         DEFAULT_SOURCES
     )
-    allocation: Annotated[str, AfterValidator(_known_allocation)] = DEFAULT_ALLOCATION
+    allocation: Annotated[str, AfterValidator(find_allocation)] = DEFAULT_ALLOCATION
     seed: int = Field(default=SearchSettings.seed, ge=0)
     workers: int | None = Field(default=None, ge=1)
     one_shot: int = Field(default=ONE_SHOT, ge=1)

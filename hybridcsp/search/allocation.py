@@ -18,6 +18,7 @@ import numpy as np
 from hybridcsp.archive.credit import EXPECTED_FORCE_CALLS, Credit, price
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import REFINE, Candidate, Failed, Outcome, Rejected, Relaxed
+from hybridcsp.errors import UnknownNameError
 
 #: Share of an offspring's credit that goes to the sources of its parents.
 SHARE_OF_PARENTS = 0.3
@@ -197,14 +198,31 @@ class ThompsonAllocation(Allocation):
         return float(rng.gamma(self._shape(name, account)) / paid)
 
 
-#: Allocations by name. "earnings" is the name that run directories hold for Thompson sampling.
+#: Allocations by the names that run directories hold.
 ALLOCATIONS: dict[str, Callable[[Problem, int], Allocation]] = {
     "earnings": ThompsonAllocation,
     "equal": EqualAllocation,
 }
 
+#: Further names of allocations.
+_SYNONYMS = {"thompson": "earnings"}
+
 #: Name of the allocation of a search whose settings name none.
 DEFAULT_ALLOCATION = "earnings"
+
+
+def find_allocation(name: str) -> str:
+    """Return the name under which an allocation is recorded.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such allocation.
+    """
+    name = _SYNONYMS.get(name, name)
+    if name not in ALLOCATIONS:
+        raise UnknownNameError("allocation", name, [*ALLOCATIONS, *_SYNONYMS])
+    return name
 
 
 def _typical(priors: Mapping[str, float]) -> float:

@@ -83,8 +83,8 @@ class Screen:
         if outcome.converged and self.problem.estimates_volume:
             volume = outcome.atoms.get_volume() / len(outcome.atoms)
             self._volumes = min(self._volumes[0], volume), max(self._volumes[1], volume)
-        if outcome.candidate.id not in self._known and len(begun := outcome.starting_structures) == 1:
-            self._known.add(outcome.candidate.id, compute_descriptors(begun[0]))
+        if outcome.candidate.id not in self._known and len(starts := outcome.starting_structures) == 1:
+            self._known.add(outcome.candidate.id, compute_descriptors(starts[0]))
         key = -outcome.candidate.id
         if outcome.converged and key not in self._known:
             described = compute_descriptors(outcome.atoms)

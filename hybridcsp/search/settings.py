@@ -14,7 +14,7 @@ from hybridcsp.generators.external import Command
 from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_calculator
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.retraining import Retraining
-from hybridcsp.search.allocation import ALLOCATIONS, DEFAULT_ALLOCATION, Allocation
+from hybridcsp.search.allocation import DEFAULT_ALLOCATION, Allocation, find_allocation
 from hybridcsp.search.stopping import StoppingCriteria
 from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT
@@ -45,8 +45,8 @@ class SearchSettings:
         Names (``"random"``, ``"seeds:PATH"``) or :class:`~hybridcsp.sources.base.BaseSource` objects, which share the
         relaxations.
     allocation
-        The rule that divides relaxations between the sources: ``"earnings"`` (Thompson sampling of the credit earned
-        per force call), ``"equal"`` shares, or an :class:`~hybridcsp.search.allocation.Allocation`.
+        The rule that divides relaxations between the sources: ``"earnings"`` or ``"thompson"`` (Thompson sampling of
+        the credit earned per force call), ``"equal"`` shares, or an :class:`~hybridcsp.search.allocation.Allocation`.
     seed
         Random seed. One worker and one seed give the same search every time.
     workers
@@ -90,8 +90,7 @@ class SearchSettings:
                 number = whole_number(name, value, f"a whole number from {least}", least)
                 object.__setattr__(self, name, number)  # the way to set a field of a frozen dataclass
         if isinstance(self.allocation, str):
-            if self.allocation not in ALLOCATIONS:
-                raise UnknownNameError("allocation", self.allocation, ALLOCATIONS)
+            object.__setattr__(self, "allocation", find_allocation(self.allocation))
         elif not isinstance(self.allocation, Allocation):
             allowed = (
                 "the name of an allocation, or an instance of a subclass of hybridcsp.search.allocation.Allocation"

@@ -234,3 +234,10 @@ class TestThompsonAllocation:
         part.close()
         search(tmp_path / "parts").run(relaxations=24, refine=0)
         assert what_happened(tmp_path / "parts") == what_happened(tmp_path / "whole")
+
+
+def test_synonym_is_recorded_under_the_former_name(tmp_path):
+    options = {"calculator": "emt", "sources": ["random"], "workers": 1, "directory": tmp_path}
+    with Search("Cu", allocation="thompson", **options) as search:
+        assert search.archive.state.settings[-1]["allocation"] == "earnings"
+    Search("Cu", allocation="earnings", **options).close()

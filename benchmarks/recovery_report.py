@@ -16,8 +16,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from hybridcsp.analysis.run_results import Trace
-from hybridcsp.analysis.statistics import compare, ratio_text, table
+from hybridcsp.analysis.comparison_report import comparison_table, ratio_text
+from hybridcsp.analysis.run_results import RunResult
+from hybridcsp.analysis.statistics import compare
 
 RESULTS = Path(__file__).parent / "results"
 RUNS = RESULTS / "recovery_runs.jsonl"
@@ -114,7 +115,7 @@ def _group(
 ) -> dict[str, Any]:
     traces = [_trace(one, goals[one["cell"]]) for one in runs]
     rows = compare(traces)
-    console.print(table(rows, traces, title))
+    console.print(comparison_table(rows, traces, title))
     console.print(_within(runs, traces))
     hard = _hard_cells(traces)
     summary: dict[str, Any] = {"methods": {row.strategy: vars(row) for row in rows}, "hard_cells": sorted(hard)}
@@ -184,7 +185,7 @@ def _learning(
     return summary
 
 
-def _within(runs: Sequence[Mapping[str, Any]], traces: Sequence[Trace]) -> Table:
+def _within(runs: Sequence[Mapping[str, Any]], traces: Sequence[RunResult]) -> Table:
     shown = Table(box=SIMPLE_HEAD, caption_justify="left", title_justify="left", title="Solved within … relaxations")
     shown.add_column("method", no_wrap=True)
     for heading in (
@@ -232,7 +233,7 @@ def _by_cell(runs: Sequence[Mapping[str, Any]], best: Mapping[str, float]) -> Ta
     return shown
 
 
-def _hard_cells(traces: Sequence[Trace]) -> set[str]:
+def _hard_cells(traces: Sequence[RunResult]) -> set[str]:
     solved: dict[str, list[bool]] = {}
     for trace in traces:
         if trace.strategy == "random":
@@ -240,7 +241,7 @@ def _hard_cells(traces: Sequence[Trace]) -> set[str]:
     return {problem for problem, seeds in solved.items() if sum(seeds) <= len(seeds) / 2}
 
 
-def _portfolio_bound(traces: Sequence[Trace], within: int) -> tuple[str, float, float] | None:
+def _portfolio_bound(traces: Sequence[RunResult], within: int) -> tuple[str, float, float] | None:
     """Share solved by the portfolio less the best single source's, and its 10 % quantile over cells drawn anew."""
     keys = {name: {(t.problem, t.seed): t for t in traces if t.strategy == name} for name in (*SINGLE, PORTFOLIO)}
     keys = {name: own for name, own in keys.items() if own}
@@ -264,13 +265,13 @@ def _portfolio_bound(traces: Sequence[Trace], within: int) -> tuple[str, float, 
     return best, float(difference.sum() / size.sum()), float(np.quantile(shares, 0.1))
 
 
-def _solved_within(trace: Trace, relaxations: int) -> bool:
+def _solved_within(trace: RunResult, relaxations: int) -> bool:
     return trace.solved_at is not None and trace.solved_at[0] <= relaxations
 
 
-def _trace(one: Mapping[str, Any], goal: float) -> Trace:
+def _trace(one: Mapping[str, Any], goal: float) -> RunResult:
     solved = next(((n, calls) for n, calls, energy in one["improvements"] if energy <= goal + SOLVED), None)
-    return Trace(
+    return RunResult(
         problem=one["cell"],
         strategy=one["method"],
         seed=one["seed"],

@@ -1,15 +1,18 @@
-"""Does it beat random search? Strategies times seeds with equal budgets, and how sure the difference is.
+"""Compare a strategy with random search: equal budgets, several random seeds, confidence intervals.
 
-The command hybridcsp compare does the same; here the traces are at hand. Run again, only what is missing is done.
+The command hybridcsp compare does the same; here the result of each run is available for further analysis. Run the
+script again to continue: completed runs are kept.
 """
 
 from pathlib import Path
 
 from rich.console import Console
 
-from hybridcsp import Archive
-from hybridcsp.analysis import source_activity, statistics
-from hybridcsp.analysis.run_results import Trace, trace_of
+from hybridcsp.analysis import statistics
+from hybridcsp.analysis.comparison_report import comparison_table
+from hybridcsp.analysis.plots import plot_comparison
+from hybridcsp.analysis.run_results import read_results
+from hybridcsp.analysis.source_activity import comparison_notes
 from hybridcsp.workflows import compare
 
 SETTINGS = {
@@ -17,26 +20,19 @@ SETTINGS = {
     "search": {"calculator": "emt"},
     "budget": {"relaxations": 6, "refine": 0},
 }
-# The first is the baseline; sources joined by + share the budget. Prototypes act from the first relaxation on;
-# evolution would need longer runs, since it breeds from six minima on.
+# The first strategy is the baseline; sources joined by + share the budget. Prototypes propose candidates from the
+# start; evolution would need longer runs, because it needs six minima as parents.
 STRATEGIES = ["random", "random+prototypes"]
 
 runs = compare.plan({"CuAu": SETTINGS}, STRATEGIES, seeds=range(3), directory=Path("comparison"))
 compare.execute(runs, parallel=2)
 
-
-def trace(run: compare.PlannedRun, target: float | None) -> Trace:
-    about = {"problem": run.problem, "strategy": run.strategy, "seed": run.seed, "roles": run.sources}
-    with Archive(run.directory) as archive:
-        return trace_of(archive, target=target, relaxations=run.relaxations, **about)
-
-
-best = min(lowest for run in runs if (lowest := trace(run, None).best) is not None)
-traces = [trace(run, best) for run in runs]  # a run has succeeded when it came within 2 meV/atom of the best of all
-rows = statistics.compare(traces)
-notes = source_activity.notes(traces, {run.strategy: run.sources for run in runs})
-Console(width=110).print(statistics.table(rows, traces, f"{best:.4f} eV/atom", notes))
+results = read_results(runs, target=None)  # target: within 2 meV/atom of the lowest enthalpy of all runs
+rows = statistics.compare(results)
+# Sentences about sources that took no part and about identical runs.
+notes = comparison_notes(results, {run.strategy: run.sources for run in runs})
+Console(width=110).print(comparison_table(rows, results, "the best of all runs", notes))
 for row in rows:
-    made = ", ".join(f"{share.relaxations} by {share.source}" for share in row.shares)
-    print(f"{row.strategy}: {row.solved} of {row.runs} runs solved, {row.mean_force_calls:.0f} force calls; {made}")
-statistics.plot(traces, Path("comparison.png"), f"{best:.4f} eV/atom", notes)
+    by_source = ", ".join(f"{share.relaxations} by {share.source}" for share in row.shares)
+    print(f"{row.strategy}: {row.solved} of {row.runs} runs solved; relaxations: {by_source}")
+plot_comparison(results, Path("comparison.png"), "the best of all runs", notes)

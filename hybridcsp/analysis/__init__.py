@@ -1,1 +1,1 @@
-"""What people look at: tables, plots, exported structures."""
+"""Analyse searches and comparisons: statistics, tables, plots and live displays."""

@@ -1,4 +1,4 @@
-"""The course of a training: kept as a table, drawn, and judged."""
+"""Record the learning curve of a training, plot it and assess it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from hybridcsp.analysis.plots import save_figure
 from hybridcsp.generators.base import Epoch
 from hybridcsp.utils.files import atomic_write
 
-#: Epochs below which a curve is too short to judge.
+#: Fewest epochs that are assessed.
 _SHORTEST = 4
 
-#: Shares of all that the held-out loss has fallen: in the last quarter of the epochs, where more is "still falling",
-#: and above the best epoch at the end, where more is overfitting.
+#: Fraction of the total decrease of the held-out loss that, in the last quarter of the epochs, counts as "still
+#: falling".
 _FALLING = 0.02
+
+#: Fraction of the total decrease by which the last loss exceeds the lowest if the model was overfitted.
 _RISING = 0.05
 
 _BARS = "█▇▆▅▄▃▂▁"
@@ -25,27 +27,27 @@ _WIDEST = 60
 
 
 class LearningCurve:
-    """Epochs of one training, also of an earlier process of it.
+    """The epochs of one training, including those of earlier processes that were stopped.
 
     Parameters
     ----------
     file
-        A CSV file with a row for each epoch, written anew after each.
-    going_on
-        Whether the epochs that the file holds belong to the same training.
+        CSV file with a row for each epoch, rewritten after each.
+    resumed
+        Whether the epochs already in the file belong to the same training.
     """
 
-    def __init__(self, file: Path, *, going_on: bool = False) -> None:
+    def __init__(self, file: Path, *, resumed: bool = False) -> None:
         self._file = file
         self._epochs: dict[tuple[str, int], Epoch] = {}
-        # A table that was changed by hand is not worth an error: the curve then begins here.
-        if going_on and file.is_file():
+        # A file that was damaged or edited by hand is ignored: the curve then begins with the next epoch.
+        if resumed and file.is_file():
             with suppress(OSError, ValueError, KeyError), file.open(encoding="utf-8", newline="") as opened:
                 for row in csv.DictReader(opened):
                     self._keep(_epoch(row))
 
     def add(self, epoch: Epoch) -> None:
-        """Take in an epoch and write the file."""
+        """Add an epoch and rewrite the file."""
         self._keep(epoch)
         with atomic_write(self._file, key="output") as opened:
             table = csv.writer(opened, lineterminator="\n")
@@ -57,14 +59,14 @@ class LearningCurve:
 
     @property
     def parts(self) -> dict[str, list[Epoch]]:
-        """The epochs of each part that was trained, in order."""
+        """The epochs of each part of the model, in order."""
         parts: dict[str, list[Epoch]] = {}
         for epoch in self._epochs.values():
             parts.setdefault(epoch.part, []).append(epoch)
         return {part: sorted(epochs, key=lambda epoch: epoch.number) for part, epochs in parts.items()}
 
     def lines(self) -> list[str]:
-        """Return the held-out loss of each part as a line of bars."""
+        """Return the held-out loss of each part as a sparkline with its first and last value."""
         found = []
         for part, epochs in self.parts.items():
             losses = [_held_out(epoch) for epoch in epochs]
@@ -72,7 +74,7 @@ class LearningCurve:
         return found
 
     def draw(self, output: Path, title: str) -> None:
-        """Draw training and held-out losses to a PNG, PDF or SVG file."""
+        """Plot training and held-out losses to a PNG, PDF or SVG file."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -82,8 +84,8 @@ class LearningCurve:
         figure.suptitle(title)
         for axes, (part, epochs) in zip(figure.subplots(1, len(parts), squeeze=False)[0], parts.items(), strict=True):
             numbers = [epoch.number for epoch in epochs]
-            axes.plot(numbers, [epoch.losses.get("train") for epoch in epochs], label="training part")
-            axes.plot(numbers, [_held_out(epoch) for epoch in epochs], label="held-out part")
+            axes.plot(numbers, [epoch.losses.get("train") for epoch in epochs], label="training set")
+            axes.plot(numbers, [_held_out(epoch) for epoch in epochs], label="held-out set")
             best = best_epoch(epochs)
             axes.plot(best.number, _held_out(best), "o", color="black", label=f"best: epoch {best.number}")
             axes.set_xlabel("epoch")
@@ -93,17 +95,17 @@ class LearningCurve:
         save_figure(figure, output)
 
     def _keep(self, epoch: Epoch) -> None:
-        # An epoch that was done after the last checkpoint of an earlier process is done again.
+        # Epochs after the last checkpoint of an earlier process are repeated and replace the old ones.
         self._epochs[epoch.part, epoch.number] = epoch
 
 
 def best_epoch(epochs: Sequence[Epoch]) -> Epoch:
-    """Return the first epoch with the lowest held-out loss, whose weights are kept."""
+    """Return the first epoch with the lowest held-out loss; its weights are kept."""
     return min(epochs, key=_held_out)
 
 
 def bars(values: Sequence[float]) -> str:
-    """Return values as a line of bars, the highest in full; of many, evenly spaced ones."""
+    """Return values as a sparkline; of many values, evenly spaced ones are shown."""
     step = max(1, -(-len(values) // _WIDEST))
     shown = [*values[:-1:step], values[-1]]
     low, high = min(shown), max(shown)
@@ -112,14 +114,14 @@ def bars(values: Sequence[float]) -> str:
 
 
 def verdict(epochs: Sequence[Epoch], *, pretrained: bool) -> str:
-    """Judge one part of a training: whether it had ended, and what would help.
+    """Assess one part of a training: whether it has converged, and what would improve it.
 
     Parameters
     ----------
     epochs
-        In order.
+        Epochs in order.
     pretrained
-        Whether it began with weights that had learned already.
+        Whether the training started from pretrained weights.
     """
     best = best_epoch(epochs)
     losses = [_held_out(epoch) for epoch in epochs]
@@ -127,30 +129,30 @@ def verdict(epochs: Sequence[Epoch], *, pretrained: bool) -> str:
     start = epochs[-1].at_start
     if pretrained and start is not None:
         if _held_out(best) < start:
-            words.append(f"better than the starting weights on the held-out part ({start:.4f})")
+            words.append(f"better than the initial weights on the held-out set ({start:.4f})")
         else:
             words.append(
-                f"no better than the starting weights on the held-out part ({start:.4f}): keep those, or try a smaller "
-                "--learning-rate"
+                f"not better than the initial weights on the held-out set ({start:.4f}): keep the initial weights, or "
+                "try a smaller --learning-rate"
             )
     before = start if start is not None and pretrained else losses[0]
     fall = max(before, losses[0]) - min(losses)
     if len(epochs) < _SHORTEST:
-        words.append(f"too few epochs to tell whether it has ended: --epochs {max(20, 4 * len(epochs))}")
+        words.append(f"too few epochs to assess convergence: use --epochs {max(20, 4 * len(epochs))}")
         return "; ".join(words)
     quarter = max(1, len(losses) // 4)
     late = min(losses[:-quarter]) - min(losses[-quarter:])
     if fall > 0 and late > _FALLING * fall:
         words.append(
-            f"still falling (by {late:.4f} in the last {quarter} epochs): train longer, --epochs {2 * len(epochs)}"
+            f"still falling (by {late:.4f} in the last {quarter} epochs): train longer with --epochs {2 * len(epochs)}"
         )
     elif fall > 0 and losses[-1] - min(losses) > _RISING * fall and _train(epochs[-1]) < _train(best):
         words.append(
-            f"overfitted from then on (by {losses[-1] - min(losses):.4f}), so that the weights of epoch {best.number} "
-            "are kept: more crystals help, or --set weight_decay=0.1"
+            f"overfitted after that (held-out loss rose by {losses[-1] - min(losses):.4f}); the weights of epoch "
+            f"{best.number} are kept: use more crystals, or --set weight_decay=0.1"
         )
     else:
-        words.append("it has levelled off: more epochs will hardly help, more or other crystals may")
+        words.append("no longer falling: more epochs will hardly help, more or different crystals may")
     return "; ".join(words)
 
 

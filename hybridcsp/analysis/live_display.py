@@ -1,4 +1,4 @@
-"""Show a running search: a live display in a terminal or a notebook, lines now and then where the output is a file."""
+"""Show the progress of a search: live in a terminal or notebook, as occasional lines in a log file."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from hybridcsp.search.stopping import StoppingCriteria
 from hybridcsp.structure.symmetry import spacegroup_symbol
 from hybridcsp.utils.text import printable_line
 
-#: Seconds between two lines where the output is a file, when nothing was found and when a new best minimum was.
+#: Seconds between two lines in a log file: without and with a new best minimum.
 QUIET, NEWS = 10.0, 1.0
 
-#: Terminals with fewer lines get one line of progress.
+#: Fewest lines of a terminal for more than one line of progress.
 SMALLEST = 12
 
-#: Seconds between two updates of a notebook's cell.
+#: Seconds between two updates of a notebook cell.
 NOTEBOOK = 0.5
 
 
 class Display(Protocol):
-    """Shows progress between entering and leaving it."""
+    """A context manager that shows the progress of a search."""
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
 
     def update(self, progress: Progress) -> None:
-        """Show where things stand."""
+        """Show new progress."""
 
 
 def display(budget: StoppingCriteria, console: Console | None = None) -> Display:
-    """Return the display that suits where the output goes.
+    """Return the display that suits the output: a terminal, a notebook or a file.
 
     Parameters
     ----------
     budget
-        The stopping criteria, for the bar and the time left.
+        The stopping criteria, for the progress bar and the remaining time.
     console
-        Where to show it; by default the standard error.
+        Console to print to; by default the standard error stream.
     """
     if console is None:
         console = Console(stderr=True)
@@ -60,7 +60,7 @@ def display(budget: StoppingCriteria, console: Console | None = None) -> Display
 
 
 class TerminalDisplay:
-    """A live display of a few lines: the whole search, each running relaxation, each generator that learns.
+    """A live display of a few lines: the whole search, running relaxations, generators in training.
 
     Parameters
     ----------
@@ -80,12 +80,12 @@ class TerminalDisplay:
         self._live.stop()
 
     def update(self, progress: Progress) -> None:
-        """Show where things stand at the next refresh."""
+        """Show new progress at the next refresh."""
         self._view.progress = progress
 
 
 class LineDisplay:
-    """Plain lines: the first at once, then one for each new best minimum and one every ten seconds.
+    """Plain lines of text: the first at once, then one for each new best minimum and one every ten seconds.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class LineDisplay:
         pass
 
     def update(self, progress: Progress) -> None:
-        """Print a line if there is something new to say."""
+        """Print a line if there is news, or if the last line is ten seconds old."""
         since = progress.run_seconds - self._last
         is_news = progress.best is not None and progress.best != self._best
         if since < (NEWS if is_news else QUIET):
@@ -120,14 +120,14 @@ class LineDisplay:
 
 
 class NotebookDisplay:
-    """One output of a notebook's cell, updated in place.
+    """An output of a notebook cell that is updated in place.
 
     Parameters
     ----------
     budget
         As for :func:`display`.
     clock
-        Seconds, for the time between updates.
+        Function that returns the time in seconds.
     """
 
     def __init__(self, budget: StoppingCriteria, clock: Callable[[], float] = time.monotonic) -> None:
@@ -144,12 +144,12 @@ class NotebookDisplay:
 
     def __exit__(self, *_: object) -> None:
         if self._view.progress is None:
-            self._handle.update(_pre("there was nothing left to do"))
+            self._handle.update(_pre("nothing left to do"))
         else:
             self._handle.update(self._content())
 
     def update(self, progress: Progress) -> None:
-        """Show where things stand, unless it was shown just before."""
+        """Show new progress, unless the last update is less than half a second old."""
         self._view.progress = progress
         if self._clock() - self._last >= NOTEBOOK:
             self._last = self._clock()
@@ -162,14 +162,14 @@ class NotebookDisplay:
 
 
 def _pre(text: str) -> Any:
-    """Return text as a notebook shows it."""
+    """Return text as preformatted HTML."""
     from IPython.display import HTML
 
     return HTML(f"<pre>{html.escape(text)}</pre>")
 
 
 class View:
-    """The lines of a live display; fits the width, and is one line in a low terminal.
+    """The lines of a live display, cut at the width of the terminal; one line in a low terminal.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ class View:
     Attributes
     ----------
     progress
-        What is shown; ``None`` before anything is known.
+        Progress to show; ``None`` before the first update.
     """
 
     def __init__(self, budget: StoppingCriteria) -> None:
@@ -210,7 +210,7 @@ class View:
 
 
 def fraction_done(progress: Progress, budget: StoppingCriteria) -> float | None:
-    """Return the share of the budget that is used, by the limit that comes first; ``None`` without such a limit."""
+    """Return the fraction of the budget that is used, by the nearest limit; ``None`` without a limit."""
     shares = []
     if budget.relaxations:
         shares.append(progress.relaxations / budget.relaxations)
@@ -222,7 +222,7 @@ def fraction_done(progress: Progress, budget: StoppingCriteria) -> float | None:
 
 
 def seconds_left(progress: Progress, budget: StoppingCriteria) -> float | None:
-    """Estimate the seconds left from the speed of this run; ``None`` while there is nothing to go by."""
+    """Estimate the remaining seconds from the speed of this run; ``None`` if there is no estimate yet."""
     estimates = []
     if budget.relaxations and progress.run_relaxations:
         rate = progress.run_relaxations / progress.run_seconds
@@ -236,12 +236,12 @@ def seconds_left(progress: Progress, budget: StoppingCriteria) -> float | None:
 
 
 def describe(progress: Progress, budget: StoppingCriteria) -> str:
-    """Say in one line how far a search is."""
+    """Return the progress of a search in one line."""
     return " · ".join([*_numbers(progress, budget), *_best(progress), *_now(progress, budget)])
 
 
 def clock(seconds: float) -> str:
-    """Return a time as hours, minutes and seconds."""
+    """Return a duration as hours, minutes and seconds, ``"1:02:03"``."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"
@@ -260,13 +260,13 @@ def _best(progress: Progress) -> list[str]:
 
 
 def _now(progress: Progress, budget: StoppingCriteria) -> list[str]:
-    """Say what happens now, how fast relaxations go, and how long it may still take."""
+    """Return current activity, speed and estimated remaining time."""
     parts = [progress.activity] if progress.activity else []
     if progress.run_force_calls and progress.run_seconds > 0:
         parts.append(f"{progress.run_force_calls / progress.run_seconds:.1f} force calls/s")
     left = seconds_left(progress, budget)
     if progress.level == REFINE:
-        parts.append("refining the best")
+        parts.append("refining the best minima")
     elif left is not None:
         parts.append(f"{clock(left)} left")
     return parts

@@ -1,4 +1,4 @@
-"""Tables of what a search has found and of what each source has done for it."""
+"""Tabulate the minima of a search and the activity of its sources."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from hybridcsp.core.records import FailureReason, Minimum
 from hybridcsp.prototypes.names import prototype_name
 from hybridcsp.structure.symmetry import spacegroup_symbol
 
-# Failures that only the words of whoever failed explain, and how many characters of these are shown.
+# Failure reasons that need the original error message as an explanation.
 _UNCLEAR = (
     FailureReason.CALCULATOR,
     FailureReason.WRONG_RESULTS,
     FailureReason.NON_FINITE,
     FailureReason.WORKER_DIED,
 )
+
+#: Longest error message that is printed, in characters.
 _LONGEST = 200
 
 
@@ -30,7 +32,7 @@ def problem_of(archive: Archive) -> Problem:
 
 
 def minima_rows(minima: Sequence[Minimum], problem: Problem) -> list[dict[str, Any]]:
-    """Return what there is to say of minima, best first, as plain data with the units in the keys."""
+    """Return the properties of minima, in the given order (best first), as plain data with units in the keys."""
     return [
         {
             "rank": rank,
@@ -57,21 +59,21 @@ def minima_rows(minima: Sequence[Minimum], problem: Problem) -> list[dict[str, A
 
 
 def minima_table(minima: Sequence[Minimum], problem: Problem) -> FittingTable:
-    """Return the best minima as a table, best first."""
+    """Return minima as a table for the terminal, in the given order (best first)."""
     columns = [
         Column(heading="rank"),
         Column(heading="eV/atom", meaning="enthalpy" if problem.pressure_gpa else "energy"),
-        Column(heading="ΔmeV", meaning="above the best, per atom"),
+        Column(heading="ΔmeV", meaning="meV/atom above the best"),
         Column(
             heading="structure",
-            meaning="space group at 0.01 Å (≈ at 0.1 Å, where that differs), and prototype where it has a name",
+            meaning="space group with tolerance 0.01 Å, after ≈ with 0.1 Å if different; prototype if known",
             words=True,
         ),
         Column(heading="Å³", meaning="volume per atom", dispensable=2),
         Column(heading="Z", meaning="formula units in the primitive cell", dispensable=1),
         Column(heading="source", words=True, dispensable=4),
-        Column(heading="found", meaning="the relaxation that reached it first", dispensable=5),
-        Column(heading="times", meaning="relaxations that ended there", dispensable=3),
+        Column(heading="found", meaning="first relaxation that reached it", dispensable=5),
+        Column(heading="times", meaning="number of relaxations that reached it", dispensable=3),
     ]
     rows = [
         [
@@ -92,7 +94,7 @@ def minima_table(minima: Sequence[Minimum], problem: Problem) -> FittingTable:
 
 
 def sources_rows(archive: Archive) -> list[dict[str, Any]]:
-    """Return what each operator of each source has done, as plain data with the units in the keys."""
+    """Return the activity of each operator of each source, as plain data with units in the keys."""
     total = sum(tally.cost.force_calls for tally in archive.state.tallies.values())
     return [
         {
@@ -114,18 +116,18 @@ def sources_rows(archive: Archive) -> list[dict[str, Any]]:
 
 
 def sources_table(archive: Archive) -> FittingTable:
-    """Return what each operator of each source has done, as a table."""
+    """Return the activity of each operator of each source as a table for the terminal."""
     columns = [
         Column(heading="source", words=True),
-        Column(heading="prop.", meaning="candidates that were proposed", dispensable=3),
-        Column(heading="rej.", meaning="of these, rejected before relaxation", dispensable=4),
+        Column(heading="prop.", meaning="proposed candidates", dispensable=3),
+        Column(heading="rej.", meaning="rejected before relaxation", dispensable=4),
         Column(heading="relaxed"),
         Column(heading="failed", dispensable=2),
-        Column(heading="new", meaning="minima that it reached first"),
-        Column(heading="best", meaning="its lowest, in eV/atom", dispensable=1),
+        Column(heading="new", meaning="minima that it found first"),
+        Column(heading="best", meaning="lowest enthalpy in eV/atom", dispensable=1),
         Column(heading="f.calls", meaning="force calls", dispensable=7),
-        Column(heading="share", meaning="of all force calls", dispensable=5),
-        Column(heading="time", meaning="of computing", dispensable=6),
+        Column(heading="share", meaning="share of all force calls", dispensable=5),
+        Column(heading="time", meaning="computing time", dispensable=6),
     ]
     rows = [
         [
@@ -142,11 +144,11 @@ def sources_table(archive: Archive) -> FittingTable:
         ]
         for row in sources_rows(archive)
     ]
-    return FittingTable("Sources", columns, rows, _reasons(archive))
+    return FittingTable("Sources", columns, rows, _notes(archive))
 
 
 def duration(seconds: float) -> str:
-    """Return a time as people write it: ``"48 s"``, ``"3:07 min"``, ``"2:05 h"``."""
+    """Return a duration for display: ``"48 s"``, ``"3:07 min"``, ``"2:05 h"``."""
     if round(seconds) < 100:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -155,25 +157,25 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d} h"
 
 
-def _reasons(archive: Archive) -> list[str]:
-    """Say why candidates were rejected or failed, what went wrong, and what was learned."""
+def _notes(archive: Archive) -> list[str]:
+    """Return rejections, failures, errors and trainings, one sentence per operator, reason or source."""
     state = archive.state
-    reasons = []
+    notes = []
     for (source, operator), tally in state.tallies.items():
         counts = {**tally.rejected, **tally.failed, "not converged": tally.unconverged}
-        if said := ", ".join(f"{count} {reason}" for reason, count in counts.items() if count):
-            reasons.append(f"{_name(source, operator)}: {said}")
-    reasons += [
-        f"{reason}, the first time: {_in_short(state.explanations[reason])}"
+        if counted := ", ".join(f"{count} {reason}" for reason, count in counts.items() if count):
+            notes.append(f"{_name(source, operator)}: {counted}")
+    notes += [
+        f"{reason}, first message: {_in_short(state.explanations[reason])}"
         for reason in _UNCLEAR
         if state.explanations.get(reason)
     ]
-    reasons += [
-        f"{source}: {count} errors, the last: {_ends_of(state.last_errors[source])}"
+    notes += [
+        f"{source}: {count} errors, last message: {_ends_of(state.last_errors[source])}"
         for source, count in state.errors.items()
         if count
     ]
-    return reasons + [_learned(source, updates) for source, updates in state.model_updates.items()]
+    return notes + [_trainings(source, updates) for source, updates in state.model_updates.items()]
 
 
 def _structure(row: Mapping[str, Any]) -> str:
@@ -183,17 +185,17 @@ def _structure(row: Mapping[str, Any]) -> str:
 
 
 def _name(source: str, operator: str) -> str:
-    """Return a source with its operator, where there is another."""
+    """Return ``source/operator``, or the source alone if its operator has the same name."""
     return source if operator == source else f"{source}/{operator}"
 
 
 def spacegroup_name(number: int) -> str:
-    """Return symbol and number of a space group: ``"C2/m (12)"``."""
+    """Return symbol and number of a space group, such as ``"C2/m (12)"``."""
     return f"{spacegroup_symbol(number)} ({number})"
 
 
 def _ends_of(text: str) -> str:
-    """Beginning and end of an error: a program's traceback says at its end what went wrong."""
+    """Return beginning and end of an error message; the cause is often at the end of a program's traceback."""
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
 
@@ -202,10 +204,10 @@ def _in_short(text: str) -> str:
     return textwrap.shorten(text, _LONGEST, placeholder=" …")
 
 
-def _learned(source: str, updates: Sequence[ModelUpdated]) -> str:
+def _trainings(source: str, updates: Sequence[ModelUpdated]) -> str:
     trained = [update for update in updates if "version" in update.training]
     seconds = sum(update.cost.seconds for update in updates)
     versions = " and ".join(str(version) for version in updates[-1].versions) or "none"
     failed = [update.detail for update in updates if update.training.get("failed")]
-    failures = f"; failed {len(failed)} times, the last: {_in_short(failed[-1])}" if failed else ""
-    return f"{source}: trained {len(trained)} times in {seconds:.0f} s, now version {versions}{failures}"
+    failures = f"; failed {len(failed)} times, last message: {_in_short(failed[-1])}" if failed else ""
+    return f"{source}: retrained {len(trained)} times in {seconds:.0f} s, current version {versions}{failures}"

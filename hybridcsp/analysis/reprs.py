@@ -1,4 +1,4 @@
-"""Display searches, minima and summaries in Python and in notebooks."""
+"""Represent searches, minima and summaries as text and HTML, for Python and notebooks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from hybridcsp.core.records import Minimum
     from hybridcsp.search.run import Summary
 
-#: How many minima a search shows.
+#: Number of minima in the HTML of a search.
 _SHOWN = 5
 
 
@@ -34,7 +34,7 @@ def text_of_minimum(minimum: Minimum) -> str:
 
 
 def html_of_minimum(minimum: Minimum) -> str:
-    """Return a minimum as a small table."""
+    """Return a minimum as an HTML table."""
     atoms = minimum.best.atoms
     a, b, c, alpha, beta, gamma = atoms.cell.cellpar()
     return _html_table(
@@ -47,14 +47,14 @@ def html_of_minimum(minimum: Minimum) -> str:
             ["cell", f"{a:.3f}, {b:.3f}, {c:.3f} Å; {alpha:.2f}, {beta:.2f}, {gamma:.2f}°"],
             ["volume", f"{atoms.get_volume() / len(atoms):.2f} Å³/atom"],
             ["source", _source(minimum)],
-            ["relaxations that ended here", str(minimum.multiplicity)],
+            ["times found", str(minimum.multiplicity)],
             ["calculator", minimum.best.evaluation.calculator],
         ],
     )
 
 
 def text_of_search(problem: Problem, archive: Archive) -> str:
-    """Return how far a search is, in one line."""
+    """Return the state of a search in one line."""
     best = archive.best_enthalpy_per_atom
     lowest = "" if best is None else f", best {best:.4f} eV/atom"
     return printable_line(
@@ -64,22 +64,31 @@ def text_of_search(problem: Problem, archive: Archive) -> str:
 
 
 def html_of_search(problem: Problem, archive: Archive) -> str:
-    """Return how far a search is, and its best minima as a table."""
+    """Return the state of a search and its best minima as HTML."""
     head = f"<p>{escape(text_of_search(problem, archive).strip('<>'))}</p>"
     minima = archive.minima(_SHOWN)
     if not minima:
         return head
-    headings = ["rank", "eV/atom", "meV above the best", "space group", "prototype", "Å³/atom", "source", "times"]
+    headings = [
+        "rank",
+        "eV/atom",
+        "meV/atom above the best",
+        "space group",
+        "prototype",
+        "Å³/atom",
+        "source",
+        "times found",
+    ]
     return head + _html_table(headings, [_cells(row) for row in minima_rows(minima, problem)])
 
 
 def text_of_summary(summary: Summary) -> str:
-    """Return what a run came to, in one line."""
+    """Return the summary of a run in one line."""
     return f"<Summary: {_facts(summary)}>"
 
 
 def html_of_summary(summary: Summary) -> str:
-    """Return what a run came to, as a paragraph."""
+    """Return the summary of a run as an HTML paragraph."""
     return f"<p>{escape(_facts(summary))}</p>"
 
 

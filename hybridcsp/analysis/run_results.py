@@ -1,10 +1,12 @@
-"""Traces of the runs of a comparison: cost, arrival at the target, and the sources of the relaxations."""
+"""Read the result of each run of a comparison: its cost, when it reached the target, and what each source did."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from ase import Atoms
@@ -14,13 +16,13 @@ from hybridcsp.archive.state import SearchState
 from hybridcsp.core.records import ADDED
 from hybridcsp.structure.conversion import to_pymatgen
 
-#: A run has solved a problem when its best lies no more than this above the target (eV/atom).
+#: A run has reached a target enthalpy if its best is at most this much above it (eV/atom).
 TOLERANCE = 0.002
 
-#: The operator of random crystals, which other sources propose, too, while they have nothing of their own to offer.
+#: The operator name of random crystals. Other sources propose these too, while they have no parents of their own.
 RANDOM = "random"
 
-#: Ends of runs that more relaxations or another session could have taken further.
+#: Reasons to stop after which a larger budget or another session could have improved the result.
 _BY_BUDGET = (
     "relaxations used up",
     "force calls used up",
@@ -33,39 +35,39 @@ _BY_BUDGET = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Role:
-    """The conditions under which one source of a strategy is expected to act.
+class SourceRole:
+    """The conditions under which one source of a strategy is expected to propose candidates.
 
     Attributes
     ----------
-    starts
-        When it begins to act, in words; empty for one that always can.
+    waiting_for
+        The condition for its first proposal, as a phrase ("it starts after 6 minima"); empty if it needs none.
     learns
         Whether it is a generator that is retrained during the search.
     """
 
-    starts: str = ""
+    waiting_for: str = ""
     learns: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class SourceActivity:
     """The activity of one source in one run.
 
     Attributes
     ----------
     source
-        Its name.
+        Name of the source.
     relaxations
-        Relaxations of candidates that its own method made, failures included.
+        Number of relaxations of candidates made by its own method, failures included.
     random
-        Relaxations of random crystals that it proposed instead.
+        Number of relaxations of random crystals that it proposed instead.
     proposed, rejected
-        Candidates it offered, and how many of them were not relaxed.
+        Number of candidates it proposed, and number of these rejected before relaxation.
     trainings
-        New versions of its generator that were trained; ``None`` for a source that does not learn.
+        Number of new versions of its generator; ``None`` for a source that does not learn.
     error
-        What it raised last, if anything.
+        Message of its last error; empty if there was none.
     """
 
     source: str
@@ -78,26 +80,26 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trace:
-    """The record of one run, as far as it matters for a comparison.
+class RunResult:
+    """The result of one run, as far as a comparison needs it.
 
     Attributes
     ----------
     problem, strategy, seed
-        Which run it is.
+        Labels of the run.
     relaxations, failed, rejected, force_calls, seconds
-        What it used in all; seconds are those of relaxing and proposing.
+        Totals of the run; the seconds are those of relaxing and proposing.
     best
-        Lowest enthalpy per atom in eV, ``None`` if it found no minimum.
+        Lowest enthalpy in eV/atom; ``None`` if no minimum was found.
     solved_at
-        Relaxations and force calls when it met the target; ``None`` if it did not.
+        Number of relaxations and of force calls at which the target was reached; ``None`` if it was not.
     ended
-        Why it ended before its budget was used up, where more budget would not have helped (its sources had nothing
-        more to offer); empty otherwise.
+        The reason why the run ended before its budget was used up, if a larger budget could not have helped (its
+        sources were exhausted); empty otherwise.
     parts
-        What each of its sources did.
+        Activity of each source.
     candidates
-        A hash of the structures that were relaxed, in order, the same for runs that are the same; empty if unknown.
+        Hash of the relaxed structures in order, equal for identical runs; empty if unknown.
     """
 
     problem: str
@@ -111,45 +113,113 @@ class Trace:
     best: float | None
     solved_at: tuple[int, int] | None = None
     ended: str = ""
-    parts: tuple[Part, ...] = field(default_factory=tuple)
+    parts: tuple[SourceActivity, ...] = field(default_factory=tuple)
     candidates: str = ""
 
 
+class ComparedRun(Protocol):
+    """One run of a comparison, such as those of :func:`hybridcsp.workflows.compare.plan`."""
+
+    @property
+    def problem(self) -> str:
+        """Label of the problem."""
+
+    @property
+    def strategy(self) -> str:
+        """Label of the strategy."""
+
+    @property
+    def seed(self) -> int:
+        """Random seed."""
+
+    @property
+    def directory(self) -> Path:
+        """Run directory."""
+
+    @property
+    def sources(self) -> Mapping[str, SourceRole]:
+        """Role of each source by its name."""
+
+    @property
+    def relaxations(self) -> int:
+        """Budget in relaxations."""
+
+
 def is_random(source: str) -> bool:
-    """Whether a source is random search itself: ``random``, or ``random-2`` where it was named twice."""
+    """Return whether a source is random search itself: ``random``, or ``random-2`` if it was named twice."""
     return source.partition("-")[0] == RANDOM
 
 
-def trace_of(
+def read_results(runs: Iterable[ComparedRun], target: float | Atoms | None) -> list[RunResult]:
+    """Read the results of all runs of a comparison.
+
+    Parameters
+    ----------
+    runs
+        The runs, finished or not.
+    target
+        The target: an enthalpy (eV/atom), a structure, or ``None`` for the lowest enthalpy that any run of the same
+        problem has found.
+
+    Returns
+    -------
+    list of RunResult
+        One result for each run, in the same order.
+    """
+    runs = list(runs)
+    if target is not None:
+        return [_read_run(run, target) for run in runs]
+    first_pass = [_read_run(run, None) for run in runs]
+    best: dict[str, float] = {}
+    for result in first_pass:
+        if result.best is not None:
+            best[result.problem] = min(result.best, best.get(result.problem, np.inf))
+    return [_read_run(run, best.get(run.problem)) for run in runs]
+
+
+def _read_run(run: ComparedRun, target: float | Atoms | None) -> RunResult:
+    with Archive(run.directory) as archive:
+        return read_result(
+            archive,
+            problem=run.problem,
+            strategy=run.strategy,
+            seed=run.seed,
+            target=target,
+            roles=run.sources,
+            relaxations=run.relaxations,
+        )
+
+
+def read_result(
     archive: Archive,
     *,
     problem: str,
     strategy: str,
     seed: int,
     target: float | Atoms | None,
-    roles: Mapping[str, Role] | None = None,
+    roles: Mapping[str, SourceRole] | None = None,
     relaxations: int | None = None,
-) -> Trace:
-    """Read the trace of one run.
+) -> RunResult:
+    """Read the result of one run.
 
     Parameters
     ----------
     archive
-        The run.
+        Archive of the run.
     problem, strategy, seed
-        What to call it.
+        Labels of the run.
     target
-        An enthalpy per atom (eV), a structure, or ``None`` if that is not known yet.
+        Target enthalpy (eV/atom) or structure; ``None`` if there is none yet.
     roles
-        By name, the sources that it was given; by default those that have proposed something.
+        The sources of the strategy by name; by default those that have proposed a candidate.
     relaxations
-        The budget: what a longer run did beyond it does not count. By default all counts.
+        Budget in relaxations: later ones are ignored. By default all of them count.
     """
     state = archive.state
     if relaxations is not None and state.relaxations > relaxations:
         state = archive.state_until(relaxations)
     last = state.stops[-1] if state.stops else ""
-    return Trace(
+    return RunResult(
         problem=problem,
         strategy=strategy,
         seed=seed,
@@ -159,14 +229,16 @@ def trace_of(
         force_calls=state.cost.force_calls,
         seconds=state.cost.seconds,
         best=state.lowest(),
-        solved_at=_matched_at(archive, state, target) if isinstance(target, Atoms) else _reached_at(state, target),
+        solved_at=_structure_found_at(archive, state, target)
+        if isinstance(target, Atoms)
+        else _enthalpy_reached_at(state, target),
         ended="" if last in _BY_BUDGET else last,
-        parts=_parts(state, roles),
+        parts=_activities(state, roles),
         candidates=_hash_of_candidates(archive, state),
     )
 
 
-def _reached_at(state: SearchState, enthalpy: float | None) -> tuple[int, int] | None:
+def _enthalpy_reached_at(state: SearchState, enthalpy: float | None) -> tuple[int, int] | None:
     if enthalpy is None:
         return None
     for relaxation, force_calls, lowest in state.improvements:
@@ -175,7 +247,7 @@ def _reached_at(state: SearchState, enthalpy: float | None) -> tuple[int, int] |
     return None
 
 
-def _matched_at(archive: Archive, state: SearchState, structure: Atoms) -> tuple[int, int] | None:
+def _structure_found_at(archive: Archive, state: SearchState, structure: Atoms) -> tuple[int, int] | None:
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     matcher, wanted = StructureMatcher(), to_pymatgen(structure)
@@ -187,17 +259,17 @@ def _matched_at(archive: Archive, state: SearchState, structure: Atoms) -> tuple
     return None
 
 
-def _parts(state: SearchState, roles: Mapping[str, Role] | None) -> tuple[Part, ...]:
+def _activities(state: SearchState, roles: Mapping[str, SourceRole] | None) -> tuple[SourceActivity, ...]:
     if roles is None:
-        roles = {source: Role() for source, _ in state.tallies if source != ADDED}
-    parts = []
+        roles = {source: SourceRole() for source, _ in state.tallies if source != ADDED}
+    activities = []
     for source, role in roles.items():
         own = state.tallies_of(source)
         ended = {operator: tally.relaxed + tally.failed.total() for operator, tally in own.items()}
         random = 0 if is_random(source) else ended.get(RANDOM, 0)
         trainings = [update for update in state.model_updates.get(source, ()) if "version" in update.training]
-        parts.append(
-            Part(
+        activities.append(
+            SourceActivity(
                 source=source,
                 relaxations=sum(ended.values()) - random,
                 random=random,
@@ -207,7 +279,7 @@ def _parts(state: SearchState, roles: Mapping[str, Role] | None) -> tuple[Part, 
                 error=state.last_errors.get(source, ""),
             )
         )
-    return tuple(parts)
+    return tuple(activities)
 
 
 def _hash_of_candidates(archive: Archive, state: SearchState) -> str:
@@ -217,5 +289,5 @@ def _hash_of_candidates(archive: Archive, state: SearchState) -> str:
             atoms = archive.candidate(id_).atoms
             found.update(atoms.numbers.astype(np.int64).tobytes())
             for array in (atoms.cell.array, atoms.positions):
-                found.update((np.round(array, 6) + 0.0).astype(np.float64).tobytes())  # + 0.0: there is no -0.0
+                found.update((np.round(array, 6) + 0.0).astype(np.float64).tobytes())  # + 0.0 turns -0.0 into 0.0
     return found.hexdigest()[:16]

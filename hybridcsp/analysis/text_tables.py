@@ -1,4 +1,4 @@
-"""Tables that fit the terminal, whatever its width."""
+"""Provide tables that adapt to the width of the terminal."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ class Column:
     Attributes
     ----------
     heading
-        Its name.
+        Heading of the column.
     meaning
-        What it holds, for the legend; empty where the heading says it.
+        Explanation for the legend; empty if the heading needs none.
     words
-        Whether its cells are words, on the left, that may go on in a further line; otherwise numbers, on the right.
+        Whether the cells hold text, which is aligned left and may be wrapped, instead of numbers, which are aligned
+        right and never wrapped.
     dispensable
-        How soon it is left out where the terminal is too narrow for all: the highest first, 0 never.
+        Order in which columns are omitted in a narrow terminal: the highest number first, 0 never.
     """
 
     heading: str
@@ -35,18 +36,19 @@ class Column:
 
 
 class FittingTable:
-    """A table that leaves columns out, and breaks lines between words, until it fits the width that there is.
+    """A table that omits columns and wraps text until it fits the available width.
 
     Parameters
     ----------
     title
-        Stands above.
+        Title above the table.
     columns
-        From left to right.
+        Columns from left to right.
     rows
-        Cells of each row. A word that is too long for its column is broken after a slash, comma, colon or plus first.
+        Cells of each row. A word that is too long for its column is preferably broken after a slash, comma, colon or
+        plus sign.
     notes
-        Lines below, after the legend.
+        Lines below the table, after the legend.
     """
 
     def __init__(
@@ -79,16 +81,16 @@ class FittingTable:
             f"{self._columns[i].heading}: {self._columns[i].meaning}" for i in kept if self._columns[i].meaning
         )
         missing = [column.heading for i, column in enumerate(self._columns) if i not in kept]
-        more = [f"Not shown in a terminal this narrow: {', '.join(missing)}."] if missing else []
+        more = [f"Hidden columns (widen the terminal to show them): {', '.join(missing)}."] if missing else []
         for line in [*([f"{legend}."] if legend else []), *more, *self._notes]:
             yield Text(line, style="italic dim")
         yield Text()
 
     def _width(self, kept: Sequence[int]) -> int:
-        return 1 + sum(self._least(i) + 2 for i in kept)  # with the edges, and two spaces between columns
+        return 1 + sum(self._least(i) + 2 for i in kept)  # edges, and two spaces between columns
 
     def _least(self, i: int) -> int:
-        """Return the narrowest that a column can be without breaking a word or a number."""
+        """Return the smallest width of a column that breaks no word and no number."""
         cells = [self._columns[i].heading, *(row[i] for row in self._rows)]
         if not self._columns[i].words:
             return max(map(len, cells))
@@ -96,7 +98,7 @@ class FittingTable:
 
 
 def list_table(entries: Sequence[tuple[str, str]]) -> Table:
-    """Return names and what they stand for, as a table without lines."""
+    """Return names and their descriptions as a table without lines."""
     table = Table(box=None, show_header=False, padding=(0, 1, 0, 0))
     names = [_Words(name) for name, _ in entries]
     table.add_column(
@@ -109,7 +111,7 @@ def list_table(entries: Sequence[tuple[str, str]]) -> Table:
 
 
 class _Words:
-    """A cell of words, broken between them or, where one is too long, after one of a few characters."""
+    """A cell of text, wrapped between words or, if a word is too long, after one of a few characters."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -136,15 +138,15 @@ class _Words:
         yield Text("\n".join(lines), overflow="fold")
 
 
-#: Words up to this length stay whole wherever they are.
-_WHOLE = 8
+#: Longest word that is never broken.
+_UNBROKEN = 8
 
 
 def _parts(word: str) -> list[str]:
-    """Return a long word in parts, none shorter than three characters, that a line may be broken between."""
+    """Return the parts of a long word between which a line may be broken, each of three or more characters."""
     parts = [""]
     for character in word:
         parts[-1] += character
-        if len(word) > _WHOLE and character in "/,:=+" and len(parts[-1]) > 2:
+        if len(word) > _UNBROKEN and character in "/,:=+" and len(parts[-1]) > 2:
             parts.append("")
     return [part for part in parts if part]

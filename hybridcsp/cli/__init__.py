@@ -1,13 +1,15 @@
-"""Provide the command line: one module for each command or group of commands."""
+"""Provide the command line: each module holds one command, or a group of commands."""
 
 from hybridcsp.cli import compare as compare
 from hybridcsp.cli import evaluate as evaluate
 from hybridcsp.cli import generators as generators
 from hybridcsp.cli import import_export as import_export
+from hybridcsp.cli import lists as lists
 from hybridcsp.cli import sample as sample
 from hybridcsp.cli import search as search
 from hybridcsp.cli import show as show
 from hybridcsp.cli import train as train
+from hybridcsp.cli import watch as watch
 from hybridcsp.cli.app import app as app
 from hybridcsp.cli.app import run as main
 

@@ -10,19 +10,19 @@ from hybridcsp.utils.process_watch import end_with
 
 
 def run(parent: str, death_signal: str, path: str, *arguments: str) -> None:
-    """Run a command, and end when the parent does.
+    """Run a command, and exit when the parent process ends.
 
     Parameters
     ----------
     parent
-        Its process id.
+        Process id of the parent.
     death_signal
         See :func:`~hybridcsp.utils.processes.death_signal`.
     path
-        What ``PYTHONPATH`` was before it told this process where our package is: programs that a calculator starts may
-        be of another Python.
+        Original value of ``PYTHONPATH``. It is restored because programs that a calculator starts may use another
+        Python.
     *arguments
-        What would follow ``hybridcsp`` in a terminal.
+        Arguments of the command ``hybridcsp``.
     """
     end_with(int(parent), int(death_signal))
     os.environ["PYTHONPATH"] = path

@@ -1,4 +1,4 @@
-"""``hybridcsp compare``."""
+"""Provide the command ``hybridcsp compare``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hybridcsp.cli.app import app, number
+from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console, errors
-from hybridcsp.cli.options import BY_FLAG, OPTIONS, SEARCH, SETTINGS
-from hybridcsp.cli.output import AsCsv, AsJson, print_table
+from hybridcsp.cli.options import BY_FLAG, OPTIONS, OUTPUT, SEARCH, SETTINGS
+from hybridcsp.cli.output import AsCsv, AsJson, check_formats, print_table
 from hybridcsp.cli.settings_command import Given, SettingsCommand, read_given, with_settings
+from hybridcsp.cli.values import read_number
 from hybridcsp.errors import InputError
 from hybridcsp.utils.interrupts import terminate_in_order
 
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
     from ase import Atoms
     from rich.console import Console
 
-    from hybridcsp.analysis.run_results import Trace
+    from hybridcsp.analysis.run_results import RunResult
     from hybridcsp.workflows.compare import PlannedRun
 
 _COMPARISON = "Comparison"
 
-#: What a comparison decides itself, and an option or a file's key cannot.
+#: Keys of the configuration that a comparison sets itself.
 _OWN = {
     "search.sources",
     "search.seed",
@@ -38,17 +39,18 @@ _OWN = {
     "budget.refine",
 }
 
-#: Options of search that hold for every run.
-COMPARED = tuple(setting for setting in SETTINGS if setting.key not in _OWN)
+#: Options of search that apply to every run of a comparison.
+COMPARE_SETTINGS = tuple(setting for setting in SETTINGS if setting.key not in _OWN)
 
 
 class _Compare(SettingsCommand):
-    settings = COMPARED
+    settings = COMPARE_SETTINGS
 
     def explain_option(self, name: str) -> str:
-        """Say of options of search that a comparison decides these itself."""
+        """Return which options of compare replace an option of search."""
         if name in BY_FLAG and BY_FLAG[name].key in _OWN:
-            return "strategies (--strategy), seeds (--seeds) and budget (--relaxations, --target) are the comparison's."
+            own = "strategies (--strategy), seeds (--seeds) and budget (--relaxations, --target)"
+            return f"a comparison sets {own} itself."
         return super().explain_option(name)
 
 
@@ -60,92 +62,100 @@ class _Compare(SettingsCommand):
     "  hybridcsp compare TiO2 SiO2 --strategy random --strategy flow --pressure 20\n\n"
     "  hybridcsp compare TiO2 --strategy random --target rutile.cif --directory duel",
 )
-@with_settings(COMPARED)
+@with_settings(COMPARE_SETTINGS)
 def compare(
-    what: Annotated[list[str], typer.Argument(metavar="FORMULA|FILE.toml...", help="Problems: formulas, TOML files.")],
+    what: Annotated[
+        list[str], typer.Argument(metavar="FORMULA|FILE.toml...", help="Problems: formulas or TOML files.")
+    ],
     strategy: Annotated[
         list[str],
         typer.Option(
             metavar="NAME",
-            help="A source, or several joined by +, which share the budget; repeatable. The first is the baseline.",
+            help="Strategy: a source, or several joined by + that share the budget. Repeatable; the first is the "
+            "baseline.",
             rich_help_panel=_COMPARISON,
         ),
     ],
     seeds: Annotated[
         int,
-        typer.Option(metavar="N", help="Runs of each strategy on each problem.", min=1, rich_help_panel=_COMPARISON),
+        typer.Option(metavar="N", help="Number of runs per strategy and problem.", min=1, rich_help_panel=_COMPARISON),
     ] = 5,
     first_seed: Annotated[
-        int, typer.Option(metavar="N", help="Seed of the first of these.", min=0, rich_help_panel=_COMPARISON)
+        int, typer.Option(metavar="N", help="Random seed of the first run.", min=0, rich_help_panel=_COMPARISON)
     ] = 0,
     relaxations: Annotated[
-        int, typer.Option(metavar="N", help="Relaxations of each run.", min=1, rich_help_panel=_COMPARISON)
+        int, typer.Option(metavar="N", help="Number of relaxations per run.", min=1, rich_help_panel=_COMPARISON)
     ] = 60,
     target: Annotated[
         str,
         typer.Option(
             metavar="FILE|ENERGY|best",
-            help="What is to be found: a structure, an enthalpy in eV/atom, or the best of all runs.",
+            help="Target: a structure, an enthalpy in eV/atom, or the best of all runs.",
             rich_help_panel=_COMPARISON,
         ),
     ] = "best",
-    directory: Annotated[
-        Path, typer.Option(help="Folder of the runs and the results.", rich_help_panel=_COMPARISON)
-    ] = Path("comparison"),
+    parallel: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Number of runs at a time.",
+            min=1,
+            show_default="one per core",
+            rich_help_panel=_COMPARISON,
+        ),
+    ] = None,
     imported: Annotated[
         list[Path] | None,
         typer.Option(
             metavar="DIRECTORY",
-            help="Results of another code (hybridcsp import), told beside the table; repeatable.",
+            help="Results of another code (see hybridcsp import) to list below the table. Repeatable.",
             show_default="none",
             rich_help_panel=_COMPARISON,
         ),
     ] = None,
-    parallel: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N", help="Runs at a time.", min=1, show_default="one a core", rich_help_panel=_COMPARISON
-        ),
-    ] = None,
+    directory: Annotated[
+        Path, typer.Option(metavar="PATH", help="Folder of the runs and results.", rich_help_panel=OUTPUT)
+    ] = Path("comparison"),
     *,
     trust: Annotated[
         bool,
-        typer.Option("--trust", help="Run the code and programs that a TOML file names.", rich_help_panel=SEARCH),
+        typer.Option(
+            "--trust", help="Allow a TOML file to run the code and programs that it names.", rich_help_panel=SEARCH
+        ),
     ] = False,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
     **values: Any,
 ) -> None:
-    """Compare strategies with equal budgets and several seeds, and say how sure the difference is.
+    """Compare strategies with equal budgets and several random seeds.
 
-    Run it again to go on where it was stopped, or to add seeds, strategies or relaxations: only what is missing is
-    done. Runs are searches like any other: hybridcsp show DIRECTORY/PROBLEM/STRATEGY/seed-0.
+    The table states how often and at what cost each strategy reached the target, with confidence intervals. Run the
+    command again to continue, or to add seeds, strategies or relaxations; completed runs are kept. Each run is an
+    ordinary search: hybridcsp show DIRECTORY/PROBLEM/STRATEGY/seed-0.
     """
-    import json
-
-    from hybridcsp.analysis import source_activity
-    from hybridcsp.analysis import statistics as statistics
+    from hybridcsp.analysis import comparison_report, statistics
+    from hybridcsp.analysis.run_results import read_results
+    from hybridcsp.analysis.source_activity import comparison_notes
     from hybridcsp.archive.archive import Archive
-    from hybridcsp.cli.comparison_progress import LiveCampaign
-    from hybridcsp.utils.files import atomic_write, check_writable, make_folder
+    from hybridcsp.cli.progress import ComparisonDisplay
+    from hybridcsp.utils.files import check_writable, make_folder
     from hybridcsp.utils.resources import available_cores, load_average
     from hybridcsp.workflows import compare
 
-    if as_json and as_csv:
-        raise InputError("--json", "--csv", "one of the two")
-    said = errors if as_json or as_csv else console  # the standard output is for the data alone then
+    check_formats(as_json=as_json, as_csv=as_csv)
+    messages = errors if as_json or as_csv else console  # the standard output is then for the data alone
     if imported and len(set(what)) > 1:
-        raise InputError("--imported", str(imported[0]), "goes with one problem, not several")
+        raise InputError("--imported", str(imported[0]), "allowed only with a single problem")
     for other in imported or ():
-        Archive(other).close()  # what is not there is said before anything runs
+        Archive(other).close()  # reports a missing archive before anything runs
     goal = _target(target)
-    given = read_given(COMPARED, values)
+    given = read_given(COMPARE_SETTINGS, values)
     problems: dict[str, dict[str, Any]] = {}
     for one in dict.fromkeys(what):
         if _name(one) in problems:
-            raise InputError("problem", one, f"another name than {_name(one)}, which another problem has already")
-        _say_what_is_unused(one, said)
-        problems[_name(one)] = _tables(one, given, relaxations, target)
+            raise InputError("problem", one, f"a name other than {_name(one)}, which another problem already has")
+        _print_unused_keys(one, messages)
+        problems[_name(one)] = _configuration(one, given, relaxations, target)
     runs = compare.plan(
         problems,
         strategy,
@@ -154,54 +164,49 @@ def compare(
         trust=trust or "search.calculator" in given.flags,
         trust_commands=trust,
     )
-    results = [directory / f"comparison.{suffix}" for suffix in ("json", "csv", "png")]
+    files = [directory / f"comparison.{suffix}" for suffix in ("json", "csv", "png")]
     make_folder(directory, key="--directory")
-    for file in results:
+    for file in files:
         check_writable(file, key="--directory")
     missing = sum(run.relaxations - run.done() for run in runs)
-    said.print(
+    messages.print(
         f"{len(runs)} runs of {relaxations} relaxations in {directory}; {missing} relaxations to do", highlight=False
     )
     terminate_in_order()
     try:
-        with LiveCampaign(said) as live:
+        with ComparisonDisplay(messages) as live:
             compare.execute(runs, parallel=parallel or available_cores(), on_progress=live.update)
     except KeyboardInterrupt:
-        said.print("Interrupted; the same command goes on from here.", highlight=False)
+        messages.print("Interrupted. Continue with the same command.", highlight=False)
         raise typer.Exit(130) from None
 
-    targets = _targets(runs, goal)
-    traces = [_trace(run, targets[run.problem]) for run in runs]
-    rows = statistics.compare(traces)
-    notes = source_activity.notes(traces, {run.strategy: run.sources for run in runs})
-    own = _calculator(runs[0].directory)
-    others = [_told(where, next(iter(targets.values())), own) for where in imported or ()]
+    results = read_results(runs, goal)
+    rows = statistics.compare(results)
+    notes = comparison_notes(results, {run.strategy: run.sources for run in runs})
     named = target if goal is not None else "the best of all runs"
-    said.print(statistics.table(rows, traces, named, notes))
-    for line in others:
-        said.print(line, highlight=False, soft_wrap=True, markup=False)
+    messages.print(comparison_report.comparison_table(rows, results, named, notes))
     about = {"target": named, "relaxations": relaxations, "load": load_average()}
-    content = statistics.as_content(rows, traces, about, notes)
-    texts = (json.dumps(content, indent=1, allow_nan=False) + "\n", statistics.as_csv(traces))
-    for file, text in zip(results, texts, strict=False):
-        with atomic_write(file, key="--directory") as stream:
-            stream.write(text)
-    statistics.plot(traces, results[2], named, notes)
-    said.print(f"wrote comparison.json, .csv and .png to {directory}", highlight=False, soft_wrap=True)
-    print_table(statistics.as_records(rows), as_json=as_json, as_csv=as_csv, about=content)
+    content = comparison_report.as_content(rows, results, about, notes)
+    _write_files(files, content, results, named, notes)
+    messages.print(f"Wrote comparison.json, .csv and .png to {directory}", highlight=False, soft_wrap=True)
+    best = min((result.best for result in results if result.best is not None), default=None)
+    for other in imported or ():
+        line = _describe_imported(other, best if goal is None else goal, _calculator(runs[0]))
+        messages.print(line, highlight=False, soft_wrap=True, markup=False)
+    print_table(comparison_report.as_records(rows), as_json=as_json, as_csv=as_csv, about=content)
 
 
 def _name(what: str) -> str:
     return Path(what).stem if what.endswith(".toml") else what
 
 
-def _tables(what: str, given: Given, relaxations: int, target: str) -> dict[str, Any]:
-    """Return the configuration of a problem, with the options and the budget of the comparison.
+def _configuration(what: str, given: Given, relaxations: int, target: str) -> dict[str, Any]:
+    """Return the configuration of a problem with the options and the budget of the comparison, as TOML tables.
 
     Raises
     ------
     InputError
-        Lists all mistakes, by the names that the person has given the keys.
+        Lists all mistakes, with the keys or options that contain them.
     """
     from hybridcsp import config
     from hybridcsp.analysis.run_results import TOLERANCE
@@ -210,11 +215,8 @@ def _tables(what: str, given: Given, relaxations: int, target: str) -> dict[str,
 
     goal = _target(target)
     from_file = what.endswith(".toml")
-    raw = config.read(Path(what)) if from_file else {"problem": {"formula": what}}
-    for table, chosen in config.with_absolute_paths(given.tables, Path.cwd()).items():
-        if isinstance(before := raw.get(table, {}), dict):  # what else it is, is a mistake that parsing lists
-            raw[table] = {**before, **chosen}
-    # Only the search itself is compared; what comes after success would only cost time.
+    raw = given.merged_into(config.read(Path(what)) if from_file else {"problem": {"formula": what}})
+    # No refinement: only the search itself is compared.
     budget: dict[str, Any] = {"relaxations": relaxations, "refine": 0}
     if isinstance(goal, float):
         budget["stop_at"] = goal + TOLERANCE - UNCHANGED
@@ -231,16 +233,16 @@ def _tables(what: str, given: Given, relaxations: int, target: str) -> dict[str,
     return raw
 
 
-def _say_what_is_unused(what: str, said: Console) -> None:
-    """Name the keys of a configuration file that a comparison replaces by its own."""
+def _print_unused_keys(what: str, messages: Console) -> None:
+    """Name the keys of a TOML file that the comparison replaces."""
     from hybridcsp import config
 
     raw = config.read(Path(what)) if what.endswith(".toml") else {}
     tables = {table: content for table, content in raw.items() if isinstance(content, dict)}
     unused = [f"{table}.{key}" for table, content in tables.items() for key in content if f"{table}.{key}" in _OWN]
     if unused:
-        said.print(
-            f"{what}: {', '.join(unused)} not used: strategies, seeds and budget are those of the comparison.",
+        messages.print(
+            f"{what}: {', '.join(unused)} ignored, because a comparison sets strategies, seeds and budget itself.",
             highlight=False,
             soft_wrap=True,
             markup=False,
@@ -248,42 +250,52 @@ def _say_what_is_unused(what: str, said: Console) -> None:
 
 
 def _target(text: str) -> float | Atoms | None:
+    """Read the target: a structure, an enthalpy (eV/atom), or ``None`` for the best of all runs."""
     if text == "best":
         return None
     if not Path(text).exists():
-        return number("--target", text, "a structure file that exists, an enthalpy in eV/atom, or best")
+        return read_number("--target", text, "a structure file that exists, an enthalpy in eV/atom, or best")
     from hybridcsp.search.stopping import read_target
 
     return read_target("--target", text)
 
 
-def _targets(runs: list[PlannedRun], goal: float | Atoms | None) -> dict[str, float | Atoms | None]:
-    if goal is not None:
-        return dict.fromkeys((run.problem for run in runs), goal)
-    best: dict[str, float | Atoms | None] = {}
-    for run in runs:
-        lowest, known = _trace(run, None).best, best.setdefault(run.problem, None)
-        if known is None or (lowest is not None and isinstance(known, float) and lowest < known):
-            best[run.problem] = lowest
-    return best
+def _write_files(
+    files: list[Path], content: dict[str, Any], results: list[RunResult], target: str, notes: list[str]
+) -> None:
+    """Write the results as JSON, CSV and a picture."""
+    import json
+
+    from hybridcsp.analysis.comparison_report import as_csv
+    from hybridcsp.analysis.plots import plot_comparison
+    from hybridcsp.utils.files import atomic_write
+
+    json_file, csv_file, picture = files
+    with atomic_write(json_file, key="--directory") as stream:
+        stream.write(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    with atomic_write(csv_file, key="--directory") as stream:
+        stream.write(as_csv(results))
+    plot_comparison(results, picture, target, notes)
 
 
-def _calculator(directory: Path) -> str | None:
+def _calculator(run: PlannedRun) -> str | None:
     from hybridcsp.archive.archive import Archive
 
-    with Archive(directory) as archive:
+    with Archive(run.directory) as archive:
         return archive.state.calculator
 
 
-def _told(directory: Path, target: float | Atoms | None, calculator: str | None) -> str:
-    """Say when a search of another code reached the target; in relaxations, which is all that other codes tell.
+def _describe_imported(directory: Path, target: float | Atoms | None, calculator: str | None) -> str:
+    """Return after how many relaxations a search of another code reached the target.
+
+    Relaxations are the only cost that all codes report.
 
     Raises
     ------
     InputError
-        If the target is an enthalpy of another calculator.
+        If the target is an enthalpy from another calculator.
     """
-    from hybridcsp.analysis.run_results import trace_of
+    from hybridcsp.analysis.run_results import read_result
     from hybridcsp.archive.archive import Archive
 
     with Archive(directory) as archive:
@@ -292,26 +304,10 @@ def _told(directory: Path, target: float | Atoms | None, calculator: str | None)
             raise InputError(
                 "--imported",
                 str(directory),
-                f"comparable by structure only, since its energies are of {theirs} and ours of {calculator}: "
-                f"--target FILE",
+                f"comparable only with a structure as the target (--target FILE), because its energies are from "
+                f"{theirs} and ours from {calculator}",
             )
-        trace = trace_of(archive, problem="", strategy=directory.name, seed=0, target=target)
-    if trace.solved_at is None:
-        return f"{directory} ({theirs}): not reached in {trace.relaxations} relaxations"
-    return f"{directory} ({theirs}): reached after {trace.solved_at[0]} of {trace.relaxations} relaxations"
-
-
-def _trace(run: PlannedRun, target: float | Atoms | None) -> Trace:
-    from hybridcsp.analysis.run_results import trace_of
-    from hybridcsp.archive.archive import Archive
-
-    with Archive(run.directory) as archive:
-        return trace_of(
-            archive,
-            problem=run.problem,
-            strategy=run.strategy,
-            seed=run.seed,
-            target=target,
-            roles=run.sources,
-            relaxations=run.relaxations,
-        )
+        result = read_result(archive, problem="", strategy=directory.name, seed=0, target=target)
+    if result.solved_at is None:
+        return f"{directory} ({theirs}): target not reached in {result.relaxations} relaxations"
+    return f"{directory} ({theirs}): target reached after {result.solved_at[0]} of {result.relaxations} relaxations"

@@ -1,4 +1,4 @@
-"""The terminal: what is printed there cannot command it, whatever file it comes from."""
+"""Provide consoles that print control characters as escape sequences, so that no file can control the terminal."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hybridcsp.utils.text import printable
 
 
 class SafeConsole(Console):
-    """A console that spells out the control characters in everything it shows; its own colours are not affected."""
+    """A console that prints control characters in texts as escape sequences; its own colours are not affected."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Return the segments of something that is to be shown."""
+        """Return the segments of an object to print."""
         for segment in super().render(renderable, options):
             if segment.control or (shown := printable(segment.text)) == segment.text:
                 yield segment
@@ -28,13 +28,13 @@ class SafeConsole(Console):
                 yield Segment(shown, segment.style)
 
 
-#: For results, and for messages. Brackets in names of files and folders are no markup.
+#: Consoles for results and for messages. Markup is off because names of files and folders may contain brackets.
 console = SafeConsole(markup=False)
 errors = SafeConsole(markup=False, stderr=True)
 
 
 def guard_the_terminal() -> None:
-    """Spell out control characters in tracebacks, warnings and log messages too: errors quote what files say."""
+    """Escape control characters in tracebacks, warnings and log messages, which may quote the contents of files."""
     sys.excepthook = _print_traceback
     warnings.showwarning = _print_warning
     if logging.lastResort is not None:

@@ -1,4 +1,4 @@
-"""``hybridcsp evaluate``."""
+"""Provide the command ``hybridcsp evaluate``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console, errors
-from hybridcsp.cli.generators import DATA, GENERATOR, MAX_ATOMS, SEED
+from hybridcsp.cli.generators import DATA, GENERATOR, MAX_ATOMS, SEED, check_exists
 from hybridcsp.cli.output import AsCsv, AsJson, print_table
 from hybridcsp.cli.progress import bar, busy
 from hybridcsp.errors import InputError
@@ -29,23 +29,27 @@ if TYPE_CHECKING:
 def evaluate(
     generator: GENERATOR,
     data: DATA,
-    samples: Annotated[int, typer.Option(metavar="N", help="Samples for each crystal.", min=1)] = 20,
+    samples: Annotated[int, typer.Option(metavar="N", help="Number of samples per crystal.", min=1)] = 20,
     crystals: Annotated[
-        int | None, typer.Option(metavar="N", help="Most crystals, drawn at random.", min=1, show_default="all")
+        int | None, typer.Option(metavar="N", help="Number of crystals, drawn at random.", min=1, show_default="all")
     ] = None,
     known: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="PATH", help="Crystals that do not count as new; repeatable.", show_default="all of --data"
+            metavar="PATH",
+            help="Known crystals, which do not count as novel. Repeatable.",
+            show_default="all of --data",
         ),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--everything", help="Include crystals of formulas that it has learned from.")
+        bool, typer.Option("--everything", help="Include formulas that the generator was trained on.")
     ] = False,
     max_atoms: MAX_ATOMS = 20,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the summary and the scores of each crystal as JSON."),
+        typer.Option(
+            metavar="FILE", help="Write the summary and the scores of each crystal to a JSON file.", show_default="none"
+        ),
     ] = None,
     seed: SEED = 0,
     as_json: AsJson = False,
@@ -53,10 +57,10 @@ def evaluate(
 ) -> None:
     """Report match rate, RMSE, validity, uniqueness and novelty.
 
-    For each crystal the generator is told the contents of the primitive cell and nothing else. There are two matches,
-    with their tolerances in the table: the published one of StructureMatcher, which is wide, and the strict one that
-    tells the minima of a search apart. Nothing is filtered before. Validity, uniqueness, novelty (both by the strict
-    match) and symmetry (at 0.1 Å) are shares of samples.
+    For each crystal, the generator is given only the contents of the primitive cell. Two criteria for a match are
+    reported with their tolerances: the one of pymatgen's StructureMatcher that publications use, which is wide, and
+    the strict one that distinguishes minima in a search. Samples are not filtered. Validity, uniqueness, novelty (both
+    by the strict criterion) and symmetry (at 0.1 Å) are fractions of all samples.
     """
     import numpy as np
 
@@ -68,8 +72,7 @@ def evaluate(
 
     for option, paths in (("--data", data), ("--known", known or [])):
         for path in paths:
-            if not path.exists():
-                raise InputError(option, str(path), "no such file or folder")
+            check_exists(option, path)
     if output is not None:
         make_folder(output.parent, key="--output")
         check_writable(output, key="--output", follow=True)
@@ -81,12 +84,16 @@ def evaluate(
     learned = frozenset() if everything else overlap(model.card, {formula_of(e.atoms) for e in examples})
     targets = [example.atoms for example in examples if formula_of(example.atoms) not in learned]
     if not targets:
-        raise InputError("--data", [str(path) for path in data], "nothing but what it has learned from; --everything?")
+        raise InputError(
+            "--data",
+            [str(path) for path in data],
+            "crystals of formulas that the generator was not trained on; to include the others, add --everything",
+        )
     if crystals is not None and crystals < len(targets):
         chosen = np.random.default_rng(seed).choice(len(targets), crystals, replace=False)
         targets = [targets[i] for i in sorted(chosen)]
     if len(learned):
-        errors.print(f"Left out: crystals of {len(learned)} formulas that it has learned from.")
+        errors.print(f"Skipped crystals of {len(learned)} formulas that the generator was trained on.")
     with one_thread(), bar("crystals", len(targets)) as advance:
         scored = score(
             model,
@@ -122,7 +129,7 @@ def _show(summary: Mapping[str, Any], ks: list[int]) -> None:
         )
     wide, strict = tolerances().values()
     for name in wide:
-        shown = ["scaled away" if one[name] is None else f"{one[name]:g}" for one in (wide, strict)]
+        shown = ["scaled" if one[name] is None else f"{one[name]:g}" for one in (wide, strict)]
         matches.add_row(f"  tolerance: {name}", *shown)
     console.print(matches)
     shares = ("valid", "unique", "new", "symmetric")
@@ -131,14 +138,14 @@ def _show(summary: Mapping[str, Any], ks: list[int]) -> None:
         if "match rate" in name:
             continue
         if isinstance(value, dict):
-            shown_value = ", ".join(f"{count} {reason}" for reason, count in value.items()) or "none"
+            text = ", ".join(f"{count} {reason}" for reason, count in value.items()) or "none"
         elif name in shares:
-            shown_value = share(value)
+            text = share(value)
         elif isinstance(value, float):
-            shown_value = f"{value:.3g}"
+            text = f"{value:.3g}"
         else:
-            shown_value = "-" if value is None else str(value)
-        table.add_row(name, shown_value)
+            text = "-" if value is None else str(value)
+        table.add_row(name, text)
     console.print(table)
 
 
@@ -148,4 +155,4 @@ def _write_scores(output: Path, about: Mapping[str, Any], scored: list[Scored]) 
     text = json.dumps({**about, "crystals": [asdict(one) for one in scored]})
     with atomic_write(output, key="--output", follow=True) as file:
         file.write(text + "\n")
-    errors.print(f"Scores are in {output}", highlight=False, soft_wrap=True, markup=False)
+    errors.print(f"Wrote scores to {output}", highlight=False, soft_wrap=True, markup=False)

@@ -1,33 +1,32 @@
-"""``hybridcsp import`` and ``watch``: other codes' results in, seeds out."""
+"""Provide the commands ``hybridcsp import`` and ``hybridcsp export``: files of other codes and programs."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hybridcsp.cli.app import app, show_archive
-from hybridcsp.cli.console import console
+from hybridcsp.cli.app import app
+from hybridcsp.cli.console import console, errors
+from hybridcsp.cli.output import print_search
 from hybridcsp.cli.progress import counter
-from hybridcsp.errors import CommandLineError, InputError
-from hybridcsp.utils.interrupts import terminate_in_order
+from hybridcsp.errors import CommandLineError, InputError, UnknownNameError
+from hybridcsp.utils.files import is_stream
 from hybridcsp.utils.quantities import read_quantity
 from hybridcsp.utils.resources import available_cores
 
 if TYPE_CHECKING:
-    from hybridcsp.io.formats import Record
+    from hybridcsp.io.formats import Record, SeedSettings
     from hybridcsp.io.frames import ReadFailure
     from hybridcsp.workflows.import_results import ImportReport
-    from hybridcsp.workflows.watch import Round
 
-#: How many complaints are shown.
+#: Number of unreadable structures that are named.
 _SHOWN = 5
 
-#: How many minima an import writes to a file; all that was read is in files already.
+#: Number of minima in the file ``minima.extxyz`` of an import.
 _EXPORTED = 1000
 
 
@@ -36,52 +35,60 @@ _EXPORTED = 1000
     epilog="Examples:\n\n"
     "  hybridcsp import uspex_run                              results1, results2, … into the directory TiO2-uspex\n\n"
     "  hybridcsp import calypso/results --directory duel/calypso --strict\n\n"
-    "  hybridcsp import airss_run --output airss.extxyz        a stream into one file, any number of structures\n\n"
-    "  hybridcsp import my_cifs/ --formula TiO2                without energies: candidates for ask and tell",
+    "  hybridcsp import airss_run --output airss.extxyz        convert any number of structures to one file\n\n"
+    "  hybridcsp import my_cifs/ --formula TiO2                structures without energies become candidates",
 )
 def import_(
     path: Annotated[
         Path,
-        typer.Argument(help="A folder that USPEX, CALYPSO, AIRSS, XtalOpt or CrySPY ran in, or structure files."),
+        typer.Argument(help="Folder of a USPEX, CALYPSO, AIRSS, XtalOpt or CrySPY run, or structure files."),
     ],
     directory: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="A new directory, or one of an earlier import.", show_default="FORMULA-CODE"),
+        typer.Option(
+            metavar="PATH", help="Run directory: new, or from an earlier import.", show_default="FORMULA-CODE"
+        ),
     ] = None,
     output: Annotated[
         str | None,
         typer.Option(
             metavar="PATH",
-            help="Write a file instead, of all compositions, as a stream: .extxyz, .cif, .json, .res, also .gz.",
+            help="Write structures of all compositions to this file instead (.extxyz, .cif, .json or .res, also with "
+            ".gz).",
+            show_default="none",
         ),
     ] = None,
     format: Annotated[
         str | None,
-        typer.Option(metavar="CODE", help="The code (hybridcsp formats).", show_default="as its files show"),
+        typer.Option(
+            metavar="CODE", help="Code that wrote the files (see hybridcsp formats).", show_default="recognised"
+        ),
     ] = None,
     formula: Annotated[
         str | None,
-        typer.Option(metavar="FORMULA", help="One formula unit.", show_default="that of most structures"),
+        typer.Option(metavar="FORMULA", help="Formula of one formula unit.", show_default="most frequent in the files"),
     ] = None,
     pressure: Annotated[
         str | None,
         typer.Option(
             metavar="GPA",
-            help="External pressure in GPa, or with its unit: 500kbar.",
-            show_default="what the files say, or 0",
+            help="External pressure in GPa, or with a unit: 500kbar.",
+            show_default="from the files, or 0",
         ),
     ] = None,
     calculator: Annotated[
         str | None,
-        typer.Option(metavar="LABEL", help="What the energies come from.", show_default="the code's name, uspex:VASP"),
+        typer.Option(
+            metavar="LABEL", help="Name of the calculator of the energies.", show_default="the code, such as uspex:VASP"
+        ),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first structure that cannot be read.")] = False,
 ) -> None:
-    """Read what another code found.
+    """Import the results of another code.
 
-    Relaxed structures count as relaxations by that code, with its own variation operators; show, compare and export
-    work on the directory; its minima.extxyz holds the 1000 best. Run it again to add what is new. Broken structures are
-    left out, counted and named.
+    Relaxed structures count as relaxations by that code. The commands show, compare and export work with the run
+    directory, and its minima.extxyz holds the 1000 best minima. Run the command again to add new results. Structures
+    that cannot be read are skipped, counted and named.
     """
     from hybridcsp.io import formats
 
@@ -89,16 +96,17 @@ def import_(
     code = formats.load(format) if format else formats.recognise(path)
     if output is not None:
         if directory is not None:
-            raise InputError("--output", output, "not beside --directory: one or the other")
-        _stream(code.read(path), output, strict)
+            raise CommandLineError("--output and --directory cannot be combined; give one of them.")
+        _convert_results(code.read(path), output, strict)
         return
     try:
-        _archive(code, path, directory, formula, gpa, calculator, strict)
+        _import_results(code, path, directory, formula, gpa, calculator, strict)
     except OSError as error:
         raise InputError("path", str(path), f"files that can be read ({error})") from error
 
 
-def _stream(results: Iterator[Record | ReadFailure], output: str, strict: bool) -> None:
+def _convert_results(results: Iterator[Record | ReadFailure], output: str, strict: bool) -> None:
+    """Write all readable structures to a file, as a stream."""
     from hybridcsp.io.formats.plain import as_atoms
     from hybridcsp.io.frames import ReadFailure
     from hybridcsp.io.structure_writer import structure_writer
@@ -122,12 +130,12 @@ def _stream(results: Iterator[Record | ReadFailure], output: str, strict: bool) 
         for record in readable():
             write(as_atoms(record))
         if not report.relaxed:
-            raise InputError("structures", 0, "at least one structure to write")
-    console.print(f"{report.relaxed} structures in {output}.", highlight=False, soft_wrap=True, markup=False)
-    _complain(report)
+            raise InputError("structures", 0, "at least one structure that can be read")
+    _print(f"{report.relaxed} structures in {output}.")
+    print_unreadable(report)
 
 
-def _archive(
+def _import_results(
     code: Any,
     path: Path,
     directory: Path | None,
@@ -136,12 +144,13 @@ def _archive(
     calculator: str | None,
     strict: bool,
 ) -> None:
+    """Import results into a run directory and print its minima."""
     from hybridcsp.archive.archive import Archive, is_begun
-    from hybridcsp.io.export import export
+    from hybridcsp.io.export import export as write
     from hybridcsp.workflows.import_results import import_records, open_for_import
     from hybridcsp.workflows.survey import CachedResults, calculator_label, survey_results
 
-    with counter("structures seen") as count:
+    with counter("structures read") as count:
         results = CachedResults(lambda: code.read(path))
         found = survey_results(results, count)
     chosen = calculator or calculator_label(code.name, found.calculators)
@@ -153,7 +162,7 @@ def _archive(
     where = directory or Path(f"{problem.formula}-{code.name}")
     with Archive(where, write=True) as archive:
         open_for_import(archive, problem, code.name, path, chosen)
-        with counter("structures taken in") as count:
+        with counter("structures imported") as count:
             report = import_records(
                 archive,
                 results,
@@ -164,120 +173,180 @@ def _archive(
                 on_progress=lambda so_far: count(so_far.seen),
                 processes=min(available_cores(), 4),
             )
-        show_archive(archive, 10)
+        print_search(archive, 10)
         if archive.number_of_minima:
-            export(archive.stream_minima(_EXPORTED), where / "minima.extxyz", follow=False)
-    _summarise(report, where, chosen)
+            write(archive.stream_minima(_EXPORTED), where / "minima.extxyz", follow=False)
+    _print_report(report, where, chosen)
 
 
-def _summarise(report: ImportReport, where: Path, calculator: str) -> None:
+def _print_report(report: ImportReport, where: Path, calculator: str) -> None:
     parts = [f"{report.relaxed} relaxed", f"{report.failed} failed", f"{report.candidates} without an energy"]
     if report.linked:
-        parts.append(f"{report.linked} of these were ours")
+        parts.append(f"{report.linked} from seeds that hybridcsp exported")
     if report.known:
-        parts.append(f"{report.known} there already")
-    console.print(
-        f"Into {where}, energies by {calculator}: {', '.join(parts)}.", highlight=False, soft_wrap=True, markup=False
-    )
+        parts.append(f"{report.known} imported before")
+    _print(f"Imported into {where}, energies by {calculator}: {', '.join(parts)}.")
     if report.others:
         listed = ", ".join(f"{name} ({n})" for name, n in report.others.most_common(8))
-        console.print(
-            f"{report.others.total()} of other compositions left out: {listed}; import them with --formula, each into "
-            f"a directory of its own.",
-            highlight=False,
-            soft_wrap=True,
+        _print(
+            f"Skipped {report.others.total()} structures of other compositions: {listed}. Import each composition "
+            "into a directory of its own with --formula."
         )
-    _complain(report)
+    print_unreadable(report)
 
 
-def _complain(report: ImportReport) -> None:
+def print_unreadable(report: ImportReport) -> None:
+    """Print the number of structures that could not be read, and the reasons for the first of them."""
     if not report.unreadable:
         return
-    console.print(f"{report.unreadable} could not be read:", highlight=False)
-    for broken in report.read_failures[:_SHOWN]:
-        console.print(f"  {broken}", markup=False, highlight=False, soft_wrap=True)
+    _print(f"{report.unreadable} structure{'s' * (report.unreadable != 1)} could not be read:")
+    for failure in report.read_failures[:_SHOWN]:
+        _print(f"  {failure}")
     if report.unreadable > _SHOWN:
-        console.print(f"  and {report.unreadable - _SHOWN} more")
+        _print(f"  and {report.unreadable - _SHOWN} more")
 
 
 @app.command(
-    epilog="Examples:\n\n"
-    "  hybridcsp watch TiO2-watch --uspex uspex_run            5 seeds for each generation, until Ctrl-C\n\n"
-    "  hybridcsp watch TiO2-watch --uspex uspex_run --once     one look, for scripts and cron\n\n"
-    "  hybridcsp watch TiO2-watch --calypso run --seeds 8 --source evolution --source random"
+    epilog="Examples:\n\n  hybridcsp export TiO2 --output minima.extxyz\n\n"
+    "  hybridcsp export TiO2 --output cifs/ --format cif --top 20 --cell conventional\n\n"
+    "  hybridcsp export TiO2 --output seeds/ --format poscar --top 20 --cell primitive\n\n"
+    "  hybridcsp export TiO2 --format uspex --output uspex_run --top 10 --generation 5\n\n"
+    "  hybridcsp export TiO2 --format airss --output airss_run --pending\n\n"
+    "  hybridcsp export samples.extxyz --format cryspy --output cryspy_run"
 )
-def watch(
-    directory: Annotated[Path, typer.Argument(help="The directory of our archive; made if it does not exist.")],
-    uspex: Annotated[Path | None, typer.Option(help="The folder that USPEX runs in.")] = None,
-    calypso: Annotated[Path | None, typer.Option(help="The folder that CALYPSO runs in, in split mode.")] = None,
-    xtalopt: Annotated[Path | None, typer.Option(help="XtalOpt's working directory; seeds for its next run.")] = None,
-    cryspy: Annotated[Path | None, typer.Option(help="The folder CrySPY runs in; seeds for its next run.")] = None,
-    seeds: Annotated[int, typer.Option(help="Structures to give it for each generation.", min=1)] = 5,
-    source: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Our sources, as for search; repeatable.", show_default="those of search"),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed.", min=0)] = 0,
-    calculator: Annotated[
+def export(
+    directory: Annotated[Path, typer.Argument(help="Run directory; for seeds, also structure files.")],
+    format: Annotated[
         str | None,
-        typer.Option(metavar="LABEL", help="What the energies come from.", show_default="the code's name, uspex:VASP"),
+        typer.Option(
+            metavar="NAME",
+            help="File format (extxyz, cif, poscar, res or json), or the code to write seeds for (uspex, calypso, "
+            "airss, xtalopt or cryspy).",
+            show_default="from the ending of --output, else extxyz",
+        ),
     ] = None,
-    every: Annotated[float, typer.Option(metavar="SECONDS", help="Seconds between two looks.", min=0.1)] = 30.0,
-    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="A file (best.cif, best.extxyz.gz, or - for the standard output), or a folder (best/) with one file "
+            "per minimum. For seeds: the folder that the code runs in.",
+            show_default="DIRECTORY/minima.*",
+        ),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(metavar="N", help="Number of minima to write.", min=1, show_default="all")
+    ] = None,
+    cell: Annotated[
+        str, typer.Option(metavar="CELL", help="Cell of the structures: as-found, primitive or conventional.")
+    ] = "as-found",
+    generation: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Generation that starts with the seeds (USPEX only).", min=1, show_default="the next"
+        ),
+    ] = None,
+    elements: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ELEMENTS",
+            help='All elements in the order of the code\'s input, such as "Ti O" (seeds only).',
+            show_default="from the code's input",
+        ),
+    ] = None,
+    pending: Annotated[
+        bool,
+        typer.Option("--pending", help="Write candidates that are not relaxed yet, instead of minima (seeds only)."),
+    ] = False,
 ) -> None:
-    """Keep a running search of another code supplied with seeds.
+    """Write the minima, best first, to structure files or as seeds for another code."""
+    from hybridcsp.archive.archive import Archive
+    from hybridcsp.io.export import export as write
+    from hybridcsp.io.formats import FORMATS as CODES
+    from hybridcsp.io.structure_writer import FORMATS, format_of
 
-    Whenever one of its generations ends, its results are read, the sources here learn from them, and what they propose
-    is written where the code picks it up. It can be stopped at any moment and goes on where it was.
-    """
-    from hybridcsp.io import formats
-    from hybridcsp.sources.registry import DEFAULT_SOURCES
-    from hybridcsp.workflows.watch import Watch
-
-    given = {"uspex": uspex, "calypso": calypso, "xtalopt": xtalopt, "cryspy": cryspy}
-    chosen = [(name, path) for name, path in given.items() if path is not None]
-    if len(chosen) != 1:
-        raise CommandLineError(
-            "watch needs the folder that one code runs in, --uspex, --calypso, --xtalopt or --cryspy; "
-            f"{len(chosen) or 'none'} of them {'is' if len(chosen) < 2 else 'are'} given"
+    if format is not None and format not in FORMATS:
+        if format not in CODES.entries():
+            named = next((name for name, one in FORMATS.items() if f".{format}" in one.endings), None)
+            hint = f"files that end in .{format} have the format {named}" if named else ""
+            raise UnknownNameError("--format", format, [*FORMATS, *CODES.entries()], hint)
+        _export_seeds(
+            directory, format, None if output is None else Path(output), top, cell, generation, elements, pending
         )
-    ((name, path),) = chosen
-    code = formats.load(name)
-    watching = Watch(
-        directory,
-        path,
-        code,
-        sources=source or DEFAULT_SOURCES,
-        seed=seed,
-        seeds=seeds,
-        calculator=calculator,
-    )
-    said = ""
-    terminate_in_order()
-    with suppress(KeyboardInterrupt):
-        while True:
-            found = watching.check()
-            text = _told(found)
-            if text != said:
-                console.print(f"{time.strftime('%H:%M:%S')} {text}", highlight=False, soft_wrap=True, markup=False)
-                said = text
-            if found.report is not None:
-                _complain(found.report)
-            if once:
-                return
-            time.sleep(every)
-    console.print(f"Stopped; go on with the same command, or look: hybridcsp show {directory}", highlight=False)
+        return
+    for option, value in (("--generation", generation), ("--elements", elements), ("--pending", pending or None)):
+        if value is not None:
+            raise InputError(option, value, "allowed only with --format uspex or another code to write seeds for")
+    chosen = format_of(output, format, key="--output") if output else FORMATS[format or "extxyz"]
+    folder = chosen.single and top != 1
+    default = directory / (f"minima-{chosen.name}" if folder else f"minima{chosen.endings[0]}")
+    with Archive(directory) as archive:
+        minima = archive.minima(top)
+        files = write(minima, output or default, format=format, cell=cell, follow=output is not None)
+    where = files[0] if len(files) == 1 else files[0].parent
+    messages = errors if is_stream(where) else console
+    kind = f" ({len(files)} {chosen.name} files)" if len(files) > 1 else ""
+    count = f"{len(minima)} {'minimum' if len(minima) == 1 else 'minima'}"
+    messages.print(f"Wrote {count} to {where}{kind}", highlight=False, soft_wrap=True, markup=False)
 
 
-def _told(found: Round) -> str:
-    parts = [f"generation {found.finished} has ended" if found.finished else "no generation has ended yet"]
-    if found.report is not None:
-        report = found.report
-        parts.append(f"read {report.relaxed} relaxed, {report.failed} failed")
-        if report.linked:
-            parts.append(f"{report.linked} of them began with our seeds")
-    if found.given_up:
-        parts.append(f"{found.given_up} of our seeds were not relaxed")
-    if found.note:
-        parts.append(found.note)
-    return "; ".join(parts)
+def _export_seeds(
+    directory: Path,
+    format: str,
+    output: Path | None,
+    top: int | None,
+    cell: str,
+    generation: int | None,
+    elements: str | None,
+    pending: bool,
+) -> None:
+    """Write minima, pending candidates or structures of files as seeds for another code."""
+    from hybridcsp.analysis.report import problem_of
+    from hybridcsp.archive.archive import Archive
+    from hybridcsp.core.records import USER, WORKERS
+    from hybridcsp.io import formats
+    from hybridcsp.io.export import records_of
+
+    if output is None:
+        raise InputError("--output", None, f"the folder that {format} runs in")
+    settings = formats.SeedSettings(elements=tuple((elements or "").split()), generation=generation)
+    if directory.exists() and not (directory / "search.db").exists():
+        _export_files(directory, format, output, top, settings)
+        return
+    with Archive(directory) as archive:
+        if pending:
+            waiting = [*archive.pending(USER), *archive.pending(WORKERS)][:top]
+            records = [
+                formats.Record(atoms=candidate.atoms, id=str(candidate.id), origin=candidate.operator)
+                for candidate in waiting
+            ]
+        else:
+            records = records_of(archive.minima(top), cell, problem_of(archive).pressure_gpa)
+    if not records:
+        missing = "a search with pending candidates" if pending else "a search that has found a minimum"
+        raise InputError("--pending" if pending else "directory", str(directory), f"{missing}; there is none to write")
+    _print(formats.write(records, output, format, settings=settings))
+
+
+def _export_files(path: Path, format: str, output: Path, top: int | None, settings: SeedSettings) -> None:
+    """Write structures from files, such as samples of a generator, as seeds for another code."""
+    from hybridcsp.io import formats
+    from hybridcsp.io.frames import ReadFailure
+
+    failures: list[ReadFailure] = []
+
+    def readable() -> Iterator[formats.Record]:
+        for record in formats.recognise(path).read(path):
+            if isinstance(record, ReadFailure):
+                failures.append(record)
+            else:
+                yield record
+
+    _print(formats.write(islice(readable(), top), output, format, settings=settings))
+    if failures:
+        count = f"{len(failures)} structure{'s' * (len(failures) > 1)}"
+        _print(f"{count} could not be read; the first: {failures[0]}")
+
+
+def _print(text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True, markup=False)

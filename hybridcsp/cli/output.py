@@ -1,4 +1,4 @@
-"""Lists and tables for programs: JSON and CSV on the standard output."""
+"""Print results: summaries of searches for people, JSON and CSV for programs."""
 
 from __future__ import annotations
 
@@ -7,44 +7,49 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hybridcsp.errors import InputError
+from hybridcsp.cli.console import console
+from hybridcsp.errors import CommandLineError, InputError
 from hybridcsp.utils.text import printable
 
+if TYPE_CHECKING:
+    from hybridcsp.archive.archive import Archive
+
 #: Options of every command that prints a table.
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-AsCsv = Annotated[bool, typer.Option("--csv", help="Print comma-separated values, for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")]
 
 
 def print_table(
     rows: Sequence[Mapping[str, Any]], *, as_json: bool, as_csv: bool, about: Mapping[str, Any] | None = None
 ) -> bool:
-    """Print rows as JSON or CSV on the standard output, where that was asked for.
+    """Print rows as JSON or CSV to the standard output if requested.
 
     Parameters
     ----------
     rows
-        With the same keys each; numbers as numbers, ``None`` where there is none, units in the keys.
+        Rows with the same keys, which contain the units; ``None`` for missing values.
     as_json, as_csv
-        What was asked for.
+        Requested format.
     about
-        Printed as the JSON instead of the rows: an object that holds them, and more.
+        Object to print as JSON instead of the rows.
 
     Returns
     -------
     bool
-        Whether it was printed; then nothing else may be.
+        Whether anything was printed; if so, nothing else may be printed to the standard output.
 
     Raises
     ------
-    InputError
-        If both were asked for.
+    CommandLineError
+        If both formats are requested.
     """
-    if as_json and as_csv:
-        raise InputError("--json", "--csv", "one of the two")
+    check_formats(as_json=as_json, as_csv=as_csv)
     if as_json:
         json.dump(_plain(rows if about is None else about), sys.stdout, indent=1, allow_nan=False)
         sys.stdout.write("\n")
@@ -55,8 +60,61 @@ def print_table(
     return as_json or as_csv
 
 
+def check_formats(*, as_json: bool, as_csv: bool) -> None:
+    """Check that at most one of ``--json`` and ``--csv`` is given.
+
+    Raises
+    ------
+    CommandLineError
+        If both are given.
+    """
+    if as_json and as_csv:
+        raise CommandLineError("--json and --csv cannot be combined; give one of them.")
+
+
+def print_search(archive: Archive, top: int) -> None:
+    """Print the best minima of a search, the activity of its sources and its totals.
+
+    Parameters
+    ----------
+    archive
+        Archive of the search.
+    top
+        Largest number of minima in the table.
+    """
+    from hybridcsp.analysis.report import duration, minima_table, problem_of, sources_table
+
+    state = archive.state
+    if not state.settings:
+        raise no_search(archive.directory)
+    minima = archive.minima(top)
+    if minima:
+        console.print(minima_table(minima, problem_of(archive)))
+    else:
+        console.print("No minimum has been found yet.")
+    if state.tallies or state.last_errors:
+        console.print(sources_table(archive))
+    console.print(
+        f"{state.relaxations} relaxations, {state.cost.force_calls} force calls, "
+        f"{duration(state.cost.seconds)} of computing time, {archive.number_of_minima} minima",
+        highlight=False,
+    )
+
+
+def no_search(directory: Path) -> InputError:
+    """Return the error for a run directory without a search."""
+    return InputError("directory", str(directory), "a run directory of a search that has started; this one is empty")
+
+
+def as_argument(path: Path) -> str:
+    """Return a path as an argument for a shell, relative to the working directory if it lies in there."""
+    here = Path.cwd()
+    shown = str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    return quote(f"./{shown}" if shown.startswith("-") else shown)
+
+
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it: no numpy, and no numbers that are none."""
+    """Return a value without NumPy types, and with ``None`` for numbers that are not finite."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

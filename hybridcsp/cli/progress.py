@@ -1,22 +1,30 @@
-"""Progress of commands other than a search: what is being done, how far it is, and for how long.
+"""Show the progress of commands, on the standard error stream so that results can be read from standard output.
 
-It goes to the standard error, so that results can be read from the standard output.
+The progress of a search itself is shown by :mod:`hybridcsp.analysis.live_display`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from hybridcsp.cli.console import errors
 from hybridcsp.utils.activity import announcements
 
+if TYPE_CHECKING:
+    from hybridcsp.workflows import compare
+
 
 @contextmanager
 def busy(what: str) -> Iterator[Callable[[str], None]]:
-    """Show what is being done, and for how long, in a terminal; give a function that says what is done next."""
+    """Show an activity and its elapsed time in a terminal, or print it once to a file.
+
+    Yields a function that replaces the description of the activity.
+    """
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     bar = Progress(*columns, console=errors, transient=True)
     task = bar.add_task(what, total=None)
@@ -27,13 +35,13 @@ def busy(what: str) -> Iterator[Callable[[str], None]]:
     try:
         yield lambda text: bar.update(task, description=text)
     finally:
-        if errors.is_terminal:  # elsewhere it would leave an empty line
+        if errors.is_terminal:  # stopping a bar that was not started would print an empty line
             bar.stop()
 
 
 @contextmanager
 def setting_up(what: str) -> Iterator[None]:
-    """Show in a terminal what is being set up, and what takes long in it; nothing where the output is a file."""
+    """Show an activity and its announced steps in a terminal; print nothing to a file."""
     if not errors.is_terminal:
         yield
         return
@@ -43,7 +51,7 @@ def setting_up(what: str) -> Iterator[None]:
 
 @contextmanager
 def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar in a terminal; give a function that moves it on by a number."""
+    """Show a progress bar; yield a function that advances it by a number of items."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=True) as progress:
         task = progress.add_task(what, total=total)
@@ -52,7 +60,7 @@ def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextmanager
 def counter(what: str) -> Iterator[Callable[[int], None]]:
-    """Give a function that shows a live count in a terminal, and nothing where the output is a file."""
+    """Show a live count in a terminal, nothing in a file; yield a function that sets it."""
     bar = Progress(TextColumn(f"{{task.completed:.0f}} {what}"), TimeElapsedColumn(), console=errors, transient=True)
     task = bar.add_task(what, total=None)
     if errors.is_terminal:
@@ -62,3 +70,52 @@ def counter(what: str) -> Iterator[Callable[[int], None]]:
     finally:
         if errors.is_terminal:
             bar.stop()
+
+
+class ComparisonDisplay:
+    """Show the progress of a comparison: a live line in a terminal, a line every ten seconds in a file.
+
+    Parameters
+    ----------
+    console
+        Console to print to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Progress(
+            BarColumn(bar_width=16), TextColumn("{task.description}", markup=False), console=console, transient=True
+        )
+        self._task: TaskID = self._bar.add_task("starting the searches", total=None)
+        self._printed = 0.0
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def update(self, progress: compare.ComparisonProgress) -> None:
+        """Show new progress."""
+        text = describe_comparison(progress)
+        if self._console.is_terminal:
+            self._bar.update(self._task, description=text, completed=progress.relaxations, total=progress.planned)
+        elif progress.seconds - self._printed >= 10:
+            self._printed = progress.seconds
+            self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def describe_comparison(progress: compare.ComparisonProgress) -> str:
+    """Return the progress of a comparison in one line: relaxations, runs, remaining time and current run."""
+    from hybridcsp.analysis.live_display import clock
+
+    parts = [f"{progress.relaxations}/{progress.planned} relaxations", f"{progress.ended}/{progress.runs} runs"]
+    if progress.seconds_left is not None:
+        parts.append(f"{clock(progress.seconds_left)} left")
+    if progress.running:
+        run, done = progress.running[0]
+        more = f" and {len(progress.running) - 1} more" if len(progress.running) > 1 else ""
+        parts.append(f"{run.problem} {run.strategy} seed {run.seed}: {done}/{run.relaxations}{more}")
+    return " · ".join(parts)

@@ -1,4 +1,4 @@
-"""``hybridcsp sample``."""
+"""Provide the command ``hybridcsp sample``."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hybridcsp.cli.app import app, number, parse_units
+from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console, errors
 from hybridcsp.cli.generators import GENERATOR, SEED
 from hybridcsp.cli.progress import bar, busy
-from hybridcsp.errors import GeneratorError, InputError, UnreadableError
+from hybridcsp.cli.values import read_formula_units, read_fraction
+from hybridcsp.errors import CommandLineError, GeneratorError, InputError, UnreadableError
 from hybridcsp.utils.files import make_folder
 from hybridcsp.utils.quantities import read_quantity
 from hybridcsp.utils.reading import read_text
@@ -21,10 +22,10 @@ from hybridcsp.utils.reading import read_text
 if TYPE_CHECKING:
     from hybridcsp.generators.base import Generator
 
-#: Atoms in a cell that generators are asked for at most.
+#: Largest number of atoms in a sampled cell.
 MOST_SAMPLED = 1000
 
-#: Cells of which missing samples are named.
+#: Number of cells whose missing samples are named.
 _NAMED = 10
 
 
@@ -41,20 +42,23 @@ def sample(
         str,
         typer.Option(
             metavar="PATH",
-            help="A file: .extxyz, .cif, .json, .res, also .gz; a folder (best/) gets a file for each crystal; with "
-            "--format the folder that code runs in.",
+            help="A file (.extxyz, .cif, .json or .res, also with .gz), or a folder (best/) with one file per crystal. "
+            "With --format: the folder that the code runs in.",
         ),
     ],
-    formula: Annotated[str | None, typer.Option(metavar="FORMULA", help="One formula unit.")] = None,
+    formula: Annotated[
+        str | None, typer.Option(metavar="FORMULA", help="Formula of one formula unit.", show_default=False)
+    ] = None,
     formula_units: Annotated[
-        str, typer.Option(metavar="N|LOW-HIGH", help="Formula units in the primitive cell: 2, or 1-4.")
+        str, typer.Option(metavar="N|LOW-HIGH", help="Number of formula units in the primitive cell, such as 2 or 1-4.")
     ] = "1",
     formulas: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Instead of --formula: one cell per line, with its exact contents (Ti2O4); blank lines and # comments "
-            "are skipped.",
+            help="Text file with the exact contents of one cell per line (Ti2O4), instead of --formula. Blank lines "
+            "and # comments are skipped.",
+            show_default=False,
         ),
     ] = None,
     n: Annotated[
@@ -62,41 +66,43 @@ def sample(
         typer.Option(
             "--n",
             metavar="N",
-            help="Number of crystals: in all with --formula, spread evenly over the numbers of formula units; for each "
-            "line with --formulas.",
+            help="Number of crystals: in total with --formula, distributed evenly over the numbers of formula units; "
+            "per line with --formulas.",
             min=1,
         ),
     ] = 1,
     each: Annotated[
-        bool, typer.Option("--each", help="With --formula: N crystals for each number of formula units.")
+        bool, typer.Option("--each", help="With --formula: sample N crystals for each number of formula units.")
     ] = False,
     spacegroup: Annotated[
-        int | None, typer.Option(metavar="NUMBER", help="Space group.", min=1, max=230, show_default="any")
+        int | None, typer.Option(metavar="NUMBER", help="Space group number.", min=1, max=230, show_default="any")
     ] = None,
     energy_quantile: Annotated[
         str | None,
         typer.Option(
-            metavar="0_TO_1", help="0: as stable as crystals of such contents get.", show_default="not conditioned"
+            metavar="0_TO_1",
+            help="Quantile of energy among crystals of the same contents; 0 is the most stable.",
+            show_default="any",
         ),
     ] = None,
     pressure: Annotated[
         str | None,
-        typer.Option(metavar="GPA", help="Pressure in GPa, or with its unit: 500kbar.", show_default="not conditioned"),
+        typer.Option(metavar="GPA", help="Pressure in GPa, or with a unit: 500kbar.", show_default="any"),
     ] = None,
     seed: SEED = 0,
     format: Annotated[
         str | None,
         typer.Option(
-            metavar="CODE", help="Write seeds for another code (hybridcsp formats).", show_default="extended XYZ"
+            metavar="CODE", help="Write seeds for another code (see hybridcsp formats).", show_default="from --output"
         ),
     ] = None,
 ) -> None:
-    """Sample crystals of given contents.
+    """Sample crystal structures of given composition from a generator.
 
-    What a generator cannot make is asked for again, three times at most. If crystals are missing then, those that were
-    made are written, the others are named with the reasons, and the exit status is 1. Each frame carries request (the
-    number of the line in --formulas from 0, or of its cell size with --formula), formula_units with --formula, and
-    log_likelihood where the model knows it.
+    A failed sample is repeated up to three times. If crystals are still missing, the others are written, the missing
+    ones are listed with the reasons, and the exit status is 1. Each structure has the properties request (the line in
+    --formulas from 0, or the index of the number of formula units), formula_units (with --formula) and log_likelihood
+    (if the generator provides it).
     """
     import ase.io
 
@@ -111,31 +117,35 @@ def sample(
     else:
         format_of(output, key="--output")
     if (formula is None) == (formulas is None):
-        raise InputError("--formula", formula, "either --formula, or --formulas FILE")
+        raise CommandLineError("sample needs either --formula FORMULA or --formulas FILE, and not both.")
     if formulas is not None and formula_units != "1":
-        raise InputError("--formula-units", formula_units, "only with --formula: lines of --formulas are whole cells")
+        raise InputError(
+            "--formula-units",
+            formula_units,
+            "allowed only with --formula, because the lines of --formulas are whole cells",
+        )
     if formulas is not None and each:
-        raise InputError("--each", each, "only with --formula: --n is for each line of --formulas in any case")
+        raise InputError("--each", each, "allowed only with --formula, because --n is per line with --formulas")
     if formulas is not None:
         cells, notes = dict(_lines(formulas)), {}
         wanted = dict.fromkeys(cells, n)
     else:
-        low, high = parse_units(formula_units)
+        low, high = read_formula_units(formula_units)
         if not 1 <= low <= high:
-            raise InputError("--formula-units", formula_units, "a whole number from 1, or two in order: 1-4")
-        _contents(str(formula), high, "--formula")  # the largest first: a range without end is refused at once
+            raise InputError("--formula-units", formula_units, "a whole number from 1, or a range such as 1-4")
+        _contents(str(formula), high, "--formula")  # checked first, so that a huge range is refused at once
         cells = {i: _contents(str(formula), low + i, "--formula") for i in range(high - low + 1)}
         wanted = {i: n if each else n // len(cells) + (i < n % len(cells)) for i in cells}
         notes = {i: {"formula_units": low + i} for i in cells}
-    asked = {
+    conditions = {
         "spacegroup": spacegroup,
-        "energy_quantile": None if energy_quantile is None else _fraction("--energy-quantile", energy_quantile),
+        "energy_quantile": None if energy_quantile is None else read_fraction("--energy-quantile", energy_quantile),
         "pressure_gpa": None if pressure is None else read_quantity("--pressure", pressure, "GPa"),
     }
     with busy(f"loading {generator}"):
         model = open_generator(generator)
-    _check_conditions(model, asked)
-    requests = [(i, Request(contents=cells[i], **asked)) for i in cells for _ in range(wanted[i])]  # type: ignore[arg-type]
+    _check_conditions(model, conditions)
+    requests = [(i, Request(contents=cells[i], **conditions)) for i in cells for _ in range(wanted[i])]  # type: ignore[arg-type]
     with TemporaryDirectory() as folder:
         file = output if format is None else str(Path(folder) / "samples.extxyz")
         if format is None:
@@ -146,17 +156,18 @@ def sample(
         note = formats.write(ase.io.iread(file), Path(output), format) if format is not None and made else ""
     if not made:
         lost = ", ".join(f"{count} {reason}" for reason, count in written.reasons.items())
-        raise GeneratorError(f"{model.name} has made none of {len(requests)} crystals: {lost}")
-    how = f", {n} for each line of {formulas}" if formulas else ""
+        raise GeneratorError(f"{model.name} produced none of the {len(requests)} requested crystals: {lost}")
+    how = f", {n} per line of {formulas}" if formulas else ""
     if formula is not None and len(cells) > 1:
-        spread = ", ".join(f"{written.made[i]} of {notes[i]['formula_units']}" for i in cells)
-        how = f", {n} for each number of formula units: {spread}" if each else f", in all, by formula units: {spread}"
+        spread = ", ".join(f"{written.made[i]} with {notes[i]['formula_units']}" for i in cells)
+        how = f", {n} per number of formula units: {spread}" if each else f"; by number of formula units: {spread}"
     console.print(f"{made} of {len(requests)} crystals in {output}{how}", highlight=False, soft_wrap=True, markup=False)
     if note:
         console.print(note, soft_wrap=True, markup=False, highlight=False)
     if left_out := [str(notes[i]["formula_units"]) for i in cells if not wanted[i]]:
         console.print(
-            f"None asked for with {', '.join(left_out)} formula units, as --n {n} is in all; --each asks for {n} each.",
+            f"No crystals with {', '.join(left_out)} formula units, because --n {n} is the total; add --each for {n} "
+            "per number of formula units.",
             highlight=False,
             soft_wrap=True,
         )
@@ -168,26 +179,26 @@ def sample(
 
 
 def _missing(missing: Mapping[int, Mapping[str, int]], cells: Mapping[int, Mapping[str, int]], total: int) -> str:
-    """Say which crystals could not be made, and why."""
+    """Return which crystals are missing, and why."""
     lines = [f"{total} crystals are missing:"]
     for group, reasons in list(missing.items())[:_NAMED]:
         contents = "".join(f"{symbol}{count}" for symbol, count in cells[group].items())
         lines.append(f"  {contents}: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items()))
     if len(missing) > _NAMED:
-        lines.append(f"  and those of {len(missing) - _NAMED} more cells")
+        lines.append(f"  and of {len(missing) - _NAMED} more cells")
     return "\n".join(lines)
 
 
 def _lines(file: Path) -> Iterator[tuple[int, dict[str, int]]]:
-    """Yield contents by the number of their line, from 0; blank lines and comments count, but ask for nothing."""
+    """Yield line number (from 0) and contents of each line of a file that is not blank or a comment."""
     try:
         lines = read_text(file).splitlines()
     except UnreadableError as error:
         raise InputError("--formulas", str(file), f"a text file ({error.reason})") from error
-    asked = {i: line.strip() for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")}
-    if not asked:
-        raise InputError("--formulas", str(file), "at least one formula")
-    for i, formula in asked.items():
+    formulas = {i: line.strip() for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")}
+    if not formulas:
+        raise InputError("--formulas", str(file), "a file with at least one formula")
+    for i, formula in formulas.items():
         yield i, _contents(formula, 1, f"--formulas, line {i + 1}")
 
 
@@ -201,22 +212,17 @@ def _contents(formula: str, units: int, key: str) -> dict[str, int]:
     atoms = units * sum(composition.values())
     if atoms > MOST_SAMPLED:
         many = f"{units} formula unit{'s are' if units > 1 else ' is'} {atoms} atoms"
-        raise InputError(key, formula, f"cells of at most {MOST_SAMPLED} atoms can be sampled; {many}")
+        raise InputError(key, formula, f"a cell of at most {MOST_SAMPLED} atoms; {many}")
     return {symbol: count * units for symbol, count in composition.items()}
 
 
-def _fraction(key: str, text: str) -> float:
-    value = number(key, text, "a number from 0 to 1")
-    if not 0 <= value <= 1:
-        raise InputError(key, text, "a number from 0 to 1")
-    return value
-
-
-def _check_conditions(model: Generator, asked: Mapping[str, Any]) -> None:
+def _check_conditions(model: Generator, conditions: Mapping[str, Any]) -> None:
+    """Check that the generator supports all requested conditions."""
     from hybridcsp.generators.base import Condition
 
     of = {"spacegroup": Condition.SPACEGROUP, "energy_quantile": Condition.ENERGY, "pressure_gpa": Condition.PRESSURE}
     for name, condition in of.items():
-        if asked[name] is not None and condition not in model.conditions:
-            known = ", ".join(sorted(model.conditions)) or "nothing but contents"
-            raise InputError(f"--{condition}", asked[name], f"{model.name} cannot be asked for it; it knows {known}")
+        if conditions[name] is not None and condition not in model.conditions:
+            known = ", ".join(sorted(model.conditions)) or "none"
+            allowed = f"{model.name} does not support this condition; supported conditions: {known}"
+            raise InputError(f"--{condition}", conditions[name], allowed)

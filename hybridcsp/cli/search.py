@@ -1,4 +1,4 @@
-"""``hybridcsp search`` and ``hybridcsp resume``."""
+"""Provide the commands ``hybridcsp search`` and ``hybridcsp resume``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from hybridcsp.cli.app import app, as_argument, show_archive
+from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console
 from hybridcsp.cli.options import BY_FLAG, OPTIONS, SEARCH, SETTINGS
+from hybridcsp.cli.output import as_argument, print_search
 from hybridcsp.cli.progress import setting_up
 from hybridcsp.cli.settings_command import SettingsCommand, read_given, with_settings
 from hybridcsp.errors import InputError, RelaxationsFailedError, did_you_mean
@@ -28,34 +29,35 @@ if TYPE_CHECKING:
     from hybridcsp.core.problem import Problem
     from hybridcsp.search.search import Search
 
-#: Stopping criteria that bound what a run may use; one of them that is given to resume takes the place of all.
+#: Stopping criteria that limit the size of a run. If resume is given one of them, it replaces all of them.
 _AMOUNTS = ("relaxations", "force_calls", "hours")
 
-#: Criteria that resume can lift.
-_LIFTED = ("stop_at", "stop_after_unchanged")
+#: Stopping criteria that resume can remove with the value ``none``.
+_REMOVABLE = ("stop_at", "stop_after_unchanged")
 
-_AS_BEFORE = {
+#: Options of resume, with help texts that differ from those of search.
+_RESUME_HELP = {
     "--workers": "",
     "--one-shot": "",
     "--retrain": "",
     "--max-steps": "",
     "--time-limit": "",
     "--memory-limit": "",
-    "--relaxations": "Relaxations beyond those done.",
-    "--force-calls": "Force calls beyond those done.",
-    "--hours": "Wall time of this run in hours, or with its unit: 30min.",
-    "--stop-after-unchanged": "As for search; none lifts it.",
-    "--stop-at": "As for search; none lifts it.",
+    "--relaxations": "Stop after MORE relaxations in addition to those done.",
+    "--force-calls": "Stop after MORE force calls in addition to those done.",
+    "--hours": "Stop this run after this time in hours, or with a unit: 30min.",
+    "--stop-after-unchanged": "As for search; none removes this criterion.",
+    "--stop-at": "As for search; none removes this criterion.",
     "--stop-after-failures": "",
     "--refine": "",
 }
 
-#: What may change when a search goes on, and how its options differ from those of search.
-RESUMED = tuple(
-    replace(BY_FLAG[flag], help=text or BY_FLAG[flag].help, default="as before")
+#: Settings that may change when a search is resumed.
+RESUME_SETTINGS = tuple(
+    replace(BY_FLAG[flag], help=text or BY_FLAG[flag].help, default="unchanged")
     if BY_FLAG[flag].key not in ("budget.relaxations", "budget.force_calls")
-    else replace(BY_FLAG[flag], help=text, metavar="MORE", default="as before")
-    for flag, text in _AS_BEFORE.items()
+    else replace(BY_FLAG[flag], help=text, metavar="MORE", default="unchanged")
+    for flag, text in _RESUME_HELP.items()
 )
 
 
@@ -64,11 +66,11 @@ class _Search(SettingsCommand):
 
 
 class _Resume(SettingsCommand):
-    settings = RESUMED
+    settings = RESUME_SETTINGS
 
     def closing(self) -> str:
-        """Say that all else stays."""
-        return "Everything else stays as it was when the search began; the run directory's config.toml holds it."
+        """Return the paragraph about settings that cannot change."""
+        return "All other settings remain as in config.toml in the run directory."
 
 
 @app.command(
@@ -84,27 +86,31 @@ class _Resume(SettingsCommand):
 )
 @with_settings(SETTINGS)
 def search(
-    what: Annotated[str, typer.Argument(metavar="FORMULA|FILE.toml", help="One formula unit, or a TOML file.")],
+    what: Annotated[
+        str, typer.Argument(metavar="FORMULA|FILE.toml", help="Formula of one formula unit, or a TOML file.")
+    ],
     *,
     templates: Annotated[
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Your own structures, a file or folder, as templates in addition to the known prototypes.",
+            help="File or folder of your own structures, used as prototypes in addition to the known ones.",
             show_default="none",
             rich_help_panel=SEARCH,
         ),
     ] = None,
     trust: Annotated[
         bool,
-        typer.Option("--trust", help="Run the code and programs that a TOML file names.", rich_help_panel=SEARCH),
+        typer.Option(
+            "--trust", help="Allow a TOML file to run the code and programs that it names.", rich_help_panel=SEARCH
+        ),
     ] = False,
     **values: Any,
 ) -> None:
-    """Search for the crystal structures of a composition.
+    """Search for stable crystal structures of a composition.
 
-    Options go before the keys of a TOML file. The first stopping criterion that is met ends the search. Everything is
-    kept in the run directory; kill it at any moment, and hybridcsp resume goes on.
+    Options override the settings in a TOML file. The search ends at the first stopping criterion that is met. All
+    results are stored in the run directory as they arrive; after an interruption, continue with hybridcsp resume.
     """
     with ExitStack() as setup:
         setup.enter_context(setting_up(f"setting up the search for {what}"))
@@ -122,12 +128,9 @@ def search(
             _refuse_other_files(what)
             raw = {"problem": {"formula": what}}
             origin = Origin("the command line", {"problem.formula": "formula"}, options=OPTIONS)
-        for table, chosen in config.with_absolute_paths(given.tables, Path.cwd()).items():
-            before = raw.get(table, {})
-            if isinstance(before, dict):  # what else it is, is a mistake that parsing lists
-                raw[table] = {**before, **chosen}
+        raw = given.merged_into(raw)
         if templates is not None:
-            config.parse(raw, origin, given.mistakes)  # mistakes in the tables come before what is added to them
+            config.parse(raw, origin, given.mistakes)  # reports mistakes in the tables before templates are added
             raw["search"] = {**raw.get("search", {}), "sources": _with_templates(raw, templates)}
             raw = config.with_absolute_paths(raw, Path.cwd())
         configuration = config.parse(raw, origin, given.mistakes)
@@ -135,55 +138,47 @@ def search(
             raise InputError(
                 "directory",
                 str(configuration.directory),
-                f"holds a search already: hybridcsp resume {as_argument(configuration.directory)}, "
-                "or choose another --directory",
+                "a new directory; this one already contains a search: continue it with hybridcsp resume "
+                f"{as_argument(configuration.directory)}, or choose another --directory",
             )
         named = "search.calculator" in given.flags or not from_file
         with nullcontext() if from_file else _in_terms_of_options(origin):
             _run(configuration, setup, trust=trust or named, trust_commands=trust)
 
 
-@contextmanager
-def _in_terms_of_options(origin: Origin) -> Iterator[None]:
-    """Let errors about a value name the option that gives it, and what would be right in terms of options."""
-    try:
-        yield
-    except InputError as error:
-        by_word = {key.split(".")[1]: flag for key, flag in OPTIONS.items()} | {"source": "--source"}
-        first, _, rest = error.key.removeprefix("search.").partition(".")
-        name = " ".join(filter(None, [by_word.get(first, first), rest]))
-        raise InputError(name, error.value, origin.with_options(error.allowed)) from None
-
-
 @app.command(
     cls=_Resume,
     epilog="Examples:\n\n"
-    "  hybridcsp resume TiO2                     finish what was interrupted\n\n"
-    "  hybridcsp resume TiO2 --relaxations 100   and then do 100 more\n\n"
-    "  hybridcsp resume TiO2 --hours 8           go on for 8 hours",
+    "  hybridcsp resume TiO2                     complete an interrupted search\n\n"
+    "  hybridcsp resume TiO2 --relaxations 100   100 more relaxations\n\n"
+    "  hybridcsp resume TiO2 --hours 8           8 more hours",
 )
-@with_settings(RESUMED)
+@with_settings(RESUME_SETTINGS)
 def resume(
-    directory: Annotated[Path, typer.Argument(help="A run directory.")],
+    directory: Annotated[Path, typer.Argument(help="Run directory.")],
     *,
     trust: Annotated[
         bool,
-        typer.Option("--trust", help="Run the code and programs that its configuration names.", rich_help_panel=SEARCH),
+        typer.Option(
+            "--trust",
+            help="Allow the configuration to run the code and programs that it names.",
+            rich_help_panel=SEARCH,
+        ),
     ] = False,
     allow_calculator_change: Annotated[
         bool,
         typer.Option(
             "--allow-calculator-change",
-            help="Go on with another calculator or other parameters of it; its energies are ranked by themselves.",
+            help="Continue even if the calculator or its parameters have changed; its energies are ranked separately.",
             rich_help_panel=SEARCH,
         ),
     ] = False,
     **values: Any,
 ) -> None:
-    """Take up a search again where it stopped or was killed.
+    """Continue a search that has ended or was interrupted.
 
-    Of --relaxations, --force-calls and --hours, those that are given replace the ones of the search; the first two
-    count from what is done.
+    If any of --relaxations, --force-calls and --hours is given, it replaces all three limits of the search. The first
+    two count in addition to what is done.
     """
     with ExitStack() as setup:
         setup.enter_context(setting_up(f"reading the search in {directory}"))
@@ -193,55 +188,67 @@ def resume(
         _run(configuration, setup, trust=trust, trust_commands=trust, allow_calculator_change=allow_calculator_change)
 
 
+@contextmanager
+def _in_terms_of_options(origin: Origin) -> Iterator[None]:
+    """Rewrite errors about keys of the configuration as errors about the options that set them."""
+    try:
+        yield
+    except InputError as error:
+        by_word = {key.split(".")[1]: flag for key, flag in OPTIONS.items()} | {"source": "--source"}
+        first, _, rest = error.key.removeprefix("search.").partition(".")
+        name = " ".join(filter(None, [by_word.get(first, first), rest]))
+        raise InputError(name, error.value, origin.with_options(error.allowed)) from None
+
+
 def _changed(configuration: Configuration, directory: Path, values: Mapping[str, Any]) -> Configuration:
-    """Return the configuration of a run directory with the options that resume was given."""
+    """Return the configuration of a run directory, changed by the options of resume."""
     from hybridcsp import config
     from hybridcsp.archive.archive import Archive
     from hybridcsp.config.errors import Origin
 
-    lifted = [key for key in _LIFTED if values.get(key) == "none"]
-    given = read_given(RESUMED, {key: value for key, value in values.items() if key not in lifted})
+    removed = [key for key in _REMOVABLE if values.get(key) == "none"]
+    given = read_given(RESUME_SETTINGS, {key: value for key, value in values.items() if key not in removed})
     tables = config.with_absolute_paths(given.tables, Path.cwd())
     origin = Origin("the command line", options=OPTIONS)
-    read = config.parse({"problem": configuration.problem.describe(), **tables}, origin, given.mistakes)
-    budget: dict[str, Any] = {key: getattr(read.budget, key) for key in given.tables.get("budget", {})}
+    parsed = config.parse({"problem": configuration.problem.describe(), **tables}, origin, given.mistakes)
+    budget: dict[str, Any] = {key: getattr(parsed.budget, key) for key in given.tables.get("budget", {})}
     if any(key in budget for key in _AMOUNTS):
         budget = {**dict.fromkeys(_AMOUNTS), **budget}
         with Archive(directory) as archive:
             done = {"relaxations": archive.state.relaxations, "force_calls": archive.state.cost.force_calls}
         budget |= {key: done[key] + budget[key] for key in done if budget[key] is not None}
-    budget |= dict.fromkeys(lifted)
+    budget |= dict.fromkeys(removed)
     changes: dict[str, Any] = {"budget": replace(configuration.budget, **budget)}
     for table in ("limits", "retraining"):
-        chosen = {key: getattr(getattr(read, table), key) for key in given.tables.get(table, {})}
+        chosen = {key: getattr(getattr(parsed, table), key) for key in given.tables.get(table, {})}
         changes[table] = replace(getattr(configuration, table), **chosen)
-    chosen = {key: getattr(read.search, key) for key in given.tables.get("search", {})}
+    chosen = {key: getattr(parsed.search, key) for key in given.tables.get("search", {})}
     changes["search"] = configuration.search.model_copy(update=chosen)
     return configuration.model_copy(update=changes)
 
 
 def _existing(file: str) -> Path:
-    """Return the path of a TOML file that exists."""
+    """Return the path of a TOML file, after checking that it exists."""
     path = Path(file)
     if not path.exists():
         near = did_you_mean(path.name, [other.name for other in path.parent.glob("*.toml")])
-        formula = f"; for the formula: hybridcsp search {quote(path.stem)}" if _is_formula(path.stem) else ""
-        raise InputError("configuration", file, f"there is no such file: {near}a TOML file that can be read{formula}")
+        formula = f"; to search for this formula: hybridcsp search {quote(path.stem)}" if _is_formula(path.stem) else ""
+        raise InputError("configuration", file, f"there is no such file: {near}an existing TOML file{formula}")
     return path
 
 
 def _refuse_other_files(what: str) -> None:
-    """Say how to search with a file or a run directory that is given in the place of a formula."""
+    """Check that an argument is not a structure file or a run directory, and explain how to use these."""
     path = Path(what)
     try:
         path.lstat()
-    except OSError:  # no file, or no name that a file can have
+    except OSError:  # no such file, or not a possible name of a file
         return
     if path.is_file():
-        allowed = f"a formula or a TOML file; structures of yours are given with --source seeds:{quote(what)}"
+        allowed = f"a formula or a TOML file; to start from your own structures, add --source seeds:{quote(what)}"
         raise InputError("formula", what, allowed)
     if path.is_dir() and not _is_formula(what):
-        allowed = f"a formula or a TOML file, not a folder; a run directory goes on with hybridcsp resume {quote(what)}"
+        allowed = f"a formula or a TOML file, not a folder; to continue a search, run hybridcsp resume {quote(what)}"
         raise InputError("formula", what, allowed)
 
 
@@ -255,12 +262,12 @@ def _is_formula(text: str) -> bool:
 
 
 def _with_templates(raw: Mapping[str, Any], templates: Path) -> list[str]:
-    """Return the sources, with the person's own structures in that of prototypes."""
+    """Return the names of the sources, with the path of the templates added to prototypes."""
     from hybridcsp.sources.registry import DEFAULT_SOURCES
 
     sources = list(raw.get("search", {}).get("sources", DEFAULT_SOURCES))
     if "prototypes" not in sources:
-        raise InputError("--templates", str(templates), "goes with --source prototypes, which is not among the sources")
+        raise InputError("--templates", str(templates), "allowed only with the source prototypes: --source prototypes")
     return [f"prototypes:{templates}" if source == "prototypes" else source for source in sources]
 
 
@@ -272,7 +279,7 @@ def _run(
     trust_commands: bool,
     allow_calculator_change: bool = False,
 ) -> None:
-    """Build a search, end what shows that it is being set up, run it, and show the result."""
+    """Build a search, close the display of the set-up, run the search and print its results."""
     from hybridcsp.analysis.live_display import display
     from hybridcsp.analysis.report import duration
     from hybridcsp.archive.state import ALL_FAILED
@@ -284,7 +291,7 @@ def _run(
         trust=trust, trust_commands=trust_commands, allow_calculator_change=allow_calculator_change
     ) as search:
         setup.close()
-        _greet(search)
+        _print_header(search)
         stopped, failed, begun = "interrupted", None, time.monotonic()
         with display(configuration.budget, console) as live, suppress(KeyboardInterrupt):
             try:
@@ -292,52 +299,48 @@ def _run(
             except RelaxationsFailedError as error:
                 stopped, failed = ALL_FAILED, error
         archive = search.archive
-        show_archive(archive, 10)
-        all_minima = ""
+        print_search(archive, 10)
+        where = as_argument(search.directory)
+        next_steps = f"Show again: hybridcsp show {where}"
         if archive.number_of_minima:
             file = search.directory / "minima.extxyz"
             write(archive.stream_minima(), file, follow=False)
-            all_minima = f"all minima: {as_argument(file)}; "
-        where = as_argument(search.directory)
+            next_steps = f"All minima: {as_argument(file)}. {next_steps}"
         if stopped == "interrupted":
-            console.print(
-                f"Interrupted; go on with: hybridcsp resume {where}", markup=False, highlight=False, soft_wrap=True
-            )
+            _print(f"Interrupted. Continue: hybridcsp resume {where}")
             raise typer.Exit(130)
         state = archive.state
         if state.attempts and not state.successes:
             raise failed or all_failed(state, search.directory)
         without_proposals = stopped in ("no acceptable proposals", "sources exhausted")
-        why = _why_nothing(state, search.problem) if without_proposals else ""
-        console.print(
-            f"Ended after {duration(time.monotonic() - begun)}: {stopped}{why}; {all_minima}"
-            f"more: hybridcsp show {where}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        why = _why_nothing_was_relaxed(state, search.problem) if without_proposals else ""
+        _print(f"Ended after {duration(time.monotonic() - begun)}: {stopped}{why}. {next_steps}")
         if why:
             raise typer.Exit(1)
 
 
-def _why_nothing(state: SearchState, problem: Problem) -> str:
-    """Say what was wrong with the proposals of a search that ran out of them before it relaxed any."""
+def _print(text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _why_nothing_was_relaxed(state: SearchState, problem: Problem) -> str:
+    """Return the reasons why a search relaxed no candidate; an empty text if it relaxed any."""
     if state.relaxations:
         return ""
     rejected = state.rejected()
     limits = f"the limits: {problem.limits_in_words()}"
     if not rejected:
-        return f" (no source offered anything; {limits})"
+        return f" (no source proposed a structure; {limits})"
     return f" (rejected: {', '.join(f'{count} {reason}' for reason, count in rejected.most_common())}; {limits})"
 
 
-def _greet(search: Search) -> None:
+def _print_header(search: Search) -> None:
+    """Print the problem, calculator, number of workers and directory, and structures that sources cannot use."""
     problem = search.problem
-    units = problem.units_in_words
     pressure = f" at {problem.pressure_gpa:g} GPa" if problem.pressure_gpa else ""
     console.print(
-        f"[bold]{escape(problem.formula)}[/]{pressure}: {units} formula units, "
-        f"calculator {escape(str(search.calculator))}, {search.workers} worker{'s' * (search.workers > 1)}, in "
+        f"[bold]{escape(problem.formula)}[/]{pressure}: {problem.units_in_words} formula units, calculator "
+        f"{escape(str(search.calculator))}, {search.workers} worker{'s' * (search.workers > 1)}, directory "
         f"{escape(as_argument(search.directory))}",
         markup=True,
         highlight=False,
@@ -347,6 +350,4 @@ def _greet(search: Search) -> None:
         if unusable := source.unusable:
             shown = "".join(f"\n  {where}: {reason}" for where, reason in unusable[:5])
             more = f"\n  and {len(unusable) - 5} more" if len(unusable) > 5 else ""
-            console.print(
-                f"{name}: {len(unusable)} structures cannot be used{shown}{more}", markup=False, highlight=False
-            )
+            _print(f"{name}: {len(unusable)} structure{'s' * (len(unusable) > 1)} cannot be used{shown}{more}")

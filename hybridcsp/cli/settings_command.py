@@ -1,4 +1,4 @@
-"""Commands with options for keys of a configuration: what was typed, defaults, and what has no option."""
+"""Provide commands whose options set keys of the configuration."""
 
 from __future__ import annotations
 
@@ -6,37 +6,49 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import typer
 from rich.markup import escape
 
-from hybridcsp.cli.app import Command
+from hybridcsp.cli.command import Command
 from hybridcsp.cli.options import SETTINGS, Setting
 from hybridcsp.errors import InputError
 
 
 @dataclass
 class Given:
-    """The settings that were given on a command line.
+    """The settings given on a command line.
 
     Attributes
     ----------
     tables
-        Values by table and key, as a TOML file would hold them.
+        Values by table and key, as in a TOML file.
     flags
-        The options that gave them, by key with its table.
+        The option that set each key, by ``table.key``.
     mistakes
-        What could not be read, in sentences.
+        One sentence for each value that could not be read.
     """
 
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
     flags: dict[str, str] = field(default_factory=dict)
     mistakes: list[str] = field(default_factory=list)
 
+    def merged_into(self, raw: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the tables of a configuration, overridden by the settings; relative paths become absolute."""
+        from hybridcsp import config
+
+        merged = dict(raw)
+        for table, chosen in config.with_absolute_paths(self.tables, Path.cwd()).items():
+            before = merged.get(table, {})
+            if isinstance(before, dict):  # otherwise parsing reports the mistake
+                merged[table] = {**before, **chosen}
+        return merged
+
 
 def read_given(settings: Iterable[Setting], values: Mapping[str, Any]) -> Given:
-    """Read the options that were given among those of a command."""
+    """Read the settings among the parameter values of a command."""
     given = Given()
     for setting in settings:
         typed = values.get(setting.name)
@@ -54,7 +66,7 @@ def read_given(settings: Iterable[Setting], values: Mapping[str, Any]) -> Given:
 
 
 def with_settings(settings: Sequence[Setting]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for each setting; the command takes their values as keywords by :attr:`Setting.name`."""
+    """Return a decorator that adds an option for each setting, passed as a keyword named :attr:`Setting.name`."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
@@ -73,7 +85,7 @@ def with_settings(settings: Sequence[Setting]) -> Callable[[Callable[..., None]]
         last = [p for p in own if p.kind is inspect.Parameter.KEYWORD_ONLY]
         wrapped.__signature__ = signature.replace(parameters=[*first, *added, *last])  # type: ignore[attr-defined]
         wrapped.__annotations__ = {p.name: p.annotation for p in [*first, *added, *last]}
-        del wrapped.__wrapped__  # its hints are not those of the command line
+        del wrapped.__wrapped__  # Typer would read the type hints of the undecorated command
         return wrapped
 
     return decorate
@@ -85,18 +97,18 @@ def _annotation(setting: Setting) -> Any:
 
 
 class SettingsCommand(Command):
-    """A command with options of :data:`SETTINGS`; its help shows the defaults of the configuration.
+    """A command with options from :data:`SETTINGS`, whose help shows the defaults of the configuration.
 
     Attributes
     ----------
     settings
-        Those that are options of the command.
+        Settings that are options of the command.
     """
 
     settings: ClassVar[Sequence[Setting]] = ()
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Fill in what is known only once the configuration is loaded, which takes longer than all else."""
+        """Print the help with the defaults of the configuration, which is loaded only here because that takes time."""
         by_name = {setting.name: setting for setting in self.settings}
         for parameter in self.params:
             if parameter.name in by_name and parameter.default is None:
@@ -105,11 +117,11 @@ class SettingsCommand(Command):
         super().format_help(ctx, formatter)
 
     def closing(self) -> str:
-        """Say where everything is set that no option sets."""
+        """Return the last paragraph of the help, by default about keys without an option."""
         return further_keys()
 
     def explain_option(self, name: str) -> str:
-        """Say what an option that does not exist may stand for, and where further keys are."""
+        """Suggest an existing option or a key of the configuration for an unknown option."""
         from hybridcsp.config.errors import find_key
         from hybridcsp.config.settings import Configuration
 
@@ -119,12 +131,12 @@ class SettingsCommand(Command):
             return f"did you mean {here}?"
         if key is not None and key not in {setting.key for setting in SETTINGS}:
             table, word = key.split(".")
-            return f"{word} is a key of the table [{table}] in a TOML file (docs/user/configuration.md)."
+            return f"{word} can be set in the table [{table}] of a TOML file (docs/user/configuration.md)."
         return super().explain_option(name) or self.closing()
 
 
 def default_of(setting: Setting) -> str:
-    """Return the default of a setting as help shows it, from where the configuration defines it."""
+    """Return the default of a setting as text, read from the configuration."""
     if setting.default:
         return setting.default
     from hybridcsp.config.settings import Configuration
@@ -142,7 +154,7 @@ def default_of(setting: Setting) -> str:
 
 
 def further_keys() -> str:
-    """Say which keys no option sets, and where they are set."""
+    """Return a sentence that lists the keys without an option."""
     from hybridcsp.config.errors import keys_of
     from hybridcsp.config.settings import Configuration
 
@@ -152,4 +164,4 @@ def further_keys() -> str:
         left = [key for key in keys_of(Configuration, table) if f"{table}.{key}" not in covered]
         if left:
             tables.append(f"[{table}] {', '.join(left)}")
-    return f"Further keys are set in a TOML file (docs/user/configuration.md): {'; '.join(tables)}."
+    return f"Further settings are available in a TOML file (docs/user/configuration.md): {'; '.join(tables)}."

@@ -1,4 +1,4 @@
-"""``hybridcsp train``."""
+"""Provide the command ``hybridcsp train``."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hybridcsp.cli.app import app, number
+from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console
-from hybridcsp.cli.generators import DATA, GENERATOR, MAX_ATOMS, SEED
+from hybridcsp.cli.generators import DATA, GENERATOR, MAX_ATOMS, SEED, check_exists
+from hybridcsp.cli.output import as_argument
 from hybridcsp.cli.progress import busy
+from hybridcsp.cli.values import read_number
 from hybridcsp.errors import InputError
 from hybridcsp.utils.files import make_folder
 
 if TYPE_CHECKING:
     from hybridcsp.generators.base import Epoch
 
-#: Of a training, in the folder that is written.
+#: Name of the checkpoint in the output folder.
 CHECKPOINT = "checkpoint.safetensors"
 
-#: The course of a training, in the same folder.
+#: Names of the learning curve in the output folder, as a table and as a picture.
 CURVE = "curve.csv"
 PICTURE = "curve.png"
 
@@ -40,39 +41,50 @@ def train(
     data: DATA,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Folder for weights, card and curve.", show_default="GENERATOR-trained"),
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder for weights, model card and learning curve.",
+            show_default="GENERATOR-trained",
+        ),
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Most passes over the data.", min=1, show_default="the generator's, mostly 100"),
+        typer.Option(
+            metavar="N", help="Largest number of epochs.", min=1, show_default="depends on the generator, mostly 100"
+        ),
     ] = None,
     learning_rate: Annotated[
         str | None,
         typer.Option(
-            metavar="RATE", help="Learning rate of the optimiser.", show_default="the generator's, mostly 0.001"
+            metavar="RATE",
+            help="Learning rate of the optimiser.",
+            show_default="depends on the generator, mostly 0.001",
         ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of the training; repeatable."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other training setting. Repeatable.", show_default="none"),
     ] = None,
     max_atoms: MAX_ATOMS = 20,
     plot: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Draw the curve to a .png, .pdf or .svg file.", show_default="curve.png in the folder"
+            metavar="FILE",
+            help="Plot the learning curve to a .png, .pdf or .svg file.",
+            show_default="curve.png in the output folder",
         ),
     ] = None,
     seed: SEED = 0,
 ) -> None:
-    """Train a generator on crystals.
+    """Train a generator on crystal structures.
 
-    A name begins with an untrained one, a folder of weights goes on from these. A tenth of the formulas is held out and
-    tells when to stop. Stop it at any moment and run the same command again to go on where it was. On a GPU it uses
-    mixed precision. Where frames carry e_above_hull, it learns to aim low.
+    The name of a generator starts from random weights, a folder starts from its weights. One tenth of the formulas is
+    held out for early stopping. After an interruption, run the same command again to continue. On a GPU, mixed
+    precision is used. If the structures have energies above the hull (e_above_hull), the generator can be conditioned
+    on low energies.
 
-    It ends with the curve of the held-out loss, also as curve.csv and curve.png in the folder, and with a verdict:
-    whether the loss was still falling or has levelled off, and whether the weights are better than those it began with.
+    At the end, the held-out loss is shown (also as curve.csv and curve.png in the output folder), with an assessment:
+    whether the training has converged, and whether the weights are better than the initial ones.
     """
     from hybridcsp.analysis.learning_curve import LearningCurve, verdict
     from hybridcsp.analysis.plots import check_picture
@@ -85,30 +97,29 @@ def train(
     picture = plot or output / PICTURE
     check_picture(picture, "--plot")
     for path in data:
-        if not path.exists():
-            raise InputError("--data", str(path), "no such file or folder")
+        check_exists("--data", path)
     if (output / "card.json").exists():
-        raise InputError("--output", str(output), "holds weights already; choose another folder")
+        raise InputError("--output", str(output), "a new folder; this one already contains weights")
     with busy(f"loading {generator}"):
         model = new_generator(entry.name) if folder is None else open_generator(generator)
     before = dict(model.card)
     with busy("reading crystals"):
         dataset = read_dataset(data, max_atoms=max_atoms)
     skipped = ", ".join(f"{n} {reason}" for reason, n in dataset.skipped.items())
-    console.print(f"{len(dataset.examples)} crystals" + (f" (left out: {skipped})" if skipped else ""))
+    console.print(f"{len(dataset.examples)} crystals" + (f" (skipped: {skipped})" if skipped else ""), highlight=False)
     try:
         with _folder(output):
-            curve = LearningCurve(output / CURVE, going_on=any(output.glob(f"*{CHECKPOINT}")))
-            with busy("encoding the crystals, then the first epoch") as say:
+            curve = LearningCurve(output / CURVE, resumed=any(output.glob(f"*{CHECKPOINT}")))
+            with busy("encoding the crystals") as show:
 
                 def on_epoch(epoch: Epoch) -> None:
                     curve.add(epoch)
-                    _tell(epoch)
-                    say(f"{epoch.part + ', ' if epoch.part else ''}epoch {epoch.number + 1}")
+                    _print_epoch(epoch)
+                    show(f"{epoch.part + ', ' if epoch.part else ''}epoch {epoch.number + 1}")
 
                 model.fit(dataset.examples, seed=seed, checkpoint=output / CHECKPOINT, on_epoch=on_epoch, **chosen)
     except KeyboardInterrupt:
-        console.print("Interrupted; the same command goes on from here.")
+        console.print("Interrupted. Continue with the same command.")
         raise typer.Exit(130) from None
     formulas = {f for card in (before, model.card) for f in str(card.get("training_formulas", "")).split()}
     model.card = {
@@ -124,19 +135,19 @@ def train(
         for line in curve.lines():
             console.print(f"Held-out loss  {line}", highlight=False, soft_wrap=True)
         for part, done in curve.parts.items():
-            judged = verdict(done, pretrained=folder is not None)
-            console.print(f"Verdict{f' on {part}' if part else ''}: {judged}.", highlight=False, soft_wrap=True)
-        console.print(f"The curve is in {picture}", highlight=False, soft_wrap=True)
-    where = quote(str(output))
+            assessment = verdict(done, pretrained=folder is not None)
+            console.print(f"Assessment{f' of {part}' if part else ''}: {assessment}.", highlight=False, soft_wrap=True)
+        console.print(f"Wrote the learning curve to {picture}", highlight=False, soft_wrap=True)
+    where = as_argument(output)
     console.print(
-        f"Weights are in {output}. Test them on crystals they have not seen: hybridcsp evaluate {where} --data PATH; "
-        f"use them: hybridcsp search FORMULA --source generative:{where}",
+        f"Wrote weights to {output}. Evaluate them on other crystals: hybridcsp evaluate {where} --data PATH. "
+        f"Use them in a search: hybridcsp search FORMULA --source generative:{where}",
         highlight=False,
         soft_wrap=True,
     )
 
 
-def _tell(epoch: Epoch) -> None:
+def _print_epoch(epoch: Epoch) -> None:
     losses = "  ".join(f"{name} {value:.4f}" for name, value in epoch.losses.items())
     best = "  best" if epoch.best else ""
     what = f"{epoch.part}, epoch" if epoch.part else "epoch"
@@ -148,9 +159,13 @@ def _settings(given: list[str], epochs: int | None, learning_rate: str | None) -
     for text in given:
         key, equals, value = text.partition("=")
         if not key or not equals:
-            raise InputError("--set", text, "KEY=VALUE")
+            raise InputError("--set", text, "a key and a value, KEY=VALUE, such as batch_size=256")
         if key in ("seed", "checkpoint", "on_epoch"):
-            raise InputError("--set", text, "a setting of the training; for the seed there is --seed")
+            raise InputError(
+                "--set",
+                text,
+                "a training setting; the random seed is set by --seed, checkpoints are written by themselves",
+            )
         try:
             found[key] = json.loads(value)
         except ValueError:
@@ -158,13 +173,13 @@ def _settings(given: list[str], epochs: int | None, learning_rate: str | None) -
     if epochs is not None:
         found["epochs"] = epochs
     if learning_rate is not None:
-        found["learning_rate"] = number("--learning-rate", learning_rate, "a positive number")
+        found["learning_rate"] = read_number("--learning-rate", learning_rate, "a positive number")
     return found
 
 
 @contextmanager
 def _folder(path: Path) -> Iterator[None]:
-    """Make a folder, and take it away again if an error leaves nothing in it."""
+    """Make a folder, and remove it if an error leaves it empty."""
     new = not path.exists()
     make_folder(path, key="--output")
     try:

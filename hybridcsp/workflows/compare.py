@@ -15,7 +15,7 @@ from typing import Any
 import tomli_w
 
 from hybridcsp import config
-from hybridcsp.analysis.run_results import Role
+from hybridcsp.analysis.run_results import SourceRole
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.state import ALL_FAILED
 from hybridcsp.core.registry import split_argument
@@ -64,7 +64,7 @@ class PlannedRun:
     seed: int
     directory: Path
     raw: Mapping[str, Any]
-    sources: Mapping[str, Role] = field(default_factory=dict)
+    sources: Mapping[str, SourceRole] = field(default_factory=dict)
     trust: bool = False
 
     @property
@@ -212,7 +212,7 @@ def _runs(
 ) -> list[PlannedRun]:
     """Plan the runs of one strategy on one problem, after building its sources once to check them."""
     folder = directory / _folder_name(problem) / _folder_name(strategy)
-    sources: dict[str, Role] = {}
+    sources: dict[str, SourceRole] = {}
     runs = []
     for seed in dict.fromkeys(seeds):
         where = folder / f"seed-{seed}"
@@ -239,9 +239,9 @@ def _runs(
     return runs
 
 
-def _role(source: BaseSource, retraining: Retraining) -> Role:
+def _role(source: BaseSource, retraining: Retraining) -> SourceRole:
     learns = retraining.new_minima > 0 and isinstance(source, GenerativeSource) and source.learns
-    return Role(starts=source.waiting_for, learns=learns)
+    return SourceRole(waiting_for=source.waiting_for, learns=learns)
 
 
 def _folder_name(text: str) -> str:

@@ -18,32 +18,32 @@ OVERFITTED = [1.0, 0.6, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9]
 
 
 @pytest.mark.parametrize(
-    ("held_out", "train", "said"),
+    ("held_out", "train", "expected"),
     [
         (FALLING, None, "still falling"),
-        (LEVEL, None, "levelled off"),
+        (LEVEL, None, "no longer falling"),
         (OVERFITTED, [1 - 0.1 * i for i in range(8)], "overfitted"),
         ([1.0, 0.5], None, "too few epochs"),
-        ([1.0] * 6, None, "levelled off"),
+        ([1.0] * 6, None, "no longer falling"),
     ],
 )
-def test_a_training_is_judged_by_the_course_of_its_held_out_loss(held_out, train, said):
+def test_assessment_follows_held_out_loss(held_out, train, expected):
     text = verdict(epochs(held_out, train), pretrained=False)
-    assert said in text
-    assert "starting weights" not in text
+    assert expected in text
+    assert "initial weights" not in text
     assert f"held-out loss {min(held_out):.4f}" in text
 
 
-def test_weights_that_had_learned_already_are_compared_with():
-    assert "better than the starting weights on the held-out part (0.7000)" in verdict(
+def test_pretrained_weights_are_compared_with_initial_ones():
+    assert "better than the initial weights on the held-out set (0.7000)" in verdict(
         epochs([0.6, 0.5, 0.5, 0.5, 0.5], at_start=0.7), pretrained=True
     )
-    assert "no better than the starting weights" in verdict(
+    assert "not better than the initial weights" in verdict(
         epochs([0.6, 0.5, 0.5, 0.5, 0.5], at_start=0.4), pretrained=True
     )
 
 
-def test_bars_go_from_the_highest_to_the_lowest_value_and_fit_a_line():
+def test_sparkline_spans_range_and_fits_line():
     assert bars([4.0, 3.0, 1.0]) == "█▆▁"
     assert bars([1.0, 1.0]) == "██"
     many = bars([1 / (1 + i) for i in range(1000)])
@@ -51,12 +51,12 @@ def test_bars_go_from_the_highest_to_the_lowest_value_and_fit_a_line():
     assert (many[0], many[-1]) == ("█", "▁")
 
 
-def test_a_curve_goes_on_where_it_was_unless_the_training_is_another(tmp_path):
+def test_curve_continues_only_for_resumed_training(tmp_path):
     curve = LearningCurve(tmp_path / "curve.csv")
     for epoch in epochs([1.0, 0.5], at_start=2.0):
         curve.add(epoch)
-    again = LearningCurve(tmp_path / "curve.csv", going_on=True)
+    again = LearningCurve(tmp_path / "curve.csv", resumed=True)
     assert again.parts == curve.parts
     assert not LearningCurve(tmp_path / "curve.csv").parts
-    (tmp_path / "curve.csv").write_text("what is this")
-    assert not LearningCurve(tmp_path / "curve.csv", going_on=True).parts
+    (tmp_path / "curve.csv").write_text("not a table")
+    assert not LearningCurve(tmp_path / "curve.csv", resumed=True).parts

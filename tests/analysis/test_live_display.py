@@ -1,4 +1,4 @@
-"""A person sees from the first second what a search does, in a terminal, a notebook and a log file."""
+"""Tests of the live display of a search in a terminal, a notebook and a log file."""
 
 import io
 import sys
@@ -65,13 +65,13 @@ def shown(progress, width=80, height=40):
     return capture.get().splitlines()
 
 
-def test_the_phase_before_the_first_relaxation_is_named():
+def test_phase_before_first_relaxation_is_named():
     assert shown(None) == ["starting"]
     assert any("loading chgnet in 2 workers" in line for line in shown(NOTHING))
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_the_live_display_fits_the_terminal_and_has_a_line_for_each_relaxation(width):
+def test_live_display_fits_terminal_with_a_line_per_relaxation(width):
     lines = shown(HALF, width)
     assert all(len(line) <= width for line in lines)
     assert "50/100 relaxations" in lines[0]
@@ -84,16 +84,16 @@ def test_the_live_display_fits_the_terminal_and_has_a_line_for_each_relaxation(w
         assert "0:01:40 left" in lines[1]
 
 
-def test_a_low_terminal_gets_one_line():
+def test_low_terminal_gets_one_line():
     assert len(shown(HALF, height=8)) == 1
 
 
-def test_names_from_elsewhere_cannot_command_the_terminal():
+def test_control_characters_in_names_are_escaped():
     job = RunningJob(candidate=1, source="mine\x1b]0;owned\x07", operator="", level="relax", seconds=0.0)
     assert not any("\x1b" in line or "\x07" in line for line in shown(replace(HALF, jobs=(job,))))
 
 
-def test_a_log_file_gets_a_line_at_once_then_news_and_otherwise_little():
+def test_log_file_gets_first_line_news_and_occasional_lines():
     out = io.StringIO()
     console = Console(file=out, width=80)
     told = [NOTHING, replace(NOTHING, run_seconds=2.0), replace(HALF, run_seconds=3.0), replace(HALF, run_seconds=5.0)]
@@ -107,7 +107,7 @@ def test_a_log_file_gets_a_line_at_once_then_news_and_otherwise_little():
     assert "\x1b" not in out.getvalue()
 
 
-def test_a_terminal_gets_the_live_display():
+def test_terminal_gets_live_display():
     console = Console(file=io.StringIO(), force_terminal=True)
     assert isinstance(display(BUDGET, console), TerminalDisplay)
 
@@ -131,7 +131,7 @@ def notebook(monkeypatch):
     return contents
 
 
-def test_a_notebook_cell_is_updated_in_place(notebook):
+def test_notebook_cell_is_updated_in_place(notebook):
     seconds = iter([0.0, 0.0, 0.1, 0.7, 0.7])
     with NotebookDisplay(BUDGET, clock=lambda: next(seconds)) as live:
         live.update(NOTHING)
@@ -142,14 +142,14 @@ def test_a_notebook_cell_is_updated_in_place(notebook):
     assert len(notebook) == 4 and "50/100 relaxations" in notebook[2] and "a &lt; b" in notebook[3]
 
 
-def test_a_notebook_cell_of_a_finished_search_does_not_stay_at_the_start(notebook):
+def test_notebook_cell_of_finished_search_says_so(notebook):
     with NotebookDisplay(BUDGET):
         pass
-    assert notebook == ["<pre>starting</pre>", "<pre>there was nothing left to do</pre>"]
+    assert notebook == ["<pre>starting</pre>", "<pre>nothing left to do</pre>"]
 
 
 @pytest.mark.parametrize("on", [False, True])
-def test_python_shows_progress_only_where_it_is_asked_for(tmp_path, capfd, on):
+def test_python_shows_progress_only_on_request(tmp_path, capfd, on):
     heard = []
     with Search("Cu", formula_units=1, calculator="emt", workers=1, sources=["random"], directory=tmp_path) as search:
         search.run(relaxations=2, refine=0, progress=on, on_progress=heard.append)

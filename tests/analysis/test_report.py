@@ -23,7 +23,7 @@ class BrokenSource(BaseSource):
         raise ValueError("no [/such] model")
 
 
-def test_it_is_said_why_the_calculator_and_a_source_failed(tmp_path):
+def test_table_of_sources_explains_failures(tmp_path):
     def fail(job):
         return Failed(candidate=job.candidate, reason=FailureReason.CALCULATOR, detail="no potential for Ti")
 
@@ -33,8 +33,8 @@ def test_it_is_said_why_the_calculator_and_a_source_failed(tmp_path):
         console = Console(width=200, record=True, file=StringIO())
         console.print(sources_table(search.archive))
     printed = console.export_text()
-    assert "calculator, the first time: no potential for Ti" in printed
-    assert "errors, the last: ValueError: no [/such] model" in printed
+    assert "calculator, first message: no potential for Ti" in printed
+    assert "errors, last message: ValueError: no [/such] model" in printed
 
 
 class Prototypes(ListSource):
@@ -72,13 +72,13 @@ def test_tables_fit_and_break_no_word(archive, width):
     assert whole or width < 120
 
 
-def test_what_a_narrow_terminal_has_no_room_for_is_named(archive):
+def test_hidden_columns_are_named(archive):
     narrow, usual = (printed(minima_table(archive.minima(), problem_of(archive)), width) for width in (60, 80))
-    assert "Not shown in a terminal this narrow" in " ".join(narrow.split())
-    assert "Not shown" not in usual
+    assert "Hidden columns" in " ".join(narrow.split())
+    assert "Hidden columns" not in usual
 
 
-def test_rows_are_plain_data_with_units_in_their_names(archive):
+def test_rows_are_plain_data_with_units_in_keys(archive):
     best, other = minima_rows(archive.minima(), problem_of(archive))
     assert best["rank"] == 1
     assert {best["prototype"], other["prototype"]} == {"rutile", None}
@@ -91,5 +91,5 @@ def test_rows_are_plain_data_with_units_in_their_names(archive):
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (99.4, "99 s"), (187, "3:07 min"), (7500, "2:05 h")])
-def test_times_are_written_as_people_do(seconds, text):
+def test_durations_are_formatted_for_display(seconds, text):
     assert duration(seconds) == text

@@ -11,14 +11,16 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from hybridcsp import Archive, Search
-from hybridcsp.analysis import source_activity
-from hybridcsp.analysis.run_results import Role, Trace, trace_of
-from hybridcsp.analysis.statistics import as_content, as_csv, compare, plot, table
+from hybridcsp.analysis.comparison_report import as_content, as_csv, comparison_table
+from hybridcsp.analysis.plots import plot_comparison
+from hybridcsp.analysis.run_results import RunResult, SourceRole, read_result
+from hybridcsp.analysis.source_activity import comparison_notes
+from hybridcsp.analysis.statistics import compare
 from hybridcsp.core.records import Cost
 
 
 def trace(strategy, seed, solved_at=None, problem="TiO2", relaxations=60, force_calls=3000, **more):
-    return Trace(
+    return RunResult(
         problem=problem,
         strategy=strategy,
         seed=seed,
@@ -46,7 +48,7 @@ def printed(shown, width):
     return text.getvalue()
 
 
-def test_success_rates_have_wilsons_interval():
+def test_success_rate_has_wilson_interval():
     (row,) = compare(traces("random", [5, 9, None, 20, None]))
     z, n, p = 1.959964, 5, 3 / 5
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
@@ -55,7 +57,7 @@ def test_success_rates_have_wilsons_interval():
     assert (row.low, row.high) == (pytest.approx(centre - half, abs=1e-6), pytest.approx(centre + half, abs=1e-6))
 
 
-def test_medians_are_kaplan_meiers():
+def test_median_is_kaplan_meier():
     # Four of five succeed: S(5) = 0.8, S(9) = 0.6, S(20) = 0.4, so the median is 20.
     (row,) = compare(traces("random", [5, 9, None, 20, 40]))
     assert (row.relaxations, row.force_calls) == (20, 1000)
@@ -64,20 +66,20 @@ def test_medians_are_kaplan_meiers():
     assert compare(early)[0].relaxations == 30
 
 
-def test_there_is_no_median_where_half_were_not_reached():
+def test_median_is_undefined_below_half_success():
     (row,) = compare(traces("random", [5, None, None]))
     assert row.relaxations is None
     assert row.mean_relaxations == pytest.approx((5 + 60 + 60) / 3)
 
 
-def test_strategies_that_differ_have_a_small_p_value_and_a_ratio_below_one():
+def test_better_strategy_has_small_p_value_and_ratio_below_one():
     baseline, better = compare([*traces("random", [40, 50, None, 45, None, 55]), *traces("good", [2, 3, 4, 2, 5, 3])])
     assert baseline.p_value is None
     assert better.p_value < 0.01
     assert better.ratio_low < better.ratio < better.ratio_high < 0.2
 
 
-def test_equal_strategies_have_not():
+def test_equal_strategies_have_large_p_value():
     costs = [5, 9, None, 20, 40, 12]
     _, same = compare([*traces("random", costs), *traces("same", costs)])
     assert same.p_value == pytest.approx(1.0)
@@ -85,7 +87,7 @@ def test_equal_strategies_have_not():
     assert same.no_interval == "the ratio is the same for every seed"
 
 
-def test_no_success_at_all_is_no_evidence():
+def test_no_success_gives_no_ratio():
     _, other = compare([*traces("random", [None] * 5), *traces("other", [None] * 5)])
     assert (other.solved, other.rate, other.low) == (0, 0.0, 0.0)
     assert (other.p_value, other.ratio, other.ratio_low, other.no_interval) == (None, None, None, "nothing was solved")
@@ -116,7 +118,7 @@ def test_ratios_are_resampled_over_problems():
     ("problems", "seeds", "why"),
     [(1, 1, "one seed"), (1, 2, "only 2 seeds"), (2, 5, "only 2 problems"), (1, 3, ""), (3, 1, "")],
 )
-def test_there_is_no_interval_where_none_can_be_had(problems, seeds, why):
+def test_undefined_interval_has_reason(problems, seeds, why):
     rng = np.random.default_rng(3)
     runs = [
         run
@@ -130,20 +132,20 @@ def test_there_is_no_interval_where_none_can_be_had(problems, seeds, why):
     assert row.no_interval == why
     if why:
         assert row.ratio_low is row.ratio_high is None
-        assert f"no interval: {why}" in " ".join(printed(table(rows, runs, "-9"), 80).split())
+        assert f"no interval: {why}" in " ".join(printed(comparison_table(rows, runs, "-9"), 80).split())
         assert json.loads(json.dumps(as_content(rows, runs, {}), allow_nan=False))["rows"][1]["ratio_low"] is None
     else:
         assert row.ratio_low < row.ratio < row.ratio_high
     assert (row.p_value is None) == (problems * seeds == 1)
 
 
-def test_an_interval_from_three_seeds_reaches_from_the_lowest_ratio_to_the_highest():
+def test_interval_of_three_seeds_spans_all_ratios():
     # Each of the three alone is one resample of 27, more than 2.5 %.
     row = compare([*traces("random", [10, 20, 30]), *traces("other", [20, 20, 15])])[1]
     assert (row.ratio_low, row.ratio_high) == (0.5, 2.0)
 
 
-def test_intervals_are_those_of_scipys_bootstrap():
+def test_intervals_agree_with_scipy_bootstrap():
     rng = np.random.default_rng(1)
     ours, theirs = rng.integers(2, 50, (2, 12))
     row = compare([*traces("random", theirs.tolist()), *traces("other", ours.tolist())])[1]
@@ -158,54 +160,54 @@ def test_intervals_are_those_of_scipys_bootstrap():
     assert (row.ratio_low, row.ratio_high) == pytest.approx((witness.low, witness.high), rel=0.03)
 
 
-def test_a_baseline_without_force_calls_gives_no_ratio():
+def test_baseline_without_force_calls_gives_no_ratio():
     free = [trace("random", seed, (1, 0), force_calls=0) for seed in range(3)]
     row = compare([*free, *traces("other", [3, 4, 5])])[1]
     assert (row.ratio, row.no_interval) == (None, "the baseline took no force calls")
 
 
-def test_giving_up_early_is_not_cheap():
+def test_exhausted_runs_count_to_longest_run():
     # The seeds were used up after two relaxations, in vain; random found it after ten.
     gave_up = [trace("seeds", n, None, relaxations=2, force_calls=100, ended="sources exhausted") for n in range(3)]
     rows = compare([*traces("random", [10, 12, None]), *gave_up])
     assert rows[1].mean_force_calls == 3000
     assert rows[1].ratio > 1
     assert rows[1].relaxations is None
-    (note,) = source_activity.notes([*traces("random", [10, 12, None]), *gave_up])
-    assert note.startswith("seeds: 3 of 3 runs ended early without success (sources exhausted); they count as if")
+    (note,) = comparison_notes([*traces("random", [10, 12, None]), *gave_up])
+    assert note.startswith("seeds: 3 of 3 runs ended early without success (sources exhausted); they count as")
 
 
-def test_p_values_are_of_the_problems_that_both_have():
+def test_p_value_uses_common_problems():
     easy, hard = traces("random", [2, 3, 4, 5], "easy"), traces("random", [40, 45, 50, None], "hard")
     other = traces("other", [41, 44, 52, None], "hard")
     assert compare([*easy, *hard, *other])[1].p_value == compare([*hard, *other])[1].p_value > 0.5
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
-def test_tables_fit_the_terminal_without_broken_words(width):
+def test_table_fits_terminal_without_broken_words(width):
     runs = [*traces("random", [5, None]), *traces("evolution", [3, 4]), *traces("random+evolution+prototypes", [2, 3])]
-    text = printed(table(compare(runs), runs, "-9.41"), width)
+    text = printed(comparison_table(compare(runs), runs, "-9.41"), width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
     for whole in ("evolution", "ratio (95 %)", "2/2 (34-100 %)"):
         assert whole in text
     words = " ".join(text.split())
-    assert "360 relaxations of which 6 failed, 12 proposals rejected" in words
-    assert ("Not shown in a terminal this narrow" in words) == (width == 60)
+    assert "360 relaxations (6 failed), 12 proposals rejected" in words
+    assert ("Hidden columns" in words) == (width == 60)
 
 
-def test_files_hold_all_runs(tmp_path):
+def test_files_contain_all_runs(tmp_path):
     runs = [*traces("random", [5, None]), *traces("evolution", [3, 4]), *traces("random+evolution+prototypes", [2, 3])]
     rows = compare(runs)
     content = json.loads(json.dumps(as_content(rows, runs, {"target": "-9.41"}), allow_nan=False))
     assert (len(content["runs"]), content["rows"][1]["solved"]) == (6, 2)
     lines = list(csv.DictReader(io.StringIO(as_csv(runs))))
     assert (lines[0]["solved_at_force_calls"], lines[1]["solved_at_force_calls"]) == ("250", "")
-    plot(runs, tmp_path / "profile.png", "-9.41")
+    plot_comparison(runs, tmp_path / "profile.png", "-9.41")
     assert (tmp_path / "profile.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_curve_that_has_reached_1_goes_on_and_the_others_end_with_their_runs(tmp_path, monkeypatch):
+def test_only_complete_curves_are_extended(tmp_path, monkeypatch):
     drawn = []
 
     def note(figure, *arguments, **options):
@@ -214,7 +216,7 @@ def test_a_curve_that_has_reached_1_goes_on_and_the_others_end_with_their_runs(t
 
     saved = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", note)
-    plot(traces("a", [3, 5, 9]) + traces("b", [4, None, 20]), tmp_path / "profile.png", "-9.41")
+    plot_comparison(traces("a", [3, 5, 9]) + traces("b", [4, None, 20]), tmp_path / "profile.png", "-9.41")
     for axis, unit in zip(drawn[0].axes, (1, 50), strict=True):
         a, b = (line.get_xydata() for line in axis.get_lines())
         right = axis.get_xlim()[1]
@@ -246,7 +248,7 @@ class TestTraces:
 
     def test_an_enthalpy_is_reached_when_the_best_first_lies_within_two_mev(self, run):
         def solved(target):
-            return trace_of(run, problem="Cu", strategy="list", seed=0, target=target).solved_at
+            return read_result(run, problem="Cu", strategy="list", seed=0, target=target).solved_at
 
         assert solved(-2.5) == (1, 10)
         assert solved(-3.1015) == (3, 30)
@@ -255,7 +257,7 @@ class TestTraces:
 
     def test_what_a_longer_run_did_beyond_the_budget_does_not_count(self, run):
         def within(relaxations, target=-3.1):
-            return trace_of(run, problem="Cu", strategy="list", seed=0, target=target, relaxations=relaxations)
+            return read_result(run, problem="Cu", strategy="list", seed=0, target=target, relaxations=relaxations)
 
         assert (within(3).relaxations, within(3).force_calls, within(3).best) == (3, 30, pytest.approx(-3.1))
         assert within(2).solved_at is None
@@ -266,8 +268,8 @@ class TestTraces:
         assert within(3).candidates != within(4).candidates
 
     def test_it_tells_which_sources_made_the_relaxations(self, run):
-        roles = {"list": Role(), "evolution": Role(starts="it starts after 6 minima")}
-        trace = trace_of(run, problem="Cu", strategy="list+evolution", seed=0, target=None, roles=roles)
+        roles = {"list": SourceRole(), "evolution": SourceRole(waiting_for="it starts after 6 minima")}
+        trace = read_result(run, problem="Cu", strategy="list+evolution", seed=0, target=None, roles=roles)
         assert [(part.source, part.relaxations, part.random) for part in trace.parts] == [
             ("list", 4, 0),
             ("evolution", 0, 0),
@@ -276,6 +278,6 @@ class TestTraces:
     def test_a_structure_is_reached_when_a_minimum_matches_it(self, run):
         copy = self.structures[1].repeat((2, 1, 1))
         copy.rotate(20, "x", rotate_cell=True)
-        trace = trace_of(run, problem="Cu", strategy="list", seed=0, target=copy)
+        trace = read_result(run, problem="Cu", strategy="list", seed=0, target=copy)
         assert trace.solved_at == (2, 20)
         assert (trace.relaxations, trace.force_calls, trace.best) == (4, 40, pytest.approx(-3.1))

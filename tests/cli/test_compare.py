@@ -83,15 +83,18 @@ def test_a_comparison_that_is_terminated_ends_in_order_and_goes_on_later(tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["compare", "Cu", "Cu.toml", "--strategy", "random"], "another name than Cu"),
+        (["compare", "Cu", "Cu.toml", "--strategy", "random"], "a name other than Cu"),
         ([*COPPER, "--seeds", "0"], "Invalid value for '--seeds'"),
         ([*COPPER, "--strategy", "random+seeds:nothing.cif"], "no such file or folder"),
         ([*COPPER, "--strategy", "shake"], "cannot run alone; add another source"),
         ([*COPPER, "--target", "low"], "an enthalpy in eV/atom"),
         ([*COPPER, "--target", "nan"], "an enthalpy in eV/atom"),
-        ([*COPPER, "--json", "--csv"], "one of the two"),
+        ([*COPPER, "--json", "--csv"], "cannot be combined"),
         ([*COPPER, "--pressure", "5furlong", "--fmax", "-1"], "has 2 mistakes: --pressure"),
-        ([*COPPER, "--hours", "3"], "no option --hours: strategies (--strategy), seeds (--seeds) and budget"),
+        (
+            [*COPPER, "--hours", "3"],
+            "unknown option --hours: a comparison sets strategies (--strategy)",
+        ),
     ],
 )
 def test_mistakes_are_said_before_anything_is_computed(tmp_path, arguments, said):
@@ -108,7 +111,7 @@ def test_budgets_of_a_file_that_are_not_used_are_named(tmp_path):
         'search = {seed = 3, calculator = "emtt"}\n'
     )
     done = hybridcsp("compare", "Cu.toml", "--strategy", "random", cwd=tmp_path)
-    assert "Cu.toml: budget.force_calls, search.seed not used" in done.stdout
+    assert "Cu.toml: budget.force_calls, search.seed ignored" in done.stdout
     assert "did you mean 'emt'" in done.stderr
 
 

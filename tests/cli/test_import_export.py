@@ -31,7 +31,7 @@ def hybridcsp(*arguments):
 
 def test_import_show_and_export_to_every_code(run, tmp_path):
     output = hybridcsp("import", "uspex")
-    assert "Into TiO2-uspex, energies by uspex:VASP: 3 relaxed, 0 failed" in output
+    assert "Imported into TiO2-uspex, energies by uspex:VASP: 3 relaxed, 0 failed" in output
     assert "uspex/heredity" in hybridcsp("show", "TiO2-uspex")
     assert len(ase.io.read("TiO2-uspex/minima.extxyz", ":")) == 3
     for code, made in (
@@ -54,7 +54,7 @@ def test_structure_files_are_seeds_too(run):
         stream.write("7\nLattice\n")
     output = hybridcsp("export", "samples.extxyz", "--format", "uspex", "--output", "uspex")
     assert output.startswith("3 seeds in uspex/Seeds/POSCARS")
-    assert "1 could not be read" in output
+    assert "1 structure could not be read" in output
     assert (run / "Seeds" / "POSCARS").read_text().splitlines()[5].split() == ["Ti", "O"]
 
 
@@ -62,14 +62,14 @@ def test_import_again_says_what_was_there(run):
     hybridcsp("import", "uspex", "--directory", "d", "--calculator", "PBE")
     append_results(run, various(1, seed=9), [-47.0], first=4, generation=2)
     output = hybridcsp("import", "uspex", "--directory", "d", "--calculator", "PBE")
-    assert "1 relaxed, 0 failed, 0 without an energy, 3 there already" in output
+    assert "1 relaxed, 0 failed, 0 without an energy, 3 imported before" in output
 
 
 def test_broken_structures_are_named_and_strict_stops(run):
     with (run / "results1" / "gatheredPOSCARS").open("a") as stream:
         stream.write("EA9\n1.0\n1 0 0\n0 1 0\n0 0 1\nTi O\n1 2\nDirect\n0 0 0\n")
     output = hybridcsp("import", "uspex")
-    assert "1 could not be read:" in output
+    assert "1 structure could not be read:" in output
     assert "gatheredPOSCARS, line" in output
     with pytest.raises(InputError, match=r"ends after 1 of 3 atoms .--strict"):
         hybridcsp("import", "uspex", "--directory", "other", "--strict")
@@ -85,17 +85,19 @@ def test_a_stream_into_one_file_takes_every_composition(run):
     assert [round(frame.get_potential_energy(), 3) for frame in frames] == [-50.0, -49.0, -48.0, -60.0, -61.0]
     assert frames[1].info["origin"] == "Heredity"
     output = hybridcsp("import", "uspex", "--directory", "d")
-    assert "2 of other compositions left out: Ti3O5 (2)" in output
+    assert "Skipped 2 structures of other compositions: Ti3O5 (2)" in output
 
 
 def test_watch_looks_once_and_says_what_it_did(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = FakeUspex(tmp_path / "uspex")
     arguments = ("watch", "ours", "--uspex", "uspex", "--once", "--source", "random", "--seeds", 2)
-    assert "no generation has ended yet" in hybridcsp(*arguments)
+    assert "no generation has finished yet" in hybridcsp(*arguments)
     code.run_generation()
     output = hybridcsp(*arguments)
-    assert "generation 1 has ended; read 6 relaxed, 0 failed; 2 seeds in uspex/Seeds/POSCARS" in output
+    assert (
+        "generation 1 finished; imported 6 relaxed structures and 0 failures; 2 seeds in uspex/Seeds/POSCARS" in output
+    )
     assert code.run_generation() == 2
     assert "2 of them began with our seeds" in hybridcsp(*arguments)
     output = hybridcsp("export", "ours", "--format", "airss", "--output", "airss", "--pending")
@@ -103,24 +105,24 @@ def test_watch_looks_once_and_says_what_it_did(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["import", "nowhere"], "no such file or folder"),
         (["import", "truncated.cif"], r"path = 'truncated.cif': no structure .* \(truncated.cif, line 1: "),
         (["import", "uspex", "--format", "usqex"], "did you mean 'uspex'"),
         (["import", "uspex", "--formula", "SiO2"], r"a composition that occurs: TiO2 \(3\)"),
-        (["import", "uspex", "--output", "a.extxyz", "--directory", "d"], "one or the other"),
+        (["import", "uspex", "--output", "a.extxyz", "--directory", "d"], "cannot be combined"),
         (["import", "uspex", "--pressure", "high"], "a pressure in GPa"),
-        (["watch", "ours"], "none of them is given"),
-        (["watch", "ours", "--uspex", "uspex", "--cryspy", "uspex"], "2 of them are given"),
+        (["watch", "ours"], "none was given"),
+        (["watch", "ours", "--uspex", "uspex", "--cryspy", "uspex"], "2 were given"),
         (["watch", "ours", "--calypso", "nowhere"], "the folder that the other code runs in"),
         (["export", "nowhere", "--format", "uspex"], "--output"),
-        (["export", "nowhere", "--generation", "3"], "search codes only"),
+        (["export", "nowhere", "--generation", "3"], "another code to write seeds for"),
     ],
 )
-def test_wrong_input_is_said(run, arguments, said):
+def test_wrong_input_is_said(run, arguments, expected):
     Path("truncated.cif").write_text("data_Cu\n_cell_length_a 2.55\nloop_\n  _atom_site_type_symbol\n  _atom_si")
-    with pytest.raises((InputError, CommandLineError), match=said):
+    with pytest.raises((InputError, CommandLineError), match=expected):
         hybridcsp(*arguments)
 
 
@@ -133,12 +135,12 @@ def test_the_formats_need_no_heavy_package(tmp_path, monkeypatch):
 
 
 def test_an_import_is_compared_in_relaxations_and_by_structure_where_calculators_differ(run):
-    from hybridcsp.cli.compare import _told
+    from hybridcsp.cli.compare import _describe_imported as describe
 
     hybridcsp("import", "uspex", "--directory", "d")
     second = various(3)[1]
-    assert _told(Path("d"), second, "chgnet").endswith("(uspex:VASP): reached after 2 of 3 relaxations")
-    assert _told(Path("d"), various(1, seed=8)[0], "chgnet").endswith("not reached in 3 relaxations")
-    assert _told(Path("d"), -50.0 / 6, "uspex:VASP").endswith("reached after 1 of 3 relaxations")
-    with pytest.raises(InputError, match="by structure only"):
-        _told(Path("d"), -50.0 / 6, "chgnet")
+    assert describe(Path("d"), second, "chgnet").endswith("(uspex:VASP): target reached after 2 of 3 relaxations")
+    assert describe(Path("d"), various(1, seed=8)[0], "chgnet").endswith("target not reached in 3 relaxations")
+    assert describe(Path("d"), -50.0 / 6, "uspex:VASP").endswith("target reached after 1 of 3 relaxations")
+    with pytest.raises(InputError, match="only with a structure as the target"):
+        describe(Path("d"), -50.0 / 6, "chgnet")

@@ -29,7 +29,7 @@ def test_every_strategy_runs_every_seed_in_a_directory_of_its_own(tmp_path):
     assert len({run.directory for run in runs}) == 4
     assert runs[1].raw["search"]["sources"] == ["random", "evolution:strain"]
     assert list(runs[1].sources) == ["random", "evolution"]
-    assert runs[1].sources["evolution"].starts == "it starts after 6 minima"
+    assert runs[1].sources["evolution"].waiting_for == "it starts after 6 minima"
     assert not any(run.trust for run in runs)
 
 

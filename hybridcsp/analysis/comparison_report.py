@@ -1,0 +1,145 @@
+"""Report a comparison of strategies as a table for the terminal, as JSON and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from hybridcsp.analysis.run_results import RunResult
+from hybridcsp.analysis.source_activity import identical_runs
+from hybridcsp.analysis.statistics import StrategyStatistics
+from hybridcsp.analysis.text_tables import Column, FittingTable
+
+
+def comparison_table(
+    rows: Sequence[StrategyStatistics], results: Sequence[RunResult], target: str, notes: Sequence[str] = ()
+) -> FittingTable:
+    """Return a comparison as a table for the terminal.
+
+    Parameters
+    ----------
+    rows
+        Statistics of each strategy; see :func:`hybridcsp.analysis.statistics.compare`.
+    results
+        Results of all runs, for their number and totals in a note.
+    target
+        Name of the target, for the title.
+    notes
+        Sentences below the table; see :func:`hybridcsp.analysis.source_activity.comparison_notes`.
+    """
+    against = f"against {rows[0].strategy}"
+    intervals = "; ".join([f"mean force calls {against}", *_intervals(rows[1:])])
+    median = "Kaplan-Meier median of {} to success, - if less than half succeeded"
+    columns = [
+        Column(heading="strategy", words=True),
+        Column(heading="solved (95 %)", meaning="runs that reached the target, with the 95 % Wilson interval"),
+        Column(heading="relax.", meaning=median.format("relaxations"), dispensable=4),
+        Column(heading="f.calls", meaning=median.format("force calls"), dispensable=1),
+        Column(heading="mean", meaning="restricted mean of force calls", dispensable=3),
+        Column(heading="p", meaning=f"log-rank test {against}", dispensable=2),
+        Column(heading="ratio (95 %)", meaning=intervals),
+    ]
+    cells: list[tuple[str, ...]] = [
+        (
+            row.strategy,
+            f"{row.solved}/{row.runs} ({100 * row.low:.0f}-{100 * row.high:.0f} %)",
+            "-" if row.relaxations is None else f"{row.relaxations:.0f}",
+            "-" if row.force_calls is None else f"{row.force_calls:.0f}",
+            f"{row.mean_force_calls:.0f}",
+            "" if row is rows[0] else "-" if row.p_value is None else f"{row.p_value:.3f}",
+            "" if row is rows[0] else ratio_text(row),
+        )
+        for row in rows
+    ]
+    if len(rows) == 1:  # no p value and ratio without another strategy
+        columns, cells = columns[:5], [line[:5] for line in cells]
+    shares = [f"Relaxations of {row.strategy} by source: {_shares(row)}." for row in rows if row.shares]
+    return FittingTable(f"Cost to reach {target}", columns, cells, [_totals(results), *shares, *notes])
+
+
+def ratio_text(row: StrategyStatistics) -> str:
+    """Return a ratio with its interval if that is defined, or ``-`` if the ratio is undefined."""
+    if row.ratio is None:
+        return "-"
+    return f"{row.ratio:.2f}" + ("" if row.ratio_low is None else f" ({row.ratio_low:.2f}-{row.ratio_high:.2f})")
+
+
+def _totals(results: Sequence[RunResult]) -> str:
+    """Return the number of problems, seeds, relaxations and rejected proposals in words."""
+    problems = len({result.problem for result in results})
+    seeds = len({result.seed for result in results})
+    failed, rejected = sum(result.failed for result in results), sum(result.rejected for result in results)
+    return (
+        f"{problems} problem{'s' * (problems != 1)}, {seeds} seed{'s' * (seeds != 1)}, "
+        f"{sum(result.relaxations for result in results)} relaxations ({failed} failed), {rejected} proposals rejected."
+    )
+
+
+def _intervals(rows: Sequence[StrategyStatistics]) -> list[str]:
+    """Return how the intervals of the ratios were calculated, and the reasons for missing ones."""
+    units = sorted({row.resampled for row in rows if row.resampled})
+    clauses = [f"95 % interval by bootstrap over {unit}" for unit in units]
+    for reason in dict.fromkeys(row.no_interval for row in rows if row.no_interval):
+        strategies = [row.strategy for row in rows if row.no_interval == reason]
+        named = f" ({', '.join(strategies)})" if len(strategies) < len(rows) else ""
+        clauses.append(f"no interval: {reason}{named}")
+    return clauses
+
+
+def _shares(row: StrategyStatistics) -> str:
+    return ", ".join(
+        f"{share.source} {share.relaxations} ({100 * share.share:.0f} %)"
+        + (f" and {share.random} random crystals" if share.random else "")
+        for share in row.shares
+    )
+
+
+def as_content(
+    rows: Sequence[StrategyStatistics],
+    results: Sequence[RunResult],
+    about: Mapping[str, Any],
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return a comparison with all results as a JSON object; undefined values are ``None``."""
+    return {
+        **about,
+        "intervals": {
+            "rate": "Wilson, 95 %",
+            "ratio": "percentile bootstrap, 95 %, over the units named in the key resampled; null if undefined",
+        },
+        "notes": list(notes),
+        "same_runs": [asdict(same) for same in identical_runs(results)],
+        "rows": [asdict(row) for row in rows],
+        "runs": [asdict(result) for result in results],
+    }
+
+
+def as_records(rows: Sequence[StrategyStatistics]) -> list[dict[str, Any]]:
+    """Return a comparison as a flat table with one strategy per row; undefined values are ``None``."""
+    records = []
+    for row in rows:
+        values = asdict(row)
+        shares = "; ".join(f"{share['source']} {share['relaxations']}" for share in values.pop("shares"))
+        records.append({**values, "relaxations_by_source": shares})
+    return records
+
+
+def as_csv(results: Sequence[RunResult]) -> str:
+    """Return the results as CSV text with one run per line."""
+    lines = []
+    for result in results:
+        values = asdict(result)
+        relaxation, force_calls = values.pop("solved_at") or ("", "")
+        parts = values.pop("parts")
+        activity = [f"{part['source']} {part['relaxations']}" for part in parts]
+        activity += [f"random crystals by {part['source']} {part['random']}" for part in parts if part["random"]]
+        solved = {"solved_at_relaxation": relaxation, "solved_at_force_calls": force_calls}
+        lines.append({**values, **solved, "relaxations_by_source": "; ".join(activity)})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, lines[0] if lines else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()

@@ -99,7 +99,7 @@ def test_watch_looks_once_and_says_what_it_did(tmp_path, monkeypatch):
         "generation 1 finished; imported 6 relaxed structures and 0 failures; 2 seeds in uspex/Seeds/POSCARS" in output
     )
     assert code.run_generation() == 2
-    assert "2 of them began with our seeds" in hybridcsp(*arguments)
+    assert "2 of them from our seeds" in hybridcsp(*arguments)
     output = hybridcsp("export", "ours", "--format", "airss", "--output", "airss", "--pending")
     assert output.startswith("2 structures")
 

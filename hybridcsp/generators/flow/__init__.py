@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Architecture", "FlowGenerator", "Integration"]
 
-_HOMES = {"Architecture": "network", "FlowGenerator": "generator", "Integration": "matching"}
+_MODULES = {"Architecture": "network", "FlowGenerator": "generator", "Integration": "matching"}
 
 
 def __getattr__(name: str) -> Any:
-    # The network is trained where nothing but torch is installed; the generator needs more.
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    # The network can be trained in environments with torch alone; the generator has more dependencies.
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The cheapest assignment of columns to rows: by scipy where it is installed, else by the same method in numpy."""
+"""Assignment of minimum cost, by scipy if it is installed and otherwise by the same method in numpy."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 try:
     from scipy.optimize import linear_sum_assignment
-except ImportError:  # where a network is trained on a GPU machine that has no more than torch
+except ImportError:  # networks can be trained in environments with torch alone
     linear_sum_assignment = None
 
 
 def minimal_assignment(cost: NDArray[np.float64]) -> NDArray[np.int_]:
-    """Return the column of each row so that the sum of their costs is minimal.
+    """Return the column of each row in the assignment of minimum total cost.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def minimal_assignment(cost: NDArray[np.float64]) -> NDArray[np.int_]:
 def shortest_augmenting_paths(cost: NDArray[np.float64]) -> NDArray[np.int_]:
     """Solve the assignment by shortest augmenting paths (Jonker and Volgenant, doi:10.1007/BF02278710).
 
-    Parameters and the result are those of :func:`minimal_assignment`. Row and column 0 below stand for "not assigned".
+    Parameters and result are those of :func:`minimal_assignment`. In the code, row and column 0 stand for "unassigned".
     """
     n = len(cost)
     row_price, column_price = np.zeros(n + 1), np.zeros(n + 1)

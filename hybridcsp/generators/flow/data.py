@@ -1,4 +1,4 @@
-"""Crystals in batches, and from which noise each of them is reached."""
+"""Training data of the flow: crystals, and the noise and paths from which they are learned."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from hybridcsp.structure.lattice import LatticePoint, canonical_cell, diagonal, 
 
 Array = NDArray[np.float64]
 
-# The direction, in no symmetric relation to any axes, that crystals point along.
-_ALONG = np.array([1.0, 0.77, 0.59])
+# A direction without symmetric relation to the axes, which defines the handedness of crystals.
+_DIRECTION = np.array([1.0, 0.77, 0.59])
 
-#: Translations of the crystal that are tried to bring it near the noise.
+#: Number of random translations among which the one closest to the noise is chosen.
 TRANSLATIONS = 4
 
 
@@ -33,28 +33,28 @@ class Scale:
 
     @classmethod
     def of(cls, points: Sequence[LatticePoint]) -> Scale:
-        """Measure them; no spread is taken to be below 0.02, so that one crystal can be learned too."""
+        """Return the scale of crystals; the spread is at least 0.02, so that a single crystal can be learned."""
         lattices = np.array([point.lattice for point in points])
         return cls(mean=lattices.mean(0), spread=np.maximum(lattices.std(0), 0.02))
 
 
 class FlowData:
-    """Examples as the flow's loss takes them: in Niggli-reduced axes, with noise, times and paths drawn anew each time.
+    """Training examples of the flow in Niggli-reduced axes; noise, times and paths are drawn for each batch.
 
-    Niggli's axes are unique but for the symmetries of the lattice itself, so that a network without any rotation has
-    one description of each crystal to learn and not 24 or more; and of a crystal and its inverse, whose energies are
-    the same, it learns one (:func:`canonical_handedness`).
+    Niggli-reduced axes are unique up to the symmetries of the lattice: a network that is not equivariant under rotation
+    learns one description of each crystal instead of 24 or more. Of a crystal and its inverse, which have equal
+    energies, one is learned (:func:`canonical_handedness`).
 
     Parameters
     ----------
     points
         Crystals.
     weights, groups, lengths
-        How much each counts in the loss, its space group, and the logarithm of its expected edge (Å), shape ``(n,)``.
+        Weight in the loss, space group and logarithm of the expected edge (Å) of each crystal, shape ``(n,)``.
     energies, pressures
-        As :func:`energy_features` and :func:`pressure_features` give them, shape ``(n, 2)``.
+        Conditions as :func:`energy_features` and :func:`pressure_features` return them, shape ``(n, 2)``.
     scale
-        Of the log-lattices; by default measured on the points.
+        Scale of the log-lattices; by default that of the points.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class FlowData:
 
     @classmethod
     def of(cls, examples: Sequence[Example], scale: Scale | None = None) -> Self:
-        """Encode examples, with the scale of others or else their own."""
+        """Encode examples with a given scale or else their own."""
         from hybridcsp.structure.symmetry import SYMPREC_LOOSE, spacegroup
 
         points = [canonical_handedness(encode_lattice_point(canonical_cell(example.atoms))) for example in examples]
@@ -94,7 +94,7 @@ class FlowData:
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return all of it as few arrays, coordinates in single precision."""
+        """Return the data as a few arrays, coordinates in single precision."""
         return {
             "weights": self.weights.astype(np.float32),
             "groups": self._groups.astype(np.int16),
@@ -109,7 +109,7 @@ class FlowData:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], scale: Scale | None = None) -> Self:
-        """Take it from what :meth:`arrays` returned."""
+        """Build the data from the arrays that :meth:`arrays` returned."""
         ends = arrays["sizes"].astype(np.int64).cumsum()[:-1]
         numbers = np.split(arrays["numbers"].astype(np.int64), ends)
         positions = np.split(arrays["positions"].astype(float), ends)
@@ -128,7 +128,7 @@ class FlowData:
         )
 
     def batch(self, indices: NDArray[np.int_], rng: np.random.Generator) -> Mapping[str, torch.Tensor]:
-        """Draw a time and a start for each crystal, and return where its path is then and where it goes."""
+        """Draw noise and a time for each crystal; return the points on the paths and the velocities there."""
         points = [self.points[i] for i in indices]
         most = max(len(point.numbers) for point in points)
         numbers = np.zeros((len(points), most), dtype=np.int64)
@@ -160,25 +160,26 @@ class FlowData:
 
 
 def energy_features(quantile: float | None) -> tuple[float, float]:
-    """Energy quantile and 1, or 0 and 0 where none is told."""
+    """Return an energy quantile and 1, or 0 and 0 for ``None``."""
     return (0.0, 0.0) if quantile is None else (quantile, 1.0)
 
 
 def pressure_features(gpa: float | None) -> tuple[float, float]:
-    """Pressure on a scale from 0 to 1, and 1, or 0 and 0 where none is told."""
+    """Return a pressure (GPa) on a scale from 0 to 1 and 1, or 0 and 0 for ``None``."""
     return (0.0, 0.0) if gpa is None else (max(gpa, 0.0) / (max(gpa, 0.0) + HALF_PRESSURE), 1.0)
 
 
 def canonical_handedness(point: LatticePoint) -> LatticePoint:
-    """Return a crystal or its inverse: the one that points from electropositive to electronegative atoms.
+    """Return a crystal or its inverse: the one whose polarity has a positive component along a fixed direction.
 
-    Positions are the first harmonics of fractional coordinates, so that neither translation nor the order of the atoms
-    matters. A crystal with an inversion centre, or of one element, points nowhere and stays as it is.
+    The polarity, from electropositive to electronegative atoms, is computed from first harmonics of the fractional
+    coordinates, which makes it invariant under translation and order of the atoms. Crystals with an inversion centre or
+    of one element have none and are returned unchanged.
     """
     electronegativity = properties()[point.numbers, 0]
     angles = 2 * np.pi * (point.positions[None] - point.positions[:, None])  # from the first atom to the second
     direction = (electronegativity[None, :, None] - electronegativity[:, None, None]) * np.sin(angles)
-    if direction.sum((0, 1)) @ _ALONG < -1e-6:
+    if direction.sum((0, 1)) @ _DIRECTION < -1e-6:
         return replace(point, positions=(-point.positions) % 1.0)
     return point
 
@@ -186,13 +187,13 @@ def canonical_handedness(point: LatticePoint) -> LatticePoint:
 def straight_paths(
     starts: Array, ends: Array, numbers: NDArray[np.int64], rng: np.random.Generator, trials: int = TRANSLATIONS
 ) -> Array:
-    """Velocities from noise to crystals along the shortest of several paths, free of their mean.
+    """Return velocities, without their mean, from noise to crystals along the shortest of several paths.
 
-    A crystal is the same when it is translated and when atoms of one element change places. Of ``trials`` random
-    translations the one is taken whose atoms, best assigned within each element, have the least to go (optimal
-    transport within one orbit: Klein et al., arXiv:2306.15030); straight paths are learned sooner than crossing ones
-    and take fewer steps to follow. The starts stay uniformly distributed, for what is chosen is only which description
-    of a crystal they lead to.
+    Crystals are invariant under translation and under exchange of atoms of one element. Among a number of random
+    translations, the one with the smallest squared displacement under the best assignment within each element is chosen
+    (optimal transport within one orbit: Klein et al., arXiv:2306.15030); paths that cross less are learned faster and
+    integrated in fewer steps. The noise stays uniformly distributed because only the description of the crystal is
+    chosen.
 
     Parameters
     ----------
@@ -201,14 +202,14 @@ def straight_paths(
     numbers
         Atomic numbers, 0 where there is no atom, shape ``(batch, n)``.
     rng
-        Of the translations.
+        Random generator of the translations.
     trials
-        How many.
+        Number of translations.
 
     Returns
     -------
     numpy.ndarray
-        Shape ``(batch, n, 3)``, 0 where there is no atom.
+        Velocities in fractional coordinates, shape ``(batch, n, 3)``, 0 where there is no atom.
     """
     moved = ends[:, None] + rng.random((len(starts), trials, 1, 3))
     steps = moved[:, :, None] - starts[:, None, :, None]  # (batch, trials, start, end, 3)
@@ -216,11 +217,11 @@ def straight_paths(
     costs = (steps**2).sum(-1)
     velocity = np.zeros_like(starts)
     for row, kinds in enumerate(numbers):
-        velocity[row] = _cheapest(costs[row], steps[row], kinds)
+        velocity[row] = _shortest_paths(costs[row], steps[row], kinds)
     return velocity
 
 
-def _cheapest(costs: Array, steps: Array, kinds: NDArray[np.int64]) -> Array:
+def _shortest_paths(costs: Array, steps: Array, kinds: NDArray[np.int64]) -> Array:
     present = np.flatnonzero(kinds)
     blocks = [np.flatnonzero(kinds == kind) for kind in np.unique(kinds[present])]
     best, chosen, trial = np.inf, present, 0

@@ -1,4 +1,4 @@
-"""The generator: training, sampling, and its two files."""
+"""The ``flow`` generator: training, sampling, and files of weights."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ from hybridcsp.structure.lattice import LatticePoint, decode_lattice_point, diag
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE, SYMPREC_ROUGH, in_group
 from hybridcsp.structure.validity import is_too_close
 
-#: How often a sample whose atoms are too close is drawn again.
+#: Number of times that a sample is drawn again if its atoms are too close or its space group is wrong.
 REDRAWS = 2
 
-# Samples whose volume per atom is further from the expected one than this factor are not crystals.
+# Largest factor between the volume per atom of a sample and the expected one.
 _VOLUME_FACTOR = 4.0
 
-_OTHER_GROUP = "not near the space group asked for"
+_OTHER_GROUP = "not close to the requested space group"
 
 
 class FlowGenerator(Generator):
-    """Crystals that noise flows into.
+    """Generator that integrates learned velocities from noise to crystals.
 
-    Fractional coordinates begin uniformly distributed and the log-lattice normally, and both follow velocities that a
-    network of pairwise messages has learned by flow matching, as in FlowMM (arXiv:2406.04713) and CrystalFlow
-    (arXiv:2412.11693). Differently from both, each crystal is learned from the noise nearest to it among its
-    translations and exchanges of like atoms, and the velocities are conditioned on a space group: the one
-    asked for, or else one drawn from a distribution over space groups that is learned with them. That is a hint; what
-    has not come near a space group that was asked for is rejected, and the rest is made symmetric.
+    Fractional coordinates are distributed uniformly at first and the log-lattice normally; both follow velocities that
+    a message-passing network has learned by flow matching, as in FlowMM (arXiv:2406.04713) and CrystalFlow
+    (arXiv:2412.11693). Unlike in both, each crystal is learned along the shortest path from the noise among its
+    translations and permutations of equal atoms, and the velocities are conditioned on a space group: the requested one
+    or one drawn from a learned distribution. Samples that are not close to a requested space group are rejected, the
+    others are symmetrised.
 
     Parameters
     ----------
     architecture
         Sizes of the network.
     integration
-        How velocities are followed.
+        Settings of the integration.
     """
 
     name = "flow"
-    #: Answers to equal requests come in the order in which to try them.
+    #: Answers to equal requests are sorted, the most promising first.
     best_first = True
 
     def __init__(self, architecture: Architecture | None = None, integration: Integration | None = None) -> None:
@@ -67,12 +67,12 @@ class FlowGenerator(Generator):
 
     @classmethod
     def from_scratch(cls) -> Self:
-        """Make one with a small network: it learns a few hundred crystals as well, in half the time."""
+        """Return an untrained generator with a small network, which learns a few hundred crystals in half the time."""
         return cls(Architecture(width=64, message=48, pair=32, layers=3))
 
     @property
     def conditions(self) -> frozenset[Condition]:  # type: ignore[override]
-        """Space group and energy; and pressure, if it has learned from crystals under pressure."""
+        """Supported conditions: space group and energy, and pressure if crystals under pressure were learned."""
         return weights_io.conditions_of(self.card)
 
     def fit(
@@ -84,18 +84,18 @@ class FlowGenerator(Generator):
         on_epoch: Callable[[Epoch], None] | None = None,
         **settings: Any,
     ) -> None:
-        """Learn from examples, a tenth of whose formulas is held out to tell when to stop.
+        """Train on examples; a tenth of their formulas is held out to determine when to stop.
 
         Parameters
         ----------
         examples
             Primitive cells.
         seed
-            Of the first weights, of noise and of the order of the examples.
+            Seed of the initial weights, the noise and the order of the examples.
         checkpoint
-            File to keep the state of the training in, and to go on from.
+            File in which the state of the training is saved, and from which it is resumed.
         on_epoch
-            Told after each epoch.
+            Called after each epoch.
         **settings
             As :class:`hybridcsp.generators.training_settings.TrainingSettings` has them.
 
@@ -106,7 +106,7 @@ class FlowGenerator(Generator):
         """
         chosen = _settings(settings)
         if not examples:
-            raise InputError("examples", 0, "at least one crystal to learn from")
+            raise InputError("examples", 0, "training needs at least one crystal")
         learned, held = split(examples)
         training = FlowData.of(learned, self._scale)
         held_out = FlowData.of(held, training.scale) if held else None
@@ -128,27 +128,27 @@ class FlowGenerator(Generator):
         }
 
     def sample(self, requests: Sequence[Request], rng: np.random.Generator) -> list[Sample | Reject]:
-        """Draw one crystal for each request.
+        """Sample one crystal for each request.
 
-        Equal requests that leave the space group open share it out: their groups are drawn evenly over the
-        distribution. Of their answers those come first that speak for most
-        (:func:`~hybridcsp.generators.reranking.agreed_first`). What comes out with atoms closer than a problem allows
-        by default, or in another space group than asked for, is drawn again, :data:`REDRAWS` times at most.
+        The space groups of equal requests without one are drawn by systematic sampling of the learned distribution.
+        Their answers are sorted by consensus (:func:`~hybridcsp.generators.reranking.agreed_first`). Samples with atoms
+        closer than a problem allows by default, or not in the requested space group, are drawn again up to
+        :data:`REDRAWS` times.
 
         Raises
         ------
         InputError
-            If it has not learned anything yet.
+            If the generator is not trained.
         """
         if self._model is None or self._scale is None:
-            raise InputError("generator", self.name, "it has not learned anything; fit it, or load weights")
+            raise InputError("generator", self.name, "the generator is not trained; call fit() or load weights")
         self._model.eval()
         answers: dict[int, Sample | Reject] = {}
         starts: list[InitialState] = []
         for number, request in enumerate(requests):
             numbers = atoms_of(request.contents)
             if numbers is None:
-                answers[number] = Reject(request=number, reason="not the contents of a cell")
+                answers[number] = Reject(request=number, reason="invalid contents of a cell")
             else:
                 starts.append(InitialState.sample(number, request, numbers, rng))
         starts = with_space_groups(self._model.prior, starts, rng)
@@ -166,10 +166,10 @@ class FlowGenerator(Generator):
         Raises
         ------
         InputError
-            If it has not learned anything yet.
+            If the generator is not trained.
         """
         if self._model is None or self._scale is None:
-            raise InputError("generator", self.name, "it has not learned anything that could be saved")
+            raise InputError("generator", self.name, "the generator is not trained; there are no weights to save")
         about = {
             "architecture": asdict(self.architecture),
             "integration": asdict(self.integration),
@@ -179,12 +179,12 @@ class FlowGenerator(Generator):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what :meth:`save` wrote.
+        """Load a generator that :meth:`save` wrote.
 
         Raises
         ------
         InputError
-            If the files are damaged or another generator's.
+            If the files are damaged or belong to another generator.
         """
         tensors, card = weights_io.load(folder, cls.name)
         weights_io.check_sizes(card.get("architecture"), "layers", tensors, folder)
@@ -195,11 +195,11 @@ class FlowGenerator(Generator):
                 spread=np.array(card["lattice"]["spread"], dtype=float),
             )
             if not scale.mean.shape == scale.spread.shape == (6,) or not np.isfinite([scale.mean, scale.spread]).all():
-                raise ValueError("the mean and spread of six numbers of a lattice are needed")
+                raise ValueError("the card must have mean and spread of six lattice components")
             model = FlowModel(generator.architecture)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(
-                "weights", str(folder / weights_io.CARD), f"not a card of this generator: {error}"
+                "weights", str(folder / weights_io.CARD), f"the card must be one of this generator: {error}"
             ) from error
         weights_io.fill(model, tensors, folder)
         generator._model, generator._scale, generator.card = model.eval(), scale, card
@@ -253,9 +253,9 @@ def _should_redraw(answer: Sample | Reject) -> bool:
 def _answer(request: int, point: LatticePoint, group: int | None) -> Sample | Reject:
     size = np.exp(point.lattice[:3].sum())
     if not (np.isfinite(point.positions).all() and np.isfinite(point.lattice).all()):
-        return Reject(request=request, reason="not a number")
+        return Reject(request=request, reason="numbers that are not finite")
     if not 1 / _VOLUME_FACTOR < size < _VOLUME_FACTOR:
-        return Reject(request=request, reason="volume far from what is expected")
+        return Reject(request=request, reason="volume far from the expected one")
     atoms: Atoms = decode_lattice_point(point)
     if group is None:
         return Sample(atoms=atoms, request=request)

@@ -1,4 +1,4 @@
-"""Where crystals begin: what is asked for, the noise, and the space group that the velocities are told."""
+"""Initial states of the flow: contents, noise, and conditions of the velocities."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from hybridcsp.generators.base import Request
 from hybridcsp.generators.flow.data import energy_features, pressure_features
 from hybridcsp.generators.flow.network import SpacegroupPrior
 
-# Most pairs of atoms in one batch of samples.
-_PAIRS = 25_600
+# Largest number of pairs of atoms in one batch of samples.
+_MAX_PAIRS = 25_600
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InitialState:
-    """Where the crystal for one request begins.
+    """Initial state of the crystal for one request.
 
     Attributes
     ----------
     request
-        Its number.
+        Number of the request.
     numbers
         Atomic numbers, shape ``(n_atoms,)``.
     positions
@@ -34,13 +34,13 @@ class InitialState:
     lattice
         Standardised log-lattice, shape ``(6,)``.
     asked
-        Space group asked for, if any.
+        Requested space group or ``None``.
     spacegroup
-        What the velocities are told, if anything.
+        Space group on which the velocities are conditioned, or ``None``.
     energy
-        Energy quantile and 1, or 0 and 0 where none is asked for.
+        Requested energy quantile and 1, or 0 and 0.
     pressure
-        The same of pressure, from 0 to 1.
+        Requested pressure on a scale from 0 to 1 and 1, or 0 and 0.
     """
 
     request: int
@@ -67,12 +67,12 @@ class InitialState:
         )
 
     def resampled(self, rng: np.random.Generator) -> Self:
-        """Return the same with other noise."""
+        """Return the same state with new noise."""
         return replace(self, positions=rng.random(self.positions.shape), lattice=rng.standard_normal(6))
 
 
 def atoms_of(contents: Mapping[str, int]) -> NDArray[np.int64] | None:
-    """Atomic numbers, or ``None`` if these are not the contents of a cell."""
+    """Return the atomic numbers of contents, or ``None`` if these are not valid contents of a cell."""
     if not contents or any(s not in atomic_numbers or s == "X" or n < 1 for s, n in contents.items()):
         return None
     return np.repeat([atomic_numbers[s] for s in contents], list(contents.values())).astype(np.int64)
@@ -82,16 +82,16 @@ def atoms_of(contents: Mapping[str, int]) -> NDArray[np.int64] | None:
 def with_space_groups(
     prior: SpacegroupPrior, starts: Sequence[InitialState], rng: np.random.Generator
 ) -> list[InitialState]:
-    """Tell a space group to starts that have none: even shares of its distribution, the likeliest first.
+    """Draw space groups for states that have none, the most probable first.
 
-    Systematic sampling: with one uniform number u, the i-th of n equal starts gets the group at (i + u) / n of the
-    cumulated distribution, so that each group comes up as often as it should, give or take one.
+    Systematic sampling is used: with one uniform number u, the i-th of n equal states gets the group at (i + u) / n of
+    the cumulative distribution, so that the count of each group differs from its expectation by less than one.
     """
     alike: dict[tuple[object, ...], list[int]] = {}
     for place, start in enumerate(starts):
         if start.spacegroup is None:
             alike.setdefault((start.numbers.tobytes(), start.energy, start.pressure), []).append(place)
-    told = list(starts)
+    conditioned = list(starts)
     for places in alike.values():
         numbers = torch.as_tensor(starts[places[0]].numbers)[None]
         chances = prior(numbers)[0].double().exp().numpy()
@@ -99,18 +99,18 @@ def with_space_groups(
         found = np.searchsorted(cumulated, (np.arange(len(places)) + rng.random()) / len(places), side="right")
         groups = np.clip(found, 1, 230)
         for place, group in zip(places, groups[np.argsort(-chances[groups], kind="stable")], strict=True):
-            told[place] = replace(starts[place], spacegroup=int(group))
-    return told
+            conditioned[place] = replace(starts[place], spacegroup=int(group))
+    return conditioned
 
 
 def batches(starts: Sequence[InitialState]) -> Iterator[Sequence[InitialState]]:
-    """Sort starts by size, and split them into batches of like sizes, none of which has too many pairs."""
+    """Yield batches of states of similar sizes with a bounded number of pairs of atoms."""
     ordered = sorted(starts, key=lambda start: len(start.numbers))
     begin = 0
     for end in range(1, len(ordered) + 1):
         if end < len(ordered):
             size = len(ordered[end].numbers)
-            if size <= 1.2 * len(ordered[begin].numbers) and (end + 1 - begin) * size**2 <= _PAIRS:
+            if size <= 1.2 * len(ordered[begin].numbers) and (end + 1 - begin) * size**2 <= _MAX_PAIRS:
                 continue
         yield ordered[begin:end]
         begin = end

@@ -1,4 +1,4 @@
-"""The loss that teaches velocities, and the integration that follows them."""
+"""Flow matching: the loss of the velocities, and their integration from noise to crystals."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from torch import Tensor, nn
 from hybridcsp.errors import InputError
 from hybridcsp.generators.flow.network import Architecture, SpacegroupPrior, VelocityNetwork
 
-#: Weight of the squared error of an atom's velocity against that of a component of the lattice's.
+#: Weight of the squared error of an atom's velocity relative to that of a component of the lattice's.
 POSITIONS = 10.0
-#: Weight of the prior over space groups: its parameters are its own, so this only keeps it from deciding which epoch
-#: was the best.
+#: Weight of the loss of the space-group prior. The prior shares no parameters with the velocities: a small weight only
+#: keeps it from determining the best epoch.
 PRIOR = 0.02
-#: How often the space group, and the energy quantile and pressure, are not told in training.
+#: Probabilities with which the space group, and the energy quantile and pressure, are hidden in training.
 SPACEGROUP_DROPOUT, CONDITION_DROPOUT = 0.25, 0.5
 
-#: More steps bring nothing.
-_MOST_STEPS = 10_000
+# Largest number of integration steps.
+_MAX_STEPS = 10_000
 
 
 class FlowModel(nn.Module):
-    """Velocities and the prior over space groups, with the loss of both.
+    """Velocity network and space-group prior with their losses.
 
     Conditional flow matching (Lipman et al., arXiv:2210.02747) with straight paths on the torus of fractional
-    coordinates and in the space of log-lattices: with x_t = x_0 + t u, u = wrap(x_1 - x_0) less its mean, and
+    coordinates and in the space of log-lattices: with x_t = x_0 + t u, u = wrap(x_1 - x_0) minus its mean, and
     k_t = k_0 + t (k_1 - k_0), the loss is ``w |û - u|² + |k̂ - (k_1 - k_0)|²``.
     """
 
@@ -39,12 +39,12 @@ class FlowModel(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the loss terms of each crystal, shape ``(batch,)``."""
         numbers, groups = batch["numbers"], batch["spacegroup"]
-        told, energy = groups, batch["energy"]
-        told = told * (torch.rand(groups.shape, device=groups.device) >= SPACEGROUP_DROPOUT)
+        shown, energy = groups, batch["energy"]
+        shown = shown * (torch.rand(groups.shape, device=groups.device) >= SPACEGROUP_DROPOUT)
         energy = energy * (torch.rand(groups.shape, device=groups.device) >= CONDITION_DROPOUT)[:, None]
         pressure = batch["pressure"] * (torch.rand(groups.shape, device=groups.device) >= CONDITION_DROPOUT)[:, None]
         velocity, strain = self.velocities(
-            numbers, batch["positions"], batch["lattice"], batch["metric"], batch["time"], told, energy, pressure
+            numbers, batch["positions"], batch["lattice"], batch["metric"], batch["time"], shown, energy, pressure
         )
         squares = (velocity - batch["velocity"]).square().sum((1, 2)) / (numbers > 0).sum(1)
         likely = self.prior(numbers).gather(1, groups[:, None])[:, 0]
@@ -57,19 +57,19 @@ class FlowModel(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Integration:
-    """How velocities are followed from noise to crystals.
+    """Settings of the integration from noise to crystals.
 
     Attributes
     ----------
     steps
-        Of equal length (Euler's method).
+        Number of steps of equal length (Euler's method).
     hurry
-        Velocities of the atoms are multiplied by 1 + hurry · t, so that they have settled before the end
-        (FlowMM's anti-annealing); but no step leads beyond where the velocity points at time 1, about which a good
-        network would otherwise make the atoms swing.
+        Factor of anti-annealing: velocities of the atoms are multiplied by 1 + hurry · t, so that they converge before
+        the end (FlowMM). No step leads beyond the point to which the velocity leads at time 1, around which the atoms
+        would oscillate otherwise.
     guidance
-        How far beyond the velocity with the space group, seen from the one without, to go (classifier-free guidance,
-        arXiv:2207.12598); 0 follows the velocity with it.
+        Weight of classifier-free guidance (arXiv:2207.12598) by the space group; with 0, the velocity conditioned on
+        the space group is used.
     """
 
     steps: int = 25
@@ -77,8 +77,8 @@ class Integration:
     guidance: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.steps <= _MOST_STEPS:
-            raise InputError("steps", self.steps, f"a whole number from 1 to {_MOST_STEPS}")
+        if not 1 <= self.steps <= _MAX_STEPS:
+            raise InputError("steps", self.steps, f"the number of steps must be an integer from 1 to {_MAX_STEPS}")
 
 
 @torch.no_grad()
@@ -95,18 +95,18 @@ def integrate(
     energy: Tensor,
     pressure: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Follow the velocities from time 0 to 1.
+    """Integrate the velocities from time 0 to 1.
 
     Parameters
     ----------
     network, settings
-        What gives velocities, and how to follow them.
+        Network of the velocities, and settings of the integration.
     numbers, positions, lattice, spacegroup, energy, pressure
-        Where to begin, as :meth:`VelocityNetwork.forward` takes it.
+        Initial state and conditions as :meth:`VelocityNetwork.forward` takes them.
     scale
         Mean and spread of the log-lattice, shape ``(6,)`` each.
     lengths
-        Logarithm of the expected size of each crystal, as components, shape ``(batch, 6)``.
+        Components of the logarithm of each crystal's expected size, shape ``(batch, 6)``.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The velocity of every atom and of the lattice: messages between all pairs of atoms, in fractional coordinates."""
+"""Networks of the flow: velocities by messages between all pairs of atoms, and the space-group prior."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch.nn import functional
 from hybridcsp.structure.elements import covalent_radii, properties
 from hybridcsp.structure.lattice import COLUMNS, ROWS
 
-# Distances are taken in units of summed covalent radii; centres and width of the Gaussians over the shortest one.
+# Centres and width of the Gaussians of the shortest distance, in units of summed covalent radii.
 _CENTRES = tuple(0.5 + 0.15 * i for i in range(12))
 _WIDTH = 0.12
-# Sums over images fall off with exp(-s d²), with s from the softest to the sharpest in powers of two.
+# Sums over images decay as exp(-s d²) with s in powers of two from the smallest one.
 _SOFTEST, _SHARPENINGS = 0.5, 5
-# What an atom that is not there sends.
-_NEVER = -1e4
+# Message of padding atoms before rectification.
+_PADDING = -1e4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +30,15 @@ class Architecture:
     Attributes
     ----------
     width
-        Features of an atom.
+        Number of features of an atom.
     message
-        Features of what one atom tells another in a round.
+        Number of features of a message.
     pair
-        Features of a pair of atoms, made once.
+        Number of features of a pair of atoms.
     layers
-        Rounds of messages.
+        Number of message-passing layers.
     frequencies
-        Sines and cosines of up to so many times 2π the fractional difference along each axis.
+        Number of harmonics of the fractional difference along each axis.
     """
 
     width: int = 160
@@ -49,11 +49,11 @@ class Architecture:
 
 
 class VelocityNetwork(nn.Module):
-    """Velocities on the torus and in the space of log-lattices.
+    """Network of the velocities of fractional coordinates and log-lattices.
 
-    Equivariant under the order of the atoms and invariant under translation, because atoms know of each other only
-    through periodic functions of differences of fractional coordinates, and through distances to their nearest images
-    in the cell as it is at that time. Rotations do not occur: neither fractional coordinates nor the metric know them.
+    It is equivariant under permutation of the atoms and invariant under translation, because its inputs are periodic
+    functions of differences of fractional coordinates and distances to the nearest images in the current cell.
+    Fractional coordinates and the metric do not change under rotation.
     """
 
     elements: Tensor
@@ -70,9 +70,9 @@ class VelocityNetwork(nn.Module):
         self.register_buffer("shifts", shifts, persistent=False)
         self.embedding = nn.Embedding(119, width)
         self.describe = nn.Linear(self.elements.shape[1] + 2, width)
-        self.spacegroups = nn.Embedding(231, width)  # 0: not told
+        self.spacegroups = nn.Embedding(231, width)  # 0: unknown
         self.told = nn.Linear(16 + 6 + 6 + 2 + 2, width)
-        with torch.no_grad():  # what has never been told must not matter when it first is
+        with torch.no_grad():  # a condition without training data must have no effect at first
             self.told.weight[:, -2:] = 0.0
         self.whole = nn.Sequential(nn.Linear(3 * width, width), nn.SiLU(), nn.Linear(width, width))
         geometry = 6 * architecture.frequencies + len(_CENTRES) + _SHARPENINGS
@@ -106,20 +106,20 @@ class VelocityNetwork(nn.Module):
         lattice
             Standardised log-lattice, shape ``(batch, 6)``.
         metric
-            The same as it is, in Å: components of ½ log(L Lᵀ), shape ``(batch, 6)``.
+            Log-lattice that is not standardised, in Å: components of ½ log(L Lᵀ), shape ``(batch, 6)``.
         time
             From 0 (noise) to 1 (crystal), shape ``(batch,)``.
         spacegroup
-            Its number, 0 where it is not told, shape ``(batch,)``.
+            Number of the space group, 0 if unknown, shape ``(batch,)``.
         energy
-            Energy quantile and 1, or 0 and 0 where it is not told, shape ``(batch, 2)``.
+            Energy quantile and 1, or 0 and 0 if unknown, shape ``(batch, 2)``.
         pressure
-            The same of pressure, from 0 to 1.
+            Pressure on a scale from 0 to 1 and 1, or 0 and 0 if unknown, shape ``(batch, 2)``.
 
         Returns
         -------
         tuple
-            Velocities of the atoms, free of their mean, shape ``(batch, n, 3)``, and of the standardised log-lattice,
+            Velocities of the atoms without their mean, shape ``(batch, n, 3)``, and of the standardised log-lattice,
             shape ``(batch, 6)``.
         """
         present = (numbers > 0).to(positions.dtype)
@@ -133,8 +133,10 @@ class VelocityNetwork(nn.Module):
         told = torch.cat([_harmonics(0.5 * time, 8), size, lattice, energy, pressure], dim=-1)
         whole = self.whole(torch.cat([contents, self.spacegroups(spacegroup), self.told(told)], dim=-1))
         nodes = nodes + whole[:, None]
-        absent = (_NEVER * (1 - present))[..., None]
-        with torch.autocast(positions.device.type, enabled=False):  # distances need more than bfloat16's three digits
+        absent = (_PADDING * (1 - present))[..., None]
+        with torch.autocast(
+            positions.device.type, enabled=False
+        ):  # distances need more than the three digits of bfloat16
             geometry = self._geometry(numbers, positions, metric)
         pairs = self.pairs(nodes, geometry)
         for layer in self.layers:
@@ -147,7 +149,7 @@ class VelocityNetwork(nn.Module):
 
     @torch.no_grad()
     def _geometry(self, numbers: Tensor, positions: Tensor, metric: Tensor) -> Tensor:
-        """Features of where two atoms are, shape ``(batch, n, n, features)``; no gradient ever goes through them."""
+        """Return geometric features of pairs of atoms, shape ``(batch, n, n, features)``, without gradients."""
         difference = positions[:, None] - positions[:, :, None]
         difference = difference - torch.round(difference)
         angles = 2 * math.pi * difference[..., None] * torch.arange(1, self.frequencies + 1, device=positions.device)
@@ -161,7 +163,7 @@ class VelocityNetwork(nn.Module):
         squares.masked_fill_(itself & (self.shifts == 0).all(-1), 1e3)
         shortest = squares.amin(-1, keepdim=True).clamp(min=0)
         near = torch.exp(-0.5 * ((shortest.sqrt() - torch.tensor(_CENTRES, device=cell.device)) / _WIDTH) ** 2)
-        # Sums over all images, divided by their largest term, tell how many are equally near.
+        # Sums over all images, divided by their largest term, count the images at nearly the shortest distance.
         decay = torch.exp(_SOFTEST * (shortest - squares))
         sums = []
         for _ in range(_SHARPENINGS):
@@ -171,7 +173,7 @@ class VelocityNetwork(nn.Module):
 
 
 class _Pairs(nn.Module):
-    """What two atoms are to each other: their elements and where they are, shape ``(batch, n, n, pair)``."""
+    """Features of pairs of atoms from their elements and geometry, shape ``(batch, n, n, pair)``."""
 
     def __init__(self, width: int, geometry: int, pair: int) -> None:
         super().__init__()
@@ -184,7 +186,7 @@ class _Pairs(nn.Module):
 
 
 class _Layer(nn.Module):
-    """One round of messages, and what each atom makes of them."""
+    """One layer of message passing and update of the atoms."""
 
     def __init__(self, width: int, message: int, pair: int) -> None:
         super().__init__()
@@ -196,22 +198,22 @@ class _Layer(nn.Module):
 
     def forward(self, nodes: Tensor, pairs: Tensor, whole: Tensor, absent: Tensor, count: Tensor) -> Tensor:
         normed = self.norm(nodes)
-        # Rectified messages of atoms that are not there vanish.
+        # Rectified messages of padding atoms vanish.
         messages = _rectified(self.receiver(normed), self.sender(normed) + absent, self.pair, pairs)
-        heard = messages.sum(2) / count[..., None]
-        found: Tensor = nodes + self.update(torch.cat([normed, heard, whole[:, None].expand_as(nodes)], dim=-1))
+        received = messages.sum(2) / count[..., None]
+        found: Tensor = nodes + self.update(torch.cat([normed, received, whole[:, None].expand_as(nodes)], dim=-1))
         return found
 
 
 def _rectified(receiver: Tensor, sender: Tensor, linear: nn.Linear, pairs: Tensor) -> Tensor:
-    """Rectify the sum of what depends on either atom and what depends on the pair, in few passes over memory."""
+    """Return the rectified sum of terms of both atoms and of the pair, computed in few passes over memory."""
     either = receiver[:, :, None] + sender[:, None]
     both = torch.addmm(either.flatten(0, 2), pairs.flatten(0, 2), linear.weight.T)
     return functional.relu(both, inplace=True).view(either.shape)
 
 
 class SpacegroupPrior(nn.Module):
-    """How probable each space group is for these contents, from sums over the atoms."""
+    """Probabilities of the space groups for given contents, from sums over the atoms."""
 
     elements: Tensor
 
@@ -228,7 +230,7 @@ class SpacegroupPrior(nn.Module):
         self.logits = nn.Linear(width, 231)
 
     def forward(self, numbers: Tensor) -> Tensor:
-        """Return the logarithms of the probabilities, shape ``(batch, 231)``; group 0 does not occur."""
+        """Return the logarithms of the probabilities, shape ``(batch, 231)``; group 0 is impossible."""
         present = (numbers > 0).float()
         count = present.sum(1, keepdim=True)
         atoms = [self.elements[numbers], _multiplicity(numbers, present), self.embedding(numbers)]
@@ -239,14 +241,14 @@ class SpacegroupPrior(nn.Module):
 
 
 def cells(metric: Tensor) -> Tensor:
-    """Cells (Å) of components of ½ log(L Lᵀ), shape ``(batch, 3, 3)``: exponentials of symmetric matrices."""
+    """Return the cells (Å) of components of ½ log(L Lᵀ) by matrix exponentials, shape ``(batch, 3, 3)``."""
     matrix = torch.zeros(len(metric), 3, 3, dtype=metric.dtype, device=metric.device)
     matrix[:, ROWS, COLUMNS] = matrix[:, COLUMNS, ROWS] = metric
     return torch.linalg.matrix_exp(matrix)
 
 
 def element_features() -> Tensor:
-    """Properties of the elements, each with mean 0 and spread 1, shape ``(119, features)``."""
+    """Return the standardised properties of the elements, shape ``(119, features)``."""
     table = properties()
     known = table[1:104]
     scaled = (table - known.mean(0)) / known.std(0)
@@ -255,7 +257,7 @@ def element_features() -> Tensor:
 
 
 def _multiplicity(numbers: Tensor, present: Tensor) -> Tensor:
-    """Logarithm of how many atoms of its element there are, and their share, shape ``(batch, n, 2)``."""
+    """Return the logarithm of the number of atoms of each atom's element, and its fraction, shape ``(batch, n, 2)``."""
     alike = (numbers[:, :, None] == numbers[:, None]).to(present.dtype) @ present[..., None]
     return torch.cat([torch.log(alike.clamp(min=1)), alike / present.sum(1)[:, None, None]], dim=-1)
 

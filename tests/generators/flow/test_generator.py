@@ -224,7 +224,7 @@ def test_samples_hold_exactly_what_was_asked_for(learned, several):
 @pytest.mark.parametrize("wrong", [{}, {"Xx": 1}, {"Ti": 0}, {"X": 2}])
 def test_what_is_no_cell_is_rejected_alone(learned, wrong):
     answers = learned.sample([Request(contents=wrong), Request(contents={"Na": 1, "Cl": 1})], np.random.default_rng(0))
-    assert answers[0] == Reject(request=0, reason="not the contents of a cell")
+    assert answers[0] == Reject(request=0, reason="invalid contents of a cell")
     assert isinstance(answers[1], Sample)
 
 
@@ -246,7 +246,7 @@ def test_samples_follow_the_random_numbers_and_the_conditions(learned):
 def test_what_is_not_near_a_space_group_that_was_asked_for_is_rejected(learned):
     no_rock_salt = [Request(contents={"Ti": 2, "O": 4}, spacegroup=225)] * 3
     answers = learned.sample(no_rock_salt, np.random.default_rng(0))
-    assert [(a.request, a.reason) for a in answers] == [(i, "not near the space group asked for") for i in range(3)]
+    assert [(a.request, a.reason) for a in answers] == [(i, "not close to the requested space group") for i in range(3)]
 
 
 def test_equal_requests_share_out_the_space_groups(learned):
@@ -310,7 +310,7 @@ def test_a_card_of_something_else_is_refused(learned, tmp_path):
     learned.save(tmp_path)
     card = (tmp_path / "card.json").read_text()
     (tmp_path / "card.json").write_text(card.replace('"frequencies"', '"harmonics"'))
-    with pytest.raises(InputError, match="not a card of this generator"):
+    with pytest.raises(InputError, match="the card must be one of this generator"):
         FlowGenerator.load(tmp_path)
 
 
@@ -337,9 +337,9 @@ def test_a_card_with_sizes_that_are_not_the_weights_is_refused_at_once(learned, 
 
 def test_what_has_not_learned_says_so(tmp_path):
     generator = FlowGenerator(SMALL)
-    with pytest.raises(InputError, match="has not learned anything"):
+    with pytest.raises(InputError, match="is not trained"):
         generator.sample([Request(contents={"Cu": 1})], np.random.default_rng(0))
-    with pytest.raises(InputError, match="has not learned anything"):
+    with pytest.raises(InputError, match="is not trained"):
         generator.save(tmp_path)
     with pytest.raises(InputError, match="at least one crystal"):
         generator.fit([])

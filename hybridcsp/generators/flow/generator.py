@@ -33,7 +33,8 @@ REDRAWS = 2
 # Largest factor between the volume per atom of a sample and the expected one.
 _VOLUME_FACTOR = 4.0
 
-_OTHER_GROUP = "not close to the requested space group"
+# Reasons for rejection are recorded in event logs and must not change.
+_OTHER_GROUP = "not near the space group asked for"
 
 
 class FlowGenerator(Generator):
@@ -148,7 +149,7 @@ class FlowGenerator(Generator):
         for number, request in enumerate(requests):
             numbers = atoms_of(request.contents)
             if numbers is None:
-                answers[number] = Reject(request=number, reason="invalid contents of a cell")
+                answers[number] = Reject(request=number, reason="not the contents of a cell")
             else:
                 starts.append(InitialState.sample(number, request, numbers, rng))
         starts = with_space_groups(self._model.prior, starts, rng)
@@ -253,9 +254,9 @@ def _should_redraw(answer: Sample | Reject) -> bool:
 def _answer(request: int, point: LatticePoint, group: int | None) -> Sample | Reject:
     size = np.exp(point.lattice[:3].sum())
     if not (np.isfinite(point.positions).all() and np.isfinite(point.lattice).all()):
-        return Reject(request=request, reason="numbers that are not finite")
+        return Reject(request=request, reason="not a number")
     if not 1 / _VOLUME_FACTOR < size < _VOLUME_FACTOR:
-        return Reject(request=request, reason="volume far from the expected one")
+        return Reject(request=request, reason="volume far from what is expected")
     atoms: Atoms = decode_lattice_point(point)
     if group is None:
         return Sample(atoms=atoms, request=request)

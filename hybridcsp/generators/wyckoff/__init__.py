@@ -1,4 +1,4 @@
-"""An autoregressive transformer over space group, Wyckoff positions, cell and coordinates."""
+"""Autoregressive transformers over space group, Wyckoff positions, cell and coordinates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["WyckoffGenerator"]
 
 
 def __getattr__(name: str) -> Any:
-    # The networks are trained where nothing but torch is installed; the generator needs more.
+    # The networks can be trained in environments with torch alone; the generator has more dependencies.
     if name == "WyckoffGenerator":
         from hybridcsp.generators.wyckoff.generator import WyckoffGenerator
 

@@ -1,4 +1,4 @@
-"""Sequences into batches, for either network."""
+"""Training data of both networks: encoding of crystals as arrays, and collation into batches."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ if TYPE_CHECKING:
     from hybridcsp.generators.wyckoff.retrieval import PrototypeStore, RetrievedPrototypes
     from hybridcsp.generators.wyckoff.tokens import CrystalTokens
 
-# How often a network in training is not told energy and pressure, so that it can be asked without.
-_HIDDEN = 0.5
+# Probability that energy and pressure are hidden in training, so that they are optional in sampling.
+_CONDITION_DROPOUT = 0.5
 
-# How often the geometry network is shown a crystal with elements exchanged for like ones: where atoms are depends less
-# on which they are than a network concludes from ten thousand crystals. Their volume is not learned from then.
-_SUBSTITUTED = 0.5
+# Probability that elements of a crystal are substituted by similar ones in training of the geometry network: geometries
+# depend less on the elements than a network learns from ten thousand crystals. The volume is not learned then.
+_SUBSTITUTION = 0.5
 
-# How often it is not told which prototype a crystal has, so that it can do without.
-_UNKNOWN = 0.15
+# Probability that the prototype of a crystal is hidden in training, so that it is optional in sampling.
+_PROTOTYPE_DROPOUT = 0.15
 
-# Elements that one may be exchanged for: the nearest, weighted by how alike they are.
-_ALIKE = 8
+# Number of similar elements by which one may be substituted, with probabilities proportional to the similarity.
+_N_SIMILAR = 8
 
-# Which parameter of the cell is the volume.
+# Mask of the volume among the parameters of the cell.
 _VOLUME = np.arange(6) == 0
 
 _FILL = {"letters": -1}
 
 
 class OccupationData:
-    """Training data of the occupation network: crystals, each with the evidence of like ones.
+    """Training data of the occupation network: crystals with the evidence of similar ones.
 
     Parameters
     ----------
     rows
-        Crystals as :func:`occupation_row` describes them.
+        Crystals as :func:`occupation_row` encodes them.
     weights
-        How much each counts in the loss, shape ``(n,)``.
+        Weight of each crystal in the loss, shape ``(n,)``.
     conditions
-        Energies and pressures (:func:`conditions`), shape ``(n, 5)``.
+        Energies and pressures as :func:`conditions` encodes them, shape ``(n, 5)``.
     """
 
     def __init__(self, rows: Sequence[Row], weights: Sequence[float], conditions: NDArray[np.float32]) -> None:
@@ -68,15 +68,15 @@ class OccupationData:
         memory: PrototypeStore,
         positions: WyckoffTables,
     ) -> Self:
-        """Describe crystals; the evidence is the memory's, without crystals of the same formula."""
+        """Encode crystals with evidence from the store, without crystals of the same formula."""
         recalled = (memory.retrieve(s.elements, s.counts, same_formula=False) for s in sequences)
         rows = [occupation_row(s, recall, positions) for s, recall in zip(sequences, recalled, strict=True)]
         return cls(rows, weights, conditions)
 
     def batch(self, indices: NDArray[np.int_], rng: np.random.Generator) -> Mapping[str, Tensor]:
-        """Pad and stack; whether the conditions are told is drawn."""
-        told = rng.random(len(indices)) >= _HIDDEN
-        conditions = self.conditions[indices] * told[:, None]
+        """Return a padded batch; conditions are hidden at random."""
+        shown = rng.random(len(indices)) >= _CONDITION_DROPOUT
+        conditions = self.conditions[indices] * shown[:, None]
         return {**pad_and_stack([self.rows[i] for i in indices]), "conditions": torch.as_tensor(conditions)}
 
 
@@ -86,11 +86,11 @@ class GeometryData:
     Parameters
     ----------
     rows
-        Crystals as :func:`geometry_row` describes them.
+        Crystals as :func:`geometry_row` encodes them.
     weights, conditions
-        As for :class:`OccupationData`.
+        Weights and conditions as in :class:`OccupationData`.
     learning
-        Whether crystals are also shown with other elements, and as if their prototypes were not known; not to measure.
+        Whether elements are substituted and prototypes hidden at random; false for held-out data.
     """
 
     def __init__(
@@ -118,52 +118,60 @@ class GeometryData:
         *,
         learning: bool = True,
     ) -> Self:
-        """Describe crystals; the memory numbers their prototypes."""
+        """Encode crystals with the numbers of their prototypes in the store."""
         rows = [geometry_row(s, memory, positions) for s in sequences]
         return cls(rows, weights, conditions, learning=learning)
 
     def batch(self, indices: NDArray[np.int_], rng: np.random.Generator) -> Mapping[str, Tensor]:
-        """Pad and stack; which elements are exchanged, and whether the conditions are told, is drawn."""
-        told = rng.random(len(indices)) >= _HIDDEN
+        """Return a padded batch; elements are substituted and conditions hidden at random."""
+        shown = rng.random(len(indices)) >= _CONDITION_DROPOUT
         rows = [self.rows[i] for i in indices]
         if self._learning:
-            for place in np.flatnonzero(rng.random(len(indices)) < _SUBSTITUTED).tolist():
+            for place in np.flatnonzero(rng.random(len(indices)) < _SUBSTITUTION).tolist():
                 rows[place] = substituted(rows[place], rng)
-            for place in np.flatnonzero(rng.random(len(indices)) < _UNKNOWN).tolist():
+            for place in np.flatnonzero(rng.random(len(indices)) < _PROTOTYPE_DROPOUT).tolist():
                 rows[place] = {**rows[place], "prototype": np.array(0)}
-        conditions = self.conditions[indices] * told[:, None]
+        conditions = self.conditions[indices] * shown[:, None]
         return {**pad_and_stack(rows), "conditions": torch.as_tensor(conditions)}
 
 
 def conditions(quantiles: Sequence[float | None], pressures: Sequence[float | None]) -> NDArray[np.float32]:
-    """Whether an energy quantile is told, whether it is the lowest, and the quantile; and the same of pressure (GPa).
+    """Return energy quantiles and pressures as arrays.
+
+    Parameters
+    ----------
+    quantiles
+        Energy quantiles, ``None`` where unknown.
+    pressures
+        Pressures in GPa, ``None`` where unknown.
 
     Returns
     -------
     ndarray
-        Shape ``(n, 5)``.
+        Whether the quantile is known, whether it is the lowest, the quantile, whether the pressure is known, and the
+        pressure on a scale from 0 to 1, shape ``(n, 5)``.
     """
     energy, pressure = (np.array([np.nan if v is None else v for v in values]) for values in (quantiles, pressures))
-    told, pressed = np.isfinite(energy), np.isfinite(pressure)
-    quantile, gpa = np.where(told, energy, 0.0), np.maximum(np.where(pressed, pressure, 0.0), 0.0)
-    columns = [told, told & (quantile <= 0), quantile, pressed, gpa / (gpa + HALF_PRESSURE)]
+    has_energy, has_pressure = np.isfinite(energy), np.isfinite(pressure)
+    quantile, gpa = np.where(has_energy, energy, 0.0), np.maximum(np.where(has_pressure, pressure, 0.0), 0.0)
+    columns = [has_energy, has_energy & (quantile <= 0), quantile, has_pressure, gpa / (gpa + HALF_PRESSURE)]
     return np.column_stack(columns).astype(np.float32)
 
 
 def contents_row(elements: tuple[int, ...], counts: tuple[int, ...]) -> dict[str, NDArray[np.generic]]:
-    """Describe what is asked for."""
+    """Return the arrays of requested contents."""
     return {"elements": np.array(elements), "counts": np.array(counts), "divisor": np.array(gcd(*counts))}
 
 
 def retrieved_row(recall: RetrievedPrototypes) -> dict[str, NDArray[np.generic]]:
-    """Describe what is remembered of it."""
+    """Return the arrays of the retrieved prototypes."""
     return {"summary": recall.summary, "group_evidence": recall.group_evidence().astype(np.float16)}
 
 
 def occupied_row(
     group: int, slots: Sequence[int] | NDArray[np.int_], letters: Sequence[int] | NDArray[np.int_]
 ) -> dict[str, NDArray[np.generic]]:
-    """Describe which positions are occupied."""
+    """Return the arrays of the occupied positions."""
     return {
         "group": np.array(group),
         "slots": np.array(slots).astype(np.int16),
@@ -174,7 +182,7 @@ def occupied_row(
 def occupation_row(
     sequence: CrystalTokens, recall: RetrievedPrototypes, positions: WyckoffTables
 ) -> dict[str, NDArray[np.generic]]:
-    """Describe a crystal to the occupation network."""
+    """Return the arrays of a crystal for the occupation network."""
     number, n_sites = sequence.spacegroup, len(sequence.slots)
     left = list(sequence.counts)
     taken: frozenset[int] = frozenset()
@@ -208,7 +216,7 @@ def occupation_row(
 def geometry_row(
     sequence: CrystalTokens, memory: PrototypeStore, positions: WyckoffTables
 ) -> dict[str, NDArray[np.generic]]:
-    """Describe a crystal to the geometry network."""
+    """Return the arrays of a crystal for the geometry network."""
     return {
         **contents_row(sequence.elements, sequence.counts),
         **occupied_row(sequence.spacegroup, sequence.slots, sequence.letters),
@@ -221,11 +229,11 @@ def geometry_row(
 
 
 def substituted(row: Row, rng: np.random.Generator) -> Row:
-    """Exchange elements for like ones that would be placed in the same order; the volume is not known then."""
+    """Substitute elements by similar ones that keep their order; the volume is marked as unknown."""
     elements, counts = row["elements"].tolist(), row["counts"].tolist()
     chosen = list(elements)
     for slot, element in enumerate(elements):
-        others, chances = _like(element)
+        others, chances = _similar_elements(element)
         trial = [*chosen[:slot], int(others[rng.choice(len(others), p=chances)]), *chosen[slot + 1 :]]
         if len(set(trial)) == len(trial) and list(element_order(dict(zip(trial, counts, strict=True)))) == trial:
             chosen = trial
@@ -235,16 +243,16 @@ def substituted(row: Row, rng: np.random.Generator) -> Row:
 
 
 @cache
-def _like(element: int) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
-    """Elements that are like one, and chances in proportion to how alike they are; up to americium."""
-    alike = (1 + squared_distances()[element, :96] / (2 * KERNEL_EXPONENT)) ** -KERNEL_EXPONENT
-    alike[[0, *([element] if element < len(alike) else [])]] = 0.0
-    nearest = np.argsort(-alike)[:_ALIKE]
-    return nearest, alike[nearest] / alike[nearest].sum()
+def _similar_elements(element: int) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
+    """Return the elements up to americium that are similar to one, and probabilities proportional to the similarity."""
+    similarity = (1 + squared_distances()[element, :96] / (2 * KERNEL_EXPONENT)) ** -KERNEL_EXPONENT
+    similarity[[0, *([element] if element < len(similarity) else [])]] = 0.0
+    nearest = np.argsort(-similarity)[:_N_SIMILAR]
+    return nearest, similarity[nearest] / similarity[nearest].sum()
 
 
 def pad_and_stack(rows: Sequence[Row]) -> dict[str, Tensor]:
-    """Pad arrays to the longest and stack them."""
+    """Return the arrays of rows, padded to the longest and stacked."""
     batch = {}
     for name in rows[0]:
         arrays = [row[name] for row in rows]
@@ -263,12 +271,12 @@ def pad_and_stack(rows: Sequence[Row]) -> dict[str, Tensor]:
 
 
 def free_coordinates(group: int, letters: NDArray[np.int_], positions: WyckoffTables) -> NDArray[np.bool_]:
-    """Which coordinates are predicted: those free, without the first site's along polar axes, the origin there."""
+    """Return the mask of predicted coordinates: the free ones, without the first site's along polar axes."""
     free = positions.free[group, letters] > 0
     free[0] &= positions.polar[group] == 0
     return np.asarray(free)
 
 
 def progress_of(left: Sequence[int], counts: Sequence[int], slot: int) -> tuple[float, float, float]:
-    """How much is left of the present element and of all, after a site."""
+    """Return the remaining fractions of the current element and of all atoms after a site."""
     return left[slot] / counts[slot], log(1 + left[slot]) / 3, sum(left) / sum(counts)

@@ -1,4 +1,4 @@
-"""The ``wyckoff`` generator."""
+"""The ``wyckoff`` generator: training, sampling, and files of weights."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from hybridcsp.generators.wyckoff.tokens import CrystalTokens, tokenize
 from hybridcsp.generators.wyckoff.transformer import Size
 from hybridcsp.structure.symmetry import SYMPREC, SYMPREC_LOOSE
 
-_Written = list[tuple[Example, CrystalTokens]]
+_TokenizedExamples = list[tuple[Example, CrystalTokens]]
 
-#: The sizes of the networks of the shipped weights.
+#: Sizes of the networks of the shipped weights.
 OCCUPATION, GEOMETRY = Size(dropout=0.15), Size(width=192, blocks=4, heads=6)
 
 
@@ -42,11 +42,11 @@ class Encoded:
     Attributes
     ----------
     occupation, geometry
-        To learn from, and held out.
+        Training data and held-out data.
     prototypes
-        How many prototypes are remembered.
+        Number of prototypes in the store.
     card
-        Counts, and the formulas that are learned from.
+        Counts, and the formulas of the training data.
     """
 
     occupation: tuple[OccupationData, OccupationData | None]
@@ -58,32 +58,32 @@ class Encoded:
 class WyckoffGenerator(Generator):
     """Autoregressive transformers over space group and Wyckoff positions, and then over cell and coordinates.
 
-    Crystals come out with exactly the contents asked for, in a primitive cell of the space group that was drawn; a
-    look-ahead rules out every position after which the rest of the atoms would find no place. The network that says
-    which positions are occupied is told what crystals of like elements, kept in a memory, look like
-    (:mod:`hybridcsp.generators.wyckoff.retrieval`); the other one then says where the atoms are.
+    Crystals have exactly the requested contents in a primitive cell of the space group that was drawn; a look-ahead
+    excludes positions after which the remaining atoms could not be placed. The first network predicts the occupied
+    positions, using retrieved prototypes of similar elements as evidence
+    (:mod:`hybridcsp.generators.wyckoff.retrieval`); the second one predicts the cell and the coordinates.
 
-    Of equal requests in one call, the first gets the most probable prototype and the others are drawn without
-    repeating themselves as long as other prototypes are about as probable
-    (:mod:`hybridcsp.generators.wyckoff.sampler`): ask for many at once.
+    Of equal requests in one call, the first gets the most probable prototype, and the others get different ones as long
+    as these are about as probable (:mod:`hybridcsp.generators.wyckoff.sampler`): requests should be made together.
 
     Parameters
     ----------
     occupation, geometry
-        Sizes of the networks; only before the first training.
+        Sizes of the networks; they apply to untrained generators.
 
     Attributes
     ----------
     temperature
-        Of the draws; 1 is the model's own distribution, less is more probable and less diverse.
+        Temperature of sampling; 1 is the model's own distribution, lower values give more probable and less diverse
+        crystals.
     """
 
     name = "wyckoff"
-    #: Answers to equal requests come in the order in which to try them.
+    #: Answers to equal requests are sorted, the most promising first.
     best_first = True
-    #: Settings of ``fit`` during a search: its minima would be remembered as they are, and made again.
+    #: Settings of ``fit`` during a search: minima in the store would be reproduced.
     fine_tuning: Mapping[str, Any] = {"remember": False}
-    #: Of training, in quarters of a force call for an example.
+    #: Cost of training in quarters of a force call per example.
     effort = 2.0
 
     def __init__(self, occupation: Size = OCCUPATION, geometry: Size = GEOMETRY) -> None:
@@ -96,12 +96,12 @@ class WyckoffGenerator(Generator):
 
     @classmethod
     def from_scratch(cls) -> Self:
-        """Make one with small networks: on 300 crystals of TiO2 they learn as well, in a quarter of the time."""
+        """Return an untrained generator with small networks, which learn 300 crystals in a quarter of the time."""
         return cls(Size(width=64, blocks=2, dropout=0.1), Size(width=64, blocks=2))
 
     @property
     def conditions(self) -> frozenset[Condition]:  # type: ignore[override]
-        """Space group and energy; and pressure, if it has learned from crystals under pressure."""
+        """Supported conditions: space group and energy, and pressure if crystals under pressure were learned."""
         return weights_io.conditions_of(self.card)
 
     def fit(
@@ -115,19 +115,19 @@ class WyckoffGenerator(Generator):
         remember: bool = True,
         **settings: Any,
     ) -> None:
-        """Learn from examples; a tenth of the formulas is held out to know when to stop.
+        """Train on examples; a tenth of the formulas is held out to determine when to stop.
 
         Parameters
         ----------
         examples
-            Crystals; those in which spglib finds no symmetry are left out.
+            Crystals; those without a consistent symmetry are excluded.
         seed, checkpoint, on_epoch
             As in :class:`hybridcsp.generators.trainer.Trainer`.
         longest
-            Crystals with more sites are remembered, but the networks do not learn from them: they are few and take
-            most of the time.
+            Largest number of sites of a training crystal. Larger crystals are stored as prototypes but not learned;
+            they are few and take most of the time.
         remember
-            Whether the examples join the memory.
+            Whether the prototypes of the examples are added to the store.
         **settings
             Fields of :class:`hybridcsp.generators.training_settings.TrainingSettings`, for both networks: they are
             trained one after the other, and each stops when it no longer improves.
@@ -135,14 +135,14 @@ class WyckoffGenerator(Generator):
         Raises
         ------
         InputError
-            If a setting is not known, or nothing is left to learn from.
+            If a setting is unknown, or no example can be learned.
         """
         known = {field.name for field in fields(TrainingSettings)}
         if unknown := sorted(set(settings) - known):
             raise InputError(
                 unknown[0],
                 settings[unknown[0]],
-                f"no setting of this training; known: {', '.join(sorted(known | {'longest', 'remember'}))}",
+                f"unknown setting of the training; known: {', '.join(sorted(known | {'longest', 'remember'}))}",
             )
         chosen = TrainingSettings(**settings)
         encoded = self.encode(examples, longest=longest, remember=remember)
@@ -163,7 +163,7 @@ class WyckoffGenerator(Generator):
                 chosen,
                 seed=seed,
                 checkpoint=checkpoint and checkpoint.with_name(f"{part}-{checkpoint.name}"),
-                on_epoch=on_epoch and _told_of(part, on_epoch),
+                on_epoch=on_epoch and _with_part(part, on_epoch),
             )
             history = trainer.train()
             metrics[part] = min(history, key=lambda epoch: epoch["held_out"]) | {"epochs": len(history)}
@@ -177,7 +177,7 @@ class WyckoffGenerator(Generator):
         }
 
     def encode(self, examples: Sequence[Example], *, longest: int = 100, remember: bool = True) -> Encoded:
-        """Turn examples into what the networks learn from; a tenth of the formulas is held out.
+        """Encode examples as training data of the networks; a tenth of the formulas is held out.
 
         Parameters
         ----------
@@ -187,15 +187,17 @@ class WyckoffGenerator(Generator):
         Raises
         ------
         InputError
-            If nothing is left to learn from.
+            If no example can be learned.
         """
         positions = self._tabulated()
-        learned, held = (_written(part, positions) for part in split(examples))
+        learned, held = (_tokenized(part, positions) for part in split(examples))
         if not _up_to(longest, learned):
             raise InputError(
-                "examples", len(examples), f"none has a symmetry that spglib finds and at most {longest} sites"
+                "examples",
+                len(examples),
+                f"at least one example must have a consistent symmetry and at most {longest} sites",
             )
-        if remember:  # the held-out tenth never is
+        if remember:  # held-out examples are never stored
             self._memory.add(sequence.occupation for _, sequence in learned)
         remembered = [example for example, _ in learned]
         learned, held = (_up_to(longest, part) for part in (learned, held))
@@ -209,29 +211,29 @@ class WyckoffGenerator(Generator):
         )
 
     def tables(self) -> dict[str, NDArray[np.generic]]:
-        """Return the Wyckoff positions and the memory as arrays, by the names that the weights' file has for them."""
+        """Return the Wyckoff positions and the stored prototypes as arrays by their names in the file of weights."""
         own = {"positions": self._tabulated().arrays(), "memory": self._memory.arrays()}
         return {f"{part}.{name}": array for part, arrays in own.items() for name, array in arrays.items()}
 
     def sample(self, requests: Sequence[Request], rng: np.random.Generator) -> list[Sample | Reject]:
-        """Draw one crystal for each request.
+        """Sample one crystal for each request.
 
         Raises
         ------
         InputError
-            If the generator has not been trained, or contents are not of elements.
+            If the generator is not trained, or contents have unknown elements.
         """
         if self._networks is None or self._positions is None:
-            raise InputError("generator", self.name, "not trained; load weights or fit it first")
+            raise InputError("generator", self.name, "the generator is not trained; call fit() or load weights")
         answers: list[Sample | Reject] = sample_crystals(
             *self._networks, self._positions, self._memory, requests, rng, self.temperature
         )
         return answers
 
     def save(self, folder: Path) -> None:
-        """Write weights, memory and tables (safetensors) and card (JSON) into a folder."""
+        """Write weights, stored prototypes and tables (safetensors) and the card (JSON) into a folder."""
         if self._networks is None or self._positions is None:
-            raise InputError("generator", self.name, "not trained; there is nothing to save")
+            raise InputError("generator", self.name, "the generator is not trained; there are no weights to save")
         tensors = {name: torch.as_tensor(array) for name, array in self.tables().items()}
         for part, network in zip(self._sizes, self._networks, strict=True):
             tensors |= {f"{part}.{name}": tensor for name, tensor in network.state_dict().items()}
@@ -239,12 +241,12 @@ class WyckoffGenerator(Generator):
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what :meth:`save` wrote.
+        """Load a generator that :meth:`save` wrote.
 
         Raises
         ------
         InputError
-            If the files are missing, damaged or not this generator's.
+            If the files are missing, damaged or those of another generator.
         """
         tensors, card = weights_io.load(folder, cls.name)
 
@@ -261,7 +263,9 @@ class WyckoffGenerator(Generator):
         except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError("weights", str(folder), f"incomplete: {type(error).__name__}: {error}") from error
+            raise InputError(
+                "weights", str(folder), f"the weights are incomplete: {type(error).__name__}: {error}"
+            ) from error
         for name, network in zip(generator._sizes, generator._networks, strict=True):
             weights_io.fill(network.eval(), part(name), folder)
         generator.card = card
@@ -276,31 +280,31 @@ class WyckoffGenerator(Generator):
         geometry = GeometryNetwork(positions, self._sizes["geometry"], self._memory.n_prototypes)
         return OccupationNetwork(positions, self._sizes["occupation"]), geometry
 
-    def _occupations(self, part: _Written) -> OccupationData:
+    def _occupations(self, part: _TokenizedExamples) -> OccupationData:
         assert self._positions is not None
         return OccupationData.of(*_columns(part), self._memory, self._positions)
 
-    def _geometries(self, part: _Written, learning: bool) -> GeometryData:
+    def _geometries(self, part: _TokenizedExamples, learning: bool) -> GeometryData:
         assert self._positions is not None
         return GeometryData.of(*_columns(part), self._memory, self._positions, learning=learning)
 
 
-def _columns(part: _Written) -> tuple[list[CrystalTokens], list[float], NDArray[np.float32]]:
+def _columns(part: _TokenizedExamples) -> tuple[list[CrystalTokens], list[float], NDArray[np.float32]]:
     examples = [example for example, _ in part]
     asked = conditions([e.energy_quantile for e in examples], [e.pressure_gpa for e in examples])
     return [sequence for _, sequence in part], [example.weight for example in examples], asked
 
 
-def _told_of(part: str, on_epoch: Callable[[Epoch], None]) -> Callable[[Epoch], None]:
+def _with_part(part: str, on_epoch: Callable[[Epoch], None]) -> Callable[[Epoch], None]:
     return lambda epoch: on_epoch(replace(epoch, part=part))
 
 
-def _written(examples: Iterable[Example], positions: WyckoffTables) -> _Written:
-    """Examples and their sequences; those without consistent symmetry are left out."""
+def _tokenized(examples: Iterable[Example], positions: WyckoffTables) -> _TokenizedExamples:
+    """Return examples with their tokens; those without a consistent symmetry are excluded."""
     found = []
     for example in examples:
         contents = Counter(example.atoms.numbers.tolist())
-        # A loose tolerance may find a cell with fewer atoms, which is not what would be asked for.
+        # A loose tolerance may find a smaller primitive cell, whose contents would not be those of a request.
         for symprec in (SYMPREC_LOOSE, SYMPREC):
             crystal = encode_wyckoff(example.atoms, symprec)
             if crystal is None:
@@ -312,5 +316,5 @@ def _written(examples: Iterable[Example], positions: WyckoffTables) -> _Written:
     return found
 
 
-def _up_to(longest: int, part: _Written) -> _Written:
+def _up_to(longest: int, part: _TokenizedExamples) -> _TokenizedExamples:
     return [(example, sequence) for example, sequence in part if len(sequence.slots) <= longest]

@@ -1,8 +1,7 @@
-"""The network that says where atoms are: given all occupied Wyckoff positions, the cell, then site after site.
+"""Network of the geometry: given all occupied Wyckoff positions, it predicts the cell and then site after site.
 
-Cell and coordinates as in CrystalFormer (doi:10.48550/arXiv.2403.15734); new here is that all occupied positions are
-read, in both directions, before the first number is written, and that the network has learned something of its own
-for each prototype that is remembered.
+Cell and coordinates are predicted as in CrystalFormer (doi:10.48550/arXiv.2403.15734). In addition, the network attends
+to all occupied positions in both directions before the first number, and has an embedding of each stored prototype.
 """
 
 from __future__ import annotations
@@ -15,11 +14,12 @@ from torch import Tensor, nn
 from hybridcsp.generators.wyckoff.tables import WyckoffTables
 from hybridcsp.generators.wyckoff.transformer import N_CONDITIONS, Batch, Size, Transformer, perceptron
 
-# Components of the mixtures.
+# Number of components of the mixtures.
 _COMPONENTS = 8
 
-# Concentrations of von Mises components, and spreads of the normal components of the (scaled) cell. The upper bound
-# of the concentration, a standard deviation of 0.7 % of a cell vector, keeps likelihoods from being all about decimals.
+# Bounds of the concentrations of von Mises components and of the spreads of the normal components of the (scaled) cell.
+# The largest concentration, a standard deviation of 0.7 % of a cell vector, keeps the last digits of coordinates from
+# dominating the likelihood.
 _CONCENTRATIONS = (0.3, 500.0)
 _SPREADS = (0.02, 1.5)
 
@@ -28,16 +28,16 @@ Mixture = tuple[Tensor, Tensor, Tensor]
 
 
 class GeometryNetwork(Transformer):
-    """Densities of the cell and of the free coordinates.
+    """Network of the densities of the cell and of the free coordinates.
 
     Parameters
     ----------
     positions
         Tables of the Wyckoff positions.
     size
-        Of the blocks.
+        Size of the blocks.
     prototypes
-        How many prototypes have an embedding of their own; number 0 stands for all others.
+        Number of prototypes with their own embeddings; number 0 stands for all others.
     """
 
     def __init__(self, positions: WyckoffTables, size: Size, prototypes: int = 0) -> None:
@@ -60,14 +60,14 @@ class GeometryNetwork(Transformer):
             own[:, 1:4] = torch.rand(_COMPONENTS, 3)
 
     def widen(self, prototypes: int) -> None:
-        """Make room for more prototypes, about which nothing is known yet."""
+        """Add embeddings of more prototypes, initialised by that of unknown ones."""
         more = 1 + prototypes - len(self.prototype.weight)
         if more > 0:
             rows = torch.cat([self.prototype.weight.data, self.prototype.weight.data[:1].expand(more, -1)])
             self.prototype = nn.Embedding.from_pretrained(rows, freeze=False)
 
     def discrete_tokens(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens of all that is discrete, which of them are there, and the identities of the sites."""
+        """Return the tokens of contents, space group and sites, their mask, and the embeddings of the sites."""
         contents = self.contents(batch, batch["conditions"])
         element = batch["elements"].gather(1, batch["slots"])
         site_valid = batch["letters"] >= 0
@@ -79,31 +79,31 @@ class GeometryNetwork(Transformer):
         return torch.cat([contents, self.groups(batch["group"]), sites], dim=1), valid, identities
 
     def cells(self, conditions: Tensor, prototype: Tensor) -> Tensor:
-        """Tokens from which cells are predicted, shape ``(batch, 1, width)``."""
+        """Return the tokens from which cells are predicted, shape ``(batch, 1, width)``."""
         return (self.kind.weight[4] + self.asked(conditions) + self.prototype(prototype))[:, None]
 
     def points(self, identities: Tensor, place: Tensor, earlier: Tensor, prototype: Tensor) -> Tensor:
-        """Tokens from which coordinates are predicted; ``earlier`` is the token's memory of what came before it."""
+        """Return the tokens from which coordinates are predicted; ``earlier`` embeds the preceding prediction."""
         return identities + self.placed(place) + self.earlier(earlier) + self.prototype(prototype)[:, None]
 
     def settled(self, identities: Tensor, coordinates: Tensor, free: Tensor) -> Tensor:
-        """Embed what the next token is told of a site and its coordinates."""
+        """Embed a site and its coordinates for the next token."""
         return identities + self.site_value(torch.cat([_waves(coordinates) * free.repeat(1, 1, 4), free], dim=-1))
 
     def cell_mixture(self, hidden: Tensor) -> Mixture:
-        """Return normal components of the cell."""
+        """Return the mixture of normal distributions of the cell."""
         raw = self.to_cell(hidden).float().view(*hidden.shape[:-1], _COMPONENTS, 13)
         return raw[..., 0].log_softmax(-1), raw[..., 1:7], _between(raw[..., 7:], *_SPREADS)
 
     def point_mixture(self, hidden: Tensor) -> Mixture:
-        """Return von Mises components of coordinates."""
+        """Return the mixture of von Mises distributions of coordinates."""
         raw = self.to_site(hidden).float().view(*hidden.shape[:-1], _COMPONENTS, 7)
         return raw[..., 0].log_softmax(-1), raw[..., 1:4], _between(raw[..., 4:], *_CONCENTRATIONS)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Negative log-likelihoods (nats) of cell and coordinates, each of shape ``(batch,)``."""
+        """Return the negative log-likelihoods (nats) of cell and coordinates, each of shape ``(batch,)``."""
         discrete, there, identities = self.discrete_tokens(batch)
-        # Sites with something to predict, moved to the front.
+        # Sites with free coordinates are moved to the front.
         free = batch["free"].float()
         open_ = free.any(-1)
         count = max(1, int(open_.sum(1).max()))
@@ -133,7 +133,7 @@ class GeometryNetwork(Transformer):
 
 
 def normal_log_density(values: Tensor, free: Tensor, weights: Tensor, means: Tensor, spreads: Tensor) -> Tensor:
-    """Log-density of cells under a mixture of normal distributions, over the parameters that are free."""
+    """Return the log-density of the free cell parameters under a mixture of normal distributions."""
     apart = (values[..., None, :] - means) / spreads
     each = -0.5 * apart**2 - spreads.log() - 0.5 * math.log(2 * math.pi)
     return torch.logsumexp(weights + (each * free[..., None, :]).sum(-1), dim=-1)
@@ -142,7 +142,7 @@ def normal_log_density(values: Tensor, free: Tensor, weights: Tensor, means: Ten
 def von_mises_log_density(
     values: Tensor, free: Tensor, weights: Tensor, means: Tensor, concentrations: Tensor
 ) -> Tensor:
-    """Log-density of coordinates in [0, 1) under a mixture of von Mises distributions, over those that are free."""
+    """Return the log-density of the free coordinates in [0, 1) under a mixture of von Mises distributions."""
     turn = torch.cos(2 * math.pi * (values[..., None, :] - means)) - 1
     each = concentrations * turn - torch.special.i0e(concentrations).log()
     return torch.logsumexp(weights + (each * free[..., None, :]).sum(-1), dim=-1)

@@ -1,4 +1,4 @@
-"""Drawing cells and coordinates from the geometry network, for complete states, many at a time."""
+"""Sampling of cells and coordinates from the geometry network for batches of occupations."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def draw_geometries(
     rng: np.random.Generator,
     temperature: float,
 ) -> list[tuple[CrystalTokens, float]]:
-    """Return one crystal for each state, and the log-likelihood of the state and its geometry."""
+    """Return one crystal for each occupation, and the log-likelihood of occupation and geometry."""
     rows = [{**contents_row(s.elements, s.counts), **occupied_row(s.spacegroup, s.slots, s.letters)} for s in states]
     batch = pad_and_stack(rows)
     prototype = torch.as_tensor([memory.number_of(s.named) for s in states])
@@ -46,7 +46,7 @@ def draw_geometries(
     _, cache = network.run(tokens, there[:, None].expand(-1, tokens.shape[1], -1))
 
     def write(token: Tensor, written: Tensor) -> Tensor:
-        """Append one token to each crystal (a blank where nothing is written); return what the network makes of it."""
+        """Append one token to each crystal, masked where nothing is written; return the network's output."""
         nonlocal there, cache
         there = torch.cat([there, written[:, None]], dim=1)
         hidden, cache = network.run(token, there[:, None], cache)

@@ -1,6 +1,6 @@
-"""The network that says which Wyckoff positions are occupied: contents, then space group, then site after site.
+"""Network of the occupied Wyckoff positions: given contents, it predicts the space group and then site after site.
 
-After WyckoffTransformer (doi:10.48550/arXiv.2503.02407); new here is that remembered crystals are evidence
+It follows WyckoffTransformer (doi:10.48550/arXiv.2503.02407), with retrieved prototypes as additional evidence
 (:mod:`hybridcsp.generators.wyckoff.retrieval`).
 """
 
@@ -14,19 +14,19 @@ from torch import Tensor, nn
 from hybridcsp.generators.wyckoff.tables import N_CHANNELS, N_GROUPS, WyckoffTables
 from hybridcsp.generators.wyckoff.transformer import N_CONDITIONS, Batch, Size, Transformer
 
-# Numbers that say how much is remembered of the contents.
+# Number of components of the summary of the retrieved prototypes.
 _SUMMARY = 2 * N_CHANNELS + 1
 
 
 class OccupationNetwork(Transformer):
-    """Probabilities of space groups and Wyckoff positions.
+    """Network of the probabilities of space groups and Wyckoff positions.
 
     Parameters
     ----------
     positions
         Tables of the Wyckoff positions.
     size
-        Of the blocks.
+        Size of the blocks.
     """
 
     def __init__(self, positions: WyckoffTables, size: Size) -> None:
@@ -38,36 +38,36 @@ class OccupationNetwork(Transformer):
         self.to_letter, self.trust_letter = nn.Linear(width, width), nn.Linear(width, N_CHANNELS)
         self.initialise()
         for trust in (self.trust_group, self.trust_letter):
-            # At first the prediction is what is remembered of crystals of like elements.
+            # The initial prediction is the evidence of crystals of similar elements.
             nn.init.normal_(trust.weight, std=1e-3)
             trust.bias.data = torch.eye(N_CHANNELS)[0]
 
     def beginning(self, batch: Batch) -> Tensor:
-        """Tokens of the contents, shape ``(batch, n_elements + 1, width)``."""
+        """Return the tokens of the contents, shape ``(batch, n_elements + 1, width)``."""
         return self.contents(batch, torch.cat([batch["summary"], batch["conditions"]], dim=1))
 
     def group_tokens(self, group: Tensor, following: Tensor) -> Tensor:
-        """Token of the space group; ``following`` is the element that is placed next. Shape ``(batch, 1, width)``."""
+        """Return the tokens of the space groups, shape ``(batch, 1, width)``; ``following`` is the next element."""
         return self.groups(group) + self.following(self.elements(following))[:, None]
 
     def sites(self, identities: Tensor, place: Tensor, following: Tensor, progress: Tensor) -> Tensor:
-        """Tokens of occupied positions, shape ``(batch, n_sites, width)``."""
-        told = self.following(self.elements(following)) + self.progress(progress)
-        return identities + told + self.placed(place) + self.kind.weight[3]
+        """Return the tokens of occupied positions, shape ``(batch, n_sites, width)``."""
+        context = self.following(self.elements(following)) + self.progress(progress)
+        return identities + context + self.placed(place) + self.kind.weight[3]
 
     def group_logits(self, hidden: Tensor, evidence: Tensor, allowed: Tensor) -> Tensor:
-        """Log-probabilities of the space groups, shape ``(batch, 231)``."""
+        """Return the log-probabilities of the space groups, shape ``(batch, 231)``."""
         logits = self.to_group(hidden) + (evidence @ self.trust_group(hidden)[..., None])[..., 0]
         return logits.float().masked_fill(~allowed, -math.inf).log_softmax(-1)
 
     def letter_logits(self, hidden: Tensor, letters: Tensor, evidence: Tensor, allowed: Tensor) -> Tensor:
-        """Log-probabilities of the letters at sites, shape ``(batch, n_sites, 27)``."""
+        """Return the log-probabilities of the letters at sites, shape ``(batch, n_sites, 27)``."""
         logits = self.to_letter(hidden) @ letters.transpose(1, 2) / math.sqrt(hidden.shape[-1])
         logits = logits + (evidence @ self.trust_letter(hidden)[..., None])[..., 0]
         return logits.float().masked_fill(~allowed, -math.inf).log_softmax(-1)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Negative log-likelihoods (nats) of space group and letters, each of shape ``(batch,)``."""
+        """Return the negative log-likelihoods (nats) of space group and letters, each of shape ``(batch,)``."""
         contents = self.beginning(batch)
         letters = self.letters(batch["group"])
         element = batch["elements"].gather(1, batch["slots"])
@@ -88,8 +88,8 @@ class OccupationNetwork(Transformer):
         groups = self.group_logits(hidden[:, prefix - 1], batch["group_evidence"], batch["group_allowed"])
         allowed = batch["letter_allowed"] | ~site_valid[..., None]
         at = self.letter_logits(hidden[:, prefix:-1], letters, batch["letter_evidence"], allowed)
-        said = at.gather(2, batch["letters"].clamp(min=0)[..., None])[..., 0]
+        chosen = at.gather(2, batch["letters"].clamp(min=0)[..., None])[..., 0]
         return {
             "group": -groups.gather(1, batch["group"][:, None])[:, 0],
-            "letters": -torch.where(site_valid, said, 0.0).sum(1),
+            "letters": -torch.where(site_valid, chosen, 0.0).sum(1),
         }

@@ -1,4 +1,4 @@
-"""Drawing occupations from their network, token after token, many at a time."""
+"""Sampling of occupied Wyckoff positions from the occupation network, token after token for batches."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from hybridcsp.generators.wyckoff.retrieval import RetrievedPrototypes
 from hybridcsp.generators.wyckoff.tables import N_CHANNELS, N_LETTERS, WyckoffTables
 from hybridcsp.structure.wyckoff import LETTERS
 
-#: Where the temperature goes to zero, logits are divided by this.
+#: Smallest temperature by which logits are divided.
 COLD = 1e-3
 
 
 @dataclass(eq=False)
 class OccupationState:
-    """Contents, space group and occupied positions of a crystal: all that is discrete.
+    """Contents, space group and occupied positions of a crystal during sampling.
 
     Attributes
     ----------
     elements, counts
-        In the order in which they are placed.
+        Atomic numbers and numbers of atoms in the order of placement.
     recall
-        What is remembered of such contents.
+        Prototypes retrieved for these contents.
     quantile, pressure
-        Of the energy, and in GPa; ``None`` where none is asked for.
+        Requested energy quantile and pressure (GPa), or ``None``.
     spacegroup
-        Given, or 0; then drawn.
+        Number of the space group; 0 until it is drawn.
     asked
-        Whether it was asked for: then the likelihood is that of all else under this condition.
+        Whether the space group was requested: then it does not contribute to the likelihood.
     wanted
-        Letters, site after site, that are written instead of drawn ones; the space group then is given, too.
+        Indices of letters, site after site, that are used instead of drawn ones; then the space group is given as well.
     slots, letters
-        Of the sites so far.
+        Indices of element and letter of the sites so far.
     log_likelihood
-        Of what has been drawn so far, at a temperature of 1.
+        Log-likelihood of the tokens so far at a temperature of 1.
     """
 
     elements: tuple[int, ...]
@@ -58,7 +58,7 @@ class OccupationState:
 
     @property
     def prototype(self) -> tuple[int, tuple[int, ...]]:
-        """Space group and letters, site after site."""
+        """Space group and indices of the letters, site after site."""
         return self.spacegroup, tuple(self.letters)
 
     @property
@@ -71,14 +71,14 @@ class OccupationState:
 
 
 class Decoder:
-    """Writes token after token for a batch; keys and values of what is written are kept.
+    """Samples token after token for a batch with cached keys and values.
 
     Parameters
     ----------
     network, positions
-        The model.
+        Occupation network and tables of the Wyckoff positions.
     states
-        What is written; they are changed in place.
+        States to be completed; they are changed in place.
     """
 
     def __init__(self, network: OccupationNetwork, positions: WyckoffTables, states: Sequence[OccupationState]) -> None:
@@ -93,7 +93,7 @@ class Decoder:
         self.hidden = hidden[:, -1]
 
     def draw_groups(self, rng: np.random.Generator, temperatures: NDArray[np.float64]) -> None:
-        """Draw space groups, where none is given; one temperature for each crystal."""
+        """Draw space groups of states without one, with one temperature for each state."""
         allowed = torch.as_tensor(np.array([self.positions.groups(s.counts) for s in self.states]))
         logits = self.network.group_logits(self.hidden, self.batch["group_evidence"], allowed).numpy()
         drawn = draw_index(logits, rng, temperatures[:, None])
@@ -104,7 +104,7 @@ class Decoder:
         self._write_groups()
 
     def draw_letters(self, rng: np.random.Generator, temperatures: NDArray[np.float64]) -> None:
-        """Draw sites until every atom has its place, or write those wanted."""
+        """Draw sites, or use given ones, until all atoms are placed."""
         left = [list(s.counts) for s in self.states]
         consistent = [s.recall.consistent(s.spacegroup) for s in self.states]
         while any(any(rest) for rest in left):
@@ -113,7 +113,7 @@ class Decoder:
             for row, (state, rest) in enumerate(zip(self.states, left, strict=True)):
                 slot = _current(rest)
                 if slot is None:
-                    allowed[row] = True  # nothing is drawn there
+                    allowed[row] = True  # this state is complete
                     continue
                 lowest = state.letters[-1] if state.slots and state.slots[-1] == slot else 0
                 taken = frozenset(i for i in state.letters if self.positions.is_fixed(state.spacegroup, i))
@@ -140,7 +140,7 @@ class Decoder:
             self._write_sites(left, written)
 
     def _write(self, tokens: Tensor, written: Tensor) -> Tensor:
-        """Append one token to each crystal (a blank where nothing is written); return what the network makes of it."""
+        """Append one token to each crystal, masked where nothing is written; return the network's output."""
         self.valid = torch.cat([self.valid, written[:, None]], dim=1)
         hidden, self.cache = self.network.run(tokens, self.valid[:, None], self.cache)
         return hidden[:, 0]
@@ -180,5 +180,5 @@ def _current(left: Sequence[int]) -> int | None:
 def draw_index(
     logits: NDArray[np.float32], rng: np.random.Generator, temperature: float | NDArray[np.float64]
 ) -> NDArray[np.int_]:
-    """Draw one index per row, by Gumbel's trick."""
+    """Draw one index per row by the Gumbel-max trick."""
     return np.asarray((logits / np.maximum(temperature, COLD) + rng.gumbel(size=logits.shape)).argmax(axis=-1))

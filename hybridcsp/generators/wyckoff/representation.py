@@ -1,7 +1,7 @@
 """Crystals as space group, occupied Wyckoff positions with their free coordinates, and free lattice parameters.
 
-All descriptions of a crystal give the same representation, up to rounding: of the equivalent descriptions that the
-affine normaliser of the space group makes (origins, axes; doi:10.1107/97809553602060000515), one is chosen by rules.
+All descriptions of a crystal give the same representation up to rounding: one of the descriptions that are equivalent
+under the affine normalizer of the space group (:mod:`hybridcsp.structure.normalizer`) is chosen by fixed rules.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from hybridcsp.structure.wyckoff import (
 
 @dataclass(frozen=True)
 class Site:
-    """One orbit of atoms.
+    """Occupied Wyckoff position.
 
     Attributes
     ----------
     element
         Atomic number.
     letter
-        Of the Wyckoff position.
+        Wyckoff letter.
     coordinates
-        Its free coordinates, in [0, 1): those of x, y, z that the position's first operation in the tables takes.
+        Free coordinates in [0, 1) among x, y, z of the position's first operation in the tables.
     """
 
     element: int
@@ -55,15 +55,14 @@ class Site:
 
 @dataclass(frozen=True)
 class WyckoffCrystal:
-    """A crystal in PyXtal's setting of its space group (unique axis b, hexagonal axes, second origin choice).
+    """Crystal in PyXtal's setting of its space group (unique axis b, hexagonal axes, second origin choice).
 
     Attributes
     ----------
     spacegroup
-        International number; of an enantiomorphic pair the lower one (the crystal is mirrored where it must be).
+        International number; the lower one of an enantiomorphic pair, whose crystals may be mirror images.
     sites
-        Elements come with the fewest atoms first, those of equal numbers with the least electronegative first;
-        the sites of an element in the order of their letters, then coordinates.
+        Sites in ascending order of their elements' numbers of atoms and electronegativities, letters, and coordinates.
     cell
         Lengths (Å) and angles (degrees) of the conventional cell.
     """
@@ -74,19 +73,19 @@ class WyckoffCrystal:
 
 
 def encode_wyckoff(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> WyckoffCrystal | None:
-    """Describe a crystal by its symmetry.
+    """Return the Wyckoff representation of a crystal.
 
     Parameters
     ----------
     atoms
         Any cell of a crystal.
     symprec
-        Tolerance of spglib in Å; the crystal is described as if it were exactly as symmetric as found.
+        Tolerance of spglib in Å; the crystal is symmetrised within it.
 
     Returns
     -------
     WyckoffCrystal or None
-        ``None`` where spglib finds no consistent symmetry at this tolerance.
+        ``None`` if spglib finds no consistent symmetry at this tolerance.
     """
     found = find_tabulated_orbits(atoms, symprec)
     if found is None:
@@ -114,7 +113,7 @@ def encode_wyckoff(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> WyckoffCryst
 
 
 def decode_wyckoff(crystal: WyckoffCrystal) -> Atoms:
-    """Return the primitive cell of a crystal, atoms of a site one after the other, sites in their order."""
+    """Return the primitive cell of a crystal, with the atoms in the order of the sites."""
     group = space_group(crystal.spacegroup)
     numbers: list[int] = []
     fractions = []
@@ -132,9 +131,9 @@ def decode_wyckoff(crystal: WyckoffCrystal) -> Atoms:
 def _preferred_operations(
     number: int, lattice: NDArray[np.float64], sites: Sequence[tuple[int, str]]
 ) -> list[tuple[Mapping[str, str], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]]:
-    """Operations of the normaliser that give the first letters, and of these the first cell.
+    """Return the operations of the normalizer that give the first letters, and of these the first cell.
 
-    A triclinic cell has no letters to prefer one by: it is reduced, and what remains decides.
+    Triclinic cells, for which letters are not sufficient, are reduced in addition.
 
     Returns
     -------
@@ -159,7 +158,7 @@ def _preferred_operations(
 
 
 def _cellpars(cells: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Lengths and angles (degrees) of cells, shape ``(n, 6)``."""
+    """Return the lengths and angles (degrees) of cells, shape ``(n, 6)``."""
     lengths = np.linalg.norm(cells, axis=-1)
     cosines = [
         (cells[:, i] * cells[:, j]).sum(-1) / (lengths[:, i] * lengths[:, j]) for i, j in ((1, 2), (0, 2), (0, 1))
@@ -168,7 +167,7 @@ def _cellpars(cells: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _reductions(lattice: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """Rotations of coordinates that lead to the reduced cell: the shortest vectors, then the smallest angles."""
+    """Return the changes of basis to the reduced cell with the shortest vectors, then the smallest angles."""
     choices = _unimodular()
     keys = np.rint(_cellpars(choices @ lattice) * 1e4).astype(int)
     best = np.lexsort(keys.T[::-1])[0]
@@ -177,7 +176,7 @@ def _reductions(lattice: NDArray[np.float64]) -> list[NDArray[np.float64]]:
 
 @cache
 def _unimodular() -> NDArray[np.float64]:
-    """All matrices of -1, 0 and 1 whose determinant is 1 or -1: they reach the reduced cell from spglib's."""
+    """Return all matrices of -1, 0 and 1 with determinant 1 or -1, which are sufficient between reduced cells."""
     matrices: NDArray[np.float64] = np.array(list(product((-1.0, 0.0, 1.0), repeat=9))).reshape(-1, 3, 3)
     return np.asarray(matrices[np.abs(np.abs(np.linalg.det(matrices)) - 1) < 1e-6], dtype=float)
 
@@ -185,9 +184,9 @@ def _unimodular() -> NDArray[np.float64]:
 def _with_origin(
     number: int, orbits: Sequence[tuple[int, str, NDArray[np.float64]]]
 ) -> Iterator[list[tuple[int, str, tuple[float, ...]]]]:
-    """Describe orbits (rank of the element, letter, points) by free coordinates, once for each choice of the origin.
+    """Yield the free coordinates of orbits (rank of the element, letter, points) for each choice of the origin.
 
-    Where axes are polar, the origin along them is at one of the sites that come first.
+    The origin along polar axes is at one of the first sites.
     """
     axes = list(polar_axes(number))
     ordered = sorted(orbits, key=lambda orbit: (orbit[0], LETTERS.index(orbit[1])))

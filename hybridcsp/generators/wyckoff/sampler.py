@@ -1,4 +1,4 @@
-"""Requests into crystals: which prototypes, how often each, and geometries that keep atoms apart."""
+"""Sampling of crystals for requests: choice of prototypes, and geometries without close atoms."""
 
 from __future__ import annotations
 
@@ -23,30 +23,29 @@ from hybridcsp.structure.normalizer import ENANTIOMORPHS
 from hybridcsp.structure.symmetry import in_group
 from hybridcsp.structure.validity import is_plausible
 
-#: Crystals that are written at the same time.
+#: Number of crystals that are sampled at the same time.
 BATCH = 64
 
-#: Geometries that are drawn for one request before it is rejected: twice of its own prototype, then of others.
+#: Number of geometries drawn for one request before it is rejected: two of its own prototype, then of others.
 GEOMETRIES = 6
 
-# Candidates for several equal requests: remembered prototypes and draws for each request, and draws beside that.
-_REMEMBERED, _DRAWN, _MORE = 1.0, 1.0, 8
+# Candidates for several equal requests: retrieved prototypes and draws per request, and a number of additional draws.
+_RETRIEVED, _DRAWN, _ADDITIONAL = 1.0, 1.0, 8
 
-# Draws of prototypes get temperatures from zero to this: what is improbable is found, too.
-_HOTTEST = 2.5
+# Largest temperature of the draws of prototypes, which start at zero: improbable prototypes are found as well.
+_MAX_TEMPERATURE = 2.5
 
-# Spare candidates for each request, for geometries that fail.
+# Number of spare candidates per request for geometries that fail.
 _SPARE = 1.0
 
-# Spread of the noise (nats) on the worth of a prototype, so that another call chooses others.
+# Spread of the noise (nats) on the score of a prototype, by which other calls choose other prototypes.
 _NOISE = 0.3
 
-# A geometry of a prototype is taken to be right with the first of these, times the second for each free number; the
-# first pair where crystals of the prototype are remembered. It says how often another draw of a prototype is worth
-# more than one of the next.
-_RIGHT = ((0.95, 0.98), (0.8, 0.8))
+# Assumed probability that a geometry of a prototype is right, a number times another for each free parameter: first of
+# retrieved prototypes, then of others. It decides between another draw of a prototype and one of the next.
+_SUCCESS = ((0.95, 0.98), (0.8, 0.8))
 
-#: Geometries are drawn colder than prototypes: a prototype's geometry has one mode, about.
+#: Factor of the temperature of geometries, which have about one mode for each prototype.
 GEOMETRY_TEMPERATURE = 0.3
 
 
@@ -63,7 +62,7 @@ def sample_crystals(
     rng: np.random.Generator,
     temperature: float,
 ) -> list[Sample | Reject]:
-    """Answer each request, in order; see :class:`hybridcsp.generators.wyckoff.WyckoffGenerator`."""
+    """Return an answer to each request in order; see :class:`hybridcsp.generators.wyckoff.WyckoffGenerator`."""
     answers: list[Sample | Reject | None] = [None] * len(requests)
     waiting: list[tuple[int, OccupationState, list[OccupationState]]] = []
     for indices, chosen in _choose_occupations(
@@ -93,7 +92,7 @@ def sample_crystals(
                 group = requests[index].spacegroup
                 if group in ENANTIOMORPHS:
                     atoms.set_scaled_positions(-atoms.get_scaled_positions() % 1.0)
-                if group is not None and in_group(atoms, group) is None:  # sites may lie where there is more symmetry
+                if group is not None and in_group(atoms, group) is None:  # coordinates may have higher symmetry
                     left.append((index, spare.pop(0) if spare else state, spare))
                     refused[index] = f"more symmetry than group {group}"
                     continue
@@ -113,15 +112,15 @@ def _choose_occupations(
     rng: np.random.Generator,
     temperature: float,
 ) -> list[tuple[list[int], list[OccupationState] | str]]:
-    """Choose space group and sites for equal requests, spare ones behind them, or say why there are none.
+    """Return occupations for groups of equal requests, followed by spare ones, or the reason why there are none.
 
-    A single request gets a draw. For several, candidates are what is remembered and what is drawn, also at higher
-    temperatures; the first request gets the most probable one, and the others those from which the next draw of a
-    geometry gains most, if a geometry is right with a chance that falls with the number of its free parameters.
+    A single request gets a draw. The candidates for several requests are retrieved prototypes and draws, also at higher
+    temperatures; the first request gets the most probable one, and each of the others the one whose next geometry has
+    the highest expected gain, with a probability of success that decreases with the number of free parameters.
     """
     found: list[tuple[list[int], list[OccupationState] | str]] = []
     drafts: list[OccupationState] = []
-    heats: list[float] = []
+    temperatures: list[float] = []
     owners: list[tuple[int, list[OccupationState]]] = []
     for indices in alike:
         start = _initial_state(requests[indices[0]], positions, memory)
@@ -129,20 +128,20 @@ def _choose_occupations(
             found.append((indices, start))
             continue
         n = len(indices)
-        own = [_copy(start) for _ in range(round(_DRAWN * n) + _MORE if n > 1 else 1)]
-        heats += np.linspace(0, _HOTTEST * temperature, len(own)).tolist() if n > 1 else [temperature]
+        own = [_copy(start) for _ in range(round(_DRAWN * n) + _ADDITIONAL if n > 1 else 1)]
+        temperatures += np.linspace(0, _MAX_TEMPERATURE * temperature, len(own)).tolist() if n > 1 else [temperature]
         if n > 1:
-            remembered = _retrieved_states(start, round(_REMEMBERED * n))
-            heats += [0.0] * len(remembered)
-            own += remembered
+            retrieved = _retrieved_states(start, round(_RETRIEVED * n))
+            temperatures += [0.0] * len(retrieved)
+            own += retrieved
         drafts += own
         owners.append((len(found), own))
         found.append((indices, []))
     for begin in range(0, len(drafts), BATCH):
         decoder = Decoder(network, positions, drafts[begin : begin + BATCH])
-        temperatures = np.array(heats[begin : begin + BATCH])
-        decoder.draw_groups(rng, temperatures)
-        decoder.draw_letters(rng, temperatures)
+        batch_temperatures = np.array(temperatures[begin : begin + BATCH])
+        decoder.draw_groups(rng, batch_temperatures)
+        decoder.draw_letters(rng, batch_temperatures)
     for place, own in owners:
         indices = found[place][0]
         distinct = list({state.prototype: state for state in own}.values())
@@ -151,7 +150,7 @@ def _choose_occupations(
 
 
 def _retrieved_states(start: OccupationState, n: int) -> list[OccupationState]:
-    """Begin states that will be the prototypes of the most similar crystals."""
+    """Return states with the prototypes of the most similar stored crystals."""
     recall = start.recall
     order = np.argsort(-recall.weights[:, 0], kind="stable")
     if start.spacegroup:
@@ -169,20 +168,20 @@ def _retrieved_states(start: OccupationState, n: int) -> list[OccupationState]:
 def _allocate_requests(
     states: Sequence[OccupationState], n: int, positions: WyckoffTables, rng: np.random.Generator, temperature: float
 ) -> list[OccupationState]:
-    right = np.array([_success_probability(state, positions) for state in states])
-    worth = np.array([state.log_likelihood for state in states]) + np.log(right)
+    success = np.array([_success_probability(state, positions) for state in states])
+    score = np.array([state.log_likelihood for state in states]) + np.log(success)
     chosen = []
     for turn in range(n if n == 1 else n + round(_SPARE * n)):
-        best = int(worth.argmax())
+        best = int(score.argmax())
         chosen.append(_copy(states[best]))
-        worth[best] += np.log1p(-right[best])
+        score[best] += np.log1p(-success[best])
         if turn == 0:
-            worth += _NOISE * temperature * rng.gumbel(size=len(worth))
+            score += _NOISE * temperature * rng.gumbel(size=len(score))
     return chosen
 
 
 def _success_probability(state: OccupationState, positions: WyckoffTables) -> float:
-    first, each = _RIGHT[not state.recall.knows(state.named)]
+    first, each = _SUCCESS[not state.recall.knows(state.named)]
     return float(first * each ** _degrees_of_freedom(state, positions))
 
 
@@ -194,14 +193,16 @@ def _degrees_of_freedom(state: OccupationState, positions: WyckoffTables) -> int
 
 
 def _initial_state(request: Request, positions: WyckoffTables, memory: PrototypeStore) -> OccupationState | str:
-    """Begin a state, or say why it can have no end."""
+    """Return the initial state of a request, or the reason why it cannot be completed."""
     unknown = sorted(set(request.contents) - set(atomic_numbers) | ({"X"} & set(request.contents)))
     if unknown or not request.contents or min(request.contents.values()) < 1:
-        raise InputError("contents", dict(request.contents), "symbols of elements, and at least one atom of each")
+        raise InputError(
+            "contents", dict(request.contents), "contents are symbols of elements with at least one atom of each"
+        )
     elements, counts = contents_in_order({atomic_numbers[s]: int(n) for s, n in request.contents.items()})
     number = request.spacegroup or 0
     if not 0 <= number < N_GROUPS:
-        raise InputError("spacegroup", number, "1 to 230")
+        raise InputError("spacegroup", number, "space groups are numbered from 1 to 230")
     number = ENANTIOMORPHS.get(number, number)
     if number and not positions.groups(counts)[number]:
         return f"no Wyckoff positions of space group {number} hold these contents"

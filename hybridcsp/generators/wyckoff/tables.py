@@ -1,4 +1,4 @@
-"""Wyckoff positions as arrays, and which position can come next so that the contents come out exactly."""
+"""Tables of the Wyckoff positions, and the positions that can follow so that all atoms are placed."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 
 from hybridcsp.structure.wyckoff import LETTERS, can_place, free_axes, is_sum, polar_axes, space_group
 
-#: Wyckoff letters there are.
+#: Number of Wyckoff letters.
 N_LETTERS = len(LETTERS)
 
-#: Space groups are counted from 1; row 0 of every table is empty.
+#: Length of tables by space group; row 0 is empty.
 N_GROUPS = 231
 
-#: Numbers that describe a position to the network.
+#: Number of features of a position.
 N_FEATURES = 25
 
-#: Ways to weigh a retrieved crystal (:mod:`hybridcsp.generators.wyckoff.retrieval`): by the similarity of its elements,
-#: by the cube of that (only the nearest count), by the mean of the similarities slot by slot (one strange element is
-#: forgiven), and all alike (popularity).
+#: Number of weights of a retrieved crystal (:mod:`hybridcsp.generators.wyckoff.retrieval`): the similarity of its
+#: elements, its cube (dominated by the nearest crystals), the mean of the similarities slot by slot (tolerant of one
+#: dissimilar element), and 1 (popularity).
 N_CHANNELS = 4
 
-#: Which of (volume, b/a, c/a, alpha, beta, gamma) are free, by crystal family.
+#: Free parameters among volume, b/a, c/a, alpha, beta, gamma by crystal family.
 FREE_CELL = {
     "triclinic": (1, 1, 1, 1, 1, 1),
     "monoclinic": (1, 1, 1, 0, 1, 0),
@@ -39,20 +39,20 @@ FREE_CELL = {
 
 @dataclass(frozen=True, eq=False)
 class WyckoffTables:
-    """All Wyckoff positions by space group and index of the letter.
+    """Tables of all Wyckoff positions by space group and index of the letter.
 
     Attributes
     ----------
     multiplicity
-        Atoms in the primitive cell, 0 where there is no such letter; shape ``(231, 27)``.
+        Number of atoms in the primitive cell, 0 where there is no such letter; shape ``(231, 27)``.
     free
-        Which coordinates are free, shape ``(231, 27, 3)``.
+        Mask of the free coordinates, shape ``(231, 27, 3)``.
     features
-        What the network is told about them, shape ``(231, 27, 25)``.
+        Features for the networks, shape ``(231, 27, 25)``.
     polar
-        Along which axes the origin is arbitrary, shape ``(231, 3)``.
+        Mask of the axes along which the origin is arbitrary, shape ``(231, 3)``.
     free_cell
-        Which parameters of the cell are free, shape ``(231, 6)``.
+        Mask of the free parameters of the cell, shape ``(231, 6)``.
     hexagonal
         Whether the third angle is 120°, shape ``(231,)``.
     """
@@ -67,7 +67,7 @@ class WyckoffTables:
     @classmethod
     @cache
     def tabulate(cls) -> WyckoffTables:
-        """Make the tables from PyXtal's; this takes seconds, the first time."""
+        """Return the tables computed from PyXtal's, which takes seconds at first."""
         found = cls(
             np.zeros((N_GROUPS, N_LETTERS), dtype=np.int16),
             np.zeros((N_GROUPS, N_LETTERS, 3), dtype=np.uint8),
@@ -101,15 +101,15 @@ class WyckoffTables:
 
     @classmethod
     def from_arrays(cls, **arrays: NDArray[np.generic]) -> WyckoffTables:
-        """Take them from what :meth:`arrays` gave."""
+        """Build tables from the arrays that :meth:`arrays` returned."""
         return cls(**arrays)  # type: ignore[arg-type]
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """All tables by name."""
+        """Return all tables by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def groups(self, counts: Sequence[int]) -> NDArray[np.bool_]:
-        """Which space groups hold so many atoms of each element, shape ``(231,)``."""
+        """Return the mask of the space groups that hold these numbers of atoms, shape ``(231,)``."""
         known: dict[tuple[int, ...], NDArray[np.bool_]] = self.__dict__.setdefault("_groups", {})
         asked = tuple(sorted(counts))
         if asked not in known:
@@ -119,23 +119,23 @@ class WyckoffTables:
     def next_letters(
         self, number: int, counts: Sequence[int], lowest: int = 0, taken: frozenset[int] = frozenset()
     ) -> NDArray[np.bool_]:
-        """Which positions the first of these elements can take next so that all atoms still find a place.
+        """Return the positions that the first element can occupy next so that all atoms can be placed.
 
         Parameters
         ----------
         number
             Space group.
         counts
-            Atoms left of each element; the first must have some.
+            Remaining numbers of atoms of the elements; that of the first is positive.
         lowest
-            The letters of an element come in ascending order: index of its last one, or 0.
+            Smallest index of a letter: that of the element's previous site, because its letters are in ascending order.
         taken
-            Indices of the fixed positions that are occupied.
+            Indices of the occupied positions without free coordinates.
 
         Returns
         -------
         ndarray of bool
-            By index of the letter, shape ``(27,)``.
+            Mask by index of the letter, shape ``(27,)``.
         """
         allowed = _next(self._kinds(number), tuple(counts), lowest, taken)
         mask = np.zeros(N_LETTERS, dtype=bool)
@@ -143,11 +143,11 @@ class WyckoffTables:
         return mask
 
     def is_fixed(self, number: int, letter: int) -> bool:
-        """Whether a position has no free coordinate, so that only one orbit of atoms can be there."""
+        """Return whether a position has no free coordinates, so that it can be occupied once."""
         return not self.free[number, letter].any()
 
     def _kinds(self, number: int) -> tuple[tuple[int, bool], ...]:
-        """Multiplicity and freedom of the positions of a group."""
+        """Return the multiplicity of each position of a group and whether it has free coordinates."""
         known: dict[int, tuple[tuple[int, bool], ...]] = self.__dict__.setdefault("_known", {})
         if number not in known:
             known[number] = tuple(
@@ -165,7 +165,7 @@ def _holds(kinds: tuple[tuple[int, bool], ...], counts: tuple[int, ...]) -> bool
 
 @cache
 def _multiplicities(kinds: tuple[tuple[int, bool], ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Those of the fixed positions, and those that free ones have."""
+    """Return the multiplicities of the fixed positions, and the distinct ones of the free positions."""
     return tuple(sorted(m for m, free in kinds if not free)), tuple(sorted({m for m, free in kinds if free}))
 
 
@@ -188,7 +188,7 @@ def _next(
 def _completes(
     kinds: tuple[tuple[int, bool], ...], counts: tuple[int, ...], lowest: int, taken: frozenset[int]
 ) -> bool:
-    """Whether the first element can be finished with letters from ``lowest`` on, and the others with any."""
+    """Return whether the first element can be completed with letters from ``lowest`` on, and the others with any."""
     fixed = [m for letter, (m, free) in enumerate(kinds) if not free and letter not in taken]
     own = [m for letter, (m, free) in enumerate(kinds) if not free and letter not in taken and letter >= lowest]
     later = tuple(sorted({m for letter, (m, free) in enumerate(kinds) if free and letter >= lowest}))

@@ -1,4 +1,4 @@
-"""Crystals as the sequences that the network writes."""
+"""Crystals as sequences of tokens for the networks."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from hybridcsp.generators.wyckoff.tables import WyckoffTables
 from hybridcsp.structure.elements import element_order
 from hybridcsp.structure.wyckoff import LETTERS
 
-# Mean and spread by which the parameters of the cell are scaled: about those of the training data.
+# Approximate mean and spread of the parameters of the cell in the training data, by which they are scaled.
 _CENTRE = np.array([0.0, 0.0, 0.0, np.pi / 2, np.pi / 2, np.pi / 2])
 _SPREAD = np.array([0.3, 0.5, 0.5, 0.3, 0.3, 0.3])
 
-# Angles of a cell are nearer to a right angle than this.
-_SHARPEST = np.radians(85.0)
+# Largest deviation of the angles of a cell from a right angle.
+_MAX_DEVIATION = np.radians(85.0)
 
-# Share of the volume that spheres with covalent radii fill, about.
+# Approximate fraction of the volume filled by spheres with covalent radii.
 _PACKING = 0.6
 
 
 @dataclass(frozen=True, eq=False)
 class Occupation:
-    """Which elements occupy which Wyckoff positions: what a crystal is without its numbers.
+    """Contents, space group and occupied Wyckoff positions of a crystal.
 
     Attributes
     ----------
     elements, counts
-        Atomic numbers and how many atoms of each there are in the primitive cell, in the order of
+        Atomic numbers and numbers of atoms in the primitive cell in the order of
         :func:`hybridcsp.structure.elements.element_order`.
     spacegroup
-        Its number.
+        Number of the space group.
     slots, letters
         Index of the element and of the Wyckoff letter of each site, shape ``(n_sites,)``.
     """
@@ -49,7 +49,7 @@ class Occupation:
 
     @property
     def prototype(self) -> tuple[int, tuple[str, ...]]:
-        """Space group and the letters of each element: what is left without the elements."""
+        """Space group and the letters of each element."""
         own = ["" for _ in self.elements]
         for slot, letter in zip(self.slots.tolist(), self.letters.tolist(), strict=True):
             own[slot] += LETTERS[letter]
@@ -58,12 +58,12 @@ class Occupation:
 
 @dataclass(frozen=True, eq=False)
 class CrystalTokens(Occupation):
-    """A crystal: contents, space group, sites in their order, free coordinates, cell.
+    """Tokens of a crystal: contents, space group, ordered sites, free coordinates and cell.
 
     Attributes
     ----------
     coordinates
-        Zero where they are not free; shape ``(n_sites, 3)``.
+        Fractional coordinates, zero where they are not free, shape ``(n_sites, 3)``.
     cell
         Scaled logarithms of volume per atom (over that of spheres) and axis ratios, scaled angles; shape ``(6,)``.
     """
@@ -73,18 +73,18 @@ class CrystalTokens(Occupation):
 
     @property
     def occupation(self) -> Occupation:
-        """Without coordinates and cell."""
+        """The occupation without coordinates and cell."""
         return Occupation(self.elements, self.counts, self.spacegroup, self.slots, self.letters)
 
 
 def contents_in_order(contents: Mapping[int, int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Elements (atomic numbers) in the order in which they are placed, and their numbers of atoms."""
+    """Return the elements (atomic numbers) in the order of placement, and their numbers of atoms."""
     elements = element_order(contents)
     return elements, tuple(contents[z] for z in elements)
 
 
 def tokenize(crystal: WyckoffCrystal, positions: WyckoffTables) -> CrystalTokens:
-    """Describe a crystal to the network."""
+    """Return the tokens of a crystal."""
     number = crystal.spacegroup
     letters = np.array([LETTERS.index(site.letter) for site in crystal.sites])
     contents: Counter[int] = Counter()
@@ -106,15 +106,15 @@ def tokenize(crystal: WyckoffCrystal, positions: WyckoffTables) -> CrystalTokens
 
 
 def detokenize(sequence: CrystalTokens, positions: WyckoffTables) -> WyckoffCrystal | None:
-    """Return the crystal; ``None`` where the angles do not make a cell."""
+    """Return the crystal of tokens, or ``None`` if the angles do not make a cell."""
     number = sequence.spacegroup
     free = positions.free_cell[number] > 0
     raw = np.where(free, sequence.cell * _SPREAD + _CENTRE, _CENTRE * [0, 0, 0, 1, 1, 1])
     if positions.hexagonal[number]:
         raw[5] = 2 * np.pi / 3
     shape = _unit_volume(raw[3:])
-    # The setting that is chosen for a monoclinic crystal may have an angle of 15 degrees.
-    if not shape > 0.05 or not (np.abs(raw[3:] - np.pi / 2) < _SHARPEST).all():
+    # The chosen setting of a monoclinic crystal may have an angle as small as 15 degrees.
+    if not shape > 0.05 or not (np.abs(raw[3:] - np.pi / 2) < _MAX_DEVIATION).all():
         return None
     atoms = sum(sequence.counts) * _cells(positions, number)
     lengths = np.exp([0.0, raw[1], raw[2]])
@@ -136,18 +136,18 @@ def detokenize(sequence: CrystalTokens, positions: WyckoffTables) -> WyckoffCrys
 
 
 def sphere_volume(elements: tuple[int, ...], counts: tuple[int, ...]) -> float:
-    """Volume per atom (Å³) of covalent spheres that are packed as in most crystals."""
+    """Return the volume per atom (Å³) of covalent spheres at the packing fraction of most crystals."""
     radii = covalent_radii[list(elements)]
     return float(np.dot(counts, 4 / 3 * np.pi * radii**3) / sum(counts) / _PACKING)
 
 
 def _cells(positions: WyckoffTables, number: int) -> int:
-    """Primitive cells in the conventional one."""
+    """Return the number of primitive cells in the conventional one."""
     general = positions.features[number, :, 1:3][positions.multiplicity[number].argmax()]
     return round(2 ** float(4 * (general[1] - general[0])))
 
 
 def _unit_volume(angles: NDArray[np.float64]) -> float:
-    """Volume of a cell with lengths of 1 and these angles (radians); 0 where there is none."""
+    """Return the volume of a cell with lengths of 1 and given angles (radians); 0 if there is none."""
     x, y, z = np.cos(angles)
     return float(np.sqrt(max(0.0, 1 - x * x - y * y - z * z + 2 * x * y * z)))

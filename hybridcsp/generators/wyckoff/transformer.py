@@ -1,4 +1,4 @@
-"""What both networks are made of: tokens of contents, space groups and Wyckoff positions, and blocks of attention."""
+"""Common parts of both networks: embeddings of contents, space groups and Wyckoff positions, and attention blocks."""
 
 from __future__ import annotations
 
@@ -16,16 +16,28 @@ from hybridcsp.structure.elements import properties
 Batch = Mapping[str, Tensor]
 Cache = list[tuple[Tensor, Tensor]]
 
-#: Numbers that say what a crystal is asked to be like: energy and pressure, and whether they are told.
+#: Number of components of the conditions: energy and pressure, and whether they are known.
 N_CONDITIONS = 5
 
-# Sites after this one share one embedding of their place in the sequence.
+# Number of embeddings of positions in the sequence; all later sites share the last one.
 _PLACES = 48
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Width of the tokens, blocks, heads, and dropout while training."""
+    """Size of a network.
+
+    Attributes
+    ----------
+    width
+        Number of features of a token.
+    blocks
+        Number of attention blocks.
+    heads
+        Number of attention heads.
+    dropout
+        Probability of dropout in training.
+    """
 
     width: int = 128
     blocks: int = 3
@@ -34,7 +46,7 @@ class Size:
 
 
 class Block(nn.Module):
-    """Attention and a perceptron, each behind a norm; keys and values can be kept for the next tokens."""
+    """Attention block with layer norms and a perceptron; keys and values can be cached for the next tokens."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -47,7 +59,7 @@ class Block(nn.Module):
     def forward(
         self, x: Tensor, mask: Tensor, kept: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Return the tokens and all keys and values; the mask says what each query may see."""
+        """Return the tokens and all keys and values; the mask gives the keys visible to each query."""
         batch, length, width = x.shape
         joint = self.joint(self.before(x)).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = joint.permute(2, 0, 3, 1, 4)
@@ -63,18 +75,18 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Embeddings of what is discrete, and the blocks.
+    """Base of the networks: embeddings of discrete tokens, and attention blocks.
 
     Parameters
     ----------
     positions
-        Tables of the Wyckoff positions; they are not among the weights.
+        Tables of the Wyckoff positions; they are not part of the weights.
     size
-        Of the blocks.
+        Size of the blocks.
     told
-        Numbers that are told about the whole beside what its contents say.
+        Number of additional features of the whole crystal.
     kinds
-        Kinds of tokens: contents, whole, space group, site, and what a subclass has besides.
+        Number of kinds of tokens: element, crystal, space group, site, and those of a subclass.
     """
 
     def __init__(self, positions: WyckoffTables, size: Size, *, told: int, kinds: int) -> None:
@@ -103,7 +115,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def initialise(self) -> None:
-        """Draw the first weights: to be called once all modules are there."""
+        """Draw the initial weights; to be called once all modules are defined."""
         for parameter in self.parameters():
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=0.02)
@@ -112,15 +124,15 @@ class Transformer(nn.Module):
                 for layer in module:
                     if isinstance(layer, nn.Linear):
                         nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
-        with torch.no_grad():  # what has never been told must not matter when it first is
+        with torch.no_grad():  # a condition without training data must have no effect at first
             self.whole[0].weight[:, -N_CONDITIONS:] = 0.0
 
     def elements(self, numbers: Tensor) -> Tensor:
-        """Embed atomic numbers: what is particular to them, and what they share with others."""
+        """Embed atomic numbers by their own embeddings and by chemical properties."""
         return self.element(numbers) + self.alike(self.chemistry[numbers].float())
 
     def contents(self, batch: Batch, told: Tensor) -> Tensor:
-        """One token for each element and one for the whole, shape ``(batch, n_elements + 1, width)``."""
+        """Return one token for each element and one for the crystal, shape ``(batch, n_elements + 1, width)``."""
         counts = batch["counts"].float()
         total = counts.sum(1, keepdim=True)
         divisor = batch["divisor"].float()[:, None]
@@ -133,7 +145,7 @@ class Transformer(nn.Module):
         return torch.cat([tokens, whole[:, None]], dim=1)
 
     def groups(self, group: Tensor) -> Tensor:
-        """Token of the space group, shape ``(batch, 1, width)``."""
+        """Return the tokens of the space groups, shape ``(batch, 1, width)``."""
         features = torch.cat([self.positions_free_cell[group], self.positions_polar[group]], dim=-1).float()
         return (self.group(group) + self.group_features(features) + self.kind.weight[2])[:, None]
 
@@ -143,16 +155,16 @@ class Transformer(nn.Module):
         return self.position(index) + self.position_features(self.positions_features[group].float())
 
     def identities(self, letters: Tensor, letter: Tensor, element: Tensor) -> Tensor:
-        """Which position sites are on, and by what they are occupied, shape ``(batch, n_sites, width)``."""
+        """Embed the Wyckoff positions and elements of sites, shape ``(batch, n_sites, width)``."""
         chosen = letters.gather(1, letter[..., None].expand(-1, -1, letters.shape[-1]))
         return chosen + self.occupant(self.elements(element))
 
     def placed(self, place: Tensor) -> Tensor:
-        """Embed the place of a site in the sequence, shape ``(batch, n_sites, width)``."""
+        """Embed the positions of sites in the sequence, shape ``(batch, n_sites, width)``."""
         return self.place(place.clamp(max=_PLACES - 1))
 
     def run(self, tokens: Tensor, mask: Tensor, cache: Cache | None = None) -> tuple[Tensor, Cache]:
-        """Send tokens through the blocks, behind those whose keys and values are in the cache."""
+        """Return the output of the blocks for tokens that follow those in the cache, and the extended cache."""
         kept: Cache = []
         for index, block in enumerate(self.blocks):
             tokens, pair = block(tokens, mask, None if cache is None else cache[index])
@@ -161,12 +173,12 @@ class Transformer(nn.Module):
 
 
 def perceptron(inputs: int, width: int) -> nn.Sequential:
-    """Two layers."""
+    """Return a perceptron of two layers."""
     return nn.Sequential(nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, width))
 
 
 def _chemistry() -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Properties of the elements, scaled; with one column each for the blocks of the periodic table."""
+    """Return the scaled properties of the elements with indicators of block, group and row."""
     raw = properties()
     scaled = (raw - raw[1:100].mean(0)) / raw[1:100].std(0)
     number = np.arange(119)

@@ -224,7 +224,7 @@ def test_samples_hold_exactly_what_was_asked_for(learned, several):
 @pytest.mark.parametrize("wrong", [{}, {"Xx": 1}, {"Ti": 0}, {"X": 2}])
 def test_what_is_no_cell_is_rejected_alone(learned, wrong):
     answers = learned.sample([Request(contents=wrong), Request(contents={"Na": 1, "Cl": 1})], np.random.default_rng(0))
-    assert answers[0] == Reject(request=0, reason="invalid contents of a cell")
+    assert answers[0] == Reject(request=0, reason="not the contents of a cell")
     assert isinstance(answers[1], Sample)
 
 
@@ -246,7 +246,7 @@ def test_samples_follow_the_random_numbers_and_the_conditions(learned):
 def test_what_is_not_near_a_space_group_that_was_asked_for_is_rejected(learned):
     no_rock_salt = [Request(contents={"Ti": 2, "O": 4}, spacegroup=225)] * 3
     answers = learned.sample(no_rock_salt, np.random.default_rng(0))
-    assert [(a.request, a.reason) for a in answers] == [(i, "not close to the requested space group") for i in range(3)]
+    assert [(a.request, a.reason) for a in answers] == [(i, "not near the space group asked for") for i in range(3)]
 
 
 def test_equal_requests_share_out_the_space_groups(learned):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ase import Atoms
@@ -19,6 +20,7 @@ from hybridcsp.archive.history import ModelUpdate, SourceCall
 from hybridcsp.archive.placement import Placement
 from hybridcsp.archive.structure_rows import Row
 from hybridcsp.core.records import (
+    LOWEST,
     Candidate,
     Evaluation,
     Failed,
@@ -29,6 +31,10 @@ from hybridcsp.core.records import (
     RejectionReason,
     Relaxed,
 )
+
+#: Key under which the tag of an event of the level "lowest" holds the alternatives of a proposal: their cells and
+#: Cartesian positions in Å, with the atoms in the order of the proposed structure.
+_ALTERNATIVES = "rivals"
 
 
 def call_event(called: SourceCall) -> SourceCalled:
@@ -63,11 +69,20 @@ def candidate_event(candidate: Candidate, owner: str) -> CandidateProposed:
         source=candidate.source,
         operator=candidate.operator,
         parents=proposal.parents,
-        tag=proposal.tag,
+        tag=_tag_with_alternatives(proposal),
         cost=proposal.cost,
         level=proposal.level,
         owner=owner,
     )
+
+
+def _tag_with_alternatives(proposal: Proposal) -> Mapping[str, Any]:
+    if not proposal.alternatives:
+        return proposal.tag
+    found = [
+        {"cell": atoms.cell.array.tolist(), "positions": atoms.positions.tolist()} for atoms in proposal.alternatives
+    ]
+    return {**proposal.tag, _ALTERNATIVES: found}
 
 
 def rejected_event(outcome: Rejected) -> CandidateRejected:
@@ -189,13 +204,21 @@ def rejected_row(outcome: Rejected) -> Row:
 
 def candidate(event: CandidateProposed, atoms: Atoms) -> Candidate:
     """Return the candidate of an event; ``atoms`` is the structure of its row."""
+    tag, alternatives = event.tag, ()
+    if event.level == LOWEST and _ALTERNATIVES in tag:
+        tag = {key: value for key, value in event.tag.items() if key != _ALTERNATIVES}
+        alternatives = tuple(
+            Atoms(atoms.numbers, cell=found["cell"], positions=found["positions"], pbc=True)
+            for found in event.tag[_ALTERNATIVES]
+        )
     proposal = Proposal(
         atoms=atoms,
         operator=event.operator,
         parents=event.parents,
-        tag=event.tag,
+        tag=tag,
         cost=event.cost,
         level=event.level,
+        alternatives=alternatives,
     )
     return Candidate(proposal=proposal, id=event.candidate, source=event.source)
 

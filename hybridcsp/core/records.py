@@ -32,10 +32,6 @@ USER = "user"
 #: Source of structures that a person adds without having been given them; they do not count as relaxations.
 ADDED = "added"
 
-#: In the tag of a proposal of the level "lowest": the structures beside its own, of the same atoms in the same order,
-#: each a mapping of ``cell`` and Cartesian ``positions``.
-RIVALS = "rivals"
-
 
 class FailureReason(StrEnum):
     """Why a relaxation that was started came to nothing."""
@@ -138,6 +134,14 @@ class Proposal:
         part of that job, runs on a worker, and is counted there.
     given
         Whether a person brought the structure: what is expected of volumes and distances does not hold for it.
+    alternatives
+        Further structures of a job of the level "lowest", with the same contents as ``atoms``; the job relaxes the
+        structure of lowest enthalpy among all of them. Their atoms are put in the order of ``atoms``.
+
+    Raises
+    ------
+    InputError
+        If the operator is not a word, or alternatives have other contents or another level.
     """
 
     atoms: Atoms
@@ -147,23 +151,25 @@ class Proposal:
     cost: Cost = Cost()
     level: str = RELAX
     given: bool = False
+    alternatives: tuple[Atoms, ...] = ()
 
     def __post_init__(self) -> None:
         if not is_word(self.operator):
             raise InputError("operator", self.operator, "a word that begins with a letter")
+        if self.alternatives:
+            if self.level != LOWEST:
+                raise InputError("level", self.level, f"{LOWEST!r} for a proposal with alternatives")
+            ordered = tuple(_in_same_order(atoms, self.atoms) for atoms in self.alternatives)
+            object.__setattr__(self, "alternatives", ordered)
 
 
-def rivals(first: Atoms, tag: Mapping[str, Any]) -> list[Atoms]:
-    """Return the structures beside a proposal's own, of the same atoms in the same order, that its tag holds."""
-    others = tag.get(RIVALS, ())
-    return [Atoms(first.numbers, cell=one["cell"], positions=one["positions"], pbc=True) for one in others]
-
-
-def as_rival(atoms: Atoms, first: Atoms) -> dict[str, Any]:
-    """Return a structure as such a tag holds it, its atoms in the order of those of the proposal's own structure."""
+def _in_same_order(atoms: Atoms, first: Atoms) -> Atoms:
+    """Return the bare structure with its atoms in the order of those of another structure with the same contents."""
+    if sorted(atoms.numbers) != sorted(first.numbers):
+        raise InputError("alternatives", str(atoms.symbols), f"structures with the contents of {first.symbols}")
     order = np.empty(len(first), dtype=int)
     order[np.argsort(first.numbers, kind="stable")] = np.argsort(atoms.numbers, kind="stable")
-    return {"cell": atoms.cell.array.tolist(), "positions": atoms.positions[order].tolist()}
+    return Atoms(first.numbers, cell=atoms.cell.array, positions=atoms.positions[order], pbc=True)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -182,8 +188,7 @@ class Candidate:
     @property
     def starts(self) -> list[Atoms]:
         """The structures of which one was where its relaxation began: more than one at the level "lowest" only."""
-        first = self.atoms
-        return [first, *(rivals(first, self.proposal.tag) if self.proposal.level == LOWEST else ())]
+        return [self.atoms, *(atoms.copy() for atoms in self.proposal.alternatives)]
 
     @property
     def operator(self) -> str:

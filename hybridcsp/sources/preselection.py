@@ -8,7 +8,7 @@ from typing import Any
 
 from ase import Atoms
 
-from hybridcsp.core.records import LOWEST, RELAX, RIVALS, Candidate, Cost, Outcome, Proposal, as_rival
+from hybridcsp.core.records import LOWEST, RELAX, Candidate, Cost, Outcome, Proposal
 from hybridcsp.errors import InputError
 
 #: Number of relaxations of structures from such jobs after which the next job of several is due: if every job had new
@@ -68,9 +68,14 @@ def make_proposal(
     tag = {**first.tag, **extra}
     if others:
         tag["starts"] = [dict(one.tag) for one in alternatives]
-        tag[RIVALS] = [as_rival(one.atoms, first.atoms) for one in others]
-    level = LOWEST if others else RELAX
-    return Proposal(atoms=first.atoms, operator=operator, tag=tag, cost=Cost(seconds=seconds), level=level)
+    return Proposal(
+        atoms=first.atoms,
+        operator=operator,
+        tag=tag,
+        cost=Cost(seconds=seconds),
+        level=LOWEST if others else RELAX,
+        alternatives=tuple(one.atoms for one in others),
+    )
 
 
 def alternatives_of(candidate: Candidate) -> list[Alternative]:

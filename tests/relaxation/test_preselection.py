@@ -13,8 +13,7 @@ from hybridcsp.relaxation.settings import RelaxationSettings
 
 def run(structures, settings=None, calculator=None, **limits):
     first, *others = structures
-    rivals = [{"cell": atoms.cell.array.tolist(), "positions": atoms.positions.tolist()} for atoms in others]
-    proposal = Proposal(atoms=first, operator="test", tag={"rivals": rivals}, level=LOWEST)
+    proposal = Proposal(atoms=first, operator="test", alternatives=tuple(others), level=LOWEST)
     job = Job(
         candidate=Candidate(proposal=proposal, id=1, source="test"), atoms=first, level=LOWEST, limits=Limits(**limits)
     )

@@ -5,7 +5,7 @@ from ase.build import bulk, make_supercell
 from crystals import relaxed, rutile
 
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, Proposal, RejectionReason, as_rival
+from hybridcsp.core.records import Candidate, Proposal, RejectionReason
 from hybridcsp.search.screening import Screen
 
 
@@ -130,7 +130,7 @@ class TestDuplicates:
     def test_only_the_relaxed_one_of_several_starts_is_known(self):
         screen = Screen(Problem("TiO2"))
         first, second = rutile(u=0.32), rutile(u=0.29)
-        proposal = Proposal(atoms=first, operator="made", level="lowest", tag={"rivals": [as_rival(second, first)]})
+        proposal = Proposal(atoms=first, operator="made", level="lowest", alternatives=(second,))
         candidate = Candidate(proposal=proposal, id=5, source="x")
         screen.accepted(candidate, screen.check(first).described)
         assert screen.check(first).reason is None

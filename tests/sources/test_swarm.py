@@ -280,8 +280,7 @@ class TestWhoFlies:
     def test_where_a_job_chose_among_structures_the_particle_begins_at_its_end(self):
         flight = Flight()
         first, other, end = (rutile(a=a) for a in (4.4, 4.8, 4.6))
-        tag = {"rivals": [{"cell": other.cell.array.tolist(), "positions": other.positions.tolist()}]}
-        proposal = Proposal(atoms=first, operator="test", tag=tag, level=LOWEST)
+        proposal = Proposal(atoms=first, operator="test", alternatives=(other,), level=LOWEST)
         found = relaxed(Candidate(proposal=proposal, id=1000, source="test"), -2.0, end, minimum=1, is_new_minimum=True)
         flight.minima.append(SimpleNamespace(best=found, enthalpy_per_atom=-2.0))
         flight.source.observe([found])

@@ -31,7 +31,8 @@ def comparison_table(
         Sentences below the table; see :func:`hybridcsp.analysis.source_activity.comparison_notes`.
     """
     against = f"against {rows[0].strategy}"
-    intervals = "; ".join([f"mean force calls {against}", *_intervals(rows[1:])])
+    intervals = "; ".join(_intervals(rows[1:]))
+    ratio = f"mean force calls relative to {rows[0].strategy}" + (f" ({intervals})" if intervals else "")
     median = "Kaplan-Meier median of {} to success, - if less than half succeeded"
     columns = [
         Column(heading="strategy", words=True),
@@ -40,7 +41,7 @@ def comparison_table(
         Column(heading="f.calls", meaning=median.format("force calls"), dispensable=1),
         Column(heading="mean", meaning="restricted mean of force calls", dispensable=3),
         Column(heading="p", meaning=f"log-rank test {against}", dispensable=2),
-        Column(heading="ratio (95 %)", meaning=intervals),
+        Column(heading="ratio (95 %)", meaning=ratio),
     ]
     cells: list[tuple[str, ...]] = [
         (

@@ -66,7 +66,7 @@ def minima_table(minima: Sequence[Minimum], problem: Problem) -> FittingTable:
         Column(heading="ΔmeV", meaning="meV/atom above the best"),
         Column(
             heading="structure",
-            meaning="space group with tolerance 0.01 Å, after ≈ with 0.1 Å if different; prototype if known",
+            meaning="space group (tolerance 0.01 Å; after ≈: 0.1 Å, if different) and prototype, if known",
             words=True,
         ),
         Column(heading="Å³", meaning="volume per atom", dispensable=2),

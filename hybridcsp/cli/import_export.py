@@ -41,7 +41,9 @@ _EXPORTED = 1000
 def import_(
     path: Annotated[
         Path,
-        typer.Argument(help="Folder of a USPEX, CALYPSO, AIRSS, XtalOpt or CrySPY run, or structure files."),
+        typer.Argument(
+            metavar="PATH", help="Folder of a USPEX, CALYPSO, AIRSS, XtalOpt or CrySPY run, or structure files."
+        ),
     ],
     directory: Annotated[
         Path | None,
@@ -215,7 +217,9 @@ def print_unreadable(report: ImportReport) -> None:
     "  hybridcsp export samples.extxyz --format cryspy --output cryspy_run"
 )
 def export(
-    directory: Annotated[Path, typer.Argument(help="Run directory; for seeds, also structure files.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIRECTORY", help="Run directory; for seeds, also structure files.")
+    ],
     format: Annotated[
         str | None,
         typer.Option(

@@ -223,14 +223,6 @@ SETTINGS = (
         panel=SEARCH,
     ),
     Setting(
-        flag="--directory",
-        key="search.directory",
-        metavar="PATH",
-        help="Run directory.",
-        panel=OUTPUT,
-        unset="the formula",
-    ),
-    Setting(
         flag="--fmax",
         key="relaxation.max_force",
         metavar="EV/Å",
@@ -318,6 +310,14 @@ SETTINGS = (
         metavar="N",
         help="Number of best minima to refine after the search.",
         panel=STOPPING,
+    ),
+    Setting(
+        flag="--directory",
+        key="search.directory",
+        metavar="PATH",
+        help="Run directory.",
+        panel=OUTPUT,
+        unset="the formula",
     ),
 )
 

@@ -46,8 +46,10 @@ _RESUME_HELP = {
     "--relaxations": "Stop after MORE relaxations in addition to those done.",
     "--force-calls": "Stop after MORE force calls in addition to those done.",
     "--hours": "Stop this run after this time in hours, or with a unit: 30min.",
-    "--stop-after-unchanged": "As for search; none removes this criterion.",
-    "--stop-at": "As for search; none removes this criterion.",
+    "--stop-after-unchanged": "Stop after N successive relaxations that did not lower the best enthalpy by 1 meV/atom; "
+    "none removes this criterion.",
+    "--stop-at": "Stop when a minimum matches the structure in FILE, or reaches this enthalpy in eV/atom; none removes "
+    "this criterion.",
     "--stop-after-failures": "",
     "--refine": "",
 }
@@ -155,7 +157,7 @@ def search(
 )
 @with_settings(RESUME_SETTINGS)
 def resume(
-    directory: Annotated[Path, typer.Argument(help="Run directory.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIRECTORY", help="Run directory.")],
     *,
     trust: Annotated[
         bool,

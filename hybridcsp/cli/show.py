@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     "  hybridcsp show TiO2 --json"
 )
 def show(
-    directory: Annotated[Path, typer.Argument(help="Run directory; the search may still be running.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIRECTORY", help="Run directory; the search may still be running.")
+    ],
     top: Annotated[int, typer.Option(metavar="N", help="Number of minima to show.", min=1)] = 10,
     plot: Annotated[
         Path | None,

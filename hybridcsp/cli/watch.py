@@ -28,7 +28,9 @@ _CODE = "Code (one of them)"
     "  hybridcsp watch TiO2-watch --calypso run --seeds 8 --source evolution --source random"
 )
 def watch(
-    directory: Annotated[Path, typer.Argument(help="Run directory; created if it does not exist.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIRECTORY", help="Run directory; created if it does not exist.")
+    ],
     uspex: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Folder that USPEX runs in.", show_default=False, rich_help_panel=_CODE),

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hybridcsp.archive.archive import Archive as Archive
+    from hybridcsp.core.minimum import Minimum as Minimum
     from hybridcsp.core.problem import Problem as Problem
     from hybridcsp.core.records import Candidate as Candidate
     from hybridcsp.core.records import Limits as Limits
-    from hybridcsp.core.records import Minimum as Minimum
     from hybridcsp.core.records import Proposal as Proposal
     from hybridcsp.relaxation.settings import RelaxationSettings as RelaxationSettings
     from hybridcsp.retraining import Retraining as Retraining
@@ -38,7 +38,7 @@ _PUBLIC = {
     "Archive": "archive",
     "Candidate": "core.records",
     "Limits": "core.records",
-    "Minimum": "core.records",
+    "Minimum": "core.minimum",
     "Problem": "core.problem",
     "Proposal": "core.records",
     "RelaxationSettings": "relaxation.settings",

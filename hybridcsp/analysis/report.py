@@ -9,8 +9,9 @@ from typing import Any
 from hybridcsp.analysis.text_tables import Column, FittingTable
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.events import ModelUpdated
+from hybridcsp.core.minimum import Minimum
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import FailureReason, Minimum
+from hybridcsp.core.records import FailureReason
 from hybridcsp.prototypes.names import prototype_name
 from hybridcsp.structure.symmetry import spacegroup_symbol
 

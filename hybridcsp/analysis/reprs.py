@@ -13,7 +13,7 @@ from hybridcsp.utils.text import printable_line
 
 if TYPE_CHECKING:
     from hybridcsp.archive.archive import Archive
-    from hybridcsp.core.records import Minimum
+    from hybridcsp.core.minimum import Minimum
     from hybridcsp.search.run import Summary
 
 #: Number of minima in the HTML of a search.

@@ -31,8 +31,9 @@ from hybridcsp.archive.events import (
 from hybridcsp.archive.history import ModelUpdate, RelaxationEnd, SourceCall
 from hybridcsp.archive.placement import MinimaMatcher
 from hybridcsp.archive.state import SearchState
+from hybridcsp.core.minimum import Minimum
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import ADDED, REFINE, Candidate, Failed, Minimum, Outcome, Rejected, Relaxed
+from hybridcsp.core.records import ADDED, REFINE, Candidate, Failed, Outcome, Rejected, Relaxed
 from hybridcsp.errors import ArchiveError
 from hybridcsp.similarity import Descriptors
 from hybridcsp.structure.symmetry import spacegroups

@@ -1,4 +1,4 @@
-"""Credit that relaxations earn, and the price in force calls at which they earn it."""
+"""Credit of sources for the minima that they find, and the price of relaxations in force calls."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import math
 
 from hybridcsp.core.records import ADDED, Failed, Relaxed
 
-#: Credit of a new minimum falls by a factor e for each so many eV/atom that it lies above the best.
+#: Energy in eV/atom above the best minimum at which the credit of a new minimum has fallen by a factor e.
 CREDIT_SCALE = 0.02
 
+#: Price of a relaxation whose force calls are not known.
 EXPECTED_FORCE_CALLS = 60.0
 
 
 def price(outcome: Relaxed | Failed) -> float:
-    """Return the force calls of a relaxation; where nobody counted them, what one is expected to take.
+    """Return the force calls of a relaxation, or the expected number if they were not counted.
 
-    Nobody does who tells of a relaxation without them, nor a worker that dies. What was handed in without having been
-    asked for is no relaxation of the search and costs what it is said to.
+    They are not counted if a person reports a relaxation without them, or if a worker dies. A structure that a person
+    added unrequested is not a relaxation of the search and costs the force calls that were reported with it.
     """
     if outcome.candidate.source == ADDED:
         return outcome.cost.force_calls
@@ -24,16 +25,16 @@ def price(outcome: Relaxed | Failed) -> float:
 
 
 class Credit:
-    """What relaxations earn: the nearer a new minimum lies to the lowest known by now, the more."""
+    """Credit for new minima, which is the larger the nearer they lie to the lowest minimum known so far."""
 
     def __init__(self) -> None:
         self._lowest: float | None = None
 
     def of(self, outcome: Relaxed | Failed) -> tuple[float, float]:
-        """Return what an outcome earns, and the factor by which all that was earned before shrinks.
+        """Return the credit of an outcome, and the factor by which all earlier credit shrinks.
 
-        To be asked once for each outcome, in order. The factor is less than one where the outcome has lowered the best:
-        what was near the best before lies higher above it now.
+        This is called once for each outcome, in order. The factor is less than one if the outcome has lowered the best
+        enthalpy: earlier minima that were near the best lie higher above it now.
         """
         if not isinstance(outcome, Relaxed) or outcome.minimum is None:
             return 0.0, 1.0

@@ -1,4 +1,4 @@
-"""The lock of a run directory: one process writes to it at a time."""
+"""The lock of a run directory, which lets one process at a time write to it."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from hybridcsp.errors import ArchiveError, LockedError
 
 LOCK = "search.lock"
 
-#: What the text of every lock begins with; it names who holds it.
+#: Beginning of the text of every lock file, which names the process that holds the lock.
 _HOLDER = b"process "
 
 
 class DirectoryLock:
-    """Holds ``search.lock`` of a directory, which is created where it is missing, until it is released.
+    """The lock ``search.lock`` of a directory, which is held until it is released; a missing directory is created.
 
-    The lock belongs to the open file and goes with the process, however that ends; the text in the file only names the
+    The lock belongs to the open file and ends with the process, however that ends; the text in the file only names the
     holder. A symbolic link is not followed, and a file that is not a lock is not overwritten.
 
     Parameters
     ----------
     directory
-        The run directory.
+        Run directory.
 
     Raises
     ------
     ArchiveError
-        If nothing can be written there, or ``search.lock`` is something else.
+        If the directory cannot be written, or ``search.lock`` is not a lock file of hybridcsp.
     LockedError
-        If somebody else holds the lock.
+        If another process holds the lock.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -54,7 +54,7 @@ class DirectoryLock:
             raise
 
     def release(self) -> None:
-        """Give the directory to others; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -62,26 +62,26 @@ class DirectoryLock:
 
 def _take(descriptor: int, path: Path) -> None:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        raise ArchiveError(f"{path} is not a file: remove it")
+        raise ArchiveError(f"{path} is not a regular file: remove it")
     text = os.pread(descriptor, 200, 0)
     if text and not text.startswith(_HOLDER):
-        raise ArchiveError(f"{path} is not a lock of hybridcsp: move it away, or choose another directory")
+        raise ArchiveError(f"{path} is not a lock file of hybridcsp: move it away, or choose another directory")
     if not _locked(descriptor, path):
         holder = text.decode(errors="replace").strip() or "another process"
-        raise LockedError(f"{path.parent} is in use by {holder}")
-    with suppress(OSError):  # on a full disk the lock holds all the same
+        raise LockedError(f"{path.parent} is in use by {holder}: wait until it ends, or choose another directory")
+    with suppress(OSError):  # the lock holds on a full disk too
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, b"%s%d on %s\n" % (_HOLDER, os.getpid(), socket.gethostname().encode()), 0)
 
 
 def _locked(descriptor: int, path: Path) -> bool:
-    """Lock an open file, if nobody else has."""
-    import fcntl  # not on Windows, where the rest of this package can be imported
+    """Lock an open file, and return whether no other process holds its lock."""
+    import fcntl  # missing on Windows, where the rest of this package can be imported
 
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError as error:  # some network file systems have no locks
+    except OSError as error:  # some network file systems do not support locks
         raise ArchiveError(f"{path} cannot be locked ({error.strerror}): choose a directory on another disk") from error
     return True

@@ -1,8 +1,8 @@
-"""Structures as rows of an ASE SQLite database, written many at a time and read without running anything.
+"""Structures as rows of an ASE SQLite database, written many at a time and read without running code from the file.
 
 ASE's own database classes take about a millisecond to write a row, and build the constraints, calculator parameters and
 data objects that a row names. Here one statement writes the rows of a whole transaction, and only numbers are read.
-The tables are ASE's; ``ase db`` and ``ase gui`` show them.
+The tables are those of ASE, so that ``ase db`` and ``ase gui`` show them.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from ase.db import sqlite as schema
 from ase.db.core import check, now, object_to_bytes
 from numpy.typing import NDArray
 
-#: The version of ASE's tables that is written and read here.
+#: Version of ASE's tables that is written and read here.
 VERSION = 9
 
-#: The key, with the value 1, of the row that holds the best relaxation of a minimum.
+#: Key, with the value 1, of the row that holds the best relaxation of a minimum.
 BEST = "best"
 
 _INDEX_OF_BEST = "hybridcsp_best"
@@ -70,7 +70,7 @@ _WRITTEN = (
     "charge",
 )
 
-# Arrays that belong to atoms, as ASE calls them, and the results of a calculator.
+# ASE's names of arrays with one entry per atom, and of the results of a calculator.
 _OF_ATOMS = ("initial_magmoms", "initial_charges", "masses", "tags", "momenta")
 _RESULTS = ("energy", "free_energy", "forces", "stress", "dipole", "magmoms", "magmom", "charges")
 
@@ -84,16 +84,16 @@ _NO_DATA = object_to_bytes({})
 
 @dataclass(kw_only=True)
 class Row:
-    """One structure that is to be written.
+    """One structure to write.
 
     Attributes
     ----------
     atoms
-        The structure, with its results where it has a calculator.
+        Structure, with its results if it has a calculator.
     keys
         Key-value pairs that ``ase db`` selects by: numbers, and strings that do not look like numbers.
     calculator
-        The name of the calculator that the results come from.
+        Name of the calculator that the results come from.
     """
 
     atoms: Atoms
@@ -102,25 +102,25 @@ class Row:
 
 
 def create_tables(connection: sqlite3.Connection) -> None:
-    """Create ASE's tables, within the transaction that is open."""
+    """Create ASE's tables, within the open transaction."""
     for statement in (*schema.init_statements, *schema.index_statements):
         connection.execute(statement)
 
 
 def is_best_marked(connection: sqlite3.Connection) -> bool:
-    """Whether the database was written with :data:`BEST`, which earlier versions did not know."""
+    """Return whether the database was written with the key :data:`BEST`, which earlier versions did not know."""
     query = "SELECT 1 FROM sqlite_master WHERE name = ?"
     return connection.execute(query, (_INDEX_OF_BEST,)).fetchone() is not None
 
 
 def prepare_best(connection: sqlite3.Connection) -> None:
-    """Make it quick to find the row of which :data:`BEST` is taken: ASE's tables have no index by row."""
+    """Create indices that find a row with the key :data:`BEST` quickly: ASE's tables have no index by row."""
     for table, name in (("keys", f"{_INDEX_OF_BEST}_keys"), ("number_key_values", _INDEX_OF_BEST)):
         connection.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {table} (id) WHERE key = '{BEST}'")
 
 
 def put_best(connection: sqlite3.Connection, id_: int) -> None:
-    """Give a row that is there the key :data:`BEST`, within the transaction that is open."""
+    """Give an existing row the key :data:`BEST`, within the open transaction."""
     take_best(connection, id_)
     _change_pairs(connection, id_, lambda pairs: pairs | {BEST: 1})
     connection.execute("INSERT INTO keys VALUES (?, ?)", (BEST, id_))
@@ -128,7 +128,7 @@ def put_best(connection: sqlite3.Connection, id_: int) -> None:
 
 
 def take_best(connection: sqlite3.Connection, id_: int) -> None:
-    """Take the key :data:`BEST` from a row, within the transaction that is open."""
+    """Remove the key :data:`BEST` from a row, within the open transaction."""
     for table in ("keys", "number_key_values"):
         connection.execute(f"DELETE FROM {table} WHERE key = '{BEST}' AND id = ?", (id_,))
     _change_pairs(connection, id_, lambda pairs: {key: value for key, value in pairs.items() if key != BEST})
@@ -141,14 +141,14 @@ def _change_pairs(connection: sqlite3.Connection, id_: int, change: Callable[[di
 
 
 def next_id(connection: sqlite3.Connection) -> int:
-    """Return the number that the next row gets, within the transaction that is open."""
+    """Return the number of the next row, within the open transaction."""
     (last,) = connection.execute("SELECT COALESCE(MAX(seq), 0) FROM sqlite_sequence WHERE name = 'systems'").fetchone()
     (highest,) = connection.execute("SELECT COALESCE(MAX(id), 0) FROM systems").fetchone()
     return max(int(last), int(highest)) + 1
 
 
 def insert(connection: sqlite3.Connection, rows: Iterable[tuple[int, Row]]) -> None:
-    """Write structures under the given row numbers, within the transaction that is open.
+    """Write structures as rows of the given numbers, within the open transaction.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def insert(connection: sqlite3.Connection, rows: Iterable[tuple[int, Row]]) -> N
                 _check(key, 0)
                 values.append((key, float(value), id_))
             else:
-                raise ValueError(f"{key!r} is neither a number nor a text")
+                raise ValueError(f"{key!r} is neither a number nor a string")
     connection.executemany(_INSERT, systems)
     connection.executemany("INSERT INTO species VALUES (?, ?, ?)", species)
     connection.executemany("INSERT INTO keys VALUES (?, ?)", keys)
@@ -180,14 +180,14 @@ def insert(connection: sqlite3.Connection, rows: Iterable[tuple[int, Row]]) -> N
 def read(connection: sqlite3.Connection, id_: int) -> Atoms:
     """Return the structure of one row, its results in a ``SinglePointCalculator``.
 
-    What would have to be built from names in the file (constraints, calculator parameters, data) is left where it is.
+    Constraints, calculator parameters and data, which would have to be built from names in the file, are not read.
 
     Raises
     ------
     LookupError
         If there is no such row.
     ValueError, TypeError
-        If it is damaged.
+        If the row is damaged.
     """
     found = connection.execute(_SELECT, (id_,)).fetchone()
     if found is None:
@@ -208,7 +208,7 @@ def read(connection: sqlite3.Connection, id_: int) -> Atoms:
         momenta=_array(row["momenta"], (n, 3)),
     )
     if not ((atoms.numbers >= 0) & (atoms.numbers < len(atomic_masses))).all():
-        raise ValueError(f"row {id_} has atoms of no element")
+        raise ValueError(f"row {id_} has atomic numbers of no element")
     results = {name: row[name] for name in ("energy", "free_energy", "magmom") if row[name] is not None}
     for name, shape in (("forces", (n, 3)), ("stress", (6,)), ("dipole", (3,)), ("magmoms", (n,)), ("charges", (n,))):
         if row[name] is not None:
@@ -219,10 +219,10 @@ def read(connection: sqlite3.Connection, id_: int) -> Atoms:
     return atoms
 
 
-# The same keys come with every row, and of most of them the same few texts.
+# Cached because every row has the same keys, most of them with the same few strings.
 @lru_cache(maxsize=4096)
 def _check(key: str, value: str | int) -> None:
-    """Let ASE check a key with its value, or with 0 in the place of any number."""
+    """Raise the error of ASE for a key or value that its databases cannot hold; numbers are checked as 0."""
     check({key: value})
 
 
@@ -263,7 +263,7 @@ def _system(id_: int, row: Row, time: float, user: str | None) -> tuple[Any, ...
 
 
 def _results(atoms: Atoms) -> dict[str, Any]:
-    """Return the results that a calculator holds, if they belong to the structure as it is."""
+    """Return the results that a calculator holds, if they belong to the current structure."""
     if atoms.calc is None:
         return {}
     of = getattr(atoms.calc, "atoms", None)
@@ -291,7 +291,7 @@ def _plain(value: Any) -> Any:
 
 
 def _blob(array: NDArray[Any] | None) -> bytes | None:
-    """Return the numbers of an array as ASE stores them: little-endian, integers of 32 bits."""
+    """Return an array as ASE stores it: little-endian, integers of 32 bits."""
     if array is None:
         return None
     kind = "<i4" if array.dtype.kind in "iu" else "<f8"

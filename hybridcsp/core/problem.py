@@ -18,7 +18,7 @@ from ase.formula import Formula
 from numpy.typing import NDArray
 
 from hybridcsp.core.feasibility import cell_volume, check_room, no_size
-from hybridcsp.core.records import Minimum
+from hybridcsp.core.minimum import Minimum
 from hybridcsp.core.volumes import expected_volume
 from hybridcsp.errors import InputError
 from hybridcsp.utils.checks import finite_number, finite_numbers, numbers_by_name, sequence, whole_number

@@ -1,6 +1,6 @@
-"""The types that cross rooms: keyword-only, frozen, plain data.
+"""The record types that packages exchange: candidates, jobs, evaluations and outcomes.
 
-Energies are in eV, lengths in Å, pressures in eV/Å³ (GPa only where a person types or reads one).
+They are frozen and hold plain data. Energies are in eV, lengths in Å and pressures in eV/Å³.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,38 +17,38 @@ from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
 
-# Levels of a job. Every level that a proposal may have ends in a relaxation; refinements come after that.
+# Levels of a job. Every level that a proposal may have ends in a relaxation; refinements follow a relaxation.
 RELAX = "relax"
 REFINE = "refine"
 EVALUATE = "evaluate"
-LOWEST = "lowest"  # of several structures, the one of lowest enthalpy is relaxed
+LOWEST = "lowest"  # evaluates several structures and relaxes the one of lowest enthalpy
 
-#: Who relaxes a candidate: our own workers, or the person who asked for it.
+#: Owner of a candidate, who relaxes it: the workers of the search, or the person who called ``ask``.
 WORKERS = "workers"
 USER = "user"
 
-#: Source of structures that a person adds without having been given them; they do not count as relaxations.
+#: Source of relaxed structures that a person adds unrequested; they do not count as relaxations of the search.
 ADDED = "added"
 
 
 class FailureReason(StrEnum):
-    """Why a relaxation that was started came to nothing."""
+    """Reason for which a relaxation failed."""
 
     CALCULATOR = "calculator"  # the calculator raised
     WRONG_RESULTS = "wrong-results"  # its results have the wrong form, or it changed the structure
-    NON_FINITE = "non-finite"  # energy, forces or stress are not numbers
+    NON_FINITE = "non-finite"  # energy, forces or stress are not finite
     FORCE_EXPLOSION = "force-explosion"
-    OVERLAP = "overlap"  # atoms on top of each other
+    OVERLAP = "overlap"  # two atoms nearly coincide
     ISOLATED_ATOMS = "isolated-atoms"
-    VOLUME = "volume"  # the volume ran away
+    VOLUME = "volume"  # the volume grew or shrank without limit
     TIME_LIMIT = "time-limit"
     MEMORY_LIMIT = "memory-limit"
     WORKER_DIED = "worker-died"
-    REPORTED = "reported"  # the person who relaxed it said so
+    REPORTED = "reported"  # reported by the person who relaxed it
 
 
 class RejectionReason(StrEnum):
-    """Why a proposal was not worth a relaxation."""
+    """Reason for which a candidate is not relaxed."""
 
     INVALID = "invalid"  # not a periodic crystal with finite numbers
     COMPOSITION = "composition"
@@ -59,12 +57,12 @@ class RejectionReason(StrEnum):
     DISTANCE = "distance"
     SPACEGROUP = "spacegroup"
     DUPLICATE = "duplicate"
-    NOT_TAKEN = "not-taken"  # another code was given it and did not relax it
-    OTHER_CALCULATOR = "other-calculator"  # its energy is one of a calculator that is not in force any more
+    NOT_TAKEN = "not-taken"  # passed to another code, which did not relax it
+    OTHER_CALCULATOR = "other-calculator"  # its energy is of a calculator that is not in force any more
 
 
 def is_word(text: str) -> bool:
-    """Whether a text can name a source or operator: a word that no file format takes for a number or truth value."""
+    """Return whether a text can name a source or operator: a word that no file format reads as a number or boolean."""
     return bool(re.fullmatch(r"[A-Za-z][\w.+/-]+", text)) and text.lower() not in _NOT_WORDS
 
 
@@ -73,7 +71,7 @@ _NOT_WORDS = ("true", "false", "nan", "inf", "infinity")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """What something took: calls for energy and forces, and seconds of wall time."""
+    """Cost of a step of a search: force calls (evaluations of energy and forces) and seconds of wall time."""
 
     force_calls: int = 0
     seconds: float = 0.0
@@ -84,21 +82,21 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What one job may use before it is ended.
+    """Limits of one job.
 
     Attributes
     ----------
     force_calls
-        Calls for energy and forces; a relaxation that reaches it is returned unconverged.
+        Largest number of force calls; a relaxation that reaches it ends unconverged.
     seconds
-        Wall time; a worker that exceeds it is stopped and the job has failed.
+        Wall time in seconds; a worker that exceeds it is stopped, and the job fails.
     memory
-        Resident memory of the worker in bytes.
+        Resident memory of the worker in bytes; a worker that exceeds it is stopped, and the job fails.
 
     Raises
     ------
     InputError
-        For limits that are none.
+        If a limit is below its smallest value.
     """
 
     force_calls: int = 500
@@ -110,30 +108,30 @@ class Limits:
             if getattr(self, name) < 1:
                 raise InputError(name, getattr(self, name), "a whole number from 1")
         if not self.seconds >= 0:
-            raise InputError("seconds", self.seconds, "a number of seconds that is not negative")
+            raise InputError("seconds", self.seconds, "a number of seconds from 0")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Proposal:
-    """A structure that a source would like relaxed.
+    """A structure that a source proposes for relaxation.
 
     Attributes
     ----------
     atoms
-        The structure, periodic in three dimensions.
+        Structure, periodic in three dimensions.
     operator
-        What made it, in a word: "random", "heredity", "seed", …
+        Name of the operator that made it: "random", "heredity", "seed", …
     parents
-        Ids of the candidates it was made from.
+        Ids of the candidates that it was made from.
     tag
-        Plain JSON that is handed back with the outcome: a particle, a tree path, a model version.
+        Plain JSON that the source gets back with the outcome: a particle, a tree path, a model version.
     cost
-        What making it took.
+        Cost of making it.
     level
-        Of the job that it becomes. What needs a calculator to be made (a Hessian, an escape by molecular dynamics) is
-        part of that job, runs on a worker, and is counted there.
+        Level of the job that it becomes. Steps that need a calculator (a Hessian, an escape by molecular dynamics) are
+        part of that job: they run on a worker and their force calls are counted.
     given
-        Whether a person brought the structure: what is expected of volumes and distances does not hold for it.
+        Whether a person supplied the structure; the expected ranges of volumes and distances do not apply to it.
     alternatives
         Further structures of a job of the level "lowest", with the same contents as ``atoms``; the job relaxes the
         structure of lowest enthalpy among all of them. Their atoms are put in the order of ``atoms``.
@@ -174,7 +172,17 @@ def _in_same_order(atoms: Atoms, first: Atoms) -> Atoms:
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Candidate:
-    """A proposal that the search has taken in, with the number it is known by from then on (from 1)."""
+    """A proposal that the search has accepted.
+
+    Attributes
+    ----------
+    proposal
+        The proposal.
+    id
+        Number of the candidate in the search, from 1.
+    source
+        Name of the source.
+    """
 
     proposal: Proposal
     id: int
@@ -182,23 +190,35 @@ class Candidate:
 
     @property
     def atoms(self) -> Atoms:
-        """A copy of the proposed structure."""
+        """Copy of the proposed structure."""
         return self.proposal.atoms.copy()
 
     @property
     def starts(self) -> list[Atoms]:
-        """The structures of which one was where its relaxation began: more than one at the level "lowest" only."""
+        """Structures one of which its relaxation starts from: more than one only at the level "lowest"."""
         return [self.atoms, *(atoms.copy() for atoms in self.proposal.alternatives)]
 
     @property
     def operator(self) -> str:
-        """What made it."""
+        """Name of the operator that made it."""
         return self.proposal.operator
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Job:
-    """Work for a backend: bring ``atoms`` to the end of ``level`` within ``limits``."""
+    """One piece of work for a backend.
+
+    Attributes
+    ----------
+    candidate
+        Candidate that the job belongs to.
+    atoms
+        Structure to start from.
+    level
+        Level of the job, which says what is done with the structure.
+    limits
+        Limits within which it is done.
+    """
 
     candidate: Candidate
     atoms: Atoms
@@ -208,22 +228,22 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Evaluation:
-    """One energy of one structure.
+    """The energy of one structure.
 
     Attributes
     ----------
     level
-        The level of the job it ended.
+        Level of the job that ended with it.
     calculator
-        Name and version. Only evaluations by the same calculator are compared.
+        Label of the calculator: name, version and parameters. Only evaluations by the same calculator are compared.
     energy, enthalpy
-        Of the whole cell in eV; they differ by pressure times volume.
+        Energy and enthalpy of the whole cell in eV; they differ by pressure times volume.
     max_force
-        Largest force on an atom in eV/Å; ``None`` where the calculator gave no forces.
+        Largest force on an atom in eV/Å; ``None`` if the calculator gave no forces.
     max_stress_residual
-        Largest component of ``|stress + pressure|`` in eV/Å³; ``None`` where it gave no stress.
+        Largest component of ``|stress + pressure|`` in eV/Å³; ``None`` if the calculator gave no stress.
     magmoms
-        Magnetic moments found by the calculator, shape ``(n_atoms,)``, in μ_B.
+        Magnetic moments from the calculator in μ_B, shape ``(n_atoms,)``.
     """
 
     level: str
@@ -241,37 +261,37 @@ class _Outcome:
     sequence: int = 0  # 0 until the archive has numbered it
     cost: Cost = Cost()
     detail: str = ""
-    #: Enthalpies per atom (eV) of ``candidate.starts`` at the level "lowest", ``None`` for what was passed over; empty
-    #: at other levels, and where the job did not come so far.
+    #: Enthalpies per atom (eV) of ``candidate.starts`` at the level "lowest", ``None`` for skipped structures; empty at
+    #: other levels, and if the job ended before they were evaluated.
     start_enthalpies: tuple[float | None, ...] = ()
 
     @property
     def starting_structures(self) -> list[Atoms]:
-        """What its relaxation began with: one structure, or all that it may have been where nobody has told which."""
+        """Structure that its relaxation started from, or all possible ones if it is not known which."""
         chosen, starts = self.chosen, self.candidate.starts
         return starts if chosen is None else [starts[chosen]]
 
     @property
     def chosen(self) -> int | None:
-        """Which of ``candidate.starts`` was relaxed, for its enthalpy is the lowest; ``None`` where nobody has told."""
+        """Index in ``candidate.starts`` of the structure of lowest enthalpy, which was relaxed; ``None`` if unknown."""
         known = [(enthalpy, n) for n, enthalpy in enumerate(self.start_enthalpies) if enthalpy is not None]
         return min(known)[1] if known else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Relaxed(_Outcome):
-    """One relaxation that ended in a structure.
+    """A relaxation that ended in a structure.
 
     Attributes
     ----------
     atoms, evaluation
-        The structure and its energy.
+        Relaxed structure and its energy.
     converged
-        Whether it met its criterion.
+        Whether the relaxation met its convergence criterion.
     minimum
-        Id of the minimum that it ended in, told by the archive; ``None`` if it did not converge.
+        Id of the minimum that it ended in, which the archive assigns; ``None`` if it did not converge.
     is_new_minimum
-        Whether no relaxation had ended in that minimum before, told by the archive.
+        Whether no earlier relaxation had ended in that minimum, as the archive determines.
     """
 
     atoms: Atoms
@@ -282,18 +302,28 @@ class Relaxed(_Outcome):
 
     @property
     def level(self) -> str:
-        """The level of the job."""
+        """Level of the job."""
         return self.evaluation.level
 
     @property
     def enthalpy_per_atom(self) -> float:
-        """In eV/atom."""
+        """Enthalpy in eV/atom."""
         return self.evaluation.enthalpy / len(self.atoms)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Failed(_Outcome):
-    """One job that was started and came to nothing; ``atoms`` is the last structure seen, where there is one."""
+    """A job that failed.
+
+    Attributes
+    ----------
+    reason
+        Reason of the failure.
+    level
+        Level of the job.
+    atoms
+        Last known structure; ``None`` if there is none.
+    """
 
     reason: FailureReason
     level: str = RELAX
@@ -302,110 +332,9 @@ class Failed(_Outcome):
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Rejected(_Outcome):
-    """A proposal that was not relaxed."""
+    """A candidate that is not relaxed, with the reason."""
 
     reason: RejectionReason
 
 
 Outcome = Relaxed | Failed | Rejected
-
-
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Minimum:
-    """A basin of the energy landscape: all relaxations that ended in the same structure.
-
-    Attributes
-    ----------
-    id
-        From 1, in the order of discovery.
-    best
-        Its relaxation of lowest enthalpy per atom.
-    found_by
-        The candidate that reached it first.
-    spacegroups
-        Space group numbers of ``best`` at 0.01 Å and at 0.1 Å; ``None`` if they are only found when they are asked for.
-    multiplicity
-        How many relaxations ended here.
-    first_relaxation
-        1-based number, in completion order, of the relaxation that found it first.
-    first_force_calls
-        Force calls of the whole search up to and including that relaxation.
-    """
-
-    id: int
-    best: Relaxed
-    found_by: Candidate
-    multiplicity: int
-    first_relaxation: int
-    first_force_calls: int
-    spacegroups: tuple[int, int] | None = None
-
-    @property
-    def spacegroup(self) -> int:
-        """Space group number of ``best`` at 0.01 Å."""
-        return self._found_spacegroups[0]
-
-    @property
-    def spacegroup_loose(self) -> int:
-        """Space group number of ``best`` at 0.1 Å."""
-        return self._found_spacegroups[1]
-
-    @cached_property
-    def _found_spacegroups(self) -> tuple[int, int]:
-        from hybridcsp.structure.symmetry import spacegroups
-
-        return spacegroups(self.best.atoms) if self.spacegroups is None else self.spacegroups
-
-    @property
-    def atoms(self) -> Atoms:
-        """A copy of the structure of ``best``, with its energy and, where there are any, forces and stress."""
-        from hybridcsp.io.export import structure_of
-
-        return structure_of(self)
-
-    @property
-    def enthalpy_per_atom(self) -> float:
-        """In eV/atom."""
-        return self.best.enthalpy_per_atom
-
-    def write(self, path: Path | str, *, cell: str = "as-found") -> Path:
-        """Write the structure to a file, in the format that its ending says: CIF, extended XYZ, POSCAR, .res, JSON.
-
-        Parameters
-        ----------
-        path
-            The file; see :func:`hybridcsp.io.structure_writer.structure_writer`.
-        cell
-            ``"as-found"``, ``"primitive"`` or ``"conventional"``.
-
-        Returns
-        -------
-        Path
-            The file.
-
-        Raises
-        ------
-        InputError
-            If the ending is unknown, or it cannot be written there.
-        """
-        from hybridcsp.io.export import export
-
-        (file,) = export([self], path, cell=cell)
-        return file
-
-    def to_cif(self, path: Path | str, *, cell: str = "conventional") -> Path:
-        """Write a CIF; by default of the conventional cell, with its symmetry. Otherwise as :meth:`write`."""
-        from hybridcsp.io.export import export
-
-        (file,) = export([self], path, format="cif", cell=cell)
-        return file
-
-    def __repr__(self) -> str:
-        from hybridcsp.analysis.reprs import text_of_minimum
-
-        return text_of_minimum(self)
-
-    def _repr_html_(self) -> str:
-        from hybridcsp.analysis.reprs import html_of_minimum
-
-        return html_of_minimum(self)

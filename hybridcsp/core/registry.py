@@ -1,6 +1,6 @@
-"""What can be named: sources, generators, calculators, formats, operators; ours and those that other packages register.
+"""Registries of sources, generators, calculators, formats and operators, ours and those of other packages.
 
-Another package adds to a registry with an entry point of the group, for example::
+Another package adds to a registry with an entry point of its group, for example::
 
     [project.entry-points."hybridcsp.sources"]
     my_source = "my_package:MySource"
@@ -17,28 +17,28 @@ from typing import Any
 from hybridcsp.errors import InputError, RegistrationError, UnknownNameError, message_of
 from hybridcsp.utils.interrupts import exits_contained
 
-#: The package whose entries are ours.
+#: Name of this package, whose entries are built in.
 OURS = "hybridcsp"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One thing that can be named.
+    """One entry of a registry.
 
     Attributes
     ----------
     name
-        What people write.
+        Name by which users refer to it.
     target
-        ``"module:attribute"``, imported only when it is used.
+        ``"module:attribute"`` of the object, which is imported only when it is used.
     summary
-        What it is, in a line.
+        Description in one line.
     package
-        Who brings it.
+        Name of the package that registers it.
     methods
-        What it must have to be of its kind.
+        Names of attributes that it must have.
     base
-        ``"module:Class"`` of which it must be a subclass, imported when it is checked; empty for none.
+        ``"module:Class"`` of the class that it must be a subclass of, imported when it is checked; empty for none.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Entry:
         Raises
         ------
         RegistrationError
-            If another package brings it and importing it fails, for whatever reason, or it is of another kind.
+            If an entry of another package cannot be imported, for whatever reason, or is not of its kind.
         """
         point = EntryPoint(name=self.name, value=self.target, group="")
         if self.package == OURS:
@@ -70,12 +70,12 @@ class Entry:
         return loaded
 
     def build(self, *arguments: Any, **options: Any) -> Any:
-        """Load it and return what it makes of arguments.
+        """Return the result of calling the object with arguments.
 
         Raises
         ------
         RegistrationError
-            As :meth:`load`; or if it cannot be called with so many arguments.
+            As for :meth:`load`, or if it cannot be called with this number of arguments.
         """
         make = self.load()
         try:
@@ -87,7 +87,7 @@ class Entry:
         return make(*arguments, **options)
 
     def require(self, thing: object, attributes: tuple[str, ...]) -> None:
-        """Raise :class:`RegistrationError` if what came of it lacks an attribute."""
+        """Raise :class:`RegistrationError` if an object that the entry gave lacks an attribute."""
         missing = [attribute for attribute in attributes if not hasattr(thing, attribute)]
         if missing:
             shown = thing.__qualname__ if isinstance(thing, type) else type(thing).__qualname__
@@ -103,23 +103,23 @@ class Entry:
             raise self.broken(f"is {shown}, which must implement {', '.join(missing)}")
 
     def broken(self, why: str) -> RegistrationError:
-        """Return the error that says what is wrong with it."""
+        """Return the error for an entry that cannot be used, with the reason."""
         return RegistrationError(f"{self.name!r}, which the package {self.package} registers as {self.target}, {why}")
 
 
 class Registry:
-    """Names of one kind, from this package and from entry points of the group ``hybridcsp.<kind>s``.
+    """The entries of one kind, from this package and from entry points of the group ``hybridcsp.<kind>s``.
 
     Parameters
     ----------
     kind
-        In the singular, as error messages say it: "source", "calculator".
+        Name of the kind in the singular, as error messages use it: "source", "calculator".
     builtin
-        Our own entries.
+        Entries of this package.
     methods
-        What other packages' entries must have.
+        Names of attributes that entries of other packages must have.
     base
-        ``"module:Class"`` of which other packages' entries must be subclasses; empty for none.
+        ``"module:Class"`` of the class that entries of other packages must be subclasses of; empty for none.
     """
 
     def __init__(self, kind: str, builtin: tuple[Entry, ...], methods: tuple[str, ...] = (), base: str = "") -> None:
@@ -129,7 +129,7 @@ class Registry:
         self._builtin = {entry.name: entry for entry in builtin}
 
     def entries(self) -> dict[str, Entry]:
-        """Return all entries by name, ours first; another package cannot replace one of ours."""
+        """Return all entries by name, built-in ones first; another package cannot replace a built-in entry."""
         found = dict(self._builtin)
         for point in entry_points(group=f"hybridcsp.{self.kind}s"):
             package, summary = "?", ""
@@ -154,7 +154,7 @@ class Registry:
 
 
 def split_argument(text: str, key: str) -> tuple[str, str | None]:
-    """Split ``"name:argument"`` at the first colon; the argument is ``None`` where there is no colon.
+    """Split ``"name:argument"`` at the first colon; the argument is ``None`` if there is no colon.
 
     Raises
     ------

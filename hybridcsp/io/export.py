@@ -9,7 +9,7 @@ from pathlib import Path
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from hybridcsp.core.records import Minimum
+from hybridcsp.core.minimum import Minimum
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.io.formats import Record
 from hybridcsp.io.structure_writer import format_of, structure_writer

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
+from hybridcsp.core.minimum import Minimum
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Minimum
 from hybridcsp.generators.base import Example, Generator
 from hybridcsp.generators.datasets import formula_of, is_held_out, read_dataset
 from hybridcsp.generators.selection import requests_for, select

@@ -17,8 +17,9 @@ from ase.calculators.calculator import BaseCalculator
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.history import SourceCall
+from hybridcsp.core.minimum import Minimum
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import ADDED, USER, Candidate, Failed, FailureReason, Minimum, Proposal, Relaxed
+from hybridcsp.core.records import ADDED, USER, Candidate, Failed, FailureReason, Proposal, Relaxed
 from hybridcsp.errors import ArchiveError, InputError, LockedError, UnknownNameError
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.backends.base import Backend

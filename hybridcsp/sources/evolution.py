@@ -15,8 +15,9 @@ import numpy as np
 from deap import base, tools
 
 from hybridcsp.archive.archive import Archive
+from hybridcsp.core.minimum import Minimum
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Cost, Minimum, Outcome, Proposal, Relaxed
+from hybridcsp.core.records import Cost, Outcome, Proposal, Relaxed
 from hybridcsp.operators import OPERATORS, WeightedOperator
 from hybridcsp.operators.registry import operators_named
 from hybridcsp.similarity import compute_descriptors

@@ -11,8 +11,9 @@ from typing import Protocol
 import numpy as np
 from ase import Atoms
 
+from hybridcsp.core.minimum import Minimum
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, Cost, Minimum, Outcome, Proposal, Relaxed
+from hybridcsp.core.records import Candidate, Cost, Outcome, Proposal, Relaxed
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.operators.common import bounded_attempts
 from hybridcsp.similarity import compute_descriptors

@@ -337,7 +337,7 @@ def test_a_run_directory_may_be_a_symbolic_link(tmp_path):
 
 def test_a_file_that_is_no_lock_is_not_overwritten(tmp_path):
     (tmp_path / "search.lock").write_text("my notes on lock picking")
-    with pytest.raises(ArchiveError, match="is not a lock of hybridcsp"):
+    with pytest.raises(ArchiveError, match="is not a lock file of hybridcsp"):
         Archive(tmp_path, write=True)
     assert (tmp_path / "search.lock").read_text() == "my notes on lock picking"
 

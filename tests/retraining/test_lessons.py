@@ -10,7 +10,8 @@ from crystals import relaxed, rutile
 from toys import Toy
 
 from hybridcsp import Problem
-from hybridcsp.core.records import Candidate, Minimum, Proposal
+from hybridcsp.core.minimum import Minimum
+from hybridcsp.core.records import Candidate, Proposal
 from hybridcsp.errors import InputError
 from hybridcsp.generators.base import Example, Sample
 from hybridcsp.generators.datasets import formula_of, is_held_out, split

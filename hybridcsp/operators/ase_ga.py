@@ -1,4 +1,4 @@
-"""Operators of ase-ga, ASE's genetic algorithm, in our evolution; the package is needed only where one is built."""
+"""Adapter for the operators of ase-ga, the genetic algorithm of ASE; the package is optional."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ Distances: TypeAlias = Mapping[tuple[int, int], float]
 
 @dataclass(frozen=True, eq=False)
 class AseGaOperator(Operator):
-    """An ``OffspringCreator`` of ase-ga as an operator of ours.
+    """Operator that calls an ``OffspringCreator`` of ase-ga.
 
-    It is built anew for every child, with random numbers that follow the search's seed, so that nothing it would keep
-    from one child to the next (used modes, scaling volumes) can spoil that a search is repeated exactly. Parents reach
-    it as ase-ga wants them (:func:`individual`), all with the same contents: those with fewer formula units are
-    repeated where the problem allows the common multiple; otherwise there is no child.
+    The ``OffspringCreator`` is built anew for each child, with a seed drawn from the random numbers of the search.
+    Therefore no state that it keeps from child to child (used modes, scaling volumes) affects the exact repetition of a
+    search. The parents are converted by :func:`individual` and have the same contents: those with fewer formula units
+    are repeated if the problem allows the common multiple; otherwise there is no child.
 
     Parameters
     ----------
     make
-        Called as ``make(parents, blmin, rng)`` with the parents, the shortest distances that the problem allows, and a
-        ``numpy.random.RandomState``; returns the ``OffspringCreator``. Its ``n_top`` is ``len(parents[0])``.
+        Function that returns the ``OffspringCreator``. It is called as ``make(parents, blmin, rng)`` with the parents,
+        the shortest distances that the problem allows (Å), and a ``numpy.random.RandomState``. The ``n_top`` of the
+        creator is ``len(parents[0])``.
     name
-        What it is called in records.
+        Name in the records of a search.
     n_parents
-        How many parents it takes.
+        Number of parents of a child.
 
     Examples
     --------
@@ -52,21 +53,21 @@ class AseGaOperator(Operator):
     n_parents: int = 1
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
-        """Return a child, or ``None`` where ase-ga gives up or its child does not obey the problem."""
-        alike = _of_one_size(parents, problem)
-        if alike is None:
+        """Return a child, or ``None`` if ase-ga returns none or its child does not obey the problem."""
+        equal = _with_equal_contents(parents, problem)
+        if equal is None:
             return None
-        individuals = [individual(atoms, number) for number, atoms in enumerate(alike, start=1)]
+        individuals = [individual(atoms, number) for number, atoms in enumerate(equal, start=1)]
         numbers = np.unique(individuals[0].numbers).tolist()
         distances = {(a, b): float(problem.distance_table[a, b]) for a in numbers for b in numbers}
-        # ase-ga calls randint, which the generators of today no longer have.
+        # ase-ga calls randint, which numpy's current generators do not have.
         random = np.random.RandomState(int(rng.integers(2**32)))
         child, _ = self.make(individuals, distances, random).get_new_individual(individuals)
         return None if child is None else finish(child, problem, parents=parents)
 
 
 def cut_and_splice() -> AseGaOperator:
-    """Return Deaven and Ho's cut-and-splice, with cells that vary.
+    """Return the cut-and-splice operator of Deaven and Ho, with a variable cell.
 
     Raises
     ------
@@ -82,31 +83,32 @@ def cut_and_splice() -> AseGaOperator:
         from ase_ga.cutandsplicepairing import CutAndSplicePairing
     except ImportError as error:
         raise InputError(
-            "operator", "ase-ga-cut-and-splice", f"needs the package ase-ga: pip install ase-ga ({error})"
+            "operator", "ase-ga-cut-and-splice", f"an operator whose package is installed: pip install ase-ga ({error})"
         ) from error
 
     def make(parents: Sequence[Atoms], blmin: Distances, rng: np.random.RandomState) -> Any:
-        slab = Atoms(cell=parents[0].cell, pbc=True)  # nothing is held fixed
+        slab = Atoms(cell=parents[0].cell, pbc=True)  # no atoms are fixed
         return CutAndSplicePairing(slab, len(parents[0]), blmin, number_of_variable_cell_vectors=3, rng=rng)
 
     return AseGaOperator(make, name="ase-ga-cut-and-splice", n_parents=2)
 
 
 def individual(atoms: Atoms, confid: int) -> Atoms:
-    """Return a structure as ase-ga's operators and databases want it.
+    """Convert a structure to the form that the operators and databases of ase-ga require.
 
     Parameters
     ----------
     atoms
-        Any crystal; its results stay behind.
+        Any crystal; its calculator results are not copied.
     confid
-        Its number among the parents.
+        Number of the structure among the parents.
 
     Returns
     -------
     Atoms
-        Sorted by atomic number, because ase-ga pairs atoms by their place; each atom with a tag of its own, because
-        atoms of one tag are a molecule to it; with ``confid``, ``key_value_pairs`` and ``data`` in ``info``.
+        The atoms are sorted by atomic number, because ase-ga pairs atoms by index. Each atom has its own tag, because
+        ase-ga treats atoms with the same tag as a molecule. ``info`` contains ``confid``, ``key_value_pairs`` and
+        ``data``.
     """
     order = np.argsort(atoms.numbers, kind="stable")
     result = atoms[order]
@@ -116,8 +118,8 @@ def individual(atoms: Atoms, confid: int) -> Atoms:
     return result
 
 
-def _of_one_size(parents: Sequence[Atoms], problem: Problem) -> list[Atoms] | None:
-    """Return the parents with equal contents, repeated along their shortest vector where that takes it."""
+def _with_equal_contents(parents: Sequence[Atoms], problem: Problem) -> list[Atoms] | None:
+    """Return the parents with equal contents, repeated along their shortest vectors, or ``None``."""
     units = [problem.units_of(parent.numbers) or 0 for parent in parents]
     common = math.lcm(*units)
     if common not in problem.units:

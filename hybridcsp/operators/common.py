@@ -1,4 +1,4 @@
-"""What every operator needs: to make its child a proper crystal, and to try again where that fails."""
+"""Common steps of operators: completion and checks of a child, and repeated attempts."""
 
 from __future__ import annotations
 
@@ -16,29 +16,40 @@ from hybridcsp.structure.validity import cell_violation, is_finite_crystal, shor
 
 Floats = NDArray[np.float64]
 
-#: How often an operator tries before it gives up on its parents.
+#: Number of attempts of an operator for the same parents.
 ATTEMPTS = 24
 
-#: The first attempts must keep this fraction of the parents' own shortest distances, the last only the problem's.
+#: Fraction of the parents' shortest distances that the first attempt must keep; the last must keep the problem's only.
 SEPARATION = 0.8
 
-#: Cells with an angle outside these bounds (degrees) are replaced by their Niggli-reduced ones.
+#: Cells with an angle outside these bounds (degrees) are Niggli-reduced.
 ANGLES = (55.0, 125.0)
 
-#: Longest vector of a reduced cell in cube roots of its volume.
+#: Largest length of a vector of a reduced cell, in cube roots of the volume.
 LONGEST = 5.0
 
-#: Per-atom arrays that follow atoms from parent to child.
+#: Per-atom arrays that a child inherits from its parents.
 CARRIED = ("initial_magmoms", "initial_charges")
 
 
 def bounded_attempts(
     make: Callable[[], Atoms | None], parents: Sequence[Atoms], problem: Problem, attempts: int = ATTEMPTS
 ) -> Atoms | None:
-    """Call ``make`` until a child comes out that obeys the problem; ``None`` if none does.
+    """Call a function until it returns a child that obeys the problem; return ``None`` if all attempts fail.
 
-    Distances are asked for as in the parents first, which are relaxed, and loosened down to the problem's: a start
-    with short contacts costs many steps, or explodes.
+    The required distances are those of the parents, which are relaxed, for the first attempt, and decrease to those of
+    the problem: a structure with short distances needs many steps to relax, or explodes.
+
+    Parameters
+    ----------
+    make
+        Function that returns a draft of a child, or ``None``.
+    parents
+        The parents of the child.
+    problem
+        The problem that the child has to obey.
+    attempts
+        Largest number of calls.
     """
     wanted = SEPARATION * shortest_distances(parents)
     for attempt in range(attempts):
@@ -54,24 +65,24 @@ def bounded_attempts(
 def finish(
     child: Atoms, problem: Problem, distances: Floats | None = None, parents: Sequence[Atoms] = ()
 ) -> Atoms | None:
-    """Make a child ready to be proposed, or say that it cannot be.
+    """Complete the draft of a child, or return ``None`` if it cannot obey the problem.
 
     Parameters
     ----------
     child
-        Of any composition, cell and volume.
+        Draft of any composition, cell and volume.
     problem
-        Its contents, cell, bounds and space groups are obeyed.
+        The problem whose contents, cell, bounds and space groups the child has to obey.
     distances
-        Required distances in Å by atomic numbers, shape ``(119, 119)``; by default the problem's.
+        Required distances in Å by atomic numbers, shape ``(119, 119)``; by default those of the problem.
     parents
-        What it comes from. The volume is brought into the problem's bounds; where these are only estimated, they are
-        widened to the parents' volumes first, which are those of minima.
+        The parents of the child. The volume of the child is scaled into the bounds of the problem; if these are only
+        estimated, they first include the volumes of the parents, which are those of minima.
 
     Returns
     -------
     Atoms or None
-        With atoms inside the cell, and nothing of the parents but initial moments and charges.
+        The child with atoms wrapped into the cell; of the parents' arrays it has only initial moments and charges.
     """
     if not is_finite_crystal(child) or problem.units_of(child.numbers) not in problem.units:
         return None
@@ -107,7 +118,7 @@ def _volume_range(parents: Sequence[Atoms], problem: Problem) -> tuple[float, fl
 
 
 def unskew(atoms: Atoms) -> None:
-    """Replace the cell by its Niggli-reduced one where its angles are extreme; the crystal stays what it is."""
+    """Replace a cell with extreme angles by its Niggli-reduced cell; the crystal stays the same."""
     angles = atoms.cell.angles()
     if angles.min() < ANGLES[0] or angles.max() > ANGLES[1]:
         atoms.set_cell(reduced(atoms).cell, scale_atoms=False)
@@ -115,23 +126,24 @@ def unskew(atoms: Atoms) -> None:
 
 
 def reduced(atoms: Atoms) -> Atoms:
-    """Return the same crystal, not rotated, in its Niggli-reduced cell; as it is where spglib fails."""
+    """Return the crystal in its Niggli-reduced cell, without a rotation; unchanged if spglib fails."""
     result = atoms.copy()
     result.set_cell(niggli_cell(atoms.cell.array), scale_atoms=False)
     return result
 
 
 def carry(source: Atoms, target: Atoms, indices: NDArray[np.int_] | Sequence[int]) -> None:
-    """Give each atom of ``target`` the initial moment and charge of the atom of ``source`` that it comes from."""
+    """Copy initial moments and charges to ``target``, whose atoms have the given indices in ``source``."""
     for name in CARRIED:
         if source.has(name):
             target.set_array(name, source.get_array(name)[np.asarray(indices, dtype=int)])
 
 
 def shortest_distances(parents: Sequence[Atoms]) -> Floats:
-    """Shortest distances found in the parents in Å by atomic numbers, shape ``(119, 119)``.
+    """Return the shortest distances in the parents in Å by atomic numbers, shape ``(119, 119)``.
 
-    Where no two such atoms are near each other, the sum of covalent radii; 0 for elements that do not occur.
+    For pairs of elements that are never close to each other it is the sum of covalent radii; for elements that do not
+    occur it is 0.
     """
     table = np.zeros((119, 119))
     numbers = np.unique(np.concatenate([parent.numbers for parent in parents]))
@@ -147,5 +159,5 @@ def shortest_distances(parents: Sequence[Atoms]) -> Floats:
 
 
 def length_unit(atoms: Atoms) -> float:
-    """Cube root of the volume per atom in Å: what displacements are measured in."""
+    """Return the cube root of the volume per atom in Å, the unit of displacements."""
     return float((atoms.get_volume() / len(atoms)) ** (1 / 3))

@@ -1,4 +1,4 @@
-"""Atoms are displaced at random: all alike, or those most that are least well ordered."""
+"""Random displacements of atoms: uniform, or larger for atoms in less ordered surroundings."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from hybridcsp.structure.geometry import neighbours
 class Rattle(Operator):
     """Displace all atoms by Gaussian noise.
 
-    The standard deviation, the same for all atoms and directions, is drawn evenly from ``deviation``, in cube roots of
-    the volume per atom (2 to 3 Å).
+    The standard deviation is the same for all atoms and directions. It is drawn uniformly from ``deviation``, in cube
+    roots of the volume per atom (2 to 3 Å).
 
     References
     ----------
@@ -31,11 +31,11 @@ class Rattle(Operator):
     deviation: tuple[float, float] = (0.08, 0.25)
 
     def applies_to(self, problem: Problem) -> bool:
-        """Whether there is more than one atom."""
+        """Return whether there is more than one atom."""
         return problem.units[-1] * problem.atoms_per_unit > 1
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
-        """Return a child of one parent, or ``None`` where bounded attempts fail."""
+        """Return a child of one parent, or ``None`` if all attempts fail."""
         (parent,) = parents
 
         def rattle() -> Atoms:
@@ -47,13 +47,14 @@ class Rattle(Operator):
 
 @dataclass(frozen=True)
 class Shake(Operator):
-    """Push a relaxed crystal off what may be a saddle point: small displacements of all atoms, and a small strain.
+    """Displace all atoms and strain the cell slightly, to leave a possible saddle point.
 
-    A relaxation keeps the symmetry that it starts with, so that what it ends in is a minimum among crystals of that
-    symmetry only. A push of 0.1 to 0.2 Å that breaks it costs a short relaxation, and leads back to a true minimum.
+    A relaxation keeps the symmetry of its start, so that its result may be a minimum only among crystals of that
+    symmetry. Displacements of 0.1 to 0.2 Å break the symmetry at the cost of a short relaxation, which leads back to
+    the minimum if it is a true one.
 
-    The standard deviation of displacements is drawn evenly from ``deviation``, in cube roots of the volume per atom
-    (2 to 3 Å); that of the strain is half of it.
+    The standard deviation of the displacements is drawn uniformly from ``deviation``, in cube roots of the volume per
+    atom (2 to 3 Å); that of the strain components is half of it.
 
     References
     ----------
@@ -65,11 +66,11 @@ class Shake(Operator):
     deviation: tuple[float, float] = (0.04, 0.1)
 
     def applies_to(self, problem: Problem) -> bool:
-        """Whether there is more than one atom, or a cell to strain."""
+        """Return whether there is more than one atom, or a free cell."""
         return problem.cell is None or problem.units[-1] * problem.atoms_per_unit > 1
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
-        """Return a child of one parent, or ``None`` where bounded attempts fail."""
+        """Return a child of one parent, or ``None`` if all attempts fail."""
         (parent,) = parents
 
         def shake() -> Atoms:
@@ -85,10 +86,11 @@ class Shake(Operator):
 
 @dataclass(frozen=True)
 class CoordinateMutation(Operator):
-    """Displace atoms the more, the less ordered their surroundings are.
+    """Displace atoms at random, more strongly in less ordered surroundings.
 
-    Standard deviations fall linearly with :func:`local_order` from ``deviation`` (drawn evenly from these bounds, in
-    cube roots of the volume per atom) for the atom of lowest order to ``least`` times that for the one of highest.
+    The standard deviation decreases linearly with :func:`local_order`, from a value drawn uniformly from ``deviation``
+    (in cube roots of the volume per atom) for the atom of lowest order to ``least`` times this value for the atom of
+    highest order.
 
     References
     ----------
@@ -101,11 +103,11 @@ class CoordinateMutation(Operator):
     least: float = 0.1
 
     def applies_to(self, problem: Problem) -> bool:
-        """Whether there is more than one atom."""
+        """Return whether there is more than one atom."""
         return problem.units[-1] * problem.atoms_per_unit > 1
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
-        """Return a child of one parent, or ``None`` where bounded attempts fail."""
+        """Return a child of one parent, or ``None`` if all attempts fail."""
         (parent,) = parents
         order = local_order(parent)
         spread = max(float(np.ptp(order)), 1e-9)
@@ -119,21 +121,21 @@ class CoordinateMutation(Operator):
 
 
 def displaced(atoms: Atoms, displacements: Floats) -> Atoms:
-    """Return a copy with atoms displaced by shape ``(n_atoms, 3)`` in Å; the mean displacement is taken out."""
+    """Return a displaced copy; the displacements in Å, shape ``(n_atoms, 3)``, are used without their mean."""
     result = atoms.copy()
     result.positions += displacements - displacements.mean(axis=0)
     return result
 
 
 def local_order(atoms: Atoms, cutoff: float = 8.0, smearing: float = 0.15, step: float = 0.1) -> Floats:
-    r"""Degree of local order of each atom.
+    r"""Return the degree of local order of each atom.
 
-    How far the density of the elements around the atom departs from the mean: with
+    It measures the deviation of the density of each element around an atom from the mean density: with
     :math:`F_{iB}(R) = \sum_{j \in B} \delta(R - R_{ij}) V / (4 \pi R^2 N_B) - 1`, smeared by a Gaussian,
 
     .. math:: \Pi_i^2 = \sum_B \frac{N_B}{N} \frac{\Delta}{(V/N)^{1/3}} \sum_k F_{iB}(R_k)^2.
 
-    It is high where all distances fall into few sharp shells, as in a simple crystal, and low in a disordered region.
+    It is high if all distances lie in few sharp shells, as in a simple crystal, and low in a disordered region.
 
     Parameters
     ----------
@@ -145,7 +147,7 @@ def local_order(atoms: Atoms, cutoff: float = 8.0, smearing: float = 0.15, step:
     Returns
     -------
     ndarray
-        Shape ``(n_atoms,)``, without a unit.
+        Dimensionless, shape ``(n_atoms,)``.
 
     References
     ----------

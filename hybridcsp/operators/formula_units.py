@@ -1,4 +1,4 @@
-"""A parent grows or shrinks by whole formula units."""
+"""Addition and removal of whole formula units."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from hybridcsp.operators.splicing import PLANES, Slab, block, face, stack
 
 @dataclass(frozen=True)
 class FormulaUnits(Operator):
-    """Add or remove formula units: a thicker or thinner slab of the parent becomes the child's cell.
+    """Add or remove formula units by using a thicker or thinner slab of the parent as the new cell.
 
-    The parent is cut along a random lattice plane; so much of it is kept, or repeated, as holds the new number of
-    formula units (drawn from the problem's, near ones more often), and the next layer is shifted sideways to where it
-    fits. Density and most surroundings stay what they were, which they do not where atoms are put into a cell or taken
-    out of it one by one.
+    The parent is cut along a random lattice plane. The slab, which may contain repeats, holds the new number of formula
+    units; this is drawn from the numbers that the problem allows, those close to the parent's more often. Successive
+    slabs are shifted sideways to fit. The density and most local environments stay the same, in contrast to adding or
+    removing single atoms.
 
     References
     ----------
-    The slab is that of cut-and-splice: Deaven, Ho, Phys. Rev. Lett. 75, 288 (1995), doi:10.1103/PhysRevLett.75.288.
+    Slabs as in cut-and-splice: Deaven, Ho, Phys. Rev. Lett. 75, 288 (1995), doi:10.1103/PhysRevLett.75.288.
     """
 
     name: str = "formula-units"
     n_parents: int = 1
 
     def applies_to(self, problem: Problem) -> bool:
-        """Whether there is more than one number of formula units."""
+        """Return whether the problem allows more than one number of formula units."""
         return len(problem.units) > 1
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
-        """Return a child of one parent, or ``None`` where bounded attempts fail."""
+        """Return a child of one parent, or ``None`` if all attempts fail."""
         own = problem.units_of(parents[0].numbers)
         others = [units for units in problem.units if units != own]
         if own is None or not others:

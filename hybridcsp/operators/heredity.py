@@ -1,4 +1,4 @@
-"""A child from slabs of two parents."""
+"""Combination of slabs of two parents (cut-and-splice)."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from hybridcsp.operators.base import Operator
 from hybridcsp.operators.common import Floats, bounded_attempts, length_unit, reduced, shortest_distances
 from hybridcsp.operators.splicing import ORIENTATIONS, PLANES, Block, Slab, axis_face, block, face, stack
 
-#: A cut must leave this share of the atoms to each parent.
+#: Smallest and largest fraction of the atoms that one parent contributes.
 SHARES = (0.25, 0.75)
 
-#: A slab must be at least as thick as this many cube roots of the volume per atom.
+#: Smallest thickness of a slab, in cube roots of the volume per atom.
 THINNEST = 0.5
 
-#: Cells may be repeated in the plane of the cut up to this many times.
+#: Largest number of repeats of a cell in the plane of the cut.
 REPEATS = 4
 
-#: How strongly faces that fit badly are avoided: chances fall by e for each such squared strain.
+#: Squared strain over which the probability of a pair of faces decreases by a factor of e.
 MISFIT = 0.02
 
 
 @dataclass(frozen=True)
 class Heredity(Operator):
-    """Cut-and-splice: a slab of one parent on a slab of the other.
+    """Combine a slab of one parent with a slab of the other (cut-and-splice).
 
-    A random lattice plane of one parent is cut along; in the other, of all planes, repeats and orientations, one is
-    drawn whose lattice fits (exponentially less often the larger the squared strain), so that parents of other shapes
-    and sizes can meet. Each gives a random share of the atoms, from a random height; the lateral vectors are averaged
-    with these shares, the slabs keep their heights and the child gets the parents' mean volume per atom. Composition
-    and fit are left to :func:`~hybridcsp.operators.splicing.stack`, which takes atoms from where they are in a parent
-    and invents none.
+    One parent is cut along a random lattice plane. The cut of the other parent is drawn from all planes, repeats and
+    orientations, with a probability that decreases exponentially with the squared strain between the two lattices, so
+    that parents of different shapes and sizes can be combined. Each parent contributes a random share of the atoms from
+    a random height. The lateral vectors are averaged with these shares, the slabs keep their heights, and the child
+    gets the weighted mean of the parents' volumes per atom. :func:`~hybridcsp.operators.splicing.stack` restores the
+    composition; it uses only atoms at their positions in the parents.
 
-    In a fixed cell the cut is along one of its own axes in both parents.
+    In a fixed cell, both parents are cut along the same axis of the cell.
 
     References
     ----------
@@ -90,16 +90,18 @@ class Heredity(Operator):
 
 @dataclass(frozen=True, eq=False)
 class _Faces:
-    """All the ways to lay down a reduced crystal: planes, repeats in them, orientations.
+    """All faces of a reduced crystal: planes, repeats in the plane, and orientations.
 
     Attributes
     ----------
+    atoms
+        The crystal.
     bases
-        Of each plane, shape ``(n_planes, 3, 3)``.
+        Basis of each plane in terms of the crystal's own vectors, shape ``(n_planes, 3, 3)``.
     lateral
-        Lattices in the planes, lower triangular, shape ``(n_planes, n_repeats * n_orientations, 2, 2)``.
+        Lattices in the planes in Å, lower triangular, shape ``(n_planes, n_repeats * n_orientations, 2, 2)``.
     heights
-        Thickness in Å per atom of the slab, shape ``(n_planes, n_repeats * n_orientations)``.
+        Thickness of a slab per atom in Å, shape ``(n_planes, n_repeats * n_orientations)``.
     """
 
     atoms: Atoms
@@ -108,11 +110,11 @@ class _Faces:
     heights: Floats
 
     def thick(self, n_atoms: float) -> NDArray[np.bool_]:
-        """Whether a slab of so many atoms is thick enough."""
+        """Return for which faces a slab of a number of atoms is thick enough, in the shape of ``heights``."""
         return np.asarray(self.heights * n_atoms >= THINNEST * length_unit(self.atoms))
 
     def block(self, plane: int, way: int) -> Block:
-        """Return one of them."""
+        """Return the block of one face."""
         repeats, orientation = divmod(way, len(ORIENTATIONS))
         return block(self.atoms, ORIENTATIONS[orientation] @ self.bases[plane], _REPEATS[repeats])
 
@@ -126,10 +128,10 @@ def _faces(atoms: Atoms) -> _Faces:
 
 
 def _pair(first: _Faces, second: _Faces, n_atoms: int, share: float, rng: np.random.Generator) -> list[Block] | None:
-    """Draw a plane of the first parent, and blocks of both whose lattices in the plane fit."""
+    """Draw a plane of the first parent, and blocks of both parents with similar lattices in the plane."""
     plane = int(rng.integers(len(PLANES)))
     ways = np.flatnonzero(first.thick(share * n_atoms)[plane])
-    ways = ways[ways % len(ORIENTATIONS) == 0]  # turning the other one is enough
+    ways = ways[ways % len(ORIENTATIONS) == 0]  # it is sufficient to rotate the other block
     planes, other_ways = np.nonzero(second.thick((1 - share) * n_atoms))
     if len(ways) == 0 or len(planes) == 0:
         return None
@@ -145,7 +147,7 @@ def _same_cell(first: Atoms, second: Atoms, rng: np.random.Generator) -> list[Bl
 
 
 def _in_cell(child: Atoms, own: Block) -> Atoms:
-    """Put a child whose axes were rolled back into the parent's cell."""
+    """Return a child whose axes were permuted in the cell of the parent."""
     result = child.copy()
     result.set_cell(own.atoms.cell, scale_atoms=False)
     result.set_scaled_positions(child.get_scaled_positions(wrap=False) @ own.basis)
@@ -153,7 +155,7 @@ def _in_cell(child: Atoms, own: Block) -> Atoms:
 
 
 def _misfits(first: Floats, second: Floats) -> Floats:
-    """Add up (s - 1/s)² over the stretches s that bring one lattice onto another, for all pairs."""
+    """Return the sum of (s - 1/s)² over the stretches s between two lattices, for all pairs of lattices."""
     maps = np.linalg.inv(first)[:, None] @ second[None]
     squared, determinant = (maps**2).sum(axis=(2, 3)), np.abs(np.linalg.det(maps))
     return np.asarray(squared + squared / determinant**2 - 4)
@@ -161,5 +163,5 @@ def _misfits(first: Floats, second: Floats) -> Floats:
 
 _REPEATS = tuple((p, q) for p, q in product(range(1, REPEATS + 1), repeat=2) if p * q <= REPEATS)
 
-# Every way to repeat and turn the two vectors of a face, shape (n_repeats * n_orientations, 2, 2).
+# All repeats and rotations of the two vectors of a face, shape (n_repeats * n_orientations, 2, 2).
 _WAYS = np.array([np.diag(repeats) @ turn[:2, :2] for repeats in _REPEATS for turn in ORIENTATIONS])

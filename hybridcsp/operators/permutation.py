@@ -1,4 +1,4 @@
-"""Atoms of different elements change places."""
+"""Exchange of atoms of different elements."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from hybridcsp.operators.common import bounded_attempts
 
 @dataclass(frozen=True)
 class Permutation(Operator):
-    """Swap atoms of unlike elements, at most a third of the cell.
+    """Swap atoms of different elements, at most a third of the cell.
 
-    The pair of elements is drawn with chances that fall with the difference of their covalent radii, because a swap of
-    unlike sizes rarely holds; every pair can come up. The number of swaps is drawn from a geometric distribution.
-    Moments and charges move with their atoms.
+    The pair of elements is drawn with a probability that decreases with the difference of the covalent radii, because
+    swaps of atoms of different size are rarely stable; every pair has a chance. The number of swaps is drawn from a
+    geometric distribution. Initial moments and charges move with their atoms.
 
     References
     ----------
@@ -33,11 +33,11 @@ class Permutation(Operator):
     softness: float = 0.3  # Å
 
     def applies_to(self, problem: Problem) -> bool:
-        """Whether there is more than one element."""
+        """Return whether there is more than one element."""
         return len(problem.composition) > 1
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
-        """Return a child of one parent, or ``None`` where bounded attempts fail or there is one element only."""
+        """Return a child of one parent, or ``None`` if all attempts fail or there is only one element."""
         (parent,) = parents
         pairs = list(combinations(np.unique(parent.numbers).tolist(), 2))
         if not pairs:

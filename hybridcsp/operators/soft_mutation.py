@@ -1,4 +1,4 @@
-"""Displacements along the softest directions of a parent."""
+"""Displacements along soft modes of a parent."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from hybridcsp.operators.displacement import displaced
 from hybridcsp.structure.geometry import neighbours
 from hybridcsp.structure.vibrations import internal_modes
 
-#: How fast bonds weaken with distance, in Å (Brown, Altermatt, doi:10.1107/S0108768185002063).
+#: Decay length of the bond strength in Å (Brown, Altermatt, doi:10.1107/S0108768185002063).
 DECAY = 0.37
 
-#: Bonds longer than the summed covalent radii by more (Å) have less than a thousandth of the strength and are left out.
+#: Excess (Å) over the sum of covalent radii beyond which bonds are neglected; their strength is below a thousandth.
 REACH = 2.6
 
-#: Eigenvalues that differ by less than this fraction of the largest belong to one mode.
+#: Eigenvalues that differ by less than this fraction of the largest one are treated as degenerate.
 DEGENERATE = 1e-4
 
 
@@ -50,15 +50,15 @@ class SoftMutation(Operator):
     amplitude: tuple[float, float] = (0.25, 0.6)
 
     def applies_to(self, problem: Problem) -> bool:
-        """Whether there is more than one atom."""
+        """Return whether there is more than one atom."""
         return problem.units[-1] * problem.atoms_per_unit > 1
 
     def following(self, mode: int) -> SoftMutation:
-        """Return the operator that follows a mode, from 0."""
+        """Return the operator that follows a mode, counted from 0."""
         return replace(self, mode=mode)
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
-        """Return a child of one parent, or ``None`` where bounded attempts fail."""
+        """Return a child of one parent, or ``None`` if all attempts fail."""
         (parent,) = parents
         if len(parent) < 2:
             return None
@@ -75,10 +75,10 @@ class SoftMutation(Operator):
 
 @dataclass(frozen=True)
 class CalculatorSoftMutation(Operator):
-    """Hand over a parent for a displacement along a soft mode of the calculator's own Hessian.
+    """Return the parent for a displacement along a soft mode of the calculator's own Hessian.
 
-    The child is the parent as it is; the job it becomes (level "soft") finds the modes by finite differences, displaces
-    along the one whose number is in the tag, and relaxes. Its force calls are counted there.
+    The child is an unchanged copy of the parent. Its job, of level "soft", calculates the modes by finite differences,
+    displaces the atoms along the mode whose number is in the tag, and relaxes them. The force calls are counted there.
 
     References
     ----------
@@ -92,25 +92,25 @@ class CalculatorSoftMutation(Operator):
     mode: int = 0
 
     def applies_to(self, problem: Problem) -> bool:
-        """Whether there is more than one atom."""
+        """Return whether there is more than one atom."""
         return problem.units[-1] * problem.atoms_per_unit > 1
 
     def following(self, mode: int) -> CalculatorSoftMutation:
-        """Return the operator that follows a mode, from 0."""
+        """Return the operator that follows a mode, counted from 0."""
         return replace(self, mode=mode)
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
-        """Return the parent, or ``None`` if it does not obey the problem."""
+        """Return a copy of the parent, or ``None`` if it does not obey the problem."""
         return finish(parents[0], problem, parents=parents)
 
 
 def spring_modes(atoms: Atoms) -> list[Floats]:
-    """Return the modes of the model, softest first, without uniform translations.
+    """Return the modes of the spring model without uniform translations, softest first.
 
     Returns
     -------
     list of ndarray
-        Shapes ``(3 * n_atoms, degeneracy)``, orthonormal columns.
+        Orthonormal columns of each mode, shape ``(3 * n_atoms, degeneracy)``.
     """
     values, vectors = internal_modes(spring_hessian(atoms))
     starts = np.flatnonzero(np.diff(values, prepend=-np.inf) > DEGENERATE * values[-1])
@@ -118,15 +118,15 @@ def spring_modes(atoms: Atoms) -> list[Floats]:
 
 
 def spring_hessian(atoms: Atoms) -> Floats:
-    r"""Second derivatives of the model energy with respect to the positions, shape ``(3 * n_atoms, 3 * n_atoms)``.
+    r"""Return the Hessian of the spring model with respect to the positions, shape ``(3 * n_atoms, 3 * n_atoms)``.
 
-    Every pair of atoms is joined by a spring that is relaxed in the structure as it is, of the hardness
+    Each pair of atoms is connected by a spring, at rest in the given structure, of hardness
 
     .. math:: k_{ij} = \sqrt{\frac{\chi_i \chi_j}{n_i n_j}} \, s_{ij},
               \quad s_{ij} = e^{(R_i + R_j - r_{ij}) / 0.37 Å}, \quad n_i = \sum_j s_{ij}
 
-    with covalent radii R, electronegativities χ, and coordination numbers n that count neighbours by their distance.
-    There is nothing in it that any element would lack.
+    with covalent radii R, electronegativities χ, and coordination numbers n that weight neighbours by their distance.
+    These parameters are available for all elements.
     """
     first, second, vectors, found, hardness = bonds(atoms)
     directions = vectors / found[:, None]
@@ -138,7 +138,13 @@ def spring_hessian(atoms: Atoms) -> Floats:
 
 
 def bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, Floats, Floats, Floats]:
-    """Return the springs of the model, each in both directions: first and second atom, vector, length, hardness."""
+    """Return the springs of the model, each in both directions.
+
+    Returns
+    -------
+    tuple of ndarray
+        First atom, second atom, vector (Å), length (Å) and hardness of each spring.
+    """
     radii = covalent_radii[atoms.numbers]
     first, second, vectors, found = neighbours(atoms, 2 * float(radii.max()) + REACH)
     strength = np.exp((radii[first] + radii[second] - found) / DECAY)
@@ -152,7 +158,7 @@ def bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, Floats, Floats, Floats]
 
 @cache
 def _electronegativity(number: int) -> float:
-    """Pauling's; 2 for the noble gases that have none."""
+    """Return Pauling's electronegativity; 2 for noble gases without a value."""
     from pymatgen.core import Element
 
     with warnings.catch_warnings():

@@ -1,7 +1,7 @@
-"""Crystals as stacks of slabs: cut along a lattice plane, repeated in it, and put on one another.
+"""Slabs of crystals: cut along a lattice plane, repeated in the plane, and stacked.
 
-Heredity stacks slabs of two parents; adding or removing formula units stacks a thicker or thinner slab of one parent on
-itself.
+Heredity stacks slabs of two parents. The addition or removal of formula units stacks a thicker or thinner slab of one
+parent on itself.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from ase.symbols import symbols2numbers
 
 from hybridcsp.operators.common import Floats, carry
 
-#: Planes that are cut along, by Miller indices of the reduced cell; each stands for its opposite too.
+#: Miller indices of the planes of a cut, in the reduced cell; each also represents the opposite plane.
 PLANES = tuple((a, b, c) for a, b, c in product((-1, 0, 1), repeat=3) if (a, b, c) > (0, 0, 0))
 
-#: How far (Å) from the cut an atom may be taken that is missing on the other side of it.
+#: Largest distance (Å) beyond the cut from which a missing atom is taken.
 MARGIN = 1.5
 
-#: Sideways shifts of a slab that are tried on the one below.
+#: Number of sideways shifts that are tried for each slab.
 SHIFTS = 16
 
-# The proper rotations of a face onto itself, as far as the integers go: turns about its normal, and upside down.
+# Proper rotations of a face that are integer matrices: about its normal, and by 180° about an axis in the plane.
 _TURNS = (((1, 0), (0, 1)), ((-1, 0), (0, -1)), ((0, 1), (-1, 0)), ((0, -1), (1, 0)))
 ORIENTATIONS = tuple(
     np.array([[*turn[0], 0], [*turn[1], 0], [0, 0, 1]]) @ flip
@@ -37,20 +37,20 @@ ORIENTATIONS = tuple(
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """A crystal seen from one of its lattice planes.
+    """A crystal in the coordinates of one of its lattice planes.
 
     Attributes
     ----------
     atoms
         The crystal.
     basis
-        Two vectors in the plane and one out of it in terms of the crystal's own, whole numbers, shape ``(3, 3)``.
+        Two vectors in the plane and one out of it, as integer combinations of the crystal's vectors, shape ``(3, 3)``.
     repeats
-        How often the first two are repeated.
+        Number of repeats of the first two vectors.
     lateral
-        The two vectors, repeated, in the plane's own coordinates: lower triangular, shape ``(2, 2)``, Å.
+        The two repeated vectors in Cartesian coordinates of the plane in Å: lower triangular, shape ``(2, 2)``.
     stacking
-        The third vector: two fractions of the lateral ones, and the height in Å, shape ``(3,)``.
+        The third vector: two fractions of the lateral vectors, and the height in Å, shape ``(3,)``.
     """
 
     atoms: Atoms
@@ -65,7 +65,7 @@ class Block:
         return len(self.atoms) * self.repeats[0] * self.repeats[1]
 
     def sites(self) -> tuple[np.ndarray, Floats]:
-        """Return indices of the atoms in the repeated cell, and their positions in fractions of its vectors."""
+        """Return indices of the atoms in the repeated cell, shape ``(n,)``, and fractional positions, ``(n, 3)``."""
         scaled = self.atoms.get_scaled_positions() @ np.linalg.inv(self.basis)
         shifts = np.array([(i, j, 0) for i, j in product(*map(range, self.repeats))])
         inside = (scaled[None] + shifts[:, None]).reshape(-1, 3) / (*self.repeats, 1)
@@ -73,7 +73,7 @@ class Block:
 
 
 def block(atoms: Atoms, basis: np.ndarray, repeats: tuple[int, int] = (1, 1)) -> Block:
-    """Turn a crystal so that the first two vectors of a basis lie in the plane."""
+    """Rotate a crystal so that the first two vectors of a basis lie in the plane."""
     vectors = (basis @ atoms.cell.array) * np.array([[repeats[0]], [repeats[1]], [1]])
     lower = np.linalg.cholesky(vectors @ vectors.T)
     sideways = np.linalg.solve(lower[:2, :2].T, lower[2, :2])
@@ -81,7 +81,7 @@ def block(atoms: Atoms, basis: np.ndarray, repeats: tuple[int, int] = (1, 1)) ->
 
 
 def face(atoms: Atoms, plane: tuple[int, int, int]) -> np.ndarray:
-    """Shortest basis of the lattice with two vectors in a plane, shape ``(3, 3)``; the cell must be reduced."""
+    """Return the shortest lattice basis with two vectors in a plane, shape ``(3, 3)``; the cell must be reduced."""
     inside, outside = (_steps(plane, level) for level in (0, 1))
     inside = inside[np.argsort(np.linalg.norm(inside @ atoms.cell.array, axis=1).round(6), kind="stable")]
     first = inside[0]
@@ -94,26 +94,36 @@ def face(atoms: Atoms, plane: tuple[int, int, int]) -> np.ndarray:
 
 
 def axis_face(plane: tuple[int, int, int]) -> np.ndarray:
-    """Return the basis whose third vector is one axis of the cell and whose first two are the others."""
+    """Return the basis of a plane spanned by two axes; the third vector is the other axis, shape ``(3, 3)``."""
     return np.roll(np.eye(3, dtype=int), 2 - int(np.argmax(plane)), axis=0)
 
 
 @dataclass(frozen=True, eq=False)
 class Slab:
-    """Part of a block: ``thickness`` (in repeats of the block, more than one is allowed) around ``centre``."""
+    """A slab of a block.
+
+    Attributes
+    ----------
+    block
+        The block.
+    centre
+        Height of the centre of the slab, as a fraction of the height of the block.
+    thickness
+        Thickness in heights of the block; it may exceed 1.
+    """
 
     block: Block
     centre: float
     thickness: float
 
     def depths(self) -> tuple[np.ndarray, Floats, Floats]:
-        """List the atoms in the slab and near its faces.
+        """Return the atoms in the slab and near its faces.
 
         Returns
         -------
         tuple
-            Indices of atoms, shape ``(n,)``; positions in fractions of the lateral vectors and Å above the centre,
-            shape ``(n, 3)``; how far outside the slab each is in Å, negative inside, shape ``(n,)``.
+            Indices of the atoms, shape ``(n,)``; positions, in fractions of the lateral vectors and Å above the centre,
+            shape ``(n, 3)``; distances from the slab in Å, negative inside, shape ``(n,)``.
         """
         indices, scaled = self.block.sites()
         sideways, height = self.block.stacking[:2], self.block.stacking[2]
@@ -129,31 +139,31 @@ class Slab:
 def stack(
     slabs: Sequence[Slab], contents: dict[str, int], wanted: Floats, rng: np.random.Generator, *, free: bool = True
 ) -> tuple[Atoms, list[int]] | None:
-    """Put slabs on one another so that they fit, with given contents.
+    """Stack slabs into a crystal of given contents.
 
-    Of each element, the atoms deepest inside their slabs are taken, as many as there have to be: what is too many is
-    left out next to the cuts, and what is missing is taken from beyond them, from where it is in the parent. Each slab
-    is then shifted sideways on the one below to where atoms are least closer than in the parents.
+    For each element, the required number of atoms is selected from the innermost atoms of the slabs: superfluous atoms
+    are removed next to the cuts, and missing atoms are taken from beyond the cuts, at their positions in the parent.
+    Each slab is then shifted sideways such that its atoms overlap least with those of the slab below.
 
     Parameters
     ----------
     slabs
-        One or two.
+        One or two slabs.
     contents
-        Atoms of each element.
+        Number of atoms of each element.
     wanted
-        Distances in Å by atomic numbers that the fit of the slabs is measured by, shape ``(119, 119)``.
+        Distances in Å by atomic numbers below which atoms overlap, shape ``(119, 119)``.
     rng
-        Source of the shifts that are tried.
+        Random number generator for the shifts.
     free
-        Whether the lateral vectors are blended and the last slab may be shifted against the first of the next cell;
-        otherwise the slabs share one cell and so does the child.
+        Whether the lateral vectors are averaged and the last slab may be shifted against the first slab of the next
+        cell; otherwise all slabs and the child have the same cell.
 
     Returns
     -------
     tuple or None
-        The crystal, its third vector out of the plane, and how many atoms come from each slab; ``None`` where an
-        element would have to be taken from too far beyond the cuts.
+        The crystal, whose third vector points out of the plane, and the number of atoms from each slab; ``None`` if
+        there are too few atoms of an element within reach of the cuts.
     """
     parts = [slab.depths() for slab in slabs]
     chosen = _innermost(slabs, parts, contents)
@@ -185,7 +195,7 @@ def stack(
 def _innermost(
     slabs: Sequence[Slab], parts: Sequence[tuple[np.ndarray, Floats, Floats]], contents: dict[str, int]
 ) -> list[np.ndarray] | None:
-    """Of each element, the atoms deepest inside; rows of each part."""
+    """Return the rows of each part with the innermost atoms of each element; ``None`` if there are too few."""
     owner = np.concatenate([np.full(len(part[0]), k) for k, part in enumerate(parts)])
     row = np.concatenate([np.arange(len(part[0])) for part in parts])
     depth = np.concatenate([part[2] for part in parts])
@@ -209,24 +219,24 @@ def _best_shift(
     *,
     stay: bool,
 ) -> Floats:
-    """Shift of the upper atoms, in fractions of the lateral vectors, at which they fit best on the lower ones.
+    """Return the shift of the upper atoms at which they overlap least, as fractions of the lateral vectors.
 
-    With ``stay``, no shift at all is one of those that are tried; otherwise all are a fifth of a vector at least.
+    With ``stay`` the zero shift is tried too; otherwise all shifts are at least a fifth of a vector.
     """
     shifts = rng.random((SHIFTS, 2))
     if stay:
         shifts[0] = 0.0
     else:
         shifts[range(SHIFTS), rng.integers(2, size=SHIFTS)] = rng.uniform(0.2, 0.8, SHIFTS)
-    apart = positions[1][None] - positions[0][:, None]
+    separations = positions[1][None] - positions[0][:, None]
     required = wanted[np.ix_(numbers[0], numbers[1])]
-    near = np.abs(apart[..., 2]) < required
+    near = np.abs(separations[..., 2]) < required
     if not near.any():
         return np.array(shifts[0])
-    apart, required = apart[near], required[near]
-    flat = apart[:, None, :2] + shifts
+    separations, required = separations[near], required[near]
+    flat = separations[:, None, :2] + shifts
     flat = (flat - np.round(flat))[:, :, None] + _NEIGHBOURS
-    squares = ((flat @ lateral) ** 2).sum(axis=-1).min(axis=-1) + apart[:, None, 2] ** 2
+    squares = ((flat @ lateral) ** 2).sum(axis=-1).min(axis=-1) + separations[:, None, 2] ** 2
     overlap = np.maximum(0.0, 1 - np.sqrt(squares) / required[:, None]) ** 2
     return np.array(shifts[overlap.sum(axis=0).argmin()])
 
@@ -236,6 +246,6 @@ _NEIGHBOURS: Floats = np.array(list(product((-1, 0, 1), repeat=2)), dtype=float)
 
 @cache
 def _steps(plane: tuple[int, int, int], level: int) -> np.ndarray:
-    """Small lattice vectors in the plane (level 0) or one layer above it (level 1)."""
+    """Return short lattice vectors in a plane (level 0) or one layer above it (level 1), shape ``(n, 3)``."""
     steps = [step for step in product(range(-2, 3), repeat=3) if any(step) and np.dot(plane, step) == level]
     return np.array(steps)

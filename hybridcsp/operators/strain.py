@@ -1,4 +1,4 @@
-"""The lattice is deformed at constant volume."""
+"""Deformation of the lattice at constant volume."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from hybridcsp.operators.common import bounded_attempts
 
 @dataclass(frozen=True)
 class Strain(Operator):
-    """Lattice mutation: a random symmetric strain, after which the volume is what it was.
+    """Apply a random symmetric strain at constant volume (lattice mutation).
 
-    The six components are normal with a standard deviation that is itself drawn evenly from ``deviation``; atoms keep
-    their fractional positions.
+    The six components are drawn from a normal distribution, whose standard deviation is drawn uniformly from
+    ``deviation``; the atoms keep their fractional positions.
 
     References
     ----------
@@ -30,11 +30,11 @@ class Strain(Operator):
     deviation: tuple[float, float] = (0.1, 0.4)
 
     def applies_to(self, problem: Problem) -> bool:
-        """Whether the cell is free."""
+        """Return whether the cell is free."""
         return problem.cell is None
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
-        """Return a child of one parent, or ``None`` where bounded attempts fail or the cell is fixed."""
+        """Return a child of one parent, or ``None`` if all attempts fail or the cell is fixed."""
         (parent,) = parents
         if problem.cell is not None:
             return None
@@ -51,7 +51,7 @@ class Strain(Operator):
 
 
 def random_strain(deviation: float, rng: np.random.Generator) -> np.ndarray:
-    """Return one plus a symmetric matrix, its diagonal and off-diagonal strains normal, shape ``(3, 3)``."""
+    """Return the unit matrix plus a random symmetric strain with normal components, shape ``(3, 3)``."""
     strain = np.diag(rng.normal(0, deviation, 3))
     shear = rng.normal(0, deviation, 3) / 2  # an off-diagonal element is half the engineering shear
     for (i, j), value in zip(((1, 2), (0, 2), (0, 1)), shear, strict=True):

@@ -1,4 +1,4 @@
-"""Superstructures of a small minimum."""
+"""Modulated supercells of a parent."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from hybridcsp.structure.symmetry import SYMPREC_LOOSE, primitive
 
 @dataclass(frozen=True)
 class Supercell(Operator):
-    """Repeat the parent's primitive cell and modulate it.
+    """Build a supercell of the parent's primitive cell and modulate it.
 
-    The supercell is drawn from all different ones of its size. Each atom of the primitive cell gets a random direction
-    and moves along it as a cosine wave with one random wave vector that fits the supercell but not the primitive cell:
-    the kind of displacement by which a crystal doubles its cell. The largest is drawn evenly from ``amplitude``, in
-    cube roots of the volume per atom; a small random strain is added.
+    The supercell is drawn from all different supercells of its size. Each atom of the primitive cell gets a random
+    direction; its images are displaced along it by a cosine wave, whose wave vector is commensurate with the supercell
+    but not with the primitive cell, as in a cell-doubling transition. The largest displacement is drawn uniformly from
+    ``amplitude``, in cube roots of the volume per atom; a small random strain is added.
 
     References
     ----------
@@ -38,11 +38,11 @@ class Supercell(Operator):
     deviation: float = 0.04
 
     def applies_to(self, problem: Problem) -> bool:
-        """Whether a cell can be twice as large as another, or more; a parent need not be primitive."""
+        """Return whether the cell is free and a multiple of a cell is allowed; parents may be non-primitive."""
         return problem.cell is None and problem.units[-1] > 1
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
-        """Return a child of one parent, or ``None`` where bounded attempts fail or no multiple is allowed."""
+        """Return a child of one parent, or ``None`` if all attempts fail or no multiple is allowed."""
         small = primitive(parents[0], SYMPREC_LOOSE)
         own = problem.units_of(small.numbers)
         multiples = [units // own for units in problem.units if units % own == 0 and units > own] if own else []
@@ -68,7 +68,7 @@ class Supercell(Operator):
 
 @cache
 def supercells(size: int) -> tuple[np.ndarray, ...]:
-    """Return all different superlattices of a size, as lower triangular whole numbers (Hermite normal forms)."""
+    """Return all different superlattices of a size as Hermite normal forms (lower triangular integers)."""
     return tuple(
         np.array([[a, 0, 0], [b, c, 0], [d, e, size // (a * c)]])
         for a in range(1, size + 1)
@@ -82,7 +82,7 @@ def supercells(size: int) -> tuple[np.ndarray, ...]:
 
 
 def _wave_vector(shape: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Draw a wave vector, in fractions of the primitive reciprocal vectors, that only the supercell is periodic in."""
+    """Draw a wave vector, in primitive reciprocal vectors, that is commensurate with the supercell only."""
     steps = np.linalg.inv(shape)
     while True:
         wave = steps @ rng.integers(-2, 3, size=3)

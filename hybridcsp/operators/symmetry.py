@@ -1,4 +1,4 @@
-"""Mutations that keep all symmetry of a parent, or a part of it, and symmetrisation of what is nearly symmetric."""
+"""Mutations that keep all or part of the symmetry of a parent, and symmetrisation of nearly symmetric parents."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from hybridcsp.structure.symmetry import SYMPREC_LOOSE
 
 @dataclass(frozen=True, eq=False)
 class Operations:
-    """Symmetry operations x → R x + t in fractions of a cell, and what they do to its atoms.
+    """Symmetry operations x → R x + t in fractional coordinates, and their effect on the atoms.
 
     Attributes
     ----------
     rotations, translations
-        Shapes ``(n, 3, 3)``, whole numbers, and ``(n, 3)``.
+        Integer matrices R, shape ``(n, 3, 3)``, and vectors t, shape ``(n, 3)``.
     images
-        The atom to which each operation takes each atom, shape ``(n, n_atoms)``.
+        Index of the atom onto which each operation maps each atom, shape ``(n, n_atoms)``.
     """
 
     rotations: np.ndarray
@@ -35,42 +35,42 @@ class Operations:
     def __len__(self) -> int:
         return len(self.rotations)
 
-    def some(self, chosen: Sequence[int]) -> Operations:
-        """Return some of them."""
+    def select(self, chosen: Sequence[int]) -> Operations:
+        """Return the operations with the given indices."""
         return Operations(self.rotations[chosen], self.translations[chosen], self.images[chosen])
 
     def average_positions(self, scaled: Floats) -> Floats:
-        """Return the nearest positions that all operations take onto one another, shape ``(n_atoms, 3)``."""
+        """Return the nearest fractional positions that obey all operations, shape ``(n_atoms, 3)``."""
         moved = np.einsum("gab,ib->gia", self.rotations, scaled) + self.translations[:, None]
-        apart = moved - scaled[self.images]
-        return scaled + self._gather(apart - np.rint(apart))
+        mismatch = moved - scaled[self.images]
+        return scaled + self._gather(mismatch - np.rint(mismatch))
 
     def average_displacements(self, scaled: Floats) -> Floats:
-        """Return the part of displacements that breaks none of the operations, shape ``(n_atoms, 3)``."""
+        """Return the part of fractional displacements that obeys all operations, shape ``(n_atoms, 3)``."""
         return self._gather(np.einsum("gab,ib->gia", self.rotations, scaled))
 
     def average_cell(self, cell: Floats) -> Floats:
-        """Return the nearest cell whose metric all operations keep, unrotated, shape ``(3, 3)``."""
+        """Return the nearest cell whose metric obeys all operations, without a rotation, shape ``(3, 3)``."""
         metric = np.einsum("gba,bc,gcd->ad", self.rotations, cell @ cell.T, self.rotations) / len(self)
         inverse = np.linalg.inv(cell)
         values, vectors = np.linalg.eigh(inverse @ metric @ inverse.T)
         return np.asarray(cell @ (vectors * np.sqrt(values)) @ vectors.T)
 
     def subgroup(self, generators: Sequence[int]) -> Operations:
-        """Return the group that some of them generate."""
+        """Return the group that the operations with the given indices generate."""
         members = list(dict.fromkeys(generators))
-        for member in members:  # grows while it is walked through
+        for member in members:  # the list grows during the iteration
             for generator in generators:
                 product = self._product(generator, member)
                 if product not in members:
                     members.append(product)
-        return self.some(members)
+        return self.select(members)
 
     def _product(self, first: int, second: int) -> int:
         rotation = self.rotations[first] @ self.rotations[second]
         translation = self.rotations[first] @ self.translations[second] + self.translations[first]
-        apart = self.translations - translation
-        misfit = np.abs(apart - np.rint(apart)).sum(axis=1) + np.abs(self.rotations - rotation).sum(axis=(1, 2))
+        mismatch = self.translations - translation
+        misfit = np.abs(mismatch - np.rint(mismatch)).sum(axis=1) + np.abs(self.rotations - rotation).sum(axis=(1, 2))
         return int(misfit.argmin())
 
     def _gather(self, moved: Floats) -> Floats:
@@ -80,29 +80,30 @@ class Operations:
 
 
 def operations(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> Operations | None:
-    """Return the symmetry operations of the positions in a structure's own cell; ``None`` where spglib finds none."""
+    """Return the symmetry operations in the cell of a structure; ``None`` if spglib finds none."""
     scaled = atoms.get_scaled_positions()
     try:
         found = spglib.get_symmetry_dataset((atoms.cell.array, scaled, atoms.numbers), symprec)
     except spglib.SpglibError:
         return None
-    if found is None:  # what it returned instead of raising before version 2.8
+    if found is None:  # before version 2.8, instead of the exception
         return None
     moved = np.einsum("gab,ib->gia", found.rotations, scaled) + found.translations[:, None]
-    apart = moved[:, :, None] - scaled
-    squares = (((apart - np.rint(apart)) @ atoms.cell.array) ** 2).sum(axis=-1)
+    mismatch = moved[:, :, None] - scaled
+    squares = (((mismatch - np.rint(mismatch)) @ atoms.cell.array) ** 2).sum(axis=-1)
     squares[:, atoms.numbers[:, None] != atoms.numbers] = np.inf
     images = squares.argmin(axis=-1)
     if not (np.sort(images, axis=1) == np.arange(len(atoms))).all():
-        return None  # the tolerance is so loose that atoms are confused
+        return None  # the tolerance is too large to distinguish the atoms
     return Operations(np.asarray(found.rotations), np.asarray(found.translations), images)
 
 
 def symmetrised(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> tuple[Atoms, Operations] | None:
-    """Return the nearest structure that has all operations exactly which hold within a tolerance, and these.
+    """Return the nearest structure that has the symmetry found within a tolerance exactly, and its operations.
 
-    Atoms and the setting of the cell stay. More operations may hold once some do, so that it is done again as long as
-    their number grows. ``None`` where spglib finds no operations.
+    The order of the atoms and the setting of the cell stay the same. More operations may hold in the symmetrised
+    structure, so that the symmetrisation is repeated until their number no longer grows. The result is ``None`` if
+    spglib finds no operations.
     """
     result, known = atoms.copy(), 0
     while True:
@@ -117,7 +118,7 @@ def symmetrised(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> tuple[Atoms, Op
 
 
 def idealised(parent: Atoms, problem: Problem) -> tuple[Atoms, Operations] | None:
-    """Return a parent made exactly symmetric at the loose tolerance; as it is where the cell is fixed."""
+    """Return a parent with exact symmetry at the loose tolerance and its operations; unchanged if the cell is fixed."""
     if problem.cell is None:
         return symmetrised(parent)
     group = operations(parent)
@@ -126,16 +127,16 @@ def idealised(parent: Atoms, problem: Problem) -> tuple[Atoms, Operations] | Non
 
 @dataclass(frozen=True)
 class SymmetricMutation(Operator):
-    """Change free Wyckoff coordinates and free lattice parameters, so that every symmetry operation is kept.
+    """Change free Wyckoff coordinates and lattice parameters such that the full symmetry is kept.
 
-    The parent is made exactly symmetric at the loose tolerance. Random displacements and a random strain are averaged
-    over its operations, which leaves the free parameters alone; displacements are then scaled so that the largest is
-    drawn evenly from ``amplitude``, in cube roots of the volume per atom. The volume stays. A parent without any free
-    parameter but its volume has no children.
+    The parent is symmetrised at the loose tolerance. Random displacements and a random strain are averaged over its
+    operations, so that only free parameters change. The displacements are then scaled; the largest one is drawn
+    uniformly from ``amplitude``, in cube roots of the volume per atom. The volume stays constant. A parent without free
+    parameters except its volume has no children.
 
     References
     ----------
-    That symmetry is worth keeping: Lyakhov, Oganov, Stokes, Zhu, Comput. Phys. Commun. 184, 1172 (2013),
+    Symmetry in mutations: Lyakhov, Oganov, Stokes, Zhu, Comput. Phys. Commun. 184, 1172 (2013),
     doi:10.1016/j.cpc.2012.12.009; operations from spglib: Togo, Shinohara, Tanaka, Sci. Technol. Adv. Mater. Meth. 4,
     2384822 (2024), doi:10.1080/27660400.2024.2384822.
     """
@@ -146,14 +147,14 @@ class SymmetricMutation(Operator):
     deviation: tuple[float, float] = (0.03, 0.25)
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
-        """Return a child of one parent, or ``None`` where bounded attempts fail."""
+        """Return a child of one parent, or ``None`` if all attempts fail."""
         ideal = idealised(parents[0], problem)
         if ideal is None:
             return None
         return bounded_attempts(lambda: self.mutated(*ideal, problem, rng), parents, problem)
 
     def mutated(self, parent: Atoms, group: Operations, problem: Problem, rng: np.random.Generator) -> Atoms | None:
-        """Return a structure with the operations of a group, which the parent has; ``None`` where nothing is free."""
+        """Return a mutated parent that keeps a group of its operations; ``None`` if no parameter is free."""
         child = parent.copy()
         old = child.cell.array.copy()
         free = False
@@ -174,14 +175,14 @@ class SymmetricMutation(Operator):
 
 @dataclass(frozen=True)
 class SubgroupMutation(Operator):
-    """Break a part of the symmetry: the same mutation under a random subgroup of the parent's operations.
+    """Apply the symmetric mutation under a random subgroup of the parent's operations.
 
-    The subgroup is what one or two operations drawn at random generate. Displacements that lead to phases of lower
-    symmetry (ferroelectric, tilted, …) keep a subgroup, where random displacements keep nothing.
+    The subgroup is generated by one or two random operations. Displacements into phases of lower symmetry
+    (ferroelectric, tilted, …) keep a subgroup, whereas random displacements break the whole symmetry.
 
     References
     ----------
-    Subgroups as the way from one structure to its relatives: Bärnighausen, MATCH 9, 139 (1980).
+    Group-subgroup relations between structures: Bärnighausen, MATCH 9, 139 (1980).
     """
 
     name: str = "subgroup-mutation"
@@ -189,7 +190,7 @@ class SubgroupMutation(Operator):
     mutation: SymmetricMutation = SymmetricMutation(amplitude=(0.15, 0.5), deviation=(0.02, 0.2))
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
-        """Return a child of one parent, or ``None`` where bounded attempts fail or the parent has no symmetry."""
+        """Return a child of one parent, or ``None`` if all attempts fail or the parent has no symmetry."""
         ideal = idealised(parents[0], problem)
         if ideal is None or len(ideal[1]) < 2:
             return None
@@ -202,16 +203,16 @@ class SubgroupMutation(Operator):
         return bounded_attempts(mutate, parents, problem)
 
 
-#: Tolerances in Å at which symmetry is looked for in what is nearly symmetric.
+#: Tolerances in Å for the symmetry of nearly symmetric structures.
 TOLERANCES = (0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8)
 
 
 @dataclass(frozen=True)
 class Symmetrisation(Operator):
-    """Move atoms and cell of a nearly symmetric parent to where more symmetry operations hold.
+    """Move the atoms and the cell of a nearly symmetric parent to a structure of higher symmetry.
 
-    spglib looks for operations at growing tolerances, from a random one on; the first that has more than the parent at
-    0.1 Å makes the child. A parent that is near to nothing has no children.
+    spglib searches for operations at increasing tolerances, from a random one on. The first tolerance with more
+    operations than the parent has at 0.1 Å gives the child; a parent without such a tolerance has no children.
 
     References
     ----------
@@ -222,11 +223,11 @@ class Symmetrisation(Operator):
     n_parents: int = 1
 
     def applies_to(self, problem: Problem) -> bool:
-        """Whether the cell is free: it is symmetrised too."""
+        """Return whether the cell is free, because it is symmetrised too."""
         return problem.cell is None
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
-        """Return a child of one parent, or ``None`` where it is near to no higher symmetry."""
+        """Return a child of one parent, or ``None`` if there is no higher symmetry close to it."""
         (parent,) = parents
         now = operations(parent)
         for symprec in TOLERANCES[rng.integers(len(TOLERANCES)) :]:

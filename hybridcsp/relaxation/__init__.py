@@ -1,1 +1,1 @@
-"""Relaxation, from a job to its outcome."""
+"""Relaxation of a job to its outcome: settings, guards, optimiser, calculators and backends."""

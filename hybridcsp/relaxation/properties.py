@@ -1,7 +1,7 @@
-"""Energies, forces, stresses and moments as others return them: checked, and brought into one form.
+"""Checks of energies, forces, stresses and moments from calculators, files and scripts, and their conversion.
 
-Calculators of any origin, files and scripts return them as numbers, lists, arrays of any type and tensors. What is not
-plain real numbers of the right shape is refused with the name of the quantity; nothing is dropped or guessed.
+They may be numbers, lists, arrays of any type or tensors. Anything but real numbers of the right shape is refused with
+an error that names the quantity.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from hybridcsp.errors import message_of
 
-#: Quantities that a structure may have, and the shapes of each; ``n`` stands for the number of atoms. They are those of
-#: ASE, with the stress as a matrix besides its Voigt form.
+#: Allowed shapes of each quantity; ``n`` stands for the number of atoms. They are those of ASE, and the stress may also
+#: be a matrix.
 SHAPES: dict[str, tuple[tuple[int | str, ...], ...]] = {
     "energy": ((),),
     "free_energy": ((),),
@@ -26,38 +26,38 @@ SHAPES: dict[str, tuple[tuple[int | str, ...], ...]] = {
 }
 
 
-#: Energies per atom (eV) beyond this are none: with all its electrons an atom of the heaviest element has about 10⁶ eV.
+#: Largest magnitude of an energy per atom in eV: an atom of the heaviest element, with all electrons, has about 10⁶ eV.
 LARGEST_ENERGY = 1e7
 
 
 class PropertyError(ValueError):
-    """A quantity is not what it has to be; the message names it and says what it is and what is expected."""
+    """Invalid quantity; the message states its name, its value or shape, and the expected one."""
 
 
 class WrongKindError(PropertyError):
-    """It has another shape or type of number."""
+    """Quantity of the wrong shape or data type."""
 
 
 class NotFiniteError(PropertyError):
-    """It has the right form, but some of its numbers are infinite or not a number."""
+    """Quantity of the right shape with numbers that are infinite or not a number."""
 
 
 def real_number(name: str, value: object, n_atoms: int) -> float:
-    """Return an energy as a number; an array of one number is one.
+    """Return a checked energy as a ``float``; an array with one number is accepted.
 
     Parameters
     ----------
     name
-        A key of :data:`SHAPES` without a shape of its own.
+        Name of the quantity, a key of :data:`SHAPES` of a scalar.
     value
-        What was returned.
+        Value from the calculator or file, in eV.
     n_atoms
-        Of the structure.
+        Number of atoms of the structure.
 
     Raises
     ------
     PropertyError
-        If it is not one finite real number, or no energy that atoms can have.
+        If the value is not one finite real number, or its magnitude is impossible.
     """
     values = _real(name, value)
     if values.size != 1:
@@ -71,26 +71,26 @@ def real_number(name: str, value: object, n_atoms: int) -> float:
 
 
 def real_array(name: str, value: object, n_atoms: int) -> NDArray[np.float64]:
-    """Return forces, a stress, magnetic moments or charges as an array of their shape.
+    """Return checked forces, stress, magnetic moments or charges as an array.
 
     Parameters
     ----------
     name
-        A key of :data:`SHAPES`.
+        Name of the quantity, a key of :data:`SHAPES`.
     value
-        What was returned.
+        Value from the calculator or file.
     n_atoms
-        Of the structure.
+        Number of atoms of the structure.
 
     Returns
     -------
     ndarray
-        A copy, of double precision; a stress is in Voigt order, shape ``(6,)``.
+        Copy in double precision; a stress in Voigt order, shape ``(6,)``.
 
     Raises
     ------
     PropertyError
-        If it has another shape, or is not of finite real numbers.
+        If the value has another shape or is not made of finite real numbers.
     """
     shapes = [tuple(n_atoms if part == "n" else int(part) for part in shape) for shape in SHAPES[name]]
     values = _real(name, value)
@@ -105,27 +105,27 @@ def real_array(name: str, value: object, n_atoms: int) -> NDArray[np.float64]:
 
 
 def results_of(atoms: Atoms) -> dict[str, Any]:
-    """Return the energy of a structure, and what else its calculator has worked out with it, checked.
+    """Return the checked energy of a structure and the other results of its calculator.
 
     Parameters
     ----------
     atoms
-        With a calculator.
+        Structure with a calculator.
 
     Returns
     -------
     dict
-        ``energy``, and where there are any, ``forces``, ``stress`` (Voigt order) and ``magmoms``.
+        ``energy`` and, if available, ``forces``, ``stress`` (Voigt order) and ``magmoms``.
 
     Raises
     ------
     PropertyError
-        If there is no energy, or one of them is not what it has to be.
+        If the energy is not available, or a quantity is invalid.
     """
     try:
         energy = atoms.calc.get_property("energy", atoms)
     except Exception as error:
-        raise PropertyError(f"the energy cannot be had ({message_of(error)})") from error
+        raise PropertyError(f"the energy is not available ({message_of(error)})") from error
     found: dict[str, Any] = {"energy": real_number("energy", energy, len(atoms))}
     held = getattr(atoms.calc, "results", {})
     for name in ("forces", "stress", "magmoms"):
@@ -150,7 +150,7 @@ def _real(name: str, value: object) -> NDArray[Any]:
 
 
 def _finite(name: str, values: NDArray[Any]) -> NDArray[np.float64]:
-    with np.errstate(over="ignore"):  # a number beyond double precision becomes infinite, and is refused
+    with np.errstate(over="ignore"):  # a number beyond double precision becomes infinite and is refused
         found = np.array(values, dtype=np.float64)
     wrong = int(np.count_nonzero(~np.isfinite(found)))
     if wrong:

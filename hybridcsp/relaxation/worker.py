@@ -1,20 +1,21 @@
-"""What runs inside a worker: one job after another, as ``python -m hybridcsp.relaxation.worker``.
+"""The main program of a worker process, ``python -m hybridcsp.relaxation.worker``, which runs jobs in succession.
 
-The parent, :class:`~hybridcsp.relaxation.backends.WorkerPool`, and the worker talk over a socket, and each message of
-the worker is a pair ``(kind, payload)`` that asks for the next thing:
+The worker and its parent, :class:`~hybridcsp.relaxation.backends.WorkerPool`, communicate over a socket. Each message
+of the worker is a pair ``(kind, payload)``:
 
 ========== ==================================== ==========================================
-kind       payload                              the parent answers with
+kind       payload                              answer of the parent
 ========== ==================================== ==========================================
-hello      nothing                              the set-up: how to build the runner
-broken     why the runner could not be built    nothing, the pool has failed
-ready      nothing                              a job
+hello      empty                                the set-up from which the runner is built
+broken     reason why the runner is not built   none; the pool fails
+ready      empty                                a job
 outcome    the pickled outcome                  the next job
-step       force calls, enthalpy per atom       nothing, it goes on with its job
-failed     the same, when the runner misbehaved nothing, a fresh worker takes this one's place
+step       force calls, enthalpy per atom       none; the job continues
+failed     the pickled outcome of a runner that none; a new worker replaces this one
+           has raised or returned no outcome
 ========== ==================================== ==========================================
 
-Nothing heavy is imported here: what the calculator needs comes with it.
+This module imports no heavy package; the calculator imports what it needs.
 """
 
 from __future__ import annotations
@@ -43,31 +44,31 @@ from hybridcsp.utils.resources import forbid_core_dumps, prefer_for_oom_kill
 
 JobRunner = Callable[[Job], Relaxed | Failed]
 
-# Past twice its time limit, a worker gives its parent this long to end it.
+# Time in s beyond twice the time limit of a job after which the worker ends itself, if its parent has not ended it.
 LAST_RESORT_SECONDS = 60.0
-# How far a job is, is told no more often than this.
+# Shortest time in s between two reports of progress.
 SECONDS_BETWEEN_STEPS = 1.0
 
 
 def failed(job: Job, reason: FailureReason, detail: str, seconds: float) -> Failed:
-    """Return the outcome of a job that was started and came to nothing."""
+    """Return the outcome of a job that has failed."""
     return Failed(candidate=job.candidate, cost=Cost(seconds=seconds), detail=detail, reason=reason, level=job.level)
 
 
 def run_contained(runner: JobRunner, job: Job) -> tuple[Relaxed | Failed, bool]:
-    """Run one job.
+    """Run one job and convert every error of the runner into an outcome.
 
     Returns
     -------
     outcome
-        What the runner returned; a failure of reason ``CALCULATOR`` where it raised or returned something else.
+        The outcome from the runner; a failure of reason ``CALCULATOR`` if the runner raised or returned something else.
     sound
-        Whether the runner kept its promise, so that it can be trusted with another job.
+        Whether the runner returned an outcome, so that it may run another job.
 
     Raises
     ------
     KeyboardInterrupt
-        If a person interrupts it; one that the calculator raises is a failure like any other exception.
+        If the user interrupts the job; one that the calculator raises is a failure like any other exception.
     """
     started = time.monotonic()
     try:
@@ -77,22 +78,22 @@ def run_contained(runner: JobRunner, job: Job) -> tuple[Relaxed | Failed, bool]:
         traceback.print_exc()
         return failed(job, FailureReason.CALCULATOR, message_of(error), time.monotonic() - started), False
     if not isinstance(outcome, Relaxed | Failed):
-        detail = f"the runner returned {type(outcome).__name__}, which is not an outcome"
+        detail = f"the runner returned {type(outcome).__name__}, which is not an outcome (Relaxed or Failed)"
         return failed(job, FailureReason.CALCULATOR, detail, time.monotonic() - started), False
     return outcome, True
 
 
-def answer(runner: JobRunner, message: bytes, tell: Callable[[int, float], None]) -> tuple[str, bytes]:
-    """Run the pickled job in ``message`` and return the message that tells the parent its outcome.
+def answer(runner: JobRunner, message: bytes, report: Callable[[int, float], None]) -> tuple[str, bytes]:
+    """Run the pickled job in ``message`` and return the kind and payload of the message to the parent.
 
-    On the way ``tell`` is called with force calls and enthalpy per atom, about once a second.
+    During the job ``report`` is called about once a second, with the force calls and the enthalpy per atom (eV).
     """
     started = time.monotonic()
     job: Job = cloudpickle.loads(message)
-    # This clock needs no interpreter: it ends a hang that nobody is left to end, and that blocks the watching thread.
+    # This timer works without the interpreter: it ends a hang that blocks all threads when no parent is left to end it.
     seconds = 2 * job.limits.seconds + LAST_RESORT_SECONDS
     faulthandler.dump_traceback_later(min(seconds, threading.TIMEOUT_MAX / 2), exit=True)
-    with steps(_now_and_then(tell)):
+    with steps(_throttled(report)):
         outcome, sound = run_contained(runner, job)
     faulthandler.cancel_dump_traceback_later()
     try:
@@ -104,36 +105,36 @@ def answer(runner: JobRunner, message: bytes, tell: Callable[[int, float], None]
     return ("outcome" if sound else "failed"), payload
 
 
-def _now_and_then(tell: Callable[[int, float], None]) -> Callable[[int, float], None]:
-    """Return a function that passes its arguments on if a second has passed since it last did."""
-    told = time.monotonic()
+def _throttled(report: Callable[[int, float], None]) -> Callable[[int, float], None]:
+    """Return a function that calls ``report`` only if a second has passed since its last call."""
+    last = time.monotonic()
 
     def pass_on(force_calls: int, enthalpy_per_atom: float) -> None:
-        nonlocal told
-        if time.monotonic() - told >= SECONDS_BETWEEN_STEPS:
-            told = time.monotonic()
-            tell(force_calls, enthalpy_per_atom)
+        nonlocal last
+        if time.monotonic() - last >= SECONDS_BETWEEN_STEPS:
+            last = time.monotonic()
+            report(force_calls, enthalpy_per_atom)
 
     return pass_on
 
 
 def build_runner(setup: bytes) -> JobRunner:
-    """Build the runner that the parent describes, with the parent's ``sys.path`` and ``PYTHONPATH``."""
+    """Build the runner from the set-up of the parent, with the parent's ``sys.path`` and ``PYTHONPATH``."""
     sys.path[:], python_path, make_runner = cloudpickle.loads(setup)
     os.environ.pop("PYTHONPATH", None)
-    if python_path is not None:  # what the worker itself was started with is not for a calculator's own programs
+    if python_path is not None:  # programs of a calculator get the value of the parent, not that of the worker
         os.environ["PYTHONPATH"] = python_path
     runner: JobRunner = cloudpickle.loads(make_runner)()
     return runner
 
 
 def serve(connection: Connection) -> None:
-    """Answer the parent until it closes the connection.
+    """Run the jobs of the parent until it closes the connection.
 
     Raises
     ------
     EOFError, OSError
-        When the parent is gone.
+        If the parent has ended.
     """
     connection.send(("hello", b""))
     setup = connection.recv_bytes()
@@ -145,13 +146,13 @@ def serve(connection: Connection) -> None:
         connection.send(("broken", (message_of(error), _pickled(error) if isinstance(error, HybridCSPError) else None)))
         return
 
-    def tell(force_calls: int, enthalpy_per_atom: float) -> None:
+    def report(force_calls: int, enthalpy_per_atom: float) -> None:
         connection.send(("step", (force_calls, enthalpy_per_atom)))
 
     kind, payload = "ready", b""
     while kind != "failed":
         connection.send((kind, payload))
-        kind, payload = answer(runner, connection.recv_bytes(), tell)
+        kind, payload = answer(runner, connection.recv_bytes(), report)
     connection.send((kind, payload))
 
 
@@ -163,28 +164,28 @@ def main(descriptor: int, parent: int, death_signal: int) -> None:
     descriptor
         File descriptor of the socket to the parent.
     parent
-        The parent's process id.
+        Process id of the parent.
     death_signal
-        Signal to get when the thread that started this worker ends, on Linux; 0 for none.
+        Signal that the kernel sends, on Linux, when the thread that started this worker ends; 0 for none.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to decide about
-    os.set_inheritable(descriptor, False)  # or a program that a calculator starts would keep the socket open
-    faulthandler.enable()  # the stack goes to the log at a crash, and at the SIGABRT of a parent that loses patience
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    os.set_inheritable(descriptor, False)  # so that programs of a calculator do not keep the socket open
+    faulthandler.enable()  # writes the stack to the log on a crash, and on the SIGABRT of the parent
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
-    forbid_core_dumps()  # a segmentation fault is one failed job, not a file per job
-    prefer_for_oom_kill()  # where memory runs out, the kernel had better take a worker than the search
+    forbid_core_dumps()  # a segmentation fault must not write a file for each job
+    prefer_for_oom_kill()  # if memory runs out, the kernel should kill a worker and not the search
     end_with(parent, death_signal)
     with contextlib.suppress(EOFError, OSError):
         serve(Connection(descriptor))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # a thread that a calculator left behind must not keep the process
+    os._exit(0)  # a thread of a calculator must not keep the process alive
 
 
 def _pickled(error: HybridCSPError) -> bytes | None:
-    """Return the error as bytes that can be read again, or ``None`` where it does not survive that."""
+    """Return a pickled error, or ``None`` if it cannot be pickled and unpickled."""
     try:
         message: bytes = cloudpickle.dumps(error)
         pickle.loads(message)  # noqa: S301 - made on the line above

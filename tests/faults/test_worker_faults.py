@@ -85,7 +85,11 @@ def wait_until(condition, seconds):
         ("os_exit", FailureReason.WORKER_DIED, "worker 1 ended with exit status 3"),
         ("segfault", FailureReason.WORKER_DIED, "worker 1 was killed by SIGSEGV"),
         ("abort", FailureReason.WORKER_DIED, "worker 1 was killed by SIGABRT"),
-        ("kill9", FailureReason.WORKER_DIED, "worker 1 was killed by SIGKILL (by the system, where memory ran out?)"),
+        (
+            "kill9",
+            FailureReason.WORKER_DIED,
+            "worker 1 was killed by SIGKILL (perhaps because memory ran out)",
+        ),
         ("close_descriptors_and_hang", FailureReason.WORKER_DIED, "worker 1 closed its connection"),
     ],
 )

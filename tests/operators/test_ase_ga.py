@@ -1,4 +1,4 @@
-"""Operators of ase-ga: what they are given, and what comes of it."""
+"""Adapter for operators of ase-ga: conversion of parents, random numbers and children."""
 
 import subprocess
 import sys
@@ -47,7 +47,7 @@ class Noting:
         return self.child(parents), "mutation: noting"
 
 
-def test_parents_reach_it_as_ase_ga_wants_them():
+def test_parents_are_converted_for_ase_ga():
     noting = Noting()
     parents = [rutile(), rutile()[[5, 4, 3, 2, 1, 0]]]
     AseGaOperator(noting.make, name="noting", n_parents=2)(parents, PROBLEM, np.random.default_rng(0))
@@ -60,14 +60,14 @@ def test_parents_reach_it_as_ase_ga_wants_them():
     assert parents[0] == rutile()
 
 
-def test_shortest_distances_are_the_problems():
+def test_shortest_distances_are_those_of_the_problem():
     noting = Noting()
     AseGaOperator(noting.make, name="noting")([rutile()], PROBLEM, np.random.default_rng(0))
     assert set(noting.blmin) == {(8, 8), (8, 22), (22, 8), (22, 22)}
     assert noting.blmin[22, 8] == noting.blmin[8, 22] == PROBLEM.distance_table[8, 22]
 
 
-def test_random_numbers_follow_the_search_and_never_numpys_global_ones():
+def test_random_numbers_follow_the_search():
     noting = Noting()
     operator = AseGaOperator(noting.make, name="noting")
     for seed in (3, 3, 4):
@@ -75,7 +75,7 @@ def test_random_numbers_follow_the_search_and_never_numpys_global_ones():
     assert noting.made[0] == noting.made[1] != noting.made[2]
 
 
-def test_parents_of_different_sizes_are_repeated_to_the_same_where_that_is_allowed():
+def test_smaller_parents_are_repeated_if_allowed():
     small = rutile()[[0, 2, 3]]
     noting = Noting()
     operator = AseGaOperator(noting.make, name="noting", n_parents=2)
@@ -86,7 +86,7 @@ def test_parents_of_different_sizes_are_repeated_to_the_same_where_that_is_allow
     assert operator([small, rutile().repeat((1, 1, 2))], narrow, np.random.default_rng(0)) is None
 
 
-def test_children_that_do_not_obey_the_problem_are_none():
+def test_children_that_violate_the_problem_are_rejected():
     def overlapping(parents):
         child = parents[0].copy()
         child.positions[0] = child.positions[1]
@@ -115,7 +115,7 @@ class TestWithAseGa:
         again = offer.operator([rutile(), ANATASE], PROBLEM, np.random.default_rng(0))
         assert again == children[0]
 
-    def test_its_mutations_work_too(self):
+    def test_mutations_of_ase_ga_work(self):
         from ase_ga.soft_mutation import SoftMutation
         from ase_ga.standardmutations import PermutationMutation, RattleMutation, StrainMutation
         from ase_ga.utilities import CellBounds
@@ -153,12 +153,12 @@ class NeverAlike:
         return False
 
 
-def test_where_ase_ga_is_not_installed_that_is_said(monkeypatch):
+def test_missing_ase_ga_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "ase_ga.cutandsplicepairing", None)
     with pytest.raises(InputError, match="pip install ase-ga"):
         cut_and_splice()
 
 
-def test_it_is_imported_only_where_it_is_used():
+def test_ase_ga_is_imported_only_when_used():
     script = "import sys, hybridcsp.sources.evolution, hybridcsp.operators.ase_ga; print('ase_ga' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout.strip() == "False"

@@ -1,4 +1,4 @@
-"""Heredity: children are made of slabs of both parents, whatever their sizes and shapes, and nothing is invented."""
+"""Heredity: children consist of slabs of both parents, whatever their sizes and shapes."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ ANATASE = Atoms(
 
 
 class TestChildren:
-    def test_they_hold_atoms_of_both_parents(self):
+    def test_children_contain_atoms_of_both_parents(self):
         problem, rng = Problem("TiO2", formula_units=(2, 4)), np.random.default_rng(0)
         for _ in range(10):
             child = Heredity()([marked(rutile(), 1), marked(ANATASE, 2)], problem, rng)
@@ -72,7 +72,7 @@ class TestChildren:
                 apart = moved - moved[0]
                 assert np.allclose(apart, np.rint(apart), atol=1e-9)
 
-    def test_with_a_free_cell_the_nearest_surroundings_of_both_survive(self):
+    def test_local_environments_of_both_parents_survive(self):
         """Two metals that differ in their nearest distances: both are found in most children."""
         problem, rng = Problem("Cu", formula_units=16), np.random.default_rng(1)
         wide, narrow = (bulk("Cu", kind, a, cubic=True) for kind, a in (("fcc", 3.9), ("sc", 2.5)))
@@ -128,7 +128,7 @@ class TestStack:
         assert len(child) == 12
         assert same_structure(child, ANATASE)
 
-    def test_what_is_missing_too_far_from_the_cut_is_not_invented(self):
+    def test_missing_atoms_far_from_the_cut_give_no_child(self):
         own = block(rutile(), face(rutile(), (0, 0, 1)))
         stacked = stack([Slab(own, 0.25, 0.2)], {"Ti": 6, "O": 6}, np.zeros((119, 119)), np.random.default_rng(0))
         assert stacked is None
@@ -146,7 +146,7 @@ class TestStack:
             volume = np.linalg.det(turned.lateral) * turned.stacking[2]
             assert volume == pytest.approx(atoms.get_volume())
 
-    def test_slabs_are_put_where_they_fit(self):
+    def test_slabs_are_shifted_to_fit(self):
         """Atoms at a seam come no nearer than half of what they do in the parents, nearly always."""
         problem, rng = Problem("TiO2", formula_units=2), np.random.default_rng(5)
         wanted = shortest_distances([rutile(), ANATASE])

@@ -1,4 +1,4 @@
-"""Permutation, strain, displacements: each does what it says, and no more."""
+"""Permutation, strain, displacements, formula units and supercells."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def spinel_like():
 class TestPermutation:
     @settings(max_examples=20, deadline=None)
     @given(SEEDS)
-    def test_atoms_change_places_and_the_sites_stay(self, seed):
+    def test_atoms_are_exchanged_and_sites_stay(self, seed):
         problem = Problem("MgFeO2", formula_units=2, distance_fraction=0.3)
         parent = spinel_like()
         child = Permutation()([parent], problem, np.random.default_rng(seed))
@@ -45,7 +45,7 @@ class TestPermutation:
         assert changed >= 2
         assert changed % 2 == 0
 
-    def test_like_sizes_are_swapped_most_often(self):
+    def test_similar_radii_are_swapped_most_often(self):
         problem, rng = Problem("MgFeO2", formula_units=2, distance_fraction=0.3), np.random.default_rng(0)
         parent = spinel_like()
         oxygen = 0
@@ -72,7 +72,7 @@ class TestStrain:
         assert np.allclose(apart, np.rint(apart), atol=1e-6)
         assert not np.allclose(child.cell.cellpar(), parent.cell.cellpar(), rtol=1e-3)
 
-    def test_strains_are_symmetric_with_the_deviation_that_was_asked_for(self):
+    def test_strains_are_symmetric_with_the_given_deviation(self):
         rng = np.random.default_rng(0)
         strains = np.array([random_strain(0.2, rng) - np.eye(3) for _ in range(2000)])
         assert np.allclose(strains, strains.transpose(0, 2, 1))
@@ -97,7 +97,7 @@ class TestDisplacements:
         expected = 0.05 * length * np.sqrt(5 / 6)  # of six atoms, the mean is taken out
         assert np.std(moves) == pytest.approx(expected, rel=0.12)
 
-    def test_shaking_leads_off_a_saddle_point_and_back_to_a_minimum(self):
+    def test_shake_leaves_a_saddle_point_and_returns_to_a_minimum(self):
         """Simple cubic copper stays so when it is relaxed; face-centred copper is the minimum."""
         relax = Relaxer(calculator=EMT())()
         problem, rng = Problem("Cu", formula_units=2), np.random.default_rng(0)
@@ -124,7 +124,7 @@ class TestDisplacements:
         assert spacegroup(child) == 1
         assert np.allclose(child.cell.cellpar(), rutile().cell.cellpar())
 
-    def test_an_atom_out_of_place_is_of_the_lowest_order_and_moves_most(self):
+    def test_displaced_atom_has_lowest_order_and_moves_most(self):
         parent = bulk("Cu", cubic=True).repeat((2, 1, 1))
         parent.positions[3] += (0.5, 0.3, 0.4)
         order = local_order(parent)
@@ -204,13 +204,13 @@ class TestSupercell:
         child = Supercell()([rutile().repeat((2, 1, 1))], problem, np.random.default_rng(0))
         assert len(child) == 12
 
-    def test_where_spglib_gives_up_the_parent_counts_as_primitive(self, monkeypatch):
+    def test_parent_is_primitive_if_spglib_fails(self, monkeypatch):
         def give_up(*_, **__):
             raise spglib.SpglibError("no symmetry")
 
         monkeypatch.setattr(spglib, "standardize_cell", give_up)
         assert len(Supercell()([rutile()], TIO2, np.random.default_rng(0))) in (12, 18)
 
-    def test_there_is_none_where_no_multiple_is_allowed(self):
+    def test_no_child_if_no_multiple_is_allowed(self):
         problem = Problem("TiO2", formula_units=3)
         assert Supercell()([rutile()], problem, np.random.default_rng(0)) is None

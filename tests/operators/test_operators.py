@@ -1,4 +1,4 @@
-"""What every operator must do: keep the composition, obey distances, give valid cells, follow its random numbers."""
+"""Requirements on every operator: composition, distances, valid cells, and reproducible random numbers."""
 
 from typing import cast
 
@@ -87,7 +87,7 @@ def test_the_same_random_numbers_give_the_same_children(name):
 
 
 @pytest.mark.parametrize("name", OFFERS)
-def test_parents_are_left_as_they_were(name):
+def test_parents_are_not_changed(name):
     operator, problem = OFFERS[name], PROBLEMS["TiO2"]
     parents = [parent.copy() for parent in PARENTS["TiO2"]]
     children(operator, problem, parents, 4)
@@ -141,7 +141,7 @@ def test_moments_and_charges_stay_with_their_elements(name):
 
 @pytest.mark.parametrize("name", OFFERS)
 @pytest.mark.parametrize("scale", [0.3, 3.0])
-def test_children_keep_the_scale_of_parents_outside_of_the_estimated_volumes(name, scale):
+def test_children_keep_volumes_of_parents_outside_the_estimate(name, scale):
     operator, problem = OFFERS[name], Problem("TiO2", formula_units=(2, 4), distance_fraction=0.3)
     parents = [rutile(), rutile(a=4.7, c=2.9), rutile(u=0.32)]
     for parent in parents:
@@ -156,7 +156,7 @@ def test_children_keep_the_scale_of_parents_outside_of_the_estimated_volumes(nam
 
 
 @pytest.mark.parametrize("name", OFFERS)
-def test_children_obey_volumes_that_were_asked_for(name):
+def test_children_obey_given_volume_bounds(name):
     operator, problem = OFFERS[name], Problem("TiO2", formula_units=(2, 4), volume_per_atom=(11, 14))
     for child in children(operator, problem, [rutile(), rutile(u=0.32)], 4):
         if child is not None:
@@ -164,14 +164,14 @@ def test_children_obey_volumes_that_were_asked_for(name):
 
 
 @pytest.mark.parametrize("name", OFFERS)
-def test_impossible_demands_end_in_nothing_not_in_an_endless_loop(name):
+def test_impossible_requirements_give_no_child(name):
     operator = OFFERS[name]
     problem = Problem("TiO2", formula_units=(1, 4), min_distances={"Ti-O": 3.3, "O-O": 3.3, "Ti-Ti": 3.3})
     parents = [rutile(), rutile(u=0.32)]
     assert children(operator, problem, parents, 1) == [None]
 
 
-def test_skewed_cells_are_replaced_by_reduced_ones_of_the_same_crystal():
+def test_skewed_cells_are_reduced():
     from hybridcsp.operators.common import finish
     from hybridcsp.similarity import same_structure
 
@@ -182,7 +182,7 @@ def test_skewed_cells_are_replaced_by_reduced_ones_of_the_same_crystal():
     assert same_structure(child, rutile())
 
 
-def test_a_child_of_the_wrong_composition_or_without_volume_is_none():
+def test_wrong_composition_or_zero_volume_is_rejected():
     from hybridcsp.operators.common import finish
 
     flat = rutile()

@@ -1,4 +1,4 @@
-"""Soft mutation: its modes are those of the energy it says, for any element."""
+"""Soft mutation: modes of the spring model, for any element."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def finite_difference_hessian(atoms, step=1e-3):
 
 
 @pytest.mark.parametrize("atoms", [rutile(u=0.29), random_crystal("EuYbO3", 16, np.random.default_rng(3))])
-def test_the_hessian_and_its_modes_are_those_of_the_model_energy(atoms):
+def test_hessian_is_the_second_derivative_of_the_model_energy(atoms):
     expected = finite_difference_hessian(atoms)
     assert spring_hessian(atoms) == pytest.approx(expected, abs=2e-4 * np.abs(expected).max())
     values = np.linalg.eigvalsh(expected)
@@ -57,12 +57,12 @@ def test_the_hessian_and_its_modes_are_those_of_the_model_energy(atoms):
     assert np.concatenate([np.zeros(3), each]) == pytest.approx(values, abs=1e-3 * values[-1])
 
 
-def test_uniform_translations_are_no_modes():
+def test_modes_exclude_uniform_translations():
     for space in spring_modes(rutile()):
         assert np.abs(space.reshape(6, 3, -1).sum(axis=0)).max() < 1e-9
 
 
-def test_equivalent_directions_are_one_mode():
+def test_degenerate_directions_form_one_mode():
     """The three optical modes of rock salt."""
     assert [space.shape[1] for space in spring_modes(bulk("NaCl", "rocksalt", 5.6))] == [3]
 
@@ -80,7 +80,7 @@ def test_children_move_along_their_mode_and_successive_ones_along_successive_mod
         assert 0.1 * length <= np.linalg.norm(moves.reshape(-1, 3), axis=1).max() <= 0.2 * length
 
 
-def test_the_softest_mode_costs_least():
+def test_softest_mode_has_the_smallest_energy():
     """Same displacement, less energy than along random directions, in the model that it comes from."""
     parent, rng = rutile(), np.random.default_rng(0)
     springs = bonds(parent)
@@ -94,7 +94,7 @@ def test_the_softest_mode_costs_least():
 
 
 @pytest.mark.parametrize("symbol", chemical_symbols[1:97])
-def test_no_element_is_missing(symbol):
+def test_all_elements_have_parameters(symbol):
     atoms = bulk("NaCl", "rocksalt", 5.6)
     atoms.symbols = [symbol, "Er"]
     matrix = spring_hessian(atoms)
@@ -106,7 +106,7 @@ def test_one_atom_has_no_modes():
     assert SoftMutation()([bulk("Cu")], Problem("Cu", formula_units=(1, 2)), np.random.default_rng(0)) is None
 
 
-def test_the_calculators_own_modes_are_a_job_of_their_own():
+def test_calculator_modes_are_left_to_the_job():
     assert CALCULATOR_SOFT_MUTATION.operator.level == "soft"
     child = CalculatorSoftMutation().following(3)([rutile()], TIO2, np.random.default_rng(0))
     assert get_distances(child.positions, rutile().positions, cell=child.cell, pbc=True)[1].min(axis=1).max() < 1e-9

@@ -55,7 +55,7 @@ PARENTS = {
 
 class TestSymmetricMutation:
     @pytest.mark.parametrize("name", PARENTS)
-    def test_every_operation_of_the_parent_is_kept(self, name):
+    def test_all_operations_of_the_parent_are_kept(self, name):
         parent, problem, number = PARENTS[name]
         rng = np.random.default_rng(0)
         wanted = operations_of(parent)
@@ -66,7 +66,7 @@ class TestSymmetricMutation:
             assert spacegroup(child, 1e-3) == number
             assert not same_structure(child, parent)
 
-    def test_in_the_setting_of_the_parent_the_operations_are_the_same_to_the_letter(self):
+    def test_operations_keep_the_setting_of_the_parent(self):
         parent, rng = rutile(), np.random.default_rng(1)
         group = operations(parent)
         for _ in range(5):
@@ -74,7 +74,7 @@ class TestSymmetricMutation:
             for rotation, translation in zip(group.rotations, group.translations, strict=True):
                 assert holds(child, rotation, translation)
 
-    def test_where_only_the_volume_is_free_there_are_no_children(self):
+    def test_no_children_if_only_the_volume_is_free(self):
         problem = Problem("NaCl", formula_units=1)
         assert SymmetricMutation()([bulk("NaCl", "rocksalt", 5.6)], problem, np.random.default_rng(0)) is None
 
@@ -85,7 +85,7 @@ class TestSymmetricMutation:
         assert spacegroup(child) == 136
         assert not np.allclose(child.get_scaled_positions(), rutile().get_scaled_positions(), atol=1e-3)
 
-    def test_a_parent_that_is_nearly_symmetric_counts_as_symmetric(self):
+    def test_nearly_symmetric_parent_is_symmetrised(self):
         near = rutile()
         near.rattle(0.01, seed=0)
         assert spacegroup(near) != 136
@@ -94,7 +94,7 @@ class TestSymmetricMutation:
 
 
 @pytest.mark.parametrize("operator", [SymmetricMutation(), SubgroupMutation(), Symmetrisation()])
-def test_where_spglib_gives_up_there_are_no_children(operator, monkeypatch):
+def test_no_children_if_spglib_fails(operator, monkeypatch):
     def give_up(*_, **__):
         raise spglib.SpglibError("no symmetry")
 
@@ -103,7 +103,7 @@ def test_where_spglib_gives_up_there_are_no_children(operator, monkeypatch):
 
 
 class TestAverages:
-    def test_symmetrised_structures_are_those_of_ase(self):
+    def test_symmetrised_structures_agree_with_ase(self):
         near = quartz()
         near.rattle(0.01, seed=1)
         near.set_cell(
@@ -118,7 +118,7 @@ class TestAverages:
         apart = found.get_scaled_positions() - near.get_scaled_positions()
         assert np.linalg.norm((apart - np.rint(apart)) @ near.cell.array, axis=1).max() < 0.1
 
-    def test_averaged_displacements_are_those_of_ase(self):
+    def test_averaged_displacements_agree_with_ase(self):
         atoms, rng = quartz(), np.random.default_rng(0)
         moves = rng.normal(size=(len(atoms), 3))
         cell = atoms.cell.array
@@ -161,14 +161,14 @@ class TestSubgroupMutation:
         assert all(order < before for order in orders)
         assert sum(order > 1 for order in orders) > len(orders) / 2
 
-    def test_what_has_no_symmetry_has_none_to_break(self):
+    def test_no_children_of_a_parent_without_symmetry(self):
         atoms = random_crystal("TiO2", 14, np.random.default_rng(0))
         problem = Problem("TiO2", formula_units=1, distance_fraction=0.05)
         assert SubgroupMutation()([atoms], problem, np.random.default_rng(0)) is None
 
 
 class TestSymmetrisation:
-    def test_a_distorted_crystal_is_brought_back(self):
+    def test_distorted_crystal_is_symmetrised(self):
         distorted = rutile()
         distorted.rattle(0.08, seed=1)
         distorted.set_cell(distorted.cell.array @ np.diag([1.02, 0.99, 1.0]), scale_atoms=True)
@@ -179,12 +179,12 @@ class TestSymmetrisation:
         assert 136 in groups
         assert min(groups) > spacegroup(distorted, 0.1)
 
-    def test_what_is_symmetric_already_or_near_to_nothing_has_no_children(self):
+    def test_no_children_without_a_higher_symmetry(self):
         problem, rng = Problem("TiO2", formula_units=2), np.random.default_rng(0)
         assert Symmetrisation()([random_crystal("Ti2O4", 12, np.random.default_rng(5))], problem, rng) is None
 
 
-def test_what_spglib_fails_at_is_not_written_to_the_terminal(capfd):
+def test_spglib_failures_print_nothing(capfd):
     positions = [
         *((0.23, 0.77, 0.82), (0.74, 0.21, 0.19), (0.26, 0.73, 0.21), (0.72, 0.26, 0.8)),
         *((0.28, 0.87, 0.32), (0.77, 0.45, 0.73), (0.66, 0.12, 0.69), (0.22, 0.52, 0.28)),

@@ -137,7 +137,7 @@ def test_a_capacity_that_is_none_is_refused(value):
 
 def test_a_factory_that_cannot_be_sent_is_refused():
     lock = threading.Lock()
-    with pytest.raises(BackendError, match="make_runner cannot be sent to another process: TypeError"):
+    with pytest.raises(BackendError, match="make_runner cannot be pickled for another process: TypeError"):
         WorkerPool(lambda: lock, workers=1)
 
 

@@ -1,22 +1,23 @@
-"""Backends that run jobs: our own process pool, and any :class:`concurrent.futures.Executor`.
+"""Backends that run jobs: a process pool, and an adapter for any :class:`concurrent.futures.Executor`.
 
-Behaviour of the two when a calculator misbehaves:
+Their behaviour when a calculator fails:
 
 ==================================== ======================================= ======================================
-the calculator, in one job           :class:`WorkerPool`                     :class:`ExecutorBackend`
+failure of the calculator in a job   :class:`WorkerPool`                     :class:`ExecutorBackend`
 ==================================== ======================================= ======================================
-raises anything: ``sys.exit``,       a failure of reason ``CALCULATOR``      the same
-``KeyboardInterrupt``, …
-returns something else               a failure of reason ``CALCULATOR``      the same
-returns what cannot be pickled       a failure of reason ``CALCULATOR``      ``WORKER_DIED``, between processes
-is slow                              the runner's own limit, checked at      the same
-                                     each force call
-hangs                                killed: ``TIME_LIMIT``                  never ends; its executor loses a place
-crashes, or calls ``os._exit``       ``WORKER_DIED`` and a fresh worker      threads: so does the search; processes:
-                                                                             the executor breaks, and the search
-                                                                             ends with a directory to resume
-uses too much memory                 killed: ``MEMORY_LIMIT``                not watched
-cannot be built                      the search ends: the calculator's error the same
+raises anything, also ``sys.exit``   a failure of reason ``CALCULATOR``      the same
+or ``KeyboardInterrupt``
+returns no outcome                   a failure of reason ``CALCULATOR``      the same
+returns unpicklable objects          a failure of reason ``CALCULATOR``      ``WORKER_DIED``, between processes
+is slow                              the time limit is checked at each       the same
+                                     force call
+hangs                                killed: ``TIME_LIMIT``                  never ends; blocks one place of its
+                                                                             executor
+crashes, or calls ``os._exit``       ``WORKER_DIED`` and a new worker        threads: the search crashes too;
+                                                                             processes: the executor breaks, and the
+                                                                             search ends and can be resumed
+uses too much memory                 killed: ``MEMORY_LIMIT``                not monitored
+cannot be built                      the search ends with this error         the same
 ==================================== ======================================= ======================================
 """
 

@@ -1,4 +1,4 @@
-"""A backend that runs jobs on any :class:`concurrent.futures.Executor`."""
+"""Backend that runs jobs on any :class:`concurrent.futures.Executor`."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from hybridcsp.relaxation.backends.pool import check_capacity, pickle_factory
 from hybridcsp.relaxation.worker import JobRunner, failed, run_contained
 from hybridcsp.utils.interrupts import exits_contained
 
-# Signals that a terminal sends to a group of processes have reached all of them after this time.
+# Time in s after which a signal of the terminal has reached all processes of its group.
 _SIGNAL_SECONDS = 0.2
 
 
 class ExecutorBackend(Backend):
-    """Runs jobs on any :class:`concurrent.futures.Executor`: threads, processes, Dask's ``client.get_executor()``.
+    """Backend that runs jobs on an executor: threads, processes, or Dask's ``client.get_executor()``.
 
-    The runner is built once in each thread that runs jobs, since ASE's calculators are not thread-safe, and the one
-    that was used last is kept. All that can be enforced is enforced inside the task: an exception is a failure of
-    reason ``CALCULATOR``, and the runner checks its limits at each force call; an outcome that is late is accepted
-    as what it is. A hang, and memory, are the executor's business, and so is the output of calculators. What the
-    executor itself reports for one job (an outcome that cannot be pickled, a worker that a cluster gave up on) is a
-    failure of reason ``WORKER_DIED``; when it breaks as a whole, the search ends and its directory can be resumed.
+    The runner is built once in each thread that runs jobs, since ASE's calculators are not thread-safe; each thread
+    keeps the runner that it used last. Inside the task, an exception is a failure of reason ``CALCULATOR``, and the
+    runner checks the limits of the job at each force call; a late outcome is accepted. Hanging jobs, memory and the
+    output of calculators are the responsibility of the executor. An error that the executor reports for one job (an
+    outcome that cannot be pickled, a lost worker of a cluster) is a failure of reason ``WORKER_DIED``. If the executor
+    breaks as a whole, the search ends and can be resumed.
 
-    The executor stays its owner's: closing the backend cancels the jobs that have not started, and lets those that
-    run end unheard.
+    The executor belongs to the caller: closing the backend cancels the jobs that have not started and ignores the
+    outcomes of those that run, but does not shut the executor down.
 
     Parameters
     ----------
     executor
-        Runs the jobs.
+        The executor.
     make_runner
-        Builds the calculator and returns the function that runs a job; sent along with each job.
+        Function that builds the calculator and returns the runner; it is pickled and sent with each job.
     capacity
-        How many jobs the executor works on at once.
+        Number of jobs that the executor runs at once.
 
     Raises
     ------
@@ -62,12 +62,12 @@ class ExecutorBackend(Backend):
         self._error: HybridCSPError | None = None
 
     def submit(self, job: Job) -> None:
-        """Hand a job to the executor.
+        """Submit a job to the executor.
 
         Raises
         ------
         BackendError
-            If the backend is closed, or the executor takes no jobs any more.
+            If the backend is closed, or the executor accepts no more jobs.
         """
         if self._error is not None:
             raise self._error
@@ -84,19 +84,19 @@ class ExecutorBackend(Backend):
         Parameters
         ----------
         timeout
-            Seconds to wait at most; ``None`` for as long as it takes.
+            Longest time to wait in s; ``None`` to wait without a limit.
 
         Returns
         -------
         list of Relaxed or Failed
-            Empty after the timeout, and at once where no job is out.
+            Empty after the timeout, and immediately if no job is running.
 
         Raises
         ------
         CalculatorError
             If the runner cannot be built in the executor.
         BackendError
-            If the executor broke or somebody cancelled its jobs, or the backend is closed.
+            If the executor is broken, its jobs were cancelled, or the backend is closed.
         """
         done: list[Relaxed | Failed] = []
         if self._error is not None:
@@ -113,12 +113,12 @@ class ExecutorBackend(Backend):
         return done
 
     def running(self) -> list[RunningJob]:
-        """Return the jobs that the executor has not given back; it does not tell how far they are."""
+        """Return the jobs that the executor has not finished; their progress is not known."""
         now = time.monotonic()
         return [RunningJob.of(job, now - since) for future, (job, since) in self._jobs.items() if not future.done()]
 
     def close(self) -> None:
-        """Cancel what has not started; the executor itself is left as it is."""
+        """Cancel the jobs that have not started; the executor is not shut down."""
         if self._error is None:
             self._error = BackendError("this backend is closed")
         for future in self._jobs:
@@ -130,16 +130,14 @@ class ExecutorBackend(Backend):
         try:
             with exits_contained():
                 return replace(future.result(), candidate=job.candidate)
-        except HybridCSPError:  # the runner cannot be built
+        except HybridCSPError:  # of the building of the runner
             raise
         except (BrokenExecutor, CancelledError) as error:
             raise _broken(error) from error
-        except Exception as error:  # noqa: BLE001 - each kind of executor has its own ways to say that it lost a job
-            if isinstance(
-                error, ExitRaisedError
-            ):  # Ctrl-C reaches an executor's processes too, perhaps before this one
-                time.sleep(_SIGNAL_SECONDS)
-            detail = f"the executor gave no outcome: {message_of(error)}"
+        except Exception as error:  # noqa: BLE001 - each kind of executor raises its own errors for a lost job
+            if isinstance(error, ExitRaisedError):
+                time.sleep(_SIGNAL_SECONDS)  # Ctrl-C may reach the executor's processes before this one
+            detail = f"the executor returned no outcome: {message_of(error)}"
             return failed(job, FailureReason.WORKER_DIED, detail, time.monotonic() - submitted)
 
 
@@ -147,13 +145,13 @@ _this_thread = threading.local()
 
 
 def _run_in_executor(make_runner: bytes, job: Job) -> Relaxed | Failed:
-    """Run a job wherever an executor does, with this thread's own runner."""
+    """Run a job inside the executor, with the runner of this thread."""
     if getattr(_this_thread, "built_from", None) != make_runner:
         try:
             with exits_contained():
                 _this_thread.runner = cloudpickle.loads(make_runner)()
         except Exception as error:  # noqa: BLE001 - third-party calculators raise anything
-            # A new error of one argument: one that cannot be unpickled would break a process pool.
+            # A new error with one argument: an error that cannot be unpickled would break a process pool.
             raise CalculatorError(_explain(error)) from None
         _this_thread.built_from = make_runner
     return run_contained(_this_thread.runner, job)[0]

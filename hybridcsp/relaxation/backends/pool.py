@@ -1,4 +1,4 @@
-"""Our own process pool: see :mod:`hybridcsp.relaxation.backends.executor` for what it survives."""
+"""Process pool that survives failures of calculators; :mod:`hybridcsp.relaxation.backends` lists them."""
 
 from __future__ import annotations
 
@@ -29,37 +29,38 @@ from hybridcsp.utils.processes import end_processes, reap, send_signal
 
 log = logging.getLogger(__name__)
 
-# A runner checks its time limit between force calls; what is not back this much later hangs.
+# Time in s, and as a fraction of the time limit, after which a job that exceeds its limit is treated as hanging: a
+# runner checks the limit only between force calls.
 GRACE_SECONDS = 5.0
 GRACE_SHARE = 0.1
-# Between two looks at the workers' memory and clocks, in seconds.
-_TICK = 0.2
+# Time in s between two checks of the memory and the run time of the workers.
+_CHECK_INTERVAL = 0.2
 
 
 class WorkerPool(Backend):
-    """Our own process pool, which every failure of a calculator leaves standing.
+    """Backend that runs jobs in a pool of processes and survives every failure of a calculator.
 
-    Each worker is an interpreter of its own, started from scratch: a script needs no ``if __name__ == "__main__"``,
-    nothing of the parent's state is forked, and functions defined in a script, a notebook or another function travel
-    by value. A worker has one thread for numerical libraries, its own process group, and no part in Ctrl-C. It ends
-    when this process ends, even by ``kill -9``, and so do programs that its calculator has started.
+    Each worker is a new interpreter: a script needs no ``if __name__ == "__main__"``, no state of the parent is forked,
+    and functions defined in a script, a notebook or another function are sent by value. A worker uses one thread for
+    numerical libraries, has its own process group, and ignores Ctrl-C. It ends when this process ends, even by
+    ``kill -9``, and so do the programs that its calculator has started.
 
-    Starting is asynchronous: the constructor returns at once, and what keeps the runner from being built is raised by
-    the first :meth:`completed`, or by :meth:`wait_ready`. A worker is replaced when it dies, is killed at a limit, or
-    when its runner raised or returned something that is not an outcome. Limits are enforced, and waiting jobs are
-    handed out, inside ``submit`` and ``completed``: an owner that does other things for long lets workers idle.
-    One thread at a time may use a pool. POSIX only.
+    Workers start asynchronously: the constructor returns at once, and an error of the building of the runner is raised
+    by the first :meth:`completed`, or by :meth:`wait_ready`. A worker is replaced when it dies, when it is killed at a
+    limit, or when its runner has raised an exception or returned no outcome. Limits are enforced, and queued jobs are
+    started, only inside ``submit`` and ``completed``; between these calls workers may be idle. A pool must be used by
+    one thread at a time. POSIX only.
 
     Parameters
     ----------
     make_runner
-        Called once in each worker; builds the calculator and returns the function that runs a job.
+        Function that builds the calculator and returns the runner; it is called once in each worker.
     workers
-        How many processes.
+        Number of processes.
     log_directory
-        Where the workers' output goes, ``worker-<n>.log`` each, appended to; nowhere if not given.
+        Folder of the output of the workers, appended to ``worker-<n>.log``; by default the output is discarded.
     start_timeout
-        Seconds that a worker may take to start and to build its runner.
+        Longest time in s in which a worker must start and build its runner.
 
     Raises
     ------
@@ -92,7 +93,7 @@ class WorkerPool(Backend):
         self._done: list[Relaxed | Failed] = []
         self._retired: list[subprocess.Popen[bytes]] = []
         self._error: HybridCSPError | None = None
-        self._next_look = 0.0
+        self._next_check = 0.0
         self._workers: list[WorkerProcess] = []
         if log_directory is not None:
             make_folder(log_directory.parent)
@@ -105,7 +106,7 @@ class WorkerPool(Backend):
             raise BackendError(f"cannot start worker {number} of {workers}: {error}") from error
 
     def submit(self, job: Job) -> None:
-        """Take a job; hand it to an idle worker at once, or let it wait its turn.
+        """Start a job on an idle worker, or queue it.
 
         Raises
         ------
@@ -116,7 +117,7 @@ class WorkerPool(Backend):
         try:
             with exits_contained():
                 message = cloudpickle.dumps(job)
-        except Exception as error:  # noqa: BLE001 - atoms carry objects of third parties, whose pickling raises anything
+        except Exception as error:  # noqa: BLE001 - atoms hold third-party objects, whose pickling may raise anything
             detail = f"the job cannot be sent: {message_of(error)}"
             self._done.append(failed(job, FailureReason.CALCULATOR, detail, 0.0))
             return
@@ -129,17 +130,17 @@ class WorkerPool(Backend):
         Parameters
         ----------
         timeout
-            Seconds to wait at most; ``None`` for as long as it takes.
+            Longest time to wait in s; ``None`` to wait without a limit.
 
         Returns
         -------
         list of Relaxed or Failed
-            Empty after the timeout, and at once where no job is out.
+            Empty after the timeout, and immediately if no job is running or queued.
 
         Raises
         ------
         CalculatorError
-            As the worker raised it, or any other error of hybridcsp's.
+            If the calculator cannot be built; other errors of hybridcsp are raised as they are.
         BackendError
             If the runner cannot be built for another reason, a worker cannot be started, or the pool is closed.
         """
@@ -158,7 +159,7 @@ class WorkerPool(Backend):
         return done
 
     def running(self) -> list[RunningJob]:
-        """Return the jobs that workers are busy with, and how far each is."""
+        """Return the jobs in progress."""
         return [job for worker in self._workers if (job := worker.running()) is not None]
 
     @property
@@ -176,11 +177,11 @@ class WorkerPool(Backend):
         """
         self._check()
         while not all(worker.ready for worker in self._workers):
-            self._step(_TICK)
+            self._step(_CHECK_INTERVAL)
             self._check()
 
     def close(self) -> None:
-        """End all workers and the programs they started, within about a second, and forget all jobs."""
+        """End all workers and the programs that they have started, within about a second; all jobs are dropped."""
         self._done.clear()
         self._fail(self._error or BackendError("this worker pool is closed"))
 
@@ -189,7 +190,7 @@ class WorkerPool(Backend):
             raise self._error
 
     def _fail(self, error: HybridCSPError) -> None:
-        """End the workers; the error is raised once the outcomes that have arrived are handed out."""
+        """End the workers; the error is raised after the outcomes that have arrived are returned."""
         self._error = error
         self._waiting.clear()
         processes = [worker.process for worker in self._workers]
@@ -202,16 +203,16 @@ class WorkerPool(Backend):
         self._retired.clear()
 
     def _step(self, timeout: float) -> None:
-        """Wait for something to happen and act on it, but for no longer than ``timeout`` or until the next look."""
-        timeout = max(0.0, min(timeout, self._next_look - time.monotonic()))
+        """Wait for messages and handle them, until ``timeout`` or the next check of the workers."""
+        timeout = max(0.0, min(timeout, self._next_check - time.monotonic()))
         by_connection = {worker.connection: worker for worker in self._workers}
         for ready in connection.wait(list(by_connection), timeout):
             self._receive(by_connection[ready])  # type: ignore[index]
             if self._error is not None:
                 return
-        if time.monotonic() >= self._next_look:
-            self._next_look = time.monotonic() + _TICK
-            self._look()
+        if time.monotonic() >= self._next_check:
+            self._next_check = time.monotonic() + _CHECK_INTERVAL
+            self._check_workers()
         for worker in list(self._workers):
             self._dispatch(worker)
 
@@ -237,11 +238,11 @@ class WorkerPool(Backend):
 
     def _finish(self, worker: WorkerProcess, payload: bytes, *, sound: bool) -> None:
         job = worker.job
-        assert job is not None  # a worker says one thing per job
+        assert job is not None  # a worker sends one outcome for each job
         try:
             with exits_contained():
                 outcome: Relaxed | Failed = cloudpickle.loads(payload)
-        except Exception as error:  # noqa: BLE001 - objects of third parties raise anything when they are unpickled
+        except Exception as error:  # noqa: BLE001 - unpickling third-party objects may raise anything
             detail = f"the outcome cannot be read: {message_of(error)}"
             outcome, sound = failed(job, FailureReason.CALCULATOR, detail, worker.elapsed()), False
         self._done.append(replace(outcome, candidate=job.candidate))
@@ -254,17 +255,17 @@ class WorkerPool(Backend):
             return
         job, message = self._waiting.popleft()
         worker.job, worker.step, worker.since = job, None, time.monotonic()
-        if not worker.send(message):  # died while it was idle: the job was never started
+        if not worker.send(message):  # it died while idle, so that the job was not started
             self._waiting.appendleft((job, message))
             worker.job = None
             self._lost(worker)
 
-    def _look(self) -> None:
-        """Do what no message asks for: reap the dead, and end what is past its limits."""
+    def _check_workers(self) -> None:
+        """Reap workers that have died, and end those that exceed their limits."""
         self._retired = [process for process in self._retired if process.poll() is None]
         for worker in list(self._workers):
             if worker.process.poll() is not None and not worker.connection.poll():
-                self._lost(worker)  # and something it started holds its end of the connection open
+                self._lost(worker)  # while one of its children holds the connection open
             elif worker.job is not None:
                 self._enforce_limits(worker, worker.job)
             elif not worker.ready and worker.elapsed() > self._start_timeout:
@@ -287,7 +288,7 @@ class WorkerPool(Backend):
         self._replace(worker)
 
     def _lost(self, worker: WorkerProcess) -> None:
-        """Act on the death of a worker that nobody here killed."""
+        """Handle the unexpected death of a worker."""
         ending = worker.ending()
         deaths = 0
         if worker.job is not None:
@@ -315,27 +316,27 @@ class WorkerPool(Backend):
 
 
 def grace(limits: Limits) -> float:
-    """Return how many seconds past its time limit a job is taken to hang."""
+    """Return the time in s beyond its limit after which a job is treated as hanging."""
     return max(GRACE_SECONDS, GRACE_SHARE * limits.seconds)
 
 
 def check_capacity(key: str, value: int) -> int:
-    """Return the number of jobs that a person wants to run at once, if it is one."""
+    """Check and return a number of jobs that run at once."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError(key, value, "a whole number from 1")
     return value
 
 
 def pickle_factory(make_runner: Callable[[], JobRunner]) -> bytes:
-    """Return a factory of runners as bytes that build it anywhere, functions of a script included."""
+    """Return a pickled factory of runners that can be loaded in any process, also for functions of a script."""
     try:
         message: bytes = cloudpickle.dumps(make_runner)
     except Exception as error:
-        raise BackendError(f"make_runner cannot be sent to another process: {message_of(error)}") from error
+        raise BackendError(f"make_runner cannot be pickled for another process: {message_of(error)}") from error
     return message
 
 
 def _build_error(text: str, pickled: bytes | None) -> HybridCSPError:
-    """Return the error of ours that a worker met, or one that says what it met."""
-    error = pickle.loads(pickled) if pickled else None  # noqa: S301 - from our own worker
+    """Return the error of hybridcsp that a worker raised, or a BackendError with its message."""
+    error = pickle.loads(pickled) if pickled else None  # noqa: S301 - from a worker of this pool
     return error if isinstance(error, HybridCSPError) else BackendError(f"cannot build the calculator: {text}")

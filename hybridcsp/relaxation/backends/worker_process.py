@@ -1,4 +1,4 @@
-"""The parent's side of one worker process: how it is started, spoken to, looked at and ended."""
+"""One worker process as seen by its parent: start, messages, monitoring and end."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from hybridcsp.relaxation.backends.base import RunningJob
 from hybridcsp.utils.files import end_of_log, open_log
 from hybridcsp.utils.processes import death_signal, python_command, python_path
 
-# Bytes of a log that are looked at for its last lines.
+# Bytes at the end of a log that are searched for its last lines.
 _TAIL = 1 << 14
-# A message that stands still this long, in seconds, has a stopped process at its other end.
+# Time in s after which an incomplete message means that the process at the other end has stopped.
 _STUCK = 30
-# One thread for each of the libraries that would otherwise take all cores in every worker.
+# Numerical libraries would otherwise use all cores in every worker.
 _ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
 )
 
 
 class WorkerProcess:
-    """One process of a pool, and what it is doing."""
+    """A process of a pool and its current job."""
 
     def __init__(self, number: int, log_directory: Path | None, deaths: int = 0) -> None:
         self.number = number
         self.name = f"worker {number}"
-        self.deaths = deaths  # of predecessors that did not live to be ready, in a row
+        self.deaths = deaths  # consecutive predecessors that died before they were ready
         self.ready = False
         self.job: Job | None = None
-        self.step: tuple[int, float] | None = None  # force calls and enthalpy per atom of the job, once it tells
-        self.since = time.monotonic()  # it was started, or got its job
+        self.step: tuple[int, float] | None = None  # last reported force calls and enthalpy per atom of the job
+        self.since = time.monotonic()  # start of the process or of its job
         self.log = None if log_directory is None else log_directory / f"worker-{number}.log"
         ours, theirs = socket.socketpair()
         with theirs, ours, _output(self.log) as output:
@@ -59,12 +59,12 @@ class WorkerProcess:
                     "PYTHONPATH": python_path(),
                 },
                 pass_fds=(theirs.fileno(),),
-                process_group=0,  # what a calculator starts can be ended together with it
+                process_group=0,  # so that children of a calculator can be ended too
             )
             self.connection = Connection(ours.detach())
 
     def send(self, message: bytes) -> bool:
-        """Send bytes, or say that nobody is there to take them."""
+        """Send a message; return whether the process could receive it."""
         try:
             self.connection.send_bytes(message)
         except OSError:
@@ -72,44 +72,44 @@ class WorkerProcess:
         return True
 
     def running(self) -> RunningJob | None:
-        """Return what it is doing; ``None`` where it has no job."""
+        """Return the progress of the current job, or ``None`` if there is none."""
         if self.job is None:
             return None
         calls, enthalpy = self.step or (None, None)
         return RunningJob.of(self.job, self.elapsed(), calls, enthalpy)
 
     def elapsed(self) -> float:
-        """Return the seconds since it was started or got its job."""
+        """Return the time in s since the start of the process or of its job."""
         return time.monotonic() - self.since
 
     def memory(self) -> int:
-        """Return the resident memory in bytes, 0 of a process that has just died."""
+        """Return the resident memory in bytes; 0 if the process has died."""
         try:
             return int(psutil.Process(self.process.pid).memory_info().rss)
         except psutil.NoSuchProcess:
             return 0
 
     def abort(self) -> None:
-        """Make it write where it is to its log and end, if it does so at once."""
+        """Make the process write its stack to the log and end, if it does so within 0.2 s."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.send_signal(signal.SIGABRT)
             self.process.wait(0.2)
 
     def ending(self) -> str:
-        """Say how the process ended."""
+        """Return a description of the end of the process."""
         try:
             status = self.process.wait(1.0)
         except subprocess.TimeoutExpired:
             return f"{self.name} closed its connection"
         if status >= 0:
             return f"{self.name} ended with exit status {status}"
-        hint = " (by the system, where memory ran out?)" if status == -signal.SIGKILL else ""
+        hint = " (perhaps because memory ran out)" if status == -signal.SIGKILL else ""
         return f"{self.name} was killed by {signal.Signals(-status).name}{hint}"
 
     def tail(self, lines: int = 20) -> str:
-        """Return the end of what it wrote, to go at the end of a message."""
+        """Return the last lines of the log, as the end of an error message."""
         if self.log is None:
-            return " (a log directory would show its output)"
+            return " (its output is shown if the pool has a log directory)"
         text = end_of_log(self.log, _TAIL, self.log_start).splitlines()[-lines:]
         return "\n".join([f"; the end of {self.log}:", *text])
 

@@ -1,0 +1,209 @@
+"""Conformance suites of sources and allocations: whole searches that must repeat and resume exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hybridcsp.archive.archive import Archive, ModelUpdate, SourceCall
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import Candidate, Relaxed, is_word
+from hybridcsp.relaxation.calculators.registry import CalculatorLike
+from hybridcsp.search.allocation import Allocation
+from hybridcsp.search.run import Progress
+from hybridcsp.search.search import Search
+from hybridcsp.sources.base import BaseSource
+from hybridcsp.testing.requirements import require, require_structure
+
+#: One entry of a comparison: the kind of the event, its data, and the bytes of its structure.
+_Entry = tuple[Any, ...]
+
+
+def check_source(
+    make: Callable[[Problem], BaseSource],
+    directory: Path,
+    *,
+    problem: Problem | None = None,
+    others: Sequence[str] = ("random",),
+    calculator: CalculatorLike = "emt",
+    relaxations: int = 16,
+) -> None:
+    """Check that a source proposes valid structures and that searches with it repeat and resume exactly.
+
+    Three searches with one worker and one seed are run: one uninterrupted, one the same again, and one that is
+    interrupted twice and resumed with new source objects. All three must record the same events.
+
+    Parameters
+    ----------
+    make
+        Function that returns a new source for a problem.
+    directory
+        Existing empty folder for the run directories.
+    problem
+        Problem of the searches; by default CuAu with one to four formula units.
+    others
+        Names of further sources, which provide minima to sources that need them. Relaxations are shared equally.
+    calculator
+        Calculator of the searches; the default, EMT, knows Al, Cu, Ag, Au, Ni, Pd and Pt.
+    relaxations
+        Number of relaxations of each search, at least 6: enough for the source to take part.
+
+    Raises
+    ------
+    AssertionError
+        If the source breaks a rule; the message names it.
+    """
+    problem = problem or Problem("CuAu", formula_units=(1, 4))
+    source = make(problem)
+    require(isinstance(source, BaseSource), f"{type(source).__name__} must inherit hybridcsp.sources.base.BaseSource.")
+    name = source.name or type(source).__name__
+    require(is_word(name), f"The name {name!r} of the source must be a word that begins with a letter.")
+    source.close()
+    source.close()  # closing twice is allowed
+
+    def search(folder: str) -> Search:
+        sources = [*others, make(problem)]
+        return Search(
+            problem, calculator=calculator, directory=directory / folder, sources=sources, allocation="equal", workers=1
+        )
+
+    with search("uninterrupted") as run:
+        run.run(relaxations=relaxations, refine=0)
+        own = list(run.sources)[-1]
+        _require_valid_calls(run.archive, own, problem)
+    _require_repetition(search, directory, relaxations, f"the source {name}")
+
+
+def check_allocation(make: Callable[[Problem, int], Allocation], directory: Path, *, relaxations: int = 16) -> None:
+    """Check that an allocation chooses among the available sources and that searches with it repeat and resume exactly.
+
+    Parameters
+    ----------
+    make
+        Function of a problem and a random seed that returns a new allocation.
+    directory
+        Existing empty folder for the run directories.
+    relaxations
+        Number of relaxations of each search, at least 6.
+
+    Raises
+    ------
+    AssertionError
+        If the allocation breaks a rule; the message names it.
+    """
+    problem = Problem("CuAu", formula_units=(1, 4))
+    allocation = make(problem, 0)
+    require(isinstance(allocation, Allocation), f"{type(allocation).__name__} must inherit Allocation.")
+    for available in (["random"], ["random", "prototypes"], ["swarm", "evolution", "random"]):
+        chosen = allocation.choose(available)
+        require(
+            chosen in available, f"choose({available}) returned {chosen!r}, which is not among the available sources."
+        )
+    name = type(allocation).__name__
+
+    def search(folder: str) -> Search:
+        return Search(
+            problem,
+            calculator="emt",
+            directory=directory / folder,
+            sources=["random", "prototypes", "basin-hopping"],
+            allocation=make(problem, 0),
+            workers=1,
+        )
+
+    with search("uninterrupted") as run:
+        run.run(relaxations=relaxations, refine=0)
+    _require_repetition(search, directory, relaxations, f"the allocation {name}")
+
+
+def _require_repetition(search: Callable[[str], Search], directory: Path, relaxations: int, what: str) -> None:
+    """Require that the search in the folder "uninterrupted" equals a repetition, and an interrupted, resumed search."""
+    expected = _entries(directory / "uninterrupted")
+    with search("repeated") as run:
+        run.run(relaxations=relaxations, refine=0)
+    difference = _first_difference(expected, _entries(directory / "repeated"))
+    require(
+        difference is None,
+        f"Two searches with {what} and the same seed differ at event {difference}: draw random numbers from the given "
+        "generator alone, and let no decision depend on the clock or on global state.",
+    )
+    stops = {relaxations // 3, 2 * relaxations // 3}
+
+    def interrupt(progress: Progress) -> None:
+        if progress.relaxations in stops:
+            stops.remove(progress.relaxations)
+            raise KeyboardInterrupt
+
+    while True:
+        with search("resumed") as run:
+            try:
+                run.run(relaxations=relaxations, refine=0, on_progress=interrupt)
+            except KeyboardInterrupt:
+                continue
+        break
+    difference = _first_difference(expected, _entries(directory / "resumed"))
+    require(
+        difference is None,
+        f"A resumed search with {what} differs from an uninterrupted one at event {difference}: change state in "
+        "proposed() and observe() only, which are called again when a search is resumed.",
+    )
+
+
+def _require_valid_calls(archive: Archive, name: str, problem: Problem) -> None:
+    candidates: list[Candidate] = []
+    for event in archive.history():
+        if isinstance(event, SourceCall) and event.source == name:
+            require(not event.error, f"The source {name} raised an error in its call {event.call}: {event.error}")
+            require(
+                len(event.candidates) <= event.requested,
+                f"The source {name} returned {len(event.candidates)} proposals in its call {event.call}; at most "
+                f"{event.requested} were requested.",
+            )
+            candidates += event.candidates
+    require(
+        candidates,
+        f"The source {name} proposed nothing; give the search more relaxations or the sources that it needs (others).",
+    )
+    rejected = [candidate for candidate in candidates if archive.status(candidate.id) == "rejected"]
+    require(
+        len(rejected) < len(candidates),
+        f"All {len(candidates)} proposals of the source {name} were rejected by the screening.",
+    )
+    for candidate in candidates:
+        require_structure(candidate.atoms, problem, f"Proposal {candidate.id} of the source {name}")
+        require(
+            all(1 <= parent < candidate.id for parent in candidate.proposal.parents),
+            f"Proposal {candidate.id} of the source {name} names parents that do not exist: "
+            f"{candidate.proposal.parents}.",
+        )
+
+
+def _entries(directory: Path) -> list[_Entry]:
+    """Return the events of a search without times."""
+    with Archive(directory) as archive:
+        return [_entry(event) for event in archive.history()]
+
+
+def _entry(event: object) -> _Entry:
+    if isinstance(event, SourceCall):
+        structures = [(_bytes(c), c.id, c.operator, c.proposal.parents, dict(c.proposal.tag)) for c in event.candidates]
+        return "call", event.source, event.call, event.error, structures
+    if isinstance(event, ModelUpdate):
+        return "model", event.source, event.versions
+    assert hasattr(event, "candidate")
+    end = (event.atoms.positions.tobytes(), event.evaluation.enthalpy) if isinstance(event, Relaxed) else ()
+    return type(event).__name__, event.candidate.id, end
+
+
+def _bytes(candidate: Candidate) -> tuple[bytes, bytes]:
+    atoms = candidate.atoms
+    return atoms.positions.tobytes(), atoms.cell.array.tobytes()
+
+
+def _first_difference(expected: list[_Entry], found: list[_Entry]) -> int | None:
+    """Return the number of the first event that differs, counted from 1; ``None`` if there is none."""
+    for number, (one, other) in enumerate(zip(expected, found, strict=False), start=1):
+        if one != other:
+            return number
+    return None if len(expected) == len(found) else min(len(expected), len(found)) + 1

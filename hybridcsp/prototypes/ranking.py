@@ -43,8 +43,8 @@ def placements(elements: Sequence[int], known: Occurrences) -> list[Placement]:
     :math:`p(L, a) = (\sum_{m \in L} n_m k(a, m) + \beta n_L / (N c_L)) / (\sum_m n_m \sum_a k(a, m) + \beta)`, where
     m runs over the known crystals, :math:`n_m` are their counts, :math:`n_L / N` is the popularity of the prototype and
     :math:`c_L` the number of inequivalent placements of the elements in it. The kernel is
-    :math:`k = (1 + d^2 / 2 t)^{-t}` with t = :data:`~hybridcsp.structure.elements.KERNEL_EXPONENT`; :math:`d^2` is
-    the sum over the slots of the squared distances of the elements (:mod:`hybridcsp.structure.elements`).
+    :math:`k = (1 + d^2 / 2 t)^{-t}` with t = :data:`~hybridcsp.structure.elements.KERNEL_EXPONENT`, where :math:`d^2`
+    is the sum over the slots of the squared distances of the elements (:mod:`hybridcsp.structure.elements`).
 
     Parameters
     ----------

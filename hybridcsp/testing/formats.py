@@ -9,7 +9,7 @@ import numpy as np
 from ase.build import bulk
 
 from hybridcsp.core.records import is_word
-from hybridcsp.io.formats.base import Format, Record, Settings
+from hybridcsp.io.formats.base import Format, Record, SeedSettings
 from hybridcsp.io.frames import ReadFailure
 from hybridcsp.testing.requirements import require
 
@@ -32,6 +32,7 @@ def check_format(make: Callable[[], Format], folder: Path, *, target: str = "run
         If the format breaks a rule; the message names it.
     """
     one = make()
+    require(isinstance(one, Format), f"{type(one).__name__} must inherit hybridcsp.io.formats.Format.")
     name = one.name
     require(is_word(name), f"The name {name!r} of the format must be a word that begins with a letter.")
     require(not one.recognises(folder / "missing"), f"The format {name} recognises a path that does not exist.")
@@ -44,7 +45,7 @@ def check_format(make: Callable[[], Format], folder: Path, *, target: str = "run
         place.mkdir()
     records = [Record(atoms=bulk("CuAu", "cesiumchloride", a=a)) for a in (3.0, 3.1, 3.2)]
     outside = _files(folder) - _files(place)
-    note = one.write(records, place, Settings(elements=("Cu", "Au")))
+    note = one.write(records, place, SeedSettings(elements=("Cu", "Au")))
     require(isinstance(note, str) and note, f"The format {name} must say what it has written.")
     require(_files(folder) - _files(place) == outside, f"The format {name} wrote outside of {place.name}.")
     written = {file: file.read_bytes() for file in _files(place)}

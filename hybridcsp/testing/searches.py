@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hybridcsp.archive.archive import Archive, ModelUpdate, SourceCall
+from hybridcsp.archive.archive import Archive
+from hybridcsp.archive.history import ModelUpdate, SourceCall
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Candidate, Relaxed, is_word
 from hybridcsp.relaxation.calculators.registry import CalculatorLike

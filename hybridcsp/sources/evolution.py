@@ -1,4 +1,4 @@
-"""Evolution: children of the best diverse minima, by operators that are used the more, the more they earn."""
+"""Provide the evolutionary source, which breeds the best diverse minima of all sources."""
 
 from __future__ import annotations
 
@@ -25,65 +25,71 @@ from hybridcsp.similarity.fingerprint import Floats
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.sources.random import RandomSource
 
-#: Minima that it takes to breed.
+#: Number of minima that are needed before the first child.
 ENOUGH = 6
 
-#: Share of newcomers, crystals without parents, that a search needs.
+#: Fraction of candidates without parents that a search needs.
 FRESH = 0.2
 
-#: Size of the population, and how many minima are looked at to fill it.
+#: Size of the population, and number of best minima from which it is chosen.
 POPULATION = 24
 LOOKED_AT = 100
 
-#: Minima whose fingerprints differ by less (root of the mean square) share a niche: fitness, and places in the
-#: population. Displacements of 0.1 to 0.2 Å make such a difference; rutile and anatase are 0.08 apart, and 1 % of pairs
-#: of random TiO₂ crystals are nearer than 0.07.
+#: Radius of a niche (root mean square difference of fingerprints), within which minima share their fitness, and largest
+#: number of members of the population in one niche. Displacements of 0.1 to 0.2 Å make such a difference; rutile and
+#: anatase differ by 0.08, and 1 % of pairs of random TiO₂ crystals by less than 0.07.
 NICHE = 0.05
 PLACES = 3
 
-#: Children without success after which a parent has half its weight.
+#: Number of children without success that halves the weight of a parent.
 HALF_LIFE = 8
 
-#: Least selection temperature in eV/atom.
+#: Lowest selection temperature in eV/atom.
 COLDEST = 0.002
 
-#: The worth of a basin falls by a factor e for each so many eV/atom that it lies above the best.
+#: Energy above the best minimum in eV/atom at which the value of a new minimum is 1/e.
 NEAR = 0.05
 
-#: Least share of every operator, and how many relaxations a prior share is worth.
+#: Smallest share of each operator, and weight of the prior shares in relaxations.
 FLOOR = 0.02
 PRIOR = 5.0
 
-#: Operators and parents tried for one proposal.
+#: Largest number of operators and parents that are tried for one proposal.
 TRIES = 8
 
 
 class EvolutionSource(BaseSource):
     """Steady-state evolution on the minima of all sources.
 
-    The population is made anew from the archive at every call: minima from the lowest enthalpy on, of each niche of
-    like fingerprints at most three, so that the best of every niche stays, and no basin and no family of distorted
-    relatives or supercells can fill it. A parent's fitness is a Boltzmann factor at a temperature that gives the median
-    of the population 1/e of the weight of the best. It is shared with its niche (Goldberg, Richardson 1987) and halves
-    with every eight children that did not open a basin at or below the parent. DEAP's stochastic universal sampling
-    draws the parents.
+    The population is derived from the archive at every call: the minima of lowest enthalpy, at most three of each niche
+    of similar fingerprints, so that the best of every niche stays and no basin, family of distorted relatives or
+    supercell can fill it. The fitness of a parent is a Boltzmann factor at the temperature that gives the median of the
+    population 1/e of the weight of the best. It is shared within a niche (Goldberg, Richardson 1987), and halved by
+    every eight children that found no new minimum at or below their parent. Parents are drawn by the roulette of DEAP.
 
-    Operators are drawn by probability matching with a floor: in proportion to their yield per force call, where a basin
-    that an operator's child reached first counts 1/e less for each 50 meV/atom above the best one, and rediscovery
-    nothing. A prior worth five relaxations keeps early luck in bounds.
+    Operators are drawn by probability matching with a floor: in proportion to their yield per force call. The yield of
+    a new minimum decreases by a factor of e per 50 meV/atom above the best one; rediscovered minima yield nothing. A
+    prior with the weight of five relaxations limits the effect of early luck.
 
-    Newcomers are the business of other sources: it is not ready before there are six minima. Where no other source has
-    any, as when it searches alone, it proposes random symmetric crystals (operator "random") until then, and afterwards
-    one in five, unless a fifth of all candidates are newcomers from others. All of it is a function of the archive.
+    Candidates without parents come from other sources: this one waits until there are six minima. If no other source
+    has proposals, for instance in a search with evolution alone, it proposes random symmetric crystals (operator
+    "random") until then, and one in five afterwards unless a fifth of all candidates are candidates without parents
+    from other sources. All decisions are functions of the archive.
 
     Parameters
     ----------
     problem
-        What is searched.
+        The problem of the search.
     argument
         Names of the operators to use, joined by commas; see :func:`~hybridcsp.operators.registry.operators_named`.
     operators
-        The same with prior shares, where no names are given; by default :data:`~hybridcsp.operators.OPERATORS`.
+        Operators with prior shares, if no names are given; by default :data:`~hybridcsp.operators.OPERATORS`.
+
+    Attributes
+    ----------
+    toolbox
+        Toolbox of DEAP; its ``select(individuals)`` draws one parent. Register another selection of ``deap.tools`` in
+        its place to change how parents are chosen.
 
     Raises
     ------
@@ -106,8 +112,10 @@ class EvolutionSource(BaseSource):
             operators = operators_named(argument)
         self._problem = problem
         self._random = RandomSource(problem)
-        self._offers = {offer.operator.name: offer for offer in operators if offer.operator.applies_to(problem)}
-        self._fingerprints: dict[int, tuple[int, Floats]] = {}  # a cache: by minimum, of its best relaxation
+        self.toolbox = base.Toolbox()
+        self.toolbox.register("select", tools.selRoulette, k=1)
+        self._operators = {one.operator.name: one for one in operators if one.operator.applies_to(problem)}
+        self._fingerprints: dict[int, tuple[int, Floats]] = {}  # by minimum: sequence and fingerprint of its best end
         self._minima = 0
 
     def status(self) -> SourceStatus:
@@ -115,14 +123,14 @@ class EvolutionSource(BaseSource):
         return SourceStatus.READY if self._minima >= ENOUGH else SourceStatus.WAITING
 
     def propose(self, n: int, context: Context) -> list[Proposal]:
-        """Breed ``n`` children; some of them are fresh random crystals where others bring too few newcomers.
+        """Return ``n`` children, or random crystals in place of some if other sources propose too few of them.
 
-        ``parents`` of each are the candidates that reached the parent minima first. The tag of a child of a soft
-        mutation holds its ``mode``.
+        ``parents`` of a child are the candidates that reached the parent minima first. The tag of a child of a soft
+        mutation contains its ``mode``.
         """
         population = self.population(context.archive)
         shares = self.shares(context.archive)
-        fresh = 0.0 if self._newcomers(context.archive) >= FRESH else FRESH
+        fresh = 0.0 if self._fraction_of_others(context.archive) >= FRESH else FRESH
         proposals: list[Proposal] = []
         for _ in range(n):
             child = None
@@ -132,57 +140,56 @@ class EvolutionSource(BaseSource):
         return proposals
 
     def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Count minima; what else outcomes add up to is in the archive."""
+        """Count minima; everything else is read from the archive."""
         self._minima += sum(isinstance(outcome, Relaxed) and outcome.is_new_minimum for outcome in outcomes)
 
     def population(self, archive: Archive) -> list[Individual]:
         """Return the best diverse minima with their fitness."""
         chosen: list[Minimum] = []
-        prints: list[Floats] = []
-        neighbours: list[float] = []
+        fingerprints: list[Floats] = []
+        crowding: list[float] = []  # sum of the similarities to all members, 1 for itself
         for minimum in archive.minima(LOOKED_AT):
             own = self._fingerprint(minimum)
-            crowd = [_nearness(own, other) for other in prints]
-            if sum(near > 0 for near in crowd) < PLACES:
-                neighbours = [near + more for near, more in zip(neighbours, crowd, strict=True)]
-                neighbours.append(1 + sum(crowd))
+            similarities = [_similarity(own, other) for other in fingerprints]
+            if sum(similarity > 0 for similarity in similarities) < PLACES:
+                crowding = [before + more for before, more in zip(crowding, similarities, strict=True)]
+                crowding.append(1 + sum(similarities))
                 chosen.append(minimum)
-                prints.append(own)
+                fingerprints.append(own)
             if len(chosen) == POPULATION:
                 break
-        levels = [self._problem.fitness(minimum) for minimum in chosen]
-        weights = boltzmann(levels)
-        ages = _ages(archive, chosen)
+        weights = boltzmann([self._problem.fitness(minimum) for minimum in chosen])
+        failures = _children_without_success(archive, chosen)
         return [
-            Individual(minimum, weight / crowding * 2 ** (-age / HALF_LIFE))
-            for minimum, weight, crowding, age in zip(chosen, weights, neighbours, ages, strict=True)
+            Individual(minimum, Fitness((weight / crowded * 2 ** (-failed / HALF_LIFE),)))
+            for minimum, weight, crowded, failed in zip(chosen, weights, crowding, failures, strict=True)
         ]
 
     def shares(self, archive: Archive) -> dict[str, float]:
-        """Return the chances of each operator; they add up to 1."""
+        """Return the probability of each operator; the sum is 1."""
         lowest = archive.state.lowest()
         gains: dict[str, float] = defaultdict(float)
         for basin in archive.state.ranked():
             origin = archive.state.candidates[basin.found_by]
             if origin.source == self.name and lowest is not None:
                 gains[origin.operator] += math.exp((lowest - basin.enthalpy_per_atom) / NEAR)
-        calls = {name: self._force_calls(archive, name) for name in self._offers}
+        calls = {name: self._force_calls(archive, name) for name in self._operators}
         relaxed = max(archive.state.relaxations, 1)
         prior_calls = PRIOR * max(archive.state.cost.force_calls / relaxed, 1.0)
         average = (sum(gains[name] for name in calls) + PRIOR) / (sum(calls.values()) + 2 * prior_calls)
         yields = {
-            name: offer.prior * (average * prior_calls + gains[name]) / (prior_calls + calls[name])
-            for name, offer in self._offers.items()
+            name: weighted.prior * (average * prior_calls + gains[name]) / (prior_calls + calls[name])
+            for name, weighted in self._operators.items()
         }
         total = sum(yields.values())
         rest = 1 - FLOOR * len(yields)
         return {name: FLOOR + rest * value / total for name, value in yields.items()}
 
-    def _newcomers(self, archive: Archive) -> float:
-        """Share of all candidates that have no parents and come from other sources."""
+    def _fraction_of_others(self, archive: Archive) -> float:
+        """Return the fraction of all candidates that have no parents and come from other sources."""
         known = archive.state.candidates.values()
-        newcomers = [event for event in known if event.source != self.name and not event.parents]
-        return len(newcomers) / max(len(known), 1)
+        others = [event for event in known if event.source != self.name and not event.parents]
+        return len(others) / max(len(known), 1)
 
     def _force_calls(self, archive: Archive, operator: str) -> int:
         return archive.state.tally(self.name, operator).cost.force_calls
@@ -190,19 +197,19 @@ class EvolutionSource(BaseSource):
     def _breed(
         self, population: Sequence[Individual], shares: Mapping[str, float], context: Context
     ) -> Proposal | None:
-        """Make one child, or ``None`` where no operator that was tried can."""
+        """Return one child, or ``None`` if none of the operators that were tried makes one."""
         rng = context.rng
         start = time.perf_counter()
         names, chances = list(shares), list(shares.values())
         for _ in range(TRIES):
-            operator = self._offers[names[rng.choice(len(names), p=chances)]].operator
+            operator = self._operators[names[rng.choice(len(names), p=chances)]].operator
             if operator.n_parents > len(population):
                 continue
-            parents = select(population, operator.n_parents, rng)
+            parents = select_parents(population, operator.n_parents, rng, self.toolbox)
             ids = tuple(parent.minimum.found_by.id for parent in parents)
             tag: dict[str, Any] = {}
             if operator.follows_modes:
-                tag["mode"] = _children(context.archive, operator.name)[ids]
+                tag["mode"] = _children_by_parents(context.archive, operator.name)[ids]
                 operator = operator.following(tag["mode"])
             atoms = operator([parent.minimum.best.atoms.copy() for parent in parents], self._problem, rng)
             if atoms is not None:
@@ -220,39 +227,37 @@ class EvolutionSource(BaseSource):
         return known[1]
 
 
-class _Fitness(base.Fitness):  # type: ignore[misc]  # DEAP has no types
+class Fitness(base.Fitness):  # type: ignore[misc]  # DEAP has no types
+    """Selection weight of a parent, which is maximised."""
+
     weights = (1.0,)
 
 
 @dataclass(frozen=True, eq=False)
 class Individual:
-    """A minimum as a parent; ``weight`` is its chance to be one, up to a factor."""
+    """Represent a minimum as a possible parent; DEAP's selection reads its fitness."""
 
     minimum: Minimum
-    weight: float
-
-    @property
-    def fitness(self) -> Any:
-        """What DEAP selects by."""
-        return _Fitness((self.weight,))
+    fitness: Fitness
 
 
-def select(population: Sequence[Individual], n: int, rng: np.random.Generator) -> list[Individual]:
-    """Draw ``n`` different parents."""
-    toolbox = base.Toolbox()
-    toolbox.register("select", tools.selStochasticUniversalSampling, k=1)
+def select_parents(
+    population: Sequence[Individual], n: int, rng: np.random.Generator, toolbox: base.Toolbox
+) -> list[Individual]:
+    """Return ``n`` different individuals, each drawn by the selection of the toolbox from those that are left."""
     left = list(population)
     parents: list[Individual] = []
     with seeded_random(rng):
         for _ in range(n):
-            parents += toolbox.select(left)
-            left.remove(parents[-1])
+            (parent,) = toolbox.select(left)
+            left.remove(parent)
+            parents.append(parent)
     return parents
 
 
 @contextmanager
 def seeded_random(rng: np.random.Generator) -> Iterator[None]:
-    """Seed Python's global random numbers, which DEAP draws from, and put them back as they were."""
+    """Seed the global random numbers of Python, the only ones that DEAP can use, and restore their state afterwards."""
     state = random.getstate()
     random.seed(int(rng.integers(2**63)))
     try:
@@ -262,7 +267,7 @@ def seeded_random(rng: np.random.Generator) -> Iterator[None]:
 
 
 def boltzmann(levels: Sequence[float]) -> list[float]:
-    """Weights of energies per atom (eV): 1 for the lowest, 1/e for the median."""
+    """Return the weights of energies per atom in eV: 1 for the lowest and 1/e for the median."""
     if not levels:
         return []
     lowest = min(levels)
@@ -270,26 +275,26 @@ def boltzmann(levels: Sequence[float]) -> list[float]:
     return [math.exp((lowest - level) / temperature) for level in levels]
 
 
-def _nearness(first: Floats, second: Floats) -> float:
-    """1 for equal fingerprints, falling to 0 at the edge of a niche; volumes do not matter."""
+def _similarity(first: Floats, second: Floats) -> float:
+    """Return 1 for equal fingerprints, decreasing to 0 at the radius of a niche; the volumes are ignored."""
     distance = float(np.sqrt(np.mean((first[:-1] - second[:-1]) ** 2)))
     return max(0.0, 1 - distance / NICHE)
 
 
-def _ages(archive: Archive, minima: Sequence[Minimum]) -> list[int]:
-    """How many children of each were made since the last that opened a basin at or below it."""
-    opened = {basin.found_by: basin.enthalpy_per_atom for basin in archive.state.comparable()}
+def _children_without_success(archive: Archive, minima: Sequence[Minimum]) -> list[int]:
+    """Return for each minimum the number of children since the last that found a new minimum at or below it."""
+    found = {basin.found_by: basin.enthalpy_per_atom for basin in archive.state.comparable()}
     levels = {minimum.found_by.id: minimum.enthalpy_per_atom for minimum in minima}
-    ages: Counter[int] = Counter()
+    failures: Counter[int] = Counter()
     for id_, event in archive.state.candidates.items():
         for parent in event.parents:
-            if opened.get(id_, math.inf) <= levels.get(parent, -math.inf):
-                ages[parent] = 0
+            if found.get(id_, math.inf) <= levels.get(parent, -math.inf):
+                failures[parent] = 0
             else:
-                ages[parent] += 1
-    return [ages[minimum.found_by.id] for minimum in minima]
+                failures[parent] += 1
+    return [failures[minimum.found_by.id] for minimum in minima]
 
 
-def _children(archive: Archive, operator: str) -> Counter[tuple[int, ...]]:
-    """How many children an operator has made of the same parents."""
+def _children_by_parents(archive: Archive, operator: str) -> Counter[tuple[int, ...]]:
+    """Return the number of children that an operator has made of each tuple of parents."""
     return Counter(event.parents for event in archive.state.candidates.values() if event.operator == operator)

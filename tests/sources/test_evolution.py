@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from crystals import InlineBackend, ListSource, instant_relaxation, random_crystal, relaxed, rutile, what_happened
+from deap import tools
 
 from hybridcsp import Search
 from hybridcsp.core.problem import Problem
@@ -19,7 +20,7 @@ from hybridcsp.operators.soft_mutation import SoftMutation
 from hybridcsp.operators.strain import Strain
 from hybridcsp.sources import evolution as module
 from hybridcsp.sources.base import Context
-from hybridcsp.sources.evolution import EvolutionSource, Individual, boltzmann, seeded_random, select
+from hybridcsp.sources.evolution import EvolutionSource, Fitness, Individual, boltzmann, seeded_random, select_parents
 from hybridcsp.sources.registry import SOURCES
 
 PROBLEM = Problem("TiO2", formula_units=(1, 3), max_atoms=9)
@@ -54,10 +55,18 @@ def diverse(n, seed=0):
     return [random_crystal("Ti2O4", 12, rng) for _ in range(n)]
 
 
+def individual(weight):
+    return Individual(None, Fitness((weight,)))
+
+
+def select(population, n, rng):
+    return select_parents(population, n, rng, EvolutionSource(PROBLEM).toolbox)
+
+
 def test_it_is_a_registered_source_whose_argument_names_operators():
     source = SOURCES["evolution"].build(PROBLEM, "heredity,strain")
     assert isinstance(source, EvolutionSource)
-    assert set(source._offers) == {"heredity", "strain"}
+    assert set(source._operators) == {"heredity", "strain"}
     with pytest.raises(UnknownNameError, match="did you mean 'strain'"):
         EvolutionSource(PROBLEM, "heredity,strian")
 
@@ -142,7 +151,7 @@ class TestPopulation:
         near = rutile(u=0.312)
         search = filled(tmp_path, [rutile(), near, *diverse(4)], [-9.0, -8.98, -9.0, -8.5, -8.0, -7.5])
         weights = {
-            individual.minimum.found_by.id: individual.weight
+            individual.minimum.found_by.id: individual.fitness.values[0]
             for individual in EvolutionSource(LOOSE).population(search.archive)
         }
         assert weights[3] > weights[4] > weights[5] > weights[6]
@@ -167,7 +176,7 @@ class TestPopulation:
 
         def weight():
             population = EvolutionSource(LOOSE).population(search.archive)
-            chances = {individual.minimum.found_by.id: individual.weight for individual in population}
+            chances = {individual.minimum.found_by.id: individual.fitness.values[0] for individual in population}
             return chances[1] / chances[2]
 
         search.run(relaxations=6, refine=0)
@@ -187,7 +196,7 @@ class TestPopulation:
 class TestSelection:
     def test_parents_are_drawn_in_proportion_and_differ(self):
         rng = np.random.default_rng(0)
-        population = [Individual(None, weight) for weight in (4.0, 2.0, 1.0, 1.0)]
+        population = [individual(weight) for weight in (4.0, 2.0, 1.0, 1.0)]
         drawn = Counter()
         for _ in range(800):
             first, second = select(population, 2, rng)
@@ -196,19 +205,26 @@ class TestSelection:
         assert drawn[0] == pytest.approx(400, abs=60)
         assert drawn[1] == pytest.approx(200, abs=50)
 
+    def test_another_selection_of_deap_can_be_registered(self):
+        source = EvolutionSource(PROBLEM)
+        source.toolbox.register("select", tools.selBest, k=1)
+        population = [individual(weight) for weight in (1.0, 3.0, 2.0)]
+        parents = select_parents(population, 2, np.random.default_rng(0), source.toolbox)
+        assert parents == [population[1], population[2]]
+
     def test_the_global_random_numbers_are_left_as_they_were(self):
         random.seed(7)
         expected = [random.random() for _ in range(3)]
         random.seed(7)
         first = random.random()
-        select([Individual(None, 1.0), Individual(None, 2.0)], 1, np.random.default_rng(0))
+        select([individual(1.0), individual(2.0)], 1, np.random.default_rng(0))
         with pytest.raises(RuntimeError), seeded_random(np.random.default_rng(0)):
             random.random()
             raise RuntimeError
         assert [first, random.random(), random.random()] == expected
 
     def test_the_global_random_numbers_do_not_matter(self):
-        population = [Individual(None, weight) for weight in (1.0, 1.1, 0.9, 1.2)]
+        population = [individual(weight) for weight in (1.0, 1.1, 0.9, 1.2)]
         picks = []
         for seed in (1, 2):
             random.seed(seed)
@@ -253,7 +269,7 @@ class TestOperators:
 
     def test_only_operators_that_can_do_something_are_offered(self):
         fixed = Problem("Cu", formula_units=4, cell=(3.6, 3.6, 3.6, 90, 90, 90))
-        names = set(EvolutionSource(fixed)._offers)
+        names = set(EvolutionSource(fixed)._operators)
         assert "heredity" in names
         assert names.isdisjoint({"permutation", "strain", "formula-units", "supercell", "symmetrisation"})
 

@@ -38,7 +38,7 @@ from hybridcsp.archive.credit import CREDIT_SCALE
 from hybridcsp.core.records import REFINE, Failed, Relaxed
 from hybridcsp.generators.datasets import is_held_out
 from hybridcsp.prototypes import CountTable
-from hybridcsp.prototypes.table import reduced_formula
+from hybridcsp.prototypes.table import reduced_hill_formula
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.search.allocation import SHARE_OF_PARENTS
@@ -79,7 +79,7 @@ def _held_out(stoichiometry: str, label: str, kind: str) -> bool:
 
 def measure(system: str, seed: int, pool: WorkerPool) -> dict[str, Any]:
     problem = Problem(system, formula_units=1)
-    assert is_held_out(reduced_formula(problem.composition)), system
+    assert is_held_out(reduced_hill_formula(problem.composition)), system
     directory = SEARCHES / f"{system}-{seed}"
     start = time.perf_counter()
     with Search(

@@ -131,9 +131,9 @@ def prepare(files: Sequence[Path], cache: Path) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     dataset = read_dataset(files, max_atoms=MAX_ATOMS["flow"], progress=_counter("crystals read for flow"))
     learned, held = split(dataset.examples)
-    training = FlowData.of(learned)
+    training = FlowData.from_examples(learned)
     cards = {"flow": weights_io.describe_training(learned, {}, held_out=len(held)) | {"data": dataset.provenance}}
-    for name, data in (("learned", training), ("held", FlowData.of(held, training.scale) if held else None)):
+    for name, data in (("learned", training), ("held", FlowData.from_examples(held, training.scale) if held else None)):
         if data is not None:
             arrays |= {f"flow/{name}/{key}": value for key, value in data.arrays().items()}
     print(f"flow: {len(learned)} crystals, {len(held)} held out, {time.monotonic() - begun:.0f} s", flush=True)

@@ -28,7 +28,7 @@ from ase.data import chemical_symbols
 from hybridcsp.prototypes import CountTable, Label, identify
 from hybridcsp.prototypes.labels import slot_orders
 from hybridcsp.prototypes.ranking import POPULARITY, placements, probability_by_label
-from hybridcsp.prototypes.table import encode_counts, reduced_formula
+from hybridcsp.prototypes.table import encode_counts, reduced_hill_formula
 from hybridcsp.structure.elements import KERNEL_EXPONENT, PROPERTY_WEIGHTS, properties
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE
 
@@ -58,7 +58,7 @@ def labels_of(files: Sequence[Path], kept: Path | None) -> list[Crystal]:
 
 def formula_of(crystal: Crystal) -> str:
     label, elements = crystal
-    return reduced_formula({chemical_symbols[z]: n for z, n in zip(elements, label.stoichiometry, strict=True)})
+    return reduced_hill_formula({chemical_symbols[z]: n for z, n in zip(elements, label.stoichiometry, strict=True)})
 
 
 def counted(crystals: Sequence[Crystal], data: str) -> dict[str, object]:

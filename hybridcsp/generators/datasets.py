@@ -17,7 +17,7 @@ from hybridcsp.errors import InputError
 from hybridcsp.generators.base import Example
 from hybridcsp.io.frames import Frame, ReadFailure
 from hybridcsp.io.structure_files import read_structures, structure_files
-from hybridcsp.prototypes.table import reduced_formula
+from hybridcsp.prototypes.table import reduced_hill_formula
 from hybridcsp.similarity import same_structure
 from hybridcsp.structure.symmetry import primitive
 from hybridcsp.utils.reading import sha256_of
@@ -115,7 +115,7 @@ def read_dataset(paths: Iterable[Path], *, max_atoms: int, progress: Callable[[i
 
 def formula_of(atoms: Atoms) -> str:
     """Reduced formula in Hill's order: ``"O2Ti"``."""
-    return reduced_formula(Counter(atoms.get_chemical_symbols()))
+    return reduced_hill_formula(Counter(atoms.get_chemical_symbols()))
 
 
 def is_held_out(formula: str) -> bool:

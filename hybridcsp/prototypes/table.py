@@ -77,7 +77,7 @@ class CountTable:
     def formulas(self) -> frozenset[str]:
         """Reduced formulas of all counted crystals in Hill order, such as ``"O2Ti"``."""
         return frozenset(
-            reduced_formula(dict(zip(_SYMBOL.findall(kind), map(int, stoichiometry.split()), strict=True)))
+            reduced_hill_formula(dict(zip(_SYMBOL.findall(kind), map(int, stoichiometry.split()), strict=True)))
             for stoichiometry, prototypes in self._raw.items()
             for kinds in prototypes.values()
             for kind in kinds.replace("*", " *").split()
@@ -104,7 +104,7 @@ class CountTable:
         )
 
 
-def reduced_formula(counts: Mapping[str, int]) -> str:
+def reduced_hill_formula(counts: Mapping[str, int]) -> str:
     """Return a reduced formula in Hill order (C, H, then alphabetical), such as ``"O2Ti"``."""
     divisor = gcd(*counts.values())
     order = sorted(counts, key=lambda symbol: (symbol not in ("C", "H"), symbol))

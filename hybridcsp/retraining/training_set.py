@@ -16,7 +16,7 @@ from hybridcsp.generators.base import Example, Generator
 from hybridcsp.generators.datasets import formula_of, is_held_out, read_dataset
 from hybridcsp.generators.selection import requests_for, select
 from hybridcsp.prototypes import Options, aflow, shipped_table
-from hybridcsp.prototypes.table import reduced_formula
+from hybridcsp.prototypes.table import reduced_hill_formula
 from hybridcsp.retraining.settings import WEIGHTINGS, Retraining
 from hybridcsp.similarity import StructureIndex
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE, primitive
@@ -82,7 +82,7 @@ def replayed(
     if settings.replay_data is not None:
         known = read_dataset([Path(settings.replay_data).expanduser()], max_atoms=problem.max_atoms).examples
         # Generators set formulas aside to know when to stop; here all are to be learned from, or else all set aside.
-        aside = is_held_out(reduced_formula(problem.composition))
+        aside = is_held_out(reduced_hill_formula(problem.composition))
         like = [example for example in known if is_held_out(formula_of(example.atoms)) == aside]
         examples = [like[i] for i in rng.permutation(len(like))[:n]]
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import product
 
 import numpy as np
@@ -112,6 +112,16 @@ def _steps(*reach: int) -> NDArray[np.float64]:
     """Return all triples of integers up to three limits, zero first, shape ``(n, 3)``."""
     shells = [range(-n, n + 1) for n in reach]
     return np.array(sorted(product(*shells), key=lambda step: step != (0, 0, 0)), dtype=float)
+
+
+@cache
+def unimodular_matrices() -> NDArray[np.float64]:
+    """Return all matrices of -1, 0 and 1 with determinant 1 or -1, shape ``(6960, 3, 3)``.
+
+    They are the changes of basis that are needed between reduced cells.
+    """
+    matrices = np.array(list(product((-1.0, 0.0, 1.0), repeat=9))).reshape(-1, 3, 3)
+    return np.asarray(matrices[np.abs(np.rint(np.linalg.det(matrices))) == 1])
 
 
 def niggli_cell(cell: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from ase.geometry import minkowski_reduce
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
+from hybridcsp.structure.geometry import unimodular_matrices
 
 Floats = NDArray[np.float64]
 
@@ -136,7 +137,7 @@ def deformed(structure: Atoms, displacements: Floats, strain: Floats) -> Atoms:
 
 def _aligned_bases(cell: Floats, target: Floats, largest_strain: float) -> tuple[Floats, Floats]:
     """Return the bases of the target's lattice closest to the cell, in terms of the target's own, and their strains."""
-    bases = _unimodular()
+    bases = _right_handed_bases()
     root = np.linalg.inv(np.linalg.cholesky(cell @ cell.T))
     ratios = np.linalg.eigvalsh(root @ bases @ (target @ target.T) @ bases.transpose(0, 2, 1) @ root.T)
     strains = np.sqrt((np.log(np.maximum(ratios, 1e-12)) ** 2).sum(axis=1)) / 2
@@ -147,14 +148,10 @@ def _aligned_bases(cell: Floats, target: Floats, largest_strain: float) -> tuple
 
 
 @cache
-def _unimodular() -> Floats:
-    """Return right-handed changes of basis with elements -1, 0 and 1, shape ``(3480, 3, 3)``.
-
-    They are sufficient between reduced cells.
-    """
-    matrices = np.array(list(product((-1.0, 0.0, 1.0), repeat=9))).reshape(-1, 3, 3)
-    kept: Floats = matrices[np.rint(np.linalg.det(matrices)) == 1]
-    return kept
+def _right_handed_bases() -> Floats:
+    """Return the unimodular matrices with determinant 1, shape ``(3480, 3, 3)``."""
+    matrices = unimodular_matrices()
+    return np.asarray(matrices[np.linalg.det(matrices) > 0])
 
 
 def _starts(

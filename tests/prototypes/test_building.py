@@ -59,7 +59,7 @@ def test_prototypes_of_the_shipped_table_can_be_drawn():
     assert drawn >= 0.9 * tried
 
 
-def test_other_elements_take_the_sites_and_the_expected_volume():
+def test_substitution_keeps_sites_and_takes_the_expected_volume():
     problem = Problem("SnO2", formula_units=(1, 4))
     atoms = substitute(rutile(), {22: 50, 8: 8}, problem, 2)
     assert str(atoms.symbols) == "Sn2O4"
@@ -68,7 +68,7 @@ def test_other_elements_take_the_sites_and_the_expected_volume():
     assert atoms.get_scaled_positions() == pytest.approx(rutile().get_scaled_positions() % 1.0)
 
 
-def test_crystals_that_are_too_tight_are_expanded_just_enough():
+def test_crystals_with_close_atoms_are_expanded_to_the_required_distances():
     problem = Problem("NaCl", formula_units=1, min_distances={"Na-Cl": 3.0})
     atoms = substitute(bulk("MgO", "rocksalt", a=4.2), {12: 11, 8: 17}, problem, 1)
     assert atoms.get_all_distances(mic=True)[0, 1] == pytest.approx(3.0, abs=1e-4)
@@ -76,13 +76,13 @@ def test_crystals_that_are_too_tight_are_expanded_just_enough():
     assert atoms.get_volume() / 2 > problem.expected_volume_per_atom
 
 
-def test_crystals_that_no_allowed_volume_makes_wide_enough_are_none():
+def test_substitution_returns_none_if_no_allowed_volume_is_large_enough():
     problem = Problem("NaCl", formula_units=1, min_distances={"Na-Cl": 4.2})
     assert substitute(bulk("MgO", "rocksalt", a=4.2), {12: 11, 8: 17}, problem, 1) is None
     assert draw_crystal(Label((1, 1), 225, ("a", "b")), (11, 17), problem, 1, np.random.default_rng(0)) is None
 
 
-def test_bounds_of_the_cell_are_obeyed():
+def test_bounds_of_the_cell_are_respected():
     elements = {12: 11, 8: 17}
     rock_salt = bulk("MgO", "rocksalt", a=4.2)
     assert substitute(rock_salt, elements, Problem("NaCl", formula_units=1, length_bounds=(3, 6)), 1) is not None
@@ -100,7 +100,7 @@ def test_supercells_are_compact_and_the_same_crystal(times):
     assert larger.cell.lengths().max() < 2.3 * (larger.get_volume()) ** (1 / 3)
 
 
-def test_the_other_hand_is_made_where_only_that_is_allowed():
+def test_crystal_is_inverted_if_only_the_enantiomorph_is_allowed():
     quartz = Label((1, 2), 152, ("a", "c"))
     for number in (152, 154):
         problem = Problem("SiO2", formula_units=3, spacegroups=(number,))
@@ -108,7 +108,7 @@ def test_the_other_hand_is_made_where_only_that_is_allowed():
         assert spacegroup(atoms) == number
 
 
-def test_the_same_stream_draws_the_same_crystal():
+def test_draws_are_reproducible():
     label = Label((1, 2), 136, ("a", "f"))
     first, second = (draw_crystal(label, (22, 8), TITANIA, 2, np.random.default_rng(5)) for _ in range(2))
     assert first == second

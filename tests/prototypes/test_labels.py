@@ -58,7 +58,7 @@ def crystal(number, sites, seed, vectors=None, shift=(0, 0, 0)):
         (bulk("ZnO", "wurtzite", a=3.25, c=5.2), "AB_hP4_186_b_b", "OZn", 2, 2),
     ],
 )
-def test_known_crystals_have_the_names_of_their_types(atoms, name, elements, units, freedom):
+def test_known_crystals_have_the_labels_of_aflow(atoms, name, elements, units, freedom):
     label, found = identify(atoms)
     assert str(label) == name
     assert str(Atoms(found).symbols) == elements
@@ -67,7 +67,7 @@ def test_known_crystals_have_the_names_of_their_types(atoms, name, elements, uni
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6))
-def test_a_label_does_not_depend_on_how_a_crystal_is_described(seed):
+def test_label_is_independent_of_the_description(seed):
     rng = np.random.default_rng(seed)
     atoms = bulk("GaN", "wurtzite", a=3.2, c=5.2) if seed % 2 else rutile()
     expected = identify(atoms)
@@ -101,7 +101,7 @@ SHEAR = [[1, 0, 0], [0, 1, 0], [1, 0, 1]]
         (221, [(11, "a"), (17, "c"), (8, "e")], np.eye(3), (0.5, 0.5, 0.5)),
     ],
 )
-def test_crystals_of_one_type_have_one_label_whatever_their_axes_and_origin(number, sites, vectors, shift):
+def test_label_is_independent_of_axes_and_origin(number, sites, vectors, shift):
     """New axes and origins that leave the group as it is, but exchange its letters: spglib sees another description."""
     first = crystal(number, sites, seed=1)
     second = crystal(number, sites, seed=1, vectors=vectors, shift=shift)
@@ -109,7 +109,7 @@ def test_crystals_of_one_type_have_one_label_whatever_their_axes_and_origin(numb
     assert identify(first) == identify(second)
 
 
-def test_mirror_images_are_one_prototype():
+def test_enantiomorphs_have_one_label():
     left = crystal(154, [(14, "a"), (8, "c")], seed=3)
     right = left.copy()
     right.set_scaled_positions(-left.get_scaled_positions())
@@ -119,7 +119,7 @@ def test_mirror_images_are_one_prototype():
     assert all(other < number for number, other in ENANTIOMORPHS.items())
 
 
-def test_elements_that_change_places_without_a_trace_are_found():
+def test_symmetries_are_the_permutations_that_keep_the_label():
     rock_salt = identify(bulk("NaCl", "rocksalt", a=5.6))[0]
     assert set(rock_salt.symmetries) == {(0, 1), (1, 0)}
     perovskite = Label((1, 1, 3), 221, ("a", "b", "c"))
@@ -131,7 +131,7 @@ def rutile_label():
     return identify(rutile())[0]
 
 
-def test_the_canonical_label_of_a_label_is_itself():
+def test_canonical_label_is_idempotent():
     label, elements = identify(crystal(47, [(11, "d"), (17, "f"), (19, "r"), (8, "v")], seed=0))
     sites = dict(zip(elements, label.letters, strict=True))
     counts = dict(zip(elements, label.stoichiometry, strict=True))
@@ -143,5 +143,5 @@ def test_reduced_counts_come_in_ascending_order():
     assert list(reduced_counts([8, 8, 8, 22, 38])) == [22, 38, 8]
 
 
-def test_nothing_is_identified_where_atoms_coincide():
+def test_overlapping_atoms_have_no_label():
     assert identify(Atoms("NaCl", positions=[[0, 0, 0], [0, 0, 0]], cell=[4, 4, 4], pbc=True)) is None

@@ -30,11 +30,11 @@ KNOWN = {
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_structures_have_their_common_names_whatever_the_elements(name):
+def test_common_names_are_independent_of_the_elements(name):
     assert prototype_name(KNOWN[name]) == name
 
 
-def test_what_is_only_near_or_of_the_same_symmetry_has_no_name():
+def test_similar_structures_of_other_types_have_no_name():
     near = rutile()
     near.rattle(0.05, seed=1)
     assert prototype_name(near) == ""
@@ -44,7 +44,7 @@ def test_what_is_only_near_or_of_the_same_symmetry_has_no_name():
     assert prototype_name(bulk("Cu", "orthorhombic", a=2, b=3, c=4)) == ""
 
 
-def test_every_name_is_that_of_a_structure_in_the_library():
+def test_every_name_belongs_to_a_structure_of_the_library():
     stoichiometries = [(1,), (1, 1), (1, 2), (1, 3), (2, 3), (1, 1, 1)]
     found = {name for stoichiometry in stoichiometries for name, _ in _named(stoichiometry)}
     assert {"fcc", "NiAs", "cuprite", "α-quartz", "ReO3", "corundum", "half-Heusler", "anatase"} <= found

@@ -35,7 +35,7 @@ def listed(problem, table, *libraries, most=1000):
     return [found[rank] for rank in islice(found.possible(0), most)]
 
 
-def test_chances_fall_and_every_draw_is_listed():
+def test_probabilities_decrease_and_all_draws_are_listed():
     options = listed(Problem("TiO2", formula_units=(1, 2)), COUNTS)
     chances = [option.chance for option in options]
     assert chances == sorted(chances, reverse=True)
@@ -66,13 +66,13 @@ def test_each_arrangement_of_elements_is_tried_once():
     assert {option.elements for option in options} == {(11, 17), (17, 11)}
 
 
-def test_templates_of_like_elements_come_first():
+def test_templates_of_similar_elements_come_first():
     structures = [bulk(name, "wurtzite", a=3.3, c=5.4) for name in ("BN", "CdSe", "ZnO")]
     options = listed(Problem("CdS", formula_units=2), NOTHING, Given(*structures))
     assert [option.template.name for option in options if option.template is not None] == ["1", "2", "0"]
 
 
-def test_supercells_only_where_the_cell_asks_for_them():
+def test_supercells_are_built_only_for_larger_cells():
     rock_salt = Given(bulk("MgO", "rocksalt", a=4.2))
     (exact,) = listed(Problem("NaCl", formula_units=(1, 4)), NOTHING, rock_salt)
     (larger,) = listed(Problem("NaCl", formula_units=(2, 4)), NOTHING, rock_salt)
@@ -92,7 +92,7 @@ def test_only_allowed_space_groups_are_listed():
 @pytest.mark.parametrize(
     "problem", [Problem("Li7Na13", max_atoms=40), Problem("NaCl", formula_units=1, cell=(4, 4, 4, 60, 60, 60))]
 )
-def test_nothing_where_nothing_is_known(problem):
+def test_unknown_stoichiometries_have_no_options(problem):
     assert listed(problem, COUNTS, aflow()) == []
 
 
@@ -102,7 +102,7 @@ def test_options_that_cannot_be_built_are_left_out():
         assert option.build(problem, np.random.default_rng(0)) is not None
 
 
-def test_aflow_is_read_whole_and_can_be_blinded():
+def test_aflow_library_is_complete_and_can_exclude_formulas():
     library = aflow()
     assert len(library) == 288
     assert sum(len(library.matching(s)) for s in [(1,), (1, 1), (1, 1, 3)]) > 100
@@ -116,7 +116,7 @@ def test_aflow_is_read_whole_and_can_be_blinded():
     assert any("Fluorite" in name for name in names)
 
 
-def test_aflow_s_own_labels_agree_with_ours_in_space_group_and_pearson_symbol():
+def test_labels_agree_with_aflow_in_space_group_and_pearson_symbol():
     """AFLOW's names are its own; a few of its files are more symmetric than their names say."""
     agree = total = 0
     for stoichiometry in ((1,), (1, 1), (1, 2), (1, 1, 3)):

@@ -10,7 +10,7 @@ from ase.formula import Formula
 from hybridcsp.prototypes import CountTable, Label, shipped_table, training_formulas
 from hybridcsp.prototypes.labels import canonical_label
 from hybridcsp.prototypes.ranking import placements, probability_by_label
-from hybridcsp.prototypes.table import encode_counts, reduced_formula
+from hybridcsp.prototypes.table import encode_counts, reduced_hill_formula
 from hybridcsp.structure.elements import PROPERTY_WEIGHTS, properties, squared_distances
 
 ROCK_SALT, CHLORIDE = Label((1, 1), 225, ("a", "b")), Label((1, 1), 221, ("a", "b"))
@@ -33,7 +33,7 @@ SMALL = table(
 )
 
 
-def test_a_table_gives_back_what_was_counted():
+def test_table_returns_the_encoded_counts():
     known = SMALL.matching((1, 1))
     assert len(SMALL) == 3
     counts = {
@@ -50,12 +50,12 @@ def test_formulas_are_those_of_the_crystals_counted():
     assert SMALL.formulas == {"ClNa", "ClK", "BrNa", "BrK", "MgO", "AlNi", "AlFe", "AsNi"}
     for formula in ("Ti4O8", "C2H4O2", "HCl", "CaCO3", "NH4Br", "Al2O3", "Fe"):
         counts = Formula(formula).count()
-        assert reduced_formula(counts) == Formula(formula).reduce()[0].format("hill")
+        assert reduced_hill_formula(counts) == Formula(formula).reduce()[0].format("hill")
     counted = table((Label((1, 2), 136, ("a", "f")), z("Ti", "O")), (Label((1, 2), 136, ("a", "f")), z("Ti", "O")))
     assert counted.formulas == {"O2Ti"}
 
 
-def test_chemistry_decides_where_there_are_relatives():
+def test_similar_elements_determine_the_ranking():
     known = SMALL.matching((1, 1))
     assert placements(z("Rb", "Cl"), known)[0].label == ROCK_SALT
     assert placements(z("Co", "Al"), known)[0].label == CHLORIDE
@@ -71,12 +71,12 @@ def test_probabilities_add_up_and_fall():
         assert sum(probability for _, probability in probability_by_label(ranked)) == pytest.approx(1)
 
 
-def test_popularity_decides_where_there_is_no_relative():
+def test_popularity_determines_the_ranking_without_similar_elements():
     names = [label for label, _ in probability_by_label(placements(z("He", "Fr"), SMALL.matching((1, 1))))]
     assert names == [ROCK_SALT, CHLORIDE, NICKELINE]
 
 
-def test_elements_are_put_in_every_way_that_makes_a_difference():
+def test_all_inequivalent_placements_are_ranked():
     known = table((PEROVSKITE, z("Ti", "Sr", "O")), (PEROVSKITE, z("Zr", "Ba", "O"))).matching((1, 1, 3))
     ranked = placements(z("Ca", "Ti", "O"), known)
     assert [placement.elements for placement in ranked] == [z("Ti", "Ca", "O"), z("Ca", "Ti", "O")]
@@ -93,7 +93,7 @@ def test_the_order_of_equal_elements_does_not_matter():
             assert (one.label, one.elements) == (other.label, other.elements)
 
 
-def test_what_has_its_own_structure_known_is_ranked_by_it():
+def test_known_structure_of_the_same_elements_ranks_first():
     known = shipped_table().matching((1, 1)).joined([(WURTZITE, z("Na", "Cl"))] * 3)
     before = dict(probability_by_label(placements(z("Na", "Cl"), shipped_table().matching((1, 1)))))
     after = dict(probability_by_label(placements(z("Na", "Cl"), known)))
@@ -113,7 +113,7 @@ def test_similar_elements_are_similar():
         assert squares[z(element, near)] < squares[z(element, far)]
 
 
-def test_the_card_of_the_shipped_table_tells_the_truth():
+def test_card_of_the_shipped_table_agrees_with_its_counts():
     shipped = shipped_table()
     assert len(shipped) == shipped.card["prototypes"]
     text = files("hybridcsp").joinpath("data/prototype_counts.json").read_text(encoding="utf-8")

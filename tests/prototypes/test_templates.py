@@ -40,7 +40,7 @@ def test_structures_are_indexed_by_stoichiometry_and_label(tmp_path):
     assert library.matching((3, 5)) == []
 
 
-def test_what_cannot_be_used_is_counted_with_its_reason(tmp_path):
+def test_unusable_structures_are_counted_by_reason(tmp_path):
     molecule = Atoms("CO", positions=[[0, 0, 0], [0, 0, 1.1]])
     coincident = Atoms("NaCl", positions=[[0, 0, 0], [0, 0, 0]], cell=[4, 4, 4], pbc=True)
     write(tmp_path / "a.extxyz", [rutile(), molecule, molecule, coincident])
@@ -53,7 +53,7 @@ def test_what_cannot_be_used_is_counted_with_its_reason(tmp_path):
     ]  # fmt: skip
 
 
-def test_the_index_is_kept_and_found_again(tmp_path, cache, monkeypatch):
+def test_index_is_cached(tmp_path, cache, monkeypatch):
     write(tmp_path / "a.extxyz", [rutile(), bulk("MgO", "rocksalt", a=4.2)])
     first = TemplateLibrary(tmp_path / "a.extxyz")
     assert len(list(cache.iterdir())) == 1
@@ -69,7 +69,7 @@ def test_the_index_is_kept_and_found_again(tmp_path, cache, monkeypatch):
             )
 
 
-def test_another_file_of_the_same_name_gets_an_index_of_its_own(tmp_path, cache):
+def test_cache_depends_on_the_contents_of_the_file(tmp_path, cache):
     for atoms in (rutile(), bulk("MgO", "rocksalt", a=4.2)):
         write(tmp_path / "a.extxyz", atoms)
         library = TemplateLibrary(tmp_path / "a.extxyz")
@@ -77,7 +77,7 @@ def test_another_file_of_the_same_name_gets_an_index_of_its_own(tmp_path, cache)
     assert len(list(cache.iterdir())) == 2
 
 
-def test_a_broken_index_is_made_again(tmp_path, cache):
+def test_damaged_cache_is_rebuilt(tmp_path, cache):
     write(tmp_path / "a.extxyz", rutile())
     TemplateLibrary(tmp_path / "a.extxyz")
     (index,) = cache.iterdir()
@@ -89,7 +89,7 @@ def test_a_broken_index_is_made_again(tmp_path, cache):
     assert len(TemplateLibrary(tmp_path / "a.extxyz")) == 1
 
 
-def test_a_cache_that_cannot_be_written_is_no_obstacle(tmp_path, monkeypatch):
+def test_unwritable_cache_is_not_an_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     write(tmp_path / "a.extxyz", rutile())

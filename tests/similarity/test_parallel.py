@@ -20,7 +20,7 @@ def records(n):
     ]
 
 
-def test_an_import_is_the_same_however_many_processes_work_on_it(tmp_path, monkeypatch):
+def test_import_is_independent_of_the_number_of_processes(tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "MIN_STRUCTURES", 0)
     monkeypatch.setattr("hybridcsp.workflows.import_results.BATCH_SIZE", 20)
     problem = Problem("Cu", formula_units=2)
@@ -38,7 +38,7 @@ def test_an_import_is_the_same_however_many_processes_work_on_it(tmp_path, monke
     assert 0 < len(states[0]["minima"]) < 120
 
 
-def test_what_has_no_symmetry_at_the_loose_tolerance_has_none_at_the_strict_one():
+def test_spacegroups_agree_with_separate_determinations():
     rng = np.random.default_rng(1)
     structures = [random_crystal("Cu3", 15, rng) for _ in range(20)] + [rutile()]
     for noise in (0.005, 0.03, 0.2):
@@ -49,7 +49,7 @@ def test_what_has_no_symmetry_at_the_loose_tolerance_has_none_at_the_strict_one(
         assert spacegroups(atoms) == (spacegroup(atoms, SYMPREC), spacegroup(atoms, SYMPREC_LOOSE))
 
 
-def test_symmetry_of_imported_minima_is_found_when_it_is_asked_for(tmp_path, monkeypatch):
+def test_symmetry_of_imported_minima_is_computed_on_demand(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("hybridcsp.structure.symmetry.spacegroups", lambda atoms: asked.append(1) or spacegroups(atoms))
     problem = Problem("TiO2", formula_units=2)
@@ -65,7 +65,7 @@ def test_symmetry_of_imported_minima_is_found_when_it_is_asked_for(tmp_path, mon
         assert len(asked) == 1
 
 
-def test_results_are_read_once_where_they_fit_into_memory(monkeypatch):
+def test_results_that_fit_into_memory_are_read_once(monkeypatch):
     times = []
 
     def read():

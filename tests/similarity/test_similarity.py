@@ -96,7 +96,7 @@ def test_fingerprint_depends_on_the_crystal_alone(disguise, seed):
 @pytest.mark.parametrize("tolerances", [MINIMA, STARTS], ids=["minima", "starts"])
 @given(seed=seeds)
 @quick
-def test_index_finds_the_same_crystal_in_disguise(disguise, tolerances, seed):
+def test_index_finds_other_descriptions_of_a_crystal(disguise, tolerances, seed):
     rng = np.random.default_rng(seed)
     atoms = some_crystal(rng)
     index = StructureIndex(energy_window=ENERGY_WINDOW, tolerances=tolerances)
@@ -116,7 +116,7 @@ def test_fingerprint_changes_at_most_twice_as_much_as_the_atoms_move(seed, displ
 
 @given(seed=seeds)
 @quick
-def test_minimum_that_was_relaxed_by_another_route_is_found(seed):
+def test_minimum_relaxed_from_another_start_is_found(seed):
     rng = np.random.default_rng(seed)
     atoms = some_crystal(rng)
     index = StructureIndex(energy_window=ENERGY_WINDOW)
@@ -205,7 +205,7 @@ POLYMORPHS = {
 
 
 @pytest.mark.parametrize("name", POLYMORPHS)
-def test_polymorphs_are_kept_apart_even_at_the_same_energy(name):
+def test_polymorphs_of_equal_energy_are_different(name):
     one, other = POLYMORPHS[name]
     assert one.symbols.species() == other.symbols.species()
     index = StructureIndex(energy_window=ENERGY_WINDOW)
@@ -248,7 +248,7 @@ def test_distortion_makes_another_start_where_it_makes_no_other_minimum():
     assert starts.find(perovskite(b=0.02)) is None
 
 
-def test_energy_window_separates_what_geometry_does_not():
+def test_energy_window_separates_equal_geometries():
     index = StructureIndex(energy_window=0.005)
     index.add(1, bulk("Cu"), -3.500)
     assert index.find(bulk("Cu"), -3.504) == 1
@@ -305,7 +305,7 @@ def test_index_agrees_with_a_dictionary_through_additions_replacements_and_remov
         assert found in keys if keys else found is None
 
 
-def test_described_structure_stands_for_the_structure():
+def test_descriptors_can_replace_the_structure():
     described = compute_descriptors(bulk("NaCl", "rocksalt", a=5.6))
     index = StructureIndex(energy_window=0.01)
     assert index.find(described, -3.0) is None
@@ -314,7 +314,7 @@ def test_described_structure_stands_for_the_structure():
     np.testing.assert_array_equal(described.fingerprint, fingerprint(bulk("NaCl", "rocksalt", a=5.6)))
 
 
-def test_matcher_is_asked_only_in_doubt_and_no_more_often_than_allowed():
+def test_matcher_compares_only_undecided_pairs_up_to_the_limit():
     rng = np.random.default_rng(5)
     atoms = random_crystal(rng, [22, 22, 8, 8, 8, 8])
     index = StructureIndex(energy_window=None)
@@ -361,7 +361,7 @@ def test_cells_too_large_to_pair_their_atoms_are_compared_exactly():
     ],
     ids=["NaN", "infinite cell", "flat cell", "thin cell", "slab", "no atoms"],
 )
-def test_what_is_no_crystal_is_refused(spoil):
+def test_invalid_crystals_are_refused(spoil):
     atoms = bulk("NaCl", "rocksalt", a=5.6)
     index = StructureIndex(energy_window=None)
     index.add(1, atoms)
@@ -392,7 +392,7 @@ def test_wrong_keys_and_energies_are_refused_and_change_nothing():
     assert index.find(bulk("Cu"), -3.5) == 1
 
 
-def test_a_part_of_the_atoms_at_a_time_gives_the_same_distances(monkeypatch):
+def test_fingerprint_in_batches_of_atoms_is_the_same(monkeypatch):
     atoms = random_crystal(np.random.default_rng(1), [22] * 4 + [8] * 8)
     at_once = fingerprint(atoms)
     monkeypatch.setattr(sys.modules[compute_descriptors.__module__], "_DISTANCES_AT_ONCE", 1)
@@ -402,7 +402,7 @@ def test_a_part_of_the_atoms_at_a_time_gives_the_same_distances(monkeypatch):
 
 
 @pytest.mark.parametrize("cell", [[1e8, 3, 3], [1e30, 3, 3], [1e-6, 3e4, 3], [60, 60, 60]])
-def test_cells_that_would_take_all_memory_are_refused(cell):
+def test_cells_that_need_too_much_memory_are_refused(cell):
     n = 2 if max(cell) > 100 else 8000
     places = np.random.default_rng(0).random((n, 3))
     with pytest.raises(InputError, match=r"too thin|too many atoms"):

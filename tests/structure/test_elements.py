@@ -12,7 +12,7 @@ from hybridcsp.structure.elements import PROPERTY_WEIGHTS, covalent_radii, eleme
 
 
 @pytest.mark.parametrize("number", [1, 8, 22, 26, 57, 92, 118])
-def test_properties_are_those_of_pymatgen(number):
+def test_properties_agree_with_pymatgen(number):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         element = Element.from_Z(number)
@@ -26,7 +26,7 @@ def test_properties_are_those_of_pymatgen(number):
     assert row["oxidation_state"] == pytest.approx(sum(states) / len(states) if states else 0.0)
 
 
-def test_covalent_radii_are_those_of_ase():
+def test_covalent_radii_agree_with_ase():
     assert len(covalent_radii()) == len(chemical_symbols) == 119
     assert np.array_equal(covalent_radii(), radii_of_ase[:119])
 

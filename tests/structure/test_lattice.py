@@ -28,7 +28,7 @@ def distances(atoms: Atoms) -> np.ndarray:
 
 
 @given(crystals)
-def test_what_is_encoded_comes_back_up_to_a_rotation(atoms):
+def test_decoding_restores_the_crystal_up_to_a_rotation(atoms):
     back = decode_lattice_point(encode_lattice_point(atoms))
     assert (back.numbers == atoms.numbers).all()
     np.testing.assert_allclose(back.cell.array @ back.cell.array.T, atoms.cell.array @ atoms.cell.array.T, rtol=1e-9)
@@ -39,7 +39,7 @@ def test_what_is_encoded_comes_back_up_to_a_rotation(atoms):
 
 
 @given(crystals, st.integers(0, 2**32 - 1))
-def test_rotations_are_not_seen(atoms, seed):
+def test_encoding_is_invariant_under_rotation(atoms, seed):
     rotated = atoms.copy()
     rotation = special_ortho_group.rvs(3, random_state=seed)
     rotated.set_cell(atoms.cell.array @ rotation.T)
@@ -51,7 +51,7 @@ def test_rotations_are_not_seen(atoms, seed):
 
 
 @given(crystals, st.integers(0, 2**32 - 1))
-def test_translation_and_order_only_move_and_reorder_positions(atoms, seed):
+def test_translation_and_permutation_change_only_positions(atoms, seed):
     rng = np.random.default_rng(seed)
     order, shift = rng.permutation(len(atoms)), rng.random(3)
     other = atoms[order]
@@ -65,7 +65,7 @@ def test_translation_and_order_only_move_and_reorder_positions(atoms, seed):
 
 @given(crystals, st.integers(0, 2**32 - 1))
 @settings(deadline=None)
-def test_the_choice_of_the_cell_does_not_matter_in_canonical_axes(atoms, seed):
+def test_canonical_cell_is_independent_of_the_choice_of_the_cell(atoms, seed):
     rng = np.random.default_rng(seed)
     change = np.eye(3, dtype=int)
     for _ in range(3):  # shears and exchanges of axes have determinants of ±1
@@ -82,14 +82,14 @@ def test_the_choice_of_the_cell_does_not_matter_in_canonical_axes(atoms, seed):
     np.testing.assert_allclose(distances(second), distances(first), atol=1e-6)
 
 
-def test_canonical_axes_hold_the_same_crystal():
+def test_canonical_cell_preserves_the_crystal():
     atoms = rutile()
     atoms.set_cell(np.array([[1, 0, 0], [2, 1, 0], [0, -1, -1]]) @ atoms.cell.array)
     assert same_structure(canonical_cell(atoms), rutile(), STARTS)
     assert canonical_cell(atoms).cell.lengths() == pytest.approx([2.96, 4.6, 4.6])
 
 
-def test_the_metric_is_scipys():
+def test_log_metric_agrees_with_scipy():
     cell = bulk("NaCl", "rocksalt", a=5.64).cell.array
     metric = cell @ cell.T
     k = log_metric(cell)
@@ -98,7 +98,7 @@ def test_the_metric_is_scipys():
     np.testing.assert_allclose(cell_of(k), sqrtm(metric), atol=1e-12)
 
 
-def test_the_expected_volume_is_taken_out():
+def test_expected_volume_is_subtracted_from_the_trace():
     small, large = bulk("NaCl", "rocksalt", a=5.64), bulk("NaCl", "rocksalt", a=5.64) * (2, 2, 2)
     trace = [encode_lattice_point(atoms).lattice[:3].sum() for atoms in (small, large)]
     assert trace[0] == pytest.approx(trace[1])
@@ -107,13 +107,13 @@ def test_the_expected_volume_is_taken_out():
 
 @given(st.lists(st.floats(-3, 3), min_size=6, max_size=6))
 @example([-2.0, 2.0, 3.0, 3.0, 3.0, 3.0])  # a flat cell: lengths of 0.01 Å and of 500 Å
-def test_all_numbers_are_a_cell(components):
+def test_any_six_components_make_a_cell(components):
     cell = cell_of(np.array(components))
     assert np.linalg.det(cell) > 0
     np.testing.assert_allclose(log_metric(cell), components, atol=1e-7)
 
 
 @pytest.mark.parametrize("atoms", [Atoms(), Atoms("Cu", cell=[1, 1, 0], pbc=True)])
-def test_what_is_no_crystal_is_refused(atoms):
+def test_invalid_crystals_are_refused(atoms):
     with pytest.raises(InputError, match="a cell that spans a volume"):
         encode_lattice_point(atoms)

@@ -57,7 +57,7 @@ def by_brute_force(own, other, steps=4):
 
 @settings(max_examples=40, deadline=None)
 @given(seed=SEEDS, formula=st.sampled_from(["Cu", "NaCl", "Cu4", "TiO2", "MgSiO3", "Ti2O4"]), inverted=st.booleans())
-def test_a_crystal_is_recognised_however_it_is_written(seed, formula, inverted):
+def test_match_recognises_all_descriptions_of_a_crystal(seed, formula, inverted):
     rng = np.random.default_rng(seed)
     atoms = random_crystal(formula, 12, rng)
     found = match(atoms, disguised(atoms, rng, inverted))
@@ -68,7 +68,7 @@ def test_a_crystal_is_recognised_however_it_is_written(seed, formula, inverted):
 
 @settings(max_examples=25, deadline=None)
 @given(seed=SEEDS, formula=st.sampled_from(["NaCl", "TiO2", "Cu4", "Ti2O4"]))
-def test_the_way_to_another_crystal_does_not_depend_on_how_either_is_written(seed, formula):
+def test_match_is_independent_of_the_descriptions(seed, formula):
     rng = np.random.default_rng(seed)
     first, second = random_crystal(formula, 12, rng), random_crystal(formula, 14, rng)
     found = match(first, second).distance
@@ -79,7 +79,7 @@ def test_the_way_to_another_crystal_does_not_depend_on_how_either_is_written(see
 
 @settings(max_examples=25, deadline=None)
 @given(seed=SEEDS, formula=st.sampled_from(["NaCl", "TiO2", "Cu4", "Ti2O4"]), inverted=st.booleans())
-def test_the_full_way_leads_to_the_target(seed, formula, inverted):
+def test_deformed_by_a_match_is_the_target(seed, formula, inverted):
     rng = np.random.default_rng(seed)
     first, second = random_crystal(formula, 12, rng), random_crystal(formula, 14, rng)
     second = disguised(second, rng, inverted)
@@ -93,7 +93,7 @@ def test_the_full_way_leads_to_the_target(seed, formula, inverted):
 
 
 @pytest.mark.parametrize("formula", ["NaCl", "TiO2", "Cu3", "Ti2O2"])
-def test_it_is_no_worse_than_brute_force_in_the_same_cell(formula):
+def test_match_is_not_worse_than_brute_force(formula):
     rng = np.random.default_rng(7)
     for _ in range(4):
         first = random_crystal(formula, 12, rng)
@@ -103,7 +103,7 @@ def test_it_is_no_worse_than_brute_force_in_the_same_cell(formula):
         assert match(first, second).distance <= by_brute_force(first, second) * (1 + 1e-6)
 
 
-def test_small_displacements_are_found_back():
+def test_match_finds_small_displacements():
     rng = np.random.default_rng(1)
     atoms = rutile()
     steps = rng.normal(0, 0.05, (6, 3))
@@ -115,7 +115,7 @@ def test_small_displacements_are_found_back():
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_a_strained_cell_gives_the_strain_back(axis):
+def test_match_finds_the_strain_of_a_cell(axis):
     # Of no symmetry, so that there is one way only.
     atoms = random_crystal("Ti2O4", 12, np.random.default_rng(5))
     strain = np.diag(np.eye(3)[axis]) * 0.08 + 0.01
@@ -127,7 +127,7 @@ def test_a_strained_cell_gives_the_strain_back(axis):
     assert found.distance == pytest.approx(np.linalg.norm(strain) * length / 12**0.5)
 
 
-def test_a_bound_on_the_strain_keeps_the_cell():
+def test_largest_strain_excludes_other_cells():
     rng = np.random.default_rng(3)
     first = random_crystal("Ti2O4", 12, rng)
     second = first.copy()
@@ -135,7 +135,7 @@ def test_a_bound_on_the_strain_keeps_the_cell():
     assert np.abs(match(first, second, largest_strain=1e-3).strain).max() < 1e-9
 
 
-def test_atoms_are_not_taken_for_others():
+def test_different_contents_are_refused():
     first = rutile()
     second = rutile()
     second.numbers = second.numbers[::-1]
@@ -145,7 +145,7 @@ def test_atoms_are_not_taken_for_others():
         match(first, Atoms("TiO2", cell=[4, 4, 4], pbc=True))
 
 
-def test_deforming_does_not_change_what_it_is_given():
+def test_deformed_does_not_change_its_argument():
     atoms = rutile()
     before = atoms.copy()
     moved = deformed(atoms, np.full((6, 3), 0.1), np.eye(3) * 0.1)

@@ -40,7 +40,7 @@ def general_crystal(number: int, conventional: bool) -> Atoms:
 
 
 @pytest.mark.parametrize("conventional", [False, True])
-def test_general_positions_have_exactly_the_groups_symmetry(conventional):
+def test_general_positions_have_the_symmetry_of_the_group(conventional):
     for number in range(1, 231):
         atoms = general_crystal(number, conventional)
         dataset = spglib.get_symmetry_dataset((atoms.cell.array, atoms.get_scaled_positions(), atoms.numbers), 1e-4)
@@ -54,7 +54,7 @@ def test_primitive_cells_hold_one_atom_per_operation():
 
 @settings(deadline=None, max_examples=200)
 @given(total=st.integers(0, 400), parts=st.sets(st.integers(2, 12), max_size=3))
-def test_sums_of_parts_are_found_as_by_counting_up(total, parts):
+def test_is_sum_agrees_with_enumeration(total, parts):
     found = {0}
     for number in range(1, total + 1):
         if any(number - part in found for part in parts):
@@ -62,13 +62,13 @@ def test_sums_of_parts_are_found_as_by_counting_up(total, parts):
     assert is_sum(total, tuple(parts)) == (total in found)
 
 
-def test_sums_of_large_numbers_cost_nothing():
+def test_is_sum_is_fast_for_large_numbers():
     assert is_sum(10**12, (6, 10)) and not is_sum(10**12 + 1, (6, 10))
 
 
 @settings(deadline=None, max_examples=40)
 @given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=3), number=st.integers(1, 230))
-def test_what_a_group_holds_agrees_with_pyxtal(counts, number):
+def test_holds_agrees_with_pyxtal(counts, number):
     from pyxtal.symmetry import Group
 
     group = Group(number)
@@ -82,7 +82,7 @@ def test_what_a_group_holds_agrees_with_pyxtal(counts, number):
 @given(
     counts=st.lists(st.integers(1, 12), min_size=1, max_size=4), number=st.integers(1, 230), seed=st.integers(0, 2**32)
 )
-def test_drawn_sites_hold_exactly_the_contents_and_no_fixed_point_twice(counts, number, seed):
+def test_drawn_sites_have_the_contents_and_occupy_fixed_positions_once(counts, number, seed):
     group = space_group(number)
     if not group.holds(counts):
         return

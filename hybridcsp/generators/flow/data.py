@@ -32,7 +32,7 @@ class Scale:
     spread: Array
 
     @classmethod
-    def of(cls, points: Sequence[LatticePoint]) -> Scale:
+    def from_points(cls, points: Sequence[LatticePoint]) -> Scale:
         """Return the scale of crystals; the spread is at least 0.02, so that a single crystal can be learned."""
         lattices = np.array([point.lattice for point in points])
         return cls(mean=lattices.mean(0), spread=np.maximum(lattices.std(0), 0.02))
@@ -69,7 +69,7 @@ class FlowData:
         scale: Scale | None = None,
     ) -> None:
         self.points = points
-        self.scale = scale or Scale.of(points)
+        self.scale = scale or Scale.from_points(points)
         self.weights = weights
         self.sizes = np.array([len(point.numbers) for point in points])
         self._groups = groups
@@ -78,7 +78,7 @@ class FlowData:
         self._lengths = lengths
 
     @classmethod
-    def of(cls, examples: Sequence[Example], scale: Scale | None = None) -> Self:
+    def from_examples(cls, examples: Sequence[Example], scale: Scale | None = None) -> Self:
         """Encode examples with a given scale or else their own."""
         from hybridcsp.structure.symmetry import SYMPREC_LOOSE, spacegroup
 

@@ -17,7 +17,7 @@ from hybridcsp.generators import weights_io
 from hybridcsp.generators.base import Condition, Epoch, Example, Generator, Reject, Request, Sample
 from hybridcsp.generators.datasets import split
 from hybridcsp.generators.flow.data import FlowData, Scale
-from hybridcsp.generators.flow.initial_states import InitialState, atoms_of, batches, with_space_groups
+from hybridcsp.generators.flow.initial_states import InitialState, atomic_numbers_of, batches, with_space_groups
 from hybridcsp.generators.flow.matching import FlowModel, Integration, integrate
 from hybridcsp.generators.flow.network import Architecture
 from hybridcsp.generators.reranking import agreed_first
@@ -109,8 +109,8 @@ class FlowGenerator(Generator):
         if not examples:
             raise InputError("examples", 0, "training needs at least one crystal")
         learned, held = split(examples)
-        training = FlowData.of(learned, self._scale)
-        held_out = FlowData.of(held, training.scale) if held else None
+        training = FlowData.from_examples(learned, self._scale)
+        held_out = FlowData.from_examples(held, training.scale) if held else None
         if self._model is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
@@ -147,7 +147,7 @@ class FlowGenerator(Generator):
         answers: dict[int, Sample | Reject] = {}
         starts: list[InitialState] = []
         for number, request in enumerate(requests):
-            numbers = atoms_of(request.contents)
+            numbers = atomic_numbers_of(request.contents)
             if numbers is None:
                 answers[number] = Reject(request=number, reason="not the contents of a cell")
             else:
@@ -233,7 +233,7 @@ class FlowGenerator(Generator):
                 positions=ends[row, : len(start.numbers)].double().numpy(),
                 lattice=lattices[row].double().numpy() * scale.spread + scale.mean,
             )
-            answers[start.request] = _answer(start.request, point, start.asked)
+            answers[start.request] = _answer(start.request, point, start.requested_group)
         return answers
 
 

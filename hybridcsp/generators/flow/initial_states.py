@@ -33,7 +33,7 @@ class InitialState:
         Fractional coordinates, shape ``(n_atoms, 3)``.
     lattice
         Standardised log-lattice, shape ``(6,)``.
-    asked
+    requested_group
         Requested space group or ``None``.
     spacegroup
         Space group on which the velocities are conditioned, or ``None``.
@@ -47,7 +47,7 @@ class InitialState:
     numbers: NDArray[np.int64]
     positions: NDArray[np.float64]
     lattice: NDArray[np.float64]
-    asked: int | None
+    requested_group: int | None
     spacegroup: int | None
     energy: tuple[float, float]
     pressure: tuple[float, float]
@@ -60,7 +60,7 @@ class InitialState:
             numbers=numbers,
             positions=rng.random((len(numbers), 3)),
             lattice=rng.standard_normal(6),
-            asked=request.spacegroup,
+            requested_group=request.spacegroup,
             spacegroup=request.spacegroup,
             energy=energy_features(request.energy_quantile),
             pressure=pressure_features(request.pressure_gpa),
@@ -71,7 +71,7 @@ class InitialState:
         return replace(self, positions=rng.random(self.positions.shape), lattice=rng.standard_normal(6))
 
 
-def atoms_of(contents: Mapping[str, int]) -> NDArray[np.int64] | None:
+def atomic_numbers_of(contents: Mapping[str, int]) -> NDArray[np.int64] | None:
     """Return the atomic numbers of contents, or ``None`` if these are not valid contents of a cell."""
     if not contents or any(s not in atomic_numbers or s == "X" or n < 1 for s, n in contents.items()):
         return None

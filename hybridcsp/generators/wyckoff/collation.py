@@ -60,17 +60,17 @@ class OccupationData:
         self.conditions = conditions
 
     @classmethod
-    def of(
+    def from_tokens(
         cls,
         sequences: Sequence[CrystalTokens],
         weights: Sequence[float],
         conditions: NDArray[np.float32],
-        memory: PrototypeStore,
+        store: PrototypeStore,
         positions: WyckoffTables,
     ) -> Self:
         """Encode crystals with evidence from the store, without crystals of the same formula."""
-        recalled = (memory.retrieve(s.elements, s.counts, same_formula=False) for s in sequences)
-        rows = [occupation_row(s, recall, positions) for s, recall in zip(sequences, recalled, strict=True)]
+        found = (store.retrieve(s.elements, s.counts, same_formula=False) for s in sequences)
+        rows = [occupation_row(s, retrieved, positions) for s, retrieved in zip(sequences, found, strict=True)]
         return cls(rows, weights, conditions)
 
     def batch(self, indices: NDArray[np.int_], rng: np.random.Generator) -> Mapping[str, Tensor]:
@@ -108,18 +108,18 @@ class GeometryData:
         self._learning = learning
 
     @classmethod
-    def of(
+    def from_tokens(
         cls,
         sequences: Sequence[CrystalTokens],
         weights: Sequence[float],
         conditions: NDArray[np.float32],
-        memory: PrototypeStore,
+        store: PrototypeStore,
         positions: WyckoffTables,
         *,
         learning: bool = True,
     ) -> Self:
         """Encode crystals with the numbers of their prototypes in the store."""
-        rows = [geometry_row(s, memory, positions) for s in sequences]
+        rows = [geometry_row(s, store, positions) for s in sequences]
         return cls(rows, weights, conditions, learning=learning)
 
     def batch(self, indices: NDArray[np.int_], rng: np.random.Generator) -> Mapping[str, Tensor]:
@@ -163,9 +163,9 @@ def contents_row(elements: tuple[int, ...], counts: tuple[int, ...]) -> dict[str
     return {"elements": np.array(elements), "counts": np.array(counts), "divisor": np.array(gcd(*counts))}
 
 
-def retrieved_row(recall: RetrievedPrototypes) -> dict[str, NDArray[np.generic]]:
+def retrieved_row(retrieved: RetrievedPrototypes) -> dict[str, NDArray[np.generic]]:
     """Return the arrays of the retrieved prototypes."""
-    return {"summary": recall.summary, "group_evidence": recall.group_evidence().astype(np.float16)}
+    return {"summary": retrieved.summary, "group_evidence": retrieved.group_evidence().astype(np.float16)}
 
 
 def occupied_row(
@@ -180,13 +180,13 @@ def occupied_row(
 
 
 def occupation_row(
-    sequence: CrystalTokens, recall: RetrievedPrototypes, positions: WyckoffTables
+    sequence: CrystalTokens, retrieved: RetrievedPrototypes, positions: WyckoffTables
 ) -> dict[str, NDArray[np.generic]]:
     """Return the arrays of a crystal for the occupation network."""
     number, n_sites = sequence.spacegroup, len(sequence.slots)
     left = list(sequence.counts)
     taken: frozenset[int] = frozenset()
-    consistent = recall.consistent(number)
+    consistent = retrieved.consistent(number)
     allowed = np.zeros((n_sites, N_LETTERS), dtype=bool)
     evidence = np.zeros((n_sites, N_LETTERS, N_CHANNELS), dtype=np.float16)
     progress = np.zeros((n_sites, 3), dtype=np.float16)
@@ -194,17 +194,17 @@ def occupation_row(
     for site, (slot, letter) in enumerate(zip(sequence.slots.tolist(), sequence.letters.tolist(), strict=True)):
         lowest = lowest if slot == previous else 0
         allowed[site] = positions.next_letters(number, left[slot:], lowest, taken)
-        evidence[site] = recall.letter_evidence(consistent, site)
+        evidence[site] = retrieved.letter_evidence(consistent, site)
         left[slot] -= int(positions.multiplicity[number, letter])
         progress[site] = progress_of(left, sequence.counts, slot)
         if positions.is_fixed(number, letter):
             taken |= {letter}
-        if site < recall.letters.shape[1]:
-            consistent = consistent & (recall.letters[:, site] == letter)
+        if site < retrieved.letters.shape[1]:
+            consistent = consistent & (retrieved.letters[:, site] == letter)
         lowest, previous = letter, slot
     return {
         **contents_row(sequence.elements, sequence.counts),
-        **retrieved_row(recall),
+        **retrieved_row(retrieved),
         **occupied_row(number, sequence.slots, sequence.letters),
         "group_allowed": positions.groups(sequence.counts),
         "letter_allowed": allowed,
@@ -214,13 +214,13 @@ def occupation_row(
 
 
 def geometry_row(
-    sequence: CrystalTokens, memory: PrototypeStore, positions: WyckoffTables
+    sequence: CrystalTokens, store: PrototypeStore, positions: WyckoffTables
 ) -> dict[str, NDArray[np.generic]]:
     """Return the arrays of a crystal for the geometry network."""
     return {
         **contents_row(sequence.elements, sequence.counts),
         **occupied_row(sequence.spacegroup, sequence.slots, sequence.letters),
-        "prototype": np.array(memory.number_of(sequence.prototype)),
+        "prototype": np.array(store.number_of(sequence.prototype)),
         "free": free_coordinates(sequence.spacegroup, sequence.letters, positions),
         "free_cell": positions.free_cell[sequence.spacegroup].astype(np.float32),
         "coordinates": sequence.coordinates.astype(np.float32),

@@ -282,11 +282,11 @@ class WyckoffGenerator(Generator):
 
     def _occupations(self, part: _TokenizedExamples) -> OccupationData:
         assert self._positions is not None
-        return OccupationData.of(*_columns(part), self._memory, self._positions)
+        return OccupationData.from_tokens(*_columns(part), self._memory, self._positions)
 
     def _geometries(self, part: _TokenizedExamples, learning: bool) -> GeometryData:
         assert self._positions is not None
-        return GeometryData.of(*_columns(part), self._memory, self._positions, learning=learning)
+        return GeometryData.from_tokens(*_columns(part), self._memory, self._positions, learning=learning)
 
 
 def _columns(part: _TokenizedExamples) -> tuple[list[CrystalTokens], list[float], NDArray[np.float32]]:

@@ -32,7 +32,7 @@ from hybridcsp.generators.wyckoff.tokens import CrystalTokens
 def draw_geometries(
     network: GeometryNetwork,
     positions: WyckoffTables,
-    memory: PrototypeStore,
+    store: PrototypeStore,
     states: Sequence[OccupationState],
     rng: np.random.Generator,
     temperature: float,
@@ -40,7 +40,7 @@ def draw_geometries(
     """Return one crystal for each occupation, and the log-likelihood of occupation and geometry."""
     rows = [{**contents_row(s.elements, s.counts), **occupied_row(s.spacegroup, s.slots, s.letters)} for s in states]
     batch = pad_and_stack(rows)
-    prototype = torch.as_tensor([memory.number_of(s.named) for s in states])
+    prototype = torch.as_tensor([store.number_of(s.prototype_by_element) for s in states])
     asked = torch.as_tensor(conditions([s.quantile for s in states], [s.pressure for s in states]))
     tokens, there, identities = network.discrete_tokens({**batch, "conditions": asked})
     _, cache = network.run(tokens, there[:, None].expand(-1, tokens.shape[1], -1))

@@ -28,13 +28,13 @@ class OccupationState:
     ----------
     elements, counts
         Atomic numbers and numbers of atoms in the order of placement.
-    recall
+    retrieved
         Prototypes retrieved for these contents.
     quantile, pressure
         Requested energy quantile and pressure (GPa), or ``None``.
     spacegroup
         Number of the space group; 0 until it is drawn.
-    asked
+    requested
         Whether the space group was requested: then it does not contribute to the likelihood.
     wanted
         Indices of letters, site after site, that are used instead of drawn ones; then the space group is given as well.
@@ -46,11 +46,11 @@ class OccupationState:
 
     elements: tuple[int, ...]
     counts: tuple[int, ...]
-    recall: RetrievedPrototypes
+    retrieved: RetrievedPrototypes
     quantile: float | None = None
     pressure: float | None = None
     spacegroup: int = 0
-    asked: bool = False
+    requested: bool = False
     wanted: tuple[int, ...] | None = None
     slots: list[int] = field(default_factory=list)
     letters: list[int] = field(default_factory=list)
@@ -62,7 +62,7 @@ class OccupationState:
         return self.spacegroup, tuple(self.letters)
 
     @property
-    def named(self) -> tuple[int, tuple[str, ...]]:
+    def prototype_by_element(self) -> tuple[int, tuple[str, ...]]:
         """Space group and letters of each element."""
         own = ["" for _ in self.elements]
         for slot, letter in zip(self.slots, self.letters, strict=True):
@@ -83,7 +83,9 @@ class Decoder:
 
     def __init__(self, network: OccupationNetwork, positions: WyckoffTables, states: Sequence[OccupationState]) -> None:
         self.network, self.positions, self.states = network, positions, states
-        self.batch = pad_and_stack([{**contents_row(s.elements, s.counts), **retrieved_row(s.recall)} for s in states])
+        self.batch = pad_and_stack(
+            [{**contents_row(s.elements, s.counts), **retrieved_row(s.retrieved)} for s in states]
+        )
         asked = conditions([s.quantile for s in states], [s.pressure for s in states])
         self.batch["conditions"] = torch.as_tensor(asked)
         tokens = network.beginning(self.batch)
@@ -99,14 +101,14 @@ class Decoder:
         drawn = draw_index(logits, rng, temperatures[:, None])
         for row, (state, group) in enumerate(zip(self.states, drawn.tolist(), strict=True)):
             state.spacegroup = state.spacegroup or group
-            if not state.asked:
+            if not state.requested:
                 state.log_likelihood += float(logits[row, state.spacegroup])
         self._write_groups()
 
     def draw_letters(self, rng: np.random.Generator, temperatures: NDArray[np.float64]) -> None:
         """Draw sites, or use given ones, until all atoms are placed."""
         left = [list(s.counts) for s in self.states]
-        consistent = [s.recall.consistent(s.spacegroup) for s in self.states]
+        consistent = [s.retrieved.consistent(s.spacegroup) for s in self.states]
         while any(any(rest) for rest in left):
             allowed = np.zeros((len(left), 1, N_LETTERS), dtype=bool)
             evidence = np.zeros((len(left), 1, N_LETTERS, N_CHANNELS), dtype=np.float32)
@@ -118,7 +120,7 @@ class Decoder:
                 lowest = state.letters[-1] if state.slots and state.slots[-1] == slot else 0
                 taken = frozenset(i for i in state.letters if self.positions.is_fixed(state.spacegroup, i))
                 allowed[row, 0] = self.positions.next_letters(state.spacegroup, rest[slot:], lowest, taken)
-                evidence[row, 0] = state.recall.letter_evidence(consistent[row], len(state.letters))
+                evidence[row, 0] = state.retrieved.letter_evidence(consistent[row], len(state.letters))
             logits = self.network.letter_logits(
                 self.hidden[:, None], self.letters, torch.as_tensor(evidence), torch.as_tensor(allowed)
             )[:, 0].numpy()
@@ -135,8 +137,8 @@ class Decoder:
                 state.letters.append(letter)
                 state.log_likelihood += float(logits[row, letter])
                 rest[slot] -= int(self.positions.multiplicity[state.spacegroup, letter])
-                if step < state.recall.letters.shape[1]:
-                    consistent[row] = consistent[row] & (state.recall.letters[:, step] == letter)
+                if step < state.retrieved.letters.shape[1]:
+                    consistent[row] = consistent[row] & (state.retrieved.letters[:, step] == letter)
             self._write_sites(left, written)
 
     def _write(self, tokens: Tensor, written: Tensor) -> Tensor:

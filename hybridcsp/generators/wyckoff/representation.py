@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from hybridcsp.prototypes.labels import reduced_counts
 from hybridcsp.structure.elements import element_order
+from hybridcsp.structure.geometry import unimodular_matrices
 from hybridcsp.structure.normalizer import letter_exchange, normalizer_operations
 from hybridcsp.structure.orbits import find_tabulated_orbits
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE
@@ -168,17 +167,10 @@ def _cellpars(cells: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _reductions(lattice: NDArray[np.float64]) -> list[NDArray[np.float64]]:
     """Return the changes of basis to the reduced cell with the shortest vectors, then the smallest angles."""
-    choices = _unimodular()
+    choices = unimodular_matrices()
     keys = np.rint(_cellpars(choices @ lattice) * 1e4).astype(int)
     best = np.lexsort(keys.T[::-1])[0]
     return [np.linalg.inv(choice).T for choice in choices[(keys == keys[best]).all(axis=1)]]
-
-
-@cache
-def _unimodular() -> NDArray[np.float64]:
-    """Return all matrices of -1, 0 and 1 with determinant 1 or -1, which are sufficient between reduced cells."""
-    matrices: NDArray[np.float64] = np.array(list(product((-1.0, 0.0, 1.0), repeat=9))).reshape(-1, 3, 3)
-    return np.asarray(matrices[np.abs(np.abs(np.linalg.det(matrices)) - 1) < 1e-6], dtype=float)
 
 
 def _with_origin(

@@ -57,7 +57,7 @@ def sample_crystals(
     occupation: OccupationNetwork,
     geometry: GeometryNetwork,
     positions: WyckoffTables,
-    memory: PrototypeStore,
+    store: PrototypeStore,
     requests: Sequence[Request],
     rng: np.random.Generator,
     temperature: float,
@@ -66,7 +66,7 @@ def sample_crystals(
     answers: list[Sample | Reject | None] = [None] * len(requests)
     waiting: list[tuple[int, OccupationState, list[OccupationState]]] = []
     for indices, chosen in _choose_occupations(
-        occupation, positions, memory, requests, equal_requests(requests), rng, temperature
+        occupation, positions, store, requests, equal_requests(requests), rng, temperature
     ):
         if isinstance(chosen, str):
             for index in indices:
@@ -81,7 +81,7 @@ def sample_crystals(
             part = waiting[start : start + BATCH]
             states = [state for _, state, _ in part]
             cold = temperature * GEOMETRY_TEMPERATURE * (1 + attempt % 2)
-            written = draw_geometries(geometry, positions, memory, states, rng, cold)
+            written = draw_geometries(geometry, positions, store, states, rng, cold)
             for (index, state, spare), (sequence, likelihood) in zip(part, written, strict=True):
                 crystal = detokenize(sequence, positions)
                 atoms = None if crystal is None else decode_wyckoff(crystal)
@@ -106,7 +106,7 @@ def sample_crystals(
 def _choose_occupations(
     network: OccupationNetwork,
     positions: WyckoffTables,
-    memory: PrototypeStore,
+    store: PrototypeStore,
     requests: Sequence[Request],
     alike: Sequence[list[int]],
     rng: np.random.Generator,
@@ -123,7 +123,7 @@ def _choose_occupations(
     temperatures: list[float] = []
     owners: list[tuple[int, list[OccupationState]]] = []
     for indices in alike:
-        start = _initial_state(requests[indices[0]], positions, memory)
+        start = _initial_state(requests[indices[0]], positions, store)
         if isinstance(start, str):
             found.append((indices, start))
             continue
@@ -151,15 +151,15 @@ def _choose_occupations(
 
 def _retrieved_states(start: OccupationState, n: int) -> list[OccupationState]:
     """Return states with the prototypes of the most similar stored crystals."""
-    recall = start.recall
-    order = np.argsort(-recall.weights[:, 0], kind="stable")
+    retrieved = start.retrieved
+    order = np.argsort(-retrieved.weights[:, 0], kind="stable")
     if start.spacegroup:
-        order = order[recall.groups[order] == start.spacegroup]
+        order = order[retrieved.groups[order] == start.spacegroup]
     return [
         replace(
             _copy(start),
-            spacegroup=int(recall.groups[i]),
-            wanted=tuple(recall.letters[i][recall.letters[i] >= 0].tolist()),
+            spacegroup=int(retrieved.groups[i]),
+            wanted=tuple(retrieved.letters[i][retrieved.letters[i] >= 0].tolist()),
         )
         for i in order[:n]
     ]
@@ -181,7 +181,7 @@ def _allocate_requests(
 
 
 def _success_probability(state: OccupationState, positions: WyckoffTables) -> float:
-    first, each = _SUCCESS[not state.recall.knows(state.named)]
+    first, each = _SUCCESS[not state.retrieved.knows(state.prototype_by_element)]
     return float(first * each ** _degrees_of_freedom(state, positions))
 
 
@@ -192,7 +192,7 @@ def _degrees_of_freedom(state: OccupationState, positions: WyckoffTables) -> int
     return int(coordinates.sum() - positions.polar[number].sum() + cell.sum() - 1)
 
 
-def _initial_state(request: Request, positions: WyckoffTables, memory: PrototypeStore) -> OccupationState | str:
+def _initial_state(request: Request, positions: WyckoffTables, store: PrototypeStore) -> OccupationState | str:
     """Return the initial state of a request, or the reason why it cannot be completed."""
     unknown = sorted(set(request.contents) - set(atomic_numbers) | ({"X"} & set(request.contents)))
     if unknown or not request.contents or min(request.contents.values()) < 1:
@@ -206,9 +206,9 @@ def _initial_state(request: Request, positions: WyckoffTables, memory: Prototype
     number = ENANTIOMORPHS.get(number, number)
     if number and not positions.groups(counts)[number]:
         return f"no Wyckoff positions of space group {number} hold these contents"
-    recall = memory.retrieve(elements, counts)
+    retrieved = store.retrieve(elements, counts)
     return OccupationState(
-        elements, counts, recall, request.energy_quantile, request.pressure_gpa, number, asked=number > 0
+        elements, counts, retrieved, request.energy_quantile, request.pressure_gpa, number, requested=number > 0
     )
 
 

@@ -9,7 +9,7 @@ from hybridcsp.generators.flow.assignment import minimal_assignment, shortest_au
 
 
 @given(st.integers(1, 12), st.integers(0, 2**32 - 1), st.booleans())
-def test_assignments_cost_as_little_as_scipys(n, seed, ties):
+def test_assignment_costs_agree_with_scipy(n, seed, ties):
     rng = np.random.default_rng(seed)
     cost = rng.integers(0, 4, (n, n)).astype(float) if ties else rng.random((n, n))
     rows, columns = linear_sum_assignment(cost)

@@ -21,7 +21,7 @@ from hybridcsp.generators.datasets import is_held_out
 from hybridcsp.generators.flow import Architecture, FlowGenerator, Integration
 from hybridcsp.generators.flow import generator as generator_room
 from hybridcsp.generators.flow.data import FlowData, canonical_handedness, straight_paths
-from hybridcsp.generators.flow.initial_states import InitialState, atoms_of, batches, with_space_groups
+from hybridcsp.generators.flow.initial_states import InitialState, atomic_numbers_of, batches, with_space_groups
 from hybridcsp.generators.flow.network import VelocityNetwork, cells
 from hybridcsp.generators.loading import open_generator
 from hybridcsp.generators.metrics import evaluate
@@ -69,7 +69,7 @@ def state(seed: int, numbers=(22, 22, 8, 8, 8, 8)) -> dict[str, torch.Tensor]:
 
 @given(st.integers(0, 1000))
 @settings(deadline=None, max_examples=20)
-def test_velocities_go_with_the_atoms_and_ignore_translations(seed):
+def test_velocities_are_equivariant_under_permutation_and_invariant_under_translation(seed):
     net, given_state = network(), state(seed)
     with torch.no_grad():
         velocity, strain = net(**given_state)
@@ -83,7 +83,7 @@ def test_velocities_go_with_the_atoms_and_ignore_translations(seed):
     assert velocity.abs().max() > 1e-3  # there is something that could be wrong
 
 
-def test_places_without_atoms_change_nothing():
+def test_velocities_are_independent_of_padding():
     net, short = network(), state(3)
     padded = dict(short, numbers=torch.cat([short["numbers"], torch.zeros(1, 2, dtype=torch.int64)], 1))
     padded["positions"] = torch.cat([short["positions"], torch.rand(1, 2, 3).double()], 1)
@@ -95,7 +95,7 @@ def test_places_without_atoms_change_nothing():
 
 
 @pytest.mark.parametrize("what", ["positions", "lattice", "time", "spacegroup", "energy", "pressure", "numbers"])
-def test_velocities_depend_on_everything_they_are_told(what):
+def test_velocities_depend_on_all_inputs(what):
     net, first = network(), state(1)
     second = dict(first, **{what: first[what] + 1 if what == "spacegroup" else state(2)[what]})
     if what == "time":
@@ -108,7 +108,7 @@ def test_velocities_depend_on_everything_they_are_told(what):
         assert (net(**first)[0] - net(**second)[0]).abs().max() > 1e-6
 
 
-def test_the_geometry_of_a_pair_is_that_of_its_nearest_image():
+def test_pair_features_are_those_of_the_nearest_image():
     atoms = random_crystal("Ti2O4", 12.0, np.random.default_rng(4))
     net = network()
     k = torch.tensor([0.5 * np.log(30.0), 0.9, 1.1, 0.1, 0.0, -0.2]).double()[None]
@@ -128,7 +128,7 @@ def test_the_geometry_of_a_pair_is_that_of_its_nearest_image():
 
 @given(st.integers(0, 1000))
 @settings(deadline=None, max_examples=20)
-def test_paths_lead_to_the_crystal_by_short_steps(seed):
+def test_straight_paths_lead_to_the_crystal(seed):
     rng = np.random.default_rng(seed)
     ends = np.array([rutile().get_scaled_positions()])
     numbers = np.array([[*rutile().numbers, 0]])
@@ -152,7 +152,7 @@ def test_paths_lead_to_the_crystal_by_short_steps(seed):
     assert np.abs(more).max() <= 1.0
 
 
-def test_the_nearest_of_all_assignments_and_translations_is_taken():
+def test_straight_paths_use_the_shortest_assignment_and_translation():
     """Against brute force: every permutation of like atoms, after each of the translations that were drawn."""
     rng = np.random.default_rng(5)
     kinds = np.array([22, 22, 8, 8, 8, 0])
@@ -167,7 +167,7 @@ def test_the_nearest_of_all_assignments_and_translations_is_taken():
         np.testing.assert_allclose(velocity[0, :5], nearest - nearest.mean(0), atol=1e-12)
 
 
-def test_what_is_held_out_is_not_learned(monkeypatch):
+def test_held_out_examples_are_not_learned(monkeypatch):
     seen = []
 
     class Watched:
@@ -186,15 +186,17 @@ def test_what_is_held_out_is_not_learned(monkeypatch):
     assert learned == {atoms.get_chemical_formula() for atoms in solids} - aside
 
 
-def test_energy_and_pressure_that_are_asked_for_are_told():
+def test_initial_states_have_the_requested_conditions():
     request = Request(contents={"Cu": 1}, energy_quantile=0.25, pressure_gpa=30.0, spacegroup=225)
-    start = InitialState.sample(0, request, atoms_of({"Cu": 1}), np.random.default_rng(0))
+    start = InitialState.sample(0, request, atomic_numbers_of({"Cu": 1}), np.random.default_rng(0))
     assert (start.energy, start.pressure, start.spacegroup) == ((0.25, 1.0), (0.5, 1.0), 225)
-    nothing = InitialState.sample(0, Request(contents={"Cu": 1}), atoms_of({"Cu": 1}), np.random.default_rng(0))
+    nothing = InitialState.sample(
+        0, Request(contents={"Cu": 1}), atomic_numbers_of({"Cu": 1}), np.random.default_rng(0)
+    )
     assert (nothing.energy, nothing.pressure, nothing.spacegroup) == ((0.0, 0.0), (0.0, 0.0), None)
 
 
-def test_of_a_crystal_and_its_inverse_one_is_learned():
+def test_crystal_and_inverse_have_one_canonical_handedness():
     zincblende = bulk("ZnS", "zincblende", a=5.41)
     inverse = zincblende.copy()
     inverse.positions *= -1
@@ -209,7 +211,7 @@ def test_of_a_crystal_and_its_inverse_one_is_learned():
 
 @given(st.lists(contents, min_size=1, max_size=4))
 @settings(deadline=None, max_examples=15)
-def test_samples_hold_exactly_what_was_asked_for(learned, several):
+def test_samples_have_the_requested_contents(learned, several):
     answers = learned.sample([Request(contents=one) for one in several], np.random.default_rng(0))
     assert [answer.request for answer in answers] == list(range(len(several)))
     for one, answer in zip(several, answers, strict=True):
@@ -222,7 +224,7 @@ def test_samples_hold_exactly_what_was_asked_for(learned, several):
 
 
 @pytest.mark.parametrize("wrong", [{}, {"Xx": 1}, {"Ti": 0}, {"X": 2}])
-def test_what_is_no_cell_is_rejected_alone(learned, wrong):
+def test_invalid_contents_are_rejected_alone(learned, wrong):
     answers = learned.sample([Request(contents=wrong), Request(contents={"Na": 1, "Cl": 1})], np.random.default_rng(0))
     assert answers[0] == Reject(request=0, reason="not the contents of a cell")
     assert isinstance(answers[1], Sample)
@@ -243,16 +245,18 @@ def test_samples_follow_the_random_numbers_and_the_conditions(learned):
     assert learned.conditions == {Condition.SPACEGROUP, Condition.ENERGY}
 
 
-def test_what_is_not_near_a_space_group_that_was_asked_for_is_rejected(learned):
+def test_samples_of_other_space_groups_are_rejected(learned):
     no_rock_salt = [Request(contents={"Ti": 2, "O": 4}, spacegroup=225)] * 3
     answers = learned.sample(no_rock_salt, np.random.default_rng(0))
     assert [(a.request, a.reason) for a in answers] == [(i, "not near the space group asked for") for i in range(3)]
 
 
-def test_equal_requests_share_out_the_space_groups(learned):
+def test_space_groups_of_equal_requests_are_sampled_systematically(learned):
     prior = learned._model.prior
     starts = [
-        InitialState.sample(i, Request(contents=one, spacegroup=group), atoms_of(one), np.random.default_rng(i))
+        InitialState.sample(
+            i, Request(contents=one, spacegroup=group), atomic_numbers_of(one), np.random.default_rng(i)
+        )
         for i, (one, group) in enumerate([({"Ti": 2, "O": 4}, None)] * 400 + [({"Cu": 1}, None), ({"Cu": 1}, 227)])
     ]
     told = with_space_groups(prior, starts, np.random.default_rng(0))
@@ -266,17 +270,17 @@ def test_equal_requests_share_out_the_space_groups(learned):
     assert order == sorted(order, reverse=True)
 
 
-def test_batches_hold_every_start_once_and_like_sizes_together():
+def test_batches_have_every_state_once_and_similar_sizes():
     sizes = [3, 20, 4, 1, 4, 19, 60, 2, 200]
     starts = [
-        InitialState.sample(i, Request(contents={"Cu": n}), atoms_of({"Cu": n}), np.random.default_rng(0))
+        InitialState.sample(i, Request(contents={"Cu": n}), atomic_numbers_of({"Cu": n}), np.random.default_rng(0))
         for i, n in enumerate(sizes)
     ]
     found = [[len(start.numbers) for start in batch] for batch in batches(starts)]
     assert found == [[1], [2], [3], [4, 4], [19, 20], [60], [200]]
 
 
-def test_cells_larger_than_a_problem_has_by_default_are_sampled_too(learned):
+def test_large_cells_can_be_sampled(learned):
     (answer,) = learned.sample([Request(contents={"Na": 12, "Cl": 12})], np.random.default_rng(0))
     assert isinstance(answer, Reject) or len(answer.atoms) == 24
 
@@ -292,7 +296,7 @@ def test_samples_that_are_too_close_are_drawn_again(learned, monkeypatch):
     assert close(4) < close(0)
 
 
-def test_what_is_saved_samples_the_same(learned, tmp_path):
+def test_loaded_generators_sample_the_same(learned, tmp_path):
     learned.save(tmp_path)
     first, second = (FlowGenerator.load(tmp_path) for _ in range(2))
     requests = [Request(contents={"Ti": 2, "O": 4}), Request(contents={"Zn": 1, "S": 1})]
@@ -306,7 +310,7 @@ def test_what_is_saved_samples_the_same(learned, tmp_path):
     assert first.architecture == SMALL
 
 
-def test_a_card_of_something_else_is_refused(learned, tmp_path):
+def test_invalid_cards_are_refused(learned, tmp_path):
     learned.save(tmp_path)
     card = (tmp_path / "card.json").read_text()
     (tmp_path / "card.json").write_text(card.replace('"frequencies"', '"harmonics"'))
@@ -326,7 +330,7 @@ def test_a_card_of_something_else_is_refused(learned, tmp_path):
         ("mean", [0.0] * 8),
     ],
 )
-def test_a_card_with_sizes_that_are_not_the_weights_is_refused_at_once(learned, tmp_path, key, value):
+def test_cards_with_wrong_sizes_are_refused(learned, tmp_path, key, value):
     learned.save(tmp_path)
     card = json.loads((tmp_path / "card.json").read_text())
     card[{"steps": "integration", "mean": "lattice"}.get(key, "architecture")][key] = value
@@ -335,7 +339,7 @@ def test_a_card_with_sizes_that_are_not_the_weights_is_refused_at_once(learned, 
         FlowGenerator.load(tmp_path)
 
 
-def test_what_has_not_learned_says_so(tmp_path):
+def test_untrained_generators_are_refused(tmp_path):
     generator = FlowGenerator(SMALL)
     with pytest.raises(InputError, match="is not trained"):
         generator.sample([Request(contents={"Cu": 1})], np.random.default_rng(0))
@@ -347,8 +351,8 @@ def test_what_has_not_learned_says_so(tmp_path):
         generator.fit([Example(atoms=bulk("Cu"))], epoch=1)
 
 
-def test_batches_follow_their_random_numbers():
-    data = FlowData.of(
+def test_batches_are_reproducible():
+    data = FlowData.from_examples(
         [
             Example(atoms=rutile(), weight=2.0, energy_quantile=0.25, pressure_gpa=30.0),
             Example(atoms=bulk("Cu")),
@@ -366,7 +370,7 @@ def test_batches_follow_their_random_numbers():
     assert not torch.equal(batches[0]["positions"], batches[2]["positions"])
 
 
-def test_the_shipped_weights_know_nothing_of_what_is_held_out_and_sample():
+def test_shipped_weights_exclude_held_out_formulas_and_sample():
     generator = open_generator("flow")
     formulas = generator.card["training_formulas"].split()
     assert len(formulas) > 10_000

@@ -136,7 +136,7 @@ def completions(group, counts, lowest, taken):
 
 
 @pytest.mark.parametrize("number", [1, 2, 14, 47, 62, 99, 123, 139, 166, 194, 216, 221, 225, 227])
-def test_the_next_letters_are_exactly_those_after_which_all_atoms_find_a_place(number, positions):
+def test_next_letters_are_those_after_which_all_atoms_can_be_placed(number, positions):
     group = space_group(number)
     by_index = {LETTERS.index(p.letter): p for p in group.positions}
     for counts in itertools.product((1, 2, 3, 4), (1, 2, 6)):
@@ -157,7 +157,7 @@ def test_the_next_letters_are_exactly_those_after_which_all_atoms_find_a_place(n
         assert positions.groups(counts)[number] == completions(group, counts, 0, frozenset()) == found.any()
 
 
-def test_fixed_positions_are_taken_once(positions):
+def test_fixed_positions_are_occupied_once(positions):
     a, b = LETTERS.index("a"), LETTERS.index("b")
     assert not positions.next_letters(225, (1,), taken=frozenset({a, b})).any()
     assert positions.next_letters(225, (1,), taken=frozenset({a}))[b]
@@ -168,7 +168,7 @@ def test_fixed_positions_are_taken_once(positions):
 
 
 @pytest.mark.parametrize("atoms", CRYSTALS, ids=lambda atoms: atoms.get_chemical_formula())
-def test_a_sequence_is_the_crystal(atoms, positions):
+def test_tokens_restore_the_crystal(atoms, positions):
     written = tokenize(encode_wyckoff(atoms), positions)
     back = decode_wyckoff(detokenize(written, positions))
     assert matches(atoms, back)
@@ -177,7 +177,7 @@ def test_a_sequence_is_the_crystal(atoms, positions):
 
 
 @pytest.mark.parametrize("angle", [15.0, 28.0, 152.0, 165.0])
-def test_a_sharp_monoclinic_angle_is_a_crystal_too(angle, positions):
+def test_tokens_allow_small_monoclinic_angles(angle, positions):
     """Settings are chosen for what is on the sites, not for the shape of the cell."""
     sites = (Site(22, "a", ()), Site(8, "i", (0.31, 0.12)), Site(9, "i", (0.72, 0.41)))
     sharp = WyckoffCrystal(12, sites, (17.3, 3.35, 17.6, 90.0, angle, 90.0))
@@ -188,7 +188,7 @@ def test_a_sharp_monoclinic_angle_is_a_crystal_too(angle, positions):
         assert one.coordinates == pytest.approx(other.coordinates)
 
 
-def test_angles_that_make_no_cell_are_no_crystal(positions):
+def test_detokenize_returns_none_for_invalid_angles(positions):
     triclinic = tokenize(encode_wyckoff(bulk("Cu") * (1, 1, 1)), positions)
     flat = np.array([0, 0, 0, 3.0, 3.0, 3.0])
     impossible = replace(triclinic, spacegroup=1, letters=np.array([0]), cell=flat, coordinates=np.zeros((1, 3)))
@@ -198,31 +198,31 @@ def test_angles_that_make_no_cell_are_no_crystal(positions):
 # The memory
 
 
-def test_remembered_crystals_of_like_elements_weigh_more(positions):
-    memory = PrototypeStore(tokenize(encode_wyckoff(atoms), positions) for atoms in CRYSTALS)
-    recall = memory.retrieve(*contents_in_order({atomic_numbers["Zr"]: 2, atomic_numbers["O"]: 4}))
-    assert recall.group_evidence()[:, 0].argmax() == 136
-    salt = memory.retrieve(*contents_in_order({atomic_numbers["Rb"]: 1, atomic_numbers["Br"]: 1}))
+def test_stored_crystals_of_similar_elements_have_larger_weights(positions):
+    store = PrototypeStore(tokenize(encode_wyckoff(atoms), positions) for atoms in CRYSTALS)
+    retrieved = store.retrieve(*contents_in_order({atomic_numbers["Zr"]: 2, atomic_numbers["O"]: 4}))
+    assert retrieved.group_evidence()[:, 0].argmax() == 136
+    salt = store.retrieve(*contents_in_order({atomic_numbers["Rb"]: 1, atomic_numbers["Br"]: 1}))
     similar = salt.weights[:, 0]
     assert similar[salt.groups == 225].sum() > similar[salt.groups == 221].sum() > 0
 
 
-def test_crystals_of_the_same_formula_can_be_left_out(positions):
-    memory = PrototypeStore([tokenize(encode_wyckoff(rutile()), positions)])
+def test_retrieval_can_exclude_the_same_formula(positions):
+    store = PrototypeStore([tokenize(encode_wyckoff(rutile()), positions)])
     asked = contents_in_order({22: 2, 8: 4})
-    assert len(memory.retrieve(*asked).weights) == 1
-    assert len(memory.retrieve(*asked, same_formula=False).weights) == 0
+    assert len(store.retrieve(*asked).weights) == 1
+    assert len(store.retrieve(*asked, same_formula=False).weights) == 0
 
 
-def test_a_crystal_is_learned_without_evidence_of_its_own_formula(positions):
+def test_training_excludes_evidence_of_the_same_formula(positions):
     rutiles = [
         rutile(),
         crystal(["Sn", "O"], [(0, 0, 0), (0.307, 0.307, 0)], spacegroup=136, cellpar=[4.74, 4.74, 3.19, 90, 90, 90]),
     ]
     sequences = [tokenize(encode_wyckoff(atoms), positions) for atoms in rutiles]
 
-    def evidence(memory):
-        data = OccupationData.of(sequences[:1], [1.0], conditions([None], [None]), memory, positions)
+    def evidence(store):
+        data = OccupationData.from_tokens(sequences[:1], [1.0], conditions([None], [None]), store, positions)
         return data.batch(np.array([0]), np.random.default_rng(0))["group_evidence"].abs().sum().item()
 
     assert (
@@ -230,14 +230,14 @@ def test_a_crystal_is_learned_without_evidence_of_its_own_formula(positions):
     )
 
 
-def test_a_memory_comes_back_from_its_arrays(positions):
-    memory = PrototypeStore(tokenize(encode_wyckoff(atoms), positions) for atoms in CRYSTALS)
-    again = PrototypeStore.from_arrays(memory.arrays())
-    for a, b in zip(memory.occupations, again.occupations, strict=True):
+def test_store_is_restored_from_its_arrays(positions):
+    store = PrototypeStore(tokenize(encode_wyckoff(atoms), positions) for atoms in CRYSTALS)
+    again = PrototypeStore.from_arrays(store.arrays())
+    for a, b in zip(store.occupations, again.occupations, strict=True):
         assert (a.elements, a.counts, a.prototype) == (b.elements, b.counts, b.prototype)
 
 
-def test_a_memory_keeps_no_coordinates_and_no_cells(untrained, tmp_path):
+def test_store_has_no_coordinates_and_no_cells(untrained, tmp_path):
     """It is a table of occurrences: weights may be given away where the crystals may not."""
     untrained.save(tmp_path)
     tensors, _ = weights_io.load(tmp_path, "wyckoff")
@@ -249,21 +249,21 @@ def test_a_memory_keeps_no_coordinates_and_no_cells(untrained, tmp_path):
     assert not any(hasattr(occupation, "coordinates") for occupation in untrained._memory.occupations)
 
 
-def test_prototypes_have_numbers_in_the_order_in_which_they_came(positions):
+def test_prototypes_are_numbered_in_the_order_of_insertion(positions):
     sequences = [tokenize(encode_wyckoff(atoms), positions) for atoms in CRYSTALS]
-    memory = PrototypeStore(sequences[:5])
-    assert memory.number_of(sequences[0].prototype) == memory.number_of(sequences[1].prototype) == 1
-    assert memory.number_of(sequences[4].prototype) == memory.n_prototypes == 2
-    assert memory.number_of(sequences[8].prototype) == 0
-    memory.add(sequences)
-    assert memory.number_of(sequences[4].prototype) == 2
-    assert memory.number_of(sequences[8].prototype) > 2
+    store = PrototypeStore(sequences[:5])
+    assert store.number_of(sequences[0].prototype) == store.number_of(sequences[1].prototype) == 1
+    assert store.number_of(sequences[4].prototype) == store.n_prototypes == 2
+    assert store.number_of(sequences[8].prototype) == 0
+    store.add(sequences)
+    assert store.number_of(sequences[4].prototype) == 2
+    assert store.number_of(sequences[8].prototype) > 2
 
 
 # Densities
 
 
-def test_mixtures_are_densities():
+def test_mixtures_are_normalised():
     torch.manual_seed(0)
     grid = torch.linspace(0, 1, 401)[:-1]
     points = torch.cartesian_prod(grid, grid)
@@ -282,7 +282,7 @@ def test_mixtures_are_densities():
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.1])
-def test_coordinates_are_drawn_closer_to_the_mean_the_colder(temperature):
+def test_lower_temperatures_draw_coordinates_closer_to_the_mean(temperature):
     n, sharp = 4000, 50.0
     one = (torch.zeros(n, 1), torch.full((n, 1, 3), 0.25), torch.full((n, 1, 3), sharp))
     free = np.tile([True, True, False], (n, 1))
@@ -298,32 +298,32 @@ def test_coordinates_are_drawn_closer_to_the_mean_the_colder(temperature):
 # The network
 
 
-def test_writing_and_reading_agree_on_the_likelihood(untrained, positions):
+def test_likelihoods_of_sampling_and_training_agree(untrained, positions):
     """Token after token with kept keys and values, or all at once: the probability is the same."""
-    (occupation, geometry), memory = untrained._networks, untrained._memory
-    states = [OccupationState(s.elements, s.counts, memory.retrieve(s.elements, s.counts)) for s in memory.occupations]
+    (occupation, geometry), store = untrained._networks, untrained._memory
+    states = [OccupationState(s.elements, s.counts, store.retrieve(s.elements, s.counts)) for s in store.occupations]
     rng = np.random.default_rng(1)
     asked = torch.as_tensor(conditions([None], [None]))
     with torch.no_grad():
         decoder = Decoder(occupation, positions, states)
         decoder.draw_groups(rng, np.ones(len(states)))
         decoder.draw_letters(rng, np.ones(len(states)))
-        for sequence, likelihood in draw_geometries(geometry, positions, memory, states, rng, 1.0):
-            recall = memory.retrieve(sequence.elements, sequence.counts)
+        for sequence, likelihood in draw_geometries(geometry, positions, store, states, rng, 1.0):
+            retrieved = store.retrieve(sequence.elements, sequence.counts)
             terms = {
-                **occupation({**pad_and_stack([occupation_row(sequence, recall, positions)]), "conditions": asked}),
-                **geometry({**pad_and_stack([geometry_row(sequence, memory, positions)]), "conditions": asked}),
+                **occupation({**pad_and_stack([occupation_row(sequence, retrieved, positions)]), "conditions": asked}),
+                **geometry({**pad_and_stack([geometry_row(sequence, store, positions)]), "conditions": asked}),
             }
             assert -sum(v.item() for v in terms.values()) == pytest.approx(likelihood, abs=2e-3, rel=1e-3)
 
 
-def test_padding_changes_nothing(untrained, positions):
+def test_losses_are_independent_of_padding(untrained, positions):
     sequences = [tokenize(encode_wyckoff(atoms), positions) for atoms in CRYSTALS]
     n = len(sequences)
     asked = conditions([None] * n, [None] * n)
     sets = (
-        OccupationData.of(sequences, [1.0] * n, asked, untrained._memory, positions),
-        GeometryData.of(sequences, [1.0] * n, asked, untrained._memory, positions, learning=False),
+        OccupationData.from_tokens(sequences, [1.0] * n, asked, untrained._memory, positions),
+        GeometryData.from_tokens(sequences, [1.0] * n, asked, untrained._memory, positions, learning=False),
     )
     for network, data in zip(untrained._networks, sets, strict=True):
         network.eval()
@@ -336,7 +336,7 @@ def test_padding_changes_nothing(untrained, positions):
                     assert value.item() == pytest.approx(together[name][i].item(), abs=1e-2, rel=1e-3)
 
 
-def test_all_occupied_positions_are_read_before_the_first_number_is_written(untrained, positions):
+def test_cell_depends_on_all_occupied_positions(untrained, positions):
     """The cell that is expected depends on the last site, and coordinates of the first on what the last one is."""
     geometry = untrained._networks[1].eval()
     row = geometry_row(tokenize(encode_wyckoff(polar()), positions), untrained._memory, positions)
@@ -349,7 +349,7 @@ def test_all_occupied_positions_are_read_before_the_first_number_is_written(untr
 
 @settings(max_examples=50, deadline=None)
 @given(st.sampled_from(CRYSTALS), st.integers(0, 2**32 - 1))
-def test_substituted_crystals_have_like_elements_on_the_same_sites_and_no_volume(positions, atoms, seed):
+def test_substituted_crystals_have_similar_elements_and_unknown_volume(positions, atoms, seed):
     row = geometry_row(tokenize(encode_wyckoff(atoms), positions), PrototypeStore(), positions)
     found = substituted(row, np.random.default_rng(seed))
     same = {name for name, value in row.items() if np.array_equal(value, found[name])}
@@ -361,18 +361,18 @@ def test_substituted_crystals_have_like_elements_on_the_same_sites_and_no_volume
     assert found["free_cell"].tolist() == [0.0, *row["free_cell"][1:].tolist()]
 
 
-def test_conditions_that_are_not_told_are_zeros():
+def test_unknown_conditions_are_zeros():
     asked = conditions([None, 0.0, 0.3], [None, 0.0, 30.0])
     assert asked.tolist() == [[0, 0, 0, 0, 0], [1, 1, 0, 1, 0], [1, 0, pytest.approx(0.3), 1, 0.5]]
 
 
-def test_prototypes_that_are_wanted_are_written_and_weighed(untrained, positions):
-    network, memory = untrained._networks[0], untrained._memory
+def test_given_prototypes_are_followed_and_scored(untrained, positions):
+    network, store = untrained._networks[0], untrained._memory
     elements, counts = contents_in_order({22: 2, 8: 4})
-    start = OccupationState(elements, counts, memory.retrieve(elements, counts))
+    start = OccupationState(elements, counts, store.retrieve(elements, counts))
     a, f = LETTERS.index("a"), LETTERS.index("f")
     wanted = replace(start, spacegroup=136, wanted=(a, f), slots=[], letters=[])
-    asked = replace(wanted, asked=True, slots=[], letters=[])
+    asked = replace(wanted, requested=True, slots=[], letters=[])
     drawn = [replace(start, slots=[], letters=[]) for _ in range(60)]
     with torch.no_grad():
         decoder = Decoder(network, positions, [wanted, asked, *drawn])
@@ -381,8 +381,8 @@ def test_prototypes_that_are_wanted_are_written_and_weighed(untrained, positions
         decoder.draw_letters(np.random.default_rng(0), np.ones(62))
     assert group[1] == 0.0 > group[0]  # given the group that was asked for
     assert asked.log_likelihood == pytest.approx(wanted.log_likelihood - group[0], abs=1e-3)
-    assert wanted.named == (136, ("a", "f"))
-    same = [state for state in drawn if state.named == wanted.named]
+    assert wanted.prototype_by_element == (136, ("a", "f"))
+    same = [state for state in drawn if state.prototype_by_element == wanted.prototype_by_element]
     assert same
     assert all(state.log_likelihood == pytest.approx(wanted.log_likelihood, abs=1e-3) for state in same)
     assert len(same) / 60 == pytest.approx(np.exp(wanted.log_likelihood), abs=0.25)
@@ -391,7 +391,7 @@ def test_prototypes_that_are_wanted_are_written_and_weighed(untrained, positions
 # The generator
 
 
-def test_what_is_plausible_depends_on_the_pressure_that_is_asked_for(untrained, monkeypatch):
+def test_plausibility_is_checked_at_the_requested_pressure(untrained, monkeypatch):
     asked = []
 
     def watch(atoms, pressure_gpa):
@@ -412,7 +412,7 @@ SYMBOLS = ["Li", "Na", "K", "Mg", "Ti", "Fe", "Cu", "La", "U", "C", "N", "O", "S
     st.dictionaries(st.sampled_from(SYMBOLS), st.integers(1, 6), min_size=1, max_size=4),
     st.integers(0, 2**32 - 1),
 )
-def test_the_contents_are_always_exactly_those_asked_for(untrained, asked, seed):
+def test_samples_have_the_requested_contents(untrained, asked, seed):
     answers = untrained.sample([Request(contents=asked)] * 3, np.random.default_rng(seed))
     assert [answer.request for answer in answers] == [0, 1, 2]
     for answer in answers:
@@ -424,7 +424,7 @@ def test_the_contents_are_always_exactly_those_asked_for(untrained, asked, seed)
             assert "too close" in answer.reason
 
 
-def test_sampling_is_reproducible_by_its_seed(untrained):
+def test_sampling_is_reproducible(untrained):
     requests = [Request(contents={"Ti": 2, "O": 4}), Request(contents={"Na": 1, "Cl": 1})] * 4
     runs = [untrained.sample(requests, np.random.default_rng(seed)) for seed in (5, 5, 6)]
 
@@ -434,7 +434,7 @@ def test_sampling_is_reproducible_by_its_seed(untrained):
     assert numbers(runs[0]) == numbers(runs[1]) != numbers(runs[2])
 
 
-def test_equal_requests_get_different_prototypes_the_most_probable_first(untrained, positions):
+def test_equal_requests_get_different_prototypes(untrained, positions):
     requests = [Request(contents={"Ti": 2, "O": 4})] * 12
     together = list(range(12))
     found = set()
@@ -445,12 +445,12 @@ def test_equal_requests_get_different_prototypes_the_most_probable_first(untrain
                 untrained._networks[0], positions, untrained._memory, requests, [together], rng, 1.0
             )
         assert indices == together
-        assert chosen[0].named == (136, ("a", "f"))
+        assert chosen[0].prototype_by_element == (136, ("a", "f"))
         found |= {state.spacegroup for state in chosen[:12]}
     assert len(found) >= 4
 
 
-def test_what_is_learned_of_a_prototype_stays_when_others_are_remembered(overfitted, positions):
+def test_widening_keeps_the_embeddings_of_prototypes(overfitted, positions):
     geometry = overfitted._networks[1]
     before = geometry.prototype.weight.detach().clone()
     generator = copy.deepcopy(overfitted)
@@ -470,7 +470,7 @@ def test_overfitting_one_crystal_reproduces_it(overfitted):
 
 
 @pytest.mark.parametrize("number", [136, 99, 2, 1])
-def test_a_space_group_that_is_asked_for_is_drawn(untrained, number):
+def test_samples_have_the_requested_space_group(untrained, number):
     asked = {"Ti": 2, "O": 4}
     answers = untrained.sample([Request(contents=asked, spacegroup=number)] * 4, np.random.default_rng(0))
     made = [answer.atoms for answer in answers if isinstance(answer, Sample)]
@@ -479,14 +479,14 @@ def test_a_space_group_that_is_asked_for_is_drawn(untrained, number):
         assert len(primitive(atoms)) == 6
 
 
-def test_a_card_tells_of_all_that_was_ever_learned_from(overfitted):
+def test_card_lists_all_training_formulas(overfitted):
     again = copy.deepcopy(overfitted)
     before = set(again.card["training_formulas"].split())
     again.fit([Example(atoms=bulk("NaCl", "rocksalt", a=5.6))], epochs=1)
     assert set(again.card["training_formulas"].split()) == {*before, "ClNa"}
 
 
-def test_enantiomorphic_groups_can_both_be_asked_for(untrained):
+def test_both_enantiomorphic_groups_can_be_requested(untrained):
     asked = {"Si": 3, "O": 6}
     found = set()
     for number in (152, 154):
@@ -496,7 +496,7 @@ def test_enantiomorphic_groups_can_both_be_asked_for(untrained):
     assert found <= {(152, 152), (154, 154)}
 
 
-def test_a_group_that_cannot_hold_the_contents_is_a_reject_with_its_reason(untrained):
+def test_impossible_space_group_is_rejected_with_its_reason(untrained):
     request = Request(contents={"Ti": 1, "O": 2}, spacegroup=230)
     (answer,) = untrained.sample([request], np.random.default_rng(0))
     assert isinstance(answer, Reject)
@@ -506,12 +506,12 @@ def test_a_group_that_cannot_hold_the_contents_is_a_reject_with_its_reason(untra
 @pytest.mark.parametrize(
     "request_", [Request(contents={"Qq": 1}), Request(contents={}), Request(contents={"Ti": 1}, spacegroup=231)]
 )
-def test_what_makes_no_sense_is_an_error(untrained, request_):
+def test_invalid_requests_are_refused(untrained, request_):
     with pytest.raises(InputError):
         untrained.sample([request_], np.random.default_rng(0))
 
 
-def test_untrained_generators_say_so(tmp_path):
+def test_untrained_generators_are_refused(tmp_path):
     with pytest.raises(InputError, match="not trained"):
         WyckoffGenerator().sample([], np.random.default_rng(0))
     with pytest.raises(InputError, match="not trained"):
@@ -523,7 +523,7 @@ def test_unknown_settings_are_refused():
         WyckoffGenerator(TINY, TINY).fit([Example(atoms=rutile())], learnin_rate=1)
 
 
-def test_what_is_saved_samples_the_same(untrained, tmp_path):
+def test_loaded_generators_sample_the_same(untrained, tmp_path):
     untrained.save(tmp_path / "weights")
     loaded = [WyckoffGenerator.load(tmp_path / "weights") for _ in range(2)]
     requests = [Request(contents={"Ti": 2, "O": 4}, energy_quantile=0.0)] * 4
@@ -538,7 +538,7 @@ def test_what_is_saved_samples_the_same(untrained, tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["memory.", "positions.", "geometry."])
-def test_weights_without_one_of_their_parts_are_refused(untrained, tmp_path, missing):
+def test_incomplete_weights_are_refused(untrained, tmp_path, missing):
     untrained.save(tmp_path)
     tensors, card = weights_io.load(tmp_path, "wyckoff")
     weights_io.save(tmp_path, "wyckoff", {n: t for n, t in tensors.items() if not n.startswith(missing)}, card)
@@ -547,11 +547,11 @@ def test_weights_without_one_of_their_parts_are_refused(untrained, tmp_path, mis
 
 
 @pytest.mark.slow
-def test_cells_follow_the_pressure_that_is_asked_for(positions):
+def test_cells_follow_the_requested_pressure(positions):
     known = {0.0: 5.64, 20.0: 5.2, 60.0: 4.8}
     sequences = [tokenize(encode_wyckoff(bulk("NaCl", "rocksalt", a)), positions) for a in known.values()]
     asked = conditions([None] * 3, [*known])
-    data = GeometryData.of(sequences, [1.0] * 3, asked, PrototypeStore(), positions, learning=False)
+    data = GeometryData.from_tokens(sequences, [1.0] * 3, asked, PrototypeStore(), positions, learning=False)
     batch = {**data.batch(np.arange(3), np.random.default_rng(0)), "conditions": torch.as_tensor(asked)}
     torch.manual_seed(0)
     network = GeometryNetwork(positions, TINY)
@@ -588,7 +588,7 @@ def test_pressure_is_a_condition_once_crystals_under_pressure_were_learned(tmp_p
 
 
 @pytest.mark.parametrize("part", ["occupation", "geometry"])
-def test_a_stopped_training_ends_as_one_that_was_not(tmp_path, part):
+def test_resumed_training_equals_an_uninterrupted_one(tmp_path, part):
     examples = [Example(atoms=atoms, energy_quantile=0.1 * i) for i, atoms in enumerate(CRYSTALS)]
     options = {"epochs": 3, "batch_size": 3, "device": "cpu", "seed": 2}
     whole = WyckoffGenerator(TINY, TINY)
@@ -610,7 +610,7 @@ def test_a_stopped_training_ends_as_one_that_was_not(tmp_path, part):
             assert torch.equal(a, b), name
 
 
-def test_the_network_is_asked_about_contents_in_one_order_only(positions):
+def test_samples_are_independent_of_the_order_of_contents(positions):
     elements, counts = contents_in_order({8: 3, 22: 1, 38: 1})
     assert elements == (38, 22, 8)
     assert contents_row(elements, counts)["elements"].tolist() == [38, 22, 8]

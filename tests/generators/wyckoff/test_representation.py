@@ -154,7 +154,7 @@ def disguised(atoms, rng):
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_a_crystal_comes_back(name):
+def test_decoding_restores_known_crystals(name):
     atoms, number = KNOWN[name]
     found = encode_wyckoff(atoms, SYMPREC)
     back = decode_wyckoff(found)
@@ -173,7 +173,7 @@ def test_all_descriptions_of_a_crystal_give_the_same_representation(name):
         assert alike(encode_wyckoff(disguised(atoms, np.random.default_rng(seed)), SYMPREC), found)
 
 
-def test_mirror_images_are_one_crystal():
+def test_enantiomorphs_have_one_representation():
     right = KNOWN["quartz"][0]
     left = right.copy()
     left.set_scaled_positions(-right.get_scaled_positions())
@@ -181,26 +181,26 @@ def test_mirror_images_are_one_crystal():
     assert alike(encode_wyckoff(left, SYMPREC), encode_wyckoff(right, SYMPREC))
 
 
-def test_sites_that_the_normaliser_exchanges_have_the_same_letters():
+def test_sites_exchanged_by_the_normalizer_have_the_same_letters():
     at_corner = crystal("CsCl", [(0, 0, 0), (0.5, 0.5, 0.5)], spacegroup=221, cellpar=[4.12] * 3 + [90] * 3)
     at_centre = crystal("CsCl", [(0.5, 0.5, 0.5), (0, 0, 0)], spacegroup=221, cellpar=[4.12] * 3 + [90] * 3)
     assert encode_wyckoff(at_corner) == encode_wyckoff(at_centre)
     assert canonical_letters(221, ("b", "a")) == canonical_letters(221, ("a", "b")) == ("a", "b")
 
 
-def test_elements_come_in_the_order_of_their_numbers_and_electronegativities():
+def test_elements_are_ordered_by_number_and_electronegativity():
     found = encode_wyckoff(KNOWN["perovskite"][0])
     assert [site.element for site in found.sites] == [38, 22, 8]
 
 
-def test_a_tolerance_makes_a_crystal_as_symmetric_as_it_nearly_is():
+def test_encoding_symmetrises_within_the_tolerance():
     atoms = primitive(KNOWN["rutile"][0])
     atoms.rattle(0.01, seed=1)
     assert encode_wyckoff(atoms, 1e-4).spacegroup == 1
     assert encode_wyckoff(atoms, 0.1).spacegroup == 136
 
 
-def test_what_has_no_symmetry_at_all_is_no_crystal():
+def test_overlapping_atoms_have_no_representation():
     one_on_another = Atoms("H2", positions=[(0, 0, 0), (0, 0, 1e-7)], cell=[3, 3, 3], pbc=True)
     assert encode_wyckoff(one_on_another) is None
 
@@ -243,7 +243,7 @@ def random_crystal(number, rng):
 
 @settings(max_examples=40, deadline=None)
 @given(number=st.integers(1, 230), seed=st.integers(0, 2**32 - 1))
-def test_random_crystals_of_any_group_come_back_whatever_their_description(number, seed):
+def test_decoding_restores_random_crystals_of_all_groups(number, seed):
     rng = np.random.default_rng(seed)
     atoms = random_crystal(number, rng)
     if atoms is None:

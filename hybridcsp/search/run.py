@@ -118,9 +118,9 @@ class Run:
         Stopping criteria, and the number of minima to refine at the end.
     limits
         Limits of one relaxation.
-    on_progress
-        Called after every outcome, twice a second in between, and before anything that may take long. An exception
-        that it raises ends the run.
+    listeners
+        Functions that are called with the progress after every outcome, twice a second in between, and before anything
+        that may take long. An exception that one raises ends the run.
     calculator_known
         Whether the backend is known to use the calculator that the energies in the archive come from. Otherwise
         energies are compared from the first result on.
@@ -140,7 +140,7 @@ class Run:
         backend: Backend,
         criteria: StoppingCriteria,
         limits: Limits,
-        on_progress: Callable[[Progress], None] | None = None,
+        listeners: Sequence[Callable[[Progress], None]] = (),
         *,
         calculator_known: bool = True,
         rebuild_proposer: Callable[[], Proposer] | None = None,
@@ -150,7 +150,7 @@ class Run:
         self._backend = backend
         self._criteria = criteria
         self._limits = limits
-        self._on_progress = on_progress
+        self._listeners = listeners
         self._calculator_known = calculator_known
         self._rebuild_proposer = rebuild_proposer
         self._stopping = StoppingCheck(criteria, proposer.problem, self._archive)
@@ -161,7 +161,7 @@ class Run:
         self._start_force_calls = self._archive.state.cost.force_calls
         self._start_relaxations = self._archive.state.relaxations
         self._activity = ""
-        self._raised: BaseException | None = None  # by on_progress, while something else was going on
+        self._raised: BaseException | None = None  # by a listener, while something else was going on
 
     def execute(self) -> Summary:
         """Search until a stopping criterion is met, refine the best minima, and record the reason of the end.
@@ -260,8 +260,7 @@ class Run:
         outcomes = self._backend.completed(timeout=PATIENCE)
         if outcomes:
             self._record(outcomes)
-        if self._on_progress:
-            self._on_progress(self.progress())
+        self._report()
         return bool(outcomes)
 
     def _record(self, outcomes: Sequence[Outcome]) -> None:
@@ -321,6 +320,13 @@ class Run:
             training=tuple(self._proposer.training),
         )
 
+    def _report(self) -> None:
+        """Report the progress to the listeners."""
+        if self._listeners:
+            progress = self.progress()
+            for listener in self._listeners:
+                listener(progress)
+
     def _loading(self) -> str:
         """Describe workers that are still loading their calculator; empty if there are none."""
         starting = self._backend.starting
@@ -333,13 +339,13 @@ class Run:
     def _show_activity(self, activity: str) -> None:
         """Report an activity that begins now.
 
-        An exception of ``on_progress`` is raised when the activity is over, so that it does not interrupt it halfway.
+        An exception of a listener is raised when the activity is over, so that it does not interrupt it halfway.
         """
         self._activity = activity
-        if self._on_progress and self._raised is None:
+        if self._listeners and self._raised is None:
             with noted_interrupts() as interrupts:
                 try:
-                    self._on_progress(self.progress())
+                    self._report()
                 except BaseException as error:
                     if interrupts:
                         raise

@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +20,7 @@ from hybridcsp.archive.history import SourceCall
 from hybridcsp.core.minimum import Minimum
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import ADDED, USER, Candidate, Failed, FailureReason, Proposal, Relaxed
-from hybridcsp.errors import ArchiveError, InputError, LockedError, UnknownNameError
+from hybridcsp.errors import ArchiveError, InputError, LockedError
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.backends.base import Backend
 from hybridcsp.relaxation.calculators.registry import CalculatorLike, build_calculator, parameters_ahead
@@ -31,7 +31,7 @@ from hybridcsp.search.resumption import check_same_calculator, check_same_files,
 from hybridcsp.search.run import Progress, Run, Summary
 from hybridcsp.search.settings import SearchSettings, sort_keywords
 from hybridcsp.search.setup import build_proposer, build_sources, check_learners, require_independent_source
-from hybridcsp.search.stopping import StoppingCriteria, Target
+from hybridcsp.search.stopping import StoppingCriteria, Target, stopping_criteria
 from hybridcsp.search.user_results import relaxed_by_user, without_calculator
 from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.generative import GenerativeSource
@@ -253,7 +253,7 @@ class Search:
         """
         if self.calculator is None and self._backend is None:
             raise InputError("calculator", None, "run() needs a calculator; without one use ask() and tell()")
-        criteria = _criteria(budget, limits)
+        criteria = stopping_criteria(budget, limits)
         Target(criteria.stop_at, self.problem)  # a target that cannot be used is an error before the workers start
         self._running = True
         try:
@@ -269,7 +269,7 @@ class Search:
                     backend,
                     criteria,
                     self.settings.limits,
-                    _call_all(listeners),
+                    listeners,
                     calculator_known=self._backend is None or not self._allow_calculator_change,
                     rebuild_proposer=self._rebuild_proposer if self._allow_calculator_change else None,
                 )
@@ -392,22 +392,3 @@ def _close_earlier(directory: Path) -> None:
             f"it first"
         )
     earlier.close()
-
-
-def _criteria(budget: StoppingCriteria | None, limits: Mapping[str, Any]) -> StoppingCriteria:
-    """Return the stopping criteria of a run from its arguments."""
-    known = [field.name for field in fields(StoppingCriteria)]
-    for name in limits:
-        if name not in known:
-            raise UnknownNameError("keyword", name, known)
-    return replace(budget, **limits) if budget else StoppingCriteria(**limits)
-
-
-def _call_all(listeners: Sequence[Callable[[Progress], None]]) -> Callable[[Progress], None] | None:
-    """Return one function that calls all of these; ``None`` if there are none."""
-
-    def notify(progress: Progress) -> None:
-        for listener in listeners:
-            listener(progress)
-
-    return notify if listeners else None

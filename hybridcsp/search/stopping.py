@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from numbers import Real
 from pathlib import Path
@@ -17,7 +17,7 @@ from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.basins import Basin
 from hybridcsp.archive.state import ALL_FAILED, SearchState
 from hybridcsp.core.problem import Problem
-from hybridcsp.errors import InputError
+from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.io.frames import Frame, ReadFailure
 from hybridcsp.io.structure_files import read_structures
 from hybridcsp.structure.conversion import to_pymatgen
@@ -95,6 +95,21 @@ class StoppingCriteria:
         limits = (self.relaxations, self.force_calls, self.hours, self.stop_after_unchanged, self.stop_at)
         if all(limit is None for limit in limits):
             object.__setattr__(self, "relaxations", DEFAULT_RELAXATIONS)
+
+
+def stopping_criteria(criteria: StoppingCriteria | None, changes: Mapping[str, Any]) -> StoppingCriteria:
+    """Return stopping criteria in which some fields are replaced, or new ones made of these fields.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no field of that name.
+    """
+    known = [field.name for field in fields(StoppingCriteria)]
+    for name in changes:
+        if name not in known:
+            raise UnknownNameError("keyword", name, known)
+    return replace(criteria, **changes) if criteria else StoppingCriteria(**changes)
 
 
 class StoppingCheck:

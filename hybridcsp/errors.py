@@ -1,7 +1,8 @@
-"""What can go wrong, and the words to say it with.
+"""The errors that hybridcsp raises.
 
-Every error a user can cause says what was wrong, where, and what would be right. A failing *candidate* is never an
-exception: it is a :class:`~hybridcsp.core.records.Failed` or :class:`~hybridcsp.core.records.Rejected` outcome.
+The message of every error that a user can cause says what was wrong, where, and what would be right. A failing
+*candidate* is never an exception: it is a :class:`~hybridcsp.core.records.Failed` or
+:class:`~hybridcsp.core.records.Rejected` outcome.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from typing import Any
 
 
 class HybridCSPError(Exception):
-    """Base of every error that hybridcsp raises on purpose."""
+    """Base class of all errors that hybridcsp raises on purpose."""
 
 
 class InputError(HybridCSPError, ValueError):
-    """A value that a person gave is not usable.
+    """An invalid value of an option, parameter or file.
 
     Parameters
     ----------
     key
-        The name of the offending option, as the person wrote it.
+        Name of the option or parameter, as the user wrote it.
     value
-        What they gave.
+        Given value.
     allowed
-        What would be right, in words.
+        Description of the values that are allowed.
     """
 
     def __init__(self, key: str, value: object, allowed: str) -> None:
@@ -36,21 +37,21 @@ class InputError(HybridCSPError, ValueError):
         self.allowed = allowed
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions are unpickled by calling their class with what they print; this one takes more than that.
+        # Exceptions are unpickled by calling their class with ``args``, but this class has other parameters.
         return _again, (type(self), self.args, self.__dict__)
 
 
 class UnreadableError(HybridCSPError, ValueError):
-    """A file cannot be read, or a limit of what is read was reached.
+    """A file that cannot be read, or that exceeds a limit of the reader.
 
     Parameters
     ----------
     file
-        The file.
+        Path of the file.
     reason
-        What is wrong with it, in words.
+        Description of the problem.
     line
-        Where; lines count from 1.
+        Number of the line, from 1.
     """
 
     def __init__(self, file: Path, reason: str, *, line: int = 1) -> None:
@@ -64,7 +65,19 @@ class UnreadableError(HybridCSPError, ValueError):
 
 
 class UnknownNameError(InputError):
-    """A name that is not registered; says which are, which one was probably meant, and what may stand there instead."""
+    """A name that is not registered; the message lists the known names and the one that was probably meant.
+
+    Parameters
+    ----------
+    kind
+        Kind of the name, for example "source".
+    name
+        Given name.
+    known
+        Registered names.
+    instead
+        Description of other values that are allowed; may be empty.
+    """
 
     def __init__(self, kind: str, name: str, known: Iterable[str], instead: str = "") -> None:
         names = sorted(known)
@@ -73,35 +86,35 @@ class UnknownNameError(InputError):
 
 
 class CommandLineError(HybridCSPError):
-    """A command line that cannot be understood: an unknown command or option, or one too many or too few."""
+    """A command line with an unknown command or option, or with too many or too few arguments."""
 
 
 class RegistrationError(HybridCSPError):
-    """What another package registers is broken, or is not what it is registered as."""
+    """An entry of another package that is broken, or is not of the kind that it is registered as."""
 
 
 class CalculatorError(HybridCSPError):
-    """A calculator cannot be built."""
+    """A calculator that cannot be built."""
 
 
 class ArchiveError(HybridCSPError):
-    """A run directory or its database cannot be used."""
+    """A run directory or database that cannot be used."""
 
 
 class LockedError(ArchiveError):
-    """Somebody else is writing to this run directory."""
+    """A run directory to which another process writes."""
 
 
 class GeneratorError(HybridCSPError):
-    """A generator came to nothing: it raised, hung, or made nothing that can be used."""
+    """A generator that failed: it raised an error, hung, or made no usable structure."""
 
 
 class RelaxationsFailedError(HybridCSPError):
-    """Every relaxation of a search has failed; the run directory is intact and the search can be resumed."""
+    """A search in which every relaxation failed; its run directory is intact, and it can be resumed."""
 
 
 class BackendError(HybridCSPError):
-    """The machinery that runs jobs broke; the run directory can be resumed."""
+    """A failure of the backend that runs jobs; the search can be resumed."""
 
 
 def _again(kind: type[HybridCSPError], args: tuple[Any, ...], state: dict[str, Any]) -> HybridCSPError:
@@ -112,18 +125,18 @@ def _again(kind: type[HybridCSPError], args: tuple[Any, ...], state: dict[str, A
 
 
 class ExitRaisedError(Exception):
-    """Other code has raised what ends a process (``SystemExit``, ``KeyboardInterrupt``), though nobody asked for it."""
+    """A ``SystemExit`` or ``KeyboardInterrupt`` that other code raised, although the user did not interrupt."""
 
 
-#: Characters of a message of other code that are kept.
+# Number of characters that are kept of a message of other code.
 _LONGEST = 2000
 
 
 def message_of(error: BaseException) -> str:
-    """Return ``"TypeName: message"`` of an exception that any code has raised, also where its message cannot be had."""
+    """Return ``"TypeName: message"`` for any exception, even for one whose message cannot be formatted."""
     try:
         message = str(error)
-    except Exception:  # noqa: BLE001 - an exception of others may fail at this too
+    except Exception:  # noqa: BLE001 - formatting an exception of other code may fail in any way
         message = "(its message cannot be shown)"
     return (message if isinstance(error, ExitRaisedError) else f"{type(error).__name__}: {message}")[:_LONGEST]
 
@@ -131,8 +144,8 @@ def message_of(error: BaseException) -> str:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``"did you mean 'x'? "`` for the nearest known names, or an empty string.
 
-    Case does not matter, nor whether words are joined by ``-``, ``_`` or a space. Where several names are as near, all
-    of them are returned.
+    Case does not matter, nor whether words are joined by ``-``, ``_`` or a space. If several names are equally near,
+    all of them are returned.
     """
     by_form: dict[str, list[str]] = {}
     for other in known:

@@ -1,4 +1,4 @@
-"""Whether the limits of a problem leave room for any crystal at all, by bounds that hold without exception."""
+"""Checks that the limits of a problem allow any crystal at all, by bounds that hold for every crystal."""
 
 from __future__ import annotations
 
@@ -9,35 +9,36 @@ from typing import Protocol
 
 from hybridcsp.errors import InputError
 
-#: Equal spheres of diameter d take at least this times d³ each: the densest packing (Hales,
+#: Smallest volume per sphere of equal spheres of diameter d, in units of d³: the densest packing (Hales,
 #: doi:10.4007/annals.2005.162.1065).
 DENSEST = 1 / math.sqrt(2)
 
-#: Of more elements than this, distances are compared for each alone and for all together, not for every choice of them.
+#: Largest number of elements for which packings of every subset of them are checked; of more elements, only packings of
+#: each alone and of all together.
 MOST_ELEMENTS = 8
 
-# Limits that are met exactly are met.
+# Relative tolerance, so that limits that are met exactly count as met.
 _MARGIN = 1e-9
 
 
 class Limited(Protocol):
-    """The limits of a :class:`~hybridcsp.core.problem.Problem`, as far as they are compared here."""
+    """The limits of a :class:`~hybridcsp.core.problem.Problem` that are compared here."""
 
     @property
     def formula(self) -> str:
-        """One formula unit."""
+        """Formula of one formula unit."""
 
     @property
     def min_atoms(self) -> int:
-        """Fewest atoms in the primitive cell."""
+        """Smallest number of atoms in the primitive cell."""
 
     @property
     def max_atoms(self) -> int:
-        """Most atoms in the primitive cell."""
+        """Largest number of atoms in the primitive cell."""
 
     @property
     def composition(self) -> dict[str, int]:
-        """Atoms of each element in one formula unit."""
+        """Number of atoms of each element in one formula unit."""
 
     @property
     def atoms_per_unit(self) -> int:
@@ -53,15 +54,15 @@ class Limited(Protocol):
 
     @property
     def volume_per_atom(self) -> tuple[float, float] | None:
-        """The same where a person asked for them."""
+        """Bounds of the volume per atom in Å³ that the user gave; ``None`` for the default."""
 
     @property
     def cell(self) -> tuple[float, float, float, float, float, float] | None:
-        """The fixed cell."""
+        """Fixed cell (Å and degrees); ``None`` for a free cell."""
 
     @property
     def length_bounds(self) -> tuple[float, float] | None:
-        """Bounds of the lengths of the reduced cell in Å."""
+        """Bounds of the lengths of the reduced cell in Å; ``None`` for no bounds."""
 
     @property
     def distance_fraction(self) -> float:
@@ -69,20 +70,20 @@ class Limited(Protocol):
 
     @property
     def min_distances(self) -> Mapping[str, float]:
-        """Minimum distances in Å that a person asked for."""
+        """Minimum distances in Å that the user gave, by pair of elements."""
 
     def min_distance(self, first: str, second: str) -> float:
         """Return the minimum distance in Å between atoms of two elements."""
 
 
 def check_room(problem: Limited) -> None:
-    """Refuse distances, volumes and cells that exclude each other.
+    """Check that distances, volumes and cell do not exclude each other.
 
     Raises
     ------
     InputError
-        If atoms at their minimum distances take more than the largest volume that is allowed, if images of an atom in
-        the fixed cell are too near, or if no cell with the lengths has the volumes.
+        If atoms at their minimum distances need more than the largest allowed volume, if periodic images of an atom in
+        the fixed cell are too close, or if no cell with the allowed lengths has an allowed volume.
     """
     _check_packing(problem)
     if problem.cell is not None:
@@ -92,16 +93,16 @@ def check_room(problem: Limited) -> None:
 
 
 def no_size(problem: Limited, units: tuple[int, int], most_atoms: int) -> InputError:
-    """Return the error for limits of atoms that leave no number of formula units, with what would be right.
+    """Return the error for limits of atoms that allow no number of formula units, with the limits that would.
 
     Parameters
     ----------
     problem
-        Its ``units`` are none.
+        Problem whose ``units`` are empty.
     units
-        Smallest and largest number of formula units that were asked for.
+        Smallest and largest requested number of formula units.
     most_atoms
-        What ``max_atoms`` may be at most.
+        Largest allowed value of ``max_atoms``.
     """
     each = problem.atoms_per_unit
     low, high = units
@@ -145,14 +146,14 @@ def _check_packing(problem: Limited) -> None:
         possible = (most / (share * DENSEST)) ** (1 / 3)
         which = f"{' and '.join(elements)} atoms"
         allowed = (
-            f"leaves no room: {which} at distances of at least {distance:.2f} Å take {needed:.1f} Å³ per atom of the "
-            f"crystal even in the densest packing of spheres, and at most {most:.1f} are allowed"
+            f"leaves too little room: {which} at distances of at least {distance:.2f} Å need {needed:.1f} Å³ per atom of "
+            f"the crystal even in the densest packing of spheres, and at most {most:.1f} are allowed"
         )
         raise InputError(*_blamed(problem, pairs), f"{allowed}; {_remedy(problem, possible, needed)}")
 
 
 def _choices(elements: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """Yield elements that are looked at together, single ones first."""
+    """Yield the subsets of elements whose packing is checked, single elements first."""
     if len(elements) > MOST_ELEMENTS:
         yield from ((element,) for element in elements)
         yield tuple(elements)
@@ -162,7 +163,7 @@ def _choices(elements: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
 
 def _blamed(problem: Limited, pairs: Sequence[tuple[str, str]]) -> tuple[str, object]:
-    """Return the limit that a person set and that leaves no room, and its value."""
+    """Return the name and value of the limit, set by the user if possible, that leaves too little room."""
     named = {name for a, b in pairs for name in (f"{a}-{b}", f"{b}-{a}")}
     asked = {pair: distance for pair, distance in problem.min_distances.items() if pair in named and distance > 0}
     if asked:
@@ -177,7 +178,7 @@ def _remedy(problem: Limited, possible: float, needed: float) -> str:
     distance = f"distances of up to {possible:.2f} Å are possible"
     if problem.cell is not None:
         return f"{distance} in this cell"
-    return f"{distance}, or a volume_per_atom that reaches beyond {needed:.1f} Å³"
+    return f"{distance}, or a volume_per_atom whose upper bound is above {needed:.1f} Å³"
 
 
 def _check_images(problem: Limited, cell: tuple[float, ...]) -> None:

@@ -1,4 +1,4 @@
-"""What is searched: cell contents, formula units, pressure, cell, volume, distances, symmetry, magnetism."""
+"""The problem of a search: composition, pressure, and limits of cells, volumes, distances and symmetry."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from hybridcsp.utils.formulas import explain_formula, normalise_formula
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Default bounds of the volume per atom, as multiples of the expected one. Of 19,690 Materials Project crystals all but
-#: 0.06 % lie inside, and so do all the crystals from the literature, under pressure too, that the benchmark
+#: Default bounds of the volume per atom, as multiples of the expected one. All but 0.06 % of 19,690 Materials Project
+#: crystals lie inside, and so do all crystals from the literature, under pressure too, that
 #: benchmarks/atomic_volumes.py lists.
 VOLUME_RANGE = (0.4, 2.5)
 
@@ -36,23 +36,23 @@ VOLUME_RANGE = (0.4, 2.5)
 #: distance in 3,000 Materials Project crystals drawn at random is 0.65 of that sum, in all but 2 % above 0.75.
 DISTANCE_FRACTION = 0.6
 
-#: Where crystals are compressed, default distances shrink so that spheres of these diameters fill no more than this
-#: share of the expected volume. At no pressure it is less for every element; under it the metals with wide atoms, the
-#: alkali metals above all, come closer than their covalent radii, and molecules keep their bonds.
+#: Largest fraction of the expected volume that spheres with the default distances as diameters fill under pressure;
+#: distances shrink to keep it. At zero pressure the fraction is smaller for every element. Under pressure large metal
+#: atoms, those of alkali metals above all, come closer than their covalent radii, while molecules keep their bonds.
 SPHERES_FILL = 0.35
 
-#: The same fraction of summed covalent radii for structures that a person brings, whatever ``distance_fraction`` is:
-#: atoms that are closer are broken files, in no known crystal.
+#: Fraction of summed covalent radii below which structures that a user supplies are rejected, whatever
+#: ``distance_fraction`` is: atoms are this close in no known crystal, but in broken files.
 BROKEN_FRACTION = 0.5
 
-#: Largest pressure in GPa that equations of state are trusted with at all.
+#: Largest pressure in GPa; the equations of state do not hold beyond it.
 HIGHEST_PRESSURE = 10_000
 
-#: Atoms in a primitive cell, and different numbers of formula units, that one problem may have at most.
+#: Largest number of atoms in a primitive cell, and of different numbers of formula units, of one problem.
 MOST_ATOMS, MOST_SIZES = 1_000_000, 10_000
 
-#: Longest formula in characters, which names a folder by default, and brackets inside each other, for each of which
-#: the parser calls itself.
+#: Largest length of a formula in characters, because it names a folder by default, and largest depth of its brackets,
+#: because the parser is recursive.
 LONGEST_FORMULA, DEEPEST_FORMULA = 250, 20
 
 # Angles of Niggli-reduced cells lie between these, in degrees.
@@ -66,37 +66,37 @@ class Problem:
     Parameters
     ----------
     formula
-        One formula unit, for example ``"TiO2"`` or ``"Ca(OH)2"``. ``Problem("Ti4O8", formula_units=1)`` is exactly that
-        primitive cell.
+        Formula of one formula unit, for example ``"TiO2"`` or ``"Ca(OH)2"``. ``Problem("Ti4O8", formula_units=1)`` is
+        the problem of exactly that primitive cell.
     formula_units
         Smallest and largest number of formula units in the primitive cell, or one number.
     min_atoms, max_atoms
-        Numbers of formula units that lead outside these limits are left out.
+        Smallest and largest number of atoms in the primitive cell; other numbers of formula units are left out.
     pressure_gpa
-        External pressure in GPa, from 0; what is minimised is the enthalpy.
+        External pressure in GPa, from 0; the enthalpy is minimised.
     cell
-        A fixed cell: ``(a, b, c, alpha, beta, gamma)`` in Å and degrees. It is neither drawn nor relaxed.
+        Fixed cell ``(a, b, c, alpha, beta, gamma)`` in Å and degrees, which is not relaxed; ``None`` for a free cell.
     length_bounds, angle_bounds
-        Bounds for the lengths (Å) and angles (degrees) of a proposal's Niggli-reduced cell.
+        Bounds of the lengths (Å) and angles (degrees) of the Niggli-reduced cell of a proposal.
     volume_per_atom
-        Bounds in Å³. By default 0.4 to 2.5 times :attr:`expected_volume_per_atom`, widened where a search finds minima
-        outside of them; or the fixed cell's volume.
+        Bounds of the volume per atom in Å³. The default is 0.4 to 2.5 times :attr:`expected_volume_per_atom`, widened
+        if a search finds minima outside; for a fixed cell it is the volume of the cell.
     distance_fraction
-        Default minimum distance of two atoms as a fraction of their summed covalent radii; less where wide atoms are
-        compressed.
+        Default minimum distance of two atoms as a fraction of their summed covalent radii; it is reduced if large atoms
+        are compressed.
     min_distances
-        Minimum distances in Å for some pairs, ``{"Ti-O": 1.7}``; the others keep the default.
+        Minimum distances in Å of some pairs of elements, ``{"Ti-O": 1.7}``; other pairs have the default.
     spacegroups
-        Space group numbers that proposals may have (at 0.01 Å); empty: all.
+        Space group numbers that proposals may have (at 0.01 Å); empty for all.
     initial_magmoms, initial_charges
-        Initial magnetic moments (μ_B) and charges by element, set on proposals that bring none.
+        Initial magnetic moments (μ_B) and charges by element, for proposals without their own.
     dimension
         Of periodicity. Only 3 is built.
 
     Raises
     ------
     InputError
-        For a value that makes no sense, alone or beside the others.
+        If a value is invalid, alone or in combination with others.
     """
 
     formula: str
@@ -167,7 +167,7 @@ class Problem:
 
     @property
     def _sizes(self) -> range:
-        """The numbers of formula units that the atom limits allow."""
+        """Numbers of formula units that the limits of atoms allow."""
         low, high = self.formula_units  # type: ignore[misc]  # normalised in __post_init__
         least = -(-self.min_atoms // self.atoms_per_unit)
         return range(max(low, least), min(high, self.max_atoms // self.atoms_per_unit) + 1)
@@ -185,7 +185,9 @@ class Problem:
                 raise InputError("cell", self.cell, "a fixed cell needs one number of formula units: formula_units = 1")
             for other in ("length_bounds", "angle_bounds", "volume_per_atom"):
                 if getattr(self, other) is not None:
-                    raise InputError(other, getattr(self, other), "not beside a fixed cell, which says it already")
+                    raise InputError(
+                        other, getattr(self, other), "not allowed together with a fixed cell, which determines it"
+                    )
         for name, top in (("length_bounds", math.inf), ("angle_bounds", 180.0), ("volume_per_atom", math.inf)):
             given = getattr(self, name)
             if given is None:
@@ -206,7 +208,7 @@ class Problem:
         allowed = f"a finite number of GPa from 0, at most {HIGHEST_PRESSURE}"
         pressure = finite_number("pressure_gpa", self.pressure_gpa, allowed, high=HIGHEST_PRESSURE)
         if pressure < 0:
-            allowed = "from 0 GPa; under tension no crystal has a lowest enthalpy: it gains by falling apart"
+            allowed = "from 0 GPa; under tension the enthalpy has no minimum, because it decreases as atoms move apart"
             raise InputError("pressure_gpa", self.pressure_gpa, allowed)
         self._set("pressure_gpa", pressure)
         allowed = "a number above 0, at most 1.2"
@@ -238,7 +240,7 @@ class Problem:
 
     @cached_property
     def composition(self) -> dict[str, int]:
-        """Atoms of each element in one formula unit."""
+        """Number of atoms of each element in one formula unit."""
         try:
             # ASE reads a "+" as the sum of two formulas; here it is more likely a charge.
             counts: dict[str, int] = {} if "+" in self.formula else Formula(self.formula).count()
@@ -264,21 +266,21 @@ class Problem:
 
     @cached_property
     def units(self) -> tuple[int, ...]:
-        """The numbers of formula units that the atom limits allow, ascending."""
+        """Numbers of formula units that the limits of atoms allow, ascending."""
         return tuple(self._sizes)
 
     @property
     def units_in_words(self) -> str:
-        """The same as a person would say it: ``"2"``, ``"1 or 2"``, ``"1 to 6"``."""
+        """Numbers of formula units in words: ``"2"``, ``"1 or 2"``, ``"1 to 6"``."""
         first, last = self.units[0], self.units[-1]
         return str(first) if first == last else f"{first} {'or' if last == first + 1 else 'to'} {last}"
 
     def contents(self, units: int) -> dict[str, int]:
-        """Atoms of each element in a cell of ``units`` formula units."""
+        """Return the number of atoms of each element in a cell of ``units`` formula units."""
         return {symbol: count * units for symbol, count in self.composition.items()}
 
     def units_of(self, numbers: Sequence[int] | NDArray[Any]) -> int | None:
-        """Return how many formula units these atomic numbers are, or ``None`` if they are not a whole number."""
+        """Return the number of formula units that atomic numbers make up, or ``None`` if it is not a whole number."""
         counts = np.bincount(np.asarray(numbers, dtype=int), minlength=119)
         units = int(counts.sum()) // self.atoms_per_unit
         expected = np.zeros_like(counts)
@@ -300,14 +302,14 @@ class Problem:
 
     @property
     def compression(self) -> float:
-        """The volume that is expected at the problem's pressure, as a fraction of that without."""
+        """Expected volume at the pressure of the problem, as a fraction of that at zero pressure."""
         if self.cell is not None or self.pressure_gpa == 0:
             return 1.0
         return self.expected_volume_per_atom / expected_volume(self.composition)
 
     @property
     def estimates_volume(self) -> bool:
-        """Whether the bounds of the volume are an estimate, not what a person asked for."""
+        """Whether the bounds of the volume are an estimate and not given by the user."""
         return self.volume_per_atom is None and self.cell is None
 
     @property
@@ -321,7 +323,7 @@ class Problem:
         return VOLUME_RANGE[0] * expected, VOLUME_RANGE[1] * expected
 
     def min_distance(self, first: str, second: str) -> float:
-        """Minimum distance in Å between atoms of two elements."""
+        """Return the minimum distance in Å between atoms of two elements."""
         for pair in (f"{first}-{second}", f"{second}-{first}"):
             if pair in self.min_distances:
                 return self.min_distances[pair]
@@ -333,7 +335,7 @@ class Problem:
 
     @cached_property
     def _contraction(self) -> float:
-        """The factor by which default distances are smaller under pressure."""
+        """Factor by which default distances are reduced under pressure."""
         ambient, volume = (expected_volume(self.composition, pressure) for pressure in (0.0, self.pressure_gpa))
         radii = {symbol: float(covalent_radii[atomic_numbers[symbol]]) for symbol in self.composition}
         spheres = sum(count * (DISTANCE_FRACTION * radii[symbol]) ** 3 for symbol, count in self.composition.items())
@@ -342,12 +344,12 @@ class Problem:
 
     @cached_property
     def distance_table(self) -> NDArray[np.float64]:
-        """Minimum distances in Å by atomic numbers, shape ``(119, 119)``; 0 for elements that do not occur."""
+        """Minimum distances in Å by atomic numbers, shape ``(119, 119)``; 0 for elements outside the formula."""
         return self._table(self.min_distance)
 
     @cached_property
     def broken_distances(self) -> NDArray[np.float64]:
-        """Distances in Å below which atoms are in no known crystal, shape ``(119, 119)``."""
+        """Distances in Å below which structures that a user supplies are rejected, shape ``(119, 119)``."""
         return self._table(lambda first, second: self._fraction_of_radii(BROKEN_FRACTION, first, second))
 
     def _table(self, distance: Callable[[str, str], float]) -> NDArray[np.float64]:
@@ -358,7 +360,7 @@ class Problem:
         return table
 
     def limits_in_words(self) -> str:
-        """Say what proposals have to keep: distances that were asked for, volumes, cells, space groups."""
+        """Return the limits of proposals in words: given distances, volumes, cells and space groups."""
         low, high = self.volume_bounds
         limits = [f"{pair} at least {distance:g} Å" for pair, distance in self.min_distances.items()]
         if self.distance_fraction != DISTANCE_FRACTION:
@@ -372,24 +374,24 @@ class Problem:
         return ", ".join(limits)
 
     def with_initial_moments(self, atoms: Atoms) -> Atoms:
-        """Return a copy with the problem's initial magnetic moments and charges, where it brings none of its own."""
-        dressed = atoms.copy()
+        """Return a copy with the initial magnetic moments and charges of the problem, if it has none of its own."""
+        result = atoms.copy()
         for array, by_element in (("initial_magmoms", self.initial_magmoms), ("initial_charges", self.initial_charges)):
-            if by_element and not dressed.has(array):
-                dressed.set_array(array, np.array([by_element.get(s, 0.0) for s in dressed.symbols]), float, ())
-        dressed.pbc = True
-        return dressed
+            if by_element and not result.has(array):
+                result.set_array(array, np.array([by_element.get(s, 0.0) for s in result.symbols]), float, ())
+        result.pbc = True
+        return result
 
     def fitness(self, minimum: Minimum) -> float:
-        """Return what ranks minima, lower is better: the enthalpy per atom in eV."""
+        """Return the value by which minima are ranked, lowest first: the enthalpy in eV/atom."""
         return minimum.enthalpy_per_atom
 
     def describe(self) -> dict[str, Any]:
-        """Return the fields as plain JSON; ``Problem(**description)`` is the same problem."""
+        """Return the parameters as plain JSON; ``Problem(**description)`` is the same problem."""
         return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
 
 
 def plain_problem(contents: Mapping[str, int]) -> Problem:
-    """Return the problem of one cell with these contents, however many atoms they are, and nothing else said."""
+    """Return the problem of one primitive cell with the given contents, with all other parameters at their defaults."""
     formula = "".join(f"{symbol}{count}" for symbol, count in contents.items())
     return Problem(formula, formula_units=1, max_atoms=sum(contents.values()))

@@ -1,4 +1,4 @@
-"""The volume per atom to expect of a composition, at no pressure and under it."""
+"""The expected volume per atom of a composition as a function of pressure."""
 
 from __future__ import annotations
 
@@ -11,43 +11,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-#: Of an element that has no equation of state (beyond curium): volume in Å³, bulk modulus in GPa, and its derivative.
+#: Volume (Å³), bulk modulus (GPa) and its pressure derivative of elements without an equation of state (beyond curium).
 UNKNOWN_ELEMENT = (25.0, 50.0, 4.0)
 
-# Compressions V/V0 at which equations of state are tabulated; the last stands for several TPa even in hydrogen.
+# Compressions V/V0 at which equations of state are tabulated; the last corresponds to several TPa even in hydrogen.
 _COMPRESSIONS = np.geomspace(1.0, 0.005, 4000)
 
-# Halvings of an interval of pressures: to a millionth of a GPa and less.
+# Bisections of an interval of pressures, which locate a pressure to less than a millionth of a GPa.
 _HALVINGS = 60
 
 
 def expected_volume(composition: Mapping[str, int], pressure_gpa: float = 0.0) -> float:
-    """Return the volume per atom to expect.
+    """Return the expected volume per atom of a crystal.
 
-    At no pressure it is the measured volume of the solid element, or for compounds :func:`additive_volume`. Under
-    pressure every element follows its own equation of state (Vinet's, fitted to measured solids) and the volumes add
-    up. A compound that is denser than its elements together behaves as if bonding compressed it: it has at the pressure
-    P the volume that its elements together have at P plus the pressure at which theirs is the compound's at no
-    pressure. This makes it as much harder than its elements. A compound that is less dense than its elements together
-    keeps its ratio to them.
+    At zero pressure it is the measured volume of the solid element, or :func:`additive_volume` for compounds. Under
+    pressure every element follows its own equation of state (of Vinet, fitted to measured solids), and the volumes are
+    added. A compound that is denser than its elements is treated as if bonding compressed it by an internal pressure,
+    at which the elements together have the volume of the compound at zero pressure; this pressure is added to the
+    external one. A compound that is less dense than its elements keeps its ratio to their volume.
 
     Parameters
     ----------
     composition
         Numbers of atoms by element.
     pressure_gpa
-        In GPa, from 0.
+        External pressure in GPa, from 0.
 
     Returns
     -------
     float
-        In Å³.
+        Volume per atom in Å³.
 
     References
     ----------
     Vinet, Ferrante, Rose, Smith, J. Geophys. Res. 92, 9319 (1987), doi:10.1029/JB092iB09p09319. The elements' sources
-    are in ``data/equations_of_state.json``; what the estimate is worth is measured by
-    ``benchmarks/atomic_volumes.py``.
+    are in ``data/equations_of_state.json``; ``benchmarks/atomic_volumes.py`` measures the accuracy of the estimate.
     """
     elements = list(composition)
     ambient = _equation(elements[0])[0] if len(elements) == 1 else additive_volume(composition)
@@ -60,10 +58,10 @@ def expected_volume(composition: Mapping[str, int], pressure_gpa: float = 0.0) -
 
 
 def additive_volume(composition: Mapping[str, int]) -> float:
-    """Return the sum of atomic volumes fitted to Materials Project crystals, in Å³ per atom at no pressure.
+    """Return the mean of atomic volumes fitted to Materials Project crystals, in Å³ per atom at zero pressure.
 
-    An atom is the smaller, the more electronegative its neighbourhood is; the mean error is 7 % on formulas held out.
-    Generators encode cells by their ratio to this volume: another fit would make their weights useless.
+    The volume of an atom decreases with the electronegativity of its neighbourhood; the mean error is 7 % on held-out
+    formulas. Generators encode cells by their ratio to this volume, so that another fit would invalidate their weights.
     """
     table = _atomic_volumes()
     atoms = [symbol for symbol, count in composition.items() for _ in range(count)]
@@ -80,14 +78,14 @@ def additive_volume(composition: Mapping[str, int]) -> float:
 
 
 def bulk_modulus(composition: Mapping[str, int]) -> float:
-    """Return the bulk modulus in GPa that :func:`expected_volume` implies at no pressure."""
+    """Return the bulk modulus in GPa that :func:`expected_volume` implies at zero pressure."""
     step = 1e-3
     volume, compressed = (expected_volume(composition, pressure) for pressure in (0.0, step))
     return volume * step / (volume - compressed)
 
 
 def _pressure_of_bonding(composition: Mapping[str, int], volume: float) -> float:
-    """Return the pressure in GPa at which the elements together have a volume per atom."""
+    """Return the pressure in GPa at which the elements together have the given volume per atom (Å³)."""
     low, high = 0.0, 1.0
     while _mixed_volume(composition, high) > volume:
         low, high = high, 2 * high
@@ -98,7 +96,7 @@ def _pressure_of_bonding(composition: Mapping[str, int], volume: float) -> float
 
 
 def _mixed_volume(composition: Mapping[str, int], pressure_gpa: float) -> float:
-    """Return the volume per atom of the elements together, each by its own equation of state."""
+    """Return the mean volume per atom (Å³) of the elements, each by its own equation of state."""
     total = sum(
         count * float(np.interp(pressure_gpa, *_curve(*_equation(symbol)))) for symbol, count in composition.items()
     )
@@ -107,7 +105,7 @@ def _mixed_volume(composition: Mapping[str, int], pressure_gpa: float) -> float:
 
 @cache
 def _curve(volume: float, modulus: float, derivative: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Tabulate an equation of state: pressures in GPa, ascending, and volumes in Å³."""
+    """Return an equation of state as a table: ascending pressures in GPa, and volumes in Å³."""
     lengths = np.cbrt(_COMPRESSIONS)
     steepness = 1.5 * (derivative - 1)
     pressures = 3 * modulus * (1 - lengths) / lengths**2 * np.exp(steepness * (1 - lengths))
@@ -115,7 +113,7 @@ def _curve(volume: float, modulus: float, derivative: float) -> tuple[NDArray[np
 
 
 def _equation(symbol: str) -> tuple[float, float, float]:
-    """Return volume per atom, bulk modulus and its derivative of a solid element."""
+    """Return the volume per atom (Å³), bulk modulus (GPa) and its pressure derivative of a solid element."""
     known = _elements().get(symbol)
     return UNKNOWN_ELEMENT if known is None else (float(known[0]), float(known[1]), float(known[2]))
 

@@ -43,7 +43,7 @@ from hybridcsp.generators.weights_io import shipped
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.retraining import Retraining
-from hybridcsp.retraining.training_set import lessons, replayed
+from hybridcsp.retraining.training_set import examples_from_minima, replay_examples
 from hybridcsp.similarity import ENERGY_WINDOW, STARTS, StructureIndex, compute_descriptors
 from hybridcsp.structure.symmetry import spacegroup
 
@@ -111,9 +111,9 @@ def taught(pupil: str, way: str, archive: Archive, problem: Problem, seed: int) 
     fit = {"epochs": EPOCHS, "learning_rate": settings.learning_rate, "anchor": settings.anchor}
     fit |= {**generator.fine_tuning, **changes.fit}
     rng = np.random.default_rng([seed, 1])
-    own = lessons(archive.minima(), pupil, problem, settings)
+    own = examples_from_minima(archive.minima(), pupil, problem, settings)
     own = [lesson for lesson in own if spacegroup(lesson.atoms) >= changes.least_spacegroup]
-    examples = [*own, *replayed(generator, len(own), problem, settings, rng)]
+    examples = [*own, *replay_examples(generator, len(own), problem, settings, rng)]
     learner = copy.deepcopy(generator)
     learner.fit(examples, seed=seed, **fit)
     return learner, time.perf_counter() - start

@@ -1,7 +1,8 @@
-"""The minima of a search return to its generators: training sets, versions, and when to change them."""
+"""Retraining of generators on the minima of a search: schedule, training sets and versions."""
 
 from hybridcsp.retraining.retrainer import Retrainer
 from hybridcsp.retraining.scheduler import RetrainingScheduler
 from hybridcsp.retraining.settings import WEIGHTINGS, Retraining
+from hybridcsp.retraining.steps import Deferred, Finished, Started
 
-__all__ = ["WEIGHTINGS", "Retrainer", "Retraining", "RetrainingScheduler"]
+__all__ = ["WEIGHTINGS", "Deferred", "Finished", "Retrainer", "Retraining", "RetrainingScheduler", "Started"]

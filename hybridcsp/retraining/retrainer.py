@@ -1,4 +1,4 @@
-"""Decides when a source's generator learns, which versions of it are in use, and which is given up."""
+"""Retrainer of one source's generator: its trainings, the trials of new versions, and their selection."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from zlib import crc32
 
 import numpy as np
 
-from hybridcsp.archive.archive import Archive
-from hybridcsp.archive.credit import Credit, price
-from hybridcsp.archive.history import ModelUpdate
+from hybridcsp.archive.archive import Archive, ModelUpdate
+from hybridcsp.archive.credit import CreditTracker
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import REFINE, Cost, Failed, Outcome, Relaxed
 from hybridcsp.errors import GeneratorError, message_of
@@ -24,12 +23,13 @@ from hybridcsp.generators.base import Condition, Example
 from hybridcsp.generators.loading import one_thread
 from hybridcsp.retraining import versions
 from hybridcsp.retraining.settings import Retraining
+from hybridcsp.retraining.steps import Deferred, Finished, Started
 from hybridcsp.retraining.training_set import (
-    first_lessons,
-    lessons,
-    replayed,
-    replays,
-    stretched,
+    augment_volumes,
+    examples_from_minima,
+    initial_training_set,
+    number_of_replays,
+    replay_examples,
     without_pressure,
 )
 from hybridcsp.sources.base import SourceStatus
@@ -38,53 +38,47 @@ from hybridcsp.utils.files import end_of_log
 from hybridcsp.utils.interrupts import exits_contained
 from hybridcsp.utils.processes import end_processes
 
-#: Passes of one example through the training of a generator that are taken to last as long as one force call, unless it
-#: says that they take longer (``effort``): for cells of 12 atoms flow matching takes 5 ms for one, and CHGNet 40 ms for
-#: a force call (one thread).
+#: Passes of one example through a training that are assumed to last as long as one force call, for a generator with an
+#: ``effort`` of 1: for cells of 12 atoms flow matching takes 5 ms for a pass, and CHGNet 40 ms for a force call.
 PASSES_PER_FORCE_CALL = 4.0
 
-#: A training of fewer epochs is not worth beginning: it waits until there is time for as many.
-FEWEST_EPOCHS = 5
+#: Smallest number of epochs of a useful training, for which a generator waits.
+MIN_EPOCHS = 5
 
-#: Trainings that came to nothing, in a row, after which a generator is left alone.
-TRIES = 3
+#: Number of consecutive failed trainings after which a generator is not trained again.
+MAX_FAILURES = 3
 
-#: For a generator that begins untrained: its epochs and learning rate the first time.
-FROM_SCRATCH = {"epochs": 100, "learning_rate": 3e-3, "anchor": 0.0}
+#: Settings of the first training of an untrained generator.
+INITIAL_TRAINING = {"epochs": 100, "learning_rate": 3e-3, "anchor": 0.0}
 
 
-@dataclass
-class _Account:
-    """What one version has brought since it has been in use together with another."""
-
-    ended: int = 0
-    paid: float = 0.0  # force calls
-    earned: float = 0.0  # credit, as the allocation gives it
-
-    @property
-    def rate(self) -> float:
-        return self.earned / self.paid if self.paid else 0.0
+@dataclass(frozen=True)
+class _RunningTraining:
+    process: subprocess.Popen[bytes]
+    folder: Path
+    summary: Mapping[str, Any]
+    preparation: float  # seconds
 
 
 class Retrainer:
-    """Keeps one source's generator in training.
+    """Retrain the generator of one source.
 
-    Its state follows from outcomes and from the events of adoption alone, so that it is as it was when a search is
-    taken up again.
+    The state of a retrainer follows from outcomes and recorded updates alone, so that a resumed search continues as it
+    would have without interruption.
 
     Parameters
     ----------
     name, source
-        Of whom.
+        Name of the source, and the source.
     problem, archive
-        Of the search.
+        Problem and archive of the search.
     settings
-        When and how.
+        Settings of retraining.
     seed
-        Of the search.
-    apart
-        Whether to train in a process of its own and adopt what comes of it when it is ready; else training happens at
-        once, in the same place of every run of a seed.
+        Random seed of the search.
+    in_subprocess
+        Whether to train in a process of its own, in parallel with the search, and to use the new version when it is
+        ready. Otherwise the search waits for each training, which makes every run with the same seed equal.
     """
 
     def __init__(
@@ -96,7 +90,7 @@ class Retrainer:
         settings: Retraining,
         seed: int,
         *,
-        apart: bool,
+        in_subprocess: bool,
     ) -> None:
         self.name = name
         self._source = source
@@ -104,249 +98,248 @@ class Retrainer:
         self._archive = archive
         self._settings = settings
         self._seed = seed
-        self._apart = apart
-        self._credit = Credit()
-        self._opened = 0  # minima, by all sources
-        self._opened_before = 0  # at the last training
-        self._made = 0  # the highest version there is
+        self._in_subprocess = in_subprocess
+        self._credit = CreditTracker()  # by version; accounts are open during trials
+        self._minima = 0  # of all sources
+        self._minima_before = 0  # at the last training
+        self._latest_version = 0
         self._failures = 0
         self.trainings = 0
-        self._accounts: dict[int, _Account] = {}
-        self._running: tuple[subprocess.Popen[bytes], Path, dict[str, Any], float] | None = None
+        self._running: _RunningTraining | None = None
 
     def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Count minima, and what each version brings."""
+        """Count new minima, and the credit of each version that is on trial."""
         for outcome in outcomes:
             if not isinstance(outcome, Relaxed | Failed) or outcome.level == REFINE:
                 continue
-            earned, shrinking = self._credit.of(outcome)
-            for version in self._accounts.values():
-                version.earned *= shrinking
-            self._opened += isinstance(outcome, Relaxed) and outcome.is_new_minimum
+            self._minima += isinstance(outcome, Relaxed) and outcome.is_new_minimum
+            version = None
             if outcome.candidate.source == self.name:
-                account = self._accounts.get(int(outcome.candidate.proposal.tag["version"]))
-                if account is not None:
-                    account.ended += 1
-                    account.paid += price(outcome)
-                    account.earned += earned
+                version = int(outcome.candidate.proposal.tag["version"])
+            on_trial = version if self._is_trial and version in self._source.versions else None
+            credit = self._credit.charge(outcome, on_trial)
+            if on_trial is not None:
+                self._credit.account(on_trial).earned += credit
 
-    def adopted(self, event: ModelUpdate) -> None:
-        """Take note of a change, and hand it on to the source.
+    def adopted(self, update: ModelUpdate) -> None:
+        """Note a recorded change of versions, and apply it to the source.
 
         Raises
         ------
         ArchiveError
-            If the files of a version in use are not what they were.
+            If the files of a version in use are missing or have changed.
         """
-        self._accounts = {version: _Account() for version in event.versions} if len(event.versions) > 1 else {}
-        if event.training:
-            self._opened_before = self._opened
-            self.trainings += "passes" in event.training
-            version = event.training.get("version")
-            self._failures = 0 if version is not None else self._failures + bool(event.training.get("failed"))
+        self._credit.close_accounts()
+        folders = {}
+        if update.training:
+            self._minima_before = self._minima
+            self.trainings += "passes" in update.training
+            version = update.training.get("version")
+            self._failures = 0 if version is not None else self._failures + bool(update.training.get("failed"))
             if version is not None:
-                self._made = int(version)
-                folder = versions.folder_of(self._archive.directory, self.name, self._made)
-                versions.check(folder, str(event.training["digest"]))
-                self._source.adopt(event.versions, {self._made: folder})
-                return
-        self._source.adopt(event.versions, {})
+                self._latest_version = int(version)
+                folder = versions.version_folder(self._archive.directory, self.name, self._latest_version)
+                versions.check(folder, str(update.training["digest"]))
+                folders[self._latest_version] = folder
+        self._source.adopt(update.versions, folders)
 
     @property
     def running(self) -> bool:
-        """Whether a training goes on beside the search."""
+        """Whether a training is running in the background."""
         return self._running is not None
 
     @property
     def untrained(self) -> bool:
-        """Whether the generator has learned nothing at all yet, and so proposes nothing."""
+        """Whether the generator has not been trained yet, and so proposes nothing."""
         return not self._source.versions
 
     @property
     def due(self) -> bool:
-        """Whether there is enough to learn from, and nothing else that has to come to its end first."""
-        done = self._source.status() is SourceStatus.EXHAUSTED or self._failures >= TRIES
-        return not (done or self.running or len(self._source.versions) > 1) and self._is_due()
+        """Whether there are enough new minima, and neither a training nor a trial has to end first."""
+        return not (self._is_done or self.running or self._is_trial) and self._has_enough_minima
 
     @property
     def status(self) -> str:
-        """Describe in words the work of the generator, or the reason why it waits."""
+        """Current work of the generator, or the reason why it waits; empty if it will not be trained."""
         if self._running is not None:
-            epoch = versions.epoch_of(self._running[1])
+            epoch = versions.read_epoch(self._running.folder)
             return f"training {self.name}" + (f": {epoch}" if epoch else " begins")
-        if self._source.status() is SourceStatus.EXHAUSTED or self._settings.new_minima == 0 or self._failures >= TRIES:
+        if self._is_done or self._settings.new_minima == 0:
             return ""
-        if len(self._source.versions) > 1:
+        if self._is_trial:
             old, new = self._source.versions
-            ended = min((account.ended for account in self._accounts.values()), default=0)
-            return f"{self.name}: version {new} on trial against {old}, {ended} of {self._settings.trial} relaxations"
-        missing = self._settings.new_minima - (self._opened - self._opened_before)
+            relaxations = min(self._credit.account(version).relaxations for version in (old, new))
+            return (
+                f"{self.name}: version {new} on trial against {old}, "
+                f"{relaxations} of {self._settings.trial} relaxations"
+            )
+        missing = self._settings.new_minima - (self._minima - self._minima_before)
         if missing > 0:
             return f"{self.name} learns after {missing} more new minima"
         return f"{self.name} waits until a training fits into its share of the time"
 
-    def force_calls(self, passes: int) -> float:
-        """Return how many force calls would take as long as so many passes of an example through a training."""
-        return passes * self._effort / PASSES_PER_FORCE_CALL
+    def training_cost(self, passes: int) -> float:
+        """Return the number of force calls that take as long as ``passes`` passes of an example through a training."""
+        return passes * self._source.generator(0).effort / PASSES_PER_FORCE_CALL
 
-    def follow_up(self) -> ModelUpdate | None:
-        """Collect a training beside the search, or settle a trial, if it is over; return the event that it comes to."""
+    def follow_up(self) -> Finished | None:
+        """Collect a training or settle a trial that has ended; return ``None`` if there is none."""
         if self._running is not None:
-            return self._collected()
-        if len(self._source.versions) > 1 and self._trial_over():
-            return self._settled()
+            return self._collect()
+        if self._is_trial and self._is_trial_over():
+            return self._settle_trial()
         return None
 
-    def train(self, allowed: float) -> ModelUpdate | None:
-        """Train a new version, or begin to; ``None`` if that is not over, or has to wait.
+    def train(self, budget: float) -> Started | Deferred | Finished:
+        """Train a new version, or start to train it in the background.
 
         Parameters
         ----------
-        allowed
-            How long it may take, in force calls.
+        budget
+            Largest cost of the training in force calls.
         """
-        fit = self._fit(allowed)
-        if fit is None:
-            return None
+        fit_settings = self._fit_settings(budget)
+        if fit_settings is None:
+            return Deferred(f"the training of {self.name} does not fit into its share of the time yet")
         start = time.perf_counter()
-        rng = np.random.default_rng([self._seed, crc32(f"retraining {self.name}".encode()), self._made + 1])
+        number = self._latest_version + 1
+        rng = np.random.default_rng([self._seed, crc32(f"retraining {self.name}".encode()), number])
         try:
             with exits_contained(passing=(KeyboardInterrupt,)):
-                examples = self._examples(rng)
-        except Exception as error:  # noqa: BLE001  # a generator may be anybody's, and a file of crystals anything
-            why = f"nothing to learn from: {message_of(error)}"
-            return self._unchanged(why, {"failed": True}, time.perf_counter() - start)
-        training = {"examples": len(examples), "passes": fit["epochs"] * len(examples)}
-        folder = versions.folder_of(self._archive.directory, self.name, self._made + 1)
-        plan = {"seed": int(rng.integers(2**31)), "settings": fit}
-        unfinished = versions.prepare(folder, examples, plan)
-        if self._apart:
-            process = versions.train_apart(unfinished, type(self._source.generator(0)), self._prior_folder())
-            self._running = process, unfinished, training, time.perf_counter() - start
-            return None
-        preparing = time.perf_counter() - start
+                examples = self._training_set(rng)
+        except Exception as error:  # noqa: BLE001  # generators of users and files of crystals may fail in any way
+            reason = f"nothing to learn from: {message_of(error)}"
+            return self._unchanged(reason, {"failed": True}, time.perf_counter() - start)
+        summary = {"examples": len(examples), "passes": fit_settings["epochs"] * len(examples)}
+        plan = {"seed": int(rng.integers(2**31)), "settings": fit_settings}
+        folder = versions.prepare(self._version_folder(number), examples, plan)
+        if self._in_subprocess:
+            process = versions.train_in_subprocess(folder, type(self._source.generator(0)), self._initial_weights())
+            self._running = _RunningTraining(process, folder, summary, time.perf_counter() - start)
+            return Started(self.name)
+        preparation = time.perf_counter() - start
         try:
-            versions.train(unfinished, copy.deepcopy(self._source.generator(self._root)))
+            versions.train(folder, copy.deepcopy(self._source.generator(self._initial_version)))
         except GeneratorError as error:
-            return self._unchanged(str(error), {**training, "failed": True}, time.perf_counter() - start)
-        return self._trained(unfinished, training, preparing)
+            return self._unchanged(str(error), {**summary, "failed": True}, time.perf_counter() - start)
+        return self._trained(folder, summary, preparation)
 
-    def postponed(self) -> ModelUpdate:
-        """Return the event that there is no time for a training now."""
+    def postponed(self) -> Finished:
+        """Return the update that there is no time for a training until there are as many new minima again."""
         return self._unchanged("the time for retraining is used up", {"postponed": True})
 
     def close(self) -> None:
-        """End a training that is running; it will begin again when the search is taken up."""
+        """Stop a running training, which is started again when the search is resumed."""
         if self._running is not None:
-            process, unfinished, *_ = self._running
-            end_processes([process])
-            shutil.rmtree(unfinished, ignore_errors=True)
+            end_processes([self._running.process])
+            shutil.rmtree(self._running.folder, ignore_errors=True)
             self._running = None
 
-    # When
+    @property
+    def _is_done(self) -> bool:
+        return self._source.status() is SourceStatus.EXHAUSTED or self._failures >= MAX_FAILURES
 
-    def _is_due(self) -> bool:
-        enough = self._settings.new_minima
-        return enough > 0 and self._opened - self._opened_before >= enough
+    @property
+    def _is_trial(self) -> bool:
+        return len(self._source.versions) > 1
 
-    def _trial_over(self) -> bool:
-        if self._is_due():  # one of them does not get on, or other sources are much busier
+    @property
+    def _has_enough_minima(self) -> bool:
+        return 0 < self._settings.new_minima <= self._minima - self._minima_before
+
+    def _is_trial_over(self) -> bool:
+        if self._has_enough_minima:  # one version proposes nothing, or other sources get most of the relaxations
             return True
-        return all(account.ended >= self._settings.trial for account in self._accounts.values())
+        relaxations = [self._credit.account(version).relaxations for version in self._source.versions]
+        return min(relaxations) >= self._settings.trial
 
-    @property
-    def _effort(self) -> float:
-        return self._source.generator(0).effort
-
-    def _fit(self, allowed: float) -> dict[str, Any] | None:
-        """Return settings for ``fit``; ``None`` if it has to wait."""
-        settings = self._settings
-        own = self._source.generator(0).fine_tuning
+    def _fit_settings(self, budget: float) -> dict[str, Any] | None:
+        """Return the settings of ``fit``, or ``None`` if the budget is too small for a useful training."""
         if self.untrained:
-            return dict(FROM_SCRATCH)
+            return dict(INITIAL_TRAINING)
+        settings = self._settings
         n_minima = self._archive.number_of_minima
-        most = n_minima + (replays(n_minima) if settings.replay else 0)
-        epochs = min(settings.epochs, int(allowed // self.force_calls(max(1, most))))
-        if epochs < min(FEWEST_EPOCHS, settings.epochs):
+        n_examples = n_minima + (number_of_replays(n_minima) if settings.replay else 0)
+        epochs = min(settings.epochs, int(budget // self.training_cost(max(1, n_examples))))
+        if epochs < min(MIN_EPOCHS, settings.epochs):
             return None
-        return {"epochs": epochs, "learning_rate": settings.learning_rate, "anchor": settings.anchor, **own}
+        return {
+            "epochs": epochs,
+            "learning_rate": settings.learning_rate,
+            "anchor": settings.anchor,
+            **self._source.generator(0).fine_tuning,
+        }
 
-    # What
-
-    def _examples(self, rng: np.random.Generator) -> list[Example]:
-        minima = self._archive.minima()
-        own = lessons(minima, self.name, self._problem, self._settings)
-        if not self._source.versions:
-            return stretched([*first_lessons(self._problem, rng), *own], rng)
-        prior = self._source.generator(self._root)
+    def _training_set(self, rng: np.random.Generator) -> list[Example]:
+        learned = examples_from_minima(self._archive.minima(), self.name, self._problem, self._settings)
+        if self.untrained:
+            return augment_volumes([*initial_training_set(self._problem, rng), *learned], rng)
+        generator = self._source.generator(self._initial_version)
         with one_thread():
-            before = replayed(prior, len(own), self._problem, self._settings, rng)
-        if self._problem.pressure_gpa > 0 and Condition.PRESSURE not in prior.conditions:
-            own = without_pressure(own, self._problem)
-            if self._settings.replay_data is None:  # crystals from elsewhere are not of this pressure
-                before = without_pressure(before, self._problem)
-        return [*own, *before]
+            replayed = replay_examples(generator, len(learned), self._problem, self._settings, rng)
+        if self._problem.pressure_gpa > 0 and Condition.PRESSURE not in generator.conditions:
+            learned = without_pressure(learned, self._problem)
+            if self._settings.replay_data is None:  # crystals of a file are not of this pressure
+                replayed = without_pressure(replayed, self._problem)
+        return [*learned, *replayed]
 
     @property
-    def _root(self) -> int:
-        """The version that each training begins from: the first that is trained at all."""
-        return 1 if self._source.from_scratch and self._made else 0
+    def _initial_version(self) -> int:
+        """Version whose weights every training starts from: the first trained one."""
+        return 1 if self._source.from_scratch and self._latest_version else 0
 
-    def _prior_folder(self) -> Path | None:
-        if self._source.from_scratch and not self._made:
+    def _initial_weights(self) -> Path | None:
+        """Return the folder of the weights that trainings start from, or ``None`` for an untrained generator."""
+        if self._source.from_scratch and not self._latest_version:
             return None
-        folder = versions.folder_of(self._archive.directory, self.name, self._root)
+        folder = self._version_folder(self._initial_version)
         if not folder.exists():
             unfinished = versions.begin(folder)
-            self._source.generator(self._root).save(unfinished)
+            self._source.generator(self._initial_version).save(unfinished)
             unfinished.rename(folder)
         return folder
 
-    # What comes of it
+    def _version_folder(self, version: int) -> Path:
+        return versions.version_folder(self._archive.directory, self.name, version)
 
-    def _collected(self) -> ModelUpdate | None:
+    def _collect(self) -> Finished | None:
         assert self._running is not None
-        process, unfinished, training, preparing = self._running
-        status = process.poll()
+        running, status = self._running, self._running.process.poll()
         if status is None:
             return None
         self._running = None
         if status != 0:
-            said = end_of_log(unfinished / versions.LOG).splitlines()
-            why = said[-1] if said else f"training ended with exit status {status}"
-            return self._unchanged(why, {**training, "failed": True}, preparing)
-        return self._trained(unfinished, training, preparing)
+            log = end_of_log(running.folder / versions.LOG).splitlines()
+            reason = log[-1] if log else f"training ended with exit status {status}"
+            return self._unchanged(reason, {**running.summary, "failed": True}, running.preparation)
+        return self._trained(running.folder, running.summary, running.preparation)
 
-    def _trained(self, unfinished: Path, training: Mapping[str, Any], preparing: float) -> ModelUpdate:
+    def _trained(self, unfinished: Path, summary: Mapping[str, Any], preparation: float) -> Finished:
         folder, report = versions.finish(unfinished)
-        seconds = preparing + float(report.pop("seconds"))
+        seconds = preparation + float(report.pop("seconds"))
         before = self._source.versions
-        new = self._made + 1
-        # The first version of a generator without a past, and one without a trial, have no one to compare with.
+        new = self._latest_version + 1
+        # The first version of an untrained generator has nothing to be compared with.
         in_use = (before[-1], new) if before and self._settings.trial else (new,)
-        return ModelUpdate(
-            source=self.name,
-            versions=in_use,
-            cost=Cost(seconds=seconds),
-            detail=f"version {new}, from {training['examples']} examples" + (", on trial" if len(in_use) > 1 else ""),
-            training={**training, **report, "version": new, "digest": versions.digest(folder)},
-        )
+        detail = f"version {new}, from {summary['examples']} examples" + (", on trial" if len(in_use) > 1 else "")
+        training = {**summary, **report, "version": new, "digest": versions.digest(folder)}
+        return self._finished(in_use, detail, training, seconds)
 
-    def _settled(self) -> ModelUpdate:
+    def _settle_trial(self) -> Finished:
         old, new = self._source.versions
-        rates = {version: account.rate for version, account in self._accounts.items()}
+        rates = {version: self._credit.account(version).rate for version in (old, new)}
         kept = new if rates[new] > rates[old] else old
-        earned = ", ".join(f"{v}: {1000 * rate:.2f}" for v, rate in rates.items())
+        earned = ", ".join(f"{version}: {1000 * rate:.2f}" for version, rate in rates.items())
         outcome = "given up" if kept == old else "kept"
-        return ModelUpdate(
-            source=self.name, versions=(kept,), detail=f"version {new} {outcome}; credit per 1000 force calls: {earned}"
-        )
+        return self._finished((kept,), f"version {new} {outcome}; credit per 1000 force calls: {earned}")
 
-    def _unchanged(self, why: str, training: Mapping[str, Any], seconds: float = 0.0) -> ModelUpdate:
-        return ModelUpdate(
-            source=self.name,
-            versions=self._source.versions,
-            cost=Cost(seconds=seconds),
-            detail=why,
-            training=training,
+    def _unchanged(self, reason: str, training: Mapping[str, Any], seconds: float = 0.0) -> Finished:
+        return self._finished(self._source.versions, reason, training, seconds)
+
+    def _finished(
+        self, in_use: tuple[int, ...], detail: str, training: Mapping[str, Any] | None = None, seconds: float = 0.0
+    ) -> Finished:
+        cost = Cost(seconds=seconds)
+        return Finished(
+            ModelUpdate(source=self.name, versions=in_use, cost=cost, detail=detail, training=training or {})
         )

@@ -1,4 +1,4 @@
-"""All generators of a search that learn: one after the other, from one budget."""
+"""Scheduler of retraining: generators take turns and share one compute budget."""
 
 from __future__ import annotations
 
@@ -9,104 +9,109 @@ from hybridcsp.archive.credit import price
 from hybridcsp.archive.history import ModelUpdate
 from hybridcsp.core.records import REFINE, Failed, Outcome, Relaxed
 from hybridcsp.retraining.retrainer import Retrainer
+from hybridcsp.retraining.steps import Deferred, Finished, Started
 
-#: Seconds of retraining before the measured share of time is looked at.
+#: Seconds of retraining before the measured share of the time is checked.
 GRACE = 60.0
 
-#: What a force call is taken to last where nobody told: that of CHGNet for some ten atoms.
+#: Assumed duration of a force call in seconds if it is not known: that of CHGNet for some ten atoms.
 SECONDS_PER_FORCE_CALL = 0.04
 
 
 class RetrainingScheduler:
-    """Says whose turn it is to be trained, and what it may take.
+    """Schedule the retraining of generators within the compute budget.
 
-    Generators take turns, because half of a budget each is often too little for a training that is worth it. Only one
-    is trained at a time. All this follows from outcomes and events, so that it is as it was when a search is taken up
-    again.
+    Generators take turns, because half of the budget each is often too little for a useful training, and only one is
+    trained at a time. The state of the scheduler follows from outcomes and events alone, so that a resumed search
+    continues as it would have without interruption.
 
     Parameters
     ----------
     retrainers
-        In the order in which they are trained first.
+        Retrainers of the generators, in the order of their first trainings.
     archive
-        Of the search.
+        Archive of the search.
     share
-        Of its core time that all of them together may take.
+        Largest fraction of the search's core time that all trainings together may take.
     """
 
     def __init__(self, retrainers: Sequence[Retrainer], archive: Archive, share: float) -> None:
         self._retrainers = {retrainer.name: retrainer for retrainer in retrainers}
         self._archive = archive
         self._share = share
-        self._spent = 0.0  # in force calls
-        self._seconds = 0.0
-        self._estimated = 0.0  # force calls that nobody counted
+        self._spent = 0.0  # planned costs of all trainings in force calls
+        self._seconds = 0.0  # measured duration of all trainings
+        self._estimated = 0.0  # expected force calls of relaxations whose number is not known
 
     def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Take note of what was relaxed."""
+        """Note the costs of relaxations, and the minima that generators can learn from."""
         for outcome in outcomes:
             if isinstance(outcome, Relaxed | Failed) and outcome.level != REFINE:
                 self._estimated += price(outcome) - outcome.cost.force_calls
         for retrainer in self._retrainers.values():
             retrainer.observe(outcomes)
 
-    def adopted(self, event: ModelUpdate) -> None:
-        """Take note of a change of versions, and of what a training took; what is of no learner makes no difference.
+    def adopted(self, update: ModelUpdate) -> None:
+        """Note a recorded change of versions and the costs of its training; ignore sources that are not retrained.
 
         Raises
         ------
         ArchiveError
-            If the files of a version in use are not what they were.
+            If the files of a version in use are missing or have changed.
         """
-        retrainer = self._retrainers.get(event.source)
+        retrainer = self._retrainers.get(update.source)
         if retrainer is not None:
-            self._seconds += event.cost.seconds
-            self._spent += retrainer.force_calls(int(event.training.get("passes", 0)))
-            retrainer.adopted(event)
+            self._seconds += update.cost.seconds
+            self._spent += retrainer.training_cost(int(update.training.get("passes", 0)))
+            retrainer.adopted(update)
 
-    def step(self) -> ModelUpdate | None:
-        """Do what is due now, and return the event that it comes to, to be recorded and :meth:`adopted`.
+    def step(self) -> Started | Deferred | Finished:
+        """Take the next step that is due: settle a trial, collect a training or start one.
 
-        Trials that have had their relaxations are settled, and trainings beside the search collected. Then, if none is
-        running, it is the turn of one of those that have their new minima, the one that was trained least often: it is
-        trained as soon as as many epochs as are worth it fit the budget, and the others wait for it. Only where
-        measured seconds exceed the share after all, by a slow generator or a calculator that is much faster than force
-        calls usually are, does a decision depend on the clock; it is recorded like the others.
+        Call it again after a :class:`Finished` step has been recorded and :meth:`adopted`.
+
+        Trials with enough relaxations are settled, and trainings in the background that have ended are collected. Then,
+        if none is running, one of the generators with enough new minima is trained: an untrained one first, or else the
+        one with the fewest trainings. It is trained as soon as the budget allows the smallest number of epochs, and the
+        others wait for it. The clock matters only if the measured seconds exceed the share, because of a slow generator
+        or unusually fast force calls; this is recorded, too.
         """
-        for retrainer in self._retrainers.values():
-            if (event := retrainer.follow_up()) is not None:
-                return event
-        if any(retrainer.running for retrainer in self._retrainers.values()):
-            return None
-        due = [retrainer for retrainer in self._retrainers.values() if retrainer.due]
+        retrainers = self._retrainers.values()
+        for retrainer in retrainers:
+            if (finished := retrainer.follow_up()) is not None:
+                return finished
+        for retrainer in retrainers:
+            if retrainer.running:
+                return Deferred(f"the training of {retrainer.name} is running")
+        due = [retrainer for retrainer in retrainers if retrainer.due]
         if not due:
-            return None
+            return Deferred("no generator is due to be trained")
         chosen = min(due, key=lambda retrainer: (not retrainer.untrained, retrainer.trainings))
-        if self._out_of_time():
+        if self._is_time_used_up():
             return chosen.postponed()
         return chosen.train(self._share * self._force_calls() - self._spent)
 
     @property
     def status(self) -> list[str]:
-        """Describe in words the work of each generator that learns, or the reason why it waits."""
+        """State of each generator that learns from the search, one phrase each."""
         running = [retrainer.name for retrainer in self._retrainers.values() if retrainer.running]
-        told = []
+        status = []
         for name, retrainer in self._retrainers.items():
-            waits_for = [other for other in running if other != name]
-            if retrainer.due and waits_for:
-                told.append(f"{name} waits for the training of {waits_for[0]}")
+            others = [other for other in running if other != name]
+            if retrainer.due and others:
+                status.append(f"{name} waits for the training of {others[0]}")
             elif retrainer.status:
-                told.append(retrainer.status)
-        return told
+                status.append(retrainer.status)
+        return status
 
     def close(self) -> None:
-        """End a training that is running; it will begin again when the search is taken up."""
+        """Stop a running training, which is started again when the search is resumed."""
         for retrainer in self._retrainers.values():
             retrainer.close()
 
     def _force_calls(self) -> float:
         return self._archive.state.cost.force_calls + self._estimated
 
-    def _out_of_time(self) -> bool:
+    def _is_time_used_up(self) -> bool:
         seconds = self._archive.state.cost.seconds + SECONDS_PER_FORCE_CALL * self._estimated
         return self._seconds > max(GRACE, self._share * seconds)

@@ -1,4 +1,4 @@
-"""How generators learn from a search."""
+"""Settings of retraining, and the weightings of minima."""
 
 from __future__ import annotations
 
@@ -18,42 +18,44 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Retraining:
-    """When and how the generators of a search learn from its minima.
+    """Represent the settings of the retraining of a search's generators on its minima.
 
     Parameters
     ----------
     new_minima
-        Minima that the search, whichever source, must have opened since the last training; 0: generators stay as they
-        are.
+        Number of new minima, of all sources, since the last training after which the next one is due; 0 turns
+        retraining off.
     share
-        The most that retraining, of all generators together, may take of the core time of the search. It is planned
-        by force calls, which are the same in every run of a seed; measured seconds are a limit on top (see
+        Largest fraction of the core time of the search that all trainings together may take. It is planned by force
+        calls, which are the same in every run with the same seed; measured seconds are an additional limit (see
         ``docs/user/retraining.md``).
     weighting
-        How much each minimum counts: ``"boltzmann"``, by its enthalpy above the best, or ``"best"``, the lowest ones
-        alike and the others not at all.
+        Weighting of minima: ``"boltzmann"`` by their enthalpies above the lowest, or ``"best"``, equal weights for the
+        lowest ones and none for the others.
     temperature
-        Of the Boltzmann weights, in eV/atom.
+        Temperature of the Boltzmann weights in eV/atom.
     best
-        Which share of the minima is meant by ``"best"``.
+        Fraction of the minima that ``"best"`` includes.
     replay
-        Share of the training that goes to what the generator knew before: crystals from ``replay_data``, or else
-        samples of the generator as it was at the beginning.
+        Share of replayed crystals in the weight of the training set: crystals of ``replay_data``, or else samples of
+        the initial version of the generator.
     replay_data
-        A file or folder of crystals.
+        File or folder of crystals.
     anchor
-        How strongly the weights are drawn back to those at the beginning: the fraction of their distance that one step
-        at a learning rate of 1 would take away.
-    learning_rate, epochs
-        Of each training; the epochs are the most, as far as ``share`` goes.
+        Strength with which the weights are drawn back to the initial ones: the fraction of their distance that one step
+        at a learning rate of 1 removes.
+    learning_rate
+        Learning rate.
+    epochs
+        Number of epochs, as far as ``share`` allows.
     trial
-        Relaxations that a new version, and the one before it, get in turns before the one that earned less is given
-        up. 0: a new version is kept untested.
+        Number of relaxations that a new version and the previous one get in turn before the one with less credit per
+        force call is given up. 0 keeps a new version without a trial.
 
     Raises
     ------
     InputError
-        For values that make no sense.
+        If a value is out of its range, or ``replay_data`` does not exist.
     """
 
     new_minima: int = 20
@@ -73,33 +75,43 @@ class Retraining:
     def __post_init__(self) -> None:
         for name in ("new_minima", "trial"):
             if getattr(self, name) < 0:
-                raise InputError(name, getattr(self, name), "a whole number from 0")
+                raise InputError(name, getattr(self, name), f"{name} must be a whole number from 0")
         if self.epochs < 1:
-            raise InputError("epochs", self.epochs, "a whole number from 1")
-        for name, low, high in (("share", 0, 1), ("best", 0, 1)):
-            if not low < getattr(self, name) <= high:
-                raise InputError(name, getattr(self, name), "a fraction above 0, at most 1")
+            raise InputError("epochs", self.epochs, "epochs must be a whole number from 1")
+        for name in ("share", "best"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(name, getattr(self, name), f"{name} must be a fraction above 0 and at most 1")
         if not 0 <= self.replay < 1:
-            raise InputError("replay", self.replay, "a fraction from 0, below 1")
+            raise InputError("replay", self.replay, "replay must be a fraction from 0, below 1")
         for name in ("temperature", "learning_rate"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise InputError(name, getattr(self, name), "a positive number")
+                raise InputError(name, getattr(self, name), f"{name} must be a positive number")
         if not (math.isfinite(self.anchor) and self.anchor >= 0):
-            raise InputError("anchor", self.anchor, "a number from 0")
+            raise InputError("anchor", self.anchor, "anchor must be a number from 0")
         if self.replay_data is not None and not Path(self.replay_data).expanduser().exists():
-            raise InputError("replay_data", self.replay_data, "a file or folder of crystals that exists")
+            raise InputError(
+                "replay_data", self.replay_data, "there is no such file or folder; give a file or folder of crystals"
+            )
         if self.weighting not in WEIGHTINGS:
             raise UnknownNameError("weighting", self.weighting, WEIGHTINGS)
 
 
 def boltzmann(enthalpies: Floats, settings: Retraining) -> Floats:
-    """Weights ``exp(-ΔH / T)`` of minima by their enthalpies per atom (eV), the lowest first, shape ``(n,)``."""
+    """Return the weights ``exp(-ΔH / T)`` of minima, shape ``(n,)``.
+
+    Parameters
+    ----------
+    enthalpies
+        Enthalpies in eV/atom, the lowest first, shape ``(n,)``.
+    settings
+        Settings of retraining, with the temperature T.
+    """
     weights: Floats = np.exp(-(enthalpies - enthalpies[0]) / settings.temperature)
     return weights
 
 
 def best(enthalpies: Floats, settings: Retraining) -> Floats:
-    """Weight 1 for the lowest share of the minima and 0 for the others; arguments as for :func:`boltzmann`."""
+    """Return the weight 1 for the lowest minima and 0 for the others; parameters as for :func:`boltzmann`."""
     kept = math.ceil(settings.best * len(enthalpies))
     return (np.arange(len(enthalpies)) < kept).astype(float)
 

@@ -1,4 +1,4 @@
-"""Trains one version of a generator in a process of its own; see :func:`hybridcsp.retraining.versions.train_apart`."""
+"""Entry point of the process of one training; see :func:`hybridcsp.retraining.versions.train_in_subprocess`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,19 @@ from hybridcsp.utils.process_watch import end_with
 
 
 def main(parent: str, unfinished: str, target: str, prior: str) -> None:
-    """Train as a prepared folder says, from the weights in another folder or from none; end when the parent does."""
+    """Train one version of a generator; end when the parent process ends.
+
+    Parameters
+    ----------
+    parent
+        Number of the parent process.
+    unfinished
+        Folder with the training set and the plan.
+    target
+        Class of the generator as ``module:Class``.
+    prior
+        Folder of the initial weights; empty to start untrained.
+    """
     end_with(int(parent))
     module, _, name = target.partition(":")
     kind = getattr(importlib.import_module(module), name)

@@ -1,4 +1,4 @@
-"""What a generator learns from: the minima of a search, and what it knew before."""
+"""Training sets for retraining: minima of the search, replayed crystals and, for untrained generators, prototypes."""
 
 from __future__ import annotations
 
@@ -21,133 +21,148 @@ from hybridcsp.retraining.settings import WEIGHTINGS, Retraining
 from hybridcsp.similarity import StructureIndex
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE, primitive
 
-#: Minima of a smaller weight, relative to the best, are left out: their time is better spent on others.
-NEGLIGIBLE = 0.01
+#: Weight, relative to the lowest minimum, below which a minimum is left out of the training set.
+NEGLIGIBLE_WEIGHT = 0.01
 
-#: Minima that the generator made just as they are teach it little: they count less by this factor, so that it does not
-#: go on to make nothing else.
-OF_ITS_OWN = 0.25
+#: Factor on the weights of minima that the generator proposed unchanged. They teach it little, and with their full
+#: weight it would soon propose nothing else.
+WEIGHT_OF_OWN_PROPOSALS = 0.25
 
-#: At least and at most so many structures are replayed.
-FEWEST_REPLAYED, MOST_REPLAYED = 16, 256
+#: Smallest and largest number of replayed crystals.
+MIN_REPLAYED, MAX_REPLAYED = 16, 256
 
-#: Prototypes and copies of each structure, at other volumes, that a generator without any past begins with.
-PROTOTYPES, COPIES, STRETCH = 64, 4, 0.06
+#: Number of prototypes in the initial training set.
+N_PROTOTYPES = 64
+
+#: Copies of each crystal in the augmentation of volumes, and their largest change of the logarithm of the volume.
+N_COPIES, LARGEST_LOG_VOLUME_CHANGE = 4, 0.06
 
 
-def lessons(minima: Sequence[Minimum], source: str, problem: Problem, settings: Retraining) -> list[Example]:
-    """Return minima as examples with weights, 1 on average.
+def examples_from_minima(
+    minima: Sequence[Minimum], source: str, problem: Problem, settings: Retraining
+) -> list[Example]:
+    """Return minima as examples with weights whose mean is 1.
 
     Parameters
     ----------
     minima
-        All that the search has, best first.
+        All minima of the search, the lowest first.
     source
-        Name of the source whose generator is to learn: what it proposed just as it is counts less.
+        Name of the source whose generator learns; its own proposals that relaxed to a similar structure weigh less.
     problem
-        What is searched.
+        Problem of the search.
     settings
-        How they are weighted.
+        Settings of retraining, with the weighting.
     """
     if not minima:
         return []
     weights = WEIGHTINGS[settings.weighting](np.array([m.enthalpy_per_atom for m in minima]), settings)
     examples = []
     for rank, (minimum, weight) in enumerate(zip(minima, weights, strict=True)):
-        if weight < NEGLIGIBLE:
+        if weight < NEGLIGIBLE_WEIGHT:
             continue
-        start = minimum.found_by
-        own = start.source == source and any(_is_same(begun, minimum.best.atoms) for begun in start.starts)
+        candidate = minimum.found_by
+        own = candidate.source == source and any(_is_similar(start, minimum.best.atoms) for start in candidate.starts)
         examples.append(
             Example(
                 atoms=primitive(minimum.best.atoms, SYMPREC_LOOSE),
-                weight=float(weight) * (OF_ITS_OWN if own else 1.0),
+                weight=float(weight) * (WEIGHT_OF_OWN_PROPOSALS if own else 1.0),
                 energy_quantile=rank / len(minima),
                 pressure_gpa=problem.pressure_gpa,
             )
         )
-    return _of_mean(1.0, examples)
+    return _scale_weights(examples, mean=1.0)
 
 
-def replayed(
-    prior: Generator, n_lessons: int, problem: Problem, settings: Retraining, rng: np.random.Generator
+def replay_examples(
+    generator: Generator, n_minima: int, problem: Problem, settings: Retraining, rng: np.random.Generator
 ) -> list[Example]:
-    """Return what keeps a generator from forgetting: crystals from elsewhere, or samples of its former self.
+    """Return crystals that keep a generator from forgetting: those of a file, or samples of its initial version.
 
-    Their weights add up to the share ``settings.replay`` of a training set in which the lessons weigh ``n_lessons``.
+    Parameters
+    ----------
+    generator
+        Initial version of the generator.
+    n_minima
+        Number of examples from minima, which is also their total weight. The replayed crystals get the share
+        ``settings.replay`` of the weight of the whole training set.
+    problem, settings
+        Problem of the search, and settings of retraining.
+    rng
+        Random number generator.
     """
     if settings.replay == 0:
         return []
-    n = replays(n_lessons)
+    n = number_of_replays(n_minima)
     if settings.replay_data is not None:
         known = read_dataset([Path(settings.replay_data).expanduser()], max_atoms=problem.max_atoms).examples
-        # Generators set formulas aside to know when to stop; here all are to be learned from, or else all set aside.
-        aside = is_held_out(reduced_hill_formula(problem.composition))
-        like = [example for example in known if is_held_out(formula_of(example.atoms)) == aside]
-        examples = [like[i] for i in rng.permutation(len(like))[:n]]
+        # Generators hold some formulas out to decide when to stop. The crystals that are replayed are on the same side
+        # as the problem's formula, so that either all examples are learned from, or all are held out.
+        held_out = is_held_out(reduced_hill_formula(problem.composition))
+        usable = [example for example in known if is_held_out(formula_of(example.atoms)) == held_out]
+        examples = [usable[i] for i in rng.permutation(len(usable))[:n]]
     else:
-        requests = requests_for(problem, prior.conditions, 2 * n, rng)
-        chosen = select(prior.sample(requests, rng), problem, prior.conditions, len(requests)).chosen[:n]
+        requests = requests_for(problem, generator.conditions, 2 * n, rng)
+        chosen = select(generator.sample(requests, rng), problem, generator.conditions, len(requests)).chosen[:n]
         examples = [Example(atoms=sample.atoms, pressure_gpa=problem.pressure_gpa) for sample in chosen]
     if not examples:
         return []
     share = settings.replay / (1 - settings.replay)
-    return _of_mean(share * n_lessons / len(examples), examples)
+    return _scale_weights(examples, mean=share * n_minima / len(examples))
+
+
+def number_of_replays(n_minima: int) -> int:
+    """Return the number of crystals that are replayed in a training on ``n_minima`` minima."""
+    return int(np.clip(n_minima, MIN_REPLAYED, MAX_REPLAYED))
 
 
 def without_pressure(examples: Sequence[Example], problem: Problem) -> list[Example]:
-    """Return crystals at the volumes that are expected of them without the problem's pressure, and tell of none.
+    """Return examples at the volumes expected without the problem's pressure, and without the pressure itself.
 
-    They are for a generator that knows nothing of pressure: what it makes is compressed as the problem expects
-    (:func:`hybridcsp.generators.selection.select`), before it has learned from the search and after.
+    They are for a generator that cannot be conditioned on pressure: its samples are compressed afterwards
+    (:func:`hybridcsp.generators.selection.select`), before and after it has learned from the search.
     """
     factor = 1 / problem.compression
-    return [replace(example, atoms=_scaled(example.atoms, factor), pressure_gpa=None) for example in examples]
+    return [replace(example, atoms=_scale_volume(example.atoms, factor), pressure_gpa=None) for example in examples]
 
 
-def replays(n_lessons: int) -> int:
-    """Return how many structures are replayed beside so many lessons."""
-    return int(np.clip(n_lessons, FEWEST_REPLAYED, MOST_REPLAYED))
+def initial_training_set(problem: Problem, rng: np.random.Generator) -> list[Example]:
+    """Return known prototypes with the problem's elements, on which an untrained generator is trained first.
 
-
-def first_lessons(problem: Problem, rng: np.random.Generator) -> list[Example]:
-    """Return known prototypes with the problem's elements: what a generator begins with that has learned nothing yet.
-
-    The likelier ones count more (their estimated chance), all together as much as there are of them.
+    Their weights are proportional to their estimated chance, with a mean of 1.
     """
     options = Options(problem, shipped_table(), [aflow()])
     examples = []
-    for rank in islice(options.possible(0), PROTOTYPES):
+    for rank in islice(options.possible(0), N_PROTOTYPES):
         atoms = options[rank].build(problem, rng)
         if atoms is not None:
             atoms = primitive(atoms, SYMPREC_LOOSE)
             examples.append(Example(atoms=atoms, weight=options[rank].chance, pressure_gpa=problem.pressure_gpa))
-    return _of_mean(1.0, examples)
+    return _scale_weights(examples, mean=1.0)
 
 
-def stretched(examples: Sequence[Example], rng: np.random.Generator) -> list[Example]:
-    """Return each example at several volumes: the change of shape that keeps every symmetry."""
+def augment_volumes(examples: Sequence[Example], rng: np.random.Generator) -> list[Example]:
+    """Return several copies of each example at random volumes, which keeps all symmetries."""
     return [
-        replace(example, atoms=_scaled(example.atoms, factor), weight=example.weight / COPIES)
+        replace(example, atoms=_scale_volume(example.atoms, factor), weight=example.weight / N_COPIES)
         for example in examples
-        for factor in np.exp(rng.uniform(-STRETCH, STRETCH, COPIES))
+        for factor in np.exp(rng.uniform(-LARGEST_LOG_VOLUME_CHANGE, LARGEST_LOG_VOLUME_CHANGE, N_COPIES))
     ]
 
 
-def _scaled(atoms: Atoms, factor: float) -> Atoms:
-    """Return a crystal at a multiple of its volume."""
+def _scale_volume(atoms: Atoms, factor: float) -> Atoms:
     scaled = atoms.copy()
     scaled.set_cell(atoms.cell.array * factor ** (1 / 3), scale_atoms=True)
     return scaled
 
 
-def _is_same(start: Atoms, end: Atoms) -> bool:
-    index = StructureIndex(energy_window=None)  # quicker than to compare the two in every case
+def _is_similar(start: Atoms, end: Atoms) -> bool:
+    index = StructureIndex(energy_window=None)  # its fingerprints are faster than a full comparison
     index.add(0, start)
     return index.find(end) is not None
 
 
-def _of_mean(mean: float, examples: Sequence[Example]) -> list[Example]:
+def _scale_weights(examples: Sequence[Example], mean: float) -> list[Example]:
     total = sum(example.weight for example in examples)
     factor = mean * len(examples) / total if total > 0 else 0.0
     return [replace(example, weight=example.weight * factor) for example in examples]

@@ -1,4 +1,4 @@
-"""One new version of a generator: a folder that holds what it is trained on, how, and then its weights."""
+"""Versions of retrained generators: their folders, and the training in this process or in one of its own."""
 
 from __future__ import annotations
 
@@ -24,66 +24,67 @@ from hybridcsp.utils.interrupts import exits_contained
 from hybridcsp.utils.processes import python_command, python_path
 from hybridcsp.utils.reading import read_json
 
-#: In the run directory.
+#: Folder of all versions, in the run directory.
 MODELS = "models"
 
+#: Files of a version besides the weights and the card of its generator.
 EXAMPLES, PLAN, REPORT, LOG = "examples.extxyz", "plan.json", "report.json", "training.log"
 
-#: How far a training is, in words, while it runs.
+#: File with the current epoch in words, while a training runs.
 EPOCH = "epoch.txt"
 
-#: Put behind the name of a folder while its version is not complete, and then the number of the process: one that
-#: outlives its search does not come between a later one.
+#: Suffix of the folder of an incomplete version, followed by the number of the process: one that outlives
+#: its search cannot disturb a later one.
 UNFINISHED = ".unfinished-"
 
 
-def folder_of(run: Path, source: str, version: int) -> Path:
-    """Where one version of a source's generator is kept; 0 is the generator as it was at the beginning."""
+def version_folder(run: Path, source: str, version: int) -> Path:
+    """Return the folder of one version of a source's generator; 0 is the version that the search began with."""
     return run / MODELS / source / f"version-{version}"
 
 
 def prepare(folder: Path, examples: Sequence[Example], plan: Mapping[str, Any]) -> Path:
-    """Write what a version is to be trained on, and how; return the folder to :func:`train` in.
+    """Write the training set and the plan of a version; return the folder that :func:`train` takes.
 
     Parameters
     ----------
     folder
-        Of the version.
+        Folder of the version.
     examples
-        To learn from.
+        Training set.
     plan
         ``seed``, and ``settings`` of the generator's ``fit``.
     """
-    made = begin(folder)
-    ase.io.write(made / EXAMPLES, [_as_frame(example) for example in examples], format="extxyz")
-    (made / PLAN).write_text(json.dumps(dict(plan), indent=1) + "\n", encoding="utf-8")
-    return made
+    unfinished = begin(folder)
+    ase.io.write(unfinished / EXAMPLES, [_to_frame(example) for example in examples], format="extxyz")
+    (unfinished / PLAN).write_text(json.dumps(dict(plan), indent=1) + "\n", encoding="utf-8")
+    return unfinished
 
 
 def begin(folder: Path) -> Path:
-    """Make the folder in which a version is kept until it is complete; what is left of earlier ones is removed."""
+    """Make the folder of an incomplete version, and remove those of earlier attempts."""
     folder_within(folder.parents[2], MODELS, folder.parent.name)
-    for left in folder.parent.glob(f"{folder.name}{UNFINISHED}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    made = folder.with_name(f"{folder.name}{UNFINISHED}{os.getpid()}")
-    made.mkdir()
-    return made
+    for abandoned in folder.parent.glob(f"{folder.name}{UNFINISHED}*"):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    unfinished = folder.with_name(f"{folder.name}{UNFINISHED}{os.getpid()}")
+    unfinished.mkdir()
+    return unfinished
 
 
 def train(unfinished: Path, generator: Generator) -> None:
-    """Train a generator as a prepared folder says, and save it there.
+    """Train a generator according to a prepared folder, and save it there with a report.
 
     Parameters
     ----------
     unfinished
-        See :func:`prepare`.
+        Folder that :func:`prepare` has returned.
     generator
-        The prior; it is changed.
+        Generator with the initial weights, which are changed.
 
     Raises
     ------
     GeneratorError
-        If it does not learn.
+        If the training or the saving fails.
     """
     plan = read_json(unfinished / PLAN)
     frames = ase.io.read(unfinished / EXAMPLES, ":", format="extxyz")
@@ -91,24 +92,24 @@ def train(unfinished: Path, generator: Generator) -> None:
     epochs: list[Epoch] = []
     planned = plan["settings"].get("epochs")
 
-    def note(epoch: Epoch) -> None:
+    def show_epoch(epoch: Epoch) -> None:
         epochs.append(epoch)
-        told = f"epoch {epoch.number}" + (f" of {planned}" if planned else "")
-        announce(f"training {unfinished.parent.name}: {told}")
-        (unfinished / EPOCH).write_text(told, encoding="utf-8")
+        text = f"epoch {epoch.number}" + (f" of {planned}" if planned else "")
+        announce(f"training {unfinished.parent.name}: {text}")
+        (unfinished / EPOCH).write_text(text, encoding="utf-8")
 
     start = time.perf_counter()
     with one_thread():
         try:
             with exits_contained(passing=(KeyboardInterrupt,)):
                 generator.fit(
-                    [_as_example(atoms) for atoms in frames],
+                    [_to_example(atoms) for atoms in frames],
                     seed=int(plan["seed"]),
-                    on_epoch=note,
+                    on_epoch=show_epoch,
                     **plan["settings"],
                 )
                 generator.save(unfinished)
-        except Exception as error:  # a generator may be anybody's
+        except Exception as error:  # generators of users may fail in any way
             raise GeneratorError(f"training failed: {message_of(error)}") from error
     last = epochs[-1] if epochs else Epoch(number=0)
     losses = {name: float(value) for name, value in last.losses.items()}
@@ -117,8 +118,8 @@ def train(unfinished: Path, generator: Generator) -> None:
     (unfinished / REPORT).write_text(json.dumps(report) + "\n", encoding="utf-8")
 
 
-def epoch_of(unfinished: Path) -> str:
-    """Return how far a training beside the search is, in words; empty before its first epoch."""
+def read_epoch(unfinished: Path) -> str:
+    """Return the current epoch of a running training in words; empty before its first epoch."""
     try:
         return (unfinished / EPOCH).read_text(encoding="utf-8")
     except OSError:
@@ -126,25 +127,25 @@ def epoch_of(unfinished: Path) -> str:
 
 
 def finish(unfinished: Path) -> tuple[Path, dict[str, Any]]:
-    """Give a trained version its name; return its folder and the report of its training."""
+    """Rename the folder of a trained version to its final name; return it with the report of the training."""
     report: dict[str, Any] = read_json(unfinished / REPORT)
     folder = unfinished.with_name(unfinished.name.partition(UNFINISHED)[0])
-    shutil.rmtree(folder, ignore_errors=True)  # of a search that was killed before it took note of it
+    shutil.rmtree(folder, ignore_errors=True)  # left by a search that was killed before it recorded the version
     unfinished.rename(folder)
     return folder, report
 
 
-def train_apart(unfinished: Path, kind: type, prior: Path | None) -> subprocess.Popen[bytes]:
-    """Begin to train in a process of its own, with one thread; it leaves a log.
+def train_in_subprocess(unfinished: Path, kind: type[Generator], prior: Path | None) -> subprocess.Popen[bytes]:
+    """Start a training in a process of its own, with one thread and a log.
 
     Parameters
     ----------
     unfinished
-        See :func:`prepare`.
+        Folder that :func:`prepare` has returned.
     kind
         Class of the generator.
     prior
-        Its weights at the beginning; ``None`` to begin untrained.
+        Folder of the initial weights, or ``None`` to start untrained.
     """
     target = f"{kind.__module__}:{kind.__qualname__}"
     arguments = [str(os.getpid()), str(unfinished), target, "" if prior is None else str(prior)]
@@ -155,12 +156,12 @@ def train_apart(unfinished: Path, kind: type, prior: Path | None) -> subprocess.
             stdout=log,
             stderr=log,
             env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "PYTHONPATH": python_path()},
-            process_group=0,  # Ctrl-C is for the search, which ends it
+            process_group=0,  # Ctrl-C reaches the search alone, which ends this process
         )
 
 
 def digest(folder: Path) -> str:
-    """Return a hash of the files of a version."""
+    """Return a hash of the generator's files in the folder of a version."""
     found = hashlib.sha256()
     for file in sorted(file for file in folder.iterdir() if file.name not in (PLAN, REPORT, LOG, EXAMPLES)):
         found.update(file.name.encode() + b"\0" + file.read_bytes())
@@ -168,29 +169,41 @@ def digest(folder: Path) -> str:
 
 
 def check(folder: Path, expected: str) -> None:
-    """Make sure that a version which a search goes on with is the one it used.
+    """Check that a version is the one that the search has trained.
+
+    Parameters
+    ----------
+    folder
+        Folder of the version.
+    expected
+        Hash of its files, see :func:`digest`.
 
     Raises
     ------
     ArchiveError
-        If it is missing or has changed.
+        If the folder is missing or its files have changed.
     """
     if not folder.is_dir():
-        raise ArchiveError(f"{folder} is missing: a generator that this search has retrained")
+        raise ArchiveError(
+            f"{folder} is missing: it holds a generator that this search has retrained; restore it to resume the search"
+        )
     if digest(folder) != expected:
-        raise ArchiveError(f"{folder} is not what this search has retrained: its files were changed or are damaged")
+        raise ArchiveError(
+            f"{folder} does not hold the generator that this search has retrained, because its files were changed or "
+            "are damaged; restore them to resume the search"
+        )
 
 
-def _as_frame(example: Example) -> Atoms:
+def _to_frame(example: Example) -> Atoms:
     atoms = Atoms(example.atoms.numbers, positions=example.atoms.positions, cell=example.atoms.cell, pbc=True)
     atoms.info["weight"] = example.weight
-    for name in ("energy_quantile", "pressure_gpa"):
-        if getattr(example, name) is not None:
-            atoms.info[name] = getattr(example, name)
+    for name, value in (("energy_quantile", example.energy_quantile), ("pressure_gpa", example.pressure_gpa)):
+        if value is not None:
+            atoms.info[name] = value
     return atoms
 
 
-def _as_example(atoms: Atoms) -> Example:
+def _to_example(atoms: Atoms) -> Example:
     known = {name: float(atoms.info[name]) for name in ("energy_quantile", "pressure_gpa") if name in atoms.info}
     bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
     return Example(atoms=bare, weight=float(atoms.info["weight"]), **known)

@@ -15,7 +15,7 @@ from zlib import crc32
 
 import numpy as np
 
-from hybridcsp.archive.credit import EXPECTED_FORCE_CALLS, Credit, price
+from hybridcsp.archive.credit import EXPECTED_FORCE_CALLS, CreditTracker
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import REFINE, Candidate, Failed, Outcome, Rejected, Relaxed
 from hybridcsp.errors import UnknownNameError
@@ -86,9 +86,7 @@ class EqualAllocation(Allocation):
 
 
 @dataclass
-class _Account:
-    earned: float = 0.0  # discounted credit
-    paid: float = 0.0  # discounted force calls
+class _Jobs:
     given: int = 0  # candidates that were not rejected
     running: int = 0  # candidates without an outcome
 
@@ -120,82 +118,77 @@ class ThompsonAllocation(Allocation):
     def __init__(self, problem: Problem, seed: int, priors: Mapping[str, float] | None = None) -> None:
         self._seed = seed
         self._priors = _default_priors(problem) if priors is None else dict(priors)
-        self._accounts: dict[str, _Account] = {}
+        self._jobs: dict[str, _Jobs] = {}
         self._sources: dict[int, str] = {}
-        self._credit = Credit()
+        self._credit = CreditTracker(HALF_LIFE)
         self._choices = 0
 
     def choose(self, available: Sequence[str]) -> str:
         """Return a source that has not proposed yet or is below its minimum share, or else the largest draw's."""
-        accounts = {name: self._account(name) for name in available}
+        jobs = {name: self._job_counts(name) for name in available}
         if self._choices < 2 * len(available):  # a source without proposals is not called first for ever
             tried = set(self._sources.values())
             if untried := [name for name in available if name not in tried]:
                 # The first proposals of generators and prototypes are their best and should not depend on a draw.
                 return max(untried, key=self._prior)
-        total = sum(account.given for account in accounts.values()) + 1
-        neglected = [name for name, account in accounts.items() if account.given < FLOOR * total - 1]
+        total = sum(counts.given for counts in jobs.values()) + 1
+        neglected = [name for name, counts in jobs.items() if counts.given < FLOOR * total - 1]
         if neglected:
-            return min(neglected, key=lambda name: accounts[name].given)
+            return min(neglected, key=lambda name: jobs[name].given)
         rng = np.random.default_rng([self._seed, crc32(b"allocation"), self._choices, len(available)])
-        draws = {name: self._draw(name, account, rng) for name, account in accounts.items()}
+        draws = {name: self._draw(name, rng) for name in available}
         return max(draws, key=draws.__getitem__)
 
     def proposed(self, candidates: Sequence[Candidate]) -> None:
         """Count the candidates of each source."""
         for candidate in candidates:
             self._sources[candidate.id] = candidate.source
-            account = self._account(candidate.source)
-            account.given += 1
-            account.running += 1
+            counts = self._job_counts(candidate.source)
+            counts.given += 1
+            counts.running += 1
             self._choices += 1
 
     def observe(self, outcomes: Sequence[Outcome]) -> None:
         """Book the costs and the credit of outcomes."""
         for outcome in outcomes:
             if isinstance(outcome, Rejected):
-                account = self._account(outcome.candidate.source)
-                account.given -= 1
-                account.running -= 1
+                counts = self._job_counts(outcome.candidate.source)
+                counts.given -= 1
+                counts.running -= 1
             elif outcome.level != REFINE:
                 self._settle(outcome)
 
     def yields(self) -> dict[str, float]:
         """Return the posterior mean of the yield (credit per force call) by source."""
-        return {name: self._shape(name, a) / (PRIOR_FORCE_CALLS + a.paid) for name, a in self._accounts.items()}
+        return {name: self._shape(name) / (PRIOR_FORCE_CALLS + self._credit.account(name).paid) for name in self._jobs}
 
     def _settle(self, outcome: Relaxed | Failed) -> None:
-        spent = price(outcome)
-        discount = 0.5 ** (spent / HALF_LIFE)
-        for account in self._accounts.values():
-            account.earned *= discount
-            account.paid *= discount
-        own = self._account(outcome.candidate.source)
-        own.paid += spent
-        own.running = max(0, own.running - 1)
-        credit, shrinking = self._credit.of(outcome)
-        for account in self._accounts.values():
-            account.earned *= shrinking
+        name = outcome.candidate.source
+        counts = self._job_counts(name)
+        counts.running = max(0, counts.running - 1)
+        credit = self._credit.charge(outcome, name)
         if not credit:
             return
         parents = [self._sources[id_] for id_ in outcome.candidate.proposal.parents if id_ in self._sources]
         for parent in parents:
-            self._account(parent).earned += SHARE_OF_PARENTS * credit / len(parents)
-        own.earned += credit * (1 - SHARE_OF_PARENTS if parents else 1.0)
+            self._credit.account(parent).earned += SHARE_OF_PARENTS * credit / len(parents)
+        self._credit.account(name).earned += credit * (1 - SHARE_OF_PARENTS if parents else 1.0)
 
-    def _account(self, name: str) -> _Account:
-        return self._accounts.setdefault(name, _Account())
+    def _job_counts(self, name: str) -> _Jobs:
+        return self._jobs.setdefault(name, _Jobs())
 
     def _prior(self, name: str) -> float:
         return self._priors.get(name.partition("-")[0], self._priors.get(name, _typical(self._priors)))
 
-    def _shape(self, name: str, account: _Account) -> float:
-        return self._prior(name) * PRIOR_FORCE_CALLS + account.earned
+    def _shape(self, name: str) -> float:
+        return self._prior(name) * PRIOR_FORCE_CALLS + self._credit.account(name).earned
 
-    def _draw(self, name: str, account: _Account, rng: np.random.Generator) -> float:
+    def _draw(self, name: str, rng: np.random.Generator) -> float:
         # Running relaxations count as paid, so that many workers do not all relax candidates of one source.
-        paid = PRIOR_FORCE_CALLS + account.paid + EXPECTED_FORCE_CALLS * account.running
-        return float(rng.gamma(self._shape(name, account)) / paid)
+        paid = (
+            PRIOR_FORCE_CALLS + self._credit.account(name).paid + EXPECTED_FORCE_CALLS * self._job_counts(name).running
+        )
+        return float(rng.gamma(self._shape(name)) / paid)
 
 
 #: Allocations by the names that run directories hold.

@@ -28,7 +28,7 @@ from hybridcsp.core.records import (
     Relaxed,
 )
 from hybridcsp.errors import message_of
-from hybridcsp.retraining import RetrainingScheduler
+from hybridcsp.retraining import Finished, RetrainingScheduler
 from hybridcsp.search.allocation import Allocation
 from hybridcsp.search.screening import Screen
 from hybridcsp.similarity import compute_descriptors
@@ -144,8 +144,8 @@ class Proposer:
     def learn(self) -> bool:
         """Let the generators learn what they should by now, and record it; return whether anything came of it."""
         learned = False
-        while (event := self._scheduler.step()) is not None:
-            learned = True
+        while isinstance(step := self._scheduler.step(), Finished):
+            learned, event = True, step.update
             failed = bool(event.training.get("failed"))
             log.log(logging.WARNING if failed else logging.INFO, "source %s: %s", event.source, event.detail)
             self._adopted(self.archive.record_model_update(event))

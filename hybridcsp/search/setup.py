@@ -145,7 +145,7 @@ def build_proposer(
         Label of the calculator in use, if it is not the archive's.
     """
     retrainers = [
-        Retrainer(name, source, problem, archive, settings.retraining, settings.seed, apart=in_background)
+        Retrainer(name, source, problem, archive, settings.retraining, settings.seed, in_subprocess=in_background)
         for name, source in sources.items()
         if isinstance(source, GenerativeSource) and source.learns
     ]

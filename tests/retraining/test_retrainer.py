@@ -19,7 +19,7 @@ from hybridcsp.core.records import Cost
 from hybridcsp.errors import ArchiveError, InputError
 from hybridcsp.generators.base import Condition
 from hybridcsp.retraining import Retraining
-from hybridcsp.retraining.versions import folder_of
+from hybridcsp.retraining.versions import version_folder
 from hybridcsp.sources.generative import GenerativeSource
 
 COPPER = Problem("Cu", formula_units=(2, 4), distance_fraction=0.05)
@@ -66,7 +66,7 @@ def test_minima_come_back_as_a_new_version_that_candidates_know(finished):
     assert first.training["version"] == 1
     assert first.training["passes"] == first.training["epochs"] * first.training["examples"]
     assert first.cost.seconds > 0
-    folder = folder_of(run.directory, "toy", 1)
+    folder = version_folder(run.directory, "toy", 1)
     assert json.loads((folder / "card.json").read_text())["settings"] == ["anchor", "learning_rate"]
     made_by = {
         run.archive.candidate(i).proposal.tag["version"]
@@ -217,7 +217,7 @@ class TestFaults:
 
     def test_a_version_that_is_gone_or_changed_is_an_error_when_a_search_is_taken_up(self, finished, tmp_path):
         shutil.copytree(finished.directory, tmp_path / "copy")
-        folder = folder_of(tmp_path / "copy", "toy", 1)
+        folder = version_folder(tmp_path / "copy", "toy", 1)
         weights = (folder / "weights.json").read_text()
         (folder / "weights.json").write_text(weights[:-10])
         with pytest.raises(ArchiveError, match="changed or are damaged"):
@@ -227,7 +227,7 @@ class TestFaults:
             search(tmp_path / "copy", seed=1)
 
     def test_a_version_comes_with_what_it_was_trained_on(self, finished):
-        names = {file.name for file in folder_of(finished.directory, "toy", 1).iterdir()}
+        names = {file.name for file in version_folder(finished.directory, "toy", 1).iterdir()}
         assert names == {"examples.extxyz", "plan.json", "report.json", "weights.json", "card.json"}
 
 
@@ -238,7 +238,7 @@ def test_only_a_generator_that_knows_of_pressure_is_taught_it(tmp_path, knows):
     run = search(tmp_path, toy, problem=replace(COPPER, pressure_gpa=50.0))
     run.run(relaxations=12, refine=0)
     assert adoptions(run)[0].training["version"] == 1
-    taught = ase.io.read(folder_of(tmp_path, "toy", 1) / "examples.extxyz", ":")
+    taught = ase.io.read(version_folder(tmp_path, "toy", 1) / "examples.extxyz", ":")
     assert {atoms.info.get("pressure_gpa") for atoms in taught} == ({50.0} if knows else {None})
 
 

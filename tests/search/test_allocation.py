@@ -201,7 +201,7 @@ class TestThompsonAllocation:
             allocation.proposed([candidate("a", n)])
             allocation.observe([Rejected(candidate=candidate("a", n), reason=RejectionReason.DUPLICATE)])
         assert allocation.choose(["a"]) == "a"
-        assert {allocation._account("a").given, allocation._account("a").running} == {0}
+        assert {allocation._job_counts("a").given, allocation._job_counts("a").running} == {0}
 
     def test_default_priors_are_positive_for_small_and_large_cells(self):
         for problem in (Problem("Cu", formula_units=1), Problem("MgSiO3", formula_units=4), Problem("TiO2")):

@@ -14,7 +14,7 @@ from hybridcsp.relaxation.backends import ExecutorBackend
 from hybridcsp.relaxation.calculators.registry import build_calculator
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.retraining.settings import Retraining
-from hybridcsp.retraining.training_set import lessons
+from hybridcsp.retraining.training_set import examples_from_minima
 
 
 def search(directory, calculator, **options):
@@ -232,7 +232,7 @@ class TestAllowedCalculatorChange:
             assert self.calculators(second) == {"two"}
             state = self.state(second)
             assert state[1] == second.archive.best_enthalpy_per_atom
-            examples = lessons(second.minima(), "flow", second.problem, Retraining())
+            examples = examples_from_minima(second.minima(), "flow", second.problem, Retraining())
             assert len(examples) <= len(second.minima()) < len(second.archive.state.basins)
         with self.search(tmp_path, labelled("two"), allow_calculator_change=False) as again:
             assert self.state(again) == state

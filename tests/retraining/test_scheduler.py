@@ -13,7 +13,7 @@ from hybridcsp import Problem, Search
 from hybridcsp.archive.history import ModelUpdate
 from hybridcsp.core.records import Cost
 from hybridcsp.retraining import Retraining
-from hybridcsp.retraining import scheduler as classroom_room
+from hybridcsp.retraining import scheduler as scheduler_module
 from hybridcsp.sources.generative import GenerativeSource
 
 COPPER = Problem("Cu", formula_units=(2, 4), distance_fraction=0.05)
@@ -86,7 +86,7 @@ def test_a_training_is_put_off_where_trainings_took_too_long(tmp_path, monkeypat
             time.sleep(0.5)
             super().fit(examples, **settings)
 
-    monkeypatch.setattr(classroom_room, "GRACE", 0.0)
+    monkeypatch.setattr(scheduler_module, "GRACE", 0.0)
     run = search(tmp_path, Lazy(), epochs=4)
     run.run(relaxations=40, refine=0)
     first, *others = trainings(run)

@@ -18,11 +18,11 @@ from hybridcsp.generators.datasets import formula_of, is_held_out, split
 from hybridcsp.generators.selection import select
 from hybridcsp.retraining import Retraining
 from hybridcsp.retraining.training_set import (
-    OF_ITS_OWN,
-    first_lessons,
-    lessons,
-    replayed,
-    stretched,
+    WEIGHT_OF_OWN_PROPOSALS,
+    augment_volumes,
+    examples_from_minima,
+    initial_training_set,
+    replay_examples,
     without_pressure,
 )
 
@@ -56,7 +56,7 @@ def weights(examples):
 
 
 def test_boltzmann_weights_follow_enthalpies_and_are_one_on_average():
-    found = lessons(MINIMA, "toy", COPPER, Retraining(temperature=0.1))
+    found = examples_from_minima(MINIMA, "toy", COPPER, Retraining(temperature=0.1))
     assert len(found) == 3  # the last weighs nothing
     assert np.mean(weights(found)) == pytest.approx(1)
     assert found[1].weight / found[0].weight == pytest.approx(np.exp(-1))
@@ -64,33 +64,33 @@ def test_boltzmann_weights_follow_enthalpies_and_are_one_on_average():
 
 
 def test_the_best_share_counts_alike():
-    assert weights(lessons(MINIMA, "toy", COPPER, Retraining(weighting="best", best=0.5))) == [1, 1]
+    assert weights(examples_from_minima(MINIMA, "toy", COPPER, Retraining(weighting="best", best=0.5))) == [1, 1]
 
 
 def test_what_the_generator_made_just_so_counts_less():
     own = minimum(1, bulk("Cu"), -3.7, "toy")
     moved = minimum(2, bulk("Cu", "bcc", a=2.9), -3.7, "toy", start=bulk("Cu", "hcp", a=2.6, c=4.2))
-    first, second = lessons([own, moved], "toy", COPPER, Retraining())
-    assert first.weight / second.weight == pytest.approx(OF_ITS_OWN)
-    first, second = lessons([own, moved], "another", COPPER, Retraining())
+    first, second = examples_from_minima([own, moved], "toy", COPPER, Retraining())
+    assert first.weight / second.weight == pytest.approx(WEIGHT_OF_OWN_PROPOSALS)
+    first, second = examples_from_minima([own, moved], "another", COPPER, Retraining())
     assert first.weight == second.weight
 
 
 def test_lessons_and_replays_tell_of_the_pressure_of_the_search():
     pressed = Problem("Cu", formula_units=(1, 2), distance_fraction=0.3, pressure_gpa=20.0)
-    found = lessons(MINIMA, "toy", pressed, Retraining())
-    found += replayed(Toy(), 10, pressed, Retraining(), np.random.default_rng(0))
+    found = examples_from_minima(MINIMA, "toy", pressed, Retraining())
+    found += replay_examples(Toy(), 10, pressed, Retraining(), np.random.default_rng(0))
     assert len(found) > 3
     assert {example.pressure_gpa for example in found} == {20.0}
 
 
 def test_no_minima_no_lessons():
-    assert lessons([], "toy", COPPER, Retraining()) == []
+    assert examples_from_minima([], "toy", COPPER, Retraining()) == []
 
 
 @pytest.mark.parametrize("replay", [0.0, 0.5, 0.8])
 def test_replayed_samples_have_their_share_of_the_weight(replay):
-    found = replayed(Toy(), 10, COPPER, Retraining(replay=replay), np.random.default_rng(0))
+    found = replay_examples(Toy(), 10, COPPER, Retraining(replay=replay), np.random.default_rng(0))
     assert sum(weights(found)) / (10 + sum(weights(found))) == pytest.approx(replay)
     assert all(COPPER.units_of(example.atoms.numbers) for example in found)
 
@@ -100,10 +100,10 @@ def test_crystals_of_a_file_are_replayed_and_none_of_the_minima_is_set_aside(tmp
     write(tmp_path / "known.extxyz", solids)
     assert {is_held_out(formula_of(atoms)) for atoms in solids} == {True, False}
     settings = Retraining(replay_data=str(tmp_path / "known.extxyz"))
-    found = replayed(Toy(), 10, COPPER, settings, np.random.default_rng(0))
+    found = replay_examples(Toy(), 10, COPPER, settings, np.random.default_rng(0))
     assert {example.atoms.get_chemical_formula() for example in found} <= {a.get_chemical_formula() for a in solids}
     assert sum(weights(found)) == pytest.approx(10)
-    learned, held_out = split([*lessons(MINIMA, "toy", COPPER, settings), *found])
+    learned, held_out = split([*examples_from_minima(MINIMA, "toy", COPPER, settings), *found])
     assert len(learned) == 3 + len(found)
     assert held_out == []
 
@@ -126,14 +126,14 @@ def test_for_a_generator_that_knows_of_no_pressure_crystals_are_as_large_as_with
 
 def test_a_generator_without_a_past_begins_with_prototypes():
     dioxide = Problem("TiO2", formula_units=(1, 2))
-    found = first_lessons(dioxide, np.random.default_rng(0))
+    found = initial_training_set(dioxide, np.random.default_rng(0))
     assert len(found) > 20
     assert np.mean(weights(found)) == pytest.approx(1)
     assert {dioxide.units_of(example.atoms.numbers) for example in found} == {1, 2}
 
 
 def test_copies_at_other_volumes_keep_shape_and_weight():
-    copies = stretched([Example(atoms=rutile(), weight=2.0)], np.random.default_rng(0))
+    copies = augment_volumes([Example(atoms=rutile(), weight=2.0)], np.random.default_rng(0))
     volumes = [example.atoms.get_volume() / rutile().get_volume() for example in copies]
     assert len(set(volumes)) == len(copies)
     assert all(0.9 < volume < 1.1 for volume in volumes)

@@ -14,8 +14,9 @@ from zlib import crc32
 
 import numpy as np
 
-from hybridcsp.archive.archive import Archive, ModelUpdate
+from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.credit import CreditTracker
+from hybridcsp.archive.history import ModelUpdate
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import REFINE, Cost, Failed, Outcome, Relaxed
 from hybridcsp.errors import GeneratorError, message_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hybridcsp.archive.archive import ModelUpdate
+from hybridcsp.archive.history import ModelUpdate
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.credit import price
 from hybridcsp.archive.history import ModelUpdate
-from hybridcsp.archive.history import ModelUpdate
 from hybridcsp.core.records import REFINE, Failed, Outcome, Relaxed
 from hybridcsp.retraining.retrainer import Retrainer
 from hybridcsp.retraining.steps import Deferred, Finished, Started

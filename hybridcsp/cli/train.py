@@ -44,7 +44,7 @@ def train(
         typer.Option(
             metavar="FOLDER",
             help="Folder for weights, model card and learning curve.",
-            show_default="GENERATOR-trained",
+            show_default="NAME-trained",
         ),
     ] = None,
     epochs: Annotated[

@@ -18,7 +18,7 @@ from hybridcsp.utils.interrupts import terminate_in_order
 if TYPE_CHECKING:
     from hybridcsp.workflows.watch import Round
 
-_CODE = "Code (one of them)"
+_CODE = "Folder of the other code (exactly one)"
 
 
 @app.command(

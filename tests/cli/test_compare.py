@@ -24,7 +24,7 @@ def hybridcsp(*arguments, cwd, **environment):
 
 
 @pytest.mark.slow
-def test_a_comparison_says_what_it_did_not_compare(tmp_path):
+def test_comparison_names_inactive_sources(tmp_path):
     line = [*COPPER, "--strategy", "random+evolution", "--seeds", "1", "--relaxations", "2", "--directory", "duel"]
     done = hybridcsp(*line, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -48,7 +48,7 @@ def test_a_comparison_says_what_it_did_not_compare(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_strategy_that_runs_out_of_structures_does_not_look_cheap(tmp_path):
+def test_exhausted_strategy_does_not_look_cheap(tmp_path):
     ase.io.write(tmp_path / "bcc.extxyz", bulk("Cu", "bcc", a=2.9))
     options = ["--strategy", "seeds:bcc.extxyz", "--seeds", "1", "--relaxations", "4", "--target", "-1000", "--json"]
     done = hybridcsp(*COPPER, *options, cwd=tmp_path)
@@ -62,7 +62,7 @@ def test_a_strategy_that_runs_out_of_structures_does_not_look_cheap(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_comparison_that_is_terminated_ends_in_order_and_goes_on_later(tmp_path):
+def test_terminated_comparison_can_be_continued(tmp_path):
     line = [*COPPER, "--seeds", "1", "--relaxations", "100000"]
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "hybridcsp", *line], cwd=tmp_path, stdout=subprocess.PIPE, text=True
@@ -81,7 +81,7 @@ def test_a_comparison_that_is_terminated_ends_in_order_and_goes_on_later(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (["compare", "Cu", "Cu.toml", "--strategy", "random"], "a name other than Cu"),
         ([*COPPER, "--seeds", "0"], "Invalid value for '--seeds'"),
@@ -97,15 +97,15 @@ def test_a_comparison_that_is_terminated_ends_in_order_and_goes_on_later(tmp_pat
         ),
     ],
 )
-def test_mistakes_are_said_before_anything_is_computed(tmp_path, arguments, said):
+def test_mistakes_are_reported_before_computing(tmp_path, arguments, expected):
     (tmp_path / "Cu.toml").write_text('problem.formula = "Cu"\n')
     done = hybridcsp(*arguments, cwd=tmp_path)
     assert done.returncode == 2
-    assert said in " ".join(done.stderr.replace("│", " ").split())
+    assert expected in " ".join(done.stderr.replace("│", " ").split())
     assert [file.name for file in tmp_path.iterdir()] == ["Cu.toml"]
 
 
-def test_budgets_of_a_file_that_are_not_used_are_named(tmp_path):
+def test_ignored_keys_of_file_are_named(tmp_path):
     (tmp_path / "Cu.toml").write_text(
         'problem.formula = "Cu"\nbudget = {force_calls = 10, stop_after_failures = 3}\n'
         'search = {seed = 3, calculator = "emtt"}\n'
@@ -116,7 +116,7 @@ def test_budgets_of_a_file_that_are_not_used_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["search", "compare", "resume", "show"])
-def test_what_a_file_names_is_not_imported_before_it_is_trusted(tmp_path, command):
+def test_code_named_in_file_needs_trust(tmp_path, command):
     """Not even the package that a submodule lies in."""
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "__init__.py").write_text("open('RAN', 'w').close()\n")

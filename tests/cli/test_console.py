@@ -28,7 +28,7 @@ def table():
 
 @pytest.mark.parametrize("what", [HOSTILE, Text(HOSTILE), table()])
 @pytest.mark.parametrize("terminal", [False, True])
-def test_no_way_of_printing_lets_a_command_through(what, terminal):
+def test_control_characters_are_escaped(what, terminal):
     console, stream = shown(terminal)
     console.print(what, style="red")
     console.print(what, markup=False, soft_wrap=True)
@@ -37,7 +37,7 @@ def test_no_way_of_printing_lets_a_command_through(what, terminal):
     assert not [command for command in ("\x1b]", "\x07", "\x9b", "\u202e") if command in text]
 
 
-def test_our_own_colours_and_a_live_line_work_all_the_same():
+def test_own_colours_and_live_line_work():
     console, stream = shown(terminal=True)
     console.print("[red]red[/]")
     assert "\x1b[31mred" in stream.getvalue()
@@ -55,7 +55,7 @@ def test_our_own_colours_and_a_live_line_work_all_the_same():
         "import logging; logging.getLogger('any').warning('%s', hostile)",
     ],
 )
-def test_tracebacks_warnings_and_messages_of_others_do_not_either(happens):
+def test_control_characters_in_tracebacks_and_warnings_are_escaped(happens):
     code = (
         f"from hybridcsp.cli.console import guard_the_terminal; guard_the_terminal(); hostile = {HOSTILE!r}; {happens}"
     )
@@ -65,13 +65,13 @@ def test_tracebacks_warnings_and_messages_of_others_do_not_either(happens):
     assert logging.lastResort is not None
 
 
-def test_progress_leaves_one_line_and_no_empty_ones_in_a_log(capsys):
+def test_progress_prints_one_line_to_log(capsys):
     with busy("reading crystals"), counter("structures") as count:
         count(3)
     assert capsys.readouterr().err == "reading crystals …\n"
 
 
-def test_brackets_in_names_are_no_markup(capsys, monkeypatch):
+def test_brackets_in_names_are_not_markup(capsys, monkeypatch):
     name = "runs[1]/of[/them]"
     with busy(f"reading {name}"):
         console.print(f"in {name}")

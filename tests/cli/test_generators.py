@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 from hybridcsp import Problem, Search
 from hybridcsp.cli.app import app
 from hybridcsp.core.registry import Entry
-from hybridcsp.errors import GeneratorError, InputError
+from hybridcsp.errors import CommandLineError, GeneratorError, InputError
 from hybridcsp.generators.base import Epoch, Reject
 from hybridcsp.generators.registry import GENERATORS
 from hybridcsp.sources.registry import SOURCES
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -39,21 +39,21 @@ def hybridcsp(*arguments):
     return done
 
 
-def test_generators_says_what_there_is_and_what_it_learned_from():
+def test_generators_lists_names_and_training_data():
     output = hybridcsp("generators").output
     assert "wyckoff" in output
     assert "from toys" in output
     assert "trained on" in output or "no weights" in output
 
 
-def test_generators_are_listed_for_programs_too():
+def test_generators_as_json_and_csv():
     listed = json.loads(hybridcsp("generators", "--json").stdout)
     assert {row["name"] for row in listed} >= {"wyckoff", "flow", "toy"}
     assert hybridcsp("generators", "--csv").stdout.startswith("name,summary,trained_on,package\n")
 
 
 class TestSample:
-    def test_a_number_of_crystals_is_spread_over_formula_units(self):
+    def test_samples_are_distributed_over_formula_units(self):
         output = hybridcsp(
             *("sample", "toy", "--formula", "TiO2", "--formula-units", "1-4", "--n", "10", "--output", "x.extxyz")
         ).output
@@ -63,17 +63,19 @@ class TestSample:
         assert [frame.info["request"] for frame in frames] == [0] * 3 + [1] * 3 + [2] * 2 + [3] * 2
         assert all(frame.pbc.all() and "log_likelihood" in frame.info for frame in frames)
 
-    def test_fewer_than_numbers_of_formula_units_are_said_to_be_in_all(self):
+    def test_few_samples_are_explained(self):
         arguments = ("sample", "toy", "--formula", "TiO2", "--formula-units", "1-4", "--n", "3", "--output", "x.extxyz")
         output = " ".join(hybridcsp(*arguments).output.split())
-        assert "3 of 3 crystals in x.extxyz, in all, by formula units: 1 of 1, 1 of 2, 1 of 3, 0 of 4" in output
-        assert "None asked for with 4 formula units" in output
+        assert (
+            "3 of 3 crystals in x.extxyz; by number of formula units: 1 with 1, 1 with 2, 1 with 3, 0 with 4" in output
+        )
+        assert "No crystals with 4 formula units" in output
         output = " ".join(hybridcsp(*arguments, "--each").output.split())
-        assert "12 of 12 crystals in x.extxyz, 3 for each number of formula units" in output
+        assert "12 of 12 crystals in x.extxyz, 3 per number of formula units" in output
         frames = ase.io.read("x.extxyz", ":")
         assert [frame.info["formula_units"] for frame in frames] == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
 
-    def test_missing_crystals_are_named_and_the_others_kept(self, monkeypatch):
+    def test_missing_crystals_are_named_and_others_written(self, monkeypatch):
         answer = Toy.answer
         monkeypatch.setattr(
             Toy,
@@ -85,12 +87,12 @@ class TestSample:
         Path("cells.txt").write_text("Cu4\nCuAu\n")
         done = hybridcsp("sample", "toy", "--formulas", "cells.txt", "--n", "2", "--output", "x.extxyz")
         assert done.exit_code == 1
-        assert "2 of 4 crystals in x.extxyz, 2 for each line of cells.txt" in " ".join(done.output.split())
+        assert "2 of 4 crystals in x.extxyz, 2 per line of cells.txt" in " ".join(done.output.split())
         assert "2 crystals are missing:" in done.stderr
         assert "Cu1Au1: 2 too large" in done.stderr
         assert len(ase.io.read("x.extxyz", ":")) == 2
 
-    def test_seeds_for_another_code_are_written_straight_away(self):
+    def test_samples_become_seeds_for_another_code(self):
         done = hybridcsp(
             *("sample", "toy", "--formula", "TiO2", "--formula-units", "1-2", "--n", "4"),
             *("--format", "uspex", "--output", "uspex_run"),
@@ -101,7 +103,7 @@ class TestSample:
             hybridcsp("sample", "toy", "--formula", "TiO2", "--format", "uspx", "--output", "elsewhere")
         assert not Path("elsewhere").exists()
 
-    def test_each_line_of_a_file_is_a_cell_and_samples_carry_its_number(self):
+    def test_each_line_of_file_is_a_cell(self):
         Path("cells.txt").write_text("Ti2O4\n\nMgSiO3\n # copper\nCu4\n")
         output = hybridcsp("sample", "toy", "--formulas", "cells.txt", "--n", "2", "--output", "x.extxyz").output
         assert "6 of 6 crystals" in output
@@ -115,29 +117,29 @@ class TestSample:
             (4, "Cu4"),
         ]
 
-    def test_one_seed_gives_the_same_crystals(self):
+    def test_same_seed_gives_same_crystals(self):
         for seed, name in ((1, "a.extxyz"), (1, "b.extxyz"), (2, "c.extxyz")):
             hybridcsp("sample", "toy", "--formula", "Cu2", "--n", "3", "--seed", seed, "--output", name)
         a, b, c = (Path(name).read_text() for name in ("a.extxyz", "b.extxyz", "c.extxyz"))
         assert a == b != c
 
     @pytest.mark.parametrize(
-        ("arguments", "said"),
+        ("arguments", "expected"),
         [
             (["toyy", "--formula", "Cu"], "did you mean 'toy'"),
             (["./nowhere", "--formula", "Cu"], "card.json"),
-            (["toy"], "either --formula, or --formulas"),
-            (["toy", "--formula", "Cu", "--formulas", "cells.txt"], "either --formula, or --formulas"),
+            (["toy"], "either --formula FORMULA or --formulas"),
+            (["toy", "--formula", "Cu", "--formulas", "cells.txt"], "either --formula FORMULA or --formulas"),
             (["toy", "--formula", "Xx2"], "--formula = 'Xx2'"),
             (["toy", "--formula", "Cu", "--formula-units", "0-2"], "--formula-units"),
             (["toy", "--formula", "Cu", "--formula-units", "many"], "--formula-units"),
-            (["toy", "--formula", "Cu", "--formula-units", "3-2"], "two in order"),
-            (["toy", "--formula", "CuO", "--formula-units", "1-1000000000"], "cells of at most 1000 atoms"),
+            (["toy", "--formula", "Cu", "--formula-units", "3-2"], "a range such as 1-4"),
+            (["toy", "--formula", "CuO", "--formula-units", "1-1000000000"], "a cell of at most 1000 atoms"),
             (["toy", "--formula", "Cu1001"], "1 formula unit is 1001 atoms"),
             (["toy", "--formulas", "cells.txt"], "line 2 = 'Qz'"),
             (["toy", "--formulas", "nothing.txt"], "nothing.txt"),
             (["toy", "--formulas", "comments.txt"], "at least one formula"),
-            (["toy", "--formula", "Cu", "--spacegroup", "225"], "it knows nothing but contents"),
+            (["toy", "--formula", "Cu", "--spacegroup", "225"], "supported conditions: none"),
             (["toy", "--formula", "Cu", "--energy-quantile", "2"], "a number from 0 to 1"),
             (["toy", "--formula", "Cu", "--pressure", "nan"], "a pressure in GPa"),
             (["toy", "--formulas", "cells.txt", "--formula-units", "2"], "only with --formula"),
@@ -146,18 +148,18 @@ class TestSample:
             (["toy", "--formula", "Cu", "--output", "cells.txt/x.extxyz"], "a file in its place"),
         ],
     )
-    def test_wrong_input_is_an_error_that_leaves_nothing_behind(self, arguments, said):
+    def test_wrong_input_leaves_no_files(self, arguments, expected):
         Path("cells.txt").write_text("Cu\nQz\n")
         Path("comments.txt").write_text("# Cu\n\n")
         output = [] if "--output" in arguments else ["--output", "x.extxyz"]
-        with pytest.raises(InputError) as raised:
+        with pytest.raises((CommandLineError, InputError)) as raised:
             hybridcsp("sample", *arguments, *output)
-        assert said in str(raised.value)
+        assert expected in str(raised.value)
         assert sorted(path.name for path in Path().iterdir()) == ["cells.txt", "comments.txt"]
 
-    def test_nothing_made_is_an_error(self, monkeypatch):
+    def test_no_sample_at_all_is_an_error(self, monkeypatch):
         monkeypatch.setattr(Toy, "answer", lambda _, i, *more: Reject(request=i, reason="out of luck"))
-        with pytest.raises(GeneratorError, match="none of 2 crystals: 2 out of luck"):
+        with pytest.raises(GeneratorError, match="none of the 2 requested crystals: 2 out of luck"):
             hybridcsp("sample", "toy", "--formula", "Cu", "--n", "2", "--output", "x.extxyz")
         assert list(Path().iterdir()) == []
 
@@ -167,7 +169,7 @@ class TestTrain:
         solids = [bulk(s, "fcc", a=a) for s, a in (("Cu", 3.6), ("Ag", 4.1), ("Au", 4.1), ("Al", 4.0))]
         ase.io.write(name, solids)
 
-    def test_it_tells_its_epochs_and_writes_a_folder_that_can_be_sampled_from(self):
+    def test_train_prints_epochs_and_writes_usable_folder(self):
         self.write()
         output = hybridcsp("train", "toy", "--data", "data.extxyz", "--output", "mine", "--epochs", "2").output
         assert "4 crystals" in output
@@ -178,17 +180,17 @@ class TestTrain:
         hybridcsp("sample", "./mine", "--formula", "Cu", "--n", "4", "--output", "new/x.extxyz")
         assert len(ase.io.read("new/x.extxyz", ":")) == 4
 
-    def test_it_ends_with_a_curve_and_a_verdict(self):
+    def test_train_ends_with_curve_and_assessment(self):
         self.write()
         output = " ".join(hybridcsp("train", "toy", "--data", "data.extxyz", "--epochs", "8").output.split())
         assert "Held-out loss 2.0000 █" in output
-        assert "Verdict: best epoch 8 of 8, held-out loss 0.2500; still falling" in output
+        assert "Assessment: best epoch 8 of 8, held-out loss 0.2500; still falling" in output
         assert Path("toy-trained/curve.png").read_bytes().startswith(b"\x89PNG")
         assert len(Path("toy-trained/curve.csv").read_text().splitlines()) == 9
         hybridcsp("train", "toy", "--data", "data.extxyz", "--output", "second", "--plot", "loss.svg")
         assert "<svg" in Path("loss.svg").read_text()
 
-    def test_a_curve_holds_the_epochs_of_an_interrupted_training_too(self, monkeypatch):
+    def test_curve_contains_epochs_of_interrupted_training(self, monkeypatch):
         def fit(self, examples, *, checkpoint, on_epoch, **_):
             first = 3 if checkpoint.exists() else 1
             for number in range(first, first + 3):
@@ -204,13 +206,13 @@ class TestTrain:
         rows = Path("toy-trained/curve.csv").read_text().splitlines()
         assert [row.split(",")[1] for row in rows[1:]] == ["1", "2", "3", "4", "5"]
 
-    def test_a_folder_goes_on_learning(self):
+    def test_folder_of_weights_is_trained_further(self):
         self.write()
         hybridcsp("train", "toy", "--data", "data.extxyz", "--output", "first")
         hybridcsp("train", "./first", "--data", "data.extxyz", "--set", "batch_size=3", "--learning-rate", "1e-3")
         assert json.loads(Path("toy-trained/card.json").read_text())["settings"] == ["batch_size", "learning_rate"]
 
-    def test_a_setting_that_there_is_not_leaves_no_folder_behind(self):
+    def test_unknown_setting_leaves_no_folder(self):
         self.write()
         Path("empty").mkdir()
         for output in ("new", "empty"):
@@ -218,7 +220,7 @@ class TestTrain:
                 hybridcsp("train", "flow", "--data", "data.extxyz", "--output", output, "--set", "foo=3")
         assert sorted(path.name for path in Path().iterdir()) == ["data.extxyz", "empty"]
 
-    def test_a_training_that_breaks_keeps_what_it_has_learned(self, monkeypatch):
+    def test_failed_training_keeps_checkpoint(self, monkeypatch):
         def fit(self, examples, *, checkpoint, **_):
             checkpoint.write_text("half way")
             raise InputError("learning_rate", 9.0, "less")
@@ -230,31 +232,31 @@ class TestTrain:
         assert [path.read_text() for path in Path("new").iterdir()] == ["half way"]
 
     @pytest.mark.parametrize(
-        ("arguments", "said"),
+        ("arguments", "expected"),
         [
             (["tyo", "--data", "data.extxyz"], "did you mean 'toy'"),
             (["toy", "--data", "nothing"], "no such file"),
             (["toy", "--data", "data.extxyz", "--set", "epochs"], "KEY=VALUE"),
             (["toy", "--data", "data.extxyz", "--set", "seed=3"], "--seed"),
             (["toy", "--data", "data.extxyz", "--learning-rate", "fast"], "--learning-rate = 'fast'"),
-            (["toy", "--data", "data.extxyz", "--output", "taken"], "holds weights already"),
-            (["toy", "--data", "data.extxyz", "--plot", "curve.txt"], "a picture, by its ending"),
+            (["toy", "--data", "data.extxyz", "--output", "taken"], "already contains weights"),
+            (["toy", "--data", "data.extxyz", "--plot", "curve.txt"], "the file must end in .png"),
             (["toy", "--data", "data.extxyz", "--output", "data.extxyz"], "a file in its place"),
         ],
     )
-    def test_wrong_input_is_an_error_before_anything_is_computed(self, arguments, said):
+    def test_wrong_input_is_reported_before_computing(self, arguments, expected):
         self.write()
         Path("taken").mkdir()
         Path("taken/card.json").write_text("{}")
         before = sorted(Path().rglob("*"))
-        with pytest.raises(InputError) as raised:
+        with pytest.raises((CommandLineError, InputError)) as raised:
             hybridcsp("train", *arguments)
-        assert said in str(raised.value)
+        assert expected in str(raised.value)
         assert sorted(Path().rglob("*")) == before
 
 
 class TestEvaluate:
-    def test_it_prints_shares_and_writes_scores(self):
+    def test_evaluate_prints_fractions_and_writes_scores(self):
         ase.io.write("data.extxyz", [bulk("Cu"), bulk("Ag"), bulk("NaCl", "rocksalt", a=5.6)])
         output = hybridcsp(
             *("evaluate", "toy", "--data", "data.extxyz", "--samples", "3", "--crystals", "2", "--output", "new/s.json")
@@ -264,7 +266,7 @@ class TestEvaluate:
             ["tolerance:", "stol", "0.5", "0.06"],
             ["tolerance:", "ltol", "0.3", "0.03"],
             ["tolerance:", "angle_tol", "10", "2"],
-            ["tolerance:", "volume", "scaled", "away", "0.06"],
+            ["tolerance:", "volume", "scaled", "0.06"],
         ]
         assert "samples per second" in output
         kept = json.loads(Path("new/s.json").read_text())
@@ -274,7 +276,7 @@ class TestEvaluate:
         assert [len(one["same"]) for one in kept["crystals"]] == [3, 3]
         assert [len(one["displacements"]) for one in kept["crystals"]] == [3, 3]
 
-    def test_nothing_but_the_table_is_on_the_standard_output(self):
+    def test_standard_output_contains_only_the_table(self):
         ase.io.write("data.extxyz", [bulk("Cu"), bulk("Ag")])
         arguments = ("evaluate", "toy", "--data", "data.extxyz", "--samples", "2")
         printed = json.loads(hybridcsp(*arguments, "--json", "--output", "s.json").stdout)
@@ -284,7 +286,7 @@ class TestEvaluate:
         (row,) = csv.DictReader(hybridcsp(*arguments, "--csv").stdout.splitlines())
         assert float(row["match rate at 2"]) == printed["summary"]["match rate at 2"]
 
-    def test_what_it_has_learned_from_is_left_out(self):
+    def test_training_formulas_are_skipped(self):
         ase.io.write("data.extxyz", [bulk("Cu"), bulk("Ag")])
         hybridcsp("train", "toy", "--data", "data.extxyz", "--output", "mine")
         card = json.loads(Path("mine/card.json").read_text())
@@ -295,7 +297,7 @@ class TestEvaluate:
         with pytest.raises(InputError, match="--everything"):
             hybridcsp("evaluate", "./mine", "--data", "data.extxyz")
 
-    def test_scores_that_cannot_be_written_are_an_error_before_anything_is_computed(self):
+    def test_unwritable_scores_are_reported_before_computing(self):
         ase.io.write("data.extxyz", bulk("Cu"))
         with pytest.raises(InputError, match=r"data.extxyz/new.*a file in its place"):
             hybridcsp("evaluate", "toy", "--data", "data.extxyz", "--output", "data.extxyz/new/s.json")
@@ -304,7 +306,7 @@ class TestEvaluate:
             hybridcsp("evaluate", "toy", "--data", "data.extxyz", "--output", "folder")
         assert sorted(path.name for path in Path().iterdir()) == ["data.extxyz", "folder"]
 
-    def test_data_that_is_not_there_is_said(self):
+    def test_missing_data_is_reported(self):
         with pytest.raises(InputError, match="no such file"):
             hybridcsp("evaluate", "toy", "--data", "nothing")
         ase.io.write("data.extxyz", bulk("Cu"))
@@ -336,7 +338,7 @@ class Foreign(Toy):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["", "crash", "hang", "raise"])
-def test_generators_of_other_packages_run_apart(tmp_path, monkeypatch, mode):
+def test_generators_of_other_packages_run_in_subprocess(tmp_path, monkeypatch, mode):
     """Whatever they do there, the search goes on."""
     install(tmp_path, FOREIGN)
     monkeypatch.undo()  # the toy; this one is found as an installed package is

@@ -58,14 +58,14 @@ def test_structure_files_are_seeds_too(run):
     assert (run / "Seeds" / "POSCARS").read_text().splitlines()[5].split() == ["Ti", "O"]
 
 
-def test_import_again_says_what_was_there(run):
+def test_repeated_import_counts_known_structures(run):
     hybridcsp("import", "uspex", "--directory", "d", "--calculator", "PBE")
     append_results(run, various(1, seed=9), [-47.0], first=4, generation=2)
     output = hybridcsp("import", "uspex", "--directory", "d", "--calculator", "PBE")
     assert "1 relaxed, 0 failed, 0 without an energy, 3 imported before" in output
 
 
-def test_broken_structures_are_named_and_strict_stops(run):
+def test_unreadable_structures_are_named(run):
     with (run / "results1" / "gatheredPOSCARS").open("a") as stream:
         stream.write("EA9\n1.0\n1 0 0\n0 1 0\n0 0 1\nTi O\n1 2\nDirect\n0 0 0\n")
     output = hybridcsp("import", "uspex")
@@ -77,7 +77,7 @@ def test_broken_structures_are_named_and_strict_stops(run):
         hybridcsp("import", "uspex", "--output", "all.extxyz", "--strict")
 
 
-def test_a_stream_into_one_file_takes_every_composition(run):
+def test_conversion_to_file_takes_every_composition(run):
     append_results(run, various(2, "Ti3O5"), [-60.0, -61.0], first=4, generation=2)
     output = hybridcsp("import", "uspex", "--output", "all.extxyz")
     assert "5 structures in all.extxyz" in output
@@ -88,7 +88,7 @@ def test_a_stream_into_one_file_takes_every_composition(run):
     assert "Skipped 2 structures of other compositions: Ti3O5 (2)" in output
 
 
-def test_watch_looks_once_and_says_what_it_did(tmp_path, monkeypatch):
+def test_watch_once_prints_its_update(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = FakeUspex(tmp_path / "uspex")
     arguments = ("watch", "ours", "--uspex", "uspex", "--once", "--source", "random", "--seeds", 2)
@@ -120,13 +120,13 @@ def test_watch_looks_once_and_says_what_it_did(tmp_path, monkeypatch):
         (["export", "nowhere", "--generation", "3"], "another code to write seeds for"),
     ],
 )
-def test_wrong_input_is_said(run, arguments, expected):
+def test_wrong_input_is_explained(run, arguments, expected):
     Path("truncated.cif").write_text("data_Cu\n_cell_length_a 2.55\nloop_\n  _atom_site_type_symbol\n  _atom_si")
     with pytest.raises((InputError, CommandLineError), match=expected):
         hybridcsp(*arguments)
 
 
-def test_the_formats_need_no_heavy_package(tmp_path, monkeypatch):
+def test_formats_import_no_heavy_package(tmp_path, monkeypatch):
     import subprocess
 
     code = "import sys, hybridcsp.io.formats as f; f.load('uspex'); print({'torch', 'pymatgen'} & set(sys.modules))"
@@ -134,7 +134,7 @@ def test_the_formats_need_no_heavy_package(tmp_path, monkeypatch):
     assert done.stdout.strip() == "set()"
 
 
-def test_an_import_is_compared_in_relaxations_and_by_structure_where_calculators_differ(run):
+def test_import_of_other_calculator_is_compared_by_structure(run):
     from hybridcsp.cli.compare import _describe_imported as describe
 
     hybridcsp("import", "uspex", "--directory", "d")

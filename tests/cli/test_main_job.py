@@ -13,7 +13,7 @@ KNOWN_TITANIA = {136, 141, 61, 60, 14}
 
 
 @pytest.mark.slow
-def test_a_search_for_titania_finds_a_known_polymorph(tmp_path):
+def test_search_for_titania_finds_known_polymorph(tmp_path):
     command = [
         sys.executable,
         "-m",

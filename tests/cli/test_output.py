@@ -29,13 +29,13 @@ def directory(tmp_path):
 
 
 @pytest.mark.parametrize("command", LISTS)
-def test_lists_are_json_and_csv_for_programs(command):
+def test_lists_as_json_and_csv(command):
     rows = json.loads(run(command, "--json").stdout)
     assert all(set(row) == {"name", "summary", "package"} for row in rows)
     assert list(csv.DictReader(StringIO(run(command, "--csv").stdout))) == rows
 
 
-def test_show_gives_numbers_as_numbers_and_nothing_else_on_the_standard_output(directory, tmp_path):
+def test_show_json_contains_numbers_only_on_standard_output(directory, tmp_path):
     result = run("show", directory, "--json", "--top", 2, "--plot", tmp_path / "x.png")
     shown = json.loads(result.stdout)
     assert shown["formula"] == "Cu"
@@ -49,27 +49,27 @@ def test_show_gives_numbers_as_numbers_and_nothing_else_on_the_standard_output(d
     ]
 
 
-def test_both_at_once_are_refused(directory):
+def test_json_and_csv_cannot_be_combined(directory):
     for command in (["show", directory], ["sources"]):
         with pytest.raises(CommandLineError, match="cannot be combined"):
             run(*command, "--json", "--csv")
 
 
-def test_a_plot_of_an_unknown_kind_is_refused_before_anything_is_printed(directory):
+def test_unknown_plot_format_is_refused_first(directory):
     with pytest.raises(InputError, match=r"--plot = .*\.png or \.pdf or \.svg"):
         run("show", directory, "--plot", "x.tiff")
 
 
 @pytest.mark.parametrize("width", [60, 80])
 @pytest.mark.parametrize("command", ["show", *LISTS])
-def test_every_table_fits(command, width, directory):
+def test_every_table_fits_terminal(command, width, directory):
     arguments = [command, directory] if command == "show" else [command]
     output = run(*arguments, COLUMNS=str(width)).stdout
     assert output.strip()
     assert max(map(len, output.splitlines())) <= width
 
 
-def test_the_best_minimum_can_be_piped_into_another_program(directory):
+def test_best_minimum_can_be_piped(directory):
     result = run("export", directory, "--output", "-", "--format", "cif", "--top", 1)
     assert result.stdout.startswith("data_rank1_Cu")
     assert "wrote 1 minima" not in result.stdout

@@ -284,7 +284,7 @@ class TestBroken:
 
     def test_a_calculator_without_a_label(self, plug_in):
         plug_in(CODE + "\ndef bare(argument): return EMT()", calculators={"mine": "plugin_code:bare"})
-        with pytest.raises(RegistrationError, match=r"gives <ase.*EMT.*not an ASE calculator and a label"):
+        with pytest.raises(RegistrationError, match=r"returns <ase.*EMT.*instead of an ASE calculator and a label"):
             build_calculator("mine")
 
     def test_a_calculator_whose_module_is_gone_is_found_before_anything_starts(self, plug_in, tmp_path):

@@ -1,4 +1,4 @@
-"""Backends give each job back exactly once, in the order of completion, however they run it."""
+"""Backends return each job exactly once, in the order of completion."""
 
 import asyncio
 import os
@@ -52,7 +52,7 @@ def ids(outcomes):
 
 
 class TestEveryBackend:
-    def test_gives_back_what_the_runner_returned(self, backend):
+    def test_returns_outcomes_of_the_runner(self, backend):
         jobs = [make_job("relax", 1), make_job("fail", 2)]
         for job in jobs:
             backend.submit(job)
@@ -83,7 +83,7 @@ class TestEveryBackend:
             ("mute", "MuteError: (its message cannot be shown)"),
         ],
     )
-    def test_turns_a_runner_that_misbehaves_into_a_failure(self, backend, action, detail):
+    def test_faulty_runner_gives_a_failure(self, backend, action, detail):
         backend.submit(make_job(action, 4, seconds=0.01))
         (outcome,) = collect(backend, 1)
         assert isinstance(outcome, Failed)
@@ -91,7 +91,7 @@ class TestEveryBackend:
         assert outcome.detail.startswith(detail)
         assert 0.01 <= outcome.cost.seconds < 5
 
-    def test_returns_at_once_where_no_job_is_out(self, backend):
+    def test_returns_immediately_without_jobs(self, backend):
         started = time.monotonic()
         assert backend.completed(None) == []
         assert backend.completed(60) == []
@@ -106,7 +106,7 @@ class TestEveryBackend:
         (tmp_path / "go").touch()
         assert ids(collect(backend, 1)) == [1]
 
-    def test_works_on_as_many_as_its_capacity_and_gives_them_back_as_they_end(self, backend, tmp_path):
+    def test_runs_capacity_jobs_and_returns_them_in_order_of_completion(self, backend, tmp_path):
         """The first job waits, and the others, one after the other, all pass it."""
         backend.submit(make_job("relax", 0, until=str(tmp_path / "go")))
         for identity in range(1, 7):
@@ -128,21 +128,21 @@ class TestEveryBackend:
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])
-def test_a_capacity_that_is_none_is_refused(value):
+def test_invalid_capacity_is_refused(value):
     with pytest.raises(InputError, match=r"workers = .*whole number from 1"):
         WorkerPool(make_runner, workers=value)
     with ThreadPoolExecutor(1) as executor, pytest.raises(InputError, match="capacity"):
         ExecutorBackend(executor, make_runner, capacity=value)
 
 
-def test_a_factory_that_cannot_be_sent_is_refused():
+def test_unpicklable_factory_is_refused():
     lock = threading.Lock()
     with pytest.raises(BackendError, match="make_runner cannot be pickled for another process: TypeError"):
         WorkerPool(lambda: lock, workers=1)
 
 
 class TestWorkerPool:
-    def test_hands_out_waiting_jobs_when_others_are_submitted(self, tmp_path):
+    def test_queued_jobs_start_when_others_are_submitted(self, tmp_path):
         """The owner need not collect outcomes for the worker to go on."""
         started = [tmp_path / str(number) for number in range(3)]
         with WorkerPool(make_runner, workers=1) as pool:
@@ -171,7 +171,7 @@ class TestWorkerPool:
             (outcome,) = collect(pool, 1)
         assert outcome.detail == "LookupError: [] ['1', '1']"
 
-    def test_a_worker_imports_what_the_parent_can(self, tmp_path, monkeypatch):
+    def test_worker_imports_from_the_path_of_the_parent(self, tmp_path, monkeypatch):
         (tmp_path / "my_calculator.py").write_text("NAME = 'mine'\n")
         monkeypatch.syspath_prepend(str(tmp_path))
         monkeypatch.setenv("PYTHONPATH", "/of/the/parent")
@@ -190,7 +190,7 @@ class TestWorkerPool:
             (outcome,) = collect(pool, 1)
         assert outcome.detail == "LookupError: mine True /of/the/parent"
 
-    def test_a_script_needs_no_guard(self, tmp_path):
+    def test_script_needs_no_main_guard(self, tmp_path):
         """Nothing of the script is imported again, and what it defines travels by value."""
         script = tmp_path / "script.py"
         script.write_text(
@@ -215,7 +215,7 @@ class TestWorkerPool:
         )
         assert (result.stdout, result.stderr) == ("once\nMine: Cu\n", "")
 
-    def test_tells_how_far_its_jobs_are(self, tmp_path):
+    def test_reports_progress_of_running_jobs(self, tmp_path):
         def make_telling():
             sys.modules["__main__"].SECONDS_BETWEEN_STEPS = 0.0
             from hybridcsp.utils.activity import report_step
@@ -246,7 +246,7 @@ class TestWorkerPool:
 
 
 class TestExecutorBackend:
-    def test_a_broken_executor_ends_the_search(self):
+    def test_broken_executor_ends_the_search(self):
         with processes(1) as executor, ExecutorBackend(executor, make_runner, capacity=1) as backend:
             backend.submit(make_job("relax", 1))
             assert ids(collect(backend, 1)) == [1]
@@ -256,7 +256,7 @@ class TestExecutorBackend:
             with pytest.raises(BackendError):
                 backend.submit(make_job("relax", 3))
 
-    def test_outcomes_from_before_the_break_are_handed_out_first(self):
+    def test_earlier_outcomes_are_returned_before_the_error(self):
         class Scripted(ThreadPoolExecutor):
             """Gives futures to the test, which ends them as it likes."""
 
@@ -276,7 +276,7 @@ class TestExecutorBackend:
             backend.completed(1)
 
     @pytest.mark.parametrize("error", [asyncio.CancelledError(), KeyboardInterrupt(), OSError("the worker is gone")])
-    def test_a_job_that_an_executor_gives_up_is_one_failure(self, error):
+    def test_lost_job_of_an_executor_is_a_failure(self, error):
         class Losing(ThreadPoolExecutor):
             def submit(self, function, *arguments):
                 future = Future()
@@ -290,7 +290,7 @@ class TestExecutorBackend:
         assert type(error).__name__ in outcome.detail
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_a_job_in_this_thread_is_interrupted_by_a_person_but_not_by_itself(self, number):
+    def test_only_the_user_interrupts_a_job_in_this_thread(self, number):
         """An executor may run jobs where they are submitted."""
 
         class AtOnce(ThreadPoolExecutor):
@@ -317,7 +317,7 @@ class TestExecutorBackend:
         finally:
             signal.signal(signal.SIGTERM, before)
 
-    def test_an_outcome_that_does_not_come_back_is_a_failure_of_its_job(self, in_processes):
+    def test_unpicklable_outcome_is_a_failure(self, in_processes):
         in_processes.submit(make_job("unpicklable", 1))
         in_processes.submit(make_job("relax", 2))
         outcomes = {outcome.candidate.id: outcome for outcome in collect(in_processes, 2)}
@@ -326,14 +326,14 @@ class TestExecutorBackend:
         assert outcomes[1].level == "evaluate"
         assert isinstance(outcomes[2], Relaxed)
 
-    def test_an_executor_that_was_shut_down_takes_no_job(self):
+    def test_executor_after_shutdown_accepts_no_job(self):
         executor = ThreadPoolExecutor(1)
         executor.shutdown()
         with pytest.raises(BackendError, match="after shutdown"):
             ExecutorBackend(executor, make_runner, capacity=1).submit(make_job())
 
     @pytest.mark.parametrize("make_executor", [ThreadPoolExecutor, processes])
-    def test_a_runner_that_cannot_be_built_ends_the_search(self, make_executor):
+    def test_runner_that_cannot_be_built_ends_the_search(self, make_executor):
         with make_executor(1) as executor:
             for factory, message in [
                 (refuse, "^cannot build the calculator: RuntimeError: no such device$"),
@@ -352,7 +352,7 @@ class TestExecutorBackend:
         assert len(faulty.BUILT_IN) == len(set(faulty.BUILT_IN)) == 2
         assert sorted(faulty.values_of(outcome)["count"] for outcome in outcomes) == [1, 1, 2, 2]
 
-    def test_closing_cancels_what_waits_and_leaves_the_executor_alone(self, tmp_path):
+    def test_close_cancels_queued_jobs_and_keeps_the_executor(self, tmp_path):
         with ThreadPoolExecutor(1) as executor:
             backend = ExecutorBackend(executor, make_runner, capacity=1)
             backend.submit(make_job("relax", 1, until=str(tmp_path / "go")))

@@ -1,4 +1,4 @@
-"""Which calculators can be named, how a wrong name is answered, and what building one leaves behind."""
+"""Names of calculators, their construction and labels."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def mace_file(tmp_path_factory):
     return path
 
 
-def test_every_calculator_says_what_it_is():
+def test_every_calculator_has_a_label():
     entries = CALCULATORS.entries()
     assert {"chgnet", "emt", "lj", "mace"} <= set(entries)
     assert all(entry.summary for entry in entries.values())
@@ -89,7 +89,7 @@ def test_every_calculator_says_what_it_is():
     [
         ("chgnt", UnknownNameError, "did you mean 'chgnet'"),
         ("mace", InputError, "mace:PATH"),
-        ("emt:3", InputError, "takes no argument"),
+        ("emt:3", InputError, "emt without an argument"),
         ("chgnet:", InputError, "NAME:ARGUMENT"),
         ("mcae:model", InputError, "did you mean 'mace'"),
         ("no_such_package.module:make", InputError, "no Python module"),
@@ -102,23 +102,23 @@ def test_every_calculator_says_what_it_is():
         (42, InputError, "ASE calculator"),
     ],
 )
-def test_wrong_names_are_refused_before_anything_starts(spec, error, words):
+def test_wrong_names_are_refused_early(spec, error, words):
     with pytest.raises(error, match=words):
         check_calculator(spec)
 
 
 @pytest.mark.parametrize("spec", ["chgnet", "emt", "lj", "ase.calculators.emt:EMT", EMT(), EMT, make_copper_calculator])
-def test_right_names_pass(spec):
+def test_valid_names_pass(spec):
     check_calculator(spec)
 
 
-def test_a_foundation_model_that_was_not_downloaded_says_so(tmp_path, monkeypatch):
+def test_missing_foundation_model_is_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(CalculatorError, match=r"needs the network.*mace:PATH"):
+    with pytest.raises(CalculatorError, match=r"Download it where there is a network.*mace:PATH"):
         check_calculator("mace:small")
 
 
-def test_a_foundation_model_that_was_downloaded_is_found(tmp_path, monkeypatch, mace_file):
+def test_downloaded_foundation_model_is_found(tmp_path, monkeypatch, mace_file):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "mace").mkdir()
     cached = tmp_path / "mace" / mace.FOUNDATION_MODELS["small"]
@@ -127,7 +127,7 @@ def test_a_foundation_model_that_was_downloaded_is_found(tmp_path, monkeypatch, 
     assert label.startswith("mace small ")
 
 
-def test_the_foundation_models_are_those_that_mace_knows():
+def test_foundation_models_agree_with_mace():
     with mace.mace_environment():
         from mace.calculators.foundations_models import mace_mp_urls
     files = {name: os.path.basename(url) for name, url in mace_mp_urls.items()}  # noqa: PTH119 - a URL
@@ -135,7 +135,7 @@ def test_the_foundation_models_are_those_that_mace_knows():
     assert known == mace.FOUNDATION_MODELS
 
 
-def test_checking_imports_neither_torch_nor_a_calculator():
+def test_check_imports_neither_torch_nor_a_calculator():
     code = (
         "import sys; from hybridcsp.relaxation.calculators.registry import check_calculator as check;"
         "check('chgnet'); check('ase.calculators.emt:EMT');"
@@ -161,7 +161,7 @@ def test_checking_imports_neither_torch_nor_a_calculator():
         ("raise SystemExit('it is read, not run')\nother = 1", False),
     ],
 )
-def test_a_name_is_refused_only_if_the_module_cannot_have_it(tmp_path, monkeypatch, source, may_have):
+def test_name_is_refused_only_if_the_module_cannot_define_it(tmp_path, monkeypatch, source, may_have):
     (tmp_path / "licensed.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     if may_have:
@@ -176,11 +176,11 @@ def test_a_name_is_refused_only_if_the_module_cannot_have_it(tmp_path, monkeypat
     ("spec", "code"),
     [("chgnet", False), ("emt", False), (EMT, False), ("mace:some.model", True), ("my_module:make", True)],
 )
-def test_only_files_and_modules_that_a_person_named_run_code(spec, code):
+def test_only_named_files_and_modules_run_code(spec, code):
     assert runs_code(spec) is code
 
 
-def test_labels_tell_calculators_apart(chgnet):
+def test_labels_distinguish_calculators(chgnet):
     assert chgnet[1].startswith("chgnet 0.3.0 (chgnet ")
     labels = [build_calculator(spec)[1] for spec in ("emt", "lj", "ase.calculators.emt:EMT")]
     labels += [build_calculator(LennardJones(epsilon=epsilon))[1] for epsilon in (0.1, 0.2)]
@@ -191,17 +191,17 @@ def test_labels_tell_calculators_apart(chgnet):
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        (make_nothing, "is no ASE calculator but str"),
+        (make_nothing, "must be an ASE calculator; it is a str"),
         (fail_to_make, "RuntimeError: no licence found"),
         (f"{__name__}:fail_to_make", "no licence found"),
     ],
 )
-def test_a_calculator_that_cannot_be_built_says_why(spec, words):
+def test_failed_construction_is_explained(spec, words):
     with pytest.raises(CalculatorError, match=words):
         build_calculator(spec)
 
 
-def test_building_chgnet_prints_nothing_and_leaves_the_process_alone(capfd, chgnet):
+def test_building_chgnet_prints_nothing_and_changes_no_global_state(capfd, chgnet):
     handlers = list(logging.getLogger().handlers)
     calculator, _ = build_calculator("chgnet")
     calculator.get_property("energy", bulk("Cu"))
@@ -209,7 +209,7 @@ def test_building_chgnet_prints_nothing_and_leaves_the_process_alone(capfd, chgn
     assert logging.getLogger().handlers == handlers
 
 
-def test_chgnet_names_isolated_atoms(chgnet, capfd):
+def test_chgnet_reports_isolated_atoms(chgnet, capfd):
     with pytest.raises(IsolatedAtomsError, match="1 of 1 atoms"):
         chgnet[0].get_property("energy", Atoms("Cu", cell=[20, 20, 20], pbc=True))
     assert capfd.readouterr() == ("", "")
@@ -252,7 +252,7 @@ def test_chgnet_falls_back_when_the_numbers_differ(monkeypatch, caplog):
     assert "differs from CHGNet (energy" in caplog.text
 
 
-def test_lennard_jones_has_a_stress_that_belongs_to_its_energy():
+def test_lennard_jones_stress_is_the_derivative_of_its_energy():
     calculator, _ = build_calculator("lj")
     atoms = bulk("Cu", cubic=True, a=3.7) * 2
     atoms.rattle(0.1, seed=1)
@@ -261,7 +261,7 @@ def test_lennard_jones_has_a_stress_that_belongs_to_its_energy():
     np.testing.assert_allclose(atoms.get_stress(), expected, atol=1e-6)
 
 
-def test_mace_loads_a_model_file_and_undoes_what_importing_it_does(mace_file, monkeypatch, capfd):
+def test_mace_loads_a_model_file_and_restores_global_state(mace_file, monkeypatch, capfd):
     import torch
 
     monkeypatch.delenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", raising=False)
@@ -282,7 +282,7 @@ def test_mace_loads_a_model_file_and_undoes_what_importing_it_does(mace_file, mo
     assert (energy - moved.get_potential_energy()) / 1e-4 == pytest.approx(forces[0, 0], abs=1e-3)
 
 
-def test_a_file_that_holds_no_mace_model_is_refused(tmp_path):
+def test_file_without_a_mace_model_is_refused(tmp_path):
     import torch
 
     path = tmp_path / "weights.pt"

@@ -1,4 +1,4 @@
-"""Leaving a minimum: by molecular dynamics, and along the softest mode."""
+"""Displacements out of a minimum: by molecular dynamics, and along soft modes."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class TestEscape:
         escape(atoms, temperature=1000, seed=1)
         assert atoms.get_center_of_mass() == pytest.approx(before, abs=1e-9)
 
-    def test_it_ends_after_the_maxima_it_was_told(self):
+    def test_escape_ends_after_the_given_number_of_maxima(self):
         for maxima in (1, 2, 4):
             atoms = copper(Counting())
             escape(atoms, temperature=600, seed=2, maxima=maxima, steps=400)
@@ -106,12 +106,12 @@ class TestEscape:
             assert peaks.sum() == maxima
             assert peaks[-1]
 
-    def test_it_ends_after_its_steps(self):
+    def test_escape_ends_after_the_given_number_of_steps(self):
         atoms = copper(Counting())
         escape(atoms, temperature=600, seed=2, maxima=1000, steps=12)
         assert len(atoms.calc.history) == 13
 
-    def test_it_follows_from_the_seed(self):
+    def test_escape_depends_on_the_seed_only(self):
         ends = []
         for seed in (5, 5, 6):
             atoms = copper()
@@ -122,7 +122,7 @@ class TestEscape:
         assert not np.allclose(ends[0], ends[2])
 
     @pytest.mark.slow
-    def test_it_stays_when_cold_and_leaves_when_hot(self):
+    def test_escape_finds_new_minima_only_at_high_temperature(self):
         # A disordered alloy, whose atoms change places at thousands of kelvins only.
         start = run(random_crystal("Al4Ni4", 14, np.random.default_rng(3)), "relax", {}, force_calls=1000)
         assert isinstance(start, Relaxed)
@@ -141,13 +141,13 @@ class TestEscape:
 
 
 class TestSoftMode:
-    def test_the_hessian_is_that_of_the_springs(self):
+    def test_hessian_of_springs_is_exact(self):
         atoms = random_crystal("Cu3", 20, np.random.default_rng(0))
         springs = Springs(atoms, [1.0, 2.0, 3.0])
         atoms.calc = springs
         assert finite_difference_hessian(atoms) == pytest.approx(springs.matrix, abs=1e-8)
 
-    def test_the_hessian_is_that_of_ase(self, tmp_path):
+    def test_hessian_agrees_with_ase(self, tmp_path):
         atoms = copper()
         phonons = Phonons(copper(), EMT(), supercell=(1, 1, 1), delta=0.01, name=str(tmp_path / "phonons"))
         phonons.run()
@@ -198,7 +198,7 @@ class TestSoftMode:
 
 class TestJobs:
     @pytest.mark.parametrize("level", ["escape", "soft"])
-    def test_they_end_in_a_relaxation_and_every_call_is_counted(self, level):
+    def test_jobs_end_in_a_relaxation_and_count_every_call(self, level):
         calculator = Counting()
         start = bulk("Cu", cubic=True)
         start.rattle(0.02, seed=1)
@@ -212,13 +212,13 @@ class TestJobs:
         assert outcome.cost.force_calls > least
         assert plain.cost.force_calls < outcome.cost.force_calls
 
-    def test_they_keep_the_limit_of_force_calls(self):
+    def test_jobs_obey_the_limit_of_force_calls(self):
         outcome = run(bulk("Cu", cubic=True), "escape", {"maxima": 1000}, force_calls=20)
         assert isinstance(outcome, Relaxed)
         assert not outcome.converged
         assert outcome.cost.force_calls == 20
 
-    def test_they_are_guarded(self):
+    def test_jobs_are_guarded(self):
         outcome = run(bulk("Cu", cubic=True), "escape", {"temperature": 1e7, "maxima": 1000, "steps": 1000})
         assert isinstance(outcome, Failed)
         assert outcome.reason in (FailureReason.OVERLAP, FailureReason.FORCE_EXPLOSION)

@@ -1,4 +1,4 @@
-"""Our variants of ASE's BFGS and cell filter: what they leave as it is, and what they change."""
+"""Optimiser and cell filter: agreement with ASE, and the differences from it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def copper(rattle=0.05):
 
 
 @pytest.mark.parametrize("pressure", [0.0, 0.1])
-def test_forces_and_variables_are_those_of_ase(pressure):
+def test_forces_and_variables_agree_with_ase(pressure):
     atoms = copper()
     ours = CellAndPositions(atoms, pressure)
     theirs = UnitCellFilter(atoms, cell_factor=2.0, scalar_pressure=pressure)
@@ -38,14 +38,14 @@ def test_forces_and_variables_are_those_of_ase(pressure):
         ours.set_positions(ours.get_positions() + 0.01 * ours.get_forces())
 
 
-def test_forces_are_not_shared_with_who_asked_for_them():
+def test_returned_forces_are_copies():
     target = CellAndPositions(copper(), 0.0)
     before = target.get_forces()
     target.get_forces()[:] = 0.0
     np.testing.assert_array_equal(target.get_forces(), before)
 
 
-def test_the_variables_of_the_cell_weigh_the_same_whatever_its_size():
+def test_cell_variables_do_not_depend_on_the_size_of_the_cell():
     def curvature(n):
         atoms = bulk("Cu", cubic=True) * (n, 1, 1)
         atoms.calc = EMT()
@@ -61,7 +61,7 @@ def test_the_variables_of_the_cell_weigh_the_same_whatever_its_size():
     assert curvature(3) == pytest.approx(curvature(1), rel=1e-3)
 
 
-def test_a_well_behaved_relaxation_is_that_of_ase_step_by_step():
+def test_ordinary_relaxation_agrees_with_ase_step_by_step():
     paths = []
     for method in (BFGS, ResettingBFGS):
         target = CellAndPositions(copper(), 0.0)
@@ -72,7 +72,7 @@ def test_a_well_behaved_relaxation_is_that_of_ase_step_by_step():
     np.testing.assert_array_equal(paths[0][2], paths[1][2])
 
 
-def test_an_absurd_curvature_makes_it_forget_and_an_ordinary_one_does_not():
+def test_only_unphysical_curvature_resets_the_hessian():
     atoms = copper()
     optimizer = ResettingBFGS(atoms, logfile=None)
     n = 3 * len(atoms)

@@ -1,4 +1,4 @@
-"""Of several structures the one of lowest enthalpy is relaxed, at one force call each."""
+"""Preselection: the structure of lowest enthalpy is relaxed, at one force call for each structure."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def enthalpy(atoms, pressure=0.0):
 
 
 @pytest.mark.parametrize("pressure_gpa", [0.0, 100.0])
-def test_the_one_of_lowest_enthalpy_is_relaxed(pressure_gpa):
+def test_structure_of_lowest_enthalpy_is_relaxed(pressure_gpa):
     settings = RelaxationSettings(pressure_gpa=pressure_gpa)
     structures = [random_crystal("Cu4", volume, np.random.default_rng(volume)) for volume in (9, 11, 13, 15, 17)]
     best = min(structures, key=lambda atoms: enthalpy(atoms, settings.pressure))
@@ -44,7 +44,7 @@ def test_the_one_of_lowest_enthalpy_is_relaxed(pressure_gpa):
     assert outcome.cost.force_calls == pytest.approx(alone.cost.force_calls + len(structures), abs=5)
 
 
-def test_what_cannot_be_evaluated_is_passed_over():
+def test_structures_that_cannot_be_evaluated_are_skipped():
     overlapping = bulk("Cu", cubic=True)
     overlapping.positions[1] = overlapping.positions[0] + [0.05, 0, 0]
     outcome = run([overlapping, bulk("Cu", cubic=True, a=3.7), bulk("Cu", cubic=True, a=30.0)])
@@ -53,14 +53,14 @@ def test_what_cannot_be_evaluated_is_passed_over():
     assert outcome.atoms.get_volume() / 4 == pytest.approx(copper(3.59).get_volume(), rel=0.02)
 
 
-def test_where_none_can_be_evaluated_the_first_reason_is_told():
+def test_first_reason_is_reported_if_all_are_skipped():
     outcome = run([copper(1.0), copper(30.0)])
     assert isinstance(outcome, Failed)
     assert outcome.reason in (FailureReason.VOLUME, FailureReason.OVERLAP)
     assert outcome.cost.force_calls == 0
 
 
-def test_a_calculator_that_fails_for_one_structure_may_do_for_another():
+def test_failure_for_one_structure_skips_only_this_one():
     class Fussy(EMT):
         def calculate(self, atoms=None, *arguments, **options):
             if atoms.get_volume() > 12.0:
@@ -72,14 +72,14 @@ def test_a_calculator_that_fails_for_one_structure_may_do_for_another():
     assert outcome.converged
 
 
-def test_limits_hold():
+def test_limits_of_the_job_are_obeyed():
     outcome = run([copper(3.4), copper(3.5), copper(3.8), copper(3.9)], force_calls=2)
     assert isinstance(outcome, Relaxed)
     assert not outcome.converged
     assert outcome.cost.force_calls == 2
 
 
-def test_the_outcome_tells_the_enthalpy_of_each():
+def test_outcome_contains_the_enthalpy_of_each_structure():
     settings = RelaxationSettings(pressure_gpa=20.0)
     structures = [copper(3.5), copper(1.0), copper(3.7)]
     outcome = run(structures, settings)

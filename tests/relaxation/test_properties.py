@@ -8,7 +8,7 @@ from hybridcsp.relaxation.properties import SHAPES, PropertyError, real_array, r
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_shapes_are_those_of_ase(name):
+def test_shapes_agree_with_ase(name):
     expected = tuple("n" if part == "natoms" else part for part in all_outputs[name].shapespec)
     assert SHAPES[name][0] == expected
 
@@ -25,7 +25,7 @@ def test_a_number_beyond_double_precision_is_not_finite():
         real_number("energy", np.longdouble("1e400"), 2)
 
 
-def test_forces_of_three_atoms_are_not_taken_for_a_stress():
+def test_forces_of_three_atoms_are_not_a_stress():
     forces = np.arange(9.0).reshape(3, 3)
     np.testing.assert_array_equal(real_array("forces", forces, 3), forces)
 
@@ -35,14 +35,14 @@ def test_a_stress_matrix_becomes_its_voigt_form():
     np.testing.assert_array_equal(real_array("stress", matrix, 1), [1, 2, 3, 4, 5, 6])
 
 
-def test_what_is_returned_is_a_copy():
+def test_result_is_a_copy():
     forces = np.zeros((2, 3))
     real_array("forces", forces, 2)[:] = 1
     assert not forces.any()
 
 
 @pytest.mark.parametrize("energy", [-1e12, 3e7])
-def test_an_energy_that_no_atoms_have_is_refused(energy):
+def test_impossible_energy_is_refused(energy):
     with pytest.raises(PropertyError, match="eV per atom, expected less than 1e"):
         real_number("energy", energy, 2)
     assert real_number("energy", -1.5e6, 2) == -1.5e6  # all electrons of two uranium atoms

@@ -1,4 +1,4 @@
-"""What becomes of a job: levels, limits, and every way in which a structure or a calculator can go wrong."""
+"""Jobs and their outcomes: levels, limits, and errors of structures and calculators."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def unfiltered(atoms, pressure_gpa=0.0):
 
 
 @pytest.mark.parametrize("pressure", [0.0, 20.0])
-def test_converged_means_that_one_unfiltered_evaluation_says_so(pressure):
+def test_convergence_is_decided_by_unfiltered_forces_and_stress(pressure):
     outcome = relax(copper(), pressure_gpa=pressure)
     assert isinstance(outcome, Relaxed)
     assert outcome.converged
@@ -91,7 +91,7 @@ def test_the_enthalpy_is_energy_plus_pressure_times_volume():
     assert outcome.evaluation.enthalpy - outcome.evaluation.energy > 1.0
 
 
-def test_a_refinement_is_ten_times_tighter_or_what_was_asked_for():
+def test_refinement_tightens_the_criteria():
     outcome = relax(copper(), level="refine", refine_max_force=0.005)
     force, stress = unfiltered(outcome.atoms)
     assert outcome.converged
@@ -114,7 +114,7 @@ def test_an_evaluation_moves_nothing_and_counts_one_call():
     assert outcome.evaluation.max_force == pytest.approx(unfiltered(atoms)[0])
 
 
-def test_an_unknown_level_is_a_programming_error():
+def test_unknown_level_is_refused():
     with pytest.raises(InputError, match="refine"):
         relax(copper(), level="relaxed")
 
@@ -130,7 +130,7 @@ def test_a_fixed_cell_keeps_the_cell_and_still_reports_the_stress():
     assert outcome.evaluation.max_stress_residual == pytest.approx(stress * units.GPa)
 
 
-def test_a_relaxation_tells_how_far_it_is():
+def test_relaxation_reports_its_progress():
     told = []
     with steps(lambda calls, enthalpy: told.append((calls, enthalpy))):
         outcome = relax(copper(), pressure_gpa=20.0)
@@ -145,7 +145,7 @@ def test_force_calls_are_counted_as_the_calculator_made_them():
     assert outcome.cost.seconds > 0
 
 
-def test_what_an_atom_carries_survives_and_the_job_is_not_changed(tmp_path):
+def test_arrays_of_atoms_survive_and_the_job_is_not_changed(tmp_path):
     atoms = copper()
     atoms.set_initial_magnetic_moments([1.0, -1.0, 2.0, 0.0])
     atoms.set_initial_charges([0.5, -0.5, 0.0, 0.0])
@@ -251,7 +251,7 @@ FOUR = np.zeros((4, 3))
         (_put(charges=np.zeros((4, 1))), "charges have shape (4, 1), expected (4,)"),
     ],
 )
-def test_results_of_another_form_are_refused_by_name(at, do, words):
+def test_results_of_wrong_form_are_refused_by_name(at, do, words):
     outcome = relax(copper(), Scripted(at, do))
     if words is None:  # a quantity that the calculator does not claim to have is not asked for
         assert isinstance(outcome, Relaxed)
@@ -344,7 +344,7 @@ def test_a_calculator_that_changes_the_structure_is_a_failure(at, change, words)
     assert outcome.atoms.symbols.get_chemical_formula() == "AgCu3"
 
 
-def test_a_calculator_that_wraps_or_rounds_positions_is_no_failure():
+def test_wrapping_and_rounding_of_positions_is_allowed():
     class Wrapping(EMT):
         def calculate(self, atoms=None, properties=None, system_changes=all_changes):
             super().calculate(atoms, properties, system_changes)
@@ -374,13 +374,13 @@ def test_an_evaluation_needs_only_an_energy():
     assert outcome.evaluation.max_force is None
 
 
-def test_a_force_explosion_is_judged_against_the_start():
+def test_force_explosion_is_relative_to_the_start():
     outcome = relax(copper(), Scripted(3, _spoil("forces", 1e6)))
     assert outcome.reason is FailureReason.FORCE_EXPLOSION
     assert isinstance(relax(copper(), Scripted(1, _spoil("forces", 1e6)), limits={"force_calls": 2}), Relaxed)
 
 
-def test_a_cell_that_runs_away_is_given_up():
+def test_expanding_cell_is_given_up():
     repulsive = LennardJones(epsilon=0.5, sigma=6.0, rc=12.0, smooth=True)
     outcome = relax(bulk("Cu", cubic=True, a=5.0), repulsive, max_volume_factor=1.5)
     assert outcome.reason is FailureReason.VOLUME
@@ -401,7 +401,7 @@ def test_a_cell_that_runs_away_is_given_up():
         (Atoms("Cu", positions=[[np.nan, 0, 0]], cell=[3, 3, 3], pbc=True), FailureReason.NON_FINITE),
     ],
 )
-def test_hopeless_structures_are_given_up_before_a_calculator_sees_them(atoms, reason):
+def test_invalid_structures_are_given_up_before_a_calculation(atoms, reason):
     calculator = Scripted()
     room = 2000.0 if reason is FailureReason.ISOLATED_ATOMS else 300.0
     outcome = relax(atoms, calculator, level="evaluate", max_volume_per_atom=room)
@@ -409,7 +409,7 @@ def test_hopeless_structures_are_given_up_before_a_calculator_sees_them(atoms, r
     assert calculator.calls == (1 if reason is None else 0)
 
 
-def test_a_sheared_cell_is_not_taken_for_isolated_atoms():
+def test_sheared_cell_has_no_isolated_atoms():
     # the nearest neighbour, at 4.1 Å, is the third vector minus three times the first: no neighbouring image
     atoms = Atoms("Cu", cell=[[7, 0, 0], [0, 7, 0], [22, 0, 4]], pbc=True)
     assert minimum_image_distances(atoms.cell.array, atoms.positions).min() == pytest.approx(7)
@@ -422,7 +422,7 @@ def test_a_sheared_cell_is_not_taken_for_isolated_atoms():
     positions=arrays(float, (4, 3), elements=st.floats(-9, 9)),
 )
 @settings(deadline=None, max_examples=60)
-def test_nearest_distances_are_those_of_ase(cell, positions):
+def test_minimum_image_distances_agree_with_ase(cell, positions):
     from ase.neighborlist import neighbor_list
 
     atoms = Atoms("H4", positions=positions, cell=(cell + np.eye(3)) * 5.0, pbc=True)
@@ -451,7 +451,7 @@ def _pairs(cell):
         ("force_explosion", float("inf")),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(name, value):
+def test_invalid_settings_are_refused(name, value):
     with pytest.raises(InputError, match=name):
         RelaxationSettings(**{name: value})
 
@@ -459,7 +459,7 @@ def test_settings_that_make_no_sense_are_refused(name, value):
 @pytest.mark.parametrize(
     ("name", "value"), [("force_calls", 0), ("seconds", -1.0), ("seconds", float("nan")), ("memory", 0)]
 )
-def test_limits_that_make_no_sense_are_refused(name, value):
+def test_invalid_limits_are_refused(name, value):
     with pytest.raises(InputError, match=f"{name} = "):
         Limits(**{name: value})
 
@@ -471,7 +471,7 @@ def test_settings_can_be_nested_in_pydantic_and_refuse_unknown_keys():
         adapter.validate_python({"presure_gpa": 5})
 
 
-def test_a_relaxer_travels_to_a_worker_and_builds_its_calculator_once():
+def test_relaxer_is_pickled_and_builds_its_calculator_once():
     built = []
 
     def make():
@@ -488,6 +488,6 @@ def test_a_relaxer_travels_to_a_worker_and_builds_its_calculator_once():
     assert travelled(job(copper())).evaluation.energy == first.evaluation.energy
 
 
-def test_a_relaxer_says_when_its_calculator_cannot_be_built():
+def test_relaxer_reports_a_calculator_that_cannot_be_built():
     with pytest.raises(CalculatorError):
         Relaxer(calculator="mace:nothing_here.model")()

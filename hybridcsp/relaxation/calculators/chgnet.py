@@ -1,12 +1,12 @@
-"""CHGNet for relaxations: the same numbers, about three times as fast.
+"""CHGNet calculator for relaxations: the same results as CHGNet's own, about three times as fast.
 
-CHGNet's own ASE calculator [1]_ differentiates twice (forces, then stress), keeps the graph of the derivatives for a
-training loss that never comes, carries gradients of all parameters along, and builds its graph from one Python object
-per bond. Here the parameters are frozen, the graph is built with array operations, one backward pass to the bond
-vectors gives forces and stress, and the first layer of each gated network acts on atoms and bonds before they are
-gathered into messages rather than after: there are many more messages than atoms and bonds.
+CHGNet's own ASE calculator [1]_ differentiates twice (forces, then stress), keeps the graph of the derivatives as for
+training, computes gradients of all parameters, and builds its graph from one Python object per bond. Here the
+parameters are frozen, the graph is built with array operations, and one backward pass to the bond vectors gives forces
+and stress. The first layer of each gated network is applied to atoms and bonds before they are gathered into messages,
+because there are many more messages than atoms and bonds.
 
-This module imports torch and CHGNet; it is loaded only when a CHGNet calculator is built.
+This module imports torch and CHGNet; it is imported only when a CHGNet calculator is built.
 
 References
 ----------
@@ -37,17 +37,17 @@ from hybridcsp.utils.quiet import quiet
 
 _log = logging.getLogger(__name__)
 
-# What CHGNet and this module may differ by before this module is considered broken: both run in single precision.
+# Largest difference between CHGNet and this module, both in single precision, at which this module is used.
 _SELF_CHECK_TOLERANCE = {"energy": 1e-5, "forces": 1e-4, "stress": 1e-5, "magmoms": 1e-4}
 
 
 def build_chgnet(argument: str | None = None) -> tuple[Calculator, str]:
-    """Build the fast calculator, or CHGNet's own where its internals are not the ones this module knows.
+    """Build the fast calculator, or CHGNet's own if its internals differ from those that this module supports.
 
     Parameters
     ----------
     argument
-        Not used; CHGNet takes none.
+        Not used.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def build_chgnet(argument: str | None = None) -> tuple[Calculator, str]:
 
 
 def _largest_difference(ours: Calculator, theirs: Calculator) -> str:
-    """Compare on a small crystal; return what differs and by how much, or an empty string."""
+    """Compare two calculators on a small crystal; return a description of the first difference, or an empty string."""
     atoms = bulk("NiO", "rocksalt", a=4.2)
     deformation = np.array([[1.03, 0.01, 0.0], [0.0, 0.98, 0.02], [0.0, 0.0, 1.01]])
     atoms.set_cell(atoms.cell.array @ deformation, scale_atoms=True)
@@ -90,12 +90,12 @@ def _largest_difference(ours: Calculator, theirs: Calculator) -> str:
 
 
 class QuietCHGNetCalculator(CHGNetCalculator):  # type: ignore[misc]
-    """CHGNet's own calculator, kept off the terminal."""
+    """CHGNet's own calculator without terminal output."""
 
     def calculate(
         self, atoms: Atoms | None = None, properties: list[str] | None = None, system_changes: list[str] | None = None
     ) -> None:
-        """Calculate everything at once.
+        """Calculate all properties at once.
 
         Raises
         ------
@@ -138,7 +138,7 @@ class FastCHGNetCalculator(Calculator):  # type: ignore[misc]
         properties: list[str] | None = None,
         system_changes: list[str] = all_changes,
     ) -> None:
-        """Calculate everything at once.
+        """Calculate all properties at once.
 
         Raises
         ------
@@ -169,22 +169,22 @@ class FastCHGNetCalculator(Calculator):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class BondGraph:
-    """Bonds up to CHGNet's cutoff and angles between the short ones.
+    """Bonds within CHGNet's cutoff and angles between short bonds.
 
     Attributes
     ----------
     centre, neighbour
-        Atoms at the two ends of each directed bond; every bond is there once from either end.
+        Indices of the atoms of each directed bond, shape ``(n_bonds,)``; each bond occurs once in both directions.
     undirected
-        The undirected bond of each directed one; the short ones come first.
+        Index of the undirected bond of each directed bond, shape ``(n_bonds,)``; the short bonds come first.
     first
-        The first directed bond of each undirected one.
+        Index of the first directed bond of each undirected bond, shape ``(n_undirected,)``.
     vectors
-        From centre to neighbour of ``first``, in Å, shape ``(n_undirected, 3)``.
+        Vectors from centre to neighbour of ``first`` in Å, shape ``(n_undirected, 3)``.
     n_short
-        How many undirected bonds are short.
+        Number of short undirected bonds.
     left, right
-        The directed bonds of each angle; they start at the same atom.
+        Indices of the directed bonds of each angle, which start at the same atom, shape ``(n_angles,)``.
     """
 
     centre: NDArray[np.int64]
@@ -198,7 +198,7 @@ class BondGraph:
 
 
 def bond_graph(lattice: NDArray[Any], positions: NDArray[Any], radius: float, short: float) -> BondGraph:
-    """Return the graph on which CHGNet works, as ``chgnet.graph.CrystalGraphConverter`` defines it.
+    """Return the graph of a crystal as ``chgnet.graph.CrystalGraphConverter`` defines it.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def bond_graph(lattice: NDArray[Any], positions: NDArray[Any], radius: float, sh
     positions
         Cartesian, shape ``(n_atoms, 3)``, in Å.
     radius, short
-        Up to which length there are bonds, and angles between bonds, in Å.
+        Largest length of bonds, and of bonds with angles, in Å.
     """
     positions, lattice = np.ascontiguousarray(positions, dtype=float), np.ascontiguousarray(lattice, dtype=float)
     periodic = np.ones(3, dtype=np.int64)
@@ -231,7 +231,7 @@ def bond_graph(lattice: NDArray[Any], positions: NDArray[Any], radius: float, sh
 def _reverse_bonds(
     centre: NDArray[np.int64], neighbour: NDArray[np.int64], image: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Return for each directed bond the one from the other end."""
+    """Return the index of the reverse of each directed bond, shape ``(n_bonds,)``."""
     reach = int(np.abs(image).max(initial=0))
     width = 2 * reach + 1
     n_atoms = int(centre.max(initial=0)) + 1
@@ -246,7 +246,7 @@ def _reverse_bonds(
 def _angles(
     centre: NDArray[np.int64], distance: NDArray[np.float64], short: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return all ordered pairs of directed bonds that are short and start at the same atom."""
+    """Return all ordered pairs of short directed bonds that start at the same atom."""
     bonds = np.flatnonzero(distance < short)
     bonds = bonds[np.argsort(centre[bonds], kind="stable")]
     counts = np.bincount(centre[bonds])
@@ -260,9 +260,9 @@ def _angles(
 
 
 class _GatedMessages:
-    """A gated network of CHGNet on messages, each the concatenation of rows gathered from several tables.
+    """Gated network of CHGNet on messages, each of which concatenates rows of several tables.
 
-    A linear layer on a concatenation is a sum of linear layers on its parts, so that they act on the tables.
+    A linear layer on a concatenation is a sum of linear layers on its parts; therefore these act on the tables.
     """
 
     def __init__(self, network: Any, n_parts: int) -> None:
@@ -278,7 +278,7 @@ class _GatedMessages:
         self._network = network
 
     def __call__(self, *parts: tuple[torch.Tensor, torch.Tensor | None]) -> torch.Tensor:
-        """Return the messages for tables and the row of each that a message takes (``None``: all, in order)."""
+        """Return the messages for tables and the row of each table in each message (``None``: all rows in order)."""
         hidden = self._bias
         for weight, (table, rows) in zip(self._parts, parts, strict=True):
             product = table @ weight
@@ -294,13 +294,13 @@ class _GatedMessages:
 
 
 class _FrozenCHGNet:
-    """The network of ``CHGNet._compute`` for one crystal, as a function of its bond vectors."""
+    """The network of ``CHGNet._compute`` for one crystal as a function of the bond vectors."""
 
     def __init__(self, model: CHGNet) -> None:
         self._model = model.eval().requires_grad_(False)
         self._atom = [(_GatedMessages(layer.twoBody_atom, 3), layer.mlp_out) for layer in model.atom_conv_layers]
         self._bond = [(_GatedMessages(layer.twoBody_bond, 4), layer.mlp_out) for layer in model.bond_conv_layers]
-        # what the last angle layer of CHGNet gives is not used
+        # the output of CHGNet's last angle layer is not used
         self._angle = [_GatedMessages(layer.twoBody_bond, 4) for layer in model.angle_layers[:-1]]
 
     def __call__(
@@ -332,7 +332,7 @@ class _FrozenCHGNet:
             if layer == len(self._bond) or not len(left):
                 continue
             messages, output = self._bond[layer]
-            short = bonds[:n_short]  # no angle, no change: longer bonds stay as they are
+            short = bonds[:n_short]  # longer bonds have no angles and stay unchanged
             update = messages((short, left_bond), (short, right_bond), (angles, None), (atoms, corner)) * angle_weights
             short = short + output(torch.zeros_like(short).index_add(0, left_bond, update))
             bonds = torch.cat([short, bonds[n_short:]])

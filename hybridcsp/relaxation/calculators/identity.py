@@ -1,4 +1,4 @@
-"""Identify a calculator by its version, its parameters, and the files that its energies depend on."""
+"""Identification of calculators by version, parameters, and the files on which their energies depend."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from ase.calculators.mixing import Mixer
 
 from hybridcsp.utils.modules import locate
 
-#: Larger files and models are told apart by their names alone, because reading them would take too long.
+#: Size in bytes above which files and models are identified by their names only, because reading them takes too long.
 LARGEST = 2**30
 
-#: Characters of a SHA-256 that are shown.
+#: Number of characters of a SHA-256 hash in a label.
 SHOWN = 16
 
-# Parameters that say where a calculator works and how it is started.
+# Parameters that do not affect energies: where a calculator works and how it is started.
 _NOT_OF_ENERGIES = ("directory", "command", "label", "txt")
 
-# What the name of a parameter holds that is a folder of pseudopotentials or basis sets.
+# Parts of the names of parameters that are folders of pseudopotentials or basis sets.
 _FOLDERS = ("pseudo", "pp_path", "potential", "basis")
 
 _INSTALLED = ("site-packages", "dist-packages")
 
 
 def describe(calculator: Any, more: Mapping[str, str] | None = None) -> str:
-    """Return class, package version and parameters of any calculator, those within others with dots: ``a.b=1``.
+    """Return class, package version and parameters of a calculator; nested parameters have dots: ``a.b=1``.
 
     Files that a parameter names (weights, pseudopotentials) and the weights of torch models are represented by a hash
     of their contents.
@@ -42,9 +42,9 @@ def describe(calculator: Any, more: Mapping[str, str] | None = None) -> str:
     Parameters
     ----------
     calculator
-        What is described.
+        Any calculator.
     more
-        What its energies depend on besides.
+        Further values on which the energies depend.
     """
     kind = type(calculator)
     package = kind.__module__.partition(".")[0]
@@ -58,7 +58,7 @@ def describe(calculator: Any, more: Mapping[str, str] | None = None) -> str:
 
 
 def digest_of_file(file: Path) -> str | None:
-    """Return the beginning of a file's SHA-256, ``None`` if it is no file, cannot be read, or is too large."""
+    """Return the beginning of the SHA-256 hash of a file; ``None`` if it is not readable or too large."""
     try:
         if not file.is_file() or file.stat().st_size > LARGEST:
             return None
@@ -69,7 +69,7 @@ def digest_of_file(file: Path) -> str | None:
 
 
 def digest_of_module(name: str) -> str | None:
-    """Return a hash of the source of a module that is not installed, and so has no version; ``None`` for others."""
+    """Return a hash of the source of a module without a version; ``None`` for installed and standard modules."""
     spec = locate(name)
     if spec is None or spec.origin is None or name.partition(".")[0] == "hybridcsp":
         return None
@@ -81,7 +81,7 @@ def digest_of_module(name: str) -> str | None:
 
 
 def _parameters(calculator: Any, seen: set[int]) -> dict[str, str]:
-    """Return what energies may depend on, also of calculators within a calculator."""
+    """Return the parameters on which energies may depend, also those of nested calculators."""
     if id(calculator) in seen:
         return {}
     seen.add(id(calculator))
@@ -112,7 +112,7 @@ def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _plain(parameters: Mapping[str, Any], folders: Sequence[Path], prefix: str = "") -> dict[str, str]:
-    """Return numbers, texts and arrays of them as texts, not objects or where files are put."""
+    """Return numbers, strings and arrays of them as strings; objects and working folders are left out."""
     found: dict[str, str] = {}
     for key, value in parameters.items():
         name = f"{prefix}{key}"
@@ -137,7 +137,7 @@ def _text(value: Any, folders: Sequence[Path]) -> str:
 
 
 def _name_of_file(text: str | bytes, folders: Sequence[Path]) -> str:
-    """Return a text as it is, or name and hash of the file that it names."""
+    """Return name and hash of the file that a text names, or the text itself."""
     text = text if isinstance(text, str) else os.fsdecode(text)
     named = [folder / text for folder in folders]
     if os.sep in text or Path(text).suffix:
@@ -149,7 +149,7 @@ def _name_of_file(text: str | bytes, folders: Sequence[Path]) -> str:
 
 
 def _folders(parameters: Mapping[str, Any]) -> list[Path]:
-    """Return the folders in which a calculator looks for pseudopotentials and the like."""
+    """Return the folders in which a calculator searches for pseudopotentials and similar files."""
     found = []
     for key, value in parameters.items():
         if isinstance(value, Mapping):
@@ -161,7 +161,7 @@ def _folders(parameters: Mapping[str, Any]) -> list[Path]:
 
 
 def _digest_of_model(thing: Any) -> str | None:
-    """Return a hash of the weights of a torch model; ``None`` of anything else."""
+    """Return a hash of the weights of a torch model; ``None`` for any other object."""
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(thing, torch.nn.Module):
         return None

@@ -1,6 +1,6 @@
-"""MACE models, and the two precautions that importing MACE needs, in one place.
+"""MACE models, and the precautions that importing MACE requires.
 
-Loading a MACE model executes what its file says (it is a pickle): only for files that a person named.
+A MACE model file is a pickle, so that loading it executes code: only files that the user has named are loaded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hybridcsp.utils.quiet import quiet
 
 _WEIGHTS_ONLY_SWITCH = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
-# MACE's foundation models and the files it keeps them in, from mace.calculators.foundations_models.mace_mp_urls, which
+# Foundation models of MACE and their cached files, copied from mace.calculators.foundations_models.mace_mp_urls, which
 # cannot be imported without torch; a test compares the two.
 FOUNDATION_MODELS = {
     "small": "20231210mace128L0_energy_epoch249model",
@@ -44,24 +44,23 @@ FOUNDATION_MODELS = {
 
 
 def foundation_model_path(name: str) -> Path | None:
-    """Return the file in which MACE has cached a foundation model, or ``None`` if it has not been downloaded."""
+    """Return the cached file of a foundation model, or ``None`` if it has not been downloaded."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mace"
     candidates = [cache / FOUNDATION_MODELS[name]]
     if name == "medium-mpa-0" and (spec := find_spec("mace")) and spec.submodule_search_locations:
-        # some builds of mace bring this one along
+        # some builds of mace contain this model
         package = Path(spec.submodule_search_locations[0])
         candidates.append(package / "calculators/foundations_models/mace-mpa-0-medium.model")
     return next((path for path in candidates if path.is_file()), None)
 
 
 def find_model(argument: str) -> Path:
-    """Return the file that holds the model a person named by a path or by the name of a foundation model.
+    """Return the file of a model that is given by a path or by the name of a foundation model.
 
     Raises
     ------
     CalculatorError
-        If there is no such file. Nothing is ever downloaded: a search that starts on a node without network should
-        not find that out in its workers.
+        If there is no such file. Nothing is downloaded, because a worker may run on a node without network.
     """
     path = Path(argument).expanduser()
     if path.is_file():
@@ -70,21 +69,21 @@ def find_model(argument: str) -> Path:
         cached = foundation_model_path(argument)
         if cached is None:
             raise CalculatorError(
-                f"mace:{argument}: this foundation model is not on this machine, and getting it needs the network: "
-                f"python -c \"from mace.calculators import mace_mp; mace_mp('{argument}')\" where there is one, or "
-                "give the path of a file from https://github.com/ACEsuit/mace-foundations instead: mace:PATH"
+                f"mace:{argument}: this foundation model is not on this machine. Download it where there is a network: "
+                f"python -c \"from mace.calculators import mace_mp; mace_mp('{argument}')\", or give the path of a "
+                "file from https://github.com/ACEsuit/mace-foundations: mace:PATH"
             )
         return cached
     names = ", ".join(FOUNDATION_MODELS)
-    raise CalculatorError(f"mace:{argument}: neither a model file nor a foundation model of MACE ({names})")
+    raise CalculatorError(f"mace:{argument}: this is neither a model file nor a foundation model of MACE ({names})")
 
 
 @contextmanager
 def mace_environment() -> Iterator[None]:
-    """Make ``import mace`` possible, and undo what it does to the process.
+    """Allow ``import mace``, and undo its side effects on the process.
 
-    e3nn 0.4 keeps a ``slice`` in a file that torch's weights-only loading refuses unless it is declared safe; and
-    importing mace sets an environment variable that turns weights-only loading off for everybody, for good.
+    e3nn 0.4 stores a ``slice`` in a file, which torch's weights-only loading refuses unless it is declared safe.
+    Importing mace sets an environment variable that disables weights-only loading in the whole process.
     """
     import torch
 
@@ -102,12 +101,12 @@ def mace_environment() -> Iterator[None]:
 
 
 def build_mace(argument: str | None) -> tuple[Calculator, str]:
-    """Build a MACE calculator in double precision, which relaxations need.
+    """Build a MACE calculator in double precision, which relaxations require.
 
     Parameters
     ----------
     argument
-        Path of a model file, or name of a foundation model that has been downloaded before.
+        Path of a model file, or name of a downloaded foundation model.
 
     Returns
     -------
@@ -118,10 +117,10 @@ def build_mace(argument: str | None) -> tuple[Calculator, str]:
     Raises
     ------
     CalculatorError
-        If there is no such model, or the file does not hold one.
+        If there is no such model, or the file does not contain a MACE model.
     """
     if argument is None:
-        raise CalculatorError("mace needs a model: mace:PATH or mace:NAME")
+        raise CalculatorError("the calculator mace needs a model: mace:PATH or mace:NAME")
     path = find_model(argument)
     with quiet(), mace_environment():
         import torch
@@ -132,10 +131,10 @@ def build_mace(argument: str | None) -> tuple[Calculator, str]:
 
         model = torch.load(path, map_location=device, weights_only=False)
         if not hasattr(model, "r_max"):
-            raise CalculatorError(f"mace:{argument}: {path} holds a {type(model).__name__}, not a MACE model")
+            raise CalculatorError(f"mace:{argument}: {path} contains a {type(model).__name__}, not a MACE model")
 
         class QuietMACECalculator(MACECalculator):  # type: ignore[misc]
-            """MACE, with torch's default precision switched only while it calculates."""
+            """MACE calculator that changes torch's default precision only during a calculation."""
 
             def calculate(self, *args: Any, **kwargs: Any) -> None:
                 before = torch.get_default_dtype()

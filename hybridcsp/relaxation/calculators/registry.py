@@ -1,7 +1,7 @@
-"""Calculators by name: what can be named, whether a name can work, and building it.
+"""Calculators by name: the registry, checks of names, and construction.
 
 A calculator is named ``chgnet``, ``emt``, ``lj``, ``mace:PATH_OR_NAME``, a name that another package registers, or
-``package.module:factory``. In Python it may also be an ASE calculator or a function without arguments that makes one.
+``package.module:factory``. In Python it may also be an ASE calculator or a function without arguments that returns one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CALCULATORS = Registry(
         Entry(
             name="chgnet",
             target="hybridcsp.relaxation.calculators.chgnet:build_chgnet",
-            summary="CHGNet, a universal potential that works offline; with magnetic moments (default)",
+            summary="CHGNet, a universal potential with magnetic moments; works offline (default)",
         ),
         Entry(
             name="emt",
@@ -48,43 +48,43 @@ CALCULATORS = Registry(
         Entry(
             name="lj",
             target="hybridcsp.relaxation.calculators.registry:build_lj",
-            summary="Lennard-Jones with ε = 0.1 eV, σ = 2.5 Å for every pair: for trying things out",
+            summary="Lennard-Jones with ε = 0.1 eV, σ = 2.5 Å for every pair; for tests",
         ),
         Entry(
             name="mace",
             target="hybridcsp.relaxation.calculators.mace:build_mace",
-            summary="mace:PATH of a MACE model or mace:NAME of a downloaded one; executes what the file holds",
+            summary="mace:PATH of a MACE model or mace:NAME of a downloaded one; executes code in the file",
         ),
     ),
 )
 
 
-# A module that uses one of these may have names that are not written in it.
+# A module that uses one of these may define names that do not occur in its source.
 _DYNAMIC = {"*", "__getattr__", "__dict__", "globals", "vars", "locals", "setattr", "exec", "eval", "modules"}
 
 
 class IsolatedAtomsError(Exception):
-    """A calculator met an atom without neighbours: the structure has blown up."""
+    """Atom without neighbours within the cutoff of a calculator: the structure has fallen apart."""
 
 
 def check_calculator(spec: CalculatorLike) -> None:
-    """Find out cheaply whether a calculator can be built, without importing anything that its name leads to.
+    """Check cheaply whether a calculator can be built, without importing its module.
 
     Raises
     ------
     UnknownNameError
-        If it is a name that is not registered.
+        If the name is not registered.
     InputError
-        If an argument is missing or not wanted, or the module does not exist, or nothing in it has that name.
+        If an argument is missing or superfluous, or the module or the name in it does not exist.
     CalculatorError
         If a model file is missing.
     RegistrationError
-        If another package registers it, and there is no such module.
+        If another package registers a module that does not exist.
     """
     if not isinstance(spec, str):
         if not isinstance(spec, BaseCalculator) and not callable(spec):
             raise InputError(
-                "calculator", spec, "a name, an ASE calculator, or a function without arguments that makes one"
+                "calculator", spec, "a name, an ASE calculator, or a function without arguments that returns one"
             )
         return
     entry, name, argument = _parse(spec)
@@ -103,14 +103,14 @@ def check_calculator(spec: CalculatorLike) -> None:
     elif entry.name == "mace":
         if argument is None:
             raise InputError(
-                "calculator", spec, "say which model: mace:PATH or mace:NAME, for example mace:medium-mpa-0"
+                "calculator", spec, "a name with a model: mace:PATH or mace:NAME, for example mace:medium-mpa-0"
             )
         find_model(argument)
     elif entry.package != OURS:
         if locate(entry.target.partition(":")[0]) is None:
             raise entry.broken("cannot be imported: there is no such module")
     elif argument is not None:
-        raise InputError("calculator", spec, f"{name} takes no argument: write {name}")
+        raise InputError("calculator", spec, f"{name} without an argument")
 
 
 def build_calculator(spec: CalculatorLike) -> tuple[Calculator, str]:
@@ -119,22 +119,21 @@ def build_calculator(spec: CalculatorLike) -> tuple[Calculator, str]:
     Parameters
     ----------
     spec
-        What :func:`check_calculator` accepts.
+        Name of a calculator, an ASE calculator, or a function without arguments that returns one.
 
     Returns
     -------
     tuple of Calculator and str
-        The calculator and a label that says which one it is, with its version: only energies with the same label are
-        compared.
+        The calculator and its label with the version; only energies with the same label are compared.
 
     Raises
     ------
     UnknownNameError, InputError
-        As :func:`check_calculator`.
+        As in :func:`check_calculator`.
     RegistrationError
-        If another package registers it, and wrongly.
+        If the entry of another package is invalid.
     CalculatorError
-        If building it fails, for whatever reason; the cause is chained.
+        If the construction fails for any reason; the cause is chained.
 
     Examples
     --------
@@ -151,10 +150,10 @@ def build_calculator(spec: CalculatorLike) -> tuple[Calculator, str]:
             calculator, label = _built(spec)
     except HybridCSPError:
         raise
-    except Exception as error:  # third-party code builds it, and may fail in any way
+    except Exception as error:  # third-party code may raise anything
         raise CalculatorError(f"the calculator {shown} cannot be built: {message_of(error)}") from error
     if not isinstance(calculator, BaseCalculator):
-        raise CalculatorError(f"the calculator {shown} is no ASE calculator but {type(calculator).__name__}")
+        raise CalculatorError(f"the calculator {shown} must be an ASE calculator; it is a {type(calculator).__name__}")
     return calculator, label
 
 
@@ -172,10 +171,9 @@ def _built(spec: str | Callable[[], Calculator]) -> tuple[Any, str]:
 
 
 def parameters_ahead(spec: CalculatorLike) -> dict[str, str]:
-    """Return what can be told of a calculator's parameters without building it, as its label has them.
+    """Return the parameters of a calculator's label that are known without building it.
 
-    These are hashes: ``weights`` of a MACE model, and ``source`` of the module that makes a calculator, if that is not
-    installed.
+    These are hashes: ``weights`` of a MACE model, and ``source`` of the module of a factory that is not installed.
     """
     if not isinstance(spec, str):
         return {}
@@ -190,7 +188,7 @@ def parameters_ahead(spec: CalculatorLike) -> dict[str, str]:
 
 
 def runs_code(spec: CalculatorLike) -> bool:
-    """Say whether building it executes what a file or a module that a person named brings."""
+    """Return whether building a calculator executes code in a file or module that the user named."""
     if not isinstance(spec, str):
         return False
     entry, _, _ = _parse(spec)
@@ -198,14 +196,14 @@ def runs_code(spec: CalculatorLike) -> bool:
 
 
 def build_emt(argument: str | None = None) -> tuple[Calculator, str]:
-    """Build ASE's effective medium theory; takes no argument."""
+    """Build the effective medium theory of ASE; the argument is not used."""
     from ase.calculators.emt import EMT
 
     return EMT(), f"emt (ase {version('ase')})"
 
 
 def build_lj(argument: str | None = None) -> tuple[Calculator, str]:
-    """Build a Lennard-Jones potential that is the same for all elements; takes no argument.
+    """Build a Lennard-Jones potential that is the same for all elements; the argument is not used.
 
     ε = 0.1 eV and σ = 2.5 Å, smoothly cut off at 3 σ, give nearest neighbours at 2.7 Å and the stiffness of a metal.
     """
@@ -226,16 +224,16 @@ def _parse(spec: str) -> tuple[Entry | None, str, str | None]:
 
 
 def _names_in(module: str) -> set[str] | None:
-    """Return every name that a module's source gives to something, without running it.
+    """Return all names that the source of a module assigns, without running it.
 
-    These are more than its own, since those within functions are among them; ``None`` if there may be others, made when
-    it runs, or if there is no source to read.
+    The names include those inside functions. The result is ``None`` if the module may define other names when it runs,
+    or if its source is not available.
     """
     spec = locate(module)
     read = getattr(spec and spec.loader, "get_source", None)
     try:
         tree = ast.parse((read and read(module)) or "")
-    except (SyntaxError, ImportError):  # what is wrong with it is said when it is imported
+    except (SyntaxError, ImportError):  # the import will report the error
         return None
     given: set[str] = set()
     used: set[str] = set()
@@ -257,4 +255,4 @@ def _from_entry(entry: Entry, argument: str | None) -> tuple[Calculator, str]:
     match built:
         case (BaseCalculator() as calculator, str(label)) if label:
             return calculator, label
-    raise entry.broken(f"gives {built!r}, not an ASE calculator and a label with its version")
+    raise entry.broken(f"returns {built!r} instead of an ASE calculator and a label with its version")

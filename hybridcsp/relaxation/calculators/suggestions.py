@@ -1,8 +1,8 @@
-"""Calculators that people ask for by name and that are reached through a Python function of their own."""
+"""Hints for well-known calculators that are not registered by name but can be used through a Python function."""
 
 from __future__ import annotations
 
-#: By the names that people give them: what ASE or the package calls it, ``module:class``.
+#: Calculator classes, ``module:class``, by common names.
 _CLASSES = {
     "abinit": "ase.calculators.abinit:Abinit",
     "aims": "ase.calculators.aims:Aims",
@@ -51,7 +51,7 @@ _OTHER_NAMES = {
 
 
 def how_to_use(name: str) -> str:
-    """Say how a calculator that is not registered here is used all the same; empty if the name says nothing.
+    """Return a hint at the use of a calculator that is not registered; empty if the name is unknown.
 
     Examples
     --------

@@ -88,6 +88,17 @@ class SessionOpened(_Logged):
     format: int
     settings: Mapping[str, Any]
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], sequence: int = 0, row: int | None = None) -> Self:
+        """Return an event from its fields on disk and its place in the log, without settings of earlier versions."""
+        settings = data["settings"]
+        problem = settings.get("problem")
+        if isinstance(problem, dict) and problem.get("dimension") == 3:
+            # Earlier versions wrote the dimension of periodicity, which could only be 3.
+            problem = {name: value for name, value in problem.items() if name != "dimension"}
+            settings = {**settings, "problem": problem}
+        return super().from_json({**data, "settings": settings}, sequence, row)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SourceCalled(_Logged):

@@ -196,6 +196,8 @@ def parse(raw: Mapping[str, Any], where: str | Origin, also: Sequence[str] = ())
     """
     origin = where if isinstance(where, Origin) else Origin(where)
     tables, mistakes = read_quantities(raw, origin)
+    if isinstance(tables.get("problem"), dict) and tables["problem"].get("dimension") == 3:
+        _drop(tables, ("problem", "dimension"))  # earlier versions wrote it; it could have no other value
     for mistake in mistakes:
         _drop(tables, mistake.path)
     for key in SET_BY_PROBLEM:

@@ -146,8 +146,8 @@ def _check_packing(problem: Limited) -> None:
         possible = (most / (share * DENSEST)) ** (1 / 3)
         which = f"{' and '.join(elements)} atoms"
         allowed = (
-            f"leaves too little room: {which} at distances of at least {distance:.2f} Å need {needed:.1f} Å³ per atom of "
-            f"the crystal even in the densest packing of spheres, and at most {most:.1f} are allowed"
+            f"leaves too little room: {which} at distances of at least {distance:.2f} Å need {needed:.1f} Å³ per atom "
+            f"of the crystal even in the densest packing of spheres, and at most {most:.1f} are allowed"
         )
         raise InputError(*_blamed(problem, pairs), f"{allowed}; {_remedy(problem, possible, needed)}")
 

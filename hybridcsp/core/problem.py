@@ -90,8 +90,6 @@ class Problem:
         Space group numbers that proposals may have (at 0.01 Å); empty for all.
     initial_magmoms, initial_charges
         Initial magnetic moments (μ_B) and charges by element, for proposals without their own.
-    dimension
-        Of periodicity. Only 3 is built.
 
     Raises
     ------
@@ -113,7 +111,6 @@ class Problem:
     spacegroups: tuple[int, ...] = ()
     initial_magmoms: Mapping[str, float] = field(default_factory=dict)
     initial_charges: Mapping[str, float] = field(default_factory=dict)
-    dimension: int = 3
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
 
@@ -160,10 +157,6 @@ class Problem:
         if len(self._sizes) > MOST_SIZES:
             allowed = f"at most {MOST_SIZES} different cells; these are {len(self._sizes)}"
             raise InputError("formula_units", given, allowed)
-        if whole_number("dimension", self.dimension, "0, 1, 2 or 3", 0) > 3:
-            raise InputError("dimension", self.dimension, "0, 1, 2 or 3")
-        if self.dimension != 3:
-            raise InputError("dimension", self.dimension, "only 3 (bulk crystals) is built so far")
 
     @property
     def _sizes(self) -> range:

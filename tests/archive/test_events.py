@@ -73,3 +73,10 @@ def test_events_do_not_change():
     event = event_from_json("stopped", {"reason": "enough"})
     with pytest.raises(AttributeError):
         event.reason = "other"
+
+
+def test_the_dimension_that_earlier_versions_wrote_is_not_a_difference_between_sessions():
+    data = {"format": 1, "settings": {"seed": 1, "problem": {"formula": "Cu", "dimension": 3}}}
+    assert event_from_json("opened", data).settings == {"seed": 1, "problem": {"formula": "Cu"}}
+    data["settings"]["problem"]["dimension"] = 2
+    assert event_from_json("opened", data).settings == data["settings"]

@@ -19,6 +19,12 @@ def test_defaults_of_a_formula():
     assert configuration.budget.relaxations == 100
 
 
+def test_dimension_of_earlier_versions_is_read():
+    assert parse('problem = {formula = "Cu", dimension = 3}').problem.formula == "Cu"
+    with pytest.raises(InputError, match=r"problem\.dimension: there is no such key"):
+        parse('problem = {formula = "Cu", dimension = 2}')
+
+
 def test_every_table_is_read():
     configuration = parse(
         """

@@ -86,8 +86,6 @@ def test_contents_are_recognised_by_atomic_numbers():
         ({"formula": "TiO2", "min_distances": {"Ti-O": -1}}, "from 0"),
         ({"formula": "TiO2", "initial_magmoms": {"Fe": 2}}, "an element of TiO2"),
         ({"formula": "TiO2", "distance_fraction": 3}, "at most 1.2"),
-        ({"formula": "TiO2", "dimension": 2}, "only 3"),
-        ({"formula": "TiO2", "dimension": 5}, "0, 1, 2 or 3"),
     ],
 )
 def test_invalid_parameters_are_refused_with_the_values_that_are_allowed(options, said):

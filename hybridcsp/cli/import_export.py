@@ -267,13 +267,13 @@ def export(
     from hybridcsp.archive.archive import Archive
     from hybridcsp.io.export import export as write
     from hybridcsp.io.formats import FORMATS as CODES
-    from hybridcsp.io.structure_writer import FORMATS, format_of
+    from hybridcsp.io.structure_writer import FILE_FORMATS, format_of
 
-    if format is not None and format not in FORMATS:
+    if format is not None and format not in FILE_FORMATS:
         if format not in CODES.entries():
-            named = next((name for name, one in FORMATS.items() if f".{format}" in one.endings), None)
+            named = next((name for name, one in FILE_FORMATS.items() if f".{format}" in one.endings), None)
             hint = f"files that end in .{format} have the format {named}" if named else ""
-            raise UnknownNameError("--format", format, [*FORMATS, *CODES.entries()], hint)
+            raise UnknownNameError("--format", format, [*FILE_FORMATS, *CODES.entries()], hint)
         _export_seeds(
             directory, format, None if output is None else Path(output), top, cell, generation, elements, pending
         )
@@ -281,7 +281,7 @@ def export(
     for option, value in (("--generation", generation), ("--elements", elements), ("--pending", pending or None)):
         if value is not None:
             raise InputError(option, value, "allowed only with --format uspex or another code to write seeds for")
-    chosen = format_of(output, format, key="--output") if output else FORMATS[format or "extxyz"]
+    chosen = format_of(output, format, key="--output") if output else FILE_FORMATS[format or "extxyz"]
     folder = chosen.single and top != 1
     default = directory / (f"minima-{chosen.name}" if folder else f"minima{chosen.endings[0]}")
     with Archive(directory) as archive:

@@ -1,7 +1,7 @@
-"""Formats that are read with ASE: those of which its readers only parse text.
+"""Reading of structure files with ASE, limited to formats whose readers only parse text.
 
-ASE has readers that unpickle, that import or start the program of a file, that write beside it, or that follow names of
-other files. So a file is not given to whatever ASE takes it for, but only to one of those listed here.
+Other readers of ASE unpickle data, import or run programs that a file names, write next to it, or open other files.
+Files are therefore passed only to the readers of the formats listed here.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from hybridcsp.io.construction import checked
 from hybridcsp.io.frames import Frame, ReadFailure, StructureError
 from hybridcsp.utils.reading import open_regular, plain_copy
 
-#: ASE's names of the formats, and what people call them.
-FORMATS = {
+#: Names of the formats in ASE, and their usual names.
+ASE_FORMATS = {
     "aims": "FHI-aims geometry.in",
     "cfg": "AtomEye",
     "espresso-in": "Quantum ESPRESSO input",
@@ -35,39 +35,43 @@ FORMATS = {
     "xsf": "XCrySDen",
 }
 
-#: Names of files in a folder that are taken for such: others there are a code's input or output, or something else.
+#: Extensions and names of the files that are read from a folder; others may be input or output of any program.
 _NAMES = (".gen", ".pwi", ".pwo", ".xsf", "OUTCAR", "vasprun.xml")
 
 _PICKLES = (".pckl", ".pkl", ".pickle")
 
-#: Larger files (in bytes) are not read: most of these readers take all of a file into memory.
-_LARGEST = 64 << 20
+#: Maximum size of a file in bytes; most of these readers load the whole file into memory.
+_MAX_SIZE = 64 << 20
 
 
 def is_named_for_ase(file: Path) -> bool:
-    """Whether the name of a file in a folder is that of a structure file that ASE reads."""
+    """Return whether a file in a folder has the name of a structure file that ASE reads."""
     return file.suffix.lower() in _NAMES or file.name in _NAMES
 
 
 def read_with_ase(file: Path) -> Iterator[Frame | ReadFailure]:
-    """Yield the structures of a file in one of :data:`FORMATS`, which it is by its name or by its content.
+    """Yield the structures of a file in one of :data:`ASE_FORMATS`, recognised by name or content.
 
     Raises
     ------
     UnreadableError
-        If it is of another format, or too large.
+        If the file has another format or is too large.
     Exception
-        Whatever ASE's readers raise, which may be anything.
+        ASE's readers may raise any exception for damaged files.
     """
     if file.suffix.lower() in _PICKLES:
-        raise UnreadableError(file, "not readable: pickles can run code and are never read; write extxyz instead")
+        raise UnreadableError(
+            file, "not readable: pickles can run code and are never read; write the structures as extended XYZ instead"
+        )
     with plain_copy(file) as plain:
         with open_regular(plain) as stream:
             size = stream.seek(0, 2)
         if size == 0:
             return
-        if size > _LARGEST:
-            raise UnreadableError(file, f"not readable: more than {_LARGEST >> 20} MiB; extended XYZ may be longer")
+        if size > _MAX_SIZE:
+            raise UnreadableError(
+                file, f"not readable: larger than {_MAX_SIZE >> 20} MiB; convert it to extended XYZ, which has no limit"
+            )
         for number, atoms in enumerate(_frames(plain, _format(plain, file))):
             try:
                 yield Frame(atoms=checked(atoms), file=file, number=number)
@@ -76,17 +80,17 @@ def read_with_ase(file: Path) -> Iterator[Frame | ReadFailure]:
 
 
 def _format(plain: Path, file: Path) -> str:
-    # The absolute path, so that no name can be taken for a database server's address.
+    # An absolute path, so that ASE cannot interpret the name as the address of a database server.
     try:
         found = filetype(str(plain.absolute()))
     except (UnknownFileTypeError, OSError, ValueError, UnicodeError):
         found = ""
-    if found not in FORMATS:
-        known = ", ".join(FORMATS.values())
+    if found not in ASE_FORMATS:
+        known = ", ".join(ASE_FORMATS.values())
         raise UnreadableError(
             file,
-            f"not readable: not a format that is read by this name. CIF, POSCAR, extended XYZ, ASE's databases and "
-            f"trajectories, pymatgen's JSON and tables of CIFs are; so are {known}",
+            f"not readable: the format is unknown or does not match the name. CIF, POSCAR, extended XYZ, ASE databases "
+            f"and trajectories, pymatgen's JSON and tables of CIFs are read; so are {known}",
         )
     return str(found)
 

@@ -1,6 +1,6 @@
-"""ASE's trajectories (``.traj``), read by their layout: numbers, positions, cells and energies.
+"""Reading of ASE's trajectories (``.traj``): numbers, positions, cells and energies.
 
-ASE's own reader builds the constraints that a file names, and arrays of whatever size it claims.
+ASE's own reader builds the constraints that a file names, and allocates arrays of any size that a file states.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from hybridcsp.utils.reading import open_regular, parse_json, plain_copy
 _MAGIC = b"- of Ulm"
 _TAG = b"ASE-Trajectory"
 
-#: Types of arrays that are read.
+#: Supported types of arrays.
 _TYPES = ("float64", "float32", "int64", "int32", "bool")
 
-#: Longer descriptions of a frame (bytes) are not read.
-_LONGEST_DESCRIPTION = 1 << 22
+#: Maximum size of the description of a frame in bytes.
+_MAX_DESCRIPTION_SIZE = 1 << 22
 
 
 def read_trajectory(file: Path) -> Iterator[Frame | ReadFailure]:
-    """Yield the structures of a trajectory; a broken frame costs only itself.
+    """Yield the structures of a trajectory; a damaged frame does not affect the others.
 
     Raises
     ------
     UnreadableError
-        If it is not a trajectory of ASE 3.9 or later.
+        If the file is not a trajectory of ASE 3.9 or later.
     """
     with plain_copy(file) as plain, open_regular(plain) as stream:
         offsets = _offsets(stream, file)
@@ -75,10 +75,12 @@ def _offsets(stream: BinaryIO, file: Path) -> list[int]:
     size = os.fstat(stream.fileno()).st_size
     head = stream.read(48)
     if len(head) < 48 or not head.startswith(_MAGIC) or head[8:24].strip() != _TAG:
-        raise UnreadableError(file, "not a trajectory of ASE 3.9 or later (older ones are pickles, which can run code)")
+        raise UnreadableError(
+            file, "it is not a trajectory of ASE 3.9 or later (older ones are pickles, which can run code)"
+        )
     _, n, position = struct.unpack("<3q", head[24:48])
     if not 0 <= n <= size // 8 or not 0 <= position <= size - 8 * n:
-        raise UnreadableError(file, "a damaged trajectory: its list of frames lies outside of the file")
+        raise UnreadableError(file, "the trajectory is damaged: its list of frames lies outside of the file")
     stream.seek(position)
     return list(struct.unpack(f"<{n}q", stream.read(8 * n)))
 
@@ -89,7 +91,7 @@ def _description(stream: BinaryIO, offset: int, file: Path) -> dict[str, Any]:
         raise StructureError(0, "it lies outside of the file")
     stream.seek(offset)
     (length,) = struct.unpack("<q", stream.read(8))
-    if not 0 <= length <= min(size - offset - 8, _LONGEST_DESCRIPTION):
+    if not 0 <= length <= min(size - offset - 8, _MAX_DESCRIPTION_SIZE):
         raise StructureError(0, "its description lies outside of the file")
     found = parse_json(stream.read(length), file)
     if not isinstance(found, dict):
@@ -98,7 +100,7 @@ def _description(stream: BinaryIO, offset: int, file: Path) -> dict[str, Any]:
 
 
 def _value(stream: BinaryIO, item: Mapping[str, Any], name: str, *, little: bool) -> Any:
-    """Return a plain value or list, or an array of the file."""
+    """Return a value of a frame: a number, text or list, or an array that is stored elsewhere in the file."""
     described = item.get(f"{name}.")
     if not isinstance(described, dict):
         found = item.get(name)
@@ -114,4 +116,4 @@ def _value(stream: BinaryIO, item: Mapping[str, Any], name: str, *, little: bool
         stream.seek(offset)
         return np.frombuffer(stream.read(count * dtype.itemsize), dtype, count).reshape(shape)
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
-        raise StructureError(0, f"{name}: an array that is not there") from None
+        raise StructureError(0, f"the array of {name} is damaged or outside of the file") from None

@@ -1,4 +1,4 @@
-"""Minima as files that other programs open."""
+"""Export of minima to structure files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hybridcsp.io.formats import Record
 from hybridcsp.io.structure_writer import format_of, structure_writer
 from hybridcsp.structure.symmetry import conventional, primitive
 
-#: What a minimum's cell may be turned into.
+#: Choices of the cell that a minimum is exported in.
 CELLS: dict[str, Callable[[Atoms], Atoms]] = {
     "as-found": lambda atoms: atoms,
     "primitive": primitive,
@@ -24,23 +24,23 @@ CELLS: dict[str, Callable[[Atoms], Atoms]] = {
 
 
 def structure_of(minimum: Minimum, cell: str = "as-found") -> Atoms:
-    """Return a minimum as one ``Atoms`` that says where it comes from.
+    """Return the best structure of a minimum, with its origin in ``info``.
 
     Parameters
     ----------
     minimum
         The minimum.
     cell
-        A key of :data:`CELLS`. Forces, stress and magnetic moments belong to the cell they were computed in and are
-        kept with "as-found" only; the energy is scaled to the number of atoms.
+        A key of :data:`CELLS`. Forces, stress and magnetic moments are kept only with "as-found", since they belong to
+        the cell in which they were computed; the energy is scaled to the number of atoms.
 
     Returns
     -------
     Atoms
-        With the energy in a ``SinglePointCalculator``, and in ``info``: ``candidate`` (that found it first),
-        ``enthalpy_per_atom`` (eV), ``spacegroup`` (at 0.01 Å), ``source``, ``operator``, ``relaxation`` (1-based
-        number, in completion order, of the relaxation that found it first; 0 for one handed in before any),
-        ``force_calls`` (of the whole search up to then) and ``multiplicity``.
+        The structure, with its energy in a ``SinglePointCalculator``, and in ``info``: ``candidate`` (the first that
+        relaxed to the minimum), ``enthalpy_per_atom`` (eV), ``spacegroup`` (at 0.01 Å), ``source``, ``operator``,
+        ``relaxation`` (number of the first relaxation to the minimum, from 1 in order of completion; 0 if the minimum
+        was added by the user before any), ``force_calls`` (of the whole search until then) and ``multiplicity``.
     """
     found = minimum.best.atoms
     atoms = CELLS[cell](found).copy()
@@ -65,14 +65,16 @@ def structure_of(minimum: Minimum, cell: str = "as-found") -> Atoms:
 
 
 def records_of(minima: Sequence[Minimum], cell: str = "as-found", pressure_gpa: float = 0.0) -> list[Record]:
-    """Return minima as other codes' files have them.
+    """Convert minima to records, which :mod:`hybridcsp.io.formats` writes for other codes.
 
     Parameters
     ----------
-    minima, cell
-        As for :func:`export`.
+    minima
+        The minima.
+    cell
+        A key of :data:`CELLS`.
     pressure_gpa
-        That the enthalpies are for.
+        The pressure of the enthalpies in GPa.
     """
     records = []
     for minimum in minima:
@@ -100,30 +102,30 @@ def export(
     cell: str = "as-found",
     follow: bool = True,
 ) -> list[Path]:
-    """Write minima, best first as given.
+    """Write minima to a file or folder.
 
     Parameters
     ----------
     minima
-        What to write.
+        The minima, best first.
     output
-        A file, or a folder that gets a file for each; see :func:`hybridcsp.io.structure_writer.structure_writer`.
+        A file, or a folder with one file for each; see :func:`hybridcsp.io.structure_writer.structure_writer`.
     format
-        A key of :data:`hybridcsp.io.structure_writer.FORMATS`; by default what the ending of the file says.
+        A key of :data:`hybridcsp.io.structure_writer.FILE_FORMATS`; by default given by the file extension.
     cell
         A key of :data:`CELLS`.
     follow
-        Whether a symbolic link of the user's may lead to the file.
+        Whether a symbolic link is followed.
 
     Returns
     -------
     list of Path
-        The files written.
+        The written files.
 
     Raises
     ------
     InputError
-        If there is nothing to write, nowhere to write it, or no such format or cell.
+        If there are no minima, the format or cell is unknown, or the files cannot be written.
     """
     format_of(output, format)
     if cell not in CELLS:
@@ -131,7 +133,7 @@ def export(
     minima = iter(minima)
     first = next(minima, None)
     if first is None:
-        raise InputError("minima", 0, "at least one converged minimum: this search has found none yet")
+        raise InputError("minima", 0, "at least one converged minimum; this search has found none yet")
     files: dict[Path, None] = {}
     with structure_writer(output, format, symmetric=cell == "conventional", follow=follow) as write:
         for rank, minimum in enumerate(chain([first], minima), start=1):

@@ -1,4 +1,4 @@
-"""Extended XYZ, one frame at a time, so that a broken one costs only itself."""
+"""Reading of extended XYZ files, one frame at a time, so that an invalid frame does not affect the others."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from hybridcsp.io.element_symbols import ISOTOPES
 from hybridcsp.io.frames import Frame, ReadFailure, StructureError
 from hybridcsp.io.text_files import Lines
 
-# A number of columns of four digits or more.
+# Columns in Properties whose number has four digits or more.
 _WIDE = re.compile(r"Properties\s*=\s*[\"'{]?[^\s\"'}]*:\s*\d{4}", re.IGNORECASE)
 
 
 def read_extxyz(file: Path) -> Iterator[Frame | ReadFailure]:
-    """Yield the frames of a file; after a broken one it goes on with the next line that is a number of atoms."""
+    """Yield the structures of a file; after an invalid frame, continue at the next line with a number of atoms."""
     with Lines(file) as lines:
         number = -1
         while head := lines.peek(1):
@@ -30,7 +30,7 @@ def read_extxyz(file: Path) -> Iterator[Frame | ReadFailure]:
                 lines.skip(1)
                 continue
             if not first.isdecimal() or len(first) > 9 or int(first) > MAX_ATOMS:
-                yield lines.failure(f"expected a number of atoms, at most {MAX_ATOMS}, not {first[:40]!r}")
+                yield lines.failure(f"expected a number of atoms up to {MAX_ATOMS}, not {first[:40]!r}")
                 lines.skip(1)
                 while (head := lines.peek(1)) and not head[0].strip().isdecimal():
                     lines.skip(1)
@@ -49,13 +49,13 @@ def _frame(text: list[str], lines: Lines, number: int) -> Frame | ReadFailure:
         return Frame(atoms=checked(_atoms(text)), file=lines.file, number=number, line=lines.number)
     except StructureError as error:
         return lines.failure(error.reason)
-    except Exception as error:  # noqa: BLE001  # ASE's reader raises anything for a broken frame
+    except Exception as error:  # noqa: BLE001  # ASE's reader may raise any exception for an invalid frame
         return lines.failure(f"{type(error).__name__}: {error}"[:200])
 
 
 def _atoms(text: list[str]) -> Atoms:
-    if _WIDE.search(text[1]):  # ASE would make as many columns
-        raise StructureError(1, "columns in Properties that are more than anybody writes")
+    if _WIDE.search(text[1]):  # ASE would allocate that number of columns
+        raise StructureError(1, "Properties states a number of columns above 999")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -67,13 +67,13 @@ def _atoms(text: list[str]) -> Atoms:
 
 
 def _parsed(text: list[str]) -> Atoms:
-    # Without what ase.io.read does around it, which takes as long for a small structure.
+    # read_xyz instead of ase.io.read, whose overhead is as long as reading a small structure.
     (atoms,) = read_xyz(io.StringIO("".join(text)), index=0)
     return atoms
 
 
 def _without_isotopes(text: list[str]) -> list[str]:
-    """Write deuterium and tritium as hydrogen: ASE does not know them."""
+    """Replace deuterium and tritium, which ASE does not know, by hydrogen."""
     properties = re.search(r'Properties="?([\w:]+)', text[1])
     names = (properties[1] if properties else "species:S:1:pos:R:3").split(":")
     column = sum(int(names[at + 2]) for at in range(0, names.index("species"), 3))

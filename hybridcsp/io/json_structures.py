@@ -1,7 +1,6 @@
-"""JSON of pymatgen (structures and computed entries) and of ASE (its database in one file), taken as plain data.
+"""Reading of JSON files of pymatgen (structures and computed entries) and of ASE (JSON databases) as plain data.
 
-Both libraries write the names of classes into their files and import what a file names; here nothing is looked up by
-name but the numbers and the symbols of elements.
+Both libraries import the classes that their files name. This reader uses only numbers, texts and element symbols.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from ase.geometry import cellpar_to_cell
 
-from hybridcsp.io.construction import MAX_ATOMS, from_arrays
+from hybridcsp.io.construction import MAX_ATOMS, PARTLY_OCCUPIED, from_arrays
 from hybridcsp.io.element_symbols import parse_element
 from hybridcsp.io.frames import Frame, ReadFailure, StructureError
 from hybridcsp.utils.reading import read_json
@@ -26,12 +25,12 @@ _WANTED = "a pymatgen Structure or ComputedStructureEntry, a list of them, or an
 
 
 def read_json_structures(file: Path) -> Iterator[Frame | ReadFailure]:
-    """Yield the structures of a JSON file; one that is broken costs only itself.
+    """Yield the structures of a JSON file; an invalid entry does not affect the others.
 
     Raises
     ------
     UnreadableError
-        If the file is not JSON, or too large or too deeply nested.
+        If the file is not JSON, is too large, or is nested too deeply.
     """
     content = read_json(file)
     number = -1
@@ -43,7 +42,7 @@ def read_json_structures(file: Path) -> Iterator[Frame | ReadFailure]:
         else:
             yield Frame(atoms=atoms, file=file, number=number, name=name or f"{file.stem}-{number + 1}")
     if number < 0:
-        yield ReadFailure(file=file, line=1, reason=f"holds no structure; {_WANTED} is read")
+        yield ReadFailure(file=file, line=1, reason=f"it contains no structure; {_WANTED} is read")
 
 
 def _entries(content: Any) -> Iterator[tuple[str, Any]]:
@@ -84,12 +83,12 @@ def _of_ase(row: Mapping[str, Any]) -> Atoms:
 
 
 def _array(value: Any) -> Any:
-    """Return what ASE wrote for an array as numbers in rows; other values as they are.
+    """Convert ASE's JSON representation of an array; return other values unchanged.
 
     Raises
     ------
     StructureError
-        If it does not have the shape that it claims.
+        If the numbers do not have the stated shape.
     """
     if not isinstance(value, dict) or "__ndarray__" not in value:
         return value
@@ -99,18 +98,18 @@ def _array(value: Any) -> Any:
             raise ValueError
         return np.array(flat, dtype=float).reshape(shape)
     except (TypeError, ValueError, OverflowError):
-        raise StructureError(0, "an array that does not have the shape that it claims") from None
+        raise StructureError(0, "the numbers of an array do not have the stated shape") from None
 
 
 def _of_pymatgen(described: Mapping[str, Any], energy: Any) -> Atoms:
     sites = described["sites"]
     if not isinstance(sites, list) or len(sites) > MAX_ATOMS:
-        raise StructureError(0, f"no list of at most {MAX_ATOMS} sites")
+        raise StructureError(0, f"the sites must be a list of at most {MAX_ATOMS}")
     cell = _cell(described["lattice"])
     symbols, places, moments = [], [], []
     for number, site in enumerate(sites, start=1):
         if not isinstance(site, dict):
-            raise StructureError(0, f"site {number} is no site")
+            raise StructureError(0, f"site {number} is not a dictionary with species and coordinates")
         symbols.append(_symbol(site.get("species"), number))
         places.append(_place(site, cell, number))
         properties = site.get("properties")
@@ -127,35 +126,35 @@ def _of_pymatgen(described: Mapping[str, Any], energy: Any) -> Atoms:
 
 def _cell(lattice: Any) -> np.ndarray:
     if not isinstance(lattice, dict):
-        raise StructureError(0, "no lattice")
+        raise StructureError(0, "the lattice is not a dictionary with a matrix or parameters")
     try:
         if "matrix" in lattice:
             cell = np.array(lattice["matrix"], dtype=float)
         else:
-            with np.errstate(invalid="ignore", divide="ignore"):  # for angles that no cell has
+            with np.errstate(invalid="ignore", divide="ignore"):  # impossible angles give NaN
                 cell = np.asarray(cellpar_to_cell([float(lattice[name]) for name in _LATTICE]))
     except (KeyError, TypeError, ValueError, OverflowError, AssertionError):
-        raise StructureError(0, "a lattice without a matrix of numbers or six parameters that fit") from None
+        raise StructureError(0, "the lattice has neither a matrix of numbers nor six valid parameters") from None
     if cell.shape != (3, 3):
-        raise StructureError(0, f"a lattice of shape {cell.shape}")
+        raise StructureError(0, f"the lattice has the shape {cell.shape} instead of (3, 3)")
     return cell
 
 
 def _symbol(species: Any, number: int) -> str:
     if not isinstance(species, list) or not species or not all(isinstance(one, dict) for one in species):
-        raise StructureError(0, f"site {number} names no species")
+        raise StructureError(0, f"site {number} has no list of species")
     occupancy = species[0].get("occu", 1)
     if len(species) > 1 or not isinstance(occupancy, int | float) or not occupancy > 0.995:
-        raise StructureError(0, "partly occupied sites; one element per site is needed")
+        raise StructureError(0, PARTLY_OCCUPIED)
     return parse_element(str(species[0].get("element"))[:20])
 
 
 def _place(site: Mapping[str, Any], cell: np.ndarray, number: int) -> list[float]:
-    """Return fractional coordinates."""
+    """Return the fractional coordinates of a site, shape ``(3,)``."""
     try:
         if "abc" in site:
             x, y, z = (float(value) for value in site["abc"])
             return [x, y, z]
         return [float(value) for value in np.linalg.solve(cell.T, np.array(site["xyz"], dtype=float).reshape(3))]
     except (KeyError, TypeError, ValueError, OverflowError, np.linalg.LinAlgError):
-        raise StructureError(0, f"site {number} has no coordinates") from None
+        raise StructureError(0, f"site {number} has no coordinates, or they are not three numbers") from None

@@ -1,7 +1,7 @@
-"""POSCARs, one after the other in one file: what USPEX, CALYPSO, XtalOpt and CrySPY write structures as.
+"""Reading and writing of POSCARs, also of several in one file, as USPEX, CALYPSO, XtalOpt and CrySPY write them.
 
-They are read as VASP reads them, in Fortran: a line is as many numbers as are wanted, and whatever stands behind these
-does not matter. https://www.vasp.at/wiki/index.php/POSCAR
+They are read as VASP does, in Fortran: each line is read up to the last number that is needed, and the rest of the line
+is ignored. https://www.vasp.at/wiki/index.php/POSCAR
 """
 
 from __future__ import annotations
@@ -21,13 +21,25 @@ from hybridcsp.io.element_symbols import find_symbol, group_by_element, parse_el
 from hybridcsp.io.frames import ReadFailure, StructureError
 from hybridcsp.io.text_files import Lines, parse_float, yields_failures
 
-#: VASP breaks lines of symbols and of numbers of atoms; more lines than this are damage.
-_MOST_LINES = 200
+#: Maximum number of lines of symbols and of numbers of atoms, which VASP wraps.
+_MAX_LINES = 200
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Block:
-    """One POSCAR: its title, its structure, the number of its first line, and the line before that."""
+    """One POSCAR of a file.
+
+    Attributes
+    ----------
+    title
+        The first line.
+    atoms
+        The structure.
+    line
+        The number of the first line, counted from 1.
+    before
+        The line before the first, which some codes use for the enthalpy; empty if there is none.
+    """
 
     title: str
     atoms: Atoms
@@ -39,18 +51,17 @@ class Block:
 def read_poscars(file: Path, elements: Sequence[str] = ()) -> Iterator[Block | ReadFailure]:
     """Yield all POSCARs of a file.
 
-    After a broken one it goes on with the next line that begins one: a title, then a line with the scale and three
-    with the lattice. VASP 4, 5 and 6, Cartesian and fractional coordinates, selective dynamics, negative scales
-    (volumes), three scales and left-handed cells are read; velocities of the lattice and of atoms, and what molecular
-    dynamics leaves behind them, are passed over.
+    The formats of VASP 4, 5 and 6, Cartesian and fractional coordinates, selective dynamics, negative scales (volumes),
+    three scales and left-handed cells are read; velocities and predictor-corrector data of molecular dynamics are
+    skipped. After an invalid POSCAR, reading continues at the next title that is followed by a scale and a lattice.
 
     Parameters
     ----------
     file
         The file.
     elements
-        Of files without symbols (VASP 4), in their order; by default the symbols behind the coordinates, or else what
-        the title names, if these are elements.
+        Elements of files without symbols (VASP 4), in order; by default the symbols after the coordinates, or else
+        those in the title.
     """
     with Lines(file) as lines:
         before, loose, after_blank = "", 0, False
@@ -60,7 +71,9 @@ def read_poscars(file: Path, elements: Sequence[str] = ()) -> Iterator[Block | R
                 if not line:
                     after_blank, loose = True, 0
                 elif loose == 0 and not _may_stand_alone(line, after_blank) and not _is_head(lines.peek(7)[1:]):
-                    yield lines.failure(f"not the beginning of a POSCAR: {_shown(line)}")
+                    yield lines.failure(
+                        f"expected the title of a POSCAR with a scale and a lattice after it, not {_shown(line)}"
+                    )
                     loose = 1
                 before = line
                 lines.skip(1)
@@ -79,16 +92,16 @@ def read_poscars(file: Path, elements: Sequence[str] = ()) -> Iterator[Block | R
 
 
 def write_poscar(atoms: Atoms, title: str, elements: Sequence[str] = ()) -> str:
-    """Return a POSCAR (VASP 5, fractional coordinates in the cell, nothing behind them).
+    """Return a structure as a POSCAR of VASP 5, with fractional coordinates wrapped into the cell.
 
     Parameters
     ----------
     atoms
         The structure.
     title
-        Its first line.
+        The first line.
     elements
-        All elements in their order, also those that do not occur; by default those that do, by electronegativity.
+        All elements in order, including those with no atoms; by default those of the structure by electronegativity.
     """
     order, counts, rows = group_by_element(atoms, elements)
     scaled = atoms.get_scaled_positions(wrap=True)[rows]
@@ -100,19 +113,19 @@ def write_poscar(atoms: Atoms, title: str, elements: Sequence[str] = ()) -> str:
 def _is_head(lines: list[str]) -> bool:
     if len(lines) < 5 or any(len(_numbers(line)) < 3 for line in lines[2:5]):
         return False
-    # Three numbers in the place of the scale may be three scales, or all of this is coordinates.
+    # Three numbers in the second line are three scales, unless all these lines are coordinates.
     scales = len(_numbers(lines[1]))
     return scales == 1 or (scales == 3 and len(lines) > 5 and _begins_contents(lines[5]))
 
 
 def _begins_contents(line: str) -> bool:
-    """Whether a line may be one of symbols or of numbers of atoms."""
+    """Return whether a line may contain element symbols or numbers of atoms."""
     first, *_ = _without_comment(line).split() or [""]
     return first.isdecimal() or find_symbol(re.split(r"[/_.]", first)[0]) is not None
 
 
 def _numbers(line: str, most: int = 4) -> list[float]:
-    """Return the numbers that a line begins with, as Fortran writes them."""
+    """Return the numbers at the beginning of a line, in any notation of Fortran."""
     found = []
     for token in line.replace(",", " ").split(None, most)[:most]:
         value = parse_float(token)
@@ -127,33 +140,33 @@ def _without_comment(line: str) -> str:
 
 
 def _may_stand_alone(line: str, after_blank: bool) -> bool:
-    """Whether a line may be something else than damage: velocities."""
+    """Return whether a line may be a velocity, which is not reported."""
     return after_blank and len(_numbers(line)) > 0
 
 
 def _read(lines: Lines, before: str, elements: Sequence[str]) -> tuple[Block, int]:
     head = lines.peek(9)
     if len(head) < 8:
-        raise StructureError(len(head) - 1, "the file ends in the middle of a POSCAR")
+        raise StructureError(len(head) - 1, "the file ends within a POSCAR")
     title = head[0].strip()
     cell = np.array([_numbers(line, 3) for line in head[2:5]])
     scale = _scale(_numbers(head[1], 4), cell)
     names, counts, at = _contents(lines)
     n_atoms = sum(counts)
     if not 0 < n_atoms <= MAX_ATOMS:
-        raise StructureError(at - 1, f"{n_atoms} atoms")
+        raise StructureError(at - 1, f"it has {n_atoms} atoms; 1 to {MAX_ATOMS} are read")
     head = lines.peek(at + 2)
     selective = at < len(head) and (head[at][:1] in "Ss" or head[at].strip()[:1] in ("S", "s"))
     at += selective
     mode = head[at].strip()[:1] if at < len(head) else ""
     if not mode.isalpha():
-        raise StructureError(min(at, len(head) - 1), "neither Direct nor Cartesian coordinates follow")
+        raise StructureError(min(at, len(head) - 1), "expected Direct or Cartesian before the coordinates")
     at += 1
     rows = lines.peek(at + n_atoms)[at:]
     places = np.array(_coordinates(rows, n_atoms, at))
     symbols = _symbols(names or elements, counts) or _behind(rows, 6 if selective else 3) or _titled(title, counts)
     cell = cell * scale
-    # As VASP does: whatever is not Cartesian is fractional.
+    # As in VASP, every mode other than Cartesian is fractional.
     is_cartesian = mode in "cCkK"
     atoms = (
         build_crystal(symbols, places * scale, cell) if is_cartesian else build_from_fractional(symbols, places, cell)
@@ -164,28 +177,28 @@ def _read(lines: Lines, before: str, elements: Sequence[str]) -> tuple[Block, in
 
 def _scale(scales: list[float], cell: NDArray[np.float64]) -> NDArray[np.float64]:
     if len(scales) not in (1, 3):
-        raise StructureError(1, "one scale is needed, or three")
+        raise StructureError(1, "expected one scale or three in the second line")
     scale = np.array(scales)
     if len(scales) == 1 and scales[0] < 0:
         volume: NDArray[np.float64] = (-scale / max(abs(np.linalg.det(cell)), 1e-9)) ** (1 / 3)
         return volume
     if (scale <= 0).any():
-        raise StructureError(1, f"scales have to be positive, or one of them the negative volume: {scales}")
+        raise StructureError(1, f"scales must be positive, or a single negative volume, not {scales}")
     return scale
 
 
 def _contents(lines: Lines) -> tuple[list[str], list[int], int]:
-    """Return symbols (none in files of VASP 4), numbers of atoms, and how many lines stand before what follows."""
+    """Return the symbols (empty for VASP 4), the numbers of atoms, and the number of lines up to their end."""
     names: list[str] = []
     counts: list[int] = []
     at = 5
-    while len(head := lines.peek(at + 1)) > at and at < _MOST_LINES:
+    while len(head := lines.peek(at + 1)) > at and at < _MAX_LINES:
         tokens = _without_comment(head[at]).split()
         if not tokens or tokens[0].isdecimal():
             break
         names += tokens
         at += 1
-    while len(head := lines.peek(at + 1)) > at and at < _MOST_LINES:
+    while len(head := lines.peek(at + 1)) > at and at < _MAX_LINES:
         found = list(takewhile(lambda token: token.isdecimal() and len(token) < 10, head[at].split()))
         if not found:
             break
@@ -195,7 +208,7 @@ def _contents(lines: Lines) -> tuple[list[str], list[int], int]:
             break
     if not counts:
         raise StructureError(
-            min(at, len(head) - 1), f"numbers of atoms are missing: {_shown(head[min(at, len(head) - 1)])}"
+            min(at, len(head) - 1), f"expected numbers of atoms, not {_shown(head[min(at, len(head) - 1)])}"
         )
     if names and len(counts) != len(names):
         raise StructureError(at - 1, f"{len(counts)} numbers of atoms for {len(names)} elements")
@@ -214,7 +227,7 @@ def _symbols(names: Sequence[str], counts: list[int]) -> list[str]:
 
 
 def _behind(rows: list[str], column: int) -> list[str]:
-    """Return the symbols behind the coordinates, none if they are not on every line."""
+    """Return the symbols after the coordinates; empty unless every line has one."""
     tokens = [row.replace(",", " ").split() for row in rows]
     try:
         return [parse_element(row[column]) for row in tokens]
@@ -227,7 +240,7 @@ def _coordinates(rows: list[str], n_atoms: int, at: int) -> list[list[float]]:
     for row, line in enumerate(rows):
         place = _numbers(line, 3)
         if len(place) < 3:
-            raise StructureError(at + row, f"atom {row + 1} of {n_atoms} has no coordinates: {_shown(line)}")
+            raise StructureError(at + row, f"atom {row + 1} of {n_atoms} needs three coordinates, not {_shown(line)}")
         places.append(place)
     if len(rows) < n_atoms:
         raise StructureError(at + len(rows) - 1, f"the file ends after {len(rows)} of {n_atoms} atoms")
@@ -238,14 +251,16 @@ def _titled(title: str, counts: list[int]) -> list[str]:
     try:
         return _symbols(title.split()[: len(counts)], counts) or _symbols([""], counts)
     except StructureError:
-        raise StructureError(5, "no element symbols (VASP 4), and nothing else names the elements") from None
+        raise StructureError(
+            5, "there are no element symbols (VASP 4), neither after the coordinates nor in the title"
+        ) from None
 
 
 def _dynamics(lines: Lines, end: int, n_atoms: int) -> int:
-    """Return how many lines behind the atoms belong to molecular dynamics.
+    """Return the number of lines after the atoms that belong to molecular dynamics.
 
-    These are, each in its turn and if it is there: velocities of the lattice, velocities of the atoms, and the three
-    further sets of numbers of the predictor-corrector algorithm.
+    These are lattice velocities, velocities of atoms, and three more sets of numbers of the predictor-corrector
+    algorithm, each of which may be absent.
     """
     at = end
     head = lines.peek(at + 8)
@@ -254,7 +269,7 @@ def _dynamics(lines: Lines, end: int, n_atoms: int) -> int:
     head = lines.peek(at + 6)
     if len(head) <= at or _is_head(head[at:]):
         return at - end
-    # The line before velocities says Cartesian or Direct, or is blank and means Cartesian.
+    # The line before velocities states Cartesian or Direct; a blank line means Cartesian.
     head = lines.peek(at + 1 + n_atoms)
     if head[at].strip()[:1].lower() in ("", "c", "k", "d") and _vectors(head[at + 1 :]) == n_atoms:
         at += 1 + n_atoms
@@ -265,7 +280,7 @@ def _dynamics(lines: Lines, end: int, n_atoms: int) -> int:
 
 
 def _vectors(rows: list[str]) -> int:
-    """Return how many lines begin with three numbers, before one that does not."""
+    """Return the number of lines that begin with three numbers, up to the first that does not."""
     return sum(1 for _ in takewhile(lambda row: len(_numbers(row, 3)) == 3, rows))
 
 

@@ -1,4 +1,4 @@
-"""Files of SHELX (``.res``) as AIRSS writes them: without symmetry, one structure after the other in one file."""
+"""Reading of SHELX files (``.res``) as AIRSS writes them: without symmetry, with any number of structures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.geometry import cellpar_to_cell
 
-from hybridcsp.io.construction import build_from_fractional, internal_energy
+from hybridcsp.io.construction import PARTLY_OCCUPIED, build_from_fractional, internal_energy
 from hybridcsp.io.element_symbols import parse_element
 from hybridcsp.io.frames import Frame, ReadFailure, StructureError
 from hybridcsp.io.text_files import Lines, finite, yields_failures
@@ -17,7 +17,7 @@ from hybridcsp.io.text_files import Lines, finite, yields_failures
 
 @yields_failures
 def read_res(file: Path) -> Iterator[Frame | ReadFailure]:
-    """Yield the structures of a file, with ``enthalpy`` and ``pressure_gpa`` where the title has them."""
+    """Yield the structures of a file, with ``enthalpy`` (eV) and ``pressure_gpa`` in ``info`` (``None`` if unknown)."""
     number = -1
     with Lines(file) as lines:
         while head := lines.peek(1):
@@ -38,7 +38,7 @@ def read_res(file: Path) -> Iterator[Frame | ReadFailure]:
 
 
 def _one(lines: Lines) -> list[str]:
-    """Return the lines of the structure that begins here: to END, or to where the next one begins."""
+    """Return the lines of the next structure, up to END or to the beginning of the one after it."""
     n = 64
     while True:
         text = lines.peek(n)
@@ -78,16 +78,17 @@ def _parse(text: list[str], lines: Lines, number: int) -> Frame:
             cell = _cell(tokens, at)
         elif keyword == "SYMM" or (keyword == "LATT" and tokens[1:2] != ["-1"]):
             raise StructureError(
-                at, f"{line.strip()[:40]!r}: only files without symmetry (LATT -1) are read, as AIRSS writes"
+                at,
+                f"{line.strip()[:40]!r}: only files without symmetry (LATT -1), as AIRSS writes, are read",
             )
         elif keyword == "SFAC":
             atoms_from = at + 1
     if cell is None or not places:
-        raise StructureError(len(text) - 1, "no CELL line, or no atoms after SFAC")
+        raise StructureError(len(text) - 1, "there is no CELL line, or no atom after SFAC")
     if text[-1].strip() != "END":
-        raise StructureError(len(text) - 1, "it ends without END")
+        raise StructureError(len(text) - 1, "the structure does not end with END")
     if "atoms" in title and int(title["atoms"]) != len(places):
-        raise StructureError(0, f"the title says {title['atoms']} atoms, {len(places)} are there")
+        raise StructureError(0, f"the title states {title['atoms']} atoms, but there are {len(places)}")
     atoms = build_from_fractional(symbols, np.array(places), cell)
     pressure = finite(float(title["pressure"])) if "pressure" in title else None
     enthalpy = finite(float(title["enthalpy"])) if "enthalpy" in title else None
@@ -100,7 +101,7 @@ def _parse(text: list[str], lines: Lines, number: int) -> Frame:
 
 
 def _title(line: str, at: int) -> dict[str, str]:
-    """Read a title; what stands before ``(`` are 3 to 9 words, TITL included."""
+    """Read a title, which has 3 to 9 words before the parenthesis, including TITL."""
     words = line.partition("(")[0].split()[1:]
     found = dict(zip(("name", "pressure", "volume", "enthalpy"), words, strict=False))
     if len(words) < 4:
@@ -110,7 +111,7 @@ def _title(line: str, at: int) -> dict[str, str]:
     try:
         float(found["pressure"]), float(found["volume"]), float(found["enthalpy"]), int(found.get("atoms", "1"))
     except ValueError:
-        raise StructureError(at, f"a title whose numbers are none: {line.strip()[:60]!r}") from None
+        raise StructureError(at, f"the title has text where numbers are expected: {line.strip()[:60]!r}") from None
     return found
 
 
@@ -119,12 +120,14 @@ def _cell(tokens: list[str], at: int) -> np.ndarray:
         parameters = np.array([float(token) for token in tokens[2:8]])
         if parameters.shape != (6,) or not np.isfinite(parameters).all():
             raise ValueError
-        with np.errstate(invalid="ignore", divide="ignore"):  # for angles that no cell has
+        with np.errstate(invalid="ignore", divide="ignore"):  # impossible angles give NaN
             cell: np.ndarray = cellpar_to_cell(parameters)
     except (ValueError, AssertionError):
-        raise StructureError(at, "a CELL line needs a wavelength, three lengths and three angles that fit") from None
+        raise StructureError(
+            at, "the CELL line needs a wavelength, three lengths and three angles that are possible"
+        ) from None
     if not np.isfinite(cell).all():
-        raise StructureError(at, "angles that no cell has")
+        raise StructureError(at, "no cell has the angles of the CELL line")
     return cell
 
 
@@ -135,9 +138,9 @@ def _atom(tokens: list[str], at: int) -> tuple[str, list[float]]:
     except ValueError:
         place, occupancy = [], 1.0
     if len(place) < 3:
-        raise StructureError(at, f"not an atom: {' '.join(tokens)[:40]!r}")
-    if occupancy not in (1.0, 11.0):  # SHELX adds 10 to what it does not refine
-        raise StructureError(at, f"a site that is occupied to {occupancy:g}")
+        raise StructureError(at, f"expected an atom (symbol, number, three coordinates), not {' '.join(tokens)[:40]!r}")
+    if occupancy not in (1.0, 11.0):  # SHELX adds 10 to fixed values
+        raise StructureError(at, f"{PARTLY_OCCUPIED}, not {occupancy:g} of one")
     try:
         return parse_element(tokens[0]), place
     except StructureError as error:

@@ -1,7 +1,7 @@
-"""Files of structures that a person brings: CIF, POSCAR, extended XYZ, databases, archives and tables of them.
+"""Reading of structure files of users: CIF, POSCAR, extended XYZ, databases, zip archives and tables.
 
-This is the one way in: seeds, ``import``, templates, targets and training data are read by :func:`read_structures`, and
-what it yields has passed :func:`hybridcsp.io.construction.check_crystal`. Pickles are never read.
+Seeds, imported structures, templates, targets and training data are all read by :func:`read_structures`, which checks
+every structure with :func:`hybridcsp.io.construction.check_crystal`. Pickles are never read.
 """
 
 from __future__ import annotations
@@ -28,35 +28,50 @@ from hybridcsp.io.text_files import Lines
 from hybridcsp.io.zip_archives import members
 from hybridcsp.utils.reading import LONGEST_LINE, lines_of, open_text
 
-#: Columns of a table in which a CIF is looked for.
+#: Names of the column of CIFs in a table.
 _CIF_COLUMNS = ("cif", "structure", "cif_string")
 
 _Reader = Callable[[Path], Iterator[Frame | ReadFailure]]
 
 
 def structure_files(path: Path) -> list[Path]:
-    """Return the file itself, or a folder's structure files by name: no hidden files, none of folders inside."""
+    """Return the path of a file, or those of a folder's structure files sorted by name.
+
+    Hidden files and subfolders are omitted.
+
+    Raises
+    ------
+    UnreadableError
+        If the folder cannot be read.
+    """
     try:
         if not path.is_dir():
             return [path]
         files = sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
     except OSError as error:
-        raise UnreadableError(path, f"a folder that cannot be read ({error.strerror})") from error
+        raise UnreadableError(path, f"the folder cannot be read ({error.strerror})") from error
     return [file for file in files if is_structure_file(file)]
 
 
 def is_structure_file(file: Path) -> bool:
-    """Whether a file is one of structures by its name."""
+    """Return whether a file has the name of a structure file."""
     return _reader(file) is not None or is_named_for_ase(file)
 
 
 def read_structures(path: Path) -> Iterator[Frame | ReadFailure]:
-    """Yield the structures of a file or folder one after the other, without holding them all.
+    """Yield the structures of a file or folder one at a time.
 
-    A zip archive gives the structures of the files in it, a table (.csv, it may be compressed) those in its column of
-    CIFs. A folder gives those of its structure files, by name; other files in it are passed over. Some other formats
-    are read by ASE (:data:`~hybridcsp.io.ase_formats.FORMATS`). What cannot be read, and what is no crystal, is a
-    :class:`~hybridcsp.io.frames.ReadFailure` with the reason.
+    Parameters
+    ----------
+    path
+        A structure file, which may be compressed; a zip archive of structure files; a table (``.csv``) with a column of
+        CIFs; or a folder, whose structure files are read in order of their names. Formats without a reader of our own
+        are read with ASE if they are in :data:`~hybridcsp.io.ase_formats.ASE_FORMATS`.
+
+    Yields
+    ------
+    Frame or ReadFailure
+        A structure, or the reason why a part of a file cannot be read or is not a valid structure.
     """
     for file in structure_files(path):
         nothing = True
@@ -66,22 +81,22 @@ def read_structures(path: Path) -> Iterator[Frame | ReadFailure]:
                 yield found
         except UnreadableError as error:
             yield ReadFailure(file=error.file, line=error.line, reason=error.reason)
-        except Exception as error:  # noqa: BLE001  # readers of libraries let any error through that a broken file causes
+        except Exception as error:  # noqa: BLE001  # readers of libraries raise any exception for damaged files
             yield ReadFailure(file=file, line=1, reason=f"not readable: {type(error).__name__}: {error}"[:300])
         else:
             if nothing:
-                yield ReadFailure(file=file, line=1, reason="holds no structure")
+                yield ReadFailure(file=file, line=1, reason="it contains no structure")
 
 
 def _reader(file: Path) -> _Reader | None:
-    """Return the reader for a file of this name, ``None`` where ASE decides."""
+    """Return the reader for the name of a file; ``None`` if ASE is to recognise the format."""
     name = re.sub(r"\.(gz|bz2|xz)$", "", file.name.lower())
     if name.endswith((".extxyz", ".xyz")):
         return read_extxyz
     if name.endswith((".cif", ".mcif")):
-        return _of_cif
+        return _read_cif_file
     if name.endswith(".csv"):
-        return _of_table
+        return _read_table
     if name.endswith(".json"):
         return read_json_structures
     if name.endswith(".res"):
@@ -91,13 +106,13 @@ def _reader(file: Path) -> _Reader | None:
     if name.endswith(".traj"):
         return read_trajectory
     if name.endswith(".zip"):
-        return _of_archive
+        return _read_archive
     if name.startswith(("poscar", "contcar")) or name.endswith((".vasp", ".poscar")):
-        return _of_poscar
+        return _read_poscar_file
     return None
 
 
-def _of_cif(file: Path) -> Iterator[Frame | ReadFailure]:
+def _read_cif_file(file: Path) -> Iterator[Frame | ReadFailure]:
     with Lines(file) as lines:
         for number, found in enumerate(read_cif(lines)):
             if isinstance(found, tuple):
@@ -107,7 +122,7 @@ def _of_cif(file: Path) -> Iterator[Frame | ReadFailure]:
                 yield Frame(atoms=found.atoms, file=file, number=number, line=found.line, name=found.name)
 
 
-def _of_poscar(file: Path) -> Iterator[Frame | ReadFailure]:
+def _read_poscar_file(file: Path) -> Iterator[Frame | ReadFailure]:
     for number, block in enumerate(read_poscars(file)):
         if isinstance(block, ReadFailure):
             yield block
@@ -116,7 +131,7 @@ def _of_poscar(file: Path) -> Iterator[Frame | ReadFailure]:
             yield Frame(atoms=block.atoms, file=file, number=number, line=block.line, name=name)
 
 
-def _of_archive(file: Path) -> Iterator[Frame | ReadFailure]:
+def _read_archive(file: Path) -> Iterator[Frame | ReadFailure]:
     for name, member in members(file):
         if isinstance(member, UnreadableError):
             yield ReadFailure(file=member.file, line=1, reason=member.reason)
@@ -125,13 +140,13 @@ def _of_archive(file: Path) -> Iterator[Frame | ReadFailure]:
                 yield replace(found, file=file / name)
 
 
-def _of_table(file: Path) -> Iterator[Frame | ReadFailure]:
+def _read_table(file: Path) -> Iterator[Frame | ReadFailure]:
     csv.field_size_limit(LONGEST_LINE)
     with open_text(file) as text:
         rows = csv.DictReader(lines_of(text, file))
         columns = [name for name in rows.fieldnames or () if name.strip().lower() in _CIF_COLUMNS]
         if not columns:
-            raise UnreadableError(file, f"a table without a column named {' or '.join(_CIF_COLUMNS)}")
+            raise UnreadableError(file, f"the table has no column of CIFs, named {' or '.join(_CIF_COLUMNS)}")
         for number in count():
             try:
                 row = next(rows, None)
@@ -141,7 +156,7 @@ def _of_table(file: Path) -> Iterator[Frame | ReadFailure]:
             if row is None:
                 return
             line = rows.line_num
-            found = next(read_cif(io.StringIO(row[columns[0]] or "", newline=None)), (1, "an empty CIF"))
+            found = next(read_cif(io.StringIO(row[columns[0]] or "", newline=None)), (1, "the CIF is empty"))
             if isinstance(found, tuple):
                 yield ReadFailure(file=file, line=line, reason=f"row {number + 1}: {found[1]}")
             else:

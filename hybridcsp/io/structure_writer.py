@@ -1,4 +1,4 @@
-"""Write structures to files of the common formats; the ending of a name says which."""
+"""Writing of structures to files of common formats, chosen by the file extension."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ from hybridcsp.structure.conversion import to_pymatgen
 from hybridcsp.utils.files import atomic_folder, atomic_write, is_stream, make_folder
 from hybridcsp.utils.text import printable_line
 
-#: What is known of a structure, by its key in ``atoms.info``: the item of a CIF that holds it. They are declared here
-#: and nowhere else; a key that is not listed becomes ``_hybridcsp_KEY``.
+#: CIF items by their keys in ``atoms.info``; other keys become ``_hybridcsp_KEY``.
 CIF_ITEMS = {
     "rank": "_hybridcsp_rank",
     "enthalpy_per_atom": "_hybridcsp_enthalpy_ev_per_atom",
@@ -37,7 +36,7 @@ CIF_ITEMS = {
 }
 
 _COMPRESSIONS: Mapping[str, Callable[[IO[bytes]], AbstractContextManager[Any]]] = {
-    ".gz": lambda file: gzip.GzipFile("", "wb", fileobj=file, mtime=0),  # without name and time: the same bytes again
+    ".gz": lambda file: gzip.GzipFile("", "wb", fileobj=file, mtime=0),  # without name and time, for reproducible files
     ".bz2": partial(bz2.BZ2File, mode="wb"),
     ".xz": partial(lzma.LZMAFile, mode="wb"),
 }
@@ -45,21 +44,21 @@ _COMPRESSIONS: Mapping[str, Callable[[IO[bytes]], AbstractContextManager[Any]]] 
 
 @dataclass(frozen=True, kw_only=True)
 class FileFormat:
-    """One format of structure files.
+    """A format of structure files.
 
     Attributes
     ----------
     name
-        As ``--format`` takes it.
+        The name for ``--format``.
     endings
-        Of the names of its files, the usual one first.
+        File extensions, the usual one first.
     text
-        Returns a structure in this format, given its number in the file (from 1), and whether a CIF is to hold the
-        symmetry operations.
+        A function that returns a structure in this format, given its number in the file (from 1) and whether a CIF
+        contains symmetry operations.
     opening, between, closing
-        What stands before, between and after the structures of a file.
+        Text before, between and after the structures of a file.
     single
-        Whether a file holds only one structure.
+        Whether a file contains only one structure.
     """
 
     name: str
@@ -72,38 +71,40 @@ class FileFormat:
 
 
 def format_of(output: Path | str, name: str | None = None, *, key: str = "output") -> FileFormat:
-    """Return the format that a file is to be written in: the one that is named, or that the ending says.
+    """Return the format of a file, by name or by the file extension.
 
     Parameters
     ----------
     output
         The file or folder.
     name
-        A key of :data:`FORMATS`, ``None`` to go by the ending.
+        A key of :data:`FILE_FORMATS`; ``None`` to use the file extension.
     key
-        What an error calls the file.
+        The name of the option for error messages.
 
     Raises
     ------
     InputError
-        If the ending is that of no format, or of another than the one that is named.
+        If the extension is unknown, or belongs to a format other than the named one.
     """
-    if name is not None and name not in FORMATS:
-        raise UnknownNameError("format", name, FORMATS)
-    chosen = None if name is None else FORMATS[name]
+    if name is not None and name not in FILE_FORMATS:
+        raise UnknownNameError("format", name, FILE_FORMATS)
+    chosen = None if name is None else FILE_FORMATS[name]
     if _is_folder(output) or _is_special(Path(output)):
-        return chosen or FORMATS["extxyz"]
+        return chosen or FILE_FORMATS["extxyz"]
     stem, _ = _uncompressed(Path(output).name)
-    by_name = next((one for one in FORMATS.values() if _has_name_of(stem, one)), None)
+    by_name = next((one for one in FILE_FORMATS.values() if _has_name_of(stem, one)), None)
     ending = re.search(r"\.[^\W\d]\w*$", stem)
     if by_name is not None and chosen in (None, by_name):
         return by_name
     if by_name is not None and chosen is not None:
-        raise InputError(key, str(output), f"a name for {chosen.name}, such as {_example(stem, chosen)}")
+        raise InputError(key, str(output), f"a file name for {chosen.name}, such as {_example(stem, chosen)}")
     if chosen is None or ending is not None:
-        known = [chosen] if chosen is not None else FORMATS.values()
+        known = [chosen] if chosen is not None else FILE_FORMATS.values()
         endings = ", ".join(ending for one in known for ending in one.endings)
-        raise InputError(key, str(output), f"a name with a known ending: {endings} (each may be followed by .gz)")
+        raise InputError(
+            key, str(output), f"a file name with a known extension: {endings} (each may be followed by .gz)"
+        )
     return chosen
 
 
@@ -111,32 +112,32 @@ def format_of(output: Path | str, name: str | None = None, *, key: str = "output
 def structure_writer(
     output: Path | str, format: str | None = None, *, symmetric: bool = False, key: str = "output", follow: bool = True
 ) -> Iterator[Callable[[Atoms], Path]]:
-    """Open a file for structures, or a folder that gets a file for each.
+    """Open a file for structures, or a folder with one file for each structure.
 
     Parameters
     ----------
     output
-        The file, which may be compressed (``.gz``, ``.bz2``, ``.xz``). An existing folder, or a name that ends with a
-        slash, is a folder; so is a name without an ending where a file of the format holds one structure only.
+        The file, which may be compressed (``.gz``, ``.bz2``, ``.xz``), or a folder: an existing one, a name that ends
+        with a slash, or a name without extension if a file of the format contains only one structure.
     format
-        A key of :data:`FORMATS`; by default what the ending says.
+        A key of :data:`FILE_FORMATS`; by default given by the file extension.
     symmetric
-        Whether a CIF holds the standard cell with its symmetry operations, instead of all atoms.
+        Whether a CIF contains the standard cell with its symmetry operations instead of all atoms.
     key
-        What an error calls the file.
+        The name of the option for error messages.
     follow
-        Whether a symbolic link of the user's leads to the file: see :func:`hybridcsp.utils.files.atomic_write`.
+        Whether a symbolic link is followed: see :func:`hybridcsp.utils.files.atomic_write`.
 
     Yields
     ------
     callable
-        Writes one structure, with its energy and what ``atoms.info`` says of it, and returns the file that it is in.
-        Files appear when the block ends, and not at all if an error ends it.
+        A function that writes one structure with its energy and the annotations in ``atoms.info``, and returns the path
+        of its file. Files appear when the block ends, and not at all if it raises an error.
 
     Raises
     ------
     InputError
-        If the ending is wrong, or it cannot be written there.
+        If the extension is wrong, or the files cannot be written.
     """
     chosen = format_of(output, format, key=key)
     output, folder_named = Path(output), _is_folder(output)
@@ -162,7 +163,7 @@ def structure_writer(
 
 
 def labelled(atoms: Atoms) -> tuple[str, dict[str, Any]]:
-    """Return the reduced formula of a structure, and what is known of it: its info and its energy, where it has one."""
+    """Return the reduced formula of a structure, and its annotations with its energy in eV if it has one."""
     formula = to_pymatgen(atoms).composition.reduced_formula
     plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in atoms.info.items()}
     known = {_key(key): _safe(value) for key, value in plain.items() if isinstance(value, str | int | float)}
@@ -172,7 +173,7 @@ def labelled(atoms: Atoms) -> tuple[str, dict[str, Any]]:
 
 
 class _File:
-    """Puts structures one after the other into an open file."""
+    """Writer of structures to one open file."""
 
     def __init__(self, stream: IO[str], path: Path, format: FileFormat, symmetric: bool, key: str) -> None:
         self._stream, self._path, self._format, self._symmetric, self._key = stream, path, format, symmetric, key
@@ -181,7 +182,7 @@ class _File:
     def add(self, atoms: Atoms) -> Path:
         if self._number and self._format.single:
             folder = f"{str(self._path).removesuffix(self._path.suffix)}/"
-            allowed = f"a folder ({folder}) for several structures: a {self._format.name} file holds one"
+            allowed = f"a folder ({folder}) for several structures, since a {self._format.name} file contains one"
             raise InputError(self._key, str(self._path), allowed)
         self._stream.write(self._format.between if self._number else "")
         self._number += 1
@@ -190,7 +191,7 @@ class _File:
 
 
 class _Folder:
-    """Puts each structure into a file of its own, named after its rank, formula and space group."""
+    """Writer of structures to one file each, named after rank, formula and space group."""
 
     def __init__(self, folder: Path, final: Path, format: FileFormat, symmetric: bool) -> None:
         self._folder, self._final, self._format, self._symmetric = folder, final, format, symmetric
@@ -219,7 +220,7 @@ def _extxyz(atoms: Atoms, number: int, symmetric: bool) -> str:
 def _cif(atoms: Atoms, number: int, symmetric: bool) -> str:
     from pymatgen.io.cif import CifWriter
 
-    # With a tolerance pymatgen writes the standardised cell with its symmetry operations; without one, P1 as it is.
+    # With a tolerance, pymatgen writes the standard cell with symmetry operations; without one, the given cell in P1.
     block = str(CifWriter(to_pymatgen(atoms), symprec=0.01 if symmetric else None))
     _, _, body = block.partition("data_")
     _, _, items = body.partition("\n")
@@ -230,7 +231,7 @@ def _cif(atoms: Atoms, number: int, symmetric: bool) -> str:
 
 
 def _cif_value(value: float | str) -> str:
-    """Return a number or a text as a value of a CIF, which is ASCII and one line of at most 2048 characters."""
+    """Return a number or text as a CIF value, in ASCII and with at most 2048 characters on a line."""
     if not isinstance(value, str):
         return f"{value:.10g}" if isinstance(value, float) else str(int(value))
     text = textwrap.shorten(value, 1000).encode("ascii", "backslashreplace").decode()
@@ -282,7 +283,7 @@ def _key(key: object) -> str:
 
 
 #: Formats by name.
-FORMATS: Mapping[str, FileFormat] = {
+FILE_FORMATS: Mapping[str, FileFormat] = {
     one.name: one
     for one in (
         FileFormat(name="extxyz", endings=(".extxyz", ".xyz"), text=_extxyz),
@@ -295,7 +296,7 @@ FORMATS: Mapping[str, FileFormat] = {
 
 
 def _uncompressed(name: str) -> tuple[str, str | None]:
-    """Return a file's name without the ending of a compression, and that ending."""
+    """Split a file name into the name without the extension of a compression, and that extension."""
     ending = next((ending for ending in _COMPRESSIONS if name.lower().endswith(ending)), None)
     return (name, None) if ending is None else (name[: -len(ending)], ending)
 
@@ -314,7 +315,7 @@ def _is_folder(output: Path | str) -> bool:
 
 
 def _is_special(output: Path) -> bool:
-    """Whether a name is that of no file: a FIFO, a device, the standard output."""
+    """Return whether a path is not a regular file or folder: a FIFO, a device or the standard output."""
     try:
         mode = output.stat().st_mode
     except (OSError, ValueError):

@@ -156,14 +156,14 @@ def test_the_same_export_gives_the_same_bytes(minima, tmp_path):
 @pytest.mark.parametrize(
     ("name", "format", "said"),
     [
-        ("m.xyz", "cif", r"m.xyz': a name for cif, such as m.cif"),
-        ("m.cif.gz", "extxyz", "a name for extxyz, such as m.extxyz"),
-        ("POSCAR", "cif", "a name for cif"),
-        ("m.pdb", None, r"a known ending: .extxyz, .xyz, .cif, .vasp"),
-        ("m.pdb", "cif", r"a known ending: .cif \("),
-        ("m.zip", None, "a known ending"),
-        ("m", None, "a known ending"),
-        ("m.vasp", None, r"a folder \(.*/m/\) for several structures: a poscar file holds one"),
+        ("m.xyz", "cif", r"m.xyz': a file name for cif, such as m.cif"),
+        ("m.cif.gz", "extxyz", "a file name for extxyz, such as m.extxyz"),
+        ("POSCAR", "cif", "a file name for cif"),
+        ("m.pdb", None, r"a known extension: .extxyz, .xyz, .cif, .vasp"),
+        ("m.pdb", "cif", r"a known extension: .cif \("),
+        ("m.zip", None, "a known extension"),
+        ("m", None, "a known extension"),
+        ("m.vasp", None, r"a folder \(.*/m/\) for several structures, since a poscar file contains one"),
     ],
 )
 def test_an_ending_that_contradicts_or_is_unknown_is_an_error_that_writes_nothing(minima, tmp_path, name, format, said):

@@ -143,7 +143,7 @@ class TestSample:
             (["toy", "--formula", "Cu", "--energy-quantile", "2"], "a number from 0 to 1"),
             (["toy", "--formula", "Cu", "--pressure", "nan"], "a pressure in GPa"),
             (["toy", "--formulas", "cells.txt", "--formula-units", "2"], "only with --formula"),
-            (["toy", "--formula", "Cu", "--output", "x.pdb"], "a known ending: .extxyz"),
+            (["toy", "--formula", "Cu", "--output", "x.pdb"], "a known extension: .extxyz"),
             (["toy", "--formulas", "cells.txt", "--each"], "only with --formula"),
             (["toy", "--formula", "Cu", "--output", "cells.txt/x.extxyz"], "a file in its place"),
         ],

@@ -128,8 +128,8 @@ def test_a_damaged_page_costs_its_rows(file):
     ("content", "said"),
     [
         (b"", "empty file"),
-        (b"broken", "not a SQLite database"),
-        (b"SQLite format 3\0" + bytes(84), "a damaged database"),
+        (b"broken", "not an SQLite database"),
+        (b"SQLite format 3\0" + bytes(84), "database is damaged"),
     ],
 )
 def test_what_is_no_database_is_told(tmp_path, content, said):

@@ -5,7 +5,7 @@ import pytest
 from ase.build import bulk
 from crystals import rutile
 
-from hybridcsp.io.ase_formats import FORMATS
+from hybridcsp.io.ase_formats import ASE_FORMATS
 from hybridcsp.io.construction import MAX_ATOMS
 from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.structure_files import read_structures
@@ -42,7 +42,7 @@ def test_other_formats_are_named_and_not_tried(tmp_path, monkeypatch, name, cont
 
 def test_formats_that_run_something_are_not_on_the_list():
     assert not {"castep-cell", "bundletrajectory", "netcdftrajectory", "gpw", "db", "postgresql", "mysql"} & set(
-        FORMATS
+        ASE_FORMATS
     )
 
 

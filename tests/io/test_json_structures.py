@@ -85,14 +85,14 @@ def spoiled(change):
         ({"@module": "os", "@class": "system", "command": "true"}, "is not a pymatgen Structure"),
         (spoiled(lambda d: d["sites"][0].update(species=[{"element": "Ti", "occu": 0.5}])), "partly occupied"),
         (spoiled(lambda d: d["sites"][0].update(species=[{"element": "Qq"}])), "'Qq' is not an element"),
-        (spoiled(lambda d: d["sites"][0].update(species=3)), "names no species"),
+        (spoiled(lambda d: d["sites"][0].update(species=3)), "no list of species"),
         (spoiled(lambda d: d["sites"][0].update(abc=[0, 0])), "no coordinates"),
         (spoiled(lambda d: d["sites"][0].update(abc=[float("nan"), 0, 0])), "finite"),
-        (spoiled(lambda d: d.update(lattice={"matrix": [[1, 2], [3, 4]]})), "lattice of shape"),
-        (spoiled(lambda d: d.update(lattice={"a": 1e400})), "lattice without"),
+        (spoiled(lambda d: d.update(lattice={"matrix": [[1, 2], [3, 4]]})), "lattice has the shape"),
+        (spoiled(lambda d: d.update(lattice={"a": 1e400})), "lattice has neither"),
         (spoiled(lambda d: d.update(lattice={"matrix": (np.eye(3) * 1e9).tolist()})), "far outside|cell of"),
         (spoiled(lambda d: d.update(sites=[])), "atoms"),
-        ({"numbers": [1], "positions": {"__ndarray__": [[10**9, 3], "float64", [0]]}}, "shape that it claims"),
+        ({"numbers": [1], "positions": {"__ndarray__": [[10**9, 3], "float64", [0]]}}, "stated shape"),
         ({"numbers": [1], "positions": [[0, 0, 0]]}, "lattice vectors are missing"),
         ({"numbers": [[[1]]], "positions": [[0, 0, 0]], "cell": [3, 3, 3], "pbc": True}, "shape"),
     ],
@@ -109,7 +109,7 @@ def test_entries_that_are_broken_cost_only_themselves(tmp_path, content, said):
 @pytest.mark.parametrize("content", ["[]", '{"ids": [], "nextid": 1}'])
 def test_a_file_without_structures_says_what_is_read(tmp_path, content):
     (broken,) = read(tmp_path, content)
-    assert "holds no structure" in broken.reason
+    assert "contains no structure" in broken.reason
 
 
 def test_whole_numbers_beyond_double_precision_cost_only_themselves(tmp_path):

@@ -66,7 +66,7 @@ def test_bombs_and_endless_lists_are_refused(tmp_path, cif, monkeypatch):
     with pytest.raises(UnreadableError, match="100 times"):
         list(zip_archives.members(file))
     file = zipped(tmp_path / "b.zip", {f"{i}.cif": "" for i in range(50)})
-    monkeypatch.setattr(zip_archives, "_LONGEST_LIST", 1000)
+    monkeypatch.setattr(zip_archives, "_MAX_LIST_SIZE", 1000)
     with pytest.raises(UnreadableError, match="list of files"):
         list(zip_archives.members(file))
 
@@ -74,7 +74,7 @@ def test_bombs_and_endless_lists_are_refused(tmp_path, cif, monkeypatch):
 @pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_compression_that_cannot_be_undone_in_pieces_is_named(tmp_path, cif, compression):
     _, broken = told(zipped(tmp_path / "a.zip", {"a.cif": cif}, compression))
-    assert "ordinary zip compression" in broken["a.cif"]
+    assert "usual zip compression" in broken["a.cif"]
 
 
 @pytest.mark.parametrize("end", [0, 10, 200, -5, -30])
@@ -97,4 +97,4 @@ def test_one_bad_row_of_a_table_costs_only_itself(tmp_path, cif):
     assert kinds[2] is True
     (tmp_path / "b.csv").write_text("id,text\n1,2\n")
     (broken,) = read_structures(tmp_path / "b.csv")
-    assert "column named cif" in broken.reason
+    assert "column of CIFs, named cif" in broken.reason

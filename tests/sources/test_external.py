@@ -91,8 +91,8 @@ def test_what_fits_the_problem_is_proposed_and_the_rest_is_counted(tmp_path, nam
     ("name", "content", "said"),
     [
         ("other.extxyz", None, r"no usable structure \(\S*other.extxyz: 1 structures of other contents\); needed"),
-        ("no_column.csv", b"a,b\n1,2\n", "a column named cif"),
-        ("broken.zip", b"PK nonsense", "damaged zip archive"),
+        ("no_column.csv", b"a,b\n1,2\n", "no column of CIFs"),
+        ("broken.zip", b"PK nonsense", "zip archive is damaged"),
     ],
 )
 def test_files_of_no_use_are_an_error_that_says_why(tmp_path, name, content, said):

@@ -191,7 +191,7 @@ def test_partly_occupied_sites_are_refused(tmp_path):
     [
         (lambda folder: None, "nothing_here.cif", "no such file or folder"),
         (lambda folder: (folder / "empty").mkdir(), "empty", "holds no files"),
-        (lambda folder: (folder / "a.extxyz").write_text(""), "a.extxyz", "holds no structure"),
+        (lambda folder: (folder / "a.extxyz").write_text(""), "a.extxyz", "contains no structure"),
         (lambda folder: (folder / "a.xyz").write_text("3\n\nNa 0 0\n"), "a.xyz", "ends after 1 of 3 atoms"),
     ],
     ids=["missing", "empty folder", "empty file", "broken file"],

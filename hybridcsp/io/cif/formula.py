@@ -1,4 +1,4 @@
-"""Compare the contents that a CIF states with its atoms."""
+"""Comparison of the atoms of a CIF with its stated chemical formula."""
 
 from __future__ import annotations
 
@@ -13,28 +13,37 @@ from hybridcsp.io.frames import StructureError
 
 _ELEMENT = re.compile(r"([A-Z][a-z]?)(\d+(?:\.\d+)?|\.\d+)?(?:\(\d+\))?")
 
-#: By how much numbers of atoms may differ from those stated, as a fraction.
+#: Maximum relative difference between numbers of atoms and the stated ones.
 _TOLERANCE = 0.01
 
 
 def stated_formula(block: DataBlock) -> dict[str, float]:
-    """Return the atoms of one formula unit, by element; none where the block does not say, or not in numbers.
+    """Return the number of atoms of each element in the stated formula; empty if none is stated in numbers.
 
     ``_chemical_formula_sum`` is read, or else ``_chemical_formula_moiety``. Deuterium and tritium count as hydrogen.
     """
     text = block.value("_chemical_formula_sum")
     if text is not None:
-        return _parsed(text) or {}
+        return _parse_formula(text) or {}
     text = block.value("_chemical_formula_moiety")
-    return _of_moieties(text) if text is not None else {}
+    return _parse_moieties(text) if text is not None else {}
 
 
 def check_contents(block: DataBlock, stated: Mapping[str, float], atoms: Mapping[str, int]) -> None:
-    """Refuse atoms that are not those that a block states.
+    """Check the atoms of a cell against the stated formula.
 
-    Elements and their ratios must be those of the formula, and the number of units in the cell that of
-    ``_cell_formula_units_Z``. Programs differ in whether the formula is that of the smallest unit, and which unit Z
-    counts: any such reading will do.
+    Elements and their ratios must agree with the formula, and the number of units in the cell with
+    ``_cell_formula_units_Z``. Programs differ in whether the formula is that of the smallest unit, and in which unit Z
+    counts; every such interpretation is accepted.
+
+    Parameters
+    ----------
+    block
+        The data block.
+    stated
+        The stated formula: number of atoms by element; empty if none is stated.
+    atoms
+        Number of atoms in the cell by element.
 
     Raises
     ------
@@ -50,16 +59,18 @@ def check_contents(block: DataBlock, stated: Mapping[str, float], atoms: Mapping
         if abs(atoms.get(element, 0) - units * stated.get(element, 0)) > max(0.02, _TOLERANCE * atoms.get(element, 0))
     ]
     if differing:
-        raise StructureError(0, f"the atoms are {_shown(atoms)}, but the formula stated is {_shown(stated)}")
+        raise StructureError(0, f"the atoms are {_shown(atoms)}, but the stated formula is {_shown(stated)}")
     z = _units(block)
     if z is None:
         return
     in_formula = _divisor(stated)
-    in_cell = units * in_formula  # smallest units in the cell
-    # Z units of the formula; or the formula is that of the cell, or that of the smallest unit was meant.
+    in_cell = units * in_formula  # number of smallest units in the cell
+    # Z counts units of the formula, or smallest units; or the formula is that of the whole cell.
     is_cell = math.isclose(in_cell, in_formula, rel_tol=_TOLERANCE) and in_formula % z == 0
     if not is_cell and not any(math.isclose(in_cell, n, rel_tol=_TOLERANCE) for n in (z * in_formula, z)):
-        raise StructureError(0, f"the cell holds {_shown(atoms)}, but {z} formula units of {_shown(stated)} are stated")
+        raise StructureError(
+            0, f"the cell contains {_shown(atoms)}, but {z} formula units of {_shown(stated)} are stated"
+        )
 
 
 def _units(block: DataBlock) -> int | None:
@@ -67,8 +78,8 @@ def _units(block: DataBlock) -> int | None:
     return int(text) if text is not None and text.isdecimal() and 0 < len(text) < 6 and int(text) > 0 else None
 
 
-def _parsed(text: str) -> dict[str, float] | None:
-    """Return the elements of ``'O2 Ti'``, ``None`` where anything else stands there, such as variables."""
+def _parse_formula(text: str) -> dict[str, float] | None:
+    """Parse a formula such as ``'O2 Ti'``; return ``None`` for other text, such as variables."""
     found: dict[str, float] = defaultdict(float)
     rest = re.sub(r"[\s*]+", " ", text.replace("'", " ").replace('"', " ")).strip()
     while rest:
@@ -81,12 +92,12 @@ def _parsed(text: str) -> dict[str, float] | None:
     return {element: number for element, number in found.items() if number > 0}
 
 
-def _of_moieties(text: str) -> dict[str, float]:
-    """Return the elements of ``'C6 H6 2+, 2(H2 O)'``; none where that is not of this form."""
+def _parse_moieties(text: str) -> dict[str, float]:
+    """Parse a formula of moieties such as ``'C6 H6 2+, 2(H2 O)'``; return an empty mapping for other text."""
     found: dict[str, float] = defaultdict(float)
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d*\.?\d*)\s*\(?([^()]*?)(?:\s\d*[+-])?\s*\)?\s*", part)
-        atoms = _parsed(match[2]) if match else None
+        atoms = _parse_formula(match[2]) if match else None
         if match is None or not atoms:
             return {}
         for element, number in atoms.items():
@@ -95,7 +106,7 @@ def _of_moieties(text: str) -> dict[str, float]:
 
 
 def _divisor(formula: Mapping[str, float]) -> int:
-    """Return how many smallest units a formula of whole numbers holds; 1 for others."""
+    """Return the number of smallest units in a formula of whole numbers; 1 for other formulas."""
     if any(abs(number - round(number)) > 1e-6 for number in formula.values()):
         return 1
     return math.gcd(*(round(number) for number in formula.values()))

@@ -1,7 +1,7 @@
-"""Symmetry of a CIF: its operations, or those of the space group that it names.
+"""Symmetry operations of a CIF, listed there or given by the space group that it names.
 
-The 530 settings and their operations are spglib's. A CIF that only names its group leaves open which origin, axes or
-cell it means; what the cell allows, and in the end what the sites make of it, decides that.
+The 530 settings of space groups and their operations are taken from spglib. A CIF that only names its group may leave
+the origin, the axes or the cell open; these follow from the metric of the cell and from the sites.
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ _HERMANN_MAUGUIN = (
 )
 _NUMBER = ("_space_group_it_number", "_symmetry_int_tables_number", "_symmetry_space_group_number")
 
-#: By how much an operation may change the metric of the cell, as a fraction of the product of two lengths.
+#: Maximum change of the metric of the cell by an operation, relative to the product of two lengths.
 _METRIC_TOLERANCE = 0.02
 
-#: Translations of operations are multiples of 1/24 in space groups, of 1/120 in some supercells, whatever their digits.
+#: Translations of operations are rounded to multiples of 1/24 in space groups, or of 1/120 in some supercells, within
+#: these tolerances.
 _GRID = 120
-_COARSE = 5  # of these are 1/24
-_NEAR, _VERY_NEAR = 0.004, 0.001
+_COARSE = 5  # 5/120 = 1/24
+_COARSE_TOLERANCE, _FINE_TOLERANCE = 0.004, 0.001
 
 _TERM = re.compile(r"([+-]?)(?:(\d+(?:\.\d*)?|\.\d+)(?:/(\d+(?:\.\d*)?))?)?(\*?[xyz])?")
 
@@ -57,9 +58,11 @@ class Operations:
     Attributes
     ----------
     name
-        What they are called in messages.
-    rotations, translations
-        Shapes ``(n, 3, 3)`` and ``(n, 3)``; translations are from 0 to below 1.
+        The name for error messages.
+    rotations
+        Rotations, shape ``(n, 3, 3)``.
+    translations
+        Translations from 0 to below 1, shape ``(n, 3)``.
     """
 
     name: str
@@ -70,11 +73,11 @@ class Operations:
         return len(self.rotations)
 
     def images(self, place: Floats) -> Floats:
-        """Return the images of a position, shape ``(n, 3)``."""
+        """Return the images of a fractional position, shape ``(n, 3)``."""
         return self.rotations @ place + self.translations
 
-    def keep(self, metric: Floats) -> bool:
-        """Whether the operations map a lattice with this metric tensor onto itself."""
+    def preserve(self, metric: Floats) -> bool:
+        """Return whether the operations map a lattice with this metric tensor (Å²) onto itself."""
         lengths = np.sqrt(np.diag(metric))
         changed = np.einsum("nji,jk,nkl->nil", self.rotations, metric, self.rotations) - metric
         return bool((np.abs(changed) <= _METRIC_TOLERANCE * np.outer(lengths, lengths)).all())
@@ -84,32 +87,32 @@ IDENTITY = Operations("P 1", np.eye(3)[None], np.zeros((1, 3)))
 
 
 def operations_of(block: DataBlock, metric: Floats) -> list[Operations]:
-    """Return what the symmetry of a data block may be.
+    """Return the possible symmetries of a data block.
 
     Parameters
     ----------
     block
         The data block.
     metric
-        Metric tensor of its cell, shape ``(3, 3)``.
+        Metric tensor of its cell in Å², shape ``(3, 3)``.
 
     Returns
     -------
-    list
-        One, unless only a space group is named that has several origins: then one for each. The identity alone where
-        the block says nothing of symmetry.
+    list of Operations
+        One element, or one for each origin if only a space group with several origins is named. The identity if the
+        block states no symmetry.
 
     Raises
     ------
     StructureError
-        If the operations are damaged, no group, or not those of the lattice; if the group named is not known.
+        If the operations are damaged, incomplete or not symmetries of the lattice, or the named group is unknown.
     """
     number = _number(block)
     symbol = block.value(*_HERMANN_MAUGUIN)
     listed = _listed(block)
     if listed is not None:
-        if not listed.keep(metric):
-            raise StructureError(0, "the cell does not have the symmetry of the operations listed")
+        if not listed.preserve(metric):
+            raise StructureError(0, "the cell does not have the symmetry of the listed operations")
         _check_completeness(listed, _named(symbol, number))
         return [listed]
     hall = block.value(*_HALL)
@@ -118,22 +121,22 @@ def operations_of(block: DataBlock, metric: Floats) -> list[Operations]:
     if settings is None:
         if symbol or hall or number:
             raise StructureError(
-                0, f"the space group {symbol or hall or number} is not known, and no operations are listed"
+                0, f"the space group {symbol or hall or number} is unknown, and no operations are listed"
             )
         return [IDENTITY]
     return _fitting(settings, metric, symbol or hall or f"number {number}")
 
 
 def unlisted(block: DataBlock, metric: Floats) -> list[Operations]:
-    """Return the group that is named beside a list of the identity alone, in all settings that the cell allows.
+    """Return the settings of a named group, allowed by the cell, whose operations are not listed but the identity.
 
-    Programs that write all atoms of a cell leave it there; so do others that have lost the list.
+    Programs that list all atoms of a cell write such files, and so do programs that have lost the operations.
     """
     listed = _listed(block)
     if listed is None or len(listed) > 1:
         return []
     settings = _named(block.value(*_HERMANN_MAUGUIN), _number(block)) or []
-    return [group for group in map(_of_setting, settings) if len(group) > 1 and group.keep(metric)]
+    return [group for group in map(_of_setting, settings) if len(group) > 1 and group.preserve(metric)]
 
 
 def _number(block: DataBlock) -> int | None:
@@ -141,7 +144,7 @@ def _number(block: DataBlock) -> int | None:
     if text is None:
         return None
     if not text.isdecimal() or len(text) > 3 or not 1 <= int(text) <= 230:
-        raise StructureError(0, f"the space group number {text[:20]!r} is not one from 1 to 230")
+        raise StructureError(0, f"the space group number {text[:20]!r} is not a number from 1 to 230")
     return int(text)
 
 
@@ -157,26 +160,34 @@ def _listed(block: DataBlock) -> Operations | None:
             shift = _on_grid(translation + centring)
             found[(rotation.tobytes(), shift.tobytes())] = rotation, shift / _GRID
     rotations, translations = (np.array(part) for part in zip(*found.values(), strict=True))
-    result = Operations(f"the {len(found)} operations listed", rotations, translations)
+    result = Operations(f"the {len(found)} listed operations", rotations, translations)
     if not _is_group(result):
         raise StructureError(
-            0, f"the {len(found)} symmetry operations listed are no group: some are missing or damaged"
+            0, f"the {len(found)} listed symmetry operations do not form a group; some are missing or damaged"
         )
     return result
 
 
 def _parsed(text: str) -> tuple[Floats, Floats]:
-    """Return rotation and translation of ``-x+1/2, y, z``; a fourth part (time reversal) is left out."""
+    """Parse an operation such as ``-x+1/2, y, z``; a fourth part (time reversal) is ignored.
+
+    pymatgen's ``SymmOp.from_xyz_str`` is not used, since it accepts damaged operations and takes a second to import.
+
+    Raises
+    ------
+    StructureError
+        If the text is not a symmetry operation of a lattice.
+    """
     parts = re.sub(r"\s", "", text.lower()).split(",")
     if len(parts) not in (3, 4):
-        raise StructureError(0, f"{text[:40]!r} is not a symmetry operation")
+        raise StructureError(0, f"{text[:40]!r} is not a symmetry operation, such as -x+1/2,y,z")
     rotation, translation = np.zeros((3, 3)), np.zeros(3)
     for row, part in enumerate(parts[:3]):
         at = 0
         while at < len(part):
             term = _TERM.match(part, at)
             if term is None or term.end() == at or not (term[2] or term[4]) or (at and not term[1]):
-                raise StructureError(0, f"{text[:40]!r} is not a symmetry operation")
+                raise StructureError(0, f"{text[:40]!r} is not a symmetry operation, such as -x+1/2,y,z")
             value = float(term[1] + (term[2] or "1")) / (float(term[3] or 1) or math.nan)
             if term[4]:
                 rotation[row, "xyz".index(term[4][-1])] += value
@@ -184,30 +195,30 @@ def _parsed(text: str) -> tuple[Floats, Floats]:
                 translation[row] += value
             at = term.end()
     if not np.isfinite(translation).all():
-        raise StructureError(0, f"{text[:40]!r} is not a symmetry operation")
+        raise StructureError(0, f"{text[:40]!r} is not a symmetry operation, such as -x+1/2,y,z")
     if not (np.isin(rotation, (-1.0, 0.0, 1.0)).all() and round(abs(np.linalg.det(rotation)), 6) == 1):
         raise StructureError(0, f"{text[:40]!r} is not a symmetry operation of a lattice")
     return rotation, translation
 
 
 def _on_grid(translation: Floats) -> Floats:
-    """Return a translation in units of 1/120, from 0 to below 120."""
+    """Round a translation to multiples of 1/120; return it in these units, from 0 to below 120."""
     fine = translation * _GRID
     coarse = np.rint(fine / _COARSE) * _COARSE
-    shift = np.where(np.abs(fine - coarse) <= _NEAR * _GRID, coarse, np.rint(fine))
-    if (np.abs(fine - shift)[shift != coarse] > _VERY_NEAR * _GRID).any():
+    shift = np.where(np.abs(fine - coarse) <= _COARSE_TOLERANCE * _GRID, coarse, np.rint(fine))
+    if (np.abs(fine - shift)[shift != coarse] > _FINE_TOLERANCE * _GRID).any():
         raise StructureError(
-            0, f"a translation of {translation.tolist()} in a symmetry operation is no simple fraction"
+            0, f"the translation {translation.tolist()} of a symmetry operation is not a simple fraction"
         )
     return np.asarray(shift % _GRID)
 
 
 def _is_group(operations: Operations) -> bool:
-    """Whether products of operations are operations again."""
+    """Return whether all products of two operations are among the operations."""
     rotations = np.rint(operations.rotations).astype(int)
     shifts = np.rint(operations.translations * _GRID).astype(int)
     known = set(_codes(rotations, shifts).tolist())
-    if len(known) > 192:  # no space group has more in a conventional cell; supercells do, and are not checked
+    if len(known) > 192:  # more than any space group in its conventional cell: a supercell, which is not checked
         return True
     products = np.einsum("aij,bjk->abik", rotations, rotations).reshape(-1, 3, 3)
     moved = (np.einsum("aij,bj->abi", rotations, shifts) + shifts[:, None]).reshape(-1, 3)
@@ -221,7 +232,13 @@ def _codes(rotations: NDArray[np.int_], shifts: NDArray[np.int_]) -> NDArray[np.
 
 
 def _check_completeness(listed: Operations, settings: list[int] | None) -> None:
-    """Refuse a list of operations that is only a part of the group that is named."""
+    """Check that the listed operations are not only a part of the named group.
+
+    Raises
+    ------
+    StructureError
+        If operations are missing.
+    """
     if settings is None or len(listed) == 1:
         return
     codes = _operation_codes(listed)
@@ -239,19 +256,27 @@ def _operation_codes(operations: Operations) -> set[int]:
 
 
 def _named(symbol: str | None, number: int | None) -> list[int] | None:
-    """Return Hall numbers of the settings that a symbol or else a number may mean; ``None`` for unknown ones."""
+    """Return the Hall numbers of settings with a symbol, or else with a number; ``None`` if unknown."""
     if symbol is not None:
         found = _by_symbol().get(_simplified(symbol))
         if found is not None:
             if number is not None and all(_types()[hall].number != number for hall in found):
-                raise StructureError(0, f"the space group is {symbol} and has number {number}: these are two groups")
+                raise StructureError(
+                    0, f"the space group symbol {symbol} and the number {number} belong to different groups"
+                )
             return found
     return None if number is None else _by_number()[number]
 
 
 def _fitting(settings: list[int], metric: Floats, name: str) -> list[Operations]:
-    """Return the settings that the cell allows: the usual axes where several are possible, with every origin."""
-    fitting = [hall for hall in settings if _of_setting(hall).keep(metric)]
+    """Return the settings allowed by the cell: all origins for the most usual axes.
+
+    Raises
+    ------
+    StructureError
+        If the cell allows none.
+    """
+    fitting = [hall for hall in settings if _of_setting(hall).preserve(metric)]
     if not fitting:
         raise StructureError(0, f"the cell does not have the symmetry of the space group {name}")
     usual = min(_rank(hall) for hall in fitting)
@@ -259,7 +284,7 @@ def _fitting(settings: list[int], metric: Floats, name: str) -> list[Operations]
 
 
 def _rank(hall: int) -> tuple[int, str]:
-    """Return a rank that orders settings by axes and cell, the standard of International Tables first."""
+    """Return a key that sorts settings by axes and cell, with the standard of International Tables first."""
     axes = re.sub(r"^[12](?=$|[a-z-])", "", _types()[hall].choice)  # without the choice of origin
     order = ["", "b", "b1", "H", "R", "c", "c1", "a", "a1"]
     return (order.index(axes), "") if axes in order else (len(order), axes)
@@ -311,7 +336,7 @@ def _by_number() -> dict[int, list[int]]:
 
 @lru_cache(maxsize=1)
 def _by_symbol() -> dict[str, list[int]]:
-    """Return settings by all symbols that are in use for them."""
+    """Return the Hall numbers of settings by all their symbols."""
     found: dict[str, list[int]] = {}
     for names in (_symbols, _older_symbols):
         added: dict[str, list[int]] = defaultdict(list)
@@ -324,7 +349,7 @@ def _by_symbol() -> dict[str, list[int]]:
 
 
 def _symbols(kind: _Type) -> Iterator[str]:
-    """Yield short and full symbols of today, and those that name the origin or the axes."""
+    """Yield the current short and full symbols, also with the choice of origin or axes."""
     *_, own = kind.international.split(" = ")
     plain = [kind.full, own]
     if 3 <= kind.number <= 15:  # monoclinic: P 1 21/c 1 is P 21/c for short
@@ -340,7 +365,7 @@ def _symbols(kind: _Type) -> Iterator[str]:
             yield f"{name} {'SZ'[int(kind.choice[0]) - 1]}"  # ICSD: origin at the highest symmetry, or at the centre
 
 
-#: The letters that stood in the place of e until 1992, per setting in spglib's order.
+#: Symbols used until 1992 for groups with the glide plane e, for each setting in spglib's order.
 _GLIDES = {
     39: ("Abm2", "Bma2", "B2cm", "C2mb", "Cm2a", "Ac2m"),
     41: ("Aba2", "Bba2", "B2cb", "C2cb", "Cc2a", "Ac2a"),
@@ -357,7 +382,7 @@ def _older_symbols(kind: _Type) -> Iterator[str]:
         yield name
         if kind.choice[:1] in ("1", "2"):
             yield f"{name} :{kind.choice[0]}"
-    if kind.number >= 195:  # cubic: F d 3 m was F d -3 m
+    if kind.number >= 195:  # cubic: F d -3 m was written F d 3 m
         for name in _symbols(kind):
             if "-3" in name:
                 yield name.replace("-3", "3")

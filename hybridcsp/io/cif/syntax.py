@@ -1,8 +1,8 @@
-"""The syntax of CIF 1.1: text into data blocks, data blocks into items.
+"""Parser of CIF 1.1: text into data blocks, and data blocks into items.
 
-The grammar is that of *International Tables for Crystallography* G, 2.2.7 (DOI 10.1107/97809553602060000107), with what
-programs really write on top: names in any case, with dots (CIF 2) or a trailing underscore, and values with spaces that
-nobody has quoted.
+The grammar is that of *International Tables for Crystallography* G, 2.2.7 (DOI 10.1107/97809553602060000107), extended
+by deviations that programs write: names in any case, with dots (CIF 2) or a trailing underscore, and values with spaces
+that are not quoted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hybridcsp.io.text_files import MAX_STRUCTURE_SIZE
 
 _TOKENS = re.compile(
     r"""
-    (?P<text>^;(?P<body>.*?)\n;)  # a text field: from a semicolon at the beginning of a line to the next such
+    (?P<text>^;(?P<body>.*?)\n;)  # a text field between two semicolons at the beginning of lines
     | (?P<comment>\#[^\n]*)
     | '(?P<single>[^\n]*?)'(?=\s|\Z)                   # a quotation mark ends a value only before white space
     | "(?P<double>[^\n]*?)"(?=\s|\Z)
@@ -26,10 +26,10 @@ _TOKENS = re.compile(
     re.VERBOSE | re.MULTILINE | re.DOTALL,
 )
 
-#: Values that say nothing: not known, and inapplicable or the default.
+#: Values that state nothing: unknown, and inapplicable or the default.
 UNKNOWN, DEFAULT = "?", "."
 
-# Names of items of which a second value would be a second crystal, as where blocks have lost their headings.
+# Beginnings of names whose second value would belong to a second crystal, as in blocks that have lost their headings.
 _CRYSTAL = ("_cell_length_", "_cell_angle_", "_atom_site_fract_")
 
 
@@ -40,11 +40,11 @@ class DataBlock:
     Attributes
     ----------
     name
-        What stands behind ``data_``.
+        The name after ``data_``.
     line
-        Its first line; lines count from 1.
+        The number of the first line, counted from 1.
     items
-        Values by names in lower case, dots replaced by underscores; those of loops are lists of equal length.
+        Values by names in lower case, with underscores instead of dots; columns of a loop are lists of equal length.
     """
 
     name: str
@@ -52,7 +52,7 @@ class DataBlock:
     items: Mapping[str, str | list[str]] = field(default_factory=dict)
 
     def value(self, *names: str) -> str | None:
-        """Return the first of these items that has one value that says something."""
+        """Return the value of the first of these items with a single value that is not unknown or the default."""
         for name in names:
             values = self.items.get(name, [])
             values = [values] if isinstance(values, str) else values
@@ -61,7 +61,7 @@ class DataBlock:
         return None
 
     def column(self, *names: str) -> list[str] | None:
-        """Return the values of the first of these items that is there; a single value is a loop of one row."""
+        """Return the values of the first of these items that exists; a single value is a loop of one row."""
         for name in names:
             if name in self.items:
                 values = self.items[name]
@@ -70,14 +70,14 @@ class DataBlock:
 
 
 def read_blocks(lines: Iterable[str]) -> Iterator[tuple[str, int, list[str]]]:
-    """Yield the name, the first line's number (from 1) and the lines of each data block.
+    """Split a CIF into data blocks; yield the name, the number of the first line (from 1) and the lines of each.
 
-    Text before the first block is left out if it is blank or a comment, and otherwise a block without a name.
+    Text before the first block is a block without a name, unless it is blank or a comment.
 
     Raises
     ------
     StructureError
-        For a block of more than :data:`~hybridcsp.io.text_files.MAX_STRUCTURE_SIZE` characters.
+        For a block with more than :data:`~hybridcsp.io.text_files.MAX_STRUCTURE_SIZE` characters.
     """
     name, begun, block, in_text, size = "", 1, list[str](), False, 0
     for number, line in enumerate(lines, start=1):
@@ -88,13 +88,15 @@ def read_blocks(lines: Iterable[str]) -> Iterator[tuple[str, int, list[str]]]:
             block.append(line)
             size += len(line)
             if size > MAX_STRUCTURE_SIZE:
-                raise StructureError(begun, f"a data block of more than {MAX_STRUCTURE_SIZE >> 20} MiB")
+                raise StructureError(
+                    begun, f"the data block is larger than {MAX_STRUCTURE_SIZE >> 20} MiB, the maximum that is read"
+                )
             continue
-        if name or _says_something(block):
+        if name or _has_content(block):
             yield name, begun, block
         size = 0
         name, begun, block = opening[1] or UNKNOWN, number, [_after_name(line[opening.end() :])]
-    if name or _says_something(block):
+    if name or _has_content(block):
         yield name, begun, block
 
 
@@ -104,7 +106,7 @@ def parse_block(name: str, line: int, lines: Sequence[str]) -> DataBlock:
     Raises
     ------
     StructureError
-        For text that is no CIF: values without a name, loops that end in the middle of a row.
+        For values without a name, and loops whose last row is incomplete.
     """
     items: dict[str, str | list[str]] = {}
     tokens = _Tokens("".join(lines))
@@ -114,16 +116,16 @@ def parse_block(name: str, line: int, lines: Sequence[str]) -> DataBlock:
         elif token.is_name:
             _add(items, _normalised(token.value), tokens.value_of(token), token.line)
         elif not token.keyword:
-            raise StructureError(token.line, f"not a CIF: {token.value[:40]!r} stands without a name before it")
+            raise StructureError(token.line, f"not a CIF: {token.value[:40]!r} is a value without a name before it")
     return DataBlock(name=name, line=line, items=items)
 
 
 def _after_name(rest: str) -> str:
-    """Return what stands behind a block's name on its line, unless it is more of a name with spaces."""
+    """Return the rest of the line after a block's name if it contains items, and not more words of the name."""
     return rest if rest.lstrip().lower().startswith(("_", "loop_")) else "\n"
 
 
-def _says_something(block: list[str]) -> bool:
+def _has_content(block: list[str]) -> bool:
     return any(line.strip() and not line.lstrip().startswith("#") for line in block)
 
 
@@ -141,15 +143,21 @@ def _loop(tokens: _Tokens, line: int, items: dict[str, str | list[str]]) -> None
         values.append(token.value)
         tokens.take()
     if not names or len(values) % len(names):
-        raise StructureError(line, f"a loop of {len(names)} columns holds {len(values)} values")
+        raise StructureError(line, f"a loop of {len(names)} columns has {len(values)} values, which is not a multiple")
     for at, name in enumerate(names):
         _add(items, name, values[at :: len(names)], line)
 
 
 def _add(items: dict[str, str | list[str]], name: str, value: str | list[str], line: int) -> None:
-    """Add an item; of the crystal itself there may be only one value, of other things the first is kept."""
+    """Add an item. The first value of a repeated item is kept, but items that define the crystal must not be repeated.
+
+    Raises
+    ------
+    StructureError
+        If an item that defines the crystal occurs with two values.
+    """
     if items.setdefault(name, value) != value and name.startswith(_CRYSTAL):
-        raise StructureError(line, f"the item {name[:60]} stands there twice, with different values")
+        raise StructureError(line, f"the item {name[:60]} occurs twice, with different values")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +177,7 @@ class _Token:
 
 
 class _Tokens:
-    """The tokens of a block, with a look ahead of one."""
+    """The tokens of a block, with a lookahead of one token."""
 
     def __init__(self, text: str) -> None:
         self._found = self._split(text)
@@ -183,13 +191,13 @@ class _Tokens:
         return token
 
     def value_of(self, name: _Token) -> str:
-        """Take the value of a single item; ``?`` if there is none."""
+        """Consume and return the value of a single item; ``?`` if there is none."""
         first = self._next
         if first is None or first.is_name or first.keyword:
             return UNKNOWN
         self.take()
         words = [first.value]
-        # A symbol like P 63 m c that is not quoted: all that stands on its line.
+        # An unquoted value with spaces, such as P 63 m c, extends to the end of its line.
         while not first.quoted and (more := self._next) is not None and more.line == first.line:
             if more.is_name or more.keyword:
                 break

@@ -64,15 +64,15 @@ def test_many_structures_packed_into_one_file_and_windows_line_ends(tmp_path):
 @pytest.mark.parametrize(
     ("change", "line", "said"),
     [
-        (lambda t: t.replace(" 6 (", " 7 ("), 1, "7 atoms, 6 are there"),
-        (lambda t: t.replace("END\n", ""), 11, "without END"),
-        (lambda t: t.replace("O   2 0.305", "O   2 0.3x5"), 8, "not an atom"),
+        (lambda t: t.replace(" 6 (", " 7 ("), 1, "7 atoms, but there are 6"),
+        (lambda t: t.replace("END\n", ""), 11, "not end with END"),
+        (lambda t: t.replace("O   2 0.305", "O   2 0.3x5"), 8, "expected an atom"),
         (lambda t: t.replace("O   2 0.305", "Q   2 0.305"), 8, "not an element"),
-        (lambda t: t.replace("0.0000000000000 1.0\nTi", "0.0000000000000 0.5\nTi"), 6, "occupied to 0.5"),
+        (lambda t: t.replace("0.0000000000000 1.0\nTi", "0.0000000000000 0.5\nTi"), 6, "not 0.5 of one"),
         (lambda t: t.replace("2.9600   90.0000", "2.9600"), 3, "CELL"),
         (lambda t: t.replace("90.0000   90.0000\n", "20.0000   30.0000\n"), 3, None),
-        (lambda t: t.replace("-50.0", "**.*"), 1, "numbers are none"),
-        (lambda t: t.replace("SFAC", "SFUC"), 12, "no atoms after SFAC"),
+        (lambda t: t.replace("-50.0", "**.*"), 1, "numbers are expected"),
+        (lambda t: t.replace("SFAC", "SFUC"), 12, "no atom after SFAC"),
         (lambda t: t.replace("TITL", "TITEL"), 1, None),
     ],
 )

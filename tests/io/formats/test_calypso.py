@@ -96,7 +96,7 @@ def test_without_input_dat_nothing_names_the_elements(tmp_path):
     folder = run(tmp_path / "run", [[(-8.5, rutile())]])
     (folder / "input.dat").unlink()
     (broken,) = read(folder / "results")
-    assert "names the elements" in broken.reason
+    assert "nor in the title" in broken.reason
 
 
 def test_a_generation_has_ended_by_the_step_file_or_when_it_is_full(tmp_path):

@@ -34,7 +34,7 @@ class BackgroundCall:
 
     @property
     def done(self) -> bool:
-        """Whether the call has ended, with a result or with an error."""
+        """True once the call has ended, with a result or with an error."""
         return not self._thread.is_alive()
 
     def result(self) -> Any:

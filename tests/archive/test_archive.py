@@ -56,7 +56,7 @@ def test_relaxations_that_end_in_the_same_structure_are_one_minimum(tmp_path):
     assert (best.first_force_calls, worse.first_force_calls) == (12, 62)  # proposing took 2
 
 
-def test_two_that_arrive_together_are_one_minimum_too(tmp_path):
+def test_equal_relaxations_that_arrive_together_are_one_minimum(tmp_path):
     archive = Archive(tmp_path, write=True)
     one = crystals(1)[0]
     first, second = record_proposals(archive, [one, one])
@@ -126,7 +126,7 @@ def test_a_minimum_that_refines_into_another_is_absorbed(tmp_path):
     assert len(Archive(tmp_path).minima()) == 1
 
 
-def test_everything_is_the_same_when_it_is_opened_again(tmp_path):
+def test_a_reopened_archive_has_the_same_state(tmp_path):
     archive = Archive(tmp_path, write=True)
     archive.open_session({"seed": 3})
     structures = crystals(6)
@@ -167,7 +167,7 @@ def test_candidates_come_back_as_they_were(tmp_path):
         archive.candidate(2)
 
 
-def test_history_tells_calls_and_outcomes_in_order(tmp_path):
+def test_history_yields_calls_and_outcomes_in_order(tmp_path):
     archive = Archive(tmp_path, write=True)
     one, other = crystals(2)
     first, second = record_proposals(archive, [one, other], rejected=[(1, RejectionReason.VOLUME)])
@@ -198,7 +198,7 @@ def test_structures_handed_in_do_not_count_as_relaxations(tmp_path):
     assert archive.minima()[0].first_relaxation == 0
 
 
-def test_ctrl_c_does_not_come_between_what_is_known_and_what_is_written(tmp_path, monkeypatch):
+def test_ctrl_c_does_not_interrupt_a_transaction(tmp_path, monkeypatch):
     archive = Archive(tmp_path, write=True)
     (candidate,) = record_proposals(archive, crystals(1))
     transaction = archive._log.transaction
@@ -235,7 +235,7 @@ def test_ctrl_c_while_it_is_opened_leaves_the_directory_to_others(tmp_path, monk
     Archive(tmp_path, write=True).close()
 
 
-def test_people_can_look_with_ase_db(tmp_path):
+def test_ase_db_selects_by_the_keys_of_rows(tmp_path):
     archive = Archive(tmp_path, write=True)
     candidates = record_proposals(archive, crystals(3), rejected=[(2, RejectionReason.DUPLICATE)], parents=(1,))
     archive.record_outcomes([relaxed(candidates[0], -3.0)])

@@ -1,4 +1,4 @@
-"""Archives that are damaged, foreign, or cannot be written: one sentence each, and nothing of others is touched."""
+"""Archives that are damaged, foreign or cannot be written raise errors and leave files of others untouched."""
 
 import json
 import os
@@ -127,7 +127,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("write", [False, True])
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_one_sentence_that_names_the_file(run, damage, write):
+def test_damage_raises_an_error_that_names_the_file(run, damage, write):
     DAMAGE[damage](run)
     with pytest.raises(ArchiveError, match=r"search\.db"):
         look(run, write)
@@ -163,7 +163,7 @@ def test_bytes_that_changed_somewhere_cause_no_other_error(run):
     assert refused > 0
 
 
-def test_logs_beside_it_that_are_empty_or_garbage_do_no_harm(run):
+def test_empty_or_invalid_write_ahead_logs_are_ignored(run):
     for text in (b"", b"garbage" * 1000):
         (run / "search.db-wal").write_bytes(text)
         assert look(run).formula == "Cu"
@@ -335,7 +335,7 @@ def test_a_run_directory_may_be_a_symbolic_link(tmp_path):
     assert Archive(run).candidates == 2
 
 
-def test_a_file_that_is_no_lock_is_not_overwritten(tmp_path):
+def test_a_file_that_is_not_a_lock_is_not_overwritten(tmp_path):
     (tmp_path / "search.lock").write_text("my notes on lock picking")
     with pytest.raises(ArchiveError, match="is not a lock file of hybridcsp"):
         Archive(tmp_path, write=True)
@@ -344,7 +344,7 @@ def test_a_file_that_is_no_lock_is_not_overwritten(tmp_path):
 
 @pytest.mark.parametrize("name", ["search.lock", "search.db"])
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-def test_what_is_no_file_is_refused_at_once(tmp_path, name, make):
+def test_paths_that_are_not_regular_files_are_refused(tmp_path, name, make):
     make(tmp_path / name)
     with pytest.raises(ArchiveError, match=name):
         Archive(tmp_path, write=True)
@@ -353,7 +353,7 @@ def test_what_is_no_file_is_refused_at_once(tmp_path, name, make):
             Archive(tmp_path)
 
 
-def test_directories_without_a_search_are_told_apart(tmp_path):
+def test_error_for_a_directory_without_a_search_says_why(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     (tmp_path / "prepared").mkdir()
@@ -365,7 +365,7 @@ def test_directories_without_a_search_are_told_apart(tmp_path):
         Archive(tmp_path / "prepared")
 
 
-def test_where_nothing_can_be_written_a_closed_archive_can_be_read_and_another_says_what_to_do(run, monkeypatch):
+def test_a_closed_archive_can_be_read_without_write_permission(run, monkeypatch):
     """As for a user who may not write there, which nobody can try out who is root."""
     connect = Database._connect
 
@@ -387,7 +387,7 @@ def test_where_nothing_can_be_written_a_closed_archive_can_be_read_and_another_s
 # Full disks
 
 
-def test_where_no_room_is_left_nothing_is_lost_and_nothing_is_written_after_a_gap(tmp_path):
+def test_a_full_disk_loses_no_written_event_and_leaves_no_gap(tmp_path):
     """A limit on the size of files is what a full disk looks like to SQLite."""
     script = """
         import resource, sys
@@ -427,7 +427,7 @@ def test_where_no_room_is_left_nothing_is_lost_and_nothing_is_written_after_a_ga
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["search.db", "search.lock"]
 
 
-def test_a_directory_in_which_nothing_fits_is_refused(tmp_path):
+def test_a_directory_on_a_full_disk_is_refused(tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:

@@ -152,7 +152,7 @@ class TestRoom:
             ({"formula": "Al", "length_bounds": (30, 40)}, "length_bounds.*the shortest is"),
         ],
     )
-    def test_contradictions_are_refused_with_what_would_be_possible(self, options, said):
+    def test_contradictory_limits_are_refused_with_possible_ones(self, options, said):
         with pytest.raises(InputError, match=said):
             Problem(**options)
 
@@ -179,7 +179,7 @@ def test_default_distances_shrink_under_pressure_and_those_asked_for_do_not():
     assert Problem("Na", pressure_gpa=200, min_distances={"Na-Na": 1.9}).min_distance("Na", "Na") == 1.9
 
 
-def test_limits_are_said_in_words():
+def test_limits_in_words():
     problem = Problem("TiO2", min_distances={"Ti-O": 1.7}, volume_per_atom=(8, 12), spacegroups=(136,))
     assert problem.limits_in_words() == "Ti-O at least 1.7 Å, 8.0 to 12.0 Å³ per atom, space group 136"
 

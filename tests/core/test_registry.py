@@ -165,7 +165,7 @@ class TestPickingUp:
         assert "plugin_code" not in sys.modules  # listing imports nothing
         assert entry.load().__name__ == attribute
 
-    def test_nobody_replaces_what_is_ours(self, plug_in):
+    def test_other_packages_cannot_replace_built_in_entries(self, plug_in):
         plug_in(sources={"random": "plugin_code:Copper"})
         assert SOURCES["random"].package == "hybridcsp"
 
@@ -300,7 +300,7 @@ class TestBroken:
             SOURCES["mini"]
 
 
-def test_a_registry_without_entry_points_holds_what_is_ours():
+def test_a_registry_without_entry_points_holds_the_built_in_entries():
     entry = Entry(name="one", target="math:pi", summary="a number")
     registry = Registry("number", (entry,))
     assert registry.entries() == {"one": entry}

@@ -1,4 +1,4 @@
-"""The deciding half of a search: which source is called, what becomes of its proposals, and who hears of outcomes."""
+"""Provide the part of a search that calls sources, screens and records proposals, and passes outcomes on."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from hybridcsp.utils.interrupts import exits_contained
 
 log = logging.getLogger(__name__)
 
-#: Calls in a row without one acceptable proposal, after which a search waits for outcomes or gives up.
+#: Number of calls in a row without an acceptable proposal after which a search waits for outcomes or ends.
 PATIENCE = 1000
 
 #: Interval in seconds at which the status of busy sources is read.
@@ -45,21 +45,21 @@ POLL_INTERVAL = 0.1
 
 
 class Proposer:
-    """Calls sources, screens what they propose, records it, and tells everyone of outcomes.
+    """Call sources, screen and record their proposals, and pass outcomes to sources, allocation and generators.
 
-    On construction it replays the archive, so that sources and allocation are as they were at its end.
+    On construction the archive is replayed, so that sources and allocation are in the state that they had at its end.
 
     Parameters
     ----------
     problem, archive, sources, allocation
-        Of the search; sources by name, in the order they were given.
+        Problem, archive, sources by name in the order given, and allocation of the search.
     seed
-        The k-th call of a source draws from ``default_rng([seed, crc32(name), k])``.
-    classroom
-        Of the sources that learn from the search.
+        Seed of the search; the k-th call of a source draws from ``default_rng([seed, crc32(name), k])``.
+    scheduler
+        Scheduler of the training of generators that learn from the search.
     calculator
-        Label of the calculator in force, if it is not the archive's. Sources, allocation and generators are told
-        energies of this one only: of what another has relaxed they hear that it came to nothing.
+        Label of the calculator in use, if it is not the archive's. Sources, allocation and generators receive energies
+        of this calculator only; relaxations by another are passed on as rejections.
     """
 
     def __init__(
@@ -94,16 +94,16 @@ class Proposer:
             else:
                 self._notify_outcomes([past])
         for name in sources:
-            self._say_if_given_up(name)
+            self._warn_if_given_up(name)
 
     def propose(self, owner: str) -> list[Candidate]:
-        """Return at least one new candidate, recorded as the owner's; none if no source has an acceptable one now."""
-        dry: set[str] = set()  # have nothing to offer now, or have just failed
+        """Record and return at least one new candidate, or none if no source has an acceptable proposal now."""
+        dry: set[str] = set()  # sources without a proposal now, or with an error in this call
         failed: set[str] = set()
         for _ in range(PATIENCE):
             available = self._available(dry)
             if not available and failed:
-                dry -= failed  # no other has anything: they are asked again, as often as they may fail
+                dry -= failed  # no other source has a proposal: call these again, until they have too many errors
                 failed.clear()
                 available = self._available(dry)
             if not available:
@@ -116,12 +116,12 @@ class Proposer:
                 dry.add(name)
             if called.error:
                 failed.add(name)
-        log.warning("%d proposals in a row were not worth a relaxation", PATIENCE)
+        log.warning("no acceptable proposal in %d calls of sources in a row", PATIENCE)
         return []
 
     @property
     def exhausted(self) -> bool:
-        """Whether no source will ever propose anything again."""
+        """Whether every source is exhausted."""
         return all(self._status(name) is SourceStatus.EXHAUSTED for name in self.sources)
 
     @property
@@ -142,7 +142,7 @@ class Proposer:
             time.sleep(POLL_INTERVAL)
 
     def learn(self) -> bool:
-        """Let the generators learn what they should by now, and record it; return whether anything came of it."""
+        """Train the generators that are due and record the results; return whether there was any result."""
         learned = False
         while isinstance(step := self._scheduler.step(), Finished):
             learned, event = True, step.update
@@ -157,22 +157,22 @@ class Proposer:
         return self._scheduler.status
 
     def record(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
-        """Record outcomes and tell everyone; returns them as recorded."""
+        """Record outcomes, pass them on, and return them with their numbers."""
         recorded = self.archive.record_outcomes(outcomes)
         self._calculator = self.archive.state.calculator
         self._notify_outcomes(recorded)
         return recorded
 
     def announce(self, called: SourceCall) -> None:
-        """Record candidates that no source was asked for and that need no screening."""
+        """Record candidates that no source proposed; they are not screened."""
         self.archive.record_call(called)
         self._notify_proposed(called.candidates)
         for candidate in called.candidates:
             self._screen.accepted(candidate, compute_descriptors(candidate.proposal.atoms))
 
     def close(self) -> None:
-        """End what goes on beside the search."""
-        with ExitStack() as stack:  # each of them, whatever the others raise
+        """Stop background work of the sources and of the training."""
+        with ExitStack() as stack:  # close each of them, whatever the others raise
             stack.callback(self._scheduler.close)
             for source in self.sources.values():
                 stack.callback(source.close)
@@ -196,15 +196,17 @@ class Proposer:
         return self._errors[name] >= self.sources[name].max_errors
 
     def _count_errors(self, called: SourceCall) -> None:
-        """Count errors in a row; a call that has only begun something, and offers nothing yet, ends no row."""
+        """Count errors in a row; a call without candidates and without an error leaves the count as it is."""
         if called.error:
             self._errors[called.source] += 1
         elif called.candidates:
             self._errors[called.source] = 0
 
-    def _say_if_given_up(self, name: str) -> None:
+    def _warn_if_given_up(self, name: str) -> None:
         if self._given_up(name):
-            log.warning("source %s is not called again in this search: %d errors in a row", name, self._errors[name])
+            log.warning(
+                "source %s is not called again in this search after %d errors in a row", name, self._errors[name]
+            )
 
     def _call(self, name: str, owner: str) -> tuple[list[Candidate], SourceCall]:
         call = self.archive.state.calls[name]
@@ -219,7 +221,7 @@ class Proposer:
                 proposals = source.propose(1, context)
                 for proposal in proposals:
                     json.dumps(dict(proposal.tag))
-        except Exception as raised:  # noqa: BLE001  # a source may be anybody's: its errors must not end the search
+        except Exception as raised:  # noqa: BLE001  # third-party code must not end the search
             proposals, error = (), message_of(raised)
             log.warning("source %s raised %s", name, error)
         # Read before anything else happens, so that work that ends quickly is not overlooked.
@@ -257,7 +259,7 @@ class Proposer:
         )
         recorded = self.archive.record_call(called, rejected)
         self._count_errors(called)
-        self._say_if_given_up(name)
+        self._warn_if_given_up(name)
         self._notify_proposed(candidates)
         self._notify_outcomes(recorded)
         return accepted, called
@@ -273,14 +275,14 @@ class Proposer:
         for outcome in outcomes:
             if isinstance(outcome, Relaxed):
                 self._screen.relaxed(outcome)
-        comparable = [told for outcome in outcomes if (told := self._comparable(outcome)) is not None]
+        comparable = [found for outcome in outcomes if (found := self._comparable(outcome)) is not None]
         self.allocation.observe(comparable)
         for source in self.sources.values():
             source.observe(comparable)
         self._scheduler.observe(comparable)
 
     def _comparable(self, outcome: Outcome) -> Outcome | None:
-        """Return an outcome without energies that must not be compared; ``None`` where nothing is left to be told."""
+        """Return an outcome without energies of another calculator; ``None`` if nothing of it is left."""
         if not isinstance(outcome, Relaxed) or outcome.evaluation.calculator == self._calculator:
             return outcome
         if outcome.level == REFINE:

@@ -1,4 +1,4 @@
-"""Basin hopping: walkers that leap from minimum to minimum, downhill always and uphill sometimes."""
+"""Provide the source that does basin hopping with several walkers."""
 
 from __future__ import annotations
 
@@ -29,40 +29,40 @@ from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.sources.random import RandomSource
 from hybridcsp.structure.mapping import deformed
 
-#: Walkers; more only where more workers ask.
+#: Number of walkers; there are more only if more workers need candidates.
 WALKERS = 3
 
-#: Temperature of the Metropolis criterion in eV/atom: about what separates the low minima of a crystal.
+#: Temperature of the Metropolis criterion in eV/atom, about the energy difference of the low minima of a crystal.
 TEMPERATURE = 0.03
 
-#: The share of accepted moves that the strength of moves is adapted to, and how much one outcome changes its logarithm.
+#: Fraction of accepted moves to which the strength is adapted, and change of its logarithm per outcome.
 TARGET_ACCEPTANCE, ADAPTATION = 0.5, 0.2
 
-#: After so many moves in a row that led to nothing lower (by this much, eV/atom), a walker starts again elsewhere.
+#: Number of moves in a row without progress after which a walker restarts elsewhere, and smallest progress in eV/atom.
 PATIENCE, PROGRESS = 10, 0.001
 
-#: Share of swaps among the moves of cells with unlike atoms.
+#: Fraction of swaps among the moves of cells with unlike atoms.
 SWAPS = 0.2
 
-#: Strain of a hop (Frobenius norm of its logarithm) in terms of its displacement in cube roots of the volume per atom.
+#: Largest strain of a hop (Frobenius norm of its logarithm) divided by its strength.
 STRAIN = 0.5
 
-#: Draws of a move until it obeys the problem, and by which factors of the strength hops are drawn in turn.
+#: Largest number of draws of a move, and factors of the strength with which hops are drawn one after the other.
 DRAWS, WEAKER = 10, (1.0, 0.7, 0.5, 0.3)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Move:
-    """A move from a minimum.
+    """Represent a move from a minimum.
 
     Attributes
     ----------
     atoms
-        What the job begins with.
+        Structure with which the job starts.
     operator, level
-        Of the proposal.
+        Operator and level of the proposal.
     tag
-        What it says of itself.
+        Additional entries of the tag of the proposal.
     raises, lowers
         Whether the strength may grow if it is accepted, and shrink if not.
     """
@@ -76,18 +76,18 @@ class Move:
 
 
 class MoveStrategy(Protocol):
-    """A way to leave a minimum.
+    """Interface of a way to leave a minimum.
 
     Attributes
     ----------
     bounds
-        Smallest, first and largest strength.
+        Smallest, initial and largest strength.
     """
 
     bounds: tuple[float, float, float]
 
-    def leap(self, atoms: Atoms, strength: float, rng: np.random.Generator) -> Move | None:
-        """Return a move from a minimum, ``None`` where none was found."""
+    def move(self, atoms: Atoms, strength: float, rng: np.random.Generator) -> Move | None:
+        """Return a move from a minimum, or ``None`` if none was found."""
 
 
 class HopsAndSwaps:
@@ -102,7 +102,7 @@ class HopsAndSwaps:
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
 
-    def leap(self, atoms: Atoms, strength: float, rng: np.random.Generator) -> Move | None:
+    def move(self, atoms: Atoms, strength: float, rng: np.random.Generator) -> Move | None:
         """Return a swap or a hop."""
         if len(set(atoms.numbers)) > 1 and rng.random() < SWAPS:
             swapped = bounded_attempts(lambda: _swapped(atoms, rng), [atoms], self._problem, DRAWS)
@@ -113,7 +113,7 @@ class HopsAndSwaps:
             hop = partial(self._hop, atoms, used, rng)
             moved = bounded_attempts(hop, [atoms], self._problem, DRAWS)
             if moved is not None:
-                # Where distances allow no more, more strength is of no use.
+                # If distances allow no stronger hop, the strength must not grow.
                 return Move(moved, "hop", tag={"strength": used}, raises=weaker == 1)
         return None
 
@@ -140,8 +140,8 @@ class DynamicsEscapes:
     def __init__(self, problem: Problem) -> None:
         pass
 
-    def leap(self, atoms: Atoms, strength: float, rng: np.random.Generator) -> Move | None:
-        """Return the minimum itself, with how to leave it."""
+    def move(self, atoms: Atoms, strength: float, rng: np.random.Generator) -> Move | None:
+        """Return the minimum itself, with the temperature and seed of the dynamics."""
         bare = atoms.copy()
         tag = {"temperature": strength, "seed": int(rng.integers(2**32))}
         return Move(bare, "escape", level="escape", tag=tag)
@@ -153,22 +153,22 @@ MOVE_STRATEGIES: Mapping[str, Callable[[Problem], MoveStrategy]] = {"hops": Hops
 
 @dataclass(eq=False, slots=True)
 class Walker:
-    """One walker.
+    """Represent one walker.
 
     Attributes
     ----------
     place
-        The candidate whose relaxed structure it is at.
+        Candidate whose relaxed structure is its position.
     end
-        That relaxation, where it was the walker's own; else it is in the archive.
+        That relaxation if it was a move of the walker; otherwise it is in the archive.
     waiting
         Whether a move of it is being relaxed.
     lowest
-        Lowest enthalpy per atom (eV) since it started.
+        Lowest enthalpy per atom in eV since it started.
     futile
-        Moves in a row since then.
+        Number of moves in a row since then.
     free_since
-        When it last came free, in outcomes.
+        Number of outcomes when its last move ended.
     """
 
     place: int | None = None
@@ -186,25 +186,25 @@ class BasinHoppingSource(BaseSource):
     is multiplied by :math:`\exp(\eta (a - 1/2))` after each, a being 1 for an accepted move and 0 for others: it grows
     while walkers come back to where they were, and shrinks while they end too high up.
 
-    Walkers start at the best minima, whichever source found them, each at another; where there is none left that no
-    walker has been to, at a random structure. After ten moves in a row that led to nothing lower a walker starts again.
+    Walkers start at the best minima of all sources, each at a different one, or at a random structure if walkers have
+    visited all minima. After ten moves in a row without a lower minimum a walker restarts.
 
     Parameters
     ----------
     problem
-        What is searched.
+        The problem of the search.
     argument
-        How minima are left: "hops" (default), which is :class:`HopsAndSwaps`, or "dynamics", :class:`DynamicsEscapes`.
+        Kind of moves: "hops" (default, :class:`HopsAndSwaps`) or "dynamics" (:class:`DynamicsEscapes`).
 
     Attributes
     ----------
     strength
-        Of the next move.
+        Strength of the next move.
 
     Raises
     ------
     InputError
-        For another argument.
+        If the argument is another one.
 
     References
     ----------
@@ -218,9 +218,9 @@ class BasinHoppingSource(BaseSource):
         mode = "hops" if argument is None else argument
         if mode not in MOVE_STRATEGIES:
             raise UnknownNameError("basin-hopping", mode, MOVE_STRATEGIES)
-        self._moves: MoveStrategy = MOVE_STRATEGIES[mode](problem)
+        self._strategy: MoveStrategy = MOVE_STRATEGIES[mode](problem)
         self._random = RandomSource(problem)
-        self.strength = self._moves.bounds[1]
+        self.strength = self._strategy.bounds[1]
         self.walkers: dict[int, Walker] = {}
         self._visited: set[int] = set()  # minima of the archive that a walker has started from
         self._sent: dict[int, int] = {}  # candidate -> walker
@@ -232,7 +232,7 @@ class BasinHoppingSource(BaseSource):
         return SourceStatus.READY if self._begun else SourceStatus.WAITING
 
     def propose(self, n: int, context: Context) -> list[Proposal]:
-        """Return one move of the walker that has been free for longest.
+        """Return one move of the walker that has been idle for longest.
 
         The tag holds ``walker``; ``enthalpy`` per atom, its ``calculator``, and ``place`` (the candidate) that it
         leaves; ``minimum``, where it starts at one of the archive; ``uniform``, the number that decides in the
@@ -250,7 +250,7 @@ class BasinHoppingSource(BaseSource):
         return [replace(proposal, cost=Cost(seconds=time.perf_counter() - start))]
 
     def proposed(self, candidates: Sequence[Candidate]) -> None:
-        """Send walkers off."""
+        """Record which walkers have a move that is being relaxed."""
         for candidate in candidates:
             tag = candidate.proposal.tag
             walker = self.walkers.setdefault(tag["walker"], Walker())
@@ -263,7 +263,7 @@ class BasinHoppingSource(BaseSource):
                 self._visited.add(tag["minimum"])
 
     def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Accept or refuse moves, and adapt the strength."""
+        """Accept or reject moves, and adapt the strength."""
         for outcome in outcomes:
             self._begun |= isinstance(outcome, Relaxed) and outcome.is_new_minimum
             id_ = self._sent.pop(outcome.candidate.id, None)
@@ -292,8 +292,8 @@ class BasinHoppingSource(BaseSource):
         if found is None:
             return None
         end, minimum = found
-        leap = self._moves.leap(end.atoms, self.strength, context.rng)
-        if leap is None:
+        move = self._strategy.move(end.atoms, self.strength, context.rng)
+        if move is None:
             return None
         tag = {
             "walker": id_,
@@ -302,15 +302,15 @@ class BasinHoppingSource(BaseSource):
             "calculator": end.evaluation.calculator,
             "minimum": minimum,
             "uniform": 1.0 - context.rng.random(),
-            "raises": leap.raises,
-            "lowers": leap.lowers,
-            **leap.tag,
+            "raises": move.raises,
+            "lowers": move.lowers,
+            **move.tag,
         }
         parents = (end.candidate.id,)
-        return Proposal(atoms=leap.atoms, operator=leap.operator, parents=parents, tag=tag, level=leap.level)
+        return Proposal(atoms=move.atoms, operator=move.operator, parents=parents, tag=tag, level=move.level)
 
     def _place(self, walker: Walker, context: Context) -> tuple[Relaxed, int | None] | None:
-        """Where a walker is, or else where it shall start and which minimum that is."""
+        """Return the position of a walker, or the minimum where it starts and its id."""
         if walker.futile < PATIENCE:
             if walker.end is not None:
                 return walker.end, None
@@ -326,17 +326,17 @@ class BasinHoppingSource(BaseSource):
     def _adapt(self, outcome: Outcome) -> None:
         if isinstance(outcome, Rejected) and outcome.reason is not RejectionReason.DUPLICATE:
             return
-        # What is known before it is relaxed was too near.
+        # A duplicate was too close to a known structure.
         accepted = isinstance(outcome, Rejected) or _accepted(outcome) is not None
         if not outcome.candidate.proposal.tag.get("raises" if accepted else "lowers"):
             return
-        low, _, high = self._moves.bounds
+        low, _, high = self._strategy.bounds
         strength = self.strength * math.exp(ADAPTATION * (accepted - TARGET_ACCEPTANCE))
         self.strength = min(max(strength, low), high)
 
 
 def _accepted(outcome: Outcome) -> Relaxed | None:
-    """Return the relaxation if it passes the Metropolis criterion, or has nothing to be compared with."""
+    """Return the relaxation if it passes the Metropolis criterion or cannot be compared."""
     if not (isinstance(outcome, Relaxed) and outcome.converged):
         return None
     tag = outcome.candidate.proposal.tag
@@ -347,13 +347,13 @@ def _accepted(outcome: Outcome) -> Relaxed | None:
 
 
 def _compares(outcome: Outcome) -> bool:
-    """Whether an outcome and the minimum that was left have energies of the same calculator."""
+    """Return whether an outcome and the minimum that was left have energies of the same calculator."""
     known = outcome.candidate.proposal.tag.get("calculator")
     return known is None or not isinstance(outcome, Relaxed) or known == outcome.evaluation.calculator
 
 
 def _swapped(atoms: Atoms, rng: np.random.Generator) -> Atoms:
-    """Exchange two unlike atoms, any such pair with the same chance."""
+    """Return the structure with two unlike atoms exchanged; all pairs have the same probability."""
     pairs = np.argwhere(np.triu(atoms.numbers[:, None] != atoms.numbers))
     first, second = pairs[rng.integers(len(pairs))]
     swapped = atoms.copy()

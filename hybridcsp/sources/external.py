@@ -1,4 +1,4 @@
-"""What other programs generate: files of theirs, or a command that is run whenever more is wanted."""
+"""Provide the source of structures from files of other programs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from hybridcsp.sources.seeds import SeedsSource
 
 
 class ExternalSource(SeedsSource):
-    """Structures that another program made, each proposed once, in order.
+    """Propose each structure that another program wrote once, in order.
 
     Like :class:`~hybridcsp.sources.seeds.SeedsSource`, but for output of many compositions: a folder, an extxyz file, a
-    zip archive of CIFs, or a table with a column of CIFs. It is read as a stream, and only what is of the problem's
-    contents is kept; the rest is counted.
+    zip archive of CIFs, or a table with a column of CIFs. It is read as a stream; structures with the contents of the
+    problem are kept, and the others are counted.
 
     Parameters
     ----------
     problem
-        What is searched.
+        The problem of the search.
     argument
         The file or folder.
 
@@ -34,7 +34,7 @@ class ExternalSource(SeedsSource):
         self._path = str(argument)
         self._others = 0
         super().__init__(problem, argument)
-        self._tell_of_others()
+        self._report_others()
 
     def _take(self, found: Frame | ReadFailure, problem: Problem) -> None:
         if isinstance(found, Frame) and problem.units_of(found.atoms.numbers) is None:
@@ -43,9 +43,9 @@ class ExternalSource(SeedsSource):
             super()._take(found, problem)
 
     def _complaint(self, problem: Problem) -> str:
-        self._tell_of_others()
+        self._report_others()
         return super()._complaint(problem)
 
-    def _tell_of_others(self) -> None:
+    def _report_others(self) -> None:
         if self._others:
             self.unusable.append((self._path, f"{self._others} structures of other contents"))

@@ -1,4 +1,4 @@
-"""Known prototypes with other elements: AFLOW's, those counted in the training data, and a person's own."""
+"""Provide the source that substitutes elements in known prototypes: AFLOW's, those of the training data, the user's."""
 
 from __future__ import annotations
 
@@ -14,30 +14,32 @@ from hybridcsp.core.records import Candidate, Cost, Proposal
 from hybridcsp.prototypes import Library, Option, Options, TemplateLibrary, aflow, shipped_table
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 
-#: Options tried in one call before it is given up.
+#: Largest number of options that are tried in one call.
 OPTIONS_PER_CALL = 50
 
 
 class PrototypesSource(BaseSource):
-    """Element substitution: each known prototype with the problem's elements in it, the most probable first.
+    """Propose each known prototype with the elements of the problem, the most probable first.
 
-    Coordinates are AFLOW's or a person's own (operators ``aflow`` and ``template``), or are drawn on the Wyckoff
+    Coordinates are AFLOW's or the user's (operators ``aflow`` and ``template``), or are drawn on the Wyckoff
     positions of a prototype that the training data are known to hold (``wyckoff-table``). The order depends on the
-    problem alone (:class:`hybridcsp.prototypes.Options`); what is drawn follows the search's seed.
+    problem alone (:class:`hybridcsp.prototypes.Options`); coordinates that are drawn follow the seed of the search.
 
     Parameters
     ----------
     problem
-        What is searched. With a fixed cell there is nothing to propose.
+        The problem of the search. With a fixed cell there is nothing to propose.
     argument
-        A file or folder of structures to take as templates beside AFLOW's. Their index is kept in the user's cache.
+        File or folder of structures to use as templates in addition to AFLOW's. Their index is stored in the user's
+        cache.
     libraries
-        Other libraries than AFLOW's: none, or one without what a benchmark seeks (:meth:`AflowLibrary.without`).
+        Libraries in place of AFLOW's, for instance one without the targets of a benchmark
+        (:meth:`AflowLibrary.without`).
 
     Raises
     ------
     InputError
-        If there is nothing at that path, or no crystal in it.
+        If the path does not exist, or no crystal is found there.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class PrototypesSource(BaseSource):
         return proposals
 
     def proposed(self, candidates: Sequence[Candidate]) -> None:
-        """Go on to the options after these."""
+        """Continue with the options after these."""
         for candidate in candidates:
             self._next = max(self._next, int(candidate.proposal.tag["rank"]) + 1)
 

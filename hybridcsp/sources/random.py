@@ -1,4 +1,4 @@
-"""Random symmetric crystals: the honest baseline that every other source has to beat."""
+"""Provide the source of random symmetric crystals, the baseline for every other source."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from hybridcsp.structure.symmetry import primitive, spacegroup
 from hybridcsp.structure.validity import cell_violation, shortest_violation
 from hybridcsp.structure.wyckoff import SpaceGroup, point_group_order, space_group
 
-#: Space groups tried for one proposal before it is given up.
+#: Largest number of space groups that are tried for one proposal.
 GROUPS_PER_PROPOSAL = 40
 
-#: How far a fixed cell may be from the metric of a crystal system, in Å and degrees.
+#: Largest deviation of a fixed cell from the metric of a crystal system, in Å and degrees.
 METRIC_TOLERANCE = (0.05, 0.1)
 
-# Random crystals made to see whether an allowed space group comes out at all.
+# Number of random crystals that are built to check that an allowed space group occurs at all.
 _PROBES = 100
 
 _NO_DISTANCES = np.zeros((119, 119))
@@ -45,12 +45,12 @@ _METRICS: dict[str, tuple[tuple[float | None, ...], tuple[tuple[int, int], ...]]
 
 
 class RandomSource(BaseSource):
-    """Crystals drawn at random: space group, cell shape, volume, Wyckoff positions and coordinates.
+    """Propose random crystals: space group, cell shape, volume, Wyckoff positions and coordinates are drawn.
 
     The number of formula units is drawn evenly from the problem's, then the space group from those whose Wyckoff
-    positions hold the contents of the *primitive* cell, so that centred lattices come up as they should, with chances
+    positions hold the contents of the *primitive* cell, so that centred lattices have their share, with probabilities
     in proportion to the square root of the number of symmetry operations. Groups and sites of 38 % of Materials Project
-    crystals come up within 100 draws so, of 32 % with even chances; within 1,000 draws there is no difference. The
+    crystals occur within 100 such draws, and of 32 % with equal probabilities; with 1,000 draws the two are equal. The
     atoms are distributed over Wyckoff positions (:meth:`SpaceGroup.draw_sites`) and put at random points of them, at
     separations that start at 0.85 of summed covalent radii and are loosened down to the problem's own when builds fail,
     as AIRSS does with MINSEP (doi:10.1088/0953-8984/23/5/053201). Groups and lattice shapes are PyXtal's
@@ -62,9 +62,9 @@ class RandomSource(BaseSource):
     Parameters
     ----------
     problem
-        What is searched. A fixed cell is filled as it is, with the groups whose metric it has in any order of axes.
+        The problem of the search. A fixed cell is filled with groups whose metric it has in any order of axes.
     argument
-        None is taken.
+        Must be ``None``: the source has no argument.
 
     Raises
     ------
@@ -80,10 +80,10 @@ class RandomSource(BaseSource):
         self._units = self._check_spacegroups()
 
     def propose(self, n: int, context: Context) -> list[Proposal]:
-        """Draw ``n`` crystals; fewer where the bound of attempts was reached.
+        """Return ``n`` random crystals, fewer if the limit of attempts is reached.
 
-        The tag of each holds ``spacegroup`` (at 0.01 Å), ``drawn`` (the group that was asked for; a draw may come out
-        higher), ``attempts`` and ``separation`` (fraction of summed covalent radii that it was built at).
+        The tag of each holds ``spacegroup`` (at 0.01 Å), ``drawn`` (the requested group; the crystal may have a higher
+        one), ``attempts`` and ``separation`` (fraction of summed covalent radii that it was built at).
         """
         proposals = []
         for _ in range(n):
@@ -108,7 +108,7 @@ class RandomSource(BaseSource):
         raise InputError("spacegroups", problem.spacegroups, f"{why}: {', '.join(map(str, sorted(usable)))}")
 
     def _outcomes(self, pairs: Sequence[tuple[int, int]]) -> set[int]:
-        """Space groups of random crystals, distances and bounds aside, up to the first that is allowed."""
+        """Return the space groups of random crystals, up to the first allowed one; distances and bounds are ignored."""
         rng = np.random.default_rng(0)
         outcomes: set[int] = set()
         for _ in range(_PROBES):
@@ -147,9 +147,9 @@ class RandomSource(BaseSource):
     def _build(
         self, number: int, contents: Mapping[str, int], separation: float | None, rng: np.random.Generator
     ) -> Atoms | None:
-        """Make one crystal in a space group, or return ``None`` if it did not come out as asked.
+        """Return one crystal in a space group, or ``None`` if it cannot be built.
 
-        With ``None`` for the separation, distances do not matter.
+        Distances are ignored if the separation is ``None``.
         """
         group = self._group(number)
         numbers = np.array([atomic_numbers[symbol] for symbol in contents])
@@ -181,9 +181,9 @@ class RandomSource(BaseSource):
 
 
 def check_spacegroups(problem: Problem) -> list[tuple[int, int]]:
-    """Return the pairs of formula units and allowed space groups of which the one fits into the other.
+    """Return the pairs of a number of formula units and an allowed space group that holds it.
 
-    Without allowed space groups there are none.
+    The list is empty if the problem allows all space groups.
 
     Raises
     ------
@@ -225,7 +225,7 @@ def _cell_in_words(problem: Problem) -> str:
 
 
 def _shuffled(groups: Sequence[int], rng: np.random.Generator) -> list[int]:
-    """Order groups at random, drawn without replacement with chances ∝ sqrt(order of the point group).
+    """Return the groups in random order, drawn without replacement with probabilities ∝ sqrt(order of the point group).
 
     Exponential keys (doi:10.1016/j.ipl.2005.11.003) make the first compatible one a draw among the compatible ones,
     so that the others' Wyckoff positions need not be looked up.
@@ -235,7 +235,7 @@ def _shuffled(groups: Sequence[int], rng: np.random.Generator) -> list[int]:
 
 
 def _settings(parameters: Sequence[float]) -> dict[str, list[list[int]]]:
-    """Orders of the axes in which a cell has the metric of each lattice type that it has at all."""
+    """Return for each lattice type whose metric a cell has the orders of its axes with that metric."""
     length_tolerance, angle_tolerance = METRIC_TOLERANCE
     found: dict[str, list[list[int]]] = {}
     for order in map(list, permutations(range(3))):

@@ -1,13 +1,13 @@
-"""Names of the sources, and those that a search uses by default."""
+"""Provide the registry of sources, and the sources that a search uses by default."""
 
 from __future__ import annotations
 
 from hybridcsp.core.registry import Entry, Registry
 
-#: What a search uses if nobody says otherwise.
+#: Sources of a search by default.
 DEFAULT_SOURCES = ("random", "prototypes", "evolution", "swarm", "basin-hopping", "wyckoff", "flow", "shake")
 
-#: So many structures of a generator are one job, of which energies choose one, if nobody says otherwise.
+#: Number of samples of a generator per job by default; the lowest in energy is relaxed.
 ONE_SHOT = 12
 
 SOURCES = Registry(

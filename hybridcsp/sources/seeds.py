@@ -1,4 +1,4 @@
-"""Structures that a person brings: files and folders of them."""
+"""Provide the source of structures from the user's files and folders."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from hybridcsp.io.structure_files import read_structures
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.structure.symmetry import primitive
 
-#: How many of the unusable structures an error names.
+#: Largest number of unusable structures that an error lists.
 _NAMED = 5
 
 
 class SeedsSource(BaseSource):
-    """Structures from files, each proposed once, in order: files by name, frames as they stand.
+    """Propose each structure of a file or folder once, files in order of name and frames in order.
 
-    A seed is taken as it is where its number of formula units is one of the problem's; one with more is reduced to its
-    primitive cell if that helps. Initial magnetic moments and charges stay; results, constraints and whatever else
-    the file brought are left behind.
+    A structure is used as it is if its number of formula units is one of the problem's; one with more is reduced to its
+    primitive cell if that has an allowed number. Initial magnetic moments and charges are kept; results,
+    constraints and everything else in the file are dropped.
 
     Parameters
     ----------
     problem
-        What is searched.
+        The problem of the search.
     argument
         A structure file (all its frames), or a folder (all its structure files, not those of folders inside), as
         :func:`~hybridcsp.io.structure_files.read_structures` reads them. A folder that another search code ran in
-        (:data:`~hybridcsp.io.formats.FORMATS`) gives what it found.
+        (:data:`~hybridcsp.io.formats.FORMATS`) provides the structures that it found.
 
     Attributes
     ----------
     unusable
-        Where each structure is that cannot be used, and why.
+        Pairs of a place and a reason for each structure that cannot be used.
 
     Raises
     ------
     InputError
-        If there is nothing at that path, or no structure there can be used.
+        If the path does not exist, or no structure there can be used.
     """
 
     kind = "seeds"
@@ -66,15 +66,15 @@ class SeedsSource(BaseSource):
         return SourceStatus.READY if self._proposed < len(self._proposals) else SourceStatus.EXHAUSTED
 
     def __len__(self) -> int:
-        """Return how many usable structures there are."""
+        """Return the number of usable structures."""
         return len(self._proposals)
 
     def propose(self, n: int, context: Context) -> list[Proposal]:
-        """Return the next ``n`` seeds; the tag of each holds its ``file`` and ``frame``, counted from 0."""
+        """Return the next ``n`` structures; the tag of each contains its ``file`` and ``frame``, counted from 0."""
         return self._proposals[self._proposed : self._proposed + n]
 
     def proposed(self, candidates: Sequence[Candidate]) -> None:
-        """Go on to the next ones."""
+        """Continue with the next structures."""
         self._proposed += len(candidates)
 
     def _take(self, found: Frame | ReadFailure, problem: Problem) -> None:
@@ -101,12 +101,12 @@ class SeedsSource(BaseSource):
 
 
 def _existing_path(source: str, argument: str | None) -> Path:
-    """Return the path that follows a source's name.
+    """Return the path in the argument of a source.
 
     Raises
     ------
     InputError
-        If there is none, or nothing there.
+        If there is no argument, or the path does not exist.
     """
     if argument is None:
         raise InputError("source", source, f"say which file or folder: {source}:PATH")
@@ -117,7 +117,7 @@ def _existing_path(source: str, argument: str | None) -> Path:
 
 
 def _structures(path: Path) -> Iterator[Frame | ReadFailure]:
-    """Yield the structures at a path: what a search code found, or those of files."""
+    """Yield the structures at a path: the results of another search code, or the structures of files."""
     code = results_of(path)
     if code is None:
         yield from read_structures(path)
@@ -130,16 +130,16 @@ def _structures(path: Path) -> Iterator[Frame | ReadFailure]:
 
 
 class UnusableError(Exception):
-    """Why a structure cannot be searched from."""
+    """A structure cannot be used; the message is the reason."""
 
 
 def usable(found: Atoms, problem: Problem) -> Atoms:
-    """Return the bare structure with its initial moments and charges.
+    """Return the bare structure with its initial moments and charges, reduced to the primitive cell if needed.
 
     Raises
     ------
     UnusableError
-        If it cannot be searched from.
+        If its atoms, cell or moments do not fit the problem.
     """
     atoms = Atoms(numbers=found.numbers, positions=found.positions, cell=found.cell, pbc=True)
     for array in ("initial_magmoms", "initial_charges"):

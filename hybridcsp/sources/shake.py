@@ -1,4 +1,4 @@
-"""Shaking: the low minima that a kept symmetry may have stopped on a saddle point are pushed off it."""
+"""Provide the source that pushes low symmetric minima off possible saddle points."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from hybridcsp.operators.displacement import Shake
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.structure.symmetry import spacegroup
 
-#: How far above the best (eV/atom) it is worth while: what is pushed off a saddle point falls by up to 0.3 eV/atom.
+#: Largest energy above the best minimum in eV/atom of a minimum that is shaken; falls reach 0.3 eV/atom.
 WINDOW = 0.2
 
-#: What falls by more (eV/atom) was on a saddle point, which may have other ways down; one is shaken so often at most.
+#: Fall in eV/atom from which a minimum counts as a saddle point, which may have several ways down, and largest number
+#: of times that it is shaken.
 FALL = 0.002
 SHAKES = 4
 
 
 @dataclass(eq=False, slots=True)
 class Saddle:
-    """What may be a saddle point.
+    """Represent a minimum that may be a saddle point.
 
     Attributes
     ----------
     end
-        The relaxation that reached it first.
+        The first relaxation that reached it.
     reached
-        Lowest enthalpy per atom (eV) on the ways down from it, its own included.
+        Lowest enthalpy per atom in eV of the minimum and of everything it fell to.
     shakes
-        How often it was shaken.
+        Number of times that it was shaken.
     """
 
     end: Relaxed
@@ -41,7 +42,7 @@ class Saddle:
 
 
 class ShakeSource(BaseSource):
-    """Pushes minima off saddle points.
+    """Propose shaken copies of low symmetric minima.
 
     A relaxation keeps the symmetry that it starts with, and random symmetric crystals, prototypes and most generated
     crystals start with much: what such a relaxation ends in is a minimum among crystals of that symmetry only, and
@@ -54,9 +55,9 @@ class ShakeSource(BaseSource):
     Parameters
     ----------
     problem
-        What is searched.
+        The problem of the search.
     argument
-        None is taken.
+        Must be ``None``: the source has no argument.
 
     Raises
     ------
@@ -74,7 +75,7 @@ class ShakeSource(BaseSource):
 
     def __init__(self, problem: Problem, argument: str | None = None) -> None:
         if argument is not None:
-            raise InputError("source", f"shake:{argument}", "shake, without an argument")
+            raise InputError("source", f"shake:{argument}", "shake takes no argument; write shake")
         self._problem = problem
         self._shake = Shake()
         self._waiting: dict[int, Saddle] = {}  # by minimum: those that may be saddle points
@@ -89,7 +90,7 @@ class ShakeSource(BaseSource):
         return SourceStatus.WAITING if self._next() is None else SourceStatus.READY
 
     def propose(self, n: int, context: Context) -> list[Proposal]:
-        """Return the most promising waiting minimum, shaken; its tag holds its number, ``minimum``."""
+        """Return the most promising minimum of the list, shaken; the tag contains its number, ``minimum``."""
         start = time.perf_counter()
         end = self._next()
         if end is None:
@@ -108,14 +109,14 @@ class ShakeSource(BaseSource):
         ]
 
     def proposed(self, candidates: Sequence[Candidate]) -> None:
-        """Take those that are shaken off the list."""
+        """Remove minima that are being shaken from the list."""
         for candidate in candidates:
             minimum = candidate.proposal.tag["minimum"]
             if minimum in self._waiting:
                 self._shaken[candidate.id] = minimum, self._waiting.pop(minimum)
 
     def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Put new minima on the list, and those that fell; take off what a start without symmetry has led to."""
+        """Add new minima and those that fell to the list; remove minima that an asymmetric start has reached."""
         for outcome in outcomes:
             origin = self._shaken.pop(outcome.candidate.id, None)
             if not isinstance(outcome, Relaxed) or outcome.minimum is None or not outcome.converged:
@@ -134,7 +135,7 @@ class ShakeSource(BaseSource):
                     del self._waiting[number]
 
     def _put_back(self, minimum: int, saddle: Saddle, outcome: Relaxed) -> None:
-        """Put what was shaken on the list again if that led to a new minimum below."""
+        """Return a shaken minimum to the list if it fell to a new minimum."""
         saddle.shakes += 1
         saddle.reached = min(saddle.reached, outcome.enthalpy_per_atom)
         fell = outcome.is_new_minimum and outcome.enthalpy_per_atom < saddle.end.enthalpy_per_atom - FALL
@@ -148,9 +149,9 @@ class ShakeSource(BaseSource):
         return None
 
     def _is_symmetric(self, end: Relaxed, *, start: bool) -> bool:
-        """Whether it has, or may have begun with, more symmetry than inversion.
+        """Return whether it has, or may have started with, more symmetry than inversion.
 
-        That much every lattice has, and with two atoms every crystal.
+        Every lattice has inversion symmetry, and so does every crystal of two atoms.
         """
         key = end.candidate.id, start
         if key not in self._symmetric:

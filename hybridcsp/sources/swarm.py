@@ -1,4 +1,4 @@
-"""Particle swarm: structures that fly towards better ones, in CALYPSO's scheme, without generations."""
+"""Provide the source that does particle swarm optimisation, without generations."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from hybridcsp.sources.random import RandomSource
 from hybridcsp.sources.swarm_particles import Floats, Particle, SubSwarm, Velocity, beginning
 from hybridcsp.structure.mapping import deformed, match
 
-#: Particles of all sub-swarms together, and the fewest of one.
+#: Number of particles of all sub-swarms together, and smallest number of one sub-swarm.
 POPULATION, SMALLEST = 10, 5
 
 #: Weights of the personal and of the common best.
 C1 = C2 = 2.0
 
-#: Draws of random weights for one move, until a structure keeps its distances.
+#: Largest number of draws of random weights for one move, until the structure obeys the distances.
 DRAWS = 20
 
-#: Minima that a new particle tries to leave, and parts of the largest velocity with which it does.
+#: Number of minima from which a new particle tries to start, and fractions of the largest velocity that it tries.
 HOMES, SLOWER = 3, (1.0, 0.5, 0.25)
 
-#: A niche is the nearest of this many parts of the known minima, but at least so many minima.
+#: Fraction of the known minima that form a niche (one in this number), and smallest number of minima in a niche.
 NICHES, SMALLEST_NICHE = 4, 3
 
 # Cells as alike as this (logarithmic strain) count as the fixed one.
@@ -42,22 +42,22 @@ _FIXED_CELL = 1e-3
 
 
 class Attractor(Protocol):
-    """What all particles of a mode fly to besides their own best."""
+    """Interface of the choice of the second minimum that attracts a particle, in addition to its own best."""
 
     def choose(self, best: Atoms, minima: Sequence[Minimum]) -> Minimum:
         """Return one of the known minima (at least one, best first) for a particle with this personal best."""
 
 
 class GlobalBest:
-    """The best of all minima: Wang, Lv, Zhu, Ma, doi:10.1103/PhysRevB.82.094116."""
+    """Attract particles to the best of all minima: Wang, Lv, Zhu, Ma, doi:10.1103/PhysRevB.82.094116."""
 
     def choose(self, best: Atoms, minima: Sequence[Minimum]) -> Minimum:
-        """Return the best of all."""
+        """Return the best minimum."""
         return minima[0]
 
 
 class LocalBest:
-    """The best minimum of a particle's own niche: Lv, Wang, Zhu, Ma, doi:10.1063/1.4746757.
+    """Attract particles to the best minimum of their niche: Lv, Wang, Zhu, Ma, doi:10.1063/1.4746757.
 
     The niche is the quarter of the known minima whose fingerprints are nearest to that of the particle's personal best,
     in place of the paper's bond characterisation matrices.
@@ -67,7 +67,7 @@ class LocalBest:
         self._fingerprints: dict[tuple[int, int], Floats] = {}  # a cache
 
     def choose(self, best: Atoms, minima: Sequence[Minimum]) -> Minimum:
-        """Return the best of those that are nearest to the particle's best."""
+        """Return the best of the minima that are most similar to the particle's best."""
         own = compute_descriptors(best).fingerprint
         distances = [float(np.mean((self._fingerprint(minimum) - own) ** 2)) for minimum in minima]
         size = max(SMALLEST_NICHE, math.ceil(len(minima) / NICHES))
@@ -116,14 +116,14 @@ class SwarmSource(BaseSource):
     Parameters
     ----------
     problem
-        What is searched.
+        The problem of the search.
     argument
         The mode, "local" (default) or "global".
 
     Raises
     ------
     InputError
-        For another argument, or where the random source finds no structure.
+        If the argument is another one, or the random source finds no structure.
 
     References
     ----------
@@ -153,7 +153,7 @@ class SwarmSource(BaseSource):
         return SourceStatus.READY if known >= SMALLEST else SourceStatus.WAITING
 
     def propose(self, n: int, context: Context) -> list[Proposal]:
-        """Return one proposal, of the cell content that has had least.
+        """Return one proposal for the cell contents with the fewest proposals.
 
         The tag holds ``units`` (the cell content), ``particle``, ``generation`` (moves of the particle so far) and
         ``velocity``; for a new particle ``replaces`` (the particle that ends, if any); for moves ``inertia`` and the
@@ -177,13 +177,13 @@ class SwarmSource(BaseSource):
         return [replace(proposal, cost=Cost(seconds=time.perf_counter() - start))]
 
     def proposed(self, candidates: Sequence[Candidate]) -> None:
-        """Send particles off."""
+        """Record which particles have a move that is being relaxed."""
         for candidate in candidates:
             units = int(candidate.proposal.tag["units"])
             self._sent[candidate.id] = units, self.swarms[units].proposed(candidate)
 
     def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Let the particles whose outcomes these are arrive, and take note of what others find."""
+        """Move particles to their outcomes, and record the minima of other sources."""
         for outcome in outcomes:
             units = self._problem.units_of(outcome.candidate.atoms.numbers)
             if units in self.swarms:
@@ -208,7 +208,7 @@ class SwarmSource(BaseSource):
         return None
 
     def _settle(self, units: int, replaces: int | None, context: Context) -> Proposal | None:
-        """Return the first move of a new particle, from a minimum that none has been to."""
+        """Return the first move of a new particle, from a minimum that no particle has visited."""
         swarm = self.swarms[units]
         for end in swarm.unvisited()[:HOMES]:
             begun = beginning(end)
@@ -223,7 +223,7 @@ class SwarmSource(BaseSource):
         return None
 
     def _pull(self, units: int, particle: Particle, context: Context) -> _Pull:
-        """Return the way from where a particle stands to its own best and to the attractor."""
+        """Return the differences from a particle to its own best and to the attractor."""
         assert particle.start is not None and particle.best is not None
         start, best = particle.start, particle.best
         to_best = self._difference(start, best.atoms)
@@ -239,14 +239,14 @@ class SwarmSource(BaseSource):
         start, old = particle.start, particle.velocity
         drawn: list[tuple[Floats, Velocity, Atoms]] = []
 
-        def fly() -> Atoms:
+        def draw() -> Atoms:
             weights = context.rng.random(2)
             velocity = _combined(swarm.inertia, weights, old, pull).capped(start)
             flown = deformed(start, velocity.positions, velocity.strain)
             drawn.append((weights, velocity, flown))
             return flown
 
-        moved = bounded_attempts(fly, [end.atoms for end in pull.ends], self._problem, DRAWS)
+        moved = bounded_attempts(draw, [end.atoms for end in pull.ends], self._problem, DRAWS)
         if moved is None:
             return None
         weights, velocity, flown = drawn[-1]
@@ -270,7 +270,7 @@ class SwarmSource(BaseSource):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Pull:
-    """Where a particle is drawn to: the ways to its best and to the attractor, and these, once if they are the same."""
+    """Represent the differences to a particle's best and to the attractor, and these ends without repetition."""
 
     to_best: Velocity
     to_attractor: Velocity
@@ -287,7 +287,7 @@ def _combined(inertia: float, weights: Floats, velocity: Velocity, pull: _Pull) 
 
 
 def _random_sources(problem: Problem) -> dict[int, RandomSource]:
-    """Make a source of random structures for each number of formula units that the allowed space groups hold."""
+    """Return a source of random structures for each number of formula units that the allowed space groups hold."""
     sources: dict[int, RandomSource] = {}
     complaints: list[InputError] = []
     for units in problem.units:

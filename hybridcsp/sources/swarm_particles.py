@@ -1,4 +1,4 @@
-"""The particles of a swarm: velocities, and who flies when."""
+"""Provide the particles of a swarm, their velocities, and the order in which they move."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from hybridcsp.sources.random import RandomSource
 
 Floats = NDArray[np.float64]
 
-#: Share of moves of old particles among the proposals that follow a sub-swarm's first; the others begin anew.
+#: Fraction of moves of existing particles among the proposals after a sub-swarm's first ones; the others are new.
 PSO_RATIO = 0.6
 
-#: Inertia at first and in the end, and after how many outcomes per particle the end is reached.
+#: Initial and final inertia, and number of outcomes per particle after which the final one is reached.
 INERTIA, HORIZON = (0.9, 0.4), 10
 
 #: Largest displacement of an atom in one move, in cube roots of the volume per atom, and largest logarithmic strain.
 MAX_DISPLACEMENT, MAX_STRAIN = 0.4, 0.2
 
-#: Rejections and failures of one particle in a row, after which it begins anew.
+#: Number of rejections and failures in a row after which a particle is replaced.
 TROUBLES = 3
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Velocity:
-    """Change of a structure in one step.
+    """Represent the change of a structure in one step.
 
     Attributes
     ----------
     positions
-        In fractions of the cell, shape ``(n_atoms, 3)``.
+        Displacements in fractions of the cell, shape ``(n_atoms, 3)``.
     strain
         Symmetric logarithmic strain of the cell, shape ``(3, 3)``.
     """
@@ -45,7 +45,7 @@ class Velocity:
     strain: Floats
 
     def capped(self, atoms: Atoms) -> Velocity:
-        """Return it with no atom faster, and no strain larger, than allowed for a structure."""
+        """Return the velocity with displacements and strain limited to the largest allowed for a structure."""
         lengths = np.linalg.norm(self.positions @ atoms.cell.array, axis=1)
         limit = MAX_DISPLACEMENT * (atoms.get_volume() / len(atoms)) ** (1 / 3)
         slower = np.minimum(1.0, limit / np.maximum(lengths, 1e-12))
@@ -53,21 +53,21 @@ class Velocity:
         return Velocity(self.positions * slower[:, None], self.strain * min(1.0, MAX_STRAIN / max(largest, 1e-12)))
 
     def scaled(self, factor: float) -> Velocity:
-        """Return it multiplied by a factor."""
+        """Return the velocity multiplied by a factor."""
         return Velocity(self.positions * factor, self.strain * factor)
 
     def to_tag(self) -> dict[str, Any]:
-        """Return it as plain JSON."""
+        """Return the velocity as plain JSON."""
         return {"positions": self.positions.tolist(), "strain": self.strain.tolist()}
 
     @classmethod
     def from_tag(cls, tag: Mapping[str, Any]) -> Velocity:
-        """Return what :meth:`to_tag` wrote."""
+        """Return the velocity that :meth:`to_tag` wrote."""
         return cls(np.array(tag["positions"], dtype=float), np.array(tag["strain"], dtype=float))
 
     @classmethod
     def random(cls, atoms: Atoms, rng: np.random.Generator, *, fixed_cell: bool) -> Velocity:
-        """Draw one in any direction, up to the largest allowed."""
+        """Return a random velocity in any direction, up to the largest allowed."""
         fractions = rng.normal(size=(len(atoms), 3)) @ np.linalg.inv(atoms.cell.array)
         strain = rng.normal(size=(3, 3)) * (not fixed_cell)
         fastest = cls(1e3 * (fractions - fractions.mean(axis=0)), 1e3 * (strain + strain.T)).capped(atoms)
@@ -76,7 +76,7 @@ class Velocity:
 
 @dataclass(eq=False, slots=True)
 class Particle:
-    """One particle: where it is (before relaxation), how fast, and the best it has found."""
+    """Represent one particle: its position (before relaxation), velocity, and best relaxation."""
 
     generation: int = 0
     start: Atoms | None = None
@@ -88,21 +88,21 @@ class Particle:
 
 
 def beginning(end: Relaxed) -> Atoms:
-    """Return where a relaxation began, or where it ended if nobody has told which of several structures that was."""
+    """Return the start of a relaxation, or its end if it is unknown which of several structures was the start."""
     begun = end.starting_structures
     return begun[0] if len(begun) == 1 else end.atoms
 
 
 @dataclass(eq=False, slots=True)
 class SubSwarm:
-    """The particles of one cell content, and what was counted for them.
+    """Represent the particles with the same cell contents, and their counters.
 
     Attributes
     ----------
     known
-        By minimum, the relaxation that reached it first, of any source.
+        First relaxation of each minimum, of any source, by minimum.
     visited
-        Minima that a particle has been to.
+        Minima that a particle has visited.
     """
 
     random: RandomSource
@@ -118,12 +118,12 @@ class SubSwarm:
 
     @property
     def inertia(self) -> float:
-        """Weight of the last velocity: falls linearly with the number of outcomes."""
+        """Weight of the last velocity, which decreases linearly with the number of outcomes."""
         progress = min(1.0, self.outcomes / (HORIZON * self.size))
         return INERTIA[0] + progress * (INERTIA[1] - INERTIA[0])
 
     def to_replace(self) -> int | None:
-        """Return the particle in whose place a new one is due."""
+        """Return the particle that a new one replaces now; ``None`` if none is due."""
         idle = [id_ for id_, particle in self.particles.items() if not particle.waiting]
         hopeless = [id_ for id_ in idle if self._hopeless(self.particles[id_])]
         if hopeless:
@@ -133,7 +133,7 @@ class SubSwarm:
         return ranked[-1] if due and len(ranked) > 1 else None
 
     def to_move(self) -> int | None:
-        """Return the particle that moves next: of the better ones the one that has been free for longest."""
+        """Return the particle that moves next: the one of the better particles that has been idle for longest."""
         ranked = self._ranked(self.particles)
         better = ranked[: math.ceil(PSO_RATIO * self.size)]
         for group in (better, ranked):
@@ -143,18 +143,18 @@ class SubSwarm:
         return None
 
     def unvisited(self) -> list[Relaxed]:
-        """Return the minima that no particle has been to, the lowest first."""
+        """Return the minima that no particle has visited, the lowest first."""
         ends = [end for minimum, end in self.known.items() if minimum not in self.visited]
         return sorted(ends, key=lambda end: (end.enthalpy_per_atom, end.candidate.id))
 
     def meet(self, outcome: Outcome) -> None:
-        """Take note of a new minimum, whichever source found it."""
+        """Record a new minimum of any source."""
         if isinstance(outcome, Relaxed) and outcome.converged and outcome.is_new_minimum and outcome.level != REFINE:
             assert outcome.minimum is not None
             self.known[outcome.minimum] = outcome
 
     def observe(self, id_: int, outcome: Outcome) -> None:
-        """Bring a particle to where it was sent if that was relaxed; else it stays."""
+        """Move a particle to its candidate if that was relaxed; otherwise it stays."""
         particle = self.particles[id_]
         particle.waiting = False
         if isinstance(outcome, Rejected):
@@ -176,7 +176,7 @@ class SubSwarm:
             particle.best = outcome
 
     def proposed(self, candidate: Candidate) -> int:
-        """Take note that a particle was sent off; return which."""
+        """Record that a move of a particle is being relaxed; return the particle."""
         tag = candidate.proposal.tag
         self.proposals += 1
         self._count(candidate, 1)
@@ -189,10 +189,10 @@ class SubSwarm:
         return id_
 
     def settled(self, minimum: int, velocity: Mapping[str, Any]) -> Particle:
-        """Return a particle as if it had found a known minimum, with this velocity; the minimum counts as visited."""
+        """Return a particle at a known minimum with this velocity; the minimum counts as visited."""
         end = self.known.get(minimum)
         self.visited.add(minimum)
-        if end is None:  # of a calculator that is not in force any more
+        if end is None:  # its calculator is not in use any more
             return Particle()
         return Particle(start=beginning(end), velocity=Velocity.from_tag(velocity), best=end)
 

@@ -215,9 +215,9 @@ class TestLeaps:
         low, high = TITANIA.volume_bounds
         for strength in (0.05, 0.3, 0.8):
             for _ in range(15):
-                leap = leaper.leap(rutile(), strength, rng)
+                leap = leaper.move(rutile(), strength, rng)
                 while leap.operator == "swap":
-                    leap = leaper.leap(rutile(), strength, rng)
+                    leap = leaper.move(rutile(), strength, rng)
                 used = leap.tag["strength"]
                 assert used <= strength
                 assert (leap.atoms.numbers == rutile().numbers).all()
@@ -234,7 +234,7 @@ class TestLeaps:
         problem = Problem("AuCu", formula_units=2)
         atoms = bulk("CuAu", "cesiumchloride", a=3.1).repeat((2, 1, 1))
         leaper, rng = HopsAndSwaps(problem), np.random.default_rng(0)
-        leaps = [leaper.leap(atoms, 0.2, rng) for _ in range(100)]
+        leaps = [leaper.move(atoms, 0.2, rng) for _ in range(100)]
         swaps = [leap for leap in leaps if leap.operator == "swap"]
         assert 8 <= len(swaps) <= 35
         for leap in swaps:
@@ -248,13 +248,13 @@ class TestLeaps:
     def test_elements_are_not_swapped(self):
         leaper, rng = HopsAndSwaps(Problem("Cu", formula_units=4)), np.random.default_rng(0)
         atoms = bulk("Cu", cubic=True)
-        assert {leaper.leap(atoms, 0.1, rng).operator for _ in range(30)} == {"hop"}
+        assert {leaper.move(atoms, 0.1, rng).operator for _ in range(30)} == {"hop"}
 
     def test_a_fixed_cell_stays(self):
         leaper = HopsAndSwaps(Problem("TiO2", formula_units=2, cell=(4.6, 4.6, 2.96, 90, 90, 90)))
         rng = np.random.default_rng(0)
         for _ in range(10):
-            leap = leaper.leap(rutile(), 0.2, rng)
+            leap = leaper.move(rutile(), 0.2, rng)
             assert leap.atoms.cell.array == pytest.approx(rutile().cell.array)
 
 

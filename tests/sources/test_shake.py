@@ -78,7 +78,7 @@ def shaken(search):
 def test_it_is_one_of_the_default_sources_and_takes_no_argument():
     assert "shake" in DEFAULT_SOURCES
     assert isinstance(SOURCES["shake"].build(LOOSE), ShakeSource)
-    with pytest.raises(InputError, match="without an argument"):
+    with pytest.raises(InputError, match="shake takes no argument"):
         ShakeSource(LOOSE, "harder")
 
 

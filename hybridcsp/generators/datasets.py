@@ -1,4 +1,4 @@
-"""Crystals to learn from: files into examples, and the split that keeps whole formulas apart."""
+"""Data sets of crystals: examples read from files, and the split by formula into training and held-out examples."""
 
 from __future__ import annotations
 
@@ -22,26 +22,25 @@ from hybridcsp.similarity import same_structure
 from hybridcsp.structure.symmetry import primitive
 from hybridcsp.utils.reading import sha256_of
 
-#: One formula in so many is held out.
+#: One of this many formulas is held out.
 HELD_OUT = 10
 
-# Crystals of the same contents are compared only where their volumes differ by less (a fraction); the comparison's own
-# tolerance is 6 %.
+# Largest relative difference of the volumes of crystals that are compared; the comparison's own tolerance is 6 %.
 _VOLUME_WINDOW = 0.07
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """Examples and where they come from.
+    """Represent examples and their provenance.
 
     Attributes
     ----------
     examples
-        In the order in which they were read.
+        Examples in the order of the files.
     files
-        Name, SHA-256 and number of frames of each file read.
+        Name, SHA-256 and number of frames of each file.
     skipped
-        How many frames are not among the examples, by reason.
+        Number of frames that are not among the examples, by reason.
     """
 
     examples: tuple[Example, ...]
@@ -50,20 +49,20 @@ class Dataset:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Plain JSON for a card."""
+        """Files and skipped frames in a form that can be written as JSON."""
         return {"files": [dict(file) for file in self.files], "skipped": dict(self.skipped)}
 
 
 def read_dataset(paths: Iterable[Path], *, max_atoms: int, progress: Callable[[int], None] | None = None) -> Dataset:
-    """Read examples from files or folders of structures: primitive cells, duplicates folded.
+    """Read examples from files or folders of structures as primitive cells without duplicates.
 
-    Where the frames carry ``e_above_hull`` in their ``info`` (eV/atom), the energy quantile of an example is the share
-    of all examples read here that lie *lower* above the hull: 0 for everything on the hull, and towards 1 the higher
-    it lies. The energy above the hull compares a crystal with the best that its composition has, so quantiles of
-    different compositions can be told to one model. ``pressure_gpa`` and ``weight`` are taken from ``info`` as well.
+    If frames have ``e_above_hull`` (eV/atom) in their ``info``, the energy quantile of an example is the fraction of
+    all examples with a *lower* energy above the hull: 0 for everything on the hull. The energy above the hull compares
+    a crystal with the best phases of its composition, so that quantiles of different compositions are comparable.
+    ``pressure_gpa`` and ``weight`` are read from ``info``, too.
 
-    Of several descriptions of one crystal (:func:`hybridcsp.similarity.same_structure`) the one with the lowest
-    energy above the hull stays, or else the first.
+    Of equal crystals (:func:`hybridcsp.similarity.same_structure`) the one with the lowest energy above the hull is
+    kept, or else the first.
 
     Parameters
     ----------
@@ -72,12 +71,12 @@ def read_dataset(paths: Iterable[Path], *, max_atoms: int, progress: Callable[[i
     max_atoms
         Largest number of atoms in a primitive cell.
     progress
-        Told the number of frames seen so far.
+        Function that is called with the number of frames read so far.
 
     Raises
     ------
     InputError
-        If a file cannot be read or holds nothing usable.
+        If a file cannot be read, or no usable crystal is left.
     """
     skipped: Counter[str] = Counter()
     files: list[dict[str, Any]] = []
@@ -114,19 +113,19 @@ def read_dataset(paths: Iterable[Path], *, max_atoms: int, progress: Callable[[i
 
 
 def formula_of(atoms: Atoms) -> str:
-    """Reduced formula in Hill's order: ``"O2Ti"``."""
+    """Return the reduced formula in Hill's order, ``"O2Ti"`` for example."""
     return reduced_hill_formula(Counter(atoms.get_chemical_symbols()))
 
 
 def is_held_out(formula: str) -> bool:
-    """Whether a reduced formula (in Hill's order) belongs to the tenth that models of ours never learn from."""
+    """Return whether a reduced formula (in Hill's order) belongs to the tenth that is held out of training sets."""
     return int.from_bytes(hashlib.sha256(formula.encode()).digest()[:4]) % HELD_OUT == 0
 
 
 def split(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
-    """Split examples by reduced formula into those to learn from and those held out.
+    """Split examples by reduced formula into training and held-out examples.
 
-    Where this would leave nothing to learn from, nothing is held out.
+    If all examples would be held out, none is.
     """
     held = [is_held_out(formula_of(example.atoms)) for example in examples]
     if all(held):
@@ -143,7 +142,7 @@ def _frames(file: Path) -> list[Frame | ReadFailure]:
 
 
 def _told(info: Mapping[str, Any], where: str) -> dict[str, float]:
-    """Read numbers beside a structure."""
+    """Return the numbers in the ``info`` of a structure."""
     told = {}
     for key in ("e_above_hull", "weight", "pressure_gpa"):
         if key in info:
@@ -164,9 +163,9 @@ def _fold(
     position: int,
     told: Mapping[str, float],
 ) -> bool:
-    """Add a crystal, or let it replace the same one where it is lower in energy; return whether it is a new one.
+    """Add a crystal, or replace an equal one of higher energy; return whether it is new.
 
-    At another pressure it is another one.
+    Crystals at different pressures are different.
     """
     bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell.array, pbc=True)
     energy = told.get("e_above_hull", math.nan)

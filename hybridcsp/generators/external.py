@@ -1,4 +1,4 @@
-"""Generators that are programs of other packages, run as a command whenever more samples are wanted."""
+"""Generators that are external programs, run as a command for each batch of samples."""
 
 from __future__ import annotations
 
@@ -30,39 +30,39 @@ from hybridcsp.utils import process_watch
 from hybridcsp.utils.files import end_of_log, open_log
 from hybridcsp.utils.processes import end_processes
 
-#: What a template may hold, and what takes its place.
+#: Placeholders that a command may contain.
 PLACEHOLDERS = ("formula", "n", "seed", "output")
 
-#: How much of what a failed command wrote an error shows, in characters.
+#: Number of characters of a failed command's output that an error shows.
 _TAIL = 600
 
-#: Seconds between looks at a program that is running.
+#: Seconds between checks of a running program.
 _POLL = 0.02
 
 
 @dataclass(frozen=True)
 class Command:
-    """How another program is made to generate; no shell is involved.
+    """Represent the command line of an external program that samples structures; it is run without a shell.
 
     Parameters
     ----------
     command
-        The program and its arguments. In each, ``{formula}`` becomes the contents of one primitive cell (``Ti2O4``),
-        ``{n}`` the number of structures wanted, ``{seed}`` a whole number and ``{output}`` a path that does not exist
-        yet: where the program writes a file, or a folder of files, of structures.
+        Program and arguments. In each, ``{formula}`` is replaced by the contents of one primitive cell (``Ti2O4``),
+        ``{n}`` by the number of structures, ``{seed}`` by a whole number and ``{output}`` by a path that does not exist
+        yet, to which the program writes a file or a folder of structures.
     timeout
-        Seconds after which it is stopped, and all that it has started.
+        Seconds after which the program and its children are stopped.
     samples
-        Structures asked for at a time. Where ``{formula}`` occurs, the program runs once for each number of formula
-        units, with its share of them.
+        Number of structures in a batch. If ``{formula}`` occurs, the program is run once for each number of formula
+        units, with its share of the batch.
     suffix
-        Of ``{output}``, which tells the format of a file (``.extxyz``, ``.cif``, ``.zip``, ``.csv``); empty for a
+        Suffix of ``{output}``, which determines the format (``.extxyz``, ``.cif``, ``.zip``, ``.csv``); empty for a
         folder.
 
     Raises
     ------
     InputError
-        If nothing would tell the program where to write, or a placeholder is not known.
+        If ``{output}`` is missing, a placeholder is unknown, or a number is out of range.
     """
 
     command: tuple[str, ...]
@@ -75,39 +75,45 @@ class Command:
     def __post_init__(self) -> None:
         object.__setattr__(self, "command", tuple(self.command))
         if not self.command or not self.command[0]:
-            raise InputError("command", list(self.command), "a program and its arguments")
+            raise InputError("command", list(self.command), "the command must be a program and its arguments")
         found = {name for part in self.command for name in re.findall(r"\{(\w+)\}", part)}
         if unknown := sorted(found - set(PLACEHOLDERS)):
             known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-            raise InputError("command", f"{{{unknown[0]}}}", f"no such placeholder; there are {known}")
+            raise InputError(
+                "command", f"{{{unknown[0]}}}", f"this placeholder is unknown; known placeholders: {known}"
+            )
         if "output" not in found:
-            raise InputError("command", shlex.join(self.command), "{output} must tell the program where to write")
+            raise InputError(
+                "command",
+                shlex.join(self.command),
+                "the command must contain {output}, the path to which the program writes",
+            )
         if not self.timeout > 0:
-            raise InputError("timeout", self.timeout, "a positive number of seconds")
+            raise InputError("timeout", self.timeout, "the timeout must be a positive number of seconds")
         if self.samples < 1:
-            raise InputError("samples", self.samples, "a whole number from 1")
+            raise InputError("samples", self.samples, "samples must be a whole number from 1")
 
     @property
     def wants_formula(self) -> bool:
-        """Whether it is told what to make."""
+        """Whether the command contains ``{formula}``."""
         return any("{formula}" in part for part in self.command)
 
     def filled(self, **values: object) -> list[str]:
-        """Return the arguments with values in the place of placeholders; braces of other kinds stay."""
+        """Return the arguments with placeholders replaced by values; other braces are kept."""
         return [re.sub(r"\{(\w+)\}", lambda match: str(values[match.group(1)]), part) for part in self.command]
 
 
 class CommandGenerator(Generator):
-    """A program of another kind as a generator: each request for samples runs it.
+    """Represent an external program as a generator, which is run for each batch of samples.
 
-    It honours no condition and does not learn.
+    It has no conditions and does not learn.
 
     Parameters
     ----------
     name
-        What to call it.
+        Name of the generator.
     command
-        How it is run.
+        Command line of the program.
     """
 
     # Running the command again would take long, and may return other samples.
@@ -123,19 +129,19 @@ class CommandGenerator(Generator):
     def sample(
         self, requests: Sequence[Request], rng: np.random.Generator, stop: threading.Event | None = None
     ) -> list[Sample | Reject]:
-        """Run the program, once for each cell contents if it is told what to make.
+        """Run the program, once for each cell contents if the command contains ``{formula}``.
 
         Parameters
         ----------
         requests, rng
             As for every generator.
         stop
-            Ends the program when it is set.
+            Event that stops the program when it is set.
 
         Raises
         ------
         GeneratorError
-            If it cannot be started, hangs, fails, is stopped, or leaves nothing that can be read.
+            If the program cannot be started, fails, is stopped, or writes no readable structure.
         """
         waiting: defaultdict[str, deque[int]] = defaultdict(deque)
         told: dict[str, str] = {}
@@ -214,16 +220,16 @@ class CommandGenerator(Generator):
         on_epoch: Callable[[Epoch], None] | None = None,
         **settings: Any,
     ) -> None:
-        """Raise: an external program is trained by its own means."""
+        """Raise :class:`GeneratorError`, because an external program cannot be trained here."""
         raise GeneratorError(f"{self.name} is an external program and does not learn here")
 
     def save(self, folder: Path) -> None:
-        """Raise: there is nothing to save."""
+        """Raise :class:`GeneratorError`, because an external program has no weights here."""
         raise GeneratorError(f"{self.name} is an external program and has no weights here")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Raise: there is nothing to load."""
+        """Raise :class:`GeneratorError`, because an external program has no weights here."""
         raise GeneratorError(f"{folder}: an external program has no weights here")
 
 

@@ -1,4 +1,4 @@
-"""From what a person writes to a generator: a registered name, or a folder of weights."""
+"""Loading of generators by registered name or by folder of weights."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def open_generator(text: str) -> Generator:
     Parameters
     ----------
     text
-        A registered name: its shipped weights (for those of other packages, what their class makes without arguments).
-        Or a folder that ``save`` wrote; a ``/`` in it, or ``.`` before it, tells a folder from a name.
+        Registered name, or folder of weights; a text with a ``/`` or a leading ``.`` is a folder. A name loads the
+        weights of the package; generators of other packages are constructed without arguments.
 
     Raises
     ------
     InputError
-        If there is no such thing, or its weights cannot be used.
+        If there is no such generator, or its weights cannot be used.
     """
     entry, folder = find_generator(text)
     kind = entry.load()
@@ -40,40 +40,42 @@ def open_generator(text: str) -> Generator:
             raise InputError(
                 "generator",
                 text,
-                f"has no weights here yet; train some (hybridcsp train {text} --data PATH --output FOLDER) and name "
-                "their folder instead",
+                f"this generator has no weights in the package; train it (hybridcsp train {text} --data PATH --output "
+                "FOLDER) and give that folder instead",
             )
     return kind.load(folder)  # type: ignore[no-any-return]
 
 
 def new_generator(name: str) -> Generator:
-    """Make an untrained generator.
+    """Return an untrained generator of the default size.
 
     Raises
     ------
     InputError
-        If there is none of that name.
+        If no generator has this name.
     """
     return GENERATORS[name].load()()  # type: ignore[no-any-return]
 
 
 def find_generator(text: str) -> tuple[Entry, Path | None]:
-    """Return what is registered for a name or for the weights in a folder, and the folder.
+    """Return the registry entry for a name or for a folder of weights, and the folder or ``None``.
 
     Raises
     ------
     InputError
-        If there is no such thing.
+        If there is no such generator.
     """
     folder = Path(text).expanduser()
     if text not in GENERATORS.entries() and (folder.is_dir() or "/" in text or text.startswith(".")):
         card = read_card(folder)
         if not isinstance(card.get("generator"), str):
-            raise InputError("generator", str(folder / CARD), "says of which generator the weights are")
+            raise InputError(
+                "generator", str(folder / CARD), 'the card must name the generator of the weights under "generator"'
+            )
         return GENERATORS[card["generator"]], folder
     if ":" in text:
         allowed = (
-            "a name or a folder of weights, without a colon (a source may end in :scratch, and nothing follows it)"
+            "a generator is a name or a folder of weights, without a colon (the name of a source may end in :scratch)"
         )
         raise InputError("generator", text, allowed)
     entries = GENERATORS.entries()
@@ -88,20 +90,22 @@ def read_card(folder: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If there is none.
+        If the card is missing or damaged.
     """
     try:
         card = read_json(folder / CARD, LARGEST_CARD)
     except UnreadableError as error:
-        raise InputError("generator", str(folder), f"a folder of weights with a {CARD} ({error.reason})") from error
+        raise InputError(
+            "generator", str(folder), f"a folder of weights must hold a {CARD} ({error.reason})"
+        ) from error
     if not isinstance(card, dict):
-        raise InputError("generator", str(folder / CARD), "a JSON object")
+        raise InputError("generator", str(folder / CARD), "a card must be a JSON object")
     return card
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let torch, where it is loaded, use one thread: the workers have the other cores, and sums keep their order."""
+    """Restrict torch, if it is loaded, to one thread, because workers use the other cores and sums would differ."""
     torch = sys.modules.get("torch")
     if torch is None:
         yield

@@ -1,9 +1,9 @@
-"""How often a generator makes the crystal that is known for given contents, and what else it makes.
+"""Metrics of generators: match rate, RMSE, validity, uniqueness and novelty.
 
-The measure is that of crystal structure prediction by generative models since CDVAE (arXiv:2110.06197) and DiffCSP
-(arXiv:2309.04475): for each crystal the generator is told what its primitive cell holds and makes k samples; it matches
-if pymatgen's ``StructureMatcher`` (stol 0.5, ltol 0.3, angle_tol 10) fits any of them. Other than in DiffCSP's script
-nothing is left out before: a sample that was rejected, or is no crystal, is a sample that does not match.
+They are those of crystal structure prediction with generative models since CDVAE (arXiv:2110.06197) and DiffCSP
+(arXiv:2309.04475): for each crystal the generator gets the contents of its primitive cell and returns k samples; the
+crystal is matched if pymatgen's ``StructureMatcher`` (stol 0.5, ltol 0.3, angle_tol 10) maps any of them on it. In
+contrast to DiffCSP's script, no sample is left out: rejected and invalid samples count as samples without a match.
 """
 
 from __future__ import annotations
@@ -30,56 +30,56 @@ from hybridcsp.structure.validity import is_finite_crystal, is_plausible
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-#: Tolerances of the match.
+#: Tolerances of the match rate.
 MATCH = {"stol": 0.5, "ltol": 0.3, "angle_tol": 10.0}
 
-#: Ways to lay one lattice on the other that are tried for one pair of crystals. Most pairs have below 100; flat cells
-#: can have tens of thousands, and then a pair takes minutes.
+#: Largest number of lattice mappings that are tried for one pair of crystals. Most pairs have fewer than 100;
+#: flat cells can have tens of thousands, which takes minutes.
 MAPPINGS = 1000
 
-#: Crystals whose samples are asked for in one call.
+#: Number of crystals whose samples are requested in one call.
 TOGETHER = 16
 
 
 class Sampler(Protocol):
-    """The part of a generator that is evaluated."""
+    """Interface of the objects that can be evaluated: generators, and baselines that only sample."""
 
     def sample(self, requests: Sequence[Request], rng: np.random.Generator) -> list[Sample | Reject]:
-        """Return exactly one answer to each request, in their order."""
+        """Return exactly one answer to each request, in the order of the requests."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """What became of the samples for one crystal: each tuple has one entry for each sample, in their order.
+    """Represent the scores of the samples for one crystal; each tuple has one entry per sample, in their order.
 
-    Plain data: ``dataclasses.asdict`` makes JSON of it, and :meth:`of` reads that.
+    ``dataclasses.asdict`` returns JSON-serialisable data, which :meth:`of` reads.
 
     Attributes
     ----------
     crystal
-        Its position among those evaluated.
+        Position of the crystal in the evaluated sequence.
     formula, atoms
         Reduced formula and number of atoms.
     displacements
-        Root mean square displacement of the match, in units of the cube root of the volume per atom; ``None`` where
-        there is no match.
+        Root mean square displacement of the match, in units of the cube root of the volume per atom; ``None`` without
+        a match.
     rejected
-        Why there is no sample; ``None`` where there is one.
+        Reason of the rejection; ``None`` for a sample.
     valid
-        Whether distances and volume are those of :class:`~hybridcsp.core.problem.Problem`.
+        Whether distances and volume are within the default bounds of :class:`~hybridcsp.core.problem.Problem`.
     spacegroups
-        Their numbers at 0.1 Å, 0 where there is no sample.
+        Numbers of the space groups at 0.1 Å; 0 for a rejected request.
     new
-        Whether a valid sample is none of the known crystals; ``None`` for the others.
+        Whether a valid sample differs from all known crystals; ``None`` for other samples.
     distinct
-        How many of the valid samples are different from each other.
+        Number of different valid samples.
     cut_short
-        Comparisons that ended after :data:`MAPPINGS` without a match.
+        Number of comparisons that ended after :data:`MAPPINGS` mappings without a match.
     seconds, processor_seconds
-        Of sampling, not of scoring; a share of what all crystals took that were sampled together.
+        Duration of sampling without scoring; an equal share for all crystals that were sampled in one call.
     same
-        Whether the sample is the crystal by the tolerances that tell the minima of a search apart, volume included
-        (:data:`hybridcsp.similarity.MINIMA`); empty in scores from before this was asked.
+        Whether the sample equals the crystal with the tolerances that distinguish minima of a search, volume included
+        (:data:`hybridcsp.similarity.MINIMA`); empty in older scores.
     """
 
     crystal: int
@@ -98,7 +98,7 @@ class Scored:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Scored:
-        """Read one back from JSON."""
+        """Return the scores for a row of JSON data."""
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
         return cls(**fields)
 
@@ -113,27 +113,27 @@ def evaluate(
     first: int = 0,
     progress: Callable[[Sequence[Scored]], None] | None = None,
 ) -> list[Scored]:
-    """Sample for each crystal, knowing nothing but its contents, and score the samples.
+    """Sample structures for the contents of each crystal, and score them.
 
-    Crystals are sampled for in groups of :data:`TOGETHER`, each with a stream of random numbers of its own, so that an
-    evaluation can be taken up again at any group.
+    Crystals are processed in groups of :data:`TOGETHER`, each with a random number generator of its own, so that an
+    evaluation can be continued at any group.
 
     Parameters
     ----------
     generator
-        What is evaluated. Where it raises, its whole group is rejected for that reason.
+        Evaluated generator. If it raises an exception, the whole group is rejected for that reason.
     crystals
         Primitive cells.
     samples
-        For each crystal.
+        Number of samples for each crystal.
     seed
-        Of sampling.
+        Random seed.
     known
-        Crystals that are not new, the training data for instance (:func:`index_of`).
+        Crystals that do not count as new, the training set for example (:func:`index_of`).
     first
-        Where to begin; rounded down to the beginning of a group.
+        Position of the first crystal; rounded down to the beginning of a group.
     progress
-        Told the scores of each group.
+        Function that is called with the scores of each group.
     """
     scored: list[Scored] = []
     for begin in range(first - first % TOGETHER, len(crystals), TOGETHER):
@@ -153,12 +153,12 @@ def evaluate(
 
 
 def summarise(scored: Sequence[Scored], ks: Iterable[int] = (1, 20)) -> dict[str, Any]:
-    """Mean over crystals and samples: shares between 0 and 1, ``None`` where there is nothing to take a mean of.
+    """Return match rate, RMSE, validity, uniqueness and novelty: fractions from 0 to 1, or ``None`` without any data.
 
-    Match rate and RMSE at k look at the first k samples of each crystal; the RMSE is the mean over the crystals that
-    match of the smallest displacement. The strict match rate asks for the crystal itself, with the tolerances that tell
-    minima of a search apart. ``unique`` are different ones among the valid samples of one crystal, ``new``
-    and ``symmetric`` (space group above 1 at 0.1 Å) are shares of the valid samples.
+    Match rate and RMSE at k consider the first k samples of each crystal; the RMSE is the mean of the smallest
+    displacements over the matched crystals. The strict match rate uses the tolerances that distinguish minima of a
+    search. ``unique`` is the fraction of different ones among the valid samples of one crystal; ``new`` and
+    ``symmetric`` (space group above 1 at 0.1 Å) are fractions of the valid samples.
     """
     total = sum(len(one.valid) for one in scored)
     valid = sum(sum(one.valid) for one in scored)
@@ -192,7 +192,7 @@ def summarise(scored: Sequence[Scored], ks: Iterable[int] = (1, 20)) -> dict[str
 
 
 def tolerances() -> dict[str, dict[str, float | None]]:
-    """Return the tolerances of the two matches, named as ``StructureMatcher`` names them.
+    """Return the tolerances of the two match rates under the names of ``StructureMatcher``.
 
     ``volume`` is the largest difference of the logarithms of the volumes; without it both crystals are scaled to the
     same volume before they are compared.
@@ -202,7 +202,7 @@ def tolerances() -> dict[str, dict[str, float | None]]:
 
 
 def index_of(crystals: Iterable[Atoms]) -> StructureIndex:
-    """Index crystals, so that samples can be told from them by :data:`hybridcsp.similarity.MINIMA`, volume included."""
+    """Return an index of crystals with the tolerances :data:`hybridcsp.similarity.MINIMA`, volume included."""
     index = StructureIndex(energy_window=None, tolerances=MINIMA)
     for number, atoms in enumerate(crystals):
         index.add(number, atoms)
@@ -210,13 +210,13 @@ def index_of(crystals: Iterable[Atoms]) -> StructureIndex:
 
 
 def displacement(sample: Atoms, crystal: Atoms) -> tuple[float | None, bool]:
-    """Compare a sample with the crystal sought.
+    """Compare a sample with a crystal.
 
     Returns
     -------
     tuple
-        Root mean square displacement in units of the cube root of the volume per atom, ``None`` where they do not
-        match; and whether the comparison was cut short after :data:`MAPPINGS`.
+        Root mean square displacement in units of the cube root of the volume per atom, or ``None`` without a match; and
+        whether the comparison was cut short after :data:`MAPPINGS` mappings.
     """
     return _displacement(_reduced(sample), _reduced(crystal))
 
@@ -229,7 +229,7 @@ def _displacement(sample: Structure, crystal: Structure) -> tuple[float | None, 
 
 
 def _reduced(atoms: Atoms) -> Structure:
-    """Return what ``StructureMatcher`` would make of it each time it is asked, which is most of its time."""
+    """Return the reduced cell, which ``StructureMatcher`` would otherwise compute anew in each comparison."""
     structure = to_pymatgen(atoms).get_reduced_structure(reduction_algo="niggli")
     counts = np.unique(atoms.numbers, return_counts=True)[1]
     return structure if math.gcd(*counts.tolist()) == 1 else structure.get_primitive_structure()
@@ -240,7 +240,7 @@ def _matcher() -> Any:
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     class BoundedMatcher(StructureMatcher):
-        """A matcher for reduced cells that gives up after so many mappings of the lattices, and tells."""
+        """Matcher of reduced cells that tries a limited number of lattice mappings."""
 
         cut_short = False
 
@@ -256,7 +256,7 @@ def _matcher() -> Any:
 
 
 def _answers(generator: Sampler, requests: Sequence[Request], rng: np.random.Generator) -> list[Sample | Reject]:
-    """Ask, and make a rejection of everything that is not an answer."""
+    """Return the answers of a generator, with invalid ones replaced by rejects."""
     try:
         answers = list(generator.sample(requests, rng))
     except Exception as error:  # noqa: BLE001  # a model of another package may raise anything

@@ -1,4 +1,4 @@
-"""Which of several answers to one request to try first, where a model cannot tell how likely they are."""
+"""Reranking of samples by their agreement, for models without likelihoods."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from hybridcsp.generators.base import Reject, Request, Sample, equal_requests
 from hybridcsp.similarity import compute_descriptors
 from hybridcsp.structure.validity import is_finite_crystal
 
-#: Fingerprints (without the volume) whose root mean square difference is less than this are of like crystals.
+#: Width of the similarity kernel: root mean square difference of fingerprints (without the volume).
 ALIKE = 0.05
 
 
 def agreed_first(requests: Sequence[Request], answers: Sequence[Sample | Reject]) -> list[Sample | Reject]:
-    """Let answers to equal requests change places, so that the first speaks for most of them, and so on.
+    """Sort the answers to equal requests so that the first represents most of them.
 
-    What a model makes again and again it holds for likely. The first answer is the one that most others are like; each
-    further one the one that most of those are like that are not yet spoken for (a Gaussian kernel on fingerprints;
-    greedy, as in kernel herding, doi:10.48550/arXiv.1203.3472). What is no crystal comes last.
+    Crystals that a model samples often are likely under it. The first answer is the one that is similar to most others;
+    each further one is similar to most of those that are not represented yet (Gaussian kernel on fingerprints; greedy,
+    as in kernel herding, doi:10.48550/arXiv.1203.3472). Answers that are not crystals come last.
 
     On 130 held-out crystals that no benchmark uses, 20 samples of flow matching each, it raises the match rate of the
     first sample from 31 to 36 %, of the first three from 45 to 56 % and of the first five from 53 to 59 %.
@@ -28,9 +28,9 @@ def agreed_first(requests: Sequence[Request], answers: Sequence[Sample | Reject]
     Parameters
     ----------
     requests
-        What was asked for.
+        Requests.
     answers
-        One to each, in the same order.
+        One answer to each request, in the same order.
     """
     placed = list(answers)
     for numbers in equal_requests(requests):

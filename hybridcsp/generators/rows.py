@@ -1,4 +1,4 @@
-"""Rows of arrays of different lengths, packed into few flat arrays that fit into a small file."""
+"""Packing of rows of arrays with different lengths into a few flat arrays for small files."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from numpy.typing import NDArray
 
 Row = Mapping[str, NDArray[np.generic]]
 
-# Arrays of which fewer elements than this fraction differ from 0 are stored as those elements and their places.
+# Largest fraction of elements other than 0 of an array that is stored in sparse form.
 _SPARSE = 0.125
 
 
 def pack(rows: Sequence[Row]) -> dict[str, NDArray[Any]]:
-    """Pack rows; :func:`unpack` returns them.
+    """Return rows in packed form, from which :func:`unpack` restores them.
 
     Parameters
     ----------
     rows
-        At least one; all have the same names, and under one name the same type and number of dimensions.
+        At least one row; all have the same names, and each name has one type and number of dimensions.
 
     Returns
     -------
     dict
-        For each name its shapes, ``(n, n_dimensions)``, and its flat values; where most are 0, only the others with
-        their places and the number of all.
+        For each name the shapes, ``(n, n_dimensions)``, and the flat values; if most values are 0, only the others with
+        their positions and the total number.
     """
     packed: dict[str, NDArray[Any]] = {}
     for name in rows[0]:
@@ -44,14 +44,14 @@ def pack(rows: Sequence[Row]) -> dict[str, NDArray[Any]]:
 
 
 def unpack(packed: Mapping[str, NDArray[Any]]) -> list[dict[str, NDArray[Any]]]:
-    """Return the rows that :func:`pack` packed.
+    """Restore the rows that :func:`pack` has packed.
 
     Raises
     ------
     KeyError
         If a part is missing.
     ValueError
-        If the parts do not belong together.
+        If the parts are inconsistent.
     """
     names = list(dict.fromkeys(key.rpartition("/")[0] for key in packed))
     columns: dict[str, list[NDArray[Any]]] = {}

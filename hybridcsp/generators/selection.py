@@ -1,4 +1,4 @@
-"""What a generator is asked for a problem, and which of its answers are worth a relaxation, best first."""
+"""Requests to a generator for a problem, and the selection of the samples that are relaxed."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from hybridcsp.similarity import STARTS, Descriptors, StructureIndex, compute_de
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE, SYMPREC_ROUGH, primitive, spacegroup
 from hybridcsp.structure.validity import is_crystal_of, violation
 
-#: Energy quantiles are drawn up to this one, where a generator knows what they are.
+#: Largest energy quantile that is requested from generators that are conditioned on the energy.
 LOW_ENERGIES = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SelectedSample:
-    """A sample that is worth a relaxation.
+    """Represent a sample that has passed the screening.
 
     Attributes
     ----------
     atoms
-        The structure.
+        Structure.
     units
-        Its formula units.
+        Number of formula units.
     spacegroup
-        Its number.
+        Number of the space group.
     described
-        For comparisons.
+        Descriptors for comparisons with other structures.
     log_likelihood
-        Where the model knows it.
+        Natural logarithm of the model's density, or ``None`` if unknown.
     """
 
     atoms: Atoms
@@ -46,14 +46,14 @@ class SelectedSample:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Selection:
-    """What became of the answers to one batch of requests.
+    """Represent the selected and the rejected samples of one batch.
 
     Attributes
     ----------
     chosen
-        Best first.
+        Selected samples in the order of their relaxation.
     rejects
-        How many answers came to nothing, by reason.
+        Number of rejected answers by reason.
     """
 
     chosen: tuple[SelectedSample, ...] = ()
@@ -61,11 +61,23 @@ class Selection:
 
 
 def requests_for(problem: Problem, conditions: frozenset[Condition], n: int, rng: np.random.Generator) -> list[Request]:
-    """Return ``n`` requests, spread evenly over the problem's formula units, with what the generator understands.
+    """Return ``n`` requests, spread evenly over the problem's formula units.
 
-    Requests for the same formula units are equal, but for space groups where the problem names several: a generator may
-    spread its answers to equal requests. Then every second leaves the group open, since most of many groups would make
-    a poor crystal, and what comes out in a group that is not wanted is passed over.
+    Requests for the same number of formula units are equal, because a generator may diversify its answers to equal
+    requests. Only if the problem allows several space groups do the requests differ in them; every second request then
+    leaves the group open, because a structure in an arbitrary one of many groups is usually poor. Samples in groups
+    that are not allowed are rejected later.
+
+    Parameters
+    ----------
+    problem
+        Problem of the search.
+    conditions
+        Conditions of the generator; requests set no others.
+    n
+        Number of requests.
+    rng
+        Random number generator.
     """
     several = len(problem.spacegroups) > 1
     units = [problem.units[i % len(problem.units)] for i in range(n)]
@@ -93,27 +105,28 @@ def select(
     *,
     best_first: bool = False,
 ) -> Selection:
-    """Screen the answers to :func:`requests_for` and put what is left in the order in which to relax it.
+    """Screen the answers to :func:`requests_for` and sort the accepted samples for relaxation.
 
-    A structure that is symmetric within 0.1 Å, a triclinic one within 0.3 Å, is made so. Where the problem has a
-    pressure that the model knows nothing of, volumes shrink as the problem expects. What is broken, too dense or too
-    dilute, too close, of a space group that is not wanted, or the same as another sample is counted by reason. Formula
-    units take turns; within each the best of every space group come first, then the second best, and so on. Which are
-    best is told by the likelihood where the model knows it, unless it puts its answers in order itself: the density of
-    a crystal with many free coordinates does not compare with that of one with few.
+    Structures are symmetrised within 0.1 Å, triclinic ones within 0.3 Å. If the model is not conditioned on the
+    problem's pressure, volumes are reduced to those expected under pressure. Samples that are not valid crystals, too
+    dense or too dilute, with atoms too close, in a space group that is not allowed, or equal to another sample are
+    rejected and counted by reason. Numbers of formula units take turns; within each, the best sample of every space
+    group comes first, then the second best of each, and so on. The likelihood decides which sample is better, unless
+    the model sorts its answers itself: densities of crystals with different numbers of free coordinates are not
+    comparable.
 
     Parameters
     ----------
     answers
-        As the generator gave them; what is no answer is counted too.
+        Answers of the generator; objects of other types are counted as rejects.
     problem
-        What is searched.
+        Problem of the search.
     conditions
-        What the generator was asked to honour.
+        Conditions of the generator.
     n_requests
-        How many answers there should be.
+        Number of requests.
     best_first
-        Whether answers to equal requests come in the order in which to try them.
+        Whether answers to equal requests are sorted, the most promising first.
     """
     rejects: Counter[str] = Counter()
     shrink = 1.0 if Condition.PRESSURE in conditions else problem.compression
@@ -158,7 +171,7 @@ def _bare(found: Atoms, shrink: float) -> Atoms:
 
 
 def _fitting(atoms: Atoms, problem: Problem) -> tuple[Atoms, str | None]:
-    """Return the symmetrised structure if that passes, else the structure as it is; and what is against it."""
+    """Return the symmetrised structure if it is acceptable, else the structure itself; and a reason against it."""
     if is_crystal_of(atoms, problem):
         symmetric = primitive(atoms, SYMPREC_ROUGH if spacegroup(atoms) <= 2 else SYMPREC_LOOSE)
         if violation(symmetric, problem) is None:
@@ -168,7 +181,7 @@ def _fitting(atoms: Atoms, problem: Problem) -> tuple[Atoms, str | None]:
 
 
 def _in_turn(ranked: Sequence[SelectedSample]) -> list[SelectedSample]:
-    """Put samples, best first, in the order in which space groups and formula units take turns."""
+    """Sort samples, given the best first, so that space groups and formula units take turns."""
     of_group: Counter[tuple[int, int]] = Counter()
     places: list[tuple[int, int]] = []  # within its space group, and then in the ranking
     for rank, chosen in enumerate(ranked):

@@ -1,4 +1,4 @@
-"""Weights and card of a trained generator: two files that belong together, safetensors and JSON."""
+"""Weights and card of a trained generator in two files that belong together, safetensors and JSON."""
 
 from __future__ import annotations
 
@@ -22,29 +22,34 @@ if TYPE_CHECKING:
 WEIGHTS = "weights.safetensors"
 CARD = "card.json"
 
-#: Larger files (in bytes) are not read.
+#: Largest sizes in bytes of files that are read.
 LARGEST_CARD = 8 << 20
 LARGEST_WEIGHTS = 256 << 20
 
 
 def shipped(name: str) -> Path:
-    """Folder of the weights that come with the package."""
+    """Return the folder of the weights of this package for a generator."""
     return Path(str(files("hybridcsp").joinpath("generators", "weights", name)))
 
 
 def save(folder: Path, name: str, tensors: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> None:
-    """Write weights, in half precision, and the card, which then also tells the weights' hash.
+    """Write the weights, in half precision, and the card with their hash.
 
     Parameters
     ----------
     folder
-        Made where there is none.
+        Folder, which is made if it does not exist.
     name
-        The generator that can load them.
+        Registered name of the generator.
     tensors
-        Weights by name, as ``state_dict`` gives them.
+        Weights by name, as in ``state_dict``.
     card
-        Plain JSON.
+        JSON-serialisable description.
+
+    Raises
+    ------
+    InputError
+        If a weight is not finite in half precision.
     """
     import torch
     from safetensors.torch import save as serialise
@@ -55,7 +60,11 @@ def save(folder: Path, name: str, tensors: Mapping[str, torch.Tensor], card: Map
     }
     broken = [key for key, value in halved.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if broken:
-        raise InputError("weights", broken[0], "not finite in half precision; the training has diverged")
+        raise InputError(
+            "weights",
+            broken[0],
+            "not finite in half precision; the training has diverged, use a smaller learning rate",
+        )
     data = serialise(halved)
     make_folder(folder)
     with atomic_write(folder / WEIGHTS, "wb") as file:
@@ -66,13 +75,13 @@ def save(folder: Path, name: str, tensors: Mapping[str, torch.Tensor], card: Map
 
 
 def load(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read weights, in single precision, and the card.
+    """Read the weights, in single precision, and the card.
 
     Raises
     ------
     InputError
-        If a file is missing, truncated or corrupted, if the two do not belong together, or if they are those of
-        another generator.
+        If a file is missing, truncated or corrupted, if the two do not belong together, or if they belong to another
+        generator.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as parse
@@ -101,23 +110,23 @@ def load(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, An
 
 
 def check_sizes(sizes: Any, depth: str, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Refuse sizes of a network that the weights cannot belong to, before a network of that size is made.
+    """Check that the weights can fill a network of the given sizes, before such a network is made.
 
     Parameters
     ----------
     sizes
-        As the card has them: numbers by name, of which the whole ones are sizes.
+        Sizes in the card: numbers by name, of which the whole ones are sizes.
     depth
-        The name of the number of layers.
+        Name of the number of layers.
     tensors
-        The weights that are to be filled in.
+        Weights.
     folder
-        Where they are, for errors.
+        Folder of the weights, for error messages.
 
     Raises
     ------
     InputError
-        If a size is no positive number, or such a network had more parameters than there are.
+        If a size is not a positive number, or the network would have more parameters than there are weights.
     """
     if not isinstance(sizes, dict) or not all(isinstance(n, int | float) for n in sizes.values()):
         raise InputError("weights", str(folder / CARD), f"sizes of a network by name, numbers, not {sizes!r:.200}")
@@ -129,12 +138,12 @@ def check_sizes(sizes: Any, depth: str, tensors: Mapping[str, torch.Tensor], fol
 
 
 def fill(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Put loaded weights into a model.
+    """Load weights into a model.
 
     Raises
     ------
     InputError
-        If names or shapes are not the model's.
+        If names or shapes differ from the model's.
     """
     try:
         model.load_state_dict(dict(tensors))
@@ -143,16 +152,16 @@ def fill(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], folder: Pa
 
 
 def describe_training(examples: Sequence[Example], before: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """Return the part of a card that every generator writes: counts, pressures, and formulas that were learned from.
+    """Return the part of a card that all generators share: counts, pressures and formulas of the training set.
 
     Parameters
     ----------
     examples
-        Of this training, which the counts are of.
+        Training set, whose crystals and formulas are counted.
     before
-        The card until now: pressures and formulas of earlier trainings stay learned.
+        Card before this training, whose pressures and formulas are included.
     **more
-        Further keys.
+        Further entries.
     """
     from hybridcsp.generators.datasets import formula_of
 
@@ -171,11 +180,11 @@ def describe_training(examples: Sequence[Example], before: Mapping[str, Any], **
 
 
 def conditions_of(card: Mapping[str, Any]) -> frozenset[Condition]:
-    """Return what a model of ours knows beside contents: pressure only if it has learned from crystals under some."""
+    """Return the conditions of a model of this package: pressure only if its training sets had pressures above 0."""
     always = {Condition.SPACEGROUP, Condition.ENERGY}
     return frozenset(always | {Condition.PRESSURE} if card.get("pressures_gpa") else always)
 
 
 def overlap(card: Mapping[str, Any], formulas: Iterable[str]) -> frozenset[str]:
-    """Return those reduced formulas (Hill's order) that a model has learned from: a fair benchmark has none."""
+    """Return the reduced formulas (Hill's order) that a model was trained on; a fair benchmark contains none."""
     return frozenset(formulas) & frozenset(str(card.get("training_formulas", "")).split())

@@ -1,4 +1,4 @@
-"""Any number of samples of a generator, into a file."""
+"""Sampling of any number of crystals into a file."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from hybridcsp.generators.base import Generator, Reject, Request, Sample
 from hybridcsp.io.structure_writer import format_of, structure_writer
 from hybridcsp.utils.interrupts import exits_contained
 
-#: Requests that are passed on in one call, as far as those of one group stay together.
+#: Number of requests in one call of the generator; those of one group are kept together as far as possible.
 TOGETHER = 256
 
-#: How often a request that came to nothing is made again.
+#: Number of times that a rejected request is repeated.
 AGAIN = 3
 
 
 @dataclass(frozen=True)
 class Written:
-    """The outcome of sampling.
+    """Represent the result of sampling.
 
     Attributes
     ----------
     made
-        How many crystals there are of each group of requests.
+        Number of crystals by group of requests.
     missing
-        Why the others were not made: by group, how often for which reason.
+        Number of missing crystals by group and reason.
     """
 
     made: Counter[int]
@@ -41,7 +41,7 @@ class Written:
 
     @property
     def reasons(self) -> Counter[str]:
-        """Numbers of crystals that were not made, by reason and over all groups."""
+        """Number of missing crystals of all groups by reason."""
         return sum(self.missing.values(), Counter[str]())
 
 
@@ -53,25 +53,25 @@ def write_samples(
     on_progress: Callable[[int], None] = lambda _: None,
     notes: Mapping[int, Mapping[str, Any]] | None = None,
 ) -> Written:
-    """Sample in parts and write them to a file, in the format that its ending says; none if nothing was made.
+    """Sample crystals and write them to a file, in the format of its suffix; if there is none, no file is written.
 
-    What comes to nothing is asked for again, :data:`AGAIN` times at most. Each frame carries ``request``, the number of
-    its request's group, and ``log_likelihood`` where the model knows it.
+    Rejected requests are repeated up to :data:`AGAIN` times. The ``info`` of each frame holds ``request``, the number
+    of its group, and ``log_likelihood`` if the model knows it.
 
     Parameters
     ----------
     output
-        The file; it is there only when it is complete.
+        File, which appears when it is complete.
     model
-        The generator.
+        Generator.
     requests
-        With the number of the group that each belongs to; those of one group stand together.
+        Requests with the numbers of their groups; those of one group are adjacent.
     seed
         Random seed.
     on_progress
-        Called after every part with how many requests it had.
+        Function that is called with the number of requests of each completed part.
     notes
-        What else the frames of a group carry.
+        Further entries in the ``info`` of the frames, by group.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def write_samples(
                 frame.info = {"request": group, **(notes or {}).get(group, {})}
                 if answer.log_likelihood is not None:
                     frame.info["log_likelihood"] = answer.log_likelihood
-                if write is None:  # not before, so that nothing is written where nothing is made
+                if write is None:  # opened here, so that without samples no file is written
                     write = stack.enter_context(structure_writer(output))
                 write(frame)
                 written.made[group] += 1
@@ -104,7 +104,7 @@ def write_samples(
 def _sampled(
     model: Generator, part: Sequence[tuple[int, Request]], seeds: list[int]
 ) -> list[tuple[int, Sample | Reject]]:
-    """Ask for each request until it is answered with a sample, and return the last answers by group."""
+    """Repeat requests until each is answered with a sample, and return the last answers by group."""
     found: list[tuple[int, Sample | Reject]] = []
     left = list(part)
     for attempt in range(AGAIN + 1):

@@ -19,14 +19,14 @@ def test_a_name_is_a_name_and_a_folder_is_that_of_the_generator_that_wrote_it(tm
         assert (entry.name, found.resolve().name) == ("wyckoff", folder.removeprefix("./"))
 
 
-def test_what_is_neither_is_said_with_what_it_may_be():
+def test_unknown_generator_lists_options():
     with pytest.raises(UnknownNameError, match=r"did you mean 'flow'. known: flow, wyckoff; or a folder of weights"):
         find_generator("flo")
-    with pytest.raises(InputError, match=r"generator = 'scratch:x': .*without a colon.* :scratch, and nothing"):
+    with pytest.raises(InputError, match=r"generator = 'scratch:x': .*without a colon.* may end in :scratch"):
         find_generator("scratch:x")
 
 
-def test_a_card_that_does_not_say_whose_it_is_is_refused(tmp_path):
+def test_card_without_the_name_of_the_generator_is_refused(tmp_path):
     (tmp_path / "card.json").write_text(json.dumps({"epochs": 3}))
-    with pytest.raises(InputError, match="says of which generator the weights are"):
+    with pytest.raises(InputError, match="the card must name the generator"):
         find_generator(str(tmp_path))

@@ -276,7 +276,7 @@ def test_other_contents_are_no_answer(program):
     [
         ({"command": []}, "a program"),
         ({"command": ["run"]}, "output"),
-        ({"command": ["run", "{output}", "{fromula}"]}, "no such placeholder"),
+        ({"command": ["run", "{output}", "{fromula}"]}, "this placeholder is unknown"),
         ({"command": ["run", "{output}"], "timeout": 0}, "timeout"),
         ({"command": ["run", "{output}"], "samples": 0}, "samples"),
     ],

@@ -1,3 +1,4 @@
+import ast
 import re
 import subprocess
 import sys
@@ -47,3 +48,16 @@ def test_documentation_builds_without_warnings(tmp_path):
 def test_spelling():
     done = subprocess.run(["codespell"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_docstrings_begin_with_a_statement():
+    """The first line says what a thing is or does; it is no fragment or question."""
+    fragments = ("What", "Who", "Of", "Whose", "Which", "How", "Where", "Whether it")
+    found = []
+    for file in sorted((ROOT / "hybridcsp").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                first = (ast.get_docstring(node) or "").split("\n")[0]
+                if any(first == word or first.startswith(f"{word} ") for word in fragments):
+                    found.append(f"{file.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}: {first}")
+    assert found == []

@@ -24,7 +24,7 @@ def test_examples_are_primitive_cells_in_the_order_of_the_file(tmp_path):
     assert len(data.files[0]["sha256"]) == 64
 
 
-def test_quantiles_say_how_many_lie_lower_above_the_hull(tmp_path):
+def test_quantile_is_the_fraction_of_lower_energies_above_the_hull(tmp_path):
     energies = {"Na": 0.0, "K": 0.0, "Rb": 0.1, "Cs": 0.3}
     frames = [salt(5.6, metal, e_above_hull=energy) for metal, energy in energies.items()] + [bulk("Cu")]
     write(tmp_path / "a.extxyz", frames)
@@ -32,7 +32,7 @@ def test_quantiles_say_how_many_lie_lower_above_the_hull(tmp_path):
     assert [example.energy_quantile for example in examples] == [0.0, 0.0, 0.5, 0.75, None]
 
 
-def test_the_lowest_of_several_descriptions_of_a_crystal_stays(tmp_path):
+def test_duplicate_of_lowest_energy_is_kept(tmp_path):
     turned = salt(5.61, e_above_hull=0.0)
     turned.rotate(40, (1, 2, 3), rotate_cell=True)
     write(tmp_path / "a.extxyz", [salt(5.6, e_above_hull=0.2), turned * (1, 1, 2), salt(4.5, e_above_hull=0.1)])
@@ -42,7 +42,7 @@ def test_the_lowest_of_several_descriptions_of_a_crystal_stays(tmp_path):
     assert data.skipped == {"duplicates": 1}
 
 
-def test_a_crystal_under_pressure_is_another_one(tmp_path):
+def test_crystals_at_different_pressures_are_different(tmp_path):
     frames = [bulk("NaCl", "rocksalt", a) for a in (5.64, 5.62, 5.64)]
     for atoms, pressure in zip(frames, (0.0, 1.0, 0.0), strict=True):
         atoms.info["pressure_gpa"] = pressure
@@ -52,7 +52,7 @@ def test_a_crystal_under_pressure_is_another_one(tmp_path):
     assert dataset.skipped == {"duplicates": 1}
 
 
-def test_what_cannot_be_learned_from_is_counted(tmp_path):
+def test_skipped_frames_are_counted(tmp_path):
     molecule = Atoms("H2", positions=[(0, 0, 0), (0, 0, 0.7)], cell=[9, 9, 9])
     write(tmp_path / "a.extxyz", [molecule, salt(5.6), bulk("Cu"), bulk("C", "diamond", 3.6)])
     data = read_dataset([tmp_path / "a.extxyz"], max_atoms=1)
@@ -61,14 +61,14 @@ def test_what_cannot_be_learned_from_is_counted(tmp_path):
     assert sum(data.skipped.values()) == 3
 
 
-def test_a_folder_is_all_its_files(tmp_path):
+def test_all_files_of_a_folder_are_read(tmp_path):
     write(tmp_path / "a.extxyz", bulk("Cu"))
     write(tmp_path / "b.cif", salt(5.6))
     assert len(read_dataset([tmp_path], max_atoms=10).examples) == 2
 
 
 @pytest.mark.parametrize("name", ["missing.extxyz", "broken.extxyz", "a.pkl"])
-def test_files_that_cannot_be_read_are_named(tmp_path, name):
+def test_unreadable_files_are_named(tmp_path, name):
     (tmp_path / "broken.extxyz").write_text("2\nLattice=what\nCu 0\n")
     (tmp_path / "a.pkl").write_bytes(b"cos\nsystem\n")
     with pytest.raises(InputError, match=name.replace(".", "[.]")):
@@ -79,7 +79,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path, name):
     "info",
     [{"e_above_hull": "low"}, {"weight": -1.0}, {"weight": np.inf}, {"pressure_gpa": "none"}, {"pressure_gpa": np.nan}],
 )
-def test_what_is_no_number_is_named_with_its_frame(tmp_path, info):
+def test_invalid_numbers_are_named_with_their_frame(tmp_path, info):
     write(tmp_path / "a.extxyz", [salt(5.6), salt(5.0, "K", **info)])
     with pytest.raises(InputError, match=f"frame 1.*{next(iter(info))}"):
         read_dataset([tmp_path / "a.extxyz"], max_atoms=10)
@@ -107,7 +107,7 @@ def test_a_split_keeps_formulas_whole():
     assert not {formula_of(e.atoms) for e in learned} & {formula_of(e.atoms) for e in held}
 
 
-def test_where_all_would_be_held_out_nothing_is():
+def test_nothing_is_held_out_if_everything_would_be():
     symbols = ["Li", "Na", "K", "Ti", "Fe", "Al", "Mg", "Ca"]
     crystals = [bulk(f"{a}{b}", "cesiumchloride", 3.0) for a in symbols for b in ("O", "S", "F", "Cl")]
     held = next(atoms for atoms in crystals if is_held_out(formula_of(atoms)))

@@ -8,7 +8,7 @@ from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.generators.loading import find_generator
 
 
-def test_a_name_is_a_name_and_a_folder_is_that_of_the_generator_that_wrote_it(tmp_path, monkeypatch):
+def test_generator_is_found_by_name_or_by_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in ("mine", "flow", "12:30"):
         (tmp_path / folder).mkdir()

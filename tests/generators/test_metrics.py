@@ -47,7 +47,7 @@ def turned(atoms: Atoms, rng: np.random.Generator) -> Atoms:
     return other
 
 
-def test_the_truth_matches_always():
+def test_known_crystals_match_themselves():
     generator = Answering(lambda i, atoms, rng: Sample(atoms=turned(atoms, rng), request=i))
     summary = summarise(evaluate(generator, CRYSTALS, samples=3, seed=1), ks=(1, 3))
     assert generator.asked == 9
@@ -65,7 +65,7 @@ def test_known_crystals_are_not_new():
     assert summary["new"] == pytest.approx(1 / 3)
 
 
-def test_rubbish_never_matches():
+def test_random_structures_never_match():
     def needle(i: int, atoms: Atoms, rng: np.random.Generator) -> Sample:
         positions = 0.1 * rng.random((len(atoms), 3))
         return Sample(atoms=Atoms(atoms.numbers, positions=positions, cell=[3, 3, 90], pbc=True), request=i)
@@ -125,7 +125,7 @@ def test_the_displacement_is_pymatgens():
     assert displacement(layers, rutile()) == (None, False)
 
 
-def test_comparisons_that_go_on_for_ever_are_cut_short_and_counted(monkeypatch):
+def test_long_comparisons_are_cut_short_and_counted(monkeypatch):
     monkeypatch.setattr(room, "MAPPINGS", 0)
     generator = Answering(lambda i, atoms, rng: Sample(atoms=atoms, request=i))
     summary = summarise(evaluate(generator, CRYSTALS, samples=2), ks=(1,))
@@ -133,7 +133,7 @@ def test_comparisons_that_go_on_for_ever_are_cut_short_and_counted(monkeypatch):
     assert summary["comparisons cut short"] == 6
 
 
-def test_it_follows_the_seed_and_can_be_taken_up_again():
+def test_evaluation_follows_the_seed_and_can_be_continued():
     def rattled(i: int, atoms: Atoms, rng: np.random.Generator) -> Sample:
         other = atoms.copy()
         other.positions += 0.1 * rng.normal(size=(len(atoms), 3))

@@ -27,7 +27,7 @@ def answers_to(*structures):
     ]
 
 
-def test_the_first_answer_speaks_for_most_and_the_second_for_most_of_the_others():
+def test_first_answer_represents_most_and_the_second_most_of_the_others():
     squat = rutile(a=4.0, c=3.6, u=0.25)
     given = answers_to(
         other(1), near(squat, 1), None, near(rutile(), 1), near(squat, 2), near(rutile(), 2), near(rutile(), 3)
@@ -53,7 +53,7 @@ def test_only_answers_to_equal_requests_change_places():
     assert origins[1] in (3, 5) and set(origins[1::2]) == {1, 3, 5}
 
 
-def test_what_is_no_crystal_comes_last():
+def test_invalid_answers_come_last():
     broken = rutile()
     broken.positions[:] = np.nan
     placed = agreed_first([DIOXIDE] * 4, answers_to(broken, other(1), rutile(), near(rutile(), 1)))

@@ -30,7 +30,7 @@ def test_rows_are_unpacked_as_they_were(data, lengths, mostly_zero):
             assert np.array_equal(again[name], array) and again[name].shape == array.shape
 
 
-def test_parts_that_do_not_belong_together_are_refused():
+def test_inconsistent_parts_are_refused():
     packed = pack([{"a": np.arange(3)}, {"a": np.arange(2)}])
     with pytest.raises(ValueError, match="a: 4 values for shapes that hold 5"):
         unpack({**packed, "a/values": packed["a/values"][:-1]})

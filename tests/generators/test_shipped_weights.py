@@ -20,7 +20,7 @@ def wyckoff():
     return open_generator("wyckoff")
 
 
-def test_they_are_small_and_say_what_they_learned_from(wyckoff):
+def test_shipped_weights_are_small_and_name_their_training_formulas(wyckoff):
     folder = weights_io.shipped("wyckoff")
     assert sum(file.stat().st_size for file in folder.iterdir()) < 15e6
     formulas = wyckoff.card["training_formulas"].split()
@@ -31,7 +31,7 @@ def test_they_are_small_and_say_what_they_learned_from(wyckoff):
     assert wyckoff.card["command"].startswith("hybridcsp train wyckoff")
 
 
-def test_titania_comes_out_in_its_structures(wyckoff):
+def test_known_polymorphs_of_titania_are_sampled(wyckoff):
     requests = [Request(contents={"Ti": 2, "O": 4})] * 20
     answers = wyckoff.sample(requests, np.random.default_rng(0))
     atoms = [answer.atoms for answer in answers if isinstance(answer, Sample)]
@@ -43,7 +43,7 @@ def test_titania_comes_out_in_its_structures(wyckoff):
 
 
 @pytest.mark.parametrize("name", ["wyckoff", "flow"])
-def test_a_space_group_that_is_asked_for_comes_out(name):
+def test_requested_space_group_is_sampled(name):
     requests = [Request(contents={"Ti": 2, "O": 4}, spacegroup=136)] * 12
     answers = open_generator(name).sample(requests, np.random.default_rng(0))
     made = [answer.atoms for answer in answers if isinstance(answer, Sample)]
@@ -73,7 +73,7 @@ def test_low_energies_can_be_asked_for(wyckoff):
     assert low[225] != high.get(225)
 
 
-def test_truncated_weights_are_refused_in_words(tmp_path):
+def test_truncated_weights_are_refused(tmp_path):
     for file in weights_io.shipped("wyckoff").iterdir():
         raw = file.read_bytes()
         (tmp_path / file.name).write_bytes(raw[:-1000] if file.suffix == ".safetensors" else raw)

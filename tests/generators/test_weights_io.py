@@ -18,7 +18,7 @@ def folder(tmp_path):
     return tmp_path / "model"
 
 
-def test_weights_and_card_come_back(folder):
+def test_saved_weights_and_card_are_read_back(folder):
     tensors, card = weights_io.load(folder, "toy")
     assert card["epochs"] == 3
     assert card["generator"] == "toy"
@@ -40,7 +40,7 @@ def test_saving_again_replaces(folder):
     [lambda raw: raw[:-7], lambda raw: raw[:40] + b"\x00\x01" + raw[42:], lambda raw: b"", lambda raw: raw + b"x"],
     ids=["truncated", "corrupted", "empty", "longer"],
 )
-def test_damaged_weights_are_refused_in_words(folder, damage):
+def test_damaged_weights_are_refused(folder, damage):
     file = folder / weights_io.WEIGHTS
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(InputError, match="truncated, corrupted"):
@@ -64,7 +64,7 @@ def test_a_missing_file_is_named(folder, name):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "null"])
-def test_a_card_that_is_none_is_refused(folder, text):
+def test_invalid_card_is_refused(folder, text):
     (folder / weights_io.CARD).write_text(text)
     with pytest.raises(InputError, match="weights"):
         weights_io.load(folder, "toy")

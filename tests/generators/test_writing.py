@@ -36,7 +36,7 @@ def test_requests_of_one_group_stay_together_as_far_as_possible(tmp_path, monkey
     assert np.bincount(numbers).tolist() == [3, 2, 1, 18, 4]
 
 
-def test_what_came_to_nothing_is_counted_and_without_a_crystal_there_is_no_file(tmp_path, monkeypatch):
+def test_rejects_are_counted_and_no_file_is_written_without_crystals(tmp_path, monkeypatch):
     monkeypatch.setattr(Toy, "answer", lambda self, number, *_: Reject(request=number, reason="out of luck"))
     written = write_samples(tmp_path / "x.extxyz", Toy(), asked(2, 1), 0)
     assert written.made.total() == 0
@@ -45,7 +45,7 @@ def test_what_came_to_nothing_is_counted_and_without_a_crystal_there_is_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_came_to_nothing_is_asked_for_again(tmp_path, monkeypatch):
+def test_rejected_requests_are_repeated(tmp_path, monkeypatch):
     """A generator that fails for the second request of every call makes all of them in the end, in order."""
     answer = Toy.answer
     monkeypatch.setattr(

@@ -59,7 +59,7 @@ def finished(tmp_path_factory):
     return run
 
 
-def test_minima_come_back_as_a_new_version_that_candidates_know(finished):
+def test_candidates_name_the_version_that_was_trained_on_minima(finished):
     run = finished
     first = adoptions(run)[0]
     assert first.versions == (0, 1)
@@ -83,8 +83,8 @@ def text_of(table):
     return capture.get()
 
 
-def test_the_table_of_sources_tells_of_it(finished):
-    assert re.search(r"toy: trained \d times in \d+ s, now version \d", text_of(sources_table(finished.archive)))
+def test_table_of_sources_shows_trainings(finished):
+    assert re.search(r"toy: retrained \d times in \d+ s, current version \d", text_of(sources_table(finished.archive)))
 
 
 def test_it_waits_for_new_minima_and_for_its_share_of_force_calls(finished):
@@ -97,7 +97,7 @@ def test_it_waits_for_new_minima_and_for_its_share_of_force_calls(finished):
             assert sum(getattr(past, "is_new_minimum", False) for past in so_far) >= 5
 
 
-def test_its_seconds_are_charged_to_the_search(tmp_path):
+def test_duration_of_trainings_is_charged_to_the_search(tmp_path):
     class Slow(Toy):
         def fit(self, examples, **settings):
             time.sleep(0.3)
@@ -167,13 +167,13 @@ class TestTrials:
         run.run(relaxations=26, refine=0)
         return adoptions(run)
 
-    def test_a_version_that_earns_more_is_kept(self, tmp_path):
+    def test_version_with_more_credit_is_kept(self, tmp_path):
         started, settled = self.run(tmp_path, better=True)[:2]
         assert started.versions == (0, 1)
         assert settled.versions == (1,)
         assert "kept" in settled.detail
 
-    def test_a_version_that_earns_less_is_given_up(self, tmp_path):
+    def test_version_with_less_credit_is_given_up(self, tmp_path):
         started, settled = self.run(tmp_path, better=False)[:2]
         assert started.versions == (0, 1)
         assert settled.versions == (0,)
@@ -194,7 +194,7 @@ class TestTrials:
 
 
 class TestFaults:
-    def test_a_training_that_fails_is_recorded_and_given_up_after_some_tries(self, tmp_path):
+    def test_failed_trainings_are_recorded_and_end_after_three(self, tmp_path):
         class Broken(Toy):
             def fit(self, examples, **settings):
                 raise ValueError("the loss is not a number")
@@ -206,16 +206,16 @@ class TestFaults:
         assert {event.versions for event in events} == {(0,)}
         assert all("the loss is not a number" in event.detail for event in events)
 
-    def test_data_to_replay_that_cannot_be_read_do_not_end_the_search(self, tmp_path):
+    def test_unreadable_replay_data_do_not_end_the_search(self, tmp_path):
         (tmp_path / "data.extxyz").write_text("no crystals")
         settings = Retraining(new_minima=5, replay_data=str(tmp_path / "data.extxyz"))
         run = search(tmp_path / "run", retraining=settings)
         assert run.run(relaxations=10, refine=0).stopped == "relaxations used up"
         assert adoptions(run)[0].training["failed"]
         assert "nothing to learn from" in adoptions(run)[0].detail
-        assert "failed 1 times, the last: nothing to learn from" in text_of(sources_table(run.archive))
+        assert "nothing to learn from" in text_of(sources_table(run.archive))
 
-    def test_a_version_that_is_gone_or_changed_is_an_error_when_a_search_is_taken_up(self, finished, tmp_path):
+    def test_missing_or_changed_version_is_an_error_on_resumption(self, finished, tmp_path):
         shutil.copytree(finished.directory, tmp_path / "copy")
         folder = version_folder(tmp_path / "copy", "toy", 1)
         weights = (folder / "weights.json").read_text()
@@ -226,13 +226,13 @@ class TestFaults:
         with pytest.raises(ArchiveError, match="is missing"):
             search(tmp_path / "copy", seed=1)
 
-    def test_a_version_comes_with_what_it_was_trained_on(self, finished):
+    def test_folder_of_a_version_holds_its_training_set(self, finished):
         names = {file.name for file in version_folder(finished.directory, "toy", 1).iterdir()}
         assert names == {"examples.extxyz", "plan.json", "report.json", "weights.json", "card.json"}
 
 
 @pytest.mark.parametrize("knows", [False, True])
-def test_only_a_generator_that_knows_of_pressure_is_taught_it(tmp_path, knows):
+def test_only_generators_conditioned_on_pressure_learn_it(tmp_path, knows):
     toy = Toy()
     toy.conditions = frozenset({Condition.PRESSURE}) if knows else frozenset()
     run = search(tmp_path, toy, problem=replace(COPPER, pressure_gpa=50.0))
@@ -242,7 +242,7 @@ def test_only_a_generator_that_knows_of_pressure_is_taught_it(tmp_path, knows):
     assert {atoms.info.get("pressure_gpa") for atoms in taught} == ({50.0} if knows else {None})
 
 
-def test_progress_tells_what_learning_does_and_what_it_waits_for(tmp_path):
+def test_progress_shows_the_state_of_retraining(tmp_path):
     seen = []
     run = search(tmp_path)
     run.run(relaxations=12, refine=0, on_progress=seen.append)
@@ -252,7 +252,7 @@ def test_progress_tells_what_learning_does_and_what_it_waits_for(tmp_path):
     assert any(progress.activity.startswith("training toy: epoch 1 of ") for progress in seen)
 
 
-def test_a_tie_leaves_the_version_there_was(tmp_path):
+def test_tie_keeps_the_previous_version(tmp_path):
     def nothing_new(job):
         outcome = costing(job)
         return outcome if job.candidate.id <= 5 else replace(outcome, converged=False)
@@ -266,8 +266,8 @@ def test_a_tie_leaves_the_version_there_was(tmp_path):
 
 
 @pytest.mark.slow
-class TestApart:
-    def test_with_several_workers_it_trains_in_a_process_of_its_own(self, tmp_path):
+class TestSubprocess:
+    def test_several_workers_train_in_a_subprocess(self, tmp_path):
         def slowly(job):
             time.sleep(0.05)
             return costing(job)
@@ -281,7 +281,7 @@ class TestApart:
         again = search(tmp_path, capacity=2)
         assert again.sources["toy"].versions == run.sources["toy"].versions
 
-    def test_a_process_that_dies_is_a_failed_training(self, tmp_path):
+    def test_died_subprocess_is_a_failed_training(self, tmp_path):
         class Local(Toy):  # cannot be imported by the other process
             pass
 
@@ -295,7 +295,7 @@ class TestApart:
         assert adoptions(run)[0].training["failed"]
 
 
-class TestScratch:
+class TestUntrained:
     PROBLEM = Problem("TiO2", formula_units=(1, 2), distance_fraction=0.3)
 
     def search(self, directory, retraining=OFTEN, sources=None):
@@ -311,7 +311,7 @@ class TestScratch:
         )
 
     @pytest.mark.slow
-    def test_a_generator_without_a_past_begins_with_prototypes_and_the_minima_of_others(self, tmp_path):
+    def test_untrained_generator_learns_from_prototypes_and_minima_of_others(self, tmp_path):
         run = self.search(tmp_path)
         run.run(relaxations=20, refine=0)
         first = adoptions(run)[0]
@@ -320,7 +320,7 @@ class TestScratch:
         made = [run.archive.candidate(i) for i in range(1, run.archive.candidates + 1)]
         assert {c.proposal.tag["version"] for c in made if c.source == "toy"} >= {1}
 
-    def test_it_needs_others_to_learn_from(self, tmp_path):
+    def test_untrained_generator_needs_retraining_and_another_source(self, tmp_path):
         with pytest.raises(InputError, match=r"needs retraining .* and another source"):
             self.search(tmp_path / "alone", sources=())
         with pytest.raises(InputError, match="needs retraining"):

@@ -12,7 +12,7 @@ from toys import Toy
 from hybridcsp import Problem, Search
 from hybridcsp.archive.history import ModelUpdate
 from hybridcsp.core.records import Cost
-from hybridcsp.retraining import Retraining
+from hybridcsp.retraining import Deferred, Retraining
 from hybridcsp.retraining import scheduler as scheduler_module
 from hybridcsp.sources.generative import GenerativeSource
 
@@ -48,14 +48,14 @@ def trainings(run):
     return [past for past in run.archive.history() if isinstance(past, ModelUpdate) and past.training]
 
 
-def test_generators_take_turns(tmp_path):
+def test_generators_are_trained_in_turn(tmp_path):
     run = search(tmp_path, Toy(), Toy(), Toy(), new_minima=1, trial=0)  # each is due again at once
     run.run(relaxations=30, refine=0)
     turns = [event.source for event in trainings(run)]
     assert turns[:6] == ["toy", "toy-2", "toy-3"] * 2
 
 
-def test_all_together_keep_to_the_share(tmp_path):
+def test_all_trainings_together_keep_to_the_share(tmp_path):
     run = search(tmp_path, Toy(), Slow(), force_calls=50)
     run.run(relaxations=120, refine=0)
     effort = {"toy": 1.0, "toy-2": 2.0}
@@ -68,7 +68,7 @@ def test_all_together_keep_to_the_share(tmp_path):
             assert spent <= 0.1 * paid
 
 
-def test_a_budget_that_trains_one_trains_it_though_others_learn_too(tmp_path):
+def test_generator_is_trained_within_the_whole_budget_if_others_learn_too(tmp_path):
     """As many epochs as are worth it fit the whole budget, and not half of it."""
     alone, together = (
         search(tmp_path / "one", Toy(), force_calls=15),
@@ -80,7 +80,7 @@ def test_a_budget_that_trains_one_trains_it_though_others_learn_too(tmp_path):
     assert trainings(together)
 
 
-def test_a_training_is_put_off_where_trainings_took_too_long(tmp_path, monkeypatch):
+def test_training_is_postponed_if_earlier_ones_took_too_long(tmp_path, monkeypatch):
     class Lazy(Toy):
         def fit(self, examples, **settings):
             time.sleep(0.5)
@@ -95,7 +95,7 @@ def test_a_training_is_put_off_where_trainings_took_too_long(tmp_path, monkeypat
     assert all(event.training == {"postponed": True} for event in others)
 
 
-def test_what_is_handed_in_unasked_gives_no_time_for_trainings(tmp_path):
+def test_added_structures_do_not_increase_the_budget(tmp_path):
     with search(tmp_path, Toy(), epochs=4) as run:
         scheduler = run._proposer._scheduler
         for n in range(30):
@@ -105,9 +105,12 @@ def test_what_is_handed_in_unasked_gives_no_time_for_trainings(tmp_path):
         assert run.archive.number_of_minima > 5
         assert scheduler._force_calls() == 0
         assert not run._proposer.learn()
+        step = scheduler.step()
+        assert isinstance(step, Deferred)
+        assert step.reason == "the training of toy does not fit into its share of the time yet"
 
 
-def test_one_is_trained_at_a_time_beside_the_search(tmp_path, monkeypatch):
+def test_only_one_generator_is_trained_at_a_time_in_the_background(tmp_path, monkeypatch):
     run = search(tmp_path, Toy(), Toy(), capacity=2, epochs=4)
     running = []
     scheduler = run._proposer._scheduler
@@ -124,7 +127,7 @@ def test_one_is_trained_at_a_time_beside_the_search(tmp_path, monkeypatch):
     assert max(running) == 1
 
 
-def test_a_search_that_is_taken_up_keeps_the_turns(tmp_path):
+def test_resumed_search_keeps_the_turns(tmp_path):
     search(tmp_path / "whole", Toy(), Slow()).run(relaxations=60, refine=0)
     for relaxations in (17, 33, 60):
         part = search(tmp_path / "parts", Toy(), Slow())
@@ -136,7 +139,7 @@ def test_a_search_that_is_taken_up_keeps_the_turns(tmp_path):
 
 
 @pytest.mark.parametrize("told", [None, 75])
-def test_who_asks_and_tells_gets_generators_that_learn_also_without_counting_force_calls(tmp_path, told):
+def test_generators_learn_in_ask_and_tell_with_and_without_force_calls(tmp_path, told):
     energies = itertools.count()
     sources = [GenerativeSource(COPPER, generator=Toy()), P1Source()]
     settings = Retraining(new_minima=5, trial=3, epochs=4)

@@ -63,11 +63,11 @@ def test_boltzmann_weights_follow_enthalpies_and_are_one_on_average():
     assert [example.energy_quantile for example in found] == [0, 0.25, 0.5]
 
 
-def test_the_best_share_counts_alike():
+def test_best_minima_have_equal_weights():
     assert weights(examples_from_minima(MINIMA, "toy", COPPER, Retraining(weighting="best", best=0.5))) == [1, 1]
 
 
-def test_what_the_generator_made_just_so_counts_less():
+def test_own_proposals_that_barely_relaxed_weigh_less():
     own = minimum(1, bulk("Cu"), -3.7, "toy")
     moved = minimum(2, bulk("Cu", "bcc", a=2.9), -3.7, "toy", start=bulk("Cu", "hcp", a=2.6, c=4.2))
     first, second = examples_from_minima([own, moved], "toy", COPPER, Retraining())
@@ -76,7 +76,7 @@ def test_what_the_generator_made_just_so_counts_less():
     assert first.weight == second.weight
 
 
-def test_lessons_and_replays_tell_of_the_pressure_of_the_search():
+def test_examples_have_the_pressure_of_the_search():
     pressed = Problem("Cu", formula_units=(1, 2), distance_fraction=0.3, pressure_gpa=20.0)
     found = examples_from_minima(MINIMA, "toy", pressed, Retraining())
     found += replay_examples(Toy(), 10, pressed, Retraining(), np.random.default_rng(0))
@@ -84,7 +84,7 @@ def test_lessons_and_replays_tell_of_the_pressure_of_the_search():
     assert {example.pressure_gpa for example in found} == {20.0}
 
 
-def test_no_minima_no_lessons():
+def test_no_minima_give_no_examples():
     assert examples_from_minima([], "toy", COPPER, Retraining()) == []
 
 
@@ -95,7 +95,7 @@ def test_replayed_samples_have_their_share_of_the_weight(replay):
     assert all(COPPER.units_of(example.atoms.numbers) for example in found)
 
 
-def test_crystals_of_a_file_are_replayed_and_none_of_the_minima_is_set_aside(tmp_path):
+def test_crystals_of_a_file_are_replayed_and_no_minimum_is_held_out(tmp_path):
     solids = [bulk(s, "fcc", a=4.0) for s in ("Ag", "Au", "Al", "Ni", "Pd", "Pt", "Rh", "Ir", "Pb", "Ca", "Sr")]
     write(tmp_path / "known.extxyz", solids)
     assert {is_held_out(formula_of(atoms)) for atoms in solids} == {True, False}
@@ -108,7 +108,7 @@ def test_crystals_of_a_file_are_replayed_and_none_of_the_minima_is_set_aside(tmp
     assert held_out == []
 
 
-def test_for_a_generator_that_knows_of_no_pressure_crystals_are_as_large_as_without_any():
+def test_without_pressure_scales_to_the_volume_at_zero_pressure():
     problem = Problem("Cu", formula_units=1, pressure_gpa=100.0)
     example = Example(atoms=bulk("Cu", a=3.2), weight=2.0, energy_quantile=0.3, pressure_gpa=100.0)
     (changed,) = without_pressure([example], problem)
@@ -124,7 +124,7 @@ def test_for_a_generator_that_knows_of_no_pressure_crystals_are_as_large_as_with
     assert chosen.atoms.get_volume() == pytest.approx(example.atoms.get_volume())
 
 
-def test_a_generator_without_a_past_begins_with_prototypes():
+def test_initial_training_set_consists_of_prototypes():
     dioxide = Problem("TiO2", formula_units=(1, 2))
     found = initial_training_set(dioxide, np.random.default_rng(0))
     assert len(found) > 20
@@ -160,6 +160,6 @@ def test_copies_at_other_volumes_keep_shape_and_weight():
         {"replay_data": "no/such/file"},
     ],
 )
-def test_settings_that_make_no_sense_are_refused(wrong):
+def test_invalid_settings_are_refused(wrong):
     with pytest.raises(InputError, match=f"{next(iter(wrong))} = "):
         Retraining(**wrong)

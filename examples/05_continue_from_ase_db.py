@@ -34,7 +34,10 @@ search = Search(
     "Cu",
     formula_units=(1, 4),
     calculator="emt",  # the one that the energies in the database come from: only like energies can be compared
-    sources=[f"seeds:{DATABASE}", "basin-hopping"],  # the latter leaps from the best minima, those of the database, too
+    sources=[
+        f"seeds:{DATABASE}",
+        "basin-hopping",
+    ],  # the latter starts from the best minima, also of the database
     directory="copper",
     workers=1,
 )

@@ -226,7 +226,7 @@ class Archive:
         with self.reading():
             return [self._relaxed(event) for event in self.state.to_refine(n, window)]
 
-    # Writing: every event is applied to the state and written to the log, never one without the other
+    # Writing: every event is applied to the state and written to the log
 
     def open_session(self, settings: Mapping[str, Any]) -> None:
         """Record the settings that the events which follow are made with."""

@@ -1,8 +1,8 @@
 """The events of a search as typed records, and their JSON on disk.
 
-An event says what happened, in plain values. Structures are kept apart, in the row of the database that the event
-names. The names of kinds and fields on disk are those of every run directory written so far and never change. When an
-event is read, unknown fields are ignored, and fields that have a default may be missing.
+An event records one step of a search in plain values. Structures are kept apart, in the row of the database that the
+event names. The names of kinds and fields on disk are those of every run directory written so far and never change.
+When an event is read, unknown fields are ignored, and fields that have a default may be missing.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Tally:
     first_reached
         Number of minima that it reached first.
     best
-        Lowest enthalpy in eV/atom, by the calculator in force; ``None`` if it reached no minimum.
+        Lowest enthalpy in eV/atom, by the calculator in use; ``None`` if it reached no minimum.
     cost
         Cost of all its relaxations.
     """
@@ -101,7 +101,8 @@ class SearchState:
         Explanation of the first relaxation that failed, by reason of failure.
     attempts, successes
         Number of relaxations by our own workers since the calculator was last changed, and number of these that ended
-        in a structure. Relaxations that a person reports or imports say nothing about the calculator of the workers.
+        in a structure. Relaxations that a person reports or imports do not count, because they do not
+        involve the calculator of the workers.
     failures
         Last relaxations by our workers, if none has succeeded and these failed for the same reason; those from before a
         run that ended for this reason do not count.
@@ -112,9 +113,9 @@ class SearchState:
     relaxations
         Number of relaxations that have ended, failures included.
     calculator
-        Label of the calculator in force, which is the one used last: only its minima are compared.
+        Label of the calculator in use, which is the one used last: only its minima are compared.
     calculator_since
-        Number of relaxations that had ended when it came into force.
+        Number of relaxations that had ended when it came into use.
     candidates
         Events of the candidates, by id.
     terminal
@@ -160,11 +161,11 @@ class SearchState:
     # Minima
 
     def ranked(self) -> list[Basin]:
-        """Return the basins of the calculator in force by ascending enthalpy per atom."""
+        """Return the basins of the calculator in use by ascending enthalpy per atom."""
         return self._comparable.sorted()
 
     def comparable(self) -> list[Basin]:
-        """Return the basins of the calculator in force in the order of discovery; cheaper than :meth:`ranked`."""
+        """Return the basins of the calculator in use in the order of discovery; cheaper than :meth:`ranked`."""
         return self._comparable.in_order_of_discovery()
 
     def best(self) -> Basin | None:
@@ -178,12 +179,12 @@ class SearchState:
 
     @property
     def improvements(self) -> list[tuple[int, int, float]]:
-        """Relaxation, force calls and enthalpy (eV/atom) of every new best minimum of the calculator in force."""
+        """Relaxation, force calls and enthalpy (eV/atom) of every new best minimum of the calculator in use."""
         return self._improvements[self.calculator or ""]
 
     @property
     def number_of_minima(self) -> int:
-        """Number of basins of the calculator in force."""
+        """Number of basins of the calculator in use."""
         return len(self._comparable)
 
     @property
@@ -313,7 +314,7 @@ class SearchState:
             self.terminal[event.candidate] = event.kind
 
     def _use(self, calculator: str) -> None:
-        """Bring a calculator into force; energies of the one before are kept, but not compared with any others."""
+        """Make a calculator the one in use; energies of the one before are kept, but not compared with any others."""
         if calculator == self.calculator:
             return
         if self.calculator is not None:

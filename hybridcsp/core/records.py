@@ -58,7 +58,7 @@ class RejectionReason(StrEnum):
     SPACEGROUP = "spacegroup"
     DUPLICATE = "duplicate"
     NOT_TAKEN = "not-taken"  # passed to another code, which did not relax it
-    OTHER_CALCULATOR = "other-calculator"  # its energy is of a calculator that is not in force any more
+    OTHER_CALCULATOR = "other-calculator"  # its energy is of a calculator that is no longer in use
 
 
 def is_word(text: str) -> bool:
@@ -172,7 +172,7 @@ def _in_same_order(atoms: Atoms, first: Atoms) -> Atoms:
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Candidate:
-    """A proposal that the search has accepted.
+    """A proposal with its number in the search; screening may still reject it.
 
     Attributes
     ----------

@@ -97,8 +97,8 @@ def read_dataset(paths: Iterable[Path], *, max_atoms: int, progress: Callable[[i
                 if len(cell) > max_atoms:
                     skipped[f"more than {max_atoms} atoms"] += 1
                     continue
-                told = _told(found.atoms.info, f"{file}, frame {found.number}")
-                skipped["duplicates"] += not _fold(kept, cell, seen, told)
+                numbers = _numbers_in(found.atoms.info, f"{file}, frame {found.number}")
+                skipped["duplicates"] += not _fold(kept, cell, seen, numbers)
                 if progress is not None:
                     progress(seen)
     rows = sorted((row for rows in kept.values() for row in rows), key=lambda row: row[1])
@@ -141,35 +141,35 @@ def _frames(file: Path) -> list[Frame | ReadFailure]:
     return frames
 
 
-def _told(info: Mapping[str, Any], where: str) -> dict[str, float]:
+def _numbers_in(info: Mapping[str, Any], where: str) -> dict[str, float]:
     """Return the numbers in the ``info`` of a structure."""
-    told = {}
+    numbers = {}
     for key in ("e_above_hull", "weight", "pressure_gpa"):
         if key in info:
             try:
-                told[key] = float(info[key])
+                numbers[key] = float(info[key])
             except (TypeError, ValueError, OverflowError) as error:
                 raise InputError("data", where, f"{key} = {info[key]!r} is not a number") from error
-    if not 0 <= told.get("weight", 1.0) < math.inf:
-        raise InputError("data", where, f"weight = {told['weight']} is not a number from 0")
-    if not math.isfinite(told.get("pressure_gpa", 0.0)):
-        raise InputError("data", where, f"pressure_gpa = {told['pressure_gpa']} is not a finite number")
-    return told
+    if not 0 <= numbers.get("weight", 1.0) < math.inf:
+        raise InputError("data", where, f"weight = {numbers['weight']} is not a number from 0")
+    if not math.isfinite(numbers.get("pressure_gpa", 0.0)):
+        raise InputError("data", where, f"pressure_gpa = {numbers['pressure_gpa']} is not a finite number")
+    return numbers
 
 
 def _fold(
     kept: dict[tuple[tuple[str, int], ...], list[tuple[float, int, Example]]],
     atoms: Atoms,
     position: int,
-    told: Mapping[str, float],
+    numbers: Mapping[str, float],
 ) -> bool:
     """Add a crystal, or replace an equal one of higher energy; return whether it is new.
 
     Crystals at different pressures are different.
     """
     bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell.array, pbc=True)
-    energy = told.get("e_above_hull", math.nan)
-    example = Example(atoms=bare, weight=told.get("weight", 1.0), pressure_gpa=told.get("pressure_gpa"))
+    energy = numbers.get("e_above_hull", math.nan)
+    example = Example(atoms=bare, weight=numbers.get("weight", 1.0), pressure_gpa=numbers.get("pressure_gpa"))
     rows = kept.setdefault(tuple(sorted(Counter(bare.get_chemical_symbols()).items())), [])
     for i, (other_energy, other_position, other) in enumerate(rows):
         close = abs(math.log(bare.get_volume() / other.atoms.get_volume())) < _VOLUME_WINDOW

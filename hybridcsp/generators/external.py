@@ -144,15 +144,15 @@ class CommandGenerator(Generator):
             If the program cannot be started, fails, is stopped, or writes no readable structure.
         """
         waiting: defaultdict[str, deque[int]] = defaultdict(deque)
-        told: dict[str, str] = {}
+        formulas: dict[str, str] = {}
         for number, request in enumerate(requests):
             formula = "".join(f"{symbol}{count}" for symbol, count in request.contents.items())
             key = Formula(formula).format("hill")
-            told[key] = formula
+            formulas[key] = formula
             waiting[key].append(number)
         answers: list[Sample | Reject] = [Reject(request=i, reason="not returned") for i in range(len(requests))]
         if self.command.wants_formula:
-            runs = [(formula, len(waiting[key])) for key, formula in told.items()]
+            runs = [(formula, len(waiting[key])) for key, formula in formulas.items()]
         else:
             runs = [("", len(requests))]
         for formula, n in runs:
@@ -174,20 +174,20 @@ class CommandGenerator(Generator):
             argv = self.command.filled(formula=formula, n=n, seed=seed, output=output)
             self._execute(argv, log, stop)
             if not output.exists():
-                raise GeneratorError(f"{self.name} ended well but wrote no {output.name}{_tail(log)}")
+                raise GeneratorError(f"{self.name} succeeded but wrote no {output.name}{_tail(log)}")
             found = list(read_structures(output))
         crystals = [frame.atoms for frame in found if not isinstance(frame, ReadFailure)]
         useless = Counter(broken.reason for broken in found if isinstance(broken, ReadFailure))
         if not crystals:
-            said = useless.most_common(1)
-            raise GeneratorError(f"{self.name} wrote no crystal: {said[0][0] if said else 'an empty folder'}")
+            reasons = useless.most_common(1)
+            raise GeneratorError(f"{self.name} wrote no crystal: {reasons[0][0] if reasons else 'an empty folder'}")
         return crystals
 
     def _execute(self, argv: list[str], log: Path, stop: threading.Event) -> None:
         if shutil.which(argv[0]) is None:
             raise GeneratorError(f"{self.name} cannot be started: no program {argv[0]!r}")
         if stop.is_set():
-            raise GeneratorError(f"{self.name} was stopped before it began")
+            raise GeneratorError(f"{self.name} was stopped before it started")
         with open_log(log) as written:
             try:
                 process = subprocess.Popen(
@@ -196,7 +196,7 @@ class CommandGenerator(Generator):
                     stdout=written,
                     stderr=written,
                     cwd=log.parent,
-                    process_group=0,  # what it starts can be ended together with it
+                    process_group=0,  # its children can be ended together with it
                 )
             except OSError as error:
                 raise GeneratorError(f"{self.name} cannot be started: {error}") from error
@@ -239,4 +239,4 @@ def _contents(atoms: Atoms) -> str:
 
 def _tail(log: Path) -> str:
     text = end_of_log(log, _TAIL)
-    return f"; the end of what it wrote:\n{text}" if text else ""
+    return f"; the end of its output:\n{text}" if text else ""

@@ -139,9 +139,9 @@ def evaluate(
     for begin in range(first - first % TOGETHER, len(crystals), TOGETHER):
         group = crystals[begin : begin + TOGETHER]
         requests = [Request(contents=dict(Counter(atoms.get_chemical_symbols()))) for atoms in group]
-        asked = [request for request in requests for _ in range(samples)]
+        repeated = [request for request in requests for _ in range(samples)]
         clock, processor = time.perf_counter(), time.process_time()
-        answers = _answers(generator, asked, np.random.default_rng([seed, begin]))
+        answers = _answers(generator, repeated, np.random.default_rng([seed, begin]))
         seconds = (time.perf_counter() - clock) / len(group)
         processor_seconds = (time.process_time() - processor) / len(group)
         for i, atoms in enumerate(group):
@@ -273,7 +273,7 @@ def _checked(number: int, request: Request, answer: Sample | Reject) -> Sample |
     if not is_finite_crystal(answer.atoms):
         return Reject(request=number, reason="not a crystal")
     if Counter(answer.atoms.get_chemical_symbols()) != Counter(request.contents):
-        return Reject(request=number, reason="other contents than asked for")
+        return Reject(request=number, reason="other contents than requested")
     return answer
 
 

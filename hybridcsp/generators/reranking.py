@@ -47,12 +47,12 @@ def _in_order(answers: Sequence[Sample | Reject]) -> list[Sample | Reject]:
     prints = np.array([compute_descriptors(a.atoms).fingerprint[:-1] for a in crystals])
     distances = np.sqrt(((prints[:, None] - prints) ** 2).mean(axis=-1))
     nearness = np.exp(-((distances / ALIKE) ** 2) / 2)
-    unspoken = np.ones(len(crystals))
+    unrepresented = np.ones(len(crystals))
     left = list(range(len(crystals)))
     order: list[Sample | Reject] = []
     while left:
-        best = left[int((nearness[left] @ unspoken).argmax())]
+        best = left[int((nearness[left] @ unrepresented).argmax())]
         left.remove(best)
         order.append(crystals[best])
-        unspoken *= 1 - nearness[best]
+        unrepresented *= 1 - nearness[best]
     return [*order, *others]

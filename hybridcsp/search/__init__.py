@@ -1,4 +1,4 @@
-"""The search: ask and tell, the loop, proposing, allocation, screening and stopping."""
+"""The search: its public class, the loop, proposing, allocation, screening and stopping."""
 
 from hybridcsp.search.search import Search
 

@@ -29,7 +29,7 @@ HALF_LIFE = 5000.0
 #: Weight of the prior in force calls.
 PRIOR_FORCE_CALLS = 600.0
 
-#: Minimum share of the jobs of every source, so that none is given up for good.
+#: Minimum share of the jobs of every source, so that none is abandoned.
 FLOOR = 0.04
 
 
@@ -57,7 +57,11 @@ class Allocation(ABC):
         """Take note of the candidates of one call of a source; called after each call, before any of their outcomes."""
 
     def observe(self, outcomes: Sequence[Outcome]) -> None:  # noqa: B027  # a hook that may be left out
-        """Learn from outcomes that arrived together; called with every outcome of every source, in order."""
+        """Learn from outcomes; called with those of all sources, in order.
+
+        When a search is resumed, outcomes that arrived together may be passed one by one, so that the result must not
+        depend on their grouping.
+        """
 
 
 class EqualAllocation(Allocation):

@@ -42,7 +42,7 @@ def all_failed(state: SearchState, directory: Path) -> RelaxationsFailedError:
     failures = state.failures or _most_common(state)
     same = " for the same reason, one after the other" if state.failures and failures.count > 1 else ""
     logs = directory / "workers"
-    output = f"; what it printed is in {logs}" if logs.is_dir() else ""
+    output = f"; the output of the workers is in {logs}" if logs.is_dir() else ""
     advice = _ADVICE.get(FailureReason(failures.reason), "Check how they were relaxed")
     detail = textwrap.shorten(failures.detail, _LONGEST, placeholder=" …") or "no details"
     return RelaxationsFailedError(

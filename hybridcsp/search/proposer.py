@@ -127,8 +127,8 @@ class Proposer:
     @property
     def preparing(self) -> list[str]:
         """Names of the sources with background work whose proposals have not been collected."""
-        able = (name for name in self.sources if self._status(name) is not SourceStatus.EXHAUSTED)
-        return [name for name in able if name in self._preparing]
+        working = [name for name in self.sources if name in self._preparing]
+        return [name for name in working if self._status(name) is not SourceStatus.EXHAUSTED]
 
     @property
     def prepared(self) -> bool:

@@ -12,7 +12,7 @@ from hybridcsp.errors import ArchiveError
 
 log = logging.getLogger(__name__)
 
-#: Settings that a search keeps for life; the others may change from one session to the next.
+#: Settings that must not change while a search exists; the others may differ between sessions.
 LASTING = ("problem", "calculator", "sources", "allocation", "seed", "relaxation")
 
 _CALCULATORS = "hybridcsp.relaxation.calculators"
@@ -45,7 +45,7 @@ def check_same_search(settings: Mapping[str, Any], archive: Archive, *, allow_ca
     Raises
     ------
     ArchiveError
-        If a setting that a search keeps for life differs.
+        If a setting that must not change differs.
     """
     if archive.state.settings:
         with archive.reading():

@@ -1,4 +1,4 @@
-"""A structure search in a run directory: run it with workers, or ask for candidates and tell their results."""
+"""A structure search in a run directory: run it with workers, or request candidates and report their results."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Search:
         # from copies of them that know no energies.
         self._unused = copy.deepcopy((list(settings.sources), settings.allocation)) if allow_calculator_change else None
         sources = self._build_sources(settings.sources)
-        if settings.calculator is not None:  # with ask and tell, results of others may be told or imported
+        if settings.calculator is not None:  # with ask and tell, minima of other origin may be added or imported
             require_independent_source(sources.values(), list(sources))
         check_learners(sources, settings.retraining)
         weights = {n: s.weights for n, s in sources.items() if isinstance(s, GenerativeSource) and s.weights}

@@ -24,8 +24,8 @@ from hybridcsp.structure.conversion import to_pymatgen
 from hybridcsp.structure.validity import is_crystal_of
 from hybridcsp.utils.checks import whole_number
 
-#: Tolerance of the best enthalpy (eV/atom): a smaller decrease is no improvement, and a target this much lower is
-#: reached.
+#: Tolerance of the best enthalpy (eV/atom): a smaller decrease does not count as an improvement, and a target this
+#: much lower is reached.
 UNCHANGED = 0.001
 
 #: Maximum number of relaxations of a search that has no other stopping criterion.
@@ -127,7 +127,7 @@ class StoppingCheck:
     Raises
     ------
     InputError
-        If the target cannot be read, or is no structure of the problem.
+        If the target cannot be read, or is not a structure of the problem.
     """
 
     def __init__(self, criteria: StoppingCriteria, problem: Problem, archive: Archive) -> None:

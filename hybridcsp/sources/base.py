@@ -124,7 +124,8 @@ class BaseSource(ABC):
         """Learn from outcomes.
 
         Called with the outcomes of all sources, in the order in which they were recorded, as soon as they are; and
-        with those of the past when a search is resumed.
+        with those of the past when a search is resumed. Outcomes that arrived together may then be passed one by one:
+        the result must not depend on their grouping.
         """
 
     def status(self) -> SourceStatus:
@@ -137,5 +138,6 @@ class BaseSource(ABC):
     def close(self) -> None:  # noqa: B027  # an optional hook
         """Stop background work and release resources.
 
-        Called once, when the search is closed.
+        Called when the search is closed, or replaces its sources because its calculator has changed. A second call must
+        do nothing.
         """

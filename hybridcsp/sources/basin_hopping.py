@@ -236,8 +236,8 @@ class BasinHoppingSource(BaseSource):
 
         The tag holds ``walker``; ``enthalpy`` per atom, its ``calculator``, and ``place`` (the candidate) that it
         leaves; ``minimum``, where it starts at one of the archive; ``uniform``, the number that decides in the
-        Metropolis criterion; whether its outcome ``raises`` or ``lowers`` the strength; and what the move says of
-        itself. Random starts hold only ``walker``.
+        Metropolis criterion; whether its outcome ``raises`` or ``lowers`` the strength; and the entries of
+        :attr:`Move.tag`. Random starts hold only ``walker``.
         """
         start = time.perf_counter()
         id_ = self._next()

@@ -158,7 +158,7 @@ class EvolutionSource(BaseSource):
                 fingerprints.append(own)
             if len(chosen) == POPULATION:
                 break
-        weights = boltzmann([self._problem.fitness(minimum) for minimum in chosen])
+        weights = boltzmann_weights([self._problem.fitness(minimum) for minimum in chosen])
         failures = _children_without_success(archive, chosen)
         return [
             Individual(minimum, Fitness((weight / crowded * 2 ** (-failed / HALF_LIFE),)))
@@ -266,7 +266,7 @@ def seeded_random(rng: np.random.Generator) -> Iterator[None]:
         random.setstate(state)
 
 
-def boltzmann(levels: Sequence[float]) -> list[float]:
+def boltzmann_weights(levels: Sequence[float]) -> list[float]:
     """Return the weights of energies per atom in eV: 1 for the lowest and 1/e for the median."""
     if not levels:
         return []

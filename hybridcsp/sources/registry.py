@@ -51,7 +51,7 @@ SOURCES = Registry(
         Entry(
             name="external",
             target="hybridcsp.sources.external:ExternalSource",
-            summary="what other programs make: external:PATH (folder, extxyz, CIF zip, CSV) or external:NAME (command)",
+            summary="output of other programs: external:PATH (folder, extxyz, CIF zip, CSV) or external:NAME (command)",
         ),
         Entry(
             name="swarm",
@@ -61,7 +61,7 @@ SOURCES = Registry(
         Entry(
             name="basin-hopping",
             target="hybridcsp.sources.basin_hopping:BasinHoppingSource",
-            summary="leaps from the best minima: basin-hopping:hops (default) or basin-hopping:dynamics",
+            summary="moves from the best minima: basin-hopping:hops (default) or basin-hopping:dynamics",
         ),
         Entry(
             name="shake",

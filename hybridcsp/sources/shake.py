@@ -45,12 +45,12 @@ class ShakeSource(BaseSource):
     """Propose shaken copies of low symmetric minima.
 
     A relaxation keeps the symmetry that it starts with, and random symmetric crystals, prototypes and most generated
-    crystals start with much: what such a relaxation ends in is a minimum among crystals of that symmetry only, and
-    often a saddle point. Every minimum no higher than 200 meV/atom above the best that was only reached from symmetric
+    crystals start with much: such a relaxation ends in a minimum among crystals of that symmetry only, which is often
+    a saddle point. Every minimum no higher than 200 meV/atom above the best that was only reached from symmetric
     starts, and still is symmetric, is shaken (:class:`~hybridcsp.operators.displacement.Shake`) and relaxed again. One
     that was also reached from a start without symmetry is a minimum, and left alone. From a saddle point there may be
-    several ways down: what fell to a new minimum is shaken again, up to four times in all, until a shake leads to
-    nothing new below it. The one that has led lowest goes first, which at first is the lowest.
+    several ways down: a structure that fell to a new minimum is shaken again, up to four times in all, until a shake
+    leads to nothing new below it. The one that has led lowest goes first, which at first is the lowest.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class ShakeSource(BaseSource):
         self._problem = problem
         self._shake = Shake()
         self._waiting: dict[int, Saddle] = {}  # by minimum: those that may be saddle points
-        self._shaken: dict[int, tuple[int, Saddle]] = {}  # by candidate: what it was shaken off
+        self._shaken: dict[int, tuple[int, Saddle]] = {}  # by candidate: the minimum that was shaken
         self._lowest = float("inf")
         self._symmetric: dict[tuple[int, bool], bool] = {}  # a cache: by candidate, of its start and of its end
 

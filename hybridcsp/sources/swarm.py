@@ -100,14 +100,13 @@ class SwarmSource(BaseSource):
     is kept. Velocities are capped. Cells evolve along with the positions (CALYPSO's first version let
     positions evolve alone).
 
-    What differs from the papers: there are no generations. A particle moves when its own relaxation has come
-    back, the inertia falls with the number of outcomes, and of every five proposals two are of new particles that take
-    the place of the worst (the papers' 1 - PsoRatio of a generation). Each cell content has a swarm of its
-    own; they take turns.
+    In contrast to the papers there are no generations. A particle moves when its own relaxation has ended, the inertia
+    falls with the number of outcomes, and of every five proposals two are of new particles that take the place of the
+    worst (the papers' 1 - PsoRatio of a generation). Each cell content has a swarm of its own; they take turns.
 
     A new particle begins at the lowest minimum of the archive that no particle has been to, as if it had found it
-    itself, with a random velocity, and moves at once; where distances forbid that, more slowly, or from the next. Where
-    there is none, as when the swarm searches alone, it begins at a random structure, as in the papers.
+    itself, with a random velocity, and moves at once; where distances forbid that, more slowly, or from the next. If
+    there is none, for instance if the swarm is the only source, it begins at a random structure, as in the papers.
 
     A move is drawn again, up to twenty times, until it obeys the problem, with distances like those of p and g at
     first, at last those that the problem asks for; if that does not help, or after three rejections or failures in a

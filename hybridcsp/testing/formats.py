@@ -46,7 +46,7 @@ def check_format(make: Callable[[], Format], folder: Path, *, target: str = "run
     records = [Record(atoms=bulk("CuAu", "cesiumchloride", a=a)) for a in (3.0, 3.1, 3.2)]
     outside = _files(folder) - _files(place)
     note = one.write(records, place, SeedSettings(elements=("Cu", "Au")))
-    require(isinstance(note, str) and note, f"The format {name} must say what it has written.")
+    require(isinstance(note, str) and note, f"The format {name} must return a sentence about what it has written.")
     require(_files(folder) - _files(place) == outside, f"The format {name} wrote outside of {place.name}.")
     written = {file: file.read_bytes() for file in _files(place)}
     require(written, f"The format {name} wrote no file.")

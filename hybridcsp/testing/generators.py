@@ -34,7 +34,7 @@ def check_generator(
     folder
         Existing empty folder for the weights.
     contents
-        Contents of cells that the generator is asked for.
+        Contents of the cells that are requested.
     fit_settings
         Settings for :meth:`~hybridcsp.generators.base.Generator.fit`; by default one epoch at a learning rate of 1e-4
         with an anchor of 1.
@@ -86,7 +86,8 @@ def _answers(generator: Generator, requests: Sequence[Request]) -> list[Sample |
     )
     for number, answer in enumerate(answers):
         require(
-            isinstance(answer, Sample | Reject), f"Answer {number} of the generator {name} is no Sample and no Reject."
+            isinstance(answer, Sample | Reject),
+            f"Answer {number} of the generator {name} is neither a Sample nor a Reject.",
         )
         require(
             answer.request == number,

@@ -93,7 +93,7 @@ def test_other_contents_and_broken_cells_are_rejected():
         return Sample(atoms=other, request=i)
 
     summary = summarise(evaluate(Answering(wrong), CRYSTALS, samples=2), ks=(1,))
-    assert summary["rejected"] == {"not a crystal": 3, "other contents than asked for": 3}
+    assert summary["rejected"] == {"not a crystal": 3, "other contents than requested": 3}
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ class TestAskAndTell:
             ({"energy": float("nan")}, "energy is not finite"),
             ({"energy": -1 + 0j}, "energy is complex numbers"),
             ({"energy": [-1.0, -2.0]}, r"energy has shape \(2,\)"),
-            ({}, "the energy cannot be had"),
+            ({}, "the energy is not available"),
             ({"energy": -1.0, "forces": [0.0, 0.0, 0.0]}, r"forces have shape \(3,\)"),
             ({"energy": -1.0, "stress": [float("inf")] * 6}, "stress is not finite in 6 of 6 components"),
         ],

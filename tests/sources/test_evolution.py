@@ -20,7 +20,14 @@ from hybridcsp.operators.soft_mutation import SoftMutation
 from hybridcsp.operators.strain import Strain
 from hybridcsp.sources import evolution as module
 from hybridcsp.sources.base import Context
-from hybridcsp.sources.evolution import EvolutionSource, Fitness, Individual, boltzmann, seeded_random, select_parents
+from hybridcsp.sources.evolution import (
+    EvolutionSource,
+    Fitness,
+    Individual,
+    boltzmann_weights,
+    seeded_random,
+    select_parents,
+)
 from hybridcsp.sources.registry import SOURCES
 
 PROBLEM = Problem("TiO2", formula_units=(1, 3), max_atoms=9)
@@ -188,9 +195,9 @@ class TestPopulation:
         assert weight() > old
 
     def test_weights_of_energies(self):
-        assert boltzmann([]) == []
-        assert boltzmann([-3.0]) == [1.0]
-        assert boltzmann([-3.0, -2.9, -2.0]) == pytest.approx([1, 1 / np.e, np.exp(-10)])
+        assert boltzmann_weights([]) == []
+        assert boltzmann_weights([-3.0]) == [1.0]
+        assert boltzmann_weights([-3.0, -2.9, -2.0]) == pytest.approx([1, 1 / np.e, np.exp(-10)])
 
 
 class TestSelection:

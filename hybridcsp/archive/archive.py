@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -34,7 +34,7 @@ from hybridcsp.archive.state import SearchState
 from hybridcsp.core.minimum import Minimum
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import ADDED, REFINE, Candidate, Failed, Outcome, Rejected, Relaxed
-from hybridcsp.errors import ArchiveError
+from hybridcsp.errors import ArchiveError, message_of
 from hybridcsp.similarity import Descriptors
 from hybridcsp.structure.symmetry import spacegroups
 from hybridcsp.utils.interrupts import uninterrupted
@@ -72,6 +72,7 @@ class Archive:
         self.state = SearchState()
         self._matcher = MinimaMatcher(self.state, self.structure)
         self._minima: dict[int, Minimum] = {}  # a cache
+        self._unrecorded: ArchiveError | None = None  # after a transaction that failed
         try:
             with self.reading(), garbage_collection_paused():
                 for event in self._log.read():
@@ -226,7 +227,7 @@ class Archive:
         with self.reading():
             return [self._relaxed(event) for event in self.state.to_refine(n, window)]
 
-    # Writing: every event is applied to the state and written to the log
+    # Writing: every event is applied to the state and written to the log, or nothing can be written any more
 
     def open_session(self, settings: Mapping[str, Any]) -> None:
         """Record the settings that the events which follow are made with."""
@@ -249,7 +250,7 @@ class Archive:
         list of Outcome
             The rejections with the numbers of their events.
         """
-        with self._log.transaction() as transaction:
+        with self._transaction() as transaction:
             self.state.apply(transaction.add(conversion.call_event(called)))
             for candidate in called.candidates:
                 event = conversion.candidate_event(candidate, called.owner)
@@ -279,7 +280,7 @@ class Archive:
         if not outcomes:
             return []
         # One after the other, because two that arrive together may be the same new minimum; then one transaction.
-        with self._log.transaction() as transaction:
+        with self._transaction() as transaction:
             return [
                 self._record_outcome(
                     transaction, outcome, descriptors.get(outcome.candidate.id), find_symmetry=find_symmetry
@@ -287,9 +288,33 @@ class Archive:
                 for outcome in outcomes
             ]
 
+    @contextmanager
+    def _transaction(self) -> Iterator[Transaction]:
+        """Write events that the block applies to the state.
+
+        If that fails, the state is ahead of the log, and nothing can be written until the directory is opened again.
+        """
+        if self._unrecorded is not None:
+            raise self._unrecorded
+        entered = False
+        try:
+            with self._log.transaction() as transaction:
+                entered = True
+                yield transaction
+        except BaseException as error:
+            if entered:
+                self._unrecorded = error if isinstance(error, ArchiveError) else self._not_recorded(error)
+            raise
+
+    def _not_recorded(self, error: BaseException) -> ArchiveError:
+        return ArchiveError(
+            f"events of {self.directory} could not be recorded ({message_of(error)}); nothing else is written, because "
+            f"later events would build on them: open the directory again to continue"
+        )
+
     @uninterrupted()
     def _record(self, event: Event) -> Event:
-        with self._log.transaction() as transaction:
+        with self._transaction() as transaction:
             event = transaction.add(event)
             self.state.apply(event)
         return event

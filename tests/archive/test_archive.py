@@ -198,6 +198,23 @@ def test_structures_handed_in_do_not_count_as_relaxations(tmp_path):
     assert archive.minima()[0].first_relaxation == 0
 
 
+def test_after_a_failed_transaction_nothing_is_written_until_the_archive_is_opened_again(tmp_path):
+    archive = Archive(tmp_path, write=True)
+    one, other = crystals(2)
+    first, second = record_proposals(archive, [one, other])
+    unwritable = relaxed(second, -3.1, detail=object())
+    with pytest.raises(TypeError, match="JSON"):
+        archive.record_outcomes([relaxed(first, -3.0), unwritable])
+    # The first outcome changed the state before the second failed, so that the log must not go on from there.
+    with pytest.raises(ArchiveError, match=r"could not be recorded .* open the directory again"):
+        archive.record_outcomes([relaxed(first, -3.0)])
+    archive.close()
+    with Archive(tmp_path, write=True) as again:
+        assert again.state.relaxations == again.number_of_minima == 0
+        again.record_outcomes([relaxed(first, -3.0)])
+        assert again.state.relaxations == 1
+
+
 def test_ctrl_c_does_not_interrupt_a_transaction(tmp_path, monkeypatch):
     archive = Archive(tmp_path, write=True)
     (candidate,) = record_proposals(archive, crystals(1))

@@ -9,6 +9,7 @@ from toys import Toy
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Proposal
+from hybridcsp.generators.loading import open_generator
 from hybridcsp.io.formats import FORMATS, load
 from hybridcsp.operators import OPERATORS, Operator
 from hybridcsp.relaxation.backends import Backend, ExecutorBackend, WorkerPool
@@ -128,6 +129,11 @@ class TestOperators:
 
 
 class TestGenerators:
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["wyckoff", "flow"])
+    def test_shipped_generators_conform(self, name, tmp_path):
+        check_generator(lambda: open_generator(name), tmp_path)
+
     def test_toy_conforms(self, tmp_path):
         check_generator(lambda: Toy(), tmp_path)
 

@@ -138,7 +138,7 @@ class TestAcceptance:
         assert abs(accepted / n - expected) < 4 * (expected * (1 - expected) / n) ** 0.5
 
     @pytest.mark.parametrize("what", ["failed", "rejected", "unconverged"])
-    def test_what_came_to_nothing_leaves_the_walker_where_it_was(self, what):
+    def test_failed_or_rejected_move_leaves_the_walker_in_place(self, what):
         walk = Walk(minima=[minimum(1, -5.0)])
         candidate = walk.propose()
         if what == "failed":
@@ -194,7 +194,7 @@ class TestStrength:
         assert self.stream(100.0, 60)[0].max() == high
         assert self.stream(0.0, 60)[0].min() == low
 
-    def test_duplicates_were_too_near_and_other_rejections_say_nothing(self):
+    def test_duplicates_increase_the_strength_and_other_rejections_keep_it(self):
         walk = Walk(Problem("Cu", formula_units=4))
         while (candidate := walk.propose()).operator != "hop":
             walk.end(candidate, -5.0, bulk("Cu", cubic=True))
@@ -266,7 +266,7 @@ def somewhere(job):
     return relaxed(job.candidate, -3.0 - 1.0 / shape, atoms, level=job.level)
 
 
-def test_an_interrupted_search_goes_on_as_if_it_had_not_been(tmp_path):
+def test_interrupted_search_equals_uninterrupted_search(tmp_path):
     def search(directory, runner=somewhere):
         sources = ["basin-hopping"]
         return Search(

@@ -241,7 +241,7 @@ class TestSelection:
 
 
 class TestOperators:
-    def test_shares_move_to_what_earns(self, tmp_path):
+    def test_shares_move_to_operators_with_yield(self, tmp_path):
         """Children of one operator reach new lows, those of the others the highlands."""
         lows = iter(-9.0 - 0.01 * np.arange(100))
 
@@ -295,7 +295,7 @@ class TestOperators:
         assert max(map(len, modes.values())) > 1
         assert all(own == list(range(len(own))) for own in modes.values())
 
-    def test_the_calculators_own_modes_are_asked_for_as_a_job_of_their_own_level(self, tmp_path):
+    def test_modes_of_the_calculator_are_a_job_of_their_own_level(self, tmp_path):
         search = filled(tmp_path, diverse(6), [-3.0 - 0.1 * k for k in range(6)])
         source = EvolutionSource(LOOSE, operators=[CALCULATOR_SOFT_MUTATION])
         levels = {(p.operator, p.level, p.tag.get("mode")) for p in source.propose(12, context(search))}

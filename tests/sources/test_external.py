@@ -78,7 +78,7 @@ def as_zipped_table(path):
         ("folder", as_folder),
     ],
 )
-def test_what_fits_the_problem_is_proposed_and_the_rest_is_counted(tmp_path, name, write):
+def test_structures_of_the_problem_are_proposed_and_others_counted(tmp_path, name, write):
     write(tmp_path / name)
     source = SOURCES["external"].load()(PROBLEM, str(tmp_path / name))
     assert [p.atoms.get_chemical_formula() for p in source.propose(9, None)] == ["ClNa", "ClNa"]
@@ -95,7 +95,7 @@ def test_what_fits_the_problem_is_proposed_and_the_rest_is_counted(tmp_path, nam
         ("broken.zip", b"PK nonsense", "zip archive is damaged"),
     ],
 )
-def test_files_of_no_use_are_an_error_that_says_why(tmp_path, name, content, said):
+def test_unusable_files_are_an_error_with_the_reason(tmp_path, name, content, said):
     path = tmp_path / name
     if content is None:
         bulk("Cu").write(path)
@@ -165,7 +165,7 @@ def still_running(pids):
     return [process for process in there if process.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_a_program_is_told_contents_number_seed_and_where_to_write(program):
+def test_program_gets_contents_number_seed_and_output_path(program):
     answers = CommandGenerator("other", program("good")).sample(requests(), np.random.default_rng(0))
     assert [answer.request for answer in answers] == [0, 1, 2, 3]
     assert [len(answer.atoms) for answer in answers] == [2, 4, 2, 4]
@@ -194,7 +194,7 @@ def test_arguments_are_no_shell(tmp_path):
         ("rubbish", "wrote no crystal: expected a number of atoms"),
     ],
 )
-def test_a_program_that_fails_says_how(program, mode, said):
+def test_error_of_a_failed_program_contains_its_output(program, mode, said):
     with pytest.raises(GeneratorError, match=said):
         CommandGenerator("other", program(mode)).sample(requests(), np.random.default_rng(0))
 
@@ -207,7 +207,7 @@ def test_a_program_that_hangs_is_stopped_with_all_it_started(program, tmp_path):
     assert not still_running(tmp_path / "pids")
 
 
-def test_a_program_that_is_not_there_is_said():
+def test_missing_program_is_an_error():
     with pytest.raises(GeneratorError, match="cannot be started"):
         CommandGenerator("other", Command(["/no/such/program", "{output}"])).sample(
             requests(), np.random.default_rng(0)
@@ -258,7 +258,7 @@ NOT_FINITE = '1\nLattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3 pbc=
     ("text", "suffix", "said"),
     [(CIF, ".cif", "partly occupied"), (NOT_FINITE, ".extxyz", "not finite")],
 )
-def test_what_is_no_ordered_crystal_is_said(text, suffix, said):
+def test_structures_that_are_not_ordered_crystals_are_reported(text, suffix, said):
     spy = "import sys; open(sys.argv[2], 'w').write(sys.argv[1])"
     command = Command([sys.executable, "-c", spy, text, "{output}"], suffix=suffix)
     with pytest.raises(GeneratorError, match=said):
@@ -313,7 +313,7 @@ def sources_of(directory):
     return [event[1]["source"] for event in what_happened(directory) if event[0] == "relaxed"]
 
 
-def test_with_several_workers_a_search_goes_on_while_a_program_runs(program, tmp_path, caplog):
+def test_search_with_several_workers_continues_while_a_program_runs(program, tmp_path, caplog):
     def once_the_program_runs(job):
         while not (tmp_path / "pids").exists() and time.monotonic() - begun < 60:
             time.sleep(0.01)
@@ -345,7 +345,7 @@ def test_the_time_of_a_program_is_charged_once_also_where_it_fails(program, tmp_
         run.close()
 
 
-def test_what_is_left_of_a_batch_is_proposed_while_the_next_one_is_made(program, tmp_path):
+def test_rest_of_a_batch_is_proposed_while_the_next_is_sampled(program, tmp_path):
     generator = CommandGenerator("other", program("hang"))
     source = GenerativeSource(NACL, generator=generator, samples_per_job=4, in_background=True)
     with Archive(tmp_path / "archive", write=True) as archive:
@@ -367,7 +367,7 @@ def test_a_generator_can_be_used_again_after_a_search_was_closed(program, tmp_pa
             assert run.run(relaxations=2, refine=0).progress.relaxations == 2
 
 
-def test_what_a_program_has_made_beside_a_search_is_proposed(program, tmp_path):
+def test_samples_of_a_background_program_are_proposed(program, tmp_path):
     def unhurried(job):
         time.sleep(0.1)
         return instant_relaxation(job)
@@ -390,12 +390,12 @@ def test_a_search_with_nothing_else_to_do_waits_for_a_program(program, tmp_path)
     assert run.archive.state.cost.seconds > 1.0  # the time of the program is charged
 
 
-def test_who_asks_waits_for_a_program(program, tmp_path):
+def test_ask_waits_for_a_program(program, tmp_path):
     run = search(tmp_path / "run", program("slow"), capacity=2, others=())
     assert [candidate.source for candidate in run.ask(2)] == ["other"] * 2
 
 
-def test_who_asks_does_not_wait_for_a_program_where_others_have_something(program, tmp_path):
+def test_ask_does_not_wait_if_other_sources_have_proposals(program, tmp_path):
     run = search(tmp_path / "run", program("hang"), capacity=2)
     begun = time.monotonic()
     assert [candidate.source for candidate in run.ask(2)] == ["p1"] * 2
@@ -411,7 +411,7 @@ def test_hours_hold_while_a_program_hangs(program, tmp_path):
     assert time.monotonic() - begun < 30
 
 
-def test_a_search_that_was_ended_while_a_program_ran_is_taken_up(program, tmp_path):
+def test_search_that_ended_while_a_program_ran_is_resumed(program, tmp_path):
     first = search(tmp_path / "run", program("slow"), capacity=2)
     first.run(relaxations=4, refine=0)
     first.close()
@@ -421,7 +421,7 @@ def test_a_search_that_was_ended_while_a_program_ran_is_taken_up(program, tmp_pa
     assert "other" in sources_of(tmp_path / "run")
 
 
-def test_a_resumed_search_does_not_run_the_program_again_for_what_it_has(program, tmp_path):
+def test_resumed_search_reads_stored_samples_instead_of_running_the_program(program, tmp_path):
     search(tmp_path / "whole", program("good"), seed=2).run(relaxations=8, refine=0)
     part = search(tmp_path / "parts", program("good"), seed=2)
     part.run(relaxations=3, refine=0)

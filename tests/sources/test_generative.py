@@ -59,7 +59,7 @@ class TestRequests:
         requests = requests_for(COPPER, frozenset(), 12, np.random.default_rng(0))
         assert sorted(r.contents["Cu"] for r in requests) == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
 
-    def test_only_what_the_model_understands_is_asked_for(self):
+    def test_requests_contain_only_conditions_of_the_model(self):
         problem = replace(COPPER, spacegroups=(225, 229), pressure_gpa=20.0)
         (plain,) = requests_for(problem, frozenset(), 1, np.random.default_rng(0))
         assert (plain.spacegroup, plain.energy_quantile, plain.pressure_gpa) == (None, None, None)
@@ -68,7 +68,7 @@ class TestRequests:
         assert 0 <= full.energy_quantile <= 0.2
         assert full.pressure_gpa == 20.0
 
-    def test_of_several_space_groups_one_is_asked_for_every_other_time(self):
+    def test_every_second_request_names_one_of_several_space_groups(self):
         def groups(*named):
             problem = replace(COPPER, spacegroups=named)
             return [r.spacegroup for r in requests_for(problem, frozenset(Condition), 40, np.random.default_rng(0))]
@@ -87,7 +87,7 @@ class TestSelection:
         ]
         return select(answers, problem, conditions, len(answers))
 
-    def test_what_is_of_no_use_is_counted_by_reason(self):
+    def test_unusable_samples_are_counted_by_reason(self):
         broken = bulk("Cu")
         broken.positions[:] = np.nan
         dense, close = bulk("Cu", a=1.5), bulk("Cu", cubic=True)
@@ -108,7 +108,7 @@ class TestSelection:
         found = select([None, "crystal", Sample(atoms="Cu", request=2)], COPPER, frozenset(), 5)  # type: ignore[list-item]
         assert found.rejects == {"no answer": 5}
 
-    def test_space_groups_that_the_model_cannot_be_asked_for_are_filtered(self):
+    def test_samples_are_filtered_by_space_group_without_that_condition(self):
         found = self.of(bulk("Cu"), bulk("Cu", "bcc", a=2.9), problem=replace(COPPER, spacegroups=(229,)))
         assert found.rejects == {str(RejectionReason.SPACEGROUP): 1}
         assert [chosen.spacegroup for chosen in found.chosen] == [229]
@@ -269,7 +269,7 @@ class TestTheSource:
             ("wyckoff", "./nothing", "card.json"),
         ],
     )
-    def test_what_cannot_be_loaded_is_said_at_once(self, name, argument, said):
+    def test_generator_that_cannot_be_loaded_is_an_error_at_once(self, name, argument, said):
         with pytest.raises(InputError, match=said):
             SOURCES[name].load()(COPPER, argument)
 
@@ -320,7 +320,7 @@ class TestInASearch:
         assert (levels.count("lowest") >= 2) == (one_shot > 1)
         assert what_happened(tmp_path / "parts") == what_happened(tmp_path / "whole")
 
-    def test_who_asks_gets_all_that_energies_would_choose_from(self, tmp_path):
+    def test_asked_candidate_contains_all_structures_of_its_job(self, tmp_path):
         run = search(tmp_path, GenerativeSource(COPPER, generator=Toy(), samples_per_job=4))
         asked = run.ask(FIRST_CHOICES + 3)
         assert max(len(candidate.starts) for candidate in asked[FIRST_CHOICES:]) > 1

@@ -46,7 +46,7 @@ def test_one_is_a_plain_proposal():
     assert made.cost.seconds == 0.5
 
 
-def test_several_are_one_job_whose_tag_tells_of_each():
+def test_tag_of_a_job_of_several_describes_each_structure():
     starts = some(3)
     starts[1] = replace(starts[1], atoms=starts[1].atoms[[3, 0, 2, 1]])
     made = make_proposal("made", starts, {}, 0.0)
@@ -78,7 +78,7 @@ def test_the_lowest_follow_until_the_next_job_is_due(leftovers):
     assert {one.tag["number"] for one in leftovers.ranked()} <= {*range(6), 10, 11}
 
 
-def test_what_cannot_be_evaluated_is_given_up(leftovers):
+def test_structures_that_cannot_be_evaluated_are_dropped(leftovers):
     candidate = sent(leftovers, some(3))
     leftovers.observe(replace(relaxed_of(candidate), start_enthalpies=(-1.0, None, -2.0)))
     assert [one.tag["number"] for one in leftovers.ranked()] == [0]

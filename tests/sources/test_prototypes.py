@@ -94,7 +94,7 @@ def test_proposals_obey_the_problem_and_differ(formula):
     assert len({proposal.tag["rank"] for proposal in proposals}) == 20
 
 
-def test_tags_say_what_it_is(titania):
+def test_tags_describe_the_prototype(titania):
     for proposal in titania:
         assert set(proposal.tag) == {"prototype", "spacegroup", "sites", "template", "draw", "chance", "rank"}
         assert proposal.tag["prototype"].startswith("AB2_")
@@ -104,7 +104,7 @@ def test_tags_say_what_it_is(titania):
     assert chances == sorted(chances, reverse=True)
 
 
-def test_a_search_that_is_taken_up_again_goes_on_as_it_would_have(titania):
+def test_resumed_search_equals_uninterrupted_search(titania):
     problem = Problem("TiO2", formula_units=(1, 4))
     resumed = PrototypesSource(problem)
     for i, proposal in enumerate(titania[:20]):
@@ -122,7 +122,7 @@ def test_proposing_changes_nothing_until_it_is_taken_in():
     assert len(first) == 3
 
 
-def test_the_seed_decides_what_is_drawn_but_not_the_order():
+def test_seed_changes_drawn_coordinates_but_not_the_order():
     problem = Problem("TiO2", formula_units=(1, 4))
     one, other = (take(PrototypesSource(problem), problem, 8, seed=seed) for seed in (0, 1))
     assert [p.tag["prototype"] for p in one] == [p.tag["prototype"] for p in other]
@@ -144,7 +144,7 @@ def test_it_ends_when_everything_was_proposed():
 @pytest.mark.parametrize(
     "problem", [Problem("Li7Na13", max_atoms=40), Problem("NaCl", formula_units=1, cell=(4, 4, 4, 60, 60, 60))]
 )
-def test_it_is_exhausted_at_once_where_nothing_is_known(problem):
+def test_source_is_exhausted_if_no_prototype_is_known(problem):
     source = PrototypesSource(problem)
     assert source.status() is SourceStatus.EXHAUSTED
     assert source.propose(1, context(problem, 0)) == []
@@ -161,7 +161,7 @@ def test_templates_of_a_person_are_used(tmp_path, monkeypatch):
         PrototypesSource(problem, str(tmp_path / "nothing.extxyz"))
 
 
-def test_a_benchmark_can_leave_out_what_it_seeks():
+def test_benchmark_can_leave_out_its_targets():
     problem = Problem("TiO2", formula_units=(1, 2))
     source = PrototypesSource(problem, libraries=[aflow().without(["O2Ti"])])
     names = [p.tag["template"] for p in take(source, problem, 12) if p.operator == "aflow"]

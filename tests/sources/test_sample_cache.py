@@ -11,7 +11,7 @@ from hybridcsp.similarity import compute_descriptors
 from hybridcsp.sources import sample_cache
 
 
-def test_samples_come_back_and_damage_is_told_with_what_to_do(tmp_path):
+def test_samples_are_read_back_and_damage_is_reported_with_advice(tmp_path):
     file = tmp_path / "samples.extxyz"
     atoms = rutile()
     chosen = SelectedSample(

@@ -62,7 +62,7 @@ def test_frames_are_proposed_once_and_in_order(tmp_path):
     assert volumes == pytest.approx([a**3 / 4 for a in (5.4, 5.5, 5.6, 5.7, 5.8)])
 
 
-def test_a_search_that_is_taken_up_again_goes_on_with_the_next_seed(tmp_path):
+def test_resumed_search_continues_with_the_next_seed(tmp_path):
     path = tmp_path / "seeds.extxyz"
     write(path, [rock_salt(a) for a in (5.4, 5.5, 5.6)])
     first = SeedsSource(PROBLEM, str(path))
@@ -89,7 +89,7 @@ def test_formats_of_ase_are_read(tmp_path, name):
     assert proposal.atoms.get_all_distances(mic=True)[0, 1] == pytest.approx(2.8)
 
 
-def test_a_folder_is_read_by_name_and_says_what_was_unusable(tmp_path):
+def test_folder_is_read_by_name_and_unusable_structures_are_reported(tmp_path):
     write(tmp_path / "b.extxyz", [rock_salt(5.5), bulk("KCl", "rocksalt", a=6.3)])
     write(tmp_path / "a.cif", rock_salt(5.4))
     (tmp_path / "c.cif").write_text("this is no crystal\n")
@@ -196,7 +196,7 @@ def test_partly_occupied_sites_are_refused(tmp_path):
     ],
     ids=["missing", "empty folder", "empty file", "broken file"],
 )
-def test_a_path_without_structures_is_an_error_that_says_why(tmp_path, prepare, argument, message):
+def test_path_without_structures_is_an_error_with_the_reason(tmp_path, prepare, argument, message):
     prepare(tmp_path)
     with pytest.raises(InputError, match=message):
         SeedsSource(PROBLEM, str(tmp_path / argument))
@@ -252,7 +252,7 @@ def test_compressed_files_are_read_in_linear_time(tmp_path):
     assert proposal.tag["file"].endswith("a.extxyz.gz")
 
 
-def test_what_another_code_found_are_seeds(tmp_path):
+def test_structures_found_by_another_code_are_seeds(tmp_path):
     atoms = rutile()
     run = uspex_run(tmp_path / "run", [atoms, atoms * (1, 1, 3), atoms], [-50.0, -150.0, 100000.0])
     with (run / "results1" / "gatheredPOSCARS").open("a") as stream:

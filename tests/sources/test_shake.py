@@ -97,7 +97,7 @@ def test_the_lowest_is_shaken_first(tmp_path):
     assert shaken(found) == [2, 3, 1]
 
 
-def test_what_fell_to_a_new_minimum_is_shaken_again_until_a_shake_leads_nowhere_new_below_it(tmp_path):
+def test_saddle_point_is_shaken_until_a_shake_finds_nothing_new_below_it(tmp_path):
     found = search(tmp_path, [(rutile(), -3.0)], falls={1: [-3.1, -3.05, -2.9, -3.2]})
     found.run(relaxations=50, refine=0)
     assert shaken(found) == [1, 1, 1]
@@ -132,13 +132,13 @@ def test_the_one_that_led_lowest_is_shaken_first():
     assert [shake().proposal.parents for _ in range(3)] == [(3,), (2,), (1,)]
 
 
-def test_what_is_not_symmetric_any_more_is_left_alone(tmp_path):
+def test_minimum_that_lost_its_symmetry_is_not_shaken(tmp_path):
     found = search(tmp_path, [(rutile(), -3.0)], end=without_symmetry())
     found.run(relaxations=50, refine=0)
     assert shaken(found) == []
 
 
-def test_what_a_start_without_symmetry_led_to_is_a_minimum(tmp_path):
+def test_minimum_reached_from_an_asymmetric_start_is_not_shaken(tmp_path):
     given = [(rutile(), -3.0), (without_symmetry(0), -3.0), (without_symmetry(1), -3.0)]
     found = search(tmp_path, given, end=rutile(), allocation=GivenFirst())
     found.run(relaxations=50, refine=0)
@@ -146,7 +146,7 @@ def test_what_a_start_without_symmetry_led_to_is_a_minimum(tmp_path):
     assert shaken(found) == []
 
 
-def test_a_search_that_was_stopped_goes_on_with_what_is_left_to_shake(tmp_path):
+def test_resumed_search_shakes_the_remaining_minima(tmp_path):
     whole = search(tmp_path / "whole", THREE)
     whole.run(relaxations=6, refine=0)
     for relaxations in (2, 3, 5, 20):

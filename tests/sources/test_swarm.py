@@ -172,7 +172,7 @@ class TestVelocities:
             assert shortest_violation(candidate.atoms, TITANIA.distance_table) is None
             assert low <= candidate.atoms.get_volume() / 6 <= high
 
-    def test_where_no_move_is_possible_the_particle_begins_anew(self, monkeypatch):
+    def test_particle_without_a_possible_move_is_replaced(self, monkeypatch):
         flight = Flight()
         swarm = flight.fill()
         tries = []
@@ -229,7 +229,7 @@ class TestBests:
         assert local.choose(bulk("Cu", "bcc", a=2.91), minima) is bcc[0]
         assert local.choose(bulk("Cu", "fcc", a=3.61), minima[:1]) is minima[0]
 
-    def test_what_another_source_found_attracts(self):
+    def test_minima_of_other_sources_attract_particles(self):
         flight = Flight(argument="global")
         flight.fill()
         flight.minima.append(minimum(rutile(), -50.0, 777))
@@ -428,7 +428,7 @@ class TestSearch:
         )
 
     @pytest.mark.parametrize("sources", [["swarm:local"], ["swarm:global"], ["swarm", "random"]])
-    def test_an_interrupted_search_goes_on_as_if_it_had_not_been(self, tmp_path, sources):
+    def test_interrupted_search_equals_uninterrupted_search(self, tmp_path, sources):
         def jobs(n):
             left = iter(range(n))
 

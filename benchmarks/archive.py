@@ -1,11 +1,14 @@
-"""How long it takes to import structures into an archive and to open one: ``python benchmarks/archive.py 1000 10000``.
+"""Measure how long it takes to import structures into an archive and to open one.
 
-For each number: an extended XYZ file of so many random crystals of 4 to 10 atoms is imported by ``hybridcsp import``,
-then shown, opened and exported. Times are of the processor, children included, and of the wall; a ratio of time to size
-that stays the same says that it is linear. ``start_up`` is what commands take on a search of one relaxation. Results go
-to ``benchmarks/results/archive.json``.
+``python benchmarks/archive.py 1000 10000``
+
+For each number N, an extended XYZ file of N random crystals of 4 to 10 atoms is imported by ``hybridcsp import``, and
+the archive is shown, opened and exported. Processor times include child processes; wall times are listed next to them.
+The cost is linear where the ratio of time to size is constant. ``start_up`` holds the times of commands on a search of
+one relaxation. Results are written to ``benchmarks/results/archive.json``.
 """
 
+import argparse
 import json
 import os
 import resource
@@ -86,7 +89,9 @@ def peak_memory():
 
 
 def main():
-    sizes = [int(size) for size in sys.argv[1:] or ["1000", "10000"]]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sizes", type=int, nargs="*", default=[1000, 10000], help="numbers of structures")
+    sizes = parser.parse_args().sizes
     results = {"processors": os.cpu_count(), "load": os.getloadavg()[0], "start_up": start_up(), "rows": []}
     for n in sizes:
         results["rows"].append({})

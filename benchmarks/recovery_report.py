@@ -1,10 +1,11 @@
-"""The tables of the recovery benchmark, from the lines that its runs have left.
+"""Print the tables of the recovery benchmark from the recorded runs, and write them to results/recovery.json.
 
 python benchmarks/recovery_report.py
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -286,4 +287,5 @@ def _trace(one: Mapping[str, Any], goal: float) -> RunResult:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     report(Console(width=150))

@@ -78,22 +78,23 @@ def find_defect(atoms: Atoms) -> str | None:
     neither of absurd size. Every atom is of an element, and no two atoms overlap.
     """
     if not len(atoms):
-        return "no atoms"
+        return "it has no atoms"
     cell = atoms.cell.array
     if not (np.isfinite(cell).all() and np.isfinite(atoms.positions).all()):
-        return "numbers that are not finite"
+        return "its cell or its coordinates contain numbers that are not finite"
     if not atoms.pbc.all() or (cell == 0).all(axis=1).any():
-        return "no cell that is periodic in three directions"
+        return "it has no cell that is periodic in three directions"
     longest = float(np.abs(cell).max())
     if longest > MAX_LENGTH or float(np.abs(atoms.positions).max()) > 1000 * MAX_LENGTH:
-        return f"a cell of {longest:.3g} Å, or coordinates that lie far outside of it"
+        return f"its cell is too long ({longest:.3g} Å), or its coordinates lie far outside of the cell"
     volume = abs(float(np.linalg.det(cell)))
     if volume > MAX_VOLUME_PER_ATOM * len(atoms):
-        return f"a cell of {volume / len(atoms):.3g} Å³ per atom"
+        per_atom = volume / len(atoms)
+        return f"its volume is {per_atom:.3g} Å³ per atom; at most {MAX_VOLUME_PER_ATOM:g} Å³ is allowed"
     if not volume >= MIN_VOLUME:
-        return f"a cell of {volume:.3g} Å³"
+        return f"its cell has a volume of {volume:.3g} Å³; at least {MIN_VOLUME:g} is needed"
     if ((atoms.numbers < 1) | (atoms.numbers > _HEAVIEST_ELEMENT)).any():
-        return "an atom of no element"
+        return "an atomic number does not belong to any element"
     return _overlap(atoms)
 
 
@@ -167,7 +168,7 @@ def violation(
         ``None`` if the problem allows the structure.
     """
     if not is_finite_crystal(atoms):
-        return Violation(RejectionReason.INVALID, "no atoms, numbers that are not finite, or a cell without volume")
+        return Violation(RejectionReason.INVALID, "no atoms, an infinite or NaN number, or a cell without volume")
     if problem.units_of(atoms.numbers) not in problem.units:
         wanted = f"{problem.units_in_words} times {problem.formula}"
         return Violation(RejectionReason.COMPOSITION, f"{atoms.symbols} is not {wanted}")
@@ -237,7 +238,7 @@ def _overlap(atoms: Atoms) -> str | None:
     if shortest < MIN_DISTANCE:
         closest = 0, 0, shortest
     elif density > _MAX_PLANE_DENSITY:
-        return "a cell with lattice planes that are next to no distance apart"
+        return "its cell is so flat that lattice planes nearly coincide"
     elif density > 0.5:
         closest = _closest(*neighbours(atoms, MIN_DISTANCE))
     else:

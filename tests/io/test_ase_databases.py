@@ -52,7 +52,7 @@ def told(file):
     ]
 
 
-def test_rows_come_back_as_they_were_written_and_the_file_stays_as_it_is(file):
+def test_rows_are_read_as_written_and_the_file_is_unchanged(file):
     before, beside = file.read_bytes(), names(file.parent)
     frames, broken = told(file)
     assert len(frames) == 30 and not broken
@@ -67,7 +67,7 @@ def test_rows_come_back_as_they_were_written_and_the_file_stays_as_it_is(file):
     assert names(file.parent) == beside
 
 
-def test_a_compressed_database_is_read(file):
+def test_compressed_database_is_read(file):
     packed = file.with_name("f.db.gz")
     packed.write_bytes(gzip.compress(file.read_bytes()))
     assert len(told(packed)[0]) == 30
@@ -89,7 +89,7 @@ def test_a_compressed_database_is_read(file):
         ("initial_magmoms", bytes(24)),
     ],
 )
-def test_a_broken_row_costs_only_itself(file, column, value):
+def test_broken_row_does_not_affect_others(file, column, value):
     change(file, f"UPDATE systems SET {column} = ? WHERE id = 5", value)
     frames, broken = told(file)
     assert len(frames) == 29
@@ -98,7 +98,7 @@ def test_a_broken_row_costs_only_itself(file, column, value):
     assert "row 5" in one.reason
 
 
-def test_what_rows_name_is_neither_built_nor_imported(file, tmp_path, monkeypatch):
+def test_classes_named_in_rows_are_neither_imported_nor_instantiated(file, tmp_path, monkeypatch):
     (tmp_path / "probe.py").write_text(f"open({str(tmp_path / 'RAN')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)
     named = '[{"name": "probe.Anything", "kwargs": {}, "@module": "probe", "@class": "Anything"}]'
@@ -107,7 +107,7 @@ def test_what_rows_name_is_neither_built_nor_imported(file, tmp_path, monkeypatc
     assert not (tmp_path / "RAN").exists()
 
 
-def test_a_damaged_page_costs_its_rows(file):
+def test_damaged_page_affects_only_its_rows(file):
     data = bytearray(file.read_bytes())
     connection = sqlite3.connect(file)
     root = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'systems'").fetchone()[0]
@@ -132,7 +132,7 @@ def test_a_damaged_page_costs_its_rows(file):
         (b"SQLite format 3\0" + bytes(84), "database is damaged"),
     ],
 )
-def test_what_is_no_database_is_told(tmp_path, content, said):
+def test_files_that_are_not_databases_are_refused(tmp_path, content, said):
     (tmp_path / "a.db").write_bytes(content)
     with pytest.raises(UnreadableError, match=said):
         list(read_database(tmp_path / "a.db"))
@@ -151,7 +151,7 @@ def test_what_is_no_database_is_told(tmp_path, content, said):
     ],
     ids=["other table", "other columns", "endless view"],
 )
-def test_databases_of_other_programs_are_named_and_not_changed(tmp_path, statement, said):
+def test_databases_of_other_programs_are_refused_and_unchanged(tmp_path, statement, said):
     file = tmp_path / "theirs.db"
     change(file, statement)
     before = file.read_bytes()
@@ -161,13 +161,13 @@ def test_databases_of_other_programs_are_named_and_not_changed(tmp_path, stateme
     assert names(tmp_path) == ["theirs.db"]
 
 
-def test_versions_that_are_not_known_are_named(file):
+def test_unknown_versions_are_refused(file):
     change(file, "UPDATE information SET value = '12' WHERE name = 'version'")
     with pytest.raises(UnreadableError, match="version 12"):
         list(read_database(file))
 
 
-def test_what_is_in_a_log_beside_it_is_read_and_nothing_is_left(file):
+def test_write_ahead_log_is_read_without_leaving_files(file):
     writer = sqlite3.connect(file)
     writer.execute("PRAGMA journal_mode = WAL")
     writer.execute("UPDATE systems SET energy = -8.0")
@@ -181,7 +181,7 @@ def test_what_is_in_a_log_beside_it_is_read_and_nothing_is_left(file):
     assert names(file.parent) == [file.name]
 
 
-def test_a_change_that_another_program_did_not_finish_is_not_undone(file):
+def test_unfinished_transaction_of_another_program_is_not_rolled_back(file):
     writer = sqlite3.connect(file)
     writer.execute("PRAGMA cache_size = 1")
     writer.execute("BEGIN")

@@ -12,7 +12,7 @@ from hybridcsp.io.structure_files import read_structures
 
 
 @pytest.mark.parametrize("name", ["a.xsf", "a.gen", "geometry.in", "a.res", "a.pwi"])
-def test_formats_of_the_list_are_read(tmp_path, name):
+def test_listed_formats_are_read(tmp_path, name):
     more = {"pseudopotentials": {"Na": "a", "Cl": "b"}} if name == "a.pwi" else {}
     ase.io.write(tmp_path / name, bulk("NaCl", "rocksalt", a=5.6), **more)
     (frame,) = read_structures(tmp_path / name)
@@ -31,7 +31,7 @@ def test_formats_of_the_list_are_read(tmp_path, name):
         ("a.magic", "nothing that anybody knows"),
     ],
 )
-def test_other_formats_are_named_and_not_tried(tmp_path, monkeypatch, name, content):
+def test_unlisted_formats_are_named_and_not_read(tmp_path, monkeypatch, name, content):
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_text(content)
     (broken,) = read_structures(tmp_path / name)
@@ -40,7 +40,7 @@ def test_other_formats_are_named_and_not_tried(tmp_path, monkeypatch, name, cont
     assert [entry.name for entry in tmp_path.iterdir()] == [name]
 
 
-def test_formats_that_run_something_are_not_on_the_list():
+def test_formats_that_execute_code_are_not_listed():
     assert not {"castep-cell", "bundletrajectory", "netcdftrajectory", "gpw", "db", "postgresql", "mysql"} & set(
         ASE_FORMATS
     )
@@ -60,7 +60,7 @@ def test_formats_that_run_something_are_not_on_the_list():
     ],
     ids=["columns", "header", "too many", "long", "thin", "skewed", "empty", "far away"],
 )
-def test_absurd_structures_cost_only_themselves(tmp_path, content):
+def test_absurd_structures_do_not_affect_others(tmp_path, content):
     good = '1\nLattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3\nCu 0 0 0\n'
     content = content.replace('3"\nCu', '3" Properties=species:S:1:pos:R:3\nCu')
     (tmp_path / "a.extxyz").write_text(content + good)
@@ -69,7 +69,7 @@ def test_absurd_structures_cost_only_themselves(tmp_path, content):
     assert all(isinstance(one, ReadFailure) or one.atoms.get_volume() == pytest.approx(27) for one in found)
 
 
-def test_a_folder_or_a_link_that_leads_nowhere_under_a_structures_name_is_passed_over(tmp_path):
+def test_folders_and_broken_links_with_structure_file_names_are_skipped(tmp_path):
     ase.io.write(tmp_path / "a.cif", rutile())
     (tmp_path / "b.cif").mkdir()
     (tmp_path / "c.cif").symlink_to("nowhere")

@@ -29,7 +29,7 @@ def file(tmp_path_factory):
     return file
 
 
-def test_frames_come_back_as_ase_reads_them(file):
+def test_frames_agree_with_those_read_by_ase(file):
     found = list(read_trajectory(file))
     for frame, witness in zip(found, ase.io.read(file, ":"), strict=True):
         assert np.allclose(frame.atoms.positions, witness.positions)
@@ -43,7 +43,7 @@ def test_frames_come_back_as_ase_reads_them(file):
 
 @settings(max_examples=60, deadline=None)
 @given(at=st.floats(0, 0.999), what=st.sampled_from([b"\xff" * 8, b"9" * 12, b"", b'"', b"\0" * 40]), cut=st.booleans())
-def test_damage_costs_frames_and_nothing_else(file, tmp_path_factory, at, what, cut):
+def test_damage_affects_only_the_damaged_frames(file, tmp_path_factory, at, what, cut):
     data = file.read_bytes()
     where = int(at * len(data))
     damaged = tmp_path_factory.mktemp("damaged") / "a.traj"
@@ -55,7 +55,7 @@ def test_damage_costs_frames_and_nothing_else(file, tmp_path_factory, at, what, 
         assert "trajectory" in error.reason
 
 
-def test_old_trajectories_are_pickles_and_refused(tmp_path):
+def test_old_pickle_trajectories_are_refused(tmp_path):
     (tmp_path / "a.traj").write_bytes(b"PickleTrajectory" + bytes(100))
     with pytest.raises(UnreadableError, match="pickles"):
         list(read_trajectory(tmp_path / "a.traj"))

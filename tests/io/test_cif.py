@@ -82,14 +82,14 @@ def refused(text):
         cif(*CSCL, before="loop_\n_citation_id\n_citation_year\n"),
     ],
 )  # fmt: skip
-def test_one_crystal_however_it_is_written(text):
+def test_equivalent_texts_give_the_same_crystal(text):
     atoms = only(text)
     assert str(atoms.symbols) == "CsCl"
     assert np.allclose(atoms.cell, 4 * np.eye(3))
     assert np.allclose(atoms.get_scaled_positions(), [(0, 0, 0), (0.5, 0.5, 0.5)])
 
 
-def test_blocks_without_atoms_are_passed_over_and_others_are_read():
+def test_blocks_without_atoms_are_skipped():
     first, second = cif(*CSCL, name="first"), cif(*CSCL, name="2")
     text = f"data_global\n_publ_author 'A. B.'\n{first}data_powder\n_pd_x 1\n{second}"
     assert [found.name for found in read(text)] == ["first", "2"]
@@ -100,7 +100,7 @@ def test_blocks_without_atoms_are_passed_over_and_others_are_read():
     assert read("# nothing but a comment\n") == []
 
 
-def test_a_broken_block_costs_only_itself():
+def test_broken_block_does_not_affect_other_blocks():
     whole, broken = cif(*CSCL), cif("Cs1 Cs 0 0 0 1", "Cl1 Cl 0.5 0.5 1", name="broken")
     first, second, third = read(whole + broken + whole)
     assert isinstance(first, CifCrystal)
@@ -123,17 +123,17 @@ def test_a_broken_block_costs_only_itself():
         ("Ti(1)", "?", "Ti"), ("CL*", "?", "Cl"), ("NH4", "?", "N"),
     ],
 )  # fmt: skip
-def test_elements_are_told_from_symbols_and_labels(label, symbol, element):
+def test_elements_are_recognised_in_symbols_and_labels(label, symbol, element):
     assert str(only(cif(f"{label} {symbol} 0 0 0 1")).symbols) == element
 
 
-def test_labels_alone_are_enough_and_so_are_symbols():
+def test_elements_are_read_from_labels_or_from_symbols_alone():
     places = ("fract_x", "fract_y", "fract_z")
     assert str(only(cif("CU1 0 0 0", "Al2 0.5 0.5 0.5", columns=("label", *places))).symbols) == "CuAl"
     assert str(only(cif("Cu 0 0 0", "AL 0.5 0.5 0.5", columns=("type_symbol", *places))).symbols) == "CuAl"
 
 
-def test_the_formula_decides_what_capitals_mean():
+def test_formula_resolves_ambiguous_capital_letters():
     sites = "CO1 ? 0 0 0 1", "O1 ? .5 .5 .5 1"
     assert sorted(only(cif(*sites)).symbols) == ["Co", "O"]
     assert sorted(only(cif(*sites, before="_chemical_formula_sum 'C O'\n")).symbols) == ["C", "O"]
@@ -151,18 +151,18 @@ def test_the_formula_decides_what_capitals_mean():
         "Fe1 Fe 0 . 0 1", "Fe1 Fe 0 nan 0 1", "Fe1 Fe 0 1_0 0 1",
     ],
 )  # fmt: skip
-def test_sites_that_hold_no_whole_atom_are_refused(site):
+def test_sites_without_exactly_one_atom_are_refused(site):
     assert refused(cif(site, "O1 O 0.5 0.5 0.5 1"))
 
 
-def test_unknown_occupancies_are_one_as_in_the_dictionary_and_empty_sites_are_left_out():
+def test_unknown_occupancies_are_one_and_empty_sites_are_omitted():
     assert str(only(cif("Cs1 Cs 0 0 0 .", "Cl1 Cl .5 .5 .5 ?", "O1 O .5 0 0 0", "O2 O ? ? ? 0.0(1)")).symbols) == "CsCl"
     assert "all sites are empty" in refused(cif("Cs1 Cs 0 0 0 0"))
     dummies = (*COLUMNS, "calc_flag")
     assert len(only(cif("Cs1 Cs 0 0 0 1 d", "Q1 Q .5 .5 .5 1 dum", columns=dummies))) == 1
 
 
-def test_occupancies_of_one_element_at_one_place_add_up():
+def test_occupancies_of_one_element_on_one_site_are_added():
     assert str(only(cif("Fe1 Fe2+ 0 0 0 0.5", "Fe2 Fe3+ 0 0 0 0.5", "O1 O .5 .5 .5 1")).symbols) == "FeO"
     assert "occupancy 0.9" in refused(cif("Fe1 Fe 0 0 0 0.5", "Fe2 Fe 0 0 0 0.4"))
     assert "Cu and Zn" in refused(cif("Cu1 Cu 0 0 0 0.5", "Zn1 Zn 0 0 0 0.5"))
@@ -180,7 +180,7 @@ def test_hydrogen_without_coordinates_is_refused():
     assert len(only(cif("O1 O 0 0 0 1 0", columns=columns))) == 1
 
 
-def test_atoms_on_top_of_each_other_are_named_with_their_distance():
+def test_overlapping_atoms_are_named_with_their_distance():
     said = refused(cif("Cs1 Cs 0 0 0 1", "Cl1 Cl 0.02 0 0 1"))
     assert "on top of each other: Cs (atom 1) and Cl (atom 2), 0.080 Å" in said
 
@@ -197,7 +197,7 @@ def test_atoms_on_top_of_each_other_are_named_with_their_distance():
         "_chemical_formula_sum Cs1.00Cl1.0\n", "_chemical_formula_moiety 'Cs Cl, 2(anything else)'\n",
     ],
 )  # fmt: skip
-def test_contents_as_stated(stated):
+def test_contents_that_agree_with_the_formula_are_read(stated):
     assert len(only(cif(*CSCL, before=stated))) == 2
 
 
@@ -209,17 +209,17 @@ def test_contents_as_stated(stated):
         "_chemical_formula_moiety 'Cs 1+, 2(Cl 1-)'\n", "_chemical_formula_moiety 'Cs Cl, H2 O'\n",
     ],
 )  # fmt: skip
-def test_contents_that_contradict_what_is_stated_are_refused(stated):
+def test_contents_that_contradict_the_formula_are_refused(stated):
     assert "stated" in refused(cif(*CSCL, before=stated))
 
 
-def test_a_volume_that_contradicts_the_cell_is_refused():
+def test_volume_that_contradicts_the_cell_is_refused():
     assert len(only(cif(*CSCL, before="_cell_volume 64.1(2)\n"))) == 2
     assert len(only(cif(*CSCL, before="_cell_volume ?\n"))) == 2
     assert "volume" in refused(cif(*CSCL, before="_cell_volume 256.0\n"))
 
 
-def test_a_second_crystal_in_one_block_is_refused():
+def test_second_crystal_in_one_block_is_refused():
     assert "twice" in refused(cif(*CSCL) + "_cell_length_a 5\n")
     assert "twice" in refused(cif(*CSCL) + cif("K1 K 0 0 0 1", cell="").partition("\n")[2])
     assert len(only(cif(*CSCL) + "_cell_length_a 4\n_publ_author_name A\n_publ_author_name B\n")) == 2
@@ -238,7 +238,7 @@ WURTZITE = "_symmetry_space_group_name_H-M 'P 63 m c'\n"
 
 
 @pytest.mark.parametrize("third", ["0.33 0.67", "0.333 0.667", "0.3333 0.6667", "0.33333 0.66667", "1/3 2/3"])
-def test_rounded_thirds_are_one_atom(third):
+def test_images_at_rounded_thirds_are_merged(third):
     atoms = only(cif(f"Zn1 Zn {third} 0 1", f"S1 S {third} 0.375 1", cell=HEXAGONAL, before=WURTZITE))
     assert sorted(atoms.symbols) == ["S", "S", "Zn", "Zn"]
     assert neighbor_list("d", atoms, 3.0).min() > 2.2
@@ -246,7 +246,7 @@ def test_rounded_thirds_are_one_atom(third):
 
 
 @pytest.mark.parametrize("group", ["R -3 m", "R-3m", "R -3 m :R", "R -3 m R", "R -3 m :H", "R 3 m", "166", "-P 3* 2"])
-def test_rhombohedral_axes_are_told_by_the_cell(group):
+def test_cell_determines_rhombohedral_axes(group):
     names = {"166": "_symmetry_Int_Tables_number", "-P 3* 2": "_space_group_name_Hall"}
     name = names.get(group, "_space_group_name_H-M_alt")
     cell = CELL.format(4.13, 4.13, 4.13, 54.1, 54.1, 54.1)
@@ -262,7 +262,7 @@ def test_rhombohedral_axes_are_told_by_the_cell(group):
         assert len(only(cif("As1 As 0 0 0.2276 1", cell=hexagonal, before=f"{name} '{group}'\n"))) == 6
 
 
-def test_the_axis_of_a_monoclinic_cell_is_told_by_the_cell():
+def test_cell_determines_the_unique_axis_of_monoclinic_groups():
     b, c = CELL.format(5, 6, 7, 90, 105, 90), CELL.format(5, 6, 7, 90, 90, 105)
     number, name = "_space_group_IT_number 14\n", "_symmetry_space_group_name_H-M '{}'\n"
     for cell, short, full in (
@@ -279,7 +279,7 @@ def test_the_axis_of_a_monoclinic_cell_is_told_by_the_cell():
 DIAMOND = CELL.format(3.567, 3.567, 3.567, 90, 90, 90)
 
 
-def test_an_origin_that_is_left_open_is_decided_by_the_contents_or_refused():
+def test_unstated_origin_follows_from_the_contents_or_is_refused():
     group = "_symmetry_space_group_name_H-M 'F d -3 m'\n"
     stated = "_chemical_formula_sum C\n_cell_formula_units_Z 8\n"
     for place in ("0 0 0", "0.125 0.125 0.125"):
@@ -304,7 +304,7 @@ def operations_loop(*lines, name="_symmetry_equiv_pos_as_xyz"):
         ("+x,+y,+z", "x-1/2,y-1/2,z", "x-.5,y,z+3/2", "x,y+0.500,z+0.5000"),
     ],
 )
-def test_operations_in_many_spellings(lines):
+def test_equivalent_spellings_of_operations_are_read(lines):
     assert len(only(cif("Cu1 Cu 0 0 0 1", before=operations_loop(*lines)))) == 4
 
 
@@ -321,7 +321,7 @@ def test_damaged_operations_are_refused(lines, why):
     assert why in refused(cif("Cu1 Cu 0 0 0 1", before=operations_loop(*lines)))
 
 
-def test_operations_and_what_else_is_stated_of_symmetry_must_agree():
+def test_operations_must_agree_with_the_stated_space_group():
     group = "_symmetry_space_group_name_H-M 'F m -3 m'\n_symmetry_Int_Tables_number 225\n"
     few = operations_loop("x,y,z", "-x,-y,-z")
     assert "only 2 of the 192 operations" in refused(cif("Cu1 Cu 0 0 0 1", before=group + few))
@@ -337,7 +337,7 @@ def test_operations_and_what_else_is_stated_of_symmetry_must_agree():
     assert len(only(cif("Cu1 Cu 0 0 0 1", before="_symmetry_Int_Tables_number ?\n"))) == 1
 
 
-def test_magnetic_cifs_give_the_positions():
+def test_positions_of_magnetic_cifs_are_read():
     magnetic = operations_loop("x,y,z,+1", "-x,-y,-z,-1", name="_space_group_symop_magn_operation.xyz")
     centred = operations_loop("x,y,z,+1", "x+1/2,y+1/2,z+1/2,-1", name="_space_group_symop_magn_centering.xyz")
     assert len(only(cif("Fe1 Fe 0.1 0.2 0.3 1", before=magnetic + centred))) == 4
@@ -375,20 +375,20 @@ def test_settings_agree_with_the_tables_of_cod():
 
 
 @pytest.mark.parametrize("symbol", ["P 2(1)/c", "P2(1)/c", "P 21/c", "P 1 21/c 1", "P12(1)/c1"])
-def test_indices_of_screw_axes_may_stand_in_parentheses(symbol):
+def test_screw_axes_with_parentheses_are_read(symbol):
     cell = CELL.format(5.1, 5.2, 5.3, 90, 99, 90)
     found = only(cif("Zr1 Zr 0.275 0.04 0.208 1", cell=cell, before=f"_symmetry_space_group_name_H-M '{symbol}'\n"))
     assert len(found) == 4
 
 
-def test_no_symbol_names_two_groups():
+def test_symbols_of_space_groups_are_unambiguous():
     for symbol, halls in operations._by_symbol().items():
         assert len({operations._types()[hall].number for hall in halls}) == 1, symbol
 
 
 @pytest.mark.parametrize("number", [2, 14, 15, 62, 136, 148, 166, 194, 205, 225, 227])
 @pytest.mark.parametrize("digits", [3, 5])
-def test_crystals_that_ase_builds_are_the_same_here(number, digits):
+def test_symmetry_agrees_with_crystals_built_by_ase(number, digits):
     """A site in general position, in the standard setting of ASE, written with few digits."""
     cells = {
         2: (5, 6, 7, 80, 95, 100),
@@ -415,7 +415,7 @@ SAMPLE = range(0, len(AFLOW_PROTOTYPE_LIBRARY), 24)
 
 @pytest.mark.parametrize("digits", [3, 4, 5])
 @pytest.mark.parametrize("which", SAMPLE)
-def test_prototypes_that_pymatgen_writes_come_back(which, digits):
+def test_cifs_written_by_pymatgen_are_read_back(which, digits):
     structure = AFLOW_PROTOTYPE_LIBRARY[which]["snl"].structure
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -429,7 +429,7 @@ def test_prototypes_that_pymatgen_writes_come_back(which, digits):
 
 @settings(max_examples=15, deadline=None)
 @given(a=st.floats(3, 9), c=st.floats(3, 9), u=st.floats(0.28, 0.33))
-def test_what_ase_writes_comes_back(a, c, u):
+def test_cifs_written_by_ase_are_read_back(a, c, u):
     atoms = rutile(a, c, u)
     stream = io.BytesIO()
     ase.io.write(stream, [atoms, atoms * (1, 1, 2)], format="cif")
@@ -438,7 +438,7 @@ def test_what_ase_writes_comes_back(a, c, u):
     assert len(second.atoms) == 12
 
 
-def test_nothing_that_happens_to_the_text_raises_anything_else():
+def test_damaged_texts_raise_no_other_errors():
     whole = str(CifWriter(to_pymatgen(rutile()), symprec=0.01))
     rng = np.random.default_rng(0)
     pieces = [

@@ -26,7 +26,7 @@ def read(folder, content):
 
 
 @pytest.mark.parametrize("verbosity", [0, 1])
-def test_structures_of_pymatgen_come_back(tmp_path, verbosity):
+def test_pymatgen_structures_are_read(tmp_path, verbosity):
     structure = Structure(Lattice.from_parameters(4, 5, 6, 80, 95, 110), ["Na+", "Cl-"], [[0.1, 0, 0], [0.5, 0.5, 0.5]])
     structure.add_site_property("magmom", [1.0, -1.0])
     (frame,) = read(tmp_path, structure.as_dict(verbosity=verbosity))
@@ -34,7 +34,7 @@ def test_structures_of_pymatgen_come_back(tmp_path, verbosity):
     assert frame.atoms.get_initial_magnetic_moments().tolist() == [1.0, -1.0]
 
 
-def test_entries_have_their_energy_and_name(tmp_path):
+def test_entries_keep_their_energy_and_name(tmp_path):
     entries = [ComputedStructureEntry(to_pymatgen(rutile()), -5.0, entry_id="mp-1"), to_pymatgen(rutile())]
     first, second = read(tmp_path, entries)
     assert (first.name, second.name) == ("mp-1", "a-2")
@@ -42,7 +42,7 @@ def test_entries_have_their_energy_and_name(tmp_path):
     assert second.atoms.calc is None
 
 
-def test_a_database_of_ase_in_json_comes_back(tmp_path):
+def test_json_database_of_ase_is_read(tmp_path):
     atoms = bulk("NaCl", "rocksalt", a=5.6)
     atoms.set_initial_charges([1.0, -1.0])
     atoms.calc = SinglePointCalculator(atoms, energy=-7.0, forces=np.zeros((2, 3)))
@@ -55,7 +55,7 @@ def test_a_database_of_ase_in_json_comes_back(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["sites", "lattice", "properties", "top"])
-def test_modules_that_a_file_names_are_not_imported(tmp_path, monkeypatch, where):
+def test_modules_named_in_a_file_are_not_imported(tmp_path, monkeypatch, where):
     (tmp_path / "probe.py").write_text(f"open({str(tmp_path / 'RAN')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -97,7 +97,7 @@ def spoiled(change):
         ({"numbers": [[[1]]], "positions": [[0, 0, 0]], "cell": [3, 3, 3], "pbc": True}, "shape"),
     ],
 )  # fmt: skip
-def test_entries_that_are_broken_cost_only_themselves(tmp_path, content, said):
+def test_broken_entries_do_not_affect_others(tmp_path, content, said):
     good = to_pymatgen(rutile())
     first, broken, last = read(tmp_path, [good, content, good])
     assert same_structure(first.atoms, last.atoms)
@@ -107,12 +107,12 @@ def test_entries_that_are_broken_cost_only_themselves(tmp_path, content, said):
 
 
 @pytest.mark.parametrize("content", ["[]", '{"ids": [], "nextid": 1}'])
-def test_a_file_without_structures_says_what_is_read(tmp_path, content):
+def test_error_for_a_file_without_structures_lists_readable_content(tmp_path, content):
     (broken,) = read(tmp_path, content)
     assert "contains no structure" in broken.reason
 
 
-def test_whole_numbers_beyond_double_precision_cost_only_themselves(tmp_path):
+def test_integers_beyond_double_precision_do_not_affect_other_entries(tmp_path):
     atoms = bulk("Cu")
     row = {"numbers": [29], "positions": [[0, 0, 0]], "cell": atoms.cell.array.tolist(), "pbc": [True] * 3}
     huge = row | {"energy": 10**400, "key_value_pairs": {"enthalpy": 10**400, "generation": 3}}

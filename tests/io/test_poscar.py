@@ -33,7 +33,7 @@ def only(found):
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), symbols=st.sampled_from(["Ti2O4", "Cu", "AuCu3", "Mg2Si2O6", "XeF2"]))
-def test_what_is_written_is_read_back_here_and_by_ase_and_pymatgen(tmp_path_factory, seed, symbols):
+def test_written_poscars_are_read_back_by_us_ase_and_pymatgen(tmp_path_factory, seed, symbols):
     atoms = random_crystal(symbols, 12.0, np.random.default_rng(seed))
     text = write_poscar(atoms, "a title")
     back = only(read(tmp_path_factory.mktemp("poscar"), text))
@@ -56,7 +56,7 @@ def same_distances(one, other):
     return np.allclose(a, b, atol=1e-6)
 
 
-def test_every_element_is_named_in_the_order_that_was_given():
+def test_all_elements_are_written_in_the_given_order():
     lines = write_poscar(rutile(), "t", ("O", "Ti", "Mg")).splitlines()
     assert lines[5].split() == ["O", "Ti", "Mg"]
     assert lines[6].split() == ["4", "2", "0"]
@@ -65,7 +65,7 @@ def test_every_element_is_named_in_the_order_that_was_given():
         write_poscar(rutile(), "t", ("Ti", "Mg"))
 
 
-def test_windows_line_ends_cartesian_coordinates_and_selective_dynamics(tmp_path):
+def test_windows_line_ends_cartesian_coordinates_and_selective_dynamics_are_read(tmp_path):
     plain = only(read(tmp_path, HEAD + "Ti O\n1 2\nDirect\n0 0 0\n.5 .5 0\n0 .5 .5\n")).atoms
     for mode, scale in (("Cartesian", 4), ("Selective dynamics\nkartesian", 4), ("Selective dynamics\nDirect", 1)):
         flags = " T T F" if "Selective" in mode else ""
@@ -79,13 +79,13 @@ def test_windows_line_ends_cartesian_coordinates_and_selective_dynamics(tmp_path
 @pytest.mark.parametrize(
     ("scale", "volume"), [("2.0", 512.0), ("-100", 100.0), ("1 2 1", 128.0)], ids=["factor", "volume", "three"]
 )
-def test_scales_are_factors_volumes_or_three_of_them(tmp_path, scale, volume):
+def test_scale_is_a_factor_a_volume_or_three_factors(tmp_path, scale, volume):
     found = only(read(tmp_path, HEAD.replace("1.0", scale) + "Ti\n1\nDirect\n0.5 0.5 0.5\n"))
     assert found.atoms.get_volume() == pytest.approx(volume)
     assert np.allclose(found.atoms.get_scaled_positions(), 0.5)
 
 
-def test_a_left_handed_cell_is_the_same_crystal_in_a_right_handed_one(tmp_path):
+def test_left_handed_cell_becomes_right_handed_without_changing_the_crystal(tmp_path):
     atoms = random_crystal("Ti2O4", 12.0, np.random.default_rng(3))
     left = atoms.copy()
     left.set_cell(atoms.cell.array[[1, 0, 2]])
@@ -95,7 +95,7 @@ def test_a_left_handed_cell_is_the_same_crystal_in_a_right_handed_one(tmp_path):
     assert same_structure(found, atoms)
 
 
-def test_symbols_come_from_elsewhere_where_a_poscar_has_none(tmp_path):
+def test_symbols_missing_in_a_poscar_are_taken_from_other_places(tmp_path):
     vasp4 = HEAD + "1 2\nDirect\n0 0 0\n.5 .5 0\n0 .5 .5\n"
     assert str(only(read(tmp_path, vasp4, ("Ti", "O"))).atoms.symbols) == "TiO2"
     assert str(only(read(tmp_path, vasp4.replace("TiO2", "Mg Cl whatever"))).atoms.symbols) == "MgCl2"
@@ -104,7 +104,7 @@ def test_symbols_come_from_elsewhere_where_a_poscar_has_none(tmp_path):
     assert "VASP 4" in broken.reason
 
 
-def test_decorated_symbols_of_vasp_are_elements(tmp_path):
+def test_decorated_symbols_of_vasp_are_read_as_elements(tmp_path):
     found = only(read(tmp_path, HEAD + "Ti_pv O/8f2a\n1 2\nDirect\n0 0 0\n.5 .5 0\n0 .5 .5\n"))
     assert str(found.atoms.symbols) == "TiO2"
 
@@ -139,7 +139,7 @@ CSCL = "CsCl\n1.0\n4.0 0 0\n0 4.0 0\n0 0 4.0\nCs Cl\n1 1\nDirect\n0 0 0\n0.5 0.5
         "\ufeff" + CSCL,
     ],
 )  # fmt: skip
-def test_what_vasp_reads_is_read(tmp_path, text):
+def test_poscars_that_vasp_accepts_are_read(tmp_path, text):
     atoms = only(read(tmp_path, text)).atoms
     assert str(atoms.symbols) == "CsCl"
     assert np.allclose(atoms.cell, 4 * np.eye(3))
@@ -156,13 +156,13 @@ PREDICTOR = "\n 1\n 0.1E+01\n 0.0 0.0 0.0 0.0\n" + " 0.5 0.5 0.5\n" * 6
     ["\n", VELOCITIES, VELOCITIES.replace("Cartesian", ""), VELOCITIES + PREDICTOR, LATTICE_VELOCITIES,
      LATTICE_VELOCITIES + VELOCITIES, LATTICE_VELOCITIES + VELOCITIES + PREDICTOR],
 )  # fmt: skip
-def test_what_molecular_dynamics_leaves_behind_the_atoms_is_passed_over(tmp_path, dynamics):
+def test_output_of_molecular_dynamics_after_the_atoms_is_ignored(tmp_path, dynamics):
     found = read(tmp_path, 3 * (CSCL + dynamics))
     assert [block.title for block in found if isinstance(block, Block)] == ["CsCl"] * 3
     assert len(found) == 3
 
 
-def test_pymatgen_writes_velocities_that_are_passed_over(tmp_path):
+def test_velocities_written_by_pymatgen_are_ignored(tmp_path):
     structure = Poscar.from_str(CSCL).structure
     rng = np.random.default_rng(0)
     text = Poscar(
@@ -171,17 +171,17 @@ def test_pymatgen_writes_velocities_that_are_passed_over(tmp_path):
     assert same_structure(only(read(tmp_path, text)).atoms, only(read(tmp_path, CSCL)).atoms)
 
 
-def test_deuterium_is_hydrogen(tmp_path):
+def test_deuterium_is_read_as_hydrogen(tmp_path):
     assert str(only(read(tmp_path, HEAD + "D O\n2 1\nDirect\n0 0 0\n.5 .5 0\n0 .5 .5\n")).atoms.symbols) == "H2O"
 
 
 @pytest.mark.parametrize("scale", ["0", "1 -1 1", "-1 -1 -1", "1 1"])
-def test_scales_that_make_no_sense_are_refused(tmp_path, scale):
+def test_invalid_scales_are_refused(tmp_path, scale):
     text = HEAD.replace("1.0", scale) + "Ti\n1\nDirect\n0.5 0.5 0.5\n"
     assert all(isinstance(found, ReadFailure) for found in read(tmp_path, text))
 
 
-def test_velocities_after_a_blank_line_are_no_complaint(tmp_path):
+def test_velocities_after_a_blank_line_are_ignored(tmp_path):
     only(read(tmp_path, HEAD + "Ti\n1\nDirect\n0 0 0\n\n 0.1 0.2 0.3\n"))
 
 
@@ -203,7 +203,7 @@ def test_velocities_after_a_blank_line_are_no_complaint(tmp_path):
         (lambda rows: [*rows[:10], " ******** 0.1 0.2", *rows[11:]], 11, "********"),
     ],
 )
-def test_what_is_broken_is_named_and_the_next_one_is_read(tmp_path, change, line, said):
+def test_broken_block_is_reported_and_the_next_is_read(tmp_path, change, line, said):
     rows = write_poscar(various(1, "Ti4O8")[0], "EA1", ("Ti", "O")).splitlines()
     whole = write_poscar(rutile(), "EA2", ("Ti", "O"))
     broken = "\n".join(change(rows)) + "\n"
@@ -223,7 +223,7 @@ def test_what_is_broken_is_named_and_the_next_one_is_read(tmp_path, change, line
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_stream_through_little_memory(tmp_path):
+def test_reading_a_hundred_thousand_structures_takes_little_memory(tmp_path):
     file = tmp_path / "gatheredPOSCARS"
     texts = [uspex_poscar(0, atoms) for atoms in various(50, "Ti2")]
     n = 100_000

@@ -32,7 +32,7 @@ def told(file):
     return good, {str(one.file.relative_to(file)): one.reason for one in found if isinstance(one, ReadFailure)}
 
 
-def test_members_are_read_under_their_names_and_written_nowhere(tmp_path, cif):
+def test_members_are_read_by_name_without_extracting_them(tmp_path, cif):
     file = zipped(tmp_path / "a.zip", {"x/b.cif": cif, "../../c.cif": cif, ".hidden": cif, "__MACOSX/d.cif": cif})
     good, broken = told(file)
     assert set(good) == {"x/b.cif", "../../c.cif"}
@@ -40,14 +40,14 @@ def test_members_are_read_under_their_names_and_written_nowhere(tmp_path, cif):
     assert {entry.name for entry in tmp_path.iterdir()} == {"a.cif", "a.zip"}
 
 
-def test_empty_members_are_told_and_long_names_read(tmp_path, cif):
+def test_empty_members_are_reported_and_long_names_are_read(tmp_path, cif):
     name = f"{'晶' * 120}.cif"
     good, broken = told(zipped(tmp_path / "a.zip", {"b.cif": "", name: cif}))
     assert set(good) == {name}
     assert set(broken) == {"b.cif"}
 
 
-def test_one_bad_member_costs_only_itself(tmp_path, cif):
+def test_bad_member_does_not_affect_others(tmp_path, cif):
     inner = zipped(tmp_path / "inner.zip", {"b.cif": cif}).read_bytes()
     file = zipped(tmp_path / "a.zip", {"b.cif": cif, "c.cif": "data_", "d.zip": inner, "e.cif": cif})
     data = bytearray(file.read_bytes())
@@ -61,7 +61,7 @@ def test_one_bad_member_costs_only_itself(tmp_path, cif):
     assert "damaged" in broken["e.cif"]
 
 
-def test_bombs_and_endless_lists_are_refused(tmp_path, cif, monkeypatch):
+def test_zip_bombs_and_endless_member_lists_are_refused(tmp_path, cif, monkeypatch):
     file = zipped(tmp_path / "a.zip", {"a.cif": "0" * (40 << 20)})
     with pytest.raises(UnreadableError, match="100 times"):
         list(zip_archives.members(file))
@@ -72,13 +72,13 @@ def test_bombs_and_endless_lists_are_refused(tmp_path, cif, monkeypatch):
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_compression_that_cannot_be_undone_in_pieces_is_named(tmp_path, cif, compression):
+def test_unsupported_compression_is_named(tmp_path, cif, compression):
     _, broken = told(zipped(tmp_path / "a.zip", {"a.cif": cif}, compression))
     assert "usual zip compression" in broken["a.cif"]
 
 
 @pytest.mark.parametrize("end", [0, 10, 200, -5, -30])
-def test_archives_that_are_cut_off_are_told(tmp_path, cif, end):
+def test_truncated_archives_are_reported(tmp_path, cif, end):
     file = zipped(tmp_path / "a.zip", {"a.cif": cif})
     file.write_bytes(file.read_bytes()[:end])
     (broken,) = read_structures(file)
@@ -86,7 +86,7 @@ def test_archives_that_are_cut_off_are_told(tmp_path, cif, end):
     assert "archive" in broken.reason
 
 
-def test_one_bad_row_of_a_table_costs_only_itself(tmp_path, cif):
+def test_bad_row_of_a_table_does_not_affect_others(tmp_path, cif):
     with (tmp_path / "a.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows(
             [["id", "cif"], [1, cif], [2, "nothing"], [3, cif + "# long\n" * 200_000], [4, cif]]

@@ -49,7 +49,7 @@ def test_unusable_structures_are_counted_by_reason(tmp_path):
     assert len(library) == 1
     reasons = sorted((count, reason.split(":")[0]) for reason, count in library.skipped.items())
     assert reasons == [
-        (1, "atoms on top of each other"), (1, "not a CIF"), (2, "no cell that is periodic in three directions")
+        (1, "atoms on top of each other"), (1, "not a CIF"), (2, "it has no cell that is periodic in three directions")
     ]  # fmt: skip
 
 

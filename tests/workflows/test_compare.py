@@ -18,7 +18,7 @@ COPPER = {
 }
 
 
-def test_every_strategy_runs_every_seed_in_a_directory_of_its_own(tmp_path):
+def test_each_strategy_and_seed_runs_in_a_separate_directory(tmp_path):
     runs = compare.plan({"Cu": COPPER}, ["random", "random+evolution:strain", "random"], range(2), tmp_path)
     assert [(run.strategy, run.seed) for run in runs] == [
         ("random", 0),
@@ -33,7 +33,7 @@ def test_every_strategy_runs_every_seed_in_a_directory_of_its_own(tmp_path):
     assert not any(run.trust for run in runs)
 
 
-def test_mistakes_are_found_before_anything_runs(tmp_path):
+def test_mistakes_are_reported_before_any_run_starts(tmp_path):
     with pytest.raises(InputError, match="joined by"):
         compare.plan({"Cu": COPPER}, ["random+"], range(1), tmp_path)
     with pytest.raises(UnknownNameError, match="did you mean 'random'"):
@@ -76,7 +76,7 @@ class TestTrust:
         sys.modules.pop("somebodys_package", None)
 
     @pytest.mark.parametrize("trust", [False, True])
-    def test_what_a_calculator_names_is_not_imported(self, tmp_path, theirs, trust):
+    def test_module_named_by_a_calculator_is_not_imported(self, tmp_path, theirs, trust):
         if trust:
             (run,) = compare.plan({"Cu": theirs}, ["random"], range(1), tmp_path / "runs", trust=True)
             assert run.trust
@@ -85,14 +85,14 @@ class TestTrust:
                 compare.plan({"Cu": theirs}, ["random"], range(1), tmp_path / "runs")
         assert not (tmp_path / "RAN").exists()
 
-    def test_a_calculator_that_was_agreed_to_does_not_vouch_for_commands(self, tmp_path):
+    def test_trust_in_the_calculator_does_not_cover_commands(self, tmp_path):
         tables = COPPER | {"external": {"theirs": {"command": ["touch", "{output}"]}}}
         with pytest.raises(InputError, match=r"external\.theirs\.command.*add --trust"):
             compare.plan({"Cu": tables}, ["random+external:theirs"], range(1), tmp_path / "runs", trust=True)
 
 
 @pytest.mark.slow
-def test_only_what_is_missing_is_done(tmp_path):
+def test_only_missing_relaxations_are_done(tmp_path):
     seen = []
     first = compare.plan({"Cu": COPPER}, ["random"], range(1), tmp_path)
     compare.execute(first, parallel=2, on_progress=seen.append)
@@ -120,7 +120,7 @@ def test_only_what_is_missing_is_done(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_breaks_says_why_once_the_others_are_done(tmp_path):
+def test_error_of_a_run_is_raised_after_the_other_runs(tmp_path):
     runs = compare.plan({"Cu": COPPER}, ["random", "evolution"], range(1), tmp_path)
     runs[0].directory.mkdir(parents=True)
     (runs[0].directory / "workers").write_text("in the way of the folder of logs\n")
@@ -140,7 +140,7 @@ compare.execute(runs)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_searches_end_with_the_campaign(tmp_path, number):
+def test_searches_end_with_the_comparison(tmp_path, number):
     tables = {"Cu": COPPER | {"problem": {"formula": "Cu", "max_atoms": 4}, "budget": {"relaxations": 100000}}}
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, json.dumps(tables), str(tmp_path)],
@@ -194,7 +194,7 @@ def test_modules_of_the_working_directory_are_not_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_logs_go_through_nobodys_link(tmp_path):
+def test_logs_are_not_written_through_symbolic_links(tmp_path):
     (run,) = compare.plan({"Cu": COPPER}, ["random"], range(1), tmp_path)
     run.directory.parent.mkdir(parents=True)
     victim = tmp_path / "victim"

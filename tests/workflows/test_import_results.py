@@ -62,7 +62,7 @@ def test_results_are_relaxations_by_that_code_and_its_operators(tmp_path, run):
         assert outcomes[3].detail == "enthalpy 100000.000"
 
 
-def test_pressure_gives_energies_from_enthalpies_and_the_other_way(tmp_path):
+def test_pressure_converts_between_energies_and_enthalpies(tmp_path):
     run = uspex_run(tmp_path / "run", various(1), [-50.0], pressure=10.0)
     import_(run, tmp_path / "archive")
     with Archive(tmp_path / "archive") as archive:
@@ -82,7 +82,7 @@ def test_pressure_gives_energies_from_enthalpies_and_the_other_way(tmp_path):
         assert best.best.evaluation.enthalpy == pytest.approx(-48.0 + 10 / 160.21766208 * rutile().get_volume())
 
 
-def test_importing_again_adds_only_what_is_new(tmp_path, run):
+def test_importing_again_adds_only_new_structures(tmp_path, run):
     import_(run, tmp_path / "archive")
     append_results(run, various(1, seed=5), [-47.0], first=6, generation=2)
     report = import_(run, tmp_path / "archive")
@@ -91,7 +91,7 @@ def test_importing_again_adds_only_what_is_new(tmp_path, run):
         assert archive.state.relaxations == 6
 
 
-def test_a_structure_without_an_energy_is_a_candidate_until_it_has_one(tmp_path):
+def test_structure_without_energy_is_a_candidate_until_it_has_one(tmp_path):
     results = uspex_run(tmp_path / "run", various(1), [-50.0]) / "results1"
     individuals = (results / "Individuals").read_text()
     (results / "Individuals").write_text("")
@@ -105,7 +105,7 @@ def test_a_structure_without_an_energy_is_a_candidate_until_it_has_one(tmp_path)
         assert archive.candidates == 1
 
 
-def test_a_search_goes_on_from_an_import_by_ask_and_tell(tmp_path, run):
+def test_search_continues_an_import_by_ask_and_tell(tmp_path, run):
     import_(run, tmp_path / "archive")
     with Archive(tmp_path / "archive") as archive:
         problem = archive.state.settings[-1]["problem"]
@@ -124,7 +124,7 @@ def test_a_search_goes_on_from_an_import_by_ask_and_tell(tmp_path, run):
         assert search.minima(1)[0].found_by.source == "evolution"
 
 
-def test_imported_relaxations_do_not_vouch_for_the_calculator_of_the_workers(tmp_path, run):
+def test_imported_relaxations_do_not_validate_the_calculator_of_the_workers(tmp_path, run):
     import_(run, tmp_path / "archive")
     with Archive(tmp_path / "archive") as archive:
         problem = archive.problem
@@ -138,7 +138,7 @@ def test_imported_relaxations_do_not_vouch_for_the_calculator_of_the_workers(tmp
         search.run(relaxations=100, stop_after_failures=3)
 
 
-def test_no_other_calculator_goes_on_in_an_import(tmp_path, run):
+def test_import_is_not_continued_with_another_calculator(tmp_path, run):
     import_(run, tmp_path / "archive")
     with pytest.raises(ArchiveError, match=r"results of uspex:VASP.*seeds:PATH"):
         Search("TiO2", formula_units=2, calculator="emt", directory=tmp_path / "archive", sources=["random"])
@@ -148,7 +148,7 @@ def test_no_other_calculator_goes_on_in_an_import(tmp_path, run):
         import_(run, tmp_path / "archive", calculator="calypso")
 
 
-def test_what_is_broken_is_counted_and_named_or_stops(tmp_path, run):
+def test_broken_results_are_reported_or_stop_a_strict_import(tmp_path, run):
     file = run / "results1" / "gatheredPOSCARS"
     lines = file.read_text().splitlines()
     lines[9] = "oops"
@@ -160,7 +160,7 @@ def test_what_is_broken_is_counted_and_named_or_stops(tmp_path, run):
         import_(run, tmp_path / "strict", strict=True)
 
 
-def test_other_compositions_are_left_out_and_named(tmp_path, run):
+def test_other_compositions_are_omitted_and_listed(tmp_path, run):
     problem = survey_results(CODE.read(run)).problem(run)
     with Archive(tmp_path / "archive", write=True) as archive:
         open_for_import(archive, problem, "uspex", run, "x")
@@ -169,7 +169,7 @@ def test_other_compositions_are_left_out_and_named(tmp_path, run):
     assert dict(report.others) == {"Ti3O5": 2}
 
 
-def test_the_problem_is_that_of_most_structures(tmp_path):
+def test_problem_is_derived_from_the_most_frequent_composition(tmp_path):
     records = [Record(atoms=atoms, energy=-1.0, enthalpy=-1.0, pressure_gpa=p) for atoms, p in (
         (rutile(), 24.98), (rutile() * (1, 1, 2), 25.01), (*various(1, "Ti3O5"), 25.02),
     )]  # fmt: skip
@@ -186,7 +186,7 @@ def test_the_problem_is_that_of_most_structures(tmp_path):
         found.problem(tmp_path, "SiO2")
 
 
-def test_where_nothing_can_be_read_the_error_says_where_and_why(tmp_path):
+def test_error_without_readable_structures_names_the_file_and_the_reason(tmp_path):
     with pytest.raises(InputError, match=r"path = '.*': no structure could be read there$") as raised:
         survey_results([]).problem(tmp_path)
     assert raised.value.value == str(tmp_path)
@@ -195,12 +195,12 @@ def test_where_nothing_can_be_read_the_error_says_where_and_why(tmp_path):
         survey_results(broken).problem(tmp_path)
 
 
-def test_the_calculator_is_named_after_the_code(tmp_path):
+def test_calculator_label_is_the_name_of_the_code(tmp_path):
     assert calculator_label("uspex", {"VASP": 3, "GULP": 1}) == "uspex:VASP"
     assert calculator_label("airss", {}) == "airss"
 
 
-def test_seeds_of_ours_end_as_the_other_code_ended_them(tmp_path):
+def test_own_seeds_get_the_results_of_the_other_code(tmp_path):
     code = FakeUspex(tmp_path / "uspex")
     code.run_generation()
     import_(tmp_path / "uspex", tmp_path / "archive")
@@ -219,7 +219,7 @@ def test_seeds_of_ours_end_as_the_other_code_ended_them(tmp_path):
         assert archive.state.tallies["random", "random"].relaxed == 2
 
 
-def test_the_label_of_energies_that_are_there_can_be_pasted(tmp_path, run):
+def test_label_of_existing_energies_is_quoted_for_the_shell(tmp_path, run):
     import_(run, tmp_path / "archive", calculator="emt (ase 3.29.0)")
     with pytest.raises(InputError, match="energies of emt") as raised:
         import_(run, tmp_path / "archive", calculator="uspex:VASP")
@@ -228,7 +228,7 @@ def test_the_label_of_energies_that_are_there_can_be_pasted(tmp_path, run):
     assert import_(run, tmp_path / "archive", calculator=label).known == 5
 
 
-def test_structures_that_nothing_can_be_compared_with_are_counted_and_named(tmp_path):
+def test_structures_without_descriptors_are_counted_and_listed(tmp_path):
     problem = Problem("Cu", formula_units=(1, 2000), max_atoms=2000)
     rng = np.random.default_rng(0)
     needle = Atoms("Cu1500", scaled_positions=rng.random((1500, 3)), cell=[1.0, 1.0, 9000.0], pbc=True)

@@ -26,7 +26,7 @@ def waiting(tmp_path):
     return len(list(read_poscars(file))) if file.exists() else 0
 
 
-def test_generation_after_generation_it_learns_and_gives_seeds(tmp_path, code):
+def test_each_generation_is_imported_and_followed_by_seeds(tmp_path, code):
     assert watch(tmp_path).check().note == "waiting for generation 1 to end"
     for generation in range(1, 4):
         taken = code.run_generation()
@@ -43,7 +43,7 @@ def test_generation_after_generation_it_learns_and_gives_seeds(tmp_path, code):
         assert sum(t.relaxed for (source, _), t in archive.state.tallies.items() if source in ours) == 6
 
 
-def test_seeds_that_were_not_picked_up_stay_and_are_not_doubled(tmp_path, code):
+def test_unread_seeds_stay_and_are_not_duplicated(tmp_path, code):
     code.run_generation()
     assert watch(tmp_path).check().seeds == 3
     file = tmp_path / "uspex" / "Seeds" / "POSCARS"
@@ -58,7 +58,7 @@ def test_seeds_that_were_not_picked_up_stay_and_are_not_doubled(tmp_path, code):
         assert len(archive.pending(USER)) == 3
 
 
-def test_seeds_that_the_code_threw_away_are_given_up(tmp_path, code):
+def test_seeds_discarded_by_the_code_are_given_up(tmp_path, code):
     code.run_generation()
     watch(tmp_path).check()
     (tmp_path / "uspex" / "Seeds" / "POSCARS").unlink()
@@ -72,7 +72,7 @@ def test_seeds_that_the_code_threw_away_are_given_up(tmp_path, code):
         assert [archive.status(id_) for id_ in (7, 8, 9)] == ["rejected"] * 3
 
 
-def test_what_was_asked_for_when_it_was_cut_off_is_given_first(tmp_path, code, monkeypatch):
+def test_candidates_of_an_interrupted_check_are_given_first(tmp_path, code, monkeypatch):
     code.run_generation()
     cut = watch(tmp_path)
     monkeypatch.setattr(type(cut.code), "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -85,7 +85,7 @@ def test_what_was_asked_for_when_it_was_cut_off_is_given_first(tmp_path, code, m
         assert len(archive.pending(USER)) == 3  # and not six
 
 
-def test_a_code_that_takes_structures_only_at_its_start_gets_them_for_its_next_run(tmp_path):
+def test_seeds_for_a_code_that_reads_them_at_its_start_are_for_the_next_run(tmp_path):
     folder = cryspy_run(tmp_path / "cryspy", various(4), various(4, seed=1), {n: -8.0 - n for n in range(4)})
     (folder / "cryspy.stat").write_text("[status]\ngeneration = 2\nid_queueing = 5\n")
     found = Watch(tmp_path / "ours", folder, formats.load("cryspy"), sources=["random"], seeds=2).check()
@@ -95,7 +95,7 @@ def test_a_code_that_takes_structures_only_at_its_start_gets_them_for_its_next_r
     assert (tmp_path / "ours" / "next_run" / "data" / "pkl_data" / "init_struc_data.pkl").exists()
 
 
-def test_what_cannot_be_watched_is_said(tmp_path, code):
+def test_invalid_folder_or_code_is_refused(tmp_path, code):
     with pytest.raises(InputError, match="a code that searches in generations"):
         Watch(tmp_path / "ours", tmp_path, formats.load("airss"), sources=["random"])
     with pytest.raises(InputError, match="the folder that the other code runs in"):
@@ -111,7 +111,7 @@ def test_what_cannot_be_watched_is_said(tmp_path, code):
     "content",
     ["{", "[" * 100000, "[]", '{"code": "uspex", "path": "/", "state": {"read": 1, "given": {"../x": "y"}}}'],
 )
-def test_a_damaged_state_is_said(tmp_path, code, content):
+def test_damaged_state_is_an_error(tmp_path, code, content):
     code.run_generation()
     watch(tmp_path).check()
     (tmp_path / "ours" / FILE).write_text(content)
@@ -119,7 +119,7 @@ def test_a_damaged_state_is_said(tmp_path, code, content):
         watch(tmp_path)
 
 
-def test_beside_calypso_seeds_take_the_places_of_its_last_poscars(tmp_path):
+def test_calypso_seeds_replace_its_last_poscars(tmp_path):
     folder = tmp_path / "calypso"
     (folder / "results").mkdir(parents=True)
     (folder / "input.dat").write_text("NameOfAtoms = O Ti\nPopSize = 4\nICode = 1\nSplit = T\n")

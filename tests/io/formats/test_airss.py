@@ -43,19 +43,19 @@ def read(tmp_path, text, name="a.res"):
     ],
     ids=["5 words", "6 words", "7 words", "8 words", "9 words"],
 )
-def test_titles_of_all_ages(tmp_path, title):
+def test_titles_of_all_versions_are_read(tmp_path, title):
     (record,) = read(tmp_path, f"{title}\n{BODY}")
     assert (record.id, record.enthalpy, record.pressure_gpa) == ("Ti2O4-1", -50.0, 10.0)
     assert record.energy == pytest.approx(-50.0 - 10 * units.GPa * rutile().get_volume())
     assert same_structure(record.atoms, rutile())
 
 
-def test_a_short_title_has_no_energy(tmp_path):
+def test_short_title_gives_no_energy(tmp_path):
     (record,) = read(tmp_path, f"TITL mine\n{BODY}")
     assert (record.id, record.enthalpy, record.energy) == ("mine", None, None)
 
 
-def test_many_structures_packed_into_one_file_and_windows_line_ends(tmp_path):
+def test_several_structures_in_one_file_with_windows_line_ends_are_read(tmp_path):
     text = "".join(TITLE.replace("-1 ", f"-{n} ") + BODY + "\n" for n in range(1, 101))
     found = read(tmp_path, windows(text))
     assert [r.id for r in found] == [f"Ti2O4-{n}" for n in range(1, 101)]
@@ -76,7 +76,7 @@ def test_many_structures_packed_into_one_file_and_windows_line_ends(tmp_path):
         (lambda t: t.replace("TITL", "TITEL"), 1, None),
     ],
 )
-def test_what_is_broken_is_named_and_the_next_is_read(tmp_path, change, line, said):
+def test_broken_structure_is_reported_and_the_next_is_read(tmp_path, change, line, said):
     whole = TITLE + BODY
     first, broken, last = read(tmp_path, whole + change(whole) + whole.replace("-1 ", "-9 "))
     assert isinstance(first, Record)
@@ -86,7 +86,7 @@ def test_what_is_broken_is_named_and_the_next_is_read(tmp_path, change, line, sa
     assert said is None or said in broken.reason
 
 
-def test_files_go_into_the_hopper_under_names_that_crud_takes(tmp_path):
+def test_seeds_are_written_into_the_hopper_under_names_that_crud_accepts(tmp_path):
     (tmp_path / "TiO2.cell").write_text("")
     (tmp_path / "TiO2-out.cell").write_text("")
     note = formats.write([Record(atoms=rutile(), enthalpy=-50.0, pressure_gpa=10.0, id="17")], tmp_path, "airss")
@@ -98,7 +98,7 @@ def test_files_go_into_the_hopper_under_names_that_crud_takes(tmp_path):
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), enthalpy=st.floats(-500, 100), pressure=st.floats(-10, 500))
-def test_ours_are_read_by_ase_and_pymatgen_and_theirs_by_us(tmp_path_factory, seed, enthalpy, pressure):
+def test_res_files_are_exchanged_with_ase_and_pymatgen(tmp_path_factory, seed, enthalpy, pressure):
     folder = tmp_path_factory.mktemp("airss")
     (atoms,) = various(1, seed=seed)
     formats.write([Record(atoms=atoms, enthalpy=enthalpy, pressure_gpa=pressure)], folder, "airss")
@@ -120,12 +120,12 @@ def test_ours_are_read_by_ase_and_pymatgen_and_theirs_by_us(tmp_path_factory, se
 
 
 @pytest.mark.parametrize("symmetry", ["LATT 1", "LATT 3\nSYMM -X, -Y, Z", "LATT -1\nSYMM -X, -Y, Z"])
-def test_symmetry_that_is_not_written_out_is_refused(tmp_path, symmetry):
+def test_symmetry_operations_are_refused(tmp_path, symmetry):
     (broken,) = read(tmp_path, TITLE + BODY.replace("LATT -1", symmetry))
     assert "without symmetry" in broken.reason
 
 
-def test_a_folder_with_other_structure_files_is_read_whole(tmp_path):
+def test_folder_with_other_structure_files_is_read_completely(tmp_path):
     (tmp_path / "a.res").write_text(TITLE + BODY)
     ase.io.write(tmp_path / "b.cif", rutile())
     first, second = formats.recognise(tmp_path).read(tmp_path)

@@ -82,7 +82,7 @@ def test_generations_come_in_order_and_the_running_one_is_unrelaxed(tmp_path):
     assert found[-1].enthalpy is None
 
 
-def test_a_truncated_file_with_windows_line_ends(tmp_path):
+def test_truncated_file_with_windows_line_ends_is_read(tmp_path):
     folder = run(tmp_path / "run", [[(-8.5, a) for a in various(3)]])
     file = folder / "results" / "pso_opt_1"
     file.write_bytes(windows(file.read_text()[:-40]).encode())
@@ -92,14 +92,14 @@ def test_a_truncated_file_with_windows_line_ends(tmp_path):
     assert broken.file == file
 
 
-def test_without_input_dat_nothing_names_the_elements(tmp_path):
+def test_missing_input_dat_leaves_elements_unknown(tmp_path):
     folder = run(tmp_path / "run", [[(-8.5, rutile())]])
     (folder / "input.dat").unlink()
     (broken,) = read(folder / "results")
     assert "nor in the title" in broken.reason
 
 
-def test_a_generation_has_ended_by_the_step_file_or_when_it_is_full(tmp_path):
+def test_generation_ends_by_the_step_file_or_when_complete(tmp_path):
     folder = run(tmp_path / "run", [[(-8.5, a) for a in various(3)], [(-8.5, a) for a in various(2)]])
     assert Calypso().finished_generations(folder) == 1  # PopSize = 3, two are there
     (folder / "step").write_text("  3\n")
@@ -108,7 +108,7 @@ def test_a_generation_has_ended_by_the_step_file_or_when_it_is_full(tmp_path):
     assert Calypso().finished_generations(folder) == 1
 
 
-def test_seeds_take_the_places_of_the_last_poscars(tmp_path):
+def test_seeds_replace_the_last_poscars(tmp_path):
     (tmp_path / "input.dat").write_text(INPUT)
     note = formats.write([rutile()], tmp_path, "calypso")
     assert "Split = T" in note
@@ -125,7 +125,7 @@ def test_seeds_take_the_places_of_the_last_poscars(tmp_path):
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), enthalpy=st.floats(-20, 0))
-def test_what_calypso_would_write_of_a_structure_is_read_back(tmp_path_factory, seed, enthalpy):
+def test_results_as_calypso_writes_them_are_read(tmp_path_factory, seed, enthalpy):
     (atoms,) = various(1, seed=seed)
     folder = run(tmp_path_factory.mktemp("calypso") / "run", [[(enthalpy, atoms)]])
     (record,) = read(folder)
@@ -134,13 +134,13 @@ def test_what_calypso_would_write_of_a_structure_is_read_back(tmp_path_factory, 
     assert same_structure(record.atoms, atoms)
 
 
-def test_elements_can_be_given(tmp_path):
+def test_elements_can_be_given_by_the_user(tmp_path):
     formats.write([rutile()], tmp_path, "calypso", settings=SeedSettings(elements=("O", "Ti")))
     assert (tmp_path / "POSCAR_1").read_text().splitlines()[5].split() == ["O", "Ti"]
 
 
 @pytest.mark.parametrize("damaged", ["-", "", "1e999", "nan", "12..5", "100,5,3"])
-def test_a_damaged_pressure_is_named_and_costs_no_structure(tmp_path, damaged):
+def test_damaged_pressure_is_reported_and_all_structures_are_read(tmp_path, damaged):
     atoms = various(1)
     home = run(tmp_path, [[(-8.5, atoms[0])], [(-8.4, atoms[0])]], pressure_kbar=damaged)
     broken, first, second = read(home)
@@ -154,12 +154,12 @@ def test_a_damaged_pressure_is_named_and_costs_no_structure(tmp_path, damaged):
 
 
 @pytest.mark.parametrize("text", ["500.0 ! kbar", "5.0D+02", "500;  NSW = 3", " 500 # as always"])
-def test_the_pressure_is_read_as_vasp_reads_it(tmp_path, text):
+def test_pressure_is_read_as_by_vasp(tmp_path, text):
     (record,) = read(run(tmp_path, [[(-8.5, rutile())]], pressure_kbar=text))
     assert record.pressure_gpa == pytest.approx(50.0)
 
 
-def test_a_damaged_code_number_is_named(tmp_path):
+def test_damaged_code_number_is_reported(tmp_path):
     home = run(tmp_path, [[(-8.5, rutile())]])
     (home / "input.dat").write_text(INPUT.replace("ICode = 1", "ICode = 1x"))
     broken, record = read(home)

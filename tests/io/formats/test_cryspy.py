@@ -19,7 +19,7 @@ def read(path):
     return list(formats.recognise(path).read(path))
 
 
-def test_results_have_energies_of_the_cell_and_where_they_come_from(tmp_path):
+def test_results_have_cell_energies_and_origins(tmp_path):
     starts, ends = various(5), various(5, seed=1)
     energies = {0: -8.5, 1: -8.25, 2: float("nan"), 3: -8.125, 4: -8.0}
     folder = cryspy_run(tmp_path / "run", starts, ends, energies, order=[1, 0, 2, 4, 3])
@@ -37,19 +37,19 @@ def test_results_have_energies_of_the_cell_and_where_they_come_from(tmp_path):
             assert same_structure(record.atoms, ends[int(record.id)])
 
 
-def test_a_run_that_has_no_results_yet_gives_its_starts(tmp_path):
+def test_run_without_results_gives_its_initial_structures(tmp_path):
     folder = cryspy_run(tmp_path / "run", various(2), various(2), {})
     (folder / "data" / "opt_POSCARS").unlink()
     assert [(r.id, r.energy) for r in read(folder)] == [("0", None), ("1", None)]
 
 
-def test_a_run_in_which_everything_failed(tmp_path):
+def test_run_in_which_all_relaxations_failed_is_read(tmp_path):
     folder = cryspy_run(tmp_path / "run", various(2), various(2), {0: float("nan"), 1: float("nan")})
     (folder / "data" / "opt_POSCARS").unlink()
     assert [bool(r.failure) for r in read(folder)] == [True, True]
 
 
-def test_broken_lines_are_named(tmp_path):
+def test_broken_lines_are_reported(tmp_path):
     folder = cryspy_run(tmp_path / "run", various(2), various(2), {0: -8.5, 1: -8.5})
     table = folder / "data" / "cryspy_rslt"
     table.write_text(table.read_text()[:-20])
@@ -73,7 +73,7 @@ class _Bomb:
         return pytest.fail, ("a pickle was read",)
 
 
-def test_a_generation_has_ended_when_the_next_is_there_or_nothing_is_left(tmp_path):
+def test_generation_ends_when_the_next_begins_or_nothing_remains(tmp_path):
     for text, ended in (
         ("generation = 3\nid_queueing = 4 5\nid_running = 3\n", 2),
         ("generation = 3\nid_queueing = \nid_running = \n", 3),
@@ -101,7 +101,7 @@ def test_the_pickle_holds_pymatgen_structures_numbered_from_0_in_the_order_of_at
         assert same_structure(record.atoms, made[number])
 
 
-def test_what_cryspy_would_refuse_is_refused_at_once(tmp_path):
+def test_seeds_that_cryspy_would_refuse_are_refused(tmp_path):
     (tmp_path / "cryspy.in").write_text(CRYSPY_INPUT)
     with pytest.raises(InputError, match="nat = 2 4"):
         formats.write([rutile(), rutile() * (1, 1, 2)], tmp_path, "cryspy")

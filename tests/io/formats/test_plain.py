@@ -34,7 +34,7 @@ def with_energy(atoms, energy):
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), energy=st.floats(-500, 100))
-def test_extxyz_keeps_everything_and_ase_reads_it(tmp_path_factory, seed, energy):
+def test_extxyz_keeps_all_data_and_is_read_by_ase(tmp_path_factory, seed, energy):
     file = tmp_path_factory.mktemp("plain") / "all.extxyz"
     records = [
         Record(
@@ -55,7 +55,7 @@ def test_extxyz_keeps_everything_and_ase_reads_it(tmp_path_factory, seed, energy
         assert same_structure(other, made.atoms)
 
 
-def test_a_folder_of_all_kinds(tmp_path):
+def test_folder_with_files_of_all_formats_is_read(tmp_path):
     atoms = rutile()
     ase.io.write(tmp_path / "a.cif", atoms)
     ase.io.write(tmp_path / "POSCAR_b", atoms, format="vasp")
@@ -78,7 +78,7 @@ def test_a_folder_of_all_kinds(tmp_path):
     assert all(same_structure(r.atoms, atoms) for r in found.values())
 
 
-def test_many_cifs_in_one_file_and_one_of_them_broken(tmp_path):
+def test_broken_cif_among_several_in_one_file_is_reported(tmp_path):
     good = str(CifWriter(to_pymatgen(rutile())))
     (tmp_path / "many.cif").write_text(good + good.replace("_cell_length_a ", "_cell_lungth_a ") + good)
     first, broken, last = read(tmp_path / "many.cif")
@@ -87,7 +87,7 @@ def test_many_cifs_in_one_file_and_one_of_them_broken(tmp_path):
     assert broken.line > 10
 
 
-def test_broken_frames_of_extxyz_cost_only_themselves(tmp_path):
+def test_broken_extxyz_frames_do_not_affect_others(tmp_path):
     file = tmp_path / "all.extxyz"
     formats.write(various(3), file, "plain")
     lines = file.read_text().splitlines()
@@ -99,7 +99,7 @@ def test_broken_frames_of_extxyz_cost_only_themselves(tmp_path):
     assert "ends after 4 of 6" in found[-1].reason
 
 
-def test_what_is_no_crystal_is_said(tmp_path):
+def test_structures_that_are_not_crystals_are_reported(tmp_path):
     molecule = rutile()
     molecule.pbc = False
     ase.io.write(tmp_path / "a.extxyz", molecule)
@@ -111,7 +111,7 @@ def test_what_is_no_crystal_is_said(tmp_path):
     assert "not JSON" in read(tmp_path / "c.json")[0].reason
 
 
-def test_paths_and_names_that_lead_nowhere_are_said(tmp_path):
+def test_missing_paths_and_unknown_names_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         formats.recognise(tmp_path / "nothing")
     with pytest.raises(InputError, match="results of a known code"):

@@ -19,7 +19,7 @@ def read(path):
     return list(formats.recognise(path).read(path))
 
 
-def test_results_come_with_enthalpy_origin_generation_pressure_and_code(tmp_path):
+def test_results_have_enthalpy_origin_generation_pressure_and_code(tmp_path):
     atoms = various(4)
     run = uspex_run(tmp_path / "run", atoms, [-50.0, -49.0, -48.5, 100000.0], pressure=10.0)
     assert formats.recognise(run).name == "uspex"
@@ -39,19 +39,19 @@ def test_results_come_with_enthalpy_origin_generation_pressure_and_code(tmp_path
 
 
 @pytest.mark.parametrize("where", ["results1", "results1/gatheredPOSCARS"])
-def test_a_results_folder_and_a_file_alone_are_recognised(tmp_path, where):
+def test_results_folder_and_single_file_are_recognised(tmp_path, where):
     run = uspex_run(tmp_path / "run", various(2), [-50.0, -49.0])
     assert [r.enthalpy for r in read(run / where)] == [-50.0, -49.0]
 
 
-def test_restarts_go_on_in_further_folders(tmp_path):
+def test_results_of_restarts_are_read_from_further_folders(tmp_path):
     run = uspex_run(tmp_path / "run", various(2), [-50.0, -49.0])
     second = uspex_run(tmp_path / "second", various(1, seed=7), [-51.0])
     (second / "results1").rename(run / "results10")
     assert [r.id for r in read(run)] == ["results1/1", "results1/2", "results10/1"]
 
 
-def test_titles_without_space_group_windows_line_ends_and_a_truncated_end(tmp_path):
+def test_titles_without_space_group_windows_line_ends_and_truncated_files_are_read(tmp_path):
     run = uspex_run(tmp_path / "run", various(1), [-50.0])
     gathered = run / "results1" / "gatheredPOSCARS"
     title = "EA2   4.600 4.600 2.960 90.00 90.00 90.00 no SG"
@@ -65,7 +65,7 @@ def test_titles_without_space_group_windows_line_ends_and_a_truncated_end(tmp_pa
     assert "ends after 4 of 6 atoms" in broken.reason
 
 
-def test_an_individual_that_is_cut_off_leaves_a_structure_without_enthalpy(tmp_path):
+def test_truncated_individual_gives_a_structure_without_enthalpy(tmp_path):
     run = uspex_run(tmp_path / "run", various(2), [-50.0, -49.0])
     (run / "results1" / "Individuals").write_text(
         HEADER + individual(1, 1, "Random", -50.0) + "   1    2  Heredity [ 2"
@@ -76,7 +76,7 @@ def test_an_individual_that_is_cut_off_leaves_a_structure_without_enthalpy(tmp_p
     assert (broken.file.name, broken.line) == ("Individuals", 4)
 
 
-def test_the_tables_of_the_python_release_and_of_uspex_25(tmp_path):
+def test_tables_of_the_python_release_and_of_uspex_25_are_read(tmp_path):
     for name, table, title in (
         (
             "python",
@@ -102,14 +102,14 @@ def test_the_tables_of_the_python_release_and_of_uspex_25(tmp_path):
         assert record.generation == (3 if name == "25" else None)
 
 
-def test_origins_stand_in_a_file_of_their_own_where_individuals_are_missing(tmp_path):
+def test_origins_are_read_from_the_origin_file_without_individuals(tmp_path):
     run = uspex_run(tmp_path / "run", various(2), [-50.0, -49.0])
     (run / "results1" / "Individuals").unlink()
     (run / "results1" / "origin").write_text("ID Origin Enthalpy\n 1 Random -8.1\n 2 Heredity -8.2 [1 2]\n")
     assert [(r.origin, r.enthalpy) for r in read(run)] == [("Random", None), ("Heredity", None)]
 
 
-def test_a_generation_has_ended_when_its_best_is_written(tmp_path):
+def test_generation_ends_when_its_best_structure_is_written(tmp_path):
     run = uspex_run(tmp_path / "run", various(2), [-50.0, -49.0])
     assert Uspex().finished_generations(run) == 1
     with (run / "results1" / "Individuals").open("a") as stream:
@@ -118,7 +118,7 @@ def test_a_generation_has_ended_when_its_best_is_written(tmp_path):
     assert Uspex().finished_generations(tmp_path) == 0
 
 
-def test_seeds_go_where_uspex_looks_with_every_element_in_its_order(tmp_path):
+def test_seeds_are_written_where_uspex_reads_them_in_its_order_of_elements(tmp_path):
     (tmp_path / "INPUT.txt").write_text("% atomType\nO Ti Mg\n% EndAtomType\n")
     note = formats.write(structures(2), tmp_path, "uspex", settings=SeedSettings(generation=5))
     text = (tmp_path / "Seeds" / "POSCARS_5").read_text()
@@ -136,7 +136,7 @@ def test_seeds_go_where_uspex_looks_with_every_element_in_its_order(tmp_path):
     assert not Uspex().ready_for_seeds(tmp_path)
 
 
-def test_seeds_that_wait_are_not_overwritten_and_nothing_is_left_of_what_fails(tmp_path):
+def test_waiting_seeds_are_not_overwritten_and_failed_writes_leave_no_files(tmp_path):
     formats.write(structures(1), tmp_path, "uspex")
     before = (tmp_path / "Seeds" / "POSCARS").read_text()
     with pytest.raises(InputError, match="not read the seeds"):
@@ -151,7 +151,7 @@ def test_seeds_that_wait_are_not_overwritten_and_nothing_is_left_of_what_fails(t
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 4))
-def test_a_round_trip_keeps_every_structure_and_pymatgen_reads_each(tmp_path_factory, seed, n):
+def test_round_trip_keeps_all_structures_and_pymatgen_reads_them(tmp_path_factory, seed, n):
     folder = tmp_path_factory.mktemp("uspex")
     made = various(n, seed=seed)
     formats.write(made, folder, "uspex")
@@ -169,7 +169,7 @@ def distances(atoms):
     return atoms.get_all_distances(mic=True).ravel()
 
 
-def test_a_damaged_pressure_is_named_and_costs_no_structure(tmp_path):
+def test_damaged_pressure_is_reported_and_all_structures_are_read(tmp_path):
     home = uspex_run(tmp_path / "run", [rutile()], [-50.0])
     text = (home / "INPUT.txt").read_text()
     (home / "INPUT.txt").write_text(text.replace("0.0 : ExternalPressure", "1O.0 : ExternalPressure"))

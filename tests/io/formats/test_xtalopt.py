@@ -53,7 +53,7 @@ def read(path):
     return list(formats.recognise(path).read(path))
 
 
-def test_what_is_done_is_read_generation_by_generation(tmp_path):
+def test_finished_structures_are_read_by_generation(tmp_path):
     a, b, c = various(3)
     put(tmp_path, "00010x00001", state(a, 10, 1, energy=-51.0, enthalpy=-49.0, parents="Stripple: 1x1"))
     put(tmp_path, "00001x00002", state(b, 1, 2, status=8))
@@ -69,7 +69,7 @@ def test_what_is_done_is_read_generation_by_generation(tmp_path):
     assert same_structure(last.atoms, a)
 
 
-def test_old_states_have_a_history_only_and_ten_means_duplicate(tmp_path):
+def test_old_state_files_are_read_and_status_ten_is_a_duplicate(tmp_path):
     (atoms,) = various(1)
     put(tmp_path, "00002x00003", old_state(atoms, 2, 3, status=10))
     (record,) = read(tmp_path)
@@ -89,7 +89,7 @@ def test_old_states_have_a_history_only_and_ten_means_duplicate(tmp_path):
         (lambda t: re.sub(r"(current.cell.0[012]=).*", r"\g<1>0", t), "three directions"),
     ],
 )
-def test_what_is_broken_is_named(tmp_path, change, said):
+def test_broken_parts_are_reported(tmp_path, change, said):
     put(tmp_path, "00001x00001", change(state(rutile(), 1, 1)))
     put(tmp_path, "00001x00002", state(rutile(), 1, 2))
     broken, whole = read(tmp_path)
@@ -98,7 +98,7 @@ def test_what_is_broken_is_named(tmp_path, change, said):
     assert whole.id == "1x2"
 
 
-def test_a_generation_has_ended_when_it_is_done_and_a_later_one_is_there(tmp_path):
+def test_generation_ends_when_complete_and_followed_by_another(tmp_path):
     put(tmp_path, "00001x00001", state(rutile(), 1, 1))
     assert XtalOpt().finished_generations(tmp_path) == 0
     put(tmp_path, "00002x00001", state(rutile(), 2, 1, status=3))
@@ -109,7 +109,7 @@ def test_a_generation_has_ended_when_it_is_done_and_a_later_one_is_there(tmp_pat
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_seeds_are_poscars_and_a_line_that_names_them(tmp_path_factory, seed):
+def test_seeds_are_poscars_named_in_one_line(tmp_path_factory, seed):
     folder = tmp_path_factory.mktemp("xtalopt")
     made = various(2, seed=seed)
     note = formats.write(made, folder, "xtalopt")

@@ -34,10 +34,7 @@ search = Search(
     "Cu",
     formula_units=(1, 4),
     calculator="emt",  # the one that the energies in the database come from: only like energies can be compared
-    sources=[
-        f"seeds:{DATABASE}",
-        "basin-hopping",
-    ],  # the latter starts from the best minima, also of the database
+    sources=[f"seeds:{DATABASE}", "basin-hopping"],  # it starts at the best minima, including those of the database
     directory="copper",
     workers=1,
 )

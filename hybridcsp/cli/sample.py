@@ -220,9 +220,13 @@ def _check_conditions(model: Generator, conditions: Mapping[str, Any]) -> None:
     """Check that the generator supports all requested conditions."""
     from hybridcsp.generators.base import Condition
 
-    of = {"spacegroup": Condition.SPACEGROUP, "energy_quantile": Condition.ENERGY, "pressure_gpa": Condition.PRESSURE}
-    for name, condition in of.items():
+    options = (
+        ("--spacegroup", "spacegroup", Condition.SPACEGROUP),
+        ("--energy-quantile", "energy_quantile", Condition.ENERGY),
+        ("--pressure", "pressure_gpa", Condition.PRESSURE),
+    )
+    for option, name, condition in options:
         if conditions[name] is not None and condition not in model.conditions:
             known = ", ".join(sorted(model.conditions)) or "none"
             allowed = f"{model.name} does not support this condition; supported conditions: {known}"
-            raise InputError(f"--{condition}", conditions[name], allowed)
+            raise InputError(option, conditions[name], allowed)

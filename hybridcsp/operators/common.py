@@ -55,7 +55,7 @@ def bounded_attempts(
     for attempt in range(attempts):
         child = make()
         if child is not None:
-            distances = np.maximum(problem.distance_table, wanted * (1 - attempt / (attempts - 1)))
+            distances = np.maximum(problem.distance_table, wanted * (1 - attempt / max(attempts - 1, 1)))
             finished = finish(child, problem, distances, parents)
             if finished is not None:
                 return finished

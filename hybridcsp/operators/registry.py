@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 from hybridcsp.core.registry import Entry, Registry
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.operators.base import Operator, WeightedOperator
@@ -36,6 +39,8 @@ CALCULATOR_SOFT_MUTATION = WeightedOperator(CalculatorSoftMutation())
 #: The name that stands for all of :data:`OPERATORS`.
 DEFAULT = "default"
 
+_ALLOWED = "an instance of a subclass of hybridcsp.operators.Operator, or a WeightedOperator"
+
 _BUILTIN = {weighted.operator.name: weighted for weighted in (*OPERATORS, CALCULATOR_SOFT_MUTATION)}
 
 OPERATOR_REGISTRY = Registry(
@@ -52,7 +57,7 @@ OPERATOR_REGISTRY = Registry(
         Entry(
             name="ase-ga-cut-and-splice",
             target="hybridcsp.operators.ase_ga:cut_and_splice",
-            summary="Cut-and-splice of Deaven and Ho in the implementation of ase-ga; needs the package ase-ga.",
+            summary="Combine two parents by ase-ga's cut-and-splice (Deaven and Ho); needs the package ase-ga.",
         ),
     ),
 )
@@ -78,11 +83,37 @@ def operators_named(names: str) -> tuple[WeightedOperator, ...]:
     operators: list[WeightedOperator] = []
     for name in names.split(","):
         operators += OPERATORS if name == DEFAULT else [_operator_named(name)]
-    found = [weighted.operator.name for weighted in operators]
-    for name in found:
-        if found.count(name) > 1:
-            raise InputError("operator", names, f"each operator once; {name} occurs twice")
+    twice = _repeated_name(operators)
+    if twice is not None:
+        raise InputError("operator", names, f"each operator once; {twice} occurs twice")
     return tuple(operators)
+
+
+def weighted_operators(operators: Iterable[Operator | WeightedOperator]) -> tuple[WeightedOperator, ...]:
+    """Return operators with their weights; an operator without a weight gets the default one.
+
+    Raises
+    ------
+    InputError
+        If an object is neither an operator nor a weighted operator, or two operators have the same name.
+    """
+    if isinstance(operators, str) or not isinstance(operators, Iterable):
+        raise InputError("operators", operators, f"must be a list, each item of it {_ALLOWED}")
+    weighted = []
+    for one in operators:
+        if not isinstance(one, Operator | WeightedOperator):
+            raise InputError("operators", one, f"every item of the list must be {_ALLOWED}")
+        weighted.append(WeightedOperator(one) if isinstance(one, Operator) else one)
+    twice = _repeated_name(weighted)
+    if twice is not None:
+        raise InputError("operators", twice, "two operators have this name; their names must be different")
+    return tuple(weighted)
+
+
+def _repeated_name(operators: Iterable[WeightedOperator]) -> str | None:
+    """Return the first name that several operators have, if there is one."""
+    counts = Counter(weighted.operator.name for weighted in operators)
+    return next((name for name, count in counts.items() if count > 1), None)
 
 
 def _operator_named(name: str) -> WeightedOperator:

@@ -75,7 +75,7 @@ class SoftMutation(Operator):
 
 @dataclass(frozen=True)
 class CalculatorSoftMutation(Operator):
-    """Return the parent for a displacement along a soft mode of the calculator's own Hessian.
+    """Displace atoms along a soft mode of the calculator's Hessian, which the worker calculates.
 
     The child is an unchanged copy of the parent. Its job, of level "soft", calculates the modes by finite differences,
     displaces the atoms along the mode whose number is in the tag, and relaxes them. The force calls are counted there.

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import spglib
 from ase import Atoms
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.operators.base import Operator
 from hybridcsp.operators.common import Floats, bounded_attempts, finish, length_unit
 from hybridcsp.operators.strain import random_strain
-from hybridcsp.structure.symmetry import SYMPREC_LOOSE
+from hybridcsp.structure.symmetry import SYMPREC_LOOSE, spglib_cell, symmetry_dataset
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +80,11 @@ class Operations:
 
 def operations(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> Operations | None:
     """Return the symmetry operations in the cell of a structure; ``None`` if spglib finds none."""
-    scaled = atoms.get_scaled_positions()
-    try:
-        found = spglib.get_symmetry_dataset((atoms.cell.array, scaled, atoms.numbers), symprec)
-    except spglib.SpglibError:
+    cell = spglib_cell(atoms)
+    found = symmetry_dataset(cell, symprec)
+    if found is None:
         return None
-    if found is None:  # before version 2.8, instead of the exception
-        return None
+    scaled = cell[1]
     moved = np.einsum("gab,ib->gia", found.rotations, scaled) + found.translations[:, None]
     mismatch = moved[:, :, None] - scaled
     squares = (((mismatch - np.rint(mismatch)) @ atoms.cell.array) ** 2).sum(axis=-1)

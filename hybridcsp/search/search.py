@@ -40,6 +40,11 @@ from hybridcsp.utils.activity import announce
 #: The open searches of this process, by run directory.
 _open_searches: WeakValueDictionary[Path, Search] = WeakValueDictionary()
 
+_BACKENDS = (
+    "must be an instance of a subclass of hybridcsp.relaxation.backends.Backend, such as WorkerPool; "
+    "ExecutorBackend makes one of an executor"
+)
+
 
 class Search:
     """A structure search in a run directory, new or resumed.
@@ -95,6 +100,8 @@ class Search:
             problem = Problem(problem, **of_problem)
         elif of_problem:
             raise InputError("problem", problem, f"is complete; {', '.join(of_problem)} cannot be added to it")
+        if backend is not None and not isinstance(backend, Backend):
+            raise InputError("backend", backend, _BACKENDS)
         settings = replace(settings or SearchSettings(), **chosen)
         self.problem = problem
         self.settings = settings.resolved(problem, ask_and_tell=settings.calculator is None and backend is None)

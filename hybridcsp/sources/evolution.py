@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +18,8 @@ from hybridcsp.archive.archive import Archive
 from hybridcsp.core.minimum import Minimum
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Cost, Outcome, Proposal, Relaxed
-from hybridcsp.operators import OPERATORS, WeightedOperator
-from hybridcsp.operators.registry import operators_named
+from hybridcsp.operators import OPERATORS, Operator, WeightedOperator
+from hybridcsp.operators.registry import operators_named, weighted_operators
 from hybridcsp.similarity import compute_descriptors
 from hybridcsp.similarity.fingerprint import Floats
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
@@ -83,7 +83,8 @@ class EvolutionSource(BaseSource):
     argument
         Names of the operators to use, joined by commas; see :func:`~hybridcsp.operators.registry.operators_named`.
     operators
-        Operators with prior shares, if no names are given; by default :data:`~hybridcsp.operators.OPERATORS`.
+        The operators, if no names are given; by default :data:`~hybridcsp.operators.OPERATORS`. An operator that is not
+        a :class:`~hybridcsp.operators.WeightedOperator` gets the prior 1.
 
     Attributes
     ----------
@@ -94,7 +95,7 @@ class EvolutionSource(BaseSource):
     Raises
     ------
     UnknownNameError, InputError, RegistrationError
-        If the argument does not name operators.
+        If the argument does not name operators, or ``operators`` holds anything else.
 
     References
     ----------
@@ -106,15 +107,18 @@ class EvolutionSource(BaseSource):
     waiting_for = f"it starts after {ENOUGH} minima"
 
     def __init__(
-        self, problem: Problem, argument: str | None = None, *, operators: Sequence[WeightedOperator] = OPERATORS
+        self,
+        problem: Problem,
+        argument: str | None = None,
+        *,
+        operators: Iterable[Operator | WeightedOperator] = OPERATORS,
     ) -> None:
-        if argument is not None:
-            operators = operators_named(argument)
+        weighted = weighted_operators(operators) if argument is None else operators_named(argument)
         self._problem = problem
         self._random = RandomSource(problem)
         self.toolbox = base.Toolbox()
         self.toolbox.register("select", tools.selRoulette, k=1)
-        self._operators = {one.operator.name: one for one in operators if one.operator.applies_to(problem)}
+        self._operators = {one.operator.name: one for one in weighted if one.operator.applies_to(problem)}
         self._fingerprints: dict[int, tuple[int, Floats]] = {}  # by minimum: sequence and fingerprint of its best end
         self._minima = 0
 

@@ -21,27 +21,27 @@ SOURCES = Registry(
         Entry(
             name="evolution",
             target="hybridcsp.sources.evolution:EvolutionSource",
-            summary="children of the best diverse minima; evolution:NAME,NAME uses these operators",
+            summary="children of the best diverse minima; evolution:NAME,NAME uses only these operators",
         ),
         Entry(
             name="prototypes",
             target="hybridcsp.sources.prototypes:PrototypesSource",
-            summary="known prototypes with your elements, likeliest first; prototypes:PATH adds structures of yours",
+            summary="known prototypes with your elements, most likely first; prototypes:PATH adds your own structures",
         ),
         Entry(
             name="seeds",
             target="hybridcsp.sources.seeds:SeedsSource",
-            summary="structures of yours: seeds:PATH, a structure file or a folder of them",
+            summary="your own structures: seeds:PATH, a structure file or a folder of them",
         ),
         Entry(
             name="wyckoff",
             target="hybridcsp.sources.generative:WyckoffSource",
-            summary="crystals from a transformer, symmetric by construction; wyckoff:FOLDER with weights of yours",
+            summary="crystals from a transformer, symmetric by construction; wyckoff:FOLDER uses your own weights",
         ),
         Entry(
             name="flow",
             target="hybridcsp.sources.generative:FlowSource",
-            summary="crystals from flow matching; flow:FOLDER with weights of yours",
+            summary="crystals from flow matching; flow:FOLDER uses your own weights",
         ),
         Entry(
             name="generative",
@@ -66,7 +66,7 @@ SOURCES = Registry(
         Entry(
             name="shake",
             target="hybridcsp.sources.shake:ShakeSource",
-            summary="pushes low symmetric minima of the other sources off what may be saddle points",
+            summary="displaced copies of low, symmetric minima of other sources, which may be saddle points",
         ),
     ),
     base="hybridcsp.sources.base:BaseSource",

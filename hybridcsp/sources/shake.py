@@ -1,4 +1,4 @@
-"""Provide the source that pushes low symmetric minima off possible saddle points."""
+"""Provide the source that displaces low-energy symmetric minima, which may be saddle points."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ class Saddle:
 
 
 class ShakeSource(BaseSource):
-    """Propose shaken copies of low symmetric minima.
+    """Propose shaken copies of low-energy symmetric minima.
 
-    A relaxation keeps the symmetry that it starts with, and random symmetric crystals, prototypes and most generated
-    crystals start with much: such a relaxation ends in a minimum among crystals of that symmetry only, which is often
-    a saddle point. Every minimum no higher than 200 meV/atom above the best that was only reached from symmetric
-    starts, and still is symmetric, is shaken (:class:`~hybridcsp.operators.displacement.Shake`) and relaxed again. One
-    that was also reached from a start without symmetry is a minimum, and left alone. From a saddle point there may be
-    several ways down: a structure that fell to a new minimum is shaken again, up to four times in all, until a shake
-    leads to nothing new below it. The one that has led lowest goes first, which at first is the lowest.
+    A relaxation keeps the symmetry of its starting structure, and random symmetric crystals, prototypes and most
+    generated crystals have high symmetry: such a relaxation ends in a minimum among crystals of that symmetry only,
+    which is often a saddle point. Every minimum within 200 meV/atom of the best that is symmetric, and was reached only
+    from symmetric starts, is shaken (:class:`~hybridcsp.operators.displacement.Shake`) and relaxed again. A minimum
+    that was also reached from a start without symmetry is not shaken. Several paths may lead down from a saddle point:
+    a minimum from which a shake reached a new, lower minimum is shaken again, up to four times in total. The minimum
+    whose shakes have reached the lowest enthalpy is shaken next; before any shakes, this is the lowest minimum.
 
     Parameters
     ----------

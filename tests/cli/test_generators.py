@@ -140,6 +140,8 @@ class TestSample:
             (["toy", "--formulas", "nothing.txt"], "nothing.txt"),
             (["toy", "--formulas", "comments.txt"], "at least one formula"),
             (["toy", "--formula", "Cu", "--spacegroup", "225"], "supported conditions: none"),
+            (["toy", "--formula", "Cu", "--energy-quantile", "0.1"], "--energy-quantile = 0.1: toy does not support"),
+            (["toy", "--formula", "Cu", "--pressure", "5"], "--pressure = 5.0: toy does not support"),
             (["toy", "--formula", "Cu", "--energy-quantile", "2"], "a number from 0 to 1"),
             (["toy", "--formula", "Cu", "--pressure", "nan"], "a pressure in GPa"),
             (["toy", "--formulas", "cells.txt", "--formula-units", "2"], "only with --formula"),

@@ -171,6 +171,17 @@ def test_impossible_requirements_give_no_child(name):
     assert children(operator, problem, parents, 1) == [None]
 
 
+def test_single_attempt_requires_the_distances_of_the_parents():
+    from hybridcsp.operators.common import bounded_attempts
+
+    loose = Problem("TiO2", formula_units=2, distance_fraction=0.05, volume_per_atom=(5.0, 40.0))
+    compressed = rutile()
+    compressed.set_scaled_positions(compressed.get_scaled_positions() * 0.6)
+    assert bounded_attempts(rutile, [rutile()], loose, 1) is not None
+    assert bounded_attempts(lambda: compressed, [rutile()], loose, 1) is None
+    assert bounded_attempts(lambda: compressed, [rutile()], loose, 24) is not None
+
+
 def test_skewed_cells_are_reduced():
     from hybridcsp.operators.common import finish
     from hybridcsp.similarity import same_structure

@@ -4,9 +4,11 @@ import pytest
 from ase.build import bulk
 from ase.io import write
 from copper import search
+from crystals import InlineBackend
 
 from hybridcsp import Problem, Search
 from hybridcsp.errors import ArchiveError, InputError, UnknownNameError
+from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.settings import RelaxationSettings
 
 
@@ -91,6 +93,12 @@ class TestInput:
         # Two atoms in a primitive cell fit into the diamond structure's group, one does not.
         with pytest.raises(InputError, match=r"spacegroups.*do not hold 1 x Si in a primitive cell"):
             Search("Si", formula_units=1, spacegroups=(227,), sources=[source, "random"], directory=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize("backend", [WorkerPool, InlineBackend, lambda job: job, "pool"])
+    def test_backend_of_another_kind_is_refused(self, tmp_path, backend):
+        with pytest.raises(InputError, match=r"backend = .*must be an instance of a subclass of .*\.Backend"):
+            Search("Cu", calculator="emt", directory=tmp_path / "run", backend=backend)
         assert not (tmp_path / "run").exists()
 
     def test_problem_object_takes_no_further_fields(self, tmp_path):

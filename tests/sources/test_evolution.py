@@ -14,8 +14,9 @@ from deap import tools
 from hybridcsp import Search
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Cost, Failed, FailureReason
-from hybridcsp.errors import UnknownNameError
+from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.operators import CALCULATOR_SOFT_MUTATION, OPERATORS, WeightedOperator
+from hybridcsp.operators.displacement import Rattle
 from hybridcsp.operators.soft_mutation import SoftMutation
 from hybridcsp.operators.strain import Strain
 from hybridcsp.sources import evolution as module
@@ -301,6 +302,30 @@ class TestOperators:
         levels = {(p.operator, p.level, p.tag.get("mode")) for p in source.propose(12, context(search))}
         assert ("calculator-soft-mutation", "soft", 0) in levels
         assert "calculator-soft-mutation" not in {offer.operator.name for offer in OPERATORS}
+
+
+class TestGivenOperators:
+    def test_operator_without_weight_has_the_default_weight(self, tmp_path):
+        search = filled(tmp_path, diverse(6), [-3.0 - 0.1 * k for k in range(6)])
+        bare = EvolutionSource(LOOSE, operators=[Strain(), WeightedOperator(Rattle(), prior=3.0)])
+        weighted = EvolutionSource(LOOSE, operators=[WeightedOperator(Strain()), WeightedOperator(Rattle(), prior=3.0)])
+        assert bare.shares(search.archive) == weighted.shares(search.archive)
+        assert {"strain", "rattle"} <= {proposal.operator for proposal in bare.propose(12, context(search))}
+
+    @pytest.mark.parametrize(
+        ("operators", "message"),
+        [
+            (["strain"], "operators = 'strain': every item of the list must be an instance"),
+            ([Strain], "every item of the list must be an instance of a subclass"),
+            ([lambda parents, problem, rng: parents[0]], "or a WeightedOperator"),
+            ("strain", "must be a list"),
+            (Strain(), "must be a list"),
+            ([Strain(), WeightedOperator(Strain())], "operators = 'strain': two operators have this name"),
+        ],
+    )
+    def test_other_objects_are_refused(self, operators, message):
+        with pytest.raises(InputError, match=message):
+            EvolutionSource(LOOSE, operators=operators)
 
 
 def interrupted_at(*relaxations):

@@ -49,9 +49,9 @@ class Airss(Format):
         n = 0
         make_folder(path / "hopper", key="output")
         for n, record in enumerate(records, start=1):
-            seed = seed or record.atoms.symbols.formula.reduce()[0].format("metal")
             # crud.pl reads only names with a dash; the part before the first dash is the name of .cell and .param
-            name = f"{seed.replace('-', '_')}-hybridcsp-{n:05d}"
+            seed = (seed or record.atoms.symbols.formula.reduce()[0].format("metal")).replace("-", "_")
+            name = f"{seed}-hybridcsp-{n:05d}"
             with atomic_write(path / "hopper" / f"{name}.res") as stream:
                 stream.write(write_res(record, name, settings))
         if n == 0:

@@ -96,6 +96,14 @@ def test_seeds_are_written_into_the_hopper_under_names_that_crud_accepts(tmp_pat
     assert file.read_text().splitlines()[0].endswith("(P42/mnm) n - 1")
 
 
+def test_message_names_the_cell_file_that_crud_looks_for(tmp_path):
+    (tmp_path / "Ti-O2.cell").write_text("")
+    note = formats.write([Record(atoms=rutile(), enthalpy=-50.0)], tmp_path, "airss")
+    (file,) = (tmp_path / "hopper").iterdir()
+    assert file.name == "Ti_O2-hybridcsp-00001.res"
+    assert "it needs Ti_O2.cell and Ti_O2.param" in note
+
+
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), enthalpy=st.floats(-500, 100), pressure=st.floats(-10, 500))
 def test_res_files_are_exchanged_with_ase_and_pymatgen(tmp_path_factory, seed, enthalpy, pressure):

@@ -19,6 +19,9 @@ exclude_patterns = ["_build"]
 nitpicky = False
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["options.css"]
+html_show_copyright = False
 html_title = f"hybridcsp {release}"
 
 myst_enable_extensions = ["attrs_block", "attrs_inline", "deflist"]

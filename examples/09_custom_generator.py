@@ -43,6 +43,7 @@ class NoisyCopies(Generator):
 
     def save(self, folder):
         """Write weights and card; for torch models there is hybridcsp.generators.weights_io."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
         Path(folder, "weights.json").write_text(json.dumps(self.known))
         Path(folder, "card.json").write_text(json.dumps({"generator": self.name, **self.card}))
 

@@ -24,13 +24,19 @@ def text_of_minimum(minimum: Minimum) -> str:
     """Return a minimum in one line."""
     atoms = minimum.best.atoms
     facts = {
-        "energy": f"{minimum.enthalpy_per_atom:.4f} eV/atom",
+        _enthalpy_name(minimum): f"{minimum.enthalpy_per_atom:.4f} eV/atom",
         "spacegroup": spacegroup_name(minimum.spacegroup),
         "source": _source(minimum),
-        "found": f"{minimum.multiplicity} times",
+        "found": "once" if minimum.multiplicity == 1 else f"{minimum.multiplicity} times",
     }
     shown = ", ".join(f"{key}: {value}" for key, value in facts.items())
     return printable_line(f"<Minimum {minimum.id}: {atoms.get_chemical_formula('metal')}, {shown}>")
+
+
+def _enthalpy_name(minimum: Minimum) -> str:
+    """Return "energy", or "enthalpy" under pressure."""
+    evaluation = minimum.best.evaluation
+    return "energy" if evaluation.energy == evaluation.enthalpy else "enthalpy"
 
 
 def html_of_minimum(minimum: Minimum) -> str:

@@ -92,6 +92,11 @@ class RetrainingScheduler:
         return chosen.train(self._share * self._force_calls() - self._spent)
 
     @property
+    def is_training(self) -> bool:
+        """Whether a training runs in the background."""
+        return any(retrainer.running for retrainer in self._retrainers.values())
+
+    @property
     def status(self) -> list[str]:
         """State of each generator that learns from the search, one phrase each."""
         running = [retrainer.name for retrainer in self._retrainers.values() if retrainer.running]

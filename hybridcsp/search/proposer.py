@@ -13,6 +13,7 @@ from dataclasses import replace
 from zlib import crc32
 
 import numpy as np
+from ase import Atoms
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.history import ModelUpdate, SourceCall
@@ -81,6 +82,7 @@ class Proposer:
         self._calculator = calculator or archive.state.calculator
         self._screen = Screen(problem)
         self._errors: Counter[str] = Counter()
+        self._broken: set[str] = set()  # sources whose status() raised
         self._preparing: set[str] = set()  # sources that were busy when their status was last read in a call
         for past in archive.history():
             if isinstance(past, SourceCall):
@@ -134,6 +136,11 @@ class Proposer:
     def prepared(self) -> bool:
         """Whether the proposals of at least one of these sources can be collected."""
         return any(self._status(name) is SourceStatus.READY for name in self.preparing)
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a training runs in the background; its generator may propose again when it has ended."""
+        return self._scheduler.is_training
 
     def wait(self, seconds: float = math.inf) -> None:
         """Wait until background proposals can be collected; return at once if no source prepares any."""
@@ -190,7 +197,14 @@ class Proposer:
         return ready or [name for name in waiting if not self.sources[name].needs_others]
 
     def _status(self, name: str) -> SourceStatus:
-        return SourceStatus.EXHAUSTED if self._given_up(name) else self.sources[name].status()
+        if self._given_up(name) or name in self._broken:
+            return SourceStatus.EXHAUSTED
+        try:
+            return self.sources[name].status()
+        except Exception as raised:  # noqa: BLE001  # third-party code must not end the search
+            log.warning("source %s is not called again: its status() raised %s", name, message_of(raised))
+            self._broken.add(name)
+            return SourceStatus.EXHAUSTED
 
     def _given_up(self, name: str) -> bool:
         return self._errors[name] >= self.sources[name].max_errors
@@ -215,17 +229,15 @@ class Proposer:
         source = self.sources[name]
         start, in_background = time.monotonic(), source.seconds_in_background
         error = ""
-        proposals: Sequence[Proposal] = ()
+        proposals: list[Proposal] = []
         try:
             with exits_contained(passing=(KeyboardInterrupt,)):
-                proposals = source.propose(1, context)
-                for proposal in proposals:
-                    json.dumps(dict(proposal.tag))
+                proposals = [self._checked(proposal) for proposal in source.propose(1, context)]
         except Exception as raised:  # noqa: BLE001  # third-party code must not end the search
-            proposals, error = (), message_of(raised)
+            proposals, error = [], message_of(raised)
             log.warning("source %s raised %s", name, error)
         # Read before anything else happens, so that work that ends quickly is not overlooked.
-        if source.status() is SourceStatus.BUSY:
+        if self._status(name) is SourceStatus.BUSY:
             self._preparing.add(name)
         else:
             self._preparing.discard(name)
@@ -234,12 +246,9 @@ class Proposer:
         rejected: list[Rejected] = []
         candidates: list[Candidate] = []
         for proposal in proposals:
-            atoms = self.problem.with_initial_moments(proposal.atoms)
-            candidate = Candidate(
-                proposal=replace(proposal, atoms=atoms), id=self.archive.candidates + len(candidates) + 1, source=name
-            )
+            candidate = Candidate(proposal=proposal, id=self.archive.candidates + len(candidates) + 1, source=name)
             candidates.append(candidate)
-            verdict = self._screen.check(atoms, proposal.level, given=proposal.given)
+            verdict = self._screen.check(proposal.atoms, proposal.level, given=proposal.given)
             if verdict.described is None:
                 reason = verdict.reason or RejectionReason.INVALID
                 rejected.append(Rejected(candidate=candidate, detail=verdict.detail, reason=reason))
@@ -263,6 +272,13 @@ class Proposer:
         self._notify_proposed(candidates)
         self._notify_outcomes(recorded)
         return accepted, called
+
+    def _checked(self, proposal: Proposal) -> Proposal:
+        """Return a proposal with the initial moments of the problem; raise if it cannot be recorded."""
+        if not isinstance(proposal, Proposal) or not isinstance(proposal.atoms, Atoms):
+            raise TypeError(f"propose() must return Proposal objects with ase.Atoms, but returned {proposal!r:.100}")
+        json.dumps(dict(proposal.tag))
+        return replace(proposal, atoms=self.problem.with_initial_moments(proposal.atoms))
 
     def _notify_proposed(self, candidates: Sequence[Candidate]) -> None:
         self.allocation.proposed(candidates)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from hybridcsp.archive.state import ALL_FAILED
 from hybridcsp.core.records import REFINE, RELAX, WORKERS, Candidate, Job, Limits, Outcome, Relaxed
 from hybridcsp.relaxation.backends.base import Backend, RunningJob
 from hybridcsp.search.failures import all_failed
-from hybridcsp.search.proposer import Proposer
+from hybridcsp.search.proposer import POLL_INTERVAL, Proposer
 from hybridcsp.search.resumption import check_same_calculator
 from hybridcsp.search.stopping import TIME_USED_UP, StoppingCheck, StoppingCriteria
 from hybridcsp.utils.activity import announcements
@@ -226,8 +227,10 @@ class Run:
             return True
         if self._running:
             return False
-        if not self._stopped and not self._proposer.preparing:
-            self._stopped = "sources exhausted" if self._proposer.exhausted else "no acceptable proposals"
+        if not self._stopped and self._proposer.exhausted:
+            self._stopped = "sources exhausted"
+        elif not self._stopped and not (self._proposer.preparing or self._proposer.is_training):
+            self._stopped = "no acceptable proposals"
         return bool(self._stopped)
 
     def fill_workers(self) -> None:
@@ -257,6 +260,8 @@ class Run:
         """
         if not self._running:
             self._proposer.wait(PATIENCE)
+            if self._proposer.is_training:
+                time.sleep(POLL_INTERVAL)
         outcomes = self._backend.completed(timeout=PATIENCE)
         if outcomes:
             self._record(outcomes)

@@ -9,7 +9,7 @@ from ase.build import bulk
 
 from hybridcsp.core.records import Candidate, Evaluation, Failed, FailureReason, Job, Proposal, Relaxed
 from hybridcsp.relaxation.backends import Backend, JobRunner
-from hybridcsp.testing.requirements import require
+from hybridcsp.testing.requirements import conformance_suite, require
 
 #: Longest wait for an outcome in s.
 PATIENCE = 120.0
@@ -32,6 +32,7 @@ def make_runner() -> JobRunner:
     return run_job
 
 
+@conformance_suite
 def check_backend(make: Callable[[Callable[[], JobRunner]], Backend], *, jobs: int = 8) -> None:
     """Check that a backend returns exactly one outcome for each job, also if a job raises, and closes twice.
 

@@ -11,9 +11,10 @@ from ase.build import bulk
 from hybridcsp.core.records import is_word
 from hybridcsp.io.formats.base import Format, Record, SeedSettings
 from hybridcsp.io.frames import ReadFailure
-from hybridcsp.testing.requirements import require
+from hybridcsp.testing.requirements import conformance_suite, require
 
 
+@conformance_suite
 def check_format(make: Callable[[], Format], folder: Path, *, target: str = "run") -> None:
     """Check that a format writes into its folder only, recognises only files that exist, and survives damaged files.
 

@@ -13,11 +13,12 @@ from ase.build import bulk
 from hybridcsp.core.records import is_word
 from hybridcsp.generators.base import Condition, Example, Generator, Reject, Request, Sample
 from hybridcsp.structure.validity import is_finite_crystal
-from hybridcsp.testing.requirements import require
+from hybridcsp.testing.requirements import conformance_suite, require
 
 _CONTENTS = ({"Cu": 1, "Au": 1}, {"Cu": 2, "Au": 2}, {"Cu": 4}, {"Cu": 3, "Au": 1})
 
 
+@conformance_suite
 def check_generator(
     make: Callable[[], Generator],
     folder: Path,

@@ -11,9 +11,10 @@ from ase.build import bulk
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import is_word
 from hybridcsp.operators import Operator
-from hybridcsp.testing.requirements import require, require_structure, unchanged
+from hybridcsp.testing.requirements import conformance_suite, require, require_structure, unchanged
 
 
+@conformance_suite
 def check_operator(
     operator: Operator, *, problem: Problem | None = None, parents: Sequence[Atoms] | None = None, children: int = 20
 ) -> None:

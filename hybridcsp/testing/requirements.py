@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec
 
 from ase import Atoms
 
 from hybridcsp.core.problem import Problem
+from hybridcsp.errors import message_of
 from hybridcsp.structure.validity import is_finite_crystal
+
+_P = ParamSpec("_P")
+
+
+def conformance_suite(check: Callable[_P, None]) -> Callable[_P, None]:
+    """Decorate a suite so that an exception of the plug-in becomes an assertion, too."""
+
+    @wraps(check)
+    def suite(*arguments: _P.args, **options: _P.kwargs) -> None:
+        try:
+            check(*arguments, **options)
+        except AssertionError:
+            raise
+        except Exception as error:
+            raise AssertionError(
+                f"{check.__name__} was ended by {message_of(error)}. The plug-in must not raise this exception here; "
+                "the traceback above shows where it does."
+            ) from error
+
+    return suite
 
 
 def require(condition: object, message: str) -> None:

@@ -15,12 +15,13 @@ from hybridcsp.search.allocation import Allocation
 from hybridcsp.search.run import Progress
 from hybridcsp.search.search import Search
 from hybridcsp.sources.base import BaseSource
-from hybridcsp.testing.requirements import require, require_structure
+from hybridcsp.testing.requirements import conformance_suite, require, require_structure
 
 #: One entry of a comparison: the kind of the event, its data, and the bytes of its structure.
 _Entry = tuple[Any, ...]
 
 
+@conformance_suite
 def check_source(
     make: Callable[[Problem], BaseSource],
     directory: Path,
@@ -76,6 +77,7 @@ def check_source(
     _require_repetition(search, directory, relaxations, f"the source {name}")
 
 
+@conformance_suite
 def check_allocation(make: Callable[[Problem, int], Allocation], directory: Path, *, relaxations: int = 16) -> None:
     """Check that an allocation chooses among the available sources and that searches with it repeat and resume exactly.
 

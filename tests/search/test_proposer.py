@@ -170,3 +170,38 @@ def test_every_source_is_closed_even_if_one_fails_to_close(tmp_path):
         run.close()
     assert closed == [True, True]
     search(tmp_path, Good(), Bad(), Good())  # the directory is free again
+
+
+@pytest.mark.parametrize("proposals", [["no proposal"], [None], 3])
+def test_proposals_of_the_wrong_kind_are_errors_of_the_source(tmp_path, proposals):
+    class Wrong(P1Source):
+        name = "wrong"
+
+        def propose(self, n, context):
+            return proposals
+
+    run = search(tmp_path, Wrong(), P1Source())
+    assert run.run(relaxations=4, refine=0).stopped == "relaxations used up"
+    assert run.archive.state.errors["wrong"] > 0
+
+
+def test_proposals_may_be_yielded(tmp_path):
+    class Yielding(P1Source):
+        name = "yielding"
+
+        def propose(self, n, context):
+            yield from super().propose(n, context)
+
+    run = search(tmp_path, Yielding())
+    assert run.run(relaxations=4, refine=0).stopped == "relaxations used up"
+
+
+def test_status_that_raises_does_not_end_the_search(tmp_path):
+    class Broken(P1Source):
+        name = "broken"
+
+        def status(self):
+            raise RuntimeError("no status")
+
+    run = search(tmp_path, Broken(), P1Source())
+    assert run.run(relaxations=4, refine=0).stopped == "relaxations used up"

@@ -148,6 +148,14 @@ class TestGenerators:
         with pytest.raises(AssertionError, match="requested was"):
             check_generator(lambda: Wrong(), tmp_path)
 
+    def test_exceptions_become_assertions(self, tmp_path):
+        class Forgetful(Toy):
+            def save(self, folder):
+                raise FileNotFoundError("no such folder")
+
+        with pytest.raises(AssertionError, match="check_generator was ended by FileNotFoundError: no such folder"):
+            check_generator(lambda: Forgetful(), tmp_path)
+
 
 class TestFormats:
     @pytest.mark.parametrize("name", sorted(FORMATS.entries()))

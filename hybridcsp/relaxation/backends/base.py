@@ -83,7 +83,14 @@ class Backend(ABC):
     ...         self.jobs.append(job)
     ...
     ...     def completed(self, timeout):
-    ...         return [self.runner(self.jobs.pop(0))] if self.jobs else []
+    ...         if not self.jobs:
+    ...             return []
+    ...         job = self.jobs.pop(0)
+    ...         try:
+    ...             return [self.runner(job)]
+    ...         except Exception as error:
+    ...             reason = FailureReason.CALCULATOR
+    ...             return [Failed(candidate=job.candidate, reason=reason, detail=str(error), level=job.level)]
     """
 
     capacity: int

@@ -70,7 +70,7 @@ def test_a_minimum_writes_itself_with_its_energy(search, tmp_path):
     cif = minimum.to_cif(tmp_path / "m.cif")
     assert "_symmetry_Int_Tables_number   136" in cif.read_text()
     assert len(ase.io.read(cif)) == 6
-    with pytest.raises(InputError, match="a name for cif"):
+    with pytest.raises(InputError, match="a file name for cif"):
         minimum.to_cif(tmp_path / "m.xyz")
     with pytest.raises(InputError, match="known ending"):
         minimum.write(tmp_path / "m")

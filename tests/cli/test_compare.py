@@ -30,8 +30,8 @@ def test_comparison_names_inactive_sources(tmp_path):
     assert done.returncode == 0, done.stderr
     printed = " ".join(done.stdout.split())
     assert "no interval: one seed" in printed
-    assert "evolution made 0 of 2 relaxations (it starts after 6 minima); this compares random with random." in printed
-    assert "random+evolution and random relaxed the same candidates, one by one, in 1 of 1 run" in printed
+    assert "evolution contributed 0 of 2 relaxations (it starts after 6 minima); this compares random with random." in printed
+    assert "relaxed identical candidates in 1 of 1 run" in printed
 
     again = hybridcsp(*line, "--json", cwd=tmp_path)
     content = json.loads(again.stdout)
@@ -76,7 +76,7 @@ def test_terminated_comparison_can_be_continued(tmp_path):
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on from here" in output
+    assert "Interrupted. Continue with the same command." in output
     assert not [child for child in started if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
 
 

@@ -72,7 +72,7 @@ def test_a_minimum_writes_itself_with_its_energy(search, tmp_path):
     assert len(ase.io.read(cif)) == 6
     with pytest.raises(InputError, match="a file name for cif"):
         minimum.to_cif(tmp_path / "m.xyz")
-    with pytest.raises(InputError, match="known ending"):
+    with pytest.raises(InputError, match="known extension"):
         minimum.write(tmp_path / "m")
 
 

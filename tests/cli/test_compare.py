@@ -30,7 +30,10 @@ def test_comparison_names_inactive_sources(tmp_path):
     assert done.returncode == 0, done.stderr
     printed = " ".join(done.stdout.split())
     assert "no interval: one seed" in printed
-    assert "evolution contributed 0 of 2 relaxations (it starts after 6 minima); this compares random with random." in printed
+    assert (
+        "evolution contributed 0 of 2 relaxations (it starts after 6 minima); this compares random with random."
+        in printed
+    )
     assert "relaxed identical candidates in 1 of 1 run" in printed
 
     again = hybridcsp(*line, "--json", cwd=tmp_path)

@@ -27,11 +27,6 @@ _UNCLEAR = (
 _LONGEST = 200
 
 
-def problem_of(archive: Archive) -> Problem:
-    """Return the problem of the archive's last session."""
-    return archive.problem
-
-
 def minima_rows(minima: Sequence[Minimum], problem: Problem) -> list[dict[str, Any]]:
     """Return the properties of minima, in the given order (best first), as plain data with units in the keys."""
     return [

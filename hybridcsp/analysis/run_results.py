@@ -169,11 +169,12 @@ def read_results(runs: Iterable[ComparedRun], target: float | Atoms | None) -> l
     runs = list(runs)
     if target is not None:
         return [_read_run(run, target) for run in runs]
-    first_pass = [_read_run(run, None) for run in runs]
     best: dict[str, float] = {}
-    for result in first_pass:
-        if result.best is not None:
-            best[result.problem] = min(result.best, best.get(result.problem, np.inf))
+    for run in runs:
+        with Archive(run.directory) as archive:
+            lowest = _counted_state(archive, run.relaxations).lowest()
+        if lowest is not None:
+            best[run.problem] = min(lowest, best.get(run.problem, np.inf))
     return [_read_run(run, best.get(run.problem)) for run in runs]
 
 
@@ -215,9 +216,7 @@ def read_result(
     relaxations
         Budget in relaxations: later ones are ignored. By default all of them count.
     """
-    state = archive.state
-    if relaxations is not None and state.relaxations > relaxations:
-        state = archive.state_until(relaxations)
+    state = _counted_state(archive, relaxations)
     last = state.stops[-1] if state.stops else ""
     return RunResult(
         problem=problem,
@@ -236,6 +235,13 @@ def read_result(
         parts=_activities(state, roles),
         candidates=_hash_of_candidates(archive, state),
     )
+
+
+def _counted_state(archive: Archive, relaxations: int | None) -> SearchState:
+    """Return the state at the end of a budget of relaxations, or the last one if there is no budget."""
+    if relaxations is not None and archive.state.relaxations > relaxations:
+        return archive.state_until(relaxations)
+    return archive.state
 
 
 def _enthalpy_reached_at(state: SearchState, enthalpy: float | None) -> tuple[int, int] | None:

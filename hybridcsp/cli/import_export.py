@@ -305,7 +305,6 @@ def _export_seeds(
     pending: bool,
 ) -> None:
     """Write minima, pending candidates or structures of files as seeds for another code."""
-    from hybridcsp.analysis.report import problem_of
     from hybridcsp.archive.archive import Archive
     from hybridcsp.core.records import USER, WORKERS
     from hybridcsp.io import formats
@@ -325,7 +324,7 @@ def _export_seeds(
                 for candidate in waiting
             ]
         else:
-            records = records_of(archive.minima(top), cell, problem_of(archive).pressure_gpa)
+            records = records_of(archive.minima(top), cell, archive.problem.pressure_gpa)
     if not records:
         missing = "a search with pending candidates" if pending else "a search that has found a minimum"
         raise InputError("--pending" if pending else "directory", str(directory), f"{missing}; there is none to write")

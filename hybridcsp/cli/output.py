@@ -82,14 +82,14 @@ def print_search(archive: Archive, top: int) -> None:
     top
         Largest number of minima in the table.
     """
-    from hybridcsp.analysis.report import duration, minima_table, problem_of, sources_table
+    from hybridcsp.analysis.report import duration, minima_table, sources_table
 
     state = archive.state
     if not state.settings:
         raise no_search(archive.directory)
     minima = archive.minima(top)
     if minima:
-        console.print(minima_table(minima, problem_of(archive)))
+        console.print(minima_table(minima, archive.problem))
     else:
         console.print("No minimum has been found yet.")
     if state.tallies or state.last_errors:

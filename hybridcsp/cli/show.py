@@ -33,7 +33,6 @@ def show(
 ) -> None:
     """Show the best minima of a search and the activity of its sources."""
     from hybridcsp.analysis.plots import check_picture, plot_search
-    from hybridcsp.analysis.report import problem_of
     from hybridcsp.archive.archive import Archive
 
     if plot is not None:
@@ -49,16 +48,16 @@ def show(
         else:
             raise no_search(directory)
         if plot is not None:
-            plot_search(archive, plot, problem_of(archive).formula)
+            plot_search(archive, plot, archive.problem.formula)
             messages = errors if as_json or as_csv else console
             messages.print(f"Wrote {plot}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _content(archive: Archive, top: int) -> dict[str, Any]:
     """Return totals, minima and sources of a search as a JSON object."""
-    from hybridcsp.analysis.report import minima_rows, problem_of, sources_rows
+    from hybridcsp.analysis.report import minima_rows, sources_rows
 
-    state, problem = archive.state, problem_of(archive)
+    state, problem = archive.state, archive.problem
     return {
         "formula": problem.formula,
         "pressure_gpa": problem.pressure_gpa,

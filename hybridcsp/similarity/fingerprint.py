@@ -14,6 +14,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
+from hybridcsp.structure.geometry import niggli_cell
 from hybridcsp.structure.validity import is_finite_crystal
 
 Floats = NDArray[np.floating[Any]]
@@ -110,7 +111,7 @@ def _described(*buffers: bytes) -> Descriptors:
     numbers = np.frombuffer(buffers[0], dtype=np.uint8)
     given_positions, given_cell = (np.frombuffer(buffer).reshape(-1, 3) for buffer in buffers[1:])
     order = np.argsort(numbers, kind="stable")
-    cell = _reduced(given_cell)
+    cell = niggli_cell(given_cell)
     positions = np.linalg.solve(cell.T, given_positions[order].T).T % 1.0
     crystal = Crystal(numbers[order], cell, positions)
     if _heights(cell).min() < _MIN_CELL_HEIGHT * crystal.volume ** (1 / 3):
@@ -240,17 +241,6 @@ def _squared_distances(separations: Floats, images: Floats) -> Floats:
     squares += np.einsum("ij,ij->i", separations, separations)[:, None]
     squares += np.einsum("ij,ij->i", images, images)
     return squares
-
-
-def _reduced(cell: Floats) -> Floats:
-    """Return the Niggli-reduced cell, which needs fewer images, or the cell itself if the reduction fails."""
-    import spglib
-
-    try:
-        reduced = spglib.niggli_reduce(cell)
-    except spglib.SpglibError:
-        return cell
-    return cell if reduced is None else np.asarray(reduced)
 
 
 def _heights(cell: Floats) -> Floats:

@@ -10,7 +10,6 @@ from hybridcsp.analysis.report import (
     duration,
     minima_rows,
     minima_table,
-    problem_of,
     sources_rows,
     sources_table,
 )
@@ -62,7 +61,7 @@ def printed(what, width):
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_tables_fit_and_break_no_word(archive, width):
-    problem = problem_of(archive)
+    problem = archive.problem
     text = printed(minima_table(archive.minima(), problem), width) + printed(sources_table(archive), width)
     assert max(map(len, text.splitlines())) <= width
     words = text.split()
@@ -73,13 +72,13 @@ def test_tables_fit_and_break_no_word(archive, width):
 
 
 def test_hidden_columns_are_named(archive):
-    narrow, usual = (printed(minima_table(archive.minima(), problem_of(archive)), width) for width in (60, 80))
+    narrow, usual = (printed(minima_table(archive.minima(), archive.problem), width) for width in (60, 80))
     assert "Hidden columns" in " ".join(narrow.split())
     assert "Hidden columns" not in usual
 
 
 def test_rows_are_plain_data_with_units_in_keys(archive):
-    best, other = minima_rows(archive.minima(), problem_of(archive))
+    best, other = minima_rows(archive.minima(), archive.problem)
     assert best["rank"] == 1
     assert {best["prototype"], other["prototype"]} == {"rutile", None}
     named = best if best["prototype"] else other

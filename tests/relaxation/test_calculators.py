@@ -252,6 +252,77 @@ def test_chgnet_falls_back_when_the_numbers_differ(monkeypatch, caplog):
     assert "differs from CHGNet (energy" in caplog.text
 
 
+def test_chgnet_makes_no_tensor_outside_its_device():
+    from chgnet.model.model import CHGNet
+
+    from hybridcsp.relaxation.calculators.chgnet import _FrozenCHGNet, bond_graph
+
+    network = _FrozenCHGNet(CHGNet.load(use_device="cpu", verbose=False).to("meta"))
+    crystal = bulk("NiO", "rocksalt", a=4.2)
+    graph = bond_graph(crystal.cell.array, crystal.positions, 6.0, 3.0)
+    # Tensors of the device "meta" have shapes but no numbers. An operation with a tensor of another device fails, and
+    # the last step, the conversion of the energy to a number, fails in any case.
+    with pytest.raises(RuntimeError, match=r"item\(\) cannot be called on meta tensors"):
+        network.evaluate(crystal.numbers, graph)
+
+
+def test_device_of_chgnet_is_that_of_its_own_calculator(monkeypatch):
+    from hybridcsp.relaxation.calculators import chgnet
+
+    devices = []
+    true_load, true_init = chgnet.CHGNet.load, chgnet.CHGNetCalculator.__init__
+
+    def load(*, use_device, **more):
+        devices.append(use_device)
+        return true_load(use_device="cpu", **more)
+
+    def init(self, model, *, use_device, **more):
+        devices.append(use_device)
+        true_init(self, model, use_device="cpu", **more)
+
+    monkeypatch.setattr(chgnet.CHGNet, "load", load)
+    monkeypatch.setattr(chgnet.CHGNetCalculator, "__init__", init)
+    _, label = chgnet.build_chgnet(device="cuda:1")
+    assert devices == ["cuda:1", "cuda:1"]
+    assert "cuda" not in label
+
+
+def test_chgnet_in_double_precision_has_the_same_energy_and_exact_forces(chgnet):
+    from hybridcsp.relaxation.calculators.chgnet import build_chgnet
+
+    calculator, label = build_chgnet(precision="float64")
+    assert label == chgnet[1].replace(")", ", float64)")
+    atoms = bulk("NiO", "rocksalt", a=4.2)
+    atoms.rattle(0.1, seed=3)
+    assert calculator.get_property("energy", atoms) == pytest.approx(chgnet[0].get_property("energy", atoms), abs=2e-5)
+    moved = atoms.copy()
+    moved.positions[0, 0] += 1e-4
+    slope = (calculator.get_property("energy", atoms) - calculator.get_property("energy", moved)) / 1e-4
+    middle = (calculator.get_property("forces", atoms)[0, 0] + calculator.get_property("forces", moved)[0, 0]) / 2
+    assert slope == pytest.approx(middle, abs=1e-5)
+
+
+def test_double_precision_is_refused_where_chgnet_s_own_calculator_must_be_used(monkeypatch):
+    from hybridcsp.relaxation.calculators import chgnet
+
+    monkeypatch.setattr(chgnet, "_first_difference", lambda *_: "the fast CHGNet differs from CHGNet (energy)")
+    with pytest.raises(
+        CalculatorError, match=r"float64 is not available, because the fast CHGNet differs.*use float32"
+    ):
+        chgnet.build_chgnet(precision="float64")
+
+
+def test_failure_of_chgnet_s_own_calculator_is_not_taken_for_a_change_of_internals(monkeypatch):
+    from hybridcsp.relaxation.calculators import chgnet
+
+    def run_out(self, *_):
+        raise RuntimeError("CUDA out of memory")
+
+    monkeypatch.setattr(chgnet.QuietCHGNetCalculator, "calculate", run_out)
+    with pytest.raises(RuntimeError, match="CUDA out of memory"):
+        chgnet.build_chgnet(device="cpu")
+
+
 def test_lennard_jones_stress_is_the_derivative_of_its_energy():
     calculator, _ = build_calculator("lj")
     atoms = bulk("Cu", cubic=True, a=3.7) * 2

@@ -32,6 +32,7 @@ from chgnet.model.model import CHGNet
 from numpy.typing import NDArray
 from pymatgen.optimization.neighbors import find_points_in_spheres
 
+from hybridcsp.errors import CalculatorError
 from hybridcsp.relaxation.calculators.registry import IsolatedAtomsError
 from hybridcsp.utils.quiet import quiet
 
@@ -41,51 +42,71 @@ _log = logging.getLogger(__name__)
 _SELF_CHECK_TOLERANCE = {"energy": 1e-5, "forces": 1e-4, "stress": 1e-5, "magmoms": 1e-4}
 
 
-def build_chgnet(argument: str | None = None) -> tuple[Calculator, str]:
+def build_chgnet(
+    argument: str | None = None, *, device: str | None = None, precision: str | None = None
+) -> tuple[Calculator, str]:
     """Build the fast calculator, or CHGNet's own if its internals differ from those that this module supports.
 
     Parameters
     ----------
     argument
         Not used.
+    device
+        Name of a torch device, for example ``"cuda"``; the CPU if not given.
+    precision
+        ``"float32"``, the default, or ``"float64"``.
 
     Returns
     -------
     tuple of Calculator and str
         The calculator and its label, for example ``"chgnet 0.3.0 (chgnet 0.4.2)"``.
+
+    Raises
+    ------
+    CalculatorError
+        If the precision is ``"float64"`` and CHGNet's own calculator, which has single precision, must be used.
     """
     torch.set_num_threads(1)
+    device = device or "cpu"
     with quiet():
-        model = CHGNet.load(use_device="cpu", verbose=False)
-        theirs = QuietCHGNetCalculator(model=model, use_device="cpu", on_isolated_atoms="error")
+        model = CHGNet.load(use_device=device, verbose=False)
+        theirs = QuietCHGNetCalculator(model=model, use_device=device, on_isolated_atoms="error")
     label = f"chgnet {model.version} (chgnet {version('chgnet')}"
+    crystal = _test_crystal()
+    expected = {name: theirs.get_property(name, crystal) for name in _SELF_CHECK_TOLERANCE}
     try:
         ours = FastCHGNetCalculator(model)
-        difference = _largest_difference(ours, theirs)
+        obstacle = _first_difference(ours, crystal, expected)
     except (AttributeError, KeyError, TypeError, RuntimeError, IndexError) as error:
-        _log.warning(
-            "CHGNet's internals have changed (%s: %s): using its own, slower calculator", type(error).__name__, error
-        )
-        return theirs, f"{label}, its own calculator)"
-    if difference:
-        _log.warning("the fast CHGNet differs from CHGNet (%s): using its own, slower calculator", difference)
+        obstacle = f"CHGNet's internals have changed ({type(error).__name__}: {error})"
+    if precision == "float64":  # compared above in single precision, in which CHGNet's own calculator computes
+        if obstacle:
+            raise CalculatorError(f"chgnet: float64 is not available, because {obstacle}; use float32")
+        return FastCHGNetCalculator(model.double()), f"{label}, float64)"
+    if obstacle:
+        _log.warning("%s: using its own, slower calculator", obstacle)
         return theirs, f"{label}, its own calculator)"
     return ours, f"{label})"
 
 
-def _largest_difference(ours: Calculator, theirs: Calculator) -> str:
-    """Compare two calculators on a small crystal; return a description of the first difference, or an empty string."""
+def _test_crystal() -> Atoms:
+    """Return a small crystal without symmetry, on which two calculators are compared."""
     atoms = bulk("NiO", "rocksalt", a=4.2)
     deformation = np.array([[1.03, 0.01, 0.0], [0.0, 0.98, 0.02], [0.0, 0.0, 1.01]])
     atoms.set_cell(atoms.cell.array @ deformation, scale_atoms=True)
     atoms.positions[1] += [0.1, -0.05, 0.2]
+    return atoms
+
+
+def _first_difference(ours: Calculator, atoms: Atoms, theirs: dict[str, Any]) -> str:
+    """Compare a calculator with results; return a description of the first difference, or an empty string."""
     for name, tolerance in _SELF_CHECK_TOLERANCE.items():
-        expected = np.asarray(theirs.get_property(name, atoms), dtype=float)
+        expected = np.asarray(theirs[name], dtype=float)
         if name == "stress":
             expected = expected.reshape(-1)
         found = np.asarray(ours.get_property(name, atoms), dtype=float)
         if found.shape != expected.shape or not np.abs(found - expected).max() <= tolerance:
-            return f"{name} {found.tolist()} instead of {expected.tolist()}"
+            return f"the fast CHGNet differs from CHGNet ({name} {found.tolist()} instead of {expected.tolist()})"
     return ""
 
 
@@ -120,7 +141,7 @@ class FastCHGNetCalculator(Calculator):  # type: ignore[misc]
     Parameters
     ----------
     model
-        A CHGNet on the CPU; its parameters are frozen.
+        A CHGNet; its parameters are frozen. Its device and precision are those of the calculation.
     """
 
     implemented_properties = ("energy", "free_energy", "forces", "stress", "magmoms")
@@ -130,7 +151,7 @@ class FastCHGNetCalculator(Calculator):  # type: ignore[misc]
         self._network = _FrozenCHGNet(model)
         self._radius = float(model.graph_converter.atom_graph_cutoff)
         self._short = float(model.graph_converter.bond_graph_cutoff)
-        self._reference_energies = model.composition_model.fc.weight.detach().numpy().astype(float).ravel()
+        self._reference_energies = model.composition_model.fc.weight.detach().cpu().numpy().astype(float).ravel()
 
     def calculate(
         self,
@@ -150,20 +171,18 @@ class FastCHGNetCalculator(Calculator):  # type: ignore[misc]
         graph = bond_graph(self.atoms.cell.array, self.atoms.positions, self._radius, self._short)
         if n_isolated := n_atoms - len(np.unique(graph.centre)):
             raise IsolatedAtomsError(f"{n_isolated} of {n_atoms} atoms have no neighbour within {self._radius:g} Å")
-        vectors = torch.tensor(graph.vectors, dtype=torch.float32, requires_grad=True)
-        energy, magmoms = self._network(torch.from_numpy(numbers.astype(np.int64)), vectors, graph)
-        gradient = torch.autograd.grad(energy, vectors)[0].numpy().astype(float)
+        energy, gradient, magmoms = self._network.evaluate(numbers, graph)
         forces = np.zeros((n_atoms, 3))
         first = graph.first
         np.add.at(forces, graph.neighbour[first], -gradient)
         np.add.at(forces, graph.centre[first], gradient)
-        total = float(energy) + float(self._reference_energies[numbers - 1].sum())
+        total = energy + float(self._reference_energies[numbers - 1].sum())
         self.results = {
             "energy": total,
             "free_energy": total,
             "forces": forces,
             "stress": full_3x3_to_voigt_6_stress(graph.vectors.T @ gradient) / self.atoms.get_volume(),
-            "magmoms": magmoms.detach().numpy().astype(float),
+            "magmoms": magmoms,
         }
 
 
@@ -297,11 +316,25 @@ class _FrozenCHGNet:
     """The network of ``CHGNet._compute`` for one crystal as a function of the bond vectors."""
 
     def __init__(self, model: CHGNet) -> None:
+        parameter = next(model.parameters())
+        self._device, self._dtype = parameter.device, parameter.dtype
         self._model = model.eval().requires_grad_(False)
         self._atom = [(_GatedMessages(layer.twoBody_atom, 3), layer.mlp_out) for layer in model.atom_conv_layers]
         self._bond = [(_GatedMessages(layer.twoBody_bond, 4), layer.mlp_out) for layer in model.bond_conv_layers]
         # the output of CHGNet's last angle layer is not used
         self._angle = [_GatedMessages(layer.twoBody_bond, 4) for layer in model.angle_layers[:-1]]
+
+    def evaluate(
+        self, numbers: NDArray[Any], graph: BondGraph
+    ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        """Return the energy in eV, its gradient with respect to the bond vectors in eV/Å, and the magnetic moments."""
+        vectors = torch.tensor(graph.vectors, dtype=self._dtype, device=self._device, requires_grad=True)
+        energy, magmoms = self(self._indices(numbers), vectors, graph)
+        gradient = torch.autograd.grad(energy, vectors)[0]
+        return float(energy), *(values.detach().cpu().numpy().astype(float) for values in (gradient, magmoms))
+
+    def _indices(self, values: NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(values.astype(np.int64, copy=False)).to(self._device)
 
     def __call__(
         self, numbers: torch.Tensor, vectors: torch.Tensor, graph: BondGraph
@@ -309,8 +342,7 @@ class _FrozenCHGNet:
         """Return the energy without the reference energies of the elements, and the magnetic moments."""
         model, n_short = self._model, graph.n_short
         centre, neighbour, undirected, left, right = (
-            torch.from_numpy(rows)
-            for rows in (graph.centre, graph.neighbour, graph.undirected, graph.left, graph.right)
+            self._indices(rows) for rows in (graph.centre, graph.neighbour, graph.undirected, graph.left, graph.right)
         )
         atoms = model.atom_embedding(numbers - 1)
         lengths = vectors.norm(dim=1)
@@ -351,8 +383,8 @@ class _FrozenCHGNet:
         right_bond: torch.Tensor,
     ) -> torch.Tensor:
         """Return the embedded angles; ``directions`` are unit vectors along the short undirected bonds."""
-        sign = -torch.ones(len(graph.centre))
-        sign[torch.from_numpy(graph.first)] = 1.0
+        sign = -directions.new_ones(len(graph.centre))
+        sign[self._indices(graph.first)] = 1.0
         from_corner = directions.index_select(0, left_bond) * (sign[left] * sign[right])[:, None]
         basis = self._model.angle_basis_expansion(from_corner, directions.index_select(0, right_bond))
         features: torch.Tensor = self._model.angle_embedding(basis)

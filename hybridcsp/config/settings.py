@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +29,7 @@ from hybridcsp.core.records import Limits
 from hybridcsp.core.registry import split_argument
 from hybridcsp.errors import ArchiveError, CalculatorError, InputError, UnreadableError
 from hybridcsp.generators.external import Command
+from hybridcsp.relaxation.calculators.choice import absolute_calculator
 from hybridcsp.relaxation.calculators.registry import check_calculator, runs_code
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.retraining import Retraining
@@ -39,6 +39,7 @@ from hybridcsp.search.settings import DEFAULT_CALCULATOR, SearchSettings
 from hybridcsp.search.stopping import StoppingCriteria, Target
 from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT, SOURCES
 from hybridcsp.utils.files import atomic_write
+from hybridcsp.utils.paths import absolute, absolute_argument, absolute_if_there
 from hybridcsp.utils.reading import read_toml
 
 #: The resolved configuration in a run directory.
@@ -249,27 +250,27 @@ def with_absolute_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     for command in commands.values():
         if isinstance(command, dict) and isinstance(command.get("command"), list):
             command["command"] = [
-                _absolute_if_there(part, folder) if isinstance(part, str) and part else part
+                absolute_if_there(part, folder) if isinstance(part, str) and part else part
                 for part in command["command"]
             ]
     if isinstance(search, dict):
         if isinstance(search.get("directory"), str):
             search["directory"] = str(folder / search["directory"])
         if isinstance(search.get("calculator"), str):
-            search["calculator"] = _absolute_argument(search["calculator"], folder)
+            search["calculator"] = absolute_calculator(search["calculator"], folder)
         if isinstance(search.get("sources"), list):
             named = {f"external:{name}" for name in commands}
             search["sources"] = [
-                _absolute_argument(source, folder) if isinstance(source, str) and source not in named else source
+                _absolute_source(source, folder) if isinstance(source, str) and source not in named else source
                 for source in search["sources"]
             ]
     if isinstance(budget, dict) and isinstance(budget.get("stop_at"), str):
         with suppress(ValueError):
             budget["stop_at"] = float(budget["stop_at"])
         if isinstance(budget["stop_at"], str):
-            budget["stop_at"] = _absolute(budget["stop_at"], folder)
+            budget["stop_at"] = absolute(budget["stop_at"], folder)
     if isinstance(retraining, dict) and isinstance(retraining.get("replay_data"), str):
-        retraining["replay_data"] = _absolute(retraining["replay_data"], folder)
+        retraining["replay_data"] = absolute(retraining["replay_data"], folder)
     return result
 
 
@@ -326,25 +327,8 @@ def _recorded_tables(archive: Archive) -> dict[str, Any]:
     return raw | {name: last[name] for name in ("retraining", "external") if last.get(name)}
 
 
-def _absolute(path: str, folder: Path) -> str:
-    found = folder / Path(path).expanduser()
-    return os.path.abspath(found)  # noqa: PTH100  # links are kept, because the Python of a virtual environment is one
-
-
-def _absolute_if_there(text: str, folder: Path) -> str:
-    try:
-        there = (folder / Path(text).expanduser()).exists()
-    except (OSError, RuntimeError):  # too long for a name, or in the home of an unknown user
-        there = False
-    return _absolute(text, folder) if there else text
-
-
-def _absolute_argument(text: str, folder: Path) -> str:
-    name, colon, argument = text.partition(":")
-    if not colon or not argument:
-        return text
-    path = name in _WITH_PATHS or "/" in argument or argument.startswith((".", "~"))
-    return f"{name}:{_absolute(argument, folder) if path else _absolute_if_there(argument, folder)}"
+def _absolute_source(text: str, folder: Path) -> str:
+    return absolute_argument(text, folder, path=text.partition(":")[0] in _WITH_PATHS)
 
 
 def _holds(tables: Mapping[str, Any], path: Sequence[str]) -> bool:

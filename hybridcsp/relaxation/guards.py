@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hybridcsp.core.records import FailureReason, Limits
 from hybridcsp.errors import message_of
-from hybridcsp.relaxation.calculators.registry import IsolatedAtomsError
+from hybridcsp.relaxation.calculators.server.exceptions import IsolatedAtomsError
 from hybridcsp.relaxation.properties import NotFiniteError, WrongKindError, real_array, real_number
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.structure.validity import has_finite_geometry

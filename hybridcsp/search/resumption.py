@@ -21,8 +21,10 @@ _CALCULATORS = "hybridcsp.relaxation.calculators"
 FORMER_NAMES = {
     "hybridcsp.allocation.EqualShares": "hybridcsp.search.allocation.EqualAllocation",
     "hybridcsp.allocation.Earnings": "hybridcsp.search.allocation.ThompsonAllocation",
-    f"{_CALCULATORS}.build_emt": f"{_CALCULATORS}.registry.build_emt",
-    f"{_CALCULATORS}.build_lj": f"{_CALCULATORS}.registry.build_lj",
+    f"{_CALCULATORS}.build_emt": f"{_CALCULATORS}.server.builders.build_emt",
+    f"{_CALCULATORS}.registry.build_emt": f"{_CALCULATORS}.server.builders.build_emt",
+    f"{_CALCULATORS}.registry.build_lj": f"{_CALCULATORS}.server.builders.build_lj",
+    f"{_CALCULATORS}.build_lj": f"{_CALCULATORS}.server.builders.build_lj",
     "hybridcsp.relaxation.chgnet_fast.build_chgnet": f"{_CALCULATORS}.chgnet.build_chgnet",
     "hybridcsp.relaxation.chgnet_fast.FastCHGNetCalculator": f"{_CALCULATORS}.chgnet.FastCHGNetCalculator",
     "hybridcsp.relaxation.chgnet_fast.QuietCHGNetCalculator": f"{_CALCULATORS}.chgnet.QuietCHGNetCalculator",

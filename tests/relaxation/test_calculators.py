@@ -20,11 +20,11 @@ from hybridcsp.errors import CalculatorError, InputError, UnknownNameError
 from hybridcsp.relaxation.calculators import mace
 from hybridcsp.relaxation.calculators.registry import (
     CALCULATORS,
-    IsolatedAtomsError,
     build_calculator,
     check_calculator,
     runs_code,
 )
+from hybridcsp.relaxation.calculators.server.exceptions import IsolatedAtomsError
 
 
 def make_copper_calculator():

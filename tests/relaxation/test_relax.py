@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from hybridcsp.core.records import Candidate, Failed, FailureReason, Job, Limits, Proposal, Relaxed
 from hybridcsp.errors import CalculatorError, InputError
-from hybridcsp.relaxation.calculators.registry import IsolatedAtomsError
+from hybridcsp.relaxation.calculators.server.exceptions import IsolatedAtomsError
 from hybridcsp.relaxation.guards import minimum_image_distances
 from hybridcsp.relaxation.relax import Relaxer, run_job
 from hybridcsp.relaxation.settings import RelaxationSettings

@@ -7,7 +7,7 @@ from crystals import InlineBackend, ListSource, P1Source, instant_relaxation
 from hybridcsp import Problem, Search
 from hybridcsp.archive.archive import Archive
 from hybridcsp.errors import ArchiveError, InputError, UnknownNameError
-from hybridcsp.relaxation.calculators.registry import build_emt
+from hybridcsp.relaxation.calculators.server.builders import build_emt
 from hybridcsp.search.allocation import Allocation, EqualAllocation
 from hybridcsp.search.settings import SearchSettings
 

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from pymatgen.optimization.neighbors import find_points_in_spheres
 
 from hybridcsp.errors import CalculatorError
-from hybridcsp.relaxation.calculators.registry import IsolatedAtomsError
+from hybridcsp.relaxation.calculators.server.exceptions import IsolatedAtomsError
 from hybridcsp.utils.quiet import quiet
 
 _log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from typing import Any
 from ase.calculators.calculator import Calculator
 
 from hybridcsp.errors import CalculatorError
-from hybridcsp.relaxation.calculators.identity import digest_of_file
+from hybridcsp.relaxation.calculators.server.identity import digest_of_file
 from hybridcsp.utils.quiet import quiet
 
 _WEIGHTS_ONLY_SWITCH = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"

@@ -1,16 +1,15 @@
 """Calculators by name: the registry, checks of names, and construction.
 
 A calculator is named ``chgnet``, ``emt``, ``lj``, ``mace:PATH_OR_NAME``, a name that another package registers, or
-``package.module:factory``. In Python it may also be an ASE calculator or a function without arguments that returns one.
+``package.module:factory``, or by the path of a calculator file. In Python it may also be an ASE calculator, a function
+without arguments that returns one, or a :class:`~hybridcsp.relaxation.calculators.choice.CalculatorChoice`.
 """
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from importlib import import_module
-from importlib.metadata import version
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from ase.calculators.calculator import BaseCalculator, Calculator
 
@@ -23,14 +22,22 @@ from hybridcsp.errors import (
     did_you_mean,
     message_of,
 )
-from hybridcsp.relaxation.calculators.identity import describe, digest_of_file, digest_of_module
+from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.calculators.mace import find_model
+from hybridcsp.relaxation.calculators.server.builders import (
+    build_from_function,
+    build_from_module,
+    check_device,
+    check_options,
+)
+from hybridcsp.relaxation.calculators.server.exceptions import BuildError, OptionError
+from hybridcsp.relaxation.calculators.server.identity import describe, digest_of_file, digest_of_source
 from hybridcsp.relaxation.calculators.suggestions import how_to_use
 from hybridcsp.utils.interrupts import exits_contained
 from hybridcsp.utils.modules import locate
 from hybridcsp.utils.quiet import quiet
 
-CalculatorLike: TypeAlias = str | Calculator | Callable[[], Calculator]
+CalculatorLike: TypeAlias = str | Calculator | Callable[[], Calculator] | CalculatorChoice
 
 CALCULATORS = Registry(
     "calculator",
@@ -42,12 +49,12 @@ CALCULATORS = Registry(
         ),
         Entry(
             name="emt",
-            target="hybridcsp.relaxation.calculators.registry:build_emt",
+            target="hybridcsp.relaxation.calculators.server.builders:build_emt",
             summary="effective medium theory: Al, Cu, Ag, Au, Ni, Pd, Pt",
         ),
         Entry(
             name="lj",
-            target="hybridcsp.relaxation.calculators.registry:build_lj",
+            target="hybridcsp.relaxation.calculators.server.builders:build_lj",
             summary="Lennard-Jones with ε = 0.1 eV, σ = 2.5 Å for every pair; for tests",
         ),
         Entry(
@@ -63,10 +70,6 @@ CALCULATORS = Registry(
 _DYNAMIC = {"*", "__getattr__", "__dict__", "globals", "vars", "locals", "setattr", "exec", "eval", "modules"}
 
 
-class IsolatedAtomsError(Exception):
-    """Atom without neighbours within the cutoff of a calculator: the structure has fallen apart."""
-
-
 def check_calculator(spec: CalculatorLike) -> None:
     """Check cheaply whether a calculator can be built, without importing its module.
 
@@ -75,42 +78,58 @@ def check_calculator(spec: CalculatorLike) -> None:
     UnknownNameError
         If the name is not registered.
     InputError
-        If an argument is missing or superfluous, or the module or the name in it does not exist.
+        If an argument is missing or superfluous, the module or the name in it does not exist, or an option cannot be
+        used with the calculator.
     CalculatorError
         If a model file is missing.
     RegistrationError
         If another package registers a module that does not exist.
     """
-    if not isinstance(spec, str):
-        if not isinstance(spec, BaseCalculator) and not callable(spec):
-            raise InputError(
-                "calculator", spec, "a name, an ASE calculator, or a function without arguments that returns one"
-            )
+    choice = CalculatorChoice.of(spec)
+    calculator = choice.calculator
+    if not isinstance(calculator, str):
+        _check_object(choice)
         return
-    entry, name, argument = _parse(spec)
+    entry, name, argument = _parse(calculator)
     if entry is None:
         if locate(name) is None:
             hint = did_you_mean(name, CALCULATORS.entries())
             raise InputError(
                 "calculator",
-                spec,
+                calculator,
                 f"{hint}there is no Python module {name!r} (a file in this directory is found if PYTHONPATH holds it)",
             )
         names = _names_in(name)
         if names is not None and argument not in names:
             hint = did_you_mean(str(argument), names)
-            raise InputError("calculator", spec, f"{hint}there is no {argument!r} in the module {name}")
+            raise InputError("calculator", calculator, f"{hint}there is no {argument!r} in the module {name}")
     elif entry.name == "mace":
         if argument is None:
             raise InputError(
-                "calculator", spec, "a name with a model: mace:PATH or mace:NAME, for example mace:medium-mpa-0"
+                "calculator", calculator, "a name with a model: mace:PATH or mace:NAME, for example mace:medium-mpa-0"
             )
         find_model(argument)
     elif entry.package != OURS:
         if locate(entry.target.partition(":")[0]) is None:
             raise entry.broken("cannot be imported: there is no such module")
     elif argument is not None:
-        raise InputError("calculator", spec, f"{name} without an argument")
+        raise InputError("calculator", calculator, f"{name} without an argument")
+
+
+def _check_object(choice: CalculatorChoice) -> None:
+    """Check the options of a calculator that is given as an object or a function.
+
+    Raises
+    ------
+    InputError
+        If they can only be used with the name of a calculator.
+    """
+    if choice.python is not None:
+        allowed = "another interpreter builds calculators by their names; name the function as module:function"
+        raise InputError("python", choice.python, allowed)
+    if isinstance(choice.calculator, BaseCalculator):
+        for option, value in choice.options.items():
+            raise InputError(option, value, "an ASE calculator is given, which has chosen it already; leave it out")
 
 
 def build_calculator(spec: CalculatorLike) -> tuple[Calculator, str]:
@@ -119,7 +138,8 @@ def build_calculator(spec: CalculatorLike) -> tuple[Calculator, str]:
     Parameters
     ----------
     spec
-        Name of a calculator, an ASE calculator, or a function without arguments that returns one.
+        Name of a calculator, an ASE calculator, a function without arguments that returns one, or a choice of one of
+        these with its interpreter, device and precision.
 
     Returns
     -------
@@ -141,33 +161,41 @@ def build_calculator(spec: CalculatorLike) -> tuple[Calculator, str]:
     >>> label.split()[0]
     'emt'
     """
-    check_calculator(spec)
-    if isinstance(spec, BaseCalculator):
-        return spec, describe(spec)
-    shown = spec if isinstance(spec, str) else getattr(spec, "__qualname__", repr(spec))
+    choice = CalculatorChoice.of(spec)
+    check_calculator(choice)
+    calculator = choice.calculator
+    if isinstance(calculator, BaseCalculator):
+        return calculator, describe(calculator)
+    shown = calculator if isinstance(calculator, str) else getattr(calculator, "__qualname__", repr(calculator))
     try:
         with exits_contained():
-            calculator, label = _built(spec)
+            return _built(calculator, shown, choice)
     except HybridCSPError:
         raise
+    except OptionError as error:
+        raise InputError(error.option, error.value, error.allowed) from error
+    except BuildError as error:
+        raise CalculatorError(str(error)) from error
     except Exception as error:  # third-party code may raise anything
         raise CalculatorError(f"the calculator {shown} cannot be built: {message_of(error)}") from error
-    if not isinstance(calculator, BaseCalculator):
-        raise CalculatorError(f"the calculator {shown} must be an ASE calculator; it is a {type(calculator).__name__}")
-    return calculator, label
 
 
-def _built(spec: str | Callable[[], Calculator]) -> tuple[Any, str]:
+def _built(spec: str | Callable[[], Calculator], shown: str, choice: CalculatorChoice) -> tuple[Calculator, str]:
+    """Build a calculator in this interpreter."""
+    if choice.python is not None:
+        raise InputError("python", choice.python, "calculators are built in the interpreter of hybridcsp only")
+    if choice.device is not None:
+        check_device(choice.device)
     if not isinstance(spec, str):
         with quiet():
-            calculator = spec()
-        return calculator, describe(calculator)
+            calculator = build_from_function(spec, shown, choice.options)
+        precision = {"precision": choice.precision} if choice.precision else {}
+        return calculator, describe(calculator, precision)
     entry, name, argument = _parse(spec)
     if entry is not None:
-        return _from_entry(entry, argument)
+        return _from_entry(entry, argument, choice.options)
     with quiet():
-        calculator = getattr(import_module(name), str(argument))()
-    return calculator, f"{spec} {describe(calculator, parameters_ahead(spec))}"
+        return build_from_module(name, str(argument), choice.options)
 
 
 def parameters_ahead(spec: CalculatorLike) -> dict[str, str]:
@@ -175,11 +203,12 @@ def parameters_ahead(spec: CalculatorLike) -> dict[str, str]:
 
     These are hashes: ``weights`` of a MACE model, and ``source`` of the module of a factory that is not installed.
     """
-    if not isinstance(spec, str):
+    choice = CalculatorChoice.of(spec)
+    if not isinstance(choice.calculator, str):
         return {}
-    entry, name, argument = _parse(spec)
+    entry, name, argument = _parse(choice.calculator)
     if entry is None:
-        found = {"source": digest_of_module(name)}
+        found = {"source": digest_of_source(locate(name))}
     elif entry.name == "mace" and argument is not None:
         found = {"weights": digest_of_file(find_model(argument))}
     else:
@@ -188,28 +217,12 @@ def parameters_ahead(spec: CalculatorLike) -> dict[str, str]:
 
 
 def runs_code(spec: CalculatorLike) -> bool:
-    """Return whether building a calculator executes code in a file or module that the user named."""
-    if not isinstance(spec, str):
+    """Return whether building a calculator executes code in a file, module or interpreter that the user named."""
+    choice = CalculatorChoice.of(spec)
+    if not isinstance(choice.calculator, str):
         return False
-    entry, _, _ = _parse(spec)
-    return entry is None or entry.name == "mace"
-
-
-def build_emt(argument: str | None = None) -> tuple[Calculator, str]:
-    """Build the effective medium theory of ASE; the argument is not used."""
-    from ase.calculators.emt import EMT
-
-    return EMT(), f"emt (ase {version('ase')})"
-
-
-def build_lj(argument: str | None = None) -> tuple[Calculator, str]:
-    """Build a Lennard-Jones potential that is the same for all elements; the argument is not used.
-
-    ε = 0.1 eV and σ = 2.5 Å, smoothly cut off at 3 σ, give nearest neighbours at 2.7 Å and the stiffness of a metal.
-    """
-    from ase.calculators.lj import LennardJones
-
-    return LennardJones(epsilon=0.1, sigma=2.5, rc=7.5, smooth=True), f"lj 0.1 eV 2.5 Å (ase {version('ase')})"
+    entry, _, _ = _parse(choice.calculator)
+    return choice.python is not None or entry is None or entry.name == "mace"
 
 
 def _parse(spec: str) -> tuple[Entry | None, str, str | None]:
@@ -250,8 +263,9 @@ def _names_in(module: str) -> set[str] | None:
     return None if not given or (given | used) & _DYNAMIC else given
 
 
-def _from_entry(entry: Entry, argument: str | None) -> tuple[Calculator, str]:
-    built = entry.build(argument)
+def _from_entry(entry: Entry, argument: str | None, options: dict[str, str]) -> tuple[Calculator, str]:
+    check_options(entry.load(), entry.name, options)
+    built = entry.build(argument, **options)
     match built:
         case (BaseCalculator() as calculator, str(label)) if label:
             return calculator, label

@@ -8,18 +8,22 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase.calculators import mixing
 from ase.calculators.calculator import BaseCalculator
-from ase.calculators.mixing import Mixer
 
-from hybridcsp.utils.modules import locate
+_Mixer: Any = getattr(mixing, "Mixer", ())  # versions of ASE before 3.23 have none
 
 #: Size in bytes above which files and models are identified by their names only, because reading them takes too long.
 LARGEST = 2**30
+
+# Number of bytes that are read at once.
+_BLOCK = 2**20
 
 #: Number of characters of a SHA-256 hash in a label.
 SHOWN = 16
@@ -29,6 +33,9 @@ _NOT_OF_ENERGIES = ("directory", "command", "label", "txt")
 
 # Parts of the names of parameters that are folders of pseudopotentials or basis sets.
 _FOLDERS = ("pseudo", "pp_path", "potential", "basis")
+
+# Types of parameters that are shown in a label.
+_PLAIN = (str, int, float, bool, np.generic, os.PathLike, list, tuple, np.ndarray)
 
 _INSTALLED = ("site-packages", "dist-packages")
 
@@ -52,7 +59,7 @@ def describe(calculator: Any, more: Mapping[str, str] | None = None) -> str:
     if package in sys.modules:
         with contextlib.suppress(PackageNotFoundError):
             words.append(f"{package} {version(package)}")
-    found = _parameters(calculator, set()) | dict(more or {})
+    found = {**_parameters(calculator, set()), **(more or {})}
     words += [f"{key}={value}" for key, value in sorted(found.items())]
     return f"{kind.__qualname__} ({', '.join(words)})" if words else kind.__qualname__
 
@@ -62,16 +69,18 @@ def digest_of_file(file: Path) -> str | None:
     try:
         if not file.is_file() or file.stat().st_size > LARGEST:
             return None
+        found = hashlib.sha256()
         with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()[:SHOWN]
+            while block := stream.read(_BLOCK):
+                found.update(block)
+        return found.hexdigest()[:SHOWN]
     except (OSError, ValueError):
         return None
 
 
-def digest_of_module(name: str) -> str | None:
+def digest_of_source(spec: ModuleSpec | None) -> str | None:
     """Return a hash of the source of a module without a version; ``None`` for installed and standard modules."""
-    spec = locate(name)
-    if spec is None or spec.origin is None or name.partition(".")[0] == "hybridcsp":
+    if spec is None or spec.origin is None or spec.name.partition(".")[0] == "hybridcsp":
         return None
     file = Path(spec.origin)
     standard = Path(sysconfig.get_path("stdlib"))
@@ -90,22 +99,22 @@ def _parameters(calculator: Any, seen: set[int]) -> dict[str, str]:
     found: dict[str, str] = {}
     if isinstance(parameters, Mapping):
         profile = getattr(own.get("profile"), "__dict__", {})
-        found |= _plain(parameters, [*_folders(parameters), *_folders(profile)])
+        found.update(_plain(parameters, [*_folders(parameters), *_folders(profile)]))
     for attribute, value in own.items():
-        if isinstance(value, Mixer):
+        if isinstance(value, _Mixer):
             found[f"{attribute}.weights"] = _text(value.weights, [])
             value = value.calcs
         for name, part in _parts(attribute, value):
             if isinstance(part, BaseCalculator):
                 found[name] = type(part).__qualname__
-                found |= {f"{name}.{key}": text for key, text in _parameters(part, seen).items()}
+                found.update({f"{name}.{key}": text for key, text in _parameters(part, seen).items()})
             elif (digest := _digest_of_model(part)) is not None:
                 found[name] = digest
     return found
 
 
 def _parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         yield from ((f"{name}.{n}", part) for n, part in enumerate(value))
     else:
         yield name, value
@@ -119,19 +128,19 @@ def _plain(parameters: Mapping[str, Any], folders: Sequence[Path], prefix: str =
         if key in _NOT_OF_ENERGIES:
             continue
         if isinstance(value, Mapping):
-            found |= _plain(value, folders, f"{name}.")
-        elif isinstance(value, str | int | float | bool | np.generic | os.PathLike | list | tuple | np.ndarray):
+            found.update(_plain(value, folders, f"{name}."))
+        elif isinstance(value, _PLAIN):
             found[name] = _text(value, folders)
     return found
 
 
 def _text(value: Any, folders: Sequence[Path]) -> str:
-    if isinstance(value, str | os.PathLike):
+    if isinstance(value, (str, os.PathLike)):
         return _name_of_file(os.fspath(value), folders)
-    if isinstance(value, list | tuple):
+    if isinstance(value, (list, tuple)):
         paths = (str, os.PathLike)
         value = [_name_of_file(os.fspath(item), folders) if isinstance(item, paths) else item for item in value]
-    if isinstance(value, list | np.ndarray):
+    if isinstance(value, (list, np.ndarray)):
         return str(np.asarray(value, dtype=object).tolist()).replace(", ", ",")
     return str(value)
 
@@ -155,7 +164,7 @@ def _folders(parameters: Mapping[str, Any]) -> list[Path]:
         if isinstance(value, Mapping):
             found += _folders(value)
         elif any(part in str(key).lower() for part in _FOLDERS):
-            paths = [path for _, path in _parts("", value) if isinstance(path, str | os.PathLike) and path]
+            paths = [path for _, path in _parts("", value) if isinstance(path, (str, os.PathLike)) and path]
             found += [folder for path in paths if (folder := Path(os.fsdecode(path)).expanduser()).is_dir()]
     return found
 

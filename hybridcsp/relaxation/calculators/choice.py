@@ -1,0 +1,137 @@
+"""The choice of a calculator: what it is, the interpreter that runs it, its device and its precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ase.calculators.calculator import BaseCalculator, Calculator
+
+from hybridcsp.errors import InputError, UnreadableError, did_you_mean
+from hybridcsp.relaxation.calculators.server.builders import PRECISIONS
+from hybridcsp.utils.paths import absolute, absolute_argument, absolute_program
+from hybridcsp.utils.reading import read_toml
+
+#: End of the name of a calculator file.
+SUFFIX = ".toml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalculatorChoice:
+    """A calculator together with the interpreter, the device and the precision in which it computes.
+
+    Parameters
+    ----------
+    calculator
+        A name (``"chgnet"``, ``"mace:PATH"``, ``"module:factory"``), the path of a calculator file (``"vasp.toml"``),
+        an ASE calculator, or a function without required arguments that returns one.
+    python
+        Path of a Python interpreter, or its name on the ``PATH``; the calculator is built and evaluated in a process of
+        this interpreter, in which only ASE must be installed. Default: that of the environment that was installed for
+        the calculator, or else the interpreter of hybridcsp.
+    device
+        Device of torch, such as ``"cuda"``. Default: the calculator's own.
+    precision
+        ``"float32"`` or ``"float64"``. Default: the calculator's own.
+
+    Raises
+    ------
+    InputError
+        If an option is not text, or the precision has another name.
+
+    Examples
+    --------
+    >>> CalculatorChoice(calculator="emt", precision="float64").calculator
+    'emt'
+    """
+
+    calculator: str | Calculator | Callable[..., Calculator]
+    python: str | None = None
+    device: str | None = None
+    precision: str | None = None
+
+    def __post_init__(self) -> None:
+        for option in ("python", "device", "precision"):
+            value = getattr(self, option)
+            if value is not None and (not isinstance(value, str) or not value or "\0" in value):
+                raise InputError(option, value, f"text; {_MEANINGS[option]}")
+        if self.precision not in (None, *PRECISIONS):
+            raise InputError("precision", self.precision, _MEANINGS["precision"])
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The device and the precision that are given."""
+        given = {"device": self.device, "precision": self.precision}
+        return {key: value for key, value in given.items() if value is not None}
+
+    @classmethod
+    def of(cls, spec: Any) -> CalculatorChoice:
+        """Return the choice that anything which stands for a calculator makes; calculator files are read.
+
+        Parameters
+        ----------
+        spec
+            A choice, or what its ``calculator`` may be. Options of a choice replace those of its calculator file.
+
+        Raises
+        ------
+        InputError
+            If the calculator is nothing of this kind, or its file cannot be read.
+        """
+        choice = spec if isinstance(spec, CalculatorChoice) else cls(calculator=spec)
+        calculator = choice.calculator
+        if not isinstance(calculator, (str, BaseCalculator)) and not callable(calculator):
+            allowed = "a name, an ASE calculator, or a function without arguments that returns one"
+            raise InputError("calculator", calculator, allowed)
+        if not isinstance(calculator, str) or not calculator.endswith(SUFFIX):
+            return choice
+        given = {"python": choice.python} | choice.options
+        return replace(cls.read(Path(calculator)), **{key: text for key, text in given.items() if text is not None})
+
+    @classmethod
+    def read(cls, path: Path) -> CalculatorChoice:
+        """Read a calculator file.
+
+        It is a TOML file with the keys ``calculator``, ``python``, ``device`` and ``precision``, of which the first is
+        required. Paths are relative to the folder of the file.
+
+        Raises
+        ------
+        InputError
+            If the file does not exist, is not TOML, or has an unknown key or a wrong value.
+        """
+        path = path.expanduser()
+        try:
+            raw = read_toml(path)
+        except UnreadableError as error:
+            raise InputError("calculator", str(path), f"a calculator file that can be read: {error.reason}") from None
+        known = [one.name for one in fields(cls)]
+        for key, value in raw.items():
+            if key not in known:
+                hint = did_you_mean(key, known)
+                raise InputError(f"{path}: {key}", value, f"{hint}a calculator file has the keys {', '.join(known)}")
+        calculator = raw.get("calculator")
+        if not isinstance(calculator, str) or not calculator or calculator.endswith(SUFFIX):
+            allowed = 'a calculator file names a calculator, such as calculator = "mace:PATH" or "module:factory"'
+            raise InputError(f"{path}: calculator", calculator, allowed)
+        raw["calculator"] = absolute_argument(calculator, path.parent)
+        if isinstance(raw.get("python"), str):
+            raw["python"] = absolute_program(raw["python"], path.parent)
+        try:
+            return cls(**raw)
+        except InputError as error:
+            raise InputError(f"{path}: {error.key}", error.value, error.allowed) from None
+
+
+_MEANINGS = {
+    "python": "the path of a Python interpreter, such as ~/envs/vasp/bin/python",
+    "device": "the name of a device of torch, such as cuda",
+    "precision": f"{' or '.join(PRECISIONS)}",
+}
+
+
+def absolute_calculator(text: str, folder: Path) -> str:
+    """Return the name of a calculator with an absolute path, if it contains one that is relative to ``folder``."""
+    return absolute(text, folder) if text.endswith(SUFFIX) else absolute_argument(text, folder)

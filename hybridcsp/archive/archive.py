@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
 from ase import Atoms
 
-from hybridcsp.archive import conversion
+from hybridcsp.archive import conversion, follow_up_conversion
 from hybridcsp.archive.basins import Basin
 from hybridcsp.archive.database import DATABASE
 from hybridcsp.archive.event_log import EventLog, Transaction
@@ -22,20 +23,25 @@ from hybridcsp.archive.events import (
     CandidateRejected,
     CandidateRelaxed,
     Event,
+    FollowUpEvent,
+    FollowUpFailed,
+    FollowUpRelaxed,
     ModelUpdated,
     OutcomeEvent,
     RunStopped,
     SessionOpened,
     SourceCalled,
 )
+from hybridcsp.archive.final_ranking import FinalRanking
 from hybridcsp.archive.history import ModelUpdate, RelaxationEnd, SourceCall
-from hybridcsp.archive.placement import MinimaMatcher
+from hybridcsp.archive.placement import FollowUpMatcher, MinimaMatcher
 from hybridcsp.archive.state import SearchState
 from hybridcsp.core.minimum import Minimum
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import ADDED, REFINE, Candidate, Failed, Outcome, Rejected, Relaxed
+from hybridcsp.core.records import ADDED, REFINE, Candidate, Failed, FollowUpOutcome, Outcome, Rejected, Relaxed
 from hybridcsp.errors import ArchiveError, message_of
 from hybridcsp.similarity import Descriptors
+from hybridcsp.similarity.families import is_similar
 from hybridcsp.structure.symmetry import spacegroups
 from hybridcsp.utils.interrupts import uninterrupted
 from hybridcsp.utils.resources import garbage_collection_paused
@@ -71,6 +77,7 @@ class Archive:
         self.directory = self._log.directory
         self.state = SearchState()
         self._matcher = MinimaMatcher(self.state, self.structure)
+        self._follow_up_matcher = FollowUpMatcher(self.state.follow_ups, lambda minimum: self._atoms(minimum.best))
         self._minima: dict[int, Minimum] = {}  # a cache
         self._unrecorded: ArchiveError | None = None  # after a transaction that failed
         try:
@@ -120,9 +127,9 @@ class Archive:
         return len(self.state.candidates)
 
     def minima(self, n: int | None = None) -> list[Minimum]:
-        """Return the ``n`` (default: all) minima of lowest enthalpy per atom, best first.
+        """Return the ``n`` (default: all) minima of lowest enthalpy per atom by the search's calculator, best first.
 
-        Only minima of the calculator used last are compared.
+        Only minima of the calculator used last are compared. Follow-up relaxations are left out.
         """
         with self.reading():
             return [self._minimum(basin) for basin in self.state.ranked()[:n]]
@@ -132,6 +139,23 @@ class Archive:
         with self.reading():
             for basin in self.state.ranked()[:n]:
                 yield self._read_minimum(basin)
+
+    def final_minima(self, n: int | None = None) -> list[Minimum]:
+        """Return the ``n`` (default: all) best minima by the ranking that counts, best first.
+
+        Minima with a result of the last follow-up calculator come first, by its enthalpies; then those that only the
+        follow-up calculator before it has relaxed, and so on; then the others by the search's own calculator. Without
+        follow-ups it is the ranking of :meth:`minima`.
+        """
+        return list(self.stream_final_minima(n))
+
+    def stream_final_minima(self, n: int | None = None) -> Iterator[Minimum]:
+        """Yield the minima that :meth:`final_minima` returns, without holding them all in memory."""
+        if not self.state.follow_ups:
+            yield from self.stream_minima(n)
+            return
+        with self.reading():
+            yield from islice(FinalRanking(self.state, self._read_minimum, self._followed_up), n)
 
     @property
     def number_of_minima(self) -> int:
@@ -210,8 +234,8 @@ class Archive:
         """Return the structure of the best relaxation of a basin."""
         return self._atoms(basin.best)
 
-    def history(self) -> Iterator[SourceCall | Outcome | ModelUpdate]:
-        """Yield all calls of sources, outcomes and changes of models in order, with structures."""
+    def history(self) -> Iterator[SourceCall | Outcome | FollowUpOutcome | ModelUpdate]:
+        """Yield all calls of sources, outcomes, follow-ups and changes of models in order, with structures."""
         with self.reading():
             for event in self._log.read():
                 match event:
@@ -219,6 +243,9 @@ class Archive:
                         yield conversion.source_call(event, tuple(self._candidate(id_) for id_ in event.candidates))
                     case CandidateRelaxed() | CandidateFailed() | CandidateRejected():
                         yield conversion.outcome(event, self._candidate(event.candidate), self._atoms(event))
+                    case FollowUpRelaxed() | FollowUpFailed():
+                        candidate, atoms = self._candidate(event.candidate), self._atoms(event)
+                        yield follow_up_conversion.outcome(event, candidate, atoms)
                     case ModelUpdated():
                         yield conversion.model_update(event)
 
@@ -287,6 +314,14 @@ class Archive:
                 )
                 for outcome in outcomes
             ]
+
+    @uninterrupted()
+    def record_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> list[FollowUpOutcome]:
+        """Record follow-up relaxations that ended; return them with the numbers of their events and their minima."""
+        if not outcomes:
+            return []
+        with self._transaction() as transaction:
+            return [self._record_follow_up(transaction, one) for one in outcomes]
 
     @contextmanager
     def _transaction(self) -> Iterator[Transaction]:
@@ -360,6 +395,29 @@ class Archive:
                 transaction.mark_best(event.row)
         return replace(outcome, sequence=event.sequence, minimum=event.minimum, is_new_minimum=event.is_new_minimum)
 
+    def _record_follow_up(self, transaction: Transaction, one: FollowUpOutcome) -> FollowUpOutcome:
+        event: FollowUpEvent
+        ended, relaxations = one.outcome, self.state.relaxations
+        if isinstance(ended, Failed):
+            failed = follow_up_conversion.failed_event(one, ended, relaxations)
+            event = transaction.add(failed, follow_up_conversion.row_of_failure(failed, ended))
+            self.state.apply(event)
+            return replace(one, outcome=replace(ended, sequence=event.sequence))
+        basin = self.state.basins[self.state.follow_ups.present(one.of)]
+        placement = self._follow_up_matcher.place(one.spec, ended)
+        relaxed = follow_up_conversion.relaxed_event(
+            one,
+            ended,
+            relaxations,
+            spacegroups(ended.atoms),
+            placement,
+            same_structure=is_similar(self.structure(basin), ended.atoms),
+        )
+        event = transaction.add(relaxed, follow_up_conversion.relaxed_row(relaxed, ended))
+        self.state.apply(event)
+        placed = replace(ended, sequence=event.sequence, minimum=event.minimum, is_new_minimum=event.is_new_minimum)
+        return replace(one, calculator=event.calculator, outcome=placed)
+
     def _number(self, outcome: Relaxed | Failed) -> int | None:
         counted = outcome.level != REFINE and outcome.candidate.source != ADDED
         return self.state.relaxations + 1 if counted else None
@@ -405,7 +463,10 @@ class Archive:
     def _relaxed(self, event: CandidateRelaxed) -> Relaxed:
         return conversion.relaxed(event, self._candidate(event.candidate), self._atoms(event))
 
-    def _atoms(self, event: CandidateProposed | OutcomeEvent) -> Atoms:
+    def _followed_up(self, event: FollowUpRelaxed) -> Relaxed:
+        return follow_up_conversion.relaxed(event, self._candidate(event.candidate), self._atoms(event))
+
+    def _atoms(self, event: CandidateProposed | OutcomeEvent | FollowUpEvent) -> Atoms:
         with self.reading():
             if event.row is None:
                 raise LookupError(f"event {event.sequence} has no structure")

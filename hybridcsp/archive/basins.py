@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 from hybridcsp.archive.events import CandidateRelaxed
 
@@ -51,38 +52,53 @@ class Basin:
         return self.best.spacegroup
 
 
-class Ranking:
-    """The basins of one calculator in the order of their enthalpies.
+class Ranked(Protocol):
+    """A minimum with its number and its enthalpy."""
+
+    @property
+    def id(self) -> int:
+        """Number of the minimum."""
+
+    @property
+    def enthalpy_per_atom(self) -> float:
+        """Enthalpy in eV/atom."""
+
+
+_R = TypeVar("_R", bound=Ranked)
+
+
+class Ranking(Generic[_R]):
+    """The minima of one calculator in the order of their enthalpies.
 
     The lowest is known at any time. The whole order is determined only when it is needed, so that reading the events of
     a long search takes time in proportion to their number.
     """
 
     def __init__(self) -> None:
-        self._basins: dict[int, Basin] = {}
+        self._basins: dict[int, _R] = {}
         self._heap: list[tuple[float, int]] = []  # entries of basins that have changed or gone are left in it
-        self._sorted: list[Basin] = []
+        self._sorted: list[_R] = []
         self._is_sorted = True
 
     def __len__(self) -> int:
         return len(self._basins)
 
-    def put(self, basin: Basin) -> None:
+    def put(self, basin: _R) -> None:
         """Add a basin, or note that its enthalpy has changed."""
         self._basins[basin.id] = basin
         heapq.heappush(self._heap, (basin.enthalpy_per_atom, basin.id))
         self._is_sorted = False
 
-    def remove(self, basin: Basin) -> None:
+    def remove(self, basin: _R) -> None:
         """Remove a basin."""
         del self._basins[basin.id]
         self._is_sorted = False
 
-    def in_order_of_discovery(self) -> list[Basin]:
+    def in_order_of_discovery(self) -> list[_R]:
         """Return the basins in the order in which they were added."""
         return list(self._basins.values())
 
-    def best(self) -> Basin | None:
+    def best(self) -> _R | None:
         """Return the basin of lowest enthalpy per atom, or ``None`` if there is no basin."""
         while self._heap:
             enthalpy, id_ = self._heap[0]
@@ -92,7 +108,7 @@ class Ranking:
             heapq.heappop(self._heap)
         return None
 
-    def sorted(self) -> list[Basin]:
+    def sorted(self) -> list[_R]:
         """Return the basins by ascending enthalpy per atom; of equal ones the older comes first."""
         if not self._is_sorted:
             known = [basin for basin in self._sorted if self._basins.get(basin.id) is basin]

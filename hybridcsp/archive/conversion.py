@@ -173,12 +173,12 @@ def relaxed_event(
 
 def candidate_row(candidate: Candidate) -> Row:
     """Return the database row of a proposed structure."""
-    return Row(atoms=candidate.proposal.atoms, keys=_origin_keys(candidate))
+    return Row(atoms=candidate.proposal.atoms, keys=origin_keys(candidate))
 
 
 def relaxed_row(outcome: Relaxed, event: CandidateRelaxed) -> Row:
     """Return the database row of a relaxed structure, with the keys by which ``ase db`` selects it."""
-    keys = _origin_keys(outcome.candidate) | {
+    keys = origin_keys(outcome.candidate) | {
         "level": event.level,
         "converged": event.converged,
         "enthalpy_per_atom": event.enthalpy_per_atom,
@@ -186,19 +186,23 @@ def relaxed_row(outcome: Relaxed, event: CandidateRelaxed) -> Row:
     }
     optional = {"spacegroup": event.spacegroup, "relaxation": event.relaxation, "minimum": event.minimum}
     keys |= {key: value for key, value in optional.items() if value is not None}
-    name = event.calculator.split(" ")[0].lower()  # as ASE's databases have it, without version and parameters
-    return Row(atoms=outcome.atoms, keys=keys, calculator=name)
+    return Row(atoms=outcome.atoms, keys=keys, calculator=database_name(event.calculator))
+
+
+def database_name(label: str) -> str:
+    """Return the name of a calculator as ASE's databases have it, without version and parameters."""
+    return label.split(" ")[0].lower()
 
 
 def failed_row(outcome: Failed) -> Row:
     """Return the database row of the last structure of a failed job."""
-    keys = _origin_keys(outcome.candidate) | {"level": outcome.level, "reason": outcome.reason.value}
+    keys = origin_keys(outcome.candidate) | {"level": outcome.level, "reason": outcome.reason.value}
     return Row(atoms=outcome.candidate.proposal.atoms if outcome.atoms is None else outcome.atoms, keys=keys)
 
 
 def rejected_row(outcome: Rejected) -> Row:
     """Return the database row of a rejected structure."""
-    keys = _origin_keys(outcome.candidate) | {"reason": outcome.reason.value}
+    keys = origin_keys(outcome.candidate) | {"reason": outcome.reason.value}
     return Row(atoms=outcome.candidate.proposal.atoms, keys=keys)
 
 
@@ -295,7 +299,8 @@ def model_update(event: ModelUpdated) -> ModelUpdate:
     )
 
 
-def _origin_keys(candidate: Candidate) -> dict[str, Any]:
+def origin_keys(candidate: Candidate) -> dict[str, Any]:
+    """Return the keys of a row by which ``ase db`` selects the structures of a candidate."""
     keys: dict[str, Any] = {"candidate": candidate.id, "source": candidate.source, "operator": candidate.operator}
     if candidate.proposal.parents:
         # ASE refuses lists, and strings that look like numbers.

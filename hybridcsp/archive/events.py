@@ -290,6 +290,84 @@ class CandidateRelaxed(_JobEnded):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class _FollowUpEnded(_OfCandidate):
+    """The end of a follow-up relaxation.
+
+    Its candidate is that of the best relaxation of the minimum. A follow-up relaxation is no relaxation of the search:
+    it counts in no tally, and its cost is not part of the search's.
+
+    Attributes
+    ----------
+    of
+        Id of the minimum of the search that was relaxed.
+    number
+        Number of the follow-up calculator from 1.
+    spec
+        Name of the follow-up calculator as it was given.
+    calculator
+        Label of the follow-up calculator; empty if it was not known when the relaxation failed.
+    cost
+        Cost of the follow-up relaxation.
+    detail
+        Explanation of the end; may be empty.
+    relaxation
+        Number of relaxations of the search that had ended before.
+    """
+
+    of: int
+    number: int
+    spec: str
+    calculator: str
+    cost: Cost
+    detail: str
+    relaxation: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FollowUpFailed(_FollowUpEnded):
+    """A follow-up relaxation that failed; its row holds the last structure that is known.
+
+    Attributes
+    ----------
+    reason
+        Value of a :class:`~hybridcsp.core.records.FailureReason`.
+    """
+
+    kind: ClassVar[str] = "follow-up-failed"
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FollowUpRelaxed(_FollowUpEnded):
+    """A follow-up relaxation that ended in a structure, which its row holds with its energy, forces and stress.
+
+    Attributes
+    ----------
+    energy, enthalpy, enthalpy_per_atom, max_force, max_stress_residual, converged, spacegroup, spacegroup_loose
+        As for :class:`CandidateRelaxed`.
+    minimum
+        Number of the minimum among those of the follow-up calculator, from 1; ``None`` if it did not converge.
+    is_new_minimum
+        Whether no earlier follow-up relaxation had ended in that minimum.
+    same_structure
+        Whether the structure is still similar to that of the minimum of the search.
+    """
+
+    kind: ClassVar[str] = "followed-up"
+    energy: float
+    enthalpy: float
+    enthalpy_per_atom: float
+    max_force: float | None
+    max_stress_residual: float | None
+    converged: bool
+    spacegroup: int | None
+    spacegroup_loose: int | None
+    minimum: int | None
+    is_new_minimum: bool
+    same_structure: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ModelUpdated(_Logged):
     """A change of the model versions that a source samples from, or an attempt at one.
 
@@ -330,7 +408,8 @@ class RunStopped(_Logged):
 
 
 OutcomeEvent = CandidateRelaxed | CandidateFailed | CandidateRejected
-Event = SessionOpened | SourceCalled | CandidateProposed | OutcomeEvent | ModelUpdated | RunStopped
+FollowUpEvent = FollowUpRelaxed | FollowUpFailed
+Event = SessionOpened | SourceCalled | CandidateProposed | OutcomeEvent | FollowUpEvent | ModelUpdated | RunStopped
 
 _KINDS: Mapping[str, type[Event]] = {
     event.kind: event
@@ -341,6 +420,8 @@ _KINDS: Mapping[str, type[Event]] = {
         CandidateRelaxed,
         CandidateFailed,
         CandidateRejected,
+        FollowUpRelaxed,
+        FollowUpFailed,
         ModelUpdated,
         RunStopped,
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from ase import Atoms
 
-from hybridcsp.archive.basins import Basin
+from hybridcsp.archive.basins import Basin, Ranked
+from hybridcsp.archive.follow_ups import FollowUpMinimum, FollowUps
 from hybridcsp.archive.state import SearchState
 from hybridcsp.core.records import REFINE, Relaxed
 from hybridcsp.similarity import ENERGY_WINDOW, Descriptors, StructureIndex, compute_descriptors
@@ -49,7 +51,7 @@ class MinimaMatcher:
     def __init__(self, state: SearchState, structure_of: Callable[[Basin], Atoms]) -> None:
         self._state = state
         self._structure_of = structure_of
-        self._known: dict[str, KnownMinima] = {}  # by calculator
+        self._known: dict[str, KnownMinima[Basin]] = {}  # by calculator
 
     def place(self, outcome: Relaxed, descriptors: Descriptors | None = None) -> Placement | None:
         """Return the minimum in which a relaxation ended, and expect it to be applied to the state.
@@ -89,7 +91,58 @@ class MinimaMatcher:
         return Placement(minimum=minimum, is_new=basin is None, absorbed=absorbed)
 
 
-class KnownMinima:
+class FollowUpMatcher:
+    """Assign follow-up relaxations to the minima of their calculator.
+
+    Parameters
+    ----------
+    follow_ups
+        Follow-up relaxations of the search, which the placed ones are applied to.
+    structure_of
+        Function that reads the structure of a minimum of a follow-up calculator.
+    """
+
+    def __init__(self, follow_ups: FollowUps, structure_of: Callable[[FollowUpMinimum], Atoms]) -> None:
+        self._follow_ups = follow_ups
+        self._structure_of = structure_of
+        self._known: dict[tuple[str, str], KnownMinima[FollowUpMinimum]] = {}  # by name and label of the calculator
+
+    def place(self, spec: str, outcome: Relaxed) -> Placement | None:
+        """Return the minimum in which a follow-up relaxation ended, and expect it to be applied to the state.
+
+        Parameters
+        ----------
+        spec
+            Name of the follow-up calculator.
+        outcome
+            The relaxation.
+
+        Returns
+        -------
+        Placement or None
+            ``None`` for a relaxation that did not converge.
+        """
+        if not outcome.converged:
+            return None
+        label, enthalpy = outcome.evaluation.calculator, outcome.enthalpy_per_atom
+        level = self._follow_ups.level(spec)
+        known = self._known.get((spec, label))
+        if known is None:
+            minima = level.minima(label) if level else []
+            known = self._known[spec, label] = KnownMinima(minima, self._structure_of)
+        descriptors = compute_descriptors(outcome.atoms)
+        found = known.find(descriptors, enthalpy)
+        number = found if found is not None else level.next_number(label) if level else 1
+        minimum = level.minimum(label, number) if level else None
+        if minimum is None or enthalpy < minimum.enthalpy_per_atom:
+            known.put(number, descriptors, enthalpy)
+        return Placement(minimum=number, is_new=minimum is None, absorbed=None)
+
+
+_R = TypeVar("_R", bound=Ranked)
+
+
+class KnownMinima(Generic[_R]):
     """An index of the minima of one calculator, which reads structures when their energies make them matter.
 
     Computing descriptors takes half a millisecond for a structure: a minute for the 100,000 minima of a long search, of
@@ -103,7 +156,7 @@ class KnownMinima:
         Function that reads the structure of a basin.
     """
 
-    def __init__(self, basins: Iterable[Basin], structure_of: Callable[[Basin], Atoms]) -> None:
+    def __init__(self, basins: Iterable[_R], structure_of: Callable[[_R], Atoms]) -> None:
         self._index = StructureIndex(energy_window=ENERGY_WINDOW)
         self._structure_of = structure_of
         self._unread = {basin.id: basin for basin in basins}

@@ -15,12 +15,15 @@ from hybridcsp.archive.events import (
     CandidateRejected,
     CandidateRelaxed,
     Event,
+    FollowUpFailed,
+    FollowUpRelaxed,
     ModelUpdated,
     OutcomeEvent,
     RunStopped,
     SessionOpened,
     SourceCalled,
 )
+from hybridcsp.archive.follow_ups import FollowUps
 from hybridcsp.core.records import REFINE, WORKERS, Cost
 from hybridcsp.errors import ArchiveError
 
@@ -128,6 +131,8 @@ class SearchState:
         Basins by id.
     last_minimum
         Highest id that any basin ever had.
+    follow_ups
+        Follow-up relaxations with other calculators, which change nothing of the above.
     """
 
     def __init__(self) -> None:
@@ -153,7 +158,8 @@ class SearchState:
         self.refined: set[int] = set()
         self.basins: dict[int, Basin] = {}
         self.last_minimum = 0
-        self._rankings: defaultdict[str, Ranking] = defaultdict(Ranking)
+        self.follow_ups = FollowUps()
+        self._rankings: defaultdict[str, Ranking[Basin]] = defaultdict(Ranking)
         self._improvements: defaultdict[str, list[tuple[int, int, float]]] = defaultdict(list)
         self._bests: dict[str, dict[tuple[str, str], float]] = {}  # of the tallies, by calculators used before
         self._ending: dict[int, int] = {}  # basins by the candidates of their best relaxations
@@ -188,8 +194,25 @@ class SearchState:
         return len(self._comparable)
 
     @property
-    def _comparable(self) -> Ranking:
+    def _comparable(self) -> Ranking[Basin]:
         return self._rankings[self.calculator or ""]
+
+    def preferred(self) -> list[tuple[Basin, float]]:
+        """Return the basins of the calculator in use with their heights (eV/atom), lowest first.
+
+        The height of a basin is that above the lowest minimum of the last follow-up calculator with a result for it, or
+        above the lowest of the search if there is none. Heights of different calculators are compared, energies never.
+        """
+        ranked = self.ranked()
+        heights = [(basin, self._height(basin, ranked[0])) for basin in ranked]
+        return sorted(heights, key=lambda one: (one[1], one[0].enthalpy_per_atom, one[0].id))
+
+    def _height(self, basin: Basin, lowest: Basin) -> float:
+        for level in reversed(self.follow_ups.levels):
+            result, reference = level.result(basin.id), level.lowest()
+            if result is not None and reference is not None:
+                return float(result.enthalpy_per_atom - reference)
+        return basin.enthalpy_per_atom - lowest.enthalpy_per_atom
 
     def basin_ending(self, candidate: int) -> Basin | None:
         """Return the basin whose best relaxation is that of a candidate, or ``None`` if there is none."""
@@ -284,6 +307,8 @@ class SearchState:
             case ModelUpdated():
                 self.model_updates.setdefault(event.source, []).append(event)
                 self.cost += event.cost
+            case FollowUpRelaxed() | FollowUpFailed():
+                self.follow_ups.apply(event)
             case SessionOpened():
                 self._apply_opened(event)
             case RunStopped():
@@ -302,6 +327,8 @@ class SearchState:
         self.settings.append(event.settings)
         if event.settings.get("calculator_label"):
             self._use(event.settings["calculator_label"])
+        if event.settings.get("then"):
+            self.follow_ups.use(event.settings["then"]["calculators"])
 
     def _apply_end(self, event: CandidateRelaxed | CandidateFailed) -> None:
         self.cost += event.cost
@@ -388,6 +415,7 @@ class SearchState:
 
     def _absorb(self, other: Basin, basin: Basin) -> None:
         """Add the history of another basin, which turned out to be the same, to a basin."""
+        self.follow_ups.redirect(other.id, basin.id)
         self._rankings[other.calculator].remove(other)
         if self._ending.get(other.best.candidate) == other.id:
             del self._ending[other.best.candidate]

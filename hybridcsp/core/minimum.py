@@ -11,6 +11,34 @@ from ase import Atoms
 from hybridcsp.core.records import Candidate, Relaxed
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FollowUpResult:
+    """The follow-up relaxation of a minimum of the search with another calculator.
+
+    Attributes
+    ----------
+    spec
+        Name of the follow-up calculator as it was given.
+    relaxed
+        The relaxation, or that of lowest enthalpy among those that ended in the same minimum of this calculator.
+    minimum
+        Number of the minimum among those of this calculator.
+    rank
+        Rank of the minimum among those of this calculator, from 1.
+    height
+        Enthalpy above the lowest minimum of this calculator in eV/atom.
+    same_structure
+        Whether the structure is still similar to that of the minimum of the search.
+    """
+
+    spec: str
+    relaxed: Relaxed
+    minimum: int
+    rank: int
+    height: float
+    same_structure: bool
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Minimum:
     """A local minimum of the enthalpy, in which one or more relaxations ended.
@@ -30,7 +58,15 @@ class Minimum:
     first_force_calls
         Force calls of the whole search up to and including that relaxation.
     spacegroups
-        Space group numbers of ``best`` at 0.01 Å and at 0.1 Å; ``None`` if they are determined when they are needed.
+        Space group numbers of ``final`` at 0.01 Å and at 0.1 Å; ``None`` if they are determined when they are needed.
+    follow_ups
+        Its follow-up relaxations in the order of their calculators; empty in the search's own ranking.
+    merged
+        Ids of other minima of the search that ended in the same minimum as this one in a follow-up relaxation.
+    search_rank
+        Rank among the minima of the search by its own calculator, from 1; ``None`` in the search's own ranking.
+    search_height
+        Enthalpy above the lowest minimum of the search by its own calculator, in eV/atom; ``None`` likewise.
     """
 
     id: int
@@ -40,33 +76,57 @@ class Minimum:
     first_relaxation: int
     first_force_calls: int
     spacegroups: tuple[int, int] | None = None
+    follow_ups: tuple[FollowUpResult, ...] = ()
+    merged: tuple[int, ...] = ()
+    search_rank: int | None = None
+    search_height: float | None = None
+
+    @property
+    def final(self) -> Relaxed:
+        """Relaxation that counts: that with the last follow-up calculator, or ``best`` without any."""
+        return self.follow_ups[-1].relaxed if self.follow_ups else self.best
+
+    def disagrees(self, threshold: float) -> bool:
+        """Return whether a follow-up calculator disagrees with that of the search about this minimum.
+
+        Parameters
+        ----------
+        threshold
+            Largest difference in eV/atom of the heights above the lowest minima of both calculators in agreement. A
+            follow-up relaxation to another structure is always a disagreement.
+        """
+        return any(
+            not result.same_structure
+            or (self.search_height is not None and abs(result.height - self.search_height) > threshold)
+            for result in self.follow_ups
+        )
 
     @property
     def spacegroup(self) -> int:
-        """Space group number of ``best`` at 0.01 Å."""
+        """Space group number of ``final`` at 0.01 Å."""
         return self._found_spacegroups[0]
 
     @property
     def spacegroup_loose(self) -> int:
-        """Space group number of ``best`` at 0.1 Å."""
+        """Space group number of ``final`` at 0.1 Å."""
         return self._found_spacegroups[1]
 
     @cached_property
     def _found_spacegroups(self) -> tuple[int, int]:
         from hybridcsp.structure.symmetry import spacegroups
 
-        return spacegroups(self.best.atoms) if self.spacegroups is None else self.spacegroups
+        return spacegroups(self.final.atoms) if self.spacegroups is None else self.spacegroups
 
     @property
     def atoms(self) -> Atoms:
-        """A copy of the structure of ``best``, with its energy and, where there are any, forces and stress."""
+        """A copy of the structure of ``final``, with its energy and, where there are any, forces and stress."""
         from hybridcsp.io.export import structure_of
 
         return structure_of(self)
 
     @property
     def enthalpy_per_atom(self) -> float:
-        """Enthalpy of ``best`` in eV/atom."""
+        """Enthalpy of ``best`` in eV/atom, by the calculator of the search."""
         return self.best.enthalpy_per_atom
 
     def write(self, path: Path | str, *, cell: str = "as-found") -> Path:

@@ -22,6 +22,7 @@ RELAX = "relax"
 REFINE = "refine"
 EVALUATE = "evaluate"
 LOWEST = "lowest"  # evaluates several structures and relaxes the one of lowest enthalpy
+FOLLOW_UP = "follow-up"  # relaxes a minimum of the search with another calculator
 
 #: Owner of a candidate, who relaxes it: the workers of the search, or the person who called ``ask``.
 WORKERS = "workers"
@@ -218,12 +219,15 @@ class Job:
         Level of the job, which says what is done with the structure.
     limits
         Limits within which it is done.
+    calculator
+        Number of the calculator: 0 for that of the search, from 1 for follow-up calculators in their order.
     """
 
     candidate: Candidate
     atoms: Atoms
     level: str = RELAX
     limits: Limits = Limits()
+    calculator: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -338,3 +342,29 @@ class Rejected(_Outcome):
 
 
 Outcome = Relaxed | Failed | Rejected
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class FollowUpOutcome:
+    """The end of a follow-up relaxation: of a minimum of the search, with a follow-up calculator.
+
+    Attributes
+    ----------
+    of
+        Id of the minimum of the search.
+    number
+        Number of the follow-up calculator from 1.
+    spec
+        Name of the follow-up calculator as it was given.
+    calculator
+        Label of the follow-up calculator; empty if it was not known when the relaxation failed.
+    outcome
+        The relaxation. Its candidate is that of the best relaxation of the minimum, its ``minimum`` the number of the
+        minimum of the follow-up calculator in which it ended.
+    """
+
+    of: int
+    number: int
+    spec: str
+    calculator: str
+    outcome: Relaxed | Failed

@@ -24,7 +24,7 @@ CELLS: dict[str, Callable[[Atoms], Atoms]] = {
 
 
 def structure_of(minimum: Minimum, cell: str = "as-found") -> Atoms:
-    """Return the best structure of a minimum, with its origin in ``info``.
+    """Return the final structure of a minimum, with its origin in ``info``.
 
     Parameters
     ----------
@@ -42,9 +42,9 @@ def structure_of(minimum: Minimum, cell: str = "as-found") -> Atoms:
         ``relaxation`` (number of the first relaxation to the minimum, from 1 in order of completion; 0 if the minimum
         was added by the user before any), ``force_calls`` (of the whole search until then) and ``multiplicity``.
     """
-    found = minimum.best.atoms
+    found = minimum.final.atoms
     atoms = CELLS[cell](found).copy()
-    energy = minimum.best.evaluation.energy * len(atoms) / len(found)
+    energy = minimum.final.evaluation.energy * len(atoms) / len(found)
     results = {"energy": energy}
     if cell == "as-found" and found.calc is not None:
         results |= {
@@ -84,11 +84,11 @@ def records_of(minima: Sequence[Minimum], cell: str = "as-found", pressure_gpa: 
             Record(
                 atoms=atoms,
                 energy=float(atoms.get_potential_energy()),
-                enthalpy=info["enthalpy_per_atom"] * len(atoms),
+                enthalpy=minimum.final.enthalpy_per_atom * len(atoms),
                 pressure_gpa=pressure_gpa,
                 id=str(info["candidate"]),
                 origin=info["operator"],
-                calculator=minimum.best.evaluation.calculator,
+                calculator=minimum.final.evaluation.calculator,
             )
         )
     return records

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.credit import price
 from hybridcsp.archive.history import ModelUpdate
-from hybridcsp.core.records import REFINE, Failed, Outcome, Relaxed
+from hybridcsp.core.records import REFINE, Failed, FollowUpOutcome, Outcome, Relaxed
 from hybridcsp.retraining.retrainer import Retrainer
 from hybridcsp.retraining.steps import Deferred, Finished, Started
 
@@ -50,6 +50,9 @@ class RetrainingScheduler:
                 self._estimated += price(outcome) - outcome.cost.force_calls
         for retrainer in self._retrainers.values():
             retrainer.observe(outcomes)
+
+    def observe_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> None:
+        """Note follow-up relaxations, which generators do not learn from as yet."""
 
     def adopted(self, update: ModelUpdate) -> None:
         """Note a recorded change of versions and the costs of its training; ignore sources that are not retrained.

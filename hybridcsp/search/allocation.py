@@ -17,7 +17,7 @@ import numpy as np
 
 from hybridcsp.archive.credit import EXPECTED_FORCE_CALLS, CreditTracker
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import REFINE, Candidate, Failed, Outcome, Rejected, Relaxed
+from hybridcsp.core.records import REFINE, Candidate, Failed, FollowUpOutcome, Outcome, Rejected, Relaxed
 from hybridcsp.errors import UnknownNameError
 
 #: Share of an offspring's credit that goes to the sources of its parents.
@@ -61,6 +61,12 @@ class Allocation(ABC):
 
         When a search is resumed, outcomes that arrived together may be passed one by one, so that the result must not
         depend on their grouping.
+        """
+
+    def observe_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> None:  # noqa: B027  # a hook that may be left out
+        """Learn from follow-up relaxations of minima with other calculators, whose energies are of these calculators.
+
+        Called as :meth:`observe` is, in the order of the events.
         """
 
 

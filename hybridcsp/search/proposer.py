@@ -22,6 +22,7 @@ from hybridcsp.core.records import (
     REFINE,
     Candidate,
     Cost,
+    FollowUpOutcome,
     Outcome,
     Proposal,
     Rejected,
@@ -93,6 +94,8 @@ class Proposer:
                         self._screen.accepted(candidate, compute_descriptors(candidate.proposal.atoms))
             elif isinstance(past, ModelUpdate):
                 self._adopted(past)
+            elif isinstance(past, FollowUpOutcome):
+                self._notify_follow_ups([past])
             else:
                 self._notify_outcomes([past])
         for name in sources:
@@ -169,6 +172,10 @@ class Proposer:
         self._calculator = self.archive.state.calculator
         self._notify_outcomes(recorded)
         return recorded
+
+    def record_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> None:
+        """Record follow-up relaxations and pass them on."""
+        self._notify_follow_ups(self.archive.record_follow_ups(outcomes))
 
     def announce(self, called: SourceCall) -> None:
         """Record candidates that no source proposed; they are not screened."""
@@ -296,6 +303,12 @@ class Proposer:
         for source in self.sources.values():
             source.observe(comparable)
         self._scheduler.observe(comparable)
+
+    def _notify_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> None:
+        self.allocation.observe_follow_ups(outcomes)
+        for source in self.sources.values():
+            source.observe_follow_ups(outcomes)
+        self._scheduler.observe_follow_ups(outcomes)
 
     def _comparable(self, outcome: Outcome) -> Outcome | None:
         """Return an outcome without energies of another calculator; ``None`` if nothing of it is left."""

@@ -172,8 +172,8 @@ class Search:
         return html_of_search(self.problem, self.archive)
 
     def minima(self, n: int | None = None) -> list[Minimum]:
-        """Return the ``n`` (default: all) best minima, best first."""
-        return self.archive.minima(n)
+        """Return the ``n`` (default: all) best minima, best first, by the last follow-up calculator if there is any."""
+        return self.archive.final_minima(n)
 
     @property
     def calculator(self) -> CalculatorLike | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, Outcome, Proposal
+from hybridcsp.core.records import Candidate, FollowUpOutcome, Outcome, Proposal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +126,13 @@ class BaseSource(ABC):
         Called with the outcomes of all sources, in the order in which they were recorded, as soon as they are; and
         with those of the past when a search is resumed. Outcomes that arrived together may then be passed one by one:
         the result must not depend on their grouping.
+        """
+
+    def observe_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> None:  # noqa: B027  # an optional hook
+        """Learn from follow-up relaxations of minima of the search with other calculators.
+
+        Called as soon as they are recorded, and with those of the past when a search is resumed, in the order of the
+        events. Their energies must not be compared with those of :meth:`observe`.
         """
 
     def status(self) -> SourceStatus:

@@ -9,7 +9,7 @@ from typing import Any
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.history import ModelUpdate, SourceCall
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, Outcome, Relaxed, is_word
+from hybridcsp.core.records import Candidate, FollowUpOutcome, Outcome, Relaxed, is_word
 from hybridcsp.relaxation.calculators.registry import CalculatorLike
 from hybridcsp.search.allocation import Allocation
 from hybridcsp.search.run import Progress
@@ -194,6 +194,8 @@ def _entry(event: object) -> _Entry:
         return "call", event.source, event.call, event.error, structures
     if isinstance(event, ModelUpdate):
         return "model", event.source, event.versions
+    if isinstance(event, FollowUpOutcome):
+        return "follow-up", event.number, event.of, _entry(event.outcome)
     assert isinstance(event, Outcome)
     end = (event.atoms.positions.tobytes(), event.evaluation.enthalpy) if isinstance(event, Relaxed) else ()
     return type(event).__name__, event.candidate.id, end

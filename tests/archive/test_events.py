@@ -21,6 +21,14 @@ LINES = {
     '"force_calls": 120, "calculator": "emt (ase 3.29)", "energy": -3.5, "enthalpy": -3.25, '
     '"enthalpy_per_atom": -3.25, "max_force": 0.01, "max_stress_residual": null, "converged": true, '
     '"objectives": {}, "spacegroup": 225, "spacegroup_loose": 225, "minimum": 1, "opened": true, "absorbed": null}',
+    "follow-up-failed": '{"candidate": 2, "source": "random", "operator": "random", "of": 1, "number": 1, '
+    '"spec": "lj", "calculator": "", "cost": {"force_calls": 3, "seconds": 0.5}, "detail": "it exploded", '
+    '"relaxation": 4, "reason": "force-explosion"}',
+    "followed-up": '{"candidate": 2, "source": "random", "operator": "random", "of": 1, "number": 1, "spec": "lj", '
+    '"calculator": "lj (ase 3.29)", "cost": {"force_calls": 3, "seconds": 0.5}, "detail": "", "relaxation": 4, '
+    '"energy": -3.5, "enthalpy": -3.25, "enthalpy_per_atom": -3.25, "max_force": 0.01, "max_stress_residual": null, '
+    '"converged": true, "spacegroup": 225, "spacegroup_loose": 225, "minimum": 1, "opened": true, '
+    '"same_structure": true}',
     "adopted": '{"source": "flow", "versions": [0, 2], "cost": {"force_calls": 0, "seconds": 9.5}, "detail": "better", '
     '"training": {"version": 2}}',
     "stopped": '{"reason": "relaxations used up"}',

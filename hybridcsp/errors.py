@@ -97,6 +97,10 @@ class CalculatorError(HybridCSPError):
     """A calculator that cannot be built."""
 
 
+class InstallationError(HybridCSPError):
+    """An environment of a calculator that cannot be installed or removed."""
+
+
 class ArchiveError(HybridCSPError):
     """A run directory or database that cannot be used."""
 

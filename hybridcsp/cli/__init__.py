@@ -1,5 +1,6 @@
 """Provide the command line: each module holds one command, or a group of commands."""
 
+from hybridcsp.cli import calculators as calculators
 from hybridcsp.cli import compare as compare
 from hybridcsp.cli import evaluate as evaluate
 from hybridcsp.cli import generators as generators

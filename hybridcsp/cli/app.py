@@ -14,7 +14,7 @@ from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
 from hybridcsp import __version__
-from hybridcsp.cli.command import Command, UsageError, describe_usage_error
+from hybridcsp.cli.command import Command, UsageError, describe_usage_error, format_examples, unwrapped
 from hybridcsp.cli.console import console, errors, guard_the_terminal
 from hybridcsp.errors import CommandLineError, HybridCSPError, InputError, did_you_mean
 
@@ -28,8 +28,14 @@ PANELS = {
 }
 
 
-class Commands(TyperGroup):
-    """The commands in the order and panels of :data:`PANELS`."""
+class CommandGroup(TyperGroup):
+    """A group of commands whose errors suggest what was probably meant."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help, with paragraphs as wide as the terminal."""
+        self.help = unwrapped(self.help or "")
+        self.epilog = format_examples(self.epilog or "")
+        super().format_help(ctx, formatter)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the options before the command."""
@@ -41,6 +47,23 @@ class Commands(TyperGroup):
             known = [option for parameter in self.params for option in parameter.opts]
             hint = did_you_mean(error.option_name, known) or "options of a command must come after the command. "
             raise CommandLineError(describe_usage_error(error, ctx, lambda _: hint)) from None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the first argument names."""
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and name not in self.commands:
+            raise CommandLineError(f"unknown command {name!r}: {self.suggestion(args)}")
+        return super().resolve_command(ctx, args)
+
+    def suggestion(self, args: list[str]) -> str:
+        """Return a suggestion for the arguments after an unknown command, which is the first."""
+        known = list(self.commands)
+        hint = did_you_mean(args[0], known)
+        return f"{hint}{'The' if hint else 'the'} commands are {', '.join(known)}."
+
+
+class Commands(CommandGroup):
+    """The commands in the order and panels of :data:`PANELS`."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names in the order in which help shows them."""
@@ -54,23 +77,15 @@ class Commands(TyperGroup):
             command.rich_help_panel = next((panel for panel, names in PANELS.items() if cmd_name in names), None)
         return command
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command that the first argument names."""
-        name = args[0] if args else ""
-        if name and not name.startswith("-") and name not in self.commands:
-            raise CommandLineError(f"unknown command {name!r}: {self._suggestion(args)}")
-        return super().resolve_command(ctx, args)
-
-    def _suggestion(self, args: list[str]) -> str:
+    def suggestion(self, args: list[str]) -> str:
+        """Return a suggestion; a formula or a run directory suggests the command for it."""
         name = args[0]
-        known = self.list_commands(None)
-        if hint := did_you_mean(name, known):
-            return f"{hint}The commands are {', '.join(known)}."
-        if _looks_like_a_problem(name):
-            return f"did you mean hybridcsp search {' '.join(map(quote, args))} ?"
-        if (Path(name) / "search.db").exists():
-            return f"did you mean hybridcsp show {quote(name)} or hybridcsp resume {quote(name)} ?"
-        return f"the commands are {', '.join(known)}."
+        if not did_you_mean(name, self.commands):
+            if _looks_like_a_problem(name):
+                return f"did you mean hybridcsp search {' '.join(map(quote, args))} ?"
+            if (Path(name) / "search.db").exists():
+                return f"did you mean hybridcsp show {quote(name)} or hybridcsp resume {quote(name)} ?"
+        return super().suggestion(args)
 
 
 def _looks_like_a_problem(text: str) -> bool:

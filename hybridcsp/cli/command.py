@@ -35,7 +35,7 @@ class Command(TyperCommand):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help, with paragraphs as wide as the terminal."""
-        self.help = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(self.help or ""))
+        self.help = unwrapped(self.help or "")
         for parameter in self.params:
             option: Any = parameter
             if option.default is None and isinstance(option.show_default, str):
@@ -76,6 +76,11 @@ def describe_usage_error(error: Any, ctx: Any, explain: Callable[[str], str]) ->
     for pattern, allowed in _ALLOWED.items():
         text = re.sub(pattern, allowed, text)
     return f"{text}\n{more}"
+
+
+def unwrapped(text: str) -> str:
+    """Return a text without the line breaks within its paragraphs."""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(text))
 
 
 def format_examples(epilog: str) -> str:

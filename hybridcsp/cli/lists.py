@@ -1,4 +1,4 @@
-"""Provide the commands that list names: ``hybridcsp calculators``, ``sources``, ``operators`` and ``formats``."""
+"""Provide the commands that list names: ``hybridcsp sources``, ``operators`` and ``formats``."""
 
 from __future__ import annotations
 
@@ -13,21 +13,12 @@ if TYPE_CHECKING:
     from hybridcsp.core.registry import Registry
 
 
-@app.command(epilog="Examples:\n\n  hybridcsp calculators\n\n  hybridcsp calculators --json")
-def calculators(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
-    """List the names for --calculator."""
-    from hybridcsp.relaxation.calculators.registry import CALCULATORS
-
-    note = "Any other ASE calculator: module:factory, where factory is a class or function without arguments."
-    _print_registry(CALCULATORS, as_json, as_csv, note)
-
-
 @app.command(epilog="Examples:\n\n  hybridcsp sources\n\n  hybridcsp sources --json")
 def sources(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List the names for --source."""
     from hybridcsp.sources.registry import SOURCES
 
-    _print_registry(SOURCES, as_json, as_csv)
+    print_registry(SOURCES, as_json, as_csv)
 
 
 @app.command(epilog="Examples:\n\n  hybridcsp operators\n\n  hybridcsp operators --json")
@@ -36,7 +27,7 @@ def operators(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     from hybridcsp.operators.registry import DEFAULT, OPERATOR_REGISTRY
 
     note = f"evolution:NAME,NAME uses only the named operators; evolution:{DEFAULT},NAME adds NAME to the default ones."
-    _print_registry(OPERATOR_REGISTRY, as_json, as_csv, note)
+    print_registry(OPERATOR_REGISTRY, as_json, as_csv, note)
 
 
 @app.command(epilog="Examples:\n\n  hybridcsp formats\n\n  hybridcsp formats --json")
@@ -44,10 +35,11 @@ def formats(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List the other codes whose files can be read and written."""
     from hybridcsp.io.formats import FORMATS
 
-    _print_registry(FORMATS, as_json, as_csv)
+    print_registry(FORMATS, as_json, as_csv)
 
 
-def _print_registry(registry: Registry, as_json: bool, as_csv: bool, note: str = "") -> None:
+def print_registry(registry: Registry, as_json: bool, as_csv: bool, note: str = "") -> None:
+    """Print the entries of a registry as a table, JSON or CSV, with a note below the table."""
     from hybridcsp.analysis.text_tables import list_table
 
     entries = registry.entries().values()

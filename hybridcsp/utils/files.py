@@ -112,7 +112,7 @@ def atomic_folder(path: Path, *, key: str = "folder") -> Iterator[Path]:
         If the files cannot be written.
     """
     with _errors_converted(key, path):
-        target = _followed(path, key, follow=True)
+        target = followed(path, key, follow=True)
         if target.exists() and not target.is_dir():
             raise InputError(key, str(path), "a folder; this is a file")
     make_folder(target.parent, key=key)
@@ -279,7 +279,7 @@ def _destination(path: Path, key: str, follow: bool) -> tuple[Path, int | None]:
     """
     if is_stream(path):
         return path, stat.S_IFIFO
-    target = _followed(path, key, follow)
+    target = followed(path, key, follow=follow)
     try:
         mode = target.lstat().st_mode
     except FileNotFoundError:
@@ -297,7 +297,23 @@ def _destination(path: Path, key: str, follow: bool) -> tuple[Path, int | None]:
     return target, mode
 
 
-def _followed(path: Path, key: str, follow: bool) -> Path:
+def followed(path: Path, key: str, *, follow: bool) -> Path:
+    """Return the path to which symbolic links at a path lead.
+
+    Parameters
+    ----------
+    path
+        A file or folder, which need not exist.
+    key
+        Name of the path in the error message.
+    follow
+        As in :func:`atomic_write`.
+
+    Raises
+    ------
+    InputError
+        If a link must not be followed.
+    """
     target = path
     for _ in range(_MAX_LINKS):
         try:

@@ -185,10 +185,15 @@ def _ask(recipe: Recipe, wheels: Path | None, *, yes: bool) -> None:
     check_space(folder, recipe)
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not is_terminal():
         raise CommandLineError("the installation needs a confirmation: run the command in a terminal, or add --yes.")
     if not typer.confirm("Install it?", default=True, err=True):
         raise typer.Exit(1)
+
+
+def is_terminal() -> bool:
+    """Return whether a person can answer questions."""
+    return sys.stdin.isatty()
 
 
 def _announced(what: str, show: Any) -> Any:

@@ -18,6 +18,8 @@ COMMANDS = [
     *("import", "formats", "calculators", "sources", "operators"),
 ]
 
+ENVIRONMENTS = ["install", "environments", "remove"]
+
 
 def test_help_lists_commands_in_order(tmp_path):
     lines = hybridcsp("--help", cwd=tmp_path).stdout.splitlines()
@@ -25,10 +27,10 @@ def test_help_lists_commands_in_order(tmp_path):
     assert listed == COMMANDS
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"calculators {name}" for name in ENVIRONMENTS)])
 def test_help_fits_terminal_and_has_examples(command, monkeypatch):
     monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
-    done = CliRunner().invoke(app, [command, "--help"])
+    done = CliRunner().invoke(app, [*command.split(), "--help"])
     assert done.exit_code == 0, done.output
     assert f"hybridcsp {command}" in done.output.split("Usage")[1].split("Examples")[-1]
     assert max(map(len, done.output.splitlines())) <= 80

@@ -8,7 +8,8 @@ The message of every error that a user can cause says what was wrong, where, and
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import os
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,45 @@ class HybridCSPError(Exception):
 class InputError(HybridCSPError, ValueError):
     """An invalid value of an option, parameter or file.
 
+    The message is one sentence: ``workers = 0 is not valid: it must be a whole number from 1.`` or, with a reason,
+    ``sources = 'swarm' cannot be used: it cannot run alone.``
+
     Parameters
     ----------
     key
         Name of the option or parameter, as the user wrote it.
     value
-        Given value.
+        Given value; ``None`` if it is missing. A path is shown in full, other long values are shortened.
     allowed
-        Description of the values that are allowed.
+        Noun phrase that names the allowed values, such as "a whole number from 1"; "it must be" is put before it.
+    reason
+        Clause that says why the value cannot be used, in place of ``allowed``, such as "there is no such file". More
+        sentences may follow it.
+
+    Attributes
+    ----------
+    key, value, allowed, reason
+        The parameters; one of ``allowed`` and ``reason`` is empty.
     """
 
-    def __init__(self, key: str, value: object, allowed: str) -> None:
-        super().__init__(f"{key} = {value!r}: {allowed}")
+    def __init__(self, key: str, value: object, allowed: str = "", *, reason: str = "") -> None:
         self.key = key
         self.value = value
         self.allowed = allowed
+        self.reason = reason
+        if value is None:
+            super().__init__(with_full_stop(f"{key} is missing: {self.clause}"))
+        else:
+            super().__init__(f"{key} = {shown(value)} {verdict(allowed, reason)}")
+
+    @property
+    def clause(self) -> str:
+        """The part of the message that says what is wrong or what would be right, without the key and the value."""
+        return f"it must be {self.allowed}" if self.allowed else self.reason
+
+    def renamed(self, key: str, value: object = None) -> InputError:
+        """Return the same error about a key that the user knows, and the value as the user gave it."""
+        return InputError(key, self.value if value is None else value, self.allowed, reason=self.reason)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions are unpickled by calling their class with ``args``, but this class has other parameters.
@@ -76,13 +101,15 @@ class UnknownNameError(InputError):
     known
         Registered names.
     instead
-        Description of other values that are allowed; may be empty.
+        Other values that are allowed, or advice, which follows the names; may be empty.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], instead: str = "") -> None:
-        names = sorted(known)
-        more = f"; {instead}" if instead else ""
-        super().__init__(kind, name, f"{did_you_mean(name, names)}known: {', '.join(names)}{more}")
+    def __init__(self, kind: str, name: str, known: Collection[str], instead: str = "") -> None:
+        allowed = one_of(sorted(known)) + (f"; {instead}" if instead else "")
+        if hint := did_you_mean(name, known):
+            super().__init__(kind, name, reason=f"{hint}It must be {allowed}")
+        else:
+            super().__init__(kind, name, allowed)
 
 
 class CommandLineError(HybridCSPError):
@@ -130,6 +157,45 @@ def _again(kind: type[HybridCSPError], args: tuple[Any, ...], state: dict[str, A
 
 class ExitRaisedError(Exception):
     """A ``SystemExit`` or ``KeyboardInterrupt`` that other code raised, although the user did not interrupt."""
+
+
+# Longest text, which may be a path, and longest other value in characters that a message shows in full.
+_LONGEST_TEXT = 200
+_LONGEST_VALUE = 80
+
+
+def shown(value: object) -> str:
+    """Return a value as messages show it: a path in full, of any other long value the beginning and the end."""
+    if isinstance(value, os.PathLike):
+        return repr(os.fspath(value))
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - formatting an object of other code may fail in any way
+        text = f"<{type(value).__name__}>"
+    longest = _LONGEST_TEXT if isinstance(value, str) else _LONGEST_VALUE
+    return text if len(text) <= longest else f"{text[: longest - 25]}…{text[-25:]}"
+
+
+def verdict(allowed: str, reason: str = "") -> str:
+    """Return the end of the sentence about a value: that it is not valid, or why it cannot be used."""
+    if allowed:
+        return with_full_stop(f"is not valid: it must be {allowed}")
+    return with_full_stop(f"cannot be used: {reason}")
+
+
+def with_full_stop(text: str) -> str:
+    """Return a sentence with a full stop at its end, unless it ends with a question mark or full stop already."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
+
+
+def with_hint(reason: str, hint: str) -> str:
+    """Return a reason, followed by what :func:`did_you_mean` returned if that is not empty."""
+    return f"{reason}; {hint.rstrip()}" if hint else reason
+
+
+def one_of(names: Sequence[str]) -> str:
+    """Return ``"one of a, b, c"``, or the only name."""
+    return names[0] if len(names) == 1 else f"one of {', '.join(names)}"
 
 
 # Number of characters that are kept of a message of other code.

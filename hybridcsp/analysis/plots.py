@@ -52,9 +52,7 @@ def plot_search(archive: Archive, output: Path, title: str) -> None:
     ends = archive.ends()
     minima = archive.minima()
     if not minima:
-        raise InputError(
-            "minima", 0, "the search has found no minimum yet, so there is nothing to plot; plot it when it has"
-        )
+        raise InputError("directory", archive.directory, reason="this search has found no minimum yet to plot")
     best = minima[0].enthalpy_per_atom
 
     figure = Figure(figsize=(10, 4.6), layout="constrained")
@@ -148,7 +146,7 @@ def check_picture(output: Path, key: str = "plot") -> None:
         If the ending is unknown.
     """
     if output.suffix.lower() not in PICTURES:
-        raise InputError(key, str(output), f"the file must end in {' or '.join(PICTURES)}")
+        raise InputError(key, output, f"a file whose name ends in {' or '.join(PICTURES)}")
 
 
 def save_figure(figure: Figure, output: Path, key: str = "plot") -> None:

@@ -97,7 +97,7 @@ def _looks_like_a_problem(text: str) -> bool:
     try:
         return bool(Problem(text, max_atoms=10**6).composition)
     except InputError as error:
-        return error.allowed.startswith("did you mean")
+        return error.reason.startswith("did you mean")
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -145,7 +145,7 @@ def compare(
     check_formats(as_json=as_json, as_csv=as_csv)
     messages = errors if as_json or as_csv else console  # the standard output is then for the data alone
     if imported and len(set(what)) > 1:
-        raise InputError("--imported", str(imported[0]), "allowed only with a single problem")
+        raise InputError("--imported", imported[0], reason="it is allowed only with a single problem")
     for other in imported or ():
         Archive(other).close()  # reports a missing archive before anything runs
     goal = _target(target)
@@ -303,9 +303,9 @@ def _describe_imported(directory: Path, target: float | Atoms | None, calculator
         if isinstance(target, float) and theirs != calculator:
             raise InputError(
                 "--imported",
-                str(directory),
-                f"comparable only with a structure as the target (--target FILE), because its energies are from "
-                f"{theirs} and ours from {calculator}",
+                directory,
+                reason=f"its energies are from {theirs} and ours from {calculator}, so that the target must be a "
+                "structure (--target FILE)",
             )
         result = read_result(archive, problem="", strategy=directory.name, seed=0, target=target)
     if result.solved_at is None:

@@ -87,7 +87,7 @@ def evaluate(
         raise InputError(
             "--data",
             [str(path) for path in data],
-            "crystals of formulas that the generator was not trained on; to include the others, add --everything",
+            reason="the generator was trained on crystals of all these formulas; add --everything to use them anyway",
         )
     if crystals is not None and crystals < len(targets):
         chosen = np.random.default_rng(seed).choice(len(targets), crystals, replace=False)

@@ -55,7 +55,7 @@ def check_exists(option: str, path: Path) -> None:
         If it does not.
     """
     if not path.exists():
-        raise InputError(option, str(path), "no such file or folder; give an existing one")
+        raise InputError(option, path, reason="there is no such file or folder")
 
 
 def _training_data(entry: Entry) -> str:

@@ -104,7 +104,7 @@ def import_(
     try:
         _import_results(code, path, directory, formula, gpa, calculator, strict)
     except OSError as error:
-        raise InputError("path", str(path), f"files that can be read ({error})") from error
+        raise InputError("path", path, reason=f"its files cannot be read ({error})") from error
 
 
 def _convert_results(results: Iterator[Record | ReadFailure], output: str, strict: bool) -> None:
@@ -123,7 +123,9 @@ def _convert_results(results: Iterator[Record | ReadFailure], output: str, stric
                 if isinstance(record, ReadFailure):
                     report.add_failure(record)
                     if strict:
-                        raise InputError("path", str(record.file), f"{record} (--strict)")
+                        raise InputError(
+                            "path", record.file, reason=f"with --strict every file must be readable: {record}"
+                        )
                 else:
                     report.relaxed += 1
                     yield record
@@ -132,7 +134,7 @@ def _convert_results(results: Iterator[Record | ReadFailure], output: str, stric
         for record in readable():
             write(as_atoms(record))
         if not report.relaxed:
-            raise InputError("structures", 0, "at least one structure that can be read")
+            raise InputError("structures", 0, reason="at least one structure must be readable")
     _print(f"{report.relaxed} structures in {output}.")
     print_unreadable(report)
 
@@ -280,7 +282,8 @@ def export(
         return
     for option, value in (("--generation", generation), ("--elements", elements), ("--pending", pending or None)):
         if value is not None:
-            raise InputError(option, value, "allowed only with --format uspex or another code to write seeds for")
+            reason = "it is allowed only with --format uspex or another code that seeds are written for"
+            raise InputError(option, value, reason=reason)
     chosen = format_of(output, format, key="--output") if output else FILE_FORMATS[format or "extxyz"]
     folder = chosen.single and top != 1
     default = directory / (f"minima-{chosen.name}" if folder else f"minima{chosen.endings[0]}")
@@ -327,7 +330,7 @@ def _export_seeds(
             records = records_of(archive.minima(top), cell, archive.problem.pressure_gpa)
     if not records:
         missing = "a search with pending candidates" if pending else "a search that has found a minimum"
-        raise InputError("--pending" if pending else "directory", str(directory), f"{missing}; there is none to write")
+        raise InputError("--pending" if pending else "directory", directory, f"{missing}; there is none to write")
     _print(formats.write(records, output, format, settings=settings))
 
 

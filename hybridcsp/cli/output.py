@@ -103,7 +103,7 @@ def print_search(archive: Archive, top: int) -> None:
 
 def no_search(directory: Path) -> InputError:
     """Return the error for a run directory without a search."""
-    return InputError("directory", str(directory), "a run directory of a search that has started; this one is empty")
+    return InputError("directory", directory, reason="no search has been started in this directory")
 
 
 def as_argument(path: Path) -> str:

@@ -122,10 +122,10 @@ def sample(
         raise InputError(
             "--formula-units",
             formula_units,
-            "allowed only with --formula, because the lines of --formulas are whole cells",
+            reason="it is allowed only with --formula; the lines of --formulas are whole cells",
         )
     if formulas is not None and each:
-        raise InputError("--each", each, "allowed only with --formula, because --n is per line with --formulas")
+        raise InputError("--each", each, reason="it is allowed only with --formula; with --formulas, --n is per line")
     if formulas is not None:
         cells, notes = dict(_lines(formulas)), {}
         wanted = dict.fromkeys(cells, n)
@@ -194,10 +194,10 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, int]]]:
     try:
         lines = read_text(file).splitlines()
     except UnreadableError as error:
-        raise InputError("--formulas", str(file), f"a text file ({error.reason})") from error
+        raise InputError("--formulas", file, f"a text file ({error.reason})") from error
     formulas = {i: line.strip() for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")}
     if not formulas:
-        raise InputError("--formulas", str(file), "a file with at least one formula")
+        raise InputError("--formulas", file, "a file with at least one formula")
     for i, formula in formulas.items():
         yield i, _contents(formula, 1, f"--formulas, line {i + 1}")
 
@@ -208,7 +208,7 @@ def _contents(formula: str, units: int, key: str) -> dict[str, int]:
     try:
         composition = Problem(formula, formula_units=1, max_atoms=10**6).composition
     except InputError as error:
-        raise InputError(key, formula, error.allowed) from None
+        raise error.renamed(key, formula) from None
     atoms = units * sum(composition.values())
     if atoms > MOST_SAMPLED:
         many = f"{units} formula unit{'s are' if units > 1 else ' is'} {atoms} atoms"
@@ -228,5 +228,5 @@ def _check_conditions(model: Generator, conditions: Mapping[str, Any]) -> None:
     for option, name, condition in options:
         if conditions[name] is not None and condition not in model.conditions:
             known = ", ".join(sorted(model.conditions)) or "none"
-            allowed = f"{model.name} does not support this condition; supported conditions: {known}"
-            raise InputError(option, conditions[name], allowed)
+            reason = f"{model.name} does not support this condition; the supported conditions are {known}"
+            raise InputError(option, conditions[name], reason=reason)

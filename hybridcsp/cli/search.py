@@ -19,7 +19,7 @@ from hybridcsp.cli.options import BY_FLAG, OPTIONS, SEARCH, SETTINGS
 from hybridcsp.cli.output import as_argument, print_search
 from hybridcsp.cli.progress import setting_up
 from hybridcsp.cli.settings_command import SettingsCommand, read_given, with_settings
-from hybridcsp.errors import InputError, RelaxationsFailedError, did_you_mean
+from hybridcsp.errors import InputError, RelaxationsFailedError, did_you_mean, with_hint
 from hybridcsp.utils.interrupts import terminate_in_order
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def search(
         if is_begun(configuration.directory):
             raise InputError(
                 "directory",
-                str(configuration.directory),
+                configuration.directory,
                 "a new directory; this one already contains a search: continue it with hybridcsp resume "
                 f"{as_argument(configuration.directory)}, or choose another --directory",
             )
@@ -199,7 +199,8 @@ def _in_terms_of_options(origin: Origin) -> Iterator[None]:
         by_word = {key.split(".")[1]: flag for key, flag in OPTIONS.items()} | {"source": "--source"}
         first, _, rest = error.key.removeprefix("search.").partition(".")
         name = " ".join(filter(None, [by_word.get(first, first), rest]))
-        raise InputError(name, error.value, origin.with_options(error.allowed)) from None
+        allowed, reason = origin.with_options(error.allowed), origin.with_options(error.reason)
+        raise InputError(name, error.value, allowed, reason=reason) from None
 
 
 def _changed(configuration: Configuration, directory: Path, values: Mapping[str, Any]) -> Configuration:
@@ -234,8 +235,11 @@ def _existing(file: str) -> Path:
     path = Path(file)
     if not path.exists():
         near = did_you_mean(path.name, [other.name for other in path.parent.glob("*.toml")])
-        formula = f"; to search for this formula: hybridcsp search {quote(path.stem)}" if _is_formula(path.stem) else ""
-        raise InputError("configuration", file, f"there is no such file: {near}an existing TOML file{formula}")
+        formula = (
+            f"; run hybridcsp search {quote(path.stem)} to search for this formula" if _is_formula(path.stem) else ""
+        )
+        reason = with_hint(f"there is no such file{formula}", near)
+        raise InputError("configuration", path, reason=reason)
     return path
 
 
@@ -247,10 +251,10 @@ def _refuse_other_files(what: str) -> None:
     except OSError:  # no such file, or not a possible name of a file
         return
     if path.is_file():
-        allowed = f"a formula or a TOML file; to start from your own structures, add --source seeds:{quote(what)}"
+        allowed = f"a formula or a TOML file; add --source seeds:{quote(what)} to start from your own structures"
         raise InputError("formula", what, allowed)
     if path.is_dir() and not _is_formula(what):
-        allowed = f"a formula or a TOML file, not a folder; to continue a search, run hybridcsp resume {quote(what)}"
+        allowed = f"a formula or a TOML file, not a folder; run hybridcsp resume {quote(what)} to continue a search"
         raise InputError("formula", what, allowed)
 
 
@@ -269,7 +273,8 @@ def _with_templates(raw: Mapping[str, Any], templates: Path) -> list[str]:
 
     sources = list(raw.get("search", {}).get("sources", DEFAULT_SOURCES))
     if "prototypes" not in sources:
-        raise InputError("--templates", str(templates), "allowed only with the source prototypes: --source prototypes")
+        reason = "it is allowed only with the source prototypes (--source prototypes)"
+        raise InputError("--templates", templates, reason=reason)
     return [f"prototypes:{templates}" if source == "prototypes" else source for source in sources]
 
 

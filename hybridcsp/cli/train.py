@@ -99,7 +99,7 @@ def train(
     for path in data:
         check_exists("--data", path)
     if (output / "card.json").exists():
-        raise InputError("--output", str(output), "a new folder; this one already contains weights")
+        raise InputError("--output", output, "a new folder; this one already contains weights")
     with busy(f"loading {generator}"):
         model = new_generator(entry.name) if folder is None else open_generator(generator)
     before = dict(model.card)
@@ -159,12 +159,12 @@ def _settings(given: list[str], epochs: int | None, learning_rate: str | None) -
     for text in given:
         key, equals, value = text.partition("=")
         if not key or not equals:
-            raise InputError("--set", text, "a key and a value, KEY=VALUE, such as batch_size=256")
+            raise InputError("--set", text, "a key and a value, written KEY=VALUE, such as batch_size=256")
         if key in ("seed", "checkpoint", "on_epoch"):
             raise InputError(
                 "--set",
                 text,
-                "a training setting; the random seed is set by --seed, checkpoints are written by themselves",
+                reason="it is not a setting; the random seed is set by --seed, and checkpoints are always written",
             )
         try:
             found[key] = json.loads(value)

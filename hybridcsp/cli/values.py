@@ -53,7 +53,7 @@ def read_formula_units(text: str) -> list[int]:
     try:
         return [int(low), int(high if dash else low)]
     except ValueError:
-        raise InputError("--formula-units", text, "a whole number, or a range such as 1-4") from None
+        raise InputError("--formula-units", text, "a whole number from 1, or a range such as 1-4") from None
 
 
 def last_text(_: str, texts: Sequence[str]) -> str:
@@ -77,7 +77,7 @@ def span(unit: str) -> Reader:
     def read(option: str, texts: Sequence[str]) -> list[float]:
         low, dash, high = texts[-1].strip().partition("-")
         if not (low and dash and high):
-            raise InputError(option, texts[-1], f"two numbers in {unit}, joined by a dash: 9-14")
+            raise InputError(option, texts[-1], f"two numbers in {unit} with a dash between them, such as 9-14")
         return [read_quantity(option, low, unit), read_quantity(option, high, unit)]
 
     return read
@@ -91,9 +91,9 @@ def table(unit: str, example: str) -> Reader:
         for text in ",".join(texts).split(","):
             name, equals, value = (part.strip() for part in text.partition("="))
             if not (name and equals and value):
-                raise InputError(option, text, f"a name, = and a number in {unit}, such as {example}")
+                raise InputError(option, text, f"a name and a number in {unit}, such as {example}")
             if name in values:
-                raise InputError(option, text, f"{name} may be given only once")
+                raise InputError(option, text, reason=f"{name} is given more than once")
             values[name] = read_quantity(f"{option} {name}", value, unit)
         return values
 
@@ -106,10 +106,10 @@ def spacegroup_numbers(option: str, texts: Sequence[str]) -> list[int]:
     for text in ",".join(texts).split(","):
         low, dash, high = (part.strip() for part in text.partition("-"))
         if not low.isdigit() or (dash and not high.isdigit()):
-            raise InputError(option, text, "a space group number from 1 to 230, or several such as 136,141 or 195-230")
+            raise InputError(option, text, "a space group number, a list such as 136,141 or a range such as 195-230")
         first, last = int(low), int(high if dash else low)
         if not 1 <= first <= last <= 230:
-            raise InputError(option, text, "space group numbers from 1 to 230, the smaller first")
+            raise InputError(option, text, "a number from 1 to 230, or a range of them with the smaller first")
         numbers += range(first, last + 1)
     return sorted(set(numbers))
 
@@ -118,6 +118,6 @@ def cell_parameters(option: str, texts: Sequence[str]) -> list[float]:
     """Read three lengths and three angles: ``"4.6,4.6,2.96,90,90,90"``."""
     parts = texts[-1].replace(",", " ").split()
     if len(parts) != 6:
-        raise InputError(option, texts[-1], "six numbers: a,b,c in Å and alpha,beta,gamma in degrees")
+        raise InputError(option, texts[-1], "six numbers: a, b, c in Å and alpha, beta, gamma in degrees")
     units = ["Å"] * 3 + ["degrees"] * 3
     return [read_quantity(option, part, unit) for part, unit in zip(parts, units, strict=True)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from hybridcsp.errors import InputError, did_you_mean
+from hybridcsp.errors import InputError, did_you_mean, shown, verdict
 from hybridcsp.utils.quantities import read_quantity
 
 #: Units of numbers by key, which may be written after them. Under keys with several numbers each has the unit.
@@ -100,9 +100,6 @@ _ALLOWED = {
     "dataclass": "a table",
 }
 
-#: Longest value in characters that is shown in full.
-_LONGEST = 80
-
 
 @dataclass(frozen=True)
 class Origin:
@@ -172,12 +169,15 @@ class Mistake:
     given
         The key and the value that was given, as the error shows them.
     allowed
-        The allowed values in words.
+        Noun phrase that names the allowed values.
+    reason
+        Why the value cannot be used, in place of ``allowed``. If both are empty, the key is missing.
     """
 
     path: tuple[str, ...]
     given: str
-    allowed: str
+    allowed: str = ""
+    reason: str = ""
 
 
 def read_quantities(raw: Mapping[str, Any], origin: Origin) -> tuple[dict[str, Any], list[Mistake]]:
@@ -195,12 +195,12 @@ def read_quantities(raw: Mapping[str, Any], origin: Origin) -> tuple[dict[str, A
             return [plain(item, [*path, str(number)]) for number, item in enumerate(value)]
         try:
             if isinstance(value, bool):
-                raise InputError(origin.label(path), value, "not a truth value (true, false), which no key takes")
+                raise InputError(origin.label(path), value, reason="no key takes a truth value (true, false)")
             if isinstance(value, str) and unit is not None:
                 number = read_quantity(origin.label(path), value, unit)
                 return int(number) if unit == "bytes" else number
         except InputError as error:
-            mistakes.append(Mistake(tuple(path), f"{error.key} = {_shown(error.value)}", error.allowed))
+            mistakes.append(Mistake(tuple(path), f"{error.key} = {shown(error.value)}", error.allowed, error.reason))
         return value
 
     return {table: plain(values, [table]) for table, values in raw.items()}, mistakes
@@ -226,25 +226,34 @@ def explain(details: Mapping[str, Any], model: type[BaseModel], origin: Origin) 
     if isinstance(error, InputError):
         if len(path) == 1 or path[0] == "external":  # a check of the whole table names the key
             path = [*path[: 2 if path[0] == "external" else 1], *error.key.split(".")]
-        return Mistake(tuple(path), f"{origin.label(path)} = {_shown(error.value)}", error.allowed)
+        return Mistake(tuple(path), f"{origin.label(path)} = {shown(error.value)}", error.allowed, error.reason)
     if details["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
         return unknown_key(path, model, origin)
     if details["type"] == "missing":
-        return Mistake(tuple(path), origin.label(path), "is missing")
-    return Mistake(tuple(path), f"{origin.label(path)} = {_shown(details['input'])}", _allowed_values(details))
+        return Mistake(tuple(path), origin.label(path))
+    return Mistake(tuple(path), f"{origin.label(path)} = {shown(details['input'])}", _allowed_values(details))
 
 
 def unknown_key(path: Sequence[str], model: type[BaseModel], origin: Origin) -> Mistake:
     """Return the mistake of a key that does not exist, with the key that was probably meant."""
-    return Mistake(tuple(path), origin.label(list(path)), f"there is no such key; {_suggestion(list(path), model)}")
+    reason = f"there is no such key; {_suggestion(list(path), model)}"
+    return Mistake(tuple(path), origin.label(list(path)), reason=reason)
 
 
 def messages(mistakes: Sequence[Mistake], origin: Origin) -> list[str]:
-    """Return one message for each key, which names all kinds of values that are allowed."""
-    allowed: dict[str, list[str]] = {}
+    """Return one sentence for each key, which names all kinds of values that are allowed."""
+    by_key: dict[str, list[Mistake]] = {}
     for mistake in mistakes:
-        allowed.setdefault(mistake.given, []).append(origin.with_options(mistake.allowed))
-    return [f"{given}: {' or '.join(dict.fromkeys(texts))}" for given, texts in allowed.items()]
+        by_key.setdefault(mistake.given, []).append(mistake)
+    return [f"{given} {_verdict(several, origin)}" for given, several in by_key.items()]
+
+
+def _verdict(mistakes: Sequence[Mistake], origin: Origin) -> str:
+    allowed = dict.fromkeys(origin.with_options(mistake.allowed) for mistake in mistakes if mistake.allowed)
+    reasons = dict.fromkeys(origin.with_options(mistake.reason) for mistake in mistakes if mistake.reason)
+    if not allowed and not reasons:
+        return "is missing."
+    return verdict("; ".join([" or ".join(allowed), *reasons]) if allowed else "", "; ".join(reasons))
 
 
 def keys_of(model: type[BaseModel], table: str) -> list[str]:
@@ -298,7 +307,8 @@ def _suggestion(path: list[str], model: type[BaseModel]) -> str:
             meant = f"did you mean {name!r} in [{table}]? " if table != path[0] else f"did you mean {name!r}? "
         else:
             return f"it belongs in the table [{table}]"
-    return f"{meant}known: {', '.join(known)}"
+    keys = ", ".join(known)
+    return f"{meant}The known keys are {keys}" if meant else f"the known keys are {keys}"
 
 
 def _allowed_values(details: Mapping[str, Any]) -> str:
@@ -308,8 +318,3 @@ def _allowed_values(details: Mapping[str, Any]) -> str:
     if kind in ("too_long", "tuple_wrong_length", "missing_argument"):
         return f"a different number of values: {details['msg']}"
     return _ALLOWED.get(kind.partition("_")[0], str(details["msg"]))
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

@@ -54,7 +54,7 @@ def _known_source(text: str) -> str:
 
 def _at_least_one(sources: tuple[str, ...]) -> tuple[str, ...]:
     if not sources:
-        raise InputError("sources", sources, "at least one source")
+        raise InputError("sources", sources, "a list of at least one source")
     return sources
 
 
@@ -141,13 +141,15 @@ class Configuration(BaseModel):
         if self._commands and not trust_commands:
             listed = shlex.join(self.external[self._commands[0]].command)
             raise InputError(
-                f"external.{self._commands[0]}.command", listed, "runs this program; if you trust it, add --trust"
+                f"external.{self._commands[0]}.command",
+                listed,
+                reason="it runs a program; if you trust it, add --trust",
             )
         if runs_code(self.search.calculator) and not trust:
             raise InputError(
                 "search.calculator",
                 self.search.calculator,
-                "runs code that this file names; if you trust it, add --trust, or name it with --calculator",
+                reason="it runs code that this file names; if you trust it, add --trust, or name it with --calculator",
             )
 
     def build(self, *, trust: bool, trust_commands: bool = False, allow_calculator_change: bool = False) -> Search:
@@ -237,7 +239,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         raw = read_toml(path)
     except UnreadableError as error:
-        raise InputError("configuration", str(path), f"a TOML file that can be read: {error.reason}") from None
+        raise InputError("configuration", path, reason=error.reason) from None
     return with_absolute_paths(raw, path.parent)
 
 

@@ -110,17 +110,17 @@ def no_size(problem: Limited, units: tuple[int, int], most_atoms: int) -> InputE
     fewest, most = (f"{_count(n, 'formula unit')} {'are' if n > 1 else 'is'} {_count(n * each, 'atom')}" for n in units)
     larger = -(-problem.min_atoms // each)
     if low * each > problem.max_atoms:
-        allowed = f"{fewest}: add --max-atoms {low * each} (max_atoms={low * each})"
+        remedy = f"{fewest}: add --max-atoms {low * each} (max_atoms={low * each})"
         if low * each > most_atoms:
-            allowed = f"a primitive cell has at most {most_atoms} atoms"
-        return InputError("max_atoms", problem.max_atoms, f"{content}; {allowed}")
+            remedy = f"a primitive cell has at most {most_atoms} atoms"
+        return InputError("max_atoms", problem.max_atoms, reason=f"{content}; {remedy}")
     if high * each < problem.min_atoms:
         lower = f"lower --min-atoms to {high * each} (min_atoms={high * each})"
-        allowed = f"{lower}, or add --formula-units {larger} (formula_units={larger})"
-        return InputError("min_atoms", problem.min_atoms, f"{content}; {most}: {allowed}")
+        remedy = f"{lower}, or add --formula-units {larger} (formula_units={larger})"
+        return InputError("min_atoms", problem.min_atoms, reason=f"{content}; {most}: {remedy}")
     limits = f"no multiple of which is from {problem.min_atoms} to {problem.max_atoms}"
-    allowed = f"add --max-atoms {larger * each} (max_atoms={larger * each})"
-    return InputError("max_atoms", problem.max_atoms, f"{content}, {limits}: {allowed}")
+    remedy = f"add --max-atoms {larger * each} (max_atoms={larger * each})"
+    return InputError("max_atoms", problem.max_atoms, reason=f"{content}, {limits}: {remedy}")
 
 
 def _count(number: int, name: str) -> str:
@@ -145,11 +145,11 @@ def _check_packing(problem: Limited) -> None:
             continue
         possible = (most / (share * DENSEST)) ** (1 / 3)
         which = f"{' and '.join(elements)} atoms"
-        allowed = (
-            f"leaves too little room: {which} at distances of at least {distance:.2f} Å need {needed:.1f} Å³ per atom "
-            f"of the crystal even in the densest packing of spheres, and at most {most:.1f} are allowed"
+        reason = (
+            f"it leaves too little room: {which} at distances of at least {distance:.2f} Å need {needed:.1f} Å³ "
+            f"per atom of the crystal even in the densest packing of spheres, and at most {most:.1f} are allowed"
         )
-        raise InputError(*_blamed(problem, pairs), f"{allowed}; {_remedy(problem, possible, needed)}")
+        raise InputError(*_blamed(problem, pairs), reason=f"{reason}; {_remedy(problem, possible, needed)}")
 
 
 def _choices(elements: Sequence[str]) -> Iterator[tuple[str, ...]]:
@@ -189,13 +189,12 @@ def _check_images(problem: Limited, cell: tuple[float, ...]) -> None:
         distance = problem.min_distance(element, element)
         if distance > shortest * (1 + _MARGIN):
             pair = f"{element}-{element}"
-            allowed = (
-                f"too short for {pair} distances of at least {distance:.2f} Å: an atom and its own image are "
-                f"{shortest:.2f} Å apart"
-            )
+            images = f"an atom and its own image are {shortest:.2f} Å apart"
             if pair in problem.min_distances:
-                raise InputError("min_distances", {pair: distance}, f"at most {shortest:.2f}; the cell is {allowed}")
-            raise InputError("cell", cell, allowed)
+                allowed = f"at most {shortest:.2f} Å, because in this cell {images}"
+                raise InputError("min_distances", {pair: distance}, allowed)
+            reason = f"it is too short for {pair} distances of at least {distance:.2f} Å: {images}"
+            raise InputError("cell", cell, reason=reason)
 
 
 def _check_lengths(problem: Limited, lengths: tuple[float, float]) -> None:
@@ -204,21 +203,22 @@ def _check_lengths(problem: Limited, lengths: tuple[float, float]) -> None:
     # The volume of a reduced cell lies between abc/√2 and abc.
     largest, smallest = lengths[1] ** 3, DENSEST * lengths[0] ** 3
     if low * fewest > largest * (1 + _MARGIN):
-        allowed = (
+        reason = (
             f"no cell with these lengths has {low * fewest:.1f} Å³, which {fewest} atoms take at least: the longest is "
             f"{(low * fewest) ** (1 / 3):.2f} Å or more"
         )
-        raise InputError("length_bounds", lengths, allowed)
+        raise InputError("length_bounds", lengths, reason=reason)
     if smallest > high * most * (1 + _MARGIN):
-        allowed = (
+        reason = (
             f"a reduced cell with these lengths has at least {smallest:.1f} Å³, and {most} atoms take at most "
             f"{high * most:.1f}: the shortest is {(high * most / DENSEST) ** (1 / 3):.2f} Å or less"
         )
-        raise InputError("length_bounds", lengths, allowed)
+        raise InputError("length_bounds", lengths, reason=reason)
     for element in problem.composition:
         distance = problem.min_distance(element, element)
         if distance > lengths[1] * (1 + _MARGIN):
-            allowed = (
-                f"from {distance:.2f} Å: {element} atoms keep that distance, also from their own images one cell away"
+            reason = (
+                f"the longest must be {distance:.2f} Å or more, because {element} atoms keep that distance also from "
+                "their own images one cell away"
             )
-            raise InputError("length_bounds", lengths, allowed)
+            raise InputError("length_bounds", lengths, reason=reason)

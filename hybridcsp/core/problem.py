@@ -116,14 +116,15 @@ class Problem:
 
     def __post_init__(self) -> None:
         if not isinstance(self.formula, str):
-            raise InputError("formula", self.formula, "a text: a chemical formula such as TiO2, MgSiO3 or Ca(OH)2")
+            raise InputError("formula", self.formula, "a chemical formula as text, such as TiO2, MgSiO3 or Ca(OH)2")
         if len(self.formula) > LONGEST_FORMULA:
             short = f"{self.formula[:20]}…"
             raise InputError("formula", short, f"a formula of at most {LONGEST_FORMULA} characters, such as Ca(OH)2")
         opened = accumulate((letter in "([") - (letter in ")]") for letter in self.formula)
         if max(opened, default=0) > DEEPEST_FORMULA:
             short = f"{self.formula[:20]}…"
-            raise InputError("formula", short, f"at most {DEEPEST_FORMULA} brackets inside each other, as in Ca(OH)2")
+            allowed = f"a formula with at most {DEEPEST_FORMULA} brackets inside each other, such as Ca(OH)2"
+            raise InputError("formula", short, allowed)
         self._set("formula", normalise_formula(self.formula))
         _ = self.composition
         self._check_size()
@@ -135,7 +136,7 @@ class Problem:
         object.__setattr__(self, name, value)
 
     def _check_size(self) -> None:
-        allowed = "a whole number from 1, or two in order: 1-4"
+        allowed = "a whole number from 1, or two of them, the smaller first, such as 1-4"
         given = self.formula_units
         pair = [given, given] if isinstance(given, int) else sequence("formula_units", given, allowed)
         if len(pair) != 2:
@@ -148,14 +149,14 @@ class Problem:
             raise InputError("formula_units", given, allowed)
         self._set("formula_units", (low, high))
         self._set("min_atoms", whole_number("min_atoms", self.min_atoms, "a whole number from 1"))
-        allowed = f"a whole number from min_atoms ({self.min_atoms})"
+        allowed = f"a whole number that is not below min_atoms ({self.min_atoms})"
         self._set("max_atoms", whole_number("max_atoms", self.max_atoms, allowed, self.min_atoms))
         if self.max_atoms > MOST_ATOMS:
-            raise InputError("max_atoms", self.max_atoms, f"at most {MOST_ATOMS} atoms in a primitive cell")
+            raise InputError("max_atoms", self.max_atoms, f"at most {MOST_ATOMS}, the largest size of a primitive cell")
         if not self._sizes:
             raise no_size(self, (low, high), MOST_ATOMS)
         if len(self._sizes) > MOST_SIZES:
-            allowed = f"at most {MOST_SIZES} different cells; these are {len(self._sizes)}"
+            allowed = f"a range of at most {MOST_SIZES} numbers of formula units; this one has {len(self._sizes)}"
             raise InputError("formula_units", given, allowed)
 
     @property
@@ -167,20 +168,19 @@ class Problem:
 
     def _check_cell(self) -> None:
         if self.cell is not None:
-            allowed = "six positive numbers: a b c (Å) alpha beta gamma (degrees, below 180)"
+            allowed = "six positive numbers: a, b, c in Å and alpha, beta, gamma in degrees, below 180"
             self._set("cell", finite_numbers("cell", self.cell, 6, allowed))
             assert self.cell is not None
             if max(self.cell[3:]) >= 180:
                 raise InputError("cell", self.cell, allowed)
             if not cell_volume(self.cell) > 1e-3 * math.prod(self.cell[:3]):
-                raise InputError("cell", self.cell, "angles that span a volume")
+                raise InputError("cell", self.cell, reason="a cell with these angles has no volume")
             if len(self._sizes) > 1:
-                raise InputError("cell", self.cell, "a fixed cell needs one number of formula units: formula_units = 1")
+                reason = "a fixed cell needs a single number of formula units, such as formula_units = 1"
+                raise InputError("cell", self.cell, reason=reason)
             for other in ("length_bounds", "angle_bounds", "volume_per_atom"):
                 if getattr(self, other) is not None:
-                    raise InputError(
-                        other, getattr(self, other), "not allowed together with a fixed cell, which determines it"
-                    )
+                    raise InputError(other, getattr(self, other), reason="the fixed cell determines it already")
         for name, top in (("length_bounds", math.inf), ("angle_bounds", 180.0), ("volume_per_atom", math.inf)):
             given = getattr(self, name)
             if given is None:
@@ -194,14 +194,16 @@ class Problem:
         if self.angle_bounds is not None:
             least, most = _REDUCED_ANGLES
             if self.angle_bounds[0] > most or self.angle_bounds[1] < least:
-                allowed = f"bounds that overlap {least:g} to {most:g}: angles of Niggli-reduced cells lie between these"
+                allowed = (
+                    f"a range that overlaps {least:g} to {most:g}, between which the angles of Niggli-reduced cells lie"
+                )
                 raise InputError("angle_bounds", self.angle_bounds, allowed)
 
     def _check_limits(self) -> None:
         allowed = f"a finite number of GPa from 0, at most {HIGHEST_PRESSURE}"
         pressure = finite_number("pressure_gpa", self.pressure_gpa, allowed, high=HIGHEST_PRESSURE)
         if pressure < 0:
-            allowed = "from 0 GPa; under tension the enthalpy has no minimum, because it decreases as atoms move apart"
+            allowed = "a pressure from 0 GPa; under tension the enthalpy only decreases as atoms move apart"
             raise InputError("pressure_gpa", self.pressure_gpa, allowed)
         self._set("pressure_gpa", pressure)
         allowed = "a number above 0, at most 1.2"
@@ -213,13 +215,16 @@ class Problem:
         for pair in distances:
             symbols = pair.split("-")
             if len(symbols) != 2 or not set(symbols) <= set(self.composition):
-                raise InputError("min_distances", pair, f"A-B with A and B among {', '.join(self.composition)}")
+                raise InputError("min_distances", pair, f"a pair A-B with A and B among {', '.join(self.composition)}")
             other = "-".join(reversed(symbols))
             if distances.get(other, distances[pair]) != distances[pair]:
-                raise InputError("min_distances", dict(self.min_distances), f"one distance for {pair} and {other}")
+                raise InputError(
+                    "min_distances", dict(self.min_distances), f"a mapping with one distance for {pair} and {other}"
+                )
         self._set("min_distances", distances)
-        allowed = "numbers from 1 to 230"
-        groups = [whole_number("spacegroups", n, allowed) for n in sequence("spacegroups", self.spacegroups, allowed)]
+        listed = sequence("spacegroups", self.spacegroups, "a list of space group numbers from 1 to 230")
+        allowed = "a space group number from 1 to 230"
+        groups = [whole_number("spacegroups", number, allowed) for number in listed]
         for number in groups:
             if number > 230:
                 raise InputError("spacegroups", number, allowed)
@@ -228,7 +233,7 @@ class Problem:
             values = numbers_by_name(name, getattr(self, name), "a finite number")
             for symbol, value in values.items():
                 if symbol not in self.composition:
-                    raise InputError(f"{name}.{symbol}", value, f"an element of {self.formula}")
+                    raise InputError(f"{name}.{symbol}", value, reason=f"{symbol} is not an element of {self.formula}")
             self._set(name, values)
 
     @cached_property
@@ -240,16 +245,16 @@ class Problem:
         except ValueError:
             counts = {}
         if not counts:
-            raise InputError("formula", self.formula, explain_formula(self.formula))
+            raise InputError("formula", self.formula, reason=explain_formula(self.formula))
         for symbol, count in counts.items():
             if symbol not in atomic_numbers or symbol == "X":
                 raise InputError(
                     "formula",
                     self.formula,
-                    f"{symbol!r} is not an element; {explain_formula(self.formula)}",
+                    reason=f"{symbol!r} is not an element; {explain_formula(self.formula)}",
                 )
             if count < 1:
-                raise InputError("formula", self.formula, f"{symbol} occurs {count} times; at least once is needed")
+                raise InputError("formula", self.formula, reason=f"it contains no atom of {symbol}; leave {symbol} out")
         return counts
 
     @property

@@ -157,7 +157,7 @@ class Proposal:
             raise InputError("operator", self.operator, "a word that begins with a letter")
         if self.alternatives:
             if self.level != LOWEST:
-                raise InputError("level", self.level, f"{LOWEST!r} for a proposal with alternatives")
+                raise InputError("level", self.level, f"the level {LOWEST!r} for a proposal with alternatives")
             ordered = tuple(_in_same_order(atoms, self.atoms) for atoms in self.alternatives)
             object.__setattr__(self, "alternatives", ordered)
 
@@ -165,7 +165,7 @@ class Proposal:
 def _in_same_order(atoms: Atoms, first: Atoms) -> Atoms:
     """Return the bare structure with its atoms in the order of those of another structure with the same contents."""
     if sorted(atoms.numbers) != sorted(first.numbers):
-        raise InputError("alternatives", str(atoms.symbols), f"structures with the contents of {first.symbols}")
+        raise InputError("alternatives", str(atoms.symbols), f"a structure with the contents of {first.symbols}")
     order = np.empty(len(first), dtype=int)
     order[np.argsort(first.numbers, kind="stable")] = np.argsort(atoms.numbers, kind="stable")
     return Atoms(first.numbers, cell=atoms.cell.array, positions=atoms.positions[order], pbc=True)

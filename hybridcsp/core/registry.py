@@ -163,5 +163,5 @@ def split_argument(text: str, key: str) -> tuple[str, str | None]:
     """
     name, colon, argument = text.partition(":")
     if not name or (colon and not argument):
-        raise InputError(key, text, "write NAME or NAME:ARGUMENT")
+        raise InputError(key, text, "a name, or a name with an argument, written NAME:ARGUMENT")
     return name, argument if colon else None

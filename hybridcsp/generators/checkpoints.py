@@ -167,9 +167,9 @@ def restore(file: Path, state: TrainingState, identity: str) -> None:
     if metadata.get("identity") != identity:
         raise InputError(
             "checkpoint",
-            str(file),
-            "the checkpoint belongs to a training with other data, settings, seed or initial weights; delete it to "
-            "start the training anew",
+            file,
+            reason="the checkpoint belongs to a training with other data, settings, seed or initial weights; delete "
+            "it to start the training anew",
         )
     try:
         _fill(state, tensors, metadata["progress"])
@@ -179,7 +179,7 @@ def restore(file: Path, state: TrainingState, identity: str) -> None:
 
 def _damaged(file: Path, error: Exception) -> InputError:
     return InputError(
-        "checkpoint", str(file), f"the checkpoint is damaged ({error}); delete it to start the training anew"
+        "checkpoint", file, reason=f"the checkpoint is damaged ({error}); delete it to start the training anew"
     )
 
 

@@ -84,7 +84,7 @@ def read_dataset(paths: Iterable[Path], *, max_atoms: int, progress: Callable[[i
     seen = 0
     for path in paths:
         if not path.exists():
-            raise InputError("data", str(path), "no such file or folder")
+            raise InputError("data", path, reason="there is no such file or folder")
         for file in structure_files(path):
             frames = _frames(file)
             files.append({"name": file.name, "sha256": sha256_of(file), "frames": len(frames)})
@@ -104,7 +104,9 @@ def read_dataset(paths: Iterable[Path], *, max_atoms: int, progress: Callable[[i
     rows = sorted((row for rows in kept.values() for row in rows), key=lambda row: row[1])
     if not rows:
         reasons = "; ".join(f"{n} times: {reason}" for reason, n in skipped.items())
-        raise InputError("data", [file["name"] for file in files], f"no usable crystal ({reasons or 'no files'})")
+        raise InputError(
+            "data", [file["name"] for file in files], reason=f"there is no usable crystal ({reasons or 'no files'})"
+        )
     quantiles = _quantiles([energy for energy, _, _ in rows])
     examples = tuple(
         replace(example, energy_quantile=quantile) for (_, _, example), quantile in zip(rows, quantiles, strict=True)
@@ -137,7 +139,7 @@ def split(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
 def _frames(file: Path) -> list[Frame | ReadFailure]:
     frames = list(read_structures(file))
     if len(frames) == 1 and isinstance(frames[0], ReadFailure):
-        raise InputError("data", str(file), frames[0].reason)
+        raise InputError("data", file, reason=f"it cannot be read: {frames[0].reason}")
     return frames
 
 
@@ -149,11 +151,11 @@ def _numbers_in(info: Mapping[str, Any], where: str) -> dict[str, float]:
             try:
                 numbers[key] = float(info[key])
             except (TypeError, ValueError, OverflowError) as error:
-                raise InputError("data", where, f"{key} = {info[key]!r} is not a number") from error
+                raise InputError("data", where, reason=f"{key} = {info[key]!r} is not a number") from error
     if not 0 <= numbers.get("weight", 1.0) < math.inf:
-        raise InputError("data", where, f"weight = {numbers['weight']} is not a number from 0")
+        raise InputError("data", where, reason=f"weight = {numbers['weight']} is not a number from 0")
     if not math.isfinite(numbers.get("pressure_gpa", 0.0)):
-        raise InputError("data", where, f"pressure_gpa = {numbers['pressure_gpa']} is not a finite number")
+        raise InputError("data", where, reason=f"pressure_gpa = {numbers['pressure_gpa']} is not a finite number")
     return numbers
 
 

@@ -75,23 +75,23 @@ class Command:
     def __post_init__(self) -> None:
         object.__setattr__(self, "command", tuple(self.command))
         if not self.command or not self.command[0]:
-            raise InputError("command", list(self.command), "the command must be a program and its arguments")
+            raise InputError("command", list(self.command), "a program and its arguments")
         found = {name for part in self.command for name in re.findall(r"\{(\w+)\}", part)}
         if unknown := sorted(found - set(PLACEHOLDERS)):
             known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
             raise InputError(
-                "command", f"{{{unknown[0]}}}", f"this placeholder is unknown; known placeholders: {known}"
+                "command", f"{{{unknown[0]}}}", reason=f"there is no such placeholder; the known ones are {known}"
             )
         if "output" not in found:
             raise InputError(
                 "command",
                 shlex.join(self.command),
-                "the command must contain {output}, the path to which the program writes",
+                reason="the command must contain {output}, the path to which the program writes",
             )
         if not self.timeout > 0:
-            raise InputError("timeout", self.timeout, "the timeout must be a positive number of seconds")
+            raise InputError("timeout", self.timeout, "a positive number of seconds")
         if self.samples < 1:
-            raise InputError("samples", self.samples, "samples must be a whole number from 1")
+            raise InputError("samples", self.samples, "a whole number from 1")
 
     @property
     def wants_formula(self) -> bool:

@@ -40,8 +40,8 @@ def open_generator(text: str) -> Generator:
             raise InputError(
                 "generator",
                 text,
-                f"this generator has no weights in the package; train it (hybridcsp train {text} --data PATH --output "
-                "FOLDER) and give that folder instead",
+                reason=f"this generator has no weights in the package; train it (hybridcsp train {text} --data PATH "
+                "--output FOLDER) and give that folder instead",
             )
     return kind.load(folder)  # type: ignore[no-any-return]
 
@@ -70,13 +70,11 @@ def find_generator(text: str) -> tuple[Entry, Path | None]:
         card = read_card(folder)
         if not isinstance(card.get("generator"), str):
             raise InputError(
-                "generator", str(folder / CARD), 'the card must name the generator of the weights under "generator"'
+                "generator", folder / CARD, reason='the card must name the generator of the weights under "generator"'
             )
         return GENERATORS[card["generator"]], folder
     if ":" in text:
-        allowed = (
-            "a generator is a name or a folder of weights, without a colon (the name of a source may end in :scratch)"
-        )
+        allowed = "a name or a folder of weights, without a colon (the name of a source may end in :scratch)"
         raise InputError("generator", text, allowed)
     entries = GENERATORS.entries()
     if text not in entries:
@@ -96,10 +94,10 @@ def read_card(folder: Path) -> dict[str, Any]:
         card = read_json(folder / CARD, LARGEST_CARD)
     except UnreadableError as error:
         raise InputError(
-            "generator", str(folder), f"a folder of weights must hold a {CARD} ({error.reason})"
+            "generator", folder, reason=f"a folder of weights must hold a {CARD} ({error.reason})"
         ) from error
     if not isinstance(card, dict):
-        raise InputError("generator", str(folder / CARD), "a card must be a JSON object")
+        raise InputError("generator", folder / CARD, reason="the card must be a JSON object")
     return card
 
 

@@ -68,7 +68,9 @@ class Trainer:
         workers: int = 0,
     ) -> None:
         if not training.weights.sum() > 0:
-            raise InputError("weight", 0, "at least one of the crystals to learn from must have a weight above 0")
+            raise InputError(
+                "weight", 0, reason="at least one of the crystals to learn from must have a weight above 0"
+            )
         self._training = training
         self._held_out = held_out
         self._settings = settings
@@ -211,7 +213,9 @@ class Trainer:
         losses = {"train": training, "held_out": sum(held_out.values())}
         if not all(math.isfinite(loss) for loss in losses.values()):
             raise InputError(
-                "learning_rate", self._settings.learning_rate, "the loss is not finite; try a smaller learning rate"
+                "learning_rate",
+                self._settings.learning_rate,
+                reason="the loss is not finite; try a smaller learning rate",
             )
         return losses | {f"held_out {name}": value for name, value in held_out.items()}
 

@@ -77,9 +77,9 @@ class TrainingSettings:
             number = not isinstance(value, bool) and isinstance(value, int if whole else int | float)
             if not number or not math.isfinite(value) or value < 0 or (value == 0 and not may_be_0):
                 kind, least = "a whole number" if whole else "a number", "from 0" if may_be_0 else "above 0"
-                raise InputError(setting.name, value, f"{setting.name} must be {kind} {least}")
+                raise InputError(setting.name, value, f"{kind} {least}")
         if self.averaging >= 1:
-            raise InputError("averaging", self.averaging, "averaging must be a number from 0, below 1")
+            raise InputError("averaging", self.averaging, "a number from 0, below 1")
 
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate of one of ``steps`` steps: a linear warm-up, and a cosine down to a hundredth."""
@@ -103,6 +103,6 @@ def _check_device(name: str) -> None:
         usable = name == "auto" or torch.empty(0, device=name).device.type in ("cpu", "cuda")
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError("device", name, f"the device must be auto, cpu or cuda ({reason})") from error
+        raise InputError("device", name, f"one of auto, cpu, cuda ({reason})") from error
     if not usable:
-        raise InputError("device", name, "the device must be auto, cpu or cuda")
+        raise InputError("device", name, "one of auto, cpu, cuda")

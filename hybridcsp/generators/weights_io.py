@@ -63,7 +63,7 @@ def save(folder: Path, name: str, tensors: Mapping[str, torch.Tensor], card: Map
         raise InputError(
             "weights",
             broken[0],
-            "not finite in half precision; the training has diverged, use a smaller learning rate",
+            reason="they are not finite in half precision: the training has diverged; use a smaller learning rate",
         )
     data = serialise(halved)
     make_folder(folder)
@@ -87,25 +87,25 @@ def load(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, An
     from safetensors.torch import load as parse
 
     for missing in (file for file in (CARD, WEIGHTS) if not (folder / file).exists()):
-        raise InputError("weights", str(folder), f"there is no {missing}; a folder with {WEIGHTS} and {CARD}")
+        raise InputError("weights", folder, f"a folder with {WEIGHTS} and {CARD}; {missing} is missing")
     try:
         card = read_json(folder / CARD, LARGEST_CARD)
         data = read_bytes(folder / WEIGHTS, LARGEST_WEIGHTS)
     except UnreadableError as error:
-        raise InputError("weights", str(folder), f"{error.file.name} cannot be read: {error.reason}") from error
+        raise InputError("weights", folder, reason=f"{error.file.name} cannot be read: {error.reason}") from error
     if not isinstance(card, dict) or card.get("generator") != name:
         found = card.get("generator") if isinstance(card, dict) else None
-        raise InputError("weights", str(folder), f"weights of the generator {name!r} are wanted, not of {found!r}")
+        raise InputError("weights", folder, f"a folder of weights of the generator {name!r}, not of {found!r}")
     if card.get("weights_sha256") != hashlib.sha256(data).hexdigest():
         raise InputError(
             "weights",
-            str(folder / WEIGHTS),
-            f"truncated, corrupted or not those that {CARD} describes: its hash is another; copy both files again",
+            folder / WEIGHTS,
+            reason=f"the file is damaged, or {CARD} belongs to another: its hash differs; copy both files again",
         )
     try:
         tensors = parse(data)
     except SafetensorError as error:
-        raise InputError("weights", str(folder / WEIGHTS), f"not a safetensors file: {error}") from error
+        raise InputError("weights", folder / WEIGHTS, f"a safetensors file ({error})") from error
     return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}, card
 
 
@@ -129,12 +129,18 @@ def check_sizes(sizes: Any, depth: str, tensors: Mapping[str, torch.Tensor], fol
         If a size is not a positive number, or the network would have more parameters than there are weights.
     """
     if not isinstance(sizes, dict) or not all(isinstance(n, int | float) for n in sizes.values()):
-        raise InputError("weights", str(folder / CARD), f"sizes of a network by name, numbers, not {sizes!r:.200}")
+        raise InputError(
+            "weights", folder / CARD, reason=f"the sizes of a network must be numbers by name, not {sizes!r:.200}"
+        )
     numbers = {key: n for key, n in sizes.items() if isinstance(n, int)}
     width = max((n for key, n in numbers.items() if key != depth), default=1)
     there = sum(tensor.numel() for tensor in tensors.values())
     if min(numbers.values(), default=1) < 1 or numbers.get(depth, 1) * width**2 > there:
-        raise InputError("weights", str(folder), f"incomplete: {there} numbers fill no network of the sizes {numbers}")
+        raise InputError(
+            "weights",
+            folder,
+            reason=f"the weights are incomplete: {there} numbers fill no network of the sizes {numbers}",
+        )
 
 
 def fill(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
@@ -148,7 +154,9 @@ def fill(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], folder: Pa
     try:
         model.load_state_dict(dict(tensors))
     except RuntimeError as error:
-        raise InputError("weights", str(folder), f"made by another version of the model: {error}") from error
+        raise InputError(
+            "weights", folder, reason=f"the weights are of another version of the model: {error}"
+        ) from error
 
 
 def describe_training(examples: Sequence[Example], before: Mapping[str, Any], **more: Any) -> dict[str, Any]:

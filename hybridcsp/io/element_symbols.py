@@ -132,7 +132,7 @@ def group_by_element(atoms: Atoms, elements: Sequence[str] = ()) -> tuple[list[s
     others = occurring - set(order)
     if others:
         raise InputError(
-            "elements", " ".join(sorted(others)), f"only {' '.join(order)}, the elements of the other code's search"
+            "elements", " ".join(sorted(others)), reason=f"the other code's search has only {' '.join(order)}"
         )
     symbols = np.asarray(atoms.symbols)
     groups = [np.flatnonzero(symbols == symbol) for symbol in order]

@@ -133,7 +133,7 @@ def export(
     minima = iter(minima)
     first = next(minima, None)
     if first is None:
-        raise InputError("minima", 0, "at least one converged minimum; this search has found none yet")
+        raise InputError("minima", 0, reason="the search has found no converged minimum yet")
     files: dict[Path, None] = {}
     with structure_writer(output, format, symmetric=cell == "conventional", follow=follow) as write:
         for rank, minimum in enumerate(chain([first], minima), start=1):

@@ -98,13 +98,11 @@ def format_of(output: Path | str, name: str | None = None, *, key: str = "output
     if by_name is not None and chosen in (None, by_name):
         return by_name
     if by_name is not None and chosen is not None:
-        raise InputError(key, str(output), f"a file name for {chosen.name}, such as {_example(stem, chosen)}")
+        raise InputError(key, output, f"a file name for {chosen.name}, such as {_example(stem, chosen)}")
     if chosen is None or ending is not None:
         known = [chosen] if chosen is not None else FILE_FORMATS.values()
         endings = ", ".join(ending for one in known for ending in one.endings)
-        raise InputError(
-            key, str(output), f"a file name with a known extension: {endings} (each may be followed by .gz)"
-        )
+        raise InputError(key, output, f"a file name with a known extension: {endings} (each may be followed by .gz)")
     return chosen
 
 
@@ -183,7 +181,7 @@ class _File:
         if self._number and self._format.single:
             folder = f"{str(self._path).removesuffix(self._path.suffix)}/"
             allowed = f"a folder ({folder}) for several structures, since a {self._format.name} file contains one"
-            raise InputError(self._key, str(self._path), allowed)
+            raise InputError(self._key, self._path, allowed)
         self._stream.write(self._format.between if self._number else "")
         self._number += 1
         self._stream.write(self._format.text(atoms, self._number, self._symmetric))

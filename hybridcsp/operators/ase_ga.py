@@ -83,7 +83,9 @@ def cut_and_splice() -> AseGaOperator:
         from ase_ga.cutandsplicepairing import CutAndSplicePairing
     except ImportError as error:
         raise InputError(
-            "operator", "ase-ga-cut-and-splice", f"an operator whose package is installed: pip install ase-ga ({error})"
+            "operator",
+            "ase-ga-cut-and-splice",
+            reason=f"its package is not installed; run pip install ase-ga ({error})",
         ) from error
 
     def make(parents: Sequence[Atoms], blmin: Distances, rng: np.random.RandomState) -> Any:

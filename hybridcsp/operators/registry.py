@@ -85,7 +85,7 @@ def operators_named(names: str) -> tuple[WeightedOperator, ...]:
         operators += OPERATORS if name == DEFAULT else [_operator_named(name)]
     twice = _repeated_name(operators)
     if twice is not None:
-        raise InputError("operator", names, f"each operator once; {twice} occurs twice")
+        raise InputError("operator", names, reason=f"the operator {twice} occurs more than once")
     return tuple(operators)
 
 
@@ -98,15 +98,15 @@ def weighted_operators(operators: Iterable[Operator | WeightedOperator]) -> tupl
         If an object is neither an operator nor a weighted operator, or two operators have the same name.
     """
     if isinstance(operators, str) or not isinstance(operators, Iterable):
-        raise InputError("operators", operators, f"must be a list, each item of it {_ALLOWED}")
+        raise InputError("operators", operators, f"a list, each item of it {_ALLOWED}")
     weighted = []
     for one in operators:
         if not isinstance(one, Operator | WeightedOperator):
-            raise InputError("operators", one, f"every item of the list must be {_ALLOWED}")
+            raise InputError("operators", one, reason=f"every item of the list must be {_ALLOWED}")
         weighted.append(WeightedOperator(one) if isinstance(one, Operator) else one)
     twice = _repeated_name(weighted)
     if twice is not None:
-        raise InputError("operators", twice, "two operators have this name; their names must be different")
+        raise InputError("operators", twice, reason="two operators have this name; their names must be different")
     return tuple(weighted)
 
 

@@ -60,7 +60,7 @@ class TemplateLibrary:
     def __init__(self, path: str | Path) -> None:
         place = Path(path).expanduser()
         if not place.exists():
-            raise InputError("templates", str(path), "no such file or folder")
+            raise InputError("templates", path, reason="there is no such file or folder")
         sources = structure_files(place)
         cached = _cache_folder() / f"templates-{_hash(sources)}.npz"
         arrays = _load(cached)
@@ -76,7 +76,7 @@ class TemplateLibrary:
         ]
         if not self._labels:
             reasons = "; ".join(f"{n} times: {reason}" for reason, n in self.skipped.items())
-            raise InputError("templates", str(path), f"no usable structure ({reasons or 'no files'})")
+            raise InputError("templates", path, reason=f"there is no usable structure ({reasons or 'no files'})")
         self._numbers, self._positions, self._cells = arrays["numbers"], arrays["positions"], arrays["cells"]
         self._ends = np.cumsum([0, *arrays["lengths"].tolist()])
         self._rows: dict[tuple[int, ...], list[int]] = {}

@@ -75,14 +75,14 @@ class RelaxationSettings:
             if field.name not in ("pressure_gpa", "fixed_cell") and not (math.isfinite(value) and value > 0):
                 raise InputError(field.name, value, "a positive number")
         if self.max_volume_factor <= 1:
-            raise InputError("max_volume_factor", self.max_volume_factor, "more than 1")
+            raise InputError("max_volume_factor", self.max_volume_factor, "a number above 1")
         if self.min_volume_per_atom >= self.max_volume_per_atom:
-            allowed = f"less than max_volume_per_atom = {self.max_volume_per_atom}"
+            allowed = f"a volume below max_volume_per_atom = {self.max_volume_per_atom}"
             raise InputError("min_volume_per_atom", self.min_volume_per_atom, allowed)
         if self.min_distance_fraction >= 1:
-            raise InputError("min_distance_fraction", self.min_distance_fraction, "less than 1")
+            raise InputError("min_distance_fraction", self.min_distance_fraction, "a number below 1")
         if self.isolation_fraction <= 1:
-            raise InputError("isolation_fraction", self.isolation_fraction, "more than 1")
+            raise InputError("isolation_fraction", self.isolation_fraction, "a number above 1")
 
     @property
     def pressure(self) -> float:

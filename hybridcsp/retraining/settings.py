@@ -75,23 +75,21 @@ class Retraining:
     def __post_init__(self) -> None:
         for name in ("new_minima", "trial"):
             if getattr(self, name) < 0:
-                raise InputError(name, getattr(self, name), f"{name} must be a whole number from 0")
+                raise InputError(name, getattr(self, name), "a whole number from 0")
         if self.epochs < 1:
-            raise InputError("epochs", self.epochs, "epochs must be a whole number from 1")
+            raise InputError("epochs", self.epochs, "a whole number from 1")
         for name in ("share", "best"):
             if not 0 < getattr(self, name) <= 1:
-                raise InputError(name, getattr(self, name), f"{name} must be a fraction above 0 and at most 1")
+                raise InputError(name, getattr(self, name), "a fraction above 0 and at most 1")
         if not 0 <= self.replay < 1:
-            raise InputError("replay", self.replay, "replay must be a fraction from 0, below 1")
+            raise InputError("replay", self.replay, "a fraction from 0, below 1")
         for name in ("temperature", "learning_rate"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise InputError(name, getattr(self, name), f"{name} must be a positive number")
+                raise InputError(name, getattr(self, name), "a positive number")
         if not (math.isfinite(self.anchor) and self.anchor >= 0):
-            raise InputError("anchor", self.anchor, "anchor must be a number from 0")
+            raise InputError("anchor", self.anchor, "a number from 0")
         if self.replay_data is not None and not Path(self.replay_data).expanduser().exists():
-            raise InputError(
-                "replay_data", self.replay_data, "there is no such file or folder; give a file or folder of crystals"
-            )
+            raise InputError("replay_data", self.replay_data, "a file or folder of crystals that exists")
         if self.weighting not in WEIGHTINGS:
             raise UnknownNameError("weighting", self.weighting, WEIGHTINGS)
 

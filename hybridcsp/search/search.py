@@ -41,7 +41,7 @@ from hybridcsp.utils.activity import announce
 _open_searches: WeakValueDictionary[Path, Search] = WeakValueDictionary()
 
 _BACKENDS = (
-    "must be an instance of a subclass of hybridcsp.relaxation.backends.Backend, such as WorkerPool; "
+    "an instance of a subclass of hybridcsp.relaxation.backends.Backend, such as WorkerPool; "
     "ExecutorBackend makes one of an executor"
 )
 
@@ -99,7 +99,9 @@ class Search:
         if isinstance(problem, str):
             problem = Problem(problem, **of_problem)
         elif of_problem:
-            raise InputError("problem", problem, f"is complete; {', '.join(of_problem)} cannot be added to it")
+            raise InputError(
+                "problem", problem, reason=f"it is complete; {', '.join(of_problem)} cannot be added to it"
+            )
         if backend is not None and not isinstance(backend, Backend):
             raise InputError("backend", backend, _BACKENDS)
         settings = replace(settings or SearchSettings(), **chosen)
@@ -259,7 +261,7 @@ class Search:
             If the backend breaks; the search can be resumed.
         """
         if self.calculator is None and self._backend is None:
-            raise InputError("calculator", None, "run() needs a calculator; without one use ask() and tell()")
+            raise InputError("calculator", None, reason="run() needs a calculator; without one use ask() and tell()")
         criteria = stopping_criteria(budget, limits)
         Target(criteria.stop_at, self.problem)  # a target that cannot be used is an error before the workers start
         self._running = True
@@ -345,7 +347,7 @@ class Search:
     def fail(self, candidate: Candidate | int, reason: str) -> None:
         """Report that a candidate could not be relaxed, with the reason in words."""
         if not reason.strip():
-            raise InputError("reason", reason, "a few words")
+            raise InputError("reason", reason, "a text of a few words")
         self._proposer.record([Failed(candidate=self._asked(candidate), reason=FailureReason.REPORTED, detail=reason)])
 
     def add(self, atoms: Atoms, *, force_calls: int | None = None, converged: bool = True) -> Relaxed:

@@ -79,8 +79,8 @@ def check_learners(sources: Mapping[str, BaseSource], retraining: Retraining) ->
         name for name, source in sources.items() if isinstance(source, GenerativeSource) and source.from_scratch
     ]
     if untrained and (retraining.new_minima == 0 or len(untrained) == len(sources)):
-        allowed = "needs retraining (new_minima from 1) and another source, from whose minima it learns"
-        raise InputError("source", f"{untrained[0]}:scratch", allowed)
+        reason = "it needs retraining (new_minima from 1) and another source, from whose minima it learns"
+        raise InputError("source", f"{untrained[0]}:scratch", reason=reason)
 
 
 def require_independent_source(sources: Iterable[object], named: object) -> None:
@@ -99,7 +99,7 @@ def require_independent_source(sources: Iterable[object], named: object) -> None
         If every source has ``needs_others``.
     """
     if all(_needs_others(source) for source in sources):
-        raise InputError("sources", named, "cannot run alone; add another source, e.g. random")
+        raise InputError("sources", named, reason="it cannot run alone; add another source, such as random")
 
 
 def _needs_others(source: object) -> bool:
@@ -113,7 +113,7 @@ def _build(
 ) -> tuple[str, BaseSource]:
     if not isinstance(source, str):
         if not isinstance(source, BaseSource):
-            raise InputError("sources", source, _not_a_source(source))
+            raise InputError("sources", source, reason=_not_a_source(source))
         return source.name or type(source).__name__, source
     name, argument = split_argument(source, "source")
     if name == "external" and argument is not None and argument in external:

@@ -198,7 +198,7 @@ class Target:
         if isinstance(stop_at, str):
             atoms = read_target("stop_at", stop_at)
             if not is_crystal_of(atoms, problem):
-                raise InputError("stop_at", stop_at, f"a crystal of {problem.formula}, not {atoms.symbols}")
+                raise InputError("stop_at", stop_at, f"a structure file of {problem.formula}, not of {atoms.symbols}")
             self._structure = to_pymatgen(atoms)
 
     def reached(self, state: SearchState, structure_of: Callable[[Basin], Atoms]) -> bool:

@@ -41,16 +41,17 @@ def relaxed_by_user(
     """
     relaxed = without_calculator(atoms)
     if atoms.calc is None:
-        raise InputError("atoms", atoms, "needs a calculator that holds the energy")
+        raise InputError("atoms", atoms, reason="the structure needs a calculator that holds the energy")
     try:
         results = results_of(atoms)
     except PropertyError as error:
-        allowed = f"needs a finite energy and results in ASE's form: {error}; report a failure with fail()"
-        raise InputError("atoms", atoms, allowed) from error
+        reason = f"the structure needs a finite energy and results in ASE's form: {error}; report a failure with fail()"
+        raise InputError("atoms", atoms, reason=reason) from error
     if not has_finite_geometry(atoms):
-        raise InputError("atoms", atoms, "needs finite positions and a finite cell; report a failure with fail()")
+        reason = "positions and cell must be finite; report a failure with fail()"
+        raise InputError("atoms", atoms, reason=reason)
     if not is_crystal_of(atoms, problem):
-        raise InputError("atoms", atoms, f"must be a crystal of whole formula units of {problem.formula}")
+        raise InputError("atoms", atoms, f"a crystal of whole formula units of {problem.formula}")
     relaxed.calc = SinglePointCalculator(relaxed, **results)
     energy, forces, stress, residual = results["energy"], results.get("forces"), results.get("stress"), None
     if stress is not None:
@@ -77,7 +78,7 @@ def without_calculator(atoms: Atoms) -> Atoms:
         If it is not an :class:`ase.Atoms`.
     """
     if not isinstance(atoms, Atoms):
-        raise InputError("atoms", atoms, "a crystal, as ase.Atoms")
+        raise InputError("atoms", atoms, "a crystal as ase.Atoms")
     copied = atoms.copy()
     copied.calc = None
     copied.pbc = True

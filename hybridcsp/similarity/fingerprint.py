@@ -98,7 +98,7 @@ def compute_descriptors(atoms: Atoms) -> Descriptors:
         raise InputError(
             "structure",
             atoms,
-            "must be a crystal with atoms, finite positions and a cell with a volume, periodic in three dimensions",
+            "a crystal with atoms, finite positions and a cell with a volume, periodic in three dimensions",
         )
     return _described(
         *(array.tobytes() for array in (atoms.numbers.astype(np.uint8), atoms.positions, atoms.cell.array))
@@ -115,7 +115,7 @@ def _described(*buffers: bytes) -> Descriptors:
     positions = np.linalg.solve(cell.T, given_positions[order].T).T % 1.0
     crystal = Crystal(numbers[order], cell, positions)
     if _heights(cell).min() < _MIN_CELL_HEIGHT * crystal.volume ** (1 / 3):
-        raise InputError("cell", given_cell.tolist(), "is too thin for the volume of its atoms")
+        raise InputError("cell", given_cell.tolist(), reason="it is too thin for the volume of its atoms")
     environments = _environments(crystal)
     return Descriptors(crystal, environments, _fingerprint(crystal, environments))
 
@@ -187,7 +187,9 @@ def _environments(crystal: Crystal) -> Floats:
         images = _images(cell, radius)
         n_distances = len(numbers) ** 2 * len(images)
         if n_distances > _MAX_DISTANCES:
-            raise InputError("cell", crystal.cell.tolist(), "has too many atoms near each other for its volume")
+            raise InputError(
+                "cell", crystal.cell.tolist(), reason="it has too many atoms near each other for its volume"
+            )
         # Atoms are handled in batches to bound the memory; up to some tens of atoms are one batch.
         step = max(1, len(numbers) * _DISTANCES_AT_ONCE // n_distances)
         parts = []
@@ -218,7 +220,7 @@ def _images(cell: Floats, radius: float) -> Floats:
     """
     reach = np.floor(radius / _heights(cell) + 0.5)
     if (2 * reach + 1).prod() > _MAX_DISTANCES:
-        raise InputError("cell", cell.tolist(), "is too thin for the volume of its atoms")
+        raise InputError("cell", cell.tolist(), reason="it is too thin for the volume of its atoms")
     reaches = reach.astype(int).tolist()
     # Only small sets are cached: thin cells have millions of images.
     steps = _cached_steps(*reaches) if max(reaches) <= _MAX_CACHED_REACH else _steps(*reaches)

@@ -46,7 +46,7 @@ class StructureIndex:
 
     def __init__(self, *, energy_window: float | None, tolerances: Tolerances = MINIMA) -> None:
         if energy_window is not None and not energy_window > 0:
-            raise InputError("energy_window", energy_window, "must be a positive energy in eV/atom, or None")
+            raise InputError("energy_window", energy_window, "a positive energy in eV/atom, or None")
         self.energy_window = energy_window
         self.tolerances = tolerances
         self.statistics: Counter[str] = Counter()
@@ -100,7 +100,7 @@ class StructureIndex:
             If the key is in use.
         """
         if key in self:
-            raise InputError("key", key, "must be new; replace() changes the structure of a key in the index")
+            raise InputError("key", key, "a new key; replace() changes the structure of one that is in the index")
         self._put(key, _descriptors(structure), _energy(energy_per_atom))
 
     def replace(self, key: int, structure: Atoms | Descriptors, energy_per_atom: float | None = None) -> None:
@@ -124,7 +124,7 @@ class StructureIndex:
             If the key is not in the index.
         """
         if key not in self:
-            raise InputError("key", key, "must be a key in the index")
+            raise InputError("key", key, "a key that is in the index")
         self._group_of.pop(key).remove(key)
 
     def _put(self, key: int, descriptors: Descriptors, energy: float) -> None:
@@ -207,5 +207,5 @@ def _energy(energy_per_atom: float | None) -> float:
     if energy_per_atom is None:
         return math.nan
     if not math.isfinite(energy_per_atom):
-        raise InputError("energy_per_atom", energy_per_atom, "must be a finite energy in eV, or None")
+        raise InputError("energy_per_atom", energy_per_atom, "a finite energy in eV, or None")
     return float(energy_per_atom)

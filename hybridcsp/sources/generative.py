@@ -231,10 +231,13 @@ def _load_generator(argument: str | None) -> tuple[Generator, bool]:
     """Return the generator that an argument names, and whether it starts untrained."""
     if argument is None:
         names = ", ".join(GENERATORS.entries())
-        raise InputError("source", "generative", f"say which generator: generative:NAME or generative:FOLDER ({names})")
+        allowed = f"generative:NAME or generative:FOLDER, which name the generator ({names})"
+        raise InputError("source", "generative", allowed)
     text, _, mode = argument.partition(":")
     if mode not in ("", SCRATCH):
-        raise InputError("source", f"generative:{argument}", f"NAME, NAME:{SCRATCH}, or FOLDER")
+        raise InputError(
+            "source", f"generative:{argument}", f"one of generative:NAME, generative:NAME:{SCRATCH}, generative:FOLDER"
+        )
     if mode == SCRATCH:
         if text not in GENERATORS.entries() and Path(text).expanduser().exists():
             names = ", ".join(GENERATORS.entries())

@@ -25,7 +25,7 @@ def check_samples_per_job(samples: int) -> None:
         If it is below 1.
     """
     if samples < 1:
-        raise InputError("one_shot", samples, "the number of samples per job is a whole number from 1")
+        raise InputError("one_shot", samples, "a whole number from 1, of samples per job")
 
 
 @dataclass(frozen=True, eq=False, slots=True)

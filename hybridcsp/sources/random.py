@@ -74,7 +74,7 @@ class RandomSource(BaseSource):
 
     def __init__(self, problem: Problem, argument: str | None = None) -> None:
         if argument is not None:
-            raise InputError("source", f"random:{argument}", "random takes no argument; write random")
+            raise InputError("source", f"random:{argument}", reason="random takes no argument; write random")
         self._problem = problem
         self._settings = _settings(problem.cell) if problem.cell else None
         self._units = self._check_spacegroups()
@@ -105,7 +105,7 @@ class RandomSource(BaseSource):
         if usable.intersection(problem.spacegroups):
             return tuple(sorted({z for z, _ in pairs}))
         why = f"crystals of {_cell_in_words(problem)} drawn in them are more symmetric, for example"
-        raise InputError("spacegroups", problem.spacegroups, f"{why}: {', '.join(map(str, sorted(usable)))}")
+        raise InputError("spacegroups", problem.spacegroups, reason=f"{why}: {', '.join(map(str, sorted(usable)))}")
 
     def _outcomes(self, pairs: Sequence[tuple[int, int]]) -> set[int]:
         """Return the space groups of random crystals, up to the first allowed one; distances and bounds are ignored."""
@@ -207,7 +207,7 @@ def check_spacegroups(problem: Problem) -> list[tuple[int, int]]:
         if any(_is_compatible(problem, settings, number, units) for units in problem.units)
     ]
     why = f"their Wyckoff positions do not hold {_cell_in_words(problem)}, but those of these do"
-    raise InputError("spacegroups", problem.spacegroups, f"{why}: {', '.join(map(str, usable))}")
+    raise InputError("spacegroups", problem.spacegroups, reason=f"{why}: {', '.join(map(str, usable))}")
 
 
 def _is_compatible(

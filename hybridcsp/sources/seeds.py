@@ -59,7 +59,7 @@ class SeedsSource(BaseSource):
         for found in _structures(path):
             self._take(found, problem)
         if not self._proposals:
-            raise InputError("source", f"{self.kind}:{argument}", self._complaint(problem))
+            raise InputError("source", f"{self.kind}:{argument}", reason=self._complaint(problem))
 
     def status(self) -> SourceStatus:
         """Return EXHAUSTED once every seed has been proposed."""
@@ -92,12 +92,12 @@ class SeedsSource(BaseSource):
 
     def _complaint(self, problem: Problem) -> str:
         cell = f"{problem.units_in_words} formula units of {problem.formula}"
-        wanted = f"needed is a periodic structure of {cell} in a structure file"
+        wanted = f"at least one structure file must hold a periodic structure of {cell}"
         if not self.unusable:
             return f"the folder holds no files; {wanted}"
         named = "; ".join(f"{where}: {why}" for where, why in self.unusable[:_NAMED])
         more = len(self.unusable) - _NAMED
-        return f"no usable structure ({named}{f'; and {more} more' if more > 0 else ''}); {wanted}"
+        return f"there is no usable structure ({named}{f'; and {more} more' if more > 0 else ''}); {wanted}"
 
 
 def _existing_path(source: str, argument: str | None) -> Path:
@@ -109,10 +109,10 @@ def _existing_path(source: str, argument: str | None) -> Path:
         If there is no argument, or the path does not exist.
     """
     if argument is None:
-        raise InputError("source", source, f"say which file or folder: {source}:PATH")
+        raise InputError("source", source, f"{source}:PATH, with the path of a file or folder")
     path = Path(argument).expanduser()
     if not path.exists():
-        raise InputError("source", f"{source}:{argument}", "no such file or folder")
+        raise InputError("source", f"{source}:{argument}", reason="there is no such file or folder")
     return path
 
 

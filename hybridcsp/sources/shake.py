@@ -75,7 +75,7 @@ class ShakeSource(BaseSource):
 
     def __init__(self, problem: Problem, argument: str | None = None) -> None:
         if argument is not None:
-            raise InputError("source", f"shake:{argument}", "shake takes no argument; write shake")
+            raise InputError("source", f"shake:{argument}", reason="shake takes no argument; write shake")
         self._problem = problem
         self._shake = Shake()
         self._waiting: dict[int, Saddle] = {}  # by minimum: those that may be saddle points

@@ -59,7 +59,7 @@ def encode_lattice_point(atoms: Atoms) -> LatticePoint:
     from hybridcsp.structure.validity import is_finite_crystal
 
     if not is_finite_crystal(atoms):
-        raise InputError("atoms", atoms, "a crystal has atoms, finite positions, and a cell that spans a volume")
+        raise InputError("atoms", atoms, "a crystal with atoms, finite positions, and a cell that spans a volume")
     cell = atoms.cell.array
     hand = np.sign(np.linalg.det(cell))
     positions = hand * np.linalg.solve(cell.T, atoms.positions.T).T

@@ -85,7 +85,7 @@ def match(structure: Atoms, target: Atoms, *, largest_strain: float = math.inf) 
         If the contents differ.
     """
     if not np.array_equal(np.sort(structure.numbers), np.sort(target.numbers)):
-        allowed = f"the same atoms as {structure.get_chemical_formula()}"
+        allowed = f"a structure with the same atoms as {structure.get_chemical_formula()}"
         raise InputError("target", target.get_chemical_formula(), allowed)
     cell, basis = minkowski_reduce(structure.cell.array)
     target_cell, target_basis = minkowski_reduce(target.cell.array)

@@ -70,7 +70,7 @@ def numbers_by_name(key: str, values: Any, allowed: str, low: float = -math.inf)
     Parameters and errors are those of :func:`whole_number`; the error message names the wrong entry.
     """
     if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
-        raise InputError(key, values, f"a mapping of names to numbers: {allowed}")
+        raise InputError(key, values, f"a mapping of names to numbers, each {allowed}")
     return {name: finite_number(f"{key}.{name}", value, allowed, low) for name, value in values.items()}
 
 

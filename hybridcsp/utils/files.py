@@ -114,7 +114,7 @@ def atomic_folder(path: Path, *, key: str = "folder") -> Iterator[Path]:
     with _errors_converted(key, path):
         target = followed(path, key, follow=True)
         if target.exists() and not target.is_dir():
-            raise InputError(key, str(path), "a folder; this is a file")
+            raise InputError(key, path, "a folder, not a file")
     make_folder(target.parent, key=key)
     temporary = target.parent / _temporary_name()
     try:
@@ -145,9 +145,9 @@ def make_folder(path: Path, *, key: str = "folder") -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(key, str(path), "a folder; there is a file in its place") from error
+        raise InputError(key, path, "a folder; a file is in its place") from error
     except OSError as error:
-        raise InputError(key, str(path), f"a folder that can be made ({_reason(error)})") from error
+        raise InputError(key, path, reason=f"the folder cannot be made ({_reason(error)})") from error
 
 
 def open_log(path: Path, *, key: str = "log") -> IO[bytes]:
@@ -170,11 +170,11 @@ def open_log(path: Path, *, key: str = "log") -> IO[bytes]:
     )  # does not wait for a reader of a FIFO
     with _errors_converted(key, path):
         if path.is_symlink():
-            raise InputError(key, str(path), "a file, not a symbolic link; remove the link")
+            raise InputError(key, path, "a file, not a symbolic link; remove the link")
         descriptor = os.open(path, flags, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise InputError(key, str(path), "a regular file")
+        raise InputError(key, path, "a regular file")
     os.set_blocking(descriptor, True)
     return os.fdopen(descriptor, "ab")
 
@@ -215,7 +215,7 @@ def folder_within(folder: Path, *names: str) -> Path:
     for name in names:
         folder = folder / name
         if folder.is_symlink():
-            raise InputError("folder", str(folder), "a folder, not a symbolic link; remove the link")
+            raise InputError("folder", folder, "a folder, not a symbolic link; remove the link")
         make_folder(folder)
     return folder
 
@@ -284,16 +284,16 @@ def _destination(path: Path, key: str, follow: bool) -> tuple[Path, int | None]:
         mode = target.lstat().st_mode
     except FileNotFoundError:
         if not target.parent.is_dir():
-            raise InputError(key, str(path), f"a file in an existing folder; {target.parent} does not exist") from None
+            raise InputError(key, path, f"a file in an existing folder; {target.parent} does not exist") from None
         return target, None
     if stat.S_ISDIR(mode):
-        raise InputError(key, str(path), "a file, not a folder")
+        raise InputError(key, path, "a file, not a folder")
     if stat.S_ISSOCK(mode) or stat.S_ISBLK(mode):
-        raise InputError(key, str(path), f"a file, not a {'socket' if stat.S_ISSOCK(mode) else 'disk'}")
+        raise InputError(key, path, f"a file, not a {'socket' if stat.S_ISSOCK(mode) else 'disk'}")
     if stat.S_ISFIFO(mode) and not follow:  # the user did not name it, and opening it may block
-        raise InputError(key, str(path), "a file, not a named pipe; remove it")
+        raise InputError(key, path, "a file, not a named pipe; remove it")
     if not os.access(target, os.W_OK):
-        raise InputError(key, str(path), "a writable file; this one is read-only")
+        raise InputError(key, path, "a writable file; this one is read-only")
     return target, mode
 
 
@@ -323,19 +323,19 @@ def followed(path: Path, key: str, *, follow: bool) -> Path:
         if not stat.S_ISLNK(found.st_mode):
             return target
         if not follow:
-            raise InputError(key, str(path), "a file, not a symbolic link; remove the link")
+            raise InputError(key, path, "a file, not a symbolic link; remove the link")
         if found.st_uid not in (0, os.geteuid()) or target.parent.stat().st_mode & stat.S_IWOTH:
             raise InputError(
-                key, str(path), f"a file, not a symbolic link that another user may have created; remove {target}"
+                key, path, f"a file, not a symbolic link that another user may have created; remove {target}"
             )
         target = target.parent / target.readlink()
-    raise InputError(key, str(path), "a file, not a cycle of symbolic links")
+    raise InputError(key, path, "a file, not a cycle of symbolic links")
 
 
 def _move(files: list[Path], folder: Path, key: str) -> None:
     for file in files:
         if os.path.lexists(folder / file.name):
-            raise InputError(key, str(folder), f"a folder that is new or empty; {file.name} exists already")
+            raise InputError(key, folder, f"a folder that is new or empty; {file.name} exists already")
     for file in files:
         file.replace(folder / file.name)
 
@@ -346,7 +346,7 @@ def _errors_converted(key: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(key, str(path), f"a place that can be written ({_reason(error)})") from error
+        raise InputError(key, path, reason=f"it cannot be written ({_reason(error)})") from error
 
 
 @contextmanager
@@ -356,7 +356,7 @@ def _write_errors_converted(key: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _NO_ROOM:
-            raise InputError(key, str(path), f"a place that can be written ({_reason(error)})") from error
+            raise InputError(key, path, reason=f"it cannot be written ({_reason(error)})") from error
         raise
 
 

@@ -13,7 +13,7 @@ _SYMBOLS = {symbol.lower(): symbol for symbol in chemical_symbols[1:]}
 _READINGS = 100
 _NAMED = 4
 
-_RIGHT = "a chemical formula such as TiO2, MgSiO3 or Ca(OH)2"
+_RIGHT = "it must be a chemical formula such as TiO2, MgSiO3 or Ca(OH)2"
 
 #: Longest text that is interpreted.
 _LONGEST = 60
@@ -30,28 +30,28 @@ def normalise_formula(text: str) -> str:
 
 
 def explain_formula(text: str) -> str:
-    """Return a hint at the correct form of a formula that cannot be used.
+    """Return why a formula cannot be used and its correct form, as a clause of an error message.
 
     Examples
     --------
     >>> explain_formula("tio2")
-    "did you mean 'TiO2'? symbols of elements begin with a capital"
+    "did you mean 'TiO2'? Symbols of elements begin with a capital letter"
     """
     if len(text) > _LONGEST:
         return _RIGHT
     if elements := _elements(text):
-        return f"one formula, such as {''.join(elements)}: searches over a whole chemical system are not built"
+        return f"it must be one formula, such as {''.join(elements)}; searches of a whole chemical system are not built"
     if match := re.fullmatch(r"(.*[^\s.·*•])\s*[.·*•]\s*(\d*)H2O", text):
-        return f"did you mean '{match[1]}(H2O){match[2]}'? water of crystallisation is written as a group"
+        return f"did you mean '{match[1]}(H2O){match[2]}'? Water of crystallisation is written as a group"
     if re.search(r"\d[.,]\d", text):
-        return "whole numbers of atoms: multiply them, for example Fe0.5O into FeO2"
+        return "it must contain whole numbers of atoms: multiply them, for example Fe0.5O to FeO2"
     if re.search(r"[+-]\d*$", text):
         return f"{_RIGHT}, without a charge; initial charges of elements are given with --charge (initial_charges)"
     readings = _readings(text)
     if not readings:
         return _RIGHT
     named = " or ".join(repr(reading) for reading in readings[:_NAMED])
-    return f"did you mean {named}? symbols of elements begin with a capital"
+    return f"did you mean {named}? Symbols of elements begin with a capital letter"
 
 
 def _elements(text: str) -> list[str]:

@@ -91,7 +91,9 @@ def read_quantity(key: str, text: str, unit: str) -> float:
         raise InputError(key, text, _wanted(unit))
     value, given = float(match[1]), (match[2] or "").strip()
     if given.startswith(",") and re.fullmatch(r",\d+.*", given):
-        raise InputError(key, text, f"{_wanted(unit)}, with a decimal point: {text.strip().replace(',', '.', 1)}")
+        raise InputError(
+            key, text, f"{_wanted(unit)} with a decimal point, such as {text.strip().replace(',', '.', 1)}"
+        )
     value *= _factor(key, text, given, unit, known)
     if not math.isfinite(value):
         raise InputError(key, text, f"{_wanted(unit)} that is finite")
@@ -110,10 +112,10 @@ def _factor(key: str, text: str, given: str, unit: str, known: dict[str, float])
         return alike.pop()
     if alike:
         same = [name for name in known if name.lower() == written.lower()]
-        raise InputError(key, text, f"one unit; {given!r} may mean {' or '.join(same)}")
+        raise InputError(key, text, f"a number with an unambiguous unit; {given!r} may mean {' or '.join(same)}")
     if not known:
         raise InputError(key, text, "a number without a unit")
-    raise InputError(key, text, f"{_wanted(unit)}; known units: {', '.join(_one_of_each(known))}")
+    raise InputError(key, text, f"{_wanted(unit)}; the known units are {', '.join(_one_of_each(known))}")
 
 
 def _one_of_each(known: dict[str, float]) -> list[str]:
@@ -128,4 +130,4 @@ def _wanted(unit: str) -> str:
         "hours": "a time in hours",
         "seconds": "a time in seconds",
         "bytes": "a size in bytes",
-    }.get(unit, f"a number, in {unit}")
+    }.get(unit, f"a number in {unit}")

@@ -125,7 +125,7 @@ def lines_of(stream: TextIO, file: Path) -> Iterator[str]:
     while line := _next_line(stream, file, number):
         number += 1
         if len(line) > LONGEST_LINE:
-            raise UnreadableError(file, f"a line of more than {LONGEST_LINE:,} characters", line=number)
+            raise UnreadableError(file, f"it has a line of more than {LONGEST_LINE:,} characters", line=number)
         yield line
 
 
@@ -189,11 +189,11 @@ def parse_json(data: bytes | str, file: Path) -> Any:
         text = _decoded(data) if isinstance(data, bytes) else data
         found = json.loads(text, object_pairs_hook=_once_each)
     except RecursionError:
-        raise UnreadableError(file, f"JSON that is nested deeper than {DEEPEST} levels") from None
+        raise UnreadableError(file, f"it is JSON that is nested deeper than {DEEPEST} levels") from None
     except ValueError as error:
         raise UnreadableError(file, f"it is not JSON: {error}", line=getattr(error, "lineno", 1)) from error
     if _is_deeper(found, DEEPEST):
-        raise UnreadableError(file, f"JSON that is nested deeper than {DEEPEST} levels")
+        raise UnreadableError(file, f"it is JSON that is nested deeper than {DEEPEST} levels")
     return found
 
 
@@ -210,16 +210,16 @@ def read_toml(file: Path) -> dict[str, Any]:
     try:
         text = _decoded(data).replace("\r\n", "\n")
         if _LONG_KEY.search(text):  # tomllib needs time and memory in proportion to the square of their number
-            raise UnreadableError(file, f"TOML with a dotted key of more than {DEEPEST} parts")
+            raise UnreadableError(file, f"it is TOML with a dotted key of more than {DEEPEST} parts")
         found = tomllib.loads(text)
     except RecursionError:
-        raise UnreadableError(file, f"TOML that is nested deeper than {DEEPEST} levels") from None
+        raise UnreadableError(file, f"it is TOML that is nested deeper than {DEEPEST} levels") from None
     except UnicodeDecodeError as error:
         raise UnreadableError(file, f"it is not text in UTF-8: byte {error.start} is {error.reason}") from error
     except ValueError as error:  # TOMLDecodeError, and integers of thousands of digits
         raise UnreadableError(file, f"it is not TOML: {error}") from error
     if _is_deeper(found, DEEPEST):
-        raise UnreadableError(file, f"TOML that is nested deeper than {DEEPEST} levels")
+        raise UnreadableError(file, f"it is TOML that is nested deeper than {DEEPEST} levels")
     return found
 
 

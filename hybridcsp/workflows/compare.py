@@ -176,7 +176,7 @@ def plan(
     """
     for name, given in (("problems", problems), ("strategies", strategies), ("seeds", seeds)):
         if not given:
-            raise InputError(name, "none", "at least one")
+            raise InputError(name, None, "a list of at least one")
     strategies = list(dict.fromkeys(strategies))
     for strategy in strategies:
         kinds = [SOURCES[split_argument(source, "source")[0]] for source in split_strategy(strategy)]
@@ -260,13 +260,13 @@ def _check_same(directory: Path, planned: config.Configuration) -> None:
         return
     before = config.of_directory(directory)
     if before.budget.stop_at != planned.budget.stop_at:
-        allowed = f"{before.budget.stop_at!r} as in the existing run in {directory}, or another --directory"
+        allowed = f"the target {before.budget.stop_at!r} as in the existing run in {directory}, or another --directory"
         raise InputError("target", planned.budget.stop_at, allowed)
     for table in ("problem", "search", "relaxation", "limits", "retraining", "external"):
         old, new = (_plain(one, table) for one in (before, planned))
         for key in sorted(set(old) | set(new)):
             if old.get(key) != new.get(key) and (table, key) != ("search", "directory"):
-                allowed = f"{old.get(key)!r} as in the existing run in {directory}, or another --directory"
+                allowed = f"the value {old.get(key)!r} as in the existing run in {directory}, or another --directory"
                 raise InputError(f"{table}.{key}", new.get(key), allowed)
 
 

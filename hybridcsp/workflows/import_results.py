@@ -110,15 +110,15 @@ def open_for_import(archive: Archive, problem: Problem, source: str, path: Path,
     before = dict(archive.state.settings[-1]) if archive.state.settings else {}
     before.pop("calculator_label", None)  # the label belongs to that session
     if before and (formula := archive.problem.formula) != problem.formula:
-        raise InputError("directory", str(archive.directory), f"a directory of {problem.formula}, not of {formula}")
+        raise InputError("directory", archive.directory, f"a directory of {problem.formula}, not of {formula}")
     known = archive.state.calculator
     if known is not None and known != calculator:
         raise InputError(
             "directory",
-            str(archive.directory),
-            f"a new directory, since this one holds energies of {known}, which cannot be compared with those of "
+            archive.directory,
+            f"a new directory, because this one holds energies of {known}, which cannot be compared with those of "
             f"{calculator}. To relax the structures in a search, use --source seeds:PATH; if it is the same calculator "
-            f"under another name: --calculator {quote(known)}",
+            f"under another name, give --calculator {quote(known)} with the import",
         )
     settings: dict[str, Any] = {"version": version("hybridcsp"), "problem": problem.describe(), **before}
     archive.open_session(settings | {"imported": {"source": source, "path": str(path.resolve())}})
@@ -186,7 +186,7 @@ def import_records(
                             ahead[id(item)] = compute_descriptors(item.atoms)
                         known.check_start(item)
                     except InputError as error:  # the cell is too thin, or contains too many atoms
-                        reason = f"{error.key} {error.allowed}"
+                        reason = f"{error.key}: {error.clause}"
                         report.add_failure(ReadFailure(file=item.file or Path(source), line=item.line, reason=reason))
                     else:
                         new.append(item)
@@ -194,7 +194,7 @@ def import_records(
             on_progress(report)
             if strict and report.unreadable:
                 first = report.read_failures[0]
-                raise InputError("path", str(first.file), f"{first} (--strict)")
+                raise InputError("path", first.file, reason=f"with --strict every file must be readable: {first}")
     return report
 
 

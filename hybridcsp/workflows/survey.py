@@ -58,7 +58,7 @@ class Survey:
         """
         if not self.sizes:
             why = "" if self.failure is None else f" ({self.failure})"
-            raise InputError("path", str(path), f"no structure could be read there{why}")
+            raise InputError("path", path, reason=f"there is no structure that can be read{why}")
         chosen = formula or max(self.sizes, key=lambda name: self.sizes[name][2])
         unit = Problem(chosen, max_atoms=10**6, formula_units=1)
         reduced = reduced_formula(unit.contents(1))

@@ -126,7 +126,7 @@ class Watch:
                 "format", code.name, "a code that searches in generations; use hybridcsp import for this one"
             )
         if not path.is_dir():
-            raise InputError("path", str(path), "the folder that the other code runs in")
+            raise InputError("path", path, "the folder that the other code runs in")
         self.directory, self.path, self.code = directory, path, code
         self.sources, self.seed, self.seeds = tuple(sources), seed, seeds
         self._problem, self._calculator = problem, calculator
@@ -243,9 +243,7 @@ class Watch:
         except (UnreadableError, ValidationError) as error:
             raise ArchiveError(f"{file} is damaged: {error}; remove it to import the results again") from error
         if kept.code != self.code.name or kept.path != str(self.path.resolve()):
-            raise InputError(
-                "directory", str(self.directory), f"another directory; this one already watches {kept.path}"
-            )
+            raise InputError("directory", self.directory, f"another directory; this one already watches {kept.path}")
         return kept.state
 
     def _save(self) -> None:

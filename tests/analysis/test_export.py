@@ -156,7 +156,7 @@ def test_the_same_export_gives_the_same_bytes(minima, tmp_path):
 @pytest.mark.parametrize(
     ("name", "format", "said"),
     [
-        ("m.xyz", "cif", r"m.xyz': a file name for cif, such as m.cif"),
+        ("m.xyz", "cif", r"m.xyz' is not valid: it must be a file name for cif, such as m.cif"),
         ("m.cif.gz", "extxyz", "a file name for extxyz, such as m.extxyz"),
         ("POSCAR", "cif", "a file name for cif"),
         ("m.pdb", None, r"a known extension: .extxyz, .xyz, .cif, .vasp"),
@@ -182,10 +182,10 @@ def test_what_cannot_be_written_is_said(minima, tmp_path):
         export(minima, tmp_path / "m", format="cif2")
     with pytest.raises(UnknownNameError, match="did you mean 'primitive'"):
         export(minima, tmp_path / "m.cif", cell="primitve")
-    with pytest.raises(InputError, match="has found none yet"):
+    with pytest.raises(InputError, match="has found no converged minimum yet"):
         export([], tmp_path / "m.cif")
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="a file in its place"):
+    with pytest.raises(InputError, match="a file is in its place"):
         export(minima, tmp_path / "file" / "m.extxyz")
 
 

@@ -139,15 +139,18 @@ class TestSample:
             (["toy", "--formulas", "cells.txt"], "line 2 = 'Qz'"),
             (["toy", "--formulas", "nothing.txt"], "nothing.txt"),
             (["toy", "--formulas", "comments.txt"], "at least one formula"),
-            (["toy", "--formula", "Cu", "--spacegroup", "225"], "supported conditions: none"),
-            (["toy", "--formula", "Cu", "--energy-quantile", "0.1"], "--energy-quantile = 0.1: toy does not support"),
-            (["toy", "--formula", "Cu", "--pressure", "5"], "--pressure = 5.0: toy does not support"),
+            (["toy", "--formula", "Cu", "--spacegroup", "225"], "the supported conditions are none"),
+            (
+                ["toy", "--formula", "Cu", "--energy-quantile", "0.1"],
+                "--energy-quantile = 0.1 cannot be used: toy does not support",
+            ),
+            (["toy", "--formula", "Cu", "--pressure", "5"], "--pressure = 5.0 cannot be used: toy does not support"),
             (["toy", "--formula", "Cu", "--energy-quantile", "2"], "a number from 0 to 1"),
             (["toy", "--formula", "Cu", "--pressure", "nan"], "a pressure in GPa"),
             (["toy", "--formulas", "cells.txt", "--formula-units", "2"], "only with --formula"),
             (["toy", "--formula", "Cu", "--output", "x.pdb"], "a known extension: .extxyz"),
             (["toy", "--formulas", "cells.txt", "--each"], "only with --formula"),
-            (["toy", "--formula", "Cu", "--output", "cells.txt/x.extxyz"], "a file in its place"),
+            (["toy", "--formula", "Cu", "--output", "cells.txt/x.extxyz"], "a file is in its place"),
         ],
     )
     def test_wrong_input_leaves_no_files(self, arguments, expected):
@@ -242,8 +245,8 @@ class TestTrain:
             (["toy", "--data", "data.extxyz", "--set", "seed=3"], "--seed"),
             (["toy", "--data", "data.extxyz", "--learning-rate", "fast"], "--learning-rate = 'fast'"),
             (["toy", "--data", "data.extxyz", "--output", "taken"], "already contains weights"),
-            (["toy", "--data", "data.extxyz", "--plot", "curve.txt"], "the file must end in .png"),
-            (["toy", "--data", "data.extxyz", "--output", "data.extxyz"], "a file in its place"),
+            (["toy", "--data", "data.extxyz", "--plot", "curve.txt"], "a file whose name ends in .png"),
+            (["toy", "--data", "data.extxyz", "--output", "data.extxyz"], "a file is in its place"),
         ],
     )
     def test_wrong_input_is_reported_before_computing(self, arguments, expected):
@@ -301,7 +304,7 @@ class TestEvaluate:
 
     def test_unwritable_scores_are_reported_before_computing(self):
         ase.io.write("data.extxyz", bulk("Cu"))
-        with pytest.raises(InputError, match=r"data.extxyz/new.*a file in its place"):
+        with pytest.raises(InputError, match=r"data.extxyz/new.*a file is in its place"):
             hybridcsp("evaluate", "toy", "--data", "data.extxyz", "--output", "data.extxyz/new/s.json")
         Path("folder").mkdir()
         with pytest.raises(InputError, match="a file, not a folder"):

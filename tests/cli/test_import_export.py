@@ -108,7 +108,10 @@ def test_watch_once_prints_its_update(tmp_path, monkeypatch):
     ("arguments", "expected"),
     [
         (["import", "nowhere"], "no such file or folder"),
-        (["import", "truncated.cif"], r"path = 'truncated.cif': no structure .* \(truncated.cif, line 1: "),
+        (
+            ["import", "truncated.cif"],
+            r"path = 'truncated.cif' cannot be used: there is no structure .* \(truncated.cif, line 1: ",
+        ),
         (["import", "uspex", "--format", "usqex"], "did you mean 'uspex'"),
         (["import", "uspex", "--formula", "SiO2"], r"a composition that occurs: TiO2 \(3\)"),
         (["import", "uspex", "--output", "a.extxyz", "--directory", "d"], "cannot be combined"),

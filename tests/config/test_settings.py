@@ -21,7 +21,7 @@ def test_defaults_of_a_formula():
 
 def test_dimension_of_earlier_versions_is_read():
     assert parse('problem = {formula = "Cu", dimension = 3}').problem.formula == "Cu"
-    with pytest.raises(InputError, match=r"problem\.dimension: there is no such key"):
+    with pytest.raises(InputError, match=r"problem\.dimension cannot be used: there is no such key"):
         parse('problem = {formula = "Cu", dimension = 2}')
 
 
@@ -55,14 +55,20 @@ def test_every_table_is_read():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('problem.formula = "Ti0"', "problem.formula = 'Ti0': Ti occurs 0 times"),
-        ("search.seed = 1", "problem: is missing"),
+        ('problem.formula = "Ti0"', "problem.formula = 'Ti0' cannot be used: it contains no atom of Ti"),
+        ("search.seed = 1", "problem is missing."),
         (
             'problem = {formula = "Cu", max_atomz = 3}',
-            "problem.max_atomz: there is no such key; did you mean 'max_atoms'?",
+            "problem.max_atomz cannot be used: there is no such key; did you mean 'max_atoms'?",
         ),
-        ('problem.formula = "Cu"\nserch.seed = 1', "serch: there is no such key; did you mean 'search'?"),
-        ('problem.formula = "Cu"\nsearch.workrs = 1', "search.workrs: there is no such key; did you mean 'workers'?"),
+        (
+            'problem.formula = "Cu"\nserch.seed = 1',
+            "serch cannot be used: there is no such key; did you mean 'search'?",
+        ),
+        (
+            'problem.formula = "Cu"\nsearch.workrs = 1',
+            "search.workrs cannot be used: there is no such key; did you mean 'workers'?",
+        ),
         ('problem.formula = "Cu"\nbudget.relaxation = 1', "did you mean 'relaxations'?"),
         ('problem.formula = "Cu"\nsearch.workers = 0', "search.workers = 0"),
         ('problem.formula = "Cu"\nbudget.relaxations = "many"', "budget.relaxations = 'many'"),
@@ -90,7 +96,7 @@ def test_error_lists_all_mistakes():
 def test_invalid_toml_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "search.toml").write_bytes(content.encode("latin-1"))
-    with pytest.raises(InputError, match="a TOML file"):
+    with pytest.raises(InputError, match=r"it (is not|cannot be)"):
         config.read(tmp_path / "search.toml")
 
 
@@ -155,18 +161,18 @@ fixed_cell = 1
         config.parse(tomllib.loads(text), Origin("my.toml", lines=key_lines(text)))
     listed = str(caught.value).splitlines()
     for expected in (
-        "problem.pressure (line 3): there is no such key; did you mean 'pressure_gpa'?",
-        "problem.workers (line 4): there is no such key; it belongs in the table [search]",
-        "problem.max_atoms (line 5) = True: not a truth value",
-        "problem.min_atoms (line 6) = 'many': a whole number",
+        "problem.pressure (line 3) cannot be used: there is no such key; did you mean 'pressure_gpa'?",
+        "problem.workers (line 4) cannot be used: there is no such key; it belongs in the table [search]",
+        "problem.max_atoms (line 5) = True cannot be used: no key takes a truth value",
+        "problem.min_atoms (line 6) = 'many' is not valid: it must be a whole number",
         "problem.volume_per_atom (line 7)",
         "problem.angle_bounds (line 8)",
-        "search.calculator (line 10) = 'CHGNet': did you mean 'chgnet'?",
-        "search.sources.1 (line 11) = 'sedes': did you mean 'seeds'?",
-        "search.relaxations (line 12): there is no such key; it belongs in the table [budget]",
-        "budget.hours (line 14) = '8 eV': a time in hours",
+        "search.calculator (line 10) = 'CHGNet' cannot be used: did you mean 'chgnet'?",
+        "search.sources.1 (line 11) = 'sedes' cannot be used: did you mean 'seeds'?",
+        "search.relaxations (line 12) cannot be used: there is no such key; it belongs in the table [budget]",
+        "budget.hours (line 14) = '8 eV' is not valid: it must be a time in hours",
         "budget.refine (line 15) = -3",
-        "relaxation.fixed_cell (line 17): there is no such key",
+        "relaxation.fixed_cell (line 17) cannot be used: there is no such key",
     ):
         assert sum(line.strip().startswith(expected) for line in listed) == 1, expected
     assert len(listed) == 13
@@ -183,7 +189,7 @@ def test_consequences_of_a_mistake_are_not_listed():
     [
         (
             'pressure_gpa = 5\nproblem.formula = "Cu"',
-            "pressure_gpa: there is no such key; it belongs in the table [problem]",
+            "pressure_gpa cannot be used: there is no such key; it belongs in the table [problem]",
         ),
         ('problem.formula = "Cu"\nrelaxation.fmax = 0.1', "did you mean 'max_force'?"),
         ('problem.formula = "Cu"\nproblem.potential = "emt"', "did you mean 'calculator' in [search]?"),
@@ -191,7 +197,7 @@ def test_consequences_of_a_mistake_are_not_listed():
         ('problem.formula = "Cu"\nsearch.sources = []', "at least one"),
         ('problem.formula = "Cu"\nsearch.allocation = "eqaul"', "did you mean 'equal'"),
         ('problem.formula = "Cu"\nsearch.sources = ["seeds:"]', "NAME:ARGUMENT"),
-        ("problem = 3", "problem = 3: a table"),
+        ("problem = 3", "problem = 3 is not valid: it must be a table"),
     ],
 )
 def test_misplaced_keys_and_values_of_wrong_types(text, message):
@@ -276,7 +282,7 @@ class TestExternalCommands:
 
     def test_commands_need_trust(self, tmp_path):
         configuration = parse(self.TEXT)
-        with pytest.raises(InputError, match="runs this program; if you trust it, add --trust"):
+        with pytest.raises(InputError, match="runs a program; if you trust it, add --trust"):
             configuration.build(trust=True)
         assert not list(tmp_path.iterdir())
 
@@ -304,7 +310,7 @@ class TestExternalCommands:
 def test_table_of_retraining(tmp_path):
     configuration = parse('problem.formula = "Cu"\nretraining = { new_minima = 7, weighting = "best" }')
     assert (configuration.retraining.new_minima, configuration.retraining.weighting) == (7, "best")
-    with pytest.raises(InputError, match=r"retraining.weighting = 'bset': did you mean 'best'"):
+    with pytest.raises(InputError, match=r"retraining.weighting = 'bset' cannot be used: did you mean 'best'"):
         parse('problem.formula = "Cu"\nretraining.weighting = "bset"')
 
 

@@ -7,12 +7,18 @@ from hybridcsp.errors import InputError, UnknownNameError, did_you_mean
 
 
 def test_errors_say_what_was_wrong_where_and_what_is_right():
-    assert str(InputError("max_atoms", 0, "a whole number from 1")) == "max_atoms = 0: a whole number from 1"
+    assert str(InputError("max_atoms", 0, "a whole number from 1")) == (
+        "max_atoms = 0 is not valid: it must be a whole number from 1."
+    )
+    assert str(InputError("sources", "swarm", reason="it cannot run alone")) == (
+        "sources = 'swarm' cannot be used: it cannot run alone."
+    )
+    assert str(InputError("target", None, "a structure file")) == "target is missing: it must be a structure file."
     assert str(UnknownNameError("source", "randm", ["random", "seeds"])) == (
-        "source = 'randm': did you mean 'random'? known: random, seeds"
+        "source = 'randm' cannot be used: did you mean 'random'? It must be one of random, seeds."
     )
     assert str(UnknownNameError("generator", "mine", ["flow"], "or a folder")) == (
-        "generator = 'mine': known: flow; or a folder"
+        "generator = 'mine' is not valid: it must be flow; or a folder."
     )
 
 

@@ -22,10 +22,14 @@ def test_alternatives_get_the_order_of_the_proposed_atoms():
 
 
 def test_alternatives_with_other_contents_are_refused():
-    with pytest.raises(InputError, match=r"alternatives = 'Cu3Ag': structures with the contents of Cu2Ag2"):
+    with pytest.raises(
+        InputError, match=r"alternatives = 'Cu3Ag' is not valid: it must be a structure with the contents of Cu2Ag2"
+    ):
         Proposal(atoms=crystal("Cu2Ag2"), operator="made", level=LOWEST, alternatives=(crystal("Cu3Ag"),))
 
 
 def test_alternatives_with_another_level_are_refused():
-    with pytest.raises(InputError, match="level = 'relax': 'lowest' for a proposal with alternatives"):
+    with pytest.raises(
+        InputError, match="level = 'relax' is not valid: it must be the level 'lowest' for a proposal with alternatives"
+    ):
         Proposal(atoms=crystal("Cu2"), operator="made", alternatives=(crystal("Cu2", seed=1),))

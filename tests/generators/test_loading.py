@@ -20,9 +20,12 @@ def test_generator_is_found_by_name_or_by_folder(tmp_path, monkeypatch):
 
 
 def test_unknown_generator_lists_options():
-    with pytest.raises(UnknownNameError, match=r"did you mean 'flow'. known: flow, wyckoff; or a folder of weights"):
+    said = r"did you mean 'flow'. It must be one of flow, wyckoff; or a folder of weights"
+    with pytest.raises(UnknownNameError, match=said):
         find_generator("flo")
-    with pytest.raises(InputError, match=r"generator = 'scratch:x': .*without a colon.* may end in :scratch"):
+    with pytest.raises(
+        InputError, match=r"generator = 'scratch:x' is not valid: .*without a colon .*may end in :scratch"
+    ):
         find_generator("scratch:x")
 
 

@@ -144,7 +144,9 @@ def test_examples_count_by_their_weights():
 def test_training_set_without_any_weight_is_refused():
     data = NoisyLine()
     data.weights = np.zeros(50)
-    with pytest.raises(InputError, match="weight = 0: at least one of the crystals to learn from must have a weight"):
+    with pytest.raises(
+        InputError, match="weight = 0 cannot be used: at least one of the crystals to learn from must have a weight"
+    ):
         train(Network(), data)
 
 
@@ -153,7 +155,9 @@ def test_infinite_loss_is_an_error():
         def forward(self, batch):
             return {"square": super().forward(batch)["square"] * float("nan")}
 
-    with pytest.raises(InputError, match=r"learning_rate = 0\.02: the loss is not finite; try a smaller learning rate"):
+    with pytest.raises(
+        InputError, match=r"learning_rate = 0\.02 cannot be used: the loss is not finite; try a smaller learning rate"
+    ):
         train(Broken(), NoisyLine())
 
 

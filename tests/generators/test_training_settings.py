@@ -11,14 +11,14 @@ from hybridcsp.generators.training_settings import TrainingSettings
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"learning_rate": -1}, "learning_rate = -1: learning_rate must be a number above 0"),
-        ({"learning_rate": float("nan")}, "learning_rate must be a number above 0"),
-        ({"epochs": True}, "epochs = True: epochs must be a whole number above 0"),
-        ({"batch_size": 2.5}, "batch_size = 2.5: batch_size must be a whole number above 0"),
-        ({"batch_size": "abc"}, "batch_size must be a whole number above 0"),
-        ({"anchor": -0.1}, "anchor = -0.1: anchor must be a number from 0"),
-        ({"averaging": 1.0}, "averaging must be a number from 0, below 1"),
-        ({"device": "foo"}, "device = 'foo': the device must be auto, cpu or cuda"),
+        ({"learning_rate": -1}, "learning_rate = -1 is not valid: it must be a number above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate = nan is not valid: it must be a number above 0"),
+        ({"epochs": True}, "epochs = True is not valid: it must be a whole number above 0"),
+        ({"batch_size": 2.5}, "batch_size = 2.5 is not valid: it must be a whole number above 0"),
+        ({"batch_size": "abc"}, "batch_size = 'abc' is not valid: it must be a whole number above 0"),
+        ({"anchor": -0.1}, "anchor = -0.1 is not valid: it must be a number from 0"),
+        ({"averaging": 1.0}, "averaging = 1.0 is not valid: it must be a number from 0, below 1"),
+        ({"device": "foo"}, "device = 'foo' is not valid: it must be one of auto, cpu, cuda"),
     ],
 )
 def test_invalid_settings_are_refused(setting, message):

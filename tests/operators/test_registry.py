@@ -36,8 +36,8 @@ def test_default_stands_for_all_default_operators():
     [
         ("hereditary", UnknownNameError, "did you mean 'heredity'"),
         ("heredity,", UnknownNameError, "operator = ''"),
-        ("strain,strain", InputError, "strain occurs twice"),
-        ("default,strain", InputError, "strain occurs twice"),
+        ("strain,strain", InputError, "strain occurs more than once"),
+        ("default,strain", InputError, "strain occurs more than once"),
     ],
 )
 def test_wrong_names_are_refused(text, error, words):

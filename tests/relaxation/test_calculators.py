@@ -89,14 +89,14 @@ def test_every_calculator_has_a_label():
     [
         ("chgnt", UnknownNameError, "did you mean 'chgnet'"),
         ("mace", InputError, "mace:PATH"),
-        ("emt:3", InputError, "emt without an argument"),
+        ("emt:3", InputError, "emt takes no argument"),
         ("chgnet:", InputError, "NAME:ARGUMENT"),
         ("mcae:model", InputError, "did you mean 'mace'"),
         ("no_such_package.module:make", InputError, "no Python module"),
         (
             "ase.calculators.emt:EM",
             InputError,
-            "did you mean 'EMT'. there is no 'EM' in the module ase.calculators.emt",
+            "there is no 'EM' in the module ase.calculators.emt; did you mean 'EMT'",
         ),
         ("mace:nothing_here.model", CalculatorError, "neither a model file nor a foundation model"),
         (42, InputError, "ASE calculator"),

@@ -18,8 +18,8 @@ class TestInput:
         [
             ({"workers": 0}, "workers = 0"),
             ({"seed": -1}, "seed = -1"),
-            ({"seed": "3"}, "seed = '3': a whole number from 0"),
-            ({"workers": 1.5}, "workers = 1.5: a whole number from 1"),
+            ({"seed": "3"}, "seed = '3' is not valid: it must be a whole number from 0"),
+            ({"workers": 1.5}, "workers = 1.5 is not valid: it must be a whole number from 1"),
             ({"one_shot": 0}, "one_shot = 0"),
             ({"sources": []}, "at least one source"),
             ({"sources": "random"}, "a list of at least one source"),
@@ -59,8 +59,8 @@ class TestInput:
         ("keyword", "meant"), [("calcualtor", "calculator"), ("max_atom", "max_atoms"), ("formulas", None)]
     )
     def test_error_suggests_the_likely_keyword(self, tmp_path, problem, keyword, meant):
-        hint = f"did you mean '{meant}'" if meant else "known: "
-        with pytest.raises(UnknownNameError, match=f"keyword = '{keyword}': .*{hint}"):
+        hint = f"did you mean '{meant}'" if meant else "must be one of "
+        with pytest.raises(UnknownNameError, match=f"keyword = '{keyword}' .*{hint}"):
             Search(problem, directory=tmp_path / "run", **{keyword: "emt"})
         assert not (tmp_path / "run").exists()
 
@@ -80,7 +80,7 @@ class TestInput:
 
     def test_target_of_other_composition_is_refused(self, tmp_path):
         bulk("Ag").write(tmp_path / "silver.cif")
-        with pytest.raises(InputError, match="a crystal of Cu"):
+        with pytest.raises(InputError, match="a structure file of Cu"):
             search(tmp_path / "run").run(stop_at=str(tmp_path / "silver.cif"))
 
     def test_target_with_several_structures_is_refused(self, tmp_path):

@@ -112,5 +112,5 @@ def test_directory_with_former_names_of_objects_is_resumed(tmp_path, setting, fo
 
 
 def test_an_unknown_keyword_lists_fields_of_settings_and_problem(tmp_path):
-    with pytest.raises(UnknownNameError, match=r"known: .*allow_calculator_change.*formula_units.*seed"):
+    with pytest.raises(UnknownNameError, match=r"one of .*allow_calculator_change.*formula_units.*seed"):
         Search("Cu", directory=tmp_path / "run", nonsense=1)

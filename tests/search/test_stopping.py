@@ -167,5 +167,5 @@ def test_zero_turns_the_criterion_of_failures_off(tmp_path):
 )
 def test_criteria_of_wrong_types_are_refused(criteria):
     ((name, value),) = criteria.items()
-    with pytest.raises(InputError, match=f"{name} = {value!r}: a (whole|positive) number"):
+    with pytest.raises(InputError, match=f"{name} = {value!r} is not valid: it must be a (whole|positive) number"):
         StoppingCriteria(**criteria)

@@ -375,11 +375,11 @@ def test_invalid_crystals_are_refused(spoil):
 def test_wrong_keys_and_energies_are_refused_and_change_nothing():
     index = StructureIndex(energy_window=0.01)
     index.add(1, bulk("Cu"), -3.5)
-    with pytest.raises(InputError, match="must be new"):
+    with pytest.raises(InputError, match="must be a new key"):
         index.add(1, bulk("Ni"), -3.5)
-    with pytest.raises(InputError, match="must be a key in the index"):
+    with pytest.raises(InputError, match="must be a key that is in the index"):
         index.remove(2)
-    with pytest.raises(InputError, match="must be a key in the index"):
+    with pytest.raises(InputError, match="must be a key that is in the index"):
         index.replace(2, bulk("Ni"), -3.5)
     for energy in (math.nan, math.inf):
         with pytest.raises(InputError, match="finite"):

@@ -315,12 +315,15 @@ class TestGivenOperators:
     @pytest.mark.parametrize(
         ("operators", "message"),
         [
-            (["strain"], "operators = 'strain': every item of the list must be an instance"),
+            (["strain"], "operators = 'strain' cannot be used: every item of the list must be an instance"),
             ([Strain], "every item of the list must be an instance of a subclass"),
             ([lambda parents, problem, rng: parents[0]], "or a WeightedOperator"),
-            ("strain", "must be a list"),
-            (Strain(), "must be a list"),
-            ([Strain(), WeightedOperator(Strain())], "operators = 'strain': two operators have this name"),
+            ("strain", "it must be a list"),
+            (Strain(), "it must be a list"),
+            (
+                [Strain(), WeightedOperator(Strain())],
+                "operators = 'strain' cannot be used: two operators have this name",
+            ),
         ],
     )
     def test_other_objects_are_refused(self, operators, message):

@@ -90,7 +90,11 @@ def test_structures_of_the_problem_are_proposed_and_others_counted(tmp_path, nam
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("other.extxyz", None, r"no usable structure \(\S*other.extxyz: 1 structures of other contents\); needed"),
+        (
+            "other.extxyz",
+            None,
+            r"no usable structure \(\S*other.extxyz: 1 structures of other contents\); at least one",
+        ),
         ("no_column.csv", b"a,b\n1,2\n", "no column of CIFs"),
         ("broken.zip", b"PK nonsense", "zip archive is damaged"),
     ],
@@ -276,7 +280,7 @@ def test_other_contents_are_no_answer(program):
     [
         ({"command": []}, "a program"),
         ({"command": ["run"]}, "output"),
-        ({"command": ["run", "{output}", "{fromula}"]}, "this placeholder is unknown"),
+        ({"command": ["run", "{output}", "{fromula}"]}, "there is no such placeholder"),
         ({"command": ["run", "{output}"], "timeout": 0}, "timeout"),
         ({"command": ["run", "{output}"], "samples": 0}, "samples"),
     ],

@@ -262,7 +262,7 @@ class TestTheSource:
     @pytest.mark.parametrize(
         ("name", "argument", "said"),
         [
-            ("generative", None, "say which generator"),
+            ("generative", None, "must be generative:NAME or generative:FOLDER"),
             ("generative", "wykoff", "did you mean 'wyckoff'"),
             ("generative", "./nothing", "card.json"),
             ("generative", "wyckoff:scrach", ":scratch"),

@@ -222,9 +222,9 @@ def test_failed_folder_does_not_appear(tmp_path):
         (folder / "1").write_text("one")
         raise ValueError("no")
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="this is a file"), atomic_folder(tmp_path / "file"):
+    with pytest.raises(InputError, match="a folder, not a file"), atomic_folder(tmp_path / "file"):
         pass
-    with pytest.raises(InputError, match="a file in its place"):
+    with pytest.raises(InputError, match="a file is in its place"):
         make_folder(tmp_path / "file" / "below")
     assert entries(tmp_path) == ["file"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from hybridcsp.errors import InputError, did_you_mean
+from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.generators import weights_io
 from hybridcsp.generators.base import Condition, Epoch, Example, Generator, Reject, Request, Sample
 from hybridcsp.generators.datasets import split
@@ -107,7 +107,7 @@ class FlowGenerator(Generator):
         """
         chosen = _settings(settings)
         if not examples:
-            raise InputError("examples", 0, "training needs at least one crystal")
+            raise InputError("examples", 0, reason="training needs at least one crystal")
         learned, held = split(examples)
         training = FlowData.from_examples(learned, self._scale)
         held_out = FlowData.from_examples(held, training.scale) if held else None
@@ -142,7 +142,7 @@ class FlowGenerator(Generator):
             If the generator is not trained.
         """
         if self._model is None or self._scale is None:
-            raise InputError("generator", self.name, "the generator is not trained; call fit() or load weights")
+            raise InputError("generator", self.name, reason="the generator is not trained; call fit() or load weights")
         self._model.eval()
         answers: dict[int, Sample | Reject] = {}
         starts: list[InitialState] = []
@@ -170,7 +170,9 @@ class FlowGenerator(Generator):
             If the generator is not trained.
         """
         if self._model is None or self._scale is None:
-            raise InputError("generator", self.name, "the generator is not trained; there are no weights to save")
+            raise InputError(
+                "generator", self.name, reason="the generator is not trained; there are no weights to save"
+            )
         about = {
             "architecture": asdict(self.architecture),
             "integration": asdict(self.integration),
@@ -200,7 +202,7 @@ class FlowGenerator(Generator):
             model = FlowModel(generator.architecture)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(
-                "weights", str(folder / weights_io.CARD), f"the card must be one of this generator: {error}"
+                "weights", str(folder / weights_io.CARD), reason=f"the card must be one of this generator: {error}"
             ) from error
         weights_io.fill(model, tensors, folder)
         generator._model, generator._scale, generator.card = model.eval(), scale, card
@@ -241,7 +243,7 @@ def _settings(given: Mapping[str, Any]) -> TrainingSettings:
     known = [field.name for field in fields_of(TrainingSettings)]
     for name in given:
         if name not in known:
-            raise InputError("settings", name, f"{did_you_mean(name, known)}known: {', '.join(known)}")
+            raise UnknownNameError("setting", name, known)
     return TrainingSettings(**given)
 
 

@@ -78,7 +78,7 @@ class Integration:
 
     def __post_init__(self) -> None:
         if not 1 <= self.steps <= _MAX_STEPS:
-            raise InputError("steps", self.steps, f"the number of steps must be an integer from 1 to {_MAX_STEPS}")
+            raise InputError("steps", self.steps, f"a whole number from 1 to {_MAX_STEPS}")
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hybridcsp.errors import InputError
+from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.generators import weights_io
 from hybridcsp.generators.base import Condition, Epoch, Example, Generator, Reject, Request, Sample
 from hybridcsp.generators.datasets import split
@@ -139,11 +139,7 @@ class WyckoffGenerator(Generator):
         """
         known = {field.name for field in fields(TrainingSettings)}
         if unknown := sorted(set(settings) - known):
-            raise InputError(
-                unknown[0],
-                settings[unknown[0]],
-                f"unknown setting of the training; known: {', '.join(sorted(known | {'longest', 'remember'}))}",
-            )
+            raise UnknownNameError("setting", unknown[0], known | {"longest", "remember"})
         chosen = TrainingSettings(**settings)
         encoded = self.encode(examples, longest=longest, remember=remember)
         if self._networks is None:
@@ -195,7 +191,7 @@ class WyckoffGenerator(Generator):
             raise InputError(
                 "examples",
                 len(examples),
-                f"at least one example must have a consistent symmetry and at most {longest} sites",
+                reason=f"at least one example must have a consistent symmetry and at most {longest} sites",
             )
         if remember:  # held-out examples are never stored
             self._memory.add(sequence.occupation for _, sequence in learned)
@@ -224,7 +220,7 @@ class WyckoffGenerator(Generator):
             If the generator is not trained, or contents have unknown elements.
         """
         if self._networks is None or self._positions is None:
-            raise InputError("generator", self.name, "the generator is not trained; call fit() or load weights")
+            raise InputError("generator", self.name, reason="the generator is not trained; call fit() or load weights")
         answers: list[Sample | Reject] = sample_crystals(
             *self._networks, self._positions, self._memory, requests, rng, self.temperature
         )
@@ -233,7 +229,9 @@ class WyckoffGenerator(Generator):
     def save(self, folder: Path) -> None:
         """Write weights, stored prototypes and tables (safetensors) and the card (JSON) into a folder."""
         if self._networks is None or self._positions is None:
-            raise InputError("generator", self.name, "the generator is not trained; there are no weights to save")
+            raise InputError(
+                "generator", self.name, reason="the generator is not trained; there are no weights to save"
+            )
         tensors = {name: torch.as_tensor(array) for name, array in self.tables().items()}
         for part, network in zip(self._sizes, self._networks, strict=True):
             tensors |= {f"{part}.{name}": tensor for name, tensor in network.state_dict().items()}
@@ -264,7 +262,7 @@ class WyckoffGenerator(Generator):
             if isinstance(error, InputError):
                 raise
             raise InputError(
-                "weights", str(folder), f"the weights are incomplete: {type(error).__name__}: {error}"
+                "weights", folder, reason=f"the weights are incomplete: {type(error).__name__}: {error}"
             ) from error
         for name, network in zip(generator._sizes, generator._networks, strict=True):
             weights_io.fill(network.eval(), part(name), folder)

@@ -196,13 +196,11 @@ def _initial_state(request: Request, positions: WyckoffTables, store: PrototypeS
     """Return the initial state of a request, or the reason why it cannot be completed."""
     unknown = sorted(set(request.contents) - set(atomic_numbers) | ({"X"} & set(request.contents)))
     if unknown or not request.contents or min(request.contents.values()) < 1:
-        raise InputError(
-            "contents", dict(request.contents), "contents are symbols of elements with at least one atom of each"
-        )
+        raise InputError("contents", dict(request.contents), "a mapping of elements to their numbers of atoms, from 1")
     elements, counts = contents_in_order({atomic_numbers[s]: int(n) for s, n in request.contents.items()})
     number = request.spacegroup or 0
     if not 0 <= number < N_GROUPS:
-        raise InputError("spacegroup", number, "space groups are numbered from 1 to 230")
+        raise InputError("spacegroup", number, "a space group number from 1 to 230")
     number = ENANTIOMORPHS.get(number, number)
     if number and not positions.groups(counts)[number]:
         return f"no Wyckoff positions of space group {number} hold these contents"

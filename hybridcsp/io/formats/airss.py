@@ -55,7 +55,7 @@ class Airss(Format):
             with atomic_write(path / "hopper" / f"{name}.res") as stream:
                 stream.write(write_res(record, name, settings))
         if n == 0:
-            raise InputError("structures", 0, "at least one structure to write")
+            raise InputError("structures", 0, reason="there is no structure to write")
         return (
             f"{n} structures in {path / 'hopper'}, which crud.pl relaxes when it runs in {path}; it needs {seed}.cell "
             f"and {seed}.param there (crud.pl takes the part of a name before its first dash). cryan reads the same "

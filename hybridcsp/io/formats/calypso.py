@@ -52,7 +52,7 @@ class Calypso(Generational):
         own = sorted(n for file in path.glob("POSCAR_*") if (n := parse_count(file.name[7:])) is not None)
         structures = list(islice(records, len(own) if own else None))
         if not structures:
-            raise InputError("structures", 0, "at least one structure to write")
+            raise InputError("structures", 0, reason="there is no structure to write")
         numbers = own[-len(structures) :] if own else range(1, len(structures) + 1)
         make_folder(path, key="output")
         for number, record in zip(numbers, structures, strict=True):

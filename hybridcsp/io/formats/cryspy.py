@@ -57,7 +57,7 @@ class Cryspy(Generational):
         data = path / "data"
         if (path / "cryspy.stat").exists():
             raise InputError(
-                "output", str(path), "a folder where CrySPY has not been started; it reads seeds only at its start"
+                "output", path, "a folder where CrySPY has not been started; it reads seeds only at its start"
             )
         structures = {}
         contents: Counter[str] = Counter()
@@ -70,10 +70,12 @@ class Cryspy(Generational):
                 structures[number] = to_pymatgen(record.atoms[rows])
                 stream.write(write_poscar(record.atoms, f"ID_{number}", elements))
             if not structures:
-                raise InputError("structures", 0, "at least one structure to write")
+                raise InputError("structures", 0, reason="there is no structure to write")
             if "nat" in setup and set(contents) != {nat := " ".join(setup["nat"].split())}:
                 found = ", ".join(f"{n} of {one}" for one, n in contents.items())
-                raise InputError("structures", found, f"nat = {nat} of {' '.join(elements)}, as cryspy.in says")
+                raise InputError(
+                    "structures", found, f"the contents nat = {nat} of {' '.join(elements)}, as cryspy.in says"
+                )
         target = data / "pkl_data" / "init_struc_data.pkl"
         with atomic_write(target, "wb") as binary:
             pickle.dump(structures, binary)

@@ -41,7 +41,7 @@ class Plain(Format):
                 n += 1
                 write(as_atoms(record))
             if n == 0:
-                raise InputError("structures", 0, "at least one structure to write")
+                raise InputError("structures", 0, reason="there is no structure to write")
         return f"{n} structures in {path}."
 
 

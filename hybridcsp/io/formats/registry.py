@@ -73,12 +73,12 @@ def recognise(path: Path) -> Format:
         If the path does not exist, is a run directory of hybridcsp, or has no known format.
     """
     if not path.exists():
-        raise InputError("path", str(path), "no such file or folder; give the path of one that exists")
+        raise InputError("path", path, reason="there is no such file or folder")
     if (path / "search.db").exists():
         raise InputError(
             "path",
-            str(path),
-            f"results of another code; this is a run directory of hybridcsp, whose minima are in {path}/minima.extxyz",
+            path,
+            reason=f"it is a run directory of hybridcsp; its minima are in {path / 'minima.extxyz'}",
         )
     for name in FORMATS.entries():
         found = load(name)
@@ -86,7 +86,7 @@ def recognise(path: Path) -> Format:
             return found
     known = ", ".join(FORMATS.entries())
     raise InputError(
-        "path", str(path), f"results of a known code, or structure files; name the format with --format: {known}"
+        "path", path, f"a folder of a known code or of structure files; name the format with --format ({known})"
     )
 
 
@@ -129,4 +129,4 @@ def write(
     try:
         return load(format).write(records, path, settings or SeedSettings())
     except OSError as error:
-        raise InputError("output", str(path), f"a folder that can be written ({error.strerror})") from error
+        raise InputError("output", path, reason=f"it cannot be written ({error.strerror})") from error

@@ -71,7 +71,7 @@ class Uspex(Generational):
         target = self.seeds(path, settings)
         if target.exists():
             raise InputError(
-                "output", str(target), "a file that does not exist; USPEX has not read the seeds in this one yet"
+                "output", target, reason="the file exists already, and USPEX has not read the seeds in it yet"
             )
         elements = settings.elements or self.elements(path)
         n = 0
@@ -80,7 +80,7 @@ class Uspex(Generational):
             for n, record in enumerate(records, start=1):
                 stream.write(write_poscar(record.atoms, _title(n, record.atoms), elements))
             if n == 0:
-                raise InputError("structures", 0, "at least one structure to write")
+                raise InputError("structures", 0, reason="there is no structure to write")
         when = "the next generation" if settings.generation is None else f"generation {settings.generation}"
         return (
             f"{n} seeds in {target}, which USPEX reads when {when} starts. INPUT.txt needs no change; each seed must "

@@ -57,7 +57,7 @@ class XtalOpt(Generational):
                 stream.write(write_poscar(record.atoms, title, settings.elements))
             files.append(file)
         if not files:
-            raise InputError("structures", 0, "at least one structure to write")
+            raise InputError("structures", 0, reason="there is no structure to write")
         line = "seedStructures = " + ", ".join(str(file.resolve()) for file in files)
         with atomic_write(path / "seeds" / "seedStructures") as stream:
             stream.write(f"{line}\n")

@@ -9,7 +9,7 @@ from typing import Any
 
 from ase.calculators.calculator import BaseCalculator, Calculator
 
-from hybridcsp.errors import InputError, UnreadableError, did_you_mean
+from hybridcsp.errors import InputError, UnreadableError, did_you_mean, with_hint
 from hybridcsp.relaxation.calculators.server.builders import PRECISIONS
 from hybridcsp.utils.paths import absolute, absolute_argument, absolute_program
 from hybridcsp.utils.reading import read_toml
@@ -56,7 +56,7 @@ class CalculatorChoice:
         for option in ("python", "device", "precision"):
             value = getattr(self, option)
             if value is not None and (not isinstance(value, str) or not value or "\0" in value):
-                raise InputError(option, value, f"text; {_MEANINGS[option]}")
+                raise InputError(option, value, _MEANINGS[option])
         if self.precision not in (None, *PRECISIONS):
             raise InputError("precision", self.precision, _MEANINGS["precision"])
 
@@ -111,10 +111,11 @@ class CalculatorChoice:
         for key, value in raw.items():
             if key not in known:
                 hint = did_you_mean(key, known)
-                raise InputError(f"{path}: {key}", value, f"{hint}a calculator file has the keys {', '.join(known)}")
+                reason = with_hint(f"a calculator file has only the keys {', '.join(known)}", hint)
+                raise InputError(f"{path}: {key}", value, reason=reason)
         calculator = raw.get("calculator")
         if not isinstance(calculator, str) or not calculator or calculator.endswith(SUFFIX):
-            allowed = 'a calculator file names a calculator, such as calculator = "mace:PATH" or "module:factory"'
+            allowed = 'the name of a calculator, such as "mace:PATH" or "module:factory"'
             raise InputError(f"{path}: calculator", calculator, allowed)
         raw["calculator"] = absolute_argument(calculator, path.parent)
         if isinstance(raw.get("python"), str):
@@ -122,13 +123,13 @@ class CalculatorChoice:
         try:
             return cls(**raw)
         except InputError as error:
-            raise InputError(f"{path}: {error.key}", error.value, error.allowed) from None
+            raise error.renamed(f"{path}: {error.key}") from None
 
 
 _MEANINGS = {
     "python": "the path of a Python interpreter, such as ~/envs/vasp/bin/python",
     "device": "the name of a device of torch, such as cuda",
-    "precision": f"{' or '.join(PRECISIONS)}",
+    "precision": f"one of {', '.join(PRECISIONS)}",
 }
 
 

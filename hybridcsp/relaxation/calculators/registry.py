@@ -21,6 +21,7 @@ from hybridcsp.errors import (
     UnknownNameError,
     did_you_mean,
     message_of,
+    with_hint,
 )
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.calculators.mace import find_model
@@ -94,26 +95,24 @@ def check_calculator(spec: CalculatorLike) -> None:
     if entry is None:
         if locate(name) is None:
             hint = did_you_mean(name, CALCULATORS.entries())
-            raise InputError(
-                "calculator",
-                calculator,
-                f"{hint}there is no Python module {name!r} (a file in this directory is found if PYTHONPATH holds it)",
-            )
+            there = f"there is no Python module {name!r} (a file in this directory is found if PYTHONPATH holds it)"
+            raise InputError("calculator", calculator, reason=with_hint(there, hint))
         names = _names_in(name)
         if names is not None and argument not in names:
             hint = did_you_mean(str(argument), names)
-            raise InputError("calculator", calculator, f"{hint}there is no {argument!r} in the module {name}")
+            there = f"there is no {argument!r} in the module {name}"
+            raise InputError("calculator", calculator, reason=with_hint(there, hint))
     elif entry.name == "mace":
         if argument is None:
             raise InputError(
-                "calculator", calculator, "a name with a model: mace:PATH or mace:NAME, for example mace:medium-mpa-0"
+                "calculator", calculator, "a name with a model, mace:PATH or mace:NAME, for example mace:medium-mpa-0"
             )
         find_model(argument)
     elif entry.package != OURS:
         if locate(entry.target.partition(":")[0]) is None:
             raise entry.broken("cannot be imported: there is no such module")
     elif argument is not None:
-        raise InputError("calculator", calculator, f"{name} without an argument")
+        raise InputError("calculator", calculator, reason=f"{name} takes no argument")
 
 
 def _check_object(choice: CalculatorChoice) -> None:
@@ -125,11 +124,12 @@ def _check_object(choice: CalculatorChoice) -> None:
         If they can only be used with the name of a calculator.
     """
     if choice.python is not None:
-        allowed = "another interpreter builds calculators by their names; name the function as module:function"
-        raise InputError("python", choice.python, allowed)
+        reason = "another interpreter can build calculators by their names only; name the function as module:function"
+        raise InputError("python", choice.python, reason=reason)
     if isinstance(choice.calculator, BaseCalculator):
         for option, value in choice.options.items():
-            raise InputError(option, value, "an ASE calculator is given, which has chosen it already; leave it out")
+            reason = "an ASE calculator is given, which has chosen it already; leave it out"
+            raise InputError(option, value, reason=reason)
 
 
 def build_calculator(spec: CalculatorLike) -> tuple[Calculator, str]:
@@ -173,7 +173,7 @@ def build_calculator(spec: CalculatorLike) -> tuple[Calculator, str]:
     except HybridCSPError:
         raise
     except OptionError as error:
-        raise InputError(error.option, error.value, error.allowed) from error
+        raise InputError(error.option, error.value, reason=error.allowed) from error
     except BuildError as error:
         raise CalculatorError(str(error)) from error
     except Exception as error:  # third-party code may raise anything
@@ -183,7 +183,9 @@ def build_calculator(spec: CalculatorLike) -> tuple[Calculator, str]:
 def _built(spec: str | Callable[[], Calculator], shown: str, choice: CalculatorChoice) -> tuple[Calculator, str]:
     """Build a calculator in this interpreter."""
     if choice.python is not None:
-        raise InputError("python", choice.python, "calculators are built in the interpreter of hybridcsp only")
+        raise InputError(
+            "python", choice.python, reason="calculators can be built in the interpreter of hybridcsp only"
+        )
     if choice.device is not None:
         check_device(choice.device)
     if not isinstance(spec, str):

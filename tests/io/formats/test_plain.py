@@ -114,16 +114,16 @@ def test_structures_that_are_not_crystals_are_reported(tmp_path):
 def test_missing_paths_and_unknown_names_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         formats.recognise(tmp_path / "nothing")
-    with pytest.raises(InputError, match="results of a known code"):
+    with pytest.raises(InputError, match="a folder of a known code"):
         formats.recognise(tmp_path)
     with pytest.raises(UnknownNameError, match="did you mean 'uspex'"):
         formats.load("usqex")
-    with pytest.raises(InputError, match="at least one"):
+    with pytest.raises(InputError, match="there is no structure"):
         formats.write([], tmp_path / "a.extxyz", "plain")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "search.db").write_text("")
     with pytest.raises(InputError, match="a run directory of hybridcsp"):
         formats.recognise(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="a file in its place"):
+    with pytest.raises(InputError, match="a file is in its place"):
         formats.write([rutile()], tmp_path / "file" / "a.extxyz", "plain")

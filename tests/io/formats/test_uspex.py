@@ -144,7 +144,7 @@ def test_waiting_seeds_are_not_overwritten_and_failed_writes_leave_no_files(tmp_
     assert (tmp_path / "Seeds" / "POSCARS").read_text() == before
     with pytest.raises(InputError, match="only Ti Mg"):
         formats.write(structures(2), tmp_path, "uspex", settings=SeedSettings(elements=("Ti", "Mg"), generation=2))
-    with pytest.raises(InputError, match="at least one"):
+    with pytest.raises(InputError, match="there is no structure"):
         formats.write([], tmp_path, "uspex", settings=SeedSettings(generation=2))
     assert [file.name for file in (tmp_path / "Seeds").iterdir()] == ["POSCARS"]
 

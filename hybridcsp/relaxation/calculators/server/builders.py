@@ -158,7 +158,7 @@ def check_device(device: str) -> None:
     try:
         kind, index = torch.device(device).type, torch.device(device).index
     except (RuntimeError, ValueError):
-        allowed = "the name of a device of torch: cpu, cuda, cuda:1, mps"
+        allowed = "torch has no such device; it must be the name of a device, such as cpu, cuda, cuda:1 or mps"
         raise OptionError("device", device, allowed) from None
     if kind == "cuda" and not torch.cuda.is_available():
         allowed = f"torch {torch.__version__} finds no CUDA device here; leave the device out to compute on the CPU"

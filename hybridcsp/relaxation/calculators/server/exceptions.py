@@ -17,11 +17,11 @@ class OptionError(BuildError):
     value
         The given value.
     allowed
-        Description of the values that are allowed.
+        Clause that says why the value cannot be used, and what to do instead.
     """
 
     def __init__(self, option: str, value: object, allowed: str) -> None:
-        super().__init__(f"{option} = {value!r}: {allowed}")
+        super().__init__(f"{option} = {value!r} cannot be used: {allowed}.")
         self.option = option
         self.value = value
         self.allowed = allowed

@@ -5,13 +5,30 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.event_log import EventLog
-from hybridcsp.core.records import LOWEST, Candidate, Evaluation, Failed, Job, Outcome, Proposal, Relaxed
+from hybridcsp.archive.preferred import PreferredMinimum
+from hybridcsp.core.minimum import Minimum
+from hybridcsp.core.records import (
+    FOLLOW_UP,
+    LOWEST,
+    Candidate,
+    Evaluation,
+    Failed,
+    FailureReason,
+    FollowUpOutcome,
+    Job,
+    Outcome,
+    Proposal,
+    Relaxed,
+)
 from hybridcsp.relaxation.backends.base import Backend
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 
@@ -94,6 +111,33 @@ def relaxed(candidate: Candidate, energy_per_atom: float, atoms: Atoms | None = 
         max_stress_residual=0.0,
     )
     return Relaxed(candidate=candidate, atoms=end, evaluation=evaluation, **({"converged": True} | changes))  # type: ignore[arg-type]
+
+
+def followed_up(of: int, energy_per_atom: float | None, **changes: object) -> FollowUpOutcome:
+    """A follow-up relaxation of a minimum of the search that ended in a minimum of its own; failed without energy."""
+    number, calculator = int(str(changes.pop("number", 1))), str(changes.pop("calculator", "second"))
+    candidate = Candidate(proposal=Proposal(atoms=rutile(), operator="random"), id=of, source="random")
+    ended: Relaxed | Failed = Failed(candidate=candidate, reason=FailureReason.TIME_LIMIT, level=FOLLOW_UP)
+    if energy_per_atom is not None:
+        changes = {"minimum": of, "is_new_minimum": True, "level": FOLLOW_UP, "calculator": calculator} | changes
+        ended = relaxed(candidate, energy_per_atom, **changes)  # type: ignore[arg-type]
+    return FollowUpOutcome(of=of, number=number, spec="second", calculator=calculator, outcome=ended)
+
+
+def preferred(minima: Sequence[Minimum]) -> list[PreferredMinimum]:
+    """The minima by their enthalpies, with heights and ends as without follow-ups."""
+    ranked = sorted(minima, key=lambda minimum: minimum.enthalpy_per_atom)
+    lowest = ranked[0].enthalpy_per_atom if ranked else 0.0
+    return [PreferredMinimum(minimum=m, height=m.enthalpy_per_atom - lowest, end=m.best) for m in ranked]
+
+
+def archive_of(minima: Sequence[Minimum]) -> Archive:
+    """An archive as far as sources read the minima in it."""
+    found = preferred(minima)
+    archive = SimpleNamespace(
+        minima=lambda n=None: [one.minimum for one in found[:n]], preferred_minima=lambda n=None: found[:n]
+    )
+    return cast(Archive, archive)
 
 
 class InlineBackend(Backend):

@@ -35,6 +35,7 @@ from hybridcsp.archive.events import (
 from hybridcsp.archive.final_ranking import FinalRanking
 from hybridcsp.archive.history import ModelUpdate, RelaxationEnd, SourceCall
 from hybridcsp.archive.placement import FollowUpMatcher, MinimaMatcher
+from hybridcsp.archive.preferred import PreferredMinimum
 from hybridcsp.archive.state import SearchState
 from hybridcsp.core.minimum import Minimum
 from hybridcsp.core.problem import Problem
@@ -79,6 +80,7 @@ class Archive:
         self._matcher = MinimaMatcher(self.state, self.structure)
         self._follow_up_matcher = FollowUpMatcher(self.state.follow_ups, lambda minimum: self._atoms(minimum.best))
         self._minima: dict[int, Minimum] = {}  # a cache
+        self._last_ends: dict[int, Relaxed] = {}  # a cache: by minimum, its last follow-up relaxation
         self._unrecorded: ArchiveError | None = None  # after a transaction that failed
         try:
             with self.reading(), garbage_collection_paused():
@@ -139,6 +141,19 @@ class Archive:
         with self.reading():
             for basin in self.state.ranked()[:n]:
                 yield self._read_minimum(basin)
+
+    def preferred_minima(self, n: int | None = None) -> list[PreferredMinimum]:
+        """Return the ``n`` (default: all) minima that the search prefers as parents and lessons, best first.
+
+        Their order is that of :meth:`SearchState.preferred <hybridcsp.archive.state.SearchState.preferred>`: by height,
+        as the last follow-up calculator sees it if it has relaxed a minimum. Without follow-ups it is that of
+        :meth:`minima`.
+        """
+        with self.reading():
+            return [
+                PreferredMinimum(minimum=self._minimum(basin), height=height, end=self._last_end(basin))
+                for basin, height in self.state.preferred()[:n]
+            ]
 
     def final_minima(self, n: int | None = None) -> list[Minimum]:
         """Return the ``n`` (default: all) best minima by the ranking that counts, best first.
@@ -437,6 +452,16 @@ class Archive:
         ):
             cached = self._minima[basin.id] = self._read_minimum(basin)
         return cached
+
+    def _last_end(self, basin: Basin) -> Relaxed:
+        """Return the last follow-up relaxation of a basin, or its best relaxation by the search if there is none."""
+        last = self.state.follow_ups.last_result(basin.id)
+        if last is None:
+            return self._minimum(basin).best
+        known = self._last_ends.get(basin.id)
+        if known is None or known.sequence != last[1].sequence:
+            known = self._last_ends[basin.id] = self._followed_up(last[1])
+        return known
 
     def _read_minimum(self, basin: Basin) -> Minimum:
         strict, loose = basin.best.spacegroup, basin.best.spacegroup_loose

@@ -246,6 +246,13 @@ class FollowUps:
         """Return the level of a follow-up calculator; ``None`` before the calculator is used."""
         return self._known.get(spec)
 
+    def last_result(self, minimum: int) -> tuple[FollowUpLevel, FollowUpRelaxed] | None:
+        """Return the converged result of the last calculator that has one for a minimum of the search, if any has."""
+        for level in reversed(self.levels):
+            if (result := level.result(minimum)) is not None:
+                return level, result
+        return None
+
     def apply(self, event: FollowUpEvent) -> None:
         """Update the results by one event."""
         level = self._level(event.spec, event.number)

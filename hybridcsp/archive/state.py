@@ -205,13 +205,16 @@ class SearchState:
         """
         ranked = self.ranked()
         heights = [(basin, self._height(basin, ranked[0])) for basin in ranked]
+        if not self.follow_ups:
+            return heights
         return sorted(heights, key=lambda one: (one[1], one[0].enthalpy_per_atom, one[0].id))
 
     def _height(self, basin: Basin, lowest: Basin) -> float:
-        for level in reversed(self.follow_ups.levels):
-            result, reference = level.result(basin.id), level.lowest()
-            if result is not None and reference is not None:
-                return float(result.enthalpy_per_atom - reference)
+        if (last := self.follow_ups.last_result(basin.id)) is not None:
+            level, result = last
+            reference = level.lowest()
+            assert reference is not None  # there is a result
+            return float(result.enthalpy_per_atom - reference)
         return basin.enthalpy_per_atom - lowest.enthalpy_per_atom
 
     def basin_ending(self, candidate: int) -> Basin | None:

@@ -18,7 +18,7 @@ from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.credit import CreditTracker
 from hybridcsp.archive.history import ModelUpdate
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import REFINE, Cost, Failed, Outcome, Relaxed
+from hybridcsp.core.records import REFINE, Cost, Failed, FollowUpOutcome, Outcome, Relaxed
 from hybridcsp.errors import GeneratorError, message_of
 from hybridcsp.generators.base import Condition, Example
 from hybridcsp.generators.loading import one_thread
@@ -119,8 +119,12 @@ class Retrainer:
                 version = int(outcome.candidate.proposal.tag["version"])
             on_trial = version if self._is_trial and version in self._source.versions else None
             credit = self._credit.charge(outcome, on_trial)
-            if on_trial is not None:
-                self._credit.account(on_trial).earned += credit
+            if on_trial is not None and isinstance(outcome, Relaxed):
+                self._credit.grant(outcome, on_trial, credit)
+
+    def observe_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> None:
+        """Replace the credit of versions that are on trial by what follow-up relaxations of their minima are worth."""
+        self._credit.observe_follow_ups(outcomes)
 
     def adopted(self, update: ModelUpdate) -> None:
         """Note a recorded change of versions, and apply it to the source.
@@ -272,7 +276,7 @@ class Retrainer:
         }
 
     def _training_set(self, rng: np.random.Generator) -> list[Example]:
-        learned = examples_from_minima(self._archive.minima(), self.name, self._problem, self._settings)
+        learned = examples_from_minima(self._archive.preferred_minima(), self.name, self._problem, self._settings)
         if self.untrained:
             return augment_volumes([*initial_training_set(self._problem, rng), *learned], rng)
         generator = self._source.generator(self._initial_version)

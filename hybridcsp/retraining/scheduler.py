@@ -52,7 +52,9 @@ class RetrainingScheduler:
             retrainer.observe(outcomes)
 
     def observe_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> None:
-        """Note follow-up relaxations, which generators do not learn from as yet."""
+        """Note what follow-up relaxations are worth; called only in a search in which they count."""
+        for retrainer in self._retrainers.values():
+            retrainer.observe_follow_ups(outcomes)
 
     def adopted(self, update: ModelUpdate) -> None:
         """Note a recorded change of versions and the costs of its training; ignore sources that are not retrained.

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 
-from hybridcsp.core.minimum import Minimum
+from hybridcsp.archive.preferred import PreferredMinimum
 from hybridcsp.core.problem import Problem
+from hybridcsp.core.records import FOLLOW_UP
 from hybridcsp.generators.base import Example, Generator
 from hybridcsp.generators.datasets import formula_of, is_held_out, read_dataset
 from hybridcsp.generators.selection import requests_for, select
@@ -39,14 +40,15 @@ N_COPIES, LARGEST_LOG_VOLUME_CHANGE = 4, 0.06
 
 
 def examples_from_minima(
-    minima: Sequence[Minimum], source: str, problem: Problem, settings: Retraining
+    minima: Sequence[PreferredMinimum], source: str, problem: Problem, settings: Retraining
 ) -> list[Example]:
     """Return minima as examples with weights whose mean is 1.
 
     Parameters
     ----------
     minima
-        All minima of the search, the lowest first.
+        All minima of the search with their heights, the lowest first; those that are the same minimum by a follow-up
+        calculator make one example.
     source
         Name of the source whose generator learns; its own proposals that relaxed to a similar structure weigh less.
     problem
@@ -56,18 +58,23 @@ def examples_from_minima(
     """
     if not minima:
         return []
-    weights = WEIGHTINGS[settings.weighting](np.array([m.enthalpy_per_atom for m in minima]), settings)
+    different: dict[tuple[str, int | None], PreferredMinimum] = {}
+    for preferred in minima:
+        end = preferred.end
+        key = (end.evaluation.calculator, end.minimum) if end.level == FOLLOW_UP else ("", preferred.minimum.id)
+        different.setdefault(key, preferred)
+    weights = WEIGHTINGS[settings.weighting](np.array([one.height for one in different.values()]), settings)
     examples = []
-    for rank, (minimum, weight) in enumerate(zip(minima, weights, strict=True)):
+    for rank, (preferred, weight) in enumerate(zip(different.values(), weights, strict=True)):
         if weight < NEGLIGIBLE_WEIGHT:
             continue
-        candidate = minimum.found_by
-        own = candidate.source == source and any(_is_similar(start, minimum.best.atoms) for start in candidate.starts)
+        candidate, atoms = preferred.minimum.found_by, preferred.end.atoms
+        own = candidate.source == source and any(_is_similar(start, atoms) for start in candidate.starts)
         examples.append(
             Example(
-                atoms=primitive(minimum.best.atoms, SYMPREC_LOOSE),
+                atoms=primitive(atoms, SYMPREC_LOOSE),
                 weight=float(weight) * (WEIGHT_OF_OWN_PROPOSALS if own else 1.0),
-                energy_quantile=rank / len(minima),
+                energy_quantile=rank / len(different),
                 pressure_gpa=problem.pressure_gpa,
             )
         )

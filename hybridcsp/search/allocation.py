@@ -63,10 +63,10 @@ class Allocation(ABC):
         depend on their grouping.
         """
 
-    def observe_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> None:  # noqa: B027  # a hook that may be left out
-        """Learn from follow-up relaxations of minima with other calculators, whose energies are of these calculators.
+    def observe_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> None:  # noqa: B027  # may be left out
+        """Learn from follow-up relaxations; called like :meth:`observe`, but only in a search in which they count.
 
-        Called as :meth:`observe` is, in the order of the events.
+        They are no relaxations of the search: none of them ends a candidate.
         """
 
 
@@ -109,6 +109,8 @@ class ThompsonAllocation(Allocation):
     credit shrinks accordingly, so that an early lead among poor structures does not last. A known minimum earns
     nothing. Part of the credit goes to the sources of the candidate's parents. Credit and costs are discounted with the
     force calls spent since, because yields change: random structures earn early, evolution once there are parents.
+    Where follow-up relaxations count, their results replace the credit of the minima that they started from; see
+    :class:`~hybridcsp.archive.credit.CreditTracker`.
 
     The yield of each source has a Gamma posterior with a prior that weighs as much as a few relaxations; the card in
     ``data/allocation_priors.json`` describes the data it was fitted to. The source with the largest draw comes next
@@ -168,6 +170,10 @@ class ThompsonAllocation(Allocation):
             elif outcome.level != REFINE:
                 self._settle(outcome)
 
+    def observe_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> None:
+        """Replace the credit of minima by what their follow-up relaxations are worth."""
+        self._credit.observe_follow_ups(outcomes)
+
     def yields(self) -> dict[str, float]:
         """Return the posterior mean of the yield (credit per force call) by source."""
         return {name: self._shape(name) / (PRIOR_FORCE_CALLS + self._credit.account(name).paid) for name in self._jobs}
@@ -177,12 +183,12 @@ class ThompsonAllocation(Allocation):
         counts = self._job_counts(name)
         counts.running = max(0, counts.running - 1)
         credit = self._credit.charge(outcome, name)
-        if not credit:
+        if not (isinstance(outcome, Relaxed) and credit):
             return
         parents = [self._sources[id_] for id_ in outcome.candidate.proposal.parents if id_ in self._sources]
         for parent in parents:
-            self._credit.account(parent).earned += SHARE_OF_PARENTS * credit / len(parents)
-        self._credit.account(name).earned += credit * (1 - SHARE_OF_PARENTS if parents else 1.0)
+            self._credit.grant(outcome, parent, SHARE_OF_PARENTS * credit / len(parents))
+        self._credit.grant(outcome, name, credit * (1 - SHARE_OF_PARENTS if parents else 1.0))
 
     def _job_counts(self, name: str) -> _Jobs:
         return self._jobs.setdefault(name, _Jobs())

@@ -62,6 +62,9 @@ class Proposer:
     calculator
         Label of the calculator in use, if it is not the archive's. Sources, allocation and generators receive energies
         of this calculator only; relaxations by another are passed on as rejections.
+    follow_ups_count
+        Whether the credit of sources, and of versions of generators, is that of the follow-up relaxations of their
+        minima. Sources are told of these in any case.
     """
 
     def __init__(
@@ -73,6 +76,8 @@ class Proposer:
         seed: int,
         scheduler: RetrainingScheduler | None = None,
         calculator: str | None = None,
+        *,
+        follow_ups_count: bool = False,
     ) -> None:
         self.problem = problem
         self.archive = archive
@@ -81,6 +86,7 @@ class Proposer:
         self.seed = seed
         self._scheduler = scheduler or RetrainingScheduler([], archive, 0.0)
         self._calculator = calculator or archive.state.calculator
+        self._follow_ups_count = follow_ups_count
         self._screen = Screen(problem)
         self._errors: Counter[str] = Counter()
         self._broken: set[str] = set()  # sources whose status() raised
@@ -305,10 +311,11 @@ class Proposer:
         self._scheduler.observe(comparable)
 
     def _notify_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> None:
-        self.allocation.observe_follow_ups(outcomes)
         for source in self.sources.values():
             source.observe_follow_ups(outcomes)
-        self._scheduler.observe_follow_ups(outcomes)
+        if self._follow_ups_count:
+            self.allocation.observe_follow_ups(outcomes)
+            self._scheduler.observe_follow_ups(outcomes)
 
     def _comparable(self, outcome: Outcome) -> Outcome | None:
         """Return an outcome without energies of another calculator; ``None`` if nothing of it is left."""

@@ -12,11 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 from ase import Atoms
 
+from hybridcsp.archive.heights import Heights
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import (
     RELAX,
     Candidate,
     Cost,
+    FollowUpOutcome,
     Outcome,
     Proposal,
     Rejected,
@@ -164,7 +166,7 @@ class Walker:
     waiting
         Whether a move of it is being relaxed.
     lowest
-        Lowest enthalpy per atom in eV since it started.
+        Lowest enthalpy per atom in eV since it started, shifted as below.
     futile
         Number of moves in a row since then.
     free_since
@@ -188,6 +190,11 @@ class BasinHoppingSource(BaseSource):
 
     Walkers start at the best minima of all sources, each at a different one, or at a random structure if walkers have
     visited all minima. After ten moves in a row without a lower minimum a walker restarts.
+
+    Where follow-up relaxations put a minimum higher or lower than the search does, the best minima are chosen by these
+    heights, and the enthalpy of the minimum in the Metropolis criterion is shifted by the difference
+    (:class:`~hybridcsp.archive.heights.Heights`): a walker leaves a minimum more easily that is too low by the
+    calculator of the search.
 
     Parameters
     ----------
@@ -226,6 +233,7 @@ class BasinHoppingSource(BaseSource):
         self._sent: dict[int, int] = {}  # candidate -> walker
         self._outcomes = 0
         self._begun = False
+        self._heights = Heights()
 
     def status(self) -> SourceStatus:
         """Return WAITING before the first minimum."""
@@ -234,8 +242,8 @@ class BasinHoppingSource(BaseSource):
     def propose(self, n: int, context: Context) -> list[Proposal]:
         """Return one move of the walker that has been idle for longest.
 
-        The tag holds ``walker``; ``enthalpy`` per atom, its ``calculator``, and ``place`` (the candidate) that it
-        leaves; ``minimum``, where it starts at one of the archive; ``uniform``, the number that decides in the
+        The tag holds ``walker``; ``enthalpy`` per atom (shifted), its ``calculator``, and ``place`` (the candidate)
+        that it leaves; ``minimum``, where it starts at one of the archive; ``uniform``, the number that decides in the
         Metropolis criterion; whether its outcome ``raises`` or ``lowers`` the strength; and the entries of
         :attr:`Move.tag`. Random starts hold only ``walker``.
         """
@@ -266,6 +274,7 @@ class BasinHoppingSource(BaseSource):
         """Accept or reject moves, and adapt the strength."""
         for outcome in outcomes:
             self._begun |= isinstance(outcome, Relaxed) and outcome.is_new_minimum
+            self._heights.observe(outcome)
             id_ = self._sent.pop(outcome.candidate.id, None)
             if id_ is None:
                 continue
@@ -274,12 +283,18 @@ class BasinHoppingSource(BaseSource):
             walker.waiting = False
             walker.free_since = self._outcomes
             walker.futile += 1
-            accepted = _accepted(outcome)
+            accepted = self._accepted(outcome)
             if accepted is not None:
                 walker.place, walker.end = outcome.candidate.id, accepted
-                if not _compares(outcome) or accepted.enthalpy_per_atom < walker.lowest - PROGRESS:
-                    walker.lowest, walker.futile = accepted.enthalpy_per_atom, 0
-            self._adapt(outcome)
+                enthalpy = self._heights.shifted(accepted)
+                if not _compares(outcome) or enthalpy < walker.lowest - PROGRESS:
+                    walker.lowest, walker.futile = enthalpy, 0
+            self._adapt(outcome, accepted=accepted is not None)
+
+    def observe_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> None:
+        """Note by how much follow-up relaxations shift minima."""
+        for outcome in outcomes:
+            self._heights.observe_follow_up(outcome)
 
     def _next(self) -> int:
         idle = [id_ for id_, walker in self.walkers.items() if not walker.waiting]
@@ -298,7 +313,7 @@ class BasinHoppingSource(BaseSource):
         tag = {
             "walker": id_,
             "place": end.candidate.id,
-            "enthalpy": end.enthalpy_per_atom,
+            "enthalpy": self._heights.shifted(end),
             "calculator": end.evaluation.calculator,
             "minimum": minimum,
             "uniform": 1.0 - context.rng.random(),
@@ -318,32 +333,30 @@ class BasinHoppingSource(BaseSource):
                 if minimum.best.candidate.id == walker.place:
                     return minimum.best, minimum.id
         places = {other.place for other in self.walkers.values()}
-        for minimum in context.archive.minima():
+        for minimum in (preferred.minimum for preferred in context.archive.preferred_minima()):
             if minimum.id not in self._visited and minimum.best.candidate.id not in places:
                 return minimum.best, minimum.id
         return None
 
-    def _adapt(self, outcome: Outcome) -> None:
+    def _accepted(self, outcome: Outcome) -> Relaxed | None:
+        """Return the relaxation if it passes the Metropolis criterion or cannot be compared."""
+        if not (isinstance(outcome, Relaxed) and outcome.converged):
+            return None
+        tag = outcome.candidate.proposal.tag
+        if "enthalpy" not in tag or not _compares(outcome):
+            return outcome
+        highest = tag["enthalpy"] - TEMPERATURE * math.log(tag["uniform"])
+        return None if self._heights.shifted(outcome) > highest else outcome
+
+    def _adapt(self, outcome: Outcome, *, accepted: bool) -> None:
         if isinstance(outcome, Rejected) and outcome.reason is not RejectionReason.DUPLICATE:
             return
-        # A duplicate was too close to a known structure.
-        accepted = isinstance(outcome, Rejected) or _accepted(outcome) is not None
+        accepted |= isinstance(outcome, Rejected)  # a duplicate was too close to a known structure
         if not outcome.candidate.proposal.tag.get("raises" if accepted else "lowers"):
             return
         low, _, high = self._strategy.bounds
         strength = self.strength * math.exp(ADAPTATION * (accepted - TARGET_ACCEPTANCE))
         self.strength = min(max(strength, low), high)
-
-
-def _accepted(outcome: Outcome) -> Relaxed | None:
-    """Return the relaxation if it passes the Metropolis criterion or cannot be compared."""
-    if not (isinstance(outcome, Relaxed) and outcome.converged):
-        return None
-    tag = outcome.candidate.proposal.tag
-    if "enthalpy" not in tag or not _compares(outcome):
-        return outcome
-    highest = tag["enthalpy"] - TEMPERATURE * math.log(tag["uniform"])
-    return None if outcome.enthalpy_per_atom > highest else outcome
 
 
 def _compares(outcome: Outcome) -> bool:

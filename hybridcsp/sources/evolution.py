@@ -15,6 +15,7 @@ import numpy as np
 from deap import base, tools
 
 from hybridcsp.archive.archive import Archive
+from hybridcsp.archive.preferred import PreferredMinimum
 from hybridcsp.core.minimum import Minimum
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Cost, Outcome, Proposal, Relaxed
@@ -61,11 +62,14 @@ TRIES = 8
 class EvolutionSource(BaseSource):
     """Steady-state evolution on the minima of all sources.
 
-    The population is derived from the archive at every call: the minima of lowest enthalpy, at most three of each niche
-    of similar fingerprints, so that the best of every niche stays and no basin, family of distorted relatives or
-    supercell can fill it. The fitness of a parent is a Boltzmann factor at the temperature that gives the median of the
+    The population is derived from the archive at every call: the lowest minima, at most three of each niche of similar
+    fingerprints, so that the best of every niche stays and no basin, family of distorted relatives or supercell can
+    fill it. The fitness of a parent is a Boltzmann factor at the temperature that gives the median of the
     population 1/e of the weight of the best. It is shared within a niche (Goldberg, Richardson 1987), and halved by
     every eight children that found no new minimum at or below their parent. Parents are drawn by the roulette of DEAP.
+
+    Minima are compared by their heights above the best: by the last follow-up calculator that has relaxed a minimum, or
+    else by the calculator of the search. A parent is the structure in which the last follow-up relaxation ended.
 
     Operators are drawn by probability matching with a floor: in proportion to their yield per force call. The yield of
     a new minimum decreases by a factor of e per 50 meV/atom above the best one; rediscovered minima yield nothing. A
@@ -119,7 +123,7 @@ class EvolutionSource(BaseSource):
         self.toolbox = base.Toolbox()
         self.toolbox.register("select", tools.selRoulette, k=1)
         self._operators = {one.operator.name: one for one in weighted if one.operator.applies_to(problem)}
-        self._fingerprints: dict[int, tuple[int, Floats]] = {}  # by minimum: sequence and fingerprint of its best end
+        self._fingerprints: dict[int, tuple[int, Floats]] = {}  # by minimum: sequence and fingerprint of its end
         self._minima = 0
 
     def status(self) -> SourceStatus:
@@ -149,34 +153,33 @@ class EvolutionSource(BaseSource):
 
     def population(self, archive: Archive) -> list[Individual]:
         """Return the best diverse minima with their fitness."""
-        chosen: list[Minimum] = []
+        chosen: list[PreferredMinimum] = []
         fingerprints: list[Floats] = []
         crowding: list[float] = []  # sum of the similarities to all members, 1 for itself
-        for minimum in archive.minima(LOOKED_AT):
-            own = self._fingerprint(minimum)
+        for preferred in archive.preferred_minima(LOOKED_AT):
+            own = self._fingerprint(preferred)
             similarities = [_similarity(own, other) for other in fingerprints]
             if sum(similarity > 0 for similarity in similarities) < PLACES:
                 crowding = [before + more for before, more in zip(crowding, similarities, strict=True)]
                 crowding.append(1 + sum(similarities))
-                chosen.append(minimum)
+                chosen.append(preferred)
                 fingerprints.append(own)
             if len(chosen) == POPULATION:
                 break
-        weights = boltzmann_weights([self._problem.fitness(minimum) for minimum in chosen])
+        weights = boltzmann_weights([preferred.height for preferred in chosen])
         failures = _children_without_success(archive, chosen)
         return [
-            Individual(minimum, Fitness((weight / crowded * 2 ** (-failed / HALF_LIFE),)))
-            for minimum, weight, crowded, failed in zip(chosen, weights, crowding, failures, strict=True)
+            Individual(one.minimum, one.end, Fitness((weight / crowded * 2 ** (-failed / HALF_LIFE),)))
+            for one, weight, crowded, failed in zip(chosen, weights, crowding, failures, strict=True)
         ]
 
     def shares(self, archive: Archive) -> dict[str, float]:
         """Return the probability of each operator; the sum is 1."""
-        lowest = archive.state.lowest()
         gains: dict[str, float] = defaultdict(float)
-        for basin in archive.state.ranked():
+        for basin, height in archive.state.preferred():
             origin = archive.state.candidates[basin.found_by]
-            if origin.source == self.name and lowest is not None:
-                gains[origin.operator] += math.exp((lowest - basin.enthalpy_per_atom) / NEAR)
+            if origin.source == self.name:
+                gains[origin.operator] += math.exp(-height / NEAR)
         calls = {name: self._force_calls(archive, name) for name in self._operators}
         relaxed = max(archive.state.relaxations, 1)
         prior_calls = PRIOR * max(archive.state.cost.force_calls / relaxed, 1.0)
@@ -215,7 +218,7 @@ class EvolutionSource(BaseSource):
             if operator.follows_modes:
                 tag["mode"] = _children_by_parents(context.archive, operator.name)[ids]
                 operator = operator.following(tag["mode"])
-            atoms = operator([parent.minimum.best.atoms.copy() for parent in parents], self._problem, rng)
+            atoms = operator([parent.end.atoms.copy() for parent in parents], self._problem, rng)
             if atoms is not None:
                 cost = Cost(seconds=time.perf_counter() - start)
                 return Proposal(
@@ -223,11 +226,11 @@ class EvolutionSource(BaseSource):
                 )
         return None
 
-    def _fingerprint(self, minimum: Minimum) -> Floats:
-        known = self._fingerprints.get(minimum.id)
-        if known is None or known[0] != minimum.best.sequence:
-            known = minimum.best.sequence, compute_descriptors(minimum.best.atoms).fingerprint
-            self._fingerprints[minimum.id] = known
+    def _fingerprint(self, preferred: PreferredMinimum) -> Floats:
+        id_, end = preferred.minimum.id, preferred.end
+        known = self._fingerprints.get(id_)
+        if known is None or known[0] != end.sequence:
+            known = self._fingerprints[id_] = end.sequence, compute_descriptors(end.atoms).fingerprint
         return known[1]
 
 
@@ -239,9 +242,20 @@ class Fitness(base.Fitness):  # type: ignore[misc]  # DEAP has no types
 
 @dataclass(frozen=True, eq=False)
 class Individual:
-    """Represent a minimum as a possible parent; DEAP's selection reads its fitness."""
+    """Represent a minimum as a possible parent.
+
+    Attributes
+    ----------
+    minimum
+        The minimum.
+    end
+        Relaxation whose structure children are made of: its last follow-up relaxation, or else its best one.
+    fitness
+        Selection weight, which DEAP reads.
+    """
 
     minimum: Minimum
+    end: Relaxed
     fitness: Fitness
 
 
@@ -285,10 +299,10 @@ def _similarity(first: Floats, second: Floats) -> float:
     return max(0.0, 1 - distance / NICHE)
 
 
-def _children_without_success(archive: Archive, minima: Sequence[Minimum]) -> list[int]:
+def _children_without_success(archive: Archive, minima: Sequence[PreferredMinimum]) -> list[int]:
     """Return for each minimum the number of children since the last that found a new minimum at or below it."""
-    found = {basin.found_by: basin.enthalpy_per_atom for basin in archive.state.comparable()}
-    levels = {minimum.found_by.id: minimum.enthalpy_per_atom for minimum in minima}
+    found = {basin.found_by: height for basin, height in archive.state.preferred()}
+    levels = {one.minimum.found_by.id: one.height for one in minima}
     failures: Counter[int] = Counter()
     for id_, event in archive.state.candidates.items():
         for parent in event.parents:
@@ -296,7 +310,7 @@ def _children_without_success(archive: Archive, minima: Sequence[Minimum]) -> li
                 failures[parent] = 0
             else:
                 failures[parent] += 1
-    return [failures[minimum.found_by.id] for minimum in minima]
+    return [failures[one.minimum.found_by.id] for one in minima]
 
 
 def _children_by_parents(archive: Archive, operator: str) -> Counter[tuple[int, ...]]:

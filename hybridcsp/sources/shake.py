@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from hybridcsp.archive.heights import Heights
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, Cost, Outcome, Proposal, Relaxed
+from hybridcsp.core.records import Candidate, Cost, FollowUpOutcome, Outcome, Proposal, Relaxed
 from hybridcsp.errors import InputError
 from hybridcsp.operators.displacement import Shake
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
@@ -30,15 +31,19 @@ class Saddle:
     ----------
     end
         The first relaxation that reached it.
-    reached
-        Lowest enthalpy per atom in eV of the minimum and of everything it fell to.
+    fallen
+        Relaxations of its shaken copies.
     shakes
         Number of times that it was shaken.
     """
 
     end: Relaxed
-    reached: float
+    fallen: list[Relaxed] = field(default_factory=list)
     shakes: int = 0
+
+    def reached(self, heights: Heights) -> float:
+        """Return the lowest enthalpy per atom in eV, shifted, of the minimum and of everything it fell to."""
+        return min(heights.shifted(end) for end in (self.end, *self.fallen))
 
 
 class ShakeSource(BaseSource):
@@ -50,7 +55,9 @@ class ShakeSource(BaseSource):
     from symmetric starts, is shaken (:class:`~hybridcsp.operators.displacement.Shake`) and relaxed again. A minimum
     that was also reached from a start without symmetry is not shaken. Several paths may lead down from a saddle point:
     a minimum from which a shake reached a new, lower minimum is shaken again, up to four times in total. The minimum
-    whose shakes have reached the lowest enthalpy is shaken next; before any shakes, this is the lowest minimum.
+    whose shakes have reached the lowest enthalpy is shaken next; before any shakes, this is the lowest minimum. Where
+    follow-up relaxations put a minimum higher or lower than the search does, these heights count
+    (:class:`~hybridcsp.archive.heights.Heights`).
 
     Parameters
     ----------
@@ -79,8 +86,9 @@ class ShakeSource(BaseSource):
         self._problem = problem
         self._shake = Shake()
         self._waiting: dict[int, Saddle] = {}  # by minimum: those that may be saddle points
+        self._higher: dict[int, Saddle] = {}  # by minimum: those that may be, but lie above the window
         self._shaken: dict[int, tuple[int, Saddle]] = {}  # by candidate: the minimum that was shaken
-        self._lowest = float("inf")
+        self._heights = Heights()
         self._symmetric: dict[tuple[int, bool], bool] = {}  # a cache: by candidate, of its start and of its end
 
     def status(self) -> SourceStatus:
@@ -118,32 +126,46 @@ class ShakeSource(BaseSource):
     def observe(self, outcomes: Sequence[Outcome]) -> None:
         """Add new minima and those that fell to the list; remove minima that an asymmetric start has reached."""
         for outcome in outcomes:
+            lowest = self._heights.lowest
+            self._heights.observe(outcome)
             origin = self._shaken.pop(outcome.candidate.id, None)
             if not isinstance(outcome, Relaxed) or outcome.minimum is None or not outcome.converged:
                 continue
             if origin is not None:
                 self._put_back(*origin, outcome)
-            enthalpy = outcome.enthalpy_per_atom
-            if outcome.is_new_minimum and enthalpy <= self._lowest + WINDOW:
-                self._waiting[outcome.minimum] = Saddle(outcome, enthalpy)
-            elif outcome.minimum in self._waiting and not self._is_symmetric(outcome, start=True):
-                del self._waiting[outcome.minimum]
-            if enthalpy < self._lowest:
-                self._lowest = enthalpy
-                high = [number for number, saddle in self._waiting.items() if saddle.reached > enthalpy + WINDOW]
-                for number in high:
-                    del self._waiting[number]
+            if outcome.is_new_minimum:
+                is_low = outcome.enthalpy_per_atom <= lowest + WINDOW
+                (self._waiting if is_low else self._higher)[outcome.minimum] = Saddle(outcome)
+            else:
+                known = self._waiting if outcome.minimum in self._waiting else self._higher
+                if outcome.minimum in known and not self._is_symmetric(outcome, start=True):
+                    del known[outcome.minimum]
+            if outcome.enthalpy_per_atom < lowest:
+                self._apply_window()
+
+    def observe_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> None:
+        """Add minima to the list that follow-up relaxations put low, and remove those that they put high."""
+        for outcome in outcomes:
+            self._heights.observe_follow_up(outcome)
+        self._apply_window()
+
+    def _apply_window(self) -> None:
+        saddles, highest = {**self._waiting, **self._higher}, self._heights.lowest + WINDOW
+        low = {number for number, saddle in saddles.items() if saddle.reached(self._heights) <= highest}
+        self._waiting = {number: saddle for number, saddle in saddles.items() if number in low}
+        self._higher = {number: saddle for number, saddle in saddles.items() if number not in low}
 
     def _put_back(self, minimum: int, saddle: Saddle, outcome: Relaxed) -> None:
         """Return a shaken minimum to the list if it fell to a new minimum."""
         saddle.shakes += 1
-        saddle.reached = min(saddle.reached, outcome.enthalpy_per_atom)
+        saddle.fallen.append(outcome)
         fell = outcome.is_new_minimum and outcome.enthalpy_per_atom < saddle.end.enthalpy_per_atom - FALL
         if fell and saddle.shakes < SHAKES:
             self._waiting[minimum] = saddle
 
     def _next(self) -> Relaxed | None:
-        for saddle in sorted(self._waiting.values(), key=lambda saddle: (saddle.reached, saddle.end.candidate.id)):
+        ranked = sorted(self._waiting.values(), key=lambda one: (one.reached(self._heights), one.end.candidate.id))
+        for saddle in ranked:
             if self._is_symmetric(saddle.end, start=True) and self._is_symmetric(saddle.end, start=False):
                 return saddle.end
         return None

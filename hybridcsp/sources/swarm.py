@@ -11,9 +11,10 @@ from typing import Protocol
 import numpy as np
 from ase import Atoms
 
+from hybridcsp.archive.heights import Heights
 from hybridcsp.core.minimum import Minimum
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, Cost, Outcome, Proposal, Relaxed
+from hybridcsp.core.records import Candidate, Cost, FollowUpOutcome, Outcome, Proposal, Relaxed
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.operators.common import bounded_attempts
 from hybridcsp.similarity import compute_descriptors
@@ -108,6 +109,9 @@ class SwarmSource(BaseSource):
     itself, with a random velocity, and moves at once; where distances forbid that, more slowly, or from the next. If
     there is none, for instance if the swarm is the only source, it begins at a random structure, as in the papers.
 
+    Where follow-up relaxations put a minimum higher or lower than the search does, "best" and "lowest" are by these
+    heights (:class:`~hybridcsp.archive.heights.Heights`).
+
     A move is drawn again, up to twenty times, until it obeys the problem, with distances like those of p and g at
     first, at last those that the problem asks for; if that does not help, or after three rejections or failures in a
     row, a new particle takes its place.
@@ -143,7 +147,8 @@ class SwarmSource(BaseSource):
         self._largest_strain = _FIXED_CELL if self._fixed_cell else math.inf
         sources = _random_sources(problem)
         size = max(SMALLEST, POPULATION // len(sources))
-        self.swarms = {units: SubSwarm(source, size) for units, source in sources.items()}
+        self._heights = Heights()
+        self.swarms = {units: SubSwarm(source, size, self._heights) for units, source in sources.items()}
         self._sent: dict[int, tuple[int, int]] = {}  # candidate -> cell content and particle
 
     def status(self) -> SourceStatus:
@@ -184,12 +189,18 @@ class SwarmSource(BaseSource):
     def observe(self, outcomes: Sequence[Outcome]) -> None:
         """Move particles to their outcomes, and record the minima of other sources."""
         for outcome in outcomes:
+            self._heights.observe(outcome)
             units = self._problem.units_of(outcome.candidate.atoms.numbers)
             if units in self.swarms:
                 self.swarms[units].meet(outcome)
             sent = self._sent.pop(outcome.candidate.id, None)
             if sent is not None:
                 self.swarms[sent[0]].observe(sent[1], outcome)
+
+    def observe_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> None:
+        """Note by how much follow-up relaxations shift minima."""
+        for outcome in outcomes:
+            self._heights.observe_follow_up(outcome)
 
     def _random(self, units: int, replaces: int | None, context: Context) -> Proposal | None:
         swarm = self.swarms[units]
@@ -226,7 +237,8 @@ class SwarmSource(BaseSource):
         assert particle.start is not None and particle.best is not None
         start, best = particle.start, particle.best
         to_best = self._difference(start, best.atoms)
-        minima = [m for m in context.archive.minima() if self._problem.units_of(m.best.atoms.numbers) == units]
+        preferred = [one.minimum for one in context.archive.preferred_minima()]
+        minima = [m for m in preferred if self._problem.units_of(m.best.atoms.numbers) == units]
         attractor = self.attractor.choose(best.atoms, minima).best if minima else best
         if attractor.candidate.id == best.candidate.id:
             return _Pull(to_best, to_best, (best,))

@@ -11,6 +11,7 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
+from hybridcsp.archive.heights import Heights
 from hybridcsp.core.records import REFINE, Candidate, Outcome, Rejected, Relaxed
 from hybridcsp.sources.random import RandomSource
 
@@ -99,6 +100,8 @@ class SubSwarm:
 
     Attributes
     ----------
+    heights
+        Heights of the minima, by which particles and minima are compared.
     known
         First relaxation of each minimum, of any source, by minimum.
     visited
@@ -107,6 +110,7 @@ class SubSwarm:
 
     random: RandomSource
     size: int
+    heights: Heights = field(default_factory=Heights)
     particles: dict[int, Particle] = field(default_factory=dict)
     known: dict[int, Relaxed] = field(default_factory=dict)
     visited: set[int] = field(default_factory=set)
@@ -145,7 +149,7 @@ class SubSwarm:
     def unvisited(self) -> list[Relaxed]:
         """Return the minima that no particle has visited, the lowest first."""
         ends = [end for minimum, end in self.known.items() if minimum not in self.visited]
-        return sorted(ends, key=lambda end: (end.enthalpy_per_atom, end.candidate.id))
+        return sorted(ends, key=lambda end: (self.heights.shifted(end), end.candidate.id))
 
     def meet(self, outcome: Outcome) -> None:
         """Record a new minimum of any source."""
@@ -172,7 +176,7 @@ class SubSwarm:
         particle.velocity = Velocity.from_tag(tag["velocity"])
         particle.generation = tag["generation"]
         particle.troubles = 0
-        if particle.best is None or outcome.enthalpy_per_atom < particle.best.enthalpy_per_atom:
+        if particle.best is None or self.heights.shifted(outcome) < self.heights.shifted(particle.best):
             particle.best = outcome
 
     def proposed(self, candidate: Candidate) -> int:
@@ -208,4 +212,4 @@ class SubSwarm:
 
     def _ranked(self, ids: Iterable[int]) -> list[int]:
         found = {id_: best for id_ in ids if (best := self.particles[id_].best) is not None}
-        return sorted(found, key=lambda id_: (found[id_].enthalpy_per_atom, id_))
+        return sorted(found, key=lambda id_: (self.heights.shifted(found[id_]), id_))

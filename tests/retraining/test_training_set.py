@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.io import write
-from crystals import relaxed, rutile
+from crystals import preferred, relaxed, rutile
 from toys import Toy
 
 from hybridcsp import Problem
@@ -56,7 +56,7 @@ def weights(examples):
 
 
 def test_boltzmann_weights_follow_enthalpies_and_are_one_on_average():
-    found = examples_from_minima(MINIMA, "toy", COPPER, Retraining(temperature=0.1))
+    found = examples_from_minima(preferred(MINIMA), "toy", COPPER, Retraining(temperature=0.1))
     assert len(found) == 3  # the last weighs nothing
     assert np.mean(weights(found)) == pytest.approx(1)
     assert found[1].weight / found[0].weight == pytest.approx(np.exp(-1))
@@ -64,21 +64,24 @@ def test_boltzmann_weights_follow_enthalpies_and_are_one_on_average():
 
 
 def test_best_minima_have_equal_weights():
-    assert weights(examples_from_minima(MINIMA, "toy", COPPER, Retraining(weighting="best", best=0.5))) == [1, 1]
+    assert weights(examples_from_minima(preferred(MINIMA), "toy", COPPER, Retraining(weighting="best", best=0.5))) == [
+        1,
+        1,
+    ]
 
 
 def test_own_proposals_that_barely_relaxed_weigh_less():
     own = minimum(1, bulk("Cu"), -3.7, "toy")
     moved = minimum(2, bulk("Cu", "bcc", a=2.9), -3.7, "toy", start=bulk("Cu", "hcp", a=2.6, c=4.2))
-    first, second = examples_from_minima([own, moved], "toy", COPPER, Retraining())
+    first, second = examples_from_minima(preferred([own, moved]), "toy", COPPER, Retraining())
     assert first.weight / second.weight == pytest.approx(WEIGHT_OF_OWN_PROPOSALS)
-    first, second = examples_from_minima([own, moved], "another", COPPER, Retraining())
+    first, second = examples_from_minima(preferred([own, moved]), "another", COPPER, Retraining())
     assert first.weight == second.weight
 
 
 def test_examples_have_the_pressure_of_the_search():
     pressed = Problem("Cu", formula_units=(1, 2), distance_fraction=0.3, pressure_gpa=20.0)
-    found = examples_from_minima(MINIMA, "toy", pressed, Retraining())
+    found = examples_from_minima(preferred(MINIMA), "toy", pressed, Retraining())
     found += replay_examples(Toy(), 10, pressed, Retraining(), np.random.default_rng(0))
     assert len(found) > 3
     assert {example.pressure_gpa for example in found} == {20.0}
@@ -103,7 +106,7 @@ def test_crystals_of_a_file_are_replayed_and_no_minimum_is_held_out(tmp_path):
     found = replay_examples(Toy(), 10, COPPER, settings, np.random.default_rng(0))
     assert {example.atoms.get_chemical_formula() for example in found} <= {a.get_chemical_formula() for a in solids}
     assert sum(weights(found)) == pytest.approx(10)
-    learned, held_out = split([*examples_from_minima(MINIMA, "toy", COPPER, settings), *found])
+    learned, held_out = split([*examples_from_minima(preferred(MINIMA), "toy", COPPER, settings), *found])
     assert len(learned) == 3 + len(found)
     assert held_out == []
 

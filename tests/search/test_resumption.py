@@ -216,10 +216,10 @@ class TestAllowedCalculatorChange:
         walkers = search.sources["basin-hopping"].walkers
         return (
             search._proposer.allocation.yields(),
-            search._proposer.allocation._credit._lowest,
+            search._proposer.allocation._credit._lowest[0],
             {number: (walker.place, walker.lowest, walker.futile) for number, walker in walkers.items()},
             search.sources["evolution"]._minima,
-            search.sources["shake"]._lowest,
+            search.sources["shake"]._heights.lowest,
         )
 
     @pytest.mark.parametrize("shift", [-10.0, 10.0])
@@ -232,7 +232,7 @@ class TestAllowedCalculatorChange:
             assert self.calculators(second) == {"two"}
             state = self.state(second)
             assert state[1] == second.archive.best_enthalpy_per_atom
-            examples = examples_from_minima(second.minima(), "flow", second.problem, Retraining())
+            examples = examples_from_minima(second.archive.preferred_minima(), "flow", second.problem, Retraining())
             assert len(examples) <= len(second.minima()) < len(second.archive.state.basins)
         with self.search(tmp_path, labelled("two"), allow_calculator_change=False) as again:
             assert self.state(again) == state

@@ -2,15 +2,13 @@
 
 import math
 from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 import pytest
 from ase.build import bulk
-from crystals import InlineBackend, relaxed, rutile, what_happened
+from crystals import InlineBackend, archive_of, relaxed, rutile, what_happened
 
 from hybridcsp import Problem, Search
-from hybridcsp.archive.archive import Archive
 from hybridcsp.core.records import Candidate, Failed, FailureReason, Proposal, Rejected, RejectionReason
 from hybridcsp.errors import InputError
 from hybridcsp.sources.base import Context
@@ -40,8 +38,8 @@ class Walk:
         self.ids = 0
 
     def propose(self):
-        archive = SimpleNamespace(minima=lambda n=None: sorted(self.minima, key=lambda m: m.enthalpy_per_atom)[:n])
-        proposals = self.source.propose(1, Context(problem=self.problem, archive=cast(Archive, archive), rng=self.rng))
+        context = Context(problem=self.problem, archive=archive_of(self.minima), rng=self.rng)
+        proposals = self.source.propose(1, context)
         assert len(proposals) == 1
         self.ids += 1
         candidate = Candidate(proposal=proposals[0], id=self.ids, source="basin-hopping")
@@ -125,7 +123,7 @@ class TestAcceptance:
         source = BasinHoppingSource(TITANIA)
         start = minimum(1, -5.0)
         rng = np.random.default_rng(3)
-        archive = cast(Archive, SimpleNamespace(minima=lambda n=None: [start]))
+        archive = archive_of([start])
         for k in range(n):
             source.walkers.clear()
             source._visited.clear()
@@ -150,9 +148,8 @@ class TestAcceptance:
         walker = walk.walker(candidate)
         assert walker.place == 1001
         assert not walker.waiting
-        assert walk.source._place(
-            walker, cast(Context, SimpleNamespace(archive=SimpleNamespace(minima=lambda: walk.minima)))
-        ) == (walk.minima[0].best, 1)
+        context = Context(problem=TITANIA, archive=archive_of(walk.minima), rng=walk.rng)
+        assert walk.source._place(walker, context) == (walk.minima[0].best, 1)
 
     def test_outcomes_of_others_and_refinements_change_nothing(self):
         walk = Walk(minima=[minimum(1, -5.0)])

@@ -64,7 +64,7 @@ def diverse(n, seed=0):
 
 
 def individual(weight):
-    return Individual(None, Fitness((weight,)))
+    return Individual(None, None, Fitness((weight,)))
 
 
 def select(population, n, rng):

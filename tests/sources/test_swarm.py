@@ -1,15 +1,13 @@
 """The particle swarm: how particles fly, what they fly to, who flies when, and that a search resumes exactly."""
 
 from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 import pytest
 from ase.build import bulk
-from crystals import InlineBackend, random_crystal, relaxed, rutile, what_happened
+from crystals import InlineBackend, archive_of, random_crystal, relaxed, rutile, what_happened
 
 from hybridcsp import Problem, Search
-from hybridcsp.archive.archive import Archive
 from hybridcsp.core.records import (
     LOWEST,
     REFINE,
@@ -49,8 +47,7 @@ class Flight:
         self.ids = 0
 
     def propose(self):
-        archive = SimpleNamespace(minima=lambda n=None: sorted(self.minima, key=lambda m: m.enthalpy_per_atom)[:n])
-        context = Context(problem=self.problem, archive=cast(Archive, archive), rng=self.rng)
+        context = Context(problem=self.problem, archive=archive_of(self.minima), rng=self.rng)
         proposals = self.source.propose(1, context)
         assert len(proposals) == 1
         self.ids += 1

@@ -1,0 +1,58 @@
+"""Heights of minima as sources derive them from outcomes."""
+
+import pytest
+from crystals import followed_up, relaxed, rutile
+
+from hybridcsp.archive.heights import Heights
+from hybridcsp.core.records import Candidate, Proposal
+
+
+def found(minimum, enthalpy):
+    candidate = Candidate(proposal=Proposal(atoms=rutile(), operator="random"), id=minimum, source="random")
+    return relaxed(candidate, enthalpy, minimum=minimum, is_new_minimum=True)
+
+
+def heights_of(*minima):
+    heights = Heights()
+    for number, enthalpy in enumerate(minima, start=1):
+        heights.observe(found(number, enthalpy))
+    return heights
+
+
+def test_without_follow_ups_nothing_is_shifted():
+    assert [heights_of(-3.1, -3.0).shift(minimum) for minimum in (1, 2, 3, None)] == [0.0] * 4
+
+
+def test_minimum_that_a_follow_up_calculator_puts_high_is_shifted_up_and_one_that_it_prefers_down():
+    heights = heights_of(-3.1, -3.0, -2.9)
+    for minimum, enthalpy in ((1, -7.95), (2, -8.0)):
+        heights.observe_follow_up(followed_up(minimum, enthalpy))
+    assert heights.shift(1) == pytest.approx(0.05)  # 0.05 above the lowest instead of 0
+    assert heights.shift(2) == pytest.approx(-0.1)  # the lowest instead of 0.1 above
+    assert heights.shift(3) == 0.0
+    assert heights.shifted(found(2, -2.98)) == pytest.approx(-3.08)
+
+
+def test_last_calculator_with_a_result_counts():
+    heights = heights_of(-3.1, -3.0)
+    heights.observe_follow_up(followed_up(1, -8.0))
+    heights.observe_follow_up(followed_up(2, -7.9))
+    heights.observe_follow_up(followed_up(2, -20.0, number=2, calculator="third"))
+    assert heights.shift(2) == pytest.approx(-0.1)
+    assert heights.shift(1) == pytest.approx(0.0)
+
+
+def test_failed_and_unconverged_follow_ups_change_nothing():
+    heights = heights_of(-3.1, -3.0)
+    heights.observe_follow_up(followed_up(1, -7.0, minimum=None))
+    heights.observe_follow_up(followed_up(2, None))
+    assert (heights.shift(1), heights.shift(2)) == (0.0, 0.0)
+
+
+def test_results_under_another_label_are_forgotten():
+    heights = heights_of(-3.1, -3.0)
+    heights.observe_follow_up(followed_up(1, -7.0))
+    heights.observe_follow_up(followed_up(2, -8.0))
+    heights.observe_follow_up(followed_up(2, -5.0, calculator="second (version 2)"))
+    assert heights.shift(1) == 0.0
+    assert heights.shift(2) == pytest.approx(-0.1)

@@ -1,7 +1,19 @@
 """Calls that fill archives, and summaries that compare them."""
 
+from crystals import relaxed
+
 from hybridcsp.archive.history import SourceCall
-from hybridcsp.core.records import WORKERS, Candidate, Cost, Proposal, Rejected
+from hybridcsp.core.records import (
+    FOLLOW_UP,
+    WORKERS,
+    Candidate,
+    Cost,
+    Failed,
+    FailureReason,
+    FollowUpOutcome,
+    Proposal,
+    Rejected,
+)
 
 
 def record_proposals(archive, structures, source="random", owner=WORKERS, rejected=(), parents=()):
@@ -25,6 +37,26 @@ def record_proposals(archive, structures, source="random", owner=WORKERS, reject
     )
     archive.record_call(called, [Rejected(candidate=candidates[i], reason=r) for i, r in rejected])
     return candidates
+
+
+def record_follow_up(archive, of, energy_per_atom, atoms=None, *, spec="better", number=1, label=None):
+    """Record the follow-up relaxation of a minimum, or its failure if there is no energy.
+
+    It ends in the structure of the minimum if no other is given.
+    """
+    best = archive.state.basins[of].best
+    candidate = archive.candidate(best.candidate)
+    cost = Cost(force_calls=5, seconds=1.0)
+    label = f"{spec} 1.0 (test)" if label is None else label
+    if energy_per_atom is None:
+        reason = FailureReason.CALCULATOR
+        ended = Failed(candidate=candidate, reason=reason, level=FOLLOW_UP, detail="no potential for Ti", cost=cost)
+    else:
+        atoms = archive.structure(archive.state.basins[of]) if atoms is None else atoms
+        ended = relaxed(candidate, energy_per_atom, atoms, level=FOLLOW_UP, calculator=label, cost=cost)
+    archive.record_follow_ups(
+        [FollowUpOutcome(of=of, number=number, spec=spec, calculator=label, outcome=ended)],
+    )
 
 
 def summary(archive):

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hybridcsp.analysis.follow_ups import calculator_names, disagreement, levels_with_results, result_by
 from hybridcsp.analysis.run_results import RunResult
 from hybridcsp.analysis.statistics import extended_to_longest, success_costs, success_curve
 from hybridcsp.archive.archive import Archive
+from hybridcsp.core.minimum import Minimum
 from hybridcsp.errors import InputError
+from hybridcsp.structure.symmetry import spacegroup_symbol
 from hybridcsp.utils.files import atomic_write, make_folder
 
 if TYPE_CHECKING:
@@ -23,12 +27,18 @@ if TYPE_CHECKING:
 #: Characters in a line of the caption of a plot.
 _CAPTION_WIDTH = 150
 
+#: Most minima that are named in a plot of two calculators.
+_NAMED = 8
+
+#: Height in meV/atom from which only powers of ten are labelled.
+_WIDE = 2000.0
+
 #: File endings of pictures.
 PICTURES = (".png", ".pdf", ".svg")
 
 
 def plot_search(archive: Archive, output: Path, title: str) -> None:
-    """Plot enthalpy against relaxation, and the minima by volume, to a file.
+    """Plot enthalpy against relaxation, the minima by volume, and how follow-up calculators see them, to a file.
 
     Parameters
     ----------
@@ -46,7 +56,7 @@ def plot_search(archive: Archive, output: Path, title: str) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedLocator, MaxNLocator, StrMethodFormatter
+    from matplotlib.ticker import MaxNLocator
 
     check_picture(output)
     ends = archive.ends()
@@ -55,16 +65,16 @@ def plot_search(archive: Archive, output: Path, title: str) -> None:
         raise InputError("directory", archive.directory, reason="this search has found no minimum yet to plot")
     best = minima[0].enthalpy_per_atom
 
-    figure = Figure(figsize=(10, 4.6), layout="constrained")
+    levels = levels_with_results(archive)
+    search, *names = calculator_names(archive)
+
+    figure = Figure(figsize=(10 + 5 * len(levels), 4.6), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
-    course, landscape = figure.subplots(1, 2, sharey=True)
-    # Linear up to 10 meV/atom, since the best minima lie close together, and logarithmic above.
-    course.set_yscale("symlog", linthresh=10)
-    course.yaxis.set_major_locator(
-        FixedLocator([0, *(step * 10.0**power for power in range(6) for step in (2, 5, 10))])
-    )
-    course.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    figure.suptitle(title, parse_math=False)
+    course, landscape, *panels = figure.subplots(1, 2 + len(levels))
+    landscape.sharey(course)
+    landscape.tick_params(labelleft=False)
+    _scale_heights(course, "y")
 
     for source in dict.fromkeys(end.source for end in ends):
         own = [end for end in ends if end.source == source]
@@ -76,10 +86,13 @@ def plot_search(archive: Archive, output: Path, title: str) -> None:
             lowest = min(lowest, end.enthalpy_per_atom)
         running.append(1000 * (lowest - best))
     course.step([end.relaxation for end in ends], running, where="post", color="black", label="best so far")
-    course.set(xlabel="relaxation", ylabel="enthalpy above the best minimum (meV/atom)")
+    above = "enthalpy above the best minimum" + (f" by {search}" if levels else "")
+    course.set_xlabel("relaxation")
+    course.set_ylabel(f"{above} (meV/atom)", parse_math=False)
     course.xaxis.set_major_locator(MaxNLocator(integer=True))
     course.set_ylim(-1, None)
-    figure.legend(loc="outside lower left", ncols=6, fontsize="small", frameon=False)
+    handles, labels = course.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=6, fontsize="small", frameon=False)
 
     volumes = [minimum.best.atoms.get_volume() / len(minimum.best.atoms) for minimum in minima]
     heights = [1000 * (minimum.enthalpy_per_atom - best) for minimum in minima]
@@ -90,11 +103,118 @@ def plot_search(archive: Archive, output: Path, title: str) -> None:
     near = [volume for volume, height in zip(volumes, heights, strict=True) if height <= 500]
     margin = 0.08 * (max(near) - min(near)) + 0.2
     landscape.set_xlim(min(near) - margin, max(near) + margin)
+    final, threshold = archive.final_minima() if levels else [], disagreement(archive)
+    compared = [_compared_minima(final, level.spec, threshold) for level in levels]
+    for axes, points, name in zip(panels, compared, names, strict=True):
+        _draw_agreement(axes, points, (search, name), 1000 * threshold)
     figure.draw_without_rendering()  # constrained layout is computed here; labels need final pixels
     labels = [str(minimum.spacegroup) for minimum in minima[:5]]
     _label(landscape, list(zip(volumes, heights, strict=True))[:5], labels)
+    for axes, points in zip(panels, compared, strict=True):
+        named = [point for point in points if point.disagrees or point.changed][:_NAMED]
+        everywhere = [(point.first, point.second) for point in points]
+        _label(axes, [(one.first, one.second) for one in named], [one.name for one in named], avoid=everywhere)
 
     save_figure(figure, output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ComparedMinimum:
+    """A minimum with its heights by two calculators, in meV/atom.
+
+    Attributes
+    ----------
+    first, second
+        Enthalpy above the lowest minimum of each calculator.
+    name
+        Name in the plot.
+    disagrees
+        Whether the two heights differ by more than the threshold.
+    changed
+        Whether the second calculator relaxed it to another structure.
+    """
+
+    first: float
+    second: float
+    name: str
+    disagrees: bool
+    changed: bool
+
+
+def _compared_minima(minima: Sequence[Minimum], spec: str, threshold: float) -> list[_ComparedMinimum]:
+    """Return the minima that a follow-up calculator has relaxed, those with the best ranks first."""
+    points = []
+    for rank, minimum in enumerate(minima, start=1):
+        result, search = result_by(minimum, spec), minimum.search_height
+        if result is not None and search is not None:
+            points.append(
+                _ComparedMinimum(
+                    first=1000 * search,
+                    second=1000 * result.height,
+                    name=f"{rank}: {spacegroup_symbol(minimum.spacegroup)}",
+                    disagrees=abs(result.height - search) > threshold,
+                    changed=not result.same_structure,
+                )
+            )
+    return points
+
+
+def _draw_agreement(axes: Axes, points: Sequence[_ComparedMinimum], names: tuple[str, str], threshold: float) -> None:
+    """Draw the heights by the second calculator against those by the first.
+
+    Parameters
+    ----------
+    axes
+        Axes to draw in.
+    points
+        Minima.
+    names
+        Names of the two calculators.
+    threshold
+        Difference of the heights from which the calculators disagree, in meV/atom.
+    """
+    kept = [one for one in points if not one.changed]
+    groups = (
+        ("agreement", "tab:blue", "o", [one for one in kept if not one.disagrees]),
+        (f"more than {threshold:g} apart", "tab:red", "s", [one for one in kept if one.disagrees]),
+        ("another structure", "tab:orange", "D", [one for one in points if one.changed]),
+    )
+    highest = max([threshold, *(max(one.first, one.second) for one in points)])
+    line = np.concatenate([np.linspace(0, 10, 50), np.geomspace(10, 20 * highest + 20, 200)])
+    axes.plot(line, line, color="grey", linewidth=0.8, zorder=0)
+    axes.fill_between(line, line - threshold, line + threshold, color="grey", alpha=0.15, linewidth=0, zorder=0)
+    for label, color, marker, group in groups:
+        heights = [one.first for one in group], [one.second for one in group]
+        if group:
+            axes.scatter(*heights, s=22, c=color, marker=marker, alpha=0.7, label=f"{label} ({len(group)})")
+    for direction in ("x", "y"):
+        _scale_heights(axes, direction, few=highest > _WIDE)
+    axes.set(xlim=(-1, 1.6 * highest), ylim=(-1, 1.6 * highest))
+    axes.set_xlabel(f"above the best by {names[0]} (meV/atom)", parse_math=False)
+    axes.set_ylabel(f"above the best by {names[1]} (meV/atom)", parse_math=False)
+    axes.set_title("minima by both calculators (labels: final rank and space group)", fontsize="small")
+    axes.legend(fontsize="x-small", loc="best")
+
+
+def _scale_heights(axes: Axes, direction: str, *, few: bool = False) -> None:
+    """Scale an axis of heights in meV/atom: linear up to 10, since the best lie close together, logarithmic above.
+
+    Parameters
+    ----------
+    axes
+        The axes.
+    direction
+        ``"x"`` or ``"y"``.
+    few
+        Whether only powers of ten are labelled.
+    """
+    from matplotlib.ticker import FixedLocator, StrMethodFormatter
+
+    axis, set_scale = (axes.xaxis, axes.set_xscale) if direction == "x" else (axes.yaxis, axes.set_yscale)
+    set_scale("symlog", linthresh=10)
+    steps = (10,) if few else (2, 5, 10)
+    axis.set_major_locator(FixedLocator([0, *(step * 10.0**power for power in range(6) for step in steps)]))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def plot_comparison(results: Sequence[RunResult], output: Path, target: str, notes: Sequence[str] = ()) -> None:
@@ -163,20 +283,52 @@ def save_figure(figure: Figure, output: Path, key: str = "plot") -> None:
         figure.savefig(file, format=output.suffix[1:].lower(), dpi=150)
 
 
-def _label(axes: Axes, points: Sequence[tuple[float, float]], labels: Sequence[str]) -> None:
-    """Write a label next to each point, at the first of several positions that does not overlap another label."""
-    pixels = axes.figure.dpi / 72
-    taken: list[tuple[float, float]] = []
+def _label(
+    axes: Axes,
+    points: Sequence[tuple[float, float]],
+    labels: Sequence[str],
+    avoid: Sequence[tuple[float, float]] = (),
+) -> None:
+    """Write a label next to each point, at the first of several positions in the axes at which it covers nothing.
+
+    Parameters
+    ----------
+    axes
+        The axes, whose layout is final.
+    points, labels
+        Points in the units of the axes, and their labels.
+    avoid
+        Further points that labels should not cover.
+    """
+    pixels = axes.figure.dpi / 72  # in a typographic point, the unit of all lengths below
+    left_edge, bottom, right_edge, top = (float(edge) / pixels for edge in axes.bbox.extents)
+    covered = [(float(x) - 3, float(y) - 3, 6.0) for x, y in (axes.transData.transform(one) / pixels for one in avoid)]
+    labelled: list[tuple[float, float, float]] = []
     for point, label in zip(points, labels, strict=True):
         x, y = axes.transData.transform(point) / pixels
-        places = [(right, above) for above, right in product((4, -10, 14, -20, 24, 34), (5, -23))]
-        right, above = next(
-            (p for p in places if all(_separate(x + p[0], y + p[1], *other) for other in taken)), places[0]
-        )
-        taken.append((x + right, y + above))
-        axes.annotate(label, point, xytext=(right, above), textcoords="offset points", fontsize="small")
+        width = _CHARACTER * len(label)
+        boxes = [
+            (float(x) + side, float(y) + above, width)
+            for above, side in product((4, -10, 14, -20, 24, -30, 34, -40, 44), (5.0, -5.0 - width))
+        ]
+        inside = [
+            box
+            for box in boxes
+            if left_edge <= box[0] and box[0] + width <= right_edge and bottom <= box[1] <= top - _HEIGHT
+        ]
+        free = [box for box in inside if all(_separate(box, other) for other in labelled)]
+        clear = [box for box in free if all(_separate(box, other) for other in covered)]
+        box = next(iter([*clear, *free, *inside, *boxes]))
+        labelled.append(box)
+        offset = (box[0] - float(x), box[1] - float(y))
+        axes.annotate(label, point, xytext=offset, textcoords="offset points", fontsize="small", parse_math=False)
 
 
-def _separate(x: float, y: float, other_x: float, other_y: float) -> bool:
-    """Return whether two labels of three digits at these positions (in points) do not overlap."""
-    return abs(x - other_x) > 18 or abs(y - other_y) > 9
+#: Width of a character and height of a label in points.
+_CHARACTER, _HEIGHT = 5.5, 9
+
+
+def _separate(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
+    """Return whether two labels, each given by its left end, its baseline and its width in points, do not overlap."""
+    left, right = sorted([one, other])
+    return left[0] + left[2] < right[0] or abs(one[1] - other[1]) > _HEIGHT

@@ -1,18 +1,15 @@
-"""Tabulate the minima of a search and the activity of its sources."""
+"""Tabulate the activity of the sources of a search."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hybridcsp.analysis.text_tables import Column, FittingTable
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.events import ModelUpdated
-from hybridcsp.core.minimum import Minimum
-from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import FailureReason
-from hybridcsp.prototypes.names import prototype_name
 from hybridcsp.structure.symmetry import spacegroup_symbol
 
 # Failure reasons that need the original error message as an explanation.
@@ -25,68 +22,6 @@ _UNCLEAR = (
 
 #: Longest error message that is printed, in characters.
 _LONGEST = 200
-
-
-def minima_rows(minima: Sequence[Minimum], problem: Problem) -> list[dict[str, Any]]:
-    """Return the properties of minima, in the given order (best first), as plain data with units in the keys."""
-    return [
-        {
-            "rank": rank,
-            "candidate": minimum.found_by.id,
-            "enthalpy_ev_per_atom": minimum.enthalpy_per_atom,
-            "above_best_mev_per_atom": 1000 * (minimum.enthalpy_per_atom - minima[0].enthalpy_per_atom),
-            "energy_ev_per_atom": minimum.best.evaluation.energy / len(minimum.best.atoms),
-            "volume_a3_per_atom": minimum.best.atoms.get_volume() / len(minimum.best.atoms),
-            "spacegroup": minimum.spacegroup,
-            "spacegroup_symbol": spacegroup_symbol(minimum.spacegroup),
-            "spacegroup_at_0.1_a": minimum.spacegroup_loose,
-            "prototype": prototype_name(minimum.best.atoms) or None,
-            "formula": minimum.best.atoms.get_chemical_formula("metal"),
-            "formula_units": problem.units_of(minimum.best.atoms.numbers),
-            "source": minimum.found_by.source,
-            "operator": minimum.found_by.operator,
-            "found_in_relaxation": minimum.first_relaxation,
-            "found_after_force_calls": minimum.first_force_calls,
-            "times_found": minimum.multiplicity,
-            "calculator": minimum.best.evaluation.calculator,
-        }
-        for rank, minimum in enumerate(minima, start=1)
-    ]
-
-
-def minima_table(minima: Sequence[Minimum], problem: Problem) -> FittingTable:
-    """Return minima as a table for the terminal, in the given order (best first)."""
-    columns = [
-        Column(heading="rank"),
-        Column(heading="eV/atom", meaning="enthalpy" if problem.pressure_gpa else "energy"),
-        Column(heading="ΔmeV", meaning="meV/atom above the best"),
-        Column(
-            heading="structure",
-            meaning="space group (tolerance 0.01 Å; after ≈: 0.1 Å, if different) and prototype, if known",
-            words=True,
-        ),
-        Column(heading="Å³", meaning="volume per atom", dispensable=2),
-        Column(heading="Z", meaning="formula units in the primitive cell", dispensable=1),
-        Column(heading="source", words=True, dispensable=4),
-        Column(heading="found", meaning="first relaxation that reached it", dispensable=5),
-        Column(heading="times", meaning="number of relaxations that reached it", dispensable=3),
-    ]
-    rows = [
-        [
-            str(row["rank"]),
-            f"{row['enthalpy_ev_per_atom']:.4f}",
-            f"{row['above_best_mev_per_atom']:.1f}",
-            _structure(row),
-            f"{row['volume_a3_per_atom']:.2f}",
-            str(row["formula_units"]),
-            _name(row["source"], row["operator"]),
-            str(row["found_in_relaxation"]),
-            str(row["times_found"]),
-        ]
-        for row in minima_rows(minima, problem)
-    ]
-    pressure = f" at {problem.pressure_gpa:g} GPa" if problem.pressure_gpa else ""
-    return FittingTable(f"Minima of {problem.formula}{pressure}", columns, rows)
 
 
 def sources_rows(archive: Archive) -> list[dict[str, Any]]:
@@ -127,7 +62,7 @@ def sources_table(archive: Archive) -> FittingTable:
     ]
     rows = [
         [
-            _name(row["source"], row["operator"]),
+            source_name(row["source"], row["operator"]),
             str(row["proposed"]),
             str(row["rejected"]),
             str(row["relaxed"]),
@@ -160,27 +95,21 @@ def _notes(archive: Archive) -> list[str]:
     for (source, operator), tally in state.tallies.items():
         counts = {**tally.rejected, **tally.failed, "not converged": tally.unconverged}
         if counted := ", ".join(f"{count} {reason}" for reason, count in counts.items() if count):
-            notes.append(f"{_name(source, operator)}: {counted}")
+            notes.append(f"{source_name(source, operator)}: {counted}")
     notes += [
         f"{reason}, first message: {_in_short(state.explanations[reason])}"
         for reason in _UNCLEAR
         if state.explanations.get(reason)
     ]
     notes += [
-        f"{source}: {count} errors, last message: {_ends_of(state.last_errors[source])}"
+        f"{source}: {count} errors, last message: {shortened(state.last_errors[source])}"
         for source, count in state.errors.items()
         if count
     ]
     return notes + [_trainings(source, updates) for source, updates in state.model_updates.items()]
 
 
-def _structure(row: Mapping[str, Any]) -> str:
-    loose = row["spacegroup_at_0.1_a"]
-    near = "" if loose == row["spacegroup"] else f" ≈ {spacegroup_name(loose)}"
-    return f"{spacegroup_name(row['spacegroup'])}{near} {row['prototype'] or ''}".rstrip()
-
-
-def _name(source: str, operator: str) -> str:
+def source_name(source: str, operator: str) -> str:
     """Return ``source/operator``, or the source alone if its operator has the same name."""
     return source if operator == source else f"{source}/{operator}"
 
@@ -190,7 +119,7 @@ def spacegroup_name(number: int) -> str:
     return f"{spacegroup_symbol(number)} ({number})"
 
 
-def _ends_of(text: str) -> str:
+def shortened(text: str) -> str:
     """Return beginning and end of an error message; the cause is often at the end of a program's traceback."""
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hybridcsp.analysis.report import duration, minima_rows, spacegroup_name
+from hybridcsp.analysis.follow_ups import calculator_name, levels_with_results
+from hybridcsp.analysis.minima_report import minima_table
+from hybridcsp.analysis.report import duration, source_name, spacegroup_name
 from hybridcsp.core.problem import Problem
 from hybridcsp.prototypes.names import prototype_name
 from hybridcsp.utils.text import printable_line
 
 if TYPE_CHECKING:
     from hybridcsp.archive.archive import Archive
-    from hybridcsp.core.minimum import Minimum
+    from hybridcsp.core.minimum import FollowUpResult, Minimum
     from hybridcsp.search.run import Summary
 
 #: Number of minima in the HTML of a search.
@@ -22,9 +24,10 @@ _SHOWN = 5
 
 def text_of_minimum(minimum: Minimum) -> str:
     """Return a minimum in one line."""
-    atoms = minimum.best.atoms
+    atoms = minimum.final.atoms
     facts = {
         _enthalpy_name(minimum): f"{minimum.enthalpy_per_atom:.4f} eV/atom",
+        **{f"by {calculator_name(result.spec)}": _result_text(result) for result in minimum.follow_ups},
         "spacegroup": spacegroup_name(minimum.spacegroup),
         "source": _source(minimum),
         "found": "once" if minimum.multiplicity == 1 else f"{minimum.multiplicity} times",
@@ -39,15 +42,25 @@ def _enthalpy_name(minimum: Minimum) -> str:
     return "energy" if evaluation.energy == evaluation.enthalpy else "enthalpy"
 
 
+def _result_text(result: FollowUpResult) -> str:
+    """Return energy, rank and height of a follow-up relaxation."""
+    changed = "" if result.same_structure else ", another structure"
+    return (
+        f"{result.relaxed.enthalpy_per_atom:.4f} eV/atom (rank {result.rank}, {1000 * result.height:.1f} meV/atom "
+        f"above its best{changed})"
+    )
+
+
 def html_of_minimum(minimum: Minimum) -> str:
     """Return a minimum as an HTML table."""
-    atoms = minimum.best.atoms
+    atoms = minimum.final.atoms
     a, b, c, alpha, beta, gamma = atoms.cell.cellpar()
     return _html_table(
         [],
         [
             ["formula", atoms.get_chemical_formula("metal")],
             ["enthalpy", f"{minimum.enthalpy_per_atom:.4f} eV/atom"],
+            *([f"enthalpy by {calculator_name(one.spec)}", _result_text(one)] for one in minimum.follow_ups),
             ["space group", spacegroup_name(minimum.spacegroup)],
             ["prototype", prototype_name(atoms) or "–"],
             ["cell", f"{a:.3f}, {b:.3f}, {c:.3f} Å; {alpha:.2f}, {beta:.2f}, {gamma:.2f}°"],
@@ -55,6 +68,7 @@ def html_of_minimum(minimum: Minimum) -> str:
             ["source", _source(minimum)],
             ["times found", str(minimum.multiplicity)],
             ["calculator", minimum.best.evaluation.calculator],
+            *(["follow-up calculator", one.relaxed.evaluation.calculator] for one in minimum.follow_ups),
         ],
     )
 
@@ -63,6 +77,8 @@ def text_of_search(problem: Problem, archive: Archive) -> str:
     """Return the state of a search in one line."""
     best = archive.best_enthalpy_per_atom
     lowest = "" if best is None else f", best {best:.4f} eV/atom"
+    for level in levels_with_results(archive):
+        lowest += f", {level.lowest():.4f} by {calculator_name(level.spec)}"
     return printable_line(
         f"<Search {_title(problem)} in {archive.directory}: {archive.state.relaxations} relaxations, "
         f"{archive.number_of_minima} minima{lowest}>"
@@ -72,20 +88,12 @@ def text_of_search(problem: Problem, archive: Archive) -> str:
 def html_of_search(problem: Problem, archive: Archive) -> str:
     """Return the state of a search and its best minima as HTML."""
     head = f"<p>{escape(text_of_search(problem, archive).strip('<>'))}</p>"
-    minima = archive.minima(_SHOWN)
+    minima = archive.final_minima(_SHOWN)
     if not minima:
         return head
-    headings = [
-        "rank",
-        "eV/atom",
-        "meV/atom above the best",
-        "space group",
-        "prototype",
-        "Å³/atom",
-        "source",
-        "times found",
-    ]
-    return head + _html_table(headings, [_cells(row) for row in minima_rows(minima, problem)])
+    table = minima_table(minima, archive)
+    notes = "".join(f"<p>{escape(printable_line(note))}</p>" for note in table.explanations())
+    return head + _html_table([column.name for column in table.columns], table.rows) + notes
 
 
 def text_of_summary(summary: Summary) -> str:
@@ -113,22 +121,7 @@ def _title(problem: Problem) -> str:
 
 
 def _source(minimum: Minimum) -> str:
-    source, operator = minimum.found_by.source, minimum.found_by.operator
-    return source if source == operator else f"{source}/{operator}"
-
-
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    source, operator = row["source"], row["operator"]
-    return [
-        str(row["rank"]),
-        f"{row['enthalpy_ev_per_atom']:.4f}",
-        f"{row['above_best_mev_per_atom']:.1f}",
-        f"{row['spacegroup_symbol']} ({row['spacegroup']})",
-        row["prototype"] or "",
-        f"{row['volume_a3_per_atom']:.2f}",
-        source if source == operator else f"{source}/{operator}",
-        str(row["times_found"]),
-    ]
+    return source_name(minimum.found_by.source, minimum.found_by.operator)
 
 
 def _html_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ class Column:
     Attributes
     ----------
     heading
-        Heading of the column.
+        Heading of the column; it may have several lines.
     meaning
         Explanation for the legend; empty if the heading needs none.
     words
@@ -33,6 +34,11 @@ class Column:
     meaning: str = ""
     words: bool = False
     dispensable: int = 0
+
+    @property
+    def name(self) -> str:
+        """The heading in one line; parts of a long word, which are broken after a colon or the like, are joined."""
+        return re.sub(r"(?<=[/,:=+])\n", "", self.heading).replace("\n", " ")
 
 
 class FittingTable:
@@ -49,40 +55,53 @@ class FittingTable:
         plus sign.
     notes
         Lines below the table, after the legend.
+
+    Attributes
+    ----------
+    columns, rows
+        As given.
     """
 
     def __init__(
         self, title: str, columns: Sequence[Column], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()
     ) -> None:
-        self._title, self._columns, self._rows, self._notes = title, columns, rows, notes
+        self.columns, self.rows = columns, rows
+        self._title, self._notes = title, notes
+
+    def explanations(self, kept: Sequence[int] | None = None) -> list[str]:
+        """Return the legend of some columns, by default of all, a line that names hidden ones, and the notes."""
+        shown = range(len(self.columns)) if kept is None else kept
+        meanings = [f"{self.columns[i].name}: {self.columns[i].meaning}" for i in shown if self.columns[i].meaning]
+        hidden = [column.name for i, column in enumerate(self.columns) if i not in shown]
+        return [
+            *([f"{'; '.join(meanings)}."] if meanings else []),
+            *([f"Hidden columns (widen the terminal to show them): {', '.join(hidden)}."] if hidden else []),
+            *self._notes,
+        ]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        kept = list(range(len(self._columns)))
+        kept = list(range(len(self.columns)))
         while self._width(kept) > options.max_width:
-            last = max(kept, key=lambda i: self._columns[i].dispensable)
-            if not self._columns[last].dispensable:
+            last = max(kept, key=lambda i: self.columns[i].dispensable)
+            if not self.columns[last].dispensable:
                 break
             kept.remove(last)
         fits = self._width(kept) <= options.max_width
         table = Table(title=Text(self._title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        height = max((column.heading.count("\n") for column in self.columns), default=0)
         for i in kept:
-            column = self._columns[i]
+            column = self.columns[i]
             table.add_column(
-                Text(column.heading),
+                Text("\n" * (height - column.heading.count("\n")) + column.heading),  # in the lowest lines
                 justify="left" if column.words else "right",
                 no_wrap=not column.words,
                 overflow="fold",
                 min_width=self._least(i) if fits else None,
             )
-        for row in self._rows:
-            table.add_row(*(_Words(row[i]) if self._columns[i].words else Text(row[i]) for i in kept))
+        for row in self.rows:
+            table.add_row(*(_Words(row[i]) if self.columns[i].words else Text(row[i]) for i in kept))
         yield table
-        legend = "; ".join(
-            f"{self._columns[i].heading}: {self._columns[i].meaning}" for i in kept if self._columns[i].meaning
-        )
-        missing = [column.heading for i, column in enumerate(self._columns) if i not in kept]
-        more = [f"Hidden columns (widen the terminal to show them): {', '.join(missing)}."] if missing else []
-        for line in [*([f"{legend}."] if legend else []), *more, *self._notes]:
+        for line in self.explanations(kept):
             yield Text(line, style="italic dim")
         yield Text()
 
@@ -91,9 +110,9 @@ class FittingTable:
 
     def _least(self, i: int) -> int:
         """Return the smallest width of a column that breaks no word and no number."""
-        cells = [self._columns[i].heading, *(row[i] for row in self._rows)]
-        if not self._columns[i].words:
-            return max(map(len, cells))
+        cells = [*self.columns[i].heading.splitlines(), *(row[i] for row in self.rows)]
+        if not self.columns[i].words:
+            return max(map(len, cells), default=0)
         return max(len(part) for cell in cells for word in cell.split() or [""] for part in _parts(word))
 
 
@@ -108,6 +127,11 @@ def list_table(entries: Sequence[tuple[str, str]]) -> Table:
     for name, (_, meaning) in zip(names, entries, strict=True):
         table.add_row(name, Text(meaning))
     return table
+
+
+def heading_lines(words: Sequence[str]) -> str:
+    """Return a heading of short lines: each word on its own, long ones broken where :class:`FittingTable` breaks."""
+    return "\n".join(part for word in words for part in _parts(word))
 
 
 class _Words:

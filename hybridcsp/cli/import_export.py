@@ -149,6 +149,7 @@ def _import_results(
     strict: bool,
 ) -> None:
     """Import results into a run directory and print its minima."""
+    from hybridcsp.analysis.follow_ups import disagreement
     from hybridcsp.archive.archive import Archive, is_begun
     from hybridcsp.io.export import export as write
     from hybridcsp.workflows.import_results import import_records, open_for_import
@@ -179,7 +180,12 @@ def _import_results(
             )
         print_search(archive, 10)
         if archive.number_of_minima:
-            write(archive.stream_minima(_EXPORTED), where / "minima.extxyz", follow=False)
+            write(
+                archive.stream_final_minima(_EXPORTED),
+                where / "minima.extxyz",
+                follow=False,
+                disagreement=disagreement(archive),
+            )
     _print_report(report, where, chosen)
 
 
@@ -266,6 +272,7 @@ def export(
     ] = False,
 ) -> None:
     """Write the minima, best first, to structure files or as seeds for another code."""
+    from hybridcsp.analysis.follow_ups import disagreement
     from hybridcsp.archive.archive import Archive
     from hybridcsp.io.export import export as write
     from hybridcsp.io.formats import FORMATS as CODES
@@ -288,8 +295,15 @@ def export(
     folder = chosen.single and top != 1
     default = directory / (f"minima-{chosen.name}" if folder else f"minima{chosen.endings[0]}")
     with Archive(directory) as archive:
-        minima = archive.minima(top)
-        files = write(minima, output or default, format=format, cell=cell, follow=output is not None)
+        minima = archive.final_minima(top)
+        files = write(
+            minima,
+            output or default,
+            format=format,
+            cell=cell,
+            follow=output is not None,
+            disagreement=disagreement(archive),
+        )
     where = files[0] if len(files) == 1 else files[0].parent
     messages = errors if is_stream(where) else console
     kind = f" ({len(files)} {chosen.name} files)" if len(files) > 1 else ""
@@ -327,7 +341,7 @@ def _export_seeds(
                 for candidate in waiting
             ]
         else:
-            records = records_of(archive.minima(top), cell, archive.problem.pressure_gpa)
+            records = records_of(archive.final_minima(top), cell, archive.problem.pressure_gpa)
     if not records:
         missing = "a search with pending candidates" if pending else "a search that has found a minimum"
         raise InputError("--pending" if pending else "directory", directory, f"{missing}; there is none to write")

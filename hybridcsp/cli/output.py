@@ -72,7 +72,7 @@ def check_formats(*, as_json: bool, as_csv: bool) -> None:
         raise CommandLineError("--json and --csv cannot be combined; give one of them.")
 
 
-def print_search(archive: Archive, top: int) -> None:
+def print_search(archive: Archive, top: int, *, by_search: bool = False) -> None:
     """Print the best minima of a search, the activity of its sources and its totals.
 
     Parameters
@@ -81,15 +81,19 @@ def print_search(archive: Archive, top: int) -> None:
         Archive of the search.
     top
         Largest number of minima in the table.
+    by_search
+        Whether the minima are ranked by the search's own calculator, without the results of follow-up calculators.
     """
-    from hybridcsp.analysis.report import duration, minima_table, sources_table
+    from hybridcsp.analysis.follow_ups import follow_up_totals
+    from hybridcsp.analysis.minima_report import minima_table
+    from hybridcsp.analysis.report import duration, sources_table
 
     state = archive.state
     if not state.settings:
         raise no_search(archive.directory)
-    minima = archive.minima(top)
+    minima = archive.minima(top) if by_search else archive.final_minima(top)
     if minima:
-        console.print(minima_table(minima, archive.problem))
+        console.print(minima_table(minima, archive))
     else:
         console.print("No minimum has been found yet.")
     if state.tallies or state.last_errors:
@@ -99,6 +103,8 @@ def print_search(archive: Archive, top: int) -> None:
         f"{duration(state.cost.seconds)} of computing time, {archive.number_of_minima} minima",
         highlight=False,
     )
+    for total in follow_up_totals(archive):
+        console.print(total, highlight=False, markup=False)
 
 
 def no_search(directory: Path) -> InputError:

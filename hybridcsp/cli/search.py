@@ -287,6 +287,7 @@ def _run(
     allow_calculator_change: bool = False,
 ) -> None:
     """Build a search, close the display of the set-up, run the search and print its results."""
+    from hybridcsp.analysis.follow_ups import disagreement
     from hybridcsp.analysis.live_display import display
     from hybridcsp.analysis.report import duration
     from hybridcsp.archive.state import ALL_FAILED
@@ -311,7 +312,7 @@ def _run(
         next_steps = f"Show again: hybridcsp show {where}"
         if archive.number_of_minima:
             file = search.directory / "minima.extxyz"
-            write(archive.stream_minima(), file, follow=False)
+            write(archive.stream_final_minima(), file, follow=False, disagreement=disagreement(archive))
             next_steps = f"All minima: {as_argument(file)}. {next_steps}"
         if stopped == "interrupted":
             _print(f"Interrupted. Continue: hybridcsp resume {where}")

@@ -10,13 +10,18 @@ import typer
 from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console, errors
 from hybridcsp.cli.output import AsCsv, AsJson, no_search, print_search, print_table
+from hybridcsp.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from hybridcsp.archive.archive import Archive
 
+#: Rankings of the minima: that which counts, and that by the calculator of the search alone.
+LAST, SEARCH = "last", "search"
+
 
 @app.command(
     epilog="Examples:\n\n  hybridcsp show TiO2\n\n  hybridcsp show TiO2 --top 20 --plot tio2.png\n\n"
+    "  hybridcsp show TiO2 --level search        the ranking without follow-up calculators\n\n"
     "  hybridcsp show TiO2 --json"
 )
 def show(
@@ -28,6 +33,14 @@ def show(
         Path | None,
         typer.Option(metavar="FILE", help="Plot enthalpies to a .png, .pdf or .svg file.", show_default="none"),
     ] = None,
+    level: Annotated[
+        str,
+        typer.Option(
+            metavar="LEVEL",
+            help="Ranking of the minima: last (by the last follow-up calculator), or search (by the calculator of the "
+            "search alone).",
+        ),
+    ] = LAST,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
@@ -35,15 +48,17 @@ def show(
     from hybridcsp.analysis.plots import check_picture, plot_search
     from hybridcsp.archive.archive import Archive
 
+    if level not in (LAST, SEARCH):
+        raise UnknownNameError("--level", level, (LAST, SEARCH))
     if plot is not None:
         check_picture(plot, "--plot")
     with Archive(directory) as archive:
         if not (as_json or as_csv):
-            print_search(archive, top)
+            print_search(archive, top, by_search=level == SEARCH)
             if archive.state.stops:
                 console.print(f"The last run ended: {archive.state.stops[-1]}", highlight=False)
         elif archive.state.settings:
-            content = _content(archive, top)
+            content = _content(archive, top, level)
             print_table(content["minima"], as_json=as_json, as_csv=as_csv, about=content)
         else:
             raise no_search(directory)
@@ -53,11 +68,15 @@ def show(
             messages.print(f"Wrote {plot}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _content(archive: Archive, top: int) -> dict[str, Any]:
+def _content(archive: Archive, top: int, level: str) -> dict[str, Any]:
     """Return totals, minima and sources of a search as a JSON object."""
-    from hybridcsp.analysis.report import minima_rows, sources_rows
+    from hybridcsp.analysis.follow_ups import follow_up_rows
+    from hybridcsp.analysis.minima_report import minima_rows
+    from hybridcsp.analysis.report import sources_rows
 
     state, problem = archive.state, archive.problem
+    minima = archive.minima(top) if level == SEARCH else archive.final_minima(top)
+    follow_ups = follow_up_rows(archive)
     return {
         "formula": problem.formula,
         "pressure_gpa": problem.pressure_gpa,
@@ -67,6 +86,7 @@ def _content(archive: Archive, top: int) -> dict[str, Any]:
         "seconds_of_computing": state.cost.seconds,
         "number_of_minima": archive.number_of_minima,
         "ended": state.stops[-1] if state.stops else None,
-        "minima": minima_rows(archive.minima(top), problem),
+        **({"follow_ups": follow_ups} if follow_ups else {}),
+        "minima": minima_rows(minima, archive),
         "sources": sources_rows(archive),
     }

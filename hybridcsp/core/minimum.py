@@ -10,6 +10,9 @@ from ase import Atoms
 
 from hybridcsp.core.records import Candidate, Relaxed
 
+#: Usual difference of heights above the best, in eV/atom, from which two calculators disagree about a minimum.
+DISAGREEMENT = 0.02
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FollowUpResult:
@@ -86,7 +89,7 @@ class Minimum:
         """Relaxation that counts: that with the last follow-up calculator, or ``best`` without any."""
         return self.follow_ups[-1].relaxed if self.follow_ups else self.best
 
-    def disagrees(self, threshold: float) -> bool:
+    def disagrees(self, threshold: float = DISAGREEMENT) -> bool:
         """Return whether a follow-up calculator disagrees with that of the search about this minimum.
 
         Parameters

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from hybridcsp.core.minimum import Minimum
+from hybridcsp.core.minimum import DISAGREEMENT, Minimum
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.io.formats import Record
 from hybridcsp.io.structure_writer import format_of, structure_writer
@@ -23,7 +24,7 @@ CELLS: dict[str, Callable[[Atoms], Atoms]] = {
 }
 
 
-def structure_of(minimum: Minimum, cell: str = "as-found") -> Atoms:
+def structure_of(minimum: Minimum, cell: str = "as-found", *, disagreement: float = DISAGREEMENT) -> Atoms:
     """Return the final structure of a minimum, with its origin in ``info``.
 
     Parameters
@@ -33,14 +34,20 @@ def structure_of(minimum: Minimum, cell: str = "as-found") -> Atoms:
     cell
         A key of :data:`CELLS`. Forces, stress and magnetic moments are kept only with "as-found", since they belong to
         the cell in which they were computed; the energy is scaled to the number of atoms.
+    disagreement
+        Difference of heights above the best from which two calculators disagree, in eV/atom.
 
     Returns
     -------
     Atoms
         The structure, with its energy in a ``SinglePointCalculator``, and in ``info``: ``candidate`` (the first that
-        relaxed to the minimum), ``enthalpy_per_atom`` (eV), ``spacegroup`` (at 0.01 Å), ``source``, ``operator``,
-        ``relaxation`` (number of the first relaxation to the minimum, from 1 in order of completion; 0 if the minimum
-        was added by the user before any), ``force_calls`` (of the whole search until then) and ``multiplicity``.
+        relaxed to the minimum), ``enthalpy_per_atom`` (eV), ``calculator`` (label), ``spacegroup`` (at 0.01 Å),
+        ``source``, ``operator``, ``relaxation`` (number of the first relaxation to the minimum, from 1 in order of
+        completion; 0 if the minimum was added by the user before any), ``force_calls`` (of the whole search until then)
+        and ``multiplicity``. If the search was followed up with other calculators, also ``search_rank``,
+        ``search_enthalpy_per_atom`` and ``search_calculator``; with results of theirs, the structure and energy are of
+        the last, and there are ``follow_up_1_rank``, ``follow_up_1_enthalpy_per_atom``, ``follow_up_1_calculator``, …,
+        and ``disagrees``.
     """
     found = minimum.final.atoms
     atoms = CELLS[cell](found).copy()
@@ -53,15 +60,34 @@ def structure_of(minimum: Minimum, cell: str = "as-found") -> Atoms:
     atoms.calc = SinglePointCalculator(atoms, **results)
     atoms.info = {
         "candidate": minimum.found_by.id,
-        "enthalpy_per_atom": minimum.enthalpy_per_atom,
+        "enthalpy_per_atom": minimum.final.enthalpy_per_atom,
+        "calculator": minimum.final.evaluation.calculator,
         "spacegroup": minimum.spacegroup,
         "source": minimum.found_by.source,
         "operator": minimum.found_by.operator,
         "relaxation": minimum.first_relaxation,
         "force_calls": minimum.first_force_calls,
         "multiplicity": minimum.multiplicity,
-    }
+    } | _rankings(minimum, disagreement)
     return atoms
+
+
+def _rankings(minimum: Minimum, disagreement: float) -> dict[str, Any]:
+    """Return the ranks and enthalpies of a minimum by each calculator; nothing if only one has relaxed any minima."""
+    if minimum.search_rank is None:
+        return {}
+    known: dict[str, Any] = {
+        "search_rank": minimum.search_rank,
+        "search_enthalpy_per_atom": minimum.enthalpy_per_atom,
+        "search_calculator": minimum.best.evaluation.calculator,
+    }
+    for number, result in enumerate(minimum.follow_ups, start=1):
+        known |= {
+            f"follow_up_{number}_rank": result.rank,
+            f"follow_up_{number}_enthalpy_per_atom": result.relaxed.enthalpy_per_atom,
+            f"follow_up_{number}_calculator": result.relaxed.evaluation.calculator,
+        }
+    return known | ({"disagrees": minimum.disagrees(disagreement)} if minimum.follow_ups else {})
 
 
 def records_of(minima: Sequence[Minimum], cell: str = "as-found", pressure_gpa: float = 0.0) -> list[Record]:
@@ -84,11 +110,11 @@ def records_of(minima: Sequence[Minimum], cell: str = "as-found", pressure_gpa: 
             Record(
                 atoms=atoms,
                 energy=float(atoms.get_potential_energy()),
-                enthalpy=minimum.final.enthalpy_per_atom * len(atoms),
+                enthalpy=info["enthalpy_per_atom"] * len(atoms),
                 pressure_gpa=pressure_gpa,
                 id=str(info["candidate"]),
                 origin=info["operator"],
-                calculator=minimum.final.evaluation.calculator,
+                calculator=info["calculator"],
             )
         )
     return records
@@ -101,6 +127,7 @@ def export(
     format: str | None = None,
     cell: str = "as-found",
     follow: bool = True,
+    disagreement: float = DISAGREEMENT,
 ) -> list[Path]:
     """Write minima to a file or folder.
 
@@ -116,6 +143,8 @@ def export(
         A key of :data:`CELLS`.
     follow
         Whether a symbolic link is followed.
+    disagreement
+        Difference of heights above the best from which two calculators disagree, in eV/atom.
 
     Returns
     -------
@@ -137,7 +166,7 @@ def export(
     files: dict[Path, None] = {}
     with structure_writer(output, format, symmetric=cell == "conventional", follow=follow) as write:
         for rank, minimum in enumerate(chain([first], minima), start=1):
-            atoms = structure_of(minimum, cell)
+            atoms = structure_of(minimum, cell, disagreement=disagreement)
             atoms.info = {"rank": rank, **atoms.info}
             files[write(atoms)] = None
     return list(files)

@@ -26,10 +26,9 @@ from hybridcsp.structure.conversion import to_pymatgen
 from hybridcsp.utils.files import atomic_folder, atomic_write, is_stream, make_folder
 from hybridcsp.utils.text import printable_line
 
-#: CIF items by their keys in ``atoms.info``; other keys become ``_hybridcsp_KEY``.
+#: CIF items by their keys in ``atoms.info``; other keys become ``_hybridcsp_KEY``, with the unit of an enthalpy.
 CIF_ITEMS = {
     "rank": "_hybridcsp_rank",
-    "enthalpy_per_atom": "_hybridcsp_enthalpy_ev_per_atom",
     "energy": "_hybridcsp_energy_ev",
     "enthalpy": "_hybridcsp_enthalpy_ev",
     "spacegroup": "_hybridcsp_space_group_number",
@@ -224,8 +223,12 @@ def _cif(atoms: Atoms, number: int, symmetric: bool) -> str:
     _, _, items = body.partition("\n")
     formula, known = labelled(atoms)
     name = f"rank{known['rank']}" if "rank" in known else f"structure{number}"
-    own = "".join(f"{CIF_ITEMS.get(key, f'_hybridcsp_{key}')}  {_cif_value(known[key])}\n" for key in known)
+    own = "".join(f"{_cif_item(key)}  {_cif_value(known[key])}\n" for key in known)
     return f"data_{name}_{formula[:60]}\n{own}{items.rstrip()}\n\n"
+
+
+def _cif_item(key: str) -> str:
+    return CIF_ITEMS.get(key, f"_hybridcsp_{key.replace('enthalpy_per_atom', 'enthalpy_ev_per_atom')}")
 
 
 def _cif_value(value: float | str) -> str:

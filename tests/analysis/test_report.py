@@ -6,13 +6,8 @@ from crystals import InlineBackend, ListSource, instant_relaxation, rutile
 from rich.console import Console
 
 from hybridcsp import Search
-from hybridcsp.analysis.report import (
-    duration,
-    minima_rows,
-    minima_table,
-    sources_rows,
-    sources_table,
-)
+from hybridcsp.analysis.minima_report import minima_rows, minima_table
+from hybridcsp.analysis.report import duration, sources_rows, sources_table
 from hybridcsp.core.records import Failed, FailureReason
 from hybridcsp.sources.base import BaseSource
 
@@ -61,8 +56,7 @@ def printed(what, width):
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_tables_fit_and_break_no_word(archive, width):
-    problem = archive.problem
-    text = printed(minima_table(archive.minima(), problem), width) + printed(sources_table(archive), width)
+    text = printed(minima_table(archive.minima(), archive), width) + printed(sources_table(archive), width)
     assert max(map(len, text.splitlines())) <= width
     words = text.split()
     assert {"P4_2/mnm", "rutile", "rank", "eV/atom", "structure", "relaxed"} <= set(words)
@@ -72,13 +66,13 @@ def test_tables_fit_and_break_no_word(archive, width):
 
 
 def test_hidden_columns_are_named(archive):
-    narrow, usual = (printed(minima_table(archive.minima(), archive.problem), width) for width in (60, 80))
+    narrow, usual = (printed(minima_table(archive.minima(), archive), width) for width in (60, 80))
     assert "Hidden columns" in " ".join(narrow.split())
     assert "Hidden columns" not in usual
 
 
 def test_rows_are_plain_data_with_units_in_keys(archive):
-    best, other = minima_rows(archive.minima(), archive.problem)
+    best, other = minima_rows(archive.minima(), archive)
     assert best["rank"] == 1
     assert {best["prototype"], other["prototype"]} == {"rutile", None}
     named = best if best["prototype"] else other

@@ -3,7 +3,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from hybridcsp.analysis.text_tables import Column, FittingTable, list_table
+from hybridcsp.analysis.text_tables import Column, FittingTable, heading_lines, list_table
 
 NAME = "generative:a-folder/of_weights"
 
@@ -28,6 +28,18 @@ def test_the_most_dispensable_columns_go_first_and_words_and_numbers_stay_whole(
     assert "123456789" in words
     assert ("second" in words) or ("first" not in words)
     assert "".join(word for word in words if word in NAME and not word.isdigit()) == NAME
+
+
+def test_headings_of_several_lines_end_in_the_same_line_and_are_named_in_one():
+    columns = [
+        Column(heading="rank"),
+        Column(heading=heading_lines(["ΔmeV", "sevennet:l3i5"]), meaning="above the best"),
+        Column(heading="hidden\ncolumn", dispensable=1),
+    ]
+    shown = lines(FittingTable("T", columns, [["1", "12.5", "9" * 40]]), 40)
+    assert [line.split() for line in shown[2:5]] == [["ΔmeV"], ["sevennet:"], ["rank", "l3i5"]]
+    assert "ΔmeV sevennet:l3i5: above the best." in shown
+    assert "Hidden columns (widen the terminal to show them): hidden column." in " ".join(" ".join(shown).split())
 
 
 def test_a_word_without_a_place_to_break_is_folded_as_a_last_resort():

@@ -153,7 +153,7 @@ def _import_results(
     from hybridcsp.archive.archive import Archive, is_begun
     from hybridcsp.io.export import export as write
     from hybridcsp.workflows.import_results import import_records, open_for_import
-    from hybridcsp.workflows.survey import CachedResults, calculator_label, survey_results
+    from hybridcsp.workflows.survey import CachedResults, calculator_label, other_calculators, survey_results
 
     with counter("structures read") as count:
         results = CachedResults(lambda: code.read(path))
@@ -174,6 +174,7 @@ def _import_results(
                 source=code.name,
                 problem=problem,
                 calculator=chosen,
+                omit=other_calculators(code.name, found.calculators, chosen),
                 strict=strict,
                 on_progress=lambda so_far: count(so_far.seen),
                 processes=min(available_cores(), 4),
@@ -201,6 +202,12 @@ def _print_report(report: ImportReport, where: Path, calculator: str) -> None:
         _print(
             f"Skipped {report.others.total()} structures of other compositions: {listed}. Import each composition "
             "into a directory of its own with --formula."
+        )
+    if report.other_calculators:
+        listed = ", ".join(f"{name} ({n})" for name, n in report.other_calculators.most_common(8))
+        _print(
+            f"Skipped {report.other_calculators.total()} structures with energies of other calculators, which cannot "
+            f"be compared: {listed}. Import those of one into a directory of its own with --calculator NAME."
         )
     print_unreadable(report)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import islice
@@ -59,6 +59,8 @@ class ImportReport:
         Number of structures that the archive contained before.
     others
         Numbers of omitted structures of other compositions, by formula.
+    other_calculators
+        Numbers of omitted structures with energies of other calculators, by calculator.
     unreadable
         Number of structures that could not be read.
     read_failures
@@ -71,13 +73,15 @@ class ImportReport:
     linked: int = 0
     known: int = 0
     others: Counter[str] = field(default_factory=Counter)
+    other_calculators: Counter[str] = field(default_factory=Counter)
     unreadable: int = 0
     read_failures: list[ReadFailure] = field(default_factory=list)
 
     @property
     def seen(self) -> int:
         """Number of structures, including those that could not be read."""
-        return self.relaxed + self.failed + self.candidates + self.known + self.others.total() + self.unreadable
+        omitted = self.known + self.others.total() + self.other_calculators.total() + self.unreadable
+        return self.relaxed + self.failed + self.candidates + omitted
 
     def add_failure(self, failure: ReadFailure) -> None:
         """Count a read failure, and list it if it is among the first."""
@@ -131,6 +135,7 @@ def import_records(
     source: str,
     problem: Problem,
     calculator: str,
+    omit: Collection[str] = (),
     strict: bool = False,
     on_progress: Callable[[ImportReport], None] = lambda _: None,
     processes: int = 1,
@@ -154,6 +159,8 @@ def import_records(
         The problem of the archive; structures of other compositions are counted and omitted.
     calculator
         The label of the calculator of the energies.
+    omit
+        Calculators, as the records name them, whose energies are omitted, because they cannot be compared.
     strict
         Whether to stop at the first structure that cannot be read.
     on_progress
@@ -180,6 +187,8 @@ def import_records(
                     report.known += 1
                 elif problem.units_of(item.atoms.numbers) is None:
                     report.others[item.atoms.symbols.formula.format("metal")] += 1
+                elif item.calculator in omit and has_result(item):
+                    report.other_calculators[item.calculator] += 1
                 else:
                     try:
                         if id(item) not in ahead:

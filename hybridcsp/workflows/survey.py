@@ -160,6 +160,22 @@ def calculator_label(source: str, calculators: Mapping[str, int]) -> str:
     return f"{source}:{max(calculators, key=lambda name: calculators[name])}" if calculators else source
 
 
+def other_calculators(source: str, calculators: Mapping[str, int], label: str) -> set[str]:
+    """Return the calculators of a code's energies other than the one that a label names; none if it names no one.
+
+    Parameters
+    ----------
+    source
+        The name of the code.
+    calculators
+        Number of structures by calculator.
+    label
+        The label of the calculator whose energies are used.
+    """
+    named = {name for name in calculators if label in (name, f"{source}:{name}")}
+    return set(calculators) - named if named else set()
+
+
 def reduced_formula(counts: Mapping[str, int]) -> str:
     """Return the reduced formula of contents, the number of atoms of each element."""
     from ase.formula import Formula

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import ase.io
 import pytest
+from ase.calculators.singlepoint import SinglePointCalculator
 from foreign import FakeUspex, append_results, uspex_run, various
 from typer.testing import CliRunner
 
@@ -147,3 +148,19 @@ def test_import_of_other_calculator_is_compared_by_structure(run):
     assert describe(Path("d"), -50.0 / 6, "uspex:VASP").endswith("target reached after 1 of 3 relaxations")
     with pytest.raises(InputError, match="only with a structure as the target"):
         describe(Path("d"), -50.0 / 6, "chgnet")
+
+
+def test_energies_of_several_calculators_in_one_file_are_not_mixed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    structures = various(3)
+    for atoms, name, energy in zip(
+        structures, ["chgnet 0.3", "chgnet 0.3", "better 1"], [-50, -49, -9000], strict=True
+    ):
+        atoms.calc = SinglePointCalculator(atoms, energy=energy)
+        atoms.info["calculator"] = name
+    ase.io.write("minima.extxyz", structures)
+    output = hybridcsp("import", "minima.extxyz", "--directory", "most")
+    assert "energies by plain:chgnet 0.3: 2 relaxed" in output
+    assert "Skipped 1 structures with energies of other calculators, which cannot be compared: better 1 (1)" in output
+    assert "1 relaxed" in hybridcsp("import", "minima.extxyz", "--directory", "one", "--calculator", "better 1")
+    assert "3 relaxed" in hybridcsp("import", "minima.extxyz", "--directory", "all", "--calculator", "the same PBE")

@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from hybridcsp.core.records import FailureReason, Limits
 from hybridcsp.errors import message_of
+from hybridcsp.relaxation.calculators.remote import class_name_of
 from hybridcsp.relaxation.calculators.server.exceptions import IsolatedAtomsError
+from hybridcsp.relaxation.calculators.server_process import ServerLostError
 from hybridcsp.relaxation.properties import NotFiniteError, WrongKindError, real_array, real_number
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.structure.validity import has_finite_geometry
@@ -125,7 +127,7 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
                 return None
             self.calculate(atoms)
         if name not in self.results:
-            raise PropertyNotImplementedError(f"{type(self.calculator).__name__} returned no {name}")
+            raise PropertyNotImplementedError(f"{class_name_of(self.calculator)} returned no {name}")
         value = self.results[name]
         return value.copy() if isinstance(value, np.ndarray) else value
 
@@ -154,6 +156,8 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
             raise JobEnded(FailureReason.ISOLATED_ATOMS, str(error)) from error
         except MemoryError as error:
             raise JobEnded(FailureReason.MEMORY_LIMIT, f"MemoryError: {error}") from error
+        except ServerLostError as error:
+            raise JobEnded(FailureReason.WORKER_DIED, str(error)) from error
         except NotFiniteError as error:
             raise JobEnded(FailureReason.NON_FINITE, str(error)) from error
         except WrongKindError as error:

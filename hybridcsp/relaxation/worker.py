@@ -11,8 +11,10 @@ broken     reason why the runner is not built   none; the pool fails
 ready      empty                                a job
 outcome    the pickled outcome                  the next job
 step       force calls, enthalpy per atom       none; the job continues
+servers    process ids of calculator servers    none; their memory counts as that of the worker
 failed     the pickled outcome of a runner that none; a new worker replaces this one
-           has raised or returned no outcome
+           has raised, returned no outcome, or
+           lost its calculator server
 ========== ==================================== ==========================================
 
 This module imports no heavy package; the calculator imports what it needs.
@@ -37,7 +39,7 @@ import cloudpickle
 
 from hybridcsp.core.records import Cost, Failed, FailureReason, Job, Relaxed
 from hybridcsp.errors import HybridCSPError, message_of
-from hybridcsp.utils.activity import steps
+from hybridcsp.utils.activity import servers, steps
 from hybridcsp.utils.interrupts import exits_contained
 from hybridcsp.utils.process_watch import end_with
 from hybridcsp.utils.resources import forbid_core_dumps, prefer_for_oom_kill
@@ -63,7 +65,7 @@ def run_contained(runner: JobRunner, job: Job) -> tuple[Relaxed | Failed, bool]:
     outcome
         The outcome from the runner; a failure of reason ``CALCULATOR`` if the runner raised or returned something else.
     sound
-        Whether the runner returned an outcome, so that it may run another job.
+        Whether the runner returned an outcome and has not lost a calculator server, so that it may run another job.
 
     Raises
     ------
@@ -80,7 +82,8 @@ def run_contained(runner: JobRunner, job: Job) -> tuple[Relaxed | Failed, bool]:
     if not isinstance(outcome, Relaxed | Failed):
         detail = f"the runner returned {type(outcome).__name__}, which is not an outcome (Relaxed or Failed)"
         return failed(job, FailureReason.CALCULATOR, detail, time.monotonic() - started), False
-    return outcome, True
+    lost = isinstance(outcome, Failed) and outcome.reason is FailureReason.WORKER_DIED
+    return outcome, not lost
 
 
 def answer(runner: JobRunner, message: bytes, report: Callable[[int, float], None]) -> tuple[str, bytes]:
@@ -138,6 +141,11 @@ def serve(connection: Connection) -> None:
     """
     connection.send(("hello", b""))
     setup = connection.recv_bytes()
+    with servers(lambda processes: connection.send(("servers", processes))):
+        _serve(connection, setup)
+
+
+def _serve(connection: Connection, setup: bytes) -> None:
     try:
         with exits_contained():
             runner = build_runner(setup)

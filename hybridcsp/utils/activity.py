@@ -1,7 +1,8 @@
 """Reports of the present activity, from anywhere in the package to the code that displays it.
 
-Code that may take long calls :func:`announce`, and each evaluation of a structure calls :func:`report_step`. Both do
-nothing unless a listener is set in the same thread. No result depends on them.
+Code that may take long calls :func:`announce`, each evaluation of a structure calls :func:`report_step`, and each start
+or end of a calculator server calls :func:`report_servers`. They do nothing unless a listener is set in the same thread.
+No result depends on them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from contextvars import ContextVar
 
 _on_announcement: ContextVar[Callable[[str], None] | None] = ContextVar("on_announcement", default=None)
 _on_step: ContextVar[Callable[[int, float], None] | None] = ContextVar("on_step", default=None)
+_on_servers: ContextVar[Callable[[tuple[int, ...]], None] | None] = ContextVar("on_servers", default=None)
 
 
 @contextmanager
@@ -46,3 +48,20 @@ def report_step(force_calls: int, enthalpy_per_atom: float) -> None:
     listener = _on_step.get()
     if listener is not None:
         listener(force_calls, enthalpy_per_atom)
+
+
+@contextmanager
+def servers(listener: Callable[[tuple[int, ...]], None]) -> Iterator[None]:
+    """Call a function with the process ids of all calculator servers of this process whenever these change."""
+    token = _on_servers.set(listener)
+    try:
+        yield
+    finally:
+        _on_servers.reset(token)
+
+
+def report_servers(processes: tuple[int, ...]) -> None:
+    """Report the process ids of all calculator servers of this process."""
+    listener = _on_servers.get()
+    if listener is not None:
+        listener(processes)

@@ -27,8 +27,9 @@ _INTERVAL = 1.0
 _SHORT_INTERVAL = 0.05
 _GRACE = 1.0
 
-#: Watchers of this process. They are kept, because each waits for the end of a pipe that this process holds open.
-_watchers: list[subprocess.Popen[bytes]] = []
+#: Watchers of this process by the group that they end. They are kept, because each waits for the end of a pipe that
+#: this process holds open.
+_watchers: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def end_with(parent: int, death_signal: int = 0) -> None:
@@ -47,14 +48,26 @@ def end_with(parent: int, death_signal: int = 0) -> None:
         os._exit(1)
     # A process without a group of its own must not end the group of another process.
     group = os.getpgrp() if os.getpgrp() == os.getpid() else 0
-    watcher = subprocess.Popen(
-        [sys.executable, "-I", "-S", __file__, _WATCH, str(parent), str(os.getpid()), str(group)],
+    _watchers[group] = start_watcher(parent, os.getpid(), group)
+
+
+def start_watcher(parent: int, process: int, group: int) -> subprocess.Popen[bytes]:
+    """Start a process that ends a process and its group when the parent ends, and the group when the process ends.
+
+    The watcher checks at once when its standard input is closed, and otherwise every second.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", __file__, _WATCH, str(parent), str(process), str(group)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # so that it outlives both, and signals to their groups do not reach it
     )
-    _watchers.append(watcher)
+
+
+def group_is_watched() -> bool:
+    """Return whether the group of this process, with all children that stay in it, ends together with this process."""
+    return os.getpgrp() in _watchers
 
 
 def watch(parent: int, process: int, group: int) -> None:

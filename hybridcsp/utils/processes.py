@@ -64,6 +64,26 @@ def send_signal(process: subprocess.Popen[bytes], number: int) -> bool:
     return reached
 
 
+def ending(process: subprocess.Popen[bytes], name: str) -> str:
+    """Return a description of the end of a process that has ended or is about to end.
+
+    Parameters
+    ----------
+    process
+        The process.
+    name
+        Name of the process in the description.
+    """
+    try:
+        status = process.wait(1.0)
+    except subprocess.TimeoutExpired:
+        return f"{name} closed its connection"
+    if status >= 0:
+        return f"{name} ended with exit status {status}"
+    hint = " (perhaps because memory ran out)" if status == -signal.SIGKILL else ""
+    return f"{name} was killed by {signal.Signals(-status).name}{hint}"
+
+
 def reap(process: subprocess.Popen[bytes]) -> None:
     """Wait for a killed process, so that no zombie is left."""
     with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel may be waiting for a device

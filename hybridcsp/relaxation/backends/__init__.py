@@ -15,8 +15,10 @@ hangs                                killed: ``TIME_LIMIT``                  nev
                                                                              executor
 crashes, or calls ``os._exit``       ``WORKER_DIED`` and a new worker        threads: the search crashes too;
                                                                              processes: the executor breaks, and the
-                                                                             search ends and can be resumed
-uses too much memory                 killed: ``MEMORY_LIMIT``                not monitored
+                                                                             search ends and can be resumed;
+                                                                             in a calculator server: as in a pool
+uses too much memory                 killed: ``MEMORY_LIMIT``; the memory    not monitored
+                                     of its calculator servers counts
 cannot be built                      the search ends with this error         the same
 ==================================== ======================================= ======================================
 """

@@ -154,7 +154,10 @@ def _run_in_executor(make_runner: bytes, job: Job) -> Relaxed | Failed:
             # A new error with one argument: an error that cannot be unpickled would break a process pool.
             raise CalculatorError(_explain(error)) from None
         _this_thread.built_from = make_runner
-    return run_contained(_this_thread.runner, job)[0]
+    outcome, sound = run_contained(_this_thread.runner, job)
+    if not sound:
+        _this_thread.built_from = None  # the next job builds another runner
+    return outcome
 
 
 def _explain(error: BaseException) -> str:

@@ -233,6 +233,8 @@ class WorkerPool(Backend):
                 self._fail(_build_error(*payload))
             case "step":
                 worker.step = payload
+            case "servers":
+                worker.set_servers(payload)
             case "outcome" | "failed":
                 self._finish(worker, payload, sound=kind == "outcome")
 

@@ -19,7 +19,7 @@ from hybridcsp.core.records import Job
 from hybridcsp.relaxation import worker
 from hybridcsp.relaxation.backends.base import RunningJob
 from hybridcsp.utils.files import end_of_log, open_log
-from hybridcsp.utils.processes import death_signal, python_command, python_path
+from hybridcsp.utils.processes import death_signal, ending, python_command, python_path
 
 # Bytes at the end of a log that are searched for its last lines.
 _TAIL = 1 << 14
@@ -41,6 +41,7 @@ class WorkerProcess:
         self.ready = False
         self.job: Job | None = None
         self.step: tuple[int, float] | None = None  # last reported force calls and enthalpy per atom of the job
+        self._servers: list[psutil.Process] = []
         self.since = time.monotonic()  # start of the process or of its job
         self.log = None if log_directory is None else log_directory / f"worker-{number}.log"
         ours, theirs = socket.socketpair()
@@ -83,28 +84,35 @@ class WorkerProcess:
         return time.monotonic() - self.since
 
     def memory(self) -> int:
-        """Return the resident memory in bytes; 0 if the process has died."""
-        try:
-            return int(psutil.Process(self.process.pid).memory_info().rss)
-        except psutil.NoSuchProcess:
-            return 0
+        """Return the resident memory of the process and its calculator servers in bytes; 0 if they have died."""
+        total = 0
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total = int(psutil.Process(self.process.pid).memory_info().rss)
+        for process in self._servers:
+            with contextlib.suppress(psutil.Error):
+                if process.is_running():  # its number has not been given to another process
+                    total += int(process.memory_info().rss)
+        return total
+
+    def set_servers(self, processes: tuple[int, ...]) -> None:
+        """Note the process ids of the worker's calculator servers."""
+        self._servers = []
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                self._servers.append(psutil.Process(process))
 
     def abort(self) -> None:
-        """Make the process write its stack to the log and end, if it does so within 0.2 s."""
+        """Make the process and its calculator servers write their stacks to the log and end, within 0.2 s."""
+        for process in self._servers:
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(signal.SIGABRT)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.send_signal(signal.SIGABRT)
             self.process.wait(0.2)
 
     def ending(self) -> str:
         """Return a description of the end of the process."""
-        try:
-            status = self.process.wait(1.0)
-        except subprocess.TimeoutExpired:
-            return f"{self.name} closed its connection"
-        if status >= 0:
-            return f"{self.name} ended with exit status {status}"
-        hint = " (perhaps because memory ran out)" if status == -signal.SIGKILL else ""
-        return f"{self.name} was killed by {signal.Signals(-status).name}{hint}"
+        return ending(self.process, self.name)
 
     def tail(self, lines: int = 20) -> str:
         """Return the last lines of the log, as the end of an error message."""

@@ -24,8 +24,11 @@ from hybridcsp.errors import (
     with_hint,
 )
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
+from hybridcsp.relaxation.calculators.interpreters import Interpreter, find_interpreter
 from hybridcsp.relaxation.calculators.mace import find_model
+from hybridcsp.relaxation.calculators.remote import RemoteCalculator, check_interpreter
 from hybridcsp.relaxation.calculators.server.builders import (
+    BUILDERS,
     build_from_function,
     build_from_module,
     check_device,
@@ -74,13 +77,15 @@ _DYNAMIC = {"*", "__getattr__", "__dict__", "globals", "vars", "locals", "setatt
 def check_calculator(spec: CalculatorLike) -> None:
     """Check cheaply whether a calculator can be built, without importing its module.
 
+    Another interpreter is started once to find out whether it can run calculators.
+
     Raises
     ------
     UnknownNameError
         If the name is not registered.
     InputError
-        If an argument is missing or superfluous, the module or the name in it does not exist, or an option cannot be
-        used with the calculator.
+        If an argument is missing or superfluous, the module or the name in it does not exist, an option cannot be used
+        with the calculator, or the interpreter cannot run it.
     CalculatorError
         If a model file is missing.
     RegistrationError
@@ -92,16 +97,13 @@ def check_calculator(spec: CalculatorLike) -> None:
         _check_object(choice)
         return
     entry, name, argument = _parse(calculator)
+    interpreter = find_interpreter(choice)
+    if interpreter is not None and entry is not None and name not in BUILDERS:
+        reason = f"the calculator {name} runs only in the interpreter of hybridcsp; leave python out"
+        raise InputError("python", interpreter.path, reason=reason)
     if entry is None:
-        if locate(name) is None:
-            hint = did_you_mean(name, CALCULATORS.entries())
-            there = f"there is no Python module {name!r} (a file in this directory is found if PYTHONPATH holds it)"
-            raise InputError("calculator", calculator, reason=with_hint(there, hint))
-        names = _names_in(name)
-        if names is not None and argument not in names:
-            hint = did_you_mean(str(argument), names)
-            there = f"there is no {argument!r} in the module {name}"
-            raise InputError("calculator", calculator, reason=with_hint(there, hint))
+        if interpreter is None:
+            _check_module(calculator, name, str(argument))
     elif entry.name == "mace":
         if argument is None:
             raise InputError(
@@ -113,6 +115,27 @@ def check_calculator(spec: CalculatorLike) -> None:
             raise entry.broken("cannot be imported: there is no such module")
     elif argument is not None:
         raise InputError("calculator", calculator, reason=f"{name} takes no argument")
+    if interpreter is not None:
+        check_interpreter(interpreter)
+
+
+def _check_module(spec: str, module: str, factory: str) -> None:
+    """Check that there is a module and that it may define a name, without importing it.
+
+    Raises
+    ------
+    InputError
+        If not.
+    """
+    if locate(module) is None:
+        hint = did_you_mean(module, CALCULATORS.entries())
+        there = f"there is no Python module {module!r} (a file in this directory is found if PYTHONPATH holds it)"
+        raise InputError("calculator", spec, reason=with_hint(there, hint))
+    names = _names_in(module)
+    if names is not None and factory not in names:
+        hint = did_you_mean(factory, names)
+        there = f"there is no {factory!r} in the module {module}"
+        raise InputError("calculator", spec, reason=with_hint(there, hint))
 
 
 def _check_object(choice: CalculatorChoice) -> None:
@@ -165,7 +188,11 @@ def build_calculator(spec: CalculatorLike) -> tuple[Calculator, str]:
     check_calculator(choice)
     calculator = choice.calculator
     if isinstance(calculator, BaseCalculator):
-        return calculator, describe(calculator)
+        label = calculator.label if isinstance(calculator, RemoteCalculator) else describe(calculator)
+        return calculator, label
+    interpreter = find_interpreter(choice)
+    if interpreter is not None:
+        return _built_remotely(choice, interpreter)
     shown = calculator if isinstance(calculator, str) else getattr(calculator, "__qualname__", repr(calculator))
     try:
         with exits_contained():
@@ -182,10 +209,6 @@ def build_calculator(spec: CalculatorLike) -> tuple[Calculator, str]:
 
 def _built(spec: str | Callable[[], Calculator], shown: str, choice: CalculatorChoice) -> tuple[Calculator, str]:
     """Build a calculator in this interpreter."""
-    if choice.python is not None:
-        raise InputError(
-            "python", choice.python, reason="calculators can be built in the interpreter of hybridcsp only"
-        )
     if choice.device is not None:
         check_device(choice.device)
     if not isinstance(spec, str):
@@ -200,6 +223,14 @@ def _built(spec: str | Callable[[], Calculator], shown: str, choice: CalculatorC
         return build_from_module(name, str(argument), choice.options)
 
 
+def _built_remotely(choice: CalculatorChoice, interpreter: Interpreter) -> tuple[Calculator, str]:
+    """Build a calculator in a server of another interpreter."""
+    name, argument = split_argument(str(choice.calculator), "calculator")
+    device, precision = choice.device, choice.precision
+    calculator = RemoteCalculator(name, argument, interpreter=interpreter, device=device, precision=precision)
+    return calculator, calculator.label
+
+
 def parameters_ahead(spec: CalculatorLike) -> dict[str, str]:
     """Return the parameters of a calculator's label that are known without building it.
 
@@ -210,7 +241,8 @@ def parameters_ahead(spec: CalculatorLike) -> dict[str, str]:
         return {}
     entry, name, argument = _parse(choice.calculator)
     if entry is None:
-        found = {"source": digest_of_source(locate(name))}
+        spec_of_module = locate(name) if find_interpreter(choice) is None else None
+        found = {"source": digest_of_source(spec_of_module)}
     elif entry.name == "mace" and argument is not None:
         found = {"weights": digest_of_file(find_model(argument))}
     else:

@@ -73,7 +73,7 @@ def _program(python: str) -> str:
                 "python", python, reason=f"there is no such file{link}; give the path of a Python interpreter"
             )
     except (OSError, RuntimeError) as error:  # too long for a name, not accessible, or in the home of an unknown user
-        raise InputError("python", python, reason=f"it cannot be used as a Python interpreter: {error}") from error
+        raise InputError("python", python, reason=str(error)) from error
     if not os.access(path, os.X_OK):
         raise InputError("python", python, reason="this file is not executable; give the path of a Python interpreter")
     return str(path)

@@ -78,7 +78,9 @@ class Archive:
         self.directory = self._log.directory
         self.state = SearchState()
         self._matcher = MinimaMatcher(self.state, self.structure)
-        self._follow_up_matcher = FollowUpMatcher(self.state.follow_ups, lambda minimum: self._atoms(minimum.best))
+        self._follow_up_matcher = FollowUpMatcher(
+            self.state.follow_ups, lambda minimum: self.structure_of(minimum.best)
+        )
         self._minima: dict[int, Minimum] = {}  # a cache
         self._last_ends: dict[int, Relaxed] = {}  # a cache: by minimum, its last follow-up relaxation
         self._unrecorded: ArchiveError | None = None  # after a transaction that failed
@@ -247,7 +249,14 @@ class Archive:
 
     def structure(self, basin: Basin) -> Atoms:
         """Return the structure of the best relaxation of a basin."""
-        return self._atoms(basin.best)
+        return self.structure_of(basin.best)
+
+    def structure_of(self, event: CandidateProposed | OutcomeEvent | FollowUpEvent) -> Atoms:
+        """Return the structure of an event."""
+        with self.reading():
+            if event.row is None:
+                raise LookupError(f"event {event.sequence} has no structure")
+            return self._log.atoms(event.row)
 
     def history(self) -> Iterator[SourceCall | Outcome | FollowUpOutcome | ModelUpdate]:
         """Yield all calls of sources, outcomes, follow-ups and changes of models in order, with structures."""
@@ -257,9 +266,9 @@ class Archive:
                     case SourceCalled():
                         yield conversion.source_call(event, tuple(self._candidate(id_) for id_ in event.candidates))
                     case CandidateRelaxed() | CandidateFailed() | CandidateRejected():
-                        yield conversion.outcome(event, self._candidate(event.candidate), self._atoms(event))
+                        yield conversion.outcome(event, self._candidate(event.candidate), self.structure_of(event))
                     case FollowUpRelaxed() | FollowUpFailed():
-                        candidate, atoms = self._candidate(event.candidate), self._atoms(event)
+                        candidate, atoms = self._candidate(event.candidate), self.structure_of(event)
                         yield follow_up_conversion.outcome(event, candidate, atoms)
                     case ModelUpdated():
                         yield conversion.model_update(event)
@@ -274,6 +283,11 @@ class Archive:
     def open_session(self, settings: Mapping[str, Any]) -> None:
         """Record the settings that the events which follow are made with."""
         self._record(SessionOpened(format=FORMAT, settings=settings))
+
+    def record_follow_up_labels(self, labels: Sequence[str]) -> None:
+        """Record that the follow-up calculators of the session have these labels, and not those of earlier results."""
+        last = self.state.settings[-1]
+        self.open_session({**last, "then": {**last["then"], "labels": list(labels)}})
 
     def record_stop(self, reason: str) -> None:
         """Record the reason for which a run ended."""
@@ -483,19 +497,13 @@ class Archive:
     def _candidate(self, id_: int) -> Candidate:
         with self.reading():
             event = self.state.candidates[id_]
-            return conversion.candidate(event, self._atoms(event))
+            return conversion.candidate(event, self.structure_of(event))
 
     def _relaxed(self, event: CandidateRelaxed) -> Relaxed:
-        return conversion.relaxed(event, self._candidate(event.candidate), self._atoms(event))
+        return conversion.relaxed(event, self._candidate(event.candidate), self.structure_of(event))
 
     def _followed_up(self, event: FollowUpRelaxed) -> Relaxed:
-        return follow_up_conversion.relaxed(event, self._candidate(event.candidate), self._atoms(event))
-
-    def _atoms(self, event: CandidateProposed | OutcomeEvent | FollowUpEvent) -> Atoms:
-        with self.reading():
-            if event.row is None:
-                raise LookupError(f"event {event.sequence} has no structure")
-            return self._log.atoms(event.row)
+        return follow_up_conversion.relaxed(event, self._candidate(event.candidate), self.structure_of(event))
 
 
 def is_begun(directory: Path | str) -> bool:

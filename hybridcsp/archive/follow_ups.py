@@ -176,6 +176,11 @@ class FollowUpLevel:
             self._by_label[label] = _Results() if self.label else self._by_label.pop("")
         self.label = label
 
+    def forget_failures(self) -> None:
+        """Forget the failures if nothing has succeeded."""
+        if not self.results and not self.unconverged:
+            self._results.failed.clear()
+
     def apply(self, event: FollowUpEvent) -> None:
         """Update the results by one event."""
         self.cost += event.cost
@@ -221,11 +226,15 @@ class FollowUps:
     ----------
     levels
         Follow-up calculators in their order, as the last session that named any gave it.
+    last_relaxation
+        Number of relaxations of the search that had ended at the last follow-up relaxation; 0 before any.
     """
 
     def __init__(self) -> None:
         self.levels: list[FollowUpLevel] = []
+        self.last_relaxation = 0
         self._known: dict[str, FollowUpLevel] = {}  # by name, those included that are not in use any more
+        self._has_stopped = False
         self._absorbed: dict[int, int] = {}  # minima of the search by those that were absorbed
 
     def __bool__(self) -> bool:
@@ -234,13 +243,27 @@ class FollowUps:
     def __iter__(self) -> Iterator[FollowUpLevel]:
         return iter(self.levels)
 
-    def use(self, specs: Sequence[str]) -> None:
-        """Set the follow-up calculators by their names."""
+    def open_session(self, specs: Sequence[str], labels: Sequence[str] = ()) -> None:
+        """Set the follow-up calculators by their names, and their labels as far as they are known.
+
+        Failures of a calculator with which nothing has succeeded are forgotten if the run in which they happened has
+        ended: one that follows is one in which something was mended.
+        """
         self.levels = []
         for number, spec in enumerate(specs, start=1):
             level = self._level(spec, number)
             level.number = number
             self.levels.append(level)
+        for level, label in zip(self.levels, labels, strict=False):
+            level.use(label)
+        if self._has_stopped:
+            self._has_stopped = False
+            for level in self.levels:
+                level.forget_failures()
+
+    def note_stop(self) -> None:
+        """Note that a run has ended by itself."""
+        self._has_stopped = True
 
     def level(self, spec: str) -> FollowUpLevel | None:
         """Return the level of a follow-up calculator; ``None`` before the calculator is used."""
@@ -260,6 +283,7 @@ class FollowUps:
             self.levels.append(level)
             self.levels.sort(key=lambda one: one.number)
         level.apply(event)
+        self.last_relaxation = event.relaxation
         # A relaxation that began before its minimum was absorbed by another.
         if event.of in self._absorbed:
             level.redirect(event.of, self.present(event.of))

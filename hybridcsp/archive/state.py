@@ -82,6 +82,9 @@ class Failures:
 #: Reason for which a run ends in which every relaxation failed.
 ALL_FAILED = "every relaxation failed"
 
+#: Reason for which a run ends that the user interrupts.
+INTERRUPTED = "interrupted"
+
 
 class SearchState:
     """The state of a search, which the same code derives from events as they happen and as they are read back.
@@ -316,6 +319,8 @@ class SearchState:
                 self._apply_opened(event)
             case RunStopped():
                 self.stops.append(event.reason)
+                if event.reason != INTERRUPTED:
+                    self.follow_ups.note_stop()
                 if event.reason == ALL_FAILED:  # a run that follows is one in which something was mended
                     self.failures = None
             case _:
@@ -330,8 +335,8 @@ class SearchState:
         self.settings.append(event.settings)
         if event.settings.get("calculator_label"):
             self._use(event.settings["calculator_label"])
-        if event.settings.get("then"):
-            self.follow_ups.use(event.settings["then"]["calculators"])
+        if then := event.settings.get("then"):
+            self.follow_ups.open_session(then["calculators"], then.get("labels", ()))
 
     def _apply_end(self, event: CandidateRelaxed | CandidateFailed) -> None:
         self.cost += event.cost

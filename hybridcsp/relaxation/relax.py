@@ -1,8 +1,9 @@
 """Relaxation of one job to its outcome, with ASE's optimisers and any ASE calculator.
 
-A job has a level: "evaluate" (a single point), "relax", "refine" (the same with tighter criteria), or one of
-:data:`PREPARATIONS`, which moves the atoms before the relaxation. All levels run with the same guarded calculator
-(:mod:`~hybridcsp.relaxation.guards`), which counts force calls and enforces the limits of the job.
+A job has a level: "evaluate" (a single point), "relax", "refine" (the same with tighter criteria), "follow-up" (a
+relaxation with a follow-up calculator), or one of :data:`PREPARATIONS`, which moves the atoms before the relaxation.
+All levels run with the same guarded calculator (:mod:`~hybridcsp.relaxation.guards`), which counts force calls and
+enforces the limits of the job.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from hybridcsp.core.records import (
     EVALUATE,
+    FOLLOW_UP,
     LOWEST,
     REFINE,
     RELAX,
@@ -34,6 +36,7 @@ from hybridcsp.relaxation.displacements import escape, follow_soft_mode
 from hybridcsp.relaxation.guards import GuardedCalculator, JobEnded
 from hybridcsp.relaxation.preselection import start_from_lowest
 from hybridcsp.relaxation.settings import RelaxationSettings
+from hybridcsp.relaxation.worker import LabelledRunner
 
 
 def _escape(atoms: Atoms, candidate: Candidate) -> None:
@@ -55,7 +58,7 @@ PREPARATIONS: Mapping[str, Callable[[Atoms, Candidate], Sequence[float | None] |
     LOWEST: start_from_lowest,
 }
 
-_LEVELS = (RELAX, EVALUATE, REFINE, *PREPARATIONS)
+_LEVELS = (RELAX, EVALUATE, REFINE, FOLLOW_UP, *PREPARATIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,8 @@ class Relaxer:
         Name of a calculator, an ASE calculator, or a function without arguments that returns one.
     settings
         Pressure, convergence criteria and limits.
+    follow_ups
+        Follow-up calculators, which jobs with ``calculator`` from 1 use; given as ``calculator`` is.
 
     Examples
     --------
@@ -79,21 +84,22 @@ class Relaxer:
 
     calculator: CalculatorLike = "chgnet"
     settings: RelaxationSettings = field(default_factory=RelaxationSettings)
+    follow_ups: tuple[CalculatorLike, ...] = ()
 
-    def __call__(self) -> Callable[[Job], Relaxed | Failed]:
-        """Build the calculator and return the function that turns a job into its outcome.
+    def __call__(self) -> LabelledRunner:
+        """Build the calculators and return the function that turns a job into its outcome.
 
         Raises
         ------
         CalculatorError
-            If the calculator cannot be built.
+            If a calculator cannot be built.
         """
-        calculator, label = build_calculator(self.calculator)
+        built = [build_calculator(spec) for spec in (self.calculator, *self.follow_ups)]
 
         def run(job: Job) -> Relaxed | Failed:
-            return run_job(job, calculator, label, self.settings)
+            return run_job(job, *built[job.calculator], self.settings)
 
-        return run
+        return LabelledRunner(run, tuple(label for _, label in built))
 
 
 def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSettings) -> Relaxed | Failed:

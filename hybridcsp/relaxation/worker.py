@@ -8,7 +8,7 @@ kind       payload                              answer of the parent
 ========== ==================================== ==========================================
 hello      empty                                the set-up from which the runner is built
 broken     reason why the runner is not built   none; the pool fails
-ready      empty                                a job
+ready      labels of the calculators            a job
 outcome    the pickled outcome                  the next job
 step       force calls, enthalpy per atom       none; the job continues
 servers    process ids of calculator servers    none; their memory counts as that of the worker
@@ -33,6 +33,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 import cloudpickle
@@ -45,6 +46,19 @@ from hybridcsp.utils.process_watch import end_with
 from hybridcsp.utils.resources import forbid_core_dumps, prefer_for_oom_kill
 
 JobRunner = Callable[[Job], Relaxed | Failed]
+
+
+@dataclass(frozen=True)
+class LabelledRunner:
+    """Represent a runner that knows the labels of its calculators, by their numbers."""
+
+    run: JobRunner
+    labels: tuple[str, ...]
+
+    def __call__(self, job: Job) -> Relaxed | Failed:
+        """Run a job."""
+        return self.run(job)
+
 
 # Time in s beyond twice the time limit of a job after which the worker ends itself, if its parent has not ended it.
 LAST_RESORT_SECONDS = 60.0
@@ -157,7 +171,8 @@ def _serve(connection: Connection, setup: bytes) -> None:
     def report(force_calls: int, enthalpy_per_atom: float) -> None:
         connection.send(("step", (force_calls, enthalpy_per_atom)))
 
-    kind, payload = "ready", b""
+    connection.send(("ready", runner.labels if isinstance(runner, LabelledRunner) else ()))
+    kind, payload = answer(runner, connection.recv_bytes(), report)
     while kind != "failed":
         connection.send((kind, payload))
         kind, payload = answer(runner, connection.recv_bytes(), report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
+from hybridcsp.archive.follow_ups import FollowUpLevel
 from hybridcsp.archive.state import Failures, SearchState
 from hybridcsp.core.records import FailureReason
 from hybridcsp.errors import RelaxationsFailedError
@@ -41,15 +42,41 @@ def all_failed(state: SearchState, directory: Path) -> RelaxationsFailedError:
     """
     failures = state.failures or _most_common(state)
     same = " for the same reason, one after the other" if state.failures and failures.count > 1 else ""
-    logs = directory / "workers"
-    output = f"; the output of the workers is in {logs}" if logs.is_dir() else ""
-    advice = _ADVICE.get(FailureReason(failures.reason), "Check how they were relaxed")
     detail = textwrap.shorten(failures.detail, _LONGEST, placeholder=" …") or "no details"
     return RelaxationsFailedError(
         f"none of {state.attempts} relaxations has succeeded, and {failures.count} failed{same}: "
-        f"{failures.reason}: {detail}. {advice}{output}. Nothing is lost: resume the search once the cause is removed, "
-        "or continue regardless with stop_after_failures = 0 (--stop-after-failures 0)"
+        f"{failures.reason}: {detail}. {_advice(failures.reason, directory)}. Nothing "
+        "is lost: resume the search once the cause is removed, or continue regardless with stop_after_failures = 0 "
+        "(--stop-after-failures 0)"
     )
+
+
+def why_none_succeeded(level: FollowUpLevel, directory: Path) -> str:
+    """Explain why no follow-up relaxation with a calculator has succeeded; empty if one has, or none has ended.
+
+    Parameters
+    ----------
+    level
+        The follow-up relaxations with the calculator.
+    directory
+        The run directory.
+    """
+    if level.results or level.unconverged or not level.failures:
+        return ""
+    reason, count = level.failed.most_common(1)[0]
+    first = next(event for event in level.failures if event.reason == reason)
+    detail = textwrap.shorten(first.detail, _LONGEST, placeholder=" …") or "no details"
+    return (
+        f"none of {len(level.failures)} follow-up relaxations with {level.spec} has succeeded ({count} {reason}: "
+        f"{detail}), so that the ranking is that without this calculator. {_advice(reason, directory)}. The results "
+        "of the search are complete; resume it once the cause is removed"
+    )
+
+
+def _advice(reason: str, directory: Path) -> str:
+    logs = directory / "workers"
+    output = f"; the output of the workers is in {logs}" if logs.is_dir() else ""
+    return _ADVICE.get(FailureReason(reason), "Check how they were relaxed") + output
 
 
 def _most_common(state: SearchState) -> Failures:

@@ -1,4 +1,4 @@
-"""The loop of a search: keep the workers busy until a criterion is met, then refine the best minima."""
+"""The loop of a search: keep the workers busy until a criterion is met, then refine and follow up the best minima."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from ase import Atoms
 
 from hybridcsp.archive.archive import Archive
-from hybridcsp.archive.state import ALL_FAILED
-from hybridcsp.core.records import REFINE, RELAX, WORKERS, Candidate, Job, Limits, Outcome, Relaxed
+from hybridcsp.archive.state import ALL_FAILED, INTERRUPTED
+from hybridcsp.core.records import FOLLOW_UP, REFINE, RELAX, WORKERS, Candidate, Failed, Job, Limits, Relaxed
 from hybridcsp.relaxation.backends.base import Backend, RunningJob
 from hybridcsp.search.failures import all_failed
+from hybridcsp.search.follow_up import FollowUp
+from hybridcsp.search.follow_up_jobs import FollowUpJobs
 from hybridcsp.search.proposer import POLL_INTERVAL, Proposer
 from hybridcsp.search.resumption import check_same_calculator
 from hybridcsp.search.stopping import TIME_USED_UP, StoppingCheck, StoppingCriteria
@@ -53,7 +55,7 @@ class Progress:
     run_relaxations, run_force_calls, run_seconds
         Relaxations, force calls and seconds of this run.
     level
-        ``"relax"``, or ``"refine"`` in the final refinement.
+        ``"relax"``, ``"refine"`` in the final refinement, or ``"follow-up"`` in the follow-ups after it.
     jobs
         Jobs of the workers with the progress of each, if the backend reports it.
     activity
@@ -61,6 +63,9 @@ class Progress:
         wyckoff"``, ``"training flow: epoch 3 of 20"``. Empty while it waits for jobs.
     training
         State of each generator that learns from the search, one sentence each.
+    follow_ups_done, follow_ups_left
+        Numbers of follow-up relaxations that have ended in this run, and that are left with the follow-up calculator at
+        work, the running ones included.
     """
 
     relaxations: int
@@ -78,6 +83,8 @@ class Progress:
     activity: str = ""
     training: tuple[str, ...] = ()
     spacegroup: int | None = None
+    follow_ups_done: int = 0
+    follow_ups_left: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -128,6 +135,8 @@ class Run:
     rebuild_proposer
         Returns a proposer without the energies of any other calculator than the one in use; called when the backend
         turns out to use another one than before. ``None``: such a change is an error.
+    follow_up
+        Settings of the follow-up relaxations.
 
     Raises
     ------
@@ -145,6 +154,7 @@ class Run:
         *,
         calculator_known: bool = True,
         rebuild_proposer: Callable[[], Proposer] | None = None,
+        follow_up: FollowUp | None = None,
     ) -> None:
         self._proposer = proposer
         self._archive: Archive = proposer.archive
@@ -157,7 +167,10 @@ class Run:
         self._stopping = StoppingCheck(criteria, proposer.problem, self._archive)
         self._stopped = ""  # the reason why the search ends, once there is one
         self._ready: deque[Candidate] = deque()
-        self._running: set[int] = set()
+        self._running: set[int] = set()  # candidates that are relaxed or refined
+        self._follow_ups = FollowUpJobs(
+            self._archive, backend, follow_up or FollowUp(), limits, criteria.stop_after_failures
+        )
         self._level = RELAX
         self._start_force_calls = self._archive.state.cost.force_calls
         self._start_relaxations = self._archive.state.relaxations
@@ -165,7 +178,7 @@ class Run:
         self._raised: BaseException | None = None  # by a listener, while something else was going on
 
     def execute(self) -> Summary:
-        """Search until a stopping criterion is met, refine the best minima, and record the reason of the end.
+        """Search until a stopping criterion is met, refine and follow up the best minima, and record why it ended.
 
         Raises
         ------
@@ -184,8 +197,9 @@ class Run:
                     name,
                 )
             self._refine()
+            self._follow_up()
         except KeyboardInterrupt:
-            stopped = "interrupted"
+            stopped = INTERRUPTED
             raise
         finally:
             self._archive.record_stop(stopped)
@@ -225,7 +239,7 @@ class Run:
         if self._stopping.is_time_used_up:
             self._stopped = self._stopped or TIME_USED_UP
             return True
-        if self._running:
+        if self._busy:
             return False
         if not self._stopped and self._proposer.exhausted:
             self._stopped = "sources exhausted"
@@ -234,12 +248,17 @@ class Run:
         return bool(self._stopped)
 
     def fill_workers(self) -> None:
-        """Submit candidates until every worker is busy, and propose one ahead for the worker that is free next."""
+        """Submit jobs until every worker is busy, and propose one ahead for the worker that is free next.
+
+        Follow-up relaxations that are due come before new candidates.
+        """
+        if not self._stopped:
+            self._submit_follow_ups(self._follow_ups.due)
         while not self._stopped and self._stopping.allows_another(len(self._running)):
             if not self._ready:
                 self._ready.extend(self._proposer.propose(WORKERS))
                 self._end_activity()
-            if not self._ready or len(self._running) >= self._backend.capacity:
+            if not self._ready or self._busy >= self._backend.capacity:
                 return
             candidate = self._ready.popleft()
             self._submit(candidate, candidate.atoms, candidate.proposal.level, self._limits)
@@ -258,17 +277,20 @@ class Run:
         ArchiveError
             If a result is of another calculator than those in the archive, and such a change was not allowed.
         """
-        if not self._running:
+        if not self._busy:
             self._proposer.wait(PATIENCE)
             if self._proposer.is_training:
                 time.sleep(POLL_INTERVAL)
         outcomes = self._backend.completed(timeout=PATIENCE)
-        if outcomes:
-            self._record(outcomes)
+        if own := [outcome for outcome in outcomes if outcome.level != FOLLOW_UP]:
+            self._record(own)
+        if followed := self._follow_ups.ended([outcome for outcome in outcomes if outcome.level == FOLLOW_UP]):
+            self._proposer.record_follow_ups(followed)
+            self._follow_ups.warn_of_failures(at_end=False)
         self._report()
         return bool(outcomes)
 
-    def _record(self, outcomes: Sequence[Outcome]) -> None:
+    def _record(self, outcomes: Sequence[Relaxed | Failed]) -> None:
         if self._rebuild_proposer is None:
             for outcome in outcomes:
                 if isinstance(outcome, Relaxed):
@@ -299,6 +321,24 @@ class Run:
                 if self._stopping.is_time_used_up:
                     return
 
+    def _follow_up(self) -> None:
+        """Relax the best minima with the follow-up calculators, as far as the time allows."""
+        self._level = FOLLOW_UP
+        self._submit_follow_ups(self._follow_ups.next)
+        while self._busy and not self._stopping.is_time_used_up:
+            self.collect()
+            self._submit_follow_ups(self._follow_ups.next)
+        self._follow_ups.warn_of_failures(at_end=not self._busy)
+
+    def _submit_follow_ups(self, next_job: Callable[[], Job | None]) -> None:
+        while self._busy < self._backend.capacity and (job := next_job()) is not None:
+            self._backend.submit(job)
+
+    @property
+    def _busy(self) -> int:
+        """Number of jobs that the workers have."""
+        return len(self._running) + self._follow_ups.running
+
     def _submit(self, candidate: Candidate, atoms: Atoms, level: str, limits: Limits) -> None:
         self._running.add(candidate.id)
         self._backend.submit(Job(candidate=candidate, atoms=atoms, level=level, limits=limits))
@@ -311,7 +351,7 @@ class Run:
             relaxations=state.relaxations,
             failed=state.failed().total(),
             rejected=state.rejected().total(),
-            running=len(self._running),
+            running=self._busy,
             minima=state.number_of_minima,
             best=None if best is None else best.enthalpy_per_atom,
             spacegroup=None if best is None else best.spacegroup,
@@ -323,6 +363,8 @@ class Run:
             jobs=tuple(self._backend.running()),
             activity=self._activity or self._loading(),
             training=tuple(self._proposer.training),
+            follow_ups_done=self._follow_ups.done,
+            follow_ups_left=self._follow_ups.waiting + self._follow_ups.running,
         )
 
     def _report(self) -> None:

@@ -233,7 +233,7 @@ class Search:
         progress: bool = False,
         **limits: Any,
     ) -> Summary:
-        """Search until a stopping criterion is met; then refine the best minima.
+        """Search until a stopping criterion is met; then refine and follow up the best minima.
 
         Parameters
         ----------
@@ -281,6 +281,7 @@ class Search:
                     listeners,
                     calculator_known=self._backend is None or not self._allow_calculator_change,
                     rebuild_proposer=self._rebuild_proposer if self._allow_calculator_change else None,
+                    follow_up=self.settings.then,
                 )
                 return run.execute()
         finally:
@@ -288,7 +289,9 @@ class Search:
 
     def _pool(self) -> WorkerPool:
         assert self.calculator is not None
-        relaxer = Relaxer(calculator=self.calculator, settings=self.settings.relaxation)
+        relaxer = Relaxer(
+            calculator=self.calculator, settings=self.settings.relaxation, follow_ups=self.settings.then.calculators
+        )
         return WorkerPool(relaxer, workers=self.workers, log_directory=self.directory / "workers")
 
     # Ask and tell

@@ -15,6 +15,7 @@ from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_calc
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.retraining import Retraining
 from hybridcsp.search.allocation import DEFAULT_ALLOCATION, Allocation, find_allocation
+from hybridcsp.search.follow_up import FollowUp
 from hybridcsp.search.stopping import StoppingCriteria
 from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT
@@ -28,6 +29,7 @@ DEFAULT_CALCULATOR = "chgnet"
 _NESTED: dict[type, str] = {
     RelaxationSettings: "relaxation=RelaxationSettings(...)",
     Limits: "limits=Limits(...)",
+    FollowUp: "then=FollowUp(...)",
     StoppingCriteria: "run()",
 }
 
@@ -63,6 +65,9 @@ class SearchSettings:
         Number of samples of a generator per job; the job evaluates the energy of each and relaxes the lowest. 1 makes
         every sample a job of its own. Default: 12, and 1 for ask and tell. Sources that are passed as objects keep
         their own number.
+    then
+        Follow-up relaxations of the best minima with other calculators: a
+        :class:`~hybridcsp.search.follow_up.FollowUp`, or a calculator or several, as ``calculator`` may be given.
 
     Raises
     ------
@@ -80,15 +85,19 @@ class SearchSettings:
     retraining: Retraining = field(default_factory=Retraining)
     external: Mapping[str, Command] = field(default_factory=dict)
     one_shot: int | None = None
+    then: FollowUp = field(default_factory=FollowUp)
 
     def __post_init__(self) -> None:
         if self.calculator is not None:
             check_calculator(self.calculator)
+        object.__setattr__(self, "then", FollowUp.of(self.then))  # the way to set a field of a frozen dataclass
+        for calculator in self.then.calculators:
+            check_calculator(calculator)
         for name, least in (("workers", 1), ("seed", 0), ("one_shot", 1)):
             value = getattr(self, name)
             if value is not None or name == "seed":
                 number = whole_number(name, value, f"a whole number from {least}", least)
-                object.__setattr__(self, name, number)  # the way to set a field of a frozen dataclass
+                object.__setattr__(self, name, number)
         if isinstance(self.allocation, str):
             object.__setattr__(self, "allocation", find_allocation(self.allocation))
         elif not isinstance(self.allocation, Allocation):
@@ -134,7 +143,7 @@ class SearchSettings:
         weights
             Digests of the generators' weights, by source.
         """
-        return {
+        record = {
             "version": version("hybridcsp"),
             "problem": problem.describe(),
             "calculator": _recorded(self.calculator),
@@ -149,6 +158,7 @@ class SearchSettings:
             "one_shot": self.one_shot,
             "weights": dict(weights),
         }
+        return record | ({"then": self.then.record()} if self.then.calculators else {})
 
 
 def sort_keywords(keywords: Mapping[str, Any], others: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from functools import cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ase import Atoms
 
@@ -19,6 +20,35 @@ def is_similar(a: Atoms, b: Atoms) -> bool:
     if a.symbols.formula.reduce()[0] != b.symbols.formula.reduce()[0]:
         return False
     return bool(_matcher().fit(to_pymatgen(a), to_pymatgen(b)))
+
+
+_K = TypeVar("_K", bound=Hashable)
+
+
+class Families(Generic[_K]):
+    """Compare structures that are known by keys, and remember the results.
+
+    Parameters
+    ----------
+    structure_of
+        Function that returns the structure of a key.
+    """
+
+    def __init__(self, structure_of: Callable[[_K], Atoms]) -> None:
+        self._structure_of = structure_of
+        self._structures: dict[_K, Atoms] = {}
+        self._similar: dict[tuple[_K, _K], bool] = {}
+
+    def are_similar(self, a: _K, b: _K) -> bool:
+        """Return whether the structures of two keys are similar; see :func:`is_similar`."""
+        if (a, b) not in self._similar:
+            self._similar[a, b] = is_similar(self._structure(a), self._structure(b))
+        return self._similar[a, b]
+
+    def _structure(self, key: _K) -> Atoms:
+        if key not in self._structures:
+            self._structures[key] = self._structure_of(key)
+        return self._structures[key]
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -151,6 +152,14 @@ class Backend(ABC):
         Read together with :meth:`running`.
         """
         return 0
+
+    def labels(self) -> Sequence[str]:
+        """Return the labels of the calculators that the workers have built, by their numbers, the search's first.
+
+        Called before the first follow-up relaxation. A backend that does not know them, which is the default, returns
+        none; the labels are then those of the results.
+        """
+        return ()
 
     def close(self) -> None:  # noqa: B027  # a backend that holds nothing needs no other
         """Stop all work at once and drop the jobs in progress; by default nothing is to be done.

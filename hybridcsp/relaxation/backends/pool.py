@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing import connection
 from pathlib import Path
@@ -91,6 +91,7 @@ class WorkerPool(Backend):
         self._start_timeout = start_timeout
         self._waiting: deque[tuple[Job, bytes]] = deque()
         self._done: list[Relaxed | Failed] = []
+        self._labels: Sequence[str] = ()
         self._retired: list[subprocess.Popen[bytes]] = []
         self._error: HybridCSPError | None = None
         self._next_check = 0.0
@@ -180,6 +181,20 @@ class WorkerPool(Backend):
             self._step(_CHECK_INTERVAL)
             self._check()
 
+    def labels(self) -> Sequence[str]:
+        """Return the labels of the calculators, after the first worker has built them.
+
+        Raises
+        ------
+        CalculatorError, BackendError
+            As :meth:`completed`.
+        """
+        self._check()
+        while not self._labels and not any(worker.ready for worker in self._workers):
+            self._step(_CHECK_INTERVAL)
+            self._check()
+        return self._labels
+
     def close(self) -> None:
         """End all workers and the programs that they have started, within about a second; all jobs are dropped."""
         self._done.clear()
@@ -229,6 +244,7 @@ class WorkerPool(Backend):
                     self._lost(worker)
             case "ready":
                 worker.ready = True
+                self._labels = payload
             case "broken":
                 self._fail(_build_error(*payload))
             case "step":

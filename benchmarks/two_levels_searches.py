@@ -53,6 +53,7 @@ class Prototypes(PrototypesSource):
     """Known prototypes of the nine tenths, without those of formulas that are sought."""
 
     name = "prototypes"
+    __module__ = "__main__"  # recorded by a search, and the same whichever script resumes it
 
     def __init__(self, problem: Problem, formula: str) -> None:
         table, library = table_of_nine_tenths(), library_of_nine_tenths().without([formula])
@@ -87,6 +88,18 @@ def make_search(atoms: Atoms, directory: Path, calculator: str, **more: Any) -> 
     return Search(problem, sources=sources, calculator=calculator, seed=SEED, workers=1, directory=directory, **more)
 
 
+def folder_of(searches: Path, calculator: str) -> Path:
+    """Return the folder of the searches with a calculator."""
+    return searches / calculator.replace(":", "-")
+
+
+def finished(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the lines of the finished searches of a folder by cell."""
+    lines = folder / "searches.jsonl"
+    rows = map(json.loads, lines.read_text().splitlines() if lines.exists() else ())
+    return {row["cell"]: row for row in rows}
+
+
 def commit() -> str:
     """Return the version of the package that is measured."""
     import hybridcsp
@@ -95,9 +108,10 @@ def commit() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def run(cell: Cell, calculator: str, directory: Path) -> dict[str, Any]:
+def run(cell: Cell, calculator: str, python: str | None, directory: Path) -> dict[str, Any]:
     start = time.perf_counter()
-    with make_search(cell.atoms, directory, calculator) as search:
+    chosen = {} if python is None else {"python": python}
+    with make_search(cell.atoms, directory, calculator, **chosen) as search:
         search.run(relaxations=RELAXATIONS)
         state = search.archive.state
         failed = [event.reason for event in search.archive.history() if isinstance(event, Failed)]
@@ -125,15 +139,15 @@ def main() -> None:
     parser.add_argument("--recovery", type=Path)
     parser.add_argument("--searches", type=Path, default=Path(__file__).parent / ".searches" / "two_levels")
     parser.add_argument("--calculator", default="chgnet", choices=list(SLOWER))
+    parser.add_argument("--python", help="interpreter of that calculator, by default the environment installed for it")
     parser.add_argument("--sizes", nargs="+", default=["small", "large", "recovery"])
     parser.add_argument("--cells", nargs="+", help="names of cells, in place of all")
     parser.add_argument("--hours", type=float, help="begin no further search after this time")
     arguments = parser.parse_args()
     console = Console()
-    folder = arguments.searches / arguments.calculator.replace(":", "-")
+    folder = folder_of(arguments.searches, arguments.calculator)
     folder.mkdir(parents=True, exist_ok=True)
-    lines = folder / "searches.jsonl"
-    done = {json.loads(line)["cell"] for line in lines.read_text().splitlines()} if lines.exists() else set()
+    done = finished(folder)
     left = [cell for cell in cells(arguments.files, arguments.recovery) if cell.name not in done]
     left = [cell for cell in left if cell.size in arguments.sizes and cell.name in (arguments.cells or [cell.name])]
     seconds = sum(RELAXATIONS * SECONDS_PER_ATOM * len(cell.atoms) for cell in left) * SLOWER[arguments.calculator]
@@ -143,8 +157,8 @@ def main() -> None:
         if arguments.hours and time.monotonic() - start > 3600 * arguments.hours:
             console.print("time used up; run again to go on")
             break
-        one = run(cell, arguments.calculator, folder / cell.name)
-        with lines.open("a") as stream:
+        one = run(cell, arguments.calculator, arguments.python, folder / cell.name)
+        with (folder / "searches.jsonl").open("a") as stream:
             stream.write(json.dumps(one) + "\n")
         console.print(
             f"{cell.name}: {one['relaxations']} relaxations, {one['force_calls']} force calls, "

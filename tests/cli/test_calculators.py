@@ -95,7 +95,7 @@ def test_space_is_checked_before_asking(data, terminal, monkeypatch):
 def test_unknown_names_and_commands(data):
     with pytest.raises(InputError, match="did you mean 'sevennet'"):
         run("install", "sevenn")
-    with pytest.raises(InputError, match=f"none is installed in {data}/environments"):
+    with pytest.raises(InputError, match=f"no environment is installed in {data}/environments"):
         run("remove", "sevennet")
     with pytest.raises(CommandLineError, match=r"unknown command 'instal': did you mean 'install'\? The commands are"):
         run("instal", "sevennet")

@@ -337,7 +337,7 @@ class TestExecutorBackend:
         with make_executor(1) as executor:
             for factory, message in [
                 (refuse, "^cannot build the calculator: RuntimeError: no such device$"),
-                (refuse_politely, "^calculator = 'mace:x.pt': a file that exists$"),
+                (refuse_politely, r"^calculator = 'mace:x.pt' is not valid: it must be a file that exists\.$"),
             ]:
                 backend = ExecutorBackend(executor, factory, capacity=1)
                 backend.submit(make_job())

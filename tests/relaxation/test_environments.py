@@ -131,7 +131,7 @@ def test_installed_listed_used_and_removed(data, wheels):
     remove("sevennet")
     assert environment("sevennet") is None
     assert [file.name for file in (data / "environments").iterdir()] == ["environments.lock"]
-    with pytest.raises(InputError, match="none is installed"):
+    with pytest.raises(InputError, match="no environment is installed"):
         remove("sevennet")
 
 

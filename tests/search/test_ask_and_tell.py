@@ -94,9 +94,9 @@ class TestAskAndTell:
     def test_objects_other_than_atoms_are_refused(self, tmp_path, atoms):
         run = self.ask_only(tmp_path)
         (candidate,) = run.ask()
-        with pytest.raises(InputError, match=r"atoms = .*as ase\.Atoms"):
+        with pytest.raises(InputError, match=r"atoms .*as ase\.Atoms"):
             run.tell(candidate, atoms)
-        with pytest.raises(InputError, match=r"atoms = .*as ase\.Atoms"):
+        with pytest.raises(InputError, match=r"atoms .*as ase\.Atoms"):
             run.add(atoms)
         assert [waiting.id for waiting in run.pending()] == [candidate.id]
 

@@ -106,7 +106,7 @@ class CalculatorChoice:
         try:
             raw = read_toml(path)
         except UnreadableError as error:
-            raise InputError("calculator", str(path), f"a calculator file that can be read: {error.reason}") from None
+            raise InputError("calculator", path, reason=error.reason) from None
         known = [one.name for one in fields(cls)]
         for key, value in raw.items():
             if key not in known:

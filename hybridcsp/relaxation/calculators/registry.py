@@ -200,7 +200,7 @@ def build_calculator(spec: CalculatorLike) -> tuple[Calculator, str]:
     except HybridCSPError:
         raise
     except OptionError as error:
-        raise InputError(error.option, error.value, reason=error.allowed) from error
+        raise InputError(error.option, error.value, reason=error.reason) from error
     except BuildError as error:
         raise CalculatorError(str(error)) from error
     except Exception as error:  # third-party code may raise anything

@@ -169,7 +169,7 @@ def remove(name: str) -> Environment:
         installed = [one.name for one in listed()]
         if installed:
             raise UnknownNameError("environment", name, installed)
-        raise InputError("environment", name, f"none is installed in {folder}")
+        raise InputError("environment", name, reason=f"no environment is installed in {folder}")
     with locked(folder):
         if users := processes_of(found.folder):
             shown = ", ".join(map(str, users))

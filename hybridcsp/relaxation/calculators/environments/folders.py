@@ -99,13 +99,13 @@ def check_ownership(folder: Path, data: Path) -> None:
     except OSError:  # it does not exist, or cannot be read
         return
     if stat.S_ISLNK(found.st_mode):
-        raise InputError("folder", str(folder), "a folder, not a symbolic link; remove the link")
+        raise InputError("folder", folder, "a folder, not a symbolic link; remove the link")
     if not stat.S_ISDIR(found.st_mode):
-        raise InputError("folder", str(folder), "a folder; there is a file in its place")
+        raise InputError("folder", folder, "a folder; a file is in its place")
     if found.st_uid not in trusted:
-        raise InputError("folder", str(folder), f"a folder of yours; this one belongs to the user {found.st_uid}")
+        raise InputError("folder", folder, f"a folder of yours; this one belongs to the user {found.st_uid}")
     if found.st_mode & stat.S_IWOTH:
-        raise InputError("folder", str(folder), "a folder that not everybody can write; chmod o-w makes it so")
+        raise InputError("folder", folder, "a folder that not everybody can write; chmod o-w makes it so")
 
 
 @contextmanager
@@ -134,7 +134,7 @@ def locked(folder: Path) -> Iterator[FileLock]:
             raise InstallationError(str(error)) from error
         except OSError as error:
             allowed = f"a folder that can be written ({error.strerror}); {VARIABLE} names another data folder"
-            raise InputError("folder", str(folder), allowed) from error
+            raise InputError("folder", folder, allowed) from error
     try:
         yield lock
     finally:

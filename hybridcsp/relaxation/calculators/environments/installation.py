@@ -244,9 +244,9 @@ def size_of(folder: Path) -> int:
 
 def _folder_of_wheels(wheels: Path) -> Path:
     if not wheels.is_dir():
-        raise InputError("--wheels", str(wheels), "an existing folder of wheels")
+        raise InputError("--wheels", wheels, "an existing folder of wheels")
     if not any(wheels.glob("*.whl")):
-        raise InputError("--wheels", str(wheels), "a folder of wheels; there is no file *.whl in it")
+        raise InputError("--wheels", wheels, "a folder of wheels; there is no file *.whl in it")
     return wheels.resolve()
 
 

@@ -153,22 +153,22 @@ def check_device(device: str) -> None:
     try:
         import torch
     except ImportError as error:
-        allowed = f"torch, which computes on devices, cannot be imported here ({error}); leave the device out"
-        raise OptionError("device", device, allowed) from None
+        reason = f"torch, which computes on devices, cannot be imported here ({error}); leave the device out"
+        raise OptionError("device", device, reason) from None
     try:
         kind, index = torch.device(device).type, torch.device(device).index
     except (RuntimeError, ValueError):
-        allowed = "torch has no such device; it must be the name of a device, such as cpu, cuda, cuda:1 or mps"
-        raise OptionError("device", device, allowed) from None
+        reason = "torch has no such device; it must be the name of a device, such as cpu, cuda, cuda:1 or mps"
+        raise OptionError("device", device, reason) from None
     if kind == "cuda" and not torch.cuda.is_available():
-        allowed = f"torch {torch.__version__} finds no CUDA device here; leave the device out to compute on the CPU"
-        raise OptionError("device", device, allowed)
+        reason = f"torch {torch.__version__} finds no CUDA device here; leave the device out to compute on the CPU"
+        raise OptionError("device", device, reason)
     if kind == "cuda" and (index or 0) >= torch.cuda.device_count():
-        allowed = f"torch finds {torch.cuda.device_count()} CUDA devices here, which are numbered from 0"
-        raise OptionError("device", device, allowed)
+        reason = f"torch finds {torch.cuda.device_count()} CUDA devices here, which are numbered from 0"
+        raise OptionError("device", device, reason)
     if kind == "mps" and not torch.backends.mps.is_available():
-        allowed = f"torch {torch.__version__} finds no MPS device here; leave the device out to compute on the CPU"
-        raise OptionError("device", device, allowed)
+        reason = f"torch {torch.__version__} finds no MPS device here; leave the device out to compute on the CPU"
+        raise OptionError("device", device, reason)
 
 
 def build_emt(argument: str | None = None, *, device: str | None = None, precision: str | None = None) -> Any:

@@ -16,15 +16,15 @@ class OptionError(BuildError):
         Name of the option, ``"device"`` or ``"precision"``.
     value
         The given value.
-    allowed
+    reason
         Clause that says why the value cannot be used, and what to do instead.
     """
 
-    def __init__(self, option: str, value: object, allowed: str) -> None:
-        super().__init__(f"{option} = {value!r} cannot be used: {allowed}.")
+    def __init__(self, option: str, value: object, reason: str) -> None:
+        super().__init__(f"{option} = {value!r} cannot be used: {reason}.")
         self.option = option
         self.value = value
-        self.allowed = allowed
+        self.reason = reason
 
 
 class IsolatedAtomsError(Exception):

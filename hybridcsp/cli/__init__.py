@@ -2,6 +2,7 @@
 
 from hybridcsp.cli import calculators as calculators
 from hybridcsp.cli import compare as compare
+from hybridcsp.cli import environments as environments
 from hybridcsp.cli import evaluate as evaluate
 from hybridcsp.cli import generators as generators
 from hybridcsp.cli import import_export as import_export

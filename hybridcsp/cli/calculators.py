@@ -1,27 +1,27 @@
-"""Provide ``hybridcsp calculators``: the list of calculators, and the commands for their environments."""
+"""Provide ``hybridcsp calculators``: the list of calculators, and their check with a small crystal."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hybridcsp.cli.app import App, CommandGroup, app
-from hybridcsp.cli.console import console, errors
+from hybridcsp.cli.console import console
 from hybridcsp.cli.lists import print_registry
 from hybridcsp.cli.output import AsCsv, AsJson, print_table
-from hybridcsp.cli.progress import busy
-from hybridcsp.errors import CalculatorError, CommandLineError
+from hybridcsp.cli.progress import announced
+from hybridcsp.errors import CalculatorError, CommandLineError, with_full_stop
 from hybridcsp.utils.interrupts import terminate_in_order
 
 if TYPE_CHECKING:
-    from hybridcsp.relaxation.calculators.environments import Environment, Recipe
+    from hybridcsp.relaxation.calculators.choice import CalculatorChoice
+    from hybridcsp.relaxation.trial import Trial
 
-ENVIRONMENT = Annotated[
-    str, typer.Argument(metavar="NAME", help="Name of an environment, which is that of its calculator: sevennet, mace.")
-]
+_OWN = "the calculator's own"
 
 calculators_app = App(
     cls=CommandGroup,
@@ -60,165 +60,129 @@ def calculators(context: typer.Context, as_json: AsJson = False, as_csv: AsCsv =
 
 @calculators_app.command(
     epilog="Examples:\n\n"
-    "  hybridcsp calculators install sevennet\n\n"
-    "  hybridcsp calculators install sevennet --requirements   the packages, for pip wheel on another machine\n\n"
-    "  hybridcsp calculators install sevennet --wheels wheels/ --yes   without a network"
+    "  hybridcsp calculators check sevennet:l3i5\n\n"
+    "  hybridcsp calculators check vasp.toml --structure GaN.cif --time-limit 1h\n\n"
+    "  hybridcsp calculators check my_module:factory --python ~/envs/theirs/bin/python"
 )
-def install(
-    name: ENVIRONMENT,
-    wheels: Annotated[
+def check(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE.toml", help="A calculator as for --calculator: a name, module:factory or a TOML file."
+        ),
+    ],
+    python: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Python interpreter of the calculator.", show_default=_OWN)
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Device of torch, such as cuda.", show_default=_OWN)
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="NAME", help="float32 or float64.", show_default=_OWN)
+    ] = None,
+    structure: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER",
-            help="Take all packages from a folder of wheels and use no network.",
-            show_default="the index of pip",
+            metavar="FILE", help="Crystal to relax.", show_default="one of Cu, Si, NaCl, MgO, C and GaN with 2 atoms"
         ),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Install without asking.")] = False,
-    requirements: Annotated[
-        bool, typer.Option("--requirements", help="Print the pinned packages and install nothing.")
-    ] = False,
+    time_limit: Annotated[
+        str,
+        typer.Option(metavar="SECONDS", help="Time limit of the start and of the relaxation: 300, 10min."),
+    ] = "300",
+    as_json: AsJson = False,
 ) -> None:
-    """Install a calculator in an environment of its own.
+    """Relax one small crystal with a calculator and report what came of it.
 
-    The environment is a virtual environment of Python in the data folder of the user, or in the folder that the
-    variable HYBRIDCSP_DATA names. pip uses the index for which it is configured.
+    The calculator runs as in a search, in a worker process. The exit status is 1 unless the relaxation converges.
     """
-    from hybridcsp.relaxation.calculators.environments import find_recipe
-    from hybridcsp.relaxation.calculators.environments import install as install_environment
-    from hybridcsp.relaxation.calculators.environments.installation import gigabytes
+    from hybridcsp.relaxation.calculators.choice import CalculatorChoice
+    from hybridcsp.relaxation.calculators.registry import check_calculator
+    from hybridcsp.relaxation.trial import run_trial
+    from hybridcsp.search.stopping import read_target
+    from hybridcsp.utils.quantities import read_quantity
 
-    recipe = find_recipe(name)
-    if requirements:
-        sys.stdout.write(recipe.requirements)
-        return
-    present = _present(recipe)
-    if present is None:
-        _ask(recipe, wheels, yes=yes)
-        terminate_in_order()
-        with busy(f"installing {name}") as show, _announced(f"installing {name}", show):
-            present = install_environment(recipe, wheels=wheels)
-        done = "Installed"
-    else:
-        done = "Already installed:"
-    shown = f"{done} {name} ({recipe.principal_packages()}; {gigabytes(present.size)}) in {present.folder}."
-    console.print(shown, highlight=False, soft_wrap=True)
-    console.print(f"hybridcsp calculators check {name} relaxes a small crystal with it.", highlight=False)
+    choice = CalculatorChoice.of(CalculatorChoice(calculator=name, python=python, device=device, precision=precision))
+    seconds = read_quantity("--time-limit", time_limit, "seconds")
+    crystals = [] if structure is None else [read_target("--structure", str(structure))]
+    check_calculator(choice)
+    terminate_in_order()
+    with TemporaryDirectory() as logs, announced(f"checking {name}"):
+        trial = run_trial(choice, crystals=crystals, seconds=seconds, log_directory=Path(logs) / "log")
+    row = _trial_row(name, choice, trial)
+    if not print_table([row], as_json=as_json, as_csv=False, about=row):
+        _print_trial(row)
+    if not trial.passed:
+        raise CalculatorError(with_full_stop(_verdict(name, trial, structure)))
 
 
-@calculators_app.command(
-    epilog="Examples:\n\n  hybridcsp calculators environments\n\n  hybridcsp calculators environments --json"
-)
-def environments(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
-    """List the installed environments with their sizes."""
-    from hybridcsp.analysis.text_tables import Column, FittingTable
-    from hybridcsp.relaxation.calculators.environments import RECIPES, listed
-    from hybridcsp.relaxation.calculators.environments.folders import environments_folder
-    from hybridcsp.relaxation.calculators.environments.installation import gigabytes
+def _trial_row(name: str, choice: CalculatorChoice, trial: Trial) -> dict[str, Any]:
+    """Return the results of a trial as JSON shows them."""
+    from ase.units import GPa
 
-    found = listed()
-    if print_table([_row(one) for one in found], as_json=as_json, as_csv=as_csv):
-        return
-    folder = environments_folder()
-    if not found:
-        console.print(f"No environment is installed in {folder}.", highlight=False, soft_wrap=True)
-        console.print(f"hybridcsp calculators install NAME makes one for {' or '.join(RECIPES)}.", highlight=False)
-        return
-    columns = [
-        Column(heading="name", words=True),
-        Column(heading="size"),
-        Column(heading="Python", dispensable=1),
-        Column(heading="packages", words=True),
-        Column(heading="state", words=True),
-    ]
-    rows = [
-        (one.name, gigabytes(one.size) if one.size else "", one.python_version, _principal(one), one.state)
-        for one in found
-    ]
-    console.print(FittingTable("Environments of calculators", columns, rows, [f"They lie in {folder}."]))
-
-
-@calculators_app.command(epilog="Examples:\n\n  hybridcsp calculators remove sevennet")
-def remove(name: ENVIRONMENT) -> None:
-    """Remove an installed environment."""
-    from hybridcsp.relaxation.calculators.environments import remove as remove_environment
-    from hybridcsp.relaxation.calculators.environments.installation import gigabytes
-
-    removed = remove_environment(name)
-    size = f" ({gigabytes(removed.size)})" if removed.size else ""
-    console.print(f"Removed {removed.folder}{size}.", highlight=False, soft_wrap=True)
-
-
-def _present(recipe: Recipe) -> Environment | None:
-    """Return the environment of a recipe if nothing needs to be installed."""
-    from hybridcsp.relaxation.calculators.environments import environment
-
-    try:
-        found = environment(recipe.name)
-    except CalculatorError as error:
-        errors.print(f"{error}.", highlight=False, soft_wrap=True)
-        return None
-    if found is not None and found.outdated:
-        errors.print(f"{found.folder} holds other packages and is replaced.", highlight=False, soft_wrap=True)
-        return None
-    return found
-
-
-def _ask(recipe: Recipe, wheels: Path | None, *, yes: bool) -> None:
-    """Say what an installation does, check that there is space, and ask for confirmation in a terminal."""
-    import platform
-
-    from hybridcsp.relaxation.calculators.environments.folders import environments_folder
-    from hybridcsp.relaxation.calculators.environments.installation import check_space, gigabytes
-
-    folder = environments_folder()
-    more = len(recipe.packages) - sum(name in recipe.packages for name in recipe.principal)
-    source = "pip's index" if wheels is None else f"the wheels in {wheels}"
-    errors.print(
-        f"This installs {recipe.principal_packages()} and {more} more packages, all of pinned versions, from {source} "
-        f"in a virtual environment of Python {platform.python_version()}: {folder / recipe.name}\n"
-        f"It takes about {gigabytes(recipe.size)} with a torch for CPUs ({gigabytes(recipe.size + recipe.download)} "
-        "while it is installed), and several GB more if pip chooses a torch for CUDA.",
-        highlight=False,
-        soft_wrap=True,
-    )
-    check_space(folder, recipe)
-    if yes:
-        return
-    if not is_terminal():
-        raise CommandLineError("the installation needs a confirmation: run the command in a terminal, or add --yes.")
-    if not typer.confirm("Install it?", default=True, err=True):
-        raise typer.Exit(1)
-
-
-def is_terminal() -> bool:
-    """Return whether a person can answer questions."""
-    return sys.stdin.isatty()
-
-
-def _announced(what: str, show: Any) -> Any:
-    from hybridcsp.utils.activity import announcements
-
-    return announcements(lambda now: show(f"{what}: {now}"))
-
-
-def _principal(environment: Environment) -> str:
-    """Return the most important packages of an environment with their versions."""
-    from hybridcsp.relaxation.calculators.environments import RECIPES
-
-    recipe = RECIPES.get(environment.name)
-    names = recipe.principal if recipe else tuple(environment.packages)[:3]
-    return ", ".join(f"{name} {environment.packages[name]}" for name in names if name in environment.packages)
-
-
-def _row(environment: Environment) -> dict[str, Any]:
-    return {
-        "name": environment.name,
-        "state": environment.state,
-        "usable": not environment.fault,
-        "size_bytes": environment.size,
-        "python": environment.python,
-        "python_version": environment.python_version,
-        "folder": str(environment.folder),
-        "packages": dict(environment.packages),
+    before, after = trial.before, trial.after
+    row: dict[str, Any] = {
+        "calculator": name,
+        "passed": trial.passed,
+        "label": before.calculator if before else None,
+        "python": _interpreter(choice),
+        "device": choice.device,
+        "precision": choice.precision,
+        "crystal": trial.crystal,
+        "atoms": trial.n_atoms,
+        "seconds_to_start": trial.seconds_to_start,
+        "energy_before_ev_per_atom": before.energy / trial.n_atoms if before else None,
+        "energy_after_ev_per_atom": after.evaluation.energy / trial.n_atoms if after else None,
+        "force_calls": after.cost.force_calls if after else None,
+        "milliseconds_per_call": None if trial.seconds_per_call is None else 1000 * trial.seconds_per_call,
+        "converged": bool(after and after.converged),
+        "max_force_ev_per_angstrom": after.evaluation.max_force if after else None,
+        "max_stress_gpa": None,
+        "failures": trial.failures,
     }
+    if after and after.evaluation.max_stress_residual is not None:
+        row["max_stress_gpa"] = after.evaluation.max_stress_residual / GPa
+    return row
+
+
+def _print_trial(row: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    def number(key: str, digits: int, unit: str) -> str:
+        return "-" if row[key] is None else f"{row[key]:.{digits}f} {unit}"
+
+    table = Table(box=None, show_header=False)
+    for heading, text in (
+        ("calculator", row["label"] or row["calculator"]),
+        ("interpreter", row["python"]),
+        ("started in", number("seconds_to_start", 1, "s")),
+        ("crystal", f"{row['crystal']}, {row['atoms']} atoms"),
+        ("energy before", number("energy_before_ev_per_atom", 4, "eV/atom")),
+        ("energy after", number("energy_after_ev_per_atom", 4, "eV/atom")),
+        ("largest force after", number("max_force_ev_per_angstrom", 3, "eV/Å")),
+        ("largest stress after", number("max_stress_gpa", 2, "GPa")),
+        ("force calls", "-" if row["force_calls"] is None else str(row["force_calls"])),
+        ("time per call", number("milliseconds_per_call", 1, "ms")),
+        ("converged", "yes" if row["converged"] else "no"),
+    ):
+        table.add_row(heading, text)
+    for crystal, reason in row["failures"].items():
+        table.add_row("failed for", f"{crystal}: {reason}")
+    console.print(table)
+
+
+def _verdict(name: str, trial: Trial, structure: Path | None) -> str:
+    """Return a sentence about a trial that has not passed."""
+    if trial.after is not None:
+        return (
+            f"{name} does not converge: {trial.crystal} is not relaxed after {trial.after.cost.force_calls} force calls"
+        )
+    first, *others = dict.fromkeys(trial.failures.values())
+    crystals = ", ".join(trial.failures)
+    hint = "; give a crystal of elements that it knows with --structure" if structure is None and not others else ""
+    return f"{name} fails for {crystals}: {first}{hint}"
+
+
+def _interpreter(choice: CalculatorChoice) -> str:
+    """Return the path of the interpreter in which a calculator computes."""
+    return choice.python or sys.executable

@@ -40,12 +40,19 @@ def busy(what: str) -> Iterator[Callable[[str], None]]:
 
 
 @contextmanager
+def announced(what: str) -> Iterator[None]:
+    """Show an activity and its announced steps in a terminal; print it once, without the steps, to a file."""
+    with busy(what) as show, announcements(lambda now: show(f"{what}: {now}")):
+        yield
+
+
+@contextmanager
 def setting_up(what: str) -> Iterator[None]:
     """Show an activity and its announced steps in a terminal; print nothing to a file."""
     if not errors.is_terminal:
         yield
         return
-    with busy(what) as show, announcements(lambda now: show(f"{what}: {now}")):
+    with announced(what):
         yield
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from wheels import PINNED, pin_tiny_packages, sevennet_wheels
 
 from hybridcsp.cli import app
-from hybridcsp.errors import CommandLineError, InputError, InstallationError
+from hybridcsp.errors import CalculatorError, CommandLineError, InputError, InstallationError
 from hybridcsp.relaxation.calculators.environments import RECIPES
 
 
@@ -30,7 +30,7 @@ def data(tmp_path, monkeypatch):
 @pytest.fixture
 def terminal(monkeypatch):
     """Make the standard input of a command look like a terminal."""
-    monkeypatch.setattr("hybridcsp.cli.calculators.is_terminal", lambda: True)
+    monkeypatch.setattr("hybridcsp.cli.environments.is_terminal", lambda: True)
 
 
 def test_list_names_the_calculators_and_their_environments():
@@ -112,3 +112,46 @@ def test_environment_that_cannot_be_used_is_listed(data):
     (folder / "bin" / "python").symlink_to(sys.executable)
     assert json.loads(run("environments", "--json").stdout)[0]["state"].startswith("other packages than this version")
     assert RECIPES["sevennet"].digest != "earlier"
+
+
+def test_check_reports_a_relaxation():
+    done = run("check", "emt")
+    assert done.exit_code == 0
+    lines = {line.split("  ")[0].strip(): line.split("  ", 1)[1].strip() for line in done.stdout.splitlines()}
+    assert lines["calculator"].startswith("emt (ase ")
+    assert lines["interpreter"] == sys.executable
+    assert lines["crystal"] == "Cu, 2 atoms"
+    assert lines["converged"] == "yes"
+    assert float(lines["energy after"].split()[0]) < float(lines["energy before"].split()[0])
+    assert int(lines["force calls"]) > 3
+
+
+def test_check_as_json_with_a_crystal_and_a_calculator_file(tmp_path):
+    from ase.build import bulk
+
+    bulk("Al").write(tmp_path / "al.cif")
+    (tmp_path / "effective.toml").write_text('calculator = "emt"\n')
+    found = json.loads(run("check", tmp_path / "effective.toml", "--structure", tmp_path / "al.cif", "--json").stdout)
+    assert found["passed"]
+    assert found["crystal"] == "Al"
+    assert found["label"].startswith("emt")
+    assert found["force_calls"] >= 1
+
+
+def test_check_that_fails_has_exit_status_1(tmp_path):
+    from ase.build import bulk
+
+    bulk("Si").write(tmp_path / "si.cif")
+    with pytest.raises(CalculatorError, match=r"^emt fails for Si: NotImplementedError: .*Si.*\.$"):
+        run("check", "emt", "--structure", tmp_path / "si.cif")
+
+
+def test_check_of_wrong_input():
+    with pytest.raises(InputError, match="did you mean 'emt'"):
+        run("check", "emtt")
+    with pytest.raises(InputError, match="time-limit"):
+        run("check", "emt", "--time-limit", "soon")
+    with pytest.raises(InputError, match="precision"):
+        run("check", "emt", "--precision", "half")
+    with pytest.raises(InputError, match="structure"):
+        run("check", "emt", "--structure", "missing.cif")

@@ -18,7 +18,7 @@ COMMANDS = [
     *("import", "formats", "calculators", "sources", "operators"),
 ]
 
-ENVIRONMENTS = ["install", "environments", "remove"]
+ENVIRONMENTS = ["install", "environments", "remove", "check"]
 
 
 def test_help_lists_commands_in_order(tmp_path):

@@ -103,9 +103,11 @@ def check_ownership(folder: Path, data: Path) -> None:
     if not stat.S_ISDIR(found.st_mode):
         raise InputError("folder", folder, "a folder; a file is in its place")
     if found.st_uid not in trusted:
-        raise InputError("folder", folder, f"a folder of yours; this one belongs to the user {found.st_uid}")
+        raise InputError(
+            "folder", folder, reason=f"it belongs to the user {found.st_uid}, who may have put programs there"
+        )
     if found.st_mode & stat.S_IWOTH:
-        raise InputError("folder", folder, "a folder that not everybody can write; chmod o-w makes it so")
+        raise InputError("folder", folder, reason="everybody has the right to write to it; remove that with chmod o-w")
 
 
 @contextmanager
@@ -133,8 +135,8 @@ def locked(folder: Path) -> Iterator[FileLock]:
         except LockFileError as error:
             raise InstallationError(str(error)) from error
         except OSError as error:
-            allowed = f"a folder that can be written ({error.strerror}); {VARIABLE} names another data folder"
-            raise InputError("folder", folder, allowed) from error
+            reason = f"it cannot be written ({error.strerror}); {VARIABLE} names another data folder"
+            raise InputError("folder", folder, reason=reason) from error
     try:
         yield lock
     finally:

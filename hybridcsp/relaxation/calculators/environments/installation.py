@@ -246,7 +246,7 @@ def _folder_of_wheels(wheels: Path) -> Path:
     if not wheels.is_dir():
         raise InputError("--wheels", wheels, "an existing folder of wheels")
     if not any(wheels.glob("*.whl")):
-        raise InputError("--wheels", wheels, "a folder of wheels; there is no file *.whl in it")
+        raise InputError("--wheels", wheels, reason="this folder contains no wheel (*.whl)")
     return wheels.resolve()
 
 

@@ -24,6 +24,8 @@ class Recipe:
         Description in one line.
     principal
         Names of the most important packages.
+    example
+        Name of a calculator in it, as an example.
     module
         Module that must be importable after the installation.
     size
@@ -35,6 +37,7 @@ class Recipe:
     name: str
     summary: str
     principal: tuple[str, ...]
+    example: str
     module: str
     size: int
     download: int
@@ -70,6 +73,7 @@ RECIPES = {
             name="sevennet",
             summary="SevenNet, universal potentials whose weights come with the package",
             principal=("sevenn", "torch", "e3nn"),
+            example="sevennet:l3i5",
             module="sevenn.calculator",
             size=1_550_000_000,
             download=360_000_000,
@@ -78,8 +82,9 @@ RECIPES = {
             name="mace",
             summary="MACE, universal potentials by file or by name",
             principal=("mace-torch", "torch", "e3nn"),
+            example="mace:medium-mpa-0",
             module="mace.calculators",
-            size=1_550_000_000,
+            size=1_450_000_000,
             download=360_000_000,
         ),
     )

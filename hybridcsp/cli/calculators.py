@@ -185,4 +185,7 @@ def _verdict(name: str, trial: Trial, structure: Path | None) -> str:
 
 def _interpreter(choice: CalculatorChoice) -> str:
     """Return the path of the interpreter in which a calculator computes."""
-    return choice.python or sys.executable
+    from hybridcsp.relaxation.calculators.interpreters import find_interpreter
+
+    found = find_interpreter(choice)
+    return sys.executable if found is None else found.path

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hybridcsp.core.records import REFINE
+from hybridcsp.core.records import FOLLOW_UP, REFINE, RELAX
 from hybridcsp.relaxation.backends.base import RunningJob
 from hybridcsp.search.run import Progress
 from hybridcsp.search.stopping import StoppingCriteria
@@ -85,7 +85,7 @@ class TerminalDisplay:
 
 
 class LineDisplay:
-    """Plain lines of text: the first at once, then one for each new best minimum and one every ten seconds.
+    """Plain lines of text: the first at once, then one for each new best minimum or stage, and one every ten seconds.
 
     Parameters
     ----------
@@ -98,6 +98,7 @@ class LineDisplay:
         self._console = console
         self._shown = ""
         self._best: float | None = None
+        self._level = RELAX
         self._last = -QUIET
 
     def __enter__(self) -> Self:
@@ -109,10 +110,10 @@ class LineDisplay:
     def update(self, progress: Progress) -> None:
         """Print a line if there is news, or if the last line is ten seconds old."""
         since = progress.run_seconds - self._last
-        is_news = progress.best is not None and progress.best != self._best
+        is_news = (progress.best is not None and progress.best != self._best) or progress.level != self._level
         if since < (NEWS if is_news else QUIET):
             return
-        self._last, self._best = progress.run_seconds, progress.best
+        self._last, self._best, self._level = progress.run_seconds, progress.best, progress.level
         text = describe(progress, self._budget)
         if text != self._shown:
             self._shown = text
@@ -210,7 +211,13 @@ class View:
 
 
 def fraction_done(progress: Progress, budget: StoppingCriteria) -> float | None:
-    """Return the fraction of the budget that is used, by the nearest limit; ``None`` without a limit."""
+    """Return the fraction of the budget that is used, by the nearest limit; ``None`` without a limit.
+
+    In the follow-ups after the search it is the fraction of the follow-up relaxations that have ended.
+    """
+    if progress.level == FOLLOW_UP:
+        total = progress.follow_ups_done + progress.follow_ups_left
+        return progress.follow_ups_done / total if total else None
     shares = []
     if budget.relaxations:
         shares.append(progress.relaxations / budget.relaxations)
@@ -265,11 +272,16 @@ def _now(progress: Progress, budget: StoppingCriteria) -> list[str]:
     if progress.run_force_calls and progress.run_seconds > 0:
         parts.append(f"{progress.run_force_calls / progress.run_seconds:.1f} force calls/s")
     left = seconds_left(progress, budget)
+    if progress.follow_ups_left or progress.level == FOLLOW_UP:
+        parts.append(f"follow-ups: {progress.follow_ups_done} done, {progress.follow_ups_left} to do")
     if progress.level == REFINE:
         parts.append("refining the best minima")
-    elif left is not None:
+    elif progress.level != FOLLOW_UP and left is not None:
         parts.append(f"{clock(left)} left")
     return parts
+
+
+_STAGES = {REFINE: " (refined)", FOLLOW_UP: " (followed up)"}
 
 
 def _jobs(jobs: tuple[RunningJob, ...]) -> list[Any]:
@@ -282,7 +294,7 @@ def _jobs(jobs: tuple[RunningJob, ...]) -> list[Any]:
         name = printable_line(job.source if job.operator in ("", job.source) else f"{job.source}/{job.operator}")
         table.add_row(
             f"#{job.candidate}",
-            name if job.level != REFINE else f"{name} (refined)",
+            name + _STAGES.get(job.level, ""),
             "" if job.force_calls is None else f"{job.force_calls} force calls",
             "" if job.enthalpy_per_atom is None else f"{job.enthalpy_per_atom:.4f} eV/atom",
             f"{job.seconds:.0f} s",

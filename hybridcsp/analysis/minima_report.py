@@ -147,9 +147,10 @@ def _rankings(
         for line, mark in zip(cells, marks, strict=True):
             line.append(mark)
     if any(HEIGHT_MARK in mark for mark in marks):
+        other = last if len(names) == 2 else "a follow-up calculator"
         notes.append(
-            f"{HEIGHT_MARK}: the calculators disagree; ΔmeV by {search} and by a follow-up calculator differ by more "
-            f"than {1000 * threshold:g}."
+            f"{HEIGHT_MARK}: the calculators disagree; ΔmeV by {search} and by {other} differ by more than "
+            f"{1000 * threshold:g}."
         )
     if any(STRUCTURE_MARK in mark for mark in marks):
         notes.append(f"{STRUCTURE_MARK}: the follow-up relaxation ended in another structure, which is the one shown.")

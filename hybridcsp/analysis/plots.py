@@ -321,7 +321,10 @@ def _label(
         box = next(iter([*clear, *free, *inside, *boxes]))
         labelled.append(box)
         offset = (box[0] - float(x), box[1] - float(y))
-        axes.annotate(label, point, xytext=offset, textcoords="offset points", fontsize="small", parse_math=False)
+        line = {"arrowstyle": "-", "linewidth": 0.4, "color": "grey", "shrinkA": 0, "shrinkB": 3}
+        axes.annotate(
+            label, point, offset, textcoords="offset points", fontsize="small", parse_math=False, arrowprops=line
+        )
 
 
 #: Width of a character and height of a label in points.

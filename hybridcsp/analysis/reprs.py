@@ -109,9 +109,10 @@ def html_of_summary(summary: Summary) -> str:
 def _facts(summary: Summary) -> str:
     progress = summary.progress
     best = "" if progress.best is None else f", best {progress.best:.4f} eV/atom"
+    followed = f", {progress.follow_ups_done} follow-up relaxations" if progress.follow_ups_done else ""
     return printable_line(
         f"{summary.stopped}; {progress.relaxations} relaxations ({progress.failed} failed), "
-        f"{progress.force_calls} force calls, {progress.minima} minima{best}; this run took "
+        f"{progress.force_calls} force calls, {progress.minima} minima{best}{followed}; this run took "
         f"{duration(progress.run_seconds)}"
     )
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from hybridcsp import Search
-from hybridcsp.analysis.live_display import LineDisplay, NotebookDisplay, TerminalDisplay, View, display
+from hybridcsp.analysis.live_display import LineDisplay, NotebookDisplay, TerminalDisplay, View, display, fraction_done
 from hybridcsp.relaxation.backends.base import RunningJob
 from hybridcsp.search.run import Progress
 from hybridcsp.search.stopping import StoppingCriteria
@@ -82,6 +82,38 @@ def test_live_display_fits_terminal_with_a_line_per_relaxation(width):
     if width >= 80:
         assert "41 force calls" in lines[2] and "-9.3123 eV/atom" in lines[2] and lines[2].rstrip().endswith("3 s")
         assert "0:01:40 left" in lines[1]
+
+
+FOLLOWED = replace(
+    HALF,
+    relaxations=100,
+    level="follow-up",
+    follow_ups_done=5,
+    follow_ups_left=15,
+    jobs=(RunningJob(candidate=7, source="random", operator="random", level="follow-up", seconds=2.0),),
+)
+
+
+def test_follow_ups_are_shown_with_the_numbers_done_and_to_do():
+    lines = shown(FOLLOWED)
+    assert "follow-ups: 5 done, 15 to do" in lines[1]
+    assert " left" not in lines[1]
+    assert lines[2].split()[:4] == ["#7", "random", "(followed", "up)"]
+    assert fraction_done(FOLLOWED, BUDGET) == 0.25
+    assert "follow-ups" not in shown(HALF)[1]
+    during = shown(replace(HALF, follow_ups_done=2, follow_ups_left=3), width=120)[1]
+    assert "follow-ups: 2 done, 3 to do" in during and "0:01:40 left" in during
+
+
+def test_log_file_gets_a_line_when_the_follow_ups_begin():
+    out = io.StringIO()
+    with display(BUDGET, Console(file=out, width=80)) as live:
+        live.update(replace(HALF, run_seconds=1.0))
+        live.update(replace(FOLLOWED, run_seconds=3.0))
+        live.update(replace(FOLLOWED, run_seconds=4.0, follow_ups_done=6))
+    first, second = out.getvalue().splitlines()
+    assert "follow-ups" not in first
+    assert "follow-ups: 5 done, 15 to do" in second
 
 
 def test_low_terminal_gets_one_line():

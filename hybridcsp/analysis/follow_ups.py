@@ -41,9 +41,10 @@ def calculator_names(archive: Archive) -> list[str]:
 
 
 def calculator_name(text: str) -> str:
-    """Return the short name of a calculator: without the folders of a file, version and parameters."""
+    """Return the short name of a calculator: without the folders of a file, packages, version and parameters."""
     name = re.sub(r"[^:\s]*/(?=[^/])", "", printable_line(text).partition(" (")[0])
     name = PurePath(name).stem if name.endswith(".toml") else name
+    name = re.sub(r"^\w+\.[\w.]*[.:](?=[A-Za-z_]\w*$)", "", name)  # package.module:factory, package.module.Class
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 

@@ -267,16 +267,19 @@ def _best(progress: Progress) -> list[str]:
 
 
 def _now(progress: Progress, budget: StoppingCriteria) -> list[str]:
-    """Return current activity, speed and estimated remaining time."""
+    """Return current activity, stage, speed and estimated remaining time."""
     parts = [progress.activity] if progress.activity else []
+    if progress.level == REFINE:
+        parts.append("refining the best minima")
+    if progress.level == FOLLOW_UP or progress.follow_ups_left:
+        total = progress.follow_ups_done + progress.follow_ups_left
+        parts.append(f"{progress.follow_ups_done} of {total} follow-ups done")
+    if progress.level == FOLLOW_UP:  # force calls of follow-ups are no force calls of the search
+        return parts
     if progress.run_force_calls and progress.run_seconds > 0:
         parts.append(f"{progress.run_force_calls / progress.run_seconds:.1f} force calls/s")
     left = seconds_left(progress, budget)
-    if progress.follow_ups_left or progress.level == FOLLOW_UP:
-        parts.append(f"follow-ups: {progress.follow_ups_done} done, {progress.follow_ups_left} to do")
-    if progress.level == REFINE:
-        parts.append("refining the best minima")
-    elif progress.level != FOLLOW_UP and left is not None:
+    if progress.level != REFINE and left is not None:
         parts.append(f"{clock(left)} left")
     return parts
 

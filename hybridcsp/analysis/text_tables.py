@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -130,8 +131,22 @@ def list_table(entries: Sequence[tuple[str, str]]) -> Table:
 
 
 def heading_lines(words: Sequence[str]) -> str:
-    """Return a heading of short lines: each word on its own, long ones broken where :class:`FittingTable` breaks."""
-    return "\n".join(part for word in words for part in _parts(word))
+    """Return a heading of short lines: each word on its own, a long one in parts."""
+    lines: list[str] = []
+    for part in (part for word in words for part in _parts(word)):
+        lines.append("")
+        for piece in (cut for seam in _SEAMS.split(part) for cut in textwrap.wrap(seam, _HEADING)):
+            if lines[-1] and len(lines[-1] + piece) > _HEADING:
+                lines.append("")
+            lines[-1] += piece
+    return "\n".join(lines)
+
+
+#: Longest line of a heading that :func:`heading_lines` makes, in characters.
+_HEADING = 12
+
+#: Places at which a name may be broken in a heading: after an underscore, before a capital letter.
+_SEAMS = re.compile(r"(?<=_)(?=[^_])|(?<=[a-z])(?=[A-Z])")
 
 
 class _Words:

@@ -96,13 +96,13 @@ FOLLOWED = replace(
 
 def test_follow_ups_are_shown_with_the_numbers_done_and_to_do():
     lines = shown(FOLLOWED)
-    assert "follow-ups: 5 done, 15 to do" in lines[1]
-    assert " left" not in lines[1]
+    assert "5 of 20 follow-ups done" in lines[1]
+    assert "force calls/s" not in lines[1] and " left" not in lines[1]
     assert lines[2].split()[:4] == ["#7", "random", "(followed", "up)"]
     assert fraction_done(FOLLOWED, BUDGET) == 0.25
     assert "follow-ups" not in shown(HALF)[1]
     during = shown(replace(HALF, follow_ups_done=2, follow_ups_left=3), width=120)[1]
-    assert "follow-ups: 2 done, 3 to do" in during and "0:01:40 left" in during
+    assert "2 of 5 follow-ups done" in during and "0:01:40 left" in during
 
 
 def test_log_file_gets_a_line_when_the_follow_ups_begin():
@@ -113,7 +113,7 @@ def test_log_file_gets_a_line_when_the_follow_ups_begin():
         live.update(replace(FOLLOWED, run_seconds=4.0, follow_ups_done=6))
     first, second = out.getvalue().splitlines()
     assert "follow-ups" not in first
-    assert "follow-ups: 5 done, 15 to do" in second
+    assert "5 of 20 follow-ups done" in second
 
 
 def test_low_terminal_gets_one_line():

@@ -42,6 +42,19 @@ def test_headings_of_several_lines_end_in_the_same_line_and_are_named_in_one():
     assert "Hidden columns (widen the terminal to show them): hidden column." in " ".join(" ".join(shown).split())
 
 
+@pytest.mark.parametrize(
+    ("name", "heading"),
+    [
+        ("SevenNetCalculator", ["SevenNet", "Calculator"]),
+        ("quantum_espresso_pbesol", ["quantum_", "espresso_", "pbesol"]),
+        ("my_module:factory", ["my_module:", "factory"]),
+        ("x" * 30, ["x" * 12, "x" * 12, "x" * 6]),
+    ],
+)
+def test_long_names_are_broken_in_headings(name, heading):
+    assert heading_lines(["ΔmeV", name]).splitlines() == ["ΔmeV", *heading]
+
+
 def test_a_word_without_a_place_to_break_is_folded_as_a_last_resort():
     shown = lines(FittingTable("T", [Column(heading="name", words=True)], [["x" * 100]]), 40)
     assert "".join(shown).count("x") == 100

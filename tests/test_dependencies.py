@@ -22,7 +22,7 @@ USED_BY = {
     "ase": ("archive/structure_rows.py", "relaxation/optimizer.py"),
     "chgnet": ("relaxation/calculators/chgnet.py",),
     "deap": ("sources/evolution.py",),
-    "mace-torch": ("relaxation/calculators/mace.py",),
+    "mace-torch": ("relaxation/calculators/server/mace.py",),
     "pymatgen": ("prototypes/library.py", "relaxation/calculators/chgnet.py"),
     "pyxtal": ("structure/wyckoff.py", "structure/normalizer.py", "structure/orbits.py", "structure/placement.py"),
     "typer": ("cli/app.py",),
@@ -121,7 +121,7 @@ def test_chgnet_has_the_internals_of_the_fast_calculator(caplog):
 
 
 def test_mace_has_a_calculator_that_takes_loaded_models():
-    from hybridcsp.relaxation.calculators.mace import mace_environment
+    from hybridcsp.relaxation.calculators.server.mace import mace_environment
     from hybridcsp.utils.quiet import quiet
 
     with quiet(), mace_environment():

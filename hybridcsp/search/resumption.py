@@ -28,7 +28,8 @@ FORMER_NAMES = {
     "hybridcsp.relaxation.chgnet_fast.build_chgnet": f"{_CALCULATORS}.chgnet.build_chgnet",
     "hybridcsp.relaxation.chgnet_fast.FastCHGNetCalculator": f"{_CALCULATORS}.chgnet.FastCHGNetCalculator",
     "hybridcsp.relaxation.chgnet_fast.QuietCHGNetCalculator": f"{_CALCULATORS}.chgnet.QuietCHGNetCalculator",
-    "hybridcsp.relaxation.mace_loading.build_mace": f"{_CALCULATORS}.mace.build_mace",
+    "hybridcsp.relaxation.mace_loading.build_mace": f"{_CALCULATORS}.server.mace.build_mace",
+    f"{_CALCULATORS}.mace.build_mace": f"{_CALCULATORS}.server.mace.build_mace",
 }
 
 

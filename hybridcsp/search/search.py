@@ -23,7 +23,12 @@ from hybridcsp.core.records import ADDED, USER, Candidate, Failed, FailureReason
 from hybridcsp.errors import ArchiveError, InputError, LockedError
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.backends.base import Backend
-from hybridcsp.relaxation.calculators.registry import CalculatorLike, build_calculator, parameters_ahead
+from hybridcsp.relaxation.calculators.registry import (
+    CalculatorLike,
+    build_calculator,
+    parameters_ahead,
+    prepare_calculator,
+)
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.search.allocation import Allocation
 from hybridcsp.search.proposer import Proposer
@@ -121,6 +126,8 @@ class Search:
         record = self.settings.record(problem, weights)
         self._running = False
         _close_earlier(self.directory)
+        if settings.calculator is not None and backend is None:
+            prepare_calculator(settings.calculator)
         announce(f"opening {self.directory}")
         self.archive = Archive(self.directory, write=True)
         try:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
 import subprocess
 import sys
 
@@ -17,7 +15,6 @@ from ase.calculators.fd import calculate_numerical_stress
 from ase.calculators.lj import LennardJones
 
 from hybridcsp.errors import CalculatorError, InputError, UnknownNameError
-from hybridcsp.relaxation.calculators import mace
 from hybridcsp.relaxation.calculators.registry import (
     CALCULATORS,
     build_calculator,
@@ -42,40 +39,6 @@ def fail_to_make():
 @pytest.fixture(scope="module")
 def chgnet():
     return build_calculator("chgnet")
-
-
-@pytest.fixture(scope="module")
-def mace_file(tmp_path_factory):
-    """A MACE with random weights, written as MACE itself writes models."""
-    with mace.mace_environment():
-        import torch
-        from e3nn import o3
-        from mace.modules import RealAgnosticResidualInteractionBlock, ScaleShiftMACE
-
-        torch.manual_seed(0)
-        torch.set_default_dtype(torch.float32)
-        model = ScaleShiftMACE(
-            r_max=4.0,
-            num_bessel=4,
-            num_polynomial_cutoff=5,
-            max_ell=1,
-            interaction_cls=RealAgnosticResidualInteractionBlock,
-            interaction_cls_first=RealAgnosticResidualInteractionBlock,
-            num_interactions=2,
-            num_elements=2,
-            hidden_irreps=o3.Irreps("8x0e"),
-            MLP_irreps=o3.Irreps("8x0e"),
-            gate=torch.nn.functional.silu,
-            atomic_energies=np.array([-1.0, -2.0]),
-            avg_num_neighbors=12.0,
-            atomic_numbers=[13, 29],
-            correlation=1,
-            atomic_inter_scale=0.1,
-            atomic_inter_shift=0.0,
-        )
-        path = tmp_path_factory.mktemp("mace") / "tiny.model"
-        torch.save(model, path)
-    return path
 
 
 def test_every_calculator_has_a_label():
@@ -110,29 +73,6 @@ def test_wrong_names_are_refused_early(spec, error, words):
 @pytest.mark.parametrize("spec", ["chgnet", "emt", "lj", "ase.calculators.emt:EMT", EMT(), EMT, make_copper_calculator])
 def test_valid_names_pass(spec):
     check_calculator(spec)
-
-
-def test_missing_foundation_model_is_reported(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(CalculatorError, match=r"Download it where there is a network.*mace:PATH"):
-        check_calculator("mace:small")
-
-
-def test_downloaded_foundation_model_is_found(tmp_path, monkeypatch, mace_file):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    (tmp_path / "mace").mkdir()
-    cached = tmp_path / "mace" / mace.FOUNDATION_MODELS["small"]
-    cached.write_bytes(mace_file.read_bytes())
-    _, label = build_calculator("mace:small")
-    assert label.startswith("mace small ")
-
-
-def test_foundation_models_agree_with_mace():
-    with mace.mace_environment():
-        from mace.calculators.foundations_models import mace_mp_urls
-    files = {name: os.path.basename(url) for name, url in mace_mp_urls.items()}  # noqa: PTH119 - a URL
-    known = {name: "".join(c for c in file if c.isalnum() or c == "_") for name, file in files.items()}
-    assert known == mace.FOUNDATION_MODELS
 
 
 def test_check_imports_neither_torch_nor_a_calculator():
@@ -330,36 +270,3 @@ def test_lennard_jones_stress_is_the_derivative_of_its_energy():
     atoms.calc = calculator
     expected = calculate_numerical_stress(atoms, eps=1e-5)
     np.testing.assert_allclose(atoms.get_stress(), expected, atol=1e-6)
-
-
-def test_mace_loads_a_model_file_and_restores_global_state(mace_file, monkeypatch, capfd):
-    import torch
-
-    monkeypatch.delenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", raising=False)
-    check_calculator(f"mace:{mace_file}")
-    calculator, label = build_calculator(f"mace:{mace_file}")
-    assert re.fullmatch(r"mace tiny\.model \(mace-torch [\d.]+, weights=[0-9a-f]{16}\)", label)
-    assert "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" not in os.environ
-    atoms = bulk("Cu", cubic=True)
-    atoms.numbers[0] = 13
-    atoms.rattle(0.1, seed=2)
-    atoms.calc = calculator
-    energy, forces = atoms.get_potential_energy(), atoms.get_forces()
-    assert torch.get_default_dtype() is torch.float32
-    assert capfd.readouterr() == ("", "")
-    moved = atoms.copy()
-    moved.calc = calculator
-    moved.positions[0, 0] += 1e-4
-    assert (energy - moved.get_potential_energy()) / 1e-4 == pytest.approx(forces[0, 0], abs=1e-3)
-
-
-def test_file_without_a_mace_model_is_refused(tmp_path):
-    import torch
-
-    path = tmp_path / "weights.pt"
-    torch.save({"weights": torch.zeros(2)}, path)
-    with pytest.raises(CalculatorError, match="not a MACE model"):
-        build_calculator(f"mace:{path}")
-    path.write_text("nothing")
-    with pytest.raises(CalculatorError, match="cannot be built"):
-        build_calculator(f"mace:{path}")

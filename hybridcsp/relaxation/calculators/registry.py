@@ -25,10 +25,11 @@ from hybridcsp.errors import (
 )
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.calculators.interpreters import Interpreter, find_interpreter
-from hybridcsp.relaxation.calculators.mace import find_model
+from hybridcsp.relaxation.calculators.models import check_package, download_model, model_file
 from hybridcsp.relaxation.calculators.remote import RemoteCalculator, check_interpreter
 from hybridcsp.relaxation.calculators.server.builders import (
     BUILDERS,
+    build,
     build_from_function,
     build_from_module,
     check_device,
@@ -36,6 +37,8 @@ from hybridcsp.relaxation.calculators.server.builders import (
 )
 from hybridcsp.relaxation.calculators.server.exceptions import BuildError, OptionError
 from hybridcsp.relaxation.calculators.server.identity import describe, digest_of_file, digest_of_source
+from hybridcsp.relaxation.calculators.server.models import PACKAGES
+from hybridcsp.relaxation.calculators.server.sevennet import MODELS
 from hybridcsp.relaxation.calculators.suggestions import how_to_use
 from hybridcsp.utils.interrupts import exits_contained
 from hybridcsp.utils.modules import locate
@@ -63,8 +66,13 @@ CALCULATORS = Registry(
         ),
         Entry(
             name="mace",
-            target="hybridcsp.relaxation.calculators.mace:build_mace",
-            summary="mace:PATH of a MACE model or mace:NAME of a downloaded one; executes code in the file",
+            target="hybridcsp.relaxation.calculators.server.mace:build_mace",
+            summary="MACE: mace:NAME of a foundation model, which is downloaded, or mace:PATH; executes code in it",
+        ),
+        Entry(
+            name="sevennet",
+            target="hybridcsp.relaxation.calculators.server.sevennet:build_sevennet",
+            summary="SevenNet-0; also sevennet:l3i5, sevennet:mf:pbe, sevennet:mf:r2scan; sevennet:PATH executes code",
         ),
     ),
 )
@@ -104,12 +112,14 @@ def check_calculator(spec: CalculatorLike) -> None:
     if entry is None:
         if interpreter is None:
             _check_module(calculator, name, str(argument))
-    elif entry.name == "mace":
-        if argument is None:
+    elif entry.name in PACKAGES:
+        if entry.name == "mace" and argument is None:
             raise InputError(
                 "calculator", calculator, "a name with a model, mace:PATH or mace:NAME, for example mace:medium-mpa-0"
             )
-        find_model(argument)
+        model_file(entry.name, argument)
+        if interpreter is None:
+            check_package(entry.name)
     elif entry.package != OURS:
         if locate(entry.target.partition(":")[0]) is None:
             raise entry.broken("cannot be imported: there is no such module")
@@ -217,9 +227,11 @@ def _built(spec: str | Callable[[], Calculator], shown: str, choice: CalculatorC
         precision = {"precision": choice.precision} if choice.precision else {}
         return calculator, describe(calculator, precision)
     entry, name, argument = _parse(spec)
-    if entry is not None:
+    if entry is not None and (entry.package != OURS or name not in BUILDERS):
         return _from_entry(entry, argument, choice.options)
     with quiet():
+        if entry is not None:
+            return build(name, argument, device=choice.device, precision=choice.precision)
         return build_from_module(name, str(argument), choice.options)
 
 
@@ -234,7 +246,8 @@ def _built_remotely(choice: CalculatorChoice, interpreter: Interpreter) -> tuple
 def parameters_ahead(spec: CalculatorLike) -> dict[str, str]:
     """Return the parameters of a calculator's label that are known without building it.
 
-    These are hashes: ``weights`` of a MACE model, and ``source`` of the module of a factory that is not installed.
+    These are hashes: ``weights`` of the model file of a potential, and ``source`` of the module of a factory that is
+    not installed.
     """
     choice = CalculatorChoice.of(spec)
     if not isinstance(choice.calculator, str):
@@ -243,11 +256,27 @@ def parameters_ahead(spec: CalculatorLike) -> dict[str, str]:
     if entry is None:
         spec_of_module = locate(name) if find_interpreter(choice) is None else None
         found = {"source": digest_of_source(spec_of_module)}
-    elif entry.name == "mace" and argument is not None:
-        found = {"weights": digest_of_file(find_model(argument))}
     else:
-        found = {}
+        file = model_file(entry.name, argument)
+        found = {} if file is None else {"weights": digest_of_file(file)}
     return {key: value for key, value in found.items() if value is not None}
+
+
+def prepare_calculator(spec: CalculatorLike) -> None:
+    """Download the model that a calculator needs, if this machine does not have it.
+
+    It is called before the workers start, which may run where there is no network.
+
+    Raises
+    ------
+    CalculatorError
+        If the download fails.
+    """
+    choice = CalculatorChoice.of(spec)
+    if isinstance(choice.calculator, str):
+        entry, name, argument = _parse(choice.calculator)
+        if entry is not None and entry.package == OURS:
+            download_model(name, argument)
 
 
 def runs_code(spec: CalculatorLike) -> bool:
@@ -255,8 +284,9 @@ def runs_code(spec: CalculatorLike) -> bool:
     choice = CalculatorChoice.of(spec)
     if not isinstance(choice.calculator, str):
         return False
-    entry, _, _ = _parse(choice.calculator)
-    return choice.python is not None or entry is None or entry.name == "mace"
+    entry, _, argument = _parse(choice.calculator)
+    of_file = entry is None or entry.name == "mace" or (entry.name == "sevennet" and (argument or "") not in MODELS)
+    return choice.python is not None or of_file
 
 
 def _parse(spec: str) -> tuple[Entry | None, str, str | None]:

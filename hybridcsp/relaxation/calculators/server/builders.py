@@ -21,6 +21,8 @@ from .identity import describe, digest_of_source
 BUILDERS = {
     "emt": ".builders:build_emt",
     "lj": ".builders:build_lj",
+    "mace": ".mace:build_mace",
+    "sevennet": ".sevennet:build_sevennet",
 }
 
 #: Names of the precisions in which a potential may compute.

@@ -1,0 +1,105 @@
+"""SevenNet's calculator with checks of the structure, one neighbour list for each geometry, and a choice of precision.
+
+This module imports torch and sevenn; it is imported only when a SevenNet calculator is built.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from sevenn.atom_graph_data import AtomGraphData
+from sevenn.calculator import KEY, SevenNetCalculator
+from sevenn.train.dataload import unlabeled_atoms_to_graph
+
+from .exceptions import BuildError, IsolatedAtomsError
+from .models import check_elements
+
+
+def load_sevennet(path: Path, modal: str | None, *, device: str | None, precision: str | None) -> Calculator:
+    """Load a checkpoint and return its calculator.
+
+    Parameters
+    ----------
+    path
+        A checkpoint of SevenNet, which may execute code.
+    modal
+        The functional, for a model that was trained on several.
+    device, precision
+        As in :func:`~hybridcsp.relaxation.calculators.server.sevennet.build_sevennet`.
+
+    Raises
+    ------
+    BuildError
+        If the functional is missing or unknown.
+    """
+    torch.set_num_threads(1)
+    try:
+        return CheckedSevenNetCalculator(
+            model=str(path), file_type="checkpoint", device=device or "auto", modal=modal, precision=precision
+        )
+    except ValueError as error:
+        if "modal" in str(error):
+            raise BuildError(f"sevennet:{path}: {error}; write sevennet:{path}:FUNCTIONAL") from error
+        raise
+
+
+class CheckedSevenNetCalculator(SevenNetCalculator):  # type: ignore[misc]
+    """SevenNet's calculator with checks of the structure and a choice of precision.
+
+    Parameters
+    ----------
+    precision
+        ``"float64"``, or ``None`` or ``"float32"`` for single precision.
+    options
+        Passed to SevenNet's calculator.
+    """
+
+    def __init__(self, *, precision: str | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.model.requires_grad_(False)
+        self._dtype = torch.float64 if precision == "float64" else torch.float32
+        if self._dtype is torch.float64:
+            self.model.double()
+            for module in self.model:  # some modules make tensors in single precision
+                module.register_forward_hook(_to_double)
+
+    def calculate(
+        self, atoms: Atoms | None = None, properties: list[str] | None = None, system_changes: list[str] = all_changes
+    ) -> None:
+        """Calculate all properties at once.
+
+        Raises
+        ------
+        IsolatedAtomsError
+            If an atom has no neighbour within SevenNet's cutoff.
+        ValueError
+            If SevenNet does not know an element.
+        """
+        Calculator.calculate(self, atoms, properties, system_changes)
+        check_elements("SevenNet", self.atoms.numbers, self.type_map)
+        arrays = unlabeled_atoms_to_graph(self.atoms, self.cutoff, with_shift=False)
+        n_atoms = len(self.atoms)
+        if n_isolated := n_atoms - len(np.unique(arrays[KEY.EDGE_IDX][0])):
+            raise IsolatedAtomsError(f"{n_isolated} of {n_atoms} atoms have no neighbour within {self.cutoff:g} Å")
+        real = {key: value for key, value in arrays.items() if getattr(value, "dtype", None) == np.float64}
+        data = AtomGraphData.from_numpy_dict(arrays)
+        if self._dtype is torch.float64:
+            for key, value in real.items():
+                data[key] = torch.from_numpy(value)
+        if self.modal:
+            data[KEY.DATA_MODALITY] = self.modal
+        data.to(self.device)
+        self.results = self.output_to_results(self.model(data))
+
+
+def _to_double(module: Any, inputs: Any, data: Any) -> Any:
+    """Convert the tensors that a module has made to double precision."""
+    for key, value in list(data.items()):
+        if isinstance(value, torch.Tensor) and value.dtype is torch.float32:
+            data[key] = value.double()
+    return data

@@ -101,7 +101,7 @@ def _built(message: Any) -> tuple[Any, Any]:
             "properties": [str(name) for name in calculator.implemented_properties],
         }
     except OptionError as error:
-        return None, {"option": [error.option, error.value, error.allowed]}
+        return None, {"option": [error.option, error.value, error.reason]}
     except BuildError as error:
         return None, {"build": str(error)}
     except BaseException as error:  # noqa: BLE001 - calculators of other packages raise anything

@@ -351,6 +351,8 @@ class FollowUpRelaxed(_FollowUpEnded):
         Whether no earlier follow-up relaxation had ended in that minimum.
     same_structure
         Whether the structure is still similar to that of the minimum of the search.
+    start_enthalpy
+        Enthalpy in eV/atom of the structure that it started from; ``None`` if it was not evaluated first.
     """
 
     kind: ClassVar[str] = "followed-up"
@@ -365,6 +367,7 @@ class FollowUpRelaxed(_FollowUpEnded):
     minimum: int | None
     is_new_minimum: bool
     same_structure: bool
+    start_enthalpy: float | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

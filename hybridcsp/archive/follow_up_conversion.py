@@ -91,6 +91,7 @@ def relaxed_event(
         minimum=placement.minimum if placement else None,
         is_new_minimum=placement.is_new if placement else False,
         same_structure=same_structure,
+        start_enthalpy=relaxed.start_enthalpies[0] if relaxed.start_enthalpies else None,
     )
 
 
@@ -130,6 +131,7 @@ def relaxed(event: FollowUpRelaxed, candidate: Candidate, atoms: Atoms) -> Relax
         sequence=event.sequence,
         cost=event.cost,
         detail=event.detail,
+        start_enthalpies=() if event.start_enthalpy is None else (event.start_enthalpy,),
         atoms=atoms,
         evaluation=evaluation,
         converged=event.converged,

@@ -142,6 +142,11 @@ class FollowUpLevel:
         best = self._results.ranking.best()
         return None if best is None else best.enthalpy_per_atom
 
+    def lowest_start(self) -> float | None:
+        """Return the lowest enthalpy (eV/atom) from which a converged relaxation started; ``None`` if none is known."""
+        starts = [event.start_enthalpy for event in self._results.relaxed.values() if event.start_enthalpy is not None]
+        return min(starts, default=None)
+
     def members(self) -> dict[int, list[int]]:
         """Return the ids of the minima of the search that ended in each minimum of this calculator, by its number."""
         found: dict[int, list[int]] = {}

@@ -19,6 +19,7 @@ from hybridcsp.cli.values import (
 PROBLEM = "Problem"
 SEARCH = "Search options"
 RELAXATION = "Relaxations"
+FOLLOW_UP = "Follow-ups with other calculators"
 STOPPING = "Stopping criteria"
 OUTPUT = "Output"
 
@@ -38,6 +39,8 @@ class Setting:
         which the configuration reads.
     many
         Whether the option may be repeated.
+    switch
+        Whether the option has no value; it sets the key to true.
     unset
         Description of the default if the key has none in the configuration.
     default
@@ -51,6 +54,7 @@ class Setting:
     panel: str
     read: Reader = last_text
     many: bool = False
+    switch: bool = False
     unset: str = ""
     default: str = ""
 
@@ -221,6 +225,46 @@ SETTINGS = (
         metavar="N",
         help="Retrain generators after N new minima; 0 disables retraining.",
         panel=SEARCH,
+    ),
+    Setting(
+        flag="--then",
+        key="then.calculators",
+        metavar="NAME",
+        help="Relax the best minima again with this calculator, whose energies then decide the ranking. Repeatable: "
+        "each relaxes the best by the one before.",
+        panel=FOLLOW_UP,
+        read=all_texts,
+        many=True,
+        unset="none",
+    ),
+    Setting(
+        flag="--then-best",
+        key="then.best",
+        metavar="N",
+        help="Number of best minima that are relaxed with each of these calculators; of similar ones only the lowest.",
+        panel=FOLLOW_UP,
+    ),
+    Setting(
+        flag="--then-window",
+        key="then.window",
+        metavar="EV/ATOM",
+        help="Energy above the best minimum in eV/atom within which all further minima are relaxed as well.",
+        panel=FOLLOW_UP,
+    ),
+    Setting(
+        flag="--then-every",
+        key="then.every",
+        metavar="N",
+        help="Relax the best minima with these calculators after every N relaxations; 0: only after the search.",
+        panel=FOLLOW_UP,
+    ),
+    Setting(
+        flag="--then-counts",
+        key="then.counts",
+        metavar="",
+        help="Let stopping criteria and the success of sources count the minima of the last of these calculators.",
+        panel=FOLLOW_UP,
+        switch=True,
     ),
     Setting(
         flag="--fmax",

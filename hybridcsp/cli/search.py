@@ -40,6 +40,11 @@ _RESUME_HELP = {
     "--workers": "",
     "--one-shot": "",
     "--retrain": "",
+    "--then": "",
+    "--then-best": "",
+    "--then-window": "",
+    "--then-every": "",
+    "--then-counts": "",
     "--max-steps": "",
     "--time-limit": "",
     "--memory-limit": "",
@@ -222,7 +227,7 @@ def _changed(configuration: Configuration, directory: Path, values: Mapping[str,
         budget |= {key: done[key] + budget[key] for key in done if budget[key] is not None}
     budget |= dict.fromkeys(removed)
     changes: dict[str, Any] = {"budget": replace(configuration.budget, **budget)}
-    for table in ("limits", "retraining"):
+    for table in ("limits", "retraining", "then"):
         chosen = {key: getattr(getattr(parsed, table), key) for key in given.tables.get(table, {})}
         changes[table] = replace(getattr(configuration, table), **chosen)
     chosen = {key: getattr(parsed.search, key) for key in given.tables.get("search", {})}

@@ -56,7 +56,7 @@ def read_given(settings: Iterable[Setting], values: Mapping[str, Any]) -> Given:
             continue
         table, key = setting.key.split(".")
         try:
-            value = setting.read(setting.flag, typed if setting.many else [typed])
+            value = typed if setting.switch else setting.read(setting.flag, typed if setting.many else [typed])
         except InputError as error:
             given.mistakes.append(str(error))
             continue
@@ -92,6 +92,8 @@ def with_settings(settings: Sequence[Setting]) -> Callable[[Callable[..., None]]
 
 
 def _annotation(setting: Setting) -> Any:
+    if setting.switch:
+        return Annotated[bool | None, typer.Option(setting.flag, help=setting.help, rich_help_panel=setting.panel)]
     option = typer.Option(setting.flag, metavar=setting.metavar, help=setting.help, rich_help_panel=setting.panel)
     return Annotated[list[str] | None, option] if setting.many else Annotated[str | None, option]
 

@@ -29,9 +29,14 @@ UNITS = {
     "relaxation.max_stress_gpa": "GPa",
     "relaxation.max_volume_per_atom": "Å^3",
     "relaxation.min_volume_per_atom": "Å^3",
+    "then.window": "eV/atom",
+    "then.disagreement": "eV/atom",
     "limits.seconds": "seconds",
     "limits.memory": "bytes",
 }
+
+#: Keys that are true or false.
+TRUTH_VALUES = ("then.counts",)
 
 #: Names that other programs use for a key, and names that users are likely to try.
 ALIASES = {
@@ -183,7 +188,7 @@ class Mistake:
 def read_quantities(raw: Mapping[str, Any], origin: Origin) -> tuple[dict[str, Any], list[Mistake]]:
     """Return the tables with quantities such as ``"50 GPa"`` as numbers, and the mistakes found among them.
 
-    A truth value is a mistake as well: no key takes one, and Python would count it as 0 or 1.
+    A truth value is a mistake as well, except for :data:`TRUTH_VALUES`: Python would count it as 0 or 1.
     """
     mistakes: list[Mistake] = []
 
@@ -194,8 +199,8 @@ def read_quantities(raw: Mapping[str, Any], origin: Origin) -> tuple[dict[str, A
         if isinstance(value, list | tuple):
             return [plain(item, [*path, str(number)]) for number, item in enumerate(value)]
         try:
-            if isinstance(value, bool):
-                raise InputError(origin.label(path), value, reason="no key takes a truth value (true, false)")
+            if isinstance(value, bool) and ".".join(path) not in TRUTH_VALUES:
+                raise InputError(origin.label(path), value, reason="this key takes no truth value (true, false)")
             if isinstance(value, str) and unit is not None:
                 number = read_quantity(origin.label(path), value, unit)
                 return int(number) if unit == "bytes" else number

@@ -34,6 +34,7 @@ from hybridcsp.relaxation.calculators.registry import check_calculator, runs_cod
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.retraining import Retraining
 from hybridcsp.search.allocation import DEFAULT_ALLOCATION, find_allocation
+from hybridcsp.search.follow_up import FollowUp
 from hybridcsp.search.search import Search
 from hybridcsp.search.settings import DEFAULT_CALCULATOR, SearchSettings
 from hybridcsp.search.stopping import StoppingCriteria, Target
@@ -95,6 +96,7 @@ class Configuration(BaseModel):
     relaxation: RelaxationSettings = RelaxationSettings()
     limits: Limits = Limits()
     retraining: Retraining = Retraining()
+    then: FollowUp = FollowUp()
     external: dict[str, Command] = Field(default_factory=dict)
 
     @property
@@ -122,12 +124,13 @@ class Configuration(BaseModel):
             retraining=self.retraining,
             external=self.external,
             one_shot=self.search.one_shot,
+            then=self.then,
         )
 
     @property
     def needs_trust(self) -> bool:
         """Whether the search runs code or programs that the configuration names."""
-        return bool(self._commands) or runs_code(self.search.calculator)
+        return bool(self._commands) or any(map(runs_code, (self.search.calculator, *self.then.calculators)))
 
     @property
     def _commands(self) -> list[str]:
@@ -145,12 +148,17 @@ class Configuration(BaseModel):
                 listed,
                 reason="it runs a program; if you trust it, add --trust",
             )
-        if runs_code(self.search.calculator) and not trust:
-            raise InputError(
-                "search.calculator",
-                self.search.calculator,
-                reason="it runs code that this file names; if you trust it, add --trust, or name it with --calculator",
-            )
+        if trust:
+            return
+        named = [("search.calculator", self.search.calculator, "--calculator")]
+        named += [("then.calculators", calculator, "--then") for calculator in self.then.calculators]
+        for key, calculator, option in named:
+            if runs_code(calculator):
+                raise InputError(
+                    key,
+                    calculator,
+                    reason=f"it runs code that this file names; if you trust it, add --trust, or name it with {option}",
+                )
 
     def build(self, *, trust: bool, trust_commands: bool = False, allow_calculator_change: bool = False) -> Search:
         """Start or resume the search, and write the resolved configuration into its run directory.
@@ -246,7 +254,7 @@ def read(path: Path) -> dict[str, Any]:
 def with_absolute_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return a copy of the tables in which paths relative to ``folder`` are absolute."""
     result = copy.deepcopy(dict(raw))
-    search, budget, retraining = (result.get(table) for table in ("search", "budget", "retraining"))
+    search, budget, retraining, then = (result.get(table) for table in ("search", "budget", "retraining", "then"))
     external = result.get("external")
     commands = external if isinstance(external, dict) else {}
     for command in commands.values():
@@ -266,6 +274,10 @@ def with_absolute_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
                 _absolute_source(source, folder) if isinstance(source, str) and source not in named else source
                 for source in search["sources"]
             ]
+    if isinstance(then, dict) and isinstance(then.get("calculators"), list):
+        then["calculators"] = [
+            absolute_calculator(name, folder) if isinstance(name, str) else name for name in then["calculators"]
+        ]
     if isinstance(budget, dict) and isinstance(budget.get("stop_at"), str):
         with suppress(ValueError):
             budget["stop_at"] = float(budget["stop_at"])
@@ -280,6 +292,8 @@ def write(configuration: Configuration, directory: Path) -> None:
     """Write the resolved configuration with all keys to ``config.toml`` in a run directory."""
     raw = json.loads(configuration.model_dump_json(exclude_none=True, exclude={"relaxation": set(SET_BY_PROBLEM)}))
     raw["search"]["directory"] = str(directory.resolve())
+    if not configuration.then.calculators:  # so that earlier versions can read the file
+        del raw["then"]
     raw = with_absolute_paths(raw, Path.cwd())
     head = f"# hybridcsp search {FILE}   runs this search; in its own directory: hybridcsp resume .\n\n"
     with atomic_write(directory / FILE) as file:
@@ -320,12 +334,14 @@ def _recorded_tables(archive: Archive) -> dict[str, Any]:
             f"of your own: hybridcsp search {last['problem']['formula']} --source seeds:{directory / 'minima.extxyz'}"
         )
     objects = [last["calculator"], last["allocation"], *last["sources"]]
-    if not all(isinstance(item, str) for item in objects):
+    then = {key: value for key, value in last.get("then", {}).items() if key not in ("named", "labels")}
+    if not all(isinstance(item, str) for item in objects) or not last.get("then", {}).get("named", True):
         raise ArchiveError(f"{directory} holds a search that was made in Python with objects: resume it in Python")
     relaxation = {key: value for key, value in last["relaxation"].items() if key not in SET_BY_PROBLEM}
     search = {key: last[key] for key in ("calculator", "sources", "allocation", "seed", "workers")}
     search["one_shot"] = last.get("one_shot", 1)
     raw = {"problem": last["problem"], "search": search, "relaxation": relaxation, "limits": last["limits"]}
+    raw |= {"then": then} if then else {}
     return raw | {name: last[name] for name in ("retraining", "external") if last.get(name)}
 
 

@@ -221,6 +221,9 @@ class Job:
         Limits within which it is done.
     calculator
         Number of the calculator: 0 for that of the search, from 1 for follow-up calculators in their order.
+    give_up_above
+        Enthalpy in eV/atom above which the structure is not relaxed: the job then ends unconverged after one force
+        call; ``None`` for no such limit. Only jobs of the level "follow-up" have it.
     """
 
     candidate: Candidate
@@ -228,6 +231,7 @@ class Job:
     level: str = RELAX
     limits: Limits = Limits()
     calculator: int = 0
+    give_up_above: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -265,8 +269,9 @@ class _Outcome:
     sequence: int = 0  # 0 until the archive has numbered it
     cost: Cost = Cost()
     detail: str = ""
-    #: Enthalpies per atom (eV) of ``candidate.starts`` at the level "lowest", ``None`` for skipped structures; empty at
-    #: other levels, and if the job ended before they were evaluated.
+    #: Enthalpies per atom (eV) of ``candidate.starts`` at the level "lowest", ``None`` for skipped structures; at the
+    #: level "follow-up" that of the one structure that it started from. Empty at other levels, and if the job ended
+    #: before they were evaluated.
     start_enthalpies: tuple[float | None, ...] = ()
 
     @property

@@ -140,6 +140,9 @@ def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSe
             atoms.get_potential_energy()
             converged = True
         else:
+            if job.level == FOLLOW_UP:
+                start_enthalpies = [start := _enthalpy_per_atom(atoms, guarded)]
+                _check_height(start, job.give_up_above)
             if job.level in PREPARATIONS:
                 start_enthalpies = PREPARATIONS[job.level](atoms, job.candidate) or ()
             converged = _relax(atoms, guarded, settings, settings.tolerances(job.level))
@@ -163,6 +166,16 @@ def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSe
     evaluation = _evaluation(guarded, atoms, job.level, label)
     final = _with_results(atoms, guarded.results)
     return Relaxed(**common, atoms=final, evaluation=evaluation, converged=converged)
+
+
+def _enthalpy_per_atom(atoms: Atoms, guarded: GuardedCalculator) -> float:
+    return (float(atoms.get_potential_energy()) + guarded.pressure * float(atoms.cell.volume)) / len(atoms)
+
+
+def _check_height(enthalpy: float, highest: float | None) -> None:
+    """End the job if the enthalpy of its start exceeds a limit (eV/atom)."""
+    if highest is not None and enthalpy > highest:
+        raise JobEnded(None, f"not relaxed, because it starts at {enthalpy:.3f} eV/atom, above {highest:.3f}")
 
 
 def _why_needed(missing: PropertyNotImplementedError) -> str:

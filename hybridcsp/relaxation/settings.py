@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from ase import units
 
-from hybridcsp.core.records import REFINE
+from hybridcsp.core.records import FOLLOW_UP, REFINE
 from hybridcsp.errors import InputError
 
 
@@ -90,6 +90,14 @@ class RelaxationSettings:
         return float(self.pressure_gpa * units.GPa)
 
     def tolerances(self, level: str) -> tuple[float, float]:
-        """Return the largest force (eV/Å) and stress residual (eV/Å³) of a converged structure at a level."""
-        factor = min(1.0, self.refine_max_force / self.max_force) if level == REFINE else 1.0
+        """Return the largest force (eV/Å) and stress residual (eV/Å³) of a converged structure at a level.
+
+        Those of follow-up relaxations are the geometric mean of the levels "relax" and "refine", by default 0.022 eV/Å.
+        Measured with SevenNet-l3i5 on 49 minima of CHGNet in three systems, each relaxed to 0.01 eV/Å: at
+        0.05 eV/Å three relaxations stopped on a slope 9 to 40 meV/atom above the minimum, among them those of two of
+        the best structures; at 0.02 eV/Å all good ones were converged to 0.2 meV/atom, in two thirds of the force calls
+        that 0.01 eV/Å took.
+        """
+        factor = min(1.0, self.refine_max_force / self.max_force)
+        factor = {REFINE: factor, FOLLOW_UP: math.sqrt(factor)}.get(level, 1.0)
         return self.max_force * factor, float(self.max_stress_gpa * factor * units.GPa)

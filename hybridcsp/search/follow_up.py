@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.events import CandidateRelaxed, FollowUpRelaxed
 from hybridcsp.archive.follow_ups import FollowUpLevel
-from hybridcsp.errors import CalculatorError
+from hybridcsp.errors import CalculatorError, InputError
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_calculator
 from hybridcsp.similarity.families import Families
@@ -60,8 +59,12 @@ class FollowUp:
         for name in ("window", "disagreement"):
             finite_number(name, getattr(self, name), "a number of eV/atom from 0", low=0.0)
         for calculator in self.calculators:
-            with suppress(CalculatorError):  # a missing model file is an error only when the search is built
+            try:
                 check_calculator(calculator)
+            except CalculatorError:
+                continue  # a missing model file is an error only when the search is built
+            except InputError as error:
+                raise error.renamed("calculators") from None
 
     @classmethod
     def of(cls, given: Any) -> FollowUp:

@@ -28,7 +28,7 @@ LINES = {
     '"calculator": "lj (ase 3.29)", "cost": {"force_calls": 3, "seconds": 0.5}, "detail": "", "relaxation": 4, '
     '"energy": -3.5, "enthalpy": -3.25, "enthalpy_per_atom": -3.25, "max_force": 0.01, "max_stress_residual": null, '
     '"converged": true, "spacegroup": 225, "spacegroup_loose": 225, "minimum": 1, "opened": true, '
-    '"same_structure": true}',
+    '"same_structure": true, "start_enthalpy": -3.125}',
     "adopted": '{"source": "flow", "versions": [0, 2], "cost": {"force_calls": 0, "seconds": 9.5}, "detail": "better", '
     '"training": {"version": 2}}',
     "stopped": '{"reason": "relaxations used up"}',

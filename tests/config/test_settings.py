@@ -6,6 +6,7 @@ import pytest
 from hybridcsp import Search, config
 from hybridcsp.config.errors import Origin, key_lines
 from hybridcsp.errors import ArchiveError, InputError
+from hybridcsp.search.follow_up import FollowUp
 
 
 def parse(text, where="search.toml"):
@@ -163,7 +164,7 @@ fixed_cell = 1
     for expected in (
         "problem.pressure (line 3) cannot be used: there is no such key; did you mean 'pressure_gpa'?",
         "problem.workers (line 4) cannot be used: there is no such key; it belongs in the table [search]",
-        "problem.max_atoms (line 5) = True cannot be used: no key takes a truth value",
+        "problem.max_atoms (line 5) = True cannot be used: this key takes no truth value (true, false)",
         "problem.min_atoms (line 6) = 'many' is not valid: it must be a whole number",
         "problem.volume_per_atom (line 7)",
         "problem.angle_bounds (line 8)",
@@ -318,3 +319,52 @@ def test_table_of_retraining(tmp_path):
 def test_parts_of_a_command_that_cannot_be_paths_are_kept(tmp_path, part):
     (tmp_path / "a.toml").write_text(f'[external.mine]\ncommand = ["python", "{part}", "{{output}}"]\n')
     assert config.read(tmp_path / "a.toml")["external"]["mine"]["command"][1] == part
+
+
+def test_table_of_follow_ups(tmp_path):
+    text = """
+    [problem]
+    formula = "Cu"
+    [search]
+    calculator = "emt"
+    [then]
+    calculators = ["lj", "mace:near.model"]
+    window = "50 meV/atom"
+    every = 20
+    counts = true
+    """
+    (tmp_path / "search.toml").write_text(text)
+    (tmp_path / "near.model").write_text("")
+    parsed = config.parse(config.read(tmp_path / "search.toml"), "search.toml")
+    assert parsed.then.calculators == ("lj", f"mace:{tmp_path / 'near.model'}")
+    assert (parsed.then.window, parsed.then.every, parsed.then.counts, parsed.then.best) == (0.05, 20, True, 20)
+    with pytest.raises(InputError, match="--then"):
+        parsed.check_trust(trust=False, trust_commands=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('calculators = ["etm"]', "calculators = 'etm' cannot be used: did you mean 'emt'?"),
+        ('calculators = "emt"', "calculators = 'emt'"),
+        ("best = 0", "best = 0 is not valid: it must be a whole number from 1"),
+        ("window = -1", "window = -1.0 is not valid: it must be a number of eV/atom from 0"),
+        ("windw = 1", "did you mean 'window'?"),
+        ("best = true", "this key takes no truth value"),
+    ],
+)
+def test_mistakes_in_the_table_of_follow_ups_are_told(line, message):
+    with pytest.raises(InputError) as caught:
+        config.parse(tomllib.loads(f"[problem]\nformula = 'Cu'\n[then]\n{line}\n"), "search.toml")
+    assert message in str(caught.value)
+
+
+def test_follow_ups_are_kept_in_the_run_directory(tmp_path):
+    raw = {"problem": {"formula": "Cu"}, "search": {"calculator": "emt", "directory": str(tmp_path)}}
+    with config.parse(raw, "here").build(trust=False):
+        assert "[then]" not in (tmp_path / "config.toml").read_text()
+    with config.parse({**raw, "then": {"calculators": ["lj"], "best": 7}}, "here").build(trust=False):
+        pass
+    assert config.of_directory(tmp_path).then == FollowUp(calculators=("lj",), best=7)
+    (tmp_path / "config.toml").unlink()
+    assert config.of_directory(tmp_path).then == FollowUp(calculators=("lj",), best=7)  # from the archive

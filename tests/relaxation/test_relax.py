@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cloudpickle
 import numpy as np
 import pytest
@@ -491,3 +493,36 @@ def test_relaxer_is_pickled_and_builds_its_calculator_once():
 def test_relaxer_reports_a_calculator_that_cannot_be_built():
     with pytest.raises(CalculatorError):
         Relaxer(calculator="mace:nothing_here.model")()
+
+
+def test_a_follow_up_uses_the_calculator_of_its_number():
+    runner = Relaxer(calculator="emt", follow_ups=("lj",))()
+    assert [label.split()[0] for label in runner.labels] == ["emt", "lj"]
+    ended = [runner(replace(job(copper(), "follow-up"), calculator=number)) for number in (0, 1)]
+    assert [outcome.evaluation.calculator for outcome in ended] == list(runner.labels)
+    assert ended[0].evaluation.energy != ended[1].evaluation.energy
+
+
+def test_a_follow_up_converges_between_relaxation_and_refinement():
+    settings = RelaxationSettings()
+    forces, stresses = zip(*(settings.tolerances(level) for level in ("relax", "follow-up", "refine")), strict=True)
+    assert forces == (0.05, pytest.approx(0.0224, abs=1e-4), pytest.approx(0.01))
+    assert stresses[1] == pytest.approx((stresses[0] * stresses[2]) ** 0.5)
+    outcome = run_job(job(copper(), "follow-up"), EMT(), "emt", settings)
+    assert outcome.converged
+    assert outcome.evaluation.max_force <= forces[1]
+
+
+def test_a_follow_up_that_starts_too_high_is_given_up_after_one_force_call():
+    atoms = copper()
+    atoms.calc = EMT()
+    energy = atoms.get_potential_energy() / len(atoms)
+    low, high = (
+        run_job(replace(job(atoms, "follow-up"), give_up_above=energy + above), EMT(), "emt", RelaxationSettings())
+        for above in (-0.01, 0.01)
+    )
+    assert isinstance(low, Relaxed)
+    assert (low.converged, low.cost.force_calls) == (False, 1)
+    assert low.enthalpy_per_atom == pytest.approx(energy)
+    assert "not relaxed" in low.detail
+    assert high.converged

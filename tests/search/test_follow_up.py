@@ -6,7 +6,7 @@ from copper import crystals, search
 from crystals import InlineBackend, ListSource, instant_relaxation, relaxed, what_happened
 
 from hybridcsp.core.records import FOLLOW_UP, Failed, FailureReason
-from hybridcsp.errors import BackendError, InputError, UnknownNameError
+from hybridcsp.errors import BackendError, InputError
 from hybridcsp.search.follow_up import FollowUp
 from hybridcsp.search.settings import SearchSettings
 
@@ -42,7 +42,9 @@ class TwoCalculators(InlineBackend):
             return Failed(candidate=job.candidate, reason=reason, level=job.level, detail="no such element")
         rng = np.random.default_rng([job.calculator, len(job.atoms), int(job.atoms.positions.sum() * 1e6)])
         label = self.known[job.calculator] if self.known else LABELS[job.calculator]
-        return relaxed(job.candidate, -10 * job.calculator - rng.random(), job.atoms, level=FOLLOW_UP, calculator=label)
+        energy = -10 * job.calculator - rng.random()
+        start = (energy + 0.5,)
+        return relaxed(job.candidate, energy, job.atoms, level=FOLLOW_UP, calculator=label, start_enthalpies=start)
 
 
 def run(directory, backend=None, *, relaxations=12, seed=0, **then):
@@ -72,6 +74,25 @@ def test_best_minima_are_relaxed_with_each_calculator_after_the_search(tmp_path)
     assert seen[-1].level == "follow-up"
     assert (seen[-1].follow_ups_done, seen[-1].follow_ups_left) == (8, 0)
     assert seen[-1].relaxations == 12
+
+
+def test_structures_far_above_the_best_of_the_calculator_are_given_up(tmp_path):
+    backend = TwoCalculators()
+    limits = []
+
+    def noting(job):
+        if job.level == FOLLOW_UP:
+            limits.append(job.give_up_above)
+        return backend._run(job)
+
+    backend.runner = noting
+    state = run(tmp_path, backend, window=0.3)
+    level = state.follow_ups.levels[0]
+    lowest = [enthalpy for _, _, enthalpy in level.improvements]
+    assert limits[0] is None
+    assert limits[1] == pytest.approx(lowest[0] + 0.5 + 0.3)  # above the lowest start, not above the lowest minimum
+    assert limits[-1] <= limits[1]
+    assert level.lowest_start() == pytest.approx(lowest[-1] + 0.5)
 
 
 def test_all_within_the_window_are_followed_up(tmp_path):
@@ -206,7 +227,7 @@ def test_follow_ups_are_given_as_names_or_settings(then, calculators):
 
 
 def test_wrong_settings_are_refused():
-    with pytest.raises(UnknownNameError, match="did you mean 'emt'"):
+    with pytest.raises(InputError, match="did you mean 'emt'"):
         SearchSettings(then="etm")
     with pytest.raises(InputError, match="best"):
         FollowUp(best=0)

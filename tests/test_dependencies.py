@@ -31,7 +31,8 @@ USED_BY = {
 
 def requirements():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return {re.match(r"[\w-]+", line)[0]: line for line in project["dependencies"]}
+    lines = [*project["dependencies"], *project["optional-dependencies"]["mace"]]
+    return {re.match(r"[\w-]+", line)[0]: line for line in lines}
 
 
 @pytest.mark.parametrize("package", USED_BY)

@@ -97,7 +97,7 @@ def check(
     The calculator runs as in a search, in a worker process. The exit status is 1 unless the relaxation converges.
     """
     from hybridcsp.relaxation.calculators.choice import CalculatorChoice
-    from hybridcsp.relaxation.calculators.registry import check_calculator
+    from hybridcsp.relaxation.calculators.registry import check_calculator, prepare_calculator
     from hybridcsp.relaxation.trial import run_trial
     from hybridcsp.search.stopping import read_target
     from hybridcsp.utils.quantities import read_quantity
@@ -108,6 +108,7 @@ def check(
     check_calculator(choice)
     terminate_in_order()
     with TemporaryDirectory() as logs, announced(f"checking {name}"):
+        prepare_calculator(choice)
         trial = run_trial(choice, crystals=crystals, seconds=seconds, log_directory=Path(logs) / "log")
     row = _trial_row(name, choice, trial)
     if not print_table([row], as_json=as_json, as_csv=False, about=row):

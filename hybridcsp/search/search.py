@@ -127,7 +127,8 @@ class Search:
         self._running = False
         _close_earlier(self.directory)
         if settings.calculator is not None and backend is None:
-            prepare_calculator(settings.calculator)
+            for one in (settings.calculator, *settings.then.calculators):
+                prepare_calculator(one)
         announce(f"opening {self.directory}")
         self.archive = Archive(self.directory, write=True)
         try:

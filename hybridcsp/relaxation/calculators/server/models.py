@@ -1,4 +1,4 @@
-"""What the builders of machine-learned potentials have in common."""
+"""Elements, model files and packages of machine-learned potentials."""
 
 from __future__ import annotations
 

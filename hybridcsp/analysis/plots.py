@@ -5,13 +5,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hybridcsp.analysis.follow_ups import calculator_names, disagreement, levels_with_results, result_by
+from hybridcsp.analysis.point_labels import label_points
 from hybridcsp.analysis.run_results import RunResult
 from hybridcsp.analysis.statistics import extended_to_longest, success_costs, success_curve
 from hybridcsp.archive.archive import Archive
@@ -109,11 +109,11 @@ def plot_search(archive: Archive, output: Path, title: str) -> None:
         _draw_agreement(axes, points, (search, name), 1000 * threshold)
     figure.draw_without_rendering()  # constrained layout is computed here; labels need final pixels
     labels = [str(minimum.spacegroup) for minimum in minima[:5]]
-    _label(landscape, list(zip(volumes, heights, strict=True))[:5], labels)
+    label_points(landscape, list(zip(volumes, heights, strict=True))[:5], labels)
     for axes, points in zip(panels, compared, strict=True):
         named = [point for point in points if point.disagrees or point.changed][:_NAMED]
         everywhere = [(point.first, point.second) for point in points]
-        _label(axes, [(one.first, one.second) for one in named], [one.name for one in named], avoid=everywhere)
+        label_points(axes, [(one.first, one.second) for one in named], [one.name for one in named], avoid=everywhere)
 
     save_figure(figure, output)
 
@@ -281,57 +281,3 @@ def save_figure(figure: Figure, output: Path, key: str = "plot") -> None:
     make_folder(output.parent, key=key)
     with atomic_write(output, "wb", key=key, follow=True) as file:
         figure.savefig(file, format=output.suffix[1:].lower(), dpi=150)
-
-
-def _label(
-    axes: Axes,
-    points: Sequence[tuple[float, float]],
-    labels: Sequence[str],
-    avoid: Sequence[tuple[float, float]] = (),
-) -> None:
-    """Write a label next to each point, at the first of several positions in the axes at which it covers nothing.
-
-    Parameters
-    ----------
-    axes
-        The axes, whose layout is final.
-    points, labels
-        Points in the units of the axes, and their labels.
-    avoid
-        Further points that labels should not cover.
-    """
-    pixels = axes.figure.dpi / 72  # in a typographic point, the unit of all lengths below
-    left_edge, bottom, right_edge, top = (float(edge) / pixels for edge in axes.bbox.extents)
-    covered = [(float(x) - 3, float(y) - 3, 6.0) for x, y in (axes.transData.transform(one) / pixels for one in avoid)]
-    labelled: list[tuple[float, float, float]] = []
-    for point, label in zip(points, labels, strict=True):
-        x, y = axes.transData.transform(point) / pixels
-        width = _CHARACTER * len(label)
-        boxes = [
-            (float(x) + side, float(y) + above, width)
-            for above, side in product((4, -10, 14, -20, 24, -30, 34, -40, 44), (5.0, -5.0 - width))
-        ]
-        inside = [
-            box
-            for box in boxes
-            if left_edge <= box[0] and box[0] + width <= right_edge and bottom <= box[1] <= top - _HEIGHT
-        ]
-        free = [box for box in inside if all(_separate(box, other) for other in labelled)]
-        clear = [box for box in free if all(_separate(box, other) for other in covered)]
-        box = next(iter([*clear, *free, *inside, *boxes]))
-        labelled.append(box)
-        offset = (box[0] - float(x), box[1] - float(y))
-        line = {"arrowstyle": "-", "linewidth": 0.4, "color": "grey", "shrinkA": 0, "shrinkB": 3}
-        axes.annotate(
-            label, point, offset, textcoords="offset points", fontsize="small", parse_math=False, arrowprops=line
-        )
-
-
-#: Width of a character and height of a label in points.
-_CHARACTER, _HEIGHT = 5.5, 9
-
-
-def _separate(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
-    """Return whether two labels, each given by its left end, its baseline and its width in points, do not overlap."""
-    left, right = sorted([one, other])
-    return left[0] + left[2] < right[0] or abs(one[1] - other[1]) > _HEIGHT

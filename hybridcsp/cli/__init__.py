@@ -7,6 +7,7 @@ from hybridcsp.cli import evaluate as evaluate
 from hybridcsp.cli import generators as generators
 from hybridcsp.cli import import_export as import_export
 from hybridcsp.cli import lists as lists
+from hybridcsp.cli import refine as refine
 from hybridcsp.cli import sample as sample
 from hybridcsp.cli import search as search
 from hybridcsp.cli import show as show

@@ -20,7 +20,7 @@ from hybridcsp.errors import CommandLineError, HybridCSPError, InputError, did_y
 
 #: Panels of ``hybridcsp --help`` with their commands in order. A command that is missing here is listed last.
 PANELS = {
-    "Search": ("search", "resume", "compare", "watch"),
+    "Search": ("search", "resume", "refine", "compare", "watch"),
     "Results": ("show", "export"),
     "Generators": ("generators", "train", "sample", "evaluate"),
     "Other codes": ("import", "formats"),

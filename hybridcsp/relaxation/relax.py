@@ -70,7 +70,8 @@ class Relaxer:
     Attributes
     ----------
     calculator
-        Name of a calculator, an ASE calculator, or a function without arguments that returns one.
+        Name of a calculator, an ASE calculator, or a function without arguments that returns one. ``None`` if there are
+        only jobs of follow-up calculators.
     settings
         Pressure, convergence criteria and limits.
     follow_ups
@@ -82,7 +83,7 @@ class Relaxer:
     >>> run = Relaxer(calculator="emt")()
     """
 
-    calculator: CalculatorLike = "chgnet"
+    calculator: CalculatorLike | None = "chgnet"
     settings: RelaxationSettings = field(default_factory=RelaxationSettings)
     follow_ups: tuple[CalculatorLike, ...] = ()
 
@@ -94,12 +95,14 @@ class Relaxer:
         CalculatorError
             If a calculator cannot be built.
         """
-        built = [build_calculator(spec) for spec in (self.calculator, *self.follow_ups)]
+        built = [None if spec is None else build_calculator(spec) for spec in (self.calculator, *self.follow_ups)]
 
         def run(job: Job) -> Relaxed | Failed:
-            return run_job(job, *built[job.calculator], self.settings)
+            calculator = built[job.calculator]
+            assert calculator is not None, "a job of the search needs the calculator of the search"
+            return run_job(job, *calculator, self.settings)
 
-        return LabelledRunner(run, tuple(label for _, label in built))
+        return LabelledRunner(run, tuple("" if one is None else one[1] for one in built))
 
 
 def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSettings) -> Relaxed | Failed:

@@ -7,11 +7,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ase import Atoms
 
 from hybridcsp.archive.archive import Archive
-from hybridcsp.archive.state import ALL_FAILED, INTERRUPTED
+from hybridcsp.archive.state import ALL_FAILED, INTERRUPTED, SearchState
 from hybridcsp.core.records import FOLLOW_UP, REFINE, RELAX, WORKERS, Candidate, Failed, Job, Limits, Relaxed
 from hybridcsp.relaxation.backends.base import Backend, RunningJob
 from hybridcsp.search.failures import all_failed
@@ -111,6 +112,23 @@ class Summary:
         from hybridcsp.analysis.reprs import html_of_summary
 
         return html_of_summary(self)
+
+
+def progress_of(state: SearchState, follow_ups: FollowUpJobs, **of_run: Any) -> Progress:
+    """Return the progress of a search from its state, its follow-ups and the fields that belong to the run."""
+    best = state.best()
+    return Progress(
+        relaxations=state.relaxations,
+        failed=state.failed().total(),
+        rejected=state.rejected().total(),
+        minima=state.number_of_minima,
+        best=None if best is None else best.enthalpy_per_atom,
+        spacegroup=None if best is None else best.spacegroup,
+        force_calls=state.cost.force_calls,
+        follow_ups_done=follow_ups.done,
+        follow_ups_left=follow_ups.waiting + follow_ups.running,
+        **of_run,
+    )
 
 
 class Run:
@@ -346,16 +364,10 @@ class Run:
     def progress(self) -> Progress:
         """Return the progress of the search."""
         state = self._archive.state
-        best = state.best()
-        return Progress(
-            relaxations=state.relaxations,
-            failed=state.failed().total(),
-            rejected=state.rejected().total(),
+        return progress_of(
+            state,
+            self._follow_ups,
             running=self._busy,
-            minima=state.number_of_minima,
-            best=None if best is None else best.enthalpy_per_atom,
-            spacegroup=None if best is None else best.spacegroup,
-            force_calls=state.cost.force_calls,
             run_relaxations=state.relaxations - self._start_relaxations,
             run_force_calls=state.cost.force_calls - self._start_force_calls,
             run_seconds=self._stopping.seconds,
@@ -363,8 +375,6 @@ class Run:
             jobs=tuple(self._backend.running()),
             activity=self._activity or self._loading(),
             training=tuple(self._proposer.training),
-            follow_ups_done=self._follow_ups.done,
-            follow_ups_left=self._follow_ups.waiting + self._follow_ups.running,
         )
 
     def _report(self) -> None:

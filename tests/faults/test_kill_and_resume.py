@@ -21,22 +21,27 @@ def start(arguments, folder):
     )
 
 
-def relaxations(directory):
+def ends(directory):
+    """Return the number of relaxations and follow-up relaxations that have ended."""
     with Archive(directory) as archive:
-        return archive.state.relaxations
+        levels = archive.state.follow_ups.levels
+        return archive.state.relaxations + sum(level.results + level.unconverged for level in levels)
 
 
 @pytest.mark.slow
-def test_a_search_killed_again_and_again_is_the_uninterrupted_search(tmp_path):
-    search = ["search", "CuAu", *OPTIONS, "--relaxations", "14"]
+@pytest.mark.parametrize(
+    ("options", "kills"), [([], (3, 8)), (["--then", "lj", "--then-every", "5", "--source", "random"], (6, 9, 18))]
+)
+def test_a_search_killed_again_and_again_is_the_uninterrupted_search(tmp_path, options, kills):
+    search = ["search", "CuAu", *OPTIONS, "--relaxations", "14", *options]
     whole = start([*search, "--directory", "whole"], tmp_path)
     output, _ = whole.communicate(timeout=300)
     assert whole.returncode == 0, output
 
     part = start([*search, "--directory", "parts"], tmp_path)
-    for done in (3, 8):
+    for done in kills:
         deadline = time.monotonic() + 120
-        while not (tmp_path / "parts" / "config.toml").exists() or relaxations(tmp_path / "parts") < done:
+        while not (tmp_path / "parts" / "config.toml").exists() or ends(tmp_path / "parts") < done:
             assert time.monotonic() < deadline
             assert part.poll() is None
             time.sleep(0.02)

@@ -350,7 +350,11 @@ def read_log(directory: Path) -> list[dict[str, Any]]:
 def read_minima(directory: Path) -> list[dict[str, Any]]:
     """Return what is to be compared of the minima that a search has written at its end."""
     minima = ase.io.read(directory / "minima.extxyz", index=":")
-    return [_plain(atoms.info) | {"structure": _digest(atoms)} for atoms in minima]
+    # The calculator was not yet written to structure files when the records were made.
+    return [
+        {key: value for key, value in _plain(atoms.info).items() if key != "calculator"} | {"structure": _digest(atoms)}
+        for atoms in minima
+    ]
 
 
 def read_search(directory: Path) -> dict[str, Any]:

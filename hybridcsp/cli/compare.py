@@ -11,7 +11,7 @@ from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console, errors
 from hybridcsp.cli.options import BY_FLAG, OPTIONS, OUTPUT, SEARCH, SETTINGS
 from hybridcsp.cli.output import AsCsv, AsJson, check_formats, print_table
-from hybridcsp.cli.settings_command import Given, SettingsCommand, read_given, with_settings
+from hybridcsp.cli.settings_command import Given, SettingsCommand, names_calculator, read_given, with_settings
 from hybridcsp.cli.values import read_number
 from hybridcsp.errors import InputError
 from hybridcsp.utils.interrupts import terminate_in_order
@@ -161,7 +161,7 @@ def compare(
         strategy,
         range(first_seed, first_seed + seeds),
         directory,
-        trust=trust or "search.calculator" in given.flags,
+        trust=trust or all(names_calculator(given, raw) for raw in problems.values()),
         trust_commands=trust,
     )
     files = [directory / f"comparison.{suffix}" for suffix in ("json", "csv", "png")]

@@ -182,9 +182,33 @@ SETTINGS = (
         flag="--calculator",
         key="search.calculator",
         metavar="NAME",
-        help="Calculator: a name (see hybridcsp calculators), mace:PATH_OR_NAME, or module:factory for any other ASE "
-        "calculator.",
+        help="Calculator: a name (see hybridcsp calculators), mace:PATH_OR_NAME, module:factory for any other ASE "
+        "calculator, or a calculator file such as vasp.toml.",
         panel=SEARCH,
+    ),
+    Setting(
+        flag="--python",
+        key="search.python",
+        metavar="PATH",
+        help="Python interpreter of another environment, in which the calculator is built.",
+        panel=SEARCH,
+        unset="that of the calculator's environment, or of hybridcsp",
+    ),
+    Setting(
+        flag="--device",
+        key="search.device",
+        metavar="NAME",
+        help="Device on which the calculator computes, such as cuda.",
+        panel=SEARCH,
+        unset="the calculator's own",
+    ),
+    Setting(
+        flag="--precision",
+        key="search.precision",
+        metavar="NAME",
+        help="Precision in which the calculator computes: float32 or float64.",
+        panel=SEARCH,
+        unset="the calculator's own",
     ),
     Setting(
         flag="--source",

@@ -18,7 +18,7 @@ from hybridcsp.cli.console import console
 from hybridcsp.cli.options import BY_FLAG, OPTIONS, SEARCH, SETTINGS
 from hybridcsp.cli.output import as_argument, print_search
 from hybridcsp.cli.progress import setting_up
-from hybridcsp.cli.settings_command import SettingsCommand, read_given, with_settings
+from hybridcsp.cli.settings_command import SettingsCommand, names_calculator, read_given, with_settings
 from hybridcsp.errors import InputError, RelaxationsFailedError, did_you_mean, with_hint
 from hybridcsp.utils.interrupts import terminate_in_order
 
@@ -37,6 +37,8 @@ _REMOVABLE = ("stop_at", "stop_after_unchanged")
 
 #: Options of resume, with help texts that differ from those of search.
 _RESUME_HELP = {
+    "--python": "",
+    "--device": "",
     "--workers": "",
     "--one-shot": "",
     "--retrain": "",
@@ -148,7 +150,7 @@ def search(
                 "a new directory; this one already contains a search: continue it with hybridcsp resume "
                 f"{as_argument(configuration.directory)}, or choose another --directory",
             )
-        named = "search.calculator" in given.flags or not from_file
+        named = names_calculator(given, raw)
         with nullcontext() if from_file else _in_terms_of_options(origin):
             _run(configuration, setup, trust=trust or named, trust_commands=trust)
 
@@ -218,6 +220,7 @@ def _changed(configuration: Configuration, directory: Path, values: Mapping[str,
     given = read_given(RESUME_SETTINGS, {key: value for key, value in values.items() if key not in removed})
     tables = config.with_absolute_paths(given.tables, Path.cwd())
     origin = Origin("the command line", options=OPTIONS)
+    tables["search"] = {"calculator": configuration.search.calculator, **tables.get("search", {})}
     parsed = config.parse({"problem": configuration.problem.describe(), **tables}, origin, given.mistakes)
     budget: dict[str, Any] = {key: getattr(parsed.budget, key) for key in given.tables.get("budget", {})}
     if any(key in budget for key in _AMOUNTS):
@@ -353,7 +356,7 @@ def _print_header(search: Search) -> None:
     pressure = f" at {problem.pressure_gpa:g} GPa" if problem.pressure_gpa else ""
     console.print(
         f"[bold]{escape(problem.formula)}[/]{pressure}: {problem.units_in_words} formula units, calculator "
-        f"{escape(str(search.calculator))}, {search.workers} worker{'s' * (search.workers > 1)}, directory "
+        f"{escape(str(search.settings.choice))}, {search.workers} worker{'s' * (search.workers > 1)}, directory "
         f"{escape(as_argument(search.directory))}",
         markup=True,
         highlight=False,

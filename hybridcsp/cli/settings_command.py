@@ -167,3 +167,17 @@ def further_keys() -> str:
         if left:
             tables.append(f"[{table}] {', '.join(left)}")
     return f"Further settings are available in a TOML file (docs/user/configuration.md): {'; '.join(tables)}."
+
+
+def names_calculator(given: Given, raw: Mapping[str, Any]) -> bool:
+    """Return whether the user has named with options all calculators and interpreters that a configuration names.
+
+    Parameters
+    ----------
+    given
+        The settings given on the command line.
+    raw
+        The tables of the configuration, which contain these settings.
+    """
+    keys = (("search", "calculator"), ("search", "python"), ("then", "calculators"))
+    return all(f"{table}.{key}" in given.flags for table, key in keys if key in raw.get(table, {}))

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.config.errors import (
@@ -29,8 +29,8 @@ from hybridcsp.core.records import Limits
 from hybridcsp.core.registry import split_argument
 from hybridcsp.errors import ArchiveError, CalculatorError, InputError, UnreadableError
 from hybridcsp.generators.external import Command
-from hybridcsp.relaxation.calculators.choice import absolute_calculator
-from hybridcsp.relaxation.calculators.registry import check_calculator, runs_code
+from hybridcsp.relaxation.calculators.choice import SUFFIX, CalculatorChoice, absolute_calculator
+from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_name, runs_code
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.retraining import Retraining
 from hybridcsp.search.allocation import DEFAULT_ALLOCATION, find_allocation
@@ -40,7 +40,7 @@ from hybridcsp.search.settings import DEFAULT_CALCULATOR, SearchSettings
 from hybridcsp.search.stopping import StoppingCriteria, Target
 from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT, SOURCES
 from hybridcsp.utils.files import atomic_write
-from hybridcsp.utils.paths import absolute, absolute_argument, absolute_if_there
+from hybridcsp.utils.paths import absolute, absolute_argument, absolute_if_there, absolute_program
 from hybridcsp.utils.reading import read_toml
 
 #: The resolved configuration in a run directory.
@@ -59,12 +59,6 @@ def _at_least_one(sources: tuple[str, ...]) -> tuple[str, ...]:
     return sources
 
 
-def _known_calculator(text: str) -> str:
-    with suppress(CalculatorError):  # a missing model file is an error only when the search is built
-        check_calculator(text)
-    return text
-
-
 #: Sources whose argument is always a path.
 _WITH_PATHS = ("seeds", "prototypes")
 
@@ -74,7 +68,10 @@ class SearchSection(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    calculator: Annotated[str, AfterValidator(_known_calculator)] = DEFAULT_CALCULATOR
+    calculator: str = DEFAULT_CALCULATOR
+    python: str | None = None
+    device: str | None = None
+    precision: str | None = None
     sources: Annotated[tuple[Annotated[str, AfterValidator(_known_source)], ...], AfterValidator(_at_least_one)] = (
         DEFAULT_SOURCES
     )
@@ -83,6 +80,22 @@ class SearchSection(BaseModel):
     workers: int | None = Field(default=None, ge=1)
     one_shot: int = Field(default=ONE_SHOT, ge=1)
     directory: str | None = None
+
+    @model_validator(mode="after")
+    def _check_calculator(self) -> Self:
+        """Check the calculator without reading, starting or importing anything that the configuration names."""
+        choice = self.choice
+        if not self.calculator.endswith(SUFFIX):
+            with suppress(CalculatorError):  # a missing model file is an error only when the search is built
+                check_name(choice)
+        return self
+
+    @property
+    def choice(self) -> CalculatorChoice:
+        """The calculator with its interpreter, device and precision."""
+        return CalculatorChoice(
+            calculator=self.calculator, python=self.python, device=self.device, precision=self.precision
+        )
 
 
 class Configuration(BaseModel):
@@ -115,6 +128,9 @@ class Configuration(BaseModel):
         """
         return SearchSettings(
             calculator=self.search.calculator,
+            python=self.search.python,
+            device=self.search.device,
+            precision=self.search.precision,
             sources=self.search.sources,
             allocation=self.search.allocation,
             seed=self.search.seed,
@@ -130,7 +146,7 @@ class Configuration(BaseModel):
     @property
     def needs_trust(self) -> bool:
         """Whether the search runs code or programs that the configuration names."""
-        return bool(self._commands) or any(map(runs_code, (self.search.calculator, *self.then.calculators)))
+        return bool(self._commands) or any(map(runs_code, (self.search.choice, *self.then.calculators)))
 
     @property
     def _commands(self) -> list[str]:
@@ -150,13 +166,16 @@ class Configuration(BaseModel):
             )
         if trust:
             return
-        named = [("search.calculator", self.search.calculator, "--calculator")]
-        named += [("then.calculators", calculator, "--then") for calculator in self.then.calculators]
-        for key, calculator, option in named:
+        key = "calculator" if self.search.python is None else "python"
+        named: list[tuple[str, str, CalculatorLike, str]] = [
+            (f"search.{key}", getattr(self.search, key), self.search.choice, f"--{key}")
+        ]
+        named += [("then.calculators", str(calculator), calculator, "--then") for calculator in self.then.calculators]
+        for key, shown, calculator, option in named:
             if runs_code(calculator):
                 raise InputError(
                     key,
-                    calculator,
+                    shown,
                     reason=f"it runs code that this file names; if you trust it, add --trust, or name it with {option}",
                 )
 
@@ -268,6 +287,8 @@ def with_absolute_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             search["directory"] = str(folder / search["directory"])
         if isinstance(search.get("calculator"), str):
             search["calculator"] = absolute_calculator(search["calculator"], folder)
+        if isinstance(search.get("python"), str):
+            search["python"] = absolute_program(search["python"], folder)
         if isinstance(search.get("sources"), list):
             named = {f"external:{name}" for name in commands}
             search["sources"] = [
@@ -339,6 +360,7 @@ def _recorded_tables(archive: Archive) -> dict[str, Any]:
         raise ArchiveError(f"{directory} holds a search that was made in Python with objects: resume it in Python")
     relaxation = {key: value for key, value in last["relaxation"].items() if key not in SET_BY_PROBLEM}
     search = {key: last[key] for key in ("calculator", "sources", "allocation", "seed", "workers")}
+    search |= {key: last[key] for key in ("python", "device", "precision") if key in last}
     search["one_shot"] = last.get("one_shot", 1)
     raw = {"problem": last["problem"], "search": search, "relaxation": relaxation, "limits": last["limits"]}
     raw |= {"then": then} if then else {}

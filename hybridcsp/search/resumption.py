@@ -13,7 +13,11 @@ from hybridcsp.errors import ArchiveError
 log = logging.getLogger(__name__)
 
 #: Settings that must not change while a search exists; the others may differ between sessions.
-LASTING = ("problem", "calculator", "sources", "allocation", "seed", "relaxation")
+LASTING = ("problem", "calculator", "sources", "allocation", "seed", "relaxation", "precision")
+
+# Settings of the calculator on which its energies depend, and those that a record omits if they are not given.
+_OF_CALCULATOR = ("calculator", "precision")
+_OMITTED = ("precision",)
 
 _CALCULATORS = "hybridcsp.relaxation.calculators"
 
@@ -112,10 +116,11 @@ def _compare(
             f"energies of another calculator: use them in a search in another directory (source seeds:PATH), or "
             f"continue here with ask and tell (calculator=None)"
         )
-    lasting = [name for name in LASTING if name != "calculator" or not allow_calculator_change]
-    different = [name for name in lasting if name in before and _with_present_names(before[name]) != settings[name]]
+    lasting = [name for name in LASTING if name not in _OF_CALCULATOR or not allow_calculator_change]
+    known = [name for name in lasting if name in before or name in _OMITTED]
+    different = [name for name in known if _with_present_names(before.get(name)) != settings.get(name)]
     if different:
-        listed = "; ".join(f"{name} was {before[name]!r}, now {settings[name]!r}" for name in different)
+        listed = "; ".join(f"{name} was {before.get(name)!r}, now {settings.get(name)!r}" for name in different)
         raise ArchiveError(
             f"{archive.directory} holds another search ({listed}): choose another directory, or use the same settings"
         )

@@ -148,13 +148,13 @@ class Search:
 
     def _check_calculator(self) -> None:
         """Compare the calculator with the archive's, as far as that can be done before the workers build it."""
-        calculator = self.calculator
-        if self._allow_calculator_change or self._backend is not None or calculator is None:
+        choice = self.settings.choice
+        if self._allow_calculator_change or self._backend is not None or choice is None:
             return
-        if isinstance(calculator, BaseCalculator):
-            check_same_calculator(build_calculator(calculator)[1], self.archive)
+        if isinstance(choice.calculator, BaseCalculator):
+            check_same_calculator(build_calculator(choice)[1], self.archive)
         else:
-            check_same_files(parameters_ahead(calculator), self.archive)
+            check_same_files(parameters_ahead(choice), self.archive)
 
     def close(self) -> None:
         """Stop what runs in the background and release the run directory."""
@@ -296,9 +296,11 @@ class Search:
             self._running = False
 
     def _pool(self) -> WorkerPool:
-        assert self.calculator is not None
+        assert self.settings.choice is not None
         relaxer = Relaxer(
-            calculator=self.calculator, settings=self.settings.relaxation, follow_ups=self.settings.then.calculators
+            calculator=self.settings.choice,
+            settings=self.settings.relaxation,
+            follow_ups=self.settings.then.calculators,
         )
         return WorkerPool(relaxer, workers=self.workers, log_directory=self.directory / "workers")
 
@@ -392,7 +394,7 @@ class Search:
     @cached_property
     def _label(self) -> str:
         """The label that the workers give the calculator, so that results from before theirs are comparable."""
-        return USER if self.calculator is None else build_calculator(self.calculator)[1]
+        return USER if self.settings.choice is None else build_calculator(self.settings.choice)[1]
 
 
 def _close_earlier(directory: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Limits
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.generators.external import Command
+from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_calculator
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.retraining import Retraining
@@ -20,6 +22,7 @@ from hybridcsp.search.stopping import StoppingCriteria
 from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT
 from hybridcsp.utils.checks import whole_number
+from hybridcsp.utils.paths import absolute_program
 from hybridcsp.utils.resources import available_cores
 
 #: Calculator of a search whose settings name none.
@@ -43,6 +46,10 @@ class SearchSettings:
     calculator
         A name (``"chgnet"``, ``"mace:PATH"``, ``"module:factory"``), an ASE calculator, or a function that returns one.
         ``None``: structures are relaxed outside, through ask and tell.
+    python, device, precision
+        Path of the Python interpreter in which the calculator is built, device on which it computes, such as
+        ``"cuda"``, and its precision, ``"float32"`` or ``"float64"``. Default: those of the calculator, see
+        :class:`~hybridcsp.relaxation.calculators.choice.CalculatorChoice`, which ``calculator`` may also be.
     sources
         Names (``"random"``, ``"seeds:PATH"``) or :class:`~hybridcsp.sources.base.BaseSource` objects, which share the
         relaxations.
@@ -76,6 +83,9 @@ class SearchSettings:
     """
 
     calculator: CalculatorLike | None = DEFAULT_CALCULATOR
+    python: str | None = None
+    device: str | None = None
+    precision: str | None = None
     sources: Sequence[str | BaseSource] = DEFAULT_SOURCES
     allocation: Allocation | str = DEFAULT_ALLOCATION
     seed: int = 0
@@ -88,8 +98,10 @@ class SearchSettings:
     then: FollowUp = field(default_factory=FollowUp)
 
     def __post_init__(self) -> None:
-        if self.calculator is not None:
-            check_calculator(self.calculator)
+        if isinstance(self.python, str):
+            object.__setattr__(self, "python", absolute_program(self.python, Path.cwd()))
+        if self.choice is not None:
+            check_calculator(self.choice)
         object.__setattr__(self, "then", FollowUp.of(self.then))  # the way to set a field of a frozen dataclass
         for calculator in self.then.calculators:
             check_calculator(calculator)
@@ -105,6 +117,25 @@ class SearchSettings:
                 "the name of an allocation, or an instance of a subclass of hybridcsp.search.allocation.Allocation"
             )
             raise InputError("allocation", self.allocation, allowed)
+
+    @property
+    def choice(self) -> CalculatorChoice | None:
+        """The calculator with its interpreter, device and precision; ``None`` for ask and tell.
+
+        Raises
+        ------
+        InputError
+            If an option is given without a calculator, or has a wrong value.
+        """
+        options = {"python": self.python, "device": self.device, "precision": self.precision}
+        if self.calculator is None:
+            for option, value in options.items():
+                if value is not None:
+                    raise InputError(option, value, reason="it belongs to a calculator, and none is given")
+            return None
+        given = self.calculator
+        choice = given if isinstance(given, CalculatorChoice) else CalculatorChoice(calculator=given)
+        return choice.changed(**options)
 
     def resolved(self, problem: Problem, *, ask_and_tell: bool) -> SearchSettings:
         """Return the settings with every default and every value that the problem determines filled in.
@@ -146,7 +177,7 @@ class SearchSettings:
         record = {
             "version": version("hybridcsp"),
             "problem": problem.describe(),
-            "calculator": _recorded(self.calculator),
+            "calculator": _recorded(self.choice.calculator if self.choice else None),
             "sources": [_recorded(source) for source in self.sources],
             "allocation": _recorded(self.allocation),
             "seed": self.seed,
@@ -158,6 +189,8 @@ class SearchSettings:
             "one_shot": self.one_shot,
             "weights": dict(weights),
         }
+        options = {"python": self.choice.python, **self.choice.options} if self.choice else {}
+        record |= {option: value for option, value in options.items() if value is not None}
         return record | ({"then": self.then.record()} if self.then.calculators else {})
 
 

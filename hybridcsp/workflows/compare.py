@@ -186,7 +186,7 @@ def plan(
         if parsed.budget.relaxations is None:
             raise InputError("budget.relaxations", None, "the number of relaxations of each run")
         parsed.check_trust(trust=trust, trust_commands=trust_commands)
-        check_calculator(parsed.search.calculator)
+        check_calculator(parsed.search.choice)
         Target(parsed.budget.stop_at, parsed.problem)
     runs: list[PlannedRun] = []
     for problem, base in problems.items():

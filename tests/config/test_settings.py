@@ -1,4 +1,5 @@
 import re
+import sys
 import tomllib
 
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from hybridcsp import Search, config
 from hybridcsp.config.errors import Origin, key_lines
 from hybridcsp.errors import ArchiveError, InputError
+from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.search.follow_up import FollowUp
 
 
@@ -253,6 +255,66 @@ def test_code_named_in_a_file_needs_trust(tmp_path):
         parse(text).build(trust=False)
     assert not (tmp_path / "r").exists()
     parse(text).build(trust=True).close()
+
+
+def test_interpreter_named_in_a_file_needs_trust_and_is_not_started_without(tmp_path):
+    started = tmp_path / "started"
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\ntouch {started}\n")
+    python.chmod(0o755)
+    named = tmp_path / "emt.toml"
+    named.write_text('calculator = "emt"\npython = "./python"')
+    for search in (f'calculator = "emt"\npython = "{python}"', f'calculator = "{named}"'):
+        text = f'problem.formula = "Cu"\n[search]\n{search}\ndirectory = "{tmp_path / "r"}"'
+        with pytest.raises(InputError, match=r"search\.(python|calculator) = .* it runs code .*, or name it with --"):
+            parse(text).build(trust=False)
+        assert not started.exists()
+        with pytest.raises(InputError, match="this is not a Python interpreter"):
+            parse(text).build(trust=True)
+        assert started.exists()
+        started.unlink()
+    assert not (tmp_path / "r").exists()
+
+
+def test_options_of_the_calculator_are_written_with_absolute_paths_and_read_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    raw = config.with_absolute_paths(
+        {
+            "problem": {"formula": "Cu"},
+            "search": {"calculator": "emt", "python": "./python", "precision": "float64", "directory": "r"},
+        },
+        tmp_path,
+    )
+    config.parse(raw, "search.toml").build(trust=True).close()
+    (tmp_path / "r/config.toml").rename(tmp_path / "r/old.toml")
+    for again in (config.parse(config.read(tmp_path / "r/old.toml"), "old"), config.of_directory(tmp_path / "r")):
+        assert again.search.choice == CalculatorChoice(
+            calculator="emt", python=str(tmp_path / "python"), precision="float64"
+        )
+
+
+@pytest.mark.parametrize(
+    ("search", "words"),
+    [
+        (
+            'calculator = "chgnet"\npython = "/bin/sh"',
+            "search.python = '/bin/sh' cannot be used: the calculator chgnet",
+        ),
+        ('python = "/nothing"', "search.python = '/nothing' cannot be used: there is no such file"),
+        ('precision = "double"', "search.precision = 'double' is not valid"),
+        ('calculator = "chgnt"\nseed = -1', "search.calculator = 'chgnt' cannot be used: did you mean 'chgnet'"),
+    ],
+)
+def test_mistake_in_options_of_the_calculator_names_its_key(search, words):
+    with pytest.raises(InputError, match=words):
+        parse(f'problem.formula = "Cu"\n[search]\n{search}')
+
+
+def test_module_of_another_interpreter_is_not_searched_for_in_this_one():
+    text = f'problem.formula = "Cu"\n[search]\ncalculator = "not_here:make"\npython = "{sys.executable}"'
+    assert parse(text).search.choice.python == sys.executable
 
 
 def test_empty_directory_cannot_be_resumed(tmp_path):

@@ -168,12 +168,36 @@ def test_calculator_that_cannot_be_built_there_is_explained(factory, words):
         ("odd_calculators:fail", {"device": "cpu"}, "has no parameter device"),
         ("odd_calculators:fail", {"precision": "float32"}, "has no parameter precision"),
         ("emt", {"precision": "float32"}, "emt computes in float64 only"),
-        ("lj", {"device": "nonsense"}, "torch has no such device|torch, which computes on devices"),
     ],
 )
 def test_option_that_a_calculator_does_not_have_is_refused(python, calculator, options, words):
     with pytest.raises(InputError, match=words):
         build_calculator(CalculatorChoice(calculator=calculator, python=python, **options))
+
+
+def test_device_that_the_other_interpreter_does_not_have_is_refused_before_a_calculator_is_built(tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text(
+        """
+__version__ = "2.13.0"
+class device:
+    def __init__(self, name):
+        if not name.startswith("cuda"):
+            raise RuntimeError("no such type")
+        self.type, _, index = name.partition(":")
+        self.index = int(index or 0)
+class cuda:
+    is_available = lambda: True
+    device_count = lambda: 1
+"""
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for device, words in (("nonsense", "torch has no such device"), ("cuda:1", "torch finds 1 CUDA devices here")):
+        with pytest.raises(InputError, match=f"device = '{device}' cannot be used: {words}"):
+            check_calculator(CalculatorChoice(calculator="module:make", python=sys.executable, device=device))
+    check_calculator(CalculatorChoice(calculator="module:make", python=sys.executable, device="cuda"))
+    (tmp_path / "torch.py").write_text("raise ImportError('no libcudart')")
+    with pytest.raises(InputError, match=r"torch, which computes on devices, cannot be imported here .no libcudart"):
+        check_calculator(CalculatorChoice(calculator="module:make", python=sys.executable, device="mps"))
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import sys
 from importlib.metadata import version
 
 import pytest
@@ -7,6 +8,8 @@ from crystals import InlineBackend, ListSource, P1Source, instant_relaxation
 from hybridcsp import Problem, Search
 from hybridcsp.archive.archive import Archive
 from hybridcsp.errors import ArchiveError, InputError, UnknownNameError
+from hybridcsp.relaxation.calculators.choice import CalculatorChoice
+from hybridcsp.relaxation.calculators.registry import build_calculator
 from hybridcsp.relaxation.calculators.server.builders import build_emt
 from hybridcsp.search.allocation import Allocation, EqualAllocation
 from hybridcsp.search.settings import SearchSettings
@@ -50,6 +53,52 @@ def test_record_of_the_settings_is_unchanged(tmp_path):
     assert list(found) == ["version", *RECORDED, *others]
     assert {name: found[name] for name in RECORDED} == RECORDED
     assert (found["version"], found["one_shot"], found["external"]) == (version("hybridcsp"), 12, {})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"calculator": "emt", "python": sys.executable, "precision": "float64"},
+        {"calculator": CalculatorChoice(calculator="emt", python="/nothing", precision="float64"), "python": "python3"},
+    ],
+)
+def test_options_of_the_calculator_are_recorded_where_they_are_given(tmp_path, given):
+    Search("Cu", sources=["random"], directory=tmp_path, **given).close()
+    found = recorded(tmp_path)
+    assert (found["calculator"], found["python"], found["precision"]) == ("emt", given["python"], "float64")
+    assert "device" not in found
+
+
+def test_interpreter_may_change_and_precision_may_not(tmp_path):
+    keywords = {"calculator": "emt", "sources": ["random"], "directory": tmp_path}
+    Search("Cu", python=sys.executable, **keywords).close()
+    Search("Cu", **keywords).close()
+    with pytest.raises(ArchiveError, match="precision was None, now 'float64'"):
+        Search("Cu", precision="float64", **keywords)
+    Search("Cu", precision="float64", allow_calculator_change=True, **keywords).close()
+
+
+def test_options_need_a_calculator(tmp_path):
+    with pytest.raises(InputError, match="device = 'cuda' cannot be used: it belongs to a calculator"):
+        Search("Cu", calculator=None, device="cuda", directory=tmp_path)
+
+
+def test_interpreter_that_cannot_be_used_is_an_error_before_the_directory_is_made(tmp_path):
+    with pytest.raises(InputError, match="there is no such file"):
+        Search("Cu", calculator="emt", python="nowhere/python", directory=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_search_with_a_calculator_server_is_the_search_without_one(tmp_path):
+    energies = []
+    for name, python in (("here", None), ("there", sys.executable)):
+        with Search(
+            "Cu", calculator="emt", python=python, sources=["random"], workers=1, max_atoms=4, directory=tmp_path / name
+        ) as search:
+            search.run(relaxations=4, refine=0)
+            energies.append([(minimum.id, minimum.enthalpy_per_atom) for minimum in search.minima()])
+            assert search.archive.state.calculator == build_calculator("emt")[1]
+    assert energies[0] == energies[1]
 
 
 def test_samples_of_generators_are_single_jobs_for_ask_and_tell(tmp_path):

@@ -60,11 +60,21 @@ class CalculatorChoice:
         if self.precision not in (None, *PRECISIONS):
             raise InputError("precision", self.precision, _MEANINGS["precision"])
 
+    def __str__(self) -> str:
+        calculator = self.calculator
+        name = calculator if isinstance(calculator, str) else getattr(calculator, "__qualname__", repr(calculator))
+        options = [f"{option} {value}" for option, value in {"python": self.python, **self.options}.items() if value]
+        return f"{name} ({', '.join(options)})" if options else name
+
     @property
     def options(self) -> dict[str, str]:
         """The device and the precision that are given."""
         given = {"device": self.device, "precision": self.precision}
         return {key: value for key, value in given.items() if value is not None}
+
+    def changed(self, **options: str | None) -> CalculatorChoice:
+        """Return this choice with other options, apart from those that are ``None``."""
+        return replace(self, **{key: text for key, text in options.items() if text is not None})
 
     @classmethod
     def of(cls, spec: Any) -> CalculatorChoice:
@@ -87,8 +97,7 @@ class CalculatorChoice:
             raise InputError("calculator", calculator, allowed)
         if not isinstance(calculator, str) or not calculator.endswith(SUFFIX):
             return choice
-        given = {"python": choice.python} | choice.options
-        return replace(cls.read(Path(calculator)), **{key: text for key, text in given.items() if text is not None})
+        return cls.read(Path(calculator)).changed(python=choice.python, **choice.options)
 
     @classmethod
     def read(cls, path: Path) -> CalculatorChoice:

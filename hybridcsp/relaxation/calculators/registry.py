@@ -85,7 +85,8 @@ _DYNAMIC = {"*", "__getattr__", "__dict__", "globals", "vars", "locals", "setatt
 def check_calculator(spec: CalculatorLike) -> None:
     """Check cheaply whether a calculator can be built, without importing its module.
 
-    Another interpreter is started once to find out whether it can run calculators.
+    Another interpreter is started once to find out whether it can run calculators and has the device, and torch is
+    imported if a device is given.
 
     Raises
     ------
@@ -100,6 +101,22 @@ def check_calculator(spec: CalculatorLike) -> None:
         If another package registers a module that does not exist.
     """
     choice = CalculatorChoice.of(spec)
+    check_name(choice)
+    interpreter = find_interpreter(choice)
+    if interpreter is not None:
+        check_interpreter(interpreter, choice.device)
+    elif choice.device is not None:
+        try:
+            check_device(choice.device)
+        except OptionError as error:
+            raise InputError(error.option, error.value, reason=error.reason) from error
+
+
+def check_name(choice: CalculatorChoice) -> None:
+    """Check a choice as far as that is possible without starting another interpreter or importing torch.
+
+    Errors are those of :func:`check_calculator`.
+    """
     calculator = choice.calculator
     if not isinstance(calculator, str):
         _check_object(choice)
@@ -125,8 +142,6 @@ def check_calculator(spec: CalculatorLike) -> None:
             raise entry.broken("cannot be imported: there is no such module")
     elif argument is not None:
         raise InputError("calculator", calculator, reason=f"{name} takes no argument")
-    if interpreter is not None:
-        check_interpreter(interpreter)
 
 
 def _check_module(spec: str, module: str, factory: str) -> None:

@@ -194,15 +194,24 @@ class RemoteCalculator(BaseCalculator):  # type: ignore[misc]
 
 
 @cache
-def check_interpreter(interpreter: Interpreter) -> None:
-    """Check that an interpreter can run calculator servers; one that can is started only the first time.
+def check_interpreter(interpreter: Interpreter, device: str | None = None) -> None:
+    """Check that an interpreter can run calculator servers and has a device; if so, it is started only the first time.
 
     Raises
     ------
     InputError
-        If it cannot.
+        If it cannot, or has no such device.
     """
-    CalculatorServer(interpreter).close()
+    server = CalculatorServer(interpreter)
+    try:
+        answer = server.ask({"device": device}) if device is not None else {}
+    except ServerLostError as error:
+        raise InputError("python", interpreter.path, reason=f"it cannot look for devices: {error}") from error
+    finally:
+        server.close()
+    match answer:
+        case {"option": [str(option), value, str(reason)]}:
+            raise InputError(option, value, reason=reason)
 
 
 def class_name_of(calculator: BaseCalculator) -> str:

@@ -6,6 +6,7 @@ The other side sends one message at a time, and each has one answer:
 message    content                                                  answer
 ========== ======================================================== ===================================================
 (none)                                                              versions of the protocol, Python, numpy and ASE
+device     a device, before a calculator is built                   an error if there is no such device
 build      name, argument, device and precision of a calculator     its label, class and properties, or an error
 evaluate   a structure                                              its results, and the structure if it was changed
 ========== ======================================================== ===================================================
@@ -32,7 +33,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import PropertyNotImplementedError
 
-from .builders import build
+from .builders import build, check_device
 from .exceptions import BuildError, OptionError
 from .wire import PROTOCOL, decode_structure, encode_error, encode_result, encode_structure, receive, send
 
@@ -83,10 +84,23 @@ def serve(connection: socket.socket) -> None:
             "ase": ase.__version__,
         },
     )
-    calculator, answer = _built(receive(connection))
+    message = receive(connection)
+    if "name" not in message:
+        send(connection, _device_checked(message["device"]))
+        message = receive(connection)
+    calculator, answer = _built(message)
     while True:
         send(connection, answer)
         answer = _evaluated(calculator, decode_structure(receive(connection)))
+
+
+def _device_checked(device: str) -> Any:
+    """Return the answer to a message with a device: an error, or nothing if there is such a device."""
+    try:
+        check_device(device)
+    except OptionError as error:
+        return {"option": [error.option, error.value, error.reason]}
+    return {}
 
 
 def _built(message: Any) -> tuple[Any, Any]:

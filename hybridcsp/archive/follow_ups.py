@@ -137,6 +137,10 @@ class FollowUpLevel:
         """Return the minima of this calculator by ascending enthalpy per atom."""
         return self._results.ranking.sorted()
 
+    def comparable(self) -> list[FollowUpMinimum]:
+        """Return the minima of this calculator in the order of discovery."""
+        return self.minima(self.label)
+
     def lowest(self) -> float | None:
         """Return the lowest enthalpy in eV/atom, or ``None`` if there is no minimum."""
         best = self._results.ranking.best()

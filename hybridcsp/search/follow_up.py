@@ -34,14 +34,15 @@ class FollowUp:
     every
         Number of relaxations of the search between follow-ups; 0: only after the search.
     counts
-        Whether stopping criteria and the credit of sources count the minima of the last follow-up calculator.
+        Whether stopping criteria and the credit of sources count the minima of the last follow-up calculator; needs
+        ``every``.
     disagreement
         Difference of the heights above the best minima of two calculators in eV/atom from which a minimum is marked.
 
     Raises
     ------
     InputError
-        If a value is outside its range, or a calculator is not known.
+        If a value is outside its range, ``counts`` is without ``every``, or a calculator is not known.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
@@ -58,6 +59,9 @@ class FollowUp:
             whole_number(name, getattr(self, name), f"a whole number from {least}", least)
         for name in ("window", "disagreement"):
             finite_number(name, getattr(self, name), "a number of eV/atom from 0", low=0.0)
+        if self.counts and not self.every:
+            reason = "follow-ups can count only during the search; set every, the relaxations between them, too"
+            raise InputError("counts", self.counts, reason=reason)
         for calculator in self.calculators:
             try:
                 check_calculator(calculator)

@@ -70,6 +70,10 @@ class FollowUpJobs:
         """Number of follow-up relaxations that the workers are busy with."""
         return len(self._running)
 
+    def are_left(self) -> bool:
+        """Return whether follow-up relaxations are running or left to do."""
+        return bool(self._running or self._selection.left())
+
     def due(self) -> Job | None:
         """Return the next job while the search goes on, or ``None`` if none is due."""
         return self.next() if self._settings.calculators and self._selection.is_due() else None

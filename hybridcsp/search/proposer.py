@@ -32,6 +32,7 @@ from hybridcsp.core.records import (
 from hybridcsp.errors import message_of
 from hybridcsp.retraining import Finished, RetrainingScheduler
 from hybridcsp.search.allocation import Allocation
+from hybridcsp.search.follow_up import FollowUp
 from hybridcsp.search.screening import Screen
 from hybridcsp.similarity import compute_descriptors
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
@@ -62,9 +63,9 @@ class Proposer:
     calculator
         Label of the calculator in use, if it is not the archive's. Sources, allocation and generators receive energies
         of this calculator only; relaxations by another are passed on as rejections.
-    follow_ups_count
-        Whether the credit of sources, and of versions of generators, is that of the follow-up relaxations of their
-        minima. Sources are told of these in any case.
+    follow_up
+        Settings of the follow-up relaxations. Sources are told of those with these calculators; allocation and
+        generators only if they count, because credit is the only thing that they change there.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Proposer:
         scheduler: RetrainingScheduler | None = None,
         calculator: str | None = None,
         *,
-        follow_ups_count: bool = False,
+        follow_up: FollowUp | None = None,
     ) -> None:
         self.problem = problem
         self.archive = archive
@@ -86,7 +87,7 @@ class Proposer:
         self.seed = seed
         self._scheduler = scheduler or RetrainingScheduler([], archive, 0.0)
         self._calculator = calculator or archive.state.calculator
-        self._follow_ups_count = follow_ups_count
+        self._follow_up = follow_up or FollowUp()
         self._screen = Screen(problem)
         self._errors: Counter[str] = Counter()
         self._broken: set[str] = set()  # sources whose status() raised
@@ -311,11 +312,19 @@ class Proposer:
         self._scheduler.observe(comparable)
 
     def _notify_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> None:
+        present = [found for outcome in outcomes if (found := self._of_present_calculator(outcome)) is not None]
         for source in self.sources.values():
-            source.observe_follow_ups(outcomes)
-        if self._follow_ups_count:
-            self.allocation.observe_follow_ups(outcomes)
-            self._scheduler.observe_follow_ups(outcomes)
+            source.observe_follow_ups(present)
+        if self._follow_up.counts:
+            self.allocation.observe_follow_ups(present)
+            self._scheduler.observe_follow_ups(present)
+
+    def _of_present_calculator(self, outcome: FollowUpOutcome) -> FollowUpOutcome | None:
+        """Return an outcome with the present number of its calculator; ``None`` if the calculator is not in use."""
+        level = self.archive.state.follow_ups.level(outcome.spec)
+        if level is None or outcome.spec not in self._follow_up.names or outcome.calculator != level.label:
+            return None
+        return replace(outcome, number=1 + self._follow_up.names.index(outcome.spec))
 
     def _comparable(self, outcome: Outcome) -> Outcome | None:
         """Return an outcome without energies of another calculator; ``None`` if nothing of it is left."""

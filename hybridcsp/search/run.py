@@ -182,13 +182,14 @@ class Run:
         self._listeners = listeners
         self._calculator_known = calculator_known
         self._rebuild_proposer = rebuild_proposer
-        self._stopping = StoppingCheck(criteria, proposer.problem, self._archive)
         self._stopped = ""  # the reason why the search ends, once there is one
         self._ready: deque[Candidate] = deque()
         self._running: set[int] = set()  # candidates that are relaxed or refined
         self._follow_ups = FollowUpJobs(
             self._archive, backend, follow_up or FollowUp(), limits, criteria.stop_after_failures
         )
+        left = self._follow_ups.are_left if follow_up is not None and follow_up.counts else None
+        self._stopping = StoppingCheck(criteria, proposer.problem, self._archive, left)
         self._level = RELAX
         self._start_force_calls = self._archive.state.cost.force_calls
         self._start_relaxations = self._archive.state.relaxations

@@ -153,7 +153,9 @@ def build_proposer(
     allocation = settings.allocation
     if isinstance(allocation, str):
         allocation = ALLOCATIONS[allocation](problem, settings.seed)
-    return Proposer(problem, archive, sources, allocation, settings.seed, scheduler, calculator)
+    return Proposer(
+        problem, archive, sources, allocation, settings.seed, scheduler, calculator, follow_up=settings.then
+    )
 
 
 def _not_a_source(thing: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from numbers import Real
@@ -15,6 +15,8 @@ from ase import Atoms
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.basins import Basin
+from hybridcsp.archive.events import CandidateRelaxed, FollowUpRelaxed
+from hybridcsp.archive.follow_ups import FollowUpMinimum
 from hybridcsp.archive.state import ALL_FAILED, SearchState
 from hybridcsp.core.problem import Problem
 from hybridcsp.errors import InputError, UnknownNameError
@@ -48,10 +50,12 @@ class StoppingCriteria:
     hours
         Maximum wall time of this run.
     stop_after_unchanged
-        Number of consecutive relaxations that did not lower the best enthalpy by more than 1 meV/atom.
+        Number of consecutive relaxations that did not lower the best enthalpy by more than 1 meV/atom. Where follow-ups
+        count, it is the best by the last follow-up calculator.
     stop_at
         A structure file: the search ends when a minimum matches it (``StructureMatcher`` with its default tolerances).
-        Or an enthalpy in eV/atom: the search ends when a minimum lies at most 1 meV/atom above it.
+        Or an enthalpy in eV/atom: the search ends when a minimum lies at most 1 meV/atom above it. Where follow-ups
+        count, these are the minima and enthalpies of the last follow-up calculator.
     stop_after_failures
         Number of consecutive relaxations that failed for the same reason before any has succeeded; 0 turns this
         criterion off. :meth:`~hybridcsp.search.search.Search.run` then raises
@@ -123,6 +127,9 @@ class StoppingCheck:
         The problem that is searched.
     archive
         The archive of the search.
+    follow_ups_left
+        Returns whether minima wait for a follow-up relaxation. If it is given, criteria about the best minimum count
+        the minima of the last follow-up calculator, and the search goes on while the last ones are not known.
 
     Raises
     ------
@@ -130,9 +137,16 @@ class StoppingCheck:
         If the target cannot be read, or is not a structure of the problem.
     """
 
-    def __init__(self, criteria: StoppingCriteria, problem: Problem, archive: Archive) -> None:
+    def __init__(
+        self,
+        criteria: StoppingCriteria,
+        problem: Problem,
+        archive: Archive,
+        follow_ups_left: Callable[[], bool] | None = None,
+    ) -> None:
         self._criteria = criteria
         self._archive = archive
+        self._follow_ups_left = follow_ups_left
         self._target = Target(criteria.stop_at, problem)
         self._start = time.monotonic()
 
@@ -161,7 +175,7 @@ class StoppingCheck:
             are not checked otherwise.
         """
         criteria, state = self._criteria, self._archive.state
-        if compare_energies and self._target.reached(state, self._archive.structure):
+        if compare_energies and self._is_target_reached():
             return "target reached"
         if state.failures is not None and 0 < criteria.stop_after_failures <= state.failures.count:
             return ALL_FAILED
@@ -169,10 +183,30 @@ class StoppingCheck:
             return "relaxations used up"
         if criteria.force_calls is not None and state.cost.force_calls >= criteria.force_calls:
             return "force calls used up"
-        unchanged = unchanged_since(state) if compare_energies else 0
-        if criteria.stop_after_unchanged is not None and unchanged >= criteria.stop_after_unchanged:
+        if compare_energies and self._is_unchanged():
             return "best unchanged"
         return TIME_USED_UP if self.is_time_used_up else ""
+
+    def _is_target_reached(self) -> bool:
+        """Return whether a minimum of the calculator that counts reaches the target."""
+        state, structure_of = self._archive.state, self._archive.structure_of
+        if self._follow_ups_left is None:
+            return self._target.reached(state.lowest(), state.comparable(), structure_of)
+        if not state.follow_ups.levels:
+            return False
+        level = state.follow_ups.levels[-1]
+        return self._target.reached(level.lowest(), level.comparable(), structure_of)
+
+    def _is_unchanged(self) -> bool:
+        """Return whether the best minimum of the last calculator with results has stayed the same for long enough."""
+        limit, state = self._criteria.stop_after_unchanged, self._archive.state
+        if limit is None:
+            return False
+        if self._follow_ups_left is None:
+            return unchanged_since(state, state.improvements) >= limit
+        known = [level.improvements for level in state.follow_ups if level.results]
+        unchanged = unchanged_since(state, known[-1] if known else state.improvements)
+        return unchanged >= limit and not self._follow_ups_left()
 
 
 class Target:
@@ -194,28 +228,43 @@ class Target:
     def __init__(self, stop_at: float | str | None, problem: Problem) -> None:
         self._enthalpy = stop_at if isinstance(stop_at, float | int) else None
         self._structure: Any = None
-        self._checked: set[int] = set()
+        self._checked: set[tuple[str, int]] = set()  # calculators and ids of minima
         if isinstance(stop_at, str):
             atoms = read_target("stop_at", stop_at)
             if not is_crystal_of(atoms, problem):
                 raise InputError("stop_at", stop_at, f"a structure file of {problem.formula}, not of {atoms.symbols}")
             self._structure = to_pymatgen(atoms)
 
-    def reached(self, state: SearchState, structure_of: Callable[[Basin], Atoms]) -> bool:
-        """Return whether a minimum reaches the target; ``structure_of(basin)`` returns the structure of one."""
+    def reached(
+        self,
+        lowest: float | None,
+        minima: Iterable[Basin | FollowUpMinimum],
+        structure_of: Callable[[CandidateRelaxed | FollowUpRelaxed], Atoms],
+    ) -> bool:
+        """Return whether a minimum of a calculator reaches the target.
+
+        Parameters
+        ----------
+        lowest
+            Lowest enthalpy in eV/atom; ``None`` if there is no minimum.
+        minima
+            All minima.
+        structure_of
+            Function that reads the structure in which a relaxation ended.
+        """
         if self._enthalpy is not None:
-            lowest = state.lowest()
             return lowest is not None and lowest <= self._enthalpy + UNCHANGED
         if self._structure is None:
             return False
         from pymatgen.analysis.structure_matcher import StructureMatcher
 
         matcher = StructureMatcher()
-        for basin in state.comparable():
-            if basin.id not in self._checked:
-                self._checked.add(basin.id)
-                if matcher.fit(self._structure, to_pymatgen(structure_of(basin))):
-                    self._checked.discard(basin.id)
+        for minimum in minima:
+            key = minimum.best.calculator, minimum.id
+            if key not in self._checked:
+                self._checked.add(key)
+                if matcher.fit(self._structure, to_pymatgen(structure_of(minimum.best))):
+                    self._checked.discard(key)
                     return True
         return False
 
@@ -246,13 +295,20 @@ def read_target(key: str, file: str) -> Atoms:
     return frame.atoms
 
 
-def unchanged_since(state: SearchState) -> int:
+def unchanged_since(state: SearchState, improvements: Iterable[tuple[int, int, float]]) -> int:
     """Return the number of relaxations since the best enthalpy last fell by more than 1 meV/atom.
 
     Relaxations with a calculator that is not in use any more do not count.
+
+    Parameters
+    ----------
+    state
+        State of the search.
+    improvements
+        Relaxation, force calls and enthalpy (eV/atom) of every new best minimum of the calculator that counts.
     """
     last, reference = 0, math.inf
-    for relaxation, _, enthalpy in state.improvements:
+    for relaxation, _, enthalpy in improvements:
         if enthalpy < reference - UNCHANGED:
             last, reference = relaxation, enthalpy
     return state.relaxations - max(last, state.calculator_since)

@@ -12,6 +12,7 @@ from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Candidate, FollowUpOutcome, Outcome, Relaxed, is_word
 from hybridcsp.relaxation.calculators.registry import CalculatorLike
 from hybridcsp.search.allocation import Allocation
+from hybridcsp.search.follow_up import FollowUp
 from hybridcsp.search.run import Progress
 from hybridcsp.search.search import Search
 from hybridcsp.sources.base import BaseSource
@@ -29,12 +30,14 @@ def check_source(
     problem: Problem | None = None,
     others: Sequence[str] = ("random",),
     calculator: CalculatorLike = "emt",
+    follow_up: CalculatorLike = "lj",
     relaxations: int = 16,
 ) -> None:
     """Check that a source proposes valid structures and that searches with it repeat and resume exactly.
 
     Three searches with one worker and one seed are run: one uninterrupted, one the same again, and one that is
-    interrupted twice and resumed with new source objects. All three must record the same events.
+    interrupted twice and resumed with new source objects. All three must record the same events. So must two searches
+    in which another calculator follows up the best minima after every three relaxations, one of them interrupted.
 
     Parameters
     ----------
@@ -48,6 +51,8 @@ def check_source(
         Names of further sources, which provide minima to sources that need them. Relaxations are shared equally.
     calculator
         Calculator of the searches; the default, EMT, knows Al, Cu, Ag, Au, Ni, Pd and Pt.
+    follow_up
+        Calculator of the follow-up relaxations.
     relaxations
         Number of relaxations of each search, at least 6: enough for the source to take part.
 
@@ -64,17 +69,22 @@ def check_source(
     source.close()
     source.close()  # closing twice is allowed
 
-    def search(folder: str) -> Search:
-        sources = [*others, make(problem)]
+    def search(folder: str, then: FollowUp) -> Search:
         return Search(
-            problem, calculator=calculator, directory=directory / folder, sources=sources, allocation="equal", workers=1
+            problem,
+            calculator=calculator,
+            directory=directory / folder,
+            sources=[*others, make(problem)],
+            allocation="equal",
+            workers=1,
+            then=then,
         )
 
-    with search("uninterrupted") as run:
+    with search("uninterrupted", FollowUp()) as run:
         run.run(relaxations=relaxations, refine=0)
         own = list(run.sources)[-1]
         _require_valid_calls(run.archive, own, problem)
-    _require_repetition(search, directory, relaxations, f"the source {name}")
+    _require_exactness(search, directory, relaxations, f"the source {name}", _following_up(follow_up))
 
 
 @conformance_suite
@@ -105,7 +115,7 @@ def check_allocation(make: Callable[[Problem, int], Allocation], directory: Path
         )
     name = type(allocation).__name__
 
-    def search(folder: str) -> Search:
+    def search(folder: str, then: FollowUp) -> Search:
         return Search(
             problem,
             calculator="emt",
@@ -113,17 +123,25 @@ def check_allocation(make: Callable[[Problem, int], Allocation], directory: Path
             sources=["random", "prototypes", "basin-hopping"],
             allocation=make(problem, 0),
             workers=1,
+            then=then,
         )
 
-    with search("uninterrupted") as run:
+    with search("uninterrupted", FollowUp()) as run:
         run.run(relaxations=relaxations, refine=0)
-    _require_repetition(search, directory, relaxations, f"the allocation {name}")
+    _require_exactness(search, directory, relaxations, f"the allocation {name}", _following_up("lj"))
 
 
-def _require_repetition(search: Callable[[str], Search], directory: Path, relaxations: int, what: str) -> None:
-    """Require that the search in the folder "uninterrupted" equals a repetition, and an interrupted, resumed search."""
+def _following_up(calculator: CalculatorLike) -> FollowUp:
+    """Return settings with which a calculator follows up minima often, and everything counts its results."""
+    return FollowUp(calculators=(calculator,), every=3, best=3, window=0.0, counts=True)
+
+
+def _require_exactness(
+    search: Callable[[str, FollowUp], Search], directory: Path, relaxations: int, what: str, then: FollowUp
+) -> None:
+    """Require that the search in the folder "uninterrupted" is repeated and resumed exactly, also with follow-ups."""
     expected = _entries(directory / "uninterrupted")
-    with search("repeated") as run:
+    with search("repeated", FollowUp()) as run:
         run.run(relaxations=relaxations, refine=0)
     difference = _first_difference(expected, _entries(directory / "repeated"))
     require(
@@ -131,26 +149,49 @@ def _require_repetition(search: Callable[[str], Search], directory: Path, relaxa
         f"Two searches with {what} and the same seed differ at event {difference}: draw random numbers from the given "
         "generator alone, and let no decision depend on the clock or on global state.",
     )
-    stops = {relaxations // 3, 2 * relaxations // 3}
-
-    def interrupt(progress: Progress) -> None:
-        if progress.relaxations in stops:
-            stops.remove(progress.relaxations)
-            raise KeyboardInterrupt
-
-    while True:
-        with search("resumed") as run:
-            try:
-                run.run(relaxations=relaxations, refine=0, on_progress=interrupt)
-            except KeyboardInterrupt:
-                continue
-        break
+    thirds = [relaxations // 3, 2 * relaxations // 3]
+    _run_with_interruptions(
+        lambda: search("resumed", FollowUp()), relaxations, lambda progress: progress.relaxations, thirds
+    )
     difference = _first_difference(expected, _entries(directory / "resumed"))
     require(
         difference is None,
         f"A resumed search with {what} differs from an uninterrupted one at event {difference}: change state in "
         "proposed() and observe() only, which are called again when a search is resumed.",
     )
+    with search("followed-up", then) as run:
+        run.run(relaxations=relaxations, refine=0)
+    # follow-ups are counted from the beginning of each run, and each time there are three
+    _run_with_interruptions(
+        lambda: search("followed-up-resumed", then), relaxations, lambda progress: progress.follow_ups_done, [2, 3]
+    )
+    difference = _first_difference(_entries(directory / "followed-up"), _entries(directory / "followed-up-resumed"))
+    require(
+        difference is None,
+        f"A resumed search with {what} and follow-ups differs from an uninterrupted one at event {difference}: change "
+        "state in proposed(), observe() and observe_follow_ups() only, which are called again when a search is "
+        "resumed.",
+    )
+
+
+def _run_with_interruptions(
+    search: Callable[[], Search], relaxations: int, count: Callable[[Progress], int], after: Sequence[int]
+) -> None:
+    """Run a search and interrupt and resume it each time when a count of its progress has the next given value."""
+    left = list(after)
+
+    def interrupt(progress: Progress) -> None:
+        if left and count(progress) == left[0]:
+            del left[0]
+            raise KeyboardInterrupt
+
+    while True:
+        with search() as run:
+            try:
+                run.run(relaxations=relaxations, refine=0, on_progress=interrupt)
+            except KeyboardInterrupt:
+                continue
+        return
 
 
 def _require_valid_calls(archive: Archive, name: str, problem: Problem) -> None:

@@ -7,9 +7,14 @@ import pytest
 from crystals import InlineBackend, ListSource, random_crystal, relaxed
 
 from hybridcsp import Problem, Search
+from hybridcsp.archive.credit import EXPECTED_FORCE_CALLS
+from hybridcsp.archive.history import ModelUpdate, SourceCall
 from hybridcsp.core.records import FOLLOW_UP, FollowUpOutcome
+from hybridcsp.errors import InputError
 from hybridcsp.retraining import Retraining
 from hybridcsp.retraining.training_set import examples_from_minima
+from hybridcsp.search.allocation import HALF_LIFE
+from hybridcsp.search.follow_up import FollowUp
 from hybridcsp.sources.base import BaseSource, Context
 from hybridcsp.sources.basin_hopping import BasinHoppingSource
 from hybridcsp.sources.evolution import EvolutionSource
@@ -56,7 +61,7 @@ def informed(source, search):
     for past in search.archive.history():
         if isinstance(past, FollowUpOutcome):
             source.observe_follow_ups([past])
-        elif not hasattr(past, "call") and not hasattr(past, "versions"):
+        elif not isinstance(past, SourceCall | ModelUpdate):
             source.observe([past])
     return source
 
@@ -211,3 +216,84 @@ class TestLessons:
         assert len(examples) == len(ENERGIES) - 1
         volumes = Counter(round(example.atoms.get_volume(), 3) for example in examples)
         assert volumes[round(end.get_volume(), 3)] == 1
+
+
+class Opinions(InlineBackend):
+    """Relaxes at once; structure k ends at the k-th energy of the search, and of the follow-up calculator."""
+
+    def __init__(self, structures, energies, second):
+        super().__init__(self.run)
+        self.found = {self.key(atoms): pair for atoms, *pair in zip(structures, energies, second, strict=True)}
+
+    @staticmethod
+    def key(atoms):
+        return round(float(atoms.positions.sum()), 6)
+
+    def labels(self):
+        return "test", "better"
+
+    def run(self, job):
+        first, second = self.found[self.key(job.atoms)]
+        if job.level == FOLLOW_UP:
+            return relaxed(job.candidate, second, job.atoms, level=FOLLOW_UP, calculator="better")
+        return relaxed(job.candidate, first, job.atoms)
+
+
+class TestWhatCounts:
+    FIRST = (-9.0, -9.1, -8.8, -8.7, -8.75, -8.6, -8.95, -8.85, -8.65, -8.9)
+    SECOND = (-20.0, -20.1, -20.9, -20.2, -20.3, -21.0, -20.4, -20.5, -20.05, -20.15)
+
+    def run(self, directory, *, counts, first=FIRST, **criteria):
+        rng = np.random.default_rng(3)
+        crystals = [random_crystal("Ti2O4", 12, rng) for _ in first]
+        with Search(
+            TITANIA,
+            calculator=None,
+            directory=directory,
+            sources=[ListSource(crystals)],
+            backend=Opinions(crystals, first, self.SECOND[: len(first)]),
+            then=FollowUp(calculators=("lj",), every=2, counts=counts),
+        ) as search:
+            summary = search.run(refine=0, **criteria)
+            credit = search._proposer.allocation._credit.account("list").credit
+            return summary, search.archive.state, credit
+
+    def test_unchanged_best_is_that_of_the_follow_ups(self, tmp_path):
+        summary, _, _ = self.run(tmp_path / "not", counts=False, stop_after_unchanged=4)
+        assert (summary.stopped, summary.progress.relaxations) == ("best unchanged", 6)
+        # The second calculator prefers the third and then the sixth, which are followed up after the fourth and sixth.
+        summary, state, _ = self.run(tmp_path / "counts", counts=True, stop_after_unchanged=4)
+        assert (summary.stopped, summary.progress.relaxations) == ("best unchanged", 10)
+        assert state.follow_ups.levels[0].improvements[-1][0] == 6
+
+    def test_a_search_does_not_end_while_minima_wait_for_follow_ups(self, tmp_path):
+        summary, state, _ = self.run(tmp_path, counts=True, stop_after_unchanged=1)
+        assert (summary.stopped, summary.progress.relaxations) == ("best unchanged", 8)
+        assert state.follow_ups.levels[0].results == 8
+
+    @pytest.mark.parametrize(("counts", "relaxations"), [(False, 2), (True, 6)])
+    def test_target_enthalpy_is_that_of_the_follow_ups(self, tmp_path, counts, relaxations):
+        target = -21.0 if counts else -9.1
+        summary, _, _ = self.run(tmp_path, counts=counts, stop_at=target)
+        assert (summary.stopped, summary.progress.relaxations) == ("target reached", relaxations)
+
+    @pytest.mark.parametrize(("counts", "relaxations"), [(False, 3), (True, 4)])
+    def test_target_structure_must_be_a_minimum_of_the_follow_ups(self, tmp_path, counts, relaxations):
+        rng = np.random.default_rng(3)
+        third = [random_crystal("Ti2O4", 12, rng) for _ in range(3)][-1]
+        third.write(tmp_path / "third.vasp")
+        summary, _, _ = self.run(tmp_path / "run", counts=counts, stop_at=str(tmp_path / "third.vasp"))
+        assert (summary.stopped, summary.progress.relaxations) == ("target reached", relaxations)
+
+    def test_sources_earn_by_the_follow_ups(self, tmp_path):
+        _, _, credit = self.run(tmp_path / "not", counts=False, relaxations=4)
+        assert set(credit) == {0}
+        _, state, credit = self.run(tmp_path / "counts", counts=True, relaxations=4)
+        assert credit[0] == pytest.approx(0.0, abs=1e-12)  # all four were followed up
+        # The third is the best of them, the others lie far above; one relaxation has ended since.
+        assert credit[1] == pytest.approx(0.5 ** (EXPECTED_FORCE_CALLS / HALF_LIFE), abs=1e-4)
+        assert state.follow_ups.levels[0].results == 4
+
+    def test_they_cannot_count_before_there_are_any(self):
+        with pytest.raises(InputError, match="every"):
+            FollowUp(calculators=("lj",), counts=True)

@@ -60,6 +60,19 @@ class TestSources:
         with pytest.raises(AssertionError, match="A resumed search with the source strained differs"):
             check_source(lambda problem: Counting(), tmp_path, relaxations=9)
 
+    def test_state_changed_by_follow_ups_in_propose_is_found(self, tmp_path):
+        class Counting(Strained):
+            seen = 0
+
+            def propose(self, n, context):
+                self.seen += len(context.archive.state.follow_ups.levels)
+                atoms = bulk("CuAu", "cesiumchloride", a=2.8 + 0.06 * self.seen)
+                atoms.set_cell(atoms.cell.array @ np.diag(1 + context.rng.normal(0, 0.02, 3)), scale_atoms=True)
+                return [Proposal(atoms=atoms, operator="strain")]
+
+        with pytest.raises(AssertionError, match="resumed search with the source strained and follow-ups differs"):
+            check_source(lambda problem: Counting(), tmp_path, relaxations=9)
+
     def test_global_random_numbers_are_found(self, tmp_path):
         class Unseeded(Strained):
             def propose(self, n, context):

@@ -97,8 +97,8 @@ def test_unknown_names_and_commands(data):
         run("install", "sevenn")
     with pytest.raises(InputError, match=f"no environment is installed in {data}/environments"):
         run("remove", "sevennet")
-    with pytest.raises(CommandLineError, match=r"unknown command 'instal': did you mean 'install'\? The commands are"):
-        run("instal", "sevennet")
+    with pytest.raises(CommandLineError, match=r"unknown command 'insta': did you mean 'install'\? The commands are"):
+        run("insta", "sevennet")
     with pytest.raises(CommandLineError, match="did you mean '--wheels'"):
         run("install", "sevennet", "--wheel", "x")
 

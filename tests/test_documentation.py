@@ -37,6 +37,15 @@ def test_the_python_of_the_page_on_extending_runs(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_python_of_the_page_on_follow_ups_runs(tmp_path):
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "user" / "follow-ups.md").read_text(), re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    ranks = [int(line.split()[1]) for line in done.stdout.splitlines()]
+    assert len(ranks) == len(set(ranks)) == 3
+
+
+@pytest.mark.slow
 def test_documentation_builds_without_warnings(tmp_path):
     options = ["-W", "--keep-going", "-q", "-b", "html"]
     command = [sys.executable, "-m", "sphinx", *options, str(ROOT / "docs"), str(tmp_path)]

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import re
 from io import StringIO
 from itertools import pairwise
+from pathlib import Path
 
 import ase.io
 import pytest
@@ -197,6 +199,14 @@ def test_files_hold_the_final_structure_and_say_whose_energy_it_is(followed_up, 
     assert float(block["_hybridcsp_follow_up_1_enthalpy_ev_per_atom"]) == pytest.approx(-9.05)
 
 
+def test_the_documentation_names_the_keys_of_exported_files(followed_up):
+    page = Path(__file__).parents[2] / "docs" / "user" / "follow-ups.md"
+    table = page.read_text().partition("| key | value |")[2].partition("\n\n")[0]
+    named = {key for row in table.splitlines()[2:] for key in re.findall(r"`(\w+)`", row.split("|")[1])}
+    plain = {"candidate", "spacegroup", "source", "operator", "relaxation", "force_calls", "multiplicity"}
+    assert named == {"rank", *followed_up.minima()[0].atoms.info} - plain
+
+
 def test_seeds_for_other_codes_carry_the_last_calculator(followed_up):
     records = records_of(followed_up.minima())
     assert [record.calculator for record in records[:3]] == [f"{SPEC} 1.0 (test)"] * 3
@@ -286,5 +296,5 @@ def test_show_prints_either_ranking(followed_up):
     (first, *_) = csv.DictReader(StringIO(run(app, ["show", directory, "--csv"]).stdout))
     assert float(first["follow_up_1_enthalpy_ev_per_atom"]) == pytest.approx(-9.05)
     assert "sevennet" not in run(app, ["show", directory, "--level", "search"]).stdout.partition("Follow-up")[0]
-    wrong = run(app, ["show", directory, "--level", "serach"])
+    wrong = run(app, ["show", directory, "--level", "ranks"])
     assert wrong.exit_code != 0

@@ -144,6 +144,8 @@ ACTIONS = {
     "printing": _print,
 }
 
+PROGRAM = ["sleep", "61.25"]
+
 #: What ends or blocks a process instead of returning from it.
 FATAL = {
     "os exit": lambda *_: os._exit(3),
@@ -155,7 +157,7 @@ FATAL = {
     "wrong message": lambda *_: _write_everywhere(b"\x02\0\0\0\0\0\0\0{}"),
     "hang": lambda *_: time.sleep(60),
     "fork and die": lambda *_: time.sleep(60) if os.fork() == 0 else os._exit(4),
-    "program": lambda *_: subprocess.run(["sleep", "60"], check=False),
+    "program": lambda *_: subprocess.run(PROGRAM, check=False),
     "memory hog": lambda *_: _allocate(),
 }
 ACTIONS.update(FATAL)

@@ -52,7 +52,7 @@ def test_name_of_a_calculator_file_stands_for_it_and_options_replace_its_own(tmp
         ("", "calculator is missing: it must be the name of a calculator"),
         ("calculator = 3", "calculator = 3 is not valid: it must be the name of a calculator"),
         ('calculator = "other.toml"', "must be the name of a calculator"),
-        ('calculator = "emt"\ndevcie = "cuda"', "devcie = 'cuda' cannot be used.*did you mean 'device'"),
+        ('calculator = "emt"\ndevise = "cuda"', "devise = 'cuda' cannot be used.*did you mean 'device'"),
         ('calculator = "emt"\nprecision = "double"', "precision = 'double' is not valid: it must be one of float32"),
         ('calculator = "emt"\npython = ["a"]', "python = .* is not valid"),
         ('calculator = "emt"\ndevice = ""', "device = '' is not valid"),

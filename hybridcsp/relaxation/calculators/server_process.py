@@ -84,7 +84,7 @@ class CalculatorServer:
 
     @property
     def usable(self) -> bool:
-        """Return whether it can be asked: it is open, and this process is the one that started it, not a fork of that."""
+        """Return whether it can be asked: it is open, and this process, which may be a fork, has started it."""
         return self._finalizer.alive and self._owner == os.getpid()
 
     def ask(self, message: Any) -> Any:

@@ -15,6 +15,7 @@ import pytest
 from wheels import PINNED, in_another_process, pin_tiny_packages, sevennet_wheels
 
 from hybridcsp.errors import CalculatorError, InputError, InstallationError, UnknownNameError
+from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.calculators.environments import (
     RECIPES,
     data_folder,
@@ -24,6 +25,9 @@ from hybridcsp.relaxation.calculators.environments import (
     listed,
     remove,
 )
+from hybridcsp.relaxation.calculators.interpreters import find_interpreter
+from hybridcsp.relaxation.calculators.registry import build_calculator
+from hybridcsp.relaxation.trial import run_trial
 from hybridcsp.utils.activity import announcements
 
 RECIPE = RECIPES["sevennet"]
@@ -395,3 +399,16 @@ def test_environment_in_use_is_not_removed(data):
         process.wait()
     remove("sevennet")
     assert not folder.exists()
+
+
+def test_environment_removed_while_its_calculator_is_used(data):
+    """A running calculator server goes on; a new one is refused with a sentence, before any relaxation."""
+    folder = made_by_hand(data)
+    calculator = CalculatorChoice(calculator="sevennet")
+    assert find_interpreter(calculator).path == f"{folder}/bin/python"
+    shutil.rmtree(folder)
+    assert find_interpreter(calculator) is None
+    with pytest.raises(CalculatorError, match=r"sevenn .*hybridcsp calculators install sevennet"):
+        build_calculator(calculator)
+    with pytest.raises(CalculatorError, match="hybridcsp calculators install sevennet"):
+        run_trial(calculator)

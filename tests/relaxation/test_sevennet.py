@@ -27,7 +27,11 @@ PACKAGES = Path(__file__).parents[1] / "fake_packages"
 def sevenn(monkeypatch):
     monkeypatch.syspath_prepend(PACKAGES)
     yield
-    for name in [name for name in sys.modules if name.partition(".")[0] == "sevenn" or "sevennet_calc" in name]:
+    for name in [
+        name
+        for name in sys.modules
+        if name.partition(".")[0] == "sevenn" or "sevennet_calc" in name or "pair_conv" in name
+    ]:
         del sys.modules[name]
 
 
@@ -71,6 +75,41 @@ def test_each_name_gives_the_results_of_its_model(spec, model, folder, modal):
             calculator.get_property(name, crystal()), theirs.get_property(name, crystal()), atol=1e-6, err_msg=name
         )
     assert not runs_code(spec)
+
+
+def test_small_and_large_cells_have_the_results_of_sevennet_s_own_convolution(caplog):
+    calculator, _ = build_calculator("sevennet")
+    from hybridcsp.relaxation.calculators.server import pair_convolution
+
+    assert any(isinstance(module, pair_convolution.PairConvolution) for module in calculator.model.children())
+    theirs = own_calculator(PACKAGES / "sevenn/pretrained_potentials/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth")
+    for repeats, has_pairs in ((1, True), (3, False)):
+        atoms = bulk("NiO", "rocksalt", a=4.2) * ((repeats,) * 3)
+        atoms.rattle(0.1, seed=5)
+        graphs = []
+        calculator.model.register_forward_hook(lambda _, inputs, data, graphs=graphs: graphs.append(data))
+        calculator.calculate(atoms)
+        assert (pair_convolution.PAIR in graphs[0]) is has_pairs
+        for name in ("energy", "forces", "stress"):
+            expected = theirs.get_property(name, atoms)
+            np.testing.assert_allclose(calculator.results[name] / len(atoms), expected / len(atoms), atol=1e-6)
+    assert not caplog.records
+
+
+def test_other_internals_of_sevenn_give_its_own_convolution(monkeypatch, caplog):
+    import sevenn.nn.convolution as convolution
+
+    true_init = convolution.IrrepsConvolution.__init__
+
+    def without_layout(self, *arguments):
+        true_init(self, *arguments)
+        del self.convolution_kwargs
+
+    monkeypatch.setattr(convolution.IrrepsConvolution, "__init__", without_layout)
+    calculator, _ = build_calculator("sevennet")
+    assert "sevenn's internals have changed" in caplog.text
+    theirs = own_calculator(PACKAGES / "sevenn/pretrained_potentials/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth")
+    assert calculator.get_property("energy", crystal()) == pytest.approx(theirs.get_property("energy", crystal()))
 
 
 def test_functionals_of_one_checkpoint_differ():

@@ -5,6 +5,7 @@ This module imports torch and sevenn; it is imported only when a SevenNet calcul
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,14 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from sevenn.atom_graph_data import AtomGraphData
 from sevenn.calculator import KEY, SevenNetCalculator
+from sevenn.nn.convolution import IrrepsConvolution
 from sevenn.train.dataload import unlabeled_atoms_to_graph
 
 from .exceptions import BuildError, IsolatedAtomsError
 from .models import check_elements
+from .pair_convolution import PairConvolution, add_pairs
+
+_log = logging.getLogger(__name__)
 
 
 def load_sevennet(path: Path, modal: str | None, *, device: str | None, precision: str | None) -> Calculator:
@@ -62,6 +67,7 @@ class CheckedSevenNetCalculator(SevenNetCalculator):  # type: ignore[misc]
     def __init__(self, *, precision: str | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.model.requires_grad_(False)
+        _use_pairs(self.model)
         self._dtype = torch.float64 if precision == "float64" else torch.float32
         if self._dtype is torch.float64:
             self.model.double()
@@ -94,7 +100,23 @@ class CheckedSevenNetCalculator(SevenNetCalculator):  # type: ignore[misc]
         if self.modal:
             data[KEY.DATA_MODALITY] = self.modal
         data.to(self.device)
+        add_pairs(data, data[KEY.EDGE_IDX], n_atoms)
         self.results = self.output_to_results(self.model(data))
+
+
+def _use_pairs(model: Any) -> None:
+    """Replace the convolutions of a model, unless sevenn's internals differ from those that the new ones support."""
+    try:
+        found = {
+            name: PairConvolution(module)
+            for name, module in model.named_children()
+            if type(module) is IrrepsConvolution  # not those of an accelerator for GPUs
+        }
+    except (AttributeError, KeyError, TypeError, RuntimeError, ValueError, IndexError) as error:
+        _log.warning("sevenn's internals have changed (%s): using its own, slower convolution", error)
+        return
+    for name, module in found.items():
+        setattr(model, name, module)
 
 
 def _to_double(module: Any, inputs: Any, data: Any) -> Any:

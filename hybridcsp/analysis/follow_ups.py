@@ -137,7 +137,11 @@ def follow_up_totals(archive: Archive) -> list[str]:
     return totals
 
 
-_ENDS = {"unconverged": "not converged", "failed": "failed"}
+_ENDS = {
+    "given_up": "given up after one force call because they lie too high",
+    "unconverged": "not converged",
+    "failed": "failed",
+}
 
 
 def follow_up_rows(archive: Archive) -> list[dict[str, Any]]:
@@ -147,6 +151,7 @@ def follow_up_rows(archive: Archive) -> list[dict[str, Any]]:
             "calculator": level.spec,
             "label": level.label or None,
             "relaxed": level.results,
+            "given_up": level.given_up,
             "unconverged": level.unconverged,
             "failed": level.failed.total(),
             "last_failure": _explained(level.failures[-1]) if level.failures else None,

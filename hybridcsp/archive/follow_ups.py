@@ -116,7 +116,12 @@ class FollowUpLevel:
     @property
     def unconverged(self) -> int:
         """Number of minima of the search whose follow-up relaxation did not converge."""
-        return len(self._results.unconverged)
+        return len(self._results.unconverged) - self.given_up
+
+    @property
+    def given_up(self) -> int:
+        """Number of minima of the search that were evaluated but not relaxed, because they lie too high."""
+        return sum(event.start_enthalpy == event.enthalpy_per_atom for event in self._results.unconverged.values())
 
     @property
     def failed(self) -> Counter[str]:

@@ -283,6 +283,7 @@ def test_show_prints_either_ranking(followed_up):
             "calculator": SPEC,
             "label": f"{SPEC} 1.0 (test)",
             "relaxed": 3,
+            "given_up": 0,
             "unconverged": 0,
             "failed": 1,
             "last_failure": "calculator: no potential for Ti",

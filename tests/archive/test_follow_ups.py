@@ -141,7 +141,9 @@ def test_a_relaxation_that_does_not_converge_is_no_result(tmp_path):
     level = archive.state.follow_ups.levels[0]
     assert recorded.outcome.minimum is None
     assert level.has_tried(2)
-    assert level.unconverged == 1
+    assert (level.unconverged, level.given_up) == (1, 0)
+    follow(archive, 1, -5.0, converged=False, start_enthalpies=(-5.0,))  # not relaxed at all
+    assert (level.unconverged, level.given_up) == (1, 1)
     assert final(archive) == [1, 2]
 
 

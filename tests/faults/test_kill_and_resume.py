@@ -25,7 +25,7 @@ def ends(directory):
     """Return the number of relaxations and follow-up relaxations that have ended."""
     with Archive(directory) as archive:
         levels = archive.state.follow_ups.levels
-        return archive.state.relaxations + sum(level.results + level.unconverged for level in levels)
+        return archive.state.relaxations + sum(level.results + level.given_up + level.unconverged for level in levels)
 
 
 @pytest.mark.slow

@@ -18,7 +18,6 @@ from ase.formula import Formula
 from numpy.typing import NDArray
 
 from hybridcsp.core.feasibility import cell_volume, check_room, no_size
-from hybridcsp.core.minimum import Minimum
 from hybridcsp.core.volumes import expected_volume
 from hybridcsp.errors import InputError
 from hybridcsp.utils.checks import finite_number, finite_numbers, numbers_by_name, sequence, whole_number
@@ -379,10 +378,6 @@ class Problem:
                 result.set_array(array, np.array([by_element.get(s, 0.0) for s in result.symbols]), float, ())
         result.pbc = True
         return result
-
-    def fitness(self, minimum: Minimum) -> float:
-        """Return the value by which minima are ranked, lowest first: the enthalpy in eV/atom."""
-        return minimum.enthalpy_per_atom
 
     def describe(self) -> dict[str, Any]:
         """Return the parameters as plain JSON; ``Problem(**description)`` is the same problem."""

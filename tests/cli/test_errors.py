@@ -43,6 +43,7 @@ from command_line import hybridcsp
         (["search", "tio2"], "did you mean 'TiO2'"),
         (["search", "TiO2", "--calculator", "VASP"], "ase.calculators.vasp.Vasp"),
         (["search", "TiO2", "--calculator", "mace-mp"], "mace:medium is MACE-MP-0"),
+        (["search", "TiO2", "--calculator", "7net-0"], "sevennet is SevenNet-0"),
         (["search", "TiO2", "--hours", "8x"], "the known units are h, min, s, d"),
         (["search", "TiO2", "--min-distance", "Ti=1.7"], "A-B with A and B among Ti, O"),
         (["search", "TiO2", "--min-distance", "1.7"], "such as Ti-O=1.7"),

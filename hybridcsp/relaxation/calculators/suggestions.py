@@ -20,7 +20,6 @@ _CLASSES = {
     "mattersim": "mattersim.forcefield:MatterSimCalculator",
     "nequip": "nequip.ase:NequIPCalculator",
     "orb": "orb_models.forcefield.calculator:ORBCalculator",
-    "sevennet": "sevenn.calculator:SevenNetCalculator",
     "tblite": "tblite.ase:TBLite",
     "uma": "fairchem.core:FAIRChemCalculator",
 }
@@ -37,15 +36,12 @@ _OTHER_NAMES = {
     "gfn2": "tblite",
     "matgl": "m3gnet",
     "megnet": "m3gnet",
-    "7net": "sevennet",
     "pw": "espresso",
     "pwscf": "espresso",
     "pw.x": "espresso",
     "qe": "espresso",
     "quantum-espresso": "espresso",
     "quantumespresso": "espresso",
-    "sevenn": "sevennet",
-    "sevennet-0": "sevennet",
     "xtb": "tblite",
 }
 
@@ -60,7 +56,9 @@ def how_to_use(name: str) -> str:
     """
     plain = name.casefold().replace("_", "-").replace(" ", "-")
     if plain.startswith("mace"):
-        return "mace:medium is MACE-MP-0, mace:medium-mpa-0 is MACE-MPA-0 (once downloaded), mace:PATH a model file"
+        return "mace:medium is MACE-MP-0, mace:medium-mpa-0 is MACE-MPA-0, mace:PATH a model file"
+    if plain.startswith(("sevenn", "7net")):
+        return "sevennet is SevenNet-0, sevennet:l3i5 SevenNet-l3i5, sevennet:PATH a checkpoint"
     plain = _OTHER_NAMES.get(plain, plain)
     if plain not in _CLASSES:
         return ""

@@ -71,7 +71,7 @@ def refine(
         from hybridcsp.analysis.live_display import display
         from hybridcsp.archive.archive import Archive
         from hybridcsp.io.export import export
-        from hybridcsp.relaxation.calculators.choice import CalculatorChoice
+        from hybridcsp.relaxation.calculators.choice import CalculatorChoice, absolute_calculator
         from hybridcsp.search.failures import why_none_succeeded
         from hybridcsp.search.follow_up import FollowUp
         from hybridcsp.search.stopping import StoppingCriteria
@@ -80,10 +80,12 @@ def refine(
         with Archive(directory) as archive:
             done = archive.state.relaxations
         options = {"python": python, "device": device, "precision": precision}
+        # As the names that --then gives, so that this goes on with the results of a search.
+        names = [absolute_calculator(name, Path.cwd()) for name in with_]
         plain = all(value is None for value in options.values())
         try:
             follow_up = FollowUp(
-                calculators=tuple(name if plain else CalculatorChoice(calculator=name, **options) for name in with_),
+                calculators=tuple(name if plain else CalculatorChoice(calculator=name, **options) for name in names),
                 best=best,
                 window=window,
             )

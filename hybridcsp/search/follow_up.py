@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.events import CandidateRelaxed, FollowUpRelaxed
 from hybridcsp.archive.follow_ups import FollowUpLevel
+from hybridcsp.core.minimum import DISAGREEMENT
 from hybridcsp.errors import CalculatorError, InputError
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
-from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_calculator
+from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_name
 from hybridcsp.similarity.families import Families
 from hybridcsp.utils.checks import finite_number, whole_number
 
@@ -42,7 +43,8 @@ class FollowUp:
     Raises
     ------
     InputError
-        If a value is outside its range, ``counts`` is without ``every``, or a calculator is not known.
+        If a value is outside its range, ``counts`` is without ``every``, or a calculator is not known. No program that
+        a calculator file names is started for this check, because a configuration may come from someone else.
     """
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
@@ -52,7 +54,7 @@ class FollowUp:
     window: float = 0.1
     every: int = 0
     counts: bool = False
-    disagreement: float = 0.02
+    disagreement: float = DISAGREEMENT
 
     def __post_init__(self) -> None:
         for name, least in (("best", 1), ("every", 0)):
@@ -62,9 +64,12 @@ class FollowUp:
         if self.counts and not self.every:
             reason = "follow-ups can count only during the search; set every, the relaxations between them, too"
             raise InputError("counts", self.counts, reason=reason)
+        if not isinstance(self.calculators, list | tuple):
+            raise InputError("calculators", self.calculators, "a list of calculators")
+        object.__setattr__(self, "calculators", tuple(self.calculators))  # the way to set a field of a frozen dataclass
         for calculator in self.calculators:
             try:
-                check_calculator(calculator)
+                check_name(CalculatorChoice.of(calculator))
             except CalculatorError:
                 continue  # a missing model file is an error only when the search is built
             except InputError as error:

@@ -188,7 +188,8 @@ class Run:
         self._follow_ups = FollowUpJobs(
             self._archive, backend, follow_up or FollowUp(), limits, criteria.stop_after_failures
         )
-        left = self._follow_ups.are_left if follow_up is not None and follow_up.counts else None
+        counts = follow_up is not None and follow_up.counts and follow_up.calculators
+        left = self._follow_ups.are_left if counts else None
         self._stopping = StoppingCheck(criteria, proposer.problem, self._archive, left)
         self._level = RELAX
         self._start_force_calls = self._archive.state.cost.force_calls

@@ -13,7 +13,7 @@ from hybridcsp.core.records import FOLLOW_UP, Limits
 from hybridcsp.errors import ArchiveError, InputError
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.backends.base import Backend
-from hybridcsp.relaxation.calculators.registry import check_calculator
+from hybridcsp.relaxation.calculators.registry import check_calculator, prepare_calculator
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.search.follow_up import FollowUp
@@ -65,6 +65,8 @@ def refine(
         problem = archive.problem
         if not archive.number_of_minima:
             raise ArchiveError(f"{path} holds no minima that could be relaxed: continue its search first")
+    for calculator in follow_up.calculators:
+        prepare_calculator(calculator)
     with Archive(path, write=True) as archive:
         last = dict(archive.state.settings[-1])
         last.pop("calculator_label", None)  # it belongs to that session

@@ -264,9 +264,14 @@ def test_interpreter_named_in_a_file_needs_trust_and_is_not_started_without(tmp_
     python.chmod(0o755)
     named = tmp_path / "emt.toml"
     named.write_text('calculator = "emt"\npython = "./python"')
-    for search in (f'calculator = "emt"\npython = "{python}"', f'calculator = "{named}"'):
-        text = f'problem.formula = "Cu"\n[search]\n{search}\ndirectory = "{tmp_path / "r"}"'
-        with pytest.raises(InputError, match=r"search\.(python|calculator) = .* it runs code .*, or name it with --"):
+    for tables in (
+        f'search.calculator = "emt"\nsearch.python = "{python}"',
+        f'search.calculator = "{named}"',
+        f'search.calculator = "emt"\nthen.calculators = ["{named}"]',
+    ):
+        text = f'problem.formula = "Cu"\n{tables}\nsearch.directory = "{tmp_path / "r"}"'
+        words = r"(search\.(python|calculator)|then\.calculators) = .* it runs code .*, or name it with --"
+        with pytest.raises(InputError, match=words):
             parse(text).build(trust=False)
         assert not started.exists()
         with pytest.raises(InputError, match="this is not a Python interpreter"):

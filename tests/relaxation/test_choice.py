@@ -87,12 +87,16 @@ def test_choice_is_shown_with_its_options():
 
 def test_paths_in_names_of_calculators_become_absolute(tmp_path):
     (tmp_path / "here.model").touch()
+    (tmp_path / "medium-mpa-0").touch()  # the name of a model is not taken for that of a file or folder
+    (tmp_path / "l3i5").mkdir()
     for text, absolute in (
         ("emt", "emt"),
         ("vasp.toml", f"{tmp_path}/vasp.toml"),
         ("mace:here.model", f"mace:{tmp_path}/here.model"),
         ("mace:./there.model", f"mace:{tmp_path}/there.model"),
         ("mace:medium-mpa-0", "mace:medium-mpa-0"),
+        ("mace:./medium-mpa-0", f"mace:{tmp_path}/medium-mpa-0"),
+        ("sevennet:l3i5", "sevennet:l3i5"),
         ("module:factory", "module:factory"),
     ):
         assert absolute_calculator(text, tmp_path) == absolute

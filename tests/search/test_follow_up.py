@@ -235,6 +235,8 @@ def test_wrong_settings_are_refused():
         FollowUp(window=-0.1)
     with pytest.raises(InputError, match="every"):
         FollowUp(every=-1)
+    with pytest.raises(InputError, match="a list of calculators"):
+        FollowUp(calculators="emt")
 
 
 def test_equal_names_are_told_apart():

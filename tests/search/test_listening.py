@@ -1,4 +1,4 @@
-"""What follow-up relaxations change in a search: the minima that become parents, starts, leaders and lessons."""
+"""Follow-up relaxations change the minima that become parents, starts, leaders and lessons in a search."""
 
 from collections import Counter
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,16 @@ from ase.calculators.calculator import BaseCalculator, Calculator
 
 from hybridcsp.errors import InputError, UnreadableError, did_you_mean, with_hint
 from hybridcsp.relaxation.calculators.server.builders import PRECISIONS
+from hybridcsp.relaxation.calculators.server.mace import FOUNDATION_MODELS
+from hybridcsp.relaxation.calculators.server.sevennet import MODELS
 from hybridcsp.utils.paths import absolute, absolute_argument, absolute_program
 from hybridcsp.utils.reading import read_toml
 
 #: End of the name of a calculator file.
 SUFFIX = ".toml"
+
+# Names of models by their calculators.
+_MODELS: Mapping[str, Collection[str]] = {"mace": FOUNDATION_MODELS, "sevennet": MODELS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +131,7 @@ class CalculatorChoice:
         if not isinstance(calculator, str) or not calculator or calculator.endswith(SUFFIX):
             allowed = 'the name of a calculator, such as "mace:PATH" or "module:factory"'
             raise InputError(f"{path}: calculator", calculator, allowed)
-        raw["calculator"] = absolute_argument(calculator, path.parent)
+        raw["calculator"] = absolute_calculator(calculator, path.parent)
         if isinstance(raw.get("python"), str):
             raw["python"] = absolute_program(raw["python"], path.parent)
         try:
@@ -143,5 +148,11 @@ _MEANINGS = {
 
 
 def absolute_calculator(text: str, folder: Path) -> str:
-    """Return the name of a calculator with an absolute path, if it contains one that is relative to ``folder``."""
+    """Return the name of a calculator with an absolute path, if it contains one that is relative to ``folder``.
+
+    The name of a model stays one, even if there is a file or folder of this name.
+    """
+    name, _, argument = text.partition(":")
+    if argument in _MODELS.get(name, ()):
+        return text
     return absolute(text, folder) if text.endswith(SUFFIX) else absolute_argument(text, folder)

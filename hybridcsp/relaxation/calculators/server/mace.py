@@ -126,10 +126,11 @@ def find_model(argument: str | None) -> tuple[Path | None, str, str | None]:
     if not argument:
         raise BuildError("the calculator mace needs a model: mace:PATH or mace:NAME, for example mace:medium-mpa-0")
     path, head = split_model(argument, FOUNDATION_MODELS)
+    name = argument[: -len(head) - 1] if head else argument
+    if name in FOUNDATION_MODELS:  # first, so that no file in the working directory stands in for the model
+        return foundation_model(name), name, head
     if path.is_file():
         return path, path.name, head
-    if str(path) in FOUNDATION_MODELS:
-        return foundation_model(str(path)), str(path), head
     names = ", ".join(FOUNDATION_MODELS)
     raise BuildError(f"mace:{argument}: this is neither a model file nor a foundation model of MACE ({names})")
 

@@ -67,10 +67,11 @@ class CheckedSevenNetCalculator(SevenNetCalculator):  # type: ignore[misc]
     def __init__(self, *, precision: str | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.model.requires_grad_(False)
-        _use_pairs(self.model)
         self._dtype = torch.float64 if precision == "float64" else torch.float32
         if self._dtype is torch.float64:
             self.model.double()
+        _use_pairs(self.model)
+        if self._dtype is torch.float64:
             for module in self.model:  # some modules make tensors in single precision
                 module.register_forward_hook(_to_double)
 

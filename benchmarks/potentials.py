@@ -12,9 +12,9 @@ The ratio to our CHGNet is the median of the ratios of the rounds.
 *relaxations per minute*: random symmetric crystals of 6 and 12 atoms (TiO2, CuAg2) relaxed by hybridcsp's worker, as in
 a search.
 
-*server*: the same calculator in a calculator server. *Parity* is the largest difference to the one in-process, on the
-same crystals; for SevenNet the one in-process is its own calculator, called without hybridcsp in its own interpreter.
-*Overhead* is the median difference of the times of a round.
+*server*: the same calculator in a calculator server. *Parity* is the largest difference to the one in-process, built
+and called in the same interpreter without a server, on the same crystals, and *own* that of the one in-process to the
+potential's own calculator. *Overhead* is the median difference of the times of a round.
 
 The results are in results/potentials.json.
 """
@@ -54,14 +54,25 @@ RESULT = Path(__file__).parent / "results" / "potentials.json"
 
 BASELINE = "chgnet"
 
-#: Arguments of potentials_process.py of each row in-process; what begins with "sevenn:" needs SevenNet's interpreter.
+#: Arguments of potentials_process.py of each row in-process.
 IN_PROCESS = {
     "chgnet": "chgnet",
     "CHGNet's own calculator": "chgnet-own",
-    "sevennet": "sevenn:7net-0",
-    "sevennet:l3i5": "sevenn:7net-l3i5",
-    "sevennet:mf:pbe": "sevenn:7net-mf-0:PBE",
+    "sevennet": "served:sevennet",
+    "SevenNet-0's own calculator": "sevenn:7net-0",
+    "sevennet:l3i5": "served:sevennet:l3i5",
+    "SevenNet-l3i5's own calculator": "sevenn:7net-l3i5",
+    "sevennet:mf:pbe": "served:sevennet:mf:pbe",
+    "SevenNet-MF-0's own calculator": "sevenn:7net-mf-0:PBE",
     "emt": "emt",
+}
+
+#: Rows of the potentials' own calculators, by our rows.
+OWN = {
+    "chgnet": "CHGNet's own calculator",
+    "sevennet": "SevenNet-0's own calculator",
+    "sevennet:l3i5": "SevenNet-l3i5's own calculator",
+    "sevennet:mf:pbe": "SevenNet-MF-0's own calculator",
 }
 
 #: Rows that are also measured in a calculator server: those that a server can build.
@@ -73,7 +84,7 @@ RELAXED = ("chgnet", *SERVED)
 ELEMENTS = {"emt": ("Cu", "Ag")}
 OTHERS = ("Ti", "O")
 
-WARM_UP, CALLS = 2, 3  # crystals per process and round; those of the warm-up are not counted
+WARM_UP, CALLS = 2, 2  # crystals per process and round; those of the warm-up are not counted
 STARTS = 3  # random crystals of each size that are relaxed
 
 
@@ -112,15 +123,18 @@ def time_calls(rows: Sequence[str], sevenn: str, rounds: int, console: Console) 
     """Return milliseconds per call, overheads and parities of the rows."""
     processes: dict[tuple[str, str], Process] = {}
     for row in rows:
-        own = sevenn if IN_PROCESS[row].startswith("sevenn:") else sys.executable
+        own = sevenn if IN_PROCESS[row].startswith(("sevenn:", "served:")) else sys.executable
         processes[row, "in-process"] = Process(IN_PROCESS[row], own)
         if row in SERVED:
             processes[row, "server"] = Process(row, sys.executable, own)
-    measured: dict[str, Any] = {row: {"in-process": {}, "server": {}, "overhead_ms": {}, "parity": {}} for row in rows}
+    measured: dict[str, Any] = {
+        row: {"in-process": {}, "server": {}, "overhead_ms": {}, "parity": {}, "own": {}} for row in rows
+    }
     try:
         for atoms in SUPERCELLS:
             times: dict[tuple[str, str], list[float]] = {key: [] for key in processes}
             differences: dict[str, dict[str, float]] = {row: {} for row in rows}
+            to_own: dict[str, dict[str, float]] = {row: {} for row in rows}
             for number in range(rounds + 1):  # the first is the warm-up
                 seeds = range(100 * number, 100 * number + (CALLS if number else WARM_UP))
                 answers = {}
@@ -132,6 +146,10 @@ def time_calls(rows: Sequence[str], sevenn: str, rounds: int, console: Console) 
                     if (row, "server") in processes:
                         for one, other in zip(answers[row, "in-process"], answers[row, "server"], strict=True):
                             compare(one, other, atoms, differences[row])
+                    if (OWN.get(row), "in-process") in processes:
+                        pairs = zip(answers[row, "in-process"], answers[OWN[row], "in-process"], strict=True)
+                        for one, other in pairs:
+                            compare(one, other, atoms, to_own[row])
             for (row, where), found in times.items():
                 measured[row][where][str(atoms)] = round(statistics.median(found), 2)
             for row in rows:
@@ -139,6 +157,8 @@ def time_calls(rows: Sequence[str], sevenn: str, rounds: int, console: Console) 
                     pairs = zip(times[row, "server"], times[row, "in-process"], strict=True)
                     measured[row]["overhead_ms"][str(atoms)] = round(statistics.median(s - i for s, i in pairs), 2)
                     measured[row]["parity"][str(atoms)] = differences[row]
+                if to_own[row]:
+                    measured[row]["own"][str(atoms)] = to_own[row]
                 if (BASELINE, "in-process") in processes:
                     pairs = zip(times[row, "in-process"], times[BASELINE, "in-process"], strict=True)
                     ratios = measured[row].setdefault("ratio", {})
@@ -196,8 +216,10 @@ def relaxations_per_minute(row: str, sevenn: str) -> dict[str, Any]:
 
 def show(console: Console, rows: dict[str, Any]) -> None:
     sizes = [str(n) for n in SUPERCELLS]
-    table = Table(title="ms per energy, forces and stress by number of atoms, one thread", box=SIMPLE_HEAD)
-    heads = ("calculator", *sizes, *(f"ratio {n}" for n in sizes), "relaxations/min", "overhead ms", "parity eV/atom")
+    table = Table(
+        title="ms per energy, forces and stress by number of atoms, one thread; parity in eV/atom", box=SIMPLE_HEAD
+    )
+    heads = ("calculator", *sizes, *(f"ratio {n}" for n in sizes), "relaxations/min", "overhead ms", "parity", "own")
     for head in heads:
         table.add_column(head, justify="left" if head == "calculator" else "right", no_wrap=True)
     for name in IN_PROCESS:
@@ -211,7 +233,7 @@ def show(console: Console, rows: dict[str, Any]) -> None:
             *(f"{one['ratio'][n]:.2f}" if "ratio" in one else "" for n in sizes),
             "" if speed is None else f"{speed:.1f}",
             f"{max(one['overhead_ms'].values()):.2f}" if one["overhead_ms"] else "",
-            f"{max(p['energy'] for p in one['parity'].values()):.1e}" if one["parity"] else "",
+            *(f"{max(p['energy'] for p in one[key].values()):.1e}" if one[key] else "" for key in ("parity", "own")),
         )
     console.print(table)
 
@@ -220,10 +242,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sevennet-python", default=sys.executable, help="interpreter with sevenn")
     parser.add_argument("--rows", nargs="+", default=list(IN_PROCESS), choices=list(IN_PROCESS))
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only-table", action="store_true")
     arguments = parser.parse_args()
-    console = Console(width=150)
+    console = Console(width=180)
     kept = json.loads(RESULT.read_text()) if RESULT.exists() else {"rows": {}}
     if not arguments.only_table:
         console.print("about 10 minutes", highlight=False)

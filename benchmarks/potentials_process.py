@@ -2,10 +2,12 @@
 
     python benchmarks/potentials_process.py NAME [PYTHON]
 
-NAME is ``sevenn:MODEL`` or ``sevenn:MODEL:MODAL`` (SevenNet's own calculator, no import of hybridcsp), ``chgnet-own``
-(CHGNet's own calculator) or a calculator of hybridcsp; with PYTHON, that runs in a calculator server of this
-interpreter. Each line of input is ``{"elements": [...], "atoms": 6, "seeds": [0, 1, ...]}``: one crystal a seed is
-evaluated. The answer is one line: for each crystal the milliseconds of energy, forces and stress, and their values.
+NAME is a calculator of hybridcsp; with PYTHON, it runs in a calculator server of that interpreter. Or it is
+``served:sevennet`` and the like, the calculator that such a server builds, in this process and without the rest of
+hybridcsp; ``sevenn:MODEL`` or ``sevenn:MODEL:MODAL``, SevenNet's own calculator; ``chgnet-own``, CHGNet's own.
+
+Each line of input is ``{"elements": [...], "atoms": 6, "seeds": [0, 1, ...]}``: one crystal a seed is evaluated. The
+answer is one line: for each crystal the milliseconds of energy, forces and stress, and their values.
 """
 
 import json
@@ -13,6 +15,9 @@ import os
 import sys
 import time
 import warnings
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import numpy as np
 from ase import Atoms
@@ -45,6 +50,8 @@ def build(name, python=None):
         torch.set_num_threads(1)
         _, model, *modal = name.split(":")
         return SevenNetCalculator(model, device="cpu", **({"modal": modal[0]} if modal else {}))
+    if name.startswith("served:"):
+        return server_package().build(*name.split(":", 2)[1:])[0]
     if name == "chgnet-own":
         import torch
         from chgnet.model.dynamics import CHGNetCalculator
@@ -58,6 +65,16 @@ def build(name, python=None):
     from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 
     return build_calculator(CalculatorChoice(calculator=name, python=python))[0]
+
+
+def server_package():
+    """Return the module with the builders of hybridcsp's calculator servers, which needs no other part of hybridcsp."""
+    folder = Path(__file__).parents[1] / "hybridcsp" / "relaxation" / "calculators" / "server"
+    name = "hybridcsp_server"
+    spec = spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
+    package = sys.modules[name] = module_from_spec(spec)
+    spec.loader.exec_module(package)
+    return import_module(f"{name}.builders")
 
 
 def evaluate(calculator, atoms):

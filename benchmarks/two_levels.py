@@ -17,7 +17,10 @@ The known crystal is relaxed to 0.01 eV/Å with the calculator of each level. Fo
 - *lowest*: independent of what was found, the known crystal is at most 2 meV/atom above the five minima that the search
   ranked best, by the last calculator; also above all minima of the last calculator;
 - *tau*: Kendall's τ between the enthalpies of the minima by the search and by the follow-up;
-- force calls and seconds, proposing included, of the search and of the follow-up.
+- force calls and seconds, proposing included, of the search and of the follow-up. *Ratio* is that of the seconds. The
+  searches and the follow-ups of the table ran under different loads; *by calls* is the ratio of the time in the
+  calculators on a machine of constant load: the ratio of the force calls times that of the milliseconds per call
+  (results/potentials.json, interpolated in the number of atoms).
 
 Shares have Wilson's 95 % interval; means and ratios one of 10,000 bootstraps over cells. Each cell and arm is a line of
 results/two_levels_runs.jsonl (no structures), and what is there is not done again. Nothing is tuned on these cells.
@@ -32,6 +35,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +62,8 @@ from hybridcsp.structure.conversion import to_pymatgen
 RESULTS = Path(__file__).parent / "results"
 RUNS = RESULTS / "two_levels_runs.jsonl"
 TABLE = RESULTS / "two_levels.json"
+
+POTENTIALS = RESULTS / "potentials.json"
 
 #: Largest difference in eV/atom at which two crystals count as equally low.
 SAME = 0.002
@@ -100,9 +106,11 @@ ARMS = (
 class References:
     """Known crystals relaxed to 0.01 eV/Å with a calculator, kept beside the searches."""
 
-    def __init__(self, searches: Path, python: str | None) -> None:
+    def __init__(self, searches: Path, python: str | None, stack: ExitStack) -> None:
         self._folder = searches / "references"
         self._python = python
+        self._stack = stack
+        self._pools: dict[str, WorkerPool] = {}
 
     def __call__(self, cell: Cell, calculator: str) -> Atoms:
         file = folder_of(self._folder, calculator) / f"{cell.name}.extxyz"
@@ -115,9 +123,12 @@ class References:
 
     def _relaxed(self, atoms: Atoms, calculator: str) -> Atoms:
         candidate = Candidate(proposal=Proposal(atoms=atoms, operator="reference"), id=1, source="reference")
-        with WorkerPool(Relaxer(calculator=choice(calculator, self._python)), workers=1) as pool:
-            pool.submit(Job(candidate=candidate, atoms=atoms, level=REFINE, limits=Limits(force_calls=1000)))
-            (outcome,) = pool.completed(None)
+        if calculator not in self._pools:
+            pool = WorkerPool(Relaxer(calculator=choice(calculator, self._python)), workers=1)
+            self._pools[calculator] = self._stack.enter_context(pool)
+        pool = self._pools[calculator]
+        pool.submit(Job(candidate=candidate, atoms=atoms, level=REFINE, limits=Limits(force_calls=1000)))
+        (outcome,) = pool.completed(None)
         assert isinstance(outcome, Relaxed), f"{atoms.symbols} cannot be relaxed with {calculator}: {outcome}"
         found = Atoms(outcome.atoms.numbers, positions=outcome.atoms.positions, cell=outcome.atoms.cell, pbc=True)
         found.info |= {"enthalpy_per_atom": outcome.enthalpy_per_atom, "converged": outcome.converged}
@@ -250,17 +261,35 @@ def share(rows: Sequence[dict[str, Any]], holds: Callable[[dict[str, Any]], bool
     return {"n": n, "of": len(rows), "interval": wilson(n, len(rows))}
 
 
+def ratio(costs: np.ndarray[Any, Any]) -> list[float] | None:
+    """Return the cost of the follow-ups (second column) in units of that of the searches, with its interval."""
+    if not np.isfinite(costs).all() or not costs[:, 1].any():
+        return None
+    return bootstrap(lambda drawn: drawn[:, 1].sum() / drawn[:, 0].sum(), costs)
+
+
+def dearer(arm: str, atoms: int) -> float:
+    """Return how much longer a call of the follow-up calculator takes than one of the search's."""
+    (then,) = (one.then for one in ARMS if one.name == arm)
+    if then is None or not POTENTIALS.exists():
+        return math.nan
+    ratios = json.loads(POTENTIALS.read_text())["rows"][then]["ratio"]
+    return float(np.interp(atoms, [int(n) for n in ratios], list(ratios.values())))
+
+
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the numbers of a line of the table."""
     found = [row for row in rows if row["found"]]
     taus = np.array([row["tau"] for row in rows if row["tau"] is not None])
     costs = np.array([[row["seconds"], row.get("follow_up_seconds", 0.0)] for row in rows])
+    calls = np.array([[row["force_calls"], row.get("follow_up_force_calls", 0)] for row in rows], dtype=float)
+    calls[:, 1] *= [dearer(row["arm"], row["atoms"]) for row in rows]
     return {
         "cells": len(rows),
         "found": share(rows, lambda row: row["found"]),
         "first_of_found": share(found, lambda row: row["first"]),
         "first_of_all": share(rows, lambda row: row["first"]),
-        "lowest_of_best_five": share(rows, lambda row: row["known_above_best_five"] <= SAME),
+        "lowest_of_best_five": share(rows, lambda row: (row["known_above_best_five"] or -1.0) <= SAME),
         "lowest_of_all": share(rows, lambda row: row["known_above_all"] <= SAME),
         "worst_meV": round(1000 * max(row["known_above_all"] for row in rows), 1),
         "holes": sum(row["hole"] for row in rows),
@@ -270,7 +299,8 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "follow_up_force_calls": round(float(np.mean([row.get("follow_up_force_calls", 0) for row in rows]))),
         "follow_up_seconds": round(float(costs[:, 1].mean()), 1),
         "followed_up": round(float(np.mean([row["counted"] for row in rows])), 1),
-        "ratio": bootstrap(lambda c: c[:, 1].sum() / c[:, 0].sum(), costs) if costs[:, 1].any() else None,
+        "ratio": ratio(costs),
+        "ratio_by_calls": ratio(calls),
         "failed_relaxations": sum(sum(row["failed"].values()) for row in rows),
         "failed_follow_ups": sum(sum(row.get("follow_up_failed", {}).values()) for row in rows),
         "unconverged_follow_ups": sum(row.get("follow_up_unconverged", 0) for row in rows),
@@ -287,7 +317,7 @@ def report(console: Console) -> None:
     groups["cells of all arms"] = [row for row in rows if row["cell"] in alone]
     table = Table(title="The known crystal in the ranking of a search", box=SIMPLE_HEAD)
     heads = ("cells", "arm", "n", "found", "first of found", "first of all", "lowest of 5", "lowest", "tau")
-    for head in (*heads, "calls", "s", "then calls", "then s", "ratio"):
+    for head in (*heads, "calls", "s", "then calls", "then s", "ratio", "by calls"):
         table.add_column(head, justify="left" if head in ("cells", "arm") else "right", no_wrap=True)
     found: dict[str, Any] = {}
     for group, members in groups.items():
@@ -307,6 +337,7 @@ def report(console: Console) -> None:
                 f"{one['seconds']:.0f}",
                 *((str(one["follow_up_force_calls"]), f"{one['follow_up_seconds']:.0f}") if arm.then else ("", "")),
                 interval(one["ratio"]),
+                interval(one["ratio_by_calls"]),
             )
     console.print(table)
     temporary = TABLE.with_suffix(f".{os.getpid()}.tmp")
@@ -323,6 +354,28 @@ def interval(values: Sequence[float] | None) -> str:
     return "" if values is None else f"{values[0]:.2f} ({values[1]:.2f}-{values[2]:.2f})"
 
 
+def follow_up(arguments: argparse.Namespace, references: References, console: Console) -> None:
+    """Measure all cells and arms that are wanted and not yet recorded."""
+    start = time.monotonic()
+    for cell in sorted(cells(arguments.files, arguments.recovery), key=lambda cell: len(cell.atoms)):
+        for arm in ARMS:
+            wanted = cell.size in arguments.sizes and arm.name in arguments.arms
+            searched = finished(folder_of(arguments.searches, arm.search))
+            if not wanted or cell.name not in searched or (cell.name, arm.name) in past():
+                continue
+            if arguments.hours and time.monotonic() - start > 3600 * arguments.hours:
+                console.print("time used up; run again to go on")
+                return
+            one = measure(cell, arm, arguments.searches, arguments.python, references)
+            with RUNS.open("a") as lines:
+                lines.write(json.dumps(one) + "\n")
+            console.print(
+                f"{cell.name} {arm.name}: found {one['found']}, rank {one['rank']}, "
+                f"{one.get('follow_up_seconds', 0)} s after {one['seconds']} s",
+                highlight=False,
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", type=Path, help="the files that hard_cells.py read")
@@ -336,24 +389,8 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console(width=220)
     if not arguments.only_table:
-        references, start = References(arguments.searches, arguments.python), time.monotonic()
-        for cell in cells(arguments.files, arguments.recovery):
-            for arm in ARMS:
-                wanted = cell.size in arguments.sizes and arm.name in arguments.arms
-                searched = finished(folder_of(arguments.searches, arm.search))
-                if not wanted or cell.name not in searched or (cell.name, arm.name) in past():
-                    continue
-                if arguments.hours and time.monotonic() - start > 3600 * arguments.hours:
-                    console.print("time used up; run again to go on")
-                    return report(console)
-                one = measure(cell, arm, arguments.searches, arguments.python, references)
-                with RUNS.open("a") as lines:
-                    lines.write(json.dumps(one) + "\n")
-                console.print(
-                    f"{cell.name} {arm.name}: found {one['found']}, rank {one['rank']}, "
-                    f"{one.get('follow_up_seconds', 0)} s after {one['seconds']} s",
-                    highlight=False,
-                )
+        with ExitStack() as stack:
+            follow_up(arguments, References(arguments.searches, arguments.python, stack), console)
     report(console)
 
 

@@ -89,6 +89,7 @@ def refine(
                 best=best,
                 window=window,
             )
+            follow_up.check()
         except InputError as error:
             raise error.renamed("--with" if error.key == "calculators" else f"--{error.key}") from None
     terminate_in_order()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from hybridcsp.archive.follow_ups import FollowUpLevel
 from hybridcsp.core.minimum import DISAGREEMENT
 from hybridcsp.errors import CalculatorError, InputError
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
-from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_name
+from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_calculator, check_name
 from hybridcsp.similarity.families import Families
 from hybridcsp.utils.checks import finite_number, whole_number
 
@@ -68,12 +69,21 @@ class FollowUp:
             raise InputError("calculators", self.calculators, "a list of calculators")
         object.__setattr__(self, "calculators", tuple(self.calculators))  # the way to set a field of a frozen dataclass
         for calculator in self.calculators:
-            try:
+            # Nothing is started yet: the calculators may come from a configuration that the user does not trust.
+            with suppress(CalculatorError), _key_named():  # a missing model file is an error only in check
                 check_name(CalculatorChoice.of(calculator))
-            except CalculatorError:
-                continue  # a missing model file is an error only when the search is built
-            except InputError as error:
-                raise error.renamed("calculators") from None
+
+    def check(self) -> None:
+        """Check cheaply whether the calculators can be built; other interpreters that they name are started.
+
+        Raises
+        ------
+        InputError, CalculatorError
+            As :func:`~hybridcsp.relaxation.calculators.registry.check_calculator` for the first that cannot.
+        """
+        for calculator in self.calculators:
+            with _key_named():
+                check_calculator(calculator)
 
     @classmethod
     def of(cls, given: Any) -> FollowUp:
@@ -110,6 +120,15 @@ class FollowUp:
             "counts": self.counts,
             "disagreement": self.disagreement,
         }
+
+
+@contextmanager
+def _key_named() -> Iterator[None]:
+    """Name the key of the calculators in errors about one of them."""
+    try:
+        yield
+    except InputError as error:
+        raise error.renamed("calculators") from None
 
 
 def _name(calculator: CalculatorLike) -> str:

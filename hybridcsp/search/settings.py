@@ -103,8 +103,7 @@ class SearchSettings:
         if self.choice is not None:
             check_calculator(self.choice)
         object.__setattr__(self, "then", FollowUp.of(self.then))  # the way to set a field of a frozen dataclass
-        for calculator in self.then.calculators:
-            check_calculator(calculator)
+        self.then.check()
         for name, least in (("workers", 1), ("seed", 0), ("one_shot", 1)):
             value = getattr(self, name)
             if value is not None or name == "seed":

@@ -187,6 +187,7 @@ def plan(
             raise InputError("budget.relaxations", None, "the number of relaxations of each run")
         parsed.check_trust(trust=trust, trust_commands=trust_commands)
         check_calculator(parsed.search.choice)
+        parsed.then.check()
         Target(parsed.budget.stop_at, parsed.problem)
     runs: list[PlannedRun] = []
     for problem, base in problems.items():
@@ -262,7 +263,7 @@ def _check_same(directory: Path, planned: config.Configuration) -> None:
     if before.budget.stop_at != planned.budget.stop_at:
         allowed = f"the target {before.budget.stop_at!r} as in the existing run in {directory}, or another --directory"
         raise InputError("target", planned.budget.stop_at, allowed)
-    for table in ("problem", "search", "relaxation", "limits", "retraining", "external"):
+    for table in ("problem", "search", "relaxation", "limits", "retraining", "then", "external"):
         old, new = (_plain(one, table) for one in (before, planned))
         for key in sorted(set(old) | set(new)):
             if old.get(key) != new.get(key) and (table, key) != ("search", "directory"):

@@ -13,7 +13,7 @@ from hybridcsp.core.records import FOLLOW_UP, Limits
 from hybridcsp.errors import ArchiveError, InputError
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.backends.base import Backend
-from hybridcsp.relaxation.calculators.registry import check_calculator, prepare_calculator
+from hybridcsp.relaxation.calculators.registry import prepare_calculator
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.search.follow_up import FollowUp
@@ -58,8 +58,7 @@ def refine(
     """
     if not follow_up.calculators:
         raise InputError("calculators", None, "at least one calculator")
-    for calculator in follow_up.calculators:
-        check_calculator(calculator)
+    follow_up.check()
     path = Path(os.path.abspath(directory))  # noqa: PTH100  # links are not followed
     with Archive(path) as archive:  # an error about the directory before it is changed
         problem = archive.problem

@@ -241,3 +241,10 @@ def test_wrong_settings_are_refused():
 
 def test_equal_names_are_told_apart():
     assert FollowUp(calculators=("emt", "lj", "emt")).names == ("emt", "lj", "emt (2)")
+
+
+def test_interpreter_of_a_follow_up_that_cannot_run_is_a_mistake_in_the_follow_ups(tmp_path):
+    named = tmp_path / "emt.toml"
+    named.write_text('calculator = "emt"\npython = "/bin/false"')
+    with pytest.raises(InputError, match="calculators = '/bin/false' cannot be used: this is not a Python interpreter"):
+        SearchSettings(calculator="emt", then=str(named))

@@ -30,7 +30,7 @@ from hybridcsp.core.records import (
     Job,
     Relaxed,
 )
-from hybridcsp.errors import InputError
+from hybridcsp.errors import CalculatorError, InputError
 from hybridcsp.relaxation.calculators.registry import CalculatorLike, build_calculator
 from hybridcsp.relaxation.displacements import escape, follow_soft_mode
 from hybridcsp.relaxation.guards import GuardedCalculator, JobEnded
@@ -98,8 +98,12 @@ class Relaxer:
         built = [None if spec is None else build_calculator(spec) for spec in (self.calculator, *self.follow_ups)]
 
         def run(job: Job) -> Relaxed | Failed:
-            calculator = built[job.calculator]
-            assert calculator is not None, "a job of the search needs the calculator of the search"
+            calculator = built[job.calculator] if job.calculator < len(built) else None
+            if calculator is None:
+                which = (
+                    f"its follow-up calculator {job.calculator}" if job.calculator else "the calculator of the search"
+                )
+                raise CalculatorError(f"this Relaxer was made without {which}; give it as calculator or in follow_ups")
             return run_job(job, *calculator, self.settings)
 
         return LabelledRunner(run, tuple("" if one is None else one[1] for one in built))

@@ -1,12 +1,17 @@
 """Follow-up relaxations of the best minima with other calculators, during and after a search."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from copper import crystals, search
 from crystals import InlineBackend, ListSource, instant_relaxation, relaxed, what_happened
 
+from hybridcsp import Search
 from hybridcsp.core.records import FOLLOW_UP, Failed, FailureReason
 from hybridcsp.errors import BackendError, InputError
+from hybridcsp.relaxation.backends import ExecutorBackend
+from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.search.follow_up import FollowUp
 from hybridcsp.search.settings import SearchSettings
 
@@ -248,3 +253,11 @@ def test_interpreter_of_a_follow_up_that_cannot_run_is_a_mistake_in_the_follow_u
     named.write_text('calculator = "emt"\npython = "/bin/false"')
     with pytest.raises(InputError, match="calculators = '/bin/false' cannot be used: this is not a Python interpreter"):
         SearchSettings(calculator="emt", then=str(named))
+
+
+def test_a_backend_without_the_follow_up_calculator_is_told_so(tmp_path, caplog):
+    with ThreadPoolExecutor(1) as threads:
+        backend = ExecutorBackend(threads, Relaxer(calculator="lj"), capacity=1)
+        with Search("Cu", calculator="lj", backend=backend, then="emt", directory=tmp_path, sources=["random"]) as run_:
+            run_.run(relaxations=1, refine=0)
+    assert "this Relaxer was made without its follow-up calculator 1" in caplog.text

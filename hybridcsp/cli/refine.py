@@ -78,7 +78,7 @@ def refine(
         from hybridcsp.workflows.refine import refine as run
 
         with Archive(directory) as archive:
-            done = archive.state.relaxations
+            done, threshold = archive.state.relaxations, disagreement(archive)
         options = {"python": python, "device": device, "precision": precision}
         # As the names that --then gives, so that this goes on with the results of a search.
         names = [absolute_calculator(name, Path.cwd()) for name in with_]
@@ -88,6 +88,7 @@ def refine(
                 calculators=tuple(name if plain else CalculatorChoice(calculator=name, **options) for name in names),
                 best=best,
                 window=window,
+                disagreement=threshold,
             )
             follow_up.check()
         except InputError as error:

@@ -189,6 +189,12 @@ def plan(
         check_calculator(parsed.search.choice)
         parsed.then.check()
         Target(parsed.budget.stop_at, parsed.problem)
+        if parsed.then.counts and parsed.then.calculators and isinstance(parsed.budget.stop_at, float | int):
+            reason = (
+                "runs are compared by the energies of the search, and with then.counts this is an enthalpy of the last "
+                "follow-up calculator; give a structure file as the target, or leave counts out"
+            )
+            raise InputError("target", parsed.budget.stop_at, reason=reason)
     runs: list[PlannedRun] = []
     for problem, base in problems.items():
         for strategy in strategies:

@@ -50,6 +50,12 @@ def test_mistakes_are_reported_before_any_run_starts(tmp_path):
         compare.plan({"Cu": COPPER}, ["random", "seeds:nothing.cif"], range(1), tmp_path)
     with pytest.raises(InputError, match="seeds is missing"):
         compare.plan({"Cu": COPPER}, ["random"], range(0), tmp_path)
+    followed_up = {
+        "then": {"calculators": ["lj"], "every": 2, "counts": True},
+        "budget": {"relaxations": 3, "stop_at": -3},
+    }
+    with pytest.raises(InputError, match="this is an enthalpy of the last follow-up calculator"):
+        compare.plan({"Cu": COPPER | followed_up}, ["random"], [0], tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

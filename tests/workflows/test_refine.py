@@ -1,11 +1,15 @@
 """Follow-up relaxations of a finished search or an import."""
 
+import subprocess
+import sys
+
 import pytest
 from archives import record_proposals
 from ase.build import bulk
 from crystals import relaxed, what_happened
 
 from hybridcsp import Problem
+from hybridcsp.analysis.follow_ups import disagreement
 from hybridcsp.archive.archive import Archive
 from hybridcsp.errors import ArchiveError, InputError
 from hybridcsp.search.follow_up import FollowUp
@@ -70,3 +74,15 @@ def test_a_calculator_that_does_not_know_the_elements_leaves_the_results_as_they
     assert "none of 1 follow-up relaxations with emt has succeeded (1 calculator" in caplog.text
     with Archive(tmp_path) as archive:
         assert len(archive.final_minima()) == 1
+
+
+def test_the_command_keeps_the_threshold_of_disagreement(tmp_path):
+    imported(tmp_path, crystals()[:1])
+    with Archive(tmp_path, write=True) as archive:
+        then = FollowUp(calculators=("lj",), disagreement=0.05).record()
+        archive.open_session(archive.state.settings[-1] | {"then": then})
+    command = [sys.executable, "-m", "hybridcsp", "refine", str(tmp_path), "--with", "emt", "--workers", "1"]
+    subprocess.run(command, check=True, capture_output=True)
+    with Archive(tmp_path) as archive:
+        assert [level.spec for level in archive.state.follow_ups] == ["emt"]
+        assert disagreement(archive) == 0.05

@@ -1,32 +1,26 @@
-"""Two levels: a fast potential searches, and a better calculator relaxes and ranks the best of what it found.
+"""Two levels: a fast potential searches, and a better calculator relaxes the best minima again and ranks them.
 
-Names of two calculators may be given: 06_two_levels.py chgnet mace:medium-mpa-0. For the second, DFT is more usual:
-put a function that builds the calculator in its place, as in 12_quantum_espresso.py. Run again, it goes on where it
-was.
+Names of two calculators may be given: 06_two_levels.py chgnet sevennet:l3i5. The second may also be a calculator file
+of a DFT code, or a function that builds the calculator, as in 12_quantum_espresso.py. Run again, it continues where it
+ended.
 """
 
 import sys
-from pathlib import Path
 
-import ase.io
-
-from hybridcsp import Problem, Search
+from hybridcsp import FollowUp, Problem, Search
 
 FAST, BETTER = sys.argv[1:] or ("emt", "chgnet")
-BEST = 4
 
+# The best four minima of the search, and no others, are relaxed by the better calculator.
+then = FollowUp(calculators=[BETTER], best=4, window=0.0)
 problem = Problem("CuAu", formula_units=(1, 2))
-with Search(problem, calculator=FAST, sources=["random", "prototypes"], directory="level-1", seed=3) as first:
-    first.run(relaxations=10)
-    best = first.minima(BEST)
-
-seeds = Path("level-1-best.extxyz")
-ase.io.write(seeds, [minimum.atoms for minimum in best])
-
-# Energies of different calculators are never mixed, so the second level is a search, and a directory, of its own. It
-# has no source but the seeds: each is relaxed once, and the ranking is the second calculator's alone.
-with Search(problem, calculator=BETTER, sources=[f"seeds:{seeds}"], directory="level-2") as second:
-    second.run(relaxations=len(best))
-    for rank, minimum in enumerate(second.minima(), start=1):
-        before = minimum.found_by.proposal.tag["frame"] + 1
-        print(f"{rank}. {minimum.enthalpy_per_atom:9.4f} eV/atom, space group {minimum.spacegroup:3}; was {before}.")
+sources = ["random", "prototypes"]
+with Search(problem, calculator=FAST, then=then, sources=sources, directory="two-levels", seed=3) as search:
+    search.run(relaxations=10)
+    for rank, minimum in enumerate(search.minima(), start=1):
+        if not minimum.follow_ups:  # minima without a result of the better calculator are the last
+            break
+        print(
+            f"{rank}. {minimum.final.enthalpy_per_atom:9.4f} eV/atom, space group {minimum.spacegroup:3};"
+            f" was {minimum.search_rank}{', the calculators disagree' if minimum.disagrees() else ''}"
+        )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hybridcsp.core.records import Proposal as Proposal
     from hybridcsp.relaxation.settings import RelaxationSettings as RelaxationSettings
     from hybridcsp.retraining import Retraining as Retraining
+    from hybridcsp.search.follow_up import FollowUp as FollowUp
     from hybridcsp.search.search import Search as Search
     from hybridcsp.search.settings import SearchSettings as SearchSettings
     from hybridcsp.search.stopping import StoppingCriteria as StoppingCriteria
@@ -37,6 +38,7 @@ os.environ.setdefault("SPGLIB_WARNING", "OFF")
 _PUBLIC = {
     "Archive": "archive",
     "Candidate": "core.records",
+    "FollowUp": "search.follow_up",
     "Limits": "core.records",
     "Minimum": "core.minimum",
     "Problem": "core.problem",

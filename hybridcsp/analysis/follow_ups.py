@@ -129,7 +129,7 @@ def follow_up_totals(archive: Archive) -> list[str]:
     """Return the numbers and costs of the follow-up relaxations with each calculator, one sentence each."""
     totals = []
     for row in follow_up_rows(archive):
-        facts = [f"{row['relaxed']} minima relaxed"]
+        facts = [f"{row['relaxed']} {'minimum' if row['relaxed'] == 1 else 'minima'} relaxed"]
         facts += [f"{row[key]} {word}" for key, word in _ENDS.items() if row[key]]
         facts += [f"{row['force_calls']} force calls", f"{duration(row['seconds'])} of computing time"]
         failure = f"; last failure: {shortened(row['last_failure'])}" if row["last_failure"] else ""

@@ -134,8 +134,10 @@ def _ask(recipe: Recipe, wheels: Path | None, *, yes: bool) -> None:
     import platform
 
     from hybridcsp.relaxation.calculators.environments.folders import environments_folder
-    from hybridcsp.relaxation.calculators.environments.installation import check_space, gigabytes
+    from hybridcsp.relaxation.calculators.environments.installation import check_space, check_wheels, gigabytes
 
+    if wheels is not None:
+        check_wheels(wheels)
     folder = environments_folder()
     more = len(recipe.packages) - sum(name in recipe.packages for name in recipe.principal)
     source = "pip's index" if wheels is None else f"the wheels in {wheels}"
@@ -143,7 +145,8 @@ def _ask(recipe: Recipe, wheels: Path | None, *, yes: bool) -> None:
         f"This installs {recipe.principal_packages()} and {more} more packages, all of pinned versions, from {source} "
         f"in a virtual environment of Python {platform.python_version()}: {folder / recipe.name}\n"
         f"It takes about {gigabytes(recipe.size)} with a torch for CPUs ({gigabytes(recipe.size + recipe.download)} "
-        "while it is installed), and several GB more if pip chooses a torch for CUDA.",
+        "while it is installed), and several GB more with a torch for CUDA"
+        f"{', if pip chooses one' if wheels is None else ''}.",
         highlight=False,
         soft_wrap=True,
     )

@@ -63,7 +63,7 @@ class FollowUp:
         for name in ("window", "disagreement"):
             finite_number(name, getattr(self, name), "a number of eV/atom from 0", low=0.0)
         if self.counts and not self.every:
-            reason = "follow-ups can count only during the search; set every, the relaxations between them, too"
+            reason = "follow-ups can count only during the search; set every = N too, the relaxations between them"
             raise InputError("counts", self.counts, reason=reason)
         if not isinstance(self.calculators, list | tuple):
             raise InputError("calculators", self.calculators, "a list of calculators")
@@ -91,7 +91,10 @@ class FollowUp:
         if isinstance(given, cls):
             return given
         several = isinstance(given, list | tuple)
-        return cls(calculators=tuple(given) if several else (given,))
+        try:
+            return cls(calculators=tuple(given) if several else (given,))
+        except InputError as error:
+            raise error.renamed("then") from None
 
     @property
     def names(self) -> tuple[str, ...]:

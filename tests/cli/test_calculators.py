@@ -103,6 +103,13 @@ def test_unknown_names_and_commands(data):
         run("install", "sevennet", "--wheel", "x")
 
 
+def test_folder_of_wheels_is_checked_before_the_question(data, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for wheels, words in ((tmp_path / "none", "an existing folder of wheels"), (tmp_path / "empty", "no wheel")):
+        with pytest.raises(InputError, match=f"--wheels .*{words}"):
+            run("install", "sevennet", "--wheels", wheels)
+
+
 def test_environment_that_cannot_be_used_is_listed(data):
     folder = data / "environments" / "sevennet"
     (folder / "bin").mkdir(parents=True)

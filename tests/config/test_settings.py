@@ -418,6 +418,7 @@ def test_table_of_follow_ups(tmp_path):
         ("window = -1", "window = -1.0 is not valid: it must be a number of eV/atom from 0"),
         ("windw = 1", "did you mean 'window'?"),
         ("best = true", "this key takes no truth value"),
+        ("counts = true", "set every = N too"),
     ],
 )
 def test_mistakes_in_the_table_of_follow_ups_are_told(line, message):

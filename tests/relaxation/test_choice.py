@@ -63,6 +63,7 @@ def test_mistake_in_a_calculator_file_names_file_and_key(tmp_path, text, words):
     with pytest.raises(InputError, match=words) as raised:
         CalculatorChoice.of(str(path))
     assert str(path) in str(raised.value)
+    assert str(path) in str(raised.value.renamed("then"))
 
 
 def test_missing_calculator_file_is_told(tmp_path):

@@ -232,7 +232,7 @@ def test_follow_ups_are_given_as_names_or_settings(then, calculators):
 
 
 def test_wrong_settings_are_refused():
-    with pytest.raises(InputError, match="did you mean 'emt'"):
+    with pytest.raises(InputError, match="then = 'etm' cannot be used: did you mean 'emt'"):
         SearchSettings(then="etm")
     with pytest.raises(InputError, match="best"):
         FollowUp(best=0)

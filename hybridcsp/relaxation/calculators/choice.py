@@ -126,18 +126,18 @@ class CalculatorChoice:
             if key not in known:
                 hint = did_you_mean(key, known)
                 reason = with_hint(f"a calculator file has only the keys {', '.join(known)}", hint)
-                raise InputError(f"{path}: {key}", value, reason=reason)
+                raise _in_file(path, InputError(key, value, reason=reason))
         calculator = raw.get("calculator")
         if not isinstance(calculator, str) or not calculator or calculator.endswith(SUFFIX):
             allowed = 'the name of a calculator, such as "mace:PATH" or "module:factory"'
-            raise InputError(f"{path}: calculator", calculator, allowed)
+            raise _in_file(path, InputError("calculator", calculator, allowed))
         raw["calculator"] = absolute_calculator(calculator, path.parent)
         if isinstance(raw.get("python"), str):
             raw["python"] = absolute_program(raw["python"], path.parent)
         try:
             return cls(**raw)
         except InputError as error:
-            raise error.renamed(f"{path}: {error.key}") from None
+            raise _in_file(path, error) from None
 
 
 _MEANINGS = {
@@ -145,6 +145,11 @@ _MEANINGS = {
     "device": "the name of a device of torch, such as cuda",
     "precision": f"one of {', '.join(PRECISIONS)}",
 }
+
+
+def _in_file(path: Path, error: InputError) -> InputError:
+    """Return an error about a calculator file that contains the error about one of its keys."""
+    return InputError("calculator", path, reason=f"in this file, {error}")
 
 
 def absolute_calculator(text: str, folder: Path) -> str:

@@ -70,7 +70,8 @@ def install(recipe: Recipe, *, wheels: Path | None = None) -> Environment:
         environment, or anything else fails; the message names the log.
     """
     if wheels is not None:
-        wheels = _folder_of_wheels(wheels)
+        check_wheels(wheels)
+        wheels = wheels.resolve()
     folder = make_environments_folder()
     with locked(folder) as lock:
         present = find(recipe.name)
@@ -242,12 +243,18 @@ def size_of(folder: Path) -> int:
     )
 
 
-def _folder_of_wheels(wheels: Path) -> Path:
+def check_wheels(wheels: Path) -> None:
+    """Check that a folder of wheels exists and contains a wheel.
+
+    Raises
+    ------
+    InputError
+        If it does not.
+    """
     if not wheels.is_dir():
         raise InputError("--wheels", wheels, "an existing folder of wheels")
     if not any(wheels.glob("*.whl")):
         raise InputError("--wheels", wheels, reason="this folder contains no wheel (*.whl)")
-    return wheels.resolve()
 
 
 def _pip(python: str, wheels: Path | None) -> list[str]:

@@ -39,7 +39,7 @@ apidoc_modules = [
     }
 ]
 autodoc_default_options = {"ignore-module-all": True}  # names that a package re-exports are documented once
-autodoc_mock_imports = ["sevenn"]  # lives in an environment of its own
+autodoc_mock_imports = ["sevenn", "e3nn"]  # live in an environment of their own
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

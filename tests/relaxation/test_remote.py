@@ -16,6 +16,7 @@ import psutil
 import pytest
 from ase.build import bulk
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.emt import EMT
 
 from hybridcsp.core.records import EVALUATE, Candidate, Failed, Job, Limits, Proposal
 from hybridcsp.errors import CalculatorError, InputError
@@ -320,6 +321,25 @@ def test_server_ends_with_its_calculator():
     del calculator
     gc.collect()
     assert not process.is_running()
+
+
+def test_fork_that_a_calculator_leaves_running_does_not_answer_for_the_next_structure(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "forking.py").write_text(
+        "import os\n"
+        "from ase.calculators.emt import EMT\n"
+        "class make(EMT):\n"
+        "    def calculate(self, *args, **kwargs):\n"
+        "        super().calculate(*args, **kwargs)\n"
+        "        os.fork()\n"
+    )
+    calculator, _ = build_calculator(CalculatorChoice(calculator="forking:make", python=sys.executable))
+    atoms = structure()
+    for _ in range(4):
+        atoms.rattle(0.05, rng=np.random.default_rng(2))
+        expected = EMT().get_property("energy", atoms)
+        assert calculator.get_property("energy", atoms) == pytest.approx(expected, abs=1e-9)
+    calculator.close()
 
 
 def test_copies_have_servers_of_their_own(odd):

@@ -88,8 +88,11 @@ def serve(connection: socket.socket) -> None:
     if "name" not in message:
         send(connection, _device_checked(message["device"]))
         message = receive(connection)
+    own = os.getpid()
     calculator, answer = _built(message)
     while True:
+        if os.getpid() != own:
+            os._exit(0)  # a fork that the calculator did not end must not answer too
         send(connection, answer)
         answer = _evaluated(calculator, decode_structure(receive(connection)))
 

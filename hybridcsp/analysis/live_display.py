@@ -53,7 +53,7 @@ def display(budget: StoppingCriteria, console: Console | None = None) -> Display
         Console to print to; by default the standard error stream.
     """
     if console is None:
-        console = Console(stderr=True)
+        console = Console(stderr=True, emoji=False)
     if console.is_jupyter:
         return NotebookDisplay(budget)
     return TerminalDisplay(budget, console) if console.is_terminal else LineDisplay(budget, console)
@@ -157,7 +157,15 @@ class NotebookDisplay:
             self._handle.update(self._content())
 
     def _content(self) -> Any:
-        console = Console(width=100, height=40, record=True, file=io.StringIO(), force_jupyter=False, color_system=None)
+        console = Console(
+            width=100,
+            height=40,
+            record=True,
+            file=io.StringIO(),
+            force_jupyter=False,
+            color_system=None,
+            emoji=False,
+        )
         console.print(self._view)
         return _pre(console.export_text().rstrip())
 

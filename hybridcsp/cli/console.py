@@ -28,9 +28,10 @@ class SafeConsole(Console):
                 yield Segment(shown, segment.style)
 
 
-#: Consoles for results and for messages. Markup is off because names of files and folders may contain brackets.
-console = SafeConsole(markup=False)
-errors = SafeConsole(markup=False, stderr=True)
+#: Consoles for results and for messages. Markup is off because names of files and folders may contain brackets, and
+#: emoji because ``module:factory:`` is a calculator in a sentence and not a picture.
+console = SafeConsole(markup=False, emoji=False)
+errors = SafeConsole(markup=False, emoji=False, stderr=True)
 
 
 def guard_the_terminal() -> None:

@@ -71,6 +71,14 @@ def test_progress_prints_one_line_to_log(capsys):
     assert capsys.readouterr().err == "reading crystals …\n"
 
 
+def test_colons_around_a_word_are_not_a_picture(capsys):
+    console.print("follow-up with potentials:ghost: 3 minima")
+    errors.print("potentials:ghost: no such file")
+    printed = capsys.readouterr()
+    assert printed.out == "follow-up with potentials:ghost: 3 minima\n"
+    assert printed.err == "potentials:ghost: no such file\n"
+
+
 def test_brackets_in_names_are_not_markup(capsys, monkeypatch):
     name = "runs[1]/of[/them]"
     with busy(f"reading {name}"):

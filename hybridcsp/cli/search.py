@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from hybridcsp.cli.console import console
 from hybridcsp.cli.options import BY_FLAG, OPTIONS, SEARCH, SETTINGS
 from hybridcsp.cli.output import as_argument, print_search
 from hybridcsp.cli.progress import setting_up
-from hybridcsp.cli.settings_command import SettingsCommand, names_calculator, read_given, with_settings
+from hybridcsp.cli.settings_command import Given, SettingsCommand, read_given, with_settings
 from hybridcsp.errors import InputError, RelaxationsFailedError, did_you_mean, with_hint
 from hybridcsp.utils.interrupts import terminate_in_order
 
@@ -150,9 +150,8 @@ def search(
                 "a new directory; this one already contains a search: continue it with hybridcsp resume "
                 f"{as_argument(configuration.directory)}, or choose another --directory",
             )
-        named = names_calculator(given, raw)
         with nullcontext() if from_file else _in_terms_of_options(origin):
-            _run(configuration, setup, trust=trust or named, trust_commands=trust)
+            _run(configuration, setup, trust=trust, trust_commands=trust, named=given.flags)
 
 
 @app.command(
@@ -193,8 +192,16 @@ def resume(
         setup.enter_context(setting_up(f"reading the search in {directory}"))
         from hybridcsp import config
 
-        configuration = _changed(config.of_directory(directory), directory, values)
-        _run(configuration, setup, trust=trust, trust_commands=trust, allow_calculator_change=allow_calculator_change)
+        given = read_given(RESUME_SETTINGS, {key: value for key, value in values.items() if not _removes(key, value)})
+        configuration = _changed(config.of_directory(directory), directory, given, values)
+        _run(
+            configuration,
+            setup,
+            trust=trust,
+            trust_commands=trust,
+            named=given.flags,
+            allow_calculator_change=allow_calculator_change,
+        )
 
 
 @contextmanager
@@ -210,14 +217,18 @@ def _in_terms_of_options(origin: Origin) -> Iterator[None]:
         raise InputError(name, error.value, allowed, reason=reason) from None
 
 
-def _changed(configuration: Configuration, directory: Path, values: Mapping[str, Any]) -> Configuration:
+def _removes(key: str, value: Any) -> bool:
+    """Return whether an option of resume removes a setting."""
+    return key in _REMOVABLE and bool(value == "none")
+
+
+def _changed(configuration: Configuration, directory: Path, given: Given, values: Mapping[str, Any]) -> Configuration:
     """Return the configuration of a run directory, changed by the options of resume."""
     from hybridcsp import config
     from hybridcsp.archive.archive import Archive
     from hybridcsp.config.errors import Origin
 
-    removed = [key for key in _REMOVABLE if values.get(key) == "none"]
-    given = read_given(RESUME_SETTINGS, {key: value for key, value in values.items() if key not in removed})
+    removed = [key for key, value in values.items() if _removes(key, value)]
     tables = config.with_absolute_paths(given.tables, Path.cwd())
     origin = Origin("the command line", options=OPTIONS)
     tables["search"] = {"calculator": configuration.search.calculator, **tables.get("search", {})}
@@ -292,6 +303,7 @@ def _run(
     *,
     trust: bool,
     trust_commands: bool,
+    named: Collection[str],
     allow_calculator_change: bool = False,
 ) -> None:
     """Build a search, close the display of the set-up, run the search and print its results."""
@@ -304,7 +316,10 @@ def _run(
 
     terminate_in_order()
     with configuration.build(
-        trust=trust, trust_commands=trust_commands, allow_calculator_change=allow_calculator_change
+        trust=trust,
+        trust_commands=trust_commands,
+        named=named,
+        allow_calculator_change=allow_calculator_change,
     ) as search:
         setup.close()
         _print_header(search)

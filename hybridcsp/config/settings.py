@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from hybridcsp.core.registry import split_argument
 from hybridcsp.errors import ArchiveError, CalculatorError, InputError, UnreadableError
 from hybridcsp.generators.external import Command
 from hybridcsp.relaxation.calculators.choice import SUFFIX, CalculatorChoice, absolute_calculator
-from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_name, runs_code
+from hybridcsp.relaxation.calculators.registry import check_name, runs_code
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.retraining import Retraining
 from hybridcsp.search.allocation import DEFAULT_ALLOCATION, find_allocation
@@ -152,7 +152,7 @@ class Configuration(BaseModel):
     def _commands(self) -> list[str]:
         return [name for name in self.external if f"external:{name}" in self.search.sources]
 
-    def check_trust(self, *, trust: bool, trust_commands: bool) -> None:
+    def check_trust(self, *, trust: bool, trust_commands: bool, named: Collection[str] = ()) -> None:
         """Check that the user has agreed to all code and programs that the search would run, without importing any.
 
         Parameters and errors are those of :meth:`build`.
@@ -166,20 +166,28 @@ class Configuration(BaseModel):
             )
         if trust:
             return
-        key = "calculator" if self.search.python is None else "python"
-        named: list[tuple[str, str, CalculatorLike, str]] = [
-            (f"search.{key}", getattr(self.search, key), self.search.choice, f"--{key}")
+        given: list[tuple[str, str | None, bool]] = [
+            ("search.python", self.search.python, self.search.python is not None),
+            ("search.calculator", self.search.calculator, runs_code(self.search.calculator)),
+            *(("then.calculators", str(one), runs_code(one)) for one in self.then.calculators),
         ]
-        named += [("then.calculators", str(calculator), calculator, "--then") for calculator in self.then.calculators]
-        for key, shown, calculator, option in named:
-            if runs_code(calculator):
+        for key, shown, runs in given:
+            if runs and key not in named:
+                option = "--then" if key == "then.calculators" else f"--{key.removeprefix('search.')}"
                 raise InputError(
                     key,
                     shown,
                     reason=f"it runs code that this file names; if you trust it, add --trust, or name it with {option}",
                 )
 
-    def build(self, *, trust: bool, trust_commands: bool = False, allow_calculator_change: bool = False) -> Search:
+    def build(
+        self,
+        *,
+        trust: bool,
+        trust_commands: bool = False,
+        named: Collection[str] = (),
+        allow_calculator_change: bool = False,
+    ) -> Search:
         """Start or resume the search, and write the resolved configuration into its run directory.
 
         Parameters
@@ -188,6 +196,8 @@ class Configuration(BaseModel):
             Whether the user has agreed to run the code that the name of the calculator refers to.
         trust_commands
             Whether the user has agreed to run the external commands among the sources.
+        named
+            Keys that the user has set without the file, such as ``"then.calculators"``: their code needs no trust.
         allow_calculator_change
             Whether the calculator may be another one than before, see :class:`~hybridcsp.search.search.Search`.
 
@@ -196,7 +206,7 @@ class Configuration(BaseModel):
         InputError
             If the calculator runs code, or a source runs a command, that the user has not agreed to.
         """
-        self.check_trust(trust=trust, trust_commands=trust_commands)
+        self.check_trust(trust=trust, trust_commands=trust_commands, named=named)
         Target(self.budget.stop_at, self.problem)  # one that cannot be used is an error before the directory is made
         return Search(
             self.problem,

@@ -1,6 +1,7 @@
 import re
 import sys
 import tomllib
+from contextlib import nullcontext
 
 import pytest
 
@@ -279,6 +280,23 @@ def test_interpreter_named_in_a_file_needs_trust_and_is_not_started_without(tmp_
         assert started.exists()
         started.unlink()
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("named", "refused"),
+    [
+        ((), r"search\.python"),
+        (("search.python",), r"search\.calculator"),
+        (("search.calculator", "then.calculators"), r"search\.python"),
+        (("search.python", "search.calculator"), r"then\.calculators"),
+        (("search.python", "search.calculator", "then.calculators"), None),
+    ],
+)
+def test_only_code_that_the_user_has_not_named_needs_trust(named, refused):
+    text = 'problem.formula = "Cu"\nsearch.calculator = "ase.calculators.emt:EMT"\n'
+    text += f'search.python = "{sys.executable}"\nthen.calculators = ["lj", "ase.calculators.lj:LennardJones"]'
+    with nullcontext() if refused is None else pytest.raises(InputError, match=f"{refused} = .* add --trust"):
+        parse(text).check_trust(trust=False, trust_commands=False, named=named)
 
 
 def test_options_of_the_calculator_are_written_with_absolute_paths_and_read_again(tmp_path, monkeypatch):

@@ -46,15 +46,17 @@ def calculators(context: typer.Context, as_json: AsJson = False, as_csv: AsCsv =
         if as_json or as_csv:
             raise CommandLineError(f"--json and --csv must come after the command {context.invoked_subcommand}.")
         return
-    from hybridcsp.relaxation.calculators.environments import RECIPES
+    from hybridcsp.relaxation.calculators.environments import RECIPES, listed
     from hybridcsp.relaxation.calculators.registry import CALCULATORS
 
+    installed = [] if as_json or as_csv else [one.name for one in listed() if not one.fault]
     print_registry(
         CALCULATORS,
         as_json,
         as_csv,
         "Any other ASE calculator: module:factory, where factory is a class or function without arguments.\n"
-        f"hybridcsp calculators install NAME makes an environment for {' or '.join(RECIPES)}.",
+        f"hybridcsp calculators install NAME makes an environment for {' or '.join(RECIPES)}; "
+        f"installed: {', '.join(installed) or 'none'}.",
     )
 
 

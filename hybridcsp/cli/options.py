@@ -182,8 +182,8 @@ SETTINGS = (
         flag="--calculator",
         key="search.calculator",
         metavar="NAME",
-        help="Calculator: a name (see hybridcsp calculators), mace:PATH_OR_NAME, module:factory for any other ASE "
-        "calculator, or a calculator file such as vasp.toml.",
+        help="Calculator: a name (see hybridcsp calculators), sevennet:l3i5, mace:PATH_OR_NAME, module:factory "
+        "for any other ASE calculator, or a calculator file such as vasp.toml.",
         panel=SEARCH,
     ),
     Setting(

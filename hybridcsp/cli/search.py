@@ -91,6 +91,7 @@ class _Resume(SettingsCommand):
     "  hybridcsp search Fe2O3 --magmom Fe=5 --min-distance Fe-O=1.7\n\n"
     "  hybridcsp search TiO2 --spacegroup 136 --templates my_dioxides/\n\n"
     "  hybridcsp search TiO2 --calculator mace:my.model --time-limit 10min\n\n"
+    "  hybridcsp search TiO2 --then sevennet:l3i5\n\n"
     "  hybridcsp search my_search.toml --directory run2 --seed 2",
 )
 @with_settings(SETTINGS)

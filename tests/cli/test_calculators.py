@@ -33,10 +33,10 @@ def terminal(monkeypatch):
     monkeypatch.setattr("hybridcsp.cli.environments.is_terminal", lambda: True)
 
 
-def test_list_names_the_calculators_and_their_environments():
-    output = run().stdout
+def test_list_names_the_calculators_and_their_environments(data):
+    output = " ".join(run().stdout.split())
     assert "chgnet" in output
-    assert "hybridcsp calculators install NAME makes an environment for sevennet or mace" in output
+    assert "hybridcsp calculators install NAME makes an environment for sevennet or mace; installed: none." in output
     with pytest.raises(CommandLineError, match="must come after the command environments"):
         run("--json", "environments")
 
@@ -55,6 +55,7 @@ def test_environment_from_wheels(data, tmp_path):
     shown = run("environments").stdout
     assert "sevenn 0.13.0" in shown
     assert "ready" in shown
+    assert "installed: sevennet." in run().stdout
     (row,) = json.loads(run("environments", "--json").stdout)
     assert row["usable"]
     assert row["packages"]["sevenn"] == "0.13.0"

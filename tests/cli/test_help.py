@@ -14,7 +14,7 @@ from hybridcsp.cli.settings_command import further_keys
 from hybridcsp.config.errors import keys_of
 
 COMMANDS = [
-    *("search", "resume", "compare", "watch", "show", "export", "generators", "train", "sample", "evaluate"),
+    *("search", "resume", "refine", "compare", "watch", "show", "export", "generators", "train", "sample", "evaluate"),
     *("import", "formats", "calculators", "sources", "operators"),
 ]
 

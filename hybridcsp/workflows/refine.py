@@ -10,7 +10,7 @@ from pathlib import Path
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.state import INTERRUPTED
 from hybridcsp.core.records import FOLLOW_UP, Limits
-from hybridcsp.errors import ArchiveError, InputError
+from hybridcsp.errors import ArchiveError, InputError, message_of
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.backends.base import Backend
 from hybridcsp.relaxation.calculators.registry import prepare_calculator
@@ -69,14 +69,14 @@ def refine(
     with Archive(path, write=True) as archive:
         last = dict(archive.state.settings[-1])
         last.pop("calculator_label", None)  # it belongs to that session
-        archive.open_session(last | {"then": follow_up.record()})
         settings = {"pressure_gpa": problem.pressure_gpa, "fixed_cell": problem.cell is not None}
-        relaxer = Relaxer(
-            calculator=None,
-            settings=RelaxationSettings(**{**last.get("relaxation", {}), **settings}),
-            follow_ups=follow_up.calculators,
-        )
-        limits = Limits(**last.get("limits", {}))
+        try:
+            relaxation = RelaxationSettings(**{**last.get("relaxation", {}), **settings})
+            limits = Limits(**last.get("limits", {}))
+        except (TypeError, InputError) as error:  # of a later version, or damaged
+            raise ArchiveError(f"{path} records settings that cannot be used: {message_of(error)}") from error
+        archive.open_session(last | {"then": follow_up.record()})
+        relaxer = Relaxer(calculator=None, settings=relaxation, follow_ups=follow_up.calculators)
         with WorkerPool(relaxer, workers=workers or available_cores(), log_directory=path / "workers") as pool:
             return _run(archive, pool, follow_up, limits, on_progress)
 

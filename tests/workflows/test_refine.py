@@ -86,3 +86,14 @@ def test_the_command_keeps_the_threshold_of_disagreement(tmp_path):
     with Archive(tmp_path) as archive:
         assert [level.spec for level in archive.state.follow_ups] == ["emt"]
         assert disagreement(archive) == 0.05
+
+
+@pytest.mark.parametrize("recorded", [{"relaxation": {"later": 1}}, {"limits": {"seconds": -1}}, {"limits": [1]}])
+def test_recorded_settings_that_cannot_be_used_are_told_before_anything_is_written(tmp_path, recorded):
+    imported(tmp_path, crystals()[:1])
+    with Archive(tmp_path, write=True) as archive:
+        archive.open_session(archive.state.settings[-1] | recorded)
+    with pytest.raises(ArchiveError, match="records settings that cannot be used"):
+        refine(tmp_path, FollowUp(calculators=("emt",)), workers=1)
+    with Archive(tmp_path) as archive:
+        assert "then" not in archive.state.settings[-1]

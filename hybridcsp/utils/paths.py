@@ -6,17 +6,22 @@ import os
 from pathlib import Path
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path in which ``~`` is the user's home; the home of an unknown user is left as it is written."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # the method of Path raises an error for an unknown user
+
+
 def absolute(path: str, folder: Path) -> str:
     """Return a path that is relative to ``folder``, or to the user's home (``~``), as an absolute one."""
-    found = folder / Path(path).expanduser()
+    found = folder / expanded(path)
     return os.path.abspath(found)  # noqa: PTH100  # links are kept, because the Python of a virtual environment is one
 
 
 def absolute_if_there(text: str, folder: Path) -> str:
     """Return the absolute path if ``text`` is that of an existing file or folder, and the text itself otherwise."""
     try:
-        there = (folder / Path(text).expanduser()).exists()
-    except (OSError, RuntimeError):  # too long for a name, or in the home of an unknown user
+        there = (folder / expanded(text)).exists()
+    except OSError:  # too long for a name
         there = False
     return absolute(text, folder) if there else text
 

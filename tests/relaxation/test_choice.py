@@ -5,9 +5,9 @@ import re
 import pytest
 from ase.calculators.emt import EMT
 
-from hybridcsp.errors import InputError
+from hybridcsp.errors import CalculatorError, InputError
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice, absolute_calculator
-from hybridcsp.relaxation.calculators.registry import build_calculator, runs_code
+from hybridcsp.relaxation.calculators.registry import build_calculator, check_calculator, runs_code
 
 
 def file(folder, text):
@@ -101,3 +101,14 @@ def test_paths_in_names_of_calculators_become_absolute(tmp_path):
         ("module:factory", "module:factory"),
     ):
         assert absolute_calculator(text, tmp_path) == absolute
+
+
+@pytest.mark.parametrize("text", ['python = "~no_such_user/bin/python"', 'python = "~no_such_user"'])
+def test_home_of_an_unknown_user_is_a_file_that_is_not_there(tmp_path, text):
+    (tmp_path / "emt.toml").write_text(f'calculator = "emt"\n{text}')
+    with pytest.raises(InputError, match="there is no such file"):
+        check_calculator(str(tmp_path / "emt.toml"))
+    with pytest.raises(InputError, match="cannot be opened"):
+        check_calculator("~no_such_user/emt.toml")
+    with pytest.raises(CalculatorError, match="neither a model file"):
+        check_calculator("mace:~no_such_user/my.model")

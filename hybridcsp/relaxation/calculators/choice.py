@@ -13,7 +13,7 @@ from hybridcsp.errors import InputError, UnreadableError, did_you_mean, with_hin
 from hybridcsp.relaxation.calculators.server.builders import PRECISIONS
 from hybridcsp.relaxation.calculators.server.mace import FOUNDATION_MODELS
 from hybridcsp.relaxation.calculators.server.sevennet import MODELS
-from hybridcsp.utils.paths import absolute, absolute_argument, absolute_program
+from hybridcsp.utils.paths import absolute, absolute_argument, absolute_program, expanded
 from hybridcsp.utils.reading import read_toml
 
 #: End of the name of a calculator file.
@@ -116,7 +116,7 @@ class CalculatorChoice:
         InputError
             If the file does not exist, is not TOML, or has an unknown key or a wrong value.
         """
-        path = path.expanduser()
+        path = expanded(path)
         try:
             raw = read_toml(path)
         except UnreadableError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -55,11 +56,15 @@ def split_model(argument: str, names: Collection[str]) -> tuple[Path, str | None
     tuple of Path, and str or None
         The path may be one of the names.
     """
-    path = Path(argument).expanduser()
+    path = _expanded(argument)
     model, colon, part = argument.rpartition(":")
-    if colon and not path.is_file() and (model in names or Path(model).expanduser().is_file()):
-        return Path(model).expanduser(), part
+    if colon and not path.is_file() and (model in names or _expanded(model).is_file()):
+        return _expanded(model), part
     return path, None
+
+
+def _expanded(text: str) -> Path:
+    return Path(os.path.expanduser(text))  # noqa: PTH111  # the method of Path raises an error for an unknown user
 
 
 def check_elements(model: str, numbers: Any, known: Iterable[int]) -> None:

@@ -96,6 +96,23 @@ def test_small_and_large_cells_have_the_results_of_sevennet_s_own_convolution(ca
     assert not caplog.records
 
 
+def test_a_convolution_with_other_results_is_not_used(monkeypatch, caplog, checkpoint):
+    import hybridcsp.relaxation.calculators.server.pair_convolution as pairs
+
+    right = pairs.PairConvolution.forward
+
+    def wrong(self, data):
+        data = right(self, data)
+        data["x"] = 1.1 * data["x"]
+        return data
+
+    monkeypatch.setattr(pairs.PairConvolution, "forward", wrong)
+    calculator, _ = build_calculator(f"sevennet:{checkpoint}")
+    assert "differs from sevenn's" in caplog.text
+    assert not any(isinstance(module, pairs.PairConvolution) for module in calculator.model.children())
+    assert calculator.get_potential_energy(crystal()) == own_calculator(checkpoint).get_potential_energy(crystal())
+
+
 def test_other_internals_of_sevenn_give_its_own_convolution(monkeypatch, caplog):
     import sevenn.nn.convolution as convolution
 

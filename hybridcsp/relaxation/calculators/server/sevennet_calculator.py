@@ -6,12 +6,14 @@ This module imports torch and sevenn; it is imported only when a SevenNet calcul
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from ase import Atoms
+from ase.build import bulk
 from ase.calculators.calculator import Calculator, all_changes
 from sevenn.atom_graph_data import AtomGraphData
 from sevenn.calculator import KEY, SevenNetCalculator
@@ -23,6 +25,10 @@ from .models import check_elements
 from .pair_convolution import PairConvolution, add_pairs
 
 _log = logging.getLogger(__name__)
+
+# Largest difference between the two kinds of convolution on a crystal of two atoms, in single precision, at which the
+# faster one is used (eV, eV/Å and eV/Å³).
+_TOLERANCES = {"energy": 1e-4, "forces": 1e-4, "stress": 1e-5}
 
 
 def load_sevennet(path: Path, modal: str | None, *, device: str | None, precision: str | None) -> Calculator:
@@ -70,10 +76,38 @@ class CheckedSevenNetCalculator(SevenNetCalculator):  # type: ignore[misc]
         self._dtype = torch.float64 if precision == "float64" else torch.float32
         if self._dtype is torch.float64:
             self.model.double()
-        _use_pairs(self.model)
-        if self._dtype is torch.float64:
-            for module in self.model:  # some modules make tensors in single precision
-                module.register_forward_hook(_to_double)
+        own = dict(self.model.named_children())
+        faster = _with_pairs(own)
+        for modules in (own, faster):
+            for module in modules.values():
+                if self._dtype is torch.float64:  # some modules make tensors in single precision
+                    module.register_forward_hook(_to_double)
+        if difference := self._difference(own, faster):
+            _log.warning("the faster convolution differs from sevenn's (%s): using sevenn's own", difference)
+            self._use(own)
+
+    def _difference(self, own: Mapping[str, Any], faster: Mapping[str, Any]) -> str:
+        """Use faster modules and compare them with the model's own; return a description of the first difference."""
+        if not faster:
+            return ""
+        atoms = _small_crystal(self.type_map)
+        expected = self._results_of(atoms)
+        self._use(faster)
+        found = self._results_of(atoms)
+        for name, tolerance in _TOLERANCES.items():
+            if not np.abs(np.asarray(found[name]) - np.asarray(expected[name])).max() <= tolerance:
+                return f"{name} {np.asarray(found[name]).tolist()} instead of {np.asarray(expected[name]).tolist()}"
+        return ""
+
+    def _use(self, modules: Mapping[str, Any]) -> None:
+        for name, module in modules.items():
+            setattr(self.model, name, module)
+
+    def _results_of(self, atoms: Atoms) -> Mapping[str, Any]:
+        self.calculate(atoms)
+        results = dict(self.results)
+        self.reset()
+        return results
 
     def calculate(
         self, atoms: Atoms | None = None, properties: list[str] | None = None, system_changes: list[str] = all_changes
@@ -105,19 +139,32 @@ class CheckedSevenNetCalculator(SevenNetCalculator):  # type: ignore[misc]
         self.results = self.output_to_results(self.model(data))
 
 
-def _use_pairs(model: Any) -> None:
-    """Replace the convolutions of a model, unless sevenn's internals differ from those that the new ones support."""
+def _with_pairs(modules: Mapping[str, Any]) -> dict[str, Any]:
+    """Return faster convolutions by the names of those that they may replace.
+
+    There are none if sevenn's internals differ from those that the faster convolution supports.
+    """
     try:
-        found = {
+        return {
             name: PairConvolution(module)
-            for name, module in model.named_children()
+            for name, module in modules.items()
             if type(module) is IrrepsConvolution  # not those of an accelerator for GPUs
         }
     except (AttributeError, KeyError, TypeError, RuntimeError, ValueError, IndexError) as error:
         _log.warning("sevenn's internals have changed (%s): using its own, slower convolution", error)
-        return
-    for name, module in found.items():
-        setattr(model, name, module)
+        return {}
+
+
+def _small_crystal(known: Iterable[int]) -> Atoms:
+    """Return a deformed crystal of two atoms of elements that a model knows."""
+    numbers = sorted(known)
+    metal, other = (number if number in numbers else numbers[0] for number in (28, 8))
+    atoms = bulk("NiO", "rocksalt", a=4.2)
+    atoms.numbers[:] = [metal, other]
+    deformation = np.array([[1.03, 0.01, 0.0], [0.0, 0.98, 0.02], [0.0, 0.0, 1.01]])
+    atoms.set_cell(atoms.cell.array @ deformation, scale_atoms=True)
+    atoms.positions[1] += [0.1, -0.05, 0.2]
+    return atoms
 
 
 def _to_double(module: Any, inputs: Any, data: Any) -> Any:

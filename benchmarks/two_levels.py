@@ -215,7 +215,7 @@ def compared(
     reference = float(known[arm.last].info["enthalpy_per_atom"])
     best = {minimum.id for minimum in by_search[:5]}
     five = [minimum.final.enthalpy_per_atom for minimum in counted if best.intersection((minimum.id, *minimum.merged))]
-    orders = [(minimum.enthalpy_per_atom, minimum.final.enthalpy_per_atom) for minimum in counted]
+    orders = [(minimum.best.enthalpy_per_atom, minimum.final.enthalpy_per_atom) for minimum in counted]
     tau = float(kendalltau(*zip(*orders, strict=True)).statistic) if arm.then and len(orders) > 2 else math.nan
     return {
         "minima": len(by_search),

@@ -45,8 +45,8 @@ def minima_rows(minima: Sequence[Minimum], archive: Archive) -> list[dict[str, A
         row = {
             "rank": rank,
             "candidate": minimum.found_by.id,
-            "enthalpy_ev_per_atom": minimum.enthalpy_per_atom,
-            "above_best_mev_per_atom": 1000 * (minimum.enthalpy_per_atom - lowest),
+            "enthalpy_ev_per_atom": minimum.best.enthalpy_per_atom,
+            "above_best_mev_per_atom": 1000 * (minimum.best.enthalpy_per_atom - lowest),
             "energy_ev_per_atom": best.evaluation.energy / len(best.atoms),
             "volume_a3_per_atom": best.atoms.get_volume() / len(best.atoms),
             "spacegroup": own[0],

@@ -26,7 +26,7 @@ def text_of_minimum(minimum: Minimum) -> str:
     """Return a minimum in one line."""
     atoms = minimum.final.atoms
     facts = {
-        _enthalpy_name(minimum): f"{minimum.enthalpy_per_atom:.4f} eV/atom",
+        _enthalpy_name(minimum): f"{minimum.best.enthalpy_per_atom:.4f} eV/atom",
         **{f"by {calculator_name(result.spec)}": _result_text(result) for result in minimum.follow_ups},
         "spacegroup": spacegroup_name(minimum.spacegroup),
         "source": _source(minimum),
@@ -59,7 +59,7 @@ def html_of_minimum(minimum: Minimum) -> str:
         [],
         [
             ["formula", atoms.get_chemical_formula("metal")],
-            ["enthalpy", f"{minimum.enthalpy_per_atom:.4f} eV/atom"],
+            ["enthalpy", f"{minimum.best.enthalpy_per_atom:.4f} eV/atom"],
             *([f"enthalpy by {calculator_name(one.spec)}", _result_text(one)] for one in minimum.follow_ups),
             ["space group", spacegroup_name(minimum.spacegroup)],
             ["prototype", prototype_name(atoms) or "–"],

@@ -129,8 +129,8 @@ class Minimum:
 
     @property
     def enthalpy_per_atom(self) -> float:
-        """Enthalpy of ``best`` in eV/atom, by the calculator of the search."""
-        return self.best.enthalpy_per_atom
+        """Enthalpy of ``final`` in eV/atom, by the last calculator that relaxed the minimum."""
+        return self.final.enthalpy_per_atom
 
     def write(self, path: Path | str, *, cell: str = "as-found") -> Path:
         """Write the structure to a file in the format of its suffix: CIF, extended XYZ, POSCAR, .res or JSON.

@@ -60,7 +60,7 @@ def structure_of(minimum: Minimum, cell: str = "as-found", *, disagreement: floa
     atoms.calc = SinglePointCalculator(atoms, **results)
     atoms.info = {
         "candidate": minimum.found_by.id,
-        "enthalpy_per_atom": minimum.final.enthalpy_per_atom,
+        "enthalpy_per_atom": minimum.enthalpy_per_atom,
         "calculator": minimum.final.evaluation.calculator,
         "spacegroup": minimum.spacegroup,
         "source": minimum.found_by.source,
@@ -78,7 +78,7 @@ def _rankings(minimum: Minimum, disagreement: float) -> dict[str, Any]:
         return {}
     known: dict[str, Any] = {
         "search_rank": minimum.search_rank,
-        "search_enthalpy_per_atom": minimum.enthalpy_per_atom,
+        "search_enthalpy_per_atom": minimum.best.enthalpy_per_atom,
         "search_calculator": minimum.best.evaluation.calculator,
     }
     for number, result in enumerate(minimum.follow_ups, start=1):

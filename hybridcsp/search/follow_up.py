@@ -79,8 +79,11 @@ class FollowUp:
         Raises
         ------
         InputError, CalculatorError
-            As :func:`~hybridcsp.relaxation.calculators.registry.check_calculator` for the first that cannot.
+            As :func:`~hybridcsp.relaxation.calculators.registry.check_calculator` for the first that cannot, and if
+            there is none, but follow-ups during the search are asked for.
         """
+        if self.every and not self.calculators:
+            raise InputError("then.every", self.every, reason="there is no follow-up calculator; name one with --then")
         for calculator in self.calculators:
             with _key_named():
                 check_calculator(calculator)
@@ -136,7 +139,8 @@ def _key_named() -> Iterator[None]:
 
 def _name(calculator: CalculatorLike) -> str:
     if isinstance(calculator, CalculatorChoice):
-        return _name(calculator.calculator)
+        name = _name(calculator.calculator)
+        return f"{name} {calculator.precision}" if calculator.precision else name
     if isinstance(calculator, str):
         return calculator
     kind = calculator if hasattr(calculator, "__qualname__") else type(calculator)

@@ -28,6 +28,7 @@ from hybridcsp.relaxation.calculators.registry import (
     build_calculator,
     parameters_ahead,
     prepare_calculator,
+    try_calculator,
 )
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.search.allocation import Allocation
@@ -126,9 +127,10 @@ class Search:
         record = self.settings.record(problem, weights)
         self._running = False
         _close_earlier(self.directory)
-        if settings.calculator is not None and backend is None:
-            for one in (settings.calculator, *settings.then.calculators):
+        if settings.choice is not None and backend is None:
+            for one in (settings.choice, *settings.then.calculators):
                 prepare_calculator(one)
+                try_calculator(one)
         announce(f"opening {self.directory}")
         self.archive = Archive(self.directory, write=True)
         try:

@@ -149,7 +149,8 @@ class SearchSettings:
         Raises
         ------
         InputError
-            If the settings of relaxations have another pressure than the problem.
+            If the settings of relaxations have another pressure than the problem, or there are follow-up calculators
+            with ask and tell.
         """
         pressure = self.relaxation.pressure_gpa
         if pressure not in (0.0, problem.pressure_gpa):
@@ -157,6 +158,9 @@ class SearchSettings:
                 f"the pressure of the problem, {problem.pressure_gpa:g} GPa; set pressure_gpa of the problem instead"
             )
             raise InputError("relaxation.pressure_gpa", pressure, allowed)
+        if ask_and_tell and self.then.calculators:
+            reason = "no workers run with ask and tell; relax the minima afterwards with hybridcsp refine"
+            raise InputError("then", list(self.then.names), reason=reason)
         one_shot = self.one_shot
         if one_shot is None:
             one_shot = 1 if ask_and_tell else ONE_SHOT

@@ -13,7 +13,7 @@ from hybridcsp.core.records import FOLLOW_UP, Limits
 from hybridcsp.errors import ArchiveError, InputError, message_of
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.backends.base import Backend
-from hybridcsp.relaxation.calculators.registry import prepare_calculator
+from hybridcsp.relaxation.calculators.registry import prepare_calculator, try_calculator
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.search.follow_up import FollowUp
@@ -66,6 +66,7 @@ def refine(
             raise ArchiveError(f"{path} holds no minima that could be relaxed: continue its search first")
     for calculator in follow_up.calculators:
         prepare_calculator(calculator)
+        try_calculator(calculator)
     with Archive(path, write=True) as archive:
         last = dict(archive.state.settings[-1])
         last.pop("calculator_label", None)  # it belongs to that session

@@ -1,5 +1,6 @@
 """Follow-up relaxations of the best minima with other calculators, during and after a search."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -9,8 +10,9 @@ from crystals import InlineBackend, ListSource, instant_relaxation, relaxed, wha
 
 from hybridcsp import Search
 from hybridcsp.core.records import FOLLOW_UP, Failed, FailureReason
-from hybridcsp.errors import BackendError, InputError
+from hybridcsp.errors import BackendError, CalculatorError, InputError
 from hybridcsp.relaxation.backends import ExecutorBackend
+from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.search.follow_up import FollowUp
 from hybridcsp.search.settings import SearchSettings
@@ -253,6 +255,35 @@ def test_interpreter_of_a_follow_up_that_cannot_run_is_a_mistake_in_the_follow_u
     named.write_text('calculator = "emt"\npython = "/bin/false"')
     with pytest.raises(InputError, match="calculators = '/bin/false' cannot be used: this is not a Python interpreter"):
         SearchSettings(calculator="emt", then=str(named))
+
+
+def test_calculator_that_another_interpreter_cannot_build_is_an_error_before_there_is_a_directory(tmp_path):
+    named = tmp_path / "own.toml"
+    named.write_text(f'calculator = "not_there:make"\npython = "{sys.executable}"')
+    for settings in ({"calculator": str(named)}, {"calculator": "emt", "then": str(named)}):
+        with pytest.raises(CalculatorError, match=r"not_there:make cannot be built by .*No module named 'not_there'"):
+            Search("Cu", directory=tmp_path / "run", sources=["random"], **settings)
+        assert not (tmp_path / "run").exists()
+
+
+def test_follow_ups_that_nothing_could_make_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"then\.every = 5 cannot be used: there is no follow-up calculator"):
+        SearchSettings(calculator="emt", then=FollowUp(every=5))
+    with pytest.raises(InputError, match=r"then = \['lj'\] cannot be used: no workers run with ask and tell"):
+        Search("Cu", calculator=None, then="lj", directory=tmp_path / "run")
+
+
+def test_calculators_of_different_precision_have_different_names():
+    precise = CalculatorChoice(calculator="sevennet", precision="float64")
+    assert FollowUp(calculators=("emt", precise)).names == ("emt", "sevennet float64")
+
+
+def test_minima_of_the_ranking_that_counts_have_the_enthalpy_of_their_last_calculator(tmp_path):
+    run(tmp_path)
+    with search(tmp_path) as one:
+        best = one.minima(1)[0]
+    assert best.enthalpy_per_atom == best.final.enthalpy_per_atom != best.best.enthalpy_per_atom
+    assert best.atoms.get_potential_energy() / len(best.atoms) == pytest.approx(best.enthalpy_per_atom)
 
 
 def test_a_backend_without_the_follow_up_calculator_is_told_so(tmp_path, caplog):

@@ -40,6 +40,7 @@ from hybridcsp.relaxation.calculators.server.identity import describe, digest_of
 from hybridcsp.relaxation.calculators.server.models import PACKAGES
 from hybridcsp.relaxation.calculators.server.sevennet import MODELS
 from hybridcsp.relaxation.calculators.suggestions import how_to_use
+from hybridcsp.utils.activity import announce
 from hybridcsp.utils.interrupts import exits_contained
 from hybridcsp.utils.modules import locate
 from hybridcsp.utils.quiet import quiet
@@ -292,6 +293,25 @@ def prepare_calculator(spec: CalculatorLike) -> None:
         entry, name, argument = _parse(choice.calculator)
         if entry is not None and entry.package == OURS:
             download_model(name, argument)
+
+
+def try_calculator(spec: CalculatorLike) -> None:
+    """Build a calculator once if the user named an interpreter for it.
+
+    It is called before a run directory is made. What is in that interpreter cannot be known in another way; those of
+    environments that hybridcsp has installed are known to work.
+
+    Raises
+    ------
+    InputError, CalculatorError
+        If the calculator cannot be built.
+    """
+    choice = CalculatorChoice.of(spec)
+    if choice.python is not None:
+        announce(f"building {choice} once")
+        calculator, _ = build_calculator(choice)
+        if isinstance(calculator, RemoteCalculator):
+            calculator.close()
 
 
 def runs_code(spec: CalculatorLike) -> bool:

@@ -138,7 +138,7 @@ def follow_up_totals(archive: Archive) -> list[str]:
 
 
 _ENDS = {
-    "given_up": "given up after one force call because they lie too high",
+    "given_up": "given up after one force call, being too high in energy",
     "unconverged": "not converged",
     "failed": "failed",
 }

@@ -255,7 +255,7 @@ SETTINGS = (
         key="then.calculators",
         metavar="NAME",
         help="Relax the best minima again with this calculator, whose energies then decide the ranking. Repeatable: "
-        "each relaxes the best by the one before.",
+        "each relaxes the best by the one before. A calculator file (NAME.toml) gives it an interpreter of its own.",
         panel=FOLLOW_UP,
         read=all_texts,
         many=True,

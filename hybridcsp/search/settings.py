@@ -159,7 +159,7 @@ class SearchSettings:
             )
             raise InputError("relaxation.pressure_gpa", pressure, allowed)
         if ask_and_tell and self.then.calculators:
-            reason = "no workers run with ask and tell; relax the minima afterwards with hybridcsp refine"
+            reason = "there are no workers with ask and tell; relax the minima afterwards with hybridcsp refine"
             raise InputError("then", list(self.then.names), reason=reason)
         one_shot = self.one_shot
         if one_shot is None:

@@ -72,7 +72,7 @@ def test_the_last_calculator_decides_the_ranking_as_far_as_it_has_results(tmp_pa
     assert [result.spec for result in third.follow_ups] == ["better", "best"]
     assert (third.search_rank, third.search_height) == (3, pytest.approx(0.2))
     assert third.final.enthalpy_per_atom == pytest.approx(-20.0)
-    assert third.enthalpy_per_atom == pytest.approx(-2.8)
+    assert third.best.enthalpy_per_atom == pytest.approx(-2.8)
     assert third.atoms.get_potential_energy() / 4 == pytest.approx(-20.0)
     assert [(result.rank, result.height) for result in first.follow_ups] == [(3, pytest.approx(0.6))]
     assert fourth.follow_ups == ()

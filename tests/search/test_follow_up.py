@@ -269,7 +269,7 @@ def test_calculator_that_another_interpreter_cannot_build_is_an_error_before_the
 def test_follow_ups_that_nothing_could_make_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"then\.every = 5 cannot be used: there is no follow-up calculator"):
         SearchSettings(calculator="emt", then=FollowUp(every=5))
-    with pytest.raises(InputError, match=r"then = \['lj'\] cannot be used: no workers run with ask and tell"):
+    with pytest.raises(InputError, match=r"then = \['lj'\] cannot be used: there are no workers with ask and tell"):
         Search("Cu", calculator=None, then="lj", directory=tmp_path / "run")
 
 

@@ -149,7 +149,7 @@ _MEANINGS = {
 
 def _in_file(path: Path, error: InputError) -> InputError:
     """Return an error about a calculator file that contains the error about one of its keys."""
-    return InputError("calculator", path, reason=f"in this file, {error}")
+    return InputError("calculator", path, reason=f"it contains a mistake: {error}")
 
 
 def absolute_calculator(text: str, folder: Path) -> str:

@@ -172,7 +172,7 @@ class Archive:
             yield from self.stream_minima(n)
             return
         with self.reading():
-            yield from islice(FinalRanking(self.state, self._read_minimum, self._followed_up), n)
+            yield from islice(FinalRanking(self.state, self._read_minimum, self._relaxed), n)
 
     @property
     def number_of_minima(self) -> int:
@@ -474,7 +474,7 @@ class Archive:
             return self._minimum(basin).best
         known = self._last_ends.get(basin.id)
         if known is None or known.sequence != last[1].sequence:
-            known = self._last_ends[basin.id] = self._followed_up(last[1])
+            known = self._last_ends[basin.id] = self._relaxed(last[1])
         return known
 
     def _read_minimum(self, basin: Basin) -> Minimum:
@@ -499,11 +499,8 @@ class Archive:
             event = self.state.candidates[id_]
             return conversion.candidate(event, self.structure_of(event))
 
-    def _relaxed(self, event: CandidateRelaxed) -> Relaxed:
+    def _relaxed(self, event: CandidateRelaxed | FollowUpRelaxed) -> Relaxed:
         return conversion.relaxed(event, self._candidate(event.candidate), self.structure_of(event))
-
-    def _followed_up(self, event: FollowUpRelaxed) -> Relaxed:
-        return follow_up_conversion.relaxed(event, self._candidate(event.candidate), self.structure_of(event))
 
 
 def is_begun(directory: Path | str) -> bool:

@@ -12,6 +12,7 @@ from hybridcsp.archive.events import (
     CandidateProposed,
     CandidateRejected,
     CandidateRelaxed,
+    FollowUpRelaxed,
     ModelUpdated,
     OutcomeEvent,
     SourceCalled,
@@ -227,7 +228,7 @@ def candidate(event: CandidateProposed, atoms: Atoms) -> Candidate:
     return Candidate(proposal=proposal, id=event.candidate, source=event.source)
 
 
-def relaxed(event: CandidateRelaxed, candidate: Candidate, atoms: Atoms) -> Relaxed:
+def relaxed(event: CandidateRelaxed | FollowUpRelaxed, candidate: Candidate, atoms: Atoms) -> Relaxed:
     """Return the relaxation of an event; ``atoms`` is the structure of its row."""
     evaluation = Evaluation(
         level=event.level,

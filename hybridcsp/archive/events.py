@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from hybridcsp.core.records import Cost
+from hybridcsp.core.records import FOLLOW_UP, Cost
 
 #: Version of the format of events, which each session records.
 FORMAT = 1
@@ -322,6 +322,11 @@ class _FollowUpEnded(_OfCandidate):
     detail: str
     relaxation: int
 
+    @property
+    def level(self) -> str:
+        """Level of the job."""
+        return FOLLOW_UP
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FollowUpFailed(_FollowUpEnded):
@@ -368,6 +373,11 @@ class FollowUpRelaxed(_FollowUpEnded):
     is_new_minimum: bool
     same_structure: bool
     start_enthalpy: float | None
+
+    @property
+    def start_enthalpies(self) -> tuple[float, ...]:
+        """``start_enthalpy`` as other relaxations have it; empty if it is ``None``."""
+        return () if self.start_enthalpy is None else (self.start_enthalpy,)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

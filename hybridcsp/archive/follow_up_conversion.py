@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from ase import Atoms
 
-from hybridcsp.archive.conversion import database_name, failed_row, origin_keys
+from hybridcsp.archive.conversion import database_name, failed_row, origin_keys, relaxed
 from hybridcsp.archive.events import FollowUpEvent, FollowUpFailed, FollowUpRelaxed
 from hybridcsp.archive.placement import Placement
 from hybridcsp.archive.structure_rows import Row
 from hybridcsp.core.records import (
     FOLLOW_UP,
     Candidate,
-    Evaluation,
     Failed,
     FailureReason,
     FollowUpOutcome,
@@ -113,31 +112,6 @@ def row_of_failure(event: FollowUpFailed, failed: Failed) -> Row:
     row = failed_row(failed)
     row.keys |= {"follow_up": event.number, "of": event.of}
     return row
-
-
-def relaxed(event: FollowUpRelaxed, candidate: Candidate, atoms: Atoms) -> Relaxed:
-    """Return the relaxation of an event; ``atoms`` is the structure of its row."""
-    evaluation = Evaluation(
-        level=FOLLOW_UP,
-        calculator=event.calculator,
-        energy=event.energy,
-        enthalpy=event.enthalpy,
-        max_force=event.max_force,
-        max_stress_residual=event.max_stress_residual,
-        magmoms=atoms.calc.results.get("magmoms") if atoms.calc else None,
-    )
-    return Relaxed(
-        candidate=candidate,
-        sequence=event.sequence,
-        cost=event.cost,
-        detail=event.detail,
-        start_enthalpies=() if event.start_enthalpy is None else (event.start_enthalpy,),
-        atoms=atoms,
-        evaluation=evaluation,
-        converged=event.converged,
-        minimum=event.minimum,
-        is_new_minimum=event.is_new_minimum,
-    )
 
 
 def outcome(event: FollowUpEvent, candidate: Candidate, atoms: Atoms) -> FollowUpOutcome:

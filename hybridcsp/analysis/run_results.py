@@ -247,7 +247,7 @@ def _counted_state(archive: Archive, relaxations: int | None) -> SearchState:
 def _enthalpy_reached_at(state: SearchState, enthalpy: float | None) -> tuple[int, int] | None:
     if enthalpy is None:
         return None
-    for relaxation, force_calls, lowest in state.improvements:
+    for relaxation, force_calls, lowest, *_ in state.improvements:
         if lowest <= enthalpy + TOLERANCE:
             return relaxation, force_calls
     return None

@@ -1,4 +1,4 @@
-"""Check which sources took part in the runs of a comparison, and which runs are identical."""
+"""Report which sources improved the best of a search, which took part in runs, and which runs are identical."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from hybridcsp.analysis.run_results import RANDOM, RunResult, SourceRole, is_random
+from hybridcsp.archive.archive import Archive
+from hybridcsp.archive.history import Improvement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,15 @@ class IdenticalRuns:
     strategies: tuple[str, str]
     runs: int
     of: int
+
+
+def improvements(archive: Archive) -> list[Improvement]:
+    """Return the relaxations that lowered the lowest enthalpy of a search, with their sources, oldest first.
+
+    Each is a named tuple ``(relaxation, force_calls, enthalpy_per_atom, source, operator)``. Only energies of the
+    calculator in use count.
+    """
+    return list(archive.state.improvements)
 
 
 def source_shares(results: Sequence[RunResult]) -> list[SourceShare]:

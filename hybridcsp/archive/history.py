@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from hybridcsp.core.records import Candidate, Cost
 
@@ -69,6 +69,28 @@ class ModelUpdate:
     detail: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
     sequence: int = 0
+
+
+class Improvement(NamedTuple):
+    """A relaxation that lowered the lowest enthalpy of a search.
+
+    Attributes
+    ----------
+    relaxation
+        Number of the relaxation; that of the last one before it if it was a refinement.
+    force_calls
+        Force calls of the whole search up to and including it.
+    enthalpy_per_atom
+        Enthalpy in eV/atom.
+    source, operator
+        Source and operator that proposed its candidate.
+    """
+
+    relaxation: int
+    force_calls: int
+    enthalpy_per_atom: float
+    source: str
+    operator: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,7 @@ from hybridcsp.archive.events import (
     SourceCalled,
 )
 from hybridcsp.archive.follow_ups import FollowUps
+from hybridcsp.archive.history import Improvement
 from hybridcsp.core.records import REFINE, WORKERS, Cost
 from hybridcsp.errors import ArchiveError
 
@@ -163,7 +164,7 @@ class SearchState:
         self.last_minimum = 0
         self.follow_ups = FollowUps()
         self._rankings: defaultdict[str, Ranking[Basin]] = defaultdict(Ranking)
-        self._improvements: defaultdict[str, list[tuple[int, int, float]]] = defaultdict(list)
+        self._improvements: defaultdict[str, list[Improvement]] = defaultdict(list)
         self._bests: dict[str, dict[tuple[str, str], float]] = {}  # of the tallies, by calculators used before
         self._ending: dict[int, int] = {}  # basins by the candidates of their best relaxations
 
@@ -187,8 +188,8 @@ class SearchState:
         return None if best is None else best.enthalpy_per_atom
 
     @property
-    def improvements(self) -> list[tuple[int, int, float]]:
-        """Relaxation, force calls and enthalpy (eV/atom) of every new best minimum of the calculator in use."""
+    def improvements(self) -> list[Improvement]:
+        """Relaxations that lowered the lowest enthalpy of the calculator in use, oldest first."""
         return self._improvements[self.calculator or ""]
 
     @property
@@ -419,7 +420,8 @@ class SearchState:
             tally.best = event.enthalpy_per_atom
         after = self.lowest()
         if after is not None and (before is None or after < before):
-            self.improvements.append((self.relaxations, self.cost.force_calls, after))
+            made_by = (event.source, event.operator)
+            self.improvements.append(Improvement(self.relaxations, self.cost.force_calls, after, *made_by))
 
     def _absorb(self, other: Basin, basin: Basin) -> None:
         """Add the history of another basin, which turned out to be the same, to a basin."""

@@ -17,6 +17,7 @@ from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.basins import Basin
 from hybridcsp.archive.events import CandidateRelaxed, FollowUpRelaxed
 from hybridcsp.archive.follow_ups import FollowUpMinimum
+from hybridcsp.archive.history import Improvement
 from hybridcsp.archive.state import ALL_FAILED, SearchState
 from hybridcsp.core.problem import Problem
 from hybridcsp.errors import InputError, UnknownNameError
@@ -295,7 +296,7 @@ def read_target(key: str, file: str) -> Atoms:
     return frame.atoms
 
 
-def unchanged_since(state: SearchState, improvements: Iterable[tuple[int, int, float]]) -> int:
+def unchanged_since(state: SearchState, improvements: Iterable[tuple[int, int, float] | Improvement]) -> int:
     """Return the number of relaxations since the best enthalpy last fell by more than 1 meV/atom.
 
     Relaxations with a calculator that is not in use any more do not count.
@@ -308,7 +309,7 @@ def unchanged_since(state: SearchState, improvements: Iterable[tuple[int, int, f
         Relaxation, force calls and enthalpy (eV/atom) of every new best minimum of the calculator that counts.
     """
     last, reference = 0, math.inf
-    for relaxation, _, enthalpy in improvements:
+    for relaxation, _, enthalpy, *_ in improvements:
         if enthalpy < reference - UNCHANGED:
             last, reference = relaxation, enthalpy
     return state.relaxations - max(last, state.calculator_since)

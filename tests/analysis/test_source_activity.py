@@ -1,14 +1,19 @@
 import io
 
+import numpy as np
 import pytest
+from archives import record_proposals
+from crystals import random_crystal, relaxed
 from matplotlib.figure import Figure
 from rich.console import Console
 
 from hybridcsp.analysis.comparison_report import as_csv, comparison_table
 from hybridcsp.analysis.plots import plot_comparison
 from hybridcsp.analysis.run_results import RunResult, SourceActivity, SourceRole
-from hybridcsp.analysis.source_activity import IdenticalRuns, comparison_notes, identical_runs
+from hybridcsp.analysis.source_activity import IdenticalRuns, comparison_notes, identical_runs, improvements
 from hybridcsp.analysis.statistics import compare
+from hybridcsp.archive.archive import Archive
+from hybridcsp.core.records import Cost
 
 EVOLUTION = SourceRole(waiting_for="it starts after 6 minima")
 
@@ -131,3 +136,23 @@ def test_table_file_and_plot_name_active_sources(tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: (drawn.append(figure), saved(figure, *a, **k)))
     plot_comparison(all_runs, tmp_path / "profile.png", "-9", notes)
     assert drawn[0].get_supxlabel() == notes[0]
+
+
+def test_improvements_name_the_source_that_lowered_the_best(tmp_path):
+    rng = np.random.default_rng(0)
+    crystals = [random_crystal("Cu4", 12, rng) for _ in range(4)]
+    with Archive(tmp_path, write=True) as archive:
+        for source, atoms, enthalpy in zip(
+            ["random", "evolution", "random", "swarm"], crystals, [-3.0, -3.2, -3.1, -3.3], strict=True
+        ):
+            (candidate,) = record_proposals(archive, [atoms], source=source)
+            archive.record_outcomes([relaxed(candidate, enthalpy, atoms, cost=Cost(force_calls=10))])
+        found = improvements(archive)
+    with Archive(tmp_path) as reopened:
+        assert improvements(reopened) == found
+    expected = [
+        (1, 12, -3.0, "random", "made"),
+        (2, 24, -3.2, "evolution", "made"),
+        (4, 48, -3.3, "swarm", "made"),
+    ]
+    assert [(*one[:2], round(one[2], 6), *one[3:]) for one in found] == expected

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,10 @@ from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.history import ModelUpdate, SourceCall
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Candidate, FollowUpOutcome, Outcome, Relaxed, is_word
+from hybridcsp.relaxation.backends import Backend, ExecutorBackend
 from hybridcsp.relaxation.calculators.registry import CalculatorLike
+from hybridcsp.relaxation.relax import Relaxer
+from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.search.allocation import Allocation
 from hybridcsp.search.follow_up import FollowUp
 from hybridcsp.search.run import Progress
@@ -37,7 +42,8 @@ def check_source(
 
     Three searches with one worker and one seed are run: one uninterrupted, one the same again, and one that is
     interrupted twice and resumed with new source objects. All three must record the same events. So must two searches
-    in which another calculator follows up the best minima after every three relaxations, one of them interrupted.
+    in which another calculator follows up the best minima after every three relaxations, one of them interrupted. The
+    relaxations run in a thread of this process.
 
     Parameters
     ----------
@@ -69,22 +75,25 @@ def check_source(
     source.close()
     source.close()  # closing twice is allowed
 
-    def search(folder: str, then: FollowUp) -> Search:
-        return Search(
-            problem,
-            calculator=calculator,
-            directory=directory / folder,
-            sources=[*others, make(problem)],
-            allocation="equal",
-            workers=1,
-            then=then,
-        )
+    with _thread(problem, calculator, follow_up) as backend:
 
-    with search("uninterrupted", FollowUp()) as run:
-        run.run(relaxations=relaxations, refine=0)
-        own = list(run.sources)[-1]
-        _require_valid_calls(run.archive, own, problem)
-    _require_exactness(search, directory, relaxations, f"the source {name}", _following_up(follow_up))
+        def search(folder: str, then: FollowUp) -> Search:
+            return Search(
+                problem,
+                calculator=calculator,
+                directory=directory / folder,
+                sources=[*others, make(problem)],
+                allocation="equal",
+                workers=1,
+                then=then,
+                backend=backend,
+            )
+
+        with search("uninterrupted", FollowUp()) as run:
+            run.run(relaxations=relaxations, refine=0)
+            own = list(run.sources)[-1]
+            _require_valid_calls(run.archive, own, problem)
+        _require_exactness(search, directory, relaxations, f"the source {name}", _following_up(follow_up))
 
 
 @conformance_suite
@@ -115,20 +124,32 @@ def check_allocation(make: Callable[[Problem, int], Allocation], directory: Path
         )
     name = type(allocation).__name__
 
-    def search(folder: str, then: FollowUp) -> Search:
-        return Search(
-            problem,
-            calculator="emt",
-            directory=directory / folder,
-            sources=["random", "prototypes", "basin-hopping"],
-            allocation=make(problem, 0),
-            workers=1,
-            then=then,
-        )
+    with _thread(problem, "emt", "lj") as backend:
 
-    with search("uninterrupted", FollowUp()) as run:
-        run.run(relaxations=relaxations, refine=0)
-    _require_exactness(search, directory, relaxations, f"the allocation {name}", _following_up("lj"))
+        def search(folder: str, then: FollowUp) -> Search:
+            return Search(
+                problem,
+                calculator="emt",
+                directory=directory / folder,
+                sources=["random", "prototypes", "basin-hopping"],
+                allocation=make(problem, 0),
+                workers=1,
+                then=then,
+                backend=backend,
+            )
+
+        with search("uninterrupted", FollowUp()) as run:
+            run.run(relaxations=relaxations, refine=0)
+        _require_exactness(search, directory, relaxations, f"the allocation {name}", _following_up("lj"))
+
+
+@contextmanager
+def _thread(problem: Problem, calculator: CalculatorLike, follow_up: CalculatorLike) -> Iterator[Backend]:
+    """Provide a backend that relaxes in one thread, where a search starts sooner than with a process of its own."""
+    settings = RelaxationSettings(pressure_gpa=problem.pressure_gpa, fixed_cell=problem.cell is not None)
+    relaxer = Relaxer(calculator=calculator, settings=settings, follow_ups=(follow_up,))
+    with ThreadPoolExecutor(1) as executor, ExecutorBackend(executor, relaxer, capacity=1) as backend:
+        yield backend
 
 
 def _following_up(calculator: CalculatorLike) -> FollowUp:

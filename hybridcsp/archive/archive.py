@@ -422,7 +422,15 @@ class Archive:
                     transaction.unmark_best(other.row)
             if best is event and event.row is not None:
                 transaction.mark_best(event.row)
-        return replace(outcome, sequence=event.sequence, minimum=event.minimum, is_new_minimum=event.is_new_minimum)
+        return replace(
+            outcome,
+            sequence=event.sequence,
+            minimum=event.minimum,
+            is_new_minimum=event.is_new_minimum,
+            niche=event.niche,
+            suspect=event.suspect,
+            captured_by=event.captured_by,
+        )
 
     def _record_follow_up(self, transaction: Transaction, one: FollowUpOutcome) -> FollowUpOutcome:
         event: FollowUpEvent

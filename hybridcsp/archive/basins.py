@@ -37,6 +37,16 @@ class Basin:
     multiplicity: int = 1
 
     @property
+    def niche(self) -> int:
+        """Id of the first minimum of its niche; its own id if no niche was recorded."""
+        return self.id if self.best.niche is None else self.best.niche
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it is probably a hole of the potential."""
+        return self.best.suspect
+
+    @property
     def enthalpy_per_atom(self) -> float:
         """Enthalpy of the best relaxation in eV/atom."""
         return float(self.best.enthalpy_per_atom)

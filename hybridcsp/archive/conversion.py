@@ -169,6 +169,9 @@ def relaxed_event(
         minimum=placement.minimum if placement else None,
         is_new_minimum=placement.is_new if placement else False,
         absorbed=placement.absorbed if placement else None,
+        niche=placement.niche if placement else None,
+        suspect=placement.suspect if placement else False,
+        captured_by=placement.minimum if placement and outcome.captured_by is not None else None,
     )
 
 
@@ -250,7 +253,15 @@ def relaxed(event: CandidateRelaxed | FollowUpRelaxed, candidate: Candidate, ato
         converged=event.converged,
         minimum=event.minimum,
         is_new_minimum=event.is_new_minimum,
+        **_of_search(event),
     )
+
+
+def _of_search(event: CandidateRelaxed | FollowUpRelaxed) -> dict[str, Any]:
+    """Return the fields of a relaxation that only those of the search have."""
+    if isinstance(event, FollowUpRelaxed):
+        return {}
+    return {"niche": event.niche, "suspect": event.suspect, "captured_by": event.captured_by}
 
 
 def outcome(event: OutcomeEvent, candidate: Candidate, atoms: Atoms) -> Outcome:

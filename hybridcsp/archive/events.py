@@ -58,6 +58,9 @@ class _Logged:
             If a field is missing, or its value cannot be used.
         """
         values = {name: data[on_disk] for name, on_disk in _REQUIRED[cls.kind]}
+        for name, on_disk in _OPTIONAL[cls.kind]:
+            if on_disk in data:
+                values[name] = data[on_disk]
         for name, decode in _DECODED[cls.kind]:
             if name in data:
                 values[name] = decode(data[name])
@@ -263,6 +266,8 @@ class CandidateRelaxed(_JobEnded):
         Whether no earlier relaxation had ended in that minimum.
     absorbed
         Id of the minimum that turned out to be the same as ``minimum`` when it was refined; ``None`` for none.
+    niche, suspect, captured_by
+        As for :class:`~hybridcsp.core.records.Relaxed`. Earlier versions did not write them.
     """
 
     kind: ClassVar[str] = "relaxed"
@@ -278,6 +283,9 @@ class CandidateRelaxed(_JobEnded):
     minimum: int | None
     is_new_minimum: bool
     absorbed: int | None
+    niche: int | None = None
+    suspect: bool = False
+    captured_by: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON, as they are written to disk."""
@@ -453,6 +461,10 @@ _FIELDS: Mapping[str, Sequence[tuple[str, str]]] = {
 _REQUIRED: Mapping[str, Sequence[tuple[str, str]]] = {
     kind: [(name, on_disk) for name, on_disk in names if not hasattr(_KINDS[kind], name)]
     for kind, names in _FIELDS.items()
+}
+
+_OPTIONAL: Mapping[str, Sequence[tuple[str, str]]] = {
+    kind: [(name, on_disk) for name, on_disk in names if hasattr(_KINDS[kind], name)] for kind, names in _FIELDS.items()
 }
 
 _DECODED: Mapping[str, Sequence[tuple[str, Callable[[Any], Any]]]] = {

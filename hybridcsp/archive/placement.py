@@ -28,11 +28,17 @@ class Placement:
         Whether no earlier relaxation had ended in it.
     absorbed
         Id of another minimum that turned out to be the same; ``None`` for none.
+    niche
+        Id of the first minimum of its niche; ``None`` where niches are not determined.
+    suspect
+        Whether the minimum is probably a hole of the potential.
     """
 
     minimum: int
     is_new: bool
     absorbed: int | None
+    niche: int | None = None
+    suspect: bool = False
 
 
 class MinimaMatcher:
@@ -66,11 +72,16 @@ class MinimaMatcher:
         Returns
         -------
         Placement or None
-            ``None`` for a relaxation that did not converge.
+            ``None`` for a relaxation that did not converge, or that ended in the basin of a minimum that is gone.
         """
         if not outcome.converged:
             return None
         state, calculator = self._state, outcome.evaluation.calculator
+        if outcome.captured_by is not None:
+            captor = state.basins.get(outcome.captured_by)
+            if captor is None or captor.calculator != calculator:  # it was absorbed since the job began
+                return None
+            return Placement(minimum=captor.id, is_new=False, absorbed=None, niche=captor.niche, suspect=captor.suspect)
         known = self._known.get(calculator)
         if known is None:
             basins = [basin for basin in state.basins.values() if basin.calculator == calculator]
@@ -88,7 +99,8 @@ class MinimaMatcher:
         basin = state.basins.get(minimum)
         if basin is None or basin is own or outcome.enthalpy_per_atom < basin.enthalpy_per_atom:
             known.put(minimum, descriptors, outcome.enthalpy_per_atom)
-        return Placement(minimum=minimum, is_new=basin is None, absorbed=absorbed)
+        niche = minimum if basin is None else basin.niche
+        return Placement(minimum=minimum, is_new=basin is None, absorbed=absorbed, niche=niche)
 
 
 class FollowUpMatcher:

@@ -26,3 +26,8 @@ class PreferredMinimum:
     minimum: Minimum
     height: float
     end: Relaxed
+
+    @property
+    def niche(self) -> int:
+        """Id of the first minimum of its niche."""
+        return self.minimum.niche

@@ -202,12 +202,12 @@ class SearchState:
         return self._rankings[self.calculator or ""]
 
     def preferred(self) -> list[tuple[Basin, float]]:
-        """Return the basins of the calculator in use with their heights (eV/atom), lowest first.
+        """Return the basins of the calculator in use with their heights (eV/atom), lowest first, without suspects.
 
         The height of a basin is that above the lowest minimum of the last follow-up calculator with a result for it, or
         above the lowest of the search if there is none. Heights of different calculators are compared, energies never.
         """
-        ranked = self.ranked()
+        ranked = [basin for basin in self.ranked() if not basin.suspect]
         heights = [(basin, self._height(basin, ranked[0])) for basin in ranked]
         if not self.follow_ups:
             return heights
@@ -410,7 +410,7 @@ class SearchState:
             basin = self.basins[event.minimum]
             own = is_refinement and basin.best.candidate == event.candidate
             basin.multiplicity += unconverged is not None or not is_refinement
-            if own or event.enthalpy_per_atom < basin.enthalpy_per_atom:
+            if own or (event.captured_by is None and event.enthalpy_per_atom < basin.enthalpy_per_atom):
                 self._ending.pop(basin.best.candidate, None)
                 basin.best = event
                 self._best_changed(basin)

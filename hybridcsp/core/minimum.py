@@ -85,6 +85,16 @@ class Minimum:
     search_height: float | None = None
 
     @property
+    def niche(self) -> int:
+        """Id of the first minimum of its niche; its own id if no niche was recorded."""
+        return self.id if self.best.niche is None else self.best.niche
+
+    @property
+    def suspect(self) -> bool:
+        """Whether it is probably a hole of the potential and not a crystal."""
+        return self.best.suspect
+
+    @property
     def final(self) -> Relaxed:
         """Relaxation that counts: that with the last follow-up calculator, or ``best`` without any."""
         return self.follow_ups[-1].relaxed if self.follow_ups else self.best

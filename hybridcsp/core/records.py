@@ -206,6 +206,31 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class KnownMinimum:
+    """A known minimum as a job has it, whose relaxation ends when it falls into the same basin.
+
+    Attributes
+    ----------
+    id
+        Id of the minimum.
+    enthalpy_per_atom
+        Enthalpy in eV/atom by the calculator of the job.
+    numbers
+        Atomic numbers, shape ``(n_atoms,)``.
+    cell
+        Lattice vectors as rows in Å, shape ``(3, 3)``.
+    positions
+        Cartesian positions in Å, shape ``(n_atoms, 3)``.
+    """
+
+    id: int
+    enthalpy_per_atom: float
+    numbers: NDArray[Any]
+    cell: NDArray[Any]
+    positions: NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class Job:
     """One piece of work for a backend.
 
@@ -224,6 +249,8 @@ class Job:
     give_up_above
         Enthalpy in eV/atom above which the structure is not relaxed: the job then ends unconverged after one force
         call; ``None`` for no such limit. Only jobs of the level "follow-up" have it.
+    known
+        Minima of the search by the calculator of the job, in whose basins the relaxation need not go to its end.
     """
 
     candidate: Candidate
@@ -232,6 +259,7 @@ class Job:
     limits: Limits = Limits()
     calculator: int = 0
     give_up_above: float | None = None
+    known: tuple[KnownMinimum, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -301,6 +329,14 @@ class Relaxed(_Outcome):
         Id of the minimum that it ended in, which the archive assigns; ``None`` if it did not converge.
     is_new_minimum
         Whether no earlier relaxation had ended in that minimum, as the archive determines.
+    niche
+        Id of the first minimum of the niche of ``minimum``: minima that teach the same, because they differ in the
+        spacing of their layers or in small distortions only. ``None`` if there is no minimum, or if it was recorded by
+        a version that had no niches.
+    suspect
+        Whether the minimum is probably a hole of the potential and not a crystal.
+    captured_by
+        Id of the known minimum in whose basin the relaxation was ended early; ``None`` if it went to its end.
     """
 
     atoms: Atoms
@@ -308,6 +344,14 @@ class Relaxed(_Outcome):
     converged: bool
     minimum: int | None = None
     is_new_minimum: bool = False
+    niche: int | None = None
+    suspect: bool = False
+    captured_by: int | None = None
+
+    @property
+    def is_new_niche(self) -> bool:
+        """Whether the relaxation was the first to reach its minimum, and this minimum is the first of its niche."""
+        return self.is_new_minimum and self.niche in (None, self.minimum)
 
     @property
     def level(self) -> str:

@@ -1,6 +1,7 @@
 import contextlib
 import signal
 import sqlite3
+from dataclasses import replace
 
 import ase.db
 import numpy as np
@@ -124,6 +125,22 @@ def test_a_minimum_that_refines_into_another_is_absorbed(tmp_path):
     assert minimum.first_relaxation == 1
     archive.close()
     assert len(Archive(tmp_path).minima()) == 1
+
+
+def test_a_captured_relaxation_is_a_rediscovery_that_never_improves_its_minimum(tmp_path):
+    with Archive(tmp_path, write=True) as archive:
+        first, second, third = record_proposals(archive, crystals(3))
+        archive.record_outcomes([relaxed(first, -3.5)])
+        captured = replace(relaxed(second, -3.6), captured_by=1)
+        (seen,) = archive.record_outcomes([captured])
+        assert (seen.minimum, seen.is_new_minimum, seen.captured_by, seen.niche) == (1, False, 1, 1)
+        gone = replace(relaxed(third, -3.7), captured_by=8)
+        (seen,) = archive.record_outcomes([gone])
+        assert (seen.minimum, seen.captured_by) == (None, None)
+        for opened in (archive, Archive(tmp_path)):
+            (minimum,) = opened.minima()
+            assert minimum.enthalpy_per_atom == pytest.approx(-3.5)
+            assert minimum.multiplicity == 2
 
 
 def test_a_reopened_archive_has_the_same_state(tmp_path):

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from hybridcsp.archive.basins import Basin
 from hybridcsp.archive.events import CandidateFailed, CandidateRelaxed, SourceCalled, event_from_json
 
 # One line of each kind, as every version of hybridcsp has written it so far.
@@ -20,7 +21,8 @@ LINES = {
     '"cost": {"force_calls": 3, "seconds": 0.5}, "detail": "", "start_enthalpies": [], "relaxation": null, '
     '"force_calls": 120, "calculator": "emt (ase 3.29)", "energy": -3.5, "enthalpy": -3.25, '
     '"enthalpy_per_atom": -3.25, "max_force": 0.01, "max_stress_residual": null, "converged": true, '
-    '"objectives": {}, "spacegroup": 225, "spacegroup_loose": 225, "minimum": 1, "opened": true, "absorbed": null}',
+    '"objectives": {}, "spacegroup": 225, "spacegroup_loose": 225, "minimum": 1, "opened": true, "absorbed": null, '
+    '"niche": 1, "suspect": false, "captured_by": null}',
     "follow-up-failed": '{"candidate": 2, "source": "random", "operator": "random", "of": 1, "number": 1, '
     '"spec": "lj", "calculator": "", "cost": {"force_calls": 3, "seconds": 0.5}, "detail": "it exploded", '
     '"relaxation": 4, "reason": "force-explosion"}',
@@ -33,6 +35,9 @@ LINES = {
     '"training": {"version": 2}}',
     "stopped": '{"reason": "relaxations used up"}',
 }
+
+# Fields that earlier versions did not write, or that are written for their sake only.
+ADDED_LATER = ("objectives", "start_enthalpies", "niche", "suspect", "captured_by")
 
 
 @pytest.mark.parametrize("kind", LINES)
@@ -62,10 +67,19 @@ def test_unknown_fields_are_ignored_and_fields_of_later_versions_may_be_missing(
     assert json.loads(json.dumps(event.to_json()))["reason"] == "force-explosion"
 
 
+def test_relaxations_of_versions_without_niches_begin_niches_of_their_own():
+    data = json.loads(LINES["relaxed"])
+    for name in ADDED_LATER:
+        data.pop(name, None)
+    event = event_from_json("relaxed", data)
+    basin = Basin(id=7, found_by=2, first_relaxation=1, first_force_calls=3, best=event)
+    assert (basin.niche, basin.suspect, event.captured_by) == (7, False, None)
+
+
 @pytest.mark.parametrize("kind", LINES)
 def test_a_missing_field_is_an_error_when_the_event_is_read(kind):
     for name in json.loads(LINES[kind]):
-        if name in ("objectives", "start_enthalpies"):
+        if name in ADDED_LATER:
             continue
         data = json.loads(LINES[kind])
         del data[name]

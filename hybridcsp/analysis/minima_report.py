@@ -21,12 +21,15 @@ from hybridcsp.core.minimum import Minimum
 from hybridcsp.prototypes.names import prototype_name
 from hybridcsp.structure.symmetry import spacegroup_symbol, spacegroups
 
+_FAMILY = "rank of the best of its family: minima with small distortions between them, or with the same layers"
+
 
 def minima_rows(minima: Sequence[Minimum], archive: Archive) -> list[dict[str, Any]]:
     """Return the properties of minima as plain data with units in the keys.
 
     Energies and structures are those of the search's own calculator. If follow-up calculators have results, those of
-    the k-th follow under keys that begin with ``follow_up_k_``.
+    the k-th follow under keys that begin with ``follow_up_k_``. ``family`` is the rank of the best minimum of the same
+    niche; see :mod:`hybridcsp.similarity.niches`.
 
     Parameters
     ----------
@@ -39,6 +42,7 @@ def minima_rows(minima: Sequence[Minimum], archive: Archive) -> list[dict[str, A
     lowest = archive.best_enthalpy_per_atom or 0.0
     specs = [level.spec for level in levels_with_results(archive)] if _are_followed_up(minima) else []
     rows = []
+    families: dict[int, int] = {}  # ranks of the best of each niche
     for rank, minimum in enumerate(minima, start=1):
         best = minimum.best
         own = spacegroups(best.atoms) if minimum.follow_ups else (minimum.spacegroup, minimum.spacegroup_loose)
@@ -60,6 +64,7 @@ def minima_rows(minima: Sequence[Minimum], archive: Archive) -> list[dict[str, A
             "found_in_relaxation": minimum.first_relaxation,
             "found_after_force_calls": minimum.first_force_calls,
             "times_found": minimum.multiplicity,
+            "family": families.setdefault(minimum.niche, rank),
             "calculator": best.evaluation.calculator,
         }
         if specs:
@@ -107,6 +112,8 @@ def minima_table(minima: Sequence[Minimum], archive: Archive) -> FittingTable:
         Column(heading="found", meaning="first relaxation that reached it", dispensable=5),
         Column(heading="times", meaning="number of relaxations that reached it", dispensable=3),
     ]
+    if has_families := any(row["family"] != row["rank"] for row in rows):
+        columns.append(Column(heading="like", meaning=_FAMILY, dispensable=4))
     numbers = {level.spec: number for number, level in enumerate(levels_with_results(archive), start=1)}
     for line, row, minimum in zip(cells, rows, minima, strict=True):
         final = _prefix(numbers[minimum.follow_ups[-1].spec] if minimum.follow_ups else 0)
@@ -118,6 +125,8 @@ def minima_table(minima: Sequence[Minimum], archive: Archive) -> FittingTable:
             str(row["found_in_relaxation"]),
             str(row["times_found"]),
         ]
+        if has_families:
+            line.append("" if row["family"] == row["rank"] else str(row["family"]))
     pressure = f" at {problem.pressure_gpa:g} GPa" if problem.pressure_gpa else ""
     return FittingTable(f"Minima of {problem.formula}{pressure}", columns, cells, notes)
 

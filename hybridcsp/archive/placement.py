@@ -14,6 +14,7 @@ from hybridcsp.archive.follow_ups import FollowUpMinimum, FollowUps
 from hybridcsp.archive.state import SearchState
 from hybridcsp.core.records import REFINE, Relaxed
 from hybridcsp.similarity import ENERGY_WINDOW, Descriptors, StructureIndex, compute_descriptors
+from hybridcsp.similarity.niches import NICHE_WINDOW, NicheIndex
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,7 @@ class MinimaMatcher:
         self._state = state
         self._structure_of = structure_of
         self._known: dict[str, KnownMinima[Basin]] = {}  # by calculator
+        self._niches: dict[str, KnownMinima[Basin]] = {}  # likewise; each niche by its first minimum
 
     def place(self, outcome: Relaxed, descriptors: Descriptors | None = None) -> Placement | None:
         """Return the minimum in which a relaxation ended, and expect it to be applied to the state.
@@ -86,6 +88,9 @@ class MinimaMatcher:
         if known is None:
             basins = [basin for basin in state.basins.values() if basin.calculator == calculator]
             known = self._known[calculator] = KnownMinima(basins, self._structure_of)
+            first = [basin for basin in basins if basin.niche == basin.id]
+            self._niches[calculator] = KnownMinima(first, self._structure_of, NicheIndex(), NICHE_WINDOW)
+        niches = self._niches[calculator]
         if descriptors is None:
             descriptors = compute_descriptors(outcome.atoms)
         own = state.basin_ending(outcome.candidate.id) if outcome.level == REFINE else None
@@ -96,10 +101,14 @@ class MinimaMatcher:
         absorbed = own.id if own is not None and own.id != minimum else None
         if absorbed is not None:
             known.remove(absorbed)
+            niches.remove(absorbed)
         basin = state.basins.get(minimum)
-        if basin is None or basin is own or outcome.enthalpy_per_atom < basin.enthalpy_per_atom:
-            known.put(minimum, descriptors, outcome.enthalpy_per_atom)
-        niche = minimum if basin is None else basin.niche
+        enthalpy = outcome.enthalpy_per_atom
+        niche = (niches.find(descriptors, enthalpy) or minimum) if basin is None else basin.niche
+        if basin is None or basin is own or enthalpy < basin.enthalpy_per_atom:
+            known.put(minimum, descriptors, enthalpy)
+            if niche == minimum:
+                niches.put(minimum, descriptors, enthalpy)
         return Placement(minimum=minimum, is_new=basin is None, absorbed=absorbed, niche=niche)
 
 
@@ -166,10 +175,21 @@ class KnownMinima(Generic[_R]):
         Minima that are known at the beginning.
     structure_of
         Function that reads the structure of a basin.
+    index
+        Empty index that compares structures.
+    window
+        Largest difference of the energies of structures that the index finds equal, in eV/atom.
     """
 
-    def __init__(self, basins: Iterable[_R], structure_of: Callable[[_R], Atoms]) -> None:
-        self._index = StructureIndex(energy_window=ENERGY_WINDOW)
+    def __init__(
+        self,
+        basins: Iterable[_R],
+        structure_of: Callable[[_R], Atoms],
+        index: StructureIndex | NicheIndex | None = None,
+        window: float = ENERGY_WINDOW,
+    ) -> None:
+        self._index = StructureIndex(energy_window=ENERGY_WINDOW) if index is None else index
+        self._window = window
         self._structure_of = structure_of
         self._unread = {basin.id: basin for basin in basins}
         self._by_energy = sorted((basin.enthalpy_per_atom, basin.id) for basin in self._unread.values())
@@ -177,8 +197,8 @@ class KnownMinima(Generic[_R]):
     def find(self, descriptors: Descriptors, enthalpy_per_atom: float) -> int | None:
         """Return the id of the minimum with this structure and energy (eV/atom), or ``None`` if it is not known."""
         # A little wider than the window of the index, which decides.
-        first = bisect_left(self._by_energy, (enthalpy_per_atom - 1.001 * ENERGY_WINDOW, 0))
-        last = bisect_right(self._by_energy, (enthalpy_per_atom + 1.001 * ENERGY_WINDOW, 0))
+        first = bisect_left(self._by_energy, (enthalpy_per_atom - 1.001 * self._window, 0))
+        last = bisect_right(self._by_energy, (enthalpy_per_atom + 1.001 * self._window, 0))
         for _, id_ in self._by_energy[first:last]:
             if (basin := self._unread.pop(id_, None)) is not None:
                 self._index.add(id_, self._structure_of(basin), basin.enthalpy_per_atom)

@@ -198,6 +198,11 @@ class SearchState:
         return len(self._comparable)
 
     @property
+    def number_of_niches(self) -> int:
+        """Number of niches of the minima of the calculator in use."""
+        return len({basin.niche for basin in self.comparable()})
+
+    @property
     def _comparable(self) -> Ranking[Basin]:
         return self._rankings[self.calculator or ""]
 

@@ -85,6 +85,7 @@ def _content(archive: Archive, top: int, level: str) -> dict[str, Any]:
         "force_calls": state.cost.force_calls,
         "seconds_of_computing": state.cost.seconds,
         "number_of_minima": archive.number_of_minima,
+        "number_of_families": state.number_of_niches,
         "ended": state.stops[-1] if state.stops else None,
         **({"follow_ups": follow_ups} if follow_ups else {}),
         "minima": minima_rows(minima, archive),

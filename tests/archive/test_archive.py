@@ -368,3 +368,22 @@ class TestTheKeyOfTheBest:
         assert self.selected(tmp_path) == {}
         Archive(tmp_path, write=True).close()
         assert self.selected(tmp_path) == expected
+
+
+def test_niches_are_recorded_with_minima_and_go_on_after_the_archive_is_opened_again(tmp_path):
+    near, other = crystals(2)
+    near_copy = near.copy()
+    near_copy.rattle(0.1, seed=1)
+    with Archive(tmp_path, write=True) as archive:
+        candidates = record_proposals(archive, [near, other, near, near, other])
+        ends = [relaxed(candidates[0], -3.5, near), relaxed(candidates[1], -3.5, other)]
+        first, second = archive.record_outcomes(ends)
+        assert (first.niche, first.is_new_niche) == (1, True)
+        assert (second.niche, second.is_new_niche) == (2, True)
+    with Archive(tmp_path, write=True) as archive:
+        (third,) = archive.record_outcomes([relaxed(candidates[2], -3.48, near_copy)])
+        assert (third.minimum, third.niche, third.is_new_minimum, third.is_new_niche) == (3, 1, True, False)
+        assert [minimum.niche for minimum in archive.preferred_minima()] == [1, 2, 1]
+        assert archive.state.number_of_niches == 2
+    seen = [o.niche for o in Archive(tmp_path).history() if not isinstance(o, SourceCall)]
+    assert seen == [1, 2, 1]

@@ -373,7 +373,7 @@ class TestTheKeyOfTheBest:
 def test_niches_are_recorded_with_minima_and_go_on_after_the_archive_is_opened_again(tmp_path):
     near, other = crystals(2)
     near_copy = near.copy()
-    near_copy.rattle(0.1, seed=1)
+    near_copy.rattle(0.04, seed=1)
     with Archive(tmp_path, write=True) as archive:
         candidates = record_proposals(archive, [near, other, near, near, other])
         ends = [relaxed(candidates[0], -3.5, near), relaxed(candidates[1], -3.5, other)]

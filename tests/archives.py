@@ -1,7 +1,11 @@
-"""Calls that fill archives, and summaries that compare them."""
+"""Calls that fill archives, summaries that compare them, and an archive without anything in it."""
+
+from types import SimpleNamespace
+from typing import cast
 
 from crystals import relaxed
 
+from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.history import SourceCall
 from hybridcsp.core.records import (
     FOLLOW_UP,
@@ -14,6 +18,9 @@ from hybridcsp.core.records import (
     Proposal,
     Rejected,
 )
+
+#: What sources see before the first minimum.
+NO_MINIMA = cast(Archive, SimpleNamespace(number_of_minima=0))
 
 
 def record_proposals(archive, structures, source="random", owner=WORKERS, rejected=(), parents=()):

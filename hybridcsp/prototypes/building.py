@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.prototypes.labels import Label, standardized_prototype
-from hybridcsp.structure.placement import SEPARATIONS, place, random_cell, separations
+from hybridcsp.structure.placement import BONDS, SEPARATIONS, place, random_cell, separations
+from hybridcsp.structure.separations import usual_distances
 from hybridcsp.structure.symmetry import SYMPREC, spacegroup
 from hybridcsp.structure.validity import cell_violation, shortest_violation
 from hybridcsp.structure.wyckoff import space_group, wyckoff_position
-
-#: Number of times that all separations are tried for one draw.
-ROUNDS = 3
 
 # Factor by which scaled distances exceed the required ones, because of rounding.
 _MARGIN = 1 + 1e-6
@@ -85,13 +83,13 @@ def draw_crystal(
         for element, letters in zip(elements, label.letters, strict=True)
         for letter in letters
     ]
-    numbers = np.array(elements)
-    counts = [count * label.units for count in label.stoichiometry]
-    for separation in SEPARATIONS * ROUNDS:
-        cell = random_cell(problem, group, sum(counts), rng)
+    n_atoms = label.units * sum(label.stoichiometry)
+    usual = usual_distances(problem, bonds=rng.random() < BONDS)
+    for separation in SEPARATIONS[::2]:
+        cell = random_cell(problem, group, n_atoms, rng)
         if cell is None:
             continue
-        distances = separations(problem, numbers, counts, abs(float(np.linalg.det(cell))), separation)
+        distances = separations(problem, usual, separation, abs(float(np.linalg.det(cell))) / n_atoms)
         placed = place(sites, cell, distances, rng)
         if placed is None:
             continue

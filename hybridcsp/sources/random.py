@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from itertools import permutations
+from itertools import count, permutations
 
 import numpy as np
 from ase import Atoms
 from ase.cell import Cell
 from ase.data import atomic_numbers
+from numpy.typing import NDArray
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Cost, Proposal
 from hybridcsp.errors import InputError
 from hybridcsp.sources.base import BaseSource, Context
-from hybridcsp.structure.placement import SEPARATIONS, place, random_cell, separations
+from hybridcsp.structure.placement import BONDS, SEPARATIONS, place, random_cell, separations
+from hybridcsp.structure.separations import usual_distances
 from hybridcsp.structure.symmetry import primitive, spacegroup
+from hybridcsp.structure.symmetry_orders import random_groups
 from hybridcsp.structure.validity import cell_violation, shortest_violation
-from hybridcsp.structure.wyckoff import SpaceGroup, point_group_order, space_group
+from hybridcsp.structure.wyckoff import SpaceGroup, space_group
 
-#: Largest number of space groups that are tried for one proposal.
-GROUPS_PER_PROPOSAL = 40
+#: Number of attempts in one space group.
+ATTEMPTS_PER_GROUP = 3
 
 #: Largest deviation of a fixed cell from the metric of a crystal system, in Å and degrees.
 METRIC_TOLERANCE = (0.05, 0.1)
@@ -48,14 +51,15 @@ class RandomSource(BaseSource):
     """Propose random crystals: space group, cell shape, volume, Wyckoff positions and coordinates are drawn.
 
     The number of formula units is drawn evenly from the problem's, then the space group from those whose Wyckoff
-    positions hold the contents of the *primitive* cell, so that centred lattices have their share, with probabilities
-    in proportion to the square root of the number of symmetry operations. Groups and sites of 38 % of Materials Project
-    crystals occur within 100 such draws, and of 32 % with equal probabilities; with 1,000 draws the two are equal. The
-    atoms are distributed over Wyckoff positions (:meth:`SpaceGroup.draw_sites`) and put at random points of them, at
-    separations that start at 0.85 of summed covalent radii and are loosened down to the problem's own when builds fail,
-    as AIRSS does with MINSEP (doi:10.1088/0953-8984/23/5/053201). Groups and lattice shapes are PyXtal's
-    (doi:10.1016/j.cpc.2020.107810); the placement is not, because PyXtal 1.1.5 needs up to seconds for 20 atoms at
-    such separations and does not see neighbours beyond the adjacent cells.
+    positions hold the contents of the *primitive* cell, so that centred lattices have their share: the order of its
+    point group with the probability that it has among known crystals of that size
+    (:mod:`~hybridcsp.structure.symmetry_orders`), and a group of that order. The atoms are distributed over Wyckoff
+    positions (:meth:`SpaceGroup.draw_sites`), put at random points of them, and pushed apart until each pair of
+    elements keeps its usual distance (:func:`~hybridcsp.structure.separations.usual_distances`); the distances are
+    loosened if that fails in one space group after another. AIRSS does the same with MINSEP, SYMMOPS and pushes
+    (doi:10.1088/0953-8984/23/5/053201). Groups and lattice shapes are PyXtal's (doi:10.1016/j.cpc.2020.107810); the
+    placement is not, because PyXtal 1.1.5 needs up to seconds for 20 atoms at such separations and does not see
+    neighbours beyond the adjacent cells.
 
     Every loop is bounded in attempts, never in time: the same stream of random numbers gives the same structures.
 
@@ -77,18 +81,20 @@ class RandomSource(BaseSource):
             raise InputError("source", f"random:{argument}", reason="random takes no argument; write random")
         self._problem = problem
         self._settings = _settings(problem.cell) if problem.cell else None
+        self._usual = usual_distances(problem), usual_distances(problem, bonds=True)
         self._units = self._check_spacegroups()
 
     def propose(self, n: int, context: Context) -> list[Proposal]:
         """Return ``n`` random crystals, fewer if the limit of attempts is reached.
 
         The tag of each holds ``spacegroup`` (at 0.01 Å), ``drawn`` (the requested group; the crystal may have a higher
-        one), ``attempts`` and ``separation`` (fraction of summed covalent radii that it was built at).
+        one), ``attempts`` and ``separation`` (fraction of the usual distances that it was built at).
         """
         proposals = []
         for _ in range(n):
             start = time.perf_counter()
-            found = self._draw(context.rng)
+            usual = self._usual[int(context.rng.random() < BONDS)]
+            found = self._draw(usual, context.rng)
             if found is not None:
                 atoms, tag = found
                 cost = Cost(seconds=time.perf_counter() - start)
@@ -126,16 +132,25 @@ class RandomSource(BaseSource):
     def _group(self, number: int) -> SpaceGroup:
         return space_group(number, conventional=self._settings is not None)
 
-    def _draw(self, rng: np.random.Generator) -> tuple[Atoms, dict[str, int | float]] | None:
+    def _draw(
+        self, usual: NDArray[np.float64], rng: np.random.Generator
+    ) -> tuple[Atoms, dict[str, int | float]] | None:
         units = self._units[rng.integers(len(self._units))]
         contents = self._problem.contents(units)
         allowed = self._problem.spacegroups or _EVERY_GROUP
+        # After a group in which nothing can be built, the others of its order come first, so that the orders keep their
+        # probabilities.
+        groups = (
+            number
+            for _ in count()
+            for number in random_groups(allowed, sum(contents.values()), rng)
+            if self._compatible(number, units)
+        )
         attempts = 0
-        for _ in range(GROUPS_PER_PROPOSAL):
-            number = next(g for g in _shuffled(allowed, rng) if self._compatible(g, units))
-            for separation in SEPARATIONS:
+        for separation, number in zip(SEPARATIONS, groups, strict=False):
+            for _ in range(ATTEMPTS_PER_GROUP):
                 attempts += 1
-                atoms = self._build(number, contents, separation, rng)
+                atoms = self._build(number, contents, (usual, separation), rng)
                 if atoms is None or cell_violation(atoms, self._problem) is not None:
                     continue
                 found = spacegroup(atoms)
@@ -145,11 +160,15 @@ class RandomSource(BaseSource):
         return None
 
     def _build(
-        self, number: int, contents: Mapping[str, int], separation: float | None, rng: np.random.Generator
+        self,
+        number: int,
+        contents: Mapping[str, int],
+        separation: tuple[NDArray[np.float64], float] | None,
+        rng: np.random.Generator,
     ) -> Atoms | None:
         """Return one crystal in a space group, or ``None`` if it cannot be built.
 
-        Distances are ignored if the separation is ``None``.
+        The separation is a pair of distances and a fraction of them; without it distances are ignored.
         """
         group = self._group(number)
         numbers = np.array([atomic_numbers[symbol] for symbol in contents])
@@ -164,10 +183,8 @@ class RandomSource(BaseSource):
             cell = random_cell(self._problem, group, sum(counts), rng)
             if cell is None:
                 return None
-        volume = abs(float(np.linalg.det(cell)))
-        distances = (
-            _NO_DISTANCES if separation is None else separations(self._problem, numbers, counts, volume, separation)
-        )
+        volume = abs(float(np.linalg.det(cell))) / sum(counts)
+        distances = _NO_DISTANCES if separation is None else separations(self._problem, *separation, volume)
         placed = place(sites, cell, distances, rng)
         if placed is None:
             return None
@@ -222,16 +239,6 @@ def _is_compatible(
 def _cell_in_words(problem: Problem) -> str:
     where = "the fixed cell" if problem.cell else "a primitive cell"
     return f"{problem.units_in_words} x {problem.formula} in {where}"
-
-
-def _shuffled(groups: Sequence[int], rng: np.random.Generator) -> list[int]:
-    """Return the groups in random order, drawn without replacement with probabilities ∝ sqrt(order of the point group).
-
-    Exponential keys (doi:10.1016/j.ipl.2005.11.003) make the first compatible one a draw among the compatible ones,
-    so that the others' Wyckoff positions need not be looked up.
-    """
-    keys = rng.exponential(size=len(groups)) / np.sqrt([point_group_order(number) for number in groups])
-    return [groups[i] for i in np.argsort(keys)]
 
 
 def _settings(parameters: Sequence[float]) -> dict[str, list[list[int]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from importlib.resources import files
 from itertools import product
 from typing import Any
@@ -64,6 +64,12 @@ class WyckoffPosition:
     def multiplicity(self) -> int:
         """Number of atoms in the cell that the position fills."""
         return len(self.translations)
+
+    @cached_property
+    def projector(self) -> NDArray[np.float64]:
+        """Projection of displacements of the atoms on those that keep the position, shape ``(3 n, 3 n)``."""
+        directions = self.rotations.reshape(-1, 3)
+        return np.asarray(directions @ np.linalg.pinv(directions))
 
 
 class SpaceGroup:

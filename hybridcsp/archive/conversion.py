@@ -119,6 +119,7 @@ def failed_event(outcome: Failed, relaxation: int | None, force_calls: int) -> C
         cost=outcome.cost,
         detail=outcome.detail,
         start_enthalpies=outcome.start_enthalpies,
+        start_estimates=outcome.start_estimates,
         relaxation=relaxation,
         force_calls=force_calls,
         reason=outcome.reason.value,
@@ -155,6 +156,7 @@ def relaxed_event(
         cost=outcome.cost,
         detail=outcome.detail,
         start_enthalpies=outcome.start_enthalpies,
+        start_estimates=outcome.start_estimates,
         relaxation=relaxation,
         force_calls=force_calls,
         calculator=evaluation.calculator,
@@ -261,7 +263,8 @@ def _of_search(event: CandidateRelaxed | FollowUpRelaxed) -> dict[str, Any]:
     """Return the fields of a relaxation that only those of the search have."""
     if isinstance(event, FollowUpRelaxed):
         return {}
-    return {"niche": event.niche, "suspect": event.suspect, "captured_by": event.captured_by}
+    names = ("start_estimates", "niche", "suspect", "captured_by")
+    return {name: getattr(event, name) for name in names}
 
 
 def outcome(event: OutcomeEvent, candidate: Candidate, atoms: Atoms) -> Outcome:
@@ -279,6 +282,7 @@ def outcome(event: OutcomeEvent, candidate: Candidate, atoms: Atoms) -> Outcome:
                 cost=event.cost,
                 detail=event.detail,
                 start_enthalpies=event.start_enthalpies,
+                start_estimates=event.start_estimates,
                 reason=FailureReason(event.reason),
                 level=event.level,
                 atoms=atoms,

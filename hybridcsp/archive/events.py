@@ -26,6 +26,7 @@ _DECODERS: Mapping[str, Callable[[Any], Any]] = {
     "cost": lambda values: Cost(**values),
     "parents": tuple,
     "start_enthalpies": tuple,
+    "start_estimates": tuple,
     "versions": tuple,
 }
 
@@ -212,6 +213,8 @@ class _JobEnded(_OfCandidate):
     start_enthalpies
         Enthalpies per atom (eV) of the structures among which the start was chosen; see
         :class:`~hybridcsp.core.records.Relaxed`. Earlier versions did not write them.
+    start_estimates
+        Estimates of the enthalpies that these relax to, by which the start was chosen; earlier versions wrote none.
     relaxation
         Number of the relaxation from 1, in the order of completion; ``None`` for a job that does not count as one.
     force_calls
@@ -222,6 +225,7 @@ class _JobEnded(_OfCandidate):
     cost: Cost
     detail: str
     start_enthalpies: tuple[float | None, ...] = ()
+    start_estimates: tuple[float | None, ...] = ()
     relaxation: int | None
     force_calls: int
 

@@ -240,7 +240,7 @@ SETTINGS = (
         flag="--one-shot",
         key="search.one_shot",
         metavar="N",
-        help="Evaluate N samples of a generator per job and relax the lowest in energy.",
+        help="Evaluate N samples of a generator per job and relax the most promising.",
         panel=SEARCH,
     ),
     Setting(

@@ -21,7 +21,7 @@ from hybridcsp.errors import InputError
 RELAX = "relax"
 REFINE = "refine"
 EVALUATE = "evaluate"
-LOWEST = "lowest"  # evaluates several structures and relaxes the one of lowest enthalpy
+LOWEST = "lowest"  # evaluates several structures and relaxes the one that promises the lowest enthalpy
 FOLLOW_UP = "follow-up"  # relaxes a minimum of the search with another calculator
 
 #: Owner of a candidate, who relaxes it: the workers of the search, or the person who called ``ask``.
@@ -135,7 +135,7 @@ class Proposal:
         Whether a person supplied the structure; the expected ranges of volumes and distances do not apply to it.
     alternatives
         Further structures of a job of the level "lowest", with the same contents as ``atoms``; the job relaxes the
-        structure of lowest enthalpy among all of them. Their atoms are put in the order of ``atoms``.
+        structure among all of them that promises the lowest enthalpy. Their atoms are put in the order of ``atoms``.
 
     Raises
     ------
@@ -301,6 +301,9 @@ class _Outcome:
     #: level "follow-up" that of the one structure that it started from. Empty at other levels, and if the job ended
     #: before they were evaluated.
     start_enthalpies: tuple[float | None, ...] = ()
+    #: Estimates of the enthalpies per atom (eV) that ``candidate.starts`` relax to, at the level "lowest"; ``None`` for
+    #: skipped structures. Empty if there are none; earlier versions chose by ``start_enthalpies``.
+    start_estimates: tuple[float | None, ...] = ()
 
     @property
     def starting_structures(self) -> list[Atoms]:
@@ -310,8 +313,9 @@ class _Outcome:
 
     @property
     def chosen(self) -> int | None:
-        """Index in ``candidate.starts`` of the structure of lowest enthalpy, which was relaxed; ``None`` if unknown."""
-        known = [(enthalpy, n) for n, enthalpy in enumerate(self.start_enthalpies) if enthalpy is not None]
+        """Index in ``candidate.starts`` of the structure of lowest estimate, which was relaxed; ``None`` if unknown."""
+        estimates = self.start_estimates or self.start_enthalpies
+        known = [(estimate, n) for n, estimate in enumerate(estimates) if estimate is not None]
         return min(known)[1] if known else None
 
 

@@ -8,7 +8,7 @@ enforces the limits of the job.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,7 +34,7 @@ from hybridcsp.errors import CalculatorError, InputError
 from hybridcsp.relaxation.calculators.registry import CalculatorLike, build_calculator
 from hybridcsp.relaxation.displacements import escape, follow_soft_mode
 from hybridcsp.relaxation.guards import GuardedCalculator, JobEnded
-from hybridcsp.relaxation.preselection import start_from_lowest
+from hybridcsp.relaxation.preselection import Starts, start_from_most_promising
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.relaxation.worker import LabelledRunner
 
@@ -51,11 +51,11 @@ def _follow_soft_mode(atoms: Atoms, candidate: Candidate) -> None:
 
 #: Functions that prepare the relaxation of some levels, by level. Each is called with the atoms, which have a
 #: calculator and which it moves, and the candidate, whose tag holds the parameters. A function that selects one of
-#: several structures returns their enthalpies per atom in eV; the others return ``None``.
-PREPARATIONS: Mapping[str, Callable[[Atoms, Candidate], Sequence[float | None] | None]] = {
+#: several structures returns what it knows of them; the others return ``None``.
+PREPARATIONS: Mapping[str, Callable[[Atoms, Candidate], Starts | None]] = {
     "escape": _escape,
     "soft": _follow_soft_mode,
-    LOWEST: start_from_lowest,
+    LOWEST: start_from_most_promising,
 }
 
 _LEVELS = (RELAX, EVALUATE, REFINE, FOLLOW_UP, *PREPARATIONS)
@@ -141,17 +141,17 @@ def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSe
     atoms.calc = guarded
     reason: FailureReason | None = None
     detail = ""
-    start_enthalpies: Sequence[float | None] = ()
+    starts = Starts()
     try:
         if job.level == EVALUATE:
             atoms.get_potential_energy()
             converged = True
         else:
             if job.level == FOLLOW_UP:
-                start_enthalpies = [start := _enthalpy_per_atom(atoms, guarded)]
+                starts = Starts(enthalpies=(start := _enthalpy_per_atom(atoms, guarded),))
                 _check_height(start, job.give_up_above)
             if job.level in PREPARATIONS:
-                start_enthalpies = PREPARATIONS[job.level](atoms, job.candidate) or ()
+                starts = PREPARATIONS[job.level](atoms, job.candidate) or starts
             converged = _relax(atoms, guarded, settings, settings.tolerances(job.level))
             detail = "" if converged else "the optimiser stopped"
     except JobEnded as end:
@@ -165,7 +165,8 @@ def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSe
         "candidate": job.candidate,
         "cost": cost,
         "detail": detail,
-        "start_enthalpies": tuple(start_enthalpies),
+        "start_enthalpies": starts.enthalpies,
+        "start_estimates": starts.estimates,
     }
     if reason is not None or not guarded.restore(atoms):
         reason = reason or FailureReason.CALCULATOR

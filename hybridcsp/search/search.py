@@ -313,7 +313,7 @@ class Search:
 
         They are recorded as the user's: :meth:`pending` lists them until the user reports them with :meth:`tell` or
         :meth:`fail`, also after the process has ended, and no worker relaxes them. With ``one_shot``,
-        ``candidate.starts`` are several structures, of which the lowest in energy is worth relaxing.
+        ``candidate.starts`` are several structures, of which the most promising is worth relaxing.
         """
         self._proposer.learn()
         candidates: list[Candidate] = []

@@ -18,7 +18,7 @@ from hybridcsp.search.settings import SearchSettings
 from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.preselection import check_samples_per_job
-from hybridcsp.sources.random import check_spacegroups
+from hybridcsp.sources.random import CRYSTALS_PER_JOB, RandomSource, check_spacegroups
 from hybridcsp.sources.registry import SOURCES
 
 
@@ -43,7 +43,8 @@ def build_sources(
     external
         Commands by name; the source ``external:NAME`` runs one and is itself called NAME.
     samples_per_job
-        Number of samples per job of generators that are given by name.
+        Number of samples per job of generators that are given by name; random crystals form jobs of at most
+        :data:`~hybridcsp.sources.random.CRYSTALS_PER_JOB`.
     in_background
         Whether commands, and generators of other packages that are given by name, run in parallel with the search.
 
@@ -120,8 +121,12 @@ def _build(
         return argument, GenerativeSource(problem, generator=CommandGenerator(argument, external[argument]), **options)
     entry = SOURCES[name]
     kind = entry.load()
-    is_generative = isinstance(kind, type) and issubclass(kind, GenerativeSource)
-    return name, entry.build(problem, argument, **options if is_generative else {})
+    own: Mapping[str, Any] = {}
+    if isinstance(kind, type) and issubclass(kind, GenerativeSource):
+        own = options
+    elif kind is RandomSource:
+        own = {"samples_per_job": min(options["samples_per_job"], CRYSTALS_PER_JOB)}
+    return name, entry.build(problem, argument, **own)
 
 
 def build_proposer(

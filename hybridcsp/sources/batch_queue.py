@@ -35,7 +35,7 @@ class BatchQueue:
     known
         Index of the crystals that any version has proposed; shared by all queues.
     samples_per_job
-        Largest number of samples of which one job relaxes the lowest in energy.
+        Largest number of samples of which one job relaxes the most promising.
     """
 
     def __init__(

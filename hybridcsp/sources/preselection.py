@@ -1,4 +1,4 @@
-"""Provide jobs of several structures, of which the lowest in energy is relaxed, and the queue of those left."""
+"""Provide jobs of several structures, of which the most promising is relaxed, and the queue of those left."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Alternative:
         The structure.
     tag
         The tag of the proposal of this structure alone.
-    enthalpy
-        Enthalpy per atom in eV before relaxation; ``None`` if unknown.
+    estimate
+        Estimate of the enthalpy per atom in eV that it relaxes to; ``None`` if unknown.
     """
 
     atoms: Atoms
     tag: Mapping[str, Any]
-    enthalpy: float | None = None
+    estimate: float | None = None
 
 
 def make_proposal(
@@ -86,7 +86,7 @@ def alternatives_of(candidate: Candidate) -> list[Alternative]:
 
 
 class Leftovers:
-    """Structures of past jobs that were evaluated and not relaxed, sorted by energy.
+    """Structures of past jobs that were evaluated and not relaxed, sorted by what they promise.
 
     Structures without a known energy are dropped.
 
@@ -94,10 +94,22 @@ class Leftovers:
     ----------
     key
         Function that returns the identity of a structure from its tag.
+    relaxations_per_job
+        Number of relaxations after which the next job of several structures is due.
+    kept
+        Largest number of structures that are kept of each job; ``None`` for all.
     """
 
-    def __init__(self, key: Callable[[Mapping[str, Any]], Hashable]) -> None:
+    def __init__(
+        self,
+        key: Callable[[Mapping[str, Any]], Hashable],
+        *,
+        relaxations_per_job: int = RELAXATIONS_PER_JOB,
+        kept: int | None = None,
+    ) -> None:
         self._key = key
+        self._relaxations_per_job = relaxations_per_job
+        self._kept = kept
         self._waiting: dict[Hashable, Alternative] = {}
         self._submitted: dict[int, Sequence[Alternative]] = {}  # by candidate: the structures of its job
         self._relaxations = 0  # since the last job of several, which counts as the first
@@ -109,11 +121,11 @@ class Leftovers:
     def next(self) -> Alternative | None:
         """The structure to relax next; ``None`` if another job of several structures is due."""
         ranked = self.ranked()
-        return ranked[0] if ranked and self._relaxations < RELAXATIONS_PER_JOB else None
+        return ranked[0] if ranked and self._relaxations < self._relaxations_per_job else None
 
     def ranked(self) -> list[Alternative]:
-        """Return the structures that are left, the lowest in energy first."""
-        return sorted(self._waiting.values(), key=_enthalpy)
+        """Return the structures that are left, the most promising first."""
+        return sorted(self._waiting.values(), key=_estimate)
 
     def proposed(self, candidate: int, alternatives: Sequence[Alternative]) -> None:
         """Remove the structures of a new candidate from those that are left."""
@@ -127,13 +139,18 @@ class Leftovers:
     def observe(self, outcome: Outcome) -> None:
         """Add the structures that a job has evaluated and not relaxed."""
         alternatives = self._submitted.pop(outcome.candidate.id, [])
-        if not alternatives or not outcome.start_enthalpies:
+        estimates = outcome.start_estimates or outcome.start_enthalpies
+        if not alternatives or not estimates:
             return
-        for number, (one, enthalpy) in enumerate(zip(alternatives, outcome.start_enthalpies, strict=True)):
-            if enthalpy is not None and number != outcome.chosen:
-                self._waiting[self._key(one.tag)] = replace(one, enthalpy=enthalpy)
+        left = [
+            replace(one, estimate=estimate)
+            for number, (one, estimate) in enumerate(zip(alternatives, estimates, strict=True))
+            if estimate is not None and number != outcome.chosen
+        ]
+        for one in sorted(left, key=_estimate)[: self._kept]:
+            self._waiting[self._key(one.tag)] = one
 
 
-def _enthalpy(alternative: Alternative) -> float:
-    assert alternative.enthalpy is not None
-    return alternative.enthalpy
+def _estimate(alternative: Alternative) -> float:
+    assert alternative.estimate is not None
+    return alternative.estimate

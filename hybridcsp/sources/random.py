@@ -13,9 +13,16 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Cost, Proposal
+from hybridcsp.core.records import Candidate, Cost, Outcome, Proposal
 from hybridcsp.errors import InputError
 from hybridcsp.sources.base import BaseSource, Context
+from hybridcsp.sources.preselection import (
+    Alternative,
+    Leftovers,
+    alternatives_of,
+    check_samples_per_job,
+    make_proposal,
+)
 from hybridcsp.structure.placement import BONDS, SEPARATIONS, place, random_cell, separations
 from hybridcsp.structure.separations import usual_distances
 from hybridcsp.structure.symmetry import primitive, spacegroup
@@ -28,6 +35,9 @@ ATTEMPTS_PER_GROUP = 3
 
 #: Largest deviation of a fixed cell from the metric of a crystal system, in Å and degrees.
 METRIC_TOLERANCE = (0.05, 0.1)
+
+#: Number of crystals of one job by default, and number of them that are relaxed.
+CRYSTALS_PER_JOB, RELAXED_PER_JOB = 6, 2
 
 # Number of random crystals that are built to check that an allowed space group occurs at all.
 _PROBES = 100
@@ -61,6 +71,10 @@ class RandomSource(BaseSource):
     placement is not, because PyXtal 1.1.5 needs up to seconds for 20 atoms at such separations and does not see
     neighbours beyond the adjacent cells.
 
+    Several crystals with the same number of formula units may form one job, which evaluates each of them and relaxes
+    the most promising (:mod:`hybridcsp.relaxation.preselection`); the next one follows as a job of its own, and the
+    others are dropped.
+
     Every loop is bounded in attempts, never in time: the same stream of random numbers gives the same structures.
 
     Parameters
@@ -69,37 +83,76 @@ class RandomSource(BaseSource):
         The problem of the search. A fixed cell is filled with groups whose metric it has in any order of axes.
     argument
         Must be ``None``: the source has no argument.
+    samples_per_job
+        Number of crystals of one job; with 1 every crystal is relaxed.
+
+    Attributes
+    ----------
+    samples_per_job
+        Number of crystals of one job.
 
     Raises
     ------
     InputError
-        If an argument is given, or if no allowed space group holds the contents or fits the fixed cell.
+        If an argument is given, if no allowed space group holds the contents or fits the fixed cell, or if
+        ``samples_per_job`` is below 1.
     """
 
-    def __init__(self, problem: Problem, argument: str | None = None) -> None:
+    def __init__(self, problem: Problem, argument: str | None = None, *, samples_per_job: int = 1) -> None:
         if argument is not None:
             raise InputError("source", f"random:{argument}", reason="random takes no argument; write random")
+        check_samples_per_job(samples_per_job)
+        self.samples_per_job = samples_per_job
+        self._leftovers = Leftovers(
+            lambda tag: (tag["job"], tag["position"]), relaxations_per_job=RELAXED_PER_JOB, kept=RELAXED_PER_JOB - 1
+        )
         self._problem = problem
         self._settings = _settings(problem.cell) if problem.cell else None
         self._usual = usual_distances(problem), usual_distances(problem, bonds=True)
         self._units = self._check_spacegroups()
 
     def propose(self, n: int, context: Context) -> list[Proposal]:
-        """Return ``n`` random crystals, fewer if the limit of attempts is reached.
+        """Return ``n`` random crystals, fewer if the limit of attempts is reached, or one job of several crystals.
 
         The tag of each holds ``spacegroup`` (at 0.01 Å), ``drawn`` (the requested group; the crystal may have a higher
-        one), ``attempts`` and ``separation`` (fraction of the usual distances that it was built at).
+        one), ``attempts`` and ``separation`` (fraction of the usual distances that it was built at); in jobs of several
+        also ``job``, a number that tells jobs apart, and the ``position`` in the job.
         """
+        if self.samples_per_job > 1:
+            return self._propose_several(context.rng)
         proposals = []
         for _ in range(n):
             start = time.perf_counter()
-            usual = self._usual[int(context.rng.random() < BONDS)]
-            found = self._draw(usual, context.rng)
+            found = self._draw(context.rng)
             if found is not None:
                 atoms, tag = found
                 cost = Cost(seconds=time.perf_counter() - start)
                 proposals.append(Proposal(atoms=atoms, operator="random", tag=tag, cost=cost))
         return proposals
+
+    def proposed(self, candidates: Sequence[Candidate]) -> None:
+        """Record which crystals of earlier jobs are relaxed."""
+        for candidate in candidates:
+            if "job" in candidate.proposal.tag:
+                self._leftovers.proposed(candidate.id, alternatives_of(candidate))
+
+    def observe(self, outcomes: Sequence[Outcome]) -> None:
+        """Keep the most promising crystals that a job has evaluated and not relaxed."""
+        for outcome in outcomes:
+            self._leftovers.observe(outcome)
+
+    def _propose_several(self, rng: np.random.Generator) -> list[Proposal]:
+        start = time.perf_counter()
+        if (leftover := self._leftovers.next) is not None:
+            return [make_proposal("random", [leftover], {}, time.perf_counter() - start)]
+        job, units = int(rng.integers(2**31)), self._draw_units(rng)
+        alternatives = []
+        for position in range(self.samples_per_job):
+            found = self._draw(rng, units)
+            if found is not None:
+                atoms, tag = found
+                alternatives.append(Alternative(atoms, {**tag, "job": job, "position": position}))
+        return [make_proposal("random", alternatives, {}, time.perf_counter() - start)] if alternatives else []
 
     def _check_spacegroups(self) -> tuple[int, ...]:
         """Return the numbers of formula units that an allowed space group holds."""
@@ -132,10 +185,13 @@ class RandomSource(BaseSource):
     def _group(self, number: int) -> SpaceGroup:
         return space_group(number, conventional=self._settings is not None)
 
-    def _draw(
-        self, usual: NDArray[np.float64], rng: np.random.Generator
-    ) -> tuple[Atoms, dict[str, int | float]] | None:
-        units = self._units[rng.integers(len(self._units))]
+    def _draw_units(self, rng: np.random.Generator) -> int:
+        return self._units[rng.integers(len(self._units))]
+
+    def _draw(self, rng: np.random.Generator, units: int | None = None) -> tuple[Atoms, dict[str, int | float]] | None:
+        """Return a crystal with a number of formula units, by default a random one, and its tag."""
+        usual = self._usual[int(rng.random() < BONDS)]
+        units = self._draw_units(rng) if units is None else units
         contents = self._problem.contents(units)
         allowed = self._problem.spacegroups or _EVERY_GROUP
         # After a group in which nothing can be built, the others of its order come first, so that the orders keep their

@@ -7,7 +7,7 @@ from hybridcsp.core.registry import Entry, Registry
 #: Sources of a search by default.
 DEFAULT_SOURCES = ("random", "prototypes", "evolution", "swarm", "basin-hopping", "wyckoff", "flow", "shake")
 
-#: Number of samples of a generator per job by default; the lowest in energy is relaxed.
+#: Number of samples of a generator per job by default; the most promising is relaxed.
 ONE_SHOT = 12
 
 SOURCES = Registry(

@@ -16,9 +16,10 @@ LINES = {
     "rejected": '{"candidate": 2, "source": "random", "operator": "random", "reason": "distance", "detail": "Cu-Cu"}',
     "failed": '{"candidate": 2, "source": "random", "operator": "random", "level": "relax", '
     '"cost": {"force_calls": 3, "seconds": 0.5}, "detail": "it exploded", "start_enthalpies": [-3.5, null], '
-    '"relaxation": 4, "force_calls": 120, "reason": "force-explosion"}',
+    '"start_estimates": [-3.75, null], "relaxation": 4, "force_calls": 120, "reason": "force-explosion"}',
     "relaxed": '{"candidate": 2, "source": "random", "operator": "random", "level": "lowest", '
-    '"cost": {"force_calls": 3, "seconds": 0.5}, "detail": "", "start_enthalpies": [], "relaxation": null, '
+    '"cost": {"force_calls": 3, "seconds": 0.5}, "detail": "", "start_enthalpies": [], '
+    '"start_estimates": [], "relaxation": null, '
     '"force_calls": 120, "calculator": "emt (ase 3.29)", "energy": -3.5, "enthalpy": -3.25, '
     '"enthalpy_per_atom": -3.25, "max_force": 0.01, "max_stress_residual": null, "converged": true, '
     '"objectives": {}, "spacegroup": 225, "spacegroup_loose": 225, "minimum": 1, "opened": true, "absorbed": null, '
@@ -37,7 +38,7 @@ LINES = {
 }
 
 # Fields that earlier versions did not write, or that are written for their sake only.
-ADDED_LATER = ("objectives", "start_enthalpies", "niche", "suspect", "captured_by")
+ADDED_LATER = ("objectives", "start_enthalpies", "start_estimates", "niche", "suspect", "captured_by")
 
 
 @pytest.mark.parametrize("kind", LINES)

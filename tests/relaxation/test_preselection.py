@@ -1,12 +1,14 @@
-"""Preselection: the structure of lowest enthalpy is relaxed, at one force call for each structure."""
+"""Preselection: the most promising structure is relaxed, at one force call for each structure."""
 
 import numpy as np
 import pytest
 from ase.build import bulk
+from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.emt import EMT
 from crystals import random_crystal
 
 from hybridcsp.core.records import LOWEST, Candidate, Failed, FailureReason, Job, Limits, Proposal, Relaxed
+from hybridcsp.relaxation.preselection import FALL_PER_FORCE, LARGEST_FORCE
 from hybridcsp.relaxation.relax import run_job
 from hybridcsp.relaxation.settings import RelaxationSettings
 
@@ -30,11 +32,19 @@ def enthalpy(atoms, pressure=0.0):
     return atoms.get_potential_energy() + pressure * atoms.get_volume()
 
 
+def promise(atoms, pressure=0.0):
+    """The enthalpy per atom, less what the largest force promises."""
+    atoms = atoms.copy()
+    atoms.calc = EMT()
+    force = np.linalg.norm(atoms.get_forces(), axis=1).max()
+    return enthalpy(atoms, pressure) / len(atoms) - FALL_PER_FORCE * min(force, LARGEST_FORCE)
+
+
 @pytest.mark.parametrize("pressure_gpa", [0.0, 100.0])
-def test_structure_of_lowest_enthalpy_is_relaxed(pressure_gpa):
+def test_the_most_promising_structure_is_relaxed(pressure_gpa):
     settings = RelaxationSettings(pressure_gpa=pressure_gpa)
     structures = [random_crystal("Cu4", volume, np.random.default_rng(volume)) for volume in (9, 11, 13, 15, 17)]
-    best = min(structures, key=lambda atoms: enthalpy(atoms, settings.pressure))
+    best = min(structures, key=lambda atoms: promise(atoms, settings.pressure))
     outcome, alone = run(structures, settings), run([best], settings)
     assert isinstance(outcome, Relaxed)
     assert isinstance(alone, Relaxed)
@@ -77,6 +87,37 @@ def test_limits_of_the_job_are_obeyed():
     assert isinstance(outcome, Relaxed)
     assert not outcome.converged
     assert outcome.cost.force_calls == 2
+
+
+def test_of_two_structures_of_one_energy_that_with_forces_to_follow_is_relaxed():
+    class Hills(EMT):
+        """Energies that are equal, and forces that differ."""
+
+        def calculate(self, atoms=None, *arguments, **options):
+            super().calculate(atoms, *arguments, **options)
+            self.results["energy"] = self.results["free_energy"] = 1.0
+
+    at_rest, displaced = bulk("Cu", cubic=True), bulk("Cu", cubic=True)
+    displaced.positions[0, 0] += 0.4
+    outcome = run([at_rest, displaced], calculator=Hills(), force_calls=3)
+    assert outcome.start_enthalpies == pytest.approx((0.25, 0.25))
+    assert outcome.chosen == 1
+    assert outcome.start_estimates[1] < outcome.start_estimates[0] == pytest.approx(0.25, abs=1e-6)
+
+
+def test_a_calculator_without_forces_chooses_by_enthalpies():
+    class OnlyEnergies(EMT):
+        implemented_properties = ("energy",)
+
+        def get_property(self, name, atoms=None, allow_calculation=True):
+            if name != "energy":
+                raise PropertyNotImplementedError(name)
+            return super().get_property(name, atoms, allow_calculation)
+
+    outcome = run([copper(3.4), copper(3.58)], calculator=OnlyEnergies())
+    assert isinstance(outcome, Failed)  # it cannot be relaxed
+    assert outcome.chosen == 1
+    assert outcome.start_estimates == outcome.start_enthalpies
 
 
 def test_outcome_contains_the_enthalpy_of_each_structure():

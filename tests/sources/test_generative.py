@@ -22,6 +22,7 @@ from hybridcsp.sources.base import Context, SourceStatus
 from hybridcsp.sources.batch_queue import FIRST_CHOICES
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.preselection import RELAXATIONS_PER_JOB
+from hybridcsp.sources.random import CRYSTALS_PER_JOB
 from hybridcsp.sources.registry import SOURCES
 from hybridcsp.structure.symmetry import spacegroup
 
@@ -244,14 +245,16 @@ class TestTheSource:
                     known.add(number, atoms)
                 assert known.find(start) is not None
 
-    def test_a_search_hands_its_setting_on_to_the_generators_that_are_named(self):
+    def test_a_search_hands_its_setting_on_to_the_sources_that_are_named(self):
         toy = GenerativeSource(COPPER, generator=Toy())
-        built = build_sources(["wyckoff", "random", toy], COPPER, samples_per_job=5)
+        built = build_sources(["wyckoff", "random", toy], COPPER, samples_per_job=9)
         assert {name: getattr(source, "samples_per_job", None) for name, source in built.items()} == {
-            "wyckoff": 5,
-            "random": None,
+            "wyckoff": 9,
+            "random": CRYSTALS_PER_JOB,
             "toy": 1,
         }
+        (alone,) = build_sources(["random"], COPPER, samples_per_job=1).values()
+        assert alone.samples_per_job == 1
         with pytest.raises(InputError, match="one_shot"):
             build_sources(["random"], COPPER, samples_per_job=0)
 

@@ -68,7 +68,7 @@ def test_the_lowest_follow_until_the_next_job_is_due(leftovers):
     assert [one.tag["number"] for one in leftovers.ranked()] == order[1:].tolist()
     for place in range(1, RELAXATIONS_PER_JOB):
         assert leftovers.next.tag["number"] == order[place]
-        assert leftovers.next.enthalpy == outcome.start_enthalpies[order[place]]
+        assert leftovers.next.estimate == outcome.start_enthalpies[order[place]]
         sent(leftovers, [leftovers.next], id_=1 + place)
     assert leftovers.next is None
     assert len(leftovers.ranked()) == 6 - RELAXATIONS_PER_JOB
@@ -82,6 +82,24 @@ def test_structures_that_cannot_be_evaluated_are_dropped(leftovers):
     candidate = sent(leftovers, some(3))
     leftovers.observe(replace(relaxed_of(candidate), start_enthalpies=(-1.0, None, -2.0)))
     assert [one.tag["number"] for one in leftovers.ranked()] == [0]
+
+
+def test_estimates_go_before_enthalpies(leftovers):
+    candidate = sent(leftovers, some(3))
+    outcome = replace(relaxed_of(candidate), start_enthalpies=(-1.0, -2.0, -3.0), start_estimates=(-3.5, -3.2, -3.1))
+    assert outcome.chosen == 0
+    leftovers.observe(outcome)
+    assert [one.tag["number"] for one in leftovers.ranked()] == [1, 2]
+
+
+def test_no_more_are_kept_of_each_job_than_asked_for():
+    leftovers = Leftovers(lambda tag: tag["number"], relaxations_per_job=2, kept=1)
+    outcome = relaxed_of(sent(leftovers, some(5)))
+    leftovers.observe(outcome)
+    second = np.argsort(outcome.start_enthalpies)[1]
+    assert [one.tag["number"] for one in leftovers.ranked()] == [second]
+    sent(leftovers, [leftovers.next], id_=2)
+    assert leftovers.next is None
 
 
 @pytest.mark.parametrize("what", [Failed, Rejected])

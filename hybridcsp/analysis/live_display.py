@@ -214,7 +214,7 @@ class View:
         head.add_column(width=max(8, width // 5))
         head.add_column(no_wrap=True, overflow="ellipsis")
         head.add_row(bar, numbers)
-        now = " · ".join([*_best(progress), *_now(progress, self._budget)])
+        now = " · ".join([*_best(progress), *_now(progress, self._budget), *_origin(progress)])
         return [head, *([_line(now)] if now else [])]
 
 
@@ -252,7 +252,7 @@ def seconds_left(progress: Progress, budget: StoppingCriteria) -> float | None:
 
 def describe(progress: Progress, budget: StoppingCriteria) -> str:
     """Return the progress of a search in one line."""
-    return " · ".join([*_numbers(progress, budget), *_best(progress), *_now(progress, budget)])
+    return " · ".join([*_numbers(progress, budget), *_best(progress), *_now(progress, budget), *_origin(progress)])
 
 
 def clock(seconds: float) -> str:
@@ -272,6 +272,10 @@ def _best(progress: Progress) -> list[str]:
         return []
     group = f" {spacegroup_symbol(progress.spacegroup)}" if progress.spacegroup else ""
     return [f"best {progress.best:.4f} eV/atom{group}"]
+
+
+def _origin(progress: Progress) -> list[str]:
+    return [f"best from {progress.best_from}"] if progress.best_from else []
 
 
 def _now(progress: Progress, budget: StoppingCriteria) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 from hybridcsp.analysis.follow_ups import calculator_names, disagreement, levels_with_results, result_by
 from hybridcsp.analysis.point_labels import label_points
 from hybridcsp.analysis.run_results import RunResult
+from hybridcsp.analysis.source_activity import improvements
 from hybridcsp.analysis.statistics import extended_to_longest, success_costs, success_curve
 from hybridcsp.archive.archive import Archive
 from hybridcsp.core.minimum import Minimum
@@ -79,7 +80,11 @@ def plot_search(archive: Archive, output: Path, title: str) -> None:
     for source in dict.fromkeys(end.source for end in ends):
         own = [end for end in ends if end.source == source]
         heights = [1000 * (end.enthalpy_per_atom - best) for end in own]
-        course.plot([end.relaxation for end in own], heights, ".", label=source, alpha=0.7)
+        (dots,) = course.plot([end.relaxation for end in own], heights, ".", label=source, alpha=0.7)
+        lowered = [one for one in improvements(archive) if one.source == source]
+        falls = [1000 * (one.enthalpy_per_atom - best) for one in lowered]
+        style = {"color": dots.get_color(), "markeredgecolor": "black", "markersize": 11, "linestyle": "none"}
+        course.plot([one.relaxation for one in lowered], falls, marker="*", zorder=3, **style)
     running, lowest = [], float("inf")
     for end in ends:
         if end.converged:
@@ -91,6 +96,7 @@ def plot_search(archive: Archive, output: Path, title: str) -> None:
     course.set_ylabel(f"{above} (meV/atom)", parse_math=False)
     course.xaxis.set_major_locator(MaxNLocator(integer=True))
     course.set_ylim(-1, None)
+    course.plot([], [], "*", color="white", markeredgecolor="black", markersize=11, label="lowered the best")
     handles, labels = course.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", ncols=6, fontsize="small", frameon=False)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from hybridcsp.analysis.source_activity import LOW, improvements, niches_reached_alone
 from hybridcsp.analysis.text_tables import Column, FittingTable
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.events import ModelUpdated
@@ -27,6 +29,8 @@ _LONGEST = 200
 def sources_rows(archive: Archive) -> list[dict[str, Any]]:
     """Return the activity of each operator of each source, as plain data with units in the keys."""
     total = sum(tally.cost.force_calls for tally in archive.state.tallies.values())
+    alone = niches_reached_alone(archive.state)
+    lowered = Counter((one.source, one.operator) for one in improvements(archive))
     return [
         {
             "source": source,
@@ -37,6 +41,8 @@ def sources_rows(archive: Archive) -> list[dict[str, Any]]:
             "failed": tally.failed.total(),
             "unconverged": tally.unconverged,
             "minima_reached_first": tally.first_reached,
+            "low_niches_reached_alone": alone[source, operator],
+            "times_lowered_best": lowered[source, operator],
             "best_enthalpy_ev_per_atom": tally.best,
             "force_calls": tally.cost.force_calls,
             "share_of_force_calls": tally.cost.force_calls / total if total else None,
@@ -55,6 +61,8 @@ def sources_table(archive: Archive) -> FittingTable:
         Column(heading="relaxed"),
         Column(heading="failed", dispensable=2),
         Column(heading="new", meaning="minima that it found first"),
+        Column(heading="alone", meaning=f"niches up to {1000 * LOW:.0f} meV/atom that it alone found", dispensable=2),
+        Column(heading="lowered", meaning="times that it lowered the best", dispensable=1),
         Column(heading="best", meaning="lowest enthalpy in eV/atom", dispensable=1),
         Column(heading="f.calls", meaning="force calls", dispensable=7),
         Column(heading="share", meaning="share of all force calls", dispensable=5),
@@ -68,6 +76,8 @@ def sources_table(archive: Archive) -> FittingTable:
             str(row["relaxed"]),
             str(row["failed"]),
             str(row["minima_reached_first"]),
+            str(row["low_niches_reached_alone"]),
+            str(row["times_lowered_best"]),
             "" if row["best_enthalpy_ev_per_atom"] is None else f"{row['best_enthalpy_ev_per_atom']:.4f}",
             str(row["force_calls"]),
             "" if row["share_of_force_calls"] is None else f"{row['share_of_force_calls']:.0%}",

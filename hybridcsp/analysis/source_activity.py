@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 from hybridcsp.analysis.run_results import RANDOM, RunResult, SourceRole, is_random
 from hybridcsp.archive.archive import Archive
+from hybridcsp.archive.basins import Basin
 from hybridcsp.archive.history import Improvement
+from hybridcsp.archive.state import SearchState
+
+#: Largest height of a low niche above the best in eV/atom.
+LOW = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +62,27 @@ def improvements(archive: Archive) -> list[Improvement]:
     calculator in use count.
     """
     return list(archive.state.improvements)
+
+
+def niches_reached_alone(state: SearchState) -> Counter[tuple[str, str]]:
+    """Return the number of low niches that one relaxation alone has reached, by its source and operator.
+
+    They are what the allocation credits a source with: a source that still finds such niches may find one below the
+    best. Suspect minima do not count.
+    """
+    reached: defaultdict[int, list[Basin]] = defaultdict(list)
+    for basin in state.comparable():
+        if not basin.suspect:
+            reached[basin.niche].append(basin)
+    if not reached:
+        return Counter()
+    highest = LOW + min(basin.enthalpy_per_atom for basins in reached.values() for basin in basins)
+    alone = [
+        state.candidates[basins[0].found_by]
+        for basins in reached.values()
+        if sum(basin.multiplicity for basin in basins) == 1 and basins[0].enthalpy_per_atom <= highest
+    ]
+    return Counter((candidate.source, candidate.operator) for candidate in alone)
 
 
 def source_shares(results: Sequence[RunResult]) -> list[SourceShare]:

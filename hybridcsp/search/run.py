@@ -49,8 +49,8 @@ class Progress:
         Number of jobs that the workers are busy with.
     minima
         Number of distinct minima.
-    best, spacegroup
-        Lowest enthalpy per atom in eV, and the number of that minimum's space group at 0.01 Å.
+    best, spacegroup, best_from
+        Lowest enthalpy per atom in eV, the space group number of that minimum at 0.01 Å, and the source that found it.
     force_calls
         Number of force calls in the whole search.
     run_relaxations, run_force_calls, run_seconds
@@ -84,6 +84,7 @@ class Progress:
     activity: str = ""
     training: tuple[str, ...] = ()
     spacegroup: int | None = None
+    best_from: str = ""
     follow_ups_done: int = 0
     follow_ups_left: int = 0
 
@@ -124,6 +125,7 @@ def progress_of(state: SearchState, follow_ups: FollowUpJobs, **of_run: Any) -> 
         minima=state.number_of_minima,
         best=None if best is None else best.enthalpy_per_atom,
         spacegroup=None if best is None else best.spacegroup,
+        best_from=state.improvements[-1].source if state.improvements else "",
         force_calls=state.cost.force_calls,
         follow_ups_done=follow_ups.done,
         follow_ups_left=follow_ups.waiting + follow_ups.running,

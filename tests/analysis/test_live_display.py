@@ -35,6 +35,7 @@ HALF = replace(
     failed=2,
     minima=31,
     best=-9.3891,
+    best_from="wyckoff",
     spacegroup=136,
     run_relaxations=50,
     run_force_calls=4000,
@@ -82,6 +83,8 @@ def test_live_display_fits_terminal_with_a_line_per_relaxation(width):
     if width >= 80:
         assert "41 force calls" in lines[2] and "-9.3123 eV/atom" in lines[2] and lines[2].rstrip().endswith("3 s")
         assert "0:01:40 left" in lines[1]
+    if width >= 100:
+        assert lines[1].rstrip().endswith("best from wyckoff")
 
 
 FOLLOWED = replace(

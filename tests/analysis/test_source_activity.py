@@ -9,8 +9,15 @@ from rich.console import Console
 
 from hybridcsp.analysis.comparison_report import as_csv, comparison_table
 from hybridcsp.analysis.plots import plot_comparison
+from hybridcsp.analysis.report import sources_rows
 from hybridcsp.analysis.run_results import RunResult, SourceActivity, SourceRole
-from hybridcsp.analysis.source_activity import IdenticalRuns, comparison_notes, identical_runs, improvements
+from hybridcsp.analysis.source_activity import (
+    IdenticalRuns,
+    comparison_notes,
+    identical_runs,
+    improvements,
+    niches_reached_alone,
+)
 from hybridcsp.analysis.statistics import compare
 from hybridcsp.archive.archive import Archive
 from hybridcsp.core.records import Cost
@@ -138,21 +145,36 @@ def test_table_file_and_plot_name_active_sources(tmp_path, monkeypatch):
     assert drawn[0].get_supxlabel() == notes[0]
 
 
-def test_improvements_name_the_source_that_lowered_the_best(tmp_path):
+@pytest.fixture
+def archive(tmp_path):
+    """A search of three sources: evolution and swarm lower the best, and random crystals reach one minimum twice."""
     rng = np.random.default_rng(0)
-    crystals = [random_crystal("Cu4", 12, rng) for _ in range(4)]
+    first, *others = [random_crystal("Cu4", 12, rng) for _ in range(4)]
+    found = [("random", first, -3.25), ("evolution", others[0], -3.28), ("random", first, -3.25)]
+    found += [("random", others[1], -3.0), ("swarm", others[2], -3.29)]
     with Archive(tmp_path, write=True) as archive:
-        for source, atoms, enthalpy in zip(
-            ["random", "evolution", "random", "swarm"], crystals, [-3.0, -3.2, -3.1, -3.3], strict=True
-        ):
+        for source, atoms, enthalpy in found:
             (candidate,) = record_proposals(archive, [atoms], source=source)
             archive.record_outcomes([relaxed(candidate, enthalpy, atoms, cost=Cost(force_calls=10))])
-        found = improvements(archive)
-    with Archive(tmp_path) as reopened:
-        assert improvements(reopened) == found
+        yield archive
+
+
+def test_improvements_name_the_source_that_lowered_the_best(archive):
     expected = [
-        (1, 12, -3.0, "random", "made"),
-        (2, 24, -3.2, "evolution", "made"),
-        (4, 48, -3.3, "swarm", "made"),
+        (1, 12, -3.25, "random", "made"),
+        (2, 24, -3.28, "evolution", "made"),
+        (5, 60, -3.29, "swarm", "made"),
     ]
-    assert [(*one[:2], round(one[2], 6), *one[3:]) for one in found] == expected
+    assert [(*one[:2], round(one[2], 6), *one[3:]) for one in improvements(archive)] == expected
+    with Archive(archive.directory) as reopened:
+        assert improvements(reopened) == improvements(archive)
+
+
+def test_niches_reached_alone_are_low_and_were_reached_once(archive):
+    assert niches_reached_alone(archive.state) == {("evolution", "made"): 1, ("swarm", "made"): 1}
+
+
+def test_rows_of_sources_hold_improvements_and_niches_reached_alone(archive):
+    rows = {row["source"]: row for row in sources_rows(archive)}
+    assert {name: row["times_lowered_best"] for name, row in rows.items()} == {"random": 1, "evolution": 1, "swarm": 1}
+    assert [rows[name]["low_niches_reached_alone"] for name in ("random", "evolution", "swarm")] == [0, 1, 1]

@@ -1,233 +1,214 @@
-"""Fit what each source is expected to earn per force call, the prior of the allocation between sources.
+"""Fit how soon each source solves a problem, the prior of the allocation between sources.
 
-    python benchmarks/allocation_priors.py                                     # do what is missing, print the table
+    python benchmarks/allocation_priors.py                                                # print the table
     python benchmarks/allocation_priors.py --write hybridcsp/data/allocation_priors.json
 
-Each development system is searched by all sources together, with equal shares, 10 relaxations for each on average,
-with CHGNet and one worker, without energies before relaxations: what a source is worth depends on the company it
-keeps. Evolution breeds what others have found, shaking has nothing to shake without them, and a crystal that
-prototypes have already led to earns random search nothing. The yield of a source is the credit for minima that it was
-the first to reach (exp(-ΔH / 20 meV) above the lowest of the run, a part of it for the sources of the parents, as in
-:mod:`hybridcsp.search.allocation`) over its force calls.
-The model is ``exp(a + b ln(atoms) + c (elements - 2))`` for each source, b and c drawn towards those of all sources
-together: the systems are few.
+The data are the recorded searches of :mod:`allocation_runs`, in which all sources get equal shares: the source that
+first came within 2 meV/atom of the lowest enthalpy that any run of the system found has solved it after so many force
+calls of its own; the others had not after theirs (competing risks). Added to these are the runs of a single source on
+further crystals in results/one_shot_runs.jsonl, at half weight, because the goal there is a known crystal. Crystals of
+benchmarks are left out.
 
-The systems are the contents of the primitive cells of 18 crystals, drawn once without looking at anything but their
-size from those whose formulas no generator learns from. The table of prototypes is used without these formulas. None
-of them is a crystal of the recovery benchmark.
-
-Finished runs are lines of results/allocation_priors_runs.jsonl; nothing is run twice.
+The rate at which a source solves problems, per force call, has a Gamma distribution over problems (:class:`SuccessPrior
+<hybridcsp.search.success_priors.SuccessPrior>`); its scale depends on the covariates of :class:`Difficulty
+<hybridcsp.search.success_priors.Difficulty>`: size, number of elements and known crystals of the stoichiometry. The
+parameters of the sources are drawn towards common ones (partial pooling): the systems are few.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import time
-from importlib.resources import files
-from math import exp
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 import numpy as np
+from allocation_runs import RESULTS, RecordedSearch, difficulty_of, is_of_benchmark, recorded_searches
+from scipy.optimize import minimize
 
-from hybridcsp import Problem, Search
-from hybridcsp.archive.credit import CREDIT_SCALE
-from hybridcsp.core.records import REFINE, Failed, Relaxed
-from hybridcsp.generators.datasets import is_held_out
-from hybridcsp.prototypes import CountTable
-from hybridcsp.prototypes.table import reduced_hill_formula
-from hybridcsp.relaxation.backends import WorkerPool
-from hybridcsp.relaxation.relax import Relaxer
-from hybridcsp.search.allocation import SHARE_OF_PARENTS
-from hybridcsp.sources.registry import DEFAULT_SOURCES
+from hybridcsp.search.success_priors import Difficulty, SuccessPrior
+from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT
 
-RUNS = Path(__file__).parent / "results" / "allocation_priors_runs.jsonl"
-SEARCHES = Path(__file__).parent / ".searches" / "allocation_priors"  # kept, so that they can be looked at
-SOURCES = DEFAULT_SOURCES
-RELAXATIONS = 10 * len(SOURCES)
-SECONDS_PER_RELAXATION = 2.0  # only to plan
+#: A search is solved within this enthalpy of the lowest (eV/atom).
+SOLVED = 0.002
 
-SYSTEMS = (
-    *("As2K2Li4", "H4F2N2Sn", "CrS4V2", "H4N2Rb2", "F6NaRb2Ti", "Ru3Ta", "Cl4Nb2O2", "Cs2F6Ni"),
-    *("H4Li2O4P2", "Nd4Sn4Zn4", "Cl4N4Zn8", "Au14BiCa3", "Pt4Yb10", "Ba2Ce4Mn2S10", "O12P4SrTl2", "Cu6Eu2P5"),
-    *("Cu4Pr4S8", "Ni4Si4Y4"),
-)
+#: Weight of runs of a single source.
+WEIGHT_OF_SINGLE = 0.5
 
-#: How strongly the slopes of sources are drawn together.
-RIDGE = 5.0
+#: Common values before the fit: logarithms of shape and force calls.
+CENTRE = (np.log(0.3), np.log(100.0))
+
+#: Standard deviations of common logarithms of shape and force calls and of common slopes around CENTRE and 0, and of
+#: those of sources around the common ones.
+SPREAD_OF_COMMON, SPREAD_OF_SOURCES = (1.0, 2.0, 1.0), (0.35, 1.0, 0.5)
 
 
-def without_held_out() -> CountTable:
-    """Return the table of prototypes as it would be without the formulas that generators do not learn from."""
-    raw = json.loads(files("hybridcsp").joinpath("data/prototype_counts.json").read_text(encoding="utf-8"))
-    kept: dict[str, dict[str, str]] = {}
-    for stoichiometry, prototypes in raw["prototypes"].items():
-        for label, kinds in prototypes.items():
-            known = [kind for kind in kinds.split() if not _held_out(stoichiometry, label, kind)]
-            if known:
-                kept.setdefault(stoichiometry, {})[label] = " ".join(known)
-    return CountTable({"card": raw["card"], "prototypes": kept})
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """The force calls of one source on one problem until it or another source solved it, or the run ended."""
+
+    source: str
+    difficulty: Difficulty
+    force_calls: int
+    solved: bool
+    weight: float = 1.0
 
 
-def _held_out(stoichiometry: str, label: str, kind: str) -> bool:
-    (formula,) = CountTable({"card": {}, "prototypes": {stoichiometry: {label: kind}}}).formulas
-    return is_held_out(formula)
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """Parameters by source: shape, force calls at covariates of 0, and slopes of the logarithm of the rate."""
 
+    parameters: dict[str, tuple[float, float, tuple[float, ...]]]
 
-def measure(system: str, seed: int, pool: WorkerPool) -> dict[str, Any]:
-    problem = Problem(system, formula_units=1)
-    assert is_held_out(reduced_hill_formula(problem.composition)), system
-    directory = SEARCHES / f"{system}-{seed}"
-    start = time.perf_counter()
-    with Search(
-        problem,
-        sources=SOURCES,
-        seed=seed,
-        allocation="equal",
-        directory=directory,
-        backend=pool,
-        workers=1,
-        one_shot=1,
-    ) as search:
-        search.run(relaxations=RELAXATIONS, refine=0)
-        sources = {n: search.archive.candidate(n).source for n in range(1, search.archive.candidates + 1)}
+    def priors(self, difficulty: Difficulty) -> dict[str, SuccessPrior]:
+        """Return the priors for a problem."""
         return {
-            "system": system,
-            "seed": seed,
-            "atoms": problem.atoms_per_unit,
-            "elements": len(problem.composition),
-            # Source, operator, the parents' sources, force calls, and the enthalpy per atom of a new minimum.
-            "relaxations": [
-                [
-                    event.candidate.source,
-                    event.candidate.operator,
-                    [sources[id_] for id_ in event.candidate.proposal.parents],
-                    event.cost.force_calls,
-                    round(event.enthalpy_per_atom, 5) if isinstance(event, Relaxed) and event.is_new_minimum else None,
-                ]
-                for event in search.archive.history()
-                if isinstance(event, Relaxed | Failed) and event.level != REFINE
-            ],
-            "seconds": round(time.perf_counter() - start, 1),
-            "load": round(os.getloadavg()[0], 1),
+            source: SuccessPrior(shape=shape, force_calls=calls * np.exp(-np.dot(difficulty.covariates, slopes)))
+            for source, (shape, calls, slopes) in self.parameters.items()
         }
 
 
-def best_of(run: dict[str, Any]) -> float:
-    """Lowest enthalpy per atom that a run has reached."""
-    return min(enthalpy for *_, enthalpy in run["relaxations"] if enthalpy is not None)
+def lowest_by_system(searches: Sequence[RecordedSearch]) -> dict[str, float]:
+    """Return the lowest enthalpy of any search of each system."""
+    lowest: dict[str, float] = {}
+    for search in searches:
+        best = min(step.enthalpy for step in search.steps if step.enthalpy is not None)
+        lowest[search.system] = min(best, lowest.get(search.system, np.inf))
+    return lowest
 
 
-def credit_for(enthalpy: float | None, lowest: float) -> float:
-    """Credit for a new minimum, none for what was no new one."""
-    return 0.0 if enthalpy is None else exp((lowest - enthalpy) / CREDIT_SCALE)
+def attempts_in(searches: Sequence[RecordedSearch]) -> list[Attempt]:
+    """Return the attempts of the sources in recorded searches; those of one system weigh as much as a search or two."""
+    lowest = lowest_by_system(searches)
+    runs = Counter(search.system for search in searches)
+    attempts = []
+    for search in searches:
+        spent: Counter[str] = Counter()
+        solver = None
+        for step in search.steps:
+            spent[step.source] += step.force_calls
+            if step.enthalpy is not None and step.enthalpy <= lowest[search.system] + SOLVED:
+                solver = step.source
+                break
+        attempts += [
+            Attempt(
+                source=source,
+                difficulty=search.difficulty,
+                force_calls=calls,
+                solved=source == solver,
+                weight=runs[search.system] ** -0.5,
+            )
+            for source, calls in spent.items()
+        ]
+    return attempts
 
 
-def accounts(run: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Relaxations, force calls and credit of each source."""
-    lowest = best_of(run)
-    sums = {source: np.zeros(3) for source in SOURCES}
-    for source, _, parents, calls, enthalpy in run["relaxations"]:
-        credit = credit_for(enthalpy, lowest)
-        for parent in parents:
-            sums[parent][2] += SHARE_OF_PARENTS * credit / len(parents)
-        sums[source] += 1, calls, credit * (1 - SHARE_OF_PARENTS if parents else 1.0)
-    return sums
+@cache
+def single_attempts() -> tuple[Attempt, ...]:
+    """Return the runs of a single source that take as many samples per job as searches do by default."""
+    runs = [json.loads(line) for line in (RESULTS / "one_shot_runs.jsonl").read_text().splitlines()]
+    return tuple(
+        Attempt(
+            source=run["source"],
+            difficulty=difficulty_of(run["formula"]),
+            force_calls=max(1, run["force_calls"]),
+            solved=run["recovered"],
+            weight=WEIGHT_OF_SINGLE,
+        )
+        for run in runs
+        if run["one_shot"] == ONE_SHOT and not is_of_benchmark(run["formula"])
+    )
 
 
-def by_operator(runs: list[dict[str, Any]]) -> None:
-    """Print what operators earned."""
-    sums: dict[tuple[str, str], np.ndarray] = {}
-    for run in runs:
-        lowest = best_of(run)
-        for source, operator, _, calls, enthalpy in run["relaxations"]:
-            credit = credit_for(enthalpy, lowest)
-            key = source, operator
-            sums[key] = sums.get(key, np.zeros(3)) + np.array([1, calls, credit])
-    print("relaxations, force calls, credit and credit per 1,000 force calls by operator:")
-    for (source, operator), (n, calls, credit) in sorted(sums.items()):
-        print(f"  {source:14s} {operator:20s} {n:5.0f} {calls:7.0f} {credit:7.2f} {1000 * credit / calls:7.2f}")
+def fit(attempts: Sequence[Attempt], sources: Sequence[str] = DEFAULT_SOURCES) -> Fit:
+    """Return the parameters of largest posterior probability."""
+    number = {source: i for i, source in enumerate(sources)}
+    attempts = [attempt for attempt in attempts if attempt.source in number]
+    source = np.array([number[attempt.source] for attempt in attempts])
+    covariates = np.array([attempt.difficulty.covariates for attempt in attempts])
+    calls = np.array([attempt.force_calls for attempt in attempts], dtype=float)
+    solved = np.array([attempt.solved for attempt in attempts], dtype=float)
+    weight = np.array([attempt.weight for attempt in attempts])
+    centre = np.array([*CENTRE, 0.0, 0.0, 0.0])
+    common_spread, spread = (
+        np.array([*values[:2], *[values[2]] * 3]) for values in (SPREAD_OF_COMMON, SPREAD_OF_SOURCES)
+    )
 
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        table = flat.reshape(-1, 5)
+        common, own = table[0], table[1:]
+        shape = np.exp(own[source, 0])
+        scale = np.exp(own[source, 1] - (covariates * own[source, 2:]).sum(axis=1))
+        likelihood = solved * (own[source, 0] - np.log(scale + calls)) - shape * np.log1p(calls / scale)
+        by_scale = -solved * scale / (scale + calls) + shape * calls / (scale + calls)  # by its logarithm
+        rows = np.column_stack(
+            [solved - shape * np.log1p(calls / scale), by_scale, *(-by_scale[:, None] * covariates).T]
+        )
+        gradient = np.zeros_like(table)
+        np.add.at(gradient, source + 1, -weight[:, None] * rows)
+        distances, from_centre = (own - common) / spread, (common - centre) / common_spread
+        gradient[1:] += distances / spread
+        gradient[0] += from_centre / common_spread - (distances / spread).sum(axis=0)
+        value = -(weight * likelihood).sum() + (distances**2).sum() / 2 + (from_centre**2).sum() / 2
+        return value, gradient.ravel()
 
-def fit(runs: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Poisson regression of the credit on the force calls, source by source around common slopes."""
-
-    def solve(rows: np.ndarray, centre: np.ndarray, ridge: np.ndarray) -> np.ndarray:
-        x, exposure, y = np.c_[np.ones(len(rows)), rows[:, :2]], rows[:, 2], rows[:, 3]
-        beta = centre.copy()
-        beta[0] = np.log((y.sum() + 0.5) / exposure.sum()) - x[:, 1:].mean(axis=0) @ beta[1:]
-        for _ in range(100):  # Newton's method
-            rate = exposure * np.exp(x @ beta)
-            gradient = x.T @ (y - rate) - ridge * (beta - centre)
-            step = np.linalg.solve((x * rate[:, None]).T @ x + np.diag(ridge + 1e-9), gradient)
-            beta = beta + np.clip(step, -1, 1)
-        return beta
-
-    rows = {
-        source: np.array([[np.log(run["atoms"]), run["elements"] - 2.0, *accounts(run)[source][1:]] for run in runs])
-        for source in SOURCES
-    }
-    common = solve(np.concatenate(list(rows.values())), np.zeros(3), np.array([0.0, 0.5, 0.5]))
-    ridge = np.array([0.5, RIDGE, RIDGE])
-    return {source: [round(float(v), 3) for v in solve(own, common, ridge)] for source, own in rows.items()}
+    start = np.tile(centre, len(sources) + 1)
+    table = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000}).x.reshape(-1, 5)[1:]
+    rows = zip(sources, table, strict=True)
+    return Fit(parameters={name: (np.exp(row[0]), np.exp(row[1]), tuple(row[2:])) for name, row in rows})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--write", type=Path)
-    parser.add_argument("--only-fit", action="store_true")
-    parser.add_argument("--part", default="0/1", help="i/n: every n-th run from the i-th, to use several cores")
     arguments = parser.parse_args()
-    runs = [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
-    done = {(run["system"], run["seed"]) for run in runs}
-    part, parts = map(int, arguments.part.split("/"))
-    planned = [(n, k) for k in range(arguments.seeds) for n in SYSTEMS[part::parts] if (n, k) not in done]
-    if not arguments.only_fit and planned:
-        hours = len(planned) * RELAXATIONS * SECONDS_PER_RELAXATION / 3600
-        print(f"{len(planned)} runs to do, about {hours:.1f} core-hours", flush=True)
-        table = without_held_out()
-        with (
-            patch("hybridcsp.sources.prototypes.shipped_table", lambda: table),
-            WorkerPool(Relaxer(), workers=1) as pool,
-        ):
-            for name, seed in planned:
-                runs.append(measure(name, seed, pool))
-                with RUNS.open("a") as lines:
-                    lines.write(json.dumps(runs[-1]) + "\n")
-                print(name, seed, best_of(runs[-1]), f"{runs[-1]['seconds']:.0f} s", flush=True)
-    by_operator(runs)
-    yields = fit(runs)
-    print(f"{len(runs)} runs; credit per 1,000 force calls, measured and (fitted):")
-    print("  " + " ".join(f"{name:>13s}" for name in ("system", *SOURCES)))
-    for name in SYSTEMS:
-        own = [run for run in runs if run["system"] == name]
-        cells = []
-        for source in SOURCES if own else ():
-            a, b, c = yields[source]
-            fitted = 1000 * np.exp(a + b * np.log(own[0]["atoms"]) + c * (own[0]["elements"] - 2))
-            _, calls, credit = sum(accounts(run)[source] for run in own)
-            cells.append(f"{1000 * credit / max(calls, 1):.2f} ({fitted:.2f})")
-        print("  " + " ".join(f"{cell:>13s}" for cell in (name, *cells)))
+    searches = recorded_searches()
+    attempts = [*attempts_in(searches), *single_attempts()]
+    found = fit(attempts)
+    families = Counter(search.system.partition("-")[0] for search in searches)
+    print(f"{len(searches)} searches ({families}) and {len(single_attempts())} runs of a single source")
+    print("source         solved first / force calls     shape  force calls  slopes: size, elements, known crystals")
+    for source, (shape, calls, slopes) in found.parameters.items():
+        own = [attempt for attempt in attempts if attempt.source == source]
+        counts = f"{sum(one.solved for one in own):4d} / {sum(one.force_calls for one in own):6d}"
+        print(f"{source:14s} {counts:>28s} {shape:9.2f} {calls:12.0f}  {' '.join(f'{slope:6.2f}' for slope in slopes)}")
     if arguments.write:
-        # What a seed earns that its owner found worth handing in cannot be measured.
-        yields["seeds"] = yields["prototypes"]
+        covariates = np.array([attempt.difficulty.covariates for attempt in attempts])
+        bounds = np.round([covariates.min(axis=0), covariates.max(axis=0)], 3).T.tolist()
         card = {
-            "what": "yield of each source, in credit per force call: exp(a + b ln(atoms) + c (elements - 2))",
-            "method": "benchmarks/allocation_priors.py: Poisson regression, sources in company, CHGNet",
-            "systems": list(SYSTEMS),
-            "atoms": [min(run["atoms"] for run in runs), max(run["atoms"] for run in runs)],
-            "elements": [min(run["elements"] for run in runs), max(run["elements"] for run in runs)],
-            "relaxations_per_run": RELAXATIONS,
-            "runs": len(runs),
-            "seeds": sorted({run["seed"] for run in runs}),
+            "what": "Gamma distributions of the rate at which a source solves a problem, per force call",
+            "method": "benchmarks/allocation_priors.py: competing risks, parameters of sources drawn to common ones",
+            "covariates": {
+                "names": ["ln(atoms / 10)", "elements - 2.5", "ln(1 + known crystals of the stoichiometry) / 3 - 1"],
+                "range": bounds,
+            },
+            "searches": {system: len(runs) for system, runs in _by_system(searches).items()},
+            "single_source": sorted({json.loads(line)["formula"] for line in _single_lines()}),
         }
+        sources = {
+            name: {"shape": round(shape, 3), "force_calls": round(calls, 1), "slopes": [round(s, 3) for s in slopes]}
+            for name, (shape, calls, slopes) in found.parameters.items()
+        }
+        # How soon a seed succeeds that its owner found worth handing in cannot be measured.
+        sources["seeds"] = sources["prototypes"]
         temporary = arguments.write.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"card": card, "yields": yields}, indent=1) + "\n")
+        temporary.write_text(json.dumps({"card": card, "sources": sources}, indent=1) + "\n")
         temporary.replace(arguments.write)
+
+
+def _by_system(searches: Sequence[RecordedSearch]) -> dict[str, list[RecordedSearch]]:
+    found: dict[str, list[RecordedSearch]] = {}
+    for search in searches:
+        found.setdefault(search.system, []).append(search)
+    return found
+
+
+def _single_lines() -> list[str]:
+    lines = (RESULTS / "one_shot_runs.jsonl").read_text().splitlines()
+    return [line for line in lines if not is_of_benchmark(json.loads(line)["formula"])]
 
 
 if __name__ == "__main__":

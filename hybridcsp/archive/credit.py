@@ -1,19 +1,19 @@
-"""Credit of sources for the minima that they find, and the price of relaxations in force calls."""
+"""Credit of sources for the low niches that they alone have reached, and the price of relaxations in force calls."""
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from hybridcsp.core.records import ADDED, Failed, FollowUpOutcome, Relaxed
 
-#: Energy in eV/atom above the best minimum at which the credit of a new minimum has fallen by a factor e.
-CREDIT_SCALE = 0.02
-
 #: Price of a relaxation whose force calls are not known.
 EXPECTED_FORCE_CALLS = 60.0
+
+#: Number of niches above the best whose mean height is the scale of credit, and the scale in eV/atom until there are
+#: that many, and the smallest one.
+LOWEST_NICHES, FIRST_SCALE, SMALLEST_SCALE = 7, 0.02, 0.002
 
 
 def price(outcome: Relaxed | Failed) -> float:
@@ -29,7 +29,7 @@ def price(outcome: Relaxed | Failed) -> float:
 
 @dataclass
 class CreditAccount:
-    """Represent what the relaxations of one source, or of one version of a generator, have paid and earned.
+    """Represent the relaxations of one source, or of one version of a generator, and their price.
 
     Attributes
     ----------
@@ -37,122 +37,116 @@ class CreditAccount:
         Number of relaxations.
     paid
         Force calls.
-    credit
-        Credit by the calculator that it was earned with: 0 for that of the search, from 1 for follow-up calculators.
     """
 
     relaxations: int = 0
     paid: float = 0.0
-    credit: dict[int, float] = field(default_factory=dict)
-
-    @property
-    def earned(self) -> float:
-        """Credit of all calculators together."""
-        return sum(self.credit.values())
-
-    @property
-    def rate(self) -> float:
-        """Credit per force call, or 0 before the first force call."""
-        return self.earned / self.paid if self.paid else 0.0
 
 
 @dataclass
-class _Grant:
-    """A share of the credit of a minimum that an account got, and what its present value follows from.
+class _Niche:
+    """A niche, the account that reached it first, and what calculators say about it.
 
     Attributes
     ----------
     key
-        Account that got it.
-    share
-        Fraction of the credit of the minimum.
-    spent
-        Force calls of all relaxations when it was granted.
+        Account; ``None`` if no account is credited.
+    reached_again
+        Whether another relaxation has ended in it that did not begin there.
     enthalpies
-        Enthalpies of the minimum in eV/atom by calculator; infinite where it was known already. The last one counts.
+        Lowest enthalpies in eV/atom by calculator: 0 for that of the search, from 1 for follow-up calculators.
+    repeated
+        Numbers of the follow-up calculators by which it is a minimum that another niche had already led to.
     """
 
-    key: Hashable
-    share: float
-    spent: float
-    enthalpies: dict[int, float]
+    key: Hashable | None
+    reached_again: bool = False
+    enthalpies: dict[int, float] = field(default_factory=dict)
+    repeated: set[int] = field(default_factory=set)
+
+    def lower(self, number: int, enthalpy: float) -> None:
+        """Note an enthalpy by a calculator."""
+        self.enthalpies[number] = min(enthalpy, self.enthalpies.get(number, math.inf))
 
 
 class CreditTracker:
-    """Track costs and credit of relaxations.
+    r"""Track what relaxations cost, and the credit that they earn with the low niches that they alone have reached.
 
-    A relaxation earns credit if it is the first to reach a minimum: ``exp(-ΔH / 20 meV)``, where ΔH is the enthalpy per
-    atom above the best minimum known at present. Whenever a better minimum is found, all earlier credit shrinks by the
-    corresponding factor.
+    The credit of a source estimates how much it can still improve the search. A niche is worth :math:`\exp(-h/t)` to
+    the first that reached it, where h is its height above the lowest enthalpy at present and t the mean height of the
+    next lowest niches: with an exponential lower tail of the enthalpies, the probability of a result below the lowest,
+    and the expected improvement, are proportional to it (the problem of the largest of many draws from several
+    sources: Cicirello, Smith, AAAI 2005; doi:10.48550/arXiv.2203.10883). It is worth nothing as soon as a second
+    relaxation reaches it. What is left is the estimate of Good and Turing (doi:10.1093/biomet/40.3-4.237) of the
+    probability that the next relaxation of a source ends in a low niche that none has reached yet: the share of its
+    results that were reached once. Minima of a niche pay once, together. Suspect minima pay nothing. A relaxation that
+    returns to the niche that a parent of its candidate came from does not count as a second one, because it began
+    there.
 
-    Where follow-up relaxations count, the credit of a minimum is that of its last result: when a follow-up relaxation
-    has ended, the credit that the minimum has earned so far is taken back, and the same accounts get, in the same
-    shares, what ``exp(-ΔH / 20 meV)`` by the follow-up calculator is worth. It is nothing if an earlier follow-up
-    relaxation has ended in the same minimum of that calculator. So no minimum earns twice, and a minimum that the
-    follow-up calculator puts high loses what it had earned. A follow-up relaxation that failed changes nothing.
-
-    Parameters
-    ----------
-    half_life
-        Number of force calls, of all accounts together, after which earlier costs and credit count half; by default
-        they are not discounted.
+    Where follow-up relaxations count, the height of a niche is that by the last follow-up calculator with a result for
+    it, and a niche that becomes a minimum of this calculator which another niche has already led to is worth nothing. A
+    follow-up relaxation that failed changes nothing.
     """
 
-    def __init__(self, half_life: float = math.inf) -> None:
-        self._half_life = half_life
-        self._spent = 0.0  # force calls
-        self._lowest: dict[int, float] = {}  # by calculator
-        self._labels: dict[int, str] = {}  # of follow-up calculators
+    def __init__(self) -> None:
         self._accounts: dict[Hashable, CreditAccount] = {}
-        self._grants: defaultdict[int, list[_Grant]] = defaultdict(list)  # by minimum
+        self._niches: dict[int, _Niche] = {}
+        self._niche_of: dict[int, int] = {}  # by minimum
+        self._ended: dict[int, int] = {}  # niches by candidate
+        self._lowest: dict[int, float] = {}  # enthalpies by calculator
+        self._labels: dict[int, str] = {}  # of follow-up calculators
+        self._credit: dict[Hashable, float] | None = None  # ``None`` after a change
 
     def account(self, key: Hashable) -> CreditAccount:
         """Return the account of a key; it is opened if it does not exist."""
         return self._accounts.setdefault(key, CreditAccount())
 
+    def credit(self, key: Hashable) -> float:
+        """Return the credit of an account."""
+        if self._credit is None:
+            self._credit = self._all_credit()
+        return self._credit.get(key, 0.0)
+
+    def rate(self, key: Hashable) -> float:
+        """Return the credit per force call of an account, or 0 before its first force call."""
+        paid = self.account(key).paid
+        return self.credit(key) / paid if paid else 0.0
+
     def close_accounts(self) -> None:
-        """Delete all accounts; the lowest enthalpies are kept."""
+        """Delete all accounts; niches and enthalpies are kept, but earn nothing any more."""
         self._accounts.clear()
-        self._grants.clear()
+        for niche in self._niches.values():
+            niche.key = None
+        self._credit = None
 
-    def charge(self, outcome: Relaxed | Failed, key: Hashable | None) -> float:
-        """Charge the costs of a relaxation to an account and return its credit, which the caller grants.
-
-        Called once for each relaxation, in the order of the events.
+    def observe(self, outcome: Relaxed | Failed, key: Hashable | None) -> None:
+        """Book a relaxation; called once for each, in the order of the events.
 
         Parameters
         ----------
         outcome
             Outcome of the relaxation.
         key
-            Account that pays; if ``None``, none pays, and only the lowest enthalpy is noted.
+            Account that pays and is credited; ``None`` for no account.
         """
-        cost = price(outcome)
-        self._spent += cost
-        discount = self._discount(cost)
-        for account in self._accounts.values():
-            account.credit = {number: credit * discount for number, credit in account.credit.items()}
-            account.paid *= discount
         if key is not None:
             own = self.account(key)
             own.relaxations += 1
-            own.paid += cost
-        if not isinstance(outcome, Relaxed) or outcome.minimum is None:
-            return 0.0
-        self._lower(0, outcome.enthalpy_per_atom)
-        return self._worth(0, outcome.enthalpy_per_atom) if outcome.is_new_minimum else 0.0
-
-    def grant(self, outcome: Relaxed, key: Hashable, credit: float) -> None:
-        """Give an account a part of the credit that :meth:`charge` has just returned for a relaxation."""
-        earned = self.account(key).credit
-        earned[0] = earned.get(0, 0.0) + credit
-        enthalpy = outcome.enthalpy_per_atom
-        if outcome.minimum is not None and credit:
-            share = credit / self._worth(0, enthalpy)
-            self._grants[outcome.minimum].append(_Grant(key, share, self._spent, {0: enthalpy}))
+            own.paid += price(outcome)
+        if not isinstance(outcome, Relaxed) or outcome.minimum is None or outcome.suspect:
+            return
+        number = outcome.minimum if outcome.niche is None else outcome.niche
+        self._niche_of[outcome.minimum] = number
+        niche = self._niches.get(number)
+        if niche is None:
+            niche = self._niches[number] = _Niche(key)
+        elif all(self._ended.get(parent) != number for parent in outcome.candidate.proposal.parents):
+            niche.reached_again = True
+        self._ended[outcome.candidate.id] = number
+        self._lower(niche, 0, outcome.enthalpy_per_atom)
 
     def observe_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> None:
-        """Replace the credit of minima by what the results of their follow-up relaxations are worth."""
+        """Note the results of follow-up relaxations of minima, which then replace those of the search."""
         for followed in outcomes:
             end = followed.outcome
             if not isinstance(end, Relaxed) or end.minimum is None:
@@ -160,45 +154,37 @@ class CreditTracker:
             if self._labels.get(followed.number) != followed.calculator:
                 self._forget(followed.number)
                 self._labels[followed.number] = followed.calculator
-            self._lower(followed.number, end.enthalpy_per_atom)
-            for grant in self._grants.get(followed.of, ()):
-                enthalpy = end.enthalpy_per_atom if end.is_new_minimum else math.inf
-                self._revise(grant, {**grant.enthalpies, followed.number: enthalpy})
+            niche = self._niches.get(self._niche_of.get(followed.of, 0))
+            if niche is None:
+                self._lowest[followed.number] = min(end.enthalpy_per_atom, self._lowest.get(followed.number, math.inf))
+                self._credit = None
+                continue
+            if not end.is_new_minimum and followed.number not in niche.enthalpies:
+                niche.repeated.add(followed.number)
+            self._lower(niche, followed.number, end.enthalpy_per_atom)
 
     def _forget(self, number: int) -> None:
-        """Take back what was earned with a follow-up calculator, whose label has changed."""
-        for grants in self._grants.values():
-            for grant in grants:
-                if number in grant.enthalpies:
-                    others = {other: enthalpy for other, enthalpy in grant.enthalpies.items() if other != number}
-                    self._revise(grant, others)
-        for account in self._accounts.values():
-            account.credit.pop(number, None)
+        """Forget the results of a follow-up calculator, whose label has changed."""
+        for niche in self._niches.values():
+            niche.enthalpies.pop(number, None)
+            niche.repeated.discard(number)
         self._lowest.pop(number, None)
 
-    def _revise(self, grant: _Grant, enthalpies: dict[int, float]) -> None:
-        account = self._accounts.get(grant.key)
-        if account is not None:
-            for sign, known in ((-1, grant.enthalpies), (1, enthalpies)):
-                number = max(known)
-                worth = grant.share * self._worth(number, known[number]) * self._discount(self._spent - grant.spent)
-                account.credit[number] = account.credit.get(number, 0.0) + sign * worth
-        grant.enthalpies = enthalpies
+    def _lower(self, niche: _Niche, number: int, enthalpy: float) -> None:
+        niche.lower(number, enthalpy)
+        self._lowest[number] = min(enthalpy, self._lowest.get(number, math.inf))
+        self._credit = None
 
-    def _discount(self, force_calls: float) -> float:
-        return float(0.5 ** (force_calls / self._half_life))
+    def _height(self, niche: _Niche) -> float:
+        last = max(niche.enthalpies)
+        return niche.enthalpies[last] - self._lowest[last]
 
-    def _worth(self, number: int, enthalpy: float) -> float:
-        """Return the credit that a minimum of this enthalpy by a calculator is worth at present."""
-        return math.exp((self._lowest[number] - enthalpy) / CREDIT_SCALE)
-
-    def _lower(self, number: int, enthalpy: float) -> None:
-        """Note an enthalpy by a calculator, and shrink the credit earned with it if that is the lowest so far."""
-        before = self._lowest.get(number)
-        if before is None or enthalpy < before:
-            self._lowest[number] = enthalpy
-        if before is not None and enthalpy < before:
-            shrinking = math.exp((enthalpy - before) / CREDIT_SCALE)
-            for account in self._accounts.values():
-                if number in account.credit:
-                    account.credit[number] *= shrinking
+    def _all_credit(self) -> dict[Hashable, float]:
+        heights = [(self._height(niche), niche) for niche in self._niches.values()]
+        lowest = sorted(height for height, _ in heights)[1 : LOWEST_NICHES + 1]
+        scale = max(SMALLEST_SCALE, sum(lowest) / LOWEST_NICHES) if len(lowest) == LOWEST_NICHES else FIRST_SCALE
+        credit: dict[Hashable, float] = {}
+        for height, niche in heights:
+            if niche.key is not None and not niche.reached_again and max(niche.enthalpies) not in niche.repeated:
+                credit[niche.key] = credit.get(niche.key, 0.0) + math.exp(-height / scale)
+        return credit

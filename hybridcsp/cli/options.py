@@ -224,7 +224,7 @@ SETTINGS = (
         flag="--allocation",
         key="search.allocation",
         metavar="NAME",
-        help="Allocation of relaxations to sources: earnings (by success per force call) or equal.",
+        help="Allocation of relaxations to sources: earnings (by expected success per force call) or equal.",
         panel=SEARCH,
     ),
     Setting(flag="--seed", key="search.seed", metavar="N", help="Random seed.", panel=SEARCH),

@@ -33,7 +33,7 @@ from hybridcsp.relaxation.calculators.choice import SUFFIX, CalculatorChoice, ab
 from hybridcsp.relaxation.calculators.registry import check_name, runs_code
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.retraining import Retraining
-from hybridcsp.search.allocation import DEFAULT_ALLOCATION, find_allocation
+from hybridcsp.search.allocations import DEFAULT_ALLOCATION, find_allocation
 from hybridcsp.search.follow_up import FollowUp
 from hybridcsp.search.search import Search
 from hybridcsp.search.settings import DEFAULT_CALCULATOR, SearchSettings

@@ -118,9 +118,7 @@ class Retrainer:
             if outcome.candidate.source == self.name:
                 version = int(outcome.candidate.proposal.tag["version"])
             on_trial = version if self._is_trial and version in self._source.versions else None
-            credit = self._credit.charge(outcome, on_trial)
-            if on_trial is not None and isinstance(outcome, Relaxed):
-                self._credit.grant(outcome, on_trial, credit)
+            self._credit.observe(outcome, on_trial)
 
     def observe_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> None:
         """Replace the credit of versions that are on trial by what follow-up relaxations of their minima are worth."""
@@ -332,7 +330,7 @@ class Retrainer:
 
     def _settle_trial(self) -> Finished:
         old, new = self._source.versions
-        rates = {version: self._credit.account(version).rate for version in (old, new)}
+        rates = {version: self._credit.rate(version) for version in (old, new)}
         kept = new if rates[new] > rates[old] else old
         earned = ", ".join(f"{version}: {1000 * rate:.2f}" for version, rate in rates.items())
         outcome = "given up" if kept == old else "kept"

@@ -24,7 +24,8 @@ _CALCULATORS = "hybridcsp.relaxation.calculators"
 #: Names that run directories of version 0.1.0 may hold for objects, and their present names.
 FORMER_NAMES = {
     "hybridcsp.allocation.EqualShares": "hybridcsp.search.allocation.EqualAllocation",
-    "hybridcsp.allocation.Earnings": "hybridcsp.search.allocation.ThompsonAllocation",
+    "hybridcsp.allocation.Earnings": "hybridcsp.search.success_allocation.SuccessAllocation",
+    "hybridcsp.search.allocation.ThompsonAllocation": "hybridcsp.search.success_allocation.SuccessAllocation",
     f"{_CALCULATORS}.build_emt": f"{_CALCULATORS}.server.builders.build_emt",
     f"{_CALCULATORS}.registry.build_emt": f"{_CALCULATORS}.server.builders.build_emt",
     f"{_CALCULATORS}.registry.build_lj": f"{_CALCULATORS}.server.builders.build_lj",

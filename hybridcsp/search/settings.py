@@ -16,7 +16,8 @@ from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_calculator
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.retraining import Retraining
-from hybridcsp.search.allocation import DEFAULT_ALLOCATION, Allocation, find_allocation
+from hybridcsp.search.allocation import Allocation
+from hybridcsp.search.allocations import DEFAULT_ALLOCATION, find_allocation
 from hybridcsp.search.follow_up import FollowUp
 from hybridcsp.search.stopping import StoppingCriteria
 from hybridcsp.sources.base import BaseSource
@@ -54,8 +55,8 @@ class SearchSettings:
         Names (``"random"``, ``"seeds:PATH"``) or :class:`~hybridcsp.sources.base.BaseSource` objects, which share the
         relaxations.
     allocation
-        The rule that divides relaxations between the sources: ``"earnings"`` or ``"thompson"`` (Thompson sampling of
-        the credit earned per force call), ``"equal"`` shares, or an :class:`~hybridcsp.search.allocation.Allocation`.
+        The rule that divides relaxations between the sources: ``"earnings"`` (the highest expected rate of success per
+        force call), ``"equal"`` shares, or an :class:`~hybridcsp.search.allocation.Allocation`.
     seed
         Random seed. One worker and one seed give the same search every time.
     workers

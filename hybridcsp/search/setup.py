@@ -12,7 +12,7 @@ from hybridcsp.core.registry import split_argument
 from hybridcsp.errors import InputError
 from hybridcsp.generators.external import Command, CommandGenerator
 from hybridcsp.retraining import Retrainer, Retraining, RetrainingScheduler
-from hybridcsp.search.allocation import ALLOCATIONS
+from hybridcsp.search.allocations import ALLOCATIONS
 from hybridcsp.search.proposer import Proposer
 from hybridcsp.search.settings import SearchSettings
 from hybridcsp.sources.base import BaseSource

@@ -5,120 +5,150 @@ import math
 import pytest
 from crystals import followed_up, relaxed, rutile
 
-from hybridcsp.archive.credit import CREDIT_SCALE, CreditTracker
-from hybridcsp.core.records import Candidate, Cost, Proposal
+from hybridcsp.archive.credit import EXPECTED_FORCE_CALLS, FIRST_SCALE, CreditTracker, price
+from hybridcsp.core.records import ADDED, Candidate, Cost, Failed, FailureReason, Proposal
 
 
-def minimum(number, enthalpy, new=True, force_calls=50):
-    candidate = Candidate(proposal=Proposal(atoms=rutile(), operator="random"), id=number, source="random")
-    return relaxed(
-        candidate, enthalpy, minimum=number, is_new_minimum=new, cost=Cost(seconds=1.0, force_calls=force_calls)
-    )
+def candidate(number, parents=(), source="random"):
+    return Candidate(proposal=Proposal(atoms=rutile(), operator="random", parents=parents), id=number, source=source)
 
 
-def earn(tracker, outcome, key):
-    tracker.grant(outcome, key, tracker.charge(outcome, key))
-
-
-def test_earlier_credit_shrinks_when_a_better_minimum_is_found():
-    tracker = CreditTracker()
-    earn(tracker, minimum(1, -3.0), "first")
-    earn(tracker, minimum(2, -3.0 - CREDIT_SCALE), "second")
-    assert tracker.account("first").earned == pytest.approx(math.exp(-1))
-    assert tracker.account("second").earned == 1.0
-    assert tracker.account("second").rate == pytest.approx(1 / 50)
-
-
-def test_known_minimum_costs_force_calls_and_earns_nothing():
-    tracker = CreditTracker()
-    earn(tracker, minimum(1, -3.0), "first")
-    earn(tracker, minimum(1, -3.0, new=False), "second")
-    second = tracker.account("second")
-    assert (second.relaxations, second.paid, second.earned) == (1, 50.0, 0.0)
-
-
-def test_costs_and_credit_are_discounted_by_half_after_the_half_life():
-    tracker = CreditTracker(half_life=100.0)
-    earn(tracker, minimum(1, -3.0), "first")
-    tracker.charge(minimum(2, -3.0, new=False, force_calls=100), "second")
-    assert (tracker.account("first").paid, tracker.account("first").earned) == (25.0, 0.5)
-
-
-def test_lowest_enthalpy_is_kept_when_accounts_are_closed():
-    tracker = CreditTracker()
-    tracker.charge(minimum(1, -3.0), None)
-    tracker.close_accounts()
-    assert tracker.charge(minimum(2, -3.0 + CREDIT_SCALE), "first") == pytest.approx(math.exp(-1))
+def end(number, enthalpy, minimum=None, parents=(), force_calls=50, **changes):
+    """A relaxation that was the first to reach a minimum of the same number, or reached a given one again."""
+    cost = Cost(seconds=1.0, force_calls=force_calls)
+    new = minimum is None
+    which = {"minimum": number if new else minimum, "is_new_minimum": new}
+    return relaxed(candidate(number, parents), enthalpy, cost=cost, **which | changes)
 
 
 def worth(height):
-    return math.exp(-height / CREDIT_SCALE)
+    return math.exp(-height / FIRST_SCALE)
 
 
-def earned(tracker, *keys):
-    return pytest.approx([tracker.account(key).earned for key in keys])
+def credit(tracker, *keys):
+    return pytest.approx([tracker.credit(key) for key in keys])
+
+
+@pytest.fixture
+def tracker():
+    return CreditTracker()
+
+
+def test_credit_falls_with_the_height_above_the_present_best(tracker):
+    tracker.observe(end(1, -3.0), "first")
+    assert credit(tracker, "first") == [1.0]
+    tracker.observe(end(2, -3.0 - FIRST_SCALE), "second")
+    assert credit(tracker, "first", "second") == [worth(FIRST_SCALE), 1.0]
+    assert tracker.rate("second") == pytest.approx(1 / 50)
+
+
+def test_niche_that_is_reached_again_is_worth_nothing(tracker):
+    tracker.observe(end(1, -3.0), "first")
+    tracker.observe(end(2, -3.0, minimum=1), "second")
+    assert credit(tracker, "first", "second") == [0.0, 0.0]
+    assert (tracker.account("second").relaxations, tracker.account("second").paid) == (1, 50.0)
+
+
+def test_new_minimum_of_a_known_niche_earns_nothing(tracker):
+    tracker.observe(end(1, -3.0, niche=1), "first")
+    tracker.observe(end(2, -3.1, niche=1), "second")
+    assert credit(tracker, "first", "second") == [0.0, 0.0]
+    tracker.observe(end(3, -3.1, niche=3), "third")
+    assert credit(tracker, "third") == [1.0]
+
+
+def test_return_to_the_niche_of_a_parent_does_not_count_as_reaching_it_again(tracker):
+    tracker.observe(end(1, -3.0, niche=1), "random")
+    tracker.observe(end(2, -3.01, parents=(1,), niche=1), "hops")
+    assert credit(tracker, "random", "hops") == [1.0, 0.0]
+    tracker.observe(end(3, -3.0, minimum=1, niche=1, parents=(7,)), "hops")
+    assert credit(tracker, "random") == [0.0]
+
+
+def test_suspect_minima_earn_nothing_and_are_no_reference(tracker):
+    tracker.observe(end(1, -3.0), "first")
+    tracker.observe(end(2, -9.0, suspect=True), "second")
+    assert credit(tracker, "first", "second") == [1.0, 0.0]
+
+
+def test_scale_is_the_mean_height_of_the_next_lowest_niches(tracker):
+    for number, height in enumerate((0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7), 1):
+        tracker.observe(end(number, -3.0 + height), number)
+    assert credit(tracker, 1, 2, 8) == [1.0, math.exp(-0.1 / 0.4), math.exp(-0.7 / 0.4)]
+
+
+def test_credit_does_not_depend_on_the_order_of_the_results():
+    ends = [(-3.0, "a"), (-3.01, "b"), (-2.99, "a"), (-3.05, "c")]
+
+    def earned(order):
+        tracker = CreditTracker()
+        for number, (enthalpy, key) in enumerate(order, 1):
+            tracker.observe(end(number, enthalpy), key)
+        return [tracker.credit(key) for key in "abc"]
+
+    assert earned(ends) == pytest.approx(earned(ends[::-1]))
+
+
+def test_failed_and_unconverged_relaxations_cost_and_earn_nothing(tracker):
+    tracker.observe(Failed(candidate=candidate(1), reason=FailureReason.OVERLAP, cost=Cost(force_calls=9)), "first")
+    tracker.observe(relaxed(candidate(2), -4.0, converged=False, cost=Cost(force_calls=100)), "first")
+    assert tracker.account("first").paid == 109
+    assert credit(tracker, "first") == [0.0]
+
+
+def test_closed_accounts_get_nothing_but_what_they_found_stays_known(tracker):
+    tracker.observe(end(1, -3.0), "first")
+    tracker.close_accounts()
+    assert credit(tracker, "first") == [0.0]
+    tracker.observe(end(2, -3.0, minimum=1), "second")
+    tracker.observe(end(3, -3.0 + FIRST_SCALE), "second")
+    assert credit(tracker, "second") == [worth(FIRST_SCALE)]
+
+
+def test_uncounted_relaxations_cost_the_expected_number_and_added_structures_nothing():
+    assert price(relaxed(candidate(1), -3.0)) == EXPECTED_FORCE_CALLS
+    assert price(relaxed(candidate(1, source=ADDED), -3.0)) == 0
 
 
 class TestFollowUpsThatCount:
-    def test_minimum_that_the_follow_up_calculator_puts_high_loses_its_credit(self):
-        tracker = CreditTracker()
-        earn(tracker, minimum(1, -3.1), "low")
-        earn(tracker, minimum(2, -3.1 + CREDIT_SCALE), "preferred")
+    def test_niche_that_the_follow_up_calculator_puts_high_loses_its_credit(self, tracker):
+        tracker.observe(end(1, -3.1), "low")
+        tracker.observe(end(2, -3.1 + FIRST_SCALE), "preferred")
         tracker.observe_follow_ups([followed_up(1, -7.9), followed_up(2, -8.0, minimum=2)])
-        assert [worth(0.1), 1.0] == earned(tracker, "low", "preferred")
+        assert credit(tracker, "low", "preferred") == [worth(0.1), 1.0]
 
-    def test_credit_is_replaced_and_not_given_twice(self):
-        tracker = CreditTracker()
-        earn(tracker, minimum(1, -3.1), "only")
+    def test_last_calculator_decides(self, tracker):
+        tracker.observe(end(1, -3.1), "only")
         tracker.observe_follow_ups([followed_up(1, -8.0)])
-        assert earned(tracker, "only") == [1.0]
         tracker.observe_follow_ups([followed_up(1, -20.0, number=2, calculator="third")])
-        assert earned(tracker, "only") == [1.0]
+        assert credit(tracker, "only") == [1.0]
 
-    def test_minimum_that_became_a_known_one_loses_its_credit(self):
-        tracker = CreditTracker()
-        earn(tracker, minimum(1, -3.1), "first")
-        earn(tracker, minimum(2, -3.1), "second")
+    def test_minimum_that_became_a_known_one_loses_its_credit(self, tracker):
+        tracker.observe(end(1, -3.1), "first")
+        tracker.observe(end(2, -3.1), "second")
         tracker.observe_follow_ups([followed_up(1, -8.0), followed_up(2, -8.0, minimum=1, is_new_minimum=False)])
-        assert earned(tracker, "first", "second") == [1.0, 0.0]
+        assert credit(tracker, "first", "second") == [1.0, 0.0]
 
-    def test_lower_result_shrinks_the_credit_of_the_same_calculator_alone(self):
-        tracker = CreditTracker()
+    def test_lower_result_counts_for_the_same_calculator_alone(self, tracker):
         for number, key in ((1, "followed"), (2, "lower"), (3, "not followed")):
-            earn(tracker, minimum(number, -3.1), key)
-        tracker.observe_follow_ups([followed_up(1, -8.0), followed_up(2, -8.0 - CREDIT_SCALE, minimum=2)])
-        assert [worth(CREDIT_SCALE), 1.0, 1.0] == earned(tracker, "followed", "lower", "not followed")
+            tracker.observe(end(number, -3.1), key)
+        tracker.observe_follow_ups([followed_up(1, -8.0), followed_up(2, -8.0 - FIRST_SCALE, minimum=2)])
+        assert credit(tracker, "followed", "lower", "not followed") == [worth(FIRST_SCALE), 1.0, 1.0]
 
-    def test_shares_and_discount_are_those_of_the_relaxation(self):
-        tracker = CreditTracker(half_life=100.0)
-        outcome = minimum(1, -3.1)
-        credit = tracker.charge(outcome, "child")
-        tracker.grant(outcome, "child", 0.7 * credit)
-        tracker.grant(outcome, "parent", 0.3 * credit)
-        tracker.charge(minimum(2, -3.1, new=False, force_calls=100), "child")
-        tracker.observe_follow_ups([followed_up(1, -8.0)])
-        assert earned(tracker, "child", "parent") == [0.35, 0.15]
-        tracker.observe_follow_ups([followed_up(9, -8.0 - CREDIT_SCALE)])
-        tracker.charge(minimum(2, -3.1, new=False, force_calls=100), "child")
-        assert [0.175 * worth(CREDIT_SCALE), 0.075 * worth(CREDIT_SCALE)] == earned(tracker, "child", "parent")
-
-    def test_failed_and_unconverged_follow_ups_change_nothing(self):
-        tracker = CreditTracker()
-        earn(tracker, minimum(1, -3.1), "first")
+    def test_failed_and_unconverged_follow_ups_change_nothing(self, tracker):
+        tracker.observe(end(1, -3.1), "first")
         tracker.observe_follow_ups([followed_up(1, None), followed_up(1, -9.0, minimum=None)])
-        assert earned(tracker, "first") == [1.0]
+        assert credit(tracker, "first") == [1.0]
 
-    def test_results_of_another_version_of_the_calculator_replace_those_before(self):
-        tracker = CreditTracker()
-        earn(tracker, minimum(1, -3.1), "first")
-        earn(tracker, minimum(2, -3.1 + CREDIT_SCALE), "second")
+    def test_results_of_another_version_of_the_calculator_replace_those_before(self, tracker):
+        tracker.observe(end(1, -3.1), "first")
+        tracker.observe(end(2, -3.1 + FIRST_SCALE), "second")
         tracker.observe_follow_ups([followed_up(1, -7.9), followed_up(2, -8.0, minimum=2)])
         tracker.observe_follow_ups([followed_up(2, -5.0, calculator="second (version 2)")])
-        assert earned(tracker, "first", "second") == [1.0, 1.0]
+        assert credit(tracker, "first", "second") == [1.0, 1.0]
 
-    def test_closed_accounts_get_nothing(self):
-        tracker = CreditTracker()
-        earn(tracker, minimum(1, -3.1), "first")
+    def test_closed_accounts_get_nothing(self, tracker):
+        tracker.observe(end(1, -3.1), "first")
         tracker.close_accounts()
         tracker.observe_follow_ups([followed_up(1, -8.0)])
-        assert tracker.account("first").earned == 0.0
+        assert credit(tracker, "first") == [0.0]

@@ -1,12 +1,13 @@
-import numpy as np
+import importlib
+
 import pytest
 from ase.build import bulk
 from crystals import InlineBackend, ListSource, P1Source, instant_relaxation, relaxed, what_happened
 
 from hybridcsp import Problem, Search
-from hybridcsp.archive.credit import CREDIT_SCALE, EXPECTED_FORCE_CALLS
 from hybridcsp.core.records import (
     ADDED,
+    REFINE,
     Candidate,
     Cost,
     Failed,
@@ -15,7 +16,11 @@ from hybridcsp.core.records import (
     Rejected,
     RejectionReason,
 )
-from hybridcsp.search.allocation import FLOOR, SHARE_OF_PARENTS, EqualAllocation, ThompsonAllocation
+from hybridcsp.search.allocation import Allocation, EqualAllocation
+from hybridcsp.search.resumption import FORMER_NAMES
+from hybridcsp.search.success_allocation import FLOOR, RISING_FLOORS, SuccessAllocation
+from hybridcsp.search.success_priors import SuccessPrior
+from hybridcsp.sources.registry import DEFAULT_SOURCES
 
 
 def candidate(source, id_=1, parents=()):
@@ -41,173 +46,121 @@ class TestEqualAllocation:
         assert EqualAllocation().choose(["b"]) == "b"
 
 
-def play(chances, steps, seed, change=None):
-    """Let an allocation choose among sources that find a new minimum near the best with given chances.
+def prior(shape=0.3, force_calls=300.0):
+    return SuccessPrior(shape=shape, force_calls=force_calls)
 
-    Returns the names chosen and the credit that each step earned.
-    """
-    rng = np.random.default_rng(seed)
-    allocation = ThompsonAllocation(Problem("TiO2"), seed, priors=dict.fromkeys(chances, 0.005))
-    chosen, earned = [], []
-    for step in range(steps):
-        if change and step == change[0]:
-            chances = change[1]
-        name = allocation.choose(list(chances))
-        one = candidate(name, step + 1)
+
+def allocate(**priors):
+    return SuccessAllocation(Problem("TiO2"), priors=priors)
+
+
+def play(allocation, names, steps, enthalpy=lambda name, step: None):
+    """Let an allocation choose; return the sources of the relaxations, which fail unless they have an enthalpy."""
+    chosen = []
+    for step in range(1, steps + 1):
+        name = allocation.choose(list(names))
+        one = candidate(name, step)
         allocation.proposed([one])
-        success = rng.random() < chances[name]
-        outcome = relaxed(
-            one, -3.0 if success else -2.0, cost=Cost(force_calls=60), minimum=step + 1, is_new_minimum=True
-        )
+        found = enthalpy(name, step)
+        cost = Cost(force_calls=60)
+        if found is None:
+            outcome = Failed(candidate=one, reason=FailureReason.OVERLAP, cost=cost)
+        else:
+            outcome = relaxed(one, found, cost=cost, minimum=step, is_new_minimum=True, niche=step)
         allocation.observe([outcome])
         chosen.append(name)
-        earned.append(success)
-    return chosen, np.array(earned)
+    return chosen
 
 
-SOURCES = {"a": 0.05, "b": 0.4, "c": 0.1, "d": 0.05}
+class TestSuccessAllocation:
+    def test_source_with_the_best_prior_comes_first_and_then_has_had_its_chance(self):
+        chosen = play(allocate(quick=prior(0.3, 20.0), slow=prior(0.3, 500.0)), ["slow", "quick"], 60)
+        assert chosen[:4] == ["quick"] * 4
+        assert 20 < chosen.count("slow") < 32
 
+    def test_shares_of_sources_that_found_nothing_approach_their_shapes(self):
+        chosen = play(allocate(often=prior(0.6), seldom=prior(0.2)), ["often", "seldom"], 200)
+        assert chosen.count("often") == pytest.approx(150, abs=5)
 
-class TestThompsonAllocation:
-    def test_best_source_is_chosen_most_often(self):
-        shares = [play(SOURCES, 200, seed)[0][100:].count("b") / 100 for seed in range(10)]
-        assert np.mean(shares) > 0.6
+    def test_source_that_finds_low_niches_gets_more(self):
+        def low(name, step):
+            return -3.0 if name == "good" else -3.0 + 0.5
 
-    def test_choices_follow_a_change_of_yields(self):
-        after = SOURCES | {"b": 0.02, "c": 0.5}
-        shares = [play(SOURCES, 500, seed, (200, after))[0][400:].count("c") / 100 for seed in range(10)]
-        assert np.mean(shares) > 0.5
+        chosen = play(allocate(good=prior(), poor=prior()), ["poor", "good"], 60, low)
+        assert chosen.count("good") > 40
 
-    def test_regret_after_sixty_relaxations_is_below_half(self):
-        # One of four sources is eight times as good: equal shares would give 37 % of its yield.
-        earned = np.mean([play(SOURCES, 60, seed)[1].mean() for seed in range(30)])
-        assert earned / SOURCES["b"] > 0.5
+    def test_source_whose_niches_others_reach_too_gets_no_more(self):
+        allocation = allocate(a=prior(), b=prior())
+        allocation.proposed([candidate("a", 1), candidate("b", 2)])
+        first = relaxed(candidate("a", 1), -3.0, cost=Cost(force_calls=60), minimum=1, is_new_minimum=True)
+        allocation.observe([first])
+        assert allocation.rate("a") > 0.3 / 360
+        allocation.observe([relaxed(candidate("b", 2), -3.0, cost=Cost(force_calls=60), minimum=1)])
+        assert allocation.rate("a") == allocation.rate("b") == pytest.approx(0.3 / 360)
 
     def test_every_source_gets_its_minimum_share(self):
-        chosen, _ = play({"random": 0.0, "good": 0.9}, 300, 0)
-        assert chosen.count("random") >= FLOOR * 300 - 2
+        chosen = play(allocate(random=prior(0.001, 1e5), good=prior(0.9, 10.0)), ["random", "good"], 200)
+        assert chosen.count("random") == pytest.approx(FLOOR * 200, abs=2)
 
-    def test_every_source_proposes_once_in_the_order_of_the_priors(self):
-        allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"good": 0.02, "poor": 0.001, "fair": 0.01})
+    def test_minimum_share_of_evolution_rises_with_the_relaxations(self):
+        priors = {"evolution": prior(0.001, 1e5), "good": prior(0.9, 10.0)}
+        chosen = play(allocate(**priors), ["evolution", "good"], 300)
+        early, late = (chosen[a:b].count("evolution") / (b - a) for a, b in ((0, 50), (200, 300)))
+        assert early < 0.1 < late <= RISING_FLOORS["evolution"][0] + 0.05
+
+    def test_running_relaxations_count_as_paid(self):
+        allocation = allocate(a=prior(), b=prior())
         first = []
-        for id_ in (1, 2, 3):
-            first.append(allocation.choose(["poor", "good", "fair"]))
-            allocation.proposed([candidate(first[-1], id_)])
-        assert first == ["good", "fair", "poor"]
+        for number in range(1, 5):
+            first.append(allocation.choose(["a", "b"]))
+            allocation.proposed([candidate(first[-1], number)])
+        assert first == ["a", "b", "a", "b"]
 
-    def test_rejected_candidate_counts_as_first_proposal(self):
-        allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"good": 0.02, "poor": 0.001})
-        allocation.proposed([candidate("good")])
-        allocation.observe([Rejected(candidate=candidate("good"), reason=RejectionReason.VOLUME)])
-        assert allocation.choose(["good", "poor"]) == "poor"
+    def test_source_whose_candidates_are_all_rejected_falls_back(self):
+        allocation = allocate(rejected=prior(0.3, 20.0), other=prior(0.3, 60.0))
+        chosen = []
+        for number in range(1, 100):
+            chosen.append(allocation.choose(["rejected", "other"]))
+            one = candidate(chosen[-1], number)
+            allocation.proposed([one])
+            if chosen[-1] == "other":
+                break
+            allocation.observe([Rejected(candidate=one, reason=RejectionReason.DUPLICATE)])
+        assert chosen[0] == "rejected"
+        assert chosen[-1] == "other"
 
-    def test_source_without_proposals_is_not_chosen_every_time(self):
-        allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"later": 0.005, "now": 0.01})
-        asked = 0
-        for id_ in range(1, 41):
-            if allocation.choose(["later", "now"]) == "later":
-                asked += 1
-            allocation.proposed([candidate("now", id_)])
-            allocation.observe(
-                [relaxed(candidate("now", id_), -3.0, cost=Cost(force_calls=60), minimum=id_, is_new_minimum=True)]
-            )
-        assert 4 <= asked < 30
+    def test_rejected_source_below_its_minimum_share_does_not_block_the_others(self):
+        allocation = allocate(rejected=prior(0.001, 1e5), other=prior(0.9, 10.0))
+        chosen = []
+        for number in range(1, 200):
+            name = allocation.choose(["rejected", "other"])
+            chosen.append(name)
+            one = candidate(name, number)
+            allocation.proposed([one])
+            reject = Rejected(candidate=one, reason=RejectionReason.DUPLICATE)
+            fail = Failed(candidate=one, reason=FailureReason.OVERLAP, cost=Cost(force_calls=60))
+            allocation.observe([reject if name == "rejected" else fail])
+        assert 2 < chosen.count("rejected") < 20
 
-    def test_priors_guide_the_first_choices(self):
-        second = []
-        for seed in range(50):
-            allocation = ThompsonAllocation(Problem("TiO2"), seed, priors={"good": 0.02, "poor": 0.001})
-            allocation.proposed([candidate("good", 1), candidate("poor", 2)])
-            second.append(allocation.choose(["good", "poor"]))
-        assert second.count("good") > 40
+    def test_added_structures_change_no_rate(self):
+        allocation = allocate(a=prior())
+        before = allocation.rate("a")
+        for number in range(2, 50):
+            added = relaxed(candidate(ADDED, number), -3.0, cost=Cost(), minimum=number, is_new_minimum=True)
+            allocation.observe([added])
+        assert allocation.rate("a") == before
 
-    def test_known_minima_failures_and_unconverged_relaxations_earn_nothing(self):
-        allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"a": 0.01})
-        allocation.proposed([candidate("a", n) for n in (1, 2, 3, 4)])
-        allocation.observe(
-            [relaxed(candidate("a", 1), -3.0, cost=Cost(force_calls=100), minimum=1, is_new_minimum=True)]
-        )
-        first = allocation.yields()["a"]
-        allocation.observe(
-            [relaxed(candidate("a", 2), -3.0, cost=Cost(force_calls=100), minimum=1, is_new_minimum=False)]
-        )
-        allocation.observe(
-            [Failed(candidate=candidate("a", 3), reason=FailureReason.OVERLAP, cost=Cost(force_calls=9))]
-        )
-        allocation.observe([relaxed(candidate("a", 4), -4.0, cost=Cost(force_calls=100), converged=False)])
-        assert allocation.yields()["a"] < first
+    def test_refinements_change_no_rate(self):
+        allocation = allocate(a=prior())
+        before = allocation.rate("a")
+        refined = relaxed(candidate("a", 1), -3.0, level=REFINE, cost=Cost(force_calls=60), minimum=1)
+        allocation.observe([refined])
+        assert allocation.rate("a") == before
 
-    def test_credit_falls_with_the_enthalpy_above_the_best(self):
-        def earned(enthalpy):
-            allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"a": 0.0, "b": 0.0})
-            allocation.proposed([candidate("b", 1), candidate("a", 2)])
-            allocation.observe([relaxed(candidate("b", 1), -3.0, minimum=1, is_new_minimum=True)])
-            allocation.observe([relaxed(candidate("a", 2), enthalpy, minimum=2, is_new_minimum=True)])
-            return allocation.yields()["a"]
-
-        assert earned(-3.2) == earned(-3.0) > earned(-2.99) > earned(-2.95) > earned(-2.8)
-        assert earned(-2.98) / earned(-3.0) == pytest.approx(np.exp(-0.02 / CREDIT_SCALE))
-
-    def test_credit_does_not_depend_on_the_order_of_minima(self):
-        def yields(outcomes):
-            allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"a": 0.0, "b": 0.0, "c": 0.0})
-            for n, (name, enthalpy) in enumerate(outcomes, 1):
-                one = candidate(name, n)
-                allocation.proposed([one])
-                allocation.observe([relaxed(one, enthalpy, cost=Cost(force_calls=1), minimum=n, is_new_minimum=True)])
-            return allocation.yields()
-
-        found = [("a", -3.0), ("b", -3.01), ("a", -2.99), ("c", -3.05)]
-        falling = yields(found)
-        assert falling == pytest.approx(yields(found[::-1]), rel=0.002)  # each has paid a force call, or two
-        assert falling["b"] / falling["c"] == pytest.approx(np.exp(-0.04 / CREDIT_SCALE), rel=0.002)
-
-    def test_parents_share_the_credit(self):
-        allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"random": 0.0, "evolution": 0.0})
-        parent, child = candidate("random", 1), candidate("evolution", 2, parents=(1,))
-        allocation.proposed([parent, child])
-        allocation.observe([relaxed(child, -3.0, cost=Cost(force_calls=1), minimum=1, is_new_minimum=True)])
-        yields = allocation.yields()
-        ratio = SHARE_OF_PARENTS / (1 - SHARE_OF_PARENTS)
-        assert yields["random"] / yields["evolution"] == pytest.approx(ratio, rel=0.002)
-
-    def test_relaxations_without_force_calls_cost_the_expected_number(self):
-        allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"a": 0.01, "b": 0.01})
-        for n in range(1, 4):
-            allocation.proposed([candidate("a", n)])
-            allocation.observe([relaxed(candidate("a", n), -3.0, cost=Cost(), minimum=1, is_new_minimum=False)])
-        counted = ThompsonAllocation(Problem("TiO2"), 0, priors={"a": 0.01, "b": 0.01})
-        for n in range(1, 4):
-            counted.proposed([candidate("a", n)])
-            told = Cost(force_calls=int(EXPECTED_FORCE_CALLS))
-            counted.observe([relaxed(candidate("a", n), -3.0, cost=told, minimum=1, is_new_minimum=False)])
-        assert allocation.yields() == counted.yields()
-        assert allocation.yields()["a"] < 0.01
-
-    def test_added_structures_cost_nothing(self):
-        allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"a": 0.01})
-        allocation.proposed([candidate("a", 1)])
-        allocation.observe(
-            [relaxed(candidate("a", 1), -3.0, cost=Cost(force_calls=60), minimum=1, is_new_minimum=True)]
-        )
-        before = allocation.yields()["a"]
-        for n in range(2, 50):
-            allocation.observe([relaxed(candidate(ADDED, n), -3.0, cost=Cost(), minimum=1, is_new_minimum=False)])
-        assert allocation.yields()["a"] == before
-
-    def test_rejected_candidates_do_not_reduce_the_share(self):
-        allocation = ThompsonAllocation(Problem("TiO2"), 0, priors={"a": 0.1, "b": 0.1})
-        for n in range(1, 50):
-            allocation.proposed([candidate("a", n)])
-            allocation.observe([Rejected(candidate=candidate("a", n), reason=RejectionReason.DUPLICATE)])
-        assert allocation.choose(["a"]) == "a"
-        assert {allocation._job_counts("a").given, allocation._job_counts("a").running} == {0}
-
-    def test_default_priors_are_positive_for_small_and_large_cells(self):
+    def test_default_sources_have_rates_for_small_and_large_cells(self):
         for problem in (Problem("Cu", formula_units=1), Problem("MgSiO3", formula_units=4), Problem("TiO2")):
-            yields = ThompsonAllocation(problem, 0)
-            assert all(0 < value < 1 for value in yields._priors.values())
-            assert "random" in yields._priors
+            allocation = SuccessAllocation(problem)
+            assert all(0 < allocation.rate(name) < 1 for name in (*DEFAULT_SOURCES, "mine"))
 
     def test_resumed_search_equals_uninterrupted_search(self, tmp_path):
         def search(directory):
@@ -241,3 +194,11 @@ def test_synonym_is_recorded_under_the_former_name(tmp_path):
     with Search("Cu", allocation="thompson", **options) as search:
         assert search.archive.state.settings[-1]["allocation"] == "earnings"
     Search("Cu", allocation="earnings", **options).close()
+
+
+def test_former_names_of_allocations_lead_to_present_ones():
+    present = {former: now for former, now in FORMER_NAMES.items() if "llocation" in now}
+    assert len(present) >= 3
+    for name in present.values():
+        module, _, attribute = name.rpartition(".")
+        assert issubclass(getattr(importlib.import_module(module), attribute), Allocation)

@@ -1,5 +1,6 @@
 """Follow-up relaxations change the minima that become parents, starts, leaders and lessons in a search."""
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -7,13 +8,12 @@ import pytest
 from crystals import InlineBackend, ListSource, random_crystal, relaxed
 
 from hybridcsp import Problem, Search
-from hybridcsp.archive.credit import EXPECTED_FORCE_CALLS
+from hybridcsp.archive.credit import FIRST_SCALE
 from hybridcsp.archive.history import ModelUpdate, SourceCall
 from hybridcsp.core.records import FOLLOW_UP, FollowUpOutcome
 from hybridcsp.errors import InputError
 from hybridcsp.retraining import Retraining
 from hybridcsp.retraining.training_set import examples_from_minima
-from hybridcsp.search.allocation import HALF_LIFE
 from hybridcsp.search.follow_up import FollowUp
 from hybridcsp.sources.base import BaseSource, Context
 from hybridcsp.sources.basin_hopping import BasinHoppingSource
@@ -255,7 +255,7 @@ class TestWhatCounts:
             then=FollowUp(calculators=("lj",), every=2, counts=counts),
         ) as search:
             summary = search.run(refine=0, **criteria)
-            credit = search._proposer.allocation._credit.account("list").credit
+            credit = search._proposer.allocation._credit.credit("list")
             return summary, search.archive.state, credit
 
     def test_unchanged_best_is_that_of_the_follow_ups(self, tmp_path):
@@ -287,11 +287,11 @@ class TestWhatCounts:
 
     def test_sources_earn_by_the_follow_ups(self, tmp_path):
         _, _, credit = self.run(tmp_path / "not", counts=False, relaxations=4)
-        assert set(credit) == {0}
+        # Four minima of the search: the best, and others 0.1, 0.3 and 0.4 eV/atom above it.
+        assert credit == pytest.approx(sum(math.exp(-height / FIRST_SCALE) for height in (0.0, 0.1, 0.3, 0.4)))
         _, state, credit = self.run(tmp_path / "counts", counts=True, relaxations=4)
-        assert credit[0] == pytest.approx(0.0, abs=1e-12)  # all four were followed up
-        # The third is the best of them, the others lie far above; one relaxation has ended since.
-        assert credit[1] == pytest.approx(0.5 ** (EXPECTED_FORCE_CALLS / HALF_LIFE), abs=1e-4)
+        # By their follow-ups the third is the best, and the others lie 0.9, 0.8 and 0.7 eV/atom above it.
+        assert credit == pytest.approx(sum(math.exp(-height / FIRST_SCALE) for height in (0.0, 0.7, 0.8, 0.9)))
         assert state.follow_ups.levels[0].results == 4
 
     def test_they_cannot_count_before_there_are_any(self):

@@ -215,7 +215,7 @@ class TestAllowedCalculatorChange:
     def state(self, search):
         walkers = search.sources["basin-hopping"].walkers
         return (
-            search._proposer.allocation.yields(),
+            {name: search._proposer.allocation.rate(name) for name in search.sources},
             search._proposer.allocation._credit._lowest[0],
             {number: (walker.place, walker.lowest, walker.futile) for number, walker in walkers.items()},
             search.sources["evolution"]._minima,

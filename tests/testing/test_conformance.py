@@ -13,7 +13,8 @@ from hybridcsp.generators.loading import open_generator
 from hybridcsp.io.formats import FORMATS, load
 from hybridcsp.operators import OPERATORS, Operator
 from hybridcsp.relaxation.backends import Backend, ExecutorBackend, WorkerPool
-from hybridcsp.search.allocation import Allocation, EqualAllocation, ThompsonAllocation
+from hybridcsp.search.allocation import Allocation, EqualAllocation
+from hybridcsp.search.success_allocation import SuccessAllocation
 from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.registry import SOURCES
 from hybridcsp.testing import (
@@ -104,7 +105,7 @@ class TestSources:
 
 class TestAllocations:
     @pytest.mark.slow
-    @pytest.mark.parametrize("kind", [ThompsonAllocation, EqualAllocation])
+    @pytest.mark.parametrize("kind", [SuccessAllocation, EqualAllocation])
     def test_shipped_allocations_conform(self, kind, tmp_path):
         check_allocation(kind, tmp_path)
 

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+from ase import Atoms
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from hybridcsp.core.problem import Problem
-from hybridcsp.structure.geometry import lattice_vectors
+from hybridcsp.structure.geometry import lattice_vectors, neighbours
 from hybridcsp.structure.wyckoff import SpaceGroup, WyckoffPosition
 
 #: The volume per atom is drawn uniformly between these multiples of the expected one, within the problem's bounds.
@@ -193,32 +194,26 @@ def push_apart(
     ndarray or None
         Fractional coordinates; ``None`` if some atoms remain too close.
     """
-    scaled = scaled.copy()
+    atoms = Atoms(numbers, scaled_positions=scaled, cell=cell, pbc=True)
+    reach = _MARGIN * float(distances[np.ix_(numbers, numbers)].max())
     inverse = np.linalg.inv(cell)
-    first, second = np.triu_indices(len(scaled), 1)
-    required = np.maximum(distances[numbers[first], numbers[second]], 1e-9)
-    images = lattice_vectors(cell, _MARGIN * float(required.max(initial=0.0)))
     ends = np.cumsum([0] + [position.multiplicity for position in positions])
     before = -math.inf
     for push in range(PUSHES):
-        vectors = scaled[second] - scaled[first]
-        vectors = (vectors - np.rint(vectors)) @ cell
-        all_images = vectors[:, None] + images
-        lengths = np.sqrt((all_images**2).sum(axis=-1))
-        shortest = (lengths.min(axis=1) / required).min(initial=np.inf)
+        first, second, vectors, lengths = neighbours(atoms, reach)
+        required = np.maximum(distances[numbers[first], numbers[second]], 1e-9)
+        shortest = (lengths / required).min(initial=np.inf)
         if shortest >= 1:
-            return scaled
+            return atoms.positions @ inverse
         if push % PATIENCE == 0:
             if shortest < before + PROGRESS:
                 return None
             before = shortest
-        pair, image = np.nonzero(lengths < _MARGIN * required[:, None])
-        lengths = np.maximum(lengths[pair, image], 1e-3)
-        pushes = all_images[pair, image] * (0.5 * (_MARGIN * required[pair] / lengths - 1))[:, None]
-        moves = np.zeros_like(scaled)
-        np.add.at(moves, second[pair], pushes)
-        np.add.at(moves, first[pair], -pushes)
+        excess = np.maximum(_MARGIN * required / np.maximum(lengths, 1e-3) - 1, 0)
+        moves = np.zeros_like(atoms.positions)
+        np.add.at(moves, first, -0.5 * excess[:, None] * vectors)
         moves = moves @ inverse
         for (start, end), position in zip(pairwise(ends), positions, strict=True):
-            scaled[start:end] += (position.projector @ moves[start:end].ravel()).reshape(-1, 3)
+            kept = (position.projector @ moves[start:end].ravel()).reshape(-1, 3)
+            atoms.positions[start:end] += kept @ cell
     return None

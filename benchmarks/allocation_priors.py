@@ -5,9 +5,10 @@
 
 The data are the recorded searches of :mod:`allocation_runs`, in which all sources get equal shares: the source that
 first came within 2 meV/atom of the lowest enthalpy that any run of the system found has solved it after so many force
-calls of its own; the others had not after theirs (competing risks). Added to these are the runs of a single source on
-further crystals in results/one_shot_runs.jsonl, at half weight, because the goal there is a known crystal. Crystals of
-benchmarks are left out.
+calls of its own; the others had not after theirs (competing risks). Added to these are, at half weight, runs of a
+single source: of prototypes and ``wyckoff`` on further crystals in results/one_shot_runs.jsonl, where the goal is a
+known crystal, and of random crystals and evolution on model potentials in results/allocation_single_runs.jsonl, where
+it is the lowest enthalpy of all runs of the model. Crystals of benchmarks are left out.
 
 The rate at which a source solves problems, per force call, has a Gamma distribution over problems (:class:`SuccessPrior
 <hybridcsp.search.success_priors.SuccessPrior>`); its scale depends on the covariates of :class:`Difficulty
@@ -108,18 +109,24 @@ def attempts_in(searches: Sequence[RecordedSearch]) -> list[Attempt]:
 
 @cache
 def single_attempts() -> tuple[Attempt, ...]:
-    """Return the runs of a single source that take as many samples per job as searches do by default."""
-    runs = [json.loads(line) for line in (RESULTS / "one_shot_runs.jsonl").read_text().splitlines()]
+    """Return the runs of a single source; generators take as many samples per job as in searches by default."""
+    runs = [
+        (run["source"], run["formula"], run["force_calls"], run["recovered"])
+        for run in map(json.loads, _single_lines())
+        if run["one_shot"] == ONE_SHOT
+    ]
+    runs += [
+        (run["source"], run["contents"], run["force_calls"], run["solved"]) for run in map(json.loads, _model_lines())
+    ]
     return tuple(
         Attempt(
-            source=run["source"],
-            difficulty=difficulty_of(run["formula"]),
-            force_calls=max(1, run["force_calls"]),
-            solved=run["recovered"],
+            source=source,
+            difficulty=difficulty_of(contents),
+            force_calls=max(1, calls),
+            solved=solved,
             weight=WEIGHT_OF_SINGLE,
         )
-        for run in runs
-        if run["one_shot"] == ONE_SHOT and not is_of_benchmark(run["formula"])
+        for source, contents, calls, solved in runs
     )
 
 
@@ -186,7 +193,10 @@ def main() -> None:
                 "range": bounds,
             },
             "searches": {system: len(runs) for system, runs in _by_system(searches).items()},
-            "single_source": sorted({json.loads(line)["formula"] for line in _single_lines()}),
+            "single_source": {
+                "prototypes and wyckoff": sorted({json.loads(line)["formula"] for line in _single_lines()}),
+                "random and evolution": sorted({json.loads(line)["system"] for line in _model_lines()}),
+            },
         }
         sources = {
             name: {"shape": round(shape, 3), "force_calls": round(calls, 1), "slopes": [round(s, 3) for s in slopes]}
@@ -204,6 +214,10 @@ def _by_system(searches: Sequence[RecordedSearch]) -> dict[str, list[RecordedSea
     for search in searches:
         found.setdefault(search.system, []).append(search)
     return found
+
+
+def _model_lines() -> list[str]:
+    return (RESULTS / "allocation_single_runs.jsonl").read_text().splitlines()
 
 
 def _single_lines() -> list[str]:

@@ -316,11 +316,11 @@ def main() -> None:
         others = attempts_in([search for search in searches if search.system != pools.name])
         rows.append(costs(pools, [*others, *single_attempts()], arguments.replays, ALLOCATIONS))
         print(f"{pools.name:24s}", *(f"{name} {calls:.0f}" for name, calls in rows[-1].items()), flush=True)
-    print(f"{len(systems)} systems; force calls to solve as ratios to those of the former rule")
-    print("                     of sums              of geometric means")
-    base = np.array([row["credit"] for row in rows])
-    for name in rows[0]:
-        print(f"{name:18s} {ratio_with_interval(np.array([row[name] for row in rows]), base)}")
+    print(f"{len(systems)} systems; force calls to solve as ratios, of sums and of geometric means over systems")
+    for base in ("credit", "equal"):
+        for name in rows[0]:
+            ratio = ratio_with_interval(*(np.array([row[one] for row in rows]) for one in (name, base)))
+            print(f"{name:18s} / {base:8s} {ratio}")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ search = Search(
     formula_units=(2, 4),
     calculator="emt",
     sources=["random", Strained()],
-    allocation="equal",  # half of the relaxations each; by default the source that earns more gets more
+    allocation="equal",  # half of the relaxations each; by default the source that is likelier to succeed gets more
     directory="cuau",
     workers=1,
 )

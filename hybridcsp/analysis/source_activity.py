@@ -16,6 +16,9 @@ from hybridcsp.archive.state import SearchState
 #: Largest height of a low niche above the best in eV/atom.
 LOW = 0.05
 
+#: Smallest fall of the lowest enthalpy that counts as an improvement, in eV/atom.
+SMALLEST_FALL = 1e-4
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceShare:
@@ -59,9 +62,13 @@ def improvements(archive: Archive) -> list[Improvement]:
     """Return the relaxations that lowered the lowest enthalpy of a search, with their sources, oldest first.
 
     Each is a named tuple ``(relaxation, force_calls, enthalpy_per_atom, source, operator)``. Only energies of the
-    calculator in use count.
+    calculator in use count. Falls by 0.1 meV/atom or less are left out: they are those of minima relaxed further.
     """
-    return list(archive.state.improvements)
+    found: list[Improvement] = []
+    for one in archive.state.improvements:
+        if not found or one.enthalpy_per_atom < found[-1].enthalpy_per_atom - SMALLEST_FALL:
+            found.append(one)
+    return found
 
 
 def niches_reached_alone(state: SearchState) -> Counter[tuple[str, str]]:

@@ -170,6 +170,13 @@ def test_improvements_name_the_source_that_lowered_the_best(archive):
         assert improvements(reopened) == improvements(archive)
 
 
+def test_falls_by_a_tenth_of_a_milli_electronvolt_are_no_improvements(archive):
+    atoms = archive.minima()[0].atoms
+    (candidate,) = record_proposals(archive, [atoms], source="shake")
+    archive.record_outcomes([relaxed(candidate, -3.29005, atoms)])
+    assert improvements(archive)[-1].source == "swarm"
+
+
 def test_niches_reached_alone_are_low_and_were_reached_once(archive):
     assert niches_reached_alone(archive.state) == {("evolution", "made"): 1, ("swarm", "made"): 1}
 

@@ -1,6 +1,7 @@
 """Print the tables of the recovery benchmark from the recorded runs, and write them to results/recovery.json.
 
 python benchmarks/recovery_report.py
+python benchmarks/recovery_report.py --markdown
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from hybridcsp.analysis.comparison_report import comparison_table, ratio_text
+from hybridcsp.analysis.comparison_report import as_records, comparison_table, mean_ratio_text, ratio_text
 from hybridcsp.analysis.run_results import RunResult
-from hybridcsp.analysis.statistics import compare
+from hybridcsp.analysis.statistics import StrategyStatistics, compare
 
 RESULTS = Path(__file__).parent / "results"
 RUNS = RESULTS / "recovery_runs.jsonl"
@@ -119,7 +120,10 @@ def _group(
     console.print(comparison_table(rows, traces, title))
     console.print(_within(runs, traces))
     hard = _hard_cells(traces)
-    summary: dict[str, Any] = {"methods": {row.strategy: vars(row) for row in rows}, "hard_cells": sorted(hard)}
+    summary: dict[str, Any] = {
+        "methods": {row["strategy"]: row for row in as_records(rows)},
+        "hard_cells": sorted(hard),
+    }
     for baseline in ("random", "ase-ga"):
         chosen = [trace for trace in traces if trace.problem in hard]
         chosen.sort(key=lambda trace: trace.strategy != baseline)
@@ -129,10 +133,10 @@ def _group(
         text = ", ".join(f"{n} {ratio_text(r)}" for n, r in ratios.items())
         console.print(
             f"  {len(hard)} cells that random does not solve within {EASY_WITHIN} relaxations for most seeds; "
-            f"mean force calls over {baseline}'s: {text}",
+            f"expected force calls over {baseline}'s: {text}",
             highlight=False,
         )
-        summary[f"hard_cells_over_{baseline}"] = {n: [r.ratio, r.ratio_low, r.ratio_high] for n, r in ratios.items()}
+        summary[f"hard_cells_over_{baseline}"] = {name: _ratios(row) for name, row in ratios.items()}
     for within in (20, RELAXATIONS):
         bound = _portfolio_bound(traces, within)
         if bound:
@@ -174,16 +178,63 @@ def _learning(
         console.print(
             f"Retrained against frozen, to {goal}, {title}: {len(chosen)} pairs, {differ} of which differ; "
             f"{solved[0]} and {solved[1]} got there, at {ratio_text(row)} "
-            "of the force calls",
+            f"of the expected force calls, {mean_ratio_text(row)} of the restricted mean, p {row.p_value}",
             highlight=False,
         )
         summary[title] = {
             "pairs": len(chosen),
             "differ": differ,
             "got_there": dict(zip((RETRAINED, FROZEN), solved, strict=True)),
-            "force_calls": [row.ratio, row.ratio_low, row.ratio_high],
+            "force_calls": _ratios(row),
         }
     return summary
+
+
+def _ratios(row: StrategyStatistics) -> dict[str, list[float | None]]:
+    (values,) = as_records([row])
+    return {name: [values[name + end] for end in ("", "_low", "_high")] for name in ("ratio", "mean_ratio")}
+
+
+#: Rows of the first table of the texts, of all cells; the second is of the core set and all methods.
+_MAIN = ("random", FROZEN, RETRAINED)
+
+
+def markdown() -> str:
+    """Return the tables of benchmarks/README.md: all cells and the three main methods, then the core set."""
+    best, every = best_known(), [one for one in past_runs().values() if one["seed"] < SEEDS]
+    every.sort(key=lambda one: ORDER.index(one["method"]))
+    core = {one["cell"] for one in every if one["method"] not in _MAIN}
+    crystals = {one["cell"]: one["reference"] for one in every}
+    lines = []
+    for goal, energies in (("recovered", crystals), ("solved", best)):
+        for chosen in ([one for one in every if one["method"] in _MAIN], [one for one in every if one["cell"] in core]):
+            lines += [f"{goal}:", *_markdown_rows(chosen, energies), ""]
+    return "\n".join(lines)
+
+
+def _markdown_rows(runs: Sequence[Mapping[str, Any]], goals: Mapping[str, float]) -> list[str]:
+    traces = [_trace(one, goals[one["cell"]]) for one in runs]
+    atoms = {one["cell"]: one["atoms"] for one in runs}
+    hard = _hard_cells(traces)
+    of_hard = {row.strategy: row for row in compare([trace for trace in traces if trace.problem in hard])}
+    rows = []
+    for row in compare(traces):
+        own = [trace for trace in traces if trace.strategy == row.strategy]
+        small, large = (
+            [trace for trace in own if (atoms[trace.problem] <= SMALL) == is_small] for is_small in (True, False)
+        )
+        counts = [_share(small, n) for n in (5, 20, 60)] + [_share(large, 60)]
+        expected = "-" if row.expected_force_calls is None else f"{row.expected_force_calls:.0f}"
+        baseline = row.strategy == "random"
+        ratios = ["1", "1", "1"] if baseline else [ratio_text(row), mean_ratio_text(row)]
+        if not baseline:
+            ratios.append(ratio_text(of_hard[row.strategy]) if row.strategy in of_hard else "")
+        rows.append("| " + " | ".join([f"`{row.strategy}`", *counts, expected, *ratios]) + " |")
+    return rows
+
+
+def _share(traces: Sequence[RunResult], within: int) -> str:
+    return f"{sum(_solved_within(trace, within) for trace in traces)}/{len(traces)}" if traces else ""
 
 
 def _within(runs: Sequence[Mapping[str, Any]], traces: Sequence[RunResult]) -> Table:
@@ -287,5 +338,9 @@ def _trace(one: Mapping[str, Any], goal: float) -> RunResult:
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    report(Console(width=150))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--markdown", action="store_true", help="print the tables of benchmarks/README.md instead")
+    if parser.parse_args().markdown:
+        print(markdown())
+    else:
+        report(Console(width=150))

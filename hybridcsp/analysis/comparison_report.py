@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -30,18 +31,21 @@ def comparison_table(
     notes
         Sentences below the table; see :func:`hybridcsp.analysis.source_activity.comparison_notes`.
     """
-    against = f"against {rows[0].strategy}"
+    against = f"against {rows[0].strategy}, stratified by problem"
     intervals = "; ".join(_intervals(rows[1:]))
-    ratio = f"mean force calls relative to {rows[0].strategy}" + (f" ({intervals})" if intervals else "")
+    ratio = f"expected force calls relative to {rows[0].strategy}" + (f" ({intervals})" if intervals else "")
     median = "Kaplan-Meier median of {} to success, - if less than half succeeded"
+    mean = "restricted mean of force calls, up to the shortest unsolved run of each problem"
     columns = [
         Column(heading="strategy", words=True),
         Column(heading="solved (95 %)", meaning="runs that reached the target, with the 95 % Wilson interval"),
-        Column(heading="relax.", meaning=median.format("relaxations"), dispensable=4),
-        Column(heading="f.calls", meaning=median.format("force calls"), dispensable=1),
-        Column(heading="mean", meaning="restricted mean of force calls", dispensable=3),
-        Column(heading="p", meaning=f"log-rank test {against}", dispensable=2),
+        Column(heading="relax.", meaning=median.format("relaxations"), dispensable=5),
+        Column(heading="f.calls", meaning=median.format("force calls"), dispensable=4),
+        Column(heading="mean", meaning=mean, dispensable=3),
+        Column(heading="expected", meaning="expected running time: force calls of all runs per solved run"),
+        Column(heading="p", meaning=f"log-rank test {against}", dispensable=1),
         Column(heading="ratio (95 %)", meaning=ratio),
+        Column(heading="of means", meaning=f"mean relative to {rows[0].strategy}", dispensable=2),
     ]
     cells: list[tuple[str, ...]] = [
         (
@@ -50,22 +54,41 @@ def comparison_table(
             "-" if row.relaxations is None else f"{row.relaxations:.0f}",
             "-" if row.force_calls is None else f"{row.force_calls:.0f}",
             f"{row.mean_force_calls:.0f}",
-            "" if row is rows[0] else "-" if row.p_value is None else f"{row.p_value:.3f}",
+            "-" if row.expected_force_calls is None else f"{row.expected_force_calls:.0f}",
+            "" if row is rows[0] else _p_text(row.p_value),
             "" if row is rows[0] else ratio_text(row),
+            "" if row is rows[0] else mean_ratio_text(row),
         )
         for row in rows
     ]
     if len(rows) == 1:  # no p value and ratio without another strategy
-        columns, cells = columns[:5], [line[:5] for line in cells]
+        columns, cells = columns[:6], [line[:6] for line in cells]
     shares = [f"Relaxations of {row.strategy} by source: {_shares(row)}." for row in rows if row.shares]
     return FittingTable(f"Cost to reach {target}", columns, cells, [_totals(results), *shares, *notes])
 
 
 def ratio_text(row: StrategyStatistics) -> str:
-    """Return a ratio with its interval if that is defined, or ``-`` if the ratio is undefined."""
-    if row.ratio is None:
+    """Return the ratio of expected running times with its interval if that is defined, ``-`` if the ratio is not."""
+    return interval_text(row.ratio, row.ratio_low, row.ratio_high)
+
+
+def mean_ratio_text(row: StrategyStatistics) -> str:
+    """Return the ratio of restricted means with its interval if that is defined, ``-`` if the ratio is not."""
+    return interval_text(row.mean_ratio, row.mean_ratio_low, row.mean_ratio_high)
+
+
+def interval_text(value: float | None, low: float | None, high: float | None, decimals: int = 2) -> str:
+    """Return a value with its interval; ``-`` if there is none, and ``∞`` for an infinite end."""
+    if value is None:
         return "-"
-    return f"{row.ratio:.2f}" + ("" if row.ratio_low is None else f" ({row.ratio_low:.2f}-{row.ratio_high:.2f})")
+    texts = ["∞" if one == math.inf else f"{one:.{decimals}f}" for one in (low, high) if one is not None]
+    return f"{value:.{decimals}f}" + (f" ({'-'.join(texts)})" if texts else "")
+
+
+def _p_text(p_value: float | None) -> str:
+    if p_value is None:
+        return "-"
+    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def _totals(results: Sequence[RunResult]) -> str:
@@ -110,10 +133,12 @@ def as_content(
         "intervals": {
             "rate": "Wilson, 95 %",
             "ratio": "percentile bootstrap, 95 %, over the units named in the key resampled; null if undefined",
+            "mean_ratio": "as of the ratio",
+            "expected": "percentile bootstrap, 95 %, over problems, or seeds of a single problem; null if unbounded",
         },
         "notes": list(notes),
         "same_runs": [asdict(same) for same in identical_runs(results)],
-        "rows": [asdict(row) for row in rows],
+        "rows": [_finite(asdict(row)) for row in rows],
         "runs": [asdict(result) for result in results],
     }
 
@@ -122,10 +147,15 @@ def as_records(rows: Sequence[StrategyStatistics]) -> list[dict[str, Any]]:
     """Return a comparison as a flat table with one strategy per row; undefined values are ``None``."""
     records = []
     for row in rows:
-        values = asdict(row)
+        values = _finite(asdict(row))
         shares = "; ".join(f"{share['source']} {share['relaxations']}" for share in values.pop("shares"))
         records.append({**values, "relaxations_by_source": shares})
     return records
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values for JSON, in which an infinite end of an interval is ``None``."""
+    return {key: None if value == math.inf else value for key, value in values.items()}
 
 
 def as_csv(results: Sequence[RunResult]) -> str:

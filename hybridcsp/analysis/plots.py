@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from hybridcsp.analysis.follow_ups import calculator_names, disagreement, levels
 from hybridcsp.analysis.point_labels import label_points
 from hybridcsp.analysis.run_results import RunResult
 from hybridcsp.analysis.source_activity import improvements
-from hybridcsp.analysis.statistics import extended_to_longest, success_costs, success_curve
+from hybridcsp.analysis.statistics import StrategyStatistics, compare, extended_to_longest
+from hybridcsp.analysis.survival import success_costs, success_curve
 from hybridcsp.archive.archive import Archive
 from hybridcsp.core.minimum import Minimum
 from hybridcsp.errors import InputError
@@ -224,9 +226,11 @@ def _scale_heights(axes: Axes, direction: str, *, few: bool = False) -> None:
 
 
 def plot_comparison(results: Sequence[RunResult], output: Path, target: str, notes: Sequence[str] = ()) -> None:
-    """Plot the fraction of runs that reached the target against relaxations and force calls (a data profile).
+    """Plot the fraction of runs that reached the target, and the expected running time of each strategy.
 
-    The curve of a strategy ends at its longest run; one that reaches 1 is extended to the right edge.
+    The fraction is plotted against relaxations and force calls (a data profile). The curve of a strategy ends at its
+    longest run; one that reaches 1 is extended to the right edge. Expected running times have their 95 % interval, and
+    the restricted means are drawn beside them.
 
     Parameters
     ----------
@@ -242,12 +246,14 @@ def plot_comparison(results: Sequence[RunResult], output: Path, target: str, not
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    rows = compare(results)
     results = extended_to_longest(results)
     caption = "\n".join(line for note in notes for line in textwrap.wrap(note, _CAPTION_WIDTH))
-    figure = Figure(figsize=(10, 4 + 0.16 * len(caption.splitlines())), layout="constrained")
+    figure = Figure(figsize=(13, 4 + 0.16 * len(caption.splitlines())), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 2, sharey=True)
-    for column, (axis, name) in enumerate(zip(axes, ("relaxations", "force calls"), strict=True)):
+    axes = figure.subplots(1, 3)
+    axes[1].sharey(axes[0])
+    for column, (axis, name) in enumerate(zip(axes[:2], ("relaxations", "force calls"), strict=True)):
         right = 1.05 * max(1.0, success_costs(results, column)[0].max())
         for strategy in dict.fromkeys(result.strategy for result in results):
             times, censored = success_costs([result for result in results if result.strategy == strategy], column)
@@ -258,9 +264,25 @@ def plot_comparison(results: Sequence[RunResult], output: Path, target: str, not
         axis.set(xlabel=name, xlim=(0, right), ylim=(-0.02, 1.02))
     axes[0].set_ylabel(f"fraction of runs that reached {target}")
     axes[1].legend(fontsize="small", loc="lower right")
+    _draw_costs(axes[2], rows)
     if caption:
         figure.supxlabel(caption, x=0.01, ha="left", fontsize="x-small", parse_math=False)
     save_figure(figure, output)
+
+
+def _draw_costs(axis: Axes, rows: Sequence[StrategyStatistics]) -> None:
+    """Draw the expected running time of each strategy with its interval, and the restricted mean."""
+    for place, row in enumerate(rows):
+        axis.plot(row.mean_force_calls, place, "|", color="black", markersize=12, label="" if place else "mean")
+        if row.expected_force_calls is not None:
+            high = row.expected_high if row.expected_high not in (None, math.inf) else row.expected_force_calls
+            low = row.expected_low if row.expected_low is not None else row.expected_force_calls
+            axis.plot([low, high], [place, place], color=f"C{place}")
+            axis.plot(row.expected_force_calls, place, "o", color=f"C{place}")
+            if row.expected_high == math.inf:
+                axis.annotate("→", (high, place), fontsize="large", va="center")
+    axis.set(yticks=range(len(rows)), yticklabels=[row.strategy for row in rows], xscale="log")
+    axis.set(ylim=(len(rows) - 0.5, -0.5), xlabel="force calls: expected per success (points), restricted mean (bars)")
 
 
 def check_picture(output: Path, key: str = "plot") -> None:

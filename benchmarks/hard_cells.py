@@ -7,7 +7,7 @@ A *hard cell* is a crystal that a search has to find without a known relative:
 - its reduced formula belongs to the tenth that no generator learns from
   (:func:`hybridcsp.generators.datasets.is_held_out`), which is asserted against the cards of the shipped weights;
 - it is on the hull, to the 2 meV/atom that all benchmarks here allow, and the lowest of its formula in the files;
-- its primitive cell has 5 to 10 (*small*) or 12 to 20 atoms (*large*);
+- its primitive cell has 5 to 10 (*small*), 12 to 20 (*large*) or 21 to 40 atoms (*larger*);
 - no crystal of the other nine tenths has its prototype: its label (stoichiometry, space group and Wyckoff letters, as
   in the shipped table) is neither in the shipped table, the formulas held out left out, nor in AFLOW's library;
 - its elements are those that CHGNet and SevenNet know, without noble gases.
@@ -48,7 +48,7 @@ from hybridcsp.structure.symmetry import primitive
 RESULT = Path(__file__).parent / "results" / "hard_cells.json"
 
 #: Bounds of the number of atoms in the primitive cell, and the number of cells that are drawn.
-SIZES = {"small": (5, 10, 16), "large": (12, 20, 18)}
+SIZES = {"small": (5, 10, 16), "large": (12, 20, 18), "larger": (21, 40, 16)}
 
 SEED = 0
 
@@ -70,7 +70,7 @@ class Cell:
     name
         Name in the tables of results.
     size
-        ``"small"`` or ``"large"``.
+        ``"small"``, ``"large"`` or ``"larger"``.
     atoms
         Primitive cell.
     """

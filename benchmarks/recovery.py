@@ -1,24 +1,32 @@
 """Which method finds the known structure of a cell, and at what cost?
 
-    python benchmarks/recovery.py CRYSTALS.extxyz                            # what is missing of the core set
-    python benchmarks/recovery.py CRYSTALS.extxyz --methods random default --seeds 1 --cells 3 5 7
-    python benchmarks/recovery.py CRYSTALS.extxyz --methods random default --all      # every crystal of the file
-    python benchmarks/recovery.py CRYSTALS.extxyz --methods ase-ga cryspy    # other codes: see peers/README.md
-    python benchmarks/recovery_report.py                                     # only the tables
+    python benchmarks/recovery.py DATA                                       # what is missing of the hard set
+    python benchmarks/recovery.py DATA --sets hard large easy --arms random default evolution --relaxations 300
+    python benchmarks/recovery.py DATA --arms default default@before --package before=/path/to/another/checkout
+    python benchmarks/recovery.py DATA --arms ase-ga cryspy --groups small   # other codes: see peers/README.md
+    python benchmarks/recovery.py --only-table                               # print what is recorded
 
-For each crystal the contents of its primitive cell are searched with CHGNet, 60 relaxations at most, one worker. The
-reference is the crystal itself, relaxed to 0.01 eV/Å. *Matched*: a minimum that pymatgen's StructureMatcher (default
-tolerances) fits to the reference. *Recovered*: lowest enthalpy no more than 2 meV/atom above the reference's. *Solved*:
-no more than that above the best minimum known, the reference or any of any run; this goal falls with every better run.
-Minima more than 150 meV/atom below the reference are holes of the potential: they are counted and left out.
+DATA is a folder with recovery_public.extxyz (set *easy*), mp20_train.extxyz and mpts52_train.extxyz (sets *hard*, cells
+of 5 to 10 and of 12 to 20 atoms, and *large*, cells of 21 to 40 atoms, all of them chosen by `hard_cells.py`).
 
-A run stops when it is solved as far as is known at that time. Where another run then finds something lower, it is taken
-up again: its run directory is kept under ``--searches``, or else it is done anew, which gives the same (runs repeat bit
-for bit). A run of another code is always done anew.
+The contents of the primitive cell of each crystal are searched, one worker. The crystal itself is relaxed with the same
+calculator to 0.01 eV/Å. *Solved*: a minimum at most 2 meV/atom above it, or below it. *Found*: the crystal itself is
+among the minima (StructureMatcher of pymatgen with its default tolerances). A search ends when it has done both, or
+when its relaxations are used up. Minima more than 150 meV/atom below the crystal are holes of the potential: they are
+counted and left out.
 
-Each run is a line of results/recovery_runs.jsonl (energies and costs, no structures), the last line of a run counts,
-and what is finished is not run twice. No table shipped with the sources may rest on a formula of the benchmark: that is
-asserted.
+No source knows what is sought, which is asserted in every search: the cards of the generators' weights do not name the
+formulas, and they are not in the table and the library of prototypes; for *hard* and *large* these are those of the
+nine tenths of formulas that generators learn from. See `recovery_run.py`.
+
+An arm ``NAME@PACKAGE`` is run with another checkout of the package, which ``--package`` names; ``before`` is the
+version before the searches that need no known prototype (a git worktree of commit 62f3aec). Arms with a part of the
+default left out are in `recovery_arms.py`; ``--arm NAME=JSON`` adds one.
+
+Each run is a line of results/recovery_sets_runs.jsonl (energies and costs, no structures); the last line of a run
+counts, and what is finished is not run again, unless ``--anew`` and the code has changed. Runs are ordered by seed,
+then cell, then arm, so that what is recorded is always balanced. A run with more relaxations continues an earlier one,
+if its run directory is still there and was made by the same version of the code.
 """
 
 from __future__ import annotations
@@ -28,325 +36,390 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ase.io
-import numpy as np
 from ase import Atoms
-from ase.formula import Formula
 from peers import PEERS, run_peer
-from peers.record import tally_line
 from pymatgen.analysis.structure_matcher import StructureMatcher
-from recovery_report import HOLE, ORDER, REFERENCES, RELAXATIONS, RUNS, SMALL, SOLVED, best_known, past_runs, report
+from recovery_arms import ARMS, PRESENT, Arm, Target, targets
+from recovery_table import HOLE, REFERENCES, RUNS, SOLVED, past_runs, report
 from rich.console import Console
 
-from hybridcsp import Problem, Retraining, Search
-from hybridcsp.core.records import REFINE, Candidate, Failed, Job, Limits, Proposal, Relaxed
-from hybridcsp.generators.loading import read_card
-from hybridcsp.generators.registry import GENERATORS
-from hybridcsp.generators.weights_io import overlap, shipped
-from hybridcsp.prototypes import aflow, training_formulas
+from hybridcsp.core.records import REFINE, Candidate, Job, Limits, Proposal, Relaxed
 from hybridcsp.relaxation.backends import WorkerPool
+from hybridcsp.relaxation.calculators.choice import CalculatorChoice
+from hybridcsp.relaxation.calculators.registry import prepare_calculator
 from hybridcsp.relaxation.relax import Relaxer
-from hybridcsp.search.stopping import UNCHANGED
-from hybridcsp.sources.base import SourceStatus
-from hybridcsp.sources.generative import GenerativeSource
-from hybridcsp.sources.prototypes import PrototypesSource
-from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT
 from hybridcsp.structure.conversion import to_pymatgen
-from hybridcsp.structure.symmetry import primitive
 
-SECONDS_PER_RELAXATION = 1.5  # only to plan
+HERE = Path(__file__).resolve().parent
 
-METHODS = {
-    "random": ["random"],
-    "evolution": ["evolution"],
-    "swarm": ["swarm"],
-    "prototypes": ["prototypes", "random"],
-    "basin-hopping": ["basin-hopping"],
-    "random+shake": ["random", "shake"],
-    "optimisers": ["random", "prototypes", "evolution", "swarm", "basin-hopping", "shake"],
-    "wyckoff": ["wyckoff"],
-    "wyckoff+energies": ["wyckoff"],
-    "flow": ["flow"],
-    "evolution+seeds": ["generated-seeds", "evolution"],
-    "frozen": list(DEFAULT_SOURCES),
-    "default": list(DEFAULT_SOURCES),
-}
+#: Only to plan: seconds of a relaxation for each atom, and how much longer other calculators take.
+SECONDS_PER_ATOM = 0.35
+SLOWER = {"chgnet": 1.0, "sevennet": 4.4, "sevennet:l3i5": 12.0}
 
-#: Methods in which energies choose what of a generator is relaxed: of so many structures.
-ENERGIES = {"wyckoff+energies": ONE_SHOT, "frozen": ONE_SHOT, "default": ONE_SHOT}
-
-#: How generators learn, where it is not as by default: the control arm is the same search up to the first training.
-LEARNING = {"frozen": Retraining(new_minima=0)}
-
-#: Crystals of the transformer that evolution is seeded with, once.
-GENERATED_SEEDS = 12
+#: Share of the largest number of relaxations that runs do on average before they are finished; only to plan.
+USED = 0.8
 
 
-def refined(crystal: Atoms, pool: WorkerPool) -> Relaxed | Failed:
-    """Relax a known crystal to 0.01 eV/Å."""
-    candidate = Candidate(proposal=Proposal(atoms=crystal, operator="reference"), id=1, source="reference")
-    pool.submit(Job(candidate=candidate, atoms=crystal, level=REFINE, limits=Limits(force_calls=1000)))
-    (outcome,) = pool.completed(None)
-    return outcome
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Planned:
+    """One run.
+
+    Attributes
+    ----------
+    target
+        The crystal that is searched for.
+    arm
+        Name of the arm, with ``@`` and the name of its package if that is not the present one.
+    calculator, seed
+        Name of the calculator, and random seed.
+    """
+
+    target: Target
+    arm: str
+    calculator: str
+    seed: int
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What the lines of the results are told apart by."""
+        return self.target.name, self.arm, self.calculator, self.seed
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the run within that of all searches."""
+        return Path(self.calculator.replace(":", "-"), self.arm, f"{self.target.name}-{self.seed}")
 
 
-def core_set(crystals: Sequence[Atoms]) -> list[int]:
-    """Twelve cells of at most ten atoms and six larger ones, drawn once without looking at anything but their size."""
-    rng = np.random.default_rng(0)
-    small = [i for i, atoms in enumerate(crystals) if len(atoms) <= SMALL]
-    large = [i for i, atoms in enumerate(crystals) if len(atoms) > SMALL]
-    return sorted([*rng.choice(small, 12, replace=False).tolist(), *rng.choice(large, 6, replace=False).tolist()])
+class BrokenRun(Exception):
+    """The process of a run ended with an error."""
 
 
 class References:
-    """The crystals themselves, relaxed to 0.01 eV/Å: once a process, because structures are not kept in files."""
+    """The crystals, relaxed to 0.01 eV/Å with a calculator; they are kept beside the searches.
 
-    def __init__(self, pool: WorkerPool) -> None:
-        self.pool = pool
-        self.relaxed: dict[str, Atoms] = {}
+    Parameters
+    ----------
+    folder
+        Where the relaxed crystals are kept.
+    python
+        Interpreter of the calculator, by default its own.
+    """
 
-    def __call__(self, name: str, atoms: Atoms) -> Atoms:
-        if name not in self.relaxed:
-            outcome = refined(atoms, self.pool)
-            assert isinstance(outcome, Relaxed), f"the reference {name} cannot be relaxed: {outcome}"
-            self.relaxed[name] = outcome.atoms
-            self._note(name, outcome, atoms)
-        return self.relaxed[name]
+    def __init__(self, folder: Path, python: str | None) -> None:
+        self._folder, self._python = folder, python
+
+    def __call__(self, target: Target, calculator: str) -> Path:
+        """Return the file of the relaxed crystal."""
+        file = self._folder / calculator.replace(":", "-") / f"{target.name}.extxyz"
+        if not file.exists():
+            outcome = self._relaxed(target.atoms, calculator)
+            assert isinstance(outcome, Relaxed), f"{target.name} cannot be relaxed with {calculator}: {outcome}"
+            self._note(target, calculator, outcome)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_name(f"{target.name}.{os.getpid()}.tmp.extxyz")
+            ase.io.write(temporary, outcome.atoms)
+            temporary.replace(file)
+        return file
+
+    def _relaxed(self, atoms: Atoms, calculator: str) -> Any:
+        choice = CalculatorChoice(calculator=calculator, **({} if self._python is None else {"python": self._python}))
+        prepare_calculator(choice)
+        candidate = Candidate(proposal=Proposal(atoms=atoms, operator="reference"), id=1, source="reference")
+        with WorkerPool(Relaxer(calculator=choice), workers=1) as pool:
+            pool.submit(Job(candidate=candidate, atoms=atoms, level=REFINE, limits=Limits(force_calls=1000)))
+            (outcome,) = pool.completed(None)
+        return outcome
 
     @staticmethod
-    def _note(name: str, outcome: Relaxed, atoms: Atoms) -> None:
+    def _note(target: Target, calculator: str, outcome: Relaxed) -> None:
         known = json.loads(REFERENCES.read_text()) if REFERENCES.exists() else {}
-        known[name] = known.get(name, {}) | {
+        known.setdefault(calculator, {})[target.name] = {
             "energy_per_atom": outcome.enthalpy_per_atom,
             "converged": outcome.converged,
-            "still_matches_the_crystal": bool(StructureMatcher().fit(to_pymatgen(outcome.atoms), to_pymatgen(atoms))),
+            "still_matches_the_crystal": bool(
+                StructureMatcher().fit(to_pymatgen(outcome.atoms), to_pymatgen(target.atoms))
+            ),
             "calculator": outcome.evaluation.calculator,
         }
         temporary = REFERENCES.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(known, indent=1) + "\n")
+        temporary.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
         temporary.replace(REFERENCES)
 
 
-class Prototypes(PrototypesSource):
-    """The source as it ships, but for the library structures of the benchmark's own compounds (AFLOW has SnS)."""
-
-    name = "prototypes"
-
-    def __init__(self, problem: Problem, formulas: set[str]) -> None:
-        library = aflow().without(formulas)
-        for what, listed in (("the table", training_formulas()), ("the library", library.formulas)):
-            assert not formulas & set(listed), f"{what} of prototypes rests on {sorted(formulas & set(listed))}"
-        super().__init__(problem, libraries=[library])
-
-
-class GeneratedSeeds(GenerativeSource):
-    """The first crystals of the transformer, and no more: what a search is seeded with that does not learn."""
-
-    name = "generated-seeds"
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem, "wyckoff")
-        self.name = "generated-seeds"
-        self._given = 0
-
-    def status(self) -> SourceStatus:
-        return SourceStatus.EXHAUSTED if self._given >= GENERATED_SEEDS else super().status()
-
-    def proposed(self, candidates: Sequence[Candidate]) -> None:
-        super().proposed(candidates)
-        self._given += len(candidates)
-
-
-def source(name: str, problem: Problem, formulas: set[str]) -> Any:
-    """Make a source that knows nothing of the benchmark's compounds."""
-    if name == "prototypes":
-        return Prototypes(problem, formulas)
-    generator = "wyckoff" if name == "generated-seeds" else name
-    if generator in GENERATORS.entries():
-        seen = overlap(read_card(shipped(generator)), formulas)
-        assert not seen, f"{generator} was trained on {sorted(seen)}"
-    return GeneratedSeeds(problem) if name == "generated-seeds" else name
-
-
 def run(
-    atoms: Atoms,
-    method: str,
-    seed: int,
-    goal: float,
+    planned: Planned,
+    arm: Arm,
+    reference: Path,
+    folder: Path,
     *,
-    formulas: set[str],
-    pool: WorkerPool,
-    directory: Path,
+    package: Path,
+    relaxations: int,
+    python: str | None,
+    anew: bool,
     earlier: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """Search the contents of a relaxed crystal with one method until it is solved, or out of relaxations."""
-    problem = Problem(atoms.get_chemical_formula(mode="hill"), formula_units=1, max_atoms=max(20, len(atoms)))
-    one_shot = ENERGIES.get(method, 1)
-    sources = [source(name, problem, formulas) for name in METHODS[method]]
-    before = earlier["seconds"] if earlier and directory.exists() else 0.0
-    start = time.perf_counter()
-    with Search(
-        problem,
-        sources=sources,
-        seed=seed,
-        directory=directory,
-        backend=pool,
-        workers=1,
-        one_shot=one_shot,
-        retraining=LEARNING.get(method),
-    ) as search:
-        search.run(relaxations=RELAXATIONS, refine=0, stop_at=goal + SOLVED - UNCHANGED)
-        found = history(search, atoms, goal)
-        while not found["solved"] and search.archive.state.relaxations < RELAXATIONS:  # it stopped at a hole
-            search.run(relaxations=search.archive.state.relaxations + 1, refine=0)
-            found = history(search, atoms, goal)
-        seconds = before + time.perf_counter() - start
-        state = search.archive.state
-        return {
-            "stopped": "solved" if found.pop("solved") else "relaxations used up",
-            "relaxations": state.relaxations,
-            "force_calls": state.cost.force_calls,
-            "calculator_seconds": round(state.cost.seconds - state.proposing.seconds, 2),
-            "proposing_seconds": round(state.proposing.seconds, 2),
-            "seconds": round(seconds, 2),
-            **found,
-            "matched_at": matched_at(search, atoms),
-            "tallies": [tally_line(*key, tally) for key, tally in state.tallies.items()],
-            "calculator": state.calculator,
-        }
+    """Run the search of an arm in its own process, and return its line."""
+    folder.mkdir(parents=True, exist_ok=True)
+    code, version = commit(package), folder / "version"
+    anew = anew or not version.exists() or version.read_text() != code
+    version.write_text(code)
+    target = planned.target
+    task = {
+        "package": str(package),
+        "folder": str(folder),
+        "reference": str(reference),
+        "formulas": sorted(target.hidden),
+        "nine_tenths": target.nine_tenths,
+        "sources": list(arm.sources),
+        "settings": arm.settings,
+        "constants": arm.constants,
+        "seed": planned.seed,
+        "calculator": planned.calculator,
+        "python": python,
+        "relaxations": relaxations,
+        "solved": SOLVED,
+        "hole": HOLE,
+        "anew": anew,
+    }
+    (folder / "task.json").write_text(json.dumps(task, indent=1))
+    (folder / "result.json").unlink(missing_ok=True)
+    with (folder / "log.txt").open("w") as log:
+        done = subprocess.run(
+            [sys.executable, "-P", str(HERE / "recovery_run.py"), str(folder / "task.json")],
+            env={**os.environ, "PYTHONPATH": str(package), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+        )
+    if done.returncode:
+        end = (folder / "log.txt").read_text()[-3000:]
+        raise BrokenRun(f"{planned.key} ended with {done.returncode}; {folder / 'log.txt'} ends with:\n{end}")
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    resumed = found.pop("resumed")
+    if resumed and earlier is not None:
+        _add_times(found, earlier)
+    # The processor time of a session that was killed is not known.
+    return {**found, "partial": resumed and earlier is None, "code": code}
 
 
-def history(search: Search, reference: Atoms, goal: float) -> dict[str, Any]:
-    """Read from the record when the best fell, how many minima are holes, and whether the best meets the goal."""
-    deepest = reference.get_potential_energy() / len(reference) - HOLE
-    improvements: list[tuple[int, int, float]] = []
-    holes: set[int] = set()
-    relaxations = force_calls = 0
-    for event in search.archive.history():
-        if not isinstance(event, Relaxed | Failed):
-            continue
-        relaxations += 1
-        force_calls += event.cost.force_calls
-        if isinstance(event, Failed) or event.minimum is None:
-            continue
-        if event.enthalpy_per_atom < deepest:
-            holes.add(event.minimum)
-        elif not improvements or event.enthalpy_per_atom < improvements[-1][2] - 1e-6:
-            improvements.append((relaxations, force_calls, event.enthalpy_per_atom))
-    solved = bool(improvements) and improvements[-1][2] <= goal + SOLVED
-    return {"solved": solved, "improvements": improvements, "holes": len(holes)}
+def _add_times(found: dict[str, Any], earlier: dict[str, Any]) -> None:
+    """Add what the earlier sessions of the same search took."""
+    for name in ("seconds", "worker_processor_seconds"):
+        found[name] = round(found[name] + earlier[name], 2)
+    for name, seconds in earlier["processor"].items():
+        found["processor"][name] = round(found["processor"].get(name, 0.0) + seconds, 2)
 
 
-def matched_at(search: Search, reference: Atoms) -> tuple[int, int] | None:
-    """Relaxations and force calls when the reference itself was found."""
-    matcher, wanted = StructureMatcher(), to_pymatgen(reference)
-    for minimum in sorted(search.minima(), key=lambda minimum: minimum.first_relaxation):
-        if matcher.fit(wanted, to_pymatgen(minimum.atoms)):
-            return minimum.first_relaxation, minimum.first_force_calls
-    return None
+def run_other(planned: Planned, reference: Path, relaxations: int) -> dict[str, Any]:
+    """Run another code, and return its line."""
+    atoms = ase.io.read(reference)
+    goal = atoms.get_potential_energy() / len(atoms) + SOLVED
+    task = {"seed": planned.seed, "goal": goal, "relaxations": relaxations, "hole": HOLE}
+    task["calculator"] = planned.calculator
+    return {**run_peer(planned.arm, atoms, task), "code": commit(HERE.parent)}
 
 
-def reduced_formulas(crystals: Sequence[Atoms]) -> set[str]:
-    return {Formula(str(atoms.symbols)).reduce()[0].format("hill") for atoms in crystals}
-
-
-def commit() -> str:
-    """What this was measured with."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+def commit(package: Path) -> str:
+    """Return the version of the code in a checkout."""
+    command = ["git", "-C", str(package), "describe", "--always", "--dirty"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
-Key = tuple[str, str, int]
+def unfinished(plan: Sequence[Planned], relaxations: int, packages: dict[str, Path], *, anew: bool) -> list[Planned]:
+    """Return the runs that have no line yet, or one of fewer relaxations, or with ``anew`` one of another version."""
+    past, codes = past_runs(), {name: commit(path) for name, path in packages.items()}
+    left = []
+    for planned in plan:
+        line = past.get(planned.key)
+        code = codes[package_of(planned.arm)]
+        if line is None or (anew and line["code"] != code) or not is_finished(line, relaxations):
+            left.append(planned)
+    return left
 
 
-def unfinished(keys: Sequence[Key]) -> list[Key]:
-    """Those that were never run, or stopped at what was the lowest at that time and is not any more."""
-    best, past = best_known(), past_runs()
-    return [key for key in keys if key not in past or not is_finished(past[key], best[key[0]])]
+def is_finished(line: dict[str, Any], relaxations: int) -> bool:
+    """Return whether more relaxations than a run has done would not belong to it."""
+    return line["relaxations"] >= relaxations or line["stopped"] != "relaxations used up"
 
 
-def is_finished(one: dict[str, Any], best: float) -> bool:
-    if one["stopped"] != "solved":
-        return True
-    return bool(one["improvements"][-1][2] <= best + SOLVED)
+def raise_budgets(plan: Sequence[Planned], relaxations: int) -> None:
+    """Note of the finished runs of smaller budgets that they would not have used a larger one."""
+    past = past_runs()
+    lines = [past[planned.key] for planned in plan if planned.key in past]
+    for line in lines:
+        if line["budget"] < relaxations and is_finished(line, relaxations):
+            record({**line, "budget": relaxations})
+
+
+def record(line: dict[str, Any]) -> None:
+    """Append a line to the results."""
+    RUNS.parent.mkdir(parents=True, exist_ok=True)
+    with RUNS.open("a") as lines:
+        lines.write(json.dumps(line) + "\n")
+
+
+def package_of(arm: str) -> str:
+    """Return the name of the package of an arm."""
+    return arm.partition("@")[2] or PRESENT
+
+
+def hours(left: Sequence[Planned], relaxations: int) -> float:
+    """Return about how many core-hours the runs take."""
+    past = past_runs()
+    return sum(
+        USED
+        * (relaxations - (past[planned.key]["relaxations"] if planned.key in past else 0))
+        * len(planned.target.atoms)
+        * SECONDS_PER_ATOM
+        * SLOWER.get(planned.calculator, 1.0)
+        / 3600
+        for planned in left
+    )
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, nargs="?", help="folder of the crystals")
+    parser.add_argument("--sets", nargs="+", default=["hard"], choices=["easy", "hard", "large"])
+    parser.add_argument("--groups", nargs="+", help="words of the size groups, in place of all: 'small' is '5 to 10'")
+    parser.add_argument("--cells", nargs="+", help="names of cells, in place of all")
+    parser.add_argument("--all", action="store_true", help="every crystal of the easy set, in place of its core")
+    parser.add_argument("--arms", nargs="+", default=["random", "default"])
+    parser.add_argument("--arm", action="append", default=[], metavar="NAME=JSON", help="a further arm")
+    parser.add_argument("--package", action="append", default=[], metavar="NAME=PATH", help="another checkout")
+    parser.add_argument("--calculators", nargs="+", default=["chgnet"])
+    parser.add_argument("--python", help="interpreter of the calculator, by default the environment installed for it")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--relaxations", type=int, default=60)
+    parser.add_argument("--part", default="0/1", help="i/n: every n-th run from the i-th, to use several cores")
+    parser.add_argument("--hours", type=float, help="begin no further run after this time")
+    parser.add_argument("--anew", action="store_true", help="repeat runs of another version of the code")
+    parser.add_argument("--plan", action="store_true", help="print the planned runs, and run nothing")
+    parser.add_argument("--only-table", action="store_true")
+    parser.add_argument("--searches", type=Path, default=HERE / ".searches" / "recovery")
+    arguments = parser.parse_args()
+    if arguments.data is None and not arguments.only_table:
+        parser.error("the folder of the crystals is missing")
+    arguments.searches = arguments.searches.resolve()
+    arguments.packages = {PRESENT: HERE.parent} | {
+        name: Path(path).resolve() for name, _, path in (text.partition("=") for text in arguments.package)
+    }
+    arguments.known = ARMS | {
+        name: Arm(**json.loads(fields)) for name, _, fields in (text.partition("=") for text in arguments.arm)
+    }
+    for arm in arguments.arms:
+        name = arm.partition("@")[0]
+        if name not in arguments.known and name not in PEERS:
+            parser.error(f"there is no arm {name!r}, only {', '.join([*arguments.known, *PEERS])}")
+        if package_of(arm) not in arguments.packages:
+            parser.error(f"{arm} needs --package {package_of(arm)}=PATH")
+    return arguments
+
+
+GROUPS = {"small": "5 to 10 atoms", "large": "12 to 20 atoms", "larger": "21 to 40 atoms"}
+
+
+def planned_runs(arguments: argparse.Namespace) -> Iterator[Planned]:
+    """Yield the runs, by seed, calculator, cell and arm; small and large cells of a set take turns."""
+    found = targets(arguments.data, arguments.sets, every=arguments.all)
+    groups = [GROUPS.get(name, name) for name in arguments.groups or ()]
+    found = [target for target in found if not groups or any(group in target.group for group in groups)]
+    found = [target for target in found if not arguments.cells or target.name in arguments.cells]
+    places: dict[str, int] = {}
+    turns = []
+    for target in found:
+        places[target.group] = place = places.get(target.group, -1) + 1
+        turns.append((arguments.sets.index(target.set), place, target))
+    turns.sort(key=lambda turn: turn[:2])
+    for seed in arguments.seeds:
+        for calculator in arguments.calculators:
+            for *_, target in turns:
+                for arm in arguments.arms:
+                    yield Planned(target=target, arm=arm, calculator=calculator, seed=seed)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("crystals", type=Path)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *PEERS])
-    parser.add_argument("--seeds", type=int, default=3)
-    chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--cells", type=int, nargs="+", help="numbers of crystals in the file; by default the core set")
-    chosen.add_argument("--all", action="store_true", help="every crystal in the file")
-    parser.add_argument("--part", default="0/1", help="i/n: every n-th run from the i-th, to use several cores")
-    parser.add_argument("--hours", type=float, help="begin no further run after this time")
-    parser.add_argument("--searches", type=Path, default=Path(__file__).parent / ".searches" / "recovery")
-    arguments = parser.parse_args()
-    console = Console()
-    assert {*METHODS, *PEERS} == set(ORDER), "what is run is what is reported"
-
-    crystals = [primitive(atoms) for atoms in ase.io.read(arguments.crystals, ":")]
-    formulas = reduced_formulas(crystals)
-    numbers = range(len(crystals)) if arguments.all else arguments.cells or core_set(crystals)
-    cells = {f"{i}-{crystals[i].get_chemical_formula()}": i for i in numbers}
+    arguments = parse()
+    console = Console(width=160)
+    if arguments.only_table:
+        report(console)
+        return
     index, parts = map(int, arguments.part.split("/"))
-    keys = [(name, method, seed) for seed in range(arguments.seeds) for name in cells for method in arguments.methods]
-    keys = keys[index::parts]
-    hours = len(unfinished(keys)) * RELAXATIONS * SECONDS_PER_RELAXATION / 3600
-    console.print(f"{len(unfinished(keys))} of {len(keys)} runs to do, at most about {hours:.1f} core-hours")
+    plan = list(planned_runs(arguments))[index::parts]
+
+    def missing() -> list[Planned]:
+        return unfinished(plan, arguments.relaxations, arguments.packages, anew=arguments.anew)
+
+    left = missing()
+    expected = hours(left, arguments.relaxations)
+    console.print(f"{len(left)} of {len(plan)} runs to do, about {expected:.1f} core-hours", highlight=False)
+    if arguments.plan:
+        for planned in left:
+            console.print("  ".join(map(str, planned.key)), highlight=False)
+        return
+    raise_budgets(plan, arguments.relaxations)
+    references = References(arguments.searches / "references", arguments.python)
     start = time.monotonic()
-    RUNS.parent.mkdir(parents=True, exist_ok=True)
-    with WorkerPool(Relaxer(), workers=1) as pool:
-        references = References(pool)
-        while left := unfinished(keys):
-            if arguments.hours and time.monotonic() - start > 3600 * arguments.hours:
-                console.print(f"time used up with {len(left)} runs to do; run again to go on")
-                break
-            name, method, seed = left[0]
-            reference = references(name, crystals[cells[name]])
-            goal = best_known()[name]
-            if method in PEERS:
-                budget = {"relaxations": RELAXATIONS, "solved": SOLVED, "hole": HOLE}
-                found = run_peer(method, reference, {"cell": name, "seed": seed, "goal": goal, **budget})
-            else:
-                directory = arguments.searches / method / f"{name}-{seed}"
+    broken: dict[tuple[str, str, str, int], str] = {}
+    while left := [planned for planned in missing() if planned.key not in broken]:
+        if arguments.hours is not None and time.monotonic() - start > 3600 * arguments.hours:
+            console.print(f"time used up with {len(left)} runs to do; run again to go on")
+            break
+        planned = left[0]
+        reference = references(planned.target, planned.calculator)
+        name = planned.arm.partition("@")[0]
+        if name in PEERS:
+            found = run_other(planned, reference, arguments.relaxations)
+        else:
+            try:
                 found = run(
+                    planned,
+                    arguments.known[name],
                     reference,
-                    method,
-                    seed,
-                    goal,
-                    formulas=formulas,
-                    pool=pool,
-                    directory=directory,
-                    earlier=past_runs().get((name, method, seed)),
+                    arguments.searches / planned.folder,
+                    package=arguments.packages[package_of(planned.arm)],
+                    relaxations=arguments.relaxations,
+                    python=arguments.python,
+                    anew=arguments.anew,
+                    earlier=past_runs().get(planned.key),
                 )
-            one = {
-                "cell": name,
-                "atoms": len(reference),
-                "elements": len(set(reference.symbols)),
-                "method": method,
-                "seed": seed,
-                "reference": reference.get_potential_energy() / len(reference),
-                "goal": goal,
-                **found,
-                "code": commit(),
-                "load": round(os.getloadavg()[0], 1),
-                "machine": platform.machine(),
-            }
-            with RUNS.open("a") as lines:
-                lines.write(json.dumps(one) + "\n")
-            console.print(
-                f"{name} {method} seed {seed}: {one['stopped']} after {one['relaxations']} relaxations, "
-                f"{one['force_calls']} force calls, {one['seconds']:.0f} s",
-                highlight=False,
-            )
+            except BrokenRun as error:
+                broken[planned.key] = str(error)
+                console.print(str(error), highlight=False, markup=False)
+                continue
+        relaxed = ase.io.read(reference)
+        line = {
+            "set": planned.target.set,
+            "group": planned.target.group,
+            "cell": planned.target.name,
+            "atoms": len(relaxed),
+            "elements": len(set(relaxed.symbols)),
+            "arm": planned.arm,
+            "calculator": planned.calculator,
+            "seed": planned.seed,
+            "budget": arguments.relaxations,
+            "reference": float(relaxed.get_potential_energy()) / len(relaxed),
+            **found,
+            "machine": platform.machine(),
+        }
+        record(line)
+        console.print(
+            f"{planned.target.name} {planned.arm} {planned.calculator} seed {planned.seed}: {line['stopped']}; solved "
+            f"{line['solved_at']}, found {line['found_at']}, {line['relaxations']} relaxations, "
+            f"{line['force_calls']} force calls, {line['seconds']:.0f} s",
+            highlight=False,
+        )
     report(console)
+    if broken:
+        raise SystemExit(f"{len(broken)} runs ended with an error and are not recorded: {', '.join(map(str, broken))}")
 
 
 if __name__ == "__main__":

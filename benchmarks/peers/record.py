@@ -1,6 +1,6 @@
 """What both peers share: relaxations on this project's own worker, and the record of a run.
 
-The record has the fields of ``recovery.run``, so that one table holds all methods. A peer runs in a directory with
+The record has the fields of ``recovery_run.run``, so that one table holds all methods. A peer runs in a directory with
 task.json and reference.extxyz, and leaves run.json.
 """
 
@@ -10,6 +10,7 @@ import contextlib
 import json
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -40,23 +41,8 @@ class _OutOfPatience(BaseException):
     """Not an ``Exception``: CrySPY catches those and goes on."""
 
 
-def tally_line(source: str, operator: str, tally: Tally) -> dict[str, Any]:
-    """What one operator of one source has done, as the line of a run holds it."""
-    return {
-        "source": source,
-        "operator": operator,
-        "proposed": tally.proposed,
-        "rejected": dict(tally.rejected),
-        "relaxed": tally.relaxed,
-        "unconverged": tally.unconverged,
-        "failed": dict(tally.failed),
-        "first_reached": tally.first_reached,
-        "force_calls": tally.cost.force_calls,
-    }
-
-
 class Run:
-    """Relaxes what a peer proposes, and ends the run when it is solved or out of relaxations.
+    """Relaxes what a peer proposes, and ends the run when it is solved and found, or out of relaxations.
 
     Attributes
     ----------
@@ -79,12 +65,15 @@ class Run:
         self._deepest = reference.get_potential_energy() / len(reference) - task["hole"]
         self._matcher, self._wanted = StructureMatcher(), to_pymatgen(reference)
         self._minima = StructureIndex(energy_window=ENERGY_WINDOW)
+        self._new_minima = self._holes = 0
         self._tallies: dict[str, Tally] = {}
-        self._improvements: list[tuple[int, int, float]] = []
-        self._matched_at: tuple[int, int] | None = None
-        self._holes = 0
-        self._relaxations = self._force_calls = 0
-        self._calculator_seconds = self._proposing_seconds = self._proposing_processor_seconds = 0.0
+        self._improvements: list[tuple[int, int, float, str, str]] = []
+        self._solved_at: tuple[int, int] | None = None
+        self._found_at: tuple[int, int] | None = None
+        self._calls: list[int] = []
+        self._seconds: list[float] = []
+        self._failed: Counter[str] = Counter()
+        self._proposing_seconds = self._proposing_processor_seconds = 0.0
         self._calculator = ""
         self._start = time.perf_counter()
 
@@ -123,13 +112,13 @@ class Run:
         """
         bare = Atoms(atoms.symbols, positions=atoms.positions, cell=atoms.cell, pbc=True)
         proposal = Proposal(atoms=bare, operator=operator)
-        candidate = Candidate(proposal=proposal, id=self._relaxations + 1, source=self._task["method"])
+        candidate = Candidate(proposal=proposal, id=len(self._calls) + 1, source=self._task["method"])
         self._pool.submit(Job(candidate=candidate, atoms=bare))
         (outcome,) = self._pool.completed(None)
         self._record(outcome)
-        if self._improvements and self._improvements[-1][2] <= self._task["goal"] + self._task["solved"]:
-            raise Stopped("solved")
-        if self._relaxations == self._task["relaxations"]:
+        if self._solved_at is not None and self._found_at is not None:
+            raise Stopped("solved and found")
+        if len(self._calls) == self._task["relaxations"]:
             raise Stopped("relaxations used up")
         return outcome
 
@@ -137,11 +126,11 @@ class Run:
         tally = self._tallies.setdefault(outcome.candidate.operator, Tally())
         tally.proposed += 1
         tally.cost += outcome.cost
-        self._relaxations += 1
-        self._force_calls += outcome.cost.force_calls
-        self._calculator_seconds += outcome.cost.seconds
+        self._calls.append(outcome.cost.force_calls)
+        self._seconds.append(outcome.cost.seconds)
         if isinstance(outcome, Failed):
             tally.failed[outcome.reason] += 1
+            self._failed[str(outcome.reason)] += 1
             return
         self._calculator = outcome.evaluation.calculator
         tally.relaxed += 1
@@ -149,42 +138,66 @@ class Run:
         energy = outcome.enthalpy_per_atom
         if not outcome.converged:
             return
+        now = len(self._calls), sum(self._calls)
         opened = self._minima.find(outcome.atoms, energy) is None
         if opened:
-            self._minima.add(self._relaxations, outcome.atoms, energy)
+            self._minima.add(now[0], outcome.atoms, energy)
+            self._new_minima += 1
             tally.first_reached += 1
         if energy < self._deepest:
             self._holes += opened
             return
         if not self._improvements or energy < self._improvements[-1][2] - 1e-6:
-            self._improvements.append((self._relaxations, self._force_calls, energy))
-        if opened and self._matched_at is None and self._matcher.fit(self._wanted, to_pymatgen(outcome.atoms)):
-            self._matched_at = (self._relaxations, self._force_calls)
+            self._improvements.append((*now, energy, self._task["method"], outcome.candidate.operator))
+        if self._solved_at is None and energy <= self._task["goal"]:
+            self._solved_at = now
+        if opened and self._found_at is None and self._matcher.fit(self._wanted, to_pymatgen(outcome.atoms)):
+            self._found_at = now
 
     def line(self, package: str) -> dict[str, Any]:
         """Return the record, with the versions of a peer's package and of what it ran with."""
         method = self._task["method"]
         return {
             "stopped": self.stopped,
-            "relaxations": self._relaxations,
-            "force_calls": self._force_calls,
-            "calculator_seconds": round(self._calculator_seconds, 2),
+            "relaxations": len(self._calls),
+            "force_calls": sum(self._calls),
+            "calls": self._calls,
+            "solved_at": self._solved_at,
+            "found_at": self._found_at,
+            "improvements": self._improvements,
+            "holes": self._holes,
+            "new_minima": self._new_minima,
+            "captured": 0,
+            "failed": dict(self._failed),
+            "tallies": [_tally_line(method, operator, tally) for operator, tally in self._tallies.items()],
+            "processor": None,
+            "calculator_seconds": round(sum(self._seconds), 2),
             "proposing_seconds": round(self._proposing_seconds, 2),
             "proposing_processor_seconds": round(self._proposing_processor_seconds, 2),
             "seconds": round(time.perf_counter() - self._start, 2),
-            "improvements": self._improvements,
-            "matched_at": self._matched_at,
-            "holes": self._holes,
-            "tallies": [tally_line(method, operator, tally) for operator, tally in self._tallies.items()],
-            "calculator": self._calculator,
+            "calculator_label": self._calculator,
             "versions": {name: version(name) for name in (package, "ase", "pymatgen", "pyxtal", "numpy", "torch")},
         }
+
+
+def _tally_line(source: str, operator: str, tally: Tally) -> dict[str, Any]:
+    return {
+        "source": source,
+        "operator": operator,
+        "proposed": tally.proposed,
+        "rejected": dict(tally.rejected),
+        "relaxed": tally.relaxed,
+        "unconverged": tally.unconverged,
+        "failed": dict(tally.failed),
+        "first_reached": tally.first_reached,
+        "force_calls": tally.cost.force_calls,
+    }
 
 
 def main(search: Callable[[Run], None], package: str) -> None:
     """Do the task of this directory with a peer's search, which ends by :class:`Stopped`."""
     task = json.loads(Path("task.json").read_text())
-    with WorkerPool(Relaxer(), workers=1) as pool:
+    with WorkerPool(Relaxer(calculator=task["calculator"]), workers=1) as pool:
         pool.wait_ready()
         run = Run(task, ase.io.read("reference.extxyz"), pool)
         try:

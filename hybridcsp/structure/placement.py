@@ -204,7 +204,7 @@ def push_apart(
         required = np.maximum(distances[numbers[first], numbers[second]], 1e-9)
         shortest = (lengths / required).min(initial=np.inf)
         if shortest >= 1:
-            return atoms.positions @ inverse
+            return np.asarray(atoms.positions @ inverse)
         if push % PATIENCE == 0:
             if shortest < before + PROGRESS:
                 return None

@@ -173,8 +173,8 @@ class Ionic(PairPotential):
     def pairs(self, kinds: NDArray[np.int_], distances: Floats) -> tuple[Floats, Floats]:
         """Return energies in eV and their derivatives in eV/Å."""
         cutoff = np.array(self.cutoff)
-        screened, slope = _screened(distances)
-        end, end_slope = _screened(cutoff)
+        screened, slope = screened_coulomb(distances)
+        end, end_slope = screened_coulomb(cutoff)
         products, repulsions = self.products[kinds], self.repulsions[kinds]
         energies = products * (screened - end - (distances - cutoff) * end_slope)
         slopes = products * (slope - end_slope)
@@ -185,11 +185,17 @@ class Ionic(PairPotential):
 
     def self_energies(self, kinds: NDArray[np.int_]) -> float:
         """Return the energy in eV of the screening charges of the ions."""
-        end = math.erfc(DAMPING * self.cutoff) / (2 * self.cutoff) + DAMPING / math.sqrt(math.pi)
-        return float(-COULOMB * end * (self.charges[kinds] ** 2).sum())
+        return screening_energy(self.charges[kinds], self.cutoff)
 
 
-def _screened(distances: Floats) -> tuple[Floats, Floats]:
+def screening_energy(charges: Floats, cutoff: float) -> float:
+    """Return the self-energy in eV of the screening charges of ions with the given charges (elementary charges)."""
+    end = math.erfc(DAMPING * cutoff) / (2 * cutoff) + DAMPING / math.sqrt(math.pi)
+    return float(-COULOMB * end * (charges**2).sum())
+
+
+def screened_coulomb(distances: Floats) -> tuple[Floats, Floats]:
+    """Return the screened Coulomb interaction of unit charges in 1/Å and its derivative."""
     screened = erfc(DAMPING * distances) / distances
     slope = -screened / distances
     slope -= 2 * DAMPING / math.sqrt(math.pi) * np.exp(-((DAMPING * distances) ** 2)) / distances

@@ -30,6 +30,8 @@ from typing import Any, cast
 
 import model_potentials
 import numpy as np
+from ase.data import atomic_numbers
+from ase.formula import Formula
 
 from hybridcsp import Problem
 from hybridcsp.archive.archive import Archive
@@ -55,6 +57,12 @@ SYSTEMS = {
     "NiAl-8": ("NiAl", 4, "emt", 0.004),
     "PdAg2-12": ("PdAg2", 4, "emt", 0.005),
 }
+#: Formula, formula units and pair potential of oxides: distances are real, and a call is a tenth of CHGNet's.
+OXIDES = {
+    "TiO2-pair-12": ("TiO2", 4),
+    "SiO2-pair-12": ("SiO2", 4),
+    "Al2O3-pair-10": ("Al2O3", 2),
+}
 MODELS = ("binary-lj-1-12", "binary-lj-3-16", "binary-lj-5-12", "ionic-1-12", "ionic-3-12", "ionic-5-16")
 
 
@@ -64,9 +72,52 @@ def build(name: str) -> tuple[Problem, Any, float]:
     if name in SYSTEMS:
         formula, units, calculator, seconds = SYSTEMS[name]
         return Problem(formula, formula_units=units), calculator, seconds
+    if name in OXIDES:
+        formula, units = OXIDES[name]
+        return Problem(formula, formula_units=units), Oxide(formula), 0.004
     family, seed, atoms = name.rsplit("-", 2)
     model = model_potentials.make(family, int(seed), int(atoms))
     return model.problem, model.calculator, 0.002
+
+
+#: Charges of cation and anion, and A (eV), rho (Å) and C (eV Å^6) of the pairs cation-cation, cation-anion, anion-anion.
+#: TiO2: Matsui, Akaogi, doi:10.1080/08927029108022432. SiO2: van Beest, Kramer, van Santen,
+#: doi:10.1103/PhysRevLett.64.1955. Al2O3: Matsui, Phys. Chem. Minerals 23, 345 (1996).
+BUCKINGHAM = {
+    "TiO2": ((2.196, -1.098), ((31120.2, 0.154, 5.25), (16957.5, 0.194, 12.59), (11782.8, 0.234, 30.22))),
+    "SiO2": ((2.4, -1.2), ((0.0, 1.0, 0.0), (18003.757, 1 / 4.87318, 133.5381), (1388.773, 1 / 2.76, 175.0))),
+    "Al2O3": ((1.4175, -0.945), ((3.157e7, 0.068, 14.05), (28538.4, 0.172, 34.5778), (6463.4, 0.276, 85.0924))),
+}
+
+#: Energy (eV) and lengths (Å) of the cores that keep atoms from falling into each other, in the order of the pairs.
+CORE, CORES = 0.01, np.array([1.5, 1.31, 1.78])
+
+
+class Oxide(model_potentials.PairPotential):
+    """Coulomb interactions by damped shifted forces, Buckingham potentials, and a core."""
+
+    def __init__(self, formula: str) -> None:
+        charges, parameters = BUCKINGHAM[formula]
+        numbers = [atomic_numbers[symbol] for symbol in Formula(formula).count()]
+        super().__init__((numbers[0], numbers[1]), model_potentials.COULOMB_CUTOFF)
+        a, b = charges
+        self.charges = np.array(charges)
+        self.products = model_potentials.COULOMB * np.array([a * a, a * b, b * b])
+        self.parameters = np.array(parameters)
+
+    def pairs(self, kinds: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        screened, slope = model_potentials.screened_coulomb(distances)
+        end, end_slope = model_potentials.screened_coulomb(np.array(self.cutoff))
+        products = self.products[kinds]
+        energies = products * (screened - end - (distances - self.cutoff) * end_slope)
+        slopes = products * (slope - end_slope)
+        a, rho, c = self.parameters[kinds].T
+        repulsion, core = a * np.exp(-distances / rho), CORE * (CORES[kinds] / distances) ** 24
+        energies += repulsion - c / distances**6 + core
+        return energies, slopes - repulsion / rho + 6 * c / distances**7 - 24 * core / distances
+
+    def self_energies(self, kinds: np.ndarray) -> float:
+        return model_potentials.screening_energy(self.charges[kinds], self.cutoff)
 
 
 def usual_fraction(atoms: Any, table: np.ndarray) -> float:
@@ -183,7 +234,7 @@ def main() -> None:
     parser.add_argument("command", choices=("run", "report"))
     parser.add_argument("--label", default="new")
     parser.add_argument("--labels", nargs="*")
-    parser.add_argument("--systems", nargs="+", default=[*SYSTEMS, *MODELS])
+    parser.add_argument("--systems", nargs="+", default=[*SYSTEMS, *OXIDES, *MODELS])
     parser.add_argument("--starts", type=int, default=16)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--output", type=Path, default=RESULTS)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from ase import Atoms
-from ase.data import covalent_radii
 from numpy.typing import NDArray
 
 from hybridcsp.core.problem import Problem
-from hybridcsp.structure.geometry import nearest_distances, niggli_cell
+from hybridcsp.structure.geometry import niggli_cell
+from hybridcsp.structure.separations import shortest_distances
 from hybridcsp.structure.symmetry import spacegroup
 from hybridcsp.structure.validity import cell_violation, is_finite_crystal, shortest_violation
 
@@ -137,25 +137,6 @@ def carry(source: Atoms, target: Atoms, indices: NDArray[np.int_] | Sequence[int
     for name in CARRIED:
         if source.has(name):
             target.set_array(name, source.get_array(name)[np.asarray(indices, dtype=int)])
-
-
-def shortest_distances(parents: Sequence[Atoms]) -> Floats:
-    """Return the shortest distances in the parents in Å by atomic numbers, shape ``(119, 119)``.
-
-    For pairs of elements that are never close to each other it is the sum of covalent radii; for elements that do not
-    occur it is 0.
-    """
-    table = np.zeros((119, 119))
-    numbers = np.unique(np.concatenate([parent.numbers for parent in parents]))
-    block = np.ix_(numbers, numbers)
-    reach = 1.3 * (covalent_radii[numbers][:, None] + covalent_radii[numbers])
-    table[block] = np.inf
-    for parent in parents:
-        found = nearest_distances(parent, float(reach.max()))
-        found[found >= reach.max()] = np.inf
-        np.minimum.at(table, np.ix_(parent.numbers, parent.numbers), found)
-    table[block] = np.where(np.isfinite(table[block]), table[block], reach / 1.3)
-    return table
 
 
 def length_unit(atoms: Atoms) -> float:

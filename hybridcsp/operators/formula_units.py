@@ -10,8 +10,9 @@ from ase import Atoms
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.operators.base import Operator
-from hybridcsp.operators.common import bounded_attempts, reduced, shortest_distances
+from hybridcsp.operators.common import bounded_attempts, reduced
 from hybridcsp.operators.splicing import PLANES, Slab, block, face, stack
+from hybridcsp.structure.separations import shortest_distances
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.operators.base import Operator
-from hybridcsp.operators.common import Floats, bounded_attempts, length_unit, reduced, shortest_distances
+from hybridcsp.operators.common import Floats, bounded_attempts, length_unit, reduced
 from hybridcsp.operators.splicing import ORIENTATIONS, PLANES, Block, Slab, axis_face, block, face, stack
+from hybridcsp.structure.separations import shortest_distances
 
 #: Smallest and largest fraction of the atoms that one parent contributes.
 SHARES = (0.25, 0.75)

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridcsp.core.problem import Problem
-from hybridcsp.operators.common import shortest_distances
 from hybridcsp.operators.heredity import Heredity
 from hybridcsp.operators.splicing import PLANES, Slab, block, face, stack
 from hybridcsp.similarity import same_structure
+from hybridcsp.structure.separations import shortest_distances
 
 
 def marked(atoms, mark):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -51,6 +52,32 @@ class JobEnded(Exception):
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluated:
+    """A structure that was evaluated, with its results.
+
+    Attributes
+    ----------
+    geometry
+        Positions and cell as bytes.
+    results
+        Results of the calculator.
+    pressure
+        External pressure in eV/Å³.
+    """
+
+    geometry: tuple[bytes, bytes]
+    results: dict[str, Any]
+    pressure: float
+
+    @property
+    def enthalpy_per_atom(self) -> float:
+        """Enthalpy in eV/atom."""
+        positions, cell = (np.frombuffer(part).reshape(-1, 3) for part in self.geometry)
+        volume = abs(float(np.linalg.det(cell)))
+        return float(self.results["energy"] + self.pressure * volume) / len(positions)
 
 
 class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
@@ -130,6 +157,16 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
             raise PropertyNotImplementedError(f"{class_name_of(self.calculator)} returned no {name}")
         value = self.results[name]
         return value.copy() if isinstance(value, np.ndarray) else value
+
+    def evaluated(self) -> Evaluated:
+        """Return the last structure that was evaluated, to which :meth:`return_to` leads back."""
+        assert self._evaluated is not None, "a structure was evaluated"
+        return Evaluated(geometry=self._evaluated, results=self.results, pressure=self.pressure)
+
+    def return_to(self, evaluated: Evaluated, atoms: Atoms) -> None:
+        """Move atoms to a structure that was evaluated, and take its results back."""
+        self._evaluated, self.results = evaluated.geometry, evaluated.results
+        self.restore(atoms)
 
     def restore(self, atoms: Atoms) -> bool:
         """Move atoms to the geometry of the results; return whether there are any results."""

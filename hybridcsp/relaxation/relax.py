@@ -32,9 +32,12 @@ from hybridcsp.core.records import (
 )
 from hybridcsp.errors import CalculatorError, InputError
 from hybridcsp.relaxation.calculators.registry import CalculatorLike, build_calculator
+from hybridcsp.relaxation.capture import Captor
+from hybridcsp.relaxation.descent import Descent
 from hybridcsp.relaxation.displacements import escape, follow_soft_mode
 from hybridcsp.relaxation.guards import GuardedCalculator, JobEnded
 from hybridcsp.relaxation.preselection import Starts, start_from_most_promising
+from hybridcsp.relaxation.saddle import is_symmetric, leave_saddles
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.relaxation.worker import LabelledRunner
 
@@ -142,6 +145,7 @@ def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSe
     reason: FailureReason | None = None
     detail = ""
     starts = Starts()
+    captured_by: int | None = None
     try:
         if job.level == EVALUATE:
             atoms.get_potential_energy()
@@ -152,8 +156,7 @@ def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSe
                 _check_height(start, job.give_up_above)
             if job.level in PREPARATIONS:
                 starts = PREPARATIONS[job.level](atoms, job.candidate) or starts
-            converged = _relax(atoms, guarded, settings, settings.tolerances(job.level))
-            detail = "" if converged else "the optimiser stopped"
+            converged, captured_by, detail = _relax(job, atoms, guarded, settings)
     except JobEnded as end:
         converged, reason, detail = False, end.reason, end.detail
     except PropertyNotImplementedError as error:
@@ -173,7 +176,7 @@ def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSe
         return Failed(**common, reason=reason, level=job.level, atoms=atoms.copy())
     evaluation = _evaluation(guarded, atoms, job.level, label)
     final = _with_results(atoms, guarded.results)
-    return Relaxed(**common, atoms=final, evaluation=evaluation, converged=converged)
+    return Relaxed(**common, atoms=final, evaluation=evaluation, converged=converged, captured_by=captured_by)
 
 
 def _enthalpy_per_atom(atoms: Atoms, guarded: GuardedCalculator) -> float:
@@ -193,32 +196,25 @@ def _why_needed(missing: PropertyNotImplementedError) -> str:
 
 
 def _relax(
-    atoms: Atoms, guarded: GuardedCalculator, settings: RelaxationSettings, tolerances: tuple[float, float]
-) -> bool:
-    """Move the atoms until the unfiltered forces and stress meet the tolerances; return whether they do.
+    job: Job, atoms: Atoms, guarded: GuardedCalculator, settings: RelaxationSettings
+) -> tuple[bool, int | None, str]:
+    """Move the atoms to a minimum.
 
-    The optimiser was selected by measurements on random structures of six systems that are not in the benchmark. With
-    the cell scaled by the square root of the number of atoms, BFGS took 48 force calls on average over 36 starts,
-    against 82 with ASE's scaling, 69 with CellAwareBFGS and 113 with FIRE and FrechetCellFilter; none of them found
-    more low minima per force call. Resetting absurd Hessians saved a further fifth on SrTiO3 and a third on 12 atoms of
-    TiO2 (24 starts each). A coarse stage to 0.5 eV/Å with a new filter afterwards gained nothing on 96 starts (BFGS
-    45.0 calls instead of 45.8, FIRE 54.6).
+    Returns
+    -------
+    tuple
+        Whether they have arrived, the id of the known minimum that captured them, and an explanation.
     """
-    from hybridcsp.relaxation.optimizer import CellAndPositions, ResettingBFGS
-
-    target = atoms if settings.fixed_cell else CellAndPositions(atoms, settings.pressure)
-    return any(
-        _converged(guarded, tolerances, settings.fixed_cell)
-        for _ in ResettingBFGS(target, logfile=None).irun(fmax=0.0)  # convergence is decided without the filter
-    )
-
-
-def _converged(guarded: GuardedCalculator, tolerances: tuple[float, float], fixed_cell: bool) -> bool:
-    max_force, max_stress = tolerances
-    force, stress = guarded.max_force, guarded.max_stress_residual
-    if force is None or force > max_force:
-        return False
-    return fixed_cell or (stress is not None and stress <= max_stress)
+    in_search = job.level not in (REFINE, FOLLOW_UP)
+    leaves_saddles = in_search and is_symmetric(atoms)
+    captor = Captor(job.known) if in_search and job.known else None
+    descent = Descent(atoms, guarded, settings, settings.tolerances(job.level), captor)
+    if not descent.run():
+        return False, None, "the optimiser stopped"
+    if captor is not None and leaves_saddles:
+        leaves_saddles = descent.captured_by is None and not captor.is_known(atoms, guarded)
+    left = leave_saddles(descent, job.candidate.id) if leaves_saddles else 0
+    return True, descent.captured_by, f"left {left} saddle point{'s' * (left > 1)}" if left else ""
 
 
 def _evaluation(guarded: GuardedCalculator, atoms: Atoms, level: str, label: str) -> Evaluation:

@@ -18,6 +18,7 @@ from hybridcsp.relaxation.backends.base import Backend, RunningJob
 from hybridcsp.search.failures import all_failed
 from hybridcsp.search.follow_up import FollowUp
 from hybridcsp.search.follow_up_jobs import FollowUpJobs
+from hybridcsp.search.lowest_minima import LowestMinima
 from hybridcsp.search.proposer import POLL_INTERVAL, Proposer
 from hybridcsp.search.resumption import check_same_calculator
 from hybridcsp.search.stopping import TIME_USED_UP, StoppingCheck, StoppingCriteria
@@ -193,6 +194,7 @@ class Run:
         counts = follow_up is not None and follow_up.counts and follow_up.calculators
         left = self._follow_ups.are_left if counts else None
         self._stopping = StoppingCheck(criteria, proposer.problem, self._archive, left)
+        self._known = LowestMinima(self._archive)
         self._level = RELAX
         self._start_force_calls = self._archive.state.cost.force_calls
         self._start_relaxations = self._archive.state.relaxations
@@ -363,7 +365,8 @@ class Run:
 
     def _submit(self, candidate: Candidate, atoms: Atoms, level: str, limits: Limits) -> None:
         self._running.add(candidate.id)
-        self._backend.submit(Job(candidate=candidate, atoms=atoms, level=level, limits=limits))
+        known = self._known.lowest() if self._calculator_known and level != REFINE else ()
+        self._backend.submit(Job(candidate=candidate, atoms=atoms, level=level, limits=limits, known=known))
 
     def progress(self) -> Progress:
         """Return the progress of the search."""

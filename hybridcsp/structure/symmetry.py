@@ -36,6 +36,12 @@ def spacegroups(atoms: Atoms) -> tuple[int, int]:
     return (1 if loose == 1 else spacegroup(atoms, SYMPREC)), loose
 
 
+def number_of_operations(atoms: Atoms, symprec: float = SYMPREC) -> int:
+    """Return the number of symmetry operations of the given cell, translations of a supercell included."""
+    dataset = symmetry_dataset(spglib_cell(atoms), symprec)
+    return 1 if dataset is None else len(dataset.rotations)
+
+
 def primitive(atoms: Atoms, symprec: float = SYMPREC) -> Atoms:
     """Return the standardised primitive cell with the initial moments and charges of the atoms."""
     return _standardized(atoms, symprec, to_primitive=True)

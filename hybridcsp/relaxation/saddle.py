@@ -32,6 +32,9 @@ PUSH, STRAIN_PUSH = 0.2, 0.02
 #: Multiples of the first push that are tried, as long as they lead further down.
 FACTORS = (1.0, 2.0, 4.0)
 
+#: Smallest fall in eV/atom for which a symmetric structure is given up.
+FALL = 0.0005
+
 #: Largest number of saddle points that one relaxation leaves, each of lower symmetry than the one before.
 ROUNDS = 3
 
@@ -66,7 +69,7 @@ def leave_saddles(descent: Descent, seed: int) -> int:
     while left < ROUNDS and descent.captured_by is None and number_of_operations(atoms, SYMMETRY_TOLERANCE) > 1:
         end = guarded.evaluated()
         try:
-            found = _is_left(descent, rng) and guarded.evaluated().enthalpy_per_atom < end.enthalpy_per_atom
+            found = _is_left(descent, rng) and guarded.evaluated().enthalpy_per_atom < end.enthalpy_per_atom - FALL
         except (JobEnded, ArithmeticError, ValueError):  # as in any relaxation; this one has a result already
             found = False
         if not found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hybridcsp.core.registry import Entry, Registry
 
 #: Sources of a search by default.
-DEFAULT_SOURCES = ("random", "prototypes", "evolution", "swarm", "basin-hopping", "wyckoff", "flow", "shake")
+DEFAULT_SOURCES = ("random", "prototypes", "evolution", "swarm", "basin-hopping", "wyckoff", "flow")
 
 #: Number of samples of a generator per job by default; the most promising is relaxed.
 ONE_SHOT = 12

@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.spacegroup import crystal
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.event_log import EventLog
@@ -36,6 +37,24 @@ from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 def rutile(a: float = 4.6, c: float = 2.96, u: float = 0.305) -> Atoms:
     positions = [(0, 0, 0), (0.5, 0.5, 0.5), (u, u, 0), (-u, -u, 0), (0.5 + u, 0.5 - u, 0.5), (0.5 - u, 0.5 + u, 0.5)]
     return Atoms("Ti2O4", scaled_positions=positions, cell=[a, a, c], pbc=True)
+
+
+def anatase() -> Atoms:
+    positions = [
+        (0, 0, 0),
+        (0.75, 0.25, 0.5),
+        (0.792, 0.792, 0.416),
+        (0.208, 0.208, 0.584),
+        (0.542, 0.042, 0.916),
+        (0.958, 0.458, 0.084),
+    ]
+    cell = [[3.78, 0, 0], [0, 3.78, 0], [1.89, 1.89, 4.76]]
+    return Atoms("Ti2O4", cell=cell, scaled_positions=positions, pbc=True)
+
+
+def quartz() -> Atoms:
+    basis = [(0.47, 0, 1 / 3), (0.4135, 0.267, 0.2142)]
+    return crystal(["Si", "O"], basis, spacegroup=152, cellpar=[4.91, 4.91, 5.4, 90, 90, 120])
 
 
 def random_crystal(symbols: str, volume_per_atom: float, rng: np.random.Generator) -> Atoms:

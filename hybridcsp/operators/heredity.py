@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hybridcsp.core.problem import Problem
 from hybridcsp.operators.base import Operator
 from hybridcsp.operators.common import Floats, bounded_attempts, length_unit, reduced
+from hybridcsp.operators.displacement import local_order
 from hybridcsp.operators.splicing import ORIENTATIONS, PLANES, Block, Slab, axis_face, block, face, stack
 from hybridcsp.structure.separations import shortest_distances
 
@@ -35,25 +36,29 @@ class Heredity(Operator):
 
     One parent is cut along a random lattice plane. The cut of the other parent is drawn from all planes, repeats and
     orientations, with a probability that decreases exponentially with the squared strain between the two lattices, so
-    that parents of different shapes and sizes can be combined. Each parent contributes a random share of the atoms from
-    a random height. The lateral vectors are averaged with these shares, the slabs keep their heights, and the child
-    gets the weighted mean of the parents' volumes per atom. :func:`~hybridcsp.operators.splicing.stack` restores the
-    composition; it uses only atoms at their positions in the parents.
+    that parents of different shapes and sizes can be combined. Each parent contributes a random share of the atoms: of
+    some slabs at random heights, the one of highest local order. The lateral vectors are averaged with these shares,
+    the slabs keep their heights, and the child gets the weighted mean of the parents' volumes per atom.
+    :func:`~hybridcsp.operators.splicing.stack` restores the composition; it uses only atoms at their positions in the
+    parents.
 
     In a fixed cell, both parents are cut along the same axis of the cell.
 
     References
     ----------
     Deaven, Ho, Phys. Rev. Lett. 75, 288 (1995), doi:10.1103/PhysRevLett.75.288; for crystals Oganov, Glass, J. Chem.
-    Phys. 124, 244704 (2006), doi:10.1063/1.2210932.
+    Phys. 124, 244704 (2006), doi:10.1063/1.2210932; local order: Lyakhov, Oganov, Stokes, Zhu, Comput. Phys. Commun.
+    184, 1172 (2013), doi:10.1016/j.cpc.2012.12.009.
     """
 
     name: str = "heredity"
     n_parents: int = 2
+    cuts: int = 3
 
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
         """Return a child of two parents, or ``None`` where bounded attempts fail."""
         wanted = shortest_distances(parents)
+        orders = [local_order(parent) for parent in parents]
         if problem.cell is None:
             faces = [_faces(reduced(parent)) for parent in parents]
 
@@ -74,7 +79,8 @@ class Heredity(Operator):
                 return None
             shares = (share, 1 - share)
             slabs = [
-                Slab(own, rng.random(), part * n_atoms / own.n_atoms) for own, part in zip(pair, shares, strict=True)
+                self._slab(own, part * n_atoms / own.n_atoms, orders[which], rng)
+                for own, part, which in zip(pair, shares, (first, second), strict=True)
             ]
             stacked = stack(slabs, contents, wanted, rng, free=problem.cell is None)
             if stacked is None or min(stacked[1]) == 0:
@@ -87,6 +93,17 @@ class Heredity(Operator):
             return child
 
         return bounded_attempts(splice, parents, problem)
+
+    def _slab(self, own: Block, thickness: float, order: Floats, rng: np.random.Generator) -> Slab:
+        """Return the slab of highest local order among some at random heights."""
+        slabs = [Slab(own, rng.random(), thickness) for _ in range(self.cuts)]
+
+        def order_inside(slab: Slab) -> float:
+            atoms, _, depths = slab.depths()
+            inside = atoms[depths <= 0]
+            return float(order[inside].mean()) if len(inside) else 0.0
+
+        return max(slabs, key=order_inside)
 
 
 @dataclass(frozen=True, eq=False)

@@ -109,6 +109,7 @@ def place(
     cell: NDArray[np.float64],
     distances: NDArray[np.float64],
     rng: np.random.Generator,
+    occupied: tuple[NDArray[np.int_], NDArray[np.float64]] | None = None,
 ) -> tuple[NDArray[np.int_], NDArray[np.float64]] | None:
     """Draw points on Wyckoff positions and push atoms apart that are closer than their minimum distances.
 
@@ -122,6 +123,9 @@ def place(
         Minimum distances in Å by atomic numbers, shape ``(119, 119)``.
     rng
         Random generator.
+    occupied
+        Atomic numbers and fractional positions of atoms that are there already, and that come last in the result. If
+        there are any, no atoms are pushed.
 
     Returns
     -------
@@ -129,8 +133,7 @@ def place(
         Atomic numbers, shape ``(n_atoms,)``, and fractional positions, shape ``(n_atoms, 3)``; ``None`` if atoms could
         not be kept apart.
     """
-    numbers = np.empty(0, dtype=int)
-    placed = np.empty((0, 3))
+    numbers, placed = (np.empty(0, dtype=int), np.empty((0, 3))) if occupied is None else occupied
     images = lattice_vectors(cell, float(distances.max()))
     own_images = (images[1:] ** 2).sum(axis=1).min(initial=np.inf)
     if own_images < max(distances[number, number] for number, _ in sites) ** 2:
@@ -152,7 +155,7 @@ def place(
         ratios = (squares.min(axis=-1) / required).min(axis=1)
         free = ratios >= 1
         best = int(free.argmax()) if free.any() else int(ratios.argmax())
-        if ratios[best] < (PUSHED_FROM if position.freedom else 1) ** 2:
+        if ratios[best] < (PUSHED_FROM if position.freedom and occupied is None else 1) ** 2:
             return None
         crowded |= not free.any()
         placed = others[best]

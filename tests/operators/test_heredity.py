@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from crystals import rutile
+from crystals import anatase, rutile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,29 +27,35 @@ def neighbours(atoms, index, n):
     return distances[1 : n + 1]
 
 
-ANATASE = Atoms(
-    "Ti2O4",
-    cell=[[3.78, 0, 0], [0, 3.78, 0], [1.89, 1.89, 4.76]],
-    scaled_positions=[
-        (0, 0, 0),
-        (0.75, 0.25, 0.5),
-        (0.792, 0.792, 0.416),
-        (0.208, 0.208, 0.584),
-        (0.542, 0.042, 0.916),
-        (0.958, 0.458, 0.084),
-    ],
-    pbc=True,
-)
-
-
 class TestChildren:
     def test_children_contain_atoms_of_both_parents(self):
         problem, rng = Problem("TiO2", formula_units=(2, 4)), np.random.default_rng(0)
         for _ in range(10):
-            child = Heredity()([marked(rutile(), 1), marked(ANATASE, 2)], problem, rng)
+            child = Heredity()([marked(rutile(), 1), marked(anatase(), 2)], problem, rng)
             assert child is not None
             share = (child.get_initial_charges() == 1).mean()
             assert 0.15 <= share <= 0.85
+
+    def test_ordered_slabs_are_preferred_to_disordered_ones(self):
+        """Half of one parent is disordered; its atoms carry another charge than those of the ordered half."""
+        rng = np.random.default_rng(0)
+        half = bulk("Cu", "fcc", a=3.6, cubic=True).repeat((1, 1, 2))
+        crystal = bulk("Cu", "fcc", a=3.6, cubic=True).repeat((1, 1, 4))
+        ordered = crystal.positions[:, 2] < half.cell[2, 2] - 0.1
+        crystal.positions[~ordered] += rng.normal(0, 0.35, (int((~ordered).sum()), 3))
+        crystal.set_initial_charges(np.where(ordered, 1.0, 2.0))
+        other = marked(bulk("Cu", "bcc", a=2.9, cubic=True).repeat((2, 2, 2)), 3)
+        problem = Problem("Cu", formula_units=16, cell=tuple(crystal.cell.cellpar()))
+        other.set_cell(crystal.cell, scale_atoms=True)
+        shares = {}
+        for cuts in (1, 8):
+            charges = []
+            for _ in range(20):
+                child = Heredity(cuts=cuts)([crystal, other], problem, rng)
+                if child is not None:
+                    charges += child.get_initial_charges().tolist()
+            shares[cuts] = charges.count(1.0) / (charges.count(1.0) + charges.count(2.0))
+        assert shares[8] > shares[1] + 0.1
 
     def test_slabs_are_pieces_of_the_parents(self):
         """In a fixed cell nothing is strained: atoms from one parent are to one another as they were there."""
@@ -92,7 +98,7 @@ class TestChildren:
         big = rutile().repeat((1, 1, 3))
         sizes = set()
         for _ in range(12):
-            child = Heredity()([marked(ANATASE, 1), marked(big, 2)], problem, rng)
+            child = Heredity()([marked(anatase(), 1), marked(big, 2)], problem, rng)
             if child is not None:
                 sizes.add(len(child))
                 assert len(set(child.get_initial_charges())) == 2
@@ -112,7 +118,7 @@ class TestStack:
 
     @pytest.mark.parametrize("plane", PLANES)
     def test_a_whole_block_is_the_crystal(self, plane):
-        atoms = ANATASE.copy()
+        atoms = anatase().copy()
         own = block(atoms, face(atoms, plane))
         child, _ = stack(
             [Slab(own, 0.3, 1.0)], {"Ti": 2, "O": 4}, np.zeros((119, 119)), np.random.default_rng(0), free=False
@@ -121,12 +127,12 @@ class TestStack:
 
     @pytest.mark.parametrize("plane", PLANES[:4])
     def test_two_blocks_are_a_supercell(self, plane):
-        own = block(ANATASE, face(ANATASE, plane))
+        own = block(anatase(), face(anatase(), plane))
         child, _ = stack(
             [Slab(own, 0.7, 2.0)], {"Ti": 4, "O": 8}, np.zeros((119, 119)), np.random.default_rng(0), free=False
         )
         assert len(child) == 12
-        assert same_structure(child, ANATASE)
+        assert same_structure(child, anatase())
 
     def test_missing_atoms_far_from_the_cut_give_no_child(self):
         own = block(rutile(), face(rutile(), (0, 0, 1)))
@@ -149,8 +155,8 @@ class TestStack:
     def test_slabs_are_shifted_to_fit(self):
         """Atoms at a seam come no nearer than half of what they do in the parents, nearly always."""
         problem, rng = Problem("TiO2", formula_units=2), np.random.default_rng(5)
-        wanted = shortest_distances([rutile(), ANATASE])
-        made = [Heredity()([rutile(), ANATASE], problem, rng) for _ in range(10)]
+        wanted = shortest_distances([rutile(), anatase()])
+        made = [Heredity()([rutile(), anatase()], problem, rng) for _ in range(10)]
         assert sum(child is not None for child in made) >= 9
         closest = [
             (shortest_distances([child])[np.ix_([8, 22], [8, 22])] / wanted[np.ix_([8, 22], [8, 22])]).min()

@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.spacegroup import crystal
 from ase.spacegroup.symmetrize import prep_symmetry, refine_symmetry, symmetrize_rank1
-from crystals import random_crystal, rutile
+from crystals import quartz, random_crystal, rutile
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.operators.symmetry import (
@@ -19,12 +19,6 @@ from hybridcsp.operators.symmetry import (
 )
 from hybridcsp.similarity import same_structure
 from hybridcsp.structure.symmetry import spacegroup
-
-
-def quartz():
-    return crystal(
-        ["Si", "O"], [(0.47, 0, 1 / 3), (0.4135, 0.267, 0.2142)], spacegroup=152, cellpar=[4.91, 4.91, 5.4, 90, 90, 120]
-    )
 
 
 def perovskite():

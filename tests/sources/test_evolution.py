@@ -5,6 +5,8 @@ import time
 from collections import Counter
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,24 +14,20 @@ from crystals import InlineBackend, ListSource, instant_relaxation, random_cryst
 from deap import tools
 
 from hybridcsp import Search
+from hybridcsp.archive.basins import Basin
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Cost, Failed, FailureReason
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.operators import CALCULATOR_SOFT_MUTATION, OPERATORS, WeightedOperator
-from hybridcsp.operators.displacement import Rattle
+from hybridcsp.operators.displacement import CoordinateMutation, Rattle
 from hybridcsp.operators.soft_mutation import SoftMutation
 from hybridcsp.operators.strain import Strain
-from hybridcsp.sources import evolution as module
 from hybridcsp.sources.base import Context
-from hybridcsp.sources.evolution import (
-    EvolutionSource,
-    Fitness,
-    Individual,
-    boltzmann_weights,
-    seeded_random,
-    select_parents,
-)
+from hybridcsp.sources.evolution import EvolutionSource
+from hybridcsp.sources.operator_shares import FLOOR
+from hybridcsp.sources.population import KEPT, PLACES, WARMEST, boltzmann_weights
 from hybridcsp.sources.registry import SOURCES
+from hybridcsp.sources.selection import Fitness, Individual, seeded_random, select_parents
 
 PROBLEM = Problem("TiO2", formula_units=(1, 3), max_atoms=9)
 LOOSE = Problem("TiO2", formula_units=(1, 4), distance_fraction=0.05, volume_per_atom=(5.0, 40.0))
@@ -63,8 +61,13 @@ def diverse(n, seed=0):
     return [random_crystal("Ti2O4", 12, rng) for _ in range(n)]
 
 
-def individual(weight):
-    return Individual(None, None, Fitness((weight,)))
+_niches = count()
+
+
+def individual(weight, niche=None):
+    """An individual of a niche of its own unless it is given."""
+    of = SimpleNamespace(niche=next(_niches) if niche is None else niche)
+    return Individual(of, None, Fitness((weight,)))
 
 
 def select(population, n, rng):
@@ -152,8 +155,8 @@ class TestPopulation:
         population = EvolutionSource(LOOSE).population(search.archive)
         members = [individual.minimum.enthalpy_per_atom for individual in population]
         assert members[0] == pytest.approx(-9.0)
-        assert sum(level < -8 for level in members) <= 2 * module.PLACES
-        assert sum(level > -8 for level in members) == 6
+        assert sum(level < -8 for level in members) <= 2 * PLACES
+        assert sum(level > -8 for level in members) >= 3
 
     def test_the_better_weigh_more_and_crowds_share(self, tmp_path):
         near = rutile(u=0.312)
@@ -170,6 +173,8 @@ class TestPopulation:
         children = diverse(10, seed=3)
 
         class Parented(ListSource):
+            name = "evolution"
+
             def propose(self, n, context):
                 chosen = super().propose(n, context)
                 return [replace(proposal, parents=(1,) if self.next >= 6 else ()) for proposal in chosen]
@@ -198,7 +203,54 @@ class TestPopulation:
     def test_weights_of_energies(self):
         assert boltzmann_weights([]) == []
         assert boltzmann_weights([-3.0]) == [1.0]
-        assert boltzmann_weights([-3.0, -2.9, -2.0]) == pytest.approx([1, 1 / np.e, np.exp(-10)])
+        assert boltzmann_weights([0.0, 0.01, 0.1]) == pytest.approx([1, 1 / np.e, np.exp(-10)])
+
+    def test_high_minima_rarely_breed_even_if_most_are_high(self):
+        weights = boltzmann_weights([0.0, 0.2, 0.3, 0.4, 0.5])
+        assert weights[1] == pytest.approx(np.exp(-0.2 / WARMEST))
+        assert sum(weights[1:]) < 0.01
+
+    def test_the_worst_have_no_children(self, tmp_path):
+        search = filled(tmp_path, diverse(20), [-9.0 + 0.1 * k for k in range(20)])
+        population = EvolutionSource(LOOSE).population(search.archive)
+        assert len(population) == KEPT * 20
+        assert max(one.minimum.enthalpy_per_atom for one in population) == pytest.approx(-9.0 + 0.1 * 11)
+
+    def test_often_visited_niches_lose_weight(self, tmp_path):
+        crystals = diverse(7)
+        energies = [-9.0, -9.0, -8.9, -8.89, -8.88, -8.87, -8.86]
+
+        def landscape(job):
+            first = job.candidate.id - 1 if job.candidate.id <= 7 else 0
+            return relaxed(job.candidate, energies[first], crystals[first])
+
+        search = searched(tmp_path, [ListSource([*crystals, *diverse(6, seed=5)])], landscape, LOOSE)
+        search.run(relaxations=7, refine=0)
+        once = [one.fitness.values[0] for one in EvolutionSource(LOOSE).population(search.archive)]
+        search.run(relaxations=13, refine=0)
+        often = [one.fitness.values[0] for one in EvolutionSource(LOOSE).population(search.archive)]
+        assert often[0] / often[1] < 0.5 * once[0] / once[1]
+
+    def test_children_of_other_sources_do_not_age_a_parent(self, tmp_path):
+        """A displaced copy that falls back tells nothing of what evolution can make of its parent."""
+
+        class Shaking(ListSource):
+            def propose(self, n, context):
+                chosen = super().propose(n, context)
+                return [replace(proposal, parents=(1,) if self.next >= 6 else ()) for proposal in chosen]
+
+        levels = iter([-9.0, -8.99, -8.98, -8.97, -8.96, -8.95] + [-5.0] * 8)
+        search = searched(
+            tmp_path,
+            [Shaking([*diverse(6), *diverse(8, seed=3)])],
+            lambda job: relaxed(job.candidate, next(levels), job.atoms),
+            LOOSE,
+        )
+        search.run(relaxations=6, refine=0)
+        before = {one.minimum.id: one.fitness.values[0] for one in EvolutionSource(LOOSE).population(search.archive)}
+        search.run(relaxations=14, refine=0)
+        after = {one.minimum.id: one.fitness.values[0] for one in EvolutionSource(LOOSE).population(search.archive)}
+        assert after[1] / after[2] == pytest.approx(before[1] / before[2], rel=0.3)
 
 
 class TestSelection:
@@ -212,6 +264,13 @@ class TestSelection:
             drawn[population.index(first)] += 1
         assert drawn[0] == pytest.approx(400, abs=60)
         assert drawn[1] == pytest.approx(200, abs=50)
+
+    def test_parents_are_of_different_niches_where_possible(self):
+        rng = np.random.default_rng(0)
+        population = [individual(4.0, niche=-1), individual(4.0, niche=-1), individual(0.1, niche=-2)]
+        for _ in range(20):
+            assert {parent.minimum.niche for parent in select(population, 2, rng)} == {-1, -2}
+            assert len(select(population, 3, rng)) == 3
 
     def test_another_selection_of_deap_can_be_registered(self):
         source = EvolutionSource(PROBLEM)
@@ -258,22 +317,35 @@ class TestOperators:
         assert sum(before.values()) == pytest.approx(1)
         assert sum(after.values()) == pytest.approx(1)
         assert len(set(before.values())) == 1
-        assert after["strain"] > 2 * before["strain"]
+        assert after["strain"] > 1.5 * before["strain"]
         assert after["strain"] == max(after.values())
-        assert min(after.values()) >= module.FLOOR
+        assert min(after.values()) >= FLOOR
+
+    def test_only_the_first_minimum_of_a_niche_is_paid_for(self, tmp_path, monkeypatch):
+        def landscape(job):
+            level = -9.0 if job.candidate.operator == "strain" else -8.9
+            return replace(relaxed(job.candidate, level - 1e-3 * job.candidate.id, job.atoms), cost=Cost(force_calls=9))
+
+        source = EvolutionSource(PROBLEM, operators=[Strain(), Rattle()])
+        search = searched(tmp_path, [source], landscape)
+        search.run(relaxations=30, refine=0)
+        paid = source.shares(search.archive)["strain"]
+        monkeypatch.setattr(Basin, "niche", property(lambda basin: 1))
+        assert paid > 0.6
+        assert source.shares(search.archive)["strain"] < paid
 
     def test_an_operator_that_costs_more_for_the_same_earns_less(self, tmp_path):
         def landscape(job):
             calls = 400 if job.candidate.operator == "rattle" else 20
             return replace(instant_relaxation(job), cost=Cost(force_calls=calls))
 
-        search = searched(tmp_path, runner=landscape)
-        source = EvolutionSource(PROBLEM)
+        source = EvolutionSource(PROBLEM, operators=[Rattle(), CoordinateMutation(), Strain()])
+        search = searched(tmp_path, [source], landscape)
         search.run(relaxations=60, refine=0)
         after = source.shares(search.archive)
         tallies = search.archive.state.tallies
         assert tallies["evolution", "rattle"].relaxed > 0
-        assert after["rattle"] < after["coordinate-mutation"]  # of the same prior
+        assert after["rattle"] < after["coordinate-mutation"]
 
     def test_only_operators_that_can_do_something_are_offered(self):
         fixed = Problem("Cu", formula_units=4, cell=(3.6, 3.6, 3.6, 90, 90, 90))

@@ -31,7 +31,7 @@ from allocation_runs import RESULTS, RecordedSearch, difficulty_of, is_of_benchm
 from scipy.optimize import minimize
 
 from hybridcsp.search.success_priors import Difficulty, SuccessPrior
-from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT
+from hybridcsp.sources.registry import ONE_SHOT
 
 #: A search is solved within this enthalpy of the lowest (eV/atom).
 SOLVED = 0.002
@@ -130,10 +130,10 @@ def single_attempts() -> tuple[Attempt, ...]:
     )
 
 
-def fit(attempts: Sequence[Attempt], sources: Sequence[str] = DEFAULT_SOURCES) -> Fit:
+def fit(attempts: Sequence[Attempt]) -> Fit:
     """Return the parameters of largest posterior probability."""
+    sources = sorted({attempt.source for attempt in attempts})
     number = {source: i for i, source in enumerate(sources)}
-    attempts = [attempt for attempt in attempts if attempt.source in number]
     source = np.array([number[attempt.source] for attempt in attempts])
     covariates = np.array([attempt.difficulty.covariates for attempt in attempts])
     calls = np.array([attempt.force_calls for attempt in attempts], dtype=float)

@@ -3,18 +3,19 @@
     python benchmarks/allocation_replay.py                          # all development systems
     python benchmarks/allocation_replay.py --families chgnet
 
-The relaxations that each source made in the searches of :mod:`allocation_runs` are a pool of outcomes. An allocation
-draws from these pools: of sources that sample independently (random, wyckoff, flow) in random order, of the others in
-the order recorded, the searches of a system one after the other, and once more from the beginning when all are used up.
-Each system is replayed many times; the allocation sees costs, enthalpies, minima and parents as in a search. The priors
-are fitted without the system that is replayed. Systems are the unit of the intervals (bootstrap, 95 %).
+The relaxations that each default source made in the searches of :mod:`allocation_runs` are a pool of outcomes. An
+allocation draws from these pools: of sources that sample independently (random, wyckoff, flow) in random order, of the
+others in the order recorded, the searches of a system one after the other, and up to twice more from the beginning when
+all are used up. Each system is replayed many times; the allocation sees costs, enthalpies, minima and parents as in a
+search. The priors are fitted without the system that is replayed. Systems are the unit of the intervals (bootstrap,
+95 %).
 
 What a replay cannot show: a source that depends on others is replayed with the population of equal shares.
 
-Allocations: ``equal``; ``credit``, the rule of versions before 0.1.0 had this one (Thompson sampling of credit for new
-minima); ``success``, the default; ``priors``, the default without credit and rising floors; ``no credit`` and ``no
-rising floors``, the default without one of them; ``best source``, an oracle that knows the source with the lowest mean
-cost on each system and uses it alone.
+Allocations: ``equal``; ``credit``, the former default (Thompson sampling of credit for new minima); ``success``, the
+default; ``priors``, the default without credit and rising floors; ``no credit`` and ``no rising floors``, the default
+without one of them; ``best source``, an oracle that knows the source with the lowest mean cost on each system and uses
+it alone.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from hybridcsp.search import success_allocation
 from hybridcsp.search.allocation import Allocation, EqualAllocation
 from hybridcsp.search.success_allocation import WEIGHT_OF_CREDIT, SuccessAllocation
 from hybridcsp.search.success_priors import Difficulty, SuccessPrior
+from hybridcsp.sources.registry import DEFAULT_SOURCES
 
 INDEPENDENT = ("random", "wyckoff", "flow")
 
@@ -88,8 +90,9 @@ def pools_of(searches: Sequence[RecordedSearch]) -> list[Pools]:
             for step, minimum in zip(search.steps, minima, strict=True):
                 parents = tuple(minima[number] for number in step.parents)
                 results[step.source].append(Result(step.force_calls, step.enthalpy, minimum, parents))
-            for source, made in results.items():
-                by_source[source].append(made)
+            for source in DEFAULT_SOURCES:
+                if results[source]:
+                    by_source[source].append(results[source])
         goal = lowest[name] + SOLVED
         found.append(Pools(name=name, difficulty=own[0].difficulty, goal=goal, by_source=dict(by_source)))
     return found

@@ -28,13 +28,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 from zlib import crc32
 
 from ase.formula import Formula
+from hard_cells import table_of_nine_tenths
 from model_potentials import FAMILIES, make
 
 from hybridcsp import Problem, Retraining, Search
@@ -122,27 +122,15 @@ def _lines(path: Path) -> list[str]:
 
 
 @cache
-def without_held_out() -> CountTable:
-    """Return the table of prototypes as it would be without the formulas that generators do not learn from."""
-    raw = json.loads(files("hybridcsp").joinpath("data/prototype_counts.json").read_text(encoding="utf-8"))
-    kept: dict[str, dict[str, str]] = {}
-    for stoichiometry, prototypes in raw["prototypes"].items():
-        for label, kinds in prototypes.items():
-            known = [kind for kind in kinds.split() if not _held_out(stoichiometry, label, kind)]
-            if known:
-                kept.setdefault(stoichiometry, {})[label] = " ".join(known)
-    return CountTable({"card": raw["card"], "prototypes": kept})
-
-
-def _held_out(stoichiometry: str, label: str, kind: str) -> bool:
-    (formula,) = CountTable({"card": {}, "prototypes": {stoichiometry: {label: kind}}}).formulas
-    return is_held_out(formula)
+def known_prototypes() -> CountTable:
+    """Return the table of prototypes without the formulas that generators do not learn from."""
+    return table_of_nine_tenths()
 
 
 def difficulty_of(contents: str) -> Difficulty:
     """Return the difficulty of the contents of a cell, prototypes of held-out formulas left out."""
     atoms = sum(Formula(contents).count().values())
-    return Difficulty.of(Problem(contents, formula_units=1, max_atoms=max(20, atoms)), without_held_out())
+    return Difficulty.of(Problem(contents, formula_units=1, max_atoms=max(20, atoms)), known_prototypes())
 
 
 def systems(families: Sequence[str]) -> Iterator[tuple[str, Problem, CalculatorLike]]:
@@ -168,7 +156,7 @@ def record(name: str, problem: Problem, calculator: CalculatorLike, seed: int) -
     start = time.perf_counter()
     with ExitStack() as stack:
         if calculator == "chgnet":
-            stack.enter_context(patch("hybridcsp.sources.prototypes.shipped_table", without_held_out))
+            stack.enter_context(patch("hybridcsp.sources.prototypes.shipped_table", known_prototypes))
         search = stack.enter_context(
             Search(
                 problem,

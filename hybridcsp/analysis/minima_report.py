@@ -23,6 +23,11 @@ from hybridcsp.structure.symmetry import spacegroup_symbol, spacegroups
 
 _FAMILY = "rank of the best of its family: minima with small distortions between them, or with the same layers"
 
+_SUSPECT = (
+    "?: probably a hole of the potential and not a crystal; it lies far below all others, with atoms closer than in any "
+    "of them. The search makes no use of it."
+)
+
 
 def minima_rows(minima: Sequence[Minimum], archive: Archive) -> list[dict[str, Any]]:
     """Return the properties of minima as plain data with units in the keys.
@@ -64,6 +69,7 @@ def minima_rows(minima: Sequence[Minimum], archive: Archive) -> list[dict[str, A
             "found_in_relaxation": minimum.first_relaxation,
             "found_after_force_calls": minimum.first_force_calls,
             "times_found": minimum.multiplicity,
+            "suspect": minimum.suspect,
             "family": families.setdefault(minimum.niche, rank),
             "calculator": best.evaluation.calculator,
         }
@@ -127,6 +133,8 @@ def minima_table(minima: Sequence[Minimum], archive: Archive) -> FittingTable:
         ]
         if has_families:
             line.append("" if row["family"] == row["rank"] else str(row["family"]))
+    if any(row["suspect"] for row in rows):
+        notes.append(_SUSPECT)
     pressure = f" at {problem.pressure_gpa:g} GPa" if problem.pressure_gpa else ""
     return FittingTable(f"Minima of {problem.formula}{pressure}", columns, cells, notes)
 
@@ -185,4 +193,4 @@ def _number(value: float | None, digits: int) -> str:
 def _structure(row: Mapping[str, Any], prefix: str) -> str:
     strict, loose, prototype = (row[prefix + key] for key in ("spacegroup", "spacegroup_at_0.1_a", "prototype"))
     near = "" if loose == strict else f" ≈ {spacegroup_name(loose)}"
-    return f"{spacegroup_name(strict)}{near} {prototype or ''}".rstrip()
+    return f"{'? ' if row['suspect'] else ''}{spacegroup_name(strict)}{near} {prototype or ''}".rstrip()

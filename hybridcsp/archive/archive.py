@@ -34,6 +34,7 @@ from hybridcsp.archive.events import (
 )
 from hybridcsp.archive.final_ranking import FinalRanking
 from hybridcsp.archive.history import ModelUpdate, RelaxationEnd, SourceCall
+from hybridcsp.archive.holes import HoleTest, suspects_with
 from hybridcsp.archive.placement import FollowUpMatcher, MinimaMatcher
 from hybridcsp.archive.preferred import PreferredMinimum
 from hybridcsp.archive.state import SearchState
@@ -81,6 +82,7 @@ class Archive:
         self._follow_up_matcher = FollowUpMatcher(
             self.state.follow_ups, lambda minimum: self.structure_of(minimum.best)
         )
+        self._holes = HoleTest(self.structure)
         self._minima: dict[int, Minimum] = {}  # a cache
         self._last_ends: dict[int, Relaxed] = {}  # a cache: by minimum, its last follow-up relaxation
         self._unrecorded: ArchiveError | None = None  # after a transaction that failed
@@ -335,6 +337,7 @@ class Archive:
         """
         if not outcomes:
             return []
+        self._holes.begin_transaction()
         # One after the other, because two that arrive together may be the same new minimum; then one transaction.
         with self._transaction() as transaction:
             return [
@@ -410,7 +413,12 @@ class Archive:
         groups = spacegroups(outcome.atoms) if find_symmetry else None
         number, force_calls = self._number(outcome), self._force_calls(outcome)
         event = conversion.relaxed_event(outcome, number, force_calls, groups, placement)
+        if event.minimum is not None:
+            suspects = suspects_with(self._holes, self.state, event, outcome.atoms)
+            changed = suspects if suspects != self.state.suspects else None
+            event = replace(event, suspect=event.minimum in suspects, suspects=changed)
         event = transaction.add(event, conversion.relaxed_row(outcome, event))
+        self._holes.note(event, outcome.atoms)
         basins = self.state.basins
         touched = [basins[id_] for id_ in (event.minimum, event.absorbed) if id_ in basins]
         before = [basin.best for basin in touched]
@@ -471,6 +479,7 @@ class Archive:
             or cached.best.sequence != basin.best.sequence
             or cached.multiplicity != basin.multiplicity
             or cached.found_by.id != basin.found_by
+            or cached.suspect != basin.suspect
         ):
             cached = self._minima[basin.id] = self._read_minimum(basin)
         return cached
@@ -496,6 +505,7 @@ class Archive:
             multiplicity=basin.multiplicity,
             first_relaxation=basin.first_relaxation,
             first_force_calls=basin.first_force_calls,
+            suspect=basin.suspect,
         )
 
     def _check_candidate(self, id_: int) -> None:

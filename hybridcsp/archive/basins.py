@@ -27,6 +27,8 @@ class Basin:
         Event of its relaxation of lowest enthalpy per atom.
     multiplicity
         Number of relaxations that ended in it.
+    suspect
+        Whether it is probably a hole of the potential and not a crystal; see :mod:`hybridcsp.archive.holes`.
     """
 
     id: int
@@ -35,16 +37,12 @@ class Basin:
     first_force_calls: int
     best: CandidateRelaxed
     multiplicity: int = 1
+    suspect: bool = False
 
     @property
     def niche(self) -> int:
         """Id of the first minimum of its niche; its own id if no niche was recorded."""
         return self.id if self.best.niche is None else self.best.niche
-
-    @property
-    def suspect(self) -> bool:
-        """Whether it is probably a hole of the potential."""
-        return self.best.suspect
 
     @property
     def enthalpy_per_atom(self) -> float:

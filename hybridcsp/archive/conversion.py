@@ -172,7 +172,6 @@ def relaxed_event(
         is_new_minimum=placement.is_new if placement else False,
         absorbed=placement.absorbed if placement else None,
         niche=placement.niche if placement else None,
-        suspect=placement.suspect if placement else False,
         captured_by=placement.minimum if placement and outcome.captured_by is not None else None,
     )
 

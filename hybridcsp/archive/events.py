@@ -26,6 +26,7 @@ _DECODERS: Mapping[str, Callable[[Any], Any]] = {
     "cost": lambda values: Cost(**values),
     "parents": tuple,
     "start_enthalpies": tuple,
+    "suspects": lambda values: None if values is None else tuple(values),
     "start_estimates": tuple,
     "versions": tuple,
 }
@@ -272,6 +273,8 @@ class CandidateRelaxed(_JobEnded):
         Id of the minimum that turned out to be the same as ``minimum`` when it was refined; ``None`` for none.
     niche, suspect, captured_by
         As for :class:`~hybridcsp.core.records.Relaxed`. Earlier versions did not write them.
+    suspects
+        Ids of all minima of the calculator that are suspect from here on; ``None`` if these are the same as before.
     """
 
     kind: ClassVar[str] = "relaxed"
@@ -290,6 +293,7 @@ class CandidateRelaxed(_JobEnded):
     niche: int | None = None
     suspect: bool = False
     captured_by: int | None = None
+    suspects: tuple[int, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as plain JSON, as they are written to disk."""

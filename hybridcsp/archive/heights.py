@@ -38,11 +38,12 @@ class Heights:
         self._levels: dict[int, _Level] = {}
 
     def observe(self, outcome: Outcome) -> None:
-        """Note the enthalpy of a minimum of the search; ignore other outcomes."""
+        """Note the enthalpy of a minimum of the search; ignore other outcomes, and the depth of holes."""
         if isinstance(outcome, Relaxed) and outcome.minimum is not None:
             enthalpy = outcome.enthalpy_per_atom
             self._enthalpies[outcome.minimum] = min(enthalpy, self._enthalpies.get(outcome.minimum, math.inf))
-            self.lowest = min(enthalpy, self.lowest)
+            if not outcome.suspect:
+                self.lowest = min(enthalpy, self.lowest)
 
     def observe_follow_up(self, followed: FollowUpOutcome) -> None:
         """Note the enthalpy of a minimum by a follow-up calculator; ignore failed and unconverged relaxations.

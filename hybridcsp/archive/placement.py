@@ -31,15 +31,12 @@ class Placement:
         Id of another minimum that turned out to be the same; ``None`` for none.
     niche
         Id of the first minimum of its niche; ``None`` where niches are not determined.
-    suspect
-        Whether the minimum is probably a hole of the potential.
     """
 
     minimum: int
     is_new: bool
     absorbed: int | None
     niche: int | None = None
-    suspect: bool = False
 
 
 class MinimaMatcher:
@@ -83,7 +80,7 @@ class MinimaMatcher:
             captor = state.basins.get(outcome.captured_by)
             if captor is None or captor.calculator != calculator:  # it was absorbed since the job began
                 return None
-            return Placement(minimum=captor.id, is_new=False, absorbed=None, niche=captor.niche, suspect=captor.suspect)
+            return Placement(minimum=captor.id, is_new=False, absorbed=None, niche=captor.niche)
         known = self._known.get(calculator)
         if known is None:
             basins = [basin for basin in state.basins.values() if basin.calculator == calculator]

@@ -166,6 +166,7 @@ class SearchState:
         self._rankings: defaultdict[str, Ranking[Basin]] = defaultdict(Ranking)
         self._improvements: defaultdict[str, list[Improvement]] = defaultdict(list)
         self._bests: dict[str, dict[tuple[str, str], float]] = {}  # of the tallies, by calculators used before
+        self._suspects: defaultdict[str, set[int]] = defaultdict(set)  # by calculator
         self._ending: dict[int, int] = {}  # basins by the candidates of their best relaxations
 
     # Minima
@@ -196,6 +197,11 @@ class SearchState:
     def number_of_minima(self) -> int:
         """Number of basins of the calculator in use."""
         return len(self._comparable)
+
+    @property
+    def suspects(self) -> tuple[int, ...]:
+        """Ids of the minima of the calculator in use that are probably holes of the potential, ascending."""
+        return tuple(sorted(self._suspects[self.calculator or ""]))
 
     @property
     def number_of_niches(self) -> int:
@@ -421,12 +427,21 @@ class SearchState:
                 self._best_changed(basin)
         if event.absorbed is not None:
             self._absorb(self.basins.pop(event.absorbed), basin)
+        if event.suspects is not None:
+            self._mark_suspects(set(event.suspects))
         if tally.best is None or event.enthalpy_per_atom < tally.best:
             tally.best = event.enthalpy_per_atom
         after = self.lowest()
         if after is not None and (before is None or after < before):
             made_by = (event.source, event.operator)
             self.improvements.append(Improvement(self.relaxations, self.cost.force_calls, after, *made_by))
+
+    def _mark_suspects(self, suspects: set[int]) -> None:
+        known = self._suspects[self.calculator or ""]
+        for id_ in known ^ suspects:
+            if id_ in self.basins:
+                self.basins[id_].suspect = id_ in suspects
+        self._suspects[self.calculator or ""] = suspects
 
     def _absorb(self, other: Basin, basin: Basin) -> None:
         """Add the history of another basin, which turned out to be the same, to a basin."""

@@ -70,6 +70,8 @@ class Minimum:
         Rank among the minima of the search by its own calculator, from 1; ``None`` in the search's own ranking.
     search_height
         Enthalpy above the lowest minimum of the search by its own calculator, in eV/atom; ``None`` likewise.
+    suspect
+        Whether it is probably a hole of the potential and not a crystal.
     """
 
     id: int
@@ -83,16 +85,12 @@ class Minimum:
     merged: tuple[int, ...] = ()
     search_rank: int | None = None
     search_height: float | None = None
+    suspect: bool = False
 
     @property
     def niche(self) -> int:
         """Id of the first minimum of its niche; its own id if no niche was recorded."""
         return self.id if self.best.niche is None else self.best.niche
-
-    @property
-    def suspect(self) -> bool:
-        """Whether it is probably a hole of the potential and not a crystal."""
-        return self.best.suspect
 
     @property
     def final(self) -> Relaxed:

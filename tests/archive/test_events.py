@@ -23,7 +23,7 @@ LINES = {
     '"force_calls": 120, "calculator": "emt (ase 3.29)", "energy": -3.5, "enthalpy": -3.25, '
     '"enthalpy_per_atom": -3.25, "max_force": 0.01, "max_stress_residual": null, "converged": true, '
     '"objectives": {}, "spacegroup": 225, "spacegroup_loose": 225, "minimum": 1, "opened": true, "absorbed": null, '
-    '"niche": 1, "suspect": false, "captured_by": null}',
+    '"niche": 1, "suspect": false, "captured_by": null, "suspects": null}',
     "follow-up-failed": '{"candidate": 2, "source": "random", "operator": "random", "of": 1, "number": 1, '
     '"spec": "lj", "calculator": "", "cost": {"force_calls": 3, "seconds": 0.5}, "detail": "it exploded", '
     '"relaxation": 4, "reason": "force-explosion"}',
@@ -38,7 +38,7 @@ LINES = {
 }
 
 # Fields that earlier versions did not write, or that are written for their sake only.
-ADDED_LATER = ("objectives", "start_enthalpies", "start_estimates", "niche", "suspect", "captured_by")
+ADDED_LATER = ("objectives", "start_enthalpies", "start_estimates", "niche", "suspect", "captured_by", "suspects")
 
 
 @pytest.mark.parametrize("kind", LINES)

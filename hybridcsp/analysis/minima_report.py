@@ -18,15 +18,18 @@ from hybridcsp.analysis.report import source_name, spacegroup_name
 from hybridcsp.analysis.text_tables import Column, FittingTable, heading_lines
 from hybridcsp.archive.archive import Archive
 from hybridcsp.core.minimum import Minimum
+from hybridcsp.core.records import REFINE
 from hybridcsp.prototypes.names import prototype_name
 from hybridcsp.structure.symmetry import spacegroup_symbol, spacegroups
 
 _FAMILY = "rank of the best of its family: minima with small distortions between them, or with the same layers"
 
 _SUSPECT = (
-    "?: probably a hole of the potential and not a crystal; it lies far below all others, with atoms closer than in any "
-    "of them. The search makes no use of it."
+    "?: probably a hole of the potential and not a crystal; it lies far below all others, with atoms closer than in "
+    "any of them. The search makes no use of it."
 )
+
+_NOT_REFINED = "*: not refined; energy and space group are those of a quick relaxation."
 
 
 def minima_rows(minima: Sequence[Minimum], archive: Archive) -> list[dict[str, Any]]:
@@ -70,6 +73,7 @@ def minima_rows(minima: Sequence[Minimum], archive: Archive) -> list[dict[str, A
             "found_after_force_calls": minimum.first_force_calls,
             "times_found": minimum.multiplicity,
             "suspect": minimum.suspect,
+            "refined": best.level == REFINE,
             "family": families.setdefault(minimum.niche, rank),
             "calculator": best.evaluation.calculator,
         }
@@ -133,6 +137,8 @@ def minima_table(minima: Sequence[Minimum], archive: Archive) -> FittingTable:
         ]
         if has_families:
             line.append("" if row["family"] == row["rank"] else str(row["family"]))
+    if not all(row["refined"] or minimum.follow_ups for row, minimum in zip(rows, minima, strict=True)):
+        notes.append(_NOT_REFINED)
     if any(row["suspect"] for row in rows):
         notes.append(_SUSPECT)
     pressure = f" at {problem.pressure_gpa:g} GPa" if problem.pressure_gpa else ""
@@ -193,4 +199,5 @@ def _number(value: float | None, digits: int) -> str:
 def _structure(row: Mapping[str, Any], prefix: str) -> str:
     strict, loose, prototype = (row[prefix + key] for key in ("spacegroup", "spacegroup_at_0.1_a", "prototype"))
     near = "" if loose == strict else f" ≈ {spacegroup_name(loose)}"
-    return f"{'? ' if row['suspect'] else ''}{spacegroup_name(strict)}{near} {prototype or ''}".rstrip()
+    marks = f"{'? ' if row['suspect'] else ''}{'' if row['refined'] or prefix else '* '}"
+    return f"{marks}{spacegroup_name(strict)}{near} {prototype or ''}".rstrip()

@@ -39,6 +39,7 @@ from hybridcsp.relaxation.guards import GuardedCalculator, JobEnded
 from hybridcsp.relaxation.preselection import Starts, start_from_most_promising
 from hybridcsp.relaxation.saddle import is_symmetric, leave_saddles
 from hybridcsp.relaxation.settings import RelaxationSettings
+from hybridcsp.relaxation.symmetrisation import symmetrise
 from hybridcsp.relaxation.worker import LabelledRunner
 
 
@@ -211,6 +212,8 @@ def _relax(
     descent = Descent(atoms, guarded, settings, settings.tolerances(job.level), captor)
     if not descent.run():
         return False, None, "the optimiser stopped"
+    if job.level == REFINE:
+        return True, None, "symmetrised" if symmetrise(atoms, guarded, settings, REFINE) else ""
     if captor is not None and leaves_saddles:
         leaves_saddles = descent.captured_by is None and not captor.is_known(atoms, guarded)
     left = leave_saddles(descent, job.candidate.id) if leaves_saddles else 0

@@ -36,8 +36,7 @@ class Arm:
     settings
         Further settings of the search; nested ones as tables.
     constants
-        Constants of the package that are set, by their full names: a part of the package is left out so. They hold in
-        the process of the search, not in its workers.
+        Constants of the package that are set, by their full names: a part of the package is left out so.
     """
 
     sources: Sequence[str] = ()

@@ -22,6 +22,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
@@ -38,6 +39,7 @@ from hybridcsp.generators.datasets import is_held_out
 from hybridcsp.generators.loading import read_card
 from hybridcsp.generators.registry import GENERATORS
 from hybridcsp.generators.weights_io import overlap, shipped
+from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.sources.registry import DEFAULT_SOURCES
 from hybridcsp.structure.conversion import to_pymatgen
@@ -255,8 +257,22 @@ def hide(formulas: frozenset[str], benchmarks: Path, *, nine_tenths: bool) -> No
             assert not seen, f"{generator} was trained on {sorted(seen)}"
 
 
+def leave_out(constants: Mapping[str, Any]) -> None:
+    """Set constants of the package in this process and in its workers, to leave out a part of it."""
+    from hybridcsp.search import search
+
+    set_constants(constants)
+    search.Relaxer = lambda **fields: partial(make_runner, dict(constants), Relaxer(**fields))
+
+
+def make_runner(constants: Mapping[str, Any], relaxer: Relaxer) -> Any:
+    """Set the constants, and return the function that relaxes; it is called in a worker."""
+    set_constants(constants)
+    return relaxer()
+
+
 def set_constants(constants: Mapping[str, Any]) -> None:
-    """Set constants of the package by their full names, to leave out a part of it."""
+    """Set constants of the package by their full names."""
     for name, value in constants.items():
         module, _, attribute = name.rpartition(".")
         assert hasattr(import_module(module), attribute), f"there is no {name} in {import_module(module).__file__}"
@@ -269,7 +285,8 @@ def run(task: Mapping[str, Any], reference: Atoms) -> dict[str, Any]:
 
     root = Path(hybridcsp.__file__).resolve().parents[1]
     assert root == Path(task["package"]).resolve(), f"{root} is measured, instead of {task['package']}"
-    set_constants(task["constants"])
+    if task["constants"]:
+        leave_out(task["constants"])
     hide(frozenset(task["formulas"]), root / "benchmarks", nine_tenths=task["nine_tenths"])
     per_atom = float(reference.get_potential_energy()) / len(reference)
     goal, deepest = per_atom + task["solved"], per_atom - task["hole"]

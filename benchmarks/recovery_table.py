@@ -269,9 +269,9 @@ def bars(lines: Sequence[Line]) -> list[dict[str, Any]]:
         ),
     ]
     for arm, most in (("default", 0.15), ("frozen", 0.05)):
-        shares = processor_shares([one for one in lines if one["arm"] == arm and one["calculator"] == "chgnet"])
+        shares = processor_shares([one for one in middle if one["arm"] == arm and one["relaxations"] >= BUDGETS[0]])
         value = None if shares is None else {"search": shares["search"]}
-        name = f"the search process takes at most {100 * most:.0f} % of the processor time of {arm}"
+        name = f"12 to 20 atoms: the search process takes at most {100 * most:.0f} % of the processor time of {arm}"
         judged.append(_judge(name, value, lambda value, most=most: bool(value["search"] <= most)))
     return judged
 

@@ -59,6 +59,10 @@ ARMS = {
     "frozen": Arm(settings={"retraining": {"new_minima": 0}}),
     "one-sample": Arm(settings={"one_shot": 1}),
     "equal-shares": Arm(settings={"allocation": "equal"}),
+    "steady-floors": Arm(constants={"hybridcsp.search.success_allocation.RISING_FLOORS": {}}),
+    "no-escape": Arm(constants={"hybridcsp.relaxation.saddle.ROUNDS": 0}),
+    "no-capture": Arm(constants={"hybridcsp.relaxation.capture.ENVIRONMENTS": -1.0}),
+    "no-penalty": Arm(constants={"hybridcsp.sources.population.PENALTY": 0.0}),
 }
 
 

@@ -80,7 +80,7 @@ def build(name: str) -> tuple[Problem, Any, float]:
     return model.problem, model.calculator, 0.002
 
 
-#: Charges of cation and anion, and A (eV), rho (Å) and C (eV Å^6) of the pairs cation-cation, cation-anion, anion-anion.
+#: Charges of cation and anion, and A (eV), rho (Å) and C (eV Å^6) of cation-cation, cation-anion and anion-anion pairs.
 #: TiO2: Matsui, Akaogi, doi:10.1080/08927029108022432. SiO2: van Beest, Kramer, van Santen,
 #: doi:10.1103/PhysRevLett.64.1955. Al2O3: Matsui, Phys. Chem. Minerals 23, 345 (1996).
 BUCKINGHAM = {

@@ -28,7 +28,7 @@ from hybridcsp.structure.separations import usual_distances
 from hybridcsp.structure.symmetry import primitive, spacegroup
 from hybridcsp.structure.symmetry_orders import random_groups
 from hybridcsp.structure.validity import cell_violation, shortest_violation
-from hybridcsp.structure.wyckoff import SpaceGroup, space_group
+from hybridcsp.structure.wyckoff import SpaceGroup, point_group_order, space_group
 
 #: Number of attempts in one space group.
 ATTEMPTS_PER_GROUP = 3
@@ -119,7 +119,7 @@ class RandomSource(BaseSource):
         also ``job``, a number that tells jobs apart, and the ``position`` in the job.
         """
         if self.samples_per_job > 1:
-            return self._propose_several(context.rng)
+            return self._propose_several(context)
         proposals = []
         for _ in range(n):
             start = time.perf_counter()
@@ -141,10 +141,11 @@ class RandomSource(BaseSource):
         for outcome in outcomes:
             self._leftovers.observe(outcome)
 
-    def _propose_several(self, rng: np.random.Generator) -> list[Proposal]:
+    def _propose_several(self, context: Context) -> list[Proposal]:
         start = time.perf_counter()
         if (leftover := self._leftovers.next) is not None:
             return [make_proposal("random", [leftover], {}, time.perf_counter() - start)]
+        rng = context.rng
         job, units = int(rng.integers(2**31)), self._draw_units(rng)
         alternatives = []
         for position in range(self.samples_per_job):
@@ -210,7 +211,12 @@ class RandomSource(BaseSource):
                 if atoms is None or cell_violation(atoms, self._problem) is not None:
                     continue
                 found = spacegroup(atoms)
-                if not self._problem.spacegroups or found in self._problem.spacegroups:
+                if self._problem.spacegroups:
+                    wanted = found in self._problem.spacegroups
+                else:
+                    # Special positions often make a crystal more symmetric than the group that was drawn.
+                    wanted = separation < 1 or point_group_order(found) == point_group_order(number)
+                if wanted:
                     tag = {"spacegroup": found, "drawn": number, "attempts": attempts, "separation": separation}
                     return atoms, tag
         return None

@@ -22,7 +22,7 @@ from ase import Atoms
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from hybridcsp import Problem
-from hybridcsp.archive.state import Tally
+from hybridcsp.archive.tallies import Tally
 from hybridcsp.core.records import Candidate, Failed, Job, Proposal, Relaxed
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.relax import Relaxer

@@ -6,7 +6,8 @@ import textwrap
 from pathlib import Path
 
 from hybridcsp.archive.follow_ups import FollowUpLevel
-from hybridcsp.archive.state import Failures, SearchState
+from hybridcsp.archive.state import SearchState
+from hybridcsp.archive.tallies import Failures
 from hybridcsp.core.records import FailureReason
 from hybridcsp.errors import RelaxationsFailedError
 

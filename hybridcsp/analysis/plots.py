@@ -273,7 +273,7 @@ def plot_comparison(results: Sequence[RunResult], output: Path, target: str, not
 def _draw_costs(axis: Axes, rows: Sequence[StrategyStatistics]) -> None:
     """Draw the expected running time of each strategy with its interval, and the restricted mean."""
     for place, row in enumerate(rows):
-        axis.plot(row.mean_force_calls, place, "|", color="black", markersize=12, label="" if place else "mean")
+        axis.plot(row.mean_force_calls, place, "|", color="black", markersize=12)
         if row.expected_force_calls is not None:
             high = row.expected_high if row.expected_high not in (None, math.inf) else row.expected_force_calls
             low = row.expected_low if row.expected_low is not None else row.expected_force_calls
@@ -282,7 +282,7 @@ def _draw_costs(axis: Axes, rows: Sequence[StrategyStatistics]) -> None:
             if row.expected_high == math.inf:
                 axis.annotate("→", (high, place), fontsize="large", va="center")
     axis.set(yticks=range(len(rows)), yticklabels=[row.strategy for row in rows], xscale="log")
-    axis.set(ylim=(len(rows) - 0.5, -0.5), xlabel="force calls: expected per success (points), restricted mean (bars)")
+    axis.set(ylim=(len(rows) - 0.5, -0.5), xlabel="force calls per success (points)\nand restricted mean (bars)")
 
 
 def check_picture(output: Path, key: str = "plot") -> None:

@@ -104,18 +104,17 @@ def stratified_runs(rng, ratio, problems=12, seeds=3):
     return runs
 
 
-def rejected(rng, ratio, times=150):
-    return np.mean([compare(stratified_runs(rng, ratio))[1].p_value < 0.05 for _ in range(times)])
+def groups(runs):
+    return [[run for run in runs if run.strategy == name] for name in "ab"]
 
 
-def test_log_rank_test_over_problems_of_very_different_difficulty_keeps_size_and_gains_power(monkeypatch):
-    monkeypatch.setattr("hybridcsp.analysis.statistics.SAMPLES", 2)  # the intervals are not looked at
+def test_log_rank_test_over_problems_of_very_different_difficulty_keeps_size_and_gains_power():
     rng = np.random.default_rng(0)
-    assert 0.01 < rejected(rng, 1.0) < 0.1
+    found = [stratified_log_rank(*groups(stratified_runs(rng, 1.0))) < 0.05 for _ in range(150)]
+    assert 0.01 < np.mean(found) < 0.1
     stratified, pooled = [], []
     for _ in range(60):
-        runs = stratified_runs(rng, 0.4)
-        a, b = ([run for run in runs if run.strategy == name] for name in "ab")
+        a, b = groups(stratified_runs(rng, 0.4))
         censored = [scipy.stats.CensoredData.right_censored(*success_costs(group, 1)) for group in (a, b)]
         pooled.append(scipy.stats.logrank(*censored).pvalue < 0.05)
         stratified.append(stratified_log_rank(b, a) < 0.05)
@@ -149,14 +148,14 @@ def test_expected_running_time_counts_the_calls_of_runs_without_success():
 
 def test_expected_running_time_does_not_depend_on_the_budget_but_the_restricted_mean_does():
     rng = np.random.default_rng(0)
-    costs = rng.geometric(0.01, 4000)
+    costs = rng.geometric(0.01, 1000)
     short, long = (
         [trace("a", n, (int(c), int(c)) if c <= end else None, "P", end, end) for n, c in enumerate(costs)]
         for end in (50, 200)
     )
     times = [compare(runs)[0] for runs in (short, long)]
-    assert times[0].expected_force_calls == pytest.approx(times[1].expected_force_calls, rel=0.1)
-    assert times[0].expected_force_calls == pytest.approx(100, rel=0.1)
+    assert times[0].expected_force_calls == pytest.approx(times[1].expected_force_calls, rel=0.15)
+    assert times[0].expected_force_calls == pytest.approx(100, rel=0.15)
     assert times[0].mean_force_calls < 0.6 * times[1].mean_force_calls
 
 
@@ -175,7 +174,7 @@ def test_interval_of_expected_running_time_agrees_with_scipy_bootstrap():
     assert (found.low, found.high) == pytest.approx((witness.low, witness.high), rel=0.05)
 
 
-def test_interval_of_few_successes_has_no_upper_end():
+def test_interval_of_few_successes_has_no_upper_end(tmp_path):
     runs = [run for n in range(8) for run in traces("random", [40, 20], f"P{n}")]
     runs += [run for n in range(8) for run in traces("other", [10 if n == 0 else None, None], f"P{n}")]
     rows = compare(runs)
@@ -185,6 +184,8 @@ def test_interval_of_few_successes_has_no_upper_end():
     content = json.loads(json.dumps(as_content(rows, runs, {}), allow_nan=False))
     assert content["rows"][1]["ratio_high"] is None
     assert content["rows"][1]["ratio_low"] == rows[1].ratio_low
+    plot_comparison(runs, tmp_path / "profile.png", "-9")
+    assert (tmp_path / "profile.png").stat().st_size > 0
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ def test_the_log_rank_test_has_the_right_size():
         for strategy in ("a", "b"):
             costs = rng.geometric(0.05, 20)
             runs += traces(strategy, [int(cost) if cost < 60 else None for cost in costs])
-        p_values.append(compare(runs)[1].p_value)
+        p_values.append(stratified_log_rank(runs[:20], runs[20:]))
     assert 0.01 < np.mean(np.array(p_values) < 0.05) < 0.1
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from hybridcsp.analysis.report import duration, shortened
 from hybridcsp.archive.archive import Archive
-from hybridcsp.archive.events import FollowUpFailed
+from hybridcsp.archive.follow_up_events import FollowUpFailed
 from hybridcsp.archive.follow_ups import FollowUpLevel
 from hybridcsp.core.minimum import DISAGREEMENT, FollowUpResult, Minimum
 from hybridcsp.prototypes.names import prototype_name

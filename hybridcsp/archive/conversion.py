@@ -12,11 +12,11 @@ from hybridcsp.archive.events import (
     CandidateProposed,
     CandidateRejected,
     CandidateRelaxed,
-    FollowUpRelaxed,
     ModelUpdated,
     OutcomeEvent,
     SourceCalled,
 )
+from hybridcsp.archive.follow_up_events import FollowUpRelaxed
 from hybridcsp.archive.history import ModelUpdate, SourceCall
 from hybridcsp.archive.placement import Placement
 from hybridcsp.archive.structure_rows import Row

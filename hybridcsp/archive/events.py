@@ -7,78 +7,20 @@ When an event is read, unknown fields are ignored, and fields that have a defaul
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from hybridcsp.core.records import FOLLOW_UP, Cost
+from hybridcsp.archive.follow_up_events import FollowUpFailed, FollowUpRelaxed
+from hybridcsp.archive.logged import Logged, OfCandidate
+from hybridcsp.core.records import Cost
 
 #: Version of the format of events, which each session records.
 FORMAT = 1
 
-# Names on disk of the fields that are called otherwise here.
-_NAMES_ON_DISK = {"is_new_minimum": "opened"}
-
-# Functions that rebuild values from JSON, by the name of the field, which is the same on disk.
-_DECODERS: Mapping[str, Callable[[Any], Any]] = {
-    "candidates": tuple,
-    "cost": lambda values: Cost(**values),
-    "parents": tuple,
-    "start_enthalpies": tuple,
-    "suspects": lambda values: None if values is None else tuple(values),
-    "start_estimates": tuple,
-    "versions": tuple,
-}
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Logged:
-    """An event with its place in the log.
-
-    Attributes
-    ----------
-    kind
-        Name of the kind of event on disk.
-    sequence
-        Number of the event from 1; 0 until it is written.
-    row
-        Number of the database row that holds the structure of the event; ``None`` for an event without a structure.
-    """
-
-    kind: ClassVar[str]
-    sequence: int = 0
-    row: int | None = None
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any], sequence: int = 0, row: int | None = None) -> Self:
-        """Return an event from its fields on disk and its place in the log.
-
-        Raises
-        ------
-        LookupError, TypeError, ValueError
-            If a field is missing, or its value cannot be used.
-        """
-        values = {name: data[on_disk] for name, on_disk in _REQUIRED[cls.kind]}
-        for name, on_disk in _OPTIONAL[cls.kind]:
-            if on_disk in data:
-                values[name] = data[on_disk]
-        for name, decode in _DECODED[cls.kind]:
-            if name in data:
-                values[name] = decode(data[name])
-        # Filled as pickle fills objects: the generated __init__ of a frozen class takes several times as long, and
-        # opening a long search means reading hundreds of thousands of events.
-        event = cls.__new__(cls)
-        event.__dict__.update(values, sequence=sequence, row=row)
-        return event
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as plain JSON, as they are written to disk."""
-        return {on_disk: _encoded(getattr(self, name)) for name, on_disk in _FIELDS[self.kind]}
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SessionOpened(_Logged):
+class SessionOpened(Logged):
     """The beginning of a session: a search that is started or resumed, or an import.
 
     Attributes
@@ -106,7 +48,7 @@ class SessionOpened(_Logged):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SourceCalled(_Logged):
+class SourceCalled(Logged):
     """One call of a source.
 
     Attributes
@@ -138,26 +80,7 @@ class SourceCalled(_Logged):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _OfCandidate(_Logged):
-    """An event in the life of one candidate.
-
-    Attributes
-    ----------
-    candidate
-        Id of the candidate.
-    source
-        Name of the source that proposed it.
-    operator
-        Name of the operator that made it.
-    """
-
-    candidate: int
-    source: str
-    operator: str
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CandidateProposed(_OfCandidate):
+class CandidateProposed(OfCandidate):
     """A proposal that became a candidate; its row holds the proposed structure.
 
     Attributes
@@ -183,7 +106,7 @@ class CandidateProposed(_OfCandidate):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CandidateRejected(_OfCandidate):
+class CandidateRejected(OfCandidate):
     """A candidate that is not relaxed; its row holds the proposed structure.
 
     Attributes
@@ -200,7 +123,7 @@ class CandidateRejected(_OfCandidate):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _JobEnded(_OfCandidate):
+class _JobEnded(OfCandidate):
     """The end of a job.
 
     Attributes
@@ -306,98 +229,7 @@ class CandidateRelaxed(_JobEnded):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _FollowUpEnded(_OfCandidate):
-    """The end of a follow-up relaxation.
-
-    Its candidate is that of the best relaxation of the minimum. A follow-up relaxation is no relaxation of the search:
-    it counts in no tally, and its cost is not part of the search's.
-
-    Attributes
-    ----------
-    of
-        Id of the minimum of the search that was relaxed.
-    number
-        Number of the follow-up calculator from 1.
-    spec
-        Name of the follow-up calculator as it was given.
-    calculator
-        Label of the follow-up calculator; empty if it was not known when the relaxation failed.
-    cost
-        Cost of the follow-up relaxation.
-    detail
-        Explanation of the end; may be empty.
-    relaxation
-        Number of relaxations of the search that had ended before.
-    """
-
-    of: int
-    number: int
-    spec: str
-    calculator: str
-    cost: Cost
-    detail: str
-    relaxation: int
-
-    @property
-    def level(self) -> str:
-        """Level of the job."""
-        return FOLLOW_UP
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FollowUpFailed(_FollowUpEnded):
-    """A follow-up relaxation that failed; its row holds the last structure that is known.
-
-    Attributes
-    ----------
-    reason
-        Value of a :class:`~hybridcsp.core.records.FailureReason`.
-    """
-
-    kind: ClassVar[str] = "follow-up-failed"
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FollowUpRelaxed(_FollowUpEnded):
-    """A follow-up relaxation that ended in a structure, which its row holds with its energy, forces and stress.
-
-    Attributes
-    ----------
-    energy, enthalpy, enthalpy_per_atom, max_force, max_stress_residual, converged, spacegroup, spacegroup_loose
-        As for :class:`CandidateRelaxed`.
-    minimum
-        Number of the minimum among those of the follow-up calculator, from 1; ``None`` if it did not converge.
-    is_new_minimum
-        Whether no earlier follow-up relaxation had ended in that minimum.
-    same_structure
-        Whether the structure is still similar to that of the minimum of the search.
-    start_enthalpy
-        Enthalpy in eV/atom of the structure that it started from; ``None`` if it was not evaluated first.
-    """
-
-    kind: ClassVar[str] = "followed-up"
-    energy: float
-    enthalpy: float
-    enthalpy_per_atom: float
-    max_force: float | None
-    max_stress_residual: float | None
-    converged: bool
-    spacegroup: int | None
-    spacegroup_loose: int | None
-    minimum: int | None
-    is_new_minimum: bool
-    same_structure: bool
-    start_enthalpy: float | None
-
-    @property
-    def start_enthalpies(self) -> tuple[float, ...]:
-        """``start_enthalpy`` as other relaxations have it; empty if it is ``None``."""
-        return () if self.start_enthalpy is None else (self.start_enthalpy,)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ModelUpdated(_Logged):
+class ModelUpdated(Logged):
     """A change of the model versions that a source samples from, or an attempt at one.
 
     Attributes
@@ -423,7 +255,7 @@ class ModelUpdated(_Logged):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RunStopped(_Logged):
+class RunStopped(Logged):
     """The end of a run.
 
     Attributes
@@ -456,29 +288,6 @@ _KINDS: Mapping[str, type[Event]] = {
     )
 }
 
-# By kind, the fields of the event with their names on disk.
-_FIELDS: Mapping[str, Sequence[tuple[str, str]]] = {
-    kind: [
-        (field.name, _NAMES_ON_DISK.get(field.name, field.name))
-        for field in dataclasses.fields(event)
-        if field.name not in ("sequence", "row")
-    ]
-    for kind, event in _KINDS.items()
-}
-
-_REQUIRED: Mapping[str, Sequence[tuple[str, str]]] = {
-    kind: [(name, on_disk) for name, on_disk in names if not hasattr(_KINDS[kind], name)]
-    for kind, names in _FIELDS.items()
-}
-
-_OPTIONAL: Mapping[str, Sequence[tuple[str, str]]] = {
-    kind: [(name, on_disk) for name, on_disk in names if hasattr(_KINDS[kind], name)] for kind, names in _FIELDS.items()
-}
-
-_DECODED: Mapping[str, Sequence[tuple[str, Callable[[Any], Any]]]] = {
-    kind: [(name, _DECODERS[name]) for name, _ in names if name in _DECODERS] for kind, names in _FIELDS.items()
-}
-
 
 def event_from_json(kind: str, data: Mapping[str, Any], sequence: int = 0, row: int | None = None) -> Event | None:
     """Return an event from what the log holds, or ``None`` if this version of hybridcsp does not know its kind.
@@ -490,15 +299,3 @@ def event_from_json(kind: str, data: Mapping[str, Any], sequence: int = 0, row: 
     """
     event = _KINDS.get(kind)
     return None if event is None else event.from_json(data, sequence, row)
-
-
-def _encoded(value: Any) -> Any:
-    match value:
-        case Cost():
-            return {"force_calls": value.force_calls, "seconds": value.seconds}
-        case tuple():
-            return list(value)
-        case Mapping():
-            return dict(value)
-        case _:
-            return value

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from hybridcsp.archive.basins import Basin
-from hybridcsp.archive.events import FollowUpRelaxed
+from hybridcsp.archive.follow_up_events import FollowUpRelaxed
 from hybridcsp.archive.follow_ups import FollowUpMinimum
 from hybridcsp.archive.state import SearchState
 from hybridcsp.core.minimum import FollowUpResult, Minimum

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ase import Atoms
 
 from hybridcsp.archive.conversion import database_name, failed_row, origin_keys, relaxed
-from hybridcsp.archive.events import FollowUpEvent, FollowUpFailed, FollowUpRelaxed
+from hybridcsp.archive.events import FollowUpEvent
+from hybridcsp.archive.follow_up_events import FollowUpFailed, FollowUpRelaxed
 from hybridcsp.archive.placement import Placement
 from hybridcsp.archive.structure_rows import Row
 from hybridcsp.core.records import (

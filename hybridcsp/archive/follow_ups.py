@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hybridcsp.archive.basins import Ranking
-from hybridcsp.archive.events import FollowUpEvent, FollowUpFailed, FollowUpRelaxed
+from hybridcsp.archive.events import FollowUpEvent
+from hybridcsp.archive.follow_up_events import FollowUpFailed, FollowUpRelaxed
 from hybridcsp.core.records import Cost
 
 

@@ -19,13 +19,12 @@ from hybridcsp.archive.events import (
     CandidateRejected,
     CandidateRelaxed,
     FollowUpEvent,
-    FollowUpFailed,
-    FollowUpRelaxed,
     ModelUpdated,
     OutcomeEvent,
     SourceCalled,
 )
 from hybridcsp.archive.final_ranking import FinalRanking
+from hybridcsp.archive.follow_up_events import FollowUpFailed, FollowUpRelaxed
 from hybridcsp.archive.history import ModelUpdate, RelaxationEnd, SourceCall
 from hybridcsp.archive.preferred import PreferredMinimum
 from hybridcsp.archive.state import SearchState

@@ -14,14 +14,13 @@ from hybridcsp.archive.events import (
     CandidateRejected,
     CandidateRelaxed,
     Event,
-    FollowUpFailed,
-    FollowUpRelaxed,
     ModelUpdated,
     OutcomeEvent,
     RunStopped,
     SessionOpened,
     SourceCalled,
 )
+from hybridcsp.archive.follow_up_events import FollowUpFailed, FollowUpRelaxed
 from hybridcsp.archive.follow_ups import FollowUps
 from hybridcsp.archive.history import Improvement
 from hybridcsp.archive.tallies import Failures, Tally

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hybridcsp.archive.archive import Archive
-from hybridcsp.archive.events import CandidateRelaxed, FollowUpRelaxed
+from hybridcsp.archive.events import CandidateRelaxed
+from hybridcsp.archive.follow_up_events import FollowUpRelaxed
 from hybridcsp.archive.follow_ups import FollowUpLevel
 from hybridcsp.core.minimum import DISAGREEMENT
 from hybridcsp.errors import CalculatorError, InputError

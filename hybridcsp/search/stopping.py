@@ -15,7 +15,8 @@ from ase import Atoms
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.basins import Basin
-from hybridcsp.archive.events import CandidateRelaxed, FollowUpRelaxed
+from hybridcsp.archive.events import CandidateRelaxed
+from hybridcsp.archive.follow_up_events import FollowUpRelaxed
 from hybridcsp.archive.follow_ups import FollowUpMinimum
 from hybridcsp.archive.history import Improvement
 from hybridcsp.archive.state import ALL_FAILED, SearchState

@@ -51,6 +51,9 @@ class Retraining:
     trial
         Number of relaxations that a new version and the previous one get in turn before the one with less credit per
         force call is given up. 0 keeps a new version without a trial.
+    posterior
+        Whether the samples of each batch are put in order by the heights in which they are expected to end, which the
+        search learns from all its relaxations (:mod:`hybridcsp.sources.height_posterior`).
 
     Raises
     ------
@@ -69,6 +72,7 @@ class Retraining:
     learning_rate: float = 2e-4
     epochs: int = 30
     trial: int = 10
+    posterior: bool = True
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
 

@@ -215,7 +215,14 @@ class Search:
     def _build_sources(self, sources: Sequence[str | BaseSource]) -> dict[str, BaseSource]:
         one_shot = self.settings.one_shot
         assert one_shot is not None
-        return build_sources(sources, self.problem, self.settings.external, one_shot, in_background=self._in_background)
+        return build_sources(
+            sources,
+            self.problem,
+            self.settings.external,
+            one_shot,
+            in_background=self._in_background,
+            posterior=self.settings.retraining.posterior,
+        )
 
     def _build_proposer(
         self, sources: Mapping[str, BaseSource], allocation: Allocation | str, calculator: str | None = None

@@ -29,6 +29,7 @@ def build_sources(
     samples_per_job: int = 1,
     *,
     in_background: bool = False,
+    posterior: bool = True,
 ) -> dict[str, BaseSource]:
     """Build the sources from user-supplied names or objects, and return them by name.
 
@@ -47,6 +48,9 @@ def build_sources(
         :data:`~hybridcsp.sources.random.CRYSTALS_PER_JOB`.
     in_background
         Whether commands, and generators of other packages that are given by name, run in parallel with the search.
+    posterior
+        Whether samples of generators that are given by name are put in order by the heights in which they are expected
+        to end.
 
     Raises
     ------
@@ -57,7 +61,7 @@ def build_sources(
         raise InputError("sources", sources, "a list of at least one source")
     check_samples_per_job(samples_per_job)
     check_spacegroups(problem)
-    options = {"samples_per_job": samples_per_job, "in_background": in_background}
+    options = {"samples_per_job": samples_per_job, "in_background": in_background, "posterior": posterior}
     built: dict[str, BaseSource] = {}
     for given in sources:
         name, source = _build(given, problem, external or {}, options)

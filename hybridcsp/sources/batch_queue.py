@@ -5,13 +5,19 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hybridcsp.core.records import Candidate, Outcome, Proposal
 from hybridcsp.errors import GeneratorError
 from hybridcsp.generators.selection import SelectedSample, Selection
 from hybridcsp.similarity import StructureIndex, compute_descriptors
 from hybridcsp.sources.base import Context
 from hybridcsp.sources.batch_sampler import Batch, BatchSampler
+from hybridcsp.sources.height_posterior import HeightPosterior, structure_features
 from hybridcsp.sources.preselection import Alternative, Leftovers, alternatives_of, make_proposal
+
+Floats = NDArray[np.float64]
 
 #: Fraction of a batch that is proposed before the next one is sampled, unless energies select among its samples.
 PROPOSED_FRACTION = 1 / 3
@@ -36,16 +42,28 @@ class BatchQueue:
         Index of the crystals that any version has proposed; shared by all queues.
     samples_per_job
         Largest number of samples of which one job relaxes the most promising.
+    posterior
+        Posterior of the heights in which samples end, by which they are put in order; ``None`` for the order of the
+        selection.
     """
 
     def __init__(
-        self, sampler: BatchSampler, version: int, name: str, known: StructureIndex, samples_per_job: int
+        self,
+        sampler: BatchSampler,
+        version: int,
+        name: str,
+        known: StructureIndex,
+        samples_per_job: int,
+        posterior: HeightPosterior | None,
     ) -> None:
         self._sampler = sampler
         self._version = version
         self._name = name
         self._known = known
         self._samples_per_job = samples_per_job
+        self._posterior = posterior
+        self._features: dict[int, Floats] = {}  # of the samples of the present selection, by position
+        self._described: Selection | None = None
         self._batch: Batch | None = None
         self._leftovers = Leftovers(lambda tag: (tag["version"], tag["batch"], tag["position"]))
 
@@ -70,11 +88,11 @@ class BatchQueue:
         directory = context.archive.directory
         batch, positions = self._batch, []
         if batch is not None:
-            positions = self._next_positions(self._sampler.select(self._version, batch, directory), batch)
+            positions = self._next_positions(self._sampler.select(self._version, batch, directory), batch, context.rng)
         is_new = batch is None or not positions
         if batch is None or is_new:
             batch = self._sampler.new_batch(context.rng, first=batch is None)
-            positions = self._next_positions(self._sampler.select(self._version, batch, directory), batch)
+            positions = self._next_positions(self._sampler.select(self._version, batch, directory), batch, context.rng)
         selection = self._sampler.select(self._version, batch, directory)
         ranked = self._leftovers.ranked()
         if not positions and not ranked:
@@ -110,19 +128,35 @@ class BatchQueue:
     def _energies_select(self) -> bool:
         return self._samples_per_job > 1 and len(self._known) >= FIRST_CHOICES
 
-    def _next_positions(self, selection: Selection, batch: Batch) -> list[int]:
+    def _next_positions(self, selection: Selection, batch: Batch, rng: np.random.Generator) -> list[int]:
         """Return the positions of the samples of the next job; none if the next batch is due."""
-        limit = len(selection.chosen) if self._energies_select else max(1, round(PROPOSED_FRACTION * batch.samples))
+        limit = max(1, round(PROPOSED_FRACTION * batch.samples))
+        if self._energies_select:
+            limit = len(selection.chosen) if self._posterior is None else len(selection.chosen) // 2
         if len(batch.proposed) >= limit:
             return []
         found: list[int] = []
-        for position, chosen in enumerate(selection.chosen):
-            same_contents = not found or chosen.units == selection.chosen[found[0]].units
-            if position not in batch.proposed and same_contents and self._known.find(chosen.described) is None:
+        for position in self._in_order(selection, batch, rng):
+            sample = selection.chosen[position]
+            same_contents = not found or sample.units == selection.chosen[found[0]].units
+            if same_contents and self._known.find(sample.described) is None:
                 found.append(position)
                 if len(found) == (self._samples_per_job if self._energies_select else 1):
                     break
         return found
+
+    def _in_order(self, selection: Selection, batch: Batch, rng: np.random.Generator) -> list[int]:
+        """Return the positions that were not proposed, those that promise the lowest heights first."""
+        left = [position for position in range(len(selection.chosen)) if position not in batch.proposed]
+        if self._posterior is None or not left:
+            return left
+        if self._described is not selection:
+            self._described, self._features = selection, {}
+        for position in left:
+            if position not in self._features:
+                self._features[position] = structure_features(selection.chosen[position].atoms)
+        heights = self._posterior.draw([self._features[position] for position in left], rng)
+        return left if heights is None else [left[rank] for rank in np.argsort(heights, kind="stable").tolist()]
 
     def _alternative(self, batch: Batch, position: int, sample: SelectedSample) -> Alternative:
         tag: dict[str, Any] = {"version": self._version, "batch": batch.seed, "position": position}

@@ -16,6 +16,7 @@ from hybridcsp.similarity import STARTS, StructureIndex
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.sources.batch_queue import BatchQueue
 from hybridcsp.sources.batch_sampler import BatchPendingError, BatchSampler
+from hybridcsp.sources.height_posterior import HeightPosterior
 from hybridcsp.sources.model_versions import ModelVersions
 from hybridcsp.sources.preselection import check_samples_per_job
 from hybridcsp.utils.activity import announce
@@ -59,6 +60,9 @@ class GenerativeSource(BaseSource):
         every run with the same seed is the same.
     from_scratch
         Whether a given ``generator`` is untrained.
+    posterior
+        Whether the samples of a batch are put in order by the heights in which they are expected to end, which are
+        learned from the relaxations of the search (:mod:`hybridcsp.sources.height_posterior`).
 
     Attributes
     ----------
@@ -66,6 +70,8 @@ class GenerativeSource(BaseSource):
         Whether the generator started untrained.
     samples_per_job
         Number of samples that make one job.
+    posterior
+        Posterior of the heights in which samples end; ``None`` if it is not used.
 
     Raises
     ------
@@ -84,6 +90,7 @@ class GenerativeSource(BaseSource):
         samples_per_job: int = 1,
         in_background: bool = False,
         from_scratch: bool = False,
+        posterior: bool = True,
     ) -> None:
         check_samples_per_job(samples_per_job)
         if generator is None:
@@ -97,6 +104,7 @@ class GenerativeSource(BaseSource):
         self._sampler = BatchSampler(problem, self._versions, in_background=in_background)
         self._queues: dict[int, BatchQueue] = {}  # by version
         self._known = StructureIndex(energy_window=None, tolerances=STARTS)
+        self.posterior: HeightPosterior | None = HeightPosterior() if posterior else None
 
     def status(self) -> SourceStatus:
         """Return EXHAUSTED with a fixed cell, and BUSY while a batch is sampled and nothing else is left to propose."""
@@ -170,12 +178,16 @@ class GenerativeSource(BaseSource):
     def observe(self, outcomes: Sequence[Outcome]) -> None:
         """Record the energies of samples; :mod:`hybridcsp.retraining` trains, and calls :meth:`adopt`."""
         for outcome in outcomes:
+            if self.posterior is not None:
+                self.posterior.observe(outcome)
             for queue in self._queues.values():
                 queue.observe(outcome)
 
     def _queue(self, version: int) -> BatchQueue:
         if version not in self._queues:
-            self._queues[version] = BatchQueue(self._sampler, version, self.name, self._known, self.samples_per_job)
+            self._queues[version] = BatchQueue(
+                self._sampler, version, self.name, self._known, self.samples_per_job, self.posterior
+            )
         return self._queues[version]
 
 
@@ -188,7 +200,7 @@ class NamedGenerativeSource(GenerativeSource):
         The problem of the search.
     argument
         A folder of weights of that generator, or ``scratch``; the weights of this package by default.
-    samples_per_job, in_background
+    samples_per_job, in_background, posterior
         See :class:`GenerativeSource`.
 
     Raises
@@ -200,7 +212,13 @@ class NamedGenerativeSource(GenerativeSource):
     registered_name: str
 
     def __init__(
-        self, problem: Problem, argument: str | None = None, *, samples_per_job: int = 1, in_background: bool = False
+        self,
+        problem: Problem,
+        argument: str | None = None,
+        *,
+        samples_per_job: int = 1,
+        in_background: bool = False,
+        posterior: bool = True,
     ) -> None:
         name = self.registered_name
         if argument is None:
@@ -212,7 +230,9 @@ class NamedGenerativeSource(GenerativeSource):
             entry, _ = find_generator(argument)
             if entry.name != name:
                 raise InputError("source", f"{name}:{argument}", f"a folder of weights of {name}, not of {entry.name}")
-        super().__init__(problem, generator, samples_per_job=samples_per_job, in_background=in_background)
+        super().__init__(
+            problem, generator, samples_per_job=samples_per_job, in_background=in_background, posterior=posterior
+        )
 
 
 class WyckoffSource(NamedGenerativeSource):

@@ -39,6 +39,9 @@ _ORDERS = (
     (190, 12), (194, 24), (199, 12), (220, 24), (230, 48),
 )  # fmt: skip
 
+# Last space group of each run of groups with one number of free cell parameters, and that number.
+_CELL_FREEDOMS = ((2, 6), (15, 4), (74, 3), (194, 2), (230, 1))
+
 
 @dataclass(frozen=True, eq=False)
 class WyckoffPosition:
@@ -170,6 +173,11 @@ class SpaceGroup:
 def point_group_order(number: int) -> int:
     """Return the order of a space group's point group, 1 to 48."""
     return next(order for last, order in _ORDERS if number <= last)
+
+
+def cell_freedom(number: int) -> int:
+    """Return the number of free cell parameters of a space group: 6 if it is triclinic, 1 if it is cubic."""
+    return next(freedom for last, freedom in _CELL_FREEDOMS if number <= last)
 
 
 def space_group(number: int, *, conventional: bool = False) -> SpaceGroup:

@@ -247,7 +247,7 @@ class TestTheSource:
 
     def test_a_search_hands_its_setting_on_to_the_sources_that_are_named(self):
         toy = GenerativeSource(COPPER, generator=Toy())
-        built = build_sources(["wyckoff", "random", toy], COPPER, samples_per_job=9)
+        built = build_sources(["wyckoff", "random", toy], COPPER, samples_per_job=9, posterior=False)
         assert {name: getattr(source, "samples_per_job", None) for name, source in built.items()} == {
             "wyckoff": 9,
             "random": CRYSTALS_PER_JOB,
@@ -255,6 +255,11 @@ class TestTheSource:
         }
         (alone,) = build_sources(["random"], COPPER, samples_per_job=1).values()
         assert alone.samples_per_job == 1
+        assert {name: getattr(source, "posterior", None) is None for name, source in built.items()} == {
+            "wyckoff": True,
+            "random": True,
+            "toy": False,
+        }
         with pytest.raises(InputError, match="one_shot"):
             build_sources(["random"], COPPER, samples_per_job=0)
 

@@ -1,0 +1,151 @@
+"""Provide the posterior of the heights in which relaxations of proposed structures end, learned from the search."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from hybridcsp.core.records import REFINE, Failed, Outcome, Relaxed
+from hybridcsp.structure.symmetry import SYMPREC_LOOSE, spglib_cell, symmetry_dataset
+from hybridcsp.structure.wyckoff import cell_freedom, free_axes, point_group_order
+
+Floats = NDArray[np.float64]
+
+#: Number of relaxations from which the posterior is used; before, its prior, which prefers nothing, is.
+FEWEST = 8
+
+#: Largest height in eV/atom; that of a failed relaxation as well. What lies higher teaches no more.
+LARGEST = 0.6
+
+#: Smallest standard deviation of heights in eV/atom that features do not explain.
+LEAST_NOISE = 0.01
+
+#: Strength of the prior in relaxations: so many count as much as the prior, by which no feature matters.
+SHRINKAGE = 10.0
+
+
+@dataclass(eq=False)
+class _Tries:
+    """Structures of one source that were relaxed, and the enthalpies of their ends in eV/atom."""
+
+    structures: list[Atoms] = field(default_factory=list)
+    enthalpies: list[float] = field(default_factory=list)
+    features: list[Floats] = field(default_factory=list)  # of the first structures; the others are computed when needed
+
+
+class HeightPosterior:
+    """Learn in which height above the best a structure ends, from all structures of the search made from nothing.
+
+    The height of the end of a relaxation is modelled as a linear function of features of its start
+    (:func:`structure_features`: symmetry, Wyckoff sequence), with a Gaussian prior of the coefficients around zero and
+    Gaussian noise. Failed relaxations count as high. Structures that were made from others (by evolution, for example)
+    are left out, because their heights follow from those of their parents. Only differences between structures of the
+    same source teach, so that it does not matter how good the sources are.
+
+    Weighting by what is low alone, without that which was tried and is high, was measured and is worse: what is
+    proposed most often is then found most often among the low, too.
+    """
+
+    def __init__(self) -> None:
+        self._tries: dict[str, _Tries] = {}
+        self._lowest = math.inf
+        self._minima: dict[int, float] = {}
+        self._relaxations = 0
+
+    def observe(self, outcome: Outcome) -> None:
+        """Learn from the outcome of a relaxation."""
+        if not isinstance(outcome, Relaxed | Failed) or outcome.level == REFINE or outcome.candidate.proposal.parents:
+            return
+        starts = outcome.starting_structures
+        if len(starts) > 1:  # it ended before one was chosen
+            return
+        enthalpy = math.inf
+        if isinstance(outcome, Relaxed):
+            enthalpy = outcome.enthalpy_per_atom
+            if outcome.suspect:
+                return
+            if outcome.minimum is not None:  # a relaxation that was ended in a known basin would have come down to it
+                enthalpy = min(enthalpy, self._minima.get(outcome.minimum, math.inf))
+                self._minima[outcome.minimum] = enthalpy
+            self._lowest = min(self._lowest, enthalpy)
+        tries = self._tries.setdefault(outcome.candidate.source, _Tries())
+        tries.structures.append(starts[0])
+        tries.enthalpies.append(enthalpy)
+        self._relaxations += 1
+
+    def draw(self, structures: Sequence[Floats], rng: np.random.Generator) -> Floats | None:
+        """Return heights of structures under coefficients drawn from their posterior (Thompson sampling).
+
+        Parameters
+        ----------
+        structures
+            Features of the structures.
+        rng
+            Random number generator.
+
+        Returns
+        -------
+        ndarray or None
+            Heights in eV/atom, apart from a constant, shape ``(n,)``; ``None`` before there are enough relaxations.
+        """
+        if self._relaxations < FEWEST:
+            return None
+        known = [(self._features(tries), np.array(tries.enthalpies)) for tries in self._tries.values()]
+        asked = np.array(structures)
+        scale = np.concatenate([asked, *(features for features, _ in known)]).std(axis=0)
+        scale[scale < 1e-9] = np.inf
+        rows, heights = [], []
+        for features, enthalpies in known:
+            height = np.minimum(enthalpies - self._lowest, LARGEST)
+            rows.append((features - features.mean(axis=0)) / scale)
+            heights.append(height - height.mean())
+        x, y = np.concatenate(rows), np.concatenate(heights)
+        precision = x.T @ x + SHRINKAGE * np.eye(x.shape[1])
+        mean = np.linalg.solve(precision, x.T @ y)
+        noise = max(float(np.std(y - x @ mean)), LEAST_NOISE)
+        deviation = np.linalg.solve(np.linalg.cholesky(precision).T, rng.normal(size=len(mean)))
+        return np.asarray(asked / scale @ (mean + noise * deviation))
+
+    def _features(self, tries: _Tries) -> Floats:
+        done = len(tries.features)
+        tries.features += [structure_features(atoms) for atoms in tries.structures[done:]]
+        return np.array(tries.features)
+
+
+def structure_features(atoms: Atoms) -> Floats:
+    """Return features of a structure on which the height of its relaxed structure may depend.
+
+    They are the logarithms of the order of the point group and of the number of atoms, the number of free cell
+    parameters, the square root of the number of free coordinates, the number of orbits without any, and, for each
+    element, the logarithm of its number of orbits and the share of free coordinates in them.
+
+    Returns
+    -------
+    ndarray
+        Features, shape ``(5 + 2 * n_elements,)``.
+    """
+    numbers = np.asarray(atoms.numbers)
+    dataset = symmetry_dataset(spglib_cell(atoms), SYMPREC_LOOSE)
+    if dataset is None:
+        number, first, letters = 1, np.arange(len(atoms)), ["a"] * len(atoms)
+    else:
+        number = int(dataset.number)
+        first = np.unique(np.asarray(dataset.crystallographic_orbits))
+        letters = list(dataset.wyckoffs)
+    freedom = np.array([len(free_axes(number, letters[atom])) for atom in first.tolist()])
+    features = [
+        math.log(point_group_order(number)),
+        math.log(len(atoms)),
+        float(cell_freedom(number)),
+        math.sqrt(freedom.sum()),
+        float((freedom == 0).sum()),
+    ]
+    for element in np.unique(numbers).tolist():
+        own = freedom[numbers[first] == element]
+        features += [math.log(len(own)), float(own.mean()) / 3]
+    return np.array(features)

@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from retraining_gain import FORMULA_UNITS, PROBLEMS, WINDOW, interval
 from rich.console import Console
 from rich.table import Table
 
@@ -49,6 +48,10 @@ from hybridcsp.structure.symmetry import spacegroup
 
 RUNS = Path(__file__).parent / "results" / "retraining_once_runs.jsonl"
 SEARCHES = Path(__file__).parent / ".searches" / "retraining_once"
+
+PROBLEMS = ("TiO2", "SiO2", "Al2O3", "MgSiO3")
+FORMULA_UNITS = (2, 4)
+WINDOW = 0.05  # eV/atom
 
 SOURCES = ("wyckoff", "evolution", "random", "shake")
 BEFORE, AFTER, ASKED = 100, 20, 144
@@ -193,7 +196,7 @@ def report(generator: str, lines: Sequence[dict[str, Any]], console: Console) ->
         own = [ways[way] for ways in complete]
         gain = ""
         if way != "frozen" and len(own) > 1:
-            gain = "{:+.1f} ({:+.1f} to {:+.1f})".format(*interval(difference, [way] * len(difference)))
+            gain = "{:+.1f} ({:+.1f} to {:+.1f})".format(*interval(difference))
         table.add_row(
             way,
             " ".join(map(str, low)),
@@ -204,6 +207,13 @@ def report(generator: str, lines: Sequence[dict[str, Any]], console: Console) ->
             f"{np.mean([one['retraining_seconds'] for one in own]):.0f}" if own else "",
         )
     console.print(table)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the mean of values and its 95 % bootstrap interval."""
+    draws = np.random.default_rng(0).choice(np.array(values), (5000, len(values))).mean(axis=1)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(np.mean(values)), float(low), float(high)
 
 
 def main() -> None:

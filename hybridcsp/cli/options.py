@@ -247,8 +247,9 @@ SETTINGS = (
         flag="--retrain",
         key="retraining.new_minima",
         metavar="N",
-        help="Retrain generators after N new minima; 0 disables retraining.",
+        help="Retrain the networks of generators after N new minima.",
         panel=SEARCH,
+        unset="20 for generators that begin untrained, never for others",
     ),
     Setting(
         flag="--then",

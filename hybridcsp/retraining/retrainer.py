@@ -100,6 +100,7 @@ class Retrainer:
         self._settings = settings
         self._seed = seed
         self._in_subprocess = in_subprocess
+        self._every = settings.every(from_scratch=source.from_scratch)
         self._credit = CreditTracker()  # by version; accounts are open during trials
         self._minima = 0  # of all sources
         self._minima_before = 0  # at the last training
@@ -167,7 +168,7 @@ class Retrainer:
         if self._running is not None:
             epoch = versions.read_epoch(self._running.folder)
             return f"training {self.name}" + (f": {epoch}" if epoch else " begins")
-        if self._is_done or self._settings.new_minima == 0:
+        if self._is_done or self._every == 0:
             return ""
         if self._is_trial:
             old, new = self._source.versions
@@ -176,7 +177,7 @@ class Retrainer:
                 f"{self.name}: version {new} on trial against {old}, "
                 f"{relaxations} of {self._settings.trial} relaxations"
             )
-        missing = self._settings.new_minima - (self._minima - self._minima_before)
+        missing = self._every - (self._minima - self._minima_before)
         if missing > 0:
             return f"{self.name} learns after {missing} more new minima"
         return f"{self.name} waits until a training fits into its share of the time"
@@ -248,7 +249,7 @@ class Retrainer:
 
     @property
     def _has_enough_minima(self) -> bool:
-        return 0 < self._settings.new_minima <= self._minima - self._minima_before
+        return 0 < self._every <= self._minima - self._minima_before
 
     def _is_trial_over(self) -> bool:
         if self._has_enough_minima:  # one version proposes nothing, or other sources get most of the relaxations

@@ -15,6 +15,9 @@ from hybridcsp.errors import InputError, UnknownNameError
 
 Floats = NDArray[np.float64]
 
+#: Number of new minima after which a generator that began untrained is due to be trained, by default.
+NEW_MINIMA = 20
+
 
 @dataclass(frozen=True)
 class Retraining:
@@ -24,7 +27,8 @@ class Retraining:
     ----------
     new_minima
         Number of new minima, of all sources, since the last training after which the next one is due; 0 turns
-        retraining off.
+        the training of networks off. By default, generators that begin untrained are trained after every
+        :data:`NEW_MINIMA`, and trained ones are not: no gain from that has been measured.
     share
         Largest fraction of the core time of the search that all trainings together may take. It is planned by force
         calls, which are the same in every run with the same seed; measured seconds are an additional limit (see
@@ -61,7 +65,7 @@ class Retraining:
         If a value is out of its range, or ``replay_data`` does not exist.
     """
 
-    new_minima: int = 20
+    new_minima: int | None = None
     share: float = 0.1
     weighting: str = "boltzmann"
     temperature: float = 0.1
@@ -78,8 +82,9 @@ class Retraining:
 
     def __post_init__(self) -> None:
         for name in ("new_minima", "trial"):
-            if getattr(self, name) < 0:
-                raise InputError(name, getattr(self, name), "a whole number from 0")
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise InputError(name, value, "a whole number from 0")
         if self.epochs < 1:
             raise InputError("epochs", self.epochs, "a whole number from 1")
         for name in ("share", "best"):
@@ -96,6 +101,18 @@ class Retraining:
             raise InputError("replay_data", self.replay_data, "a file or folder of crystals that exists")
         if self.weighting not in WEIGHTINGS:
             raise UnknownNameError("weighting", self.weighting, WEIGHTINGS)
+
+    def every(self, *, from_scratch: bool) -> int:
+        """Return the number of new minima after which a generator is due to be trained; 0 for never.
+
+        Parameters
+        ----------
+        from_scratch
+            Whether the generator began untrained.
+        """
+        if self.new_minima is not None:
+            return self.new_minima
+        return NEW_MINIMA if from_scratch else 0
 
 
 def boltzmann(enthalpies: Floats, settings: Retraining) -> Floats:

@@ -47,8 +47,8 @@ def examples_from_minima(
     Parameters
     ----------
     minima
-        All minima of the search with their heights, the lowest first; those that are the same minimum by a follow-up
-        calculator make one example.
+        All minima of the search with their heights, the lowest first; those of one niche, and those that are the same
+        minimum by a follow-up calculator, make one example.
     source
         Name of the source whose generator learns; its own proposals that relaxed to a similar structure weigh less.
     problem
@@ -61,7 +61,7 @@ def examples_from_minima(
     different: dict[tuple[str, int | None], PreferredMinimum] = {}
     for preferred in minima:
         end = preferred.end
-        key = (end.evaluation.calculator, end.minimum) if end.level == FOLLOW_UP else ("", preferred.minimum.id)
+        key = (end.evaluation.calculator, end.minimum) if end.level == FOLLOW_UP else ("", preferred.niche)
         different.setdefault(key, preferred)
     weights = WEIGHTINGS[settings.weighting](np.array([one.height for one in different.values()]), settings)
     examples = []

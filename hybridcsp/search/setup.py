@@ -83,7 +83,7 @@ def check_learners(sources: Mapping[str, BaseSource], retraining: Retraining) ->
     untrained = [
         name for name, source in sources.items() if isinstance(source, GenerativeSource) and source.from_scratch
     ]
-    if untrained and (retraining.new_minima == 0 or len(untrained) == len(sources)):
+    if untrained and (not retraining.every(from_scratch=True) or len(untrained) == len(sources)):
         reason = "it needs retraining (new_minima from 1) and another source, from whose minima it learns"
         raise InputError("source", f"{untrained[0]}:scratch", reason=reason)
 

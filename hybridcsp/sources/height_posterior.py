@@ -48,7 +48,7 @@ class HeightPosterior:
     same source teach, so that it does not matter how good the sources are.
 
     Weighting by what is low alone, without that which was tried and is high, was measured and is worse: what is
-    proposed most often is then found most often among the low, too.
+    proposed most often is then found most often among the low, too (``docs/user/retraining.md``).
     """
 
     def __init__(self) -> None:
@@ -122,12 +122,12 @@ def structure_features(atoms: Atoms) -> Floats:
 
     They are the logarithms of the order of the point group and of the number of atoms, the number of free cell
     parameters, the square root of the number of free coordinates, the number of orbits without any, and, for each
-    element, the logarithm of its number of orbits and the share of free coordinates in them.
+    element, the mean number of free coordinates of its orbits.
 
     Returns
     -------
     ndarray
-        Features, shape ``(5 + 2 * n_elements,)``.
+        Features, shape ``(5 + n_elements,)``.
     """
     numbers = np.asarray(atoms.numbers)
     dataset = symmetry_dataset(spglib_cell(atoms), SYMPREC_LOOSE)
@@ -145,7 +145,5 @@ def structure_features(atoms: Atoms) -> Floats:
         math.sqrt(freedom.sum()),
         float((freedom == 0).sum()),
     ]
-    for element in np.unique(numbers).tolist():
-        own = freedom[numbers[first] == element]
-        features += [math.log(len(own)), float(own.mean()) / 3]
-    return np.array(features)
+    of_elements = [float(freedom[numbers[first] == element].mean()) for element in np.unique(numbers).tolist()]
+    return np.array([*features, *of_elements])

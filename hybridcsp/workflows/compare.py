@@ -247,7 +247,11 @@ def _runs(
 
 
 def _role(source: BaseSource, retraining: Retraining) -> SourceRole:
-    learns = retraining.new_minima > 0 and isinstance(source, GenerativeSource) and source.learns
+    learns = (
+        isinstance(source, GenerativeSource)
+        and source.learns
+        and retraining.every(from_scratch=source.from_scratch) > 0
+    )
     return SourceRole(waiting_for=source.waiting_for, learns=learns)
 
 

@@ -17,6 +17,7 @@ from hybridcsp.generators.base import Example, Sample
 from hybridcsp.generators.datasets import formula_of, is_held_out, split
 from hybridcsp.generators.selection import select
 from hybridcsp.retraining import Retraining
+from hybridcsp.retraining.settings import NEW_MINIMA
 from hybridcsp.retraining.training_set import (
     WEIGHT_OF_OWN_PROPOSALS,
     augment_volumes,
@@ -53,6 +54,23 @@ MINIMA = [
 
 def weights(examples):
     return [example.weight for example in examples]
+
+
+def test_generators_that_begin_untrained_are_trained_by_default_and_others_are_not():
+    default = Retraining()
+    assert default.every(from_scratch=True) == NEW_MINIMA
+    assert default.every(from_scratch=False) == 0
+    for number in (0, 7):
+        chosen = Retraining(new_minima=number)
+        assert chosen.every(from_scratch=True) == chosen.every(from_scratch=False) == number
+
+
+def test_a_niche_is_one_example():
+    family = [MINIMA[0], *(replace(one, best=replace(one.best, niche=2)) for one in MINIMA[1:3])]
+    found = examples_from_minima(preferred(family), "toy", COPPER, Retraining(temperature=0.1))
+    assert [example.atoms.get_volume() for example in found] == pytest.approx(
+        [minimum.atoms.get_volume() for minimum in MINIMA[:2]]
+    )
 
 
 def test_boltzmann_weights_follow_enthalpies_and_are_one_on_average():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from ase import Atoms
@@ -19,6 +21,9 @@ Floats = NDArray[np.float64]
 #: Number of relaxations from which the posterior is used; before, its prior, which prefers nothing, is.
 FEWEST = 8
 
+#: Number of the last relaxations of each source that are learned from, so that long searches are resumed in seconds.
+MEMORY = 500
+
 #: Largest height in eV/atom; that of a failed relaxation as well. What lies higher teaches no more.
 LARGEST = 0.6
 
@@ -30,12 +35,15 @@ SHRINKAGE = 10.0
 
 
 @dataclass(eq=False)
-class _Tries:
-    """Structures of one source that were relaxed, and the enthalpies of their ends in eV/atom."""
+class _Try:
+    """A structure that was relaxed, and the enthalpy of its end in eV/atom, infinite if it failed."""
 
-    structures: list[Atoms] = field(default_factory=list)
-    enthalpies: list[float] = field(default_factory=list)
-    features: list[Floats] = field(default_factory=list)  # of the first structures; the others are computed when needed
+    structure: Atoms
+    enthalpy: float
+
+    @cached_property
+    def features(self) -> Floats:
+        return structure_features(self.structure)
 
 
 class HeightPosterior:
@@ -52,7 +60,7 @@ class HeightPosterior:
     """
 
     def __init__(self) -> None:
-        self._tries: dict[str, _Tries] = {}
+        self._tries: dict[str, deque[_Try]] = {}
         self._lowest = math.inf
         self._minima: dict[int, float] = {}
         self._relaxations = 0
@@ -73,9 +81,8 @@ class HeightPosterior:
                 enthalpy = min(enthalpy, self._minima.get(outcome.minimum, math.inf))
                 self._minima[outcome.minimum] = enthalpy
             self._lowest = min(self._lowest, enthalpy)
-        tries = self._tries.setdefault(outcome.candidate.source, _Tries())
-        tries.structures.append(starts[0])
-        tries.enthalpies.append(enthalpy)
+        tries = self._tries.setdefault(outcome.candidate.source, deque(maxlen=MEMORY))
+        tries.append(_Try(starts[0], enthalpy))
         self._relaxations += 1
 
     def draw(self, structures: Sequence[Floats], rng: np.random.Generator) -> Floats | None:
@@ -95,7 +102,10 @@ class HeightPosterior:
         """
         if self._relaxations < FEWEST:
             return None
-        known = [(self._features(tries), np.array(tries.enthalpies)) for tries in self._tries.values()]
+        known = [
+            (np.array([one.features for one in tries]), np.array([one.enthalpy for one in tries]))
+            for tries in self._tries.values()
+        ]
         asked = np.array(structures)
         scale = np.concatenate([asked, *(features for features, _ in known)]).std(axis=0)
         scale[scale < 1e-9] = np.inf
@@ -110,11 +120,6 @@ class HeightPosterior:
         noise = max(float(np.std(y - x @ mean)), LEAST_NOISE)
         deviation = np.linalg.solve(np.linalg.cholesky(precision).T, rng.normal(size=len(mean)))
         return np.asarray(asked / scale @ (mean + noise * deviation))
-
-    def _features(self, tries: _Tries) -> Floats:
-        done = len(tries.features)
-        tries.features += [structure_features(atoms) for atoms in tries.structures[done:]]
-        return np.array(tries.features)
 
 
 def structure_features(atoms: Atoms) -> Floats:

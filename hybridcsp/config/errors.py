@@ -36,7 +36,7 @@ UNITS = {
 }
 
 #: Keys that are true or false.
-TRUTH_VALUES = ("then.counts",)
+TRUTH_VALUES = ("retraining.posterior", "then.counts")
 
 #: Names that other programs use for a key, and names that users are likely to try.
 ALIASES = {

@@ -56,7 +56,7 @@ ARMS = {
     "optimisers": Arm(sources=["random", "prototypes", "evolution", "swarm", "basin-hopping"]),
     "default": Arm(),
     # Every arm below is the default without one part of it.
-    "frozen": Arm(settings={"retraining": {"new_minima": 0}}),
+    "frozen": Arm(settings={"retraining": {"new_minima": 0, "posterior": False}}),
     "one-sample": Arm(settings={"one_shot": 1}),
     "equal-shares": Arm(settings={"allocation": "equal"}),
     "steady-floors": Arm(constants={"hybridcsp.search.success_allocation.RISING_FLOORS": {}}),

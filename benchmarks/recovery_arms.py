@@ -55,6 +55,7 @@ ARMS = {
     "flow": Arm(sources=["flow"]),
     "optimisers": Arm(sources=["random", "prototypes", "evolution", "swarm", "basin-hopping"]),
     "default": Arm(),
+    "retrained": Arm(settings={"retraining": {"new_minima": 20}}),
     # Every arm below is the default without one part of it.
     "frozen": Arm(settings={"retraining": {"new_minima": 0, "posterior": False}}),
     "one-sample": Arm(settings={"one_shot": 1}),

@@ -12,6 +12,7 @@ from ase.cell import Cell
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
+from hybridcsp.archive.distances import search_distances
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Candidate, Cost, Outcome, Proposal
 from hybridcsp.errors import InputError
@@ -29,6 +30,9 @@ from hybridcsp.structure.symmetry import primitive, spacegroup
 from hybridcsp.structure.symmetry_orders import random_groups
 from hybridcsp.structure.validity import cell_violation, shortest_violation
 from hybridcsp.structure.wyckoff import SpaceGroup, point_group_order, space_group
+
+#: Share of crystals that keep the search's own distances, once there are some, in place of the usual ones.
+OWN = 0.5
 
 #: Number of attempts in one space group.
 ATTEMPTS_PER_GROUP = 3
@@ -66,10 +70,12 @@ class RandomSource(BaseSource):
     (:mod:`~hybridcsp.structure.symmetry_orders`), and a group of that order. The atoms are distributed over Wyckoff
     positions (:meth:`SpaceGroup.draw_sites`), put at random points of them, and pushed apart until each pair of
     elements keeps its usual distance (:func:`~hybridcsp.structure.separations.usual_distances`); the distances are
-    loosened if that fails in one space group after another. AIRSS does the same with MINSEP, SYMMOPS and pushes
-    (doi:10.1088/0953-8984/23/5/053201). Groups and lattice shapes are PyXtal's (doi:10.1016/j.cpc.2020.107810); the
-    placement is not, because PyXtal 1.1.5 needs up to seconds for 20 atoms at such separations and does not see
-    neighbours beyond the adjacent cells.
+    loosened if that fails in one space group after another. Once the search has found some minima, half of the crystals
+    keep the distances of its best instead (:func:`~hybridcsp.archive.distances.search_distances`). AIRSS does the same
+    with MINSEP, SYMMOPS and pushes (doi:10.1088/0953-8984/23/5/053201).
+
+    Groups and lattice shapes are PyXtal's (doi:10.1016/j.cpc.2020.107810); the placement is not, because PyXtal 1.1.5
+    needs up to seconds for 20 atoms at such separations and does not see neighbours beyond the adjacent cells.
 
     Several crystals with the same number of formula units may form one job, which evaluates each of them and relaxes
     the most promising (:mod:`hybridcsp.relaxation.preselection`); the next one follows as a job of its own, and the
@@ -120,10 +126,11 @@ class RandomSource(BaseSource):
         """
         if self.samples_per_job > 1:
             return self._propose_several(context)
+        own = search_distances(context.archive, self._problem)
         proposals = []
         for _ in range(n):
             start = time.perf_counter()
-            found = self._draw(context.rng)
+            found = self._draw(own, context.rng)
             if found is not None:
                 atoms, tag = found
                 cost = Cost(seconds=time.perf_counter() - start)
@@ -146,10 +153,11 @@ class RandomSource(BaseSource):
         if (leftover := self._leftovers.next) is not None:
             return [make_proposal("random", [leftover], {}, time.perf_counter() - start)]
         rng = context.rng
+        own = search_distances(context.archive, self._problem)
         job, units = int(rng.integers(2**31)), self._draw_units(rng)
         alternatives = []
         for position in range(self.samples_per_job):
-            found = self._draw(rng, units)
+            found = self._draw(own, rng, units)
             if found is not None:
                 atoms, tag = found
                 alternatives.append(Alternative(atoms, {**tag, "job": job, "position": position}))
@@ -189,9 +197,16 @@ class RandomSource(BaseSource):
     def _draw_units(self, rng: np.random.Generator) -> int:
         return self._units[rng.integers(len(self._units))]
 
-    def _draw(self, rng: np.random.Generator, units: int | None = None) -> tuple[Atoms, dict[str, int | float]] | None:
-        """Return a crystal with a number of formula units, by default a random one, and its tag."""
+    def _draw(
+        self, own: NDArray[np.float64] | None, rng: np.random.Generator, units: int | None = None
+    ) -> tuple[Atoms, dict[str, int | float]] | None:
+        """Return a crystal with a number of formula units, by default a random one, and its tag.
+
+        Some crystals keep the search's own distances if there are any.
+        """
         usual = self._usual[int(rng.random() < BONDS)]
+        if own is not None and rng.random() < OWN:
+            usual = own
         units = self._draw_units(rng) if units is None else units
         contents = self._problem.contents(units)
         allowed = self._problem.spacegroups or _EVERY_GROUP

@@ -4,13 +4,17 @@ import hashlib
 import subprocess
 import sys
 from collections import Counter
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import spglib
 from archives import NO_MINIMA
-from crystals import instant_relaxation
+from crystals import instant_relaxation, rutile
 
+from hybridcsp.archive.archive import Archive
+from hybridcsp.archive.distances import search_distances
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Candidate, Job
 from hybridcsp.errors import InputError
@@ -87,6 +91,19 @@ def test_atoms_keep_their_usual_distances():
     # The others may have bonds between oxygen atoms, as in peroxides.
     bonds = 0.89 * usual_distances(problem, bonds=True)
     assert sum(shortest_violation(proposal.atoms, bonds) is None for proposal in proposals) >= 38
+
+
+def test_half_of_the_crystals_keep_the_distances_of_the_best_minima():
+    problem = Problem("TiO2", formula_units=2, volume_per_atom=(14, 16))
+    wide = SimpleNamespace(height=0.0, niche=1, end=SimpleNamespace(atoms=rutile(a=5.2, c=3.4)))
+    found = SimpleNamespace(number_of_minima=20, preferred_minima=lambda n: [wide])
+    own = search_distances(cast(Archive, found), problem)
+    kept = []
+    for archive in (found, NO_MINIMA):
+        told = Context(problem=problem, archive=archive, rng=np.random.default_rng(2))
+        proposals = RandomSource(problem).propose(30, told)
+        kept.append(sum(shortest_violation(proposal.atoms, 0.999 * own) is None for proposal in proposals))
+    assert kept[0] > kept[1] + 6
 
 
 def test_large_cells_have_few_symmetry_operations_and_small_ones_many():

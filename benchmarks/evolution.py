@@ -157,7 +157,7 @@ def command_run(options: argparse.Namespace) -> None:
 def command_report(options: argparse.Namespace) -> None:
     runs = read(options.output)
     lowest = lowest_known(runs)
-    latest = {(run["arm"], run["problem"], run["seed"]): run for run in runs}
+    latest = {(run["arm"], run["problem"], run["seed"]): run for run in runs if is_complete(run, lowest)}
     arms = options.arms or sorted({arm for arm, _, _ in latest})
     keys = set.intersection(*({key[1:] for key in latest if key[0] == arm} for arm in arms))
     keys = {key for key in keys if int(key[0].split("-")[-2]) % 2 != options.reported}

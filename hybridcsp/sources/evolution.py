@@ -21,7 +21,7 @@ from hybridcsp.sources.selection import Individual, roulette, select_parents
 ENOUGH = 6
 
 #: Fraction of candidates without parents that a search needs.
-FRESH = 0.1
+FRESH = 0.2
 
 #: Largest number of operators and parents that are tried for one proposal.
 TRIES = 8
@@ -40,7 +40,7 @@ class EvolutionSource(BaseSource):
 
     Candidates without parents come from other sources: this one waits until there are six minima. If no other source
     has proposals, for instance in a search with evolution alone, it proposes random symmetric crystals (operator
-    "random") until then, and one in ten afterwards unless a tenth of all candidates are candidates without parents
+    "random") until then, and one in five afterwards unless a fifth of all candidates are candidates without parents
     from other sources. All decisions are functions of the archive.
 
     Parameters

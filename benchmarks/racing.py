@@ -41,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from model_potentials import FAMILIES, make
 
 from hybridcsp import Problem, Search
-from hybridcsp.core.records import Failed, Job, Limits, Relaxed
+from hybridcsp.core.records import Candidate, Failed, Job, Relaxed
 from hybridcsp.relaxation.backends.base import Backend
 from hybridcsp.relaxation.guards import GuardedCalculator
 from hybridcsp.relaxation.relax import Relaxer, run_job
@@ -128,10 +128,9 @@ def command_record(options: argparse.Namespace) -> None:
         context = SimpleNamespace(rng=np.random.default_rng(7))
         Recorder.traces.clear()
         runs = []
-        for proposal in RandomSource(problem).propose(STARTS, context):  # type: ignore[arg-type]
-            job: Any = SimpleNamespace(
-                atoms=proposal.atoms, level="relax", limits=Limits(), candidate=None, calculator=0, known=()
-            )
+        for number, proposal in enumerate(RandomSource(problem).propose(STARTS, context), 1):  # type: ignore[arg-type]
+            candidate = Candidate(proposal=proposal, id=number, source="random")
+            job = Job(candidate=candidate, atoms=proposal.atoms)
             before = len(Recorder.traces)
             outcome = run_job(job, calculator, "", RelaxationSettings())
             if len(Recorder.traces) > before:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from ase import Atoms
@@ -41,6 +42,8 @@ class Descent:
         The degrees of freedom of the structure, as ASE's optimisers see them.
     captured_by
         Id of the known minimum in whose basin it has ended; ``None`` if there is none.
+    arrived
+        Whether it was advanced to a minimum.
     hessian
         What the optimiser has learned of the second derivatives; ``None`` before its first step.
     """
@@ -59,7 +62,27 @@ class Descent:
         self.target: Any = atoms if settings.fixed_cell else CellAndPositions(atoms, settings.pressure)
         self.captured_by: int | None = None
         self.hessian: NDArray[Any] | None = None
+        self.arrived = False
+        self._advancing: tuple[Any, Iterator[Any]] | None = None
         self._fixed_cell, self._tolerances, self._captor = settings.fixed_cell, tolerances, captor
+
+    def advance(self, steps: int) -> None:
+        """Move the structure down by a number of steps, or to its minimum, and go on from there in later calls.
+
+        Only a descent that is not run otherwise may be advanced.
+        """
+        from hybridcsp.relaxation.optimizer import ResettingBFGS
+
+        if self._advancing is None:
+            optimizer = ResettingBFGS(self.target, logfile=None)
+            self._advancing = optimizer, optimizer.irun(fmax=0.0)
+        optimizer, moves = self._advancing
+        for _ in range(steps):
+            if self.arrived or next(moves, None) is None:
+                break
+            self.arrived = self._converged()
+        if optimizer.state is not None:
+            self.hessian = optimizer.H.copy()
 
     def run(self) -> bool:
         """Move the structure down from where it is; return whether it has arrived at a minimum."""

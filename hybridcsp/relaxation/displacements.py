@@ -48,6 +48,8 @@ def escape(atoms: Atoms, *, temperature: float = 1000.0, seed: int = 0, maxima: 
     J. Chem. Phys. 133, 224104 (2010), doi:10.1063/1.3512900. In the latter the cell moves during the dynamics too, and
     the velocities are first aligned with soft directions; here the cell moves only in the relaxation that follows.
     """
+    if len(atoms) < 2:  # it cannot move relative to others
+        return
     from ase.md.velocitydistribution import Stationary, thermalize_momenta
     from ase.md.verlet import VelocityVerlet
 

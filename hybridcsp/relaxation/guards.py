@@ -121,6 +121,11 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
         self._radii = covalent_radii[atoms.numbers][:, None] + covalent_radii[atoms.numbers]
 
     @property
+    def settings(self) -> RelaxationSettings:
+        """Pressure, convergence criteria and limits of the job."""
+        return self._settings
+
+    @property
     def seconds(self) -> float:
         """Wall time since the start of the job in s."""
         return time.perf_counter() - self._start

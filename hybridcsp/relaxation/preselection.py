@@ -1,13 +1,21 @@
-"""Selection of the most promising structure, among several, that a job then relaxes."""
+"""Selection of the most promising structure, among several, that a job then relaxes: successive halving."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 
+import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
-from hybridcsp.core.records import Candidate, FailureReason
-from hybridcsp.relaxation.guards import JobEnded
+from hybridcsp.core.records import LOWEST, Candidate, FailureReason
+from hybridcsp.relaxation.descent import Descent
+from hybridcsp.relaxation.guards import Evaluated, GuardedCalculator, JobEnded
+
+#: Force calls up to which each structure is relaxed in the rounds; after each, the better half stays.
+ROUNDS = (1, 6, 12)
 
 #: Fall of the enthalpy (eV/atom) that a relaxation is expected to bring, per largest force on an atom (eV/Å), and the
 #: largest force that counts, since the greater ones are those of two atoms that are too close.
@@ -27,28 +35,33 @@ _SKIPPED = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Starts:
     """The structures from which a job could have started.
 
     Attributes
     ----------
     enthalpies
-        Enthalpy per atom of each structure in eV; ``None`` for a skipped one.
+        Enthalpy per atom of each structure in eV before it was moved; ``None`` for a skipped one.
     estimates
-        Estimate of the enthalpy per atom in eV that each relaxes to; ``None`` for a skipped one.
+        Estimate of the enthalpy per atom in eV that each relaxes to, not below those of structures that stayed longer;
+        ``None`` for a skipped one.
+    hessian
+        What is known of the second derivatives of the chosen structure.
     """
 
     enthalpies: tuple[float | None, ...] = ()
     estimates: tuple[float | None, ...] = ()
+    hessian: NDArray[np.float64] | None = None
 
 
 def start_from_most_promising(atoms: Atoms, candidate: Candidate) -> Starts:
-    """Move the atoms to the most promising of the structures of a candidate, with one force call for each.
+    """Move the atoms to the most promising of the structures of a candidate, which is relaxed a little.
 
-    A structure promises the more, the lower its enthalpy and the larger the forces that it can follow: its estimate is
-    the enthalpy minus :data:`FALL_PER_FORCE` times the largest force. Structures that cannot be evaluated, or that a
-    guard would reject during a relaxation, are skipped.
+    Each structure is evaluated, the better half relaxed up to the sixth force call, and the better half of these up to
+    the twelfth. A structure promises the more, the lower its enthalpy and the larger the forces that it can follow: its
+    estimate is the enthalpy minus :data:`FALL_PER_FORCE` times the largest force. Structures that cannot be evaluated,
+    or that a guard rejects, are skipped.
 
     Parameters
     ----------
@@ -64,43 +77,93 @@ def start_from_most_promising(atoms: Atoms, candidate: Candidate) -> Starts:
 
     Notes
     -----
-    The factor was chosen on 1,900 relaxations of random starts in 17 systems (EMT, Lennard-Jones and ionic pair
-    potentials, 5 to 16 atoms; ``benchmarks/racing.py``). Where two of six starts are relaxed, those of lowest estimate
-    reach one of the lowest 3 to 8 % of minima with 0.71 of the force calls of single starts (geometric mean), and with
-    no more than 1.3 times as many in any system. With twelve starts and three relaxations these numbers are 0.72 and
-    4.2, or 0.88 and 4.5 with energies alone, which lead astray in alloys, where loose starts fall far. Further rounds,
-    in which the better half is relaxed for 6 to 12 steps (successive halving: Jamieson, Talwalkar, arXiv:1502.07943),
-    gained nothing over that: 0.70 to 0.85.
+    Rounds and factor were chosen on recorded relaxations of random starts in 22 systems (EMT, Lennard-Jones and ionic
+    pair potentials, 5 to 16 atoms; ``benchmarks/racing.py``). With 15 to 40 force calls for leaving saddle points, two
+    of eight starts relaxed to the end after rounds to the tenth call reached one of the lowest 3 to 8 % of minima with
+    0.62 to 0.67 of the force calls of single starts (geometric mean), and with no more than 1.4 times as many in any
+    system; 0.56 to 0.63 and 1.6 with two of twelve after these rounds. Two of six chosen at once needed 0.76 to 0.80
+    and up to 2.6. With energies alone, without forces, alloys whose loose starts fall far lose up to a factor of four.
 
     References
     ----------
-    Look ahead based on quadratic approximation, which weighs energies and forces in the same way: Terayama, Yamashita,
-    Oguchi, Tsuda, npj Comput. Mater. 4, 32 (2018), doi:10.1038/s41524-018-0090-y.
+    Successive halving: Jamieson, Talwalkar, arXiv:1502.07943. Look ahead based on quadratic approximation, which weighs
+    energies and forces in the same way: Terayama, Yamashita, Oguchi, Tsuda, npj Comput. Mater. 4, 32 (2018),
+    doi:10.1038/s41524-018-0090-y.
     """
-    starts = [atoms.copy(), *candidate.starts[1:]]
-    enthalpies: list[float | None] = [None] * len(starts)
-    estimates: list[float | None] = [None] * len(starts)
-    failure: JobEnded | None = None
-    for number, start in enumerate(starts):
-        _move(atoms, start)
+    runners = [_Runner(start, atoms.calc) for start in (atoms.copy(), *candidate.starts[1:])]
+    alive: list[_Runner] = runners
+    dropped: list[list[_Runner]] = []
+    for before, after in pairwise((0, *ROUNDS)):
+        for runner in alive:
+            runner.advance(after - before)
+        alive = sorted((runner for runner in alive if runner.estimate is not None), key=_promise)
+        while not alive and dropped:  # all of the better half failed
+            alive = dropped.pop()
+        if not alive:
+            break
+        keep = math.ceil(len(alive) / 2) if after != ROUNDS[-1] else 1
+        dropped.append(alive[keep:])
+        alive = alive[:keep]
+    if not alive:
+        failures = [runner.failure for runner in runners if runner.failure is not None]
+        raise failures[0]
+    floor = _promise(alive[0])
+    for group in reversed(dropped):
+        for runner in group:
+            runner.estimate = max(_promise(runner), floor)
+        floor = max([floor, *map(_promise, group)])
+    best = alive[0]
+    assert best.evaluated is not None
+    atoms.calc.return_to(best.evaluated, atoms)
+    enthalpies = tuple(runner.enthalpy if runner.estimate is not None else None for runner in runners)
+    return Starts(enthalpies, tuple(runner.estimate for runner in runners), best.descent.hessian)
+
+
+class _Runner:
+    """One of the structures, and how far it has come.
+
+    Attributes
+    ----------
+    enthalpy
+        Enthalpy per atom in eV of the start.
+    estimate
+        Estimate of the enthalpy per atom in eV that it relaxes to; ``None`` if it is skipped.
+    failure
+        Reason for which it is skipped.
+    evaluated
+        The last structure that was evaluated.
+    """
+
+    def __init__(self, start: Atoms, guarded: GuardedCalculator) -> None:
+        start.calc = guarded
+        self.descent = Descent(start, guarded, guarded.settings, guarded.settings.tolerances(LOWEST))
+        self.enthalpy: float | None = None
+        self.estimate: float | None = None
+        self.failure: JobEnded | None = None
+        self.evaluated: Evaluated | None = None
+
+    def advance(self, steps: int) -> None:
+        """Relax it by some force calls, unless it has arrived at its minimum."""
+        if self.descent.arrived:
+            return
+        guarded = self.descent.guarded
+        self.estimate = None
         try:
-            energy = float(atoms.get_potential_energy())
+            self.descent.advance(steps)
         except JobEnded as ended:
             if ended.reason not in _SKIPPED:
                 raise
-            failure = failure or ended
-            continue
-        enthalpy = (energy + atoms.calc.pressure * float(atoms.get_volume())) / len(atoms)
-        enthalpies[number] = enthalpy
-        estimates[number] = enthalpy - FALL_PER_FORCE * min(atoms.calc.max_force or 0.0, LARGEST_FORCE)
-    known = [(estimate, number) for number, estimate in enumerate(estimates) if estimate is not None]
-    if not known:
-        assert failure is not None, "there is at least one structure"
-        raise failure
-    _move(atoms, starts[min(known)[1]])
-    return Starts(tuple(enthalpies), tuple(estimates))
+            self.failure = ended
+            return
+        except (ArithmeticError, ValueError) as error:  # linear algebra of an optimiser on an absurd structure
+            self.failure = JobEnded(FailureReason.NON_FINITE, f"the optimiser broke down: {error}")
+            return
+        self.evaluated = guarded.evaluated()
+        here = self.evaluated.enthalpy_per_atom
+        self.enthalpy = here if self.enthalpy is None else self.enthalpy
+        self.estimate = here - FALL_PER_FORCE * min(guarded.max_force or 0.0, LARGEST_FORCE)
 
 
-def _move(atoms: Atoms, to: Atoms) -> None:
-    atoms.set_cell(to.cell)
-    atoms.positions[:] = to.positions
+def _promise(runner: _Runner) -> float:
+    assert runner.estimate is not None
+    return runner.estimate

@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
+from numpy.typing import NDArray
 
 from hybridcsp.core.records import (
     EVALUATE,
@@ -157,7 +159,7 @@ def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSe
                 _check_height(start, job.give_up_above)
             if job.level in PREPARATIONS:
                 starts = PREPARATIONS[job.level](atoms, job.candidate) or starts
-            converged, captured_by, detail = _relax(job, atoms, guarded, settings)
+            converged, captured_by, detail = _relax(job, atoms, guarded, settings, starts.hessian)
     except JobEnded as end:
         converged, reason, detail = False, end.reason, end.detail
     except PropertyNotImplementedError as error:
@@ -197,9 +199,13 @@ def _why_needed(missing: PropertyNotImplementedError) -> str:
 
 
 def _relax(
-    job: Job, atoms: Atoms, guarded: GuardedCalculator, settings: RelaxationSettings
+    job: Job,
+    atoms: Atoms,
+    guarded: GuardedCalculator,
+    settings: RelaxationSettings,
+    hessian: NDArray[np.float64] | None,
 ) -> tuple[bool, int | None, str]:
-    """Move the atoms to a minimum.
+    """Move the atoms to a minimum; ``hessian`` holds the second derivatives as far as they are known.
 
     Returns
     -------
@@ -210,6 +216,7 @@ def _relax(
     leaves_saddles = in_search and is_symmetric(atoms)
     captor = Captor(job.known) if in_search and job.known else None
     descent = Descent(atoms, guarded, settings, settings.tolerances(job.level), captor)
+    descent.hessian = hessian
     if not descent.run():
         return False, None, "the optimiser stopped"
     if job.level == REFINE:

@@ -71,7 +71,7 @@ class SearchSettings:
         Commands that generate structures, by name; the source ``"external:NAME"`` runs one.
     one_shot
         Number of samples of a generator per job; the job evaluates each and relaxes the most promising. Random crystals
-        form jobs of at most 6. 1 makes every sample a job of its own. Default: 12, and 1 for ask and tell. Sources that
+        form jobs of at most 8. 1 makes every sample a job of its own. Default: 12, and 1 for ask and tell. Sources that
         are passed as objects keep their own number.
     then
         Follow-up relaxations of the best minima with other calculators: a

@@ -41,7 +41,7 @@ ATTEMPTS_PER_GROUP = 3
 METRIC_TOLERANCE = (0.05, 0.1)
 
 #: Number of crystals of one job by default, and number of them that are relaxed.
-CRYSTALS_PER_JOB, RELAXED_PER_JOB = 6, 2
+CRYSTALS_PER_JOB, RELAXED_PER_JOB = 8, 2
 
 # Number of random crystals that are built to check that an allowed space group occurs at all.
 _PROBES = 100

@@ -111,6 +111,12 @@ class TestEscape:
         escape(atoms, temperature=600, seed=2, maxima=1000, steps=12)
         assert len(atoms.calc.history) == 13
 
+    def test_a_single_atom_stays(self):
+        atoms = bulk("Cu")
+        atoms.calc = EMT()
+        escape(atoms, seed=1, steps=2)
+        assert atoms.positions == pytest.approx(np.zeros((1, 3)))
+
     def test_escape_depends_on_the_seed_only(self):
         ends = []
         for seed in (5, 5, 6):

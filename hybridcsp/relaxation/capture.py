@@ -37,11 +37,17 @@ class Captor:
     Parameters
     ----------
     known
-        The known minima.
+        The known minima, at least one.
+
+    Attributes
+    ----------
+    lowest
+        Enthalpy of the lowest of them in eV/atom.
     """
 
     def __init__(self, known: Sequence[KnownMinimum]) -> None:
         self._known = known
+        self.lowest = min(one.enthalpy_per_atom for one in known)
         self._before: dict[int, float] = {}  # differences one force call before, by minimum
 
     def capture(self, atoms: Atoms, guarded: GuardedCalculator) -> int | None:

@@ -39,7 +39,7 @@ from hybridcsp.relaxation.descent import Descent
 from hybridcsp.relaxation.displacements import escape, follow_soft_mode
 from hybridcsp.relaxation.guards import GuardedCalculator, JobEnded
 from hybridcsp.relaxation.preselection import Starts, start_from_most_promising
-from hybridcsp.relaxation.saddle import is_symmetric, leave_saddles
+from hybridcsp.relaxation.saddle import WINDOW, is_symmetric, leave_saddles
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.relaxation.symmetrisation import symmetrise
 from hybridcsp.relaxation.worker import LabelledRunner
@@ -222,7 +222,8 @@ def _relax(
     if job.level == REFINE:
         return True, None, "symmetrised" if symmetrise(atoms, guarded, settings, REFINE) else ""
     if captor is not None and leaves_saddles:
-        leaves_saddles = descent.captured_by is None and not captor.is_known(atoms, guarded)
+        is_low = guarded.evaluated().enthalpy_per_atom <= captor.lowest + WINDOW
+        leaves_saddles = is_low and descent.captured_by is None and not captor.is_known(atoms, guarded)
     left = leave_saddles(descent, job.candidate.id) if leaves_saddles else 0
     return True, descent.captured_by, f"left {left} saddle point{'s' * (left > 1)}" if left else ""
 

@@ -7,6 +7,7 @@ from itertools import islice
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.basins import Basin
 from hybridcsp.core.records import WORKERS, KnownMinimum
+from hybridcsp.relaxation.saddle import WINDOW
 
 #: Number of minima that a job takes along.
 NUMBER = 64
@@ -27,7 +28,9 @@ class LowestMinima:
 
     def lowest(self) -> tuple[KnownMinimum, ...]:
         """Return the lowest minima at present, lowest first."""
-        basins = list(islice(filter(self._is_certain, self._archive.state.ranked()), NUMBER))
+        certain = list(islice(filter(self._is_certain, self._archive.state.ranked()), NUMBER))
+        # Ends that were higher than this when they were found were not examined, and may be saddle points.
+        basins = [basin for basin in certain if basin.enthalpy_per_atom <= certain[0].enthalpy_per_atom + WINDOW]
         self._read = {basin.id: self._known(basin) for basin in basins}
         return tuple(known for _, known in self._read.values())
 

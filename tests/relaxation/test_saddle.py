@@ -72,6 +72,15 @@ class TestSaddles:
         assert spacegroup(end.atoms) == 229
         assert end.cost.force_calls == enough + 14
 
+    def test_an_end_far_above_the_lowest_known_minimum_is_not_examined(self):
+        known = known_as(bulk("Cu"))
+        far_below = KnownMinimum(
+            id=1, enthalpy_per_atom=known.enthalpy_per_atom - 1, numbers=known.numbers, cell=known.cell,
+            positions=known.positions,
+        )  # fmt: skip
+        assert spacegroup(relax(bcc(2), known=(far_below,)).atoms) == 229
+        assert spacegroup(relax(bcc(2), known=(known,)).atoms, 0.1) == 225
+
     def test_in_a_fixed_cell_only_the_atoms_move(self):
         chain = Atoms("Cu2", scaled_positions=[(0, 0, 0), (0, 0, 0.5)], cell=[2.6, 2.6, 6.4], pbc=True)
         end = relax(chain, fixed_cell=True)

@@ -19,8 +19,9 @@ from hybridcsp.structure.symmetry import number_of_operations
 Floats = NDArray[np.float64]
 
 #: Largest enthalpy above the lowest known minimum in eV/atom of an end that is examined. From higher ones the way down
-#: takes as many force calls as a new relaxation, and symmetric relaxations are short: without the limit, three to five
-#: times fewer random starts of four model potentials were relaxed with the same force calls, and the best was found later.
+#: takes as many force calls as a new relaxation, and symmetric relaxations are short. Without the limit, a third to a
+#: fifth of the random starts of four model potentials were relaxed with the same force calls, and in three of four the
+#: best was found later.
 WINDOW = 0.2
 
 #: Largest number of force calls to find the lowest mode.

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from numpy.typing import NDArray
 
 from hybridcsp.core.records import Candidate, Outcome, Proposal
@@ -62,8 +63,7 @@ class BatchQueue:
         self._known = known
         self._samples_per_job = samples_per_job
         self._posterior = posterior
-        self._features: dict[int, Floats] = {}  # of the samples of the present selection, by position
-        self._described: Selection | None = None
+        self._features: dict[tuple[int, int], Floats] = {}  # of samples by batch and position
         self._batch: Batch | None = None
         self._leftovers = Leftovers(lambda tag: (tag["version"], tag["batch"], tag["position"]))
 
@@ -83,8 +83,9 @@ class BatchQueue:
             If the generator raises or makes nothing that can be used.
         """
         start = time.perf_counter()
-        if (leftover := self._leftovers.next) is not None:
-            return make_proposal(self._name, [leftover], {}, time.perf_counter() - start)
+        if self._leftovers.next is not None:
+            leftover = self._ranked_leftovers(context.rng)[0]
+            return make_proposal(self._name, [leftover], {"estimate": leftover.estimate}, time.perf_counter() - start)
         directory = context.archive.directory
         batch, positions = self._batch, []
         if batch is not None:
@@ -94,11 +95,12 @@ class BatchQueue:
             batch = self._sampler.new_batch(context.rng, first=batch is None)
             positions = self._next_positions(self._sampler.select(self._version, batch, directory), batch, context.rng)
         selection = self._sampler.select(self._version, batch, directory)
-        ranked = self._leftovers.ranked()
+        ranked = self._ranked_leftovers(context.rng)
         if not positions and not ranked:
             raise GeneratorError(f"{self._name} made nothing that can be used: {_reasons(selection)}")
         if not positions:
-            return make_proposal(self._name, ranked[:1], {}, time.perf_counter() - start)
+            extra = {"estimate": ranked[0].estimate}
+            return make_proposal(self._name, ranked[:1], extra, time.perf_counter() - start)
         chosen = [self._alternative(batch, position, selection.chosen[position]) for position in positions]
         best = [leftover for leftover in ranked if len(leftover.atoms) == len(chosen[0].atoms)][:1]
         if best:
@@ -150,13 +152,25 @@ class BatchQueue:
         left = [position for position in range(len(selection.chosen)) if position not in batch.proposed]
         if self._posterior is None or not left:
             return left
-        if self._described is not selection:
-            self._described, self._features = selection, {}
-        for position in left:
-            if position not in self._features:
-                self._features[position] = structure_features(selection.chosen[position].atoms)
-        heights = self._posterior.draw([self._features[position] for position in left], rng)
+        features = [self._features_of(batch.seed, position, selection.chosen[position].atoms) for position in left]
+        heights = self._posterior.draw(features, rng)
         return left if heights is None else [left[rank] for rank in np.argsort(heights, kind="stable").tolist()]
+
+    def _ranked_leftovers(self, rng: np.random.Generator) -> list[Alternative]:
+        """Return the samples of earlier jobs that were not relaxed, those that promise the lowest heights first."""
+        ranked = self._leftovers.ranked()
+        if self._posterior is None or not ranked:
+            return ranked
+        features = [self._features_of(one.tag["batch"], one.tag["position"], one.atoms) for one in ranked]
+        estimates = [one.estimate for one in ranked if one.estimate is not None]
+        heights = self._posterior.draw(features, rng, estimates)
+        return ranked if heights is None else [ranked[rank] for rank in np.argsort(heights, kind="stable").tolist()]
+
+    def _features_of(self, batch: int, position: int, atoms: Atoms) -> Floats:
+        key = batch, position
+        if key not in self._features:
+            self._features[key] = structure_features(atoms)
+        return self._features[key]
 
     def _alternative(self, batch: Batch, position: int, sample: SelectedSample) -> Alternative:
         tag: dict[str, Any] = {"version": self._version, "batch": batch.seed, "position": position}

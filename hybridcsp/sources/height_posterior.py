@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,6 +27,10 @@ MEMORY = 500
 #: Largest height in eV/atom; that of a failed relaxation as well. What lies higher teaches no more.
 LARGEST = 0.6
 
+#: Smallest height by an estimate in eV/atom that is distinguished. The feature is the logarithm of this height, because
+#: structures whose atoms overlap have enormous energies.
+LEAST_ESTIMATE = 0.05
+
 #: Smallest standard deviation of heights in eV/atom that features do not explain.
 LEAST_NOISE = 0.01
 
@@ -40,6 +44,7 @@ class _Try:
 
     structure: Atoms
     enthalpy: float
+    estimate: float  # of the enthalpy before the relaxation; not a number if it is not known
 
     @cached_property
     def features(self) -> Floats:
@@ -82,10 +87,12 @@ class HeightPosterior:
                 self._minima[outcome.minimum] = enthalpy
             self._lowest = min(self._lowest, enthalpy)
         tries = self._tries.setdefault(outcome.candidate.source, deque(maxlen=MEMORY))
-        tries.append(_Try(starts[0], enthalpy))
+        tries.append(_Try(starts[0], enthalpy, _estimate(outcome)))
         self._relaxations += 1
 
-    def draw(self, structures: Sequence[Floats], rng: np.random.Generator) -> Floats | None:
+    def draw(
+        self, structures: Sequence[Floats], rng: np.random.Generator, estimates: Sequence[float] = ()
+    ) -> Floats | None:
         """Return heights of structures under coefficients drawn from their posterior (Thompson sampling).
 
         Parameters
@@ -94,19 +101,28 @@ class HeightPosterior:
             Features of the structures.
         rng
             Random number generator.
+        estimates
+            Estimates of the enthalpies in eV/atom from one force call each, if there are any. They are one more
+            feature, whose reliability is learned like that of the others.
 
         Returns
         -------
         ndarray or None
             Heights in eV/atom, apart from a constant, shape ``(n,)``; ``None`` before there are enough relaxations.
         """
-        if self._relaxations < FEWEST:
+        if self._relaxations < FEWEST or math.isinf(self._lowest):
             return None
         known = [
             (np.array([one.features for one in tries]), np.array([one.enthalpy for one in tries]))
             for tries in self._tries.values()
         ]
         asked = np.array(structures)
+        if len(estimates):
+            asked = np.column_stack([asked, self._logarithms(np.array(estimates))])
+            known = [
+                (np.column_stack([features, self._known_logarithms(tries)]), enthalpies)
+                for (features, enthalpies), tries in zip(known, self._tries.values(), strict=True)
+            ]
         scale = np.concatenate([asked, *(features for features, _ in known)]).std(axis=0)
         scale[scale < 1e-9] = np.inf
         rows, heights = [], []
@@ -120,6 +136,22 @@ class HeightPosterior:
         noise = max(float(np.std(y - x @ mean)), LEAST_NOISE)
         deviation = np.linalg.solve(np.linalg.cholesky(precision).T, rng.normal(size=len(mean)))
         return np.asarray(asked / scale @ (mean + noise * deviation))
+
+    def _logarithms(self, estimates: Floats) -> Floats:
+        return np.asarray(np.log(np.maximum(estimates - self._lowest, LEAST_ESTIMATE)))
+
+    def _known_logarithms(self, tries: Iterable[_Try]) -> Floats:
+        """Return the logarithms of the estimated heights; their mean, which teaches nothing, without an estimate."""
+        logarithms = self._logarithms(np.array([one.estimate for one in tries]))
+        known = np.isfinite(logarithms)
+        return np.where(known, logarithms, logarithms[known].mean() if known.any() else 0.0)
+
+
+def _estimate(outcome: Relaxed | Failed) -> float:
+    """Return the estimate of the enthalpy of the structure that was relaxed; not a number if there was none."""
+    estimates = outcome.start_estimates or outcome.start_enthalpies
+    found = outcome.candidate.proposal.tag.get("estimate") if outcome.chosen is None else estimates[outcome.chosen]
+    return math.nan if found is None else float(found)
 
 
 def structure_features(atoms: Atoms) -> Floats:

@@ -99,6 +99,24 @@ def test_a_relaxation_that_was_ended_in_a_known_basin_counts_as_this_minimum():
     assert preference(taught(deep, *ended, *others)) > 0.9
 
 
+@pytest.mark.parametrize(("sign", "lower"), [(1, 0), (-1, 1)])
+def test_it_learns_whether_energies_before_relaxation_tell_where_it_ends(sign, lower):
+    estimates = np.linspace(-3.4, -3.0, 16)
+    lessons = []
+    for number, estimate in enumerate(estimates):
+        one = outcome(symmetric(number % 10), -3.3 + sign * (estimate + 3.2), id=number + 1)
+        lessons.append(replace(one, start_enthalpies=(estimate,), start_estimates=(estimate,)))
+    asked = [structure_features(symmetric(3))] * 2
+    for seed in range(20):
+        heights = taught(*lessons).draw(asked, np.random.default_rng(seed), [-3.35, -3.05])
+        assert np.argmin(heights) == lower
+
+
+def test_nothing_is_said_if_every_relaxation_failed():
+    lessons = [Failed(candidate=one.candidate, reason=FailureReason.OVERLAP) for one in low_if(lambda _: True)]
+    assert taught(*lessons).draw([structure_features(symmetric(1))], RNG) is None
+
+
 def test_features_do_not_depend_on_the_description_of_a_crystal():
     atoms = symmetric(2)
     moved = atoms[[2, 0, 3, 1]]

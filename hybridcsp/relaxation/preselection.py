@@ -78,11 +78,10 @@ def start_from_most_promising(atoms: Atoms, candidate: Candidate) -> Starts:
     Notes
     -----
     Rounds and factor were chosen on recorded relaxations of random starts in 22 systems (EMT, Lennard-Jones and ionic
-    pair potentials, 5 to 16 atoms; ``benchmarks/racing.py``). With 15 to 40 force calls for leaving saddle points, two
-    of eight starts relaxed to the end after rounds to the tenth call reached one of the lowest 3 to 8 % of minima with
-    0.62 to 0.67 of the force calls of single starts (geometric mean), and with no more than 1.4 times as many in any
-    system; 0.56 to 0.63 and 1.6 with two of twelve after these rounds. Two of six chosen at once needed 0.76 to 0.80
-    and up to 2.6. With energies alone, without forces, alloys whose loose starts fall far lose up to a factor of four.
+    pair potentials, 5 to 16 atoms; ``benchmarks/racing.py``). With 15 to 40 force calls for leaving saddle points, the
+    best of eight starts reached one of the lowest 3 to 8 % of minima with 0.58 to 0.66 of the force calls of single
+    starts (geometric mean), and with 2.5 to 2.7 times as many in the worst system. Two of six chosen at once needed
+    0.76 to 0.80. With energies alone, without forces, alloys whose loose starts fall far lost up to a factor of four.
 
     References
     ----------

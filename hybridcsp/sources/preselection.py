@@ -94,22 +94,10 @@ class Leftovers:
     ----------
     key
         Function that returns the identity of a structure from its tag.
-    relaxations_per_job
-        Number of relaxations after which the next job of several structures is due.
-    kept
-        Largest number of structures that are kept of each job; ``None`` for all.
     """
 
-    def __init__(
-        self,
-        key: Callable[[Mapping[str, Any]], Hashable],
-        *,
-        relaxations_per_job: int = RELAXATIONS_PER_JOB,
-        kept: int | None = None,
-    ) -> None:
+    def __init__(self, key: Callable[[Mapping[str, Any]], Hashable]) -> None:
         self._key = key
-        self._relaxations_per_job = relaxations_per_job
-        self._kept = kept
         self._waiting: dict[Hashable, Alternative] = {}
         self._submitted: dict[int, Sequence[Alternative]] = {}  # by candidate: the structures of its job
         self._relaxations = 0  # since the last job of several, which counts as the first
@@ -121,7 +109,7 @@ class Leftovers:
     def next(self) -> Alternative | None:
         """The structure to relax next; ``None`` if another job of several structures is due."""
         ranked = self.ranked()
-        return ranked[0] if ranked and self._relaxations < self._relaxations_per_job else None
+        return ranked[0] if ranked and self._relaxations < RELAXATIONS_PER_JOB else None
 
     def ranked(self) -> list[Alternative]:
         """Return the structures that are left, the most promising first."""
@@ -142,13 +130,9 @@ class Leftovers:
         estimates = outcome.start_estimates or outcome.start_enthalpies
         if not alternatives or not estimates:
             return
-        left = [
-            replace(one, estimate=estimate)
-            for number, (one, estimate) in enumerate(zip(alternatives, estimates, strict=True))
-            if estimate is not None and number != outcome.chosen
-        ]
-        for one in sorted(left, key=_estimate)[: self._kept]:
-            self._waiting[self._key(one.tag)] = one
+        for number, (one, estimate) in enumerate(zip(alternatives, estimates, strict=True)):
+            if estimate is not None and number != outcome.chosen:
+                self._waiting[self._key(one.tag)] = replace(one, estimate=estimate)
 
 
 def _estimate(alternative: Alternative) -> float:

@@ -14,16 +14,10 @@ from numpy.typing import NDArray
 
 from hybridcsp.archive.distances import search_distances
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, Cost, Outcome, Proposal
+from hybridcsp.core.records import Cost, Proposal
 from hybridcsp.errors import InputError
 from hybridcsp.sources.base import BaseSource, Context
-from hybridcsp.sources.preselection import (
-    Alternative,
-    Leftovers,
-    alternatives_of,
-    check_samples_per_job,
-    make_proposal,
-)
+from hybridcsp.sources.preselection import Alternative, check_samples_per_job, make_proposal
 from hybridcsp.structure.placement import BONDS, SEPARATIONS, place, random_cell, separations
 from hybridcsp.structure.separations import usual_distances
 from hybridcsp.structure.symmetry import primitive, spacegroup
@@ -40,8 +34,8 @@ ATTEMPTS_PER_GROUP = 3
 #: Largest deviation of a fixed cell from the metric of a crystal system, in Å and degrees.
 METRIC_TOLERANCE = (0.05, 0.1)
 
-#: Number of crystals of one job by default, and number of them that are relaxed.
-CRYSTALS_PER_JOB, RELAXED_PER_JOB = 8, 2
+#: Largest number of crystals of one job in a search.
+CRYSTALS_PER_JOB = 8
 
 # Number of random crystals that are built to check that an allowed space group occurs at all.
 _PROBES = 100
@@ -77,9 +71,8 @@ class RandomSource(BaseSource):
     Groups and lattice shapes are PyXtal's (doi:10.1016/j.cpc.2020.107810); the placement is not, because PyXtal 1.1.5
     needs up to seconds for 20 atoms at such separations and does not see neighbours beyond the adjacent cells.
 
-    Several crystals with the same number of formula units may form one job, which evaluates each of them and relaxes
-    the most promising (:mod:`hybridcsp.relaxation.preselection`); the next one follows as a job of its own, and the
-    others are dropped.
+    Several crystals with the same number of formula units may form one job, which relaxes the most promising
+    (:mod:`hybridcsp.relaxation.preselection`) and drops the others.
 
     Every loop is bounded in attempts, never in time: the same stream of random numbers gives the same structures.
 
@@ -109,9 +102,6 @@ class RandomSource(BaseSource):
             raise InputError("source", f"random:{argument}", reason="random takes no argument; write random")
         check_samples_per_job(samples_per_job)
         self.samples_per_job = samples_per_job
-        self._leftovers = Leftovers(
-            lambda tag: (tag["job"], tag["position"]), relaxations_per_job=RELAXED_PER_JOB, kept=RELAXED_PER_JOB - 1
-        )
         self._problem = problem
         self._settings = _settings(problem.cell) if problem.cell else None
         self._usual = usual_distances(problem), usual_distances(problem, bonds=True)
@@ -121,8 +111,7 @@ class RandomSource(BaseSource):
         """Return ``n`` random crystals, fewer if the limit of attempts is reached, or one job of several crystals.
 
         The tag of each holds ``spacegroup`` (at 0.01 Å), ``drawn`` (the requested group; the crystal may have a higher
-        one), ``attempts`` and ``separation`` (fraction of the usual distances that it was built at); in jobs of several
-        also ``job``, a number that tells jobs apart, and the ``position`` in the job.
+        one), ``attempts`` and ``separation`` (fraction of the usual distances that it was built at).
         """
         if self.samples_per_job > 1:
             return self._propose_several(context)
@@ -137,30 +126,17 @@ class RandomSource(BaseSource):
                 proposals.append(Proposal(atoms=atoms, operator="random", tag=tag, cost=cost))
         return proposals
 
-    def proposed(self, candidates: Sequence[Candidate]) -> None:
-        """Record which crystals of earlier jobs are relaxed."""
-        for candidate in candidates:
-            if "job" in candidate.proposal.tag:
-                self._leftovers.proposed(candidate.id, alternatives_of(candidate))
-
-    def observe(self, outcomes: Sequence[Outcome]) -> None:
-        """Keep the most promising crystals that a job has evaluated and not relaxed."""
-        for outcome in outcomes:
-            self._leftovers.observe(outcome)
-
     def _propose_several(self, context: Context) -> list[Proposal]:
         start = time.perf_counter()
-        if (leftover := self._leftovers.next) is not None:
-            return [make_proposal("random", [leftover], {}, time.perf_counter() - start)]
         rng = context.rng
         own = search_distances(context.archive, self._problem)
-        job, units = int(rng.integers(2**31)), self._draw_units(rng)
+        units = self._draw_units(rng)
         alternatives = []
-        for position in range(self.samples_per_job):
+        for _ in range(self.samples_per_job):
             found = self._draw(own, rng, units)
             if found is not None:
                 atoms, tag = found
-                alternatives.append(Alternative(atoms, {**tag, "job": job, "position": position}))
+                alternatives.append(Alternative(atoms, tag))
         return [make_proposal("random", alternatives, {}, time.perf_counter() - start)] if alternatives else []
 
     def _check_spacegroups(self) -> tuple[int, ...]:

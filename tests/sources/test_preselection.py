@@ -92,16 +92,6 @@ def test_estimates_go_before_enthalpies(leftovers):
     assert [one.tag["number"] for one in leftovers.ranked()] == [1, 2]
 
 
-def test_no_more_are_kept_of_each_job_than_asked_for():
-    leftovers = Leftovers(lambda tag: tag["number"], relaxations_per_job=2, kept=1)
-    outcome = relaxed_of(sent(leftovers, some(5)))
-    leftovers.observe(outcome)
-    second = np.argsort(outcome.start_enthalpies)[1]
-    assert [one.tag["number"] for one in leftovers.ranked()] == [second]
-    sent(leftovers, [leftovers.next], id_=2)
-    assert leftovers.next is None
-
-
 @pytest.mark.parametrize("what", [Failed, Rejected])
 def test_nothing_waits_of_a_job_that_was_lost(leftovers, what):
     candidate = sent(leftovers, some(3))

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 import spglib
 from archives import NO_MINIMA
-from crystals import instant_relaxation, rutile
+from crystals import rutile
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.distances import search_distances
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, Job
 from hybridcsp.errors import InputError
 from hybridcsp.sources.base import Context, SourceStatus
 from hybridcsp.sources.random import RandomSource
@@ -260,42 +259,17 @@ def test_two_processes_draw_the_same_bits_and_print_nothing_else():
     assert runs[0].stdout == runs[1].stdout
 
 
-def candidate_of(proposal, id_):
-    return Candidate(proposal=proposal, id=id_, source="random")
-
-
-def relaxed_of(candidate):
-    return instant_relaxation(Job(candidate=candidate, atoms=candidate.atoms, level=candidate.proposal.level))
-
-
-def test_of_several_crystals_one_is_relaxed_and_the_next_follows():
+def test_several_crystals_form_one_job():
     problem = Problem("CuAu", formula_units=(2, 4))
     source, stream = RandomSource(problem, samples_per_job=4), context(problem)
-    for call in range(0, 6, 2):
+    for _ in range(4):
         (several,) = source.propose(3, stream)
         assert several.level == "lowest"
         starts = [several.atoms, *several.alternatives]
         assert len(starts) == 4
         assert len({len(start) for start in starts}) == 1  # they are compared per atom, and have the same contents
         assert all(problem.units_of(start.numbers) in problem.units for start in starts)
-        candidate = candidate_of(several, call + 1)
-        source.proposed([candidate])
-        outcome = relaxed_of(candidate)
-        source.observe([outcome])
-        (next_one,) = source.propose(1, stream)
-        assert next_one.level == "relax"
-        assert next_one.atoms == candidate.starts[np.argsort(outcome.start_enthalpies)[1]]
-        source.proposed([candidate_of(next_one, call + 2)])
-        source.observe([relaxed_of(candidate_of(next_one, call + 2))])
-
-
-def test_jobs_follow_one_another_while_outcomes_are_awaited():
-    problem = Problem("CuAu", formula_units=2)
-    source, stream = RandomSource(problem, samples_per_job=3), context(problem)
-    for id_ in range(1, 4):
-        (proposal,) = source.propose(1, stream)
-        assert proposal.level == "lowest"
-        source.proposed([candidate_of(proposal, id_)])
+        assert len(several.tag["starts"]) == 4
 
 
 def test_there_is_no_job_of_no_crystals():

@@ -132,9 +132,7 @@ class BatchQueue:
 
     def _next_positions(self, selection: Selection, batch: Batch, rng: np.random.Generator) -> list[int]:
         """Return the positions of the samples of the next job; none if the next batch is due."""
-        limit = max(1, round(PROPOSED_FRACTION * batch.samples))
-        if self._energies_select:
-            limit = len(selection.chosen) if self._posterior is None else len(selection.chosen) // 2
+        limit = len(selection.chosen) if self._energies_select else max(1, round(PROPOSED_FRACTION * batch.samples))
         if len(batch.proposed) >= limit:
             return []
         found: list[int] = []

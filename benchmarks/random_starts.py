@@ -178,9 +178,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def context(problem: Problem, seed: Sequence[int]) -> Context:
-    return Context(
-        problem=problem, archive=cast(Archive, SimpleNamespace(number_of_minima=0)), rng=np.random.default_rng(seed)
-    )
+    empty = cast(Archive, SimpleNamespace(preferred_minima=lambda n: []))
+    return Context(problem=problem, archive=empty, rng=np.random.default_rng(seed))
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from hybridcsp.core.records import (
 )
 
 #: What sources see before the first minimum.
-NO_MINIMA = cast(Archive, SimpleNamespace(number_of_minima=0))
+NO_MINIMA = cast(Archive, SimpleNamespace(preferred_minima=lambda n=None: []))
 
 
 def record_proposals(archive, structures, source="random", owner=WORKERS, rejected=(), parents=()):

@@ -37,14 +37,12 @@ def search_distances(archive: Archive, problem: Problem) -> NDArray[np.float64] 
         Distances in Å by atomic numbers, shape ``(119, 119)``, at least those of the problem; ``None`` while there are
         few minima.
     """
-    if archive.number_of_minima < FIRST:
+    preferred = archive.preferred_minima(max(FIRST, 4 * NICHES))
+    if len(preferred) < FIRST:
         return None
-    preferred = archive.preferred_minima(4 * NICHES)
     lowest: dict[int, int] = {}
     for index, one in enumerate(preferred):
         if one.height <= preferred[0].height + HEIGHT and len(lowest) < NICHES:
             lowest.setdefault(one.niche, index)
-    if not lowest:
-        return None
     found = shortest_distances([preferred[index].end.atoms for index in lowest.values()])
     return np.maximum(FRACTION * found, problem.distance_table)

@@ -56,7 +56,7 @@ class Walk:
 def minimum(id_, energy, atoms=None):
     atoms = rutile(a=4.5 + 0.02 * id_) if atoms is None else atoms
     candidate = Candidate(proposal=Proposal(atoms=atoms, operator="test"), id=1000 + id_, source="test")
-    return SimpleNamespace(id=id_, best=relaxed(candidate, energy), enthalpy_per_atom=energy)
+    return SimpleNamespace(id=id_, niche=id_, best=relaxed(candidate, energy), enthalpy_per_atom=energy)
 
 
 class TestStarts:

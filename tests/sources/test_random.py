@@ -95,7 +95,7 @@ def test_atoms_keep_their_usual_distances():
 def test_half_of_the_crystals_keep_the_distances_of_the_best_minima():
     problem = Problem("TiO2", formula_units=2, volume_per_atom=(14, 16))
     wide = SimpleNamespace(height=0.0, niche=1, end=SimpleNamespace(atoms=rutile(a=5.2, c=3.4)))
-    found = SimpleNamespace(number_of_minima=20, preferred_minima=lambda n: [wide])
+    found = SimpleNamespace(preferred_minima=lambda n: [wide] * n)
     own = search_distances(cast(Archive, found), problem)
     kept = []
     for archive in (found, NO_MINIMA):
@@ -239,7 +239,8 @@ from hybridcsp.core.problem import Problem
 from hybridcsp.sources.base import Context
 from hybridcsp.sources.random import RandomSource
 problem = Problem("MgSiO3", formula_units=(1, 2))
-context = Context(problem=problem, archive=SimpleNamespace(number_of_minima=0), rng=np.random.default_rng([5, 7]))
+empty = SimpleNamespace(preferred_minima=lambda n: [])
+context = Context(problem=problem, archive=empty, rng=np.random.default_rng([5, 7]))
 digest = hashlib.sha256()
 for proposal in RandomSource(problem).propose(12, context):
     atoms = proposal.atoms

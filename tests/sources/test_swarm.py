@@ -58,7 +58,7 @@ class Flight:
     def relax(self, candidate, energy, atoms=None, **changes):
         outcome = relaxed(candidate, energy, atoms, **changes)
         if outcome.converged:
-            self.minima.append(SimpleNamespace(best=outcome, enthalpy_per_atom=energy))
+            self.minima.append(SimpleNamespace(best=outcome, enthalpy_per_atom=energy, niche=len(self.minima)))
         self.source.observe([outcome])
 
     def found_by_another(self, energy, number, atoms=None, **changes):
@@ -66,7 +66,7 @@ class Flight:
         atoms = rutile(a=4.5 + 0.05 * number) if atoms is None else atoms
         candidate = Candidate(proposal=Proposal(atoms=atoms, operator="test"), id=1000 + number, source="test")
         outcome = relaxed(candidate, energy, minimum=number, is_new_minimum=True, **changes)
-        self.minima.append(SimpleNamespace(best=outcome, enthalpy_per_atom=energy))
+        self.minima.append(SimpleNamespace(best=outcome, enthalpy_per_atom=energy, niche=len(self.minima)))
         self.source.observe([outcome])
         return outcome
 
@@ -79,7 +79,7 @@ class Flight:
 
 def minimum(atoms, energy, id_):
     candidate = Candidate(proposal=Proposal(atoms=atoms, operator="test"), id=id_, source="test")
-    return SimpleNamespace(best=relaxed(candidate, energy), enthalpy_per_atom=energy)
+    return SimpleNamespace(best=relaxed(candidate, energy), enthalpy_per_atom=energy, niche=id(candidate))
 
 
 def moves(flight, n):
@@ -279,7 +279,7 @@ class TestWhoFlies:
         first, other, end = (rutile(a=a) for a in (4.4, 4.8, 4.6))
         proposal = Proposal(atoms=first, operator="test", alternatives=(other,), level=LOWEST)
         found = relaxed(Candidate(proposal=proposal, id=1000, source="test"), -2.0, end, minimum=1, is_new_minimum=True)
-        flight.minima.append(SimpleNamespace(best=found, enthalpy_per_atom=-2.0))
+        flight.minima.append(SimpleNamespace(best=found, enthalpy_per_atom=-2.0, niche=0))
         flight.source.observe([found])
         candidate = flight.propose()
         flight.source.observe([Rejected(candidate=candidate, reason=RejectionReason.DUPLICATE)])

@@ -304,18 +304,22 @@ class TestWhoFlies:
     def test_two_of_five_proposals_are_fresh_and_take_the_place_of_the_worst(self):
         flight = Flight()
         swarm = flight.fill()
-        fresh = []
+        fresh, stuck = [], []
         for _ in range(50):
             ranked = sorted(swarm.particles, key=lambda p: swarm.particles[p].best.enthalpy_per_atom)
             candidate = flight.propose()
-            if candidate.operator == "random":
-                assert candidate.proposal.tag["replaces"] == ranked[-1]
+            best = ranked[: round(PSO_RATIO * swarm.size)]
+            if candidate.operator != "random":
+                assert candidate.proposal.tag["particle"] in best
+            elif (replaced := candidate.proposal.tag["replaces"]) == ranked[-1]:
                 fresh.append(candidate)
-            else:
-                assert candidate.proposal.tag["particle"] in ranked[: round(PSO_RATIO * swarm.size)]
+            else:  # a particle whose moves all come too close
+                assert replaced in best
+                stuck.append(candidate)
             assert len(swarm.particles) == swarm.size
             flight.relax(candidate, -1.0 + 0.01 * (flight.ids % 7))
-        assert len(fresh) == 20
+        assert len(fresh) + len(stuck) == 20
+        assert len(stuck) <= 3
 
     def test_a_particle_waits_for_its_own_outcome_only(self):
         flight = Flight()

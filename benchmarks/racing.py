@@ -12,11 +12,11 @@ A job is successful if it reaches one of the lowest 3, 5 or 8 % of all ends; pri
 divided by those of single starts.
 
 ``run`` searches model potentials with one source alone, one worker, in this process, up to a number of force calls. An
-arm is ``SOURCE@N``, N being the number of structures per job (``one_shot``); ``--label`` marks the arms of another
-version of the package, which PYTHONPATH chooses. ``report`` counts a search as successful when it came within 2
-meV/atom of the lowest minimum of any arm, and prints the expected running time (force calls of all searches up to their
-success, divided by the number of successes) with a 95 % bootstrap interval over problems. Runs are appended to a file,
-and an interrupted command continues when it is repeated.
+arm is ``SOURCE@N``, N being the number of structures per job (``one_shot``, or that of ``RandomSource``); ``--label``
+marks the arms of another version of the package, which PYTHONPATH chooses. ``report`` counts a search as successful
+when it came within 2 meV/atom of the lowest minimum of any arm, and prints the expected running time (force calls of
+all searches up to their success, divided by the number of successes) with a 95 % bootstrap interval over problems. Runs
+are appended to a file, and an interrupted command continues when it is repeated.
 """
 
 from __future__ import annotations
@@ -259,7 +259,7 @@ def command_run(options: argparse.Namespace) -> None:
             Search(
                 model.problem,
                 directory=Path(folder) / "run",
-                sources=(source,),
+                sources=(source_of(source, int(several or 1), model.problem),),
                 seed=seed,
                 backend=InProcess(model.calculator),
                 calculator=None,
@@ -282,6 +282,11 @@ def command_run(options: argparse.Namespace) -> None:
         with RUNS.open("a") as file:
             file.write(json.dumps(run) + "\n")
         print(label, model.name, seed, run["relaxations"], run["seconds"], run["improvements"][-1:], flush=True)
+
+
+def source_of(name: str, structures: int, problem: Problem) -> str | RandomSource:
+    """Return a source of which a number of structures form one job, as generators' do in a search."""
+    return RandomSource(problem, samples_per_job=structures) if name == "random" else name
 
 
 def command_report(options: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from hybridcsp.search.settings import SearchSettings
 from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.preselection import check_samples_per_job
-from hybridcsp.sources.random import CRYSTALS_PER_JOB, RandomSource, check_spacegroups
+from hybridcsp.sources.random import check_spacegroups
 from hybridcsp.sources.registry import SOURCES
 
 
@@ -44,8 +44,7 @@ def build_sources(
     external
         Commands by name; the source ``external:NAME`` runs one and is itself called NAME.
     samples_per_job
-        Number of samples per job of generators that are given by name; random crystals form jobs of at most
-        :data:`~hybridcsp.sources.random.CRYSTALS_PER_JOB`.
+        Number of samples per job of generators that are given by name.
     in_background
         Whether commands, and generators of other packages that are given by name, run in parallel with the search.
     posterior
@@ -125,11 +124,7 @@ def _build(
         return argument, GenerativeSource(problem, generator=CommandGenerator(argument, external[argument]), **options)
     entry = SOURCES[name]
     kind = entry.load()
-    own: Mapping[str, Any] = {}
-    if isinstance(kind, type) and issubclass(kind, GenerativeSource):
-        own = options
-    elif kind is RandomSource:
-        own = {"samples_per_job": min(options["samples_per_job"], CRYSTALS_PER_JOB)}
+    own = options if isinstance(kind, type) and issubclass(kind, GenerativeSource) else {}
     return name, entry.build(problem, argument, **own)
 
 

@@ -34,9 +34,6 @@ ATTEMPTS_PER_GROUP = 3
 #: Largest deviation of a fixed cell from the metric of a crystal system, in Å and degrees.
 METRIC_TOLERANCE = (0.05, 0.1)
 
-#: Largest number of crystals of one job in a search.
-CRYSTALS_PER_JOB = 8
-
 # Number of random crystals that are built to check that an allowed space group occurs at all.
 _PROBES = 100
 

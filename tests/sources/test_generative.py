@@ -22,7 +22,6 @@ from hybridcsp.sources.base import Context, SourceStatus
 from hybridcsp.sources.batch_queue import FIRST_CHOICES
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.preselection import RELAXATIONS_PER_JOB
-from hybridcsp.sources.random import CRYSTALS_PER_JOB
 from hybridcsp.sources.registry import SOURCES
 from hybridcsp.structure.symmetry import spacegroup
 
@@ -250,11 +249,9 @@ class TestTheSource:
         built = build_sources(["wyckoff", "random", toy], COPPER, samples_per_job=9, posterior=False)
         assert {name: getattr(source, "samples_per_job", None) for name, source in built.items()} == {
             "wyckoff": 9,
-            "random": CRYSTALS_PER_JOB,
+            "random": 1,
             "toy": 1,
         }
-        (alone,) = build_sources(["random"], COPPER, samples_per_job=1).values()
-        assert alone.samples_per_job == 1
         assert {name: getattr(source, "posterior", None) is None for name, source in built.items()} == {
             "wyckoff": True,
             "random": True,

@@ -27,7 +27,7 @@ def check_operator(
     problem
         Problem that the children must obey; by default CuAu with one to four formula units.
     parents
-        Structures of the problem, at least ``operator.n_parents``; by default ordered CuAu, perfect and distorted.
+        Structures of the problem, at least ``operator.n_parents``; by default CuAu, perfect and distorted.
     children
         Number of calls.
 
@@ -68,14 +68,12 @@ def check_operator(
 
 
 def _copper_gold(problem: Problem) -> list[Atoms]:
-    """Return cells of ordered CuAu with two and four formula units, perfect and distorted."""
+    """Return crystals of CuAu with one to four formula units, perfect ones of three structures and distorted ones."""
     rng = np.random.default_rng(0)
-    found = []
-    for repeat in ((1, 1, 2), (2, 1, 1), (2, 2, 1), (1, 2, 2)):
-        atoms = bulk("CuAu", "cesiumchloride", a=3.1).repeat(repeat)
-        perfect = atoms.copy()
+    perfect = [bulk("CuAu", structure, a=a) for structure, a in (("rocksalt", 5.2), ("zincblende", 5.6))]
+    perfect += [bulk("CuAu", "cesiumchloride", a=3.1).repeat(repeat) for repeat in ((1, 1, 2), (2, 2, 1), (1, 2, 2))]
+    distorted = [atoms.copy() for atoms in perfect[2:]]
+    for atoms in distorted:
         atoms.positions += rng.normal(0, 0.1, atoms.positions.shape)
         atoms.set_cell(atoms.cell.array @ (np.eye(3) + rng.normal(0, 0.03, (3, 3))), scale_atoms=True)
-        if problem.units_of(atoms.numbers) in problem.units:
-            found += [perfect, atoms]
-    return found
+    return [atoms for atoms in (*perfect, *distorted) if problem.units_of(atoms.numbers) in problem.units]

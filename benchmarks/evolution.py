@@ -28,13 +28,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from model_potentials import FAMILIES, Model, make
+from model_potentials import FAMILIES, InProcess, Model, make
 
 from hybridcsp import Search
-from hybridcsp.core.records import Failed, Job, Relaxed
-from hybridcsp.relaxation.backends.base import Backend
-from hybridcsp.relaxation.relax import Relaxer
-from hybridcsp.relaxation.settings import RelaxationSettings
 
 RESULTS = Path(__file__).parent / "results" / "evolution_runs.jsonl"
 
@@ -49,24 +45,6 @@ FOUND, LOW = 0.002, 0.05
 
 #: Hours of one search, for the planned time.
 HOURS_PER_SEARCH = 0.01
-
-
-class InProcess(Backend):
-    """Run each job in this process."""
-
-    capacity = 1
-
-    def __init__(self, calculator: Any) -> None:
-        self._run = Relaxer(calculator=calculator, settings=RelaxationSettings())()
-        self._jobs: list[Job] = []
-
-    def submit(self, job: Job) -> None:
-        """Keep a job."""
-        self._jobs.append(job)
-
-    def completed(self, timeout: float | None) -> list[Relaxed | Failed]:
-        """Run the oldest job."""
-        return [self._run(self._jobs.pop(0))] if self._jobs else []
 
 
 def search(model: Model, arm: str, seed: int, relaxations: int, lowest: float | None) -> dict[str, Any]:

@@ -38,6 +38,10 @@ from numpy.typing import NDArray
 from scipy.special import erfc
 
 from hybridcsp import Problem
+from hybridcsp.core.records import Failed, Job, Relaxed
+from hybridcsp.relaxation.backends.base import Backend
+from hybridcsp.relaxation.relax import Relaxer
+from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.structure.geometry import lattice_vectors
 
 Floats = NDArray[np.float64]
@@ -219,6 +223,24 @@ class Model:
     name: str
     problem: Problem
     calculator: PairPotential
+
+
+class InProcess(Backend):
+    """Run each job in this process."""
+
+    capacity = 1
+
+    def __init__(self, calculator: Calculator) -> None:
+        self._run = Relaxer(calculator=calculator, settings=RelaxationSettings())()
+        self._jobs: list[Job] = []
+
+    def submit(self, job: Job) -> None:
+        """Keep a job."""
+        self._jobs.append(job)
+
+    def completed(self, timeout: float | None) -> list[Relaxed | Failed]:
+        """Run the oldest job."""
+        return [self._run(self._jobs.pop(0))] if self._jobs else []
 
 
 def make(family: str, seed: int, atoms: int = 12) -> Model:

@@ -38,13 +38,12 @@ from ase.calculators.emt import EMT
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from model_potentials import FAMILIES, make
+from model_potentials import FAMILIES, InProcess, make
 
 from hybridcsp import Problem, Search
-from hybridcsp.core.records import Candidate, Failed, Job, Relaxed
-from hybridcsp.relaxation.backends.base import Backend
+from hybridcsp.core.records import Candidate, Job, Relaxed
 from hybridcsp.relaxation.guards import GuardedCalculator
-from hybridcsp.relaxation.relax import Relaxer, run_job
+from hybridcsp.relaxation.relax import run_job
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.sources.random import RandomSource
 
@@ -68,24 +67,6 @@ FOUND = 0.002
 
 #: Hours of one search, for the planned time.
 HOURS_PER_SEARCH = 0.008
-
-
-class InProcess(Backend):
-    """Run each job in this process."""
-
-    capacity = 1
-
-    def __init__(self, calculator: Calculator) -> None:
-        self._run = Relaxer(calculator=calculator, settings=RelaxationSettings())()
-        self._jobs: list[Job] = []
-
-    def submit(self, job: Job) -> None:
-        """Keep a job."""
-        self._jobs.append(job)
-
-    def completed(self, timeout: float | None) -> list[Relaxed | Failed]:
-        """Run the oldest job."""
-        return [self._run(self._jobs.pop(0))] if self._jobs else []
 
 
 class Recorder(GuardedCalculator):

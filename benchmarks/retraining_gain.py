@@ -39,8 +39,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from model_potentials import FAMILIES, make
-from racing import InProcess
+from model_potentials import FAMILIES, InProcess, make
 
 from hybridcsp import Search
 from hybridcsp.archive.history import ModelUpdate

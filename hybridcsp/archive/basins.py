@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
+from bisect import bisect_left, insort
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -76,31 +76,32 @@ _R = TypeVar("_R", bound=Ranked)
 
 
 class Ranking(Generic[_R]):
-    """The minima of one calculator in the order of their enthalpies.
-
-    The lowest is known at any time. The whole order is determined only when it is needed, so that reading the events of
-    a long search takes time in proportion to their number.
-    """
+    """The minima of one calculator in the order of their enthalpies, which is kept as minima are added."""
 
     def __init__(self) -> None:
         self._basins: dict[int, _R] = {}
-        self._heap: list[tuple[float, int]] = []  # entries of basins that have changed or gone are left in it
-        self._sorted: list[_R] = []
-        self._is_sorted = True
+        self._places: dict[int, tuple[float, int]] = {}  # enthalpy and id of each basin, as they are in the order
+        self._order: list[tuple[float, int]] = []
 
     def __len__(self) -> int:
         return len(self._basins)
 
     def put(self, basin: _R) -> None:
         """Add a basin, or note that its enthalpy has changed."""
+        self._leave_place(basin)
         self._basins[basin.id] = basin
-        heapq.heappush(self._heap, (basin.enthalpy_per_atom, basin.id))
-        self._is_sorted = False
+        self._places[basin.id] = basin.enthalpy_per_atom, basin.id
+        insort(self._order, self._places[basin.id])
 
     def remove(self, basin: _R) -> None:
         """Remove a basin."""
+        self._leave_place(basin)
         del self._basins[basin.id]
-        self._is_sorted = False
+
+    def _leave_place(self, basin: _R) -> None:
+        place = self._places.pop(basin.id, None)
+        if place is not None:
+            del self._order[bisect_left(self._order, place)]
 
     def in_order_of_discovery(self) -> list[_R]:
         """Return the basins in the order in which they were added."""
@@ -108,20 +109,8 @@ class Ranking(Generic[_R]):
 
     def best(self) -> _R | None:
         """Return the basin of lowest enthalpy per atom, or ``None`` if there is no basin."""
-        while self._heap:
-            enthalpy, id_ = self._heap[0]
-            basin = self._basins.get(id_)
-            if basin is not None and basin.enthalpy_per_atom == enthalpy:
-                return basin
-            heapq.heappop(self._heap)
-        return None
+        return self._basins[self._order[0][1]] if self._order else None
 
-    def sorted(self) -> list[_R]:
-        """Return the basins by ascending enthalpy per atom; of equal ones the older comes first."""
-        if not self._is_sorted:
-            known = [basin for basin in self._sorted if self._basins.get(basin.id) is basin]
-            have = {basin.id for basin in known}
-            known += [basin for basin in self._basins.values() if basin.id not in have]
-            self._sorted = sorted(known, key=lambda basin: (basin.enthalpy_per_atom, basin.id))
-            self._is_sorted = True
-        return list(self._sorted)
+    def sorted(self, n: int | None = None) -> list[_R]:
+        """Return the ``n`` lowest basins, or all, by enthalpy per atom; of equal ones the older comes first."""
+        return [self._basins[id_] for _, id_ in self._order[:n]]

@@ -125,7 +125,9 @@ def suspects_with(test: HoleTest, state: SearchState, event: CandidateRelaxed, s
     known = own is not None and (event.captured_by is not None or event.enthalpy_per_atom >= own.enthalpy_per_atom)
     if event.calculator != state.calculator or (known and event.absorbed is None):
         return state.suspects
-    others = [basin for basin in state.ranked() if basin.id not in (event.minimum, event.absorbed)]
+    # More than decide below, after two of them are left out.
+    lowest = state.ranked(MANY + 3)
+    others = [basin for basin in lowest if basin.id not in (event.minimum, event.absorbed)]
     if own is None or not known:
         own = Basin(id=event.minimum, found_by=0, first_relaxation=0, first_force_calls=0, best=event)
     ranked = sorted([*others, own], key=lambda basin: (basin.enthalpy_per_atom, basin.id))

@@ -112,12 +112,12 @@ class ArchiveReader:
         Only minima of the calculator used last are compared. Follow-up relaxations are left out.
         """
         with self.reading():
-            return [self._minimum(basin) for basin in self.state.ranked()[:n]]
+            return [self._minimum(basin) for basin in self.state.ranked(n)]
 
     def stream_minima(self, n: int | None = None) -> Iterator[Minimum]:
         """Yield the minima that :meth:`minima` returns, without holding them all in memory."""
         with self.reading():
-            for basin in self.state.ranked()[:n]:
+            for basin in self.state.ranked(n):
                 yield self._read_minimum(basin)
 
     def preferred_minima(self, n: int | None = None) -> list[PreferredMinimum]:

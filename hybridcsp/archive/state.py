@@ -118,9 +118,9 @@ class SearchState:
 
     # Minima
 
-    def ranked(self) -> list[Basin]:
-        """Return the basins of the calculator in use by ascending enthalpy per atom."""
-        return self._comparable.sorted()
+    def ranked(self, n: int | None = None) -> list[Basin]:
+        """Return the ``n`` lowest basins of the calculator in use, or all, by ascending enthalpy per atom."""
+        return self._comparable.sorted(n)
 
     def comparable(self) -> list[Basin]:
         """Return the basins of the calculator in use in the order of discovery; cheaper than :meth:`ranked`."""

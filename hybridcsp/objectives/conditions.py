@@ -1,0 +1,143 @@
+"""Conditions on the values of minima, such as ``band_gap > 1 and density < 6``."""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hybridcsp.errors import InputError
+
+#: Name in a condition of the enthalpy above the lowest minimum in eV/atom.
+HEIGHT = "height"
+
+#: Longest condition in characters.
+_LONGEST = 1000
+
+_COMPARISONS: Mapping[type[ast.cmpop], Callable[[float, float], bool]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+
+_FORM = (
+    "comparisons (<, <=, >, >=) of names of objectives with numbers, joined by and, "
+    "such as density > 4 and height < 0.1"
+)
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Comparison of two names or numbers."""
+
+    left: str | float
+    holds: Callable[[float, float], bool]
+    right: str | float
+
+
+class Condition:
+    """A condition on the values of a minimum, which consists of comparisons joined by ``and``.
+
+    The text is parsed and never executed.
+
+    Parameters
+    ----------
+    text
+        The condition; an empty one always holds.
+
+    Attributes
+    ----------
+    text
+        The condition as it was given.
+    names
+        Names that occur in it, in their order.
+
+    Raises
+    ------
+    InputError
+        If the text is not a condition.
+
+    Examples
+    --------
+    >>> condition = Condition("1 < band_gap <= 3 and density < 6")
+    >>> condition.names
+    ('band_gap', 'density')
+    >>> condition.holds({"band_gap": 2.0, "density": 5.5})
+    True
+    """
+
+    def __init__(self, text: str = "") -> None:
+        if not isinstance(text, str):
+            raise InputError("where", text, f"a text with {_FORM}")
+        self.text = text.strip()
+        self._comparisons = _parsed(self.text) if self.text else ()
+        terms = (term for one in self._comparisons for term in (one.left, one.right) if isinstance(term, str))
+        self.names: tuple[str, ...] = tuple(dict.fromkeys(terms))
+
+    def __bool__(self) -> bool:
+        return bool(self._comparisons)
+
+    def __repr__(self) -> str:
+        return f"Condition({self.text!r})"
+
+    def holds(self, values: Mapping[str, float]) -> bool:
+        """Return whether the condition holds for values by name; it does not if a value that it needs is missing."""
+        return all(
+            None not in (left := _term(one.left, values), right := _term(one.right, values)) and one.holds(left, right)  # type: ignore[arg-type]  # neither is None
+            for one in self._comparisons
+        )
+
+
+def _term(term: str | float, values: Mapping[str, float]) -> float | None:
+    return values.get(term) if isinstance(term, str) else term
+
+
+def _parsed(text: str) -> tuple[_Comparison, ...]:
+    if len(text) > _LONGEST:
+        raise InputError("where", text, reason=f"it has more than {_LONGEST} characters")
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise InputError("where", text, reason=f"it cannot be read; it must be {_FORM}") from None
+    parts = tree.values if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And) else [tree]
+    comparisons: list[_Comparison] = []
+    for part in parts:
+        if not isinstance(part, ast.Compare):
+            raise _not_read(text, part)
+        terms = [_read_term(text, node) for node in (part.left, *part.comparators)]
+        for left, sign, right in zip(terms, part.ops, terms[1:], strict=False):
+            if type(sign) not in _COMPARISONS:
+                raise InputError("where", text, reason=f"only <, <=, > and >= compare; it must be {_FORM}")
+            if not isinstance(left, str) and not isinstance(right, str):
+                raise InputError("where", text, reason="it compares two numbers; one side must name an objective")
+            comparisons.append(_Comparison(left, _COMPARISONS[type(sign)], right))
+    return tuple(comparisons)
+
+
+def _read_term(text: str, node: ast.expr) -> str | float:
+    sign = 1.0
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+        sign = -1.0 if isinstance(node.op, ast.USub) else 1.0
+        node = node.operand
+        if not isinstance(node, ast.Constant):
+            raise _not_read(text, node)
+    match node:
+        case ast.Name(id=name):
+            return name
+        case ast.Constant(value=int() | float() as value) if not isinstance(value, bool):
+            try:
+                return sign * float(value)
+            except OverflowError:
+                raise _not_read(text, node) from None
+        case _:
+            raise _not_read(text, node)
+
+
+def _not_read(text: str, node: Any) -> InputError:
+    what = "or" if isinstance(node, ast.BoolOp) else ast.unparse(node)
+    if isinstance(node, ast.BoolOp):
+        return InputError("where", text, reason=f"comparisons are joined by and only; it must be {_FORM}")
+    return InputError("where", text, reason=f"{what!r} is no comparison, name or number there; it must be {_FORM}")

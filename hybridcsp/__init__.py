@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hybridcsp.core.records import Candidate as Candidate
     from hybridcsp.core.records import Limits as Limits
     from hybridcsp.core.records import Proposal as Proposal
+    from hybridcsp.core.system import System as System
     from hybridcsp.relaxation.settings import RelaxationSettings as RelaxationSettings
     from hybridcsp.retraining import Retraining as Retraining
     from hybridcsp.search.follow_up import FollowUp as FollowUp
@@ -48,6 +49,7 @@ _PUBLIC = {
     "Search": "search",
     "SearchSettings": "search.settings",
     "StoppingCriteria": "search.stopping",
+    "System": "core.system",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -268,6 +268,8 @@ def _numbers(progress: Progress, budget: StoppingCriteria) -> list[str]:
 
 
 def _best(progress: Progress) -> list[str]:
+    if progress.stable:
+        return [f"hull: {' '.join(progress.stable)}"]
     if progress.best is None:
         return []
     group = f" {spacegroup_symbol(progress.spacegroup)}" if progress.spacegroup else ""

@@ -17,6 +17,7 @@ from hybridcsp.analysis.follow_ups import (
 from hybridcsp.analysis.report import source_name, spacegroup_name
 from hybridcsp.analysis.text_tables import Column, FittingTable, heading_lines
 from hybridcsp.archive.archive import Archive
+from hybridcsp.archive.system_state import SystemState
 from hybridcsp.core.minimum import Minimum
 from hybridcsp.core.records import REFINE
 from hybridcsp.prototypes.names import prototype_name
@@ -46,8 +47,7 @@ def minima_rows(minima: Sequence[Minimum], archive: Archive) -> list[dict[str, A
     archive
         Archive that holds them.
     """
-    problem, threshold = archive.problem, disagreement(archive)
-    lowest = archive.best_enthalpy_per_atom or 0.0
+    threshold = disagreement(archive)
     specs = [level.spec for level in levels_with_results(archive)] if _are_followed_up(minima) else []
     rows = []
     families: dict[int, int] = {}  # ranks of the best of each niche
@@ -58,7 +58,7 @@ def minima_rows(minima: Sequence[Minimum], archive: Archive) -> list[dict[str, A
             "rank": rank,
             "candidate": minimum.found_by.id,
             "enthalpy_ev_per_atom": minimum.best.enthalpy_per_atom,
-            "above_best_mev_per_atom": 1000 * (minimum.best.enthalpy_per_atom - lowest),
+            **_height(minimum, archive),
             "energy_ev_per_atom": best.evaluation.energy / len(best.atoms),
             "volume_a3_per_atom": best.atoms.get_volume() / len(best.atoms),
             "spacegroup": own[0],
@@ -66,7 +66,7 @@ def minima_rows(minima: Sequence[Minimum], archive: Archive) -> list[dict[str, A
             "spacegroup_at_0.1_a": own[1],
             "prototype": prototype_name(best.atoms) or None,
             "formula": best.atoms.get_chemical_formula("metal"),
-            "formula_units": problem.units_of(best.atoms.numbers),
+            "formula_units": archive.of_candidate(minimum.found_by.id).problem.units_of(best.atoms.numbers),
             "source": minimum.found_by.source,
             "operator": minimum.found_by.operator,
             "found_in_relaxation": minimum.first_relaxation,
@@ -89,15 +89,30 @@ def minima_rows(minima: Sequence[Minimum], archive: Archive) -> list[dict[str, A
     return rows
 
 
+def _height(minimum: Minimum, archive: Archive) -> dict[str, Any]:
+    """Return the height of a minimum, above the best or in a chemical system above the hull, with its name."""
+    state = archive.state
+    if isinstance(state, SystemState):
+        return {
+            "composition": state.formula_of(minimum.found_by.id),
+            "above_hull_mev_per_atom": 1000 * state.height(state.basins[minimum.id]),
+            "known_phase": minimum.id in state.references,
+        }
+    lowest = archive.best_enthalpy_per_atom or 0.0
+    return {"above_best_mev_per_atom": 1000 * (minimum.best.enthalpy_per_atom - lowest)}
+
+
 def minima_table(minima: Sequence[Minimum], archive: Archive) -> FittingTable:
     """Return minima as a table for the terminal, in the given order (best first).
 
     If follow-up calculators have results, each calculator has a column of heights above its lowest minimum, and all but
     the last, whose ranking counts, have one of ranks.
     """
-    problem, rows = archive.problem, minima_rows(minima, archive)
+    problem, rows = archive.system or archive.problem, minima_rows(minima, archive)
     quantity = "enthalpy" if problem.pressure_gpa else "energy"
-    if _are_followed_up(minima):
+    if isinstance(archive.state, SystemState):
+        columns, cells, notes = _heights_above_hull(rows, archive.state, quantity)
+    elif _are_followed_up(minima):
         columns, cells, notes = _rankings(minima, rows, archive, quantity)
     else:
         columns = [
@@ -143,6 +158,35 @@ def minima_table(minima: Sequence[Minimum], archive: Archive) -> FittingTable:
         notes.append(_SUSPECT)
     pressure = f" at {problem.pressure_gpa:g} GPa" if problem.pressure_gpa else ""
     return FittingTable(f"Minima of {problem.formula}{pressure}", columns, cells, notes)
+
+
+def _heights_above_hull(
+    rows: Sequence[Mapping[str, Any]], state: SystemState, quantity: str
+) -> tuple[list[Column], list[list[str]], list[str]]:
+    """Return columns with the compositions and heights of minima of a chemical system, their cells, and notes."""
+    columns = [
+        Column(heading="rank"),
+        Column(heading="composition"),
+        Column(heading="ΔmeV", meaning="meV/atom above the convex hull of the minima of this search"),
+        Column(heading="eV/atom", meaning=quantity, dispensable=6),
+    ]
+    cells = [
+        [
+            str(row["rank"]),
+            row["composition"],
+            _number(row["above_hull_mev_per_atom"], 1),
+            _number(row["enthalpy_ev_per_atom"], 4),
+        ]
+        for row in rows
+    ]
+    if state.references:
+        columns.append(Column(heading="known", meaning="known phase that was given, or the same as one"))
+        for line, row in zip(cells, rows, strict=True):
+            line.append("known" if row["known_phase"] else "")
+    if state.hull.is_complete:
+        return columns, cells, []
+    missing = ", ".join(element for element in state.system.elements if not state.part(element).number_of_minima)
+    return columns, cells, [f"There is no hull yet, because {missing} has no minimum; ΔmeV is above the best of each."]
 
 
 def _rankings(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hybridcsp.analysis.source_activity import LOW, improvements, niches_reached_alone
@@ -43,7 +43,7 @@ def sources_rows(archive: Archive) -> list[dict[str, Any]]:
             "minima_reached_first": tally.first_reached,
             "low_niches_reached_alone": alone[source, operator],
             "times_lowered_best": lowered[source, operator],
-            "best_enthalpy_ev_per_atom": tally.best,
+            **({} if archive.system else {"best_enthalpy_ev_per_atom": tally.best}),
             "force_calls": tally.cost.force_calls,
             "share_of_force_calls": tally.cost.force_calls / total if total else None,
             "seconds": tally.cost.seconds,
@@ -68,6 +68,8 @@ def sources_table(archive: Archive) -> FittingTable:
         Column(heading="share", meaning="share of all force calls", dispensable=5),
         Column(heading="time", meaning="computing time", dispensable=6),
     ]
+    if archive.system is not None:  # enthalpies of different compositions are not compared
+        columns = [column for column in columns if column.heading != "best"]
     rows = [
         [
             source_name(row["source"], row["operator"]),
@@ -78,7 +80,7 @@ def sources_table(archive: Archive) -> FittingTable:
             str(row["minima_reached_first"]),
             str(row["low_niches_reached_alone"]),
             str(row["times_lowered_best"]),
-            "" if row["best_enthalpy_ev_per_atom"] is None else f"{row['best_enthalpy_ev_per_atom']:.4f}",
+            *_best(row),
             str(row["force_calls"]),
             "" if row["share_of_force_calls"] is None else f"{row['share_of_force_calls']:.0%}",
             duration(row["seconds"]),
@@ -86,6 +88,14 @@ def sources_table(archive: Archive) -> FittingTable:
         for row in sources_rows(archive)
     ]
     return FittingTable("Sources", columns, rows, _notes(archive))
+
+
+def _best(row: Mapping[str, Any]) -> list[str]:
+    """Return the cell of the lowest enthalpy, if the row has one."""
+    if "best_enthalpy_ev_per_atom" not in row:
+        return []
+    best = row["best_enthalpy_ev_per_atom"]
+    return ["" if best is None else f"{best:.4f}"]
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from hybridcsp.analysis.follow_ups import calculator_name, levels_with_results
 from hybridcsp.analysis.minima_report import minima_table
 from hybridcsp.analysis.report import duration, source_name, spacegroup_name
+from hybridcsp.archive.system_state import SystemState
 from hybridcsp.core.problem import Problem
+from hybridcsp.core.system import System
 from hybridcsp.prototypes.names import prototype_name
 from hybridcsp.utils.text import printable_line
 
@@ -73,10 +75,13 @@ def html_of_minimum(minimum: Minimum) -> str:
     )
 
 
-def text_of_search(problem: Problem, archive: Archive) -> str:
+def text_of_search(problem: Problem | System, archive: Archive) -> str:
     """Return the state of a search in one line."""
     best = archive.best_enthalpy_per_atom
     lowest = "" if best is None else f", best {best:.4f} eV/atom"
+    state = archive.state
+    if isinstance(state, SystemState) and state.hull.is_complete:
+        lowest = f", on the hull {' '.join(state.hull.stable)}"
     for level in levels_with_results(archive):
         lowest += f", {level.lowest():.4f} by {calculator_name(level.spec)}"
     return printable_line(
@@ -85,7 +90,7 @@ def text_of_search(problem: Problem, archive: Archive) -> str:
     )
 
 
-def html_of_search(problem: Problem, archive: Archive) -> str:
+def html_of_search(problem: Problem | System, archive: Archive) -> str:
     """Return the state of a search and its best minima as HTML."""
     head = f"<p>{escape(text_of_search(problem, archive).strip('<>'))}</p>"
     minima = archive.final_minima(_SHOWN)
@@ -117,7 +122,7 @@ def _facts(summary: Summary) -> str:
     )
 
 
-def _title(problem: Problem) -> str:
+def _title(problem: Problem | System) -> str:
     return problem.formula + (f" at {problem.pressure_gpa:g} GPa" if problem.pressure_gpa else "")
 
 

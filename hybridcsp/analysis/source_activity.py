@@ -12,6 +12,7 @@ from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.basins import Basin
 from hybridcsp.archive.history import Improvement
 from hybridcsp.archive.state import SearchState
+from hybridcsp.archive.system_state import SystemState
 
 #: Largest height of a low niche above the best in eV/atom.
 LOW = 0.05
@@ -75,8 +76,10 @@ def niches_reached_alone(state: SearchState) -> Counter[tuple[str, str]]:
     """Return the number of low niches that one relaxation alone has reached, by its source and operator.
 
     They are what the allocation credits a source with: a source that still finds such niches may find one below the
-    best. Suspect minima do not count.
+    best. Suspect minima do not count. In a chemical system those of all compositions are added up.
     """
+    if isinstance(state, SystemState):
+        return sum(map(niches_reached_alone, state.parts.values()), Counter[tuple[str, str]]())
     reached: defaultdict[int, list[Basin]] = defaultdict(list)
     for basin in state.comparable():
         if not basin.suspect:

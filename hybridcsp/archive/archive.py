@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hybridcsp.archive import conversion, follow_up_conversion
 from hybridcsp.archive.database import DATABASE
@@ -24,12 +24,18 @@ from hybridcsp.archive.history import ModelUpdate, SourceCall
 from hybridcsp.archive.holes import HoleTest, suspects_with
 from hybridcsp.archive.placement import FollowUpMatcher, MinimaMatcher
 from hybridcsp.archive.reader import ArchiveReader
+from hybridcsp.archive.state import SearchState
+from hybridcsp.archive.system_state import SystemState
 from hybridcsp.core.records import ADDED, REFINE, Failed, FollowUpOutcome, Outcome, Rejected, Relaxed
+from hybridcsp.core.system import System
 from hybridcsp.errors import ArchiveError, message_of
 from hybridcsp.similarity import Descriptors
 from hybridcsp.similarity.families import is_similar
 from hybridcsp.structure.symmetry import spacegroups
 from hybridcsp.utils.interrupts import uninterrupted
+
+if TYPE_CHECKING:
+    from hybridcsp.archive.part import ArchivePart
 
 _NO_DESCRIPTORS: Mapping[int, Descriptors] = {}
 
@@ -43,6 +49,8 @@ class Archive(ArchiveReader):
         Run directory; ``search.db`` in it is an ASE database.
     write
         Whether to create the archive or append to it. Only one process at a time can.
+    system
+        The chemical system, if a search of one is to begin in an empty archive.
 
     Attributes
     ----------
@@ -57,13 +65,13 @@ class Archive(ArchiveReader):
         If the directory cannot be used; see :class:`~hybridcsp.archive.database.Database`.
     """
 
-    def __init__(self, directory: Path | str, *, write: bool = False) -> None:
-        super().__init__(EventLog(Path(directory), write=write))
-        self._matcher = MinimaMatcher(self.state, self.structure)
+    def __init__(self, directory: Path | str, *, write: bool = False, system: System | None = None) -> None:
+        super().__init__(EventLog(Path(directory), write=write), system)
+        self._placing: dict[str | None, _Placing] = {}  # by composition; ``None`` in a search of one formula
+        self._parts: dict[str, ArchivePart] = {}
         self._follow_up_matcher = FollowUpMatcher(
             self.state.follow_ups, lambda minimum: self.structure_of(minimum.best)
         )
-        self._holes = HoleTest(self.structure)
         self._unrecorded: ArchiveError | None = None  # after a transaction that failed
         if write:
             try:
@@ -130,7 +138,8 @@ class Archive(ArchiveReader):
         """
         if not outcomes:
             return []
-        self._holes.begin_transaction()
+        for placing in self._placing.values():
+            placing.holes.begin_transaction()
         # One after the other, because two that arrive together may be the same new minimum; then one transaction.
         with self._transaction() as transaction:
             return [
@@ -202,16 +211,17 @@ class Archive(ArchiveReader):
     def _record_relaxed(
         self, transaction: Transaction, outcome: Relaxed, descriptors: Descriptors | None, *, find_symmetry: bool
     ) -> Relaxed:
-        placement = self._matcher.place(outcome, descriptors)
+        placing = self._placing_of(outcome.candidate.id)
+        placement = placing.matcher.place(outcome, descriptors)
         groups = spacegroups(outcome.atoms) if find_symmetry else None
         number, force_calls = self._number(outcome), self._force_calls(outcome)
         event = conversion.relaxed_event(outcome, number, force_calls, groups, placement)
         if event.minimum is not None:
-            suspects = suspects_with(self._holes, self.state, event, outcome.atoms)
-            changed = suspects if suspects != self.state.suspects else None
+            suspects = suspects_with(placing.holes, placing.state, event, outcome.atoms)
+            changed = suspects if suspects != placing.state.suspects else None
             event = replace(event, suspect=event.minimum in suspects, suspects=changed)
         event = transaction.add(event, conversion.relaxed_row(outcome, event))
-        self._holes.note(event, outcome.atoms)
+        placing.holes.note(event, outcome.atoms)
         basins = self.state.basins
         touched = [basins[id_] for id_ in (event.minimum, event.absorbed) if id_ in basins]
         before = [basin.best for basin in touched]
@@ -232,6 +242,41 @@ class Archive(ArchiveReader):
             suspect=event.suspect,
             captured_by=event.captured_by,
         )
+
+    def _placing_of(self, candidate: int) -> _Placing:
+        """Return the minima among which a relaxation of a candidate is placed: those of its composition."""
+        formula, state = None, self.state
+        if isinstance(state, SystemState):
+            formula = state.formula_of(candidate)
+            state = state.parts[formula]
+        placing = self._placing.get(formula)
+        if placing is None:
+            matcher = MinimaMatcher(state, self.structure, lambda: self.state.last_minimum + 1)
+            placing = self._placing[formula] = _Placing(state, matcher, HoleTest(self.structure))
+        return placing
+
+    # Compositions of a chemical system
+
+    def part(self, formula: str) -> ArchivePart:
+        """Return the archive of one composition of a chemical system.
+
+        Raises
+        ------
+        ArchiveError
+            If this is no search of a chemical system, or the composition does not belong to it.
+        """
+        if not isinstance(self.state, SystemState):
+            raise ArchiveError(f"{self.directory} holds a search of one formula, which has no compositions")
+        from hybridcsp.archive.part import ArchivePart  # a subclass of this class
+
+        known = self._parts.get(formula)
+        if known is None:
+            known = self._parts[formula] = ArchivePart(self, formula)
+        return known
+
+    def of_candidate(self, id_: int) -> Archive:
+        """Return the archive of the composition of a candidate; this archive in a search of one formula."""
+        return self.part(self.state.formula_of(id_)) if isinstance(self.state, SystemState) else self
 
     def _record_follow_up(self, transaction: Transaction, one: FollowUpOutcome) -> FollowUpOutcome:
         event: FollowUpEvent
@@ -262,6 +307,15 @@ class Archive(ArchiveReader):
 
     def _force_calls(self, outcome: Relaxed | Failed) -> int:
         return self.state.cost.force_calls + outcome.cost.force_calls
+
+
+@dataclass(frozen=True, eq=False)
+class _Placing:
+    """The minima of one composition, and how relaxations are assigned to them and tested for holes."""
+
+    state: SearchState
+    matcher: MinimaMatcher
+    holes: HoleTest
 
 
 def is_begun(directory: Path | str) -> bool:

@@ -48,6 +48,7 @@ def call_event(called: SourceCall) -> SourceCalled:
         candidates=tuple(candidate.id for candidate in called.candidates),
         cost=called.cost,
         error=called.error,
+        formula=called.formula,
     )
 
 
@@ -59,6 +60,7 @@ def update_event(update: ModelUpdate) -> ModelUpdated:
         cost=update.cost,
         detail=update.detail,
         training=update.training,
+        formula=update.formula,
     )
 
 
@@ -298,6 +300,7 @@ def source_call(event: SourceCalled, candidates: tuple[Candidate, ...]) -> Sourc
         candidates=candidates,
         cost=event.cost,
         error=event.error,
+        formula=event.formula,
         sequence=event.sequence,
     )
 
@@ -310,6 +313,7 @@ def model_update(event: ModelUpdated) -> ModelUpdate:
         cost=event.cost,
         detail=event.detail,
         training=event.training,
+        formula=event.formula,
         sequence=event.sequence,
     )
 

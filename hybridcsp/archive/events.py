@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from hybridcsp.archive.follow_up_events import FollowUpFailed, FollowUpRelaxed
-from hybridcsp.archive.logged import Logged, OfCandidate
+from hybridcsp.archive.logged import Logged, OfCandidate, OfComposition
 from hybridcsp.core.records import Cost
 
 #: Version of the format of events, which each session records.
@@ -48,7 +48,7 @@ class SessionOpened(Logged):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SourceCalled(Logged):
+class SourceCalled(OfComposition):
     """One call of a source.
 
     Attributes
@@ -229,7 +229,7 @@ class CandidateRelaxed(_JobEnded):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ModelUpdated(Logged):
+class ModelUpdated(OfComposition):
     """A change of the model versions that a source samples from, or an attempt at one.
 
     Attributes

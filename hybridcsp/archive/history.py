@@ -29,6 +29,8 @@ class SourceCall:
         Cost of the call.
     error
         Error that the source raised; empty if it raised none.
+    formula
+        Composition for which it was called, in a search of a chemical system; ``None`` in other searches.
     sequence
         Number of the event; 0 until it is written.
     """
@@ -40,6 +42,7 @@ class SourceCall:
     candidates: tuple[Candidate, ...] = ()
     cost: Cost = field(default_factory=Cost)
     error: str = ""
+    formula: str | None = None
     sequence: int = 0
 
 
@@ -59,6 +62,8 @@ class ModelUpdate:
         Explanation of the change.
     training
         Plain JSON about the training that ended; empty if there was none.
+    formula
+        Composition of the source, in a search of a chemical system; ``None`` in other searches.
     sequence
         Number of the event; 0 until it is written.
     """
@@ -68,6 +73,7 @@ class ModelUpdate:
     cost: Cost = field(default_factory=Cost)
     detail: str = ""
     training: Mapping[str, Any] = field(default_factory=dict)
+    formula: str | None = None
     sequence: int = 0
 
 
@@ -81,7 +87,8 @@ class Improvement(NamedTuple):
     force_calls
         Force calls of the whole search up to and including it.
     enthalpy_per_atom
-        Enthalpy in eV/atom.
+        Enthalpy in eV/atom. In a search of a chemical system: the sum over all compositions of the enthalpies of the
+        convex hull, which falls whenever a minimum lowers the hull.
     source, operator
         Source and operator that proposed its candidate.
     """

@@ -89,6 +89,26 @@ class OfCandidate(Logged):
     operator: str
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OfComposition(Logged):
+    """An event that belongs to one composition in a search of a chemical system.
+
+    Attributes
+    ----------
+    formula
+        The composition; ``None`` in a search of one formula, whose events do not have the field on disk.
+    """
+
+    formula: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as plain JSON, as they are written to disk."""
+        data = super().to_json()
+        if self.formula is None:
+            del data["formula"]
+        return data
+
+
 class _Fields(NamedTuple):
     """The fields of a kind of event with their names on disk, and functions that rebuild their values."""
 

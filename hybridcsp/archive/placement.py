@@ -50,11 +50,14 @@ class MinimaMatcher:
         State of the search, which the placed relaxations are applied to.
     structure_of
         Function that reads the structure of a basin.
+    next_id
+        Function that returns the id of the next new minimum.
     """
 
-    def __init__(self, state: SearchState, structure_of: Callable[[Basin], Atoms]) -> None:
+    def __init__(self, state: SearchState, structure_of: Callable[[Basin], Atoms], next_id: Callable[[], int]) -> None:
         self._state = state
         self._structure_of = structure_of
+        self._next_id = next_id
         self._known: dict[str, KnownMinima[Basin]] = {}  # by calculator
         self._niches: dict[str, KnownMinima[Basin]] = {}  # likewise; each niche by its first minimum
 
@@ -94,7 +97,7 @@ class MinimaMatcher:
         if own is not None and own.calculator != calculator:
             own = None
         found = known.find(descriptors, outcome.enthalpy_per_atom)
-        minimum = found if found is not None else own.id if own else state.last_minimum + 1
+        minimum = found if found is not None else own.id if own else self._next_id()
         absorbed = own.id if own is not None and own.id != minimum else None
         if absorbed is not None:
             known.remove(absorbed)

@@ -18,9 +18,11 @@ from hybridcsp.archive.events import (
     CandidateProposed,
     CandidateRejected,
     CandidateRelaxed,
+    Event,
     FollowUpEvent,
     ModelUpdated,
     OutcomeEvent,
+    SessionOpened,
     SourceCalled,
 )
 from hybridcsp.archive.final_ranking import FinalRanking
@@ -28,9 +30,11 @@ from hybridcsp.archive.follow_up_events import FollowUpFailed, FollowUpRelaxed
 from hybridcsp.archive.history import ModelUpdate, RelaxationEnd, SourceCall
 from hybridcsp.archive.preferred import PreferredMinimum
 from hybridcsp.archive.state import SearchState
+from hybridcsp.archive.system_state import SystemState, new_state
 from hybridcsp.core.minimum import Minimum
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Candidate, FollowUpOutcome, Outcome, Relaxed
+from hybridcsp.core.system import System
 from hybridcsp.errors import ArchiveError
 from hybridcsp.utils.resources import garbage_collection_paused
 
@@ -42,6 +46,8 @@ class ArchiveReader:
     ----------
     log
         The event log of the run directory.
+    system
+        The chemical system of a new search; ``None`` for a search of one formula. The log determines it otherwise.
 
     Attributes
     ----------
@@ -56,15 +62,17 @@ class ArchiveReader:
         If the log cannot be read.
     """
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventLog, system: System | None = None) -> None:
         self._log = log
         self.directory = log.directory
-        self.state = SearchState()
+        self.state = new_state(system)
         self._minima: dict[int, Minimum] = {}  # a cache
         self._last_ends: dict[int, Relaxed] = {}  # a cache: by minimum, its last follow-up relaxation
         try:
             with self.reading(), garbage_collection_paused():
                 for event in self._log.read():
+                    if event.sequence == 1 and isinstance(event, SessionOpened):
+                        self.state = new_state(event.settings.get("problem"))
                     self.state.apply(event)
                 self._log.check_structures()
         except BaseException:  # an interrupted opening must not keep the lock
@@ -77,17 +85,42 @@ class ArchiveReader:
 
     @property
     def problem(self) -> Problem:
-        """Problem of the last session.
+        """Problem of the last session, which is that of one formula.
+
+        Raises
+        ------
+        ArchiveError
+            If no session was opened, its settings are damaged, or the search is one of a chemical system.
+        """
+        if self.system is not None:
+            raise ArchiveError(
+                f"{self.directory} holds a search of the chemical system {self.system.formula}, and this needs one of "
+                f"a single formula"
+            )
+        with self.reading():
+            if not self.state.settings:
+                raise ArchiveError(f"{self.directory} holds no search that was started: its {DATABASE} has no events")
+            return Problem(**self.state.settings[-1]["problem"])
+
+    @property
+    def formula(self) -> str:
+        """Formula of the search, or its chemical system such as ``"V-O"``.
 
         Raises
         ------
         ArchiveError
             If no session was opened, or its settings are damaged.
         """
-        with self.reading():
-            if not self.state.settings:
-                raise ArchiveError(f"{self.directory} holds no search that was started: its {DATABASE} has no events")
-            return Problem(**self.state.settings[-1]["problem"])
+        return self.problem.formula if self.system is None else self.system.formula
+
+    @property
+    def system(self) -> System | None:
+        """Chemical system of the search; ``None`` for a search of one formula."""
+        return self.state.system if isinstance(self.state, SystemState) else None
+
+    def of_candidate(self, id_: int) -> ArchiveReader:
+        """Return the archive of the composition of a candidate; this archive in a search of one formula."""
+        return self
 
     def close(self) -> None:
         """Release the run directory."""
@@ -130,7 +163,7 @@ class ArchiveReader:
         with self.reading():
             return [
                 PreferredMinimum(minimum=self._minimum(basin), height=height, end=self._last_end(basin))
-                for basin, height in self.state.preferred()[:n]
+                for basin, height in self.state.preferred(n)
             ]
 
     def final_minima(self, n: int | None = None) -> list[Minimum]:
@@ -162,7 +195,7 @@ class ArchiveReader:
 
     def state_until(self, relaxations: int) -> SearchState:
         """Return the state of the search after the given number of relaxations had ended."""
-        state = SearchState()
+        state = new_state(self.system)
         for event in self._log.read():
             state.apply(event)
             if state.relaxations >= relaxations:
@@ -237,7 +270,7 @@ class ArchiveReader:
     def history(self) -> Iterator[SourceCall | Outcome | FollowUpOutcome | ModelUpdate]:
         """Yield all calls of sources, outcomes, follow-ups and changes of models in order, with structures."""
         with self.reading():
-            for event in self._log.read():
+            for event in self._events():
                 match event:
                     case SourceCalled():
                         yield conversion.source_call(event, tuple(self._candidate(id_) for id_ in event.candidates))
@@ -248,6 +281,10 @@ class ArchiveReader:
                         yield follow_up_conversion.outcome(event, candidate, atoms)
                     case ModelUpdated():
                         yield conversion.model_update(event)
+
+    def _events(self) -> Iterator[Event]:
+        """Yield the events of this search, or of this part of it."""
+        return self._log.read()
 
     def to_refine(self, n: int, window: float) -> list[Relaxed]:
         """Return the relaxations that a final refinement still has to improve; see :meth:`SearchState.to_refine`."""

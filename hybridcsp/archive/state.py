@@ -159,8 +159,8 @@ class SearchState:
     def _comparable(self) -> Ranking[Basin]:
         return self._rankings[self.calculator or ""]
 
-    def preferred(self) -> list[tuple[Basin, float]]:
-        """Return the basins of the calculator in use with their heights (eV/atom), lowest first, without suspects.
+    def preferred(self, n: int | None = None) -> list[tuple[Basin, float]]:
+        """Return the ``n`` lowest basins of the calculator in use, or all, with their heights in eV/atom, no suspects.
 
         The height of a basin is that above the lowest minimum of the last follow-up calculator with a result for it, or
         above the lowest of the search if there is none. Heights of different calculators are compared, energies never.
@@ -168,8 +168,8 @@ class SearchState:
         ranked = [basin for basin in self.ranked() if not basin.suspect]
         heights = [(basin, self._height(basin, ranked[0])) for basin in ranked]
         if not self.follow_ups:
-            return heights
-        return sorted(heights, key=lambda one: (one[1], one[0].enthalpy_per_atom, one[0].id))
+            return heights[:n]
+        return sorted(heights, key=lambda one: (one[1], one[0].enthalpy_per_atom, one[0].id))[:n]
 
     def _height(self, basin: Basin, lowest: Basin) -> float:
         if (last := self.follow_ups.last_result(basin.id)) is not None:

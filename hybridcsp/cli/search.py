@@ -20,6 +20,7 @@ from hybridcsp.cli.output import as_argument, print_search
 from hybridcsp.cli.progress import setting_up
 from hybridcsp.cli.settings_command import Given, SettingsCommand, read_given, with_settings
 from hybridcsp.errors import InputError, RelaxationsFailedError, did_you_mean, with_hint
+from hybridcsp.utils.formulas import elements_of_system
 from hybridcsp.utils.interrupts import terminate_in_order
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from hybridcsp.config.errors import Origin
     from hybridcsp.config.settings import Configuration
     from hybridcsp.core.problem import Problem
+    from hybridcsp.core.system import System
     from hybridcsp.search.search import Search
 
 #: Stopping criteria that limit the size of a run. If resume is given one of them, it replaces all of them.
@@ -92,12 +94,17 @@ class _Resume(SettingsCommand):
     "  hybridcsp search TiO2 --spacegroup 136 --templates my_dioxides/\n\n"
     "  hybridcsp search TiO2 --calculator mace:my.model --time-limit 10min\n\n"
     "  hybridcsp search TiO2 --then sevennet:l3i5\n\n"
+    "  hybridcsp search V-O --relaxations 400\n\n"
+    "  hybridcsp search Mg-Mn-O --compositions MgMn2O4,MgMnO3 --pressure 10\n\n"
     "  hybridcsp search my_search.toml --directory run2 --seed 2",
 )
 @with_settings(SETTINGS)
 def search(
     what: Annotated[
-        str, typer.Argument(metavar="FORMULA|FILE.toml", help="Formula of one formula unit, or a TOML file.")
+        str,
+        typer.Argument(
+            metavar="FORMULA|SYSTEM|FILE.toml", help="Formula such as TiO2, chemical system such as V-O, or TOML file."
+        ),
     ],
     *,
     templates: Annotated[
@@ -117,7 +124,7 @@ def search(
     ] = False,
     **values: Any,
 ) -> None:
-    """Search for stable crystal structures of a composition.
+    """Search for stable crystal structures of a composition or a chemical system.
 
     Options override the settings in a TOML file. The search ends at the first stopping criterion that is met. All
     results are stored in the run directory as they arrive; after an interruption, continue with hybridcsp resume.
@@ -136,8 +143,9 @@ def search(
             origin = Origin(what, given.flags, lines)
         else:
             _refuse_other_files(what)
-            raw = {"problem": {"formula": what}}
-            origin = Origin("the command line", {"problem.formula": "formula"}, options=OPTIONS)
+            raw = {"problem": {"elements" if elements_of_system(what) else "formula": what}}
+            named = {"problem.formula": "formula", "problem.elements": "system"}
+            origin = Origin("the command line", named, options=OPTIONS)
         raw = given.merged_into(raw)
         if templates is not None:
             config.parse(raw, origin, given.mistakes)  # reports mistakes in the tables before templates are added
@@ -355,12 +363,14 @@ def _print(text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _why_nothing_was_relaxed(state: SearchState, problem: Problem) -> str:
+def _why_nothing_was_relaxed(state: SearchState, problem: Problem | System) -> str:
     """Return the reasons why a search relaxed no candidate; an empty text if it relaxed any."""
+    from hybridcsp.core.problem import Problem
+
     if state.relaxations:
         return ""
     rejected = state.rejected()
-    limits = f"the limits: {problem.limits_in_words()}"
+    limits = f"the limits: {problem.limits_in_words()}" if isinstance(problem, Problem) else "at every composition"
     if not rejected:
         return f" (no source proposed a structure; {limits})"
     return f" (rejected: {', '.join(f'{count} {reason}' for reason, count in rejected.most_common())}; {limits})"
@@ -368,10 +378,17 @@ def _why_nothing_was_relaxed(state: SearchState, problem: Problem) -> str:
 
 def _print_header(search: Search) -> None:
     """Print the problem, calculator, number of workers and directory, and structures that sources cannot use."""
+    from hybridcsp.core.system import System
+
     problem = search.problem
     pressure = f" at {problem.pressure_gpa:g} GPa" if problem.pressure_gpa else ""
+    size = (
+        f"{len(problem.compositions)} compositions of {problem.min_atoms} to {problem.max_atoms} atoms"
+        if isinstance(problem, System)
+        else f"{problem.units_in_words} formula units"
+    )
     console.print(
-        f"[bold]{escape(problem.formula)}[/]{pressure}: {problem.units_in_words} formula units, calculator "
+        f"[bold]{escape(problem.formula)}[/]{pressure}: {size}, calculator "
         f"{escape(str(search.settings.choice))}, {search.workers} worker{'s' * (search.workers > 1)}, directory "
         f"{escape(as_argument(search.directory))}",
         markup=True,

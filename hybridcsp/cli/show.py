@@ -63,7 +63,7 @@ def show(
         else:
             raise no_search(directory)
         if plot is not None:
-            plot_search(archive, plot, archive.problem.formula)
+            plot_search(archive, plot, archive.formula)
             messages = errors if as_json or as_csv else console
             messages.print(f"Wrote {plot}", markup=False, highlight=False, soft_wrap=True)
 
@@ -74,7 +74,7 @@ def _content(archive: Archive, top: int, level: str) -> dict[str, Any]:
     from hybridcsp.analysis.minima_report import minima_rows
     from hybridcsp.analysis.report import sources_rows
 
-    state, problem = archive.state, archive.problem
+    state, problem = archive.state, archive.system or archive.problem
     minima = archive.minima(top) if level == SEARCH else archive.final_minima(top)
     follow_ups = follow_up_rows(archive)
     return {

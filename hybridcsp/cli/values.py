@@ -66,6 +66,11 @@ def all_texts(_: str, texts: Sequence[str]) -> list[str]:
     return list(texts)
 
 
+def comma_separated(_: str, texts: Sequence[str]) -> list[str]:
+    """Return the words of a repeated option, which commas separate as well."""
+    return [word.strip() for text in texts for word in text.split(",") if word.strip()]
+
+
 def formula_units(_: str, texts: Sequence[str]) -> list[int]:
     """Read the last text as a number or range of formula units."""
     return read_formula_units(texts[-1])

@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from hybridcsp.core.problem import Problem
+from hybridcsp.core.system import System
 from hybridcsp.errors import InputError, did_you_mean, shown, verdict
 from hybridcsp.utils.quantities import read_quantity
 
@@ -91,6 +93,8 @@ ALIASES = {
 
 #: Fields of RelaxationSettings that the problem determines; they are not keys of the file.
 SET_BY_PROBLEM = ("pressure_gpa", "fixed_cell")
+
+_OF_SYSTEM = "it belongs to a search of a chemical system, such as V-O (elements in place of formula)"
 
 #: The allowed values in words, by the first word of pydantic's type of error.
 _ALLOWED = {
@@ -299,6 +303,8 @@ def find_key(word: str, model: type[BaseModel]) -> str | None:
 
 def _suggestion(path: list[str], model: type[BaseModel]) -> str:
     key = path[-1]
+    if path[0] == "problem" and len(path) == 2 and (other := _of_other_problem(key, model)):
+        return other
     if len(path) == 1:
         known = sorted(model.model_fields)
         meant = did_you_mean(key, known)
@@ -314,6 +320,18 @@ def _suggestion(path: list[str], model: type[BaseModel]) -> str:
             return f"it belongs in the table [{table}]"
     keys = ", ".join(known)
     return f"{meant}The known keys are {keys}" if meant else f"the known keys are {keys}"
+
+
+def _of_other_problem(key: str, model: type[BaseModel]) -> str:
+    """Return a sentence about a key that problems of the other kind have; empty if there is no such key."""
+    own = model.model_fields["problem"].annotation
+    others = {Problem: "it belongs to a search of one formula", System: _OF_SYSTEM}
+    found = [
+        text
+        for kind, text in others.items()
+        if kind is not own and key in {one.name for one in dataclasses.fields(kind)}
+    ]
+    return found[0] if found else ""
 
 
 def _allowed_values(details: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from hybridcsp.config.errors import (
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Limits
 from hybridcsp.core.registry import split_argument
+from hybridcsp.core.system import System
 from hybridcsp.errors import ArchiveError, CalculatorError, InputError, UnreadableError
 from hybridcsp.generators.external import Command
 from hybridcsp.relaxation.calculators.choice import SUFFIX, CalculatorChoice, absolute_calculator
@@ -79,6 +80,7 @@ class SearchSection(BaseModel):
     seed: int = Field(default=SearchSettings.seed, ge=0)
     workers: int | None = Field(default=None, ge=1)
     one_shot: int = Field(default=ONE_SHOT, ge=1)
+    references: tuple[str, ...] = ()
     directory: str | None = None
 
     @model_validator(mode="after")
@@ -140,6 +142,7 @@ class Configuration(BaseModel):
             retraining=self.retraining,
             external=self.external,
             one_shot=self.search.one_shot,
+            references=self.search.references,
             then=self.then,
         )
 
@@ -217,6 +220,18 @@ class Configuration(BaseModel):
         )
 
 
+class SystemConfiguration(Configuration):
+    """The configuration of a search in a chemical system: ``elements`` in the table ``[problem]``, and no formula."""
+
+    problem: System  # type: ignore[assignment]  # the other kind of problem
+
+
+def model_of(tables: Mapping[str, Any]) -> type[Configuration]:
+    """Return the class of the configuration in tables, which the keys of its problem determine."""
+    problem = tables.get("problem")
+    return SystemConfiguration if isinstance(problem, Mapping) and "elements" in problem else Configuration
+
+
 def parse(raw: Mapping[str, Any], where: str | Origin, also: Sequence[str] = ()) -> Configuration:
     """Return the validated configuration of plain data.
 
@@ -238,18 +253,19 @@ def parse(raw: Mapping[str, Any], where: str | Origin, also: Sequence[str] = ())
     tables, mistakes = read_quantities(raw, origin)
     if isinstance(tables.get("problem"), dict) and tables["problem"].get("dimension") == 3:
         _drop(tables, ("problem", "dimension"))  # earlier versions wrote it; it could have no other value
+    model = model_of(tables)
     for mistake in mistakes:
         _drop(tables, mistake.path)
     for key in SET_BY_PROBLEM:
         if _holds(tables, ("relaxation", key)):
-            mistakes.append(unknown_key(("relaxation", key), Configuration, origin))
+            mistakes.append(unknown_key(("relaxation", key), model, origin))
             _drop(tables, ("relaxation", key))
     configuration, first = None, True
     while configuration is None:
         try:
-            configuration = Configuration.model_validate(tables)
+            configuration = model.model_validate(tables)
         except ValidationError as error:
-            found = [explain(dict(details), Configuration, origin) for details in error.errors()]
+            found = [explain(dict(details), model, origin) for details in error.errors()]
             # Wrong keys are left out, so that the next round finds further mistakes. From then on, an error about a
             # key that was not given is only a consequence of what was left out.
             given = [mistake for mistake in found if _holds(tables, mistake.path)]
@@ -299,6 +315,10 @@ def with_absolute_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             search["calculator"] = absolute_calculator(search["calculator"], folder)
         if isinstance(search.get("python"), str):
             search["python"] = absolute_program(search["python"], folder)
+        if isinstance(search.get("references"), list):
+            search["references"] = [
+                absolute(path, folder) if isinstance(path, str) else path for path in search["references"]
+            ]
         if isinstance(search.get("sources"), list):
             named = {f"external:{name}" for name in commands}
             search["sources"] = [
@@ -325,6 +345,8 @@ def write(configuration: Configuration, directory: Path) -> None:
     raw["search"]["directory"] = str(directory.resolve())
     if not configuration.then.calculators:  # so that earlier versions can read the file
         del raw["then"]
+    if not configuration.search.references:
+        del raw["search"]["references"]
     raw = with_absolute_paths(raw, Path.cwd())
     head = f"# hybridcsp search {FILE}   runs this search; in its own directory: hybridcsp resume .\n\n"
     with atomic_write(directory / FILE) as file:
@@ -362,7 +384,7 @@ def _recorded_tables(archive: Archive) -> dict[str, Any]:
         raise ArchiveError(
             f"{directory} holds results of {archive.state.calculator or 'another code'} and no calculator to continue "
             f"with. To supply that code with more structures, use hybridcsp watch; to relax its structures in a search "
-            f"of your own: hybridcsp search {last['problem']['formula']} --source seeds:{directory / 'minima.extxyz'}"
+            f"of your own: hybridcsp search {archive.formula} --source seeds:{directory / 'minima.extxyz'}"
         )
     objects = [last["calculator"], last["allocation"], *last["sources"]]
     then = {key: value for key, value in last.get("then", {}).items() if key not in ("named", "labels")}
@@ -372,6 +394,7 @@ def _recorded_tables(archive: Archive) -> dict[str, Any]:
     search = {key: last[key] for key in ("calculator", "sources", "allocation", "seed", "workers")}
     search |= {key: last[key] for key in ("python", "device", "precision") if key in last}
     search["one_shot"] = last.get("one_shot", 1)
+    search |= {"references": last["references"]} if last.get("references") else {}
     raw = {"problem": last["problem"], "search": search, "relaxation": relaxation, "limits": last["limits"]}
     raw |= {"then": then} if then else {}
     return raw | {name: last[name] for name in ("retraining", "external") if last.get(name)}

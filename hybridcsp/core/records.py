@@ -31,6 +31,9 @@ USER = "user"
 #: Source of relaxed structures that a person adds unrequested; they do not count as relaxations of the search.
 ADDED = "added"
 
+#: Source of known phases, which a search of a chemical system relaxes first.
+REFERENCE = "reference"
+
 
 class FailureReason(StrEnum):
     """Reason for which a relaxation failed."""

@@ -6,6 +6,7 @@ from itertools import islice
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.basins import Basin
+from hybridcsp.archive.reader import ArchiveReader
 from hybridcsp.core.records import WORKERS, KnownMinimum
 from hybridcsp.relaxation.saddle import WINDOW
 
@@ -14,7 +15,7 @@ NUMBER = 64
 
 
 class LowestMinima:
-    """Read the lowest minima of the calculator in use, each once.
+    """Read the lowest minima of the calculator in use, in a chemical system those of one composition, each once.
 
     Parameters
     ----------
@@ -24,22 +25,24 @@ class LowestMinima:
 
     def __init__(self, archive: Archive) -> None:
         self._archive = archive
-        self._read: dict[int, tuple[int, KnownMinimum]] = {}  # by minimum, with the number of its best event
+        # By composition and minimum, with the number of the best event of the minimum.
+        self._read: dict[ArchiveReader, dict[int, tuple[int, KnownMinimum]]] = {}
 
-    def lowest(self) -> tuple[KnownMinimum, ...]:
-        """Return the lowest minima at present, lowest first."""
-        certain = list(islice(filter(self._is_certain, self._archive.state.ranked()), NUMBER))
+    def lowest(self, candidate: int) -> tuple[KnownMinimum, ...]:
+        """Return the lowest minima at present that a relaxation of a candidate may fall into, lowest first."""
+        archive = self._archive.of_candidate(candidate)
+        certain = list(islice(filter(self._is_certain, archive.state.ranked()), NUMBER))
         # Ends that were higher than this when they were found were not examined, and may be saddle points.
         basins = [basin for basin in certain if basin.enthalpy_per_atom <= certain[0].enthalpy_per_atom + WINDOW]
-        self._read = {basin.id: self._known(basin) for basin in basins}
-        return tuple(known for _, known in self._read.values())
+        read = self._read.get(archive, {})
+        read = self._read[archive] = {basin.id: self._known(basin, read.get(basin.id)) for basin in basins}
+        return tuple(known for _, known in read.values())
 
     def _is_certain(self, basin: Basin) -> bool:
         """Return whether workers have made sure that it is no saddle point, which earlier versions did not."""
         return basin.best.niche is not None and self._archive.owner(basin.best.candidate) == WORKERS
 
-    def _known(self, basin: Basin) -> tuple[int, KnownMinimum]:
-        read = self._read.get(basin.id)
+    def _known(self, basin: Basin, read: tuple[int, KnownMinimum] | None) -> tuple[int, KnownMinimum]:
         if read is not None and read[0] == basin.best.sequence:
             return read
         atoms = self._archive.structure(basin)

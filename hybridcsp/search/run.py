@@ -13,6 +13,7 @@ from ase import Atoms
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.state import ALL_FAILED, INTERRUPTED, SearchState
+from hybridcsp.archive.system_state import SystemState
 from hybridcsp.core.records import FOLLOW_UP, REFINE, RELAX, WORKERS, Candidate, Failed, Job, Limits, Relaxed
 from hybridcsp.relaxation.backends.base import Backend, RunningJob
 from hybridcsp.search.failures import all_failed
@@ -22,6 +23,7 @@ from hybridcsp.search.lowest_minima import LowestMinima
 from hybridcsp.search.proposer import POLL_INTERVAL, Proposer
 from hybridcsp.search.resumption import check_same_calculator
 from hybridcsp.search.stopping import TIME_USED_UP, StoppingCheck, StoppingCriteria
+from hybridcsp.search.system_proposer import SystemProposer
 from hybridcsp.utils.activity import announcements
 from hybridcsp.utils.interrupts import noted_interrupts
 
@@ -65,6 +67,8 @@ class Progress:
         wyckoff"``, ``"training flow: epoch 3 of 20"``. Empty while it waits for jobs.
     training
         State of each generator that learns from the search, one sentence each.
+    stable
+        In a search of a chemical system the compositions on the convex hull.
     follow_ups_done, follow_ups_left
         Numbers of follow-up relaxations that have ended in this run, and that are left with the follow-up calculator at
         work, the running ones included.
@@ -86,6 +90,7 @@ class Progress:
     training: tuple[str, ...] = ()
     spacegroup: int | None = None
     best_from: str = ""
+    stable: tuple[str, ...] = ()
     follow_ups_done: int = 0
     follow_ups_left: int = 0
 
@@ -118,15 +123,16 @@ class Summary:
 
 def progress_of(state: SearchState, follow_ups: FollowUpJobs, **of_run: Any) -> Progress:
     """Return the progress of a search from its state, its follow-ups and the fields that belong to the run."""
-    best = state.best()
+    best, is_system = state.best(), isinstance(state, SystemState)
     return Progress(
         relaxations=state.relaxations,
         failed=state.failed().total(),
         rejected=state.rejected().total(),
         minima=state.number_of_minima,
-        best=None if best is None else best.enthalpy_per_atom,
-        spacegroup=None if best is None else best.spacegroup,
-        best_from=state.improvements[-1].source if state.improvements else "",
+        best=None if best is None or is_system else best.enthalpy_per_atom,
+        spacegroup=None if best is None or is_system else best.spacegroup,
+        best_from=state.improvements[-1].source if state.improvements and not is_system else "",
+        stable=state.hull.stable if isinstance(state, SystemState) and state.hull.is_complete else (),
         force_calls=state.cost.force_calls,
         follow_ups_done=follow_ups.done,
         follow_ups_left=follow_ups.waiting + follow_ups.running,
@@ -167,14 +173,14 @@ class Run:
 
     def __init__(
         self,
-        proposer: Proposer,
+        proposer: Proposer | SystemProposer,
         backend: Backend,
         criteria: StoppingCriteria,
         limits: Limits,
         listeners: Sequence[Callable[[Progress], None]] = (),
         *,
         calculator_known: bool = True,
-        rebuild_proposer: Callable[[], Proposer] | None = None,
+        rebuild_proposer: Callable[[], Proposer | SystemProposer] | None = None,
         follow_up: FollowUp | None = None,
     ) -> None:
         self._proposer = proposer
@@ -365,7 +371,7 @@ class Run:
 
     def _submit(self, candidate: Candidate, atoms: Atoms, level: str, limits: Limits) -> None:
         self._running.add(candidate.id)
-        known = self._known.lowest() if self._calculator_known and level != REFINE else ()
+        known = self._known.lowest(candidate.id) if self._calculator_known and level != REFINE else ()
         self._backend.submit(Job(candidate=candidate, atoms=atoms, level=level, limits=limits, known=known))
 
     def progress(self) -> Progress:

@@ -11,15 +11,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 from weakref import WeakValueDictionary
+from zlib import crc32
 
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.history import SourceCall
+from hybridcsp.archive.part import ArchivePart
 from hybridcsp.core.minimum import Minimum
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import ADDED, USER, Candidate, Failed, FailureReason, Proposal, Relaxed
+from hybridcsp.core.system import System
 from hybridcsp.errors import ArchiveError, InputError, LockedError
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.backends.base import Backend
@@ -33,15 +36,24 @@ from hybridcsp.relaxation.calculators.registry import (
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.search.allocation import Allocation
 from hybridcsp.search.proposer import Proposer
+from hybridcsp.search.references import Reference, read_references
 from hybridcsp.search.resumption import check_same_calculator, check_same_files, check_same_search
 from hybridcsp.search.run import Progress, Run, Summary
 from hybridcsp.search.settings import SearchSettings, sort_keywords
-from hybridcsp.search.setup import build_proposer, build_sources, check_learners, require_independent_source
+from hybridcsp.search.setup import (
+    build_proposer,
+    build_sources,
+    check_for_system,
+    check_learners,
+    require_independent_source,
+)
 from hybridcsp.search.stopping import StoppingCriteria, Target, stopping_criteria
-from hybridcsp.search.user_results import relaxed_by_user, without_calculator
+from hybridcsp.search.system_proposer import SystemProposer
+from hybridcsp.search.user_results import problem_of, relaxed_by_user, without_calculator
 from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.utils.activity import announce
+from hybridcsp.utils.formulas import elements_of_system
 
 #: The open searches of this process, by run directory.
 _open_searches: WeakValueDictionary[Path, Search] = WeakValueDictionary()
@@ -58,12 +70,13 @@ class Search:
     Parameters
     ----------
     problem
-        A :class:`Problem`, or a formula; then the other fields of the problem may follow as keywords.
+        A :class:`Problem` or :class:`System`, or a formula or chemical system as text (``"TiO2"``, ``"V-O"``); then
+        the other fields of the problem may follow as keywords.
     settings
         The settings of the search; default settings if not given.
     directory
-        The run directory; by default named after the formula. If it holds a search with the same settings, that search
-        is resumed: its events are replayed.
+        The run directory; by default named after the formula or system. If it holds a search with the same settings,
+        that search is resumed: its events are replayed.
     backend
         A backend that runs the jobs instead of a pool of worker processes.
     on_open
@@ -92,7 +105,7 @@ class Search:
 
     def __init__(
         self,
-        problem: Problem | str,
+        problem: Problem | System | str,
         settings: SearchSettings | None = None,
         *,
         directory: Path | str | None = None,
@@ -101,9 +114,11 @@ class Search:
         allow_calculator_change: bool = False,
         **keywords: Any,
     ) -> None:
-        chosen, of_problem = sort_keywords(keywords, list(Search.__init__.__kwdefaults__ or ()))
+        is_system = isinstance(problem, System) or (isinstance(problem, str) and bool(elements_of_system(problem)))
+        own = list(Search.__init__.__kwdefaults__ or ())
+        chosen, of_problem = sort_keywords(keywords, own, System if is_system else Problem)
         if isinstance(problem, str):
-            problem = Problem(problem, **of_problem)
+            problem = System(problem, **of_problem) if is_system else Problem(problem, **of_problem)
         elif of_problem:
             raise InputError(
                 "problem", problem, reason=f"it is complete; {', '.join(of_problem)} cannot be added to it"
@@ -119,10 +134,11 @@ class Search:
         # Sources and allocation change as the search goes on. Where the calculator may change, the search starts again
         # from copies of them that know no energies.
         self._unused = copy.deepcopy((list(settings.sources), settings.allocation)) if allow_calculator_change else None
-        sources = self._build_sources(settings.sources)
+        sources = self._first_sources(settings)
         if settings.calculator is not None:  # with ask and tell, minima of other origin may be added or imported
             require_independent_source(sources.values(), list(sources))
         check_learners(sources, settings.retraining)
+        references = self._references(settings)
         weights = {n: s.weights for n, s in sources.items() if isinstance(s, GenerativeSource) and s.weights}
         record = self.settings.record(problem, weights)
         self._running = False
@@ -132,7 +148,7 @@ class Search:
                 prepare_calculator(one)
                 try_calculator(one)
         announce(f"opening {self.directory}")
-        self.archive = Archive(self.directory, write=True)
+        self.archive = Archive(self.directory, write=True, system=problem if isinstance(problem, System) else None)
         try:
             check_same_search(record, self.archive, allow_calculator_change=allow_calculator_change)
             self._check_calculator()
@@ -143,6 +159,8 @@ class Search:
             if on_open is not None:
                 on_open(self.directory)
             self.archive.open_session(record)
+            if isinstance(self._proposer, SystemProposer):
+                self._proposer.announce_references(references)
         except BaseException:
             self.archive.close()
             raise
@@ -200,7 +218,7 @@ class Search:
 
     @property
     def sources(self) -> Mapping[str, BaseSource]:
-        """The sources, by the names that their candidates carry."""
+        """The sources, by the names that their candidates carry; in a chemical system those of one composition."""
         return self._proposer.sources
 
     @property
@@ -212,12 +230,27 @@ class Search:
         workers = self.workers if self.calculator is not None else 1
         return (workers if self._backend is None else self._backend.capacity) > 1
 
-    def _build_sources(self, sources: Sequence[str | BaseSource]) -> dict[str, BaseSource]:
+    def _first_sources(self, settings: SearchSettings) -> dict[str, BaseSource]:
+        """Return the sources, of a chemical system those of its first composition that is no element."""
+        if isinstance(self.problem, Problem):
+            return self._build_sources(settings.sources, self.problem)
+        check_for_system(settings)
+        self._first = next(one for one in self.problem.compositions if one not in self.problem.elements)
+        return self._build_sources(settings.sources, self.problem.problem(self._first))
+
+    def _references(self, settings: SearchSettings) -> list[Reference]:
+        if settings.references and isinstance(self.problem, Problem):
+            path = settings.references[0]
+            reason = f"known phases belong to a search of a chemical system; use them as a source, seeds:{path}"
+            raise InputError("reference", str(path), reason=reason)
+        return read_references(settings.references, self.problem) if isinstance(self.problem, System) else []
+
+    def _build_sources(self, sources: Sequence[str | BaseSource], problem: Problem) -> dict[str, BaseSource]:
         one_shot = self.settings.one_shot
         assert one_shot is not None
         return build_sources(
             sources,
-            self.problem,
+            problem,
             self.settings.external,
             one_shot,
             in_background=self._in_background,
@@ -226,18 +259,26 @@ class Search:
 
     def _build_proposer(
         self, sources: Mapping[str, BaseSource], allocation: Allocation | str, calculator: str | None = None
-    ) -> Proposer:
+    ) -> Proposer | SystemProposer:
         settings = replace(self.settings, allocation=allocation)
-        return build_proposer(
-            self.problem, settings, self.archive, sources, in_background=self._in_background, calculator=calculator
-        )
+        common: dict[str, Any] = {"in_background": self._in_background, "calculator": calculator}
+        if isinstance(self.problem, Problem):
+            return build_proposer(self.problem, settings, self.archive, sources, **common)
 
-    def _rebuild_proposer(self) -> Proposer:
+        def build(part: ArchivePart) -> Proposer:
+            own = replace(settings, seed=crc32(f"{settings.seed} {part.formula}".encode()))
+            known = sources if part.formula == self._first else self._build_sources(settings.sources, part.problem)
+            return build_proposer(part.problem, own, part, known, **common)
+
+        return SystemProposer(self.archive, build, sources)
+
+    def _rebuild_proposer(self) -> Proposer | SystemProposer:
         """Replace sources and allocation by new ones, which know energies of the calculator in use only."""
         assert self._unused is not None
         self._proposer.close()
         sources, allocation = copy.deepcopy(self._unused)
-        self._proposer = self._build_proposer(self._build_sources(sources), allocation)
+        first = self._first_sources(replace(self.settings, sources=sources))
+        self._proposer = self._build_proposer(first, allocation)
         return self._proposer
 
     # Run
@@ -396,8 +437,11 @@ class Search:
 
     def _relaxed(self, candidate: Candidate, atoms: Atoms, force_calls: int, converged: bool) -> Relaxed:
         calculator = self.archive.state.calculator or self._label
+        problem = self.problem
+        if isinstance(problem, System):
+            problem = problem_of(atoms, problem)
         return relaxed_by_user(
-            candidate, atoms, self.problem, calculator=calculator, force_calls=force_calls, converged=converged
+            candidate, atoms, problem, calculator=calculator, force_calls=force_calls, converged=converged
         )
 
     @cached_property

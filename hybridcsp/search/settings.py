@@ -10,6 +10,7 @@ from typing import Any
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Limits
+from hybridcsp.core.system import System
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.generators.external import Command
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
@@ -73,6 +74,8 @@ class SearchSettings:
         Number of samples of a generator per job; the job evaluates each and relaxes the most promising. Random crystals
         form jobs of at most 8. 1 makes every sample a job of its own. Default: 12, and 1 for ask and tell. Sources that
         are passed as objects keep their own number.
+    references
+        Structure files of known phases, in a search of a chemical system: they are relaxed first, and enter the hull.
     then
         Follow-up relaxations of the best minima with other calculators: a
         :class:`~hybridcsp.search.follow_up.FollowUp`, or a calculator or several, as ``calculator`` may be given.
@@ -96,6 +99,7 @@ class SearchSettings:
     retraining: Retraining = field(default_factory=Retraining)
     external: Mapping[str, Command] = field(default_factory=dict)
     one_shot: int | None = None
+    references: Sequence[str | Path] = ()
     then: FollowUp = field(default_factory=FollowUp)
 
     def __post_init__(self) -> None:
@@ -137,7 +141,7 @@ class SearchSettings:
         choice = given if isinstance(given, CalculatorChoice) else CalculatorChoice(calculator=given)
         return choice.changed(**options)
 
-    def resolved(self, problem: Problem, *, ask_and_tell: bool) -> SearchSettings:
+    def resolved(self, problem: Problem | System, *, ask_and_tell: bool) -> SearchSettings:
         """Return the settings with every default and every value that the problem determines filled in.
 
         Parameters
@@ -168,7 +172,7 @@ class SearchSettings:
         relaxation = replace(self.relaxation, pressure_gpa=problem.pressure_gpa, fixed_cell=problem.cell is not None)
         return replace(self, workers=self.workers or available_cores(), relaxation=relaxation, one_shot=one_shot)
 
-    def record(self, problem: Problem, weights: Mapping[str, str]) -> dict[str, Any]:
+    def record(self, problem: Problem | System, weights: Mapping[str, str]) -> dict[str, Any]:
         """Return the plain JSON that the archive keeps of resolved settings; objects are recorded by their class.
 
         Parameters
@@ -193,13 +197,17 @@ class SearchSettings:
             "one_shot": self.one_shot,
             "weights": dict(weights),
         }
+        if self.references:
+            record["references"] = [str(Path(path).absolute()) for path in self.references]
         options = {"python": self.choice.python, **self.choice.options} if self.choice else {}
         record |= {option: value for option, value in options.items() if value is not None}
         return record | ({"then": self.then.record()} if self.then.calculators else {})
 
 
-def sort_keywords(keywords: Mapping[str, Any], others: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Divide the keywords of a search into fields of :class:`SearchSettings` and fields of :class:`Problem`.
+def sort_keywords(
+    keywords: Mapping[str, Any], others: Sequence[str], problem: type[Problem | System] = Problem
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divide the keywords of a search into fields of :class:`SearchSettings` and fields of its problem.
 
     ``None`` stands for the default of a setting, except for ``calculator``.
 
@@ -209,6 +217,8 @@ def sort_keywords(keywords: Mapping[str, Any], others: Sequence[str]) -> tuple[d
         Keywords that the caller gave.
     others
         Names of the further arguments, which an error lists as well.
+    problem
+        Class of the problem.
 
     Raises
     ------
@@ -216,7 +226,7 @@ def sort_keywords(keywords: Mapping[str, Any], others: Sequence[str]) -> tuple[d
         If a keyword is a field of neither.
     """
     of_settings = {one.name for one in fields(SearchSettings)}
-    of_problem = {one.name for one in fields(Problem)} - {"formula"}
+    of_problem = {one.name for one in fields(problem)} - {"formula", "elements"}
     for name in keywords:
         if name not in of_settings | of_problem:
             nested = [

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hybridcsp.archive.archive import Archive
+from hybridcsp.archive.part import ArchivePart
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import is_word
 from hybridcsp.core.registry import split_argument
@@ -69,6 +71,23 @@ def build_sources(
         same = sum(known == name or known.startswith(f"{name}-") for known in built)
         built[f"{name}-{same + 1}" if same else name] = source
     return built
+
+
+def check_for_system(settings: SearchSettings) -> None:
+    """Check that settings can be used in a search of a chemical system.
+
+    Raises
+    ------
+    InputError
+        If they hold follow-ups, or sources that are objects, each of which belongs to one composition.
+    """
+    for source in settings.sources:
+        if not isinstance(source, str):
+            reason = "in a search of a chemical system give the name of a source, because each composition has its own"
+            raise InputError("sources", source, reason=reason)
+    if settings.then.calculators:
+        reason = "follow-ups are not built for chemical systems; relax the minima afterwards with hybridcsp refine"
+        raise InputError("then", list(settings.then.names), reason=reason)
 
 
 def check_learners(sources: Mapping[str, BaseSource], retraining: Retraining) -> None:
@@ -157,6 +176,8 @@ def build_proposer(
     allocation = settings.allocation
     if isinstance(allocation, str):
         allocation = ALLOCATIONS[allocation](problem, settings.seed)
+    elif isinstance(archive, ArchivePart):
+        allocation = copy.deepcopy(allocation)  # each composition has its own
     return Proposer(
         problem, archive, sources, allocation, settings.seed, scheduler, calculator, follow_up=settings.then
     )

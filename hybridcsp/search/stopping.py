@@ -21,9 +21,11 @@ from hybridcsp.archive.follow_ups import FollowUpMinimum
 from hybridcsp.archive.history import Improvement
 from hybridcsp.archive.state import ALL_FAILED, SearchState
 from hybridcsp.core.problem import Problem
+from hybridcsp.core.system import System
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.io.frames import Frame, ReadFailure
 from hybridcsp.io.structure_files import read_structures
+from hybridcsp.search.user_results import problem_of
 from hybridcsp.structure.conversion import to_pymatgen
 from hybridcsp.structure.validity import is_crystal_of
 from hybridcsp.utils.checks import whole_number
@@ -142,7 +144,7 @@ class StoppingCheck:
     def __init__(
         self,
         criteria: StoppingCriteria,
-        problem: Problem,
+        problem: Problem | System,
         archive: Archive,
         follow_ups_left: Callable[[], bool] | None = None,
     ) -> None:
@@ -227,12 +229,17 @@ class Target:
         If the file cannot be read, or holds a structure that the search cannot find.
     """
 
-    def __init__(self, stop_at: float | str | None, problem: Problem) -> None:
+    def __init__(self, stop_at: float | str | None, problem: Problem | System) -> None:
         self._enthalpy = stop_at if isinstance(stop_at, float | int) else None
         self._structure: Any = None
         self._checked: set[tuple[str, int]] = set()  # calculators and ids of minima
+        if self._enthalpy is not None and isinstance(problem, System):
+            reason = "enthalpies of different compositions are not compared; give a structure file"
+            raise InputError("stop_at", stop_at, reason=reason)
         if isinstance(stop_at, str):
             atoms = read_target("stop_at", stop_at)
+            if isinstance(problem, System):
+                problem = problem_of(atoms, problem)
             if not is_crystal_of(atoms, problem):
                 raise InputError("stop_at", stop_at, f"a structure file of {problem.formula}, not of {atoms.symbols}")
             self._structure = to_pymatgen(atoms)

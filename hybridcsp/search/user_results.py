@@ -8,6 +8,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import RELAX, Candidate, Cost, Evaluation, Relaxed
+from hybridcsp.core.system import System
 from hybridcsp.errors import InputError
 from hybridcsp.relaxation.properties import PropertyError, results_of
 from hybridcsp.structure.validity import has_finite_geometry, is_crystal_of
@@ -67,6 +68,21 @@ def relaxed_by_user(
     )
     cost = Cost(force_calls=force_calls)
     return Relaxed(candidate=candidate, cost=cost, atoms=relaxed, evaluation=evaluation, converged=converged)
+
+
+def problem_of(atoms: Atoms, system: System) -> Problem:
+    """Return the problem of the composition of a structure in a chemical system.
+
+    Raises
+    ------
+    InputError
+        If the search has no such composition.
+    """
+    formula = system.formula_of(without_calculator(atoms).numbers)
+    if formula not in system.compositions:
+        allowed = f"a crystal of one of the compositions of the search: {', '.join(system.compositions)}"
+        raise InputError("atoms", atoms, allowed)
+    return system.problem(formula)
 
 
 def without_calculator(atoms: Atoms) -> Atoms:

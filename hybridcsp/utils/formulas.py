@@ -26,7 +26,7 @@ def normalise_formula(text: str) -> str:
     one. Spaces between bare elements stay, because these may be meant as a chemical system.
     """
     text = unicodedata.normalize("NFKC", text).strip()
-    return text if _elements(text) else re.sub(r"\s+(?=[A-Z0-9()\[\]])", "", text)
+    return text if elements_of_system(text) else re.sub(r"\s+(?=[A-Z0-9()\[\]])", "", text)
 
 
 def explain_formula(text: str) -> str:
@@ -39,8 +39,8 @@ def explain_formula(text: str) -> str:
     """
     if len(text) > _LONGEST:
         return _RIGHT
-    if elements := _elements(text):
-        return f"it must be one formula, such as {''.join(elements)}; searches of a whole chemical system are not built"
+    if elements := elements_of_system(text):
+        return f"it must be one formula, such as {''.join(elements)}, and not a chemical system"
     if match := re.fullmatch(r"(.*[^\s.·*•])\s*[.·*•]\s*(\d*)H2O", text):
         return f"did you mean '{match[1]}(H2O){match[2]}'? Water of crystallisation is written as a group"
     if re.search(r"\d[.,]\d", text):
@@ -54,7 +54,7 @@ def explain_formula(text: str) -> str:
     return f"did you mean {named}? Symbols of elements begin with a capital letter"
 
 
-def _elements(text: str) -> list[str]:
+def elements_of_system(text: str) -> list[str]:
     """Return the elements of a chemical system such as ``"Ti-O"`` or ``"Ti, O"``; an empty list for other texts."""
     parts = [part for part in re.split(r"[-,;/\s]+", text) if part]
     return parts if len(parts) > 1 and set(parts) <= set(chemical_symbols[1:]) else []

@@ -86,7 +86,7 @@ def check_for_system(settings: SearchSettings) -> None:
             reason = "in a search of a chemical system give the name of a source, because each composition has its own"
             raise InputError("sources", source, reason=reason)
     if settings.then.calculators:
-        reason = "follow-ups are not built for chemical systems; relax the minima afterwards with hybridcsp refine"
+        reason = "follow-ups are not available in a search of a chemical system"
         raise InputError("then", list(settings.then.names), reason=reason)
 
 

@@ -161,7 +161,7 @@ def test_a_composition_promises_less_the_more_often_it_was_tried_and_the_higher_
     ("settings", "message"),
     [
         ({"sources": [RandomSource(System("Cu-Au").problem("CuAu"))]}, "each composition has its own"),
-        ({"then": "lj"}, "follow-ups are not built for chemical systems"),
+        ({"then": "lj"}, "follow-ups are not available in a search"),
         ({"formula_units": 2}, "formula_units"),
     ],
 )

@@ -17,7 +17,6 @@ from hybridcsp import __version__
 from hybridcsp.cli.command import Command, UsageError, describe_usage_error, format_examples, unwrapped
 from hybridcsp.cli.console import console, errors, guard_the_terminal
 from hybridcsp.errors import CommandLineError, HybridCSPError, InputError, did_you_mean
-from hybridcsp.utils.formulas import elements_of_system
 
 #: Panels of ``hybridcsp --help`` with their commands in order. A command that is missing here is listed last.
 PANELS = {
@@ -92,6 +91,7 @@ class Commands(CommandGroup):
 def _looks_like_a_problem(text: str) -> bool:
     """Return whether a text is a formula, nearly a formula or the name of a TOML file."""
     from hybridcsp.core.problem import Problem
+    from hybridcsp.utils.formulas import elements_of_system
 
     if text.endswith(".toml") or elements_of_system(text):
         return True

@@ -79,9 +79,8 @@ SETTINGS = (
         flag="--max-atoms",
         key="problem.max_atoms",
         metavar="N",
-        help="Largest number of atoms in the primitive cell.",
+        help="Largest number of atoms in the primitive cell; in a chemical system 12 if not given.",
         panel=PROBLEM,
-        default="20; 12 in a chemical system",
     ),
     Setting(
         flag="--min-atoms",

@@ -20,7 +20,6 @@ from hybridcsp.cli.output import as_argument, print_search
 from hybridcsp.cli.progress import setting_up
 from hybridcsp.cli.settings_command import Given, SettingsCommand, read_given, with_settings
 from hybridcsp.errors import InputError, RelaxationsFailedError, did_you_mean, with_hint
-from hybridcsp.utils.formulas import elements_of_system
 from hybridcsp.utils.interrupts import terminate_in_order
 
 if TYPE_CHECKING:
@@ -134,6 +133,7 @@ def search(
         from hybridcsp import config
         from hybridcsp.archive.archive import is_begun
         from hybridcsp.config.errors import Origin, key_lines
+        from hybridcsp.utils.formulas import elements_of_system
 
         given = read_given(SETTINGS, values)
         from_file = what.endswith(".toml")

@@ -4,6 +4,7 @@ from hybridcsp.config.settings import (
     FILE,
     Configuration,
     SearchSection,
+    SystemConfiguration,
     of_directory,
     parse,
     read,
@@ -11,4 +12,14 @@ from hybridcsp.config.settings import (
     write,
 )
 
-__all__ = ["FILE", "Configuration", "SearchSection", "of_directory", "parse", "read", "with_absolute_paths", "write"]
+__all__ = [
+    "FILE",
+    "Configuration",
+    "SearchSection",
+    "SystemConfiguration",
+    "of_directory",
+    "parse",
+    "read",
+    "with_absolute_paths",
+    "write",
+]

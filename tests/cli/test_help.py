@@ -56,12 +56,15 @@ def test_help_shows_defaults_of_configuration(monkeypatch):
 
 def test_every_key_has_option_or_is_named():
     keys = {
-        f"{table}.{key}" for table in config.Configuration.model_fields for key in keys_of(config.Configuration, table)
+        f"{table}.{key}"
+        for model in (config.Configuration, config.SystemConfiguration)
+        for table in model.model_fields
+        for key in keys_of(model, table)
     }
     options = {setting.key for setting in SETTINGS}
     assert options < keys
     further = further_keys()
-    for key in keys - options - {"problem.formula"}:
+    for key in keys - options - {"problem.formula", "problem.elements"}:
         assert key.split(".")[1] in further
 
 

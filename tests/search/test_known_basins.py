@@ -37,10 +37,10 @@ def test_added_structures_capture_nothing_because_they_may_be_saddle_points(tmp_
     with Search("Cu", calculator="emt", directory=tmp_path, sources=[ListSource(distorted(1))], **TWO_ATOMS) as run:
         run.run(relaxations=1, refine=0)
         minima = lowest_minima.LowestMinima(run.archive)
-        (known,) = minima.lowest()
+        (known,) = minima.lowest(1)
         assert known.enthalpy_per_atom == pytest.approx(run.minima()[0].enthalpy_per_atom)
         added = bulk("Cu", "bcc", a=2.85, cubic=True)
         added.calc = EMT()
         run.add(added)
         assert len(run.minima()) == 2
-        assert [one.id for one in minima.lowest()] == [known.id]
+        assert [one.id for one in minima.lowest(1)] == [known.id]

@@ -8,7 +8,7 @@ import pytest
 
 from hybridcsp.cli.options import SETTINGS
 from hybridcsp.config.errors import keys_of
-from hybridcsp.config.settings import Configuration
+from hybridcsp.config.settings import Configuration, SystemConfiguration
 
 ROOT = Path(__file__).parent.parent
 
@@ -20,9 +20,9 @@ def test_every_key_of_the_configuration_is_documented_with_its_default():
     flags = {setting.key: setting.flag for setting in SETTINGS}
     for name in Configuration.model_fields:
         rows = re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|", tables[name], re.MULTILINE)
-        assert {key for key, _ in rows} == set(keys_of(Configuration, name)), name
+        assert {key for key, _ in rows} == {*keys_of(Configuration, name), *keys_of(SystemConfiguration, name)}, name
         for key, option in rows:
-            flag = "argument" if key == "formula" else f"`{flags[f'{name}.{key}']}`" if f"{name}.{key}" in flags else ""
+            flag = "argument" if key in ("formula", "elements") else f"`{flags[f'{name}.{key}']}`" if f"{name}.{key}" in flags else ""
             assert option.strip() == flag, key
 
 

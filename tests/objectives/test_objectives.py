@@ -69,7 +69,7 @@ def test_a_function_of_a_file_is_an_objective(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("{folder}/own.py:gpa", "did you mean 'gap'"),
-        ("{folder}/onw.py:gap", "there is no file"),
+        ("{folder}/nowhere.py:gap", "there is no file"),
         ("{folder}/own.py:number", "is not a function, but of the type int"),
         ("{folder}/broken.py:gap", "cannot be imported: SyntaxError"),
         ("{folder}/leaves.py:gap", "cannot be imported: SystemExit"),

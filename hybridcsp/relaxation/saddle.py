@@ -138,6 +138,8 @@ class _Krylov:
         rigid = _rigid_motions(n_atoms, start.shape)
         products: list[Floats] = []
         basis: list[Floats] = []
+        # One atom in a fixed cell has no other motions.
+        self._basis, self._matrix = np.empty((size, 0)), np.empty((0, 0))
         direction = rng.normal(size=size)
         for _ in range(min(CALLS, size - rigid.shape[1])):
             for _ in range(2):  # once more against rounding

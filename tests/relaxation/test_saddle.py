@@ -87,6 +87,11 @@ class TestSaddles:
         assert np.array_equal(end.atoms.cell.array, chain.cell.array)
         assert end.enthalpy_per_atom < relax(chain, level="refine", fixed_cell=True).enthalpy_per_atom - 0.01
 
+    def test_one_atom_in_a_fixed_cell_cannot_move(self):
+        end = relax(bcc(), fixed_cell=True)
+        assert end.converged
+        assert end.cost.force_calls == 1
+
 
 class TestCapture:
     def distorted(self, seed=1, by=0.15):

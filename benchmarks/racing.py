@@ -12,7 +12,7 @@ A job is successful if it reaches one of the lowest 3, 5 or 8 % of all ends; pri
 divided by those of single starts.
 
 ``run`` searches model potentials with one source alone, one worker, in this process, up to a number of force calls. An
-arm is ``SOURCE@N``, N being the number of structures per job (``one_shot``, or that of ``RandomSource``); ``--label``
+arm is ``SOURCE@N``, N being the number of structures per job (``one_shot``, or that of random crystals); ``--label``
 marks the arms of another version of the package, which PYTHONPATH chooses. ``report`` counts a search as successful
 when it came within 2 meV/atom of the lowest minimum of any arm, and prints the expected running time (force calls of
 all searches up to their success, divided by the number of successes) with a 95 % bootstrap interval over problems. Runs
@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,10 +42,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from model_potentials import FAMILIES, InProcess, make
 
 from hybridcsp import Problem, Search
-from hybridcsp.core.records import Candidate, Job, Relaxed
+from hybridcsp.core.records import Candidate, Job, Proposal, Relaxed
 from hybridcsp.relaxation.guards import GuardedCalculator
 from hybridcsp.relaxation.relax import run_job
 from hybridcsp.relaxation.settings import RelaxationSettings
+from hybridcsp.sources.base import BaseSource, Context
+from hybridcsp.sources.preselection import Alternative, make_proposal
 from hybridcsp.sources.random import RandomSource
 
 RESULTS = Path(__file__).parent / "results"
@@ -265,9 +268,28 @@ def command_run(options: argparse.Namespace) -> None:
         print(label, model.name, seed, run["relaxations"], run["seconds"], run["improvements"][-1:], flush=True)
 
 
-def source_of(name: str, structures: int, problem: Problem) -> str | RandomSource:
+class RacingRandomSource(BaseSource):
+    """Propose jobs of several random crystals with the same contents, of which each relaxes the most promising."""
+
+    name = "random"
+
+    def __init__(self, problem: Problem, structures: int) -> None:
+        self._structures = structures
+        self._sources = [RandomSource(replace(problem, formula_units=units)) for units in problem.units]
+
+    def propose(self, n: int, context: Context) -> list[Proposal]:
+        """Return one job."""
+        source = self._sources[context.rng.integers(len(self._sources))]
+        drawn = source.propose(self._structures, context)
+        if not drawn:
+            return []
+        seconds = sum(one.cost.seconds for one in drawn)
+        return [make_proposal("random", [Alternative(one.atoms, one.tag) for one in drawn], {}, seconds)]
+
+
+def source_of(name: str, structures: int, problem: Problem) -> str | BaseSource:
     """Return a source of which a number of structures form one job, as generators' do in a search."""
-    return RandomSource(problem, samples_per_job=structures) if name == "random" else name
+    return RacingRandomSource(problem, structures) if name == "random" and structures > 1 else name
 
 
 def command_report(options: argparse.Namespace) -> None:

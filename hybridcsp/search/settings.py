@@ -71,9 +71,9 @@ class SearchSettings:
     external
         Commands that generate structures, by name; the source ``"external:NAME"`` runs one.
     one_shot
-        Number of samples of a generator per job; the job evaluates each and relaxes the most promising. Random crystals
-        form jobs of at most 8. 1 makes every sample a job of its own. Default: 12, and 1 for ask and tell. Sources that
-        are passed as objects keep their own number.
+        Number of samples of a generator per job; the job evaluates each and relaxes the most promising. 1 makes every
+        sample a job of its own. Default: 12, and 1 for ask and tell. Sources that are passed as objects keep their own
+        number.
     references
         Structure files of known phases, in a search of a chemical system: they are relaxed first, and enter the hull.
     then

@@ -52,9 +52,9 @@ class GenerativeSource(BaseSource):
     generator
         The generator itself, in place of an argument.
     samples_per_job
-        Number of samples that make one job. After the first three proposals, a job computes one energy of each sample,
-        which are counted like all force calls, and relaxes the lowest; the next two in energy follow as jobs of their
-        own (:mod:`hybridcsp.sources.preselection`). With 1 every proposal is one sample.
+        Number of samples that make one job. After the first three proposals, the samples of a job compete, and the most
+        promising is relaxed (:mod:`hybridcsp.relaxation.preselection`); all force calls are counted. The next two
+        follow as jobs of their own (:mod:`hybridcsp.sources.preselection`). With 1 every proposal is one sample.
     in_background
         Whether generators of other packages run in parallel with the search. If not, the search waits for them, and
         every run with the same seed is the same.

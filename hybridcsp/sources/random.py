@@ -17,7 +17,6 @@ from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Cost, Proposal
 from hybridcsp.errors import InputError
 from hybridcsp.sources.base import BaseSource, Context
-from hybridcsp.sources.preselection import Alternative, check_samples_per_job, make_proposal
 from hybridcsp.structure.placement import BONDS, SEPARATIONS, place, random_cell, separations
 from hybridcsp.structure.separations import usual_distances
 from hybridcsp.structure.symmetry import primitive, spacegroup
@@ -68,9 +67,6 @@ class RandomSource(BaseSource):
     Groups and lattice shapes are PyXtal's (doi:10.1016/j.cpc.2020.107810); the placement is not, because PyXtal 1.1.5
     needs up to seconds for 20 atoms at such separations and does not see neighbours beyond the adjacent cells.
 
-    Several crystals with the same number of formula units may form one job, which relaxes the most promising
-    (:mod:`hybridcsp.relaxation.preselection`) and drops the others.
-
     Every loop is bounded in attempts, never in time: the same stream of random numbers gives the same structures.
 
     Parameters
@@ -79,39 +75,27 @@ class RandomSource(BaseSource):
         The problem of the search. A fixed cell is filled with groups whose metric it has in any order of axes.
     argument
         Must be ``None``: the source has no argument.
-    samples_per_job
-        Number of crystals of one job; with 1 every crystal is relaxed.
-
-    Attributes
-    ----------
-    samples_per_job
-        Number of crystals of one job.
 
     Raises
     ------
     InputError
-        If an argument is given, if no allowed space group holds the contents or fits the fixed cell, or if
-        ``samples_per_job`` is below 1.
+        If an argument is given, or if no allowed space group holds the contents or fits the fixed cell.
     """
 
-    def __init__(self, problem: Problem, argument: str | None = None, *, samples_per_job: int = 1) -> None:
+    def __init__(self, problem: Problem, argument: str | None = None) -> None:
         if argument is not None:
             raise InputError("source", f"random:{argument}", reason="random takes no argument; write random")
-        check_samples_per_job(samples_per_job)
-        self.samples_per_job = samples_per_job
         self._problem = problem
         self._settings = _settings(problem.cell) if problem.cell else None
         self._usual = usual_distances(problem), usual_distances(problem, bonds=True)
         self._units = self._check_spacegroups()
 
     def propose(self, n: int, context: Context) -> list[Proposal]:
-        """Return ``n`` random crystals, fewer if the limit of attempts is reached, or one job of several crystals.
+        """Return ``n`` random crystals, fewer if the limit of attempts is reached.
 
         The tag of each holds ``spacegroup`` (at 0.01 Å), ``drawn`` (the requested group; the crystal may have a higher
         one), ``attempts`` and ``separation`` (fraction of the usual distances that it was built at).
         """
-        if self.samples_per_job > 1:
-            return self._propose_several(context)
         own = search_distances(context.archive, self._problem)
         proposals = []
         for _ in range(n):
@@ -122,19 +106,6 @@ class RandomSource(BaseSource):
                 cost = Cost(seconds=time.perf_counter() - start)
                 proposals.append(Proposal(atoms=atoms, operator="random", tag=tag, cost=cost))
         return proposals
-
-    def _propose_several(self, context: Context) -> list[Proposal]:
-        start = time.perf_counter()
-        rng = context.rng
-        own = search_distances(context.archive, self._problem)
-        units = self._draw_units(rng)
-        alternatives = []
-        for _ in range(self.samples_per_job):
-            found = self._draw(own, rng, units)
-            if found is not None:
-                atoms, tag = found
-                alternatives.append(Alternative(atoms, tag))
-        return [make_proposal("random", alternatives, {}, time.perf_counter() - start)] if alternatives else []
 
     def _check_spacegroups(self) -> tuple[int, ...]:
         """Return the numbers of formula units that an allowed space group holds."""
@@ -167,20 +138,14 @@ class RandomSource(BaseSource):
     def _group(self, number: int) -> SpaceGroup:
         return space_group(number, conventional=self._settings is not None)
 
-    def _draw_units(self, rng: np.random.Generator) -> int:
-        return self._units[rng.integers(len(self._units))]
-
     def _draw(
-        self, own: NDArray[np.float64] | None, rng: np.random.Generator, units: int | None = None
+        self, own: NDArray[np.float64] | None, rng: np.random.Generator
     ) -> tuple[Atoms, dict[str, int | float]] | None:
-        """Return a crystal with a number of formula units, by default a random one, and its tag.
-
-        Some crystals keep the search's own distances if there are any.
-        """
+        """Return a crystal and its tag; some crystals keep the search's own distances if there are any."""
         usual = self._usual[int(rng.random() < BONDS)]
         if own is not None and rng.random() < OWN:
             usual = own
-        units = self._draw_units(rng) if units is None else units
+        units = self._units[rng.integers(len(self._units))]
         contents = self._problem.contents(units)
         allowed = self._problem.spacegroups or _EVERY_GROUP
         # After a group in which nothing can be built, the others of its order come first, so that the orders keep their

@@ -249,7 +249,7 @@ class TestTheSource:
         built = build_sources(["wyckoff", "random", toy], COPPER, samples_per_job=9, posterior=False)
         assert {name: getattr(source, "samples_per_job", None) for name, source in built.items()} == {
             "wyckoff": 9,
-            "random": 1,
+            "random": None,
             "toy": 1,
         }
         assert {name: getattr(source, "posterior", None) is None for name, source in built.items()} == {

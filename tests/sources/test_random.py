@@ -258,21 +258,3 @@ def test_two_processes_draw_the_same_bits_and_print_nothing_else():
         assert run.stderr == ""
         assert len(run.stdout.strip()) == 2 * hashlib.sha256().digest_size
     assert runs[0].stdout == runs[1].stdout
-
-
-def test_several_crystals_form_one_job():
-    problem = Problem("CuAu", formula_units=(2, 4))
-    source, stream = RandomSource(problem, samples_per_job=4), context(problem)
-    for _ in range(4):
-        (several,) = source.propose(3, stream)
-        assert several.level == "lowest"
-        starts = [several.atoms, *several.alternatives]
-        assert len(starts) == 4
-        assert len({len(start) for start in starts}) == 1  # they are compared per atom, and have the same contents
-        assert all(problem.units_of(start.numbers) in problem.units for start in starts)
-        assert len(several.tag["starts"]) == 4
-
-
-def test_there_is_no_job_of_no_crystals():
-    with pytest.raises(InputError, match="one_shot"):
-        RandomSource(Problem("Cu"), samples_per_job=0)

@@ -240,6 +240,7 @@ class Archive(ArchiveReader):
             is_new_minimum=event.is_new_minimum,
             niche=event.niche,
             suspect=event.suspect,
+            suspects=event.suspects,
             captured_by=event.captured_by,
         )
 

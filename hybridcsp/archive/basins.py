@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 from hybridcsp.archive.events import CandidateRelaxed
@@ -86,6 +88,10 @@ class Ranking(Generic[_R]):
     def __len__(self) -> int:
         return len(self._basins)
 
+    def __iter__(self) -> Iterator[_R]:
+        """Yield the basins, lowest enthalpy per atom first; of equal ones the older comes first."""
+        return (self._basins[id_] for _, id_ in self._order)
+
     def put(self, basin: _R) -> None:
         """Add a basin, or note that its enthalpy has changed."""
         self._leave_place(basin)
@@ -113,4 +119,4 @@ class Ranking(Generic[_R]):
 
     def sorted(self, n: int | None = None) -> list[_R]:
         """Return the ``n`` lowest basins, or all, by enthalpy per atom; of equal ones the older comes first."""
-        return [self._basins[id_] for _, id_ in self._order[:n]]
+        return list(islice(self, n))

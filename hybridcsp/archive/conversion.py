@@ -264,7 +264,7 @@ def _of_search(event: CandidateRelaxed | FollowUpRelaxed) -> dict[str, Any]:
     """Return the fields of a relaxation that only those of the search have."""
     if isinstance(event, FollowUpRelaxed):
         return {}
-    names = ("start_estimates", "niche", "suspect", "captured_by")
+    names = ("start_estimates", "niche", "suspect", "suspects", "captured_by")
     return {name: getattr(event, name) for name in names}
 
 

@@ -93,6 +93,7 @@ class CreditTracker:
         self._niches: dict[int, _Niche] = {}
         self._niche_of: dict[int, int] = {}  # by minimum
         self._ended: dict[int, int] = {}  # niches by candidate
+        self._suspects: frozenset[int] = frozenset()
         self._lowest: dict[int, float] = {}  # enthalpies by calculator
         self._labels: dict[int, str] = {}  # of follow-up calculators
         self._credit: dict[Hashable, float] | None = None  # ``None`` after a change
@@ -133,8 +134,9 @@ class CreditTracker:
             own = self.account(key)
             own.relaxations += 1
             own.paid += price(outcome)
-        if not isinstance(outcome, Relaxed) or outcome.minimum is None or outcome.suspect:
+        if not isinstance(outcome, Relaxed) or outcome.minimum is None:
             return
+        self.note_suspects(outcome)
         number = outcome.minimum if outcome.niche is None else outcome.niche
         self._niche_of[outcome.minimum] = number
         niche = self._niches.get(number)
@@ -144,6 +146,11 @@ class CreditTracker:
             niche.reached_again = True
         self._ended[outcome.candidate.id] = number
         self._lower(niche, 0, outcome.enthalpy_per_atom)
+
+    def note_suspects(self, outcome: Relaxed) -> None:
+        """Take note of the minima that are suspect after a relaxation, which need not be booked."""
+        self._suspects = outcome.suspects_after(self._suspects)
+        self._credit = None
 
     def observe_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> None:
         """Note the results of follow-up relaxations of minima, which then replace those of the search."""
@@ -175,12 +182,14 @@ class CreditTracker:
         self._lowest[number] = min(enthalpy, self._lowest.get(number, math.inf))
         self._credit = None
 
-    def _height(self, niche: _Niche) -> float:
-        last = max(niche.enthalpies)
-        return niche.enthalpies[last] - self._lowest[last]
-
     def _all_credit(self) -> dict[Hashable, float]:
-        heights = [(self._height(niche), niche) for niche in self._niches.values()]
+        holes = {self._niche_of[minimum] for minimum in self._suspects if minimum in self._niche_of}
+        niches = [niche for number, niche in self._niches.items() if number not in holes]
+        lowest_of = self._lowest | {0: min((niche.enthalpies[0] for niche in niches), default=math.inf)}
+        heights = []
+        for niche in niches:
+            last = max(niche.enthalpies)
+            heights.append((niche.enthalpies[last] - lowest_of[last], niche))
         lowest = sorted(height for height, _ in heights)[1 : LOWEST_NICHES + 1]
         scale = max(SMALLEST_SCALE, sum(lowest) / LOWEST_NICHES) if len(lowest) == LOWEST_NICHES else FIRST_SCALE
         credit: dict[Hashable, float] = {}

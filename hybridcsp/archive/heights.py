@@ -29,11 +29,12 @@ class Heights:
     Attributes
     ----------
     lowest
-        Lowest enthalpy of the search in eV/atom; infinite before the first minimum.
+        Lowest enthalpy of the search in eV/atom, without suspect minima; infinite before the first minimum.
     """
 
     def __init__(self) -> None:
         self._enthalpies: dict[int, float] = {}  # of the search, by minimum
+        self._suspects: frozenset[int] = frozenset()
         self.lowest = math.inf
         self._levels: dict[int, _Level] = {}
 
@@ -42,7 +43,12 @@ class Heights:
         if isinstance(outcome, Relaxed) and outcome.minimum is not None:
             enthalpy = outcome.enthalpy_per_atom
             self._enthalpies[outcome.minimum] = min(enthalpy, self._enthalpies.get(outcome.minimum, math.inf))
-            if not outcome.suspect:
+            suspects = outcome.suspects_after(self._suspects)
+            if suspects != self._suspects:
+                self._suspects = suspects
+                others = (known for minimum, known in self._enthalpies.items() if minimum not in suspects)
+                self.lowest = min(others, default=math.inf)
+            elif outcome.minimum not in suspects:
                 self.lowest = min(enthalpy, self.lowest)
 
     def observe_follow_up(self, followed: FollowUpOutcome) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, assert_never
 
 from hybridcsp.archive.basins import Basin, Ranking
@@ -122,6 +123,10 @@ class SearchState:
         """Return the ``n`` lowest basins of the calculator in use, or all, by ascending enthalpy per atom."""
         return self._comparable.sorted(n)
 
+    def lowest_first(self) -> Iterator[Basin]:
+        """Yield the basins that :meth:`ranked` returns; cheaper if only the lowest are needed."""
+        return iter(self._comparable)
+
     def comparable(self) -> list[Basin]:
         """Return the basins of the calculator in use in the order of discovery; cheaper than :meth:`ranked`."""
         return self._comparable.in_order_of_discovery()
@@ -165,10 +170,12 @@ class SearchState:
         The height of a basin is that above the lowest minimum of the last follow-up calculator with a result for it, or
         above the lowest of the search if there is none. Heights of different calculators are compared, energies never.
         """
-        ranked = [basin for basin in self.ranked() if not basin.suspect]
-        heights = [(basin, self._height(basin, ranked[0])) for basin in ranked]
+        real = (basin for basin in self.lowest_first() if not basin.suspect)
         if not self.follow_ups:
-            return heights[:n]
+            ranked = list(islice(real, n))
+            return [(basin, basin.enthalpy_per_atom - ranked[0].enthalpy_per_atom) for basin in ranked]
+        ranked = list(real)
+        heights = [(basin, self._height(basin, ranked[0])) for basin in ranked]
         return sorted(heights, key=lambda one: (one[1], one[0].enthalpy_per_atom, one[0].id))[:n]
 
     def _height(self, basin: Basin, lowest: Basin) -> float:
@@ -188,7 +195,7 @@ class SearchState:
         """Return the relaxations that a final refinement still has to improve, best first.
 
         They are those of the ``n`` best minima and unconverged relaxations that lie within ``window`` (eV/atom) of the
-        best minimum and on which no refinement was tried.
+        best minimum that is not suspect and on which no refinement was tried.
         """
         ranked = self.ranked()
         if not ranked:
@@ -196,7 +203,8 @@ class SearchState:
         ends = [basin.best for basin in ranked]
         ends += [event for event in self.unconverged.values() if event.calculator == self.calculator]
         ends.sort(key=lambda event: event.enthalpy_per_atom)
-        highest = ranked[0].enthalpy_per_atom + window
+        best = next((basin for basin in ranked if not basin.suspect), ranked[0])
+        highest = best.enthalpy_per_atom + window
         return [
             event for event in ends[:n] if event.enthalpy_per_atom <= highest and event.candidate not in self.refined
         ]
@@ -376,8 +384,10 @@ class SearchState:
             self._absorb(self.basins.pop(event.absorbed), basin)
         if event.suspects is not None:
             self._mark_suspects(set(event.suspects))
-        if tally.best is None or event.enthalpy_per_atom < tally.best:
-            tally.best = event.enthalpy_per_atom
+        # A relaxation that was ended early may lie a little below the minimum that it would have ended in.
+        reached = basin.enthalpy_per_atom if event.captured_by is not None else event.enthalpy_per_atom
+        if tally.best is None or reached < tally.best:
+            tally.best = reached
         after = self.lowest()
         if after is not None and (before is None or after < before):
             made_by = (event.source, event.operator)

@@ -109,6 +109,10 @@ class SystemState(SearchState):
         """Return the ``n`` lowest basins of the calculator in use, or all, by ascending height above the hull."""
         return list(islice(self._by_height(n), n))
 
+    def lowest_first(self) -> Iterator[Basin]:
+        """Yield the basins that :meth:`ranked` returns."""
+        return self._by_height()
+
     def _by_height(self, n: int | None = None) -> Iterator[Basin]:
         """Yield the basins by height; suspect ones last. At most ``n`` of each composition."""
         lists, suspects = [], []

@@ -342,6 +342,8 @@ class Relaxed(_Outcome):
         a version that had no niches.
     suspect
         Whether the minimum is probably a hole of the potential and not a crystal.
+    suspects
+        Ids of all suspect minima from this relaxation on; ``None`` if it has changed nothing.
     captured_by
         Id of the known minimum in whose basin the relaxation was ended early; ``None`` if it went to its end.
     """
@@ -353,7 +355,13 @@ class Relaxed(_Outcome):
     is_new_minimum: bool = False
     niche: int | None = None
     suspect: bool = False
+    suspects: tuple[int, ...] | None = None
     captured_by: int | None = None
+
+    def suspects_after(self, before: frozenset[int]) -> frozenset[int]:
+        """Return the ids of the suspect minima after this relaxation, given those before it."""
+        suspects = before if self.suspects is None else frozenset(self.suspects)
+        return suspects | {self.minimum} if self.suspect and self.minimum is not None else suspects
 
     @property
     def is_new_niche(self) -> bool:

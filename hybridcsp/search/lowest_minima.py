@@ -29,9 +29,12 @@ class LowestMinima:
         self._read: dict[ArchiveReader, dict[int, tuple[int, KnownMinimum]]] = {}
 
     def lowest(self, candidate: int) -> tuple[KnownMinimum, ...]:
-        """Return the lowest minima at present that a relaxation of a candidate may fall into, lowest first."""
+        """Return the lowest minima at present that a relaxation of a candidate may fall into, lowest first.
+
+        Suspects are left out, because heights are not those above a hole.
+        """
         archive = self._archive.of_candidate(candidate)
-        certain = list(islice(filter(self._is_certain, archive.state.ranked()), NUMBER))
+        certain = list(islice(filter(self._is_certain, archive.state.lowest_first()), NUMBER))
         # Ends that were higher than this when they were found were not examined, and may be saddle points.
         basins = [basin for basin in certain if basin.enthalpy_per_atom <= certain[0].enthalpy_per_atom + WINDOW]
         read = self._read.get(archive, {})
@@ -39,8 +42,13 @@ class LowestMinima:
         return tuple(known for _, known in read.values())
 
     def _is_certain(self, basin: Basin) -> bool:
-        """Return whether workers have made sure that it is no saddle point, which earlier versions did not."""
-        return basin.best.niche is not None and self._archive.owner(basin.best.candidate) == WORKERS
+        """Return whether it is no hole and workers have made sure that it is no saddle point.
+
+        Earlier versions, which had no niches, did not make sure of that.
+        """
+        if basin.suspect or basin.best.niche is None:
+            return False
+        return self._archive.owner(basin.best.candidate) == WORKERS
 
     def _known(self, basin: Basin, read: tuple[int, KnownMinimum] | None) -> tuple[int, KnownMinimum]:
         if read is not None and read[0] == basin.best.sequence:

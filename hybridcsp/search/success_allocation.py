@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hybridcsp.archive.credit import EXPECTED_FORCE_CALLS, CreditTracker
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import REFINE, Candidate, FollowUpOutcome, Outcome, Rejected
+from hybridcsp.core.records import REFINE, Candidate, FollowUpOutcome, Outcome, Rejected, Relaxed
 from hybridcsp.search.allocation import Allocation
 from hybridcsp.search.success_priors import Difficulty, SuccessPrior, prior_of, success_priors
 
@@ -97,6 +97,8 @@ class SuccessAllocation(Allocation):
             elif outcome.level != REFINE:
                 counts.running = max(0, counts.running - 1)
                 self._credit.observe(outcome, outcome.candidate.source)
+            elif isinstance(outcome, Relaxed):
+                self._credit.note_suspects(outcome)
 
     def observe_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> None:
         """Replace the credit of niches by what their follow-up relaxations are worth."""

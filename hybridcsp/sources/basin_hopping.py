@@ -339,8 +339,8 @@ class BasinHoppingSource(BaseSource):
         return None
 
     def _accepted(self, outcome: Outcome) -> Relaxed | None:
-        """Return the relaxation if it passes the Metropolis criterion or cannot be compared."""
-        if not (isinstance(outcome, Relaxed) and outcome.converged):
+        """Return the relaxation if it passes the Metropolis criterion or cannot be compared; never one in a hole."""
+        if not (isinstance(outcome, Relaxed) and outcome.converged) or outcome.suspect:
             return None
         tag = outcome.candidate.proposal.tag
         if "enthalpy" not in tag or not _compares(outcome):

@@ -45,6 +45,7 @@ class _Try:
     structure: Atoms
     enthalpy: float
     estimate: float  # of the enthalpy before the relaxation; not a number if it is not known
+    minimum: int | None
 
     @cached_property
     def features(self) -> Floats:
@@ -66,28 +67,29 @@ class HeightPosterior:
 
     def __init__(self) -> None:
         self._tries: dict[str, deque[_Try]] = {}
-        self._lowest = math.inf
-        self._minima: dict[int, float] = {}
+        self._minima: dict[int, float] = {}  # enthalpies in eV/atom
+        self._suspects: frozenset[int] = frozenset()
+        self._unconverged = math.inf  # lowest enthalpy of an end that is no minimum
         self._relaxations = 0
 
     def observe(self, outcome: Outcome) -> None:
         """Learn from the outcome of a relaxation."""
+        if isinstance(outcome, Relaxed):
+            self._suspects = outcome.suspects_after(self._suspects)
         if not isinstance(outcome, Relaxed | Failed) or outcome.level == REFINE or outcome.candidate.proposal.parents:
             return
         starts = outcome.starting_structures
         if len(starts) > 1:  # it ended before one was chosen
             return
-        enthalpy = math.inf
+        enthalpy, minimum = math.inf, None
         if isinstance(outcome, Relaxed):
-            enthalpy = outcome.enthalpy_per_atom
-            if outcome.suspect:
-                return
-            if outcome.minimum is not None:  # a relaxation that was ended in a known basin would have come down to it
-                enthalpy = min(enthalpy, self._minima.get(outcome.minimum, math.inf))
-                self._minima[outcome.minimum] = enthalpy
-            self._lowest = min(self._lowest, enthalpy)
+            enthalpy, minimum = outcome.enthalpy_per_atom, outcome.minimum
+            if minimum is None:
+                self._unconverged = min(self._unconverged, enthalpy)
+            else:  # a relaxation that was ended in a known basin would have come down to it
+                enthalpy = self._minima[minimum] = min(enthalpy, self._minima.get(minimum, math.inf))
         tries = self._tries.setdefault(outcome.candidate.source, deque(maxlen=MEMORY))
-        tries.append(_Try(starts[0], enthalpy, _estimate(outcome)))
+        tries.append(_Try(starts[0], enthalpy, _estimate(outcome), minimum))
         self._relaxations += 1
 
     def draw(
@@ -110,24 +112,26 @@ class HeightPosterior:
         ndarray or None
             Heights in eV/atom, apart from a constant, shape ``(n,)``; ``None`` before there are enough relaxations.
         """
-        if self._relaxations < FEWEST or math.isinf(self._lowest):
+        lowest = self._lowest
+        if self._relaxations < FEWEST or math.isinf(lowest):
             return None
+        real = [[one for one in tries if one.minimum not in self._suspects] for tries in self._tries.values()]
+        sources = [tries for tries in real if tries]
         known = [
-            (np.array([one.features for one in tries]), np.array([one.enthalpy for one in tries]))
-            for tries in self._tries.values()
+            (np.array([one.features for one in tries]), np.array([one.enthalpy for one in tries])) for tries in sources
         ]
         asked = np.array(structures)
         if len(estimates):
-            asked = np.column_stack([asked, self._logarithms(np.array(estimates))])
+            asked = np.column_stack([asked, _logarithms(estimates, lowest)])
             known = [
-                (np.column_stack([features, self._known_logarithms(tries)]), enthalpies)
-                for (features, enthalpies), tries in zip(known, self._tries.values(), strict=True)
+                (np.column_stack([features, _known_logarithms(tries, lowest)]), enthalpies)
+                for (features, enthalpies), tries in zip(known, sources, strict=True)
             ]
         scale = np.concatenate([asked, *(features for features, _ in known)]).std(axis=0)
         scale[scale < 1e-9] = np.inf
         rows, heights = [], []
         for features, enthalpies in known:
-            height = np.minimum(enthalpies - self._lowest, LARGEST)
+            height = np.minimum(enthalpies - lowest, LARGEST)
             rows.append((features - features.mean(axis=0)) / scale)
             heights.append(height - height.mean())
         x, y = np.concatenate(rows), np.concatenate(heights)
@@ -137,14 +141,23 @@ class HeightPosterior:
         deviation = np.linalg.solve(np.linalg.cholesky(precision).T, rng.normal(size=len(mean)))
         return np.asarray(asked / scale @ (mean + noise * deviation))
 
-    def _logarithms(self, estimates: Floats) -> Floats:
-        return np.asarray(np.log(np.maximum(estimates - self._lowest, LEAST_ESTIMATE)))
+    @property
+    def _lowest(self) -> float:
+        """Lowest enthalpy in eV/atom, without suspect minima; infinite if there is none."""
+        real = (enthalpy for minimum, enthalpy in self._minima.items() if minimum not in self._suspects)
+        return min(self._unconverged, min(real, default=math.inf))
 
-    def _known_logarithms(self, tries: Iterable[_Try]) -> Floats:
-        """Return the logarithms of the estimated heights; their mean, which teaches nothing, without an estimate."""
-        logarithms = self._logarithms(np.array([one.estimate for one in tries]))
-        known = np.isfinite(logarithms)
-        return np.where(known, logarithms, logarithms[known].mean() if known.any() else 0.0)
+
+def _logarithms(estimates: Iterable[float], lowest: float) -> Floats:
+    """Return the logarithms of estimated heights above the lowest enthalpy (eV/atom)."""
+    return np.asarray(np.log(np.maximum(np.array(list(estimates)) - lowest, LEAST_ESTIMATE)))
+
+
+def _known_logarithms(tries: Iterable[_Try], lowest: float) -> Floats:
+    """Return the logarithms of the estimated heights; their mean, which teaches nothing, without an estimate."""
+    logarithms = _logarithms((one.estimate for one in tries), lowest)
+    known = np.isfinite(logarithms)
+    return np.where(known, logarithms, logarithms[known].mean() if known.any() else 0.0)
 
 
 def _estimate(outcome: Relaxed | Failed) -> float:

@@ -153,7 +153,9 @@ class SubSwarm:
 
     def meet(self, outcome: Outcome) -> None:
         """Record a new minimum of any source."""
-        if isinstance(outcome, Relaxed) and outcome.converged and outcome.is_new_minimum and outcome.level != REFINE:
+        if not isinstance(outcome, Relaxed) or outcome.level == REFINE or outcome.suspect:
+            return
+        if outcome.converged and outcome.is_new_minimum:
             assert outcome.minimum is not None
             self.known[outcome.minimum] = outcome
 
@@ -166,7 +168,7 @@ class SubSwarm:
         else:
             self.outcomes += 1
         particle.free_since = self.proposals
-        if not (isinstance(outcome, Relaxed) and outcome.converged):
+        if not (isinstance(outcome, Relaxed) and outcome.converged) or outcome.suspect:
             particle.troubles += 1
             return
         if outcome.minimum is not None:

@@ -7,9 +7,11 @@ from crystals import relaxed
 
 from hybridcsp.analysis.minima_report import minima_rows
 from hybridcsp.archive.archive import Archive
+from hybridcsp.archive.credit import CreditTracker
 from hybridcsp.archive.heights import Heights
 from hybridcsp.archive.history import SourceCall
 from hybridcsp.core.records import Relaxed
+from hybridcsp.search.lowest_minima import LowestMinima
 
 ORDINARY = [bulk("Cu", a=3.5 + 0.03 * n) for n in range(10)]  # each of another energy
 COLLAPSED = bulk("Cu", a=1.9)
@@ -78,6 +80,34 @@ def test_sources_do_not_measure_heights_from_a_hole(archive):
     (hole,) = record(archive, [COLLAPSED], [-3.0])
     heights.observe(hole)
     assert heights.lowest == pytest.approx(0.0)
+
+
+def test_heights_and_credit_are_measured_anew_when_a_hole_is_told_later(tmp_path):
+    spread = [0.06 * n for n in range(10)]  # so that each is a niche of its own
+    with Archive(tmp_path, write=True) as archive:
+        ends = record(archive, [COLLAPSED], [-3.0]) + record(archive, ORDINARY, spread)
+    assert sum(end.suspects is not None for end in ends) == 1
+    heights, credit, without = Heights(), CreditTracker(), CreditTracker()
+    for key, end in enumerate(ends):
+        heights.observe(end)
+        credit.observe(end, key)
+        if key:
+            without.observe(end, key)
+    assert heights.lowest == pytest.approx(0.0)
+    assert credit.credit(1) == 1.0
+    assert [credit.credit(key) for key in range(11)] == [without.credit(key) for key in range(11)]
+
+
+def test_the_window_of_refinements_does_not_begin_at_a_hole(archive):
+    record(archive, [COLLAPSED], [-3.0])
+    assert len(archive.to_refine(4, 0.05)) == 4
+
+
+def test_relaxations_are_not_compared_with_holes(archive):
+    (hole,) = record(archive, [COLLAPSED], [-3.0])
+    known = [one.id for one in LowestMinima(archive).lowest(archive.candidates)]
+    assert known[0] == archive.preferred_minima(1)[0].minimum.id
+    assert hole.minimum not in known
 
 
 def test_reports_name_suspects(archive):

@@ -70,6 +70,17 @@ def test_few_relaxations_say_nothing():
     assert taught(*lessons[:FEWEST]).draw(asked, RNG) is not None
 
 
+def test_holes_teach_nothing_even_if_they_are_told_later():
+    hole = outcome(distorted(50), -30.0, id=50, minimum=50)
+    lessons = low_if(lambda atoms: spacegroup(atoms) > 2)
+    later = replace(lessons[-1], suspects=(50,))
+    asked = [structure_features(symmetric(1)), structure_features(distorted(1))]
+    with_hole, without = (
+        taught(*given, *lessons[:-1], later).draw(asked, np.random.default_rng(0)) for given in ([hole], [])
+    )
+    assert np.array_equal(with_hole, without)
+
+
 def test_failures_are_as_bad_as_high_ends():
     lessons = [
         Failed(candidate=one.candidate, reason=FailureReason.OVERLAP) if number % 2 else one
@@ -88,7 +99,7 @@ def test_sources_that_are_better_on_the_whole_do_not_make_their_kind_of_structur
 
 @pytest.mark.parametrize("hidden", [{"suspect": True}, {"parents": (1,)}])
 def test_holes_of_the_potential_and_children_teach_nothing(hidden):
-    posterior = taught(*[outcome(symmetric(number), -9.0 + number, **hidden) for number in range(2 * FEWEST)])
+    posterior = taught(*[outcome(symmetric(n), -9.0 + n, minimum=n + 1, **hidden) for n in range(2 * FEWEST)])
     assert posterior.draw([structure_features(symmetric(1))], RNG) is None
 
 

@@ -30,6 +30,10 @@ OWN = 0.5
 #: Number of attempts in one space group.
 ATTEMPTS_PER_GROUP = 3
 
+#: Number of crystals that come out more symmetric than their group before one of them is proposed: some orders do not
+#: occur in fixed cells and in small ones. In variable cells of 2 to 15 atoms up to nine were counted.
+REDRAWS = 12
+
 #: Largest deviation of a fixed cell from the metric of a crystal system, in Å and degrees.
 METRIC_TOLERANCE = (0.05, 0.1)
 
@@ -57,7 +61,8 @@ class RandomSource(BaseSource):
     The number of formula units is drawn evenly from the problem's, then the space group from those whose Wyckoff
     positions hold the contents of the *primitive* cell, so that centred lattices have their share: the order of its
     point group with the probability that it has among known crystals of that size
-    (:mod:`~hybridcsp.structure.symmetry_orders`), and a group of that order. The atoms are distributed over Wyckoff
+    (:mod:`~hybridcsp.structure.symmetry_orders`), and a group of that order; a crystal that comes out more symmetric is
+    drawn again a few times. The atoms are distributed over Wyckoff
     positions (:meth:`SpaceGroup.draw_sites`), put at random points of them, and pushed apart until each pair of
     elements keeps its usual distance (:func:`~hybridcsp.structure.separations.usual_distances`); the distances are
     loosened if that fails in one space group after another. Once the search has found some minima, half of the crystals
@@ -156,7 +161,7 @@ class RandomSource(BaseSource):
             for number in random_groups(allowed, sum(contents.values()), rng)
             if self._compatible(number, units)
         )
-        attempts = 0
+        attempts = redrawn = 0
         for separation, number in zip(SEPARATIONS, groups, strict=False):
             for _ in range(ATTEMPTS_PER_GROUP):
                 attempts += 1
@@ -168,7 +173,9 @@ class RandomSource(BaseSource):
                     wanted = found in self._problem.spacegroups
                 else:
                     # Special positions often make a crystal more symmetric than the group that was drawn.
-                    wanted = separation < 1 or point_group_order(found) == point_group_order(number)
+                    as_drawn = point_group_order(found) == point_group_order(number)
+                    redrawn += not as_drawn
+                    wanted = as_drawn or separation < 1 or redrawn == REDRAWS
                 if wanted:
                     tag = {"spacegroup": found, "drawn": number, "attempts": attempts, "separation": separation}
                     return atoms, tag

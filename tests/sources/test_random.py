@@ -18,7 +18,7 @@ from hybridcsp.archive.distances import search_distances
 from hybridcsp.core.problem import Problem
 from hybridcsp.errors import InputError
 from hybridcsp.sources.base import Context, SourceStatus
-from hybridcsp.sources.random import RandomSource
+from hybridcsp.sources.random import REDRAWS, RandomSource
 from hybridcsp.sources.registry import SOURCES
 from hybridcsp.structure.geometry import niggli_parameters
 from hybridcsp.structure.separations import usual_distances
@@ -258,3 +258,11 @@ def test_two_processes_draw_the_same_bits_and_print_nothing_else():
         assert run.stderr == ""
         assert len(run.stdout.strip()) == 2 * hashlib.sha256().digest_size
     assert runs[0].stdout == runs[1].stdout
+
+
+def test_orders_that_a_cell_does_not_allow_are_given_up_soon():
+    problem = Problem("Cu", formula_units=1, cell=(2.55, 2.55, 2.55, 60, 60, 60))  # one atom in it is always cubic
+    (proposal,) = RandomSource(problem).propose(1, context(problem))
+    assert proposal.tag["spacegroup"] == 225
+    assert proposal.tag["separation"] == 1.0
+    assert proposal.tag["attempts"] <= REDRAWS

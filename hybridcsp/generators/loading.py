@@ -13,6 +13,7 @@ from hybridcsp.errors import InputError, UnknownNameError, UnreadableError
 from hybridcsp.generators.base import Generator
 from hybridcsp.generators.registry import GENERATORS
 from hybridcsp.generators.weights_io import CARD, LARGEST_CARD, shipped
+from hybridcsp.utils.paths import expanded
 from hybridcsp.utils.reading import read_json
 
 
@@ -65,7 +66,7 @@ def find_generator(text: str) -> tuple[Entry, Path | None]:
     InputError
         If there is no such generator.
     """
-    folder = Path(text).expanduser()
+    folder = expanded(text)
     if text not in GENERATORS.entries() and (folder.is_dir() or "/" in text or text.startswith(".")):
         card = read_card(folder)
         if not isinstance(card.get("generator"), str):

@@ -23,6 +23,7 @@ from hybridcsp.io.structure_files import read_structures, structure_files
 from hybridcsp.prototypes.labels import Label
 from hybridcsp.prototypes.library import TEMPLATE, Template, as_template
 from hybridcsp.utils.files import atomic_write, make_folder
+from hybridcsp.utils.paths import expanded
 from hybridcsp.utils.reading import sha256_of
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class TemplateLibrary:
     """
 
     def __init__(self, path: str | Path) -> None:
-        place = Path(path).expanduser()
+        place = expanded(path)
         if not place.exists():
             raise InputError("templates", path, reason="there is no such file or folder")
         sources = structure_files(place)

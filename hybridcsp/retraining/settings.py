@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError, UnknownNameError
+from hybridcsp.utils.paths import expanded
 
 Floats = NDArray[np.float64]
 
@@ -97,7 +97,7 @@ class Retraining:
                 raise InputError(name, getattr(self, name), "a positive number")
         if not (math.isfinite(self.anchor) and self.anchor >= 0):
             raise InputError("anchor", self.anchor, "a number from 0")
-        if self.replay_data is not None and not Path(self.replay_data).expanduser().exists():
+        if self.replay_data is not None and not expanded(self.replay_data).exists():
             raise InputError("replay_data", self.replay_data, "a file or folder of crystals that exists")
         if self.weighting not in WEIGHTINGS:
             raise UnknownNameError("weighting", self.weighting, WEIGHTINGS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from ase import Atoms
@@ -21,6 +20,7 @@ from hybridcsp.prototypes.table import reduced_hill_formula
 from hybridcsp.retraining.settings import WEIGHTINGS, Retraining
 from hybridcsp.similarity import StructureIndex
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE, primitive
+from hybridcsp.utils.paths import expanded
 
 #: Weight, relative to the lowest minimum, below which a minimum is left out of the training set.
 NEGLIGIBLE_WEIGHT = 0.01
@@ -102,7 +102,7 @@ def replay_examples(
         return []
     n = number_of_replays(n_minima)
     if settings.replay_data is not None:
-        known = read_dataset([Path(settings.replay_data).expanduser()], max_atoms=problem.max_atoms).examples
+        known = read_dataset([expanded(settings.replay_data)], max_atoms=problem.max_atoms).examples
         # Generators hold some formulas out to decide when to stop. The crystals that are replayed are on the same side
         # as the problem's formula, so that either all examples are learned from, or all are held out.
         held_out = is_held_out(reduced_hill_formula(problem.composition))

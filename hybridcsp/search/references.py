@@ -14,6 +14,7 @@ from hybridcsp.io.frames import Frame, ReadFailure
 from hybridcsp.io.structure_files import read_structures
 from hybridcsp.structure.symmetry import primitive
 from hybridcsp.structure.validity import violation
+from hybridcsp.utils.paths import expanded
 
 #: Number of structures that an error names.
 _NAMED = 3
@@ -59,7 +60,7 @@ def read_references(paths: Sequence[str | Path], system: System) -> list[Referen
     InputError
         If a path does not exist, or holds no phase of the system that can be used.
     """
-    return [reference for path in paths for reference in _read(Path(path).expanduser(), system)]
+    return [reference for path in paths for reference in _read(expanded(path), system)]
 
 
 def _read(path: Path, system: System) -> Iterator[Reference]:

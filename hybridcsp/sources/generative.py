@@ -20,6 +20,7 @@ from hybridcsp.sources.height_posterior import HeightPosterior
 from hybridcsp.sources.model_versions import ModelVersions
 from hybridcsp.sources.preselection import check_samples_per_job
 from hybridcsp.utils.activity import announce
+from hybridcsp.utils.paths import expanded
 from hybridcsp.utils.processes import python_command
 
 #: Argument of a source whose generator starts untrained.
@@ -259,7 +260,7 @@ def _load_generator(argument: str | None) -> tuple[Generator, bool]:
             "source", f"generative:{argument}", f"one of generative:NAME, generative:NAME:{SCRATCH}, generative:FOLDER"
         )
     if mode == SCRATCH:
-        if text not in GENERATORS.entries() and Path(text).expanduser().exists():
+        if text not in GENERATORS.entries() and expanded(text).exists():
             names = ", ".join(GENERATORS.entries())
             allowed = f"the folder alone, because its weights are trained; NAME:{SCRATCH} starts without any ({names})"
             raise InputError("source", f"generative:{argument}", allowed)

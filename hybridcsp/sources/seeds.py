@@ -16,6 +16,7 @@ from hybridcsp.io.frames import Frame, ReadFailure
 from hybridcsp.io.structure_files import read_structures
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.structure.symmetry import primitive
+from hybridcsp.utils.paths import expanded
 
 #: Largest number of unusable structures that an error lists.
 _NAMED = 5
@@ -110,7 +111,7 @@ def _existing_path(source: str, argument: str | None) -> Path:
     """
     if argument is None:
         raise InputError("source", source, f"{source}:PATH, with the path of a file or folder")
-    path = Path(argument).expanduser()
+    path = expanded(argument)
     if not path.exists():
         raise InputError("source", f"{source}:{argument}", reason="there is no such file or folder")
     return path

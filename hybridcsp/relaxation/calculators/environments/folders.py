@@ -13,6 +13,7 @@ from pathlib import Path
 from hybridcsp.errors import InputError, InstallationError
 from hybridcsp.utils.files import folder_within, followed, make_folder
 from hybridcsp.utils.locks import FileLock, LockFileError, LockHeldError
+from hybridcsp.utils.paths import expanded
 
 #: Variable of the environment that names another data folder.
 VARIABLE = "HYBRIDCSP_DATA"
@@ -39,7 +40,7 @@ def data_folder() -> Path:
         from platformdirs import user_data_path
 
         return user_data_path("hybridcsp", appauthor=False)
-    folder = Path(given).expanduser()
+    folder = expanded(given)
     if not folder.is_absolute():
         raise InputError(VARIABLE, given, "the absolute path of a folder")
     return folder

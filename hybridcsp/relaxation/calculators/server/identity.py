@@ -150,11 +150,15 @@ def _name_of_file(text: str | bytes, folders: Sequence[Path]) -> str:
     text = text if isinstance(text, str) else os.fsdecode(text)
     named = [folder / text for folder in folders]
     if os.sep in text or Path(text).suffix:
-        named.append(Path(text).expanduser())
+        named.append(_expanded(text))
     for file in named:
         if text and (digest := digest_of_file(file)) is not None:
             return f"{file.name}:{digest}"
     return text
+
+
+def _expanded(text: str) -> Path:
+    return Path(os.path.expanduser(text))  # noqa: PTH111  # the method of Path raises an error for an unknown user
 
 
 def _folders(parameters: Mapping[str, Any]) -> list[Path]:
@@ -165,7 +169,7 @@ def _folders(parameters: Mapping[str, Any]) -> list[Path]:
             found += _folders(value)
         elif any(part in str(key).lower() for part in _FOLDERS):
             paths = [path for _, path in _parts("", value) if isinstance(path, (str, os.PathLike)) and path]
-            found += [folder for path in paths if (folder := Path(os.fsdecode(path)).expanduser()).is_dir()]
+            found += [folder for path in paths if (folder := _expanded(os.fsdecode(path))).is_dir()]
     return found
 
 

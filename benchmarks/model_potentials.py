@@ -40,6 +40,7 @@ from scipy.special import erfc
 from hybridcsp import Problem
 from hybridcsp.core.records import Failed, Job, Relaxed
 from hybridcsp.relaxation.backends.base import Backend
+from hybridcsp.relaxation.calculators.registry import CalculatorLike
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.structure.geometry import lattice_vectors
@@ -230,7 +231,7 @@ class InProcess(Backend):
 
     capacity = 1
 
-    def __init__(self, calculator: Calculator) -> None:
+    def __init__(self, calculator: CalculatorLike) -> None:
         self._run = Relaxer(calculator=calculator, settings=RelaxationSettings())()
         self._jobs: list[Job] = []
 

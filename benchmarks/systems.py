@@ -12,13 +12,16 @@ Systems: binary alloys with the EMT potential, and ``lj-SEED``, two kinds of ato
 - ``default-equal``: the same sources, the same number of relaxations for each composition;
 - ``random``, ``random-equal``: random crystals alone, with both divisions;
 - ``no-transfer``: the default without the source that makes children from minima of other compositions;
-- ``separate``: a search of one formula for each composition, with an equal share of the relaxations.
+- ``separate``: a search of one formula for each composition, with an equal share of the relaxations;
+- ``shared``, ``own``, ``frozen``: the generator ``wyckoff`` beside random crystals, whose samples are put in order by
+  what was learned at all compositions (the default), at the same composition, or not at all.
 
 The hull that counts is that of all minima of all runs of a system. A phase on it is found when a minimum of its
 composition lies within 2 meV/atom of the lowest that any run has found there. The report gives the phases found, the
 mean height of the found hull above the one that counts at all compositions, at the end and on average over the force
 calls of the budget, and the expected running time to four fifths of the phases (force calls of all runs up to their
-success or end, over the number of successes), relative to ``random-equal`` with 95 % bootstrap intervals over systems.
+success or end, over the number of successes), relative to ``random-equal``, or to ``frozen`` for the arms about
+learning, with 95 % bootstrap intervals over systems.
 """
 
 from __future__ import annotations
@@ -30,11 +33,13 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
-from ase.calculators.calculator import Calculator
 from rich.console import Console
 from rich.table import Table
 
@@ -45,25 +50,58 @@ from model_potentials import InProcess, make
 from hybridcsp import Archive, Search, System
 from hybridcsp.core.hull import Hull
 from hybridcsp.core.records import REFINE, Failed, Relaxed
-from hybridcsp.relaxation.calculators.server.builders import build_emt
+from hybridcsp.relaxation.calculators.registry import CalculatorLike
+from hybridcsp.retraining import Retraining
 from hybridcsp.search.composition_allocation import CompositionAllocation
+from hybridcsp.sources.height_posterior import HeightPosterior
+from hybridcsp.sources.registry import ONE_SHOT
 
 RESULTS = Path(__file__).parent / "results"
 RUNS, SUMMARY = RESULTS / "systems_runs.jsonl", RESULTS / "systems.json"
 
 OPTIMISERS = ["random", "prototypes", "evolution", "swarm", "basin-hopping"]
 TRANSFER = "variable-composition"
+GENERATOR = ["random", "wyckoff"]
 
-#: Sources of each arm, and whether the compositions get the same number of relaxations.
-ARMS: dict[str, tuple[list[str], bool]] = {
-    "default": ([*OPTIMISERS, TRANSFER], False),
-    "default-equal": ([*OPTIMISERS, TRANSFER], True),
-    "no-transfer": (OPTIMISERS, False),
-    "random": (["random"], False),
-    "random-equal": (["random"], True),
-    "separate": (OPTIMISERS, True),
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A way to search a system.
+
+    Attributes
+    ----------
+    sources
+        Names of the sources.
+    equal
+        Whether all compositions get the same number of relaxations.
+    separate
+        Whether each composition has a search of its own.
+    learning
+        Compositions that samples of generators learn from: ``"all"``, ``"own"`` or ``"none"``.
+    """
+
+    sources: Sequence[str]
+    equal: bool = False
+    separate: bool = False
+    learning: str = "all"
+
+
+ARMS = {
+    "default": Arm(sources=[*OPTIMISERS, TRANSFER]),
+    "default-equal": Arm(sources=[*OPTIMISERS, TRANSFER], equal=True),
+    "no-transfer": Arm(sources=OPTIMISERS),
+    "random": Arm(sources=["random"]),
+    "random-equal": Arm(sources=["random"], equal=True),
+    "separate": Arm(sources=OPTIMISERS, separate=True),
+    "shared": Arm(sources=GENERATOR),
+    "own": Arm(sources=GENERATOR, learning="own"),
+    "frozen": Arm(sources=GENERATOR, learning="none"),
 }
-BASELINE = "random-equal"
+
+#: The arms that run by default, and those about learning with the arm that they are compared with.
+MAIN = ("default", "default-equal", "no-transfer", "random", "random-equal", "separate")
+LEARNING = ("shared", "own", "frozen")
+BASELINES = dict.fromkeys(MAIN, "random-equal") | dict.fromkeys(LEARNING, "frozen")
 
 REPORTED = ("Cu-Au", "Ni-Al", "Cu-Al", "lj-0", "lj-2", "lj-4", "lj-6")
 DEVELOPMENT = ("Ag-Pd", "Pt-Al", "lj-1", "lj-3", "lj-5")
@@ -71,6 +109,9 @@ DEVELOPMENT = ("Ag-Pd", "Pt-Al", "lj-1", "lj-3", "lj-5")
 GRID, MAX_ATOMS, RELAXATIONS = 6, 8, 130
 
 FOUND, ENOUGH = 0.002, 0.8  # eV/atom; fraction of the phases
+
+#: The function that gives each generator its posterior.
+POSTERIOR = "hybridcsp.sources.generative.posterior_for"
 
 #: Processor seconds of one relaxation and of what belongs to it, for the planned time.
 SECONDS_PER_RELAXATION = 0.35
@@ -90,11 +131,11 @@ class EqualCompositions(CompositionAllocation):
         return min(left, key=self._tried, default=None)
 
 
-def problem_of(name: str) -> tuple[System, Calculator]:
+def problem_of(name: str) -> tuple[System, CalculatorLike]:
     """Return a system and its calculator."""
     limits: dict[str, Any] = {"composition_grid": GRID, "max_atoms": MAX_ATOMS}
     if not name.startswith("lj-"):
-        return System(name, **limits), build_emt()
+        return System(name, **limits), "emt"
     model = make("binary-lj", int(name.removeprefix("lj-")))
     return System(tuple(model.problem.composition), **limits), model.calculator
 
@@ -102,7 +143,7 @@ def problem_of(name: str) -> tuple[System, Calculator]:
 def execute(run: Mapping[str, Any]) -> dict[str, Any]:
     """Run one search, and return its line: every minimum with its composition and the force calls until then."""
     system, calculator = problem_of(run["system"])
-    sources, equal = ARMS[run["arm"]]
+    arm = ARMS[run["arm"]]
     start = time.process_time()
     minima: list[tuple[int, str, float]] = []
     calls = 0
@@ -110,17 +151,20 @@ def execute(run: Mapping[str, Any]) -> dict[str, Any]:
         settings: dict[str, Any] = {
             "calculator": None,
             "backend": InProcess(calculator),
-            "sources": sources,
+            "sources": arm.sources,
             "seed": run["seed"],
+            "one_shot": ONE_SHOT,
+            "retraining": Retraining(new_minima=0, posterior=arm.learning != "none"),
         }
-        if run["arm"] == "separate":
+        if arm.separate:
             for formula, share in _shares(system, run["relaxations"], run["seed"]).items():
                 with Search(system.problem(formula), directory=Path(folder) / formula, **settings) as search:
                     search.run(relaxations=share, refine=0)
                     calls = _collect(search.archive, system, minima, calls)
         else:
-            with Search(system, directory=Path(folder) / "run", **settings) as search:
-                if equal:
+            context = patch(POSTERIOR, lambda *_: HeightPosterior()) if arm.learning == "own" else nullcontext()
+            with context, Search(system, directory=Path(folder) / "run", **settings) as search:
+                if arm.equal:
                     search._proposer.allocation = EqualCompositions(search.archive.state)
                 search.run(relaxations=run["relaxations"], refine=0)
                 calls = _collect(search.archive, system, minima, calls)
@@ -243,11 +287,12 @@ def _excess(line: Mapping[str, Any], system: System, hull: Hull, end: float) -> 
 def compare(rows: Sequence[Mapping[str, Any]], arm: str) -> dict[str, Any]:
     """Compare an arm with the baseline on the systems and seeds that both have."""
     by_key = {(row["system"], row["seed"], row["arm"]): row for row in rows}
-    both = sorted(key[:2] for key in by_key if key[2] == arm and (*key[:2], BASELINE) in by_key)
+    baseline = BASELINES[arm]
+    both = sorted(key[:2] for key in by_key if key[2] == arm and (*key[:2], baseline) in by_key)
     names = np.array([key[0] for key in both])
     measures = ("calls", "solved", "mean_excess", "excess", "found", "phases")
     values = np.array(
-        [[by_key[*key, which][measure] for which in (arm, BASELINE) for measure in measures] for key in both]
+        [[by_key[*key, which][measure] for which in (arm, baseline) for measure in measures] for key in both]
     )
     sums = np.array([values[names == name].sum(axis=0) for name in np.unique(names)])
     drawn = sums[np.random.default_rng(0).integers(len(sums), size=(SAMPLES, len(sums)))].sum(axis=1)
@@ -299,7 +344,7 @@ def command_report(options: argparse.Namespace) -> None:
         for heading in headings:
             table.add_column(heading, justify="right")
         for arm in ARMS:
-            if not any(row["arm"] == arm for row in rows) or not any(row["arm"] == BASELINE for row in rows):
+            if not {arm, BASELINES[arm]} <= {row["arm"] for row in rows}:
                 continue
             row = summary.setdefault(title, {})[arm] = compare(rows, arm)
             expected = row["expected_force_calls"]
@@ -323,7 +368,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=RUNS, help="file of the runs")
     commands = parser.add_subparsers(required=True)
     run = commands.add_parser("run")
-    run.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    run.add_argument("--arms", nargs="+", choices=ARMS, default=list(MAIN))
     run.add_argument("--systems", nargs="+")
     run.add_argument("--development", action="store_true", help="the systems for development")
     run.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])

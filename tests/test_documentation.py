@@ -22,7 +22,13 @@ def test_every_key_of_the_configuration_is_documented_with_its_default():
         rows = re.findall(r"^\| `(\w+)` \|[^|]*\|([^|]*)\|", tables[name], re.MULTILINE)
         assert {key for key, _ in rows} == {*keys_of(Configuration, name), *keys_of(SystemConfiguration, name)}, name
         for key, option in rows:
-            flag = "argument" if key in ("formula", "elements") else f"`{flags[f'{name}.{key}']}`" if f"{name}.{key}" in flags else ""
+            flag = (
+                "argument"
+                if key in ("formula", "elements")
+                else f"`{flags[f'{name}.{key}']}`"
+                if f"{name}.{key}" in flags
+                else ""
+            )
             assert option.strip() == flag, key
 
 

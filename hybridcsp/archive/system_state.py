@@ -23,7 +23,7 @@ from hybridcsp.archive.follow_up_events import FollowUpFailed, FollowUpRelaxed
 from hybridcsp.archive.history import Improvement
 from hybridcsp.archive.state import SearchState
 from hybridcsp.core.hull import Hull
-from hybridcsp.core.records import REFERENCE
+from hybridcsp.core.records import REFERENCE, REFINE
 from hybridcsp.core.system import System
 from hybridcsp.errors import ArchiveError
 
@@ -52,6 +52,9 @@ class SystemState(SearchState):
         States by composition, of those that have been searched or have a known phase.
     hull
         Convex hull of the enthalpies of the calculator in use.
+    decreases
+        By how much each relaxation lowered the best of its composition in eV/atom, times the number of relaxations that
+        had ended there with it; without the first minimum of each.
     references
         Ids of the minima of known phases, which the user supplied.
     """
@@ -62,6 +65,7 @@ class SystemState(SearchState):
         self.parts: dict[str, SearchState] = {}
         self.hull = Hull(system.elements)
         self.references: set[int] = set()
+        self.decreases: list[float] = []
         self._formulas: dict[int, str] = {}  # of candidates
         self._lowest: dict[str, float] = {}  # enthalpies per atom (eV) in the hull, by composition
         self._formula: str | None = None  # composition of the event that is being applied
@@ -193,7 +197,7 @@ class SystemState(SearchState):
 
     def _use(self, calculator: str) -> None:
         if calculator != self.calculator:
-            self.hull, self._lowest = Hull(self.system.elements), {}
+            self.hull, self._lowest, self.decreases = Hull(self.system.elements), {}, []
             for part in self.parts.values():
                 part._use(calculator)  # states of the same search
         super()._use(calculator)
@@ -233,6 +237,10 @@ class SystemState(SearchState):
             del self._lowest[formula]
             self.hull.remove(formula)
         else:
+            before = self._lowest.get(formula)
+            if before is not None and lowest < before and event.level != REFINE and event.source != REFERENCE:
+                ended = sum(tally.relaxed + tally.failed.total() for tally in part.tallies.values())
+                self.decreases.append(ended * (before - lowest))
             self._lowest[formula] = lowest
             self.hull.put(formula, lowest)
         if not self.hull.is_complete:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from functools import cache
-from itertools import pairwise
 
-from hybridcsp.archive.state import SearchState
 from hybridcsp.archive.system_state import SystemState
 from hybridcsp.core.records import ADDED, REFERENCE
 from hybridcsp.search.success_priors import Difficulty
 
-#: Mean in eV/atom of the exponential distribution of improvements of a composition before any was seen, and the number
-#: of improvements that this assumption weighs as much as.
-FIRST_SCALE, WEIGHT = 0.1, 4
+#: Mean decrease of the best of a composition by its second relaxation that lowers it, in eV/atom, before any was seen,
+#: and the number of decreases that this assumption weighs as much as.
+FIRST_SCALE, WEIGHT = 0.3, 4
 
-#: Smallest mean improvement in eV/atom.
-SMALLEST_SCALE = 0.01
+#: Smallest such decrease in eV/atom.
+SMALLEST_SCALE = 0.02
 
-#: Height above the hull that a composition without any minimum is expected to have, in mean improvements.
+#: Height above the hull at which a composition without any minimum is expected, in mean decreases.
 UNKNOWN_HEIGHT = 0.5
 
 #: Number of known crystals of a stoichiometry at which half of the largest prior is reached, and the smallest prior.
-HALF, LEAST = 5.0, 0.1
+HALF, LEAST = 5.0, 0.5
 
 #: Number of relaxations of each element that come first, because there is no hull without them.
 FIRST_OF_ELEMENTS = 2
@@ -32,17 +29,20 @@ FIRST_OF_ELEMENTS = 2
 class CompositionAllocation:
     r"""Choose the composition whose next relaxation is expected to lower the convex hull the most.
 
-    If the relaxations of a composition were independent draws, the next of n + 1 would be the lowest with a probability
-    of 1/(n + 1). By how much it then lies below the lowest so far is taken to follow an exponential distribution, whose
-    mean s is that of the improvements seen at all compositions. The hull falls only by what is left after the height h
-    of the lowest minimum above the hull, so that the expected improvement of the hull is
+    If the relaxations of a composition were independent draws, the next of n + 1 would be the lowest with a
+    probability of 1/(n + 1). By how much it then lies below the lowest so far has a mean of s = a/n, as for draws
+    with a density that begins at a lowest enthalpy; a is learned from all compositions. Its distribution is Lomax's
+    with the exponent 2, whose heavy tail allows for what was observed: the first minima of a composition may lie far
+    above its best. The hull falls only by what is left after the height h of the lowest minimum above the hull, so
+    that the expected improvement of the hull is
 
-    .. math:: \frac{s}{n + 1} \exp(-h / s).
+    .. math:: \frac{1}{n + 1} \frac{s^2}{s + h}.
 
-    A composition without any minimum is expected at a height of s/2, and the rarer its stoichiometry is among known
-    crystals, the less it promises. So every composition is tried, the likely ones first; those on or near the hull
-    return often, those far above it rarely. Relaxations that are running count as done, so that many workers are not
-    all given the same composition. Elements come first, twice each, unless a known phase of them was given.
+    A composition without any minimum is expected at a height of s/2 with n = 1, and the rarer its stoichiometry is
+    among known crystals, the less it promises. So every composition is tried, the likely ones first; those on or near
+    the hull return often, those far above it less often the more was tried. Relaxations that are running count as
+    done, so that many workers are not all given the same composition. Elements come first, twice each, unless a known
+    phase of them was given.
 
     All decisions are functions of the archive, so that a resumed search continues in the same way.
 
@@ -81,9 +81,10 @@ class CompositionAllocation:
     def _expected(self, formula: str, tried: int, scale: float) -> float:
         part = self._state.parts.get(formula)
         lowest = None if part is None else next((one for one in part.ranked(8) if not one.suspect), None)
-        if lowest is None:
-            return self._prior(formula) * scale / (tried + 1) * math.exp(-UNKNOWN_HEIGHT)
-        return scale / (tried + 1) * math.exp(-max(0.0, self._state.height(lowest)) / scale)
+        scale /= max(tried, 1)
+        prior = self._prior(formula) if lowest is None else 1.0
+        height = UNKNOWN_HEIGHT * scale if lowest is None else max(0.0, self._state.height(lowest))
+        return prior * scale**2 / (scale + height) / (tried + 1)
 
     def _first_of(self, element: str) -> int:
         """Return how many relaxations of an element come before anything else: more while all of them fail."""
@@ -102,17 +103,11 @@ class CompositionAllocation:
         return len(part.candidates) - rejected - given
 
     def _scale(self) -> float:
-        """Return the mean improvement of a composition by a relaxation that lowers its best, in eV/atom."""
-        drops = [drop for part in self._state.parts.values() for drop in improvements_of(part)]
-        return max(SMALLEST_SCALE, (WEIGHT * FIRST_SCALE + sum(drops)) / (WEIGHT + len(drops)))
+        """Return the mean decrease of the best of a composition, times the number of its relaxations, in eV/atom."""
+        seen = self._state.decreases
+        return max(SMALLEST_SCALE, (WEIGHT * FIRST_SCALE + sum(seen)) / (WEIGHT + len(seen)))
 
     def _prior_of(self, formula: str) -> float:
         """Return how likely a composition is to be on the hull, up to a factor, by its stoichiometry."""
         known = Difficulty.of(self._state.system.problem(formula)).known_crystals
         return LEAST + (1 - LEAST) * known / (known + HALF)
-
-
-def improvements_of(part: SearchState) -> list[float]:
-    """Return the decreases of the lowest enthalpy of a composition in eV/atom, the first minimum left out."""
-    lowest = [one.enthalpy_per_atom for one in part.improvements]
-    return [before - after for before, after in pairwise(lowest)]

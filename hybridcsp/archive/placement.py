@@ -74,14 +74,14 @@ class MinimaMatcher:
         Returns
         -------
         Placement or None
-            ``None`` for a relaxation that did not converge, or that ended in the basin of a minimum that is gone.
+            ``None`` for a relaxation that did not converge, or that was ended in a basin of another calculator.
         """
         if not outcome.converged:
             return None
         state, calculator = self._state, outcome.evaluation.calculator
         if outcome.captured_by is not None:
-            captor = state.basins.get(outcome.captured_by)
-            if captor is None or captor.calculator != calculator:  # it was absorbed since the job began
+            captor = state.basins.get(state.follow_ups.present(outcome.captured_by))  # it may have been absorbed since
+            if captor is None or captor.calculator != calculator:
                 return None
             return Placement(minimum=captor.id, is_new=False, absorbed=None, niche=captor.niche)
         known = self._known.get(calculator)

@@ -141,6 +141,18 @@ def test_a_captured_relaxation_is_a_rediscovery_that_never_improves_its_minimum(
             (minimum,) = opened.minima()
             assert minimum.enthalpy_per_atom == pytest.approx(-3.5)
             assert minimum.multiplicity == 2
+            assert opened.state.tally("random", "made").best == -3.5
+
+
+def test_a_relaxation_captured_by_a_minimum_that_was_absorbed_is_one_of_the_other(tmp_path):
+    with Archive(tmp_path, write=True) as archive:
+        structures = crystals(3)
+        first, second, third = record_proposals(archive, structures)
+        archive.record_outcomes([relaxed(first, -3.0), relaxed(second, -3.5)])
+        archive.record_outcomes([relaxed(first, -3.5005, structures[1], level=REFINE)])
+        assert [minimum.id for minimum in archive.minima()] == [2]
+        (seen,) = archive.record_outcomes([replace(relaxed(third, -3.0), captured_by=1)])
+        assert (seen.minimum, seen.captured_by) == (2, 2)
 
 
 def test_a_reopened_archive_has_the_same_state(tmp_path):

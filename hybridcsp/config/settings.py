@@ -39,7 +39,7 @@ from hybridcsp.search.follow_up import FollowUp
 from hybridcsp.search.search import Search
 from hybridcsp.search.settings import DEFAULT_CALCULATOR, SearchSettings
 from hybridcsp.search.stopping import StoppingCriteria, Target
-from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT, SOURCES
+from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT, SOURCES, SYSTEM_SOURCES
 from hybridcsp.utils.files import atomic_write
 from hybridcsp.utils.paths import absolute, absolute_argument, absolute_if_there, absolute_program
 from hybridcsp.utils.reading import read_toml
@@ -60,6 +60,8 @@ def _at_least_one(sources: tuple[str, ...]) -> tuple[str, ...]:
     return sources
 
 
+_Sources = Annotated[tuple[Annotated[str, AfterValidator(_known_source)], ...], AfterValidator(_at_least_one)]
+
 #: Sources whose argument is always a path.
 _WITH_PATHS = ("seeds", "prototypes")
 
@@ -73,9 +75,7 @@ class SearchSection(BaseModel):
     python: str | None = None
     device: str | None = None
     precision: str | None = None
-    sources: Annotated[tuple[Annotated[str, AfterValidator(_known_source)], ...], AfterValidator(_at_least_one)] = (
-        DEFAULT_SOURCES
-    )
+    sources: _Sources = DEFAULT_SOURCES
     allocation: Annotated[str, AfterValidator(find_allocation)] = DEFAULT_ALLOCATION
     seed: int = Field(default=SearchSettings.seed, ge=0)
     workers: int | None = Field(default=None, ge=1)
@@ -98,6 +98,12 @@ class SearchSection(BaseModel):
         return CalculatorChoice(
             calculator=self.calculator, python=self.python, device=self.device, precision=self.precision
         )
+
+
+class SystemSearchSection(SearchSection):
+    """The ``[search]`` table of a search of a chemical system."""
+
+    sources: _Sources = SYSTEM_SOURCES
 
 
 class Configuration(BaseModel):
@@ -224,6 +230,7 @@ class SystemConfiguration(Configuration):
     """The configuration of a search in a chemical system: ``elements`` in the table ``[problem]``, and no formula."""
 
     problem: System  # type: ignore[assignment]  # the other kind of problem
+    search: SystemSearchSection = SystemSearchSection()
 
 
 def model_of(tables: Mapping[str, Any]) -> type[Configuration]:

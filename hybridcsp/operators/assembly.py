@@ -47,9 +47,19 @@ class Assembly:
         self._positions = np.empty((0, 3))
         self._origins: list[tuple[View, int]] = []
 
-    def add(self, view: View, orbit: NDArray[np.int_]) -> bool:
-        """Add an orbit of a view in the same group; return whether there was room for it."""
-        element = int(view.atoms.numbers[orbit[0]])
+    def add(self, view: View, orbit: NDArray[np.int_], element: int | None = None) -> bool:
+        """Add an orbit of a view in the same group; return whether there was room for it.
+
+        Parameters
+        ----------
+        view
+            The crystal that the orbit belongs to.
+        orbit
+            Indices of its atoms.
+        element
+            Atomic number of the atoms that are added; by default that of the orbit.
+        """
+        element = int(view.atoms.numbers[orbit[0]]) if element is None else element
         if self._missing[element] < len(orbit):
             return False
         points = view.positions[orbit] @ np.linalg.inv(self._group.vectors)
@@ -87,6 +97,11 @@ class Assembly:
         """Number of atoms that are missing."""
         return self._missing.total()
 
+    @property
+    def missing_elements(self) -> list[int]:
+        """Atomic numbers of the elements of which atoms are missing."""
+        return [element for element, count in self._missing.items() if count]
+
     def _place(
         self, missing: dict[int, int], rng: np.random.Generator
     ) -> tuple[NDArray[np.int_], NDArray[np.float64]] | None:
@@ -112,9 +127,11 @@ class Assembly:
 
     def _carry(self, crystal: Atoms, models: View) -> None:
         """Copy initial moments and charges; added atoms, which come first, take those of the first of their element."""
+        carried = [name for name in CARRIED if all(view.atoms.has(name) for view in (models, *dict(self._origins)))]
+        if not carried:
+            return
         added = len(crystal) - len(self._origins)
         first = [int(np.flatnonzero(models.atoms.numbers == number)[0]) for number in crystal.numbers[:added]]
         origins = [(models, index) for index in first] + self._origins
-        for name in CARRIED:
-            if all(view.atoms.has(name) for view, _ in origins):
-                crystal.set_array(name, np.array([view.atoms.get_array(name)[index] for view, index in origins]))
+        for name in carried:
+            crystal.set_array(name, np.array([view.atoms.get_array(name)[index] for view, index in origins]))

@@ -60,7 +60,7 @@ class Heredity(Operator):
         wanted = shortest_distances(parents)
         orders = [local_order(parent) for parent in parents]
         if problem.cell is None:
-            faces = [_faces(reduced(parent)) for parent in parents]
+            faces = [faces_of(reduced(parent)) for parent in parents]
 
         own_sizes = {problem.units_of(parent.numbers) for parent in parents}
         sizes = [z for z in problem.units if z in own_sizes] or list(problem.units)
@@ -72,14 +72,14 @@ class Heredity(Operator):
             share = rng.uniform(*SHARES)
             first, second = rng.permutation(2)
             if problem.cell is None:
-                pair = _pair(faces[first], faces[second], n_atoms, share, rng)
+                pair = matching_blocks(faces[first], faces[second], n_atoms, share, rng)
             else:
                 pair = _same_cell(parents[first], parents[second], rng)
             if pair is None:
                 return None
             shares = (share, 1 - share)
             slabs = [
-                self._slab(own, part * n_atoms / own.n_atoms, orders[which], rng)
+                ordered_slab(own, part * n_atoms / own.n_atoms, orders[which], self.cuts, rng)
                 for own, part, which in zip(pair, shares, (first, second), strict=True)
             ]
             stacked = stack(slabs, contents, wanted, rng, free=problem.cell is None)
@@ -94,20 +94,9 @@ class Heredity(Operator):
 
         return bounded_attempts(splice, parents, problem)
 
-    def _slab(self, own: Block, thickness: float, order: Floats, rng: np.random.Generator) -> Slab:
-        """Return the slab of highest local order among some at random heights."""
-        slabs = [Slab(own, rng.random(), thickness) for _ in range(self.cuts)]
-
-        def order_inside(slab: Slab) -> float:
-            atoms, _, depths = slab.depths()
-            inside = atoms[depths <= 0]
-            return float(order[inside].mean()) if len(inside) else 0.0
-
-        return max(slabs, key=order_inside)
-
 
 @dataclass(frozen=True, eq=False)
-class _Faces:
+class Faces:
     """All faces of a reduced crystal: planes, repeats in the plane, and orientations.
 
     Attributes
@@ -137,15 +126,44 @@ class _Faces:
         return block(self.atoms, ORIENTATIONS[orientation] @ self.bases[plane], _REPEATS[repeats])
 
 
-def _faces(atoms: Atoms) -> _Faces:
+def ordered_slab(own: Block, thickness: float, order: Floats, cuts: int, rng: np.random.Generator) -> Slab:
+    """Return the slab of highest local order among ``cuts`` slabs at random heights.
+
+    Parameters
+    ----------
+    own
+        The block.
+    thickness
+        Thickness in heights of the block.
+    order
+        Degree of local order of the atoms, shape ``(n_atoms,)``.
+    cuts
+        Number of slabs that are compared.
+    rng
+        Random number generator.
+    """
+    slabs = [Slab(own, rng.random(), thickness) for _ in range(cuts)]
+
+    def order_inside(slab: Slab) -> float:
+        atoms, _, depths = slab.depths()
+        inside = atoms[depths <= 0]
+        return float(order[inside].mean()) if len(inside) else 0.0
+
+    return max(slabs, key=order_inside)
+
+
+def faces_of(atoms: Atoms) -> Faces:
+    """Return all faces of a crystal in its reduced cell."""
     bases = np.array([face(atoms, plane) for plane in PLANES])
     vectors = _WAYS @ (bases[:, :2] @ atoms.cell.array)[:, None]
     lateral = np.linalg.cholesky(vectors @ vectors.transpose(0, 1, 3, 2))
     heights = atoms.get_volume() / len(atoms) / (lateral[..., 0, 0] * lateral[..., 1, 1])
-    return _Faces(atoms, bases, lateral, heights)
+    return Faces(atoms, bases, lateral, heights)
 
 
-def _pair(first: _Faces, second: _Faces, n_atoms: int, share: float, rng: np.random.Generator) -> list[Block] | None:
+def matching_blocks(
+    first: Faces, second: Faces, n_atoms: int, share: float, rng: np.random.Generator
+) -> list[Block] | None:
     """Draw a plane of the first parent, and blocks of both parents with similar lattices in the plane."""
     plane = int(rng.integers(len(PLANES)))
     ways = np.flatnonzero(first.thick(share * n_atoms)[plane])

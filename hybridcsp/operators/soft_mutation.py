@@ -145,15 +145,26 @@ def bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, Floats, Floats, Floats]
     tuple of ndarray
         First atom, second atom, vector (Å), length (Å) and hardness of each spring.
     """
-    radii = covalent_radii[atoms.numbers]
-    first, second, vectors, found = neighbours(atoms, 2 * float(radii.max()) + REACH)
-    strength = np.exp((radii[first] + radii[second] - found) / DECAY)
-    near = found < radii[first] + radii[second] + REACH
-    first, second, vectors, found, strength = first[near], second[near], vectors[near], found[near], strength[near]
+    first, second, vectors, found, strength = _strengths(atoms)
     coordination = np.bincount(first, weights=strength, minlength=len(atoms))
     hold = np.array([_electronegativity(int(number)) for number in atoms.numbers])
     hold = np.sqrt(hold / np.maximum(coordination, 1e-12))
     return first, second, vectors, found, strength * hold[first] * hold[second]
+
+
+def coordination_numbers(atoms: Atoms) -> Floats:
+    """Return the coordination numbers n of :func:`spring_hessian`, shape ``(n_atoms,)``: the sums of bond strengths."""
+    first, _, _, _, strength = _strengths(atoms)
+    return np.asarray(np.bincount(first, weights=strength, minlength=len(atoms)))
+
+
+def _strengths(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, Floats, Floats, Floats]:
+    """Return first atom, second atom, vector (Å), length (Å) and strength s of each bond, in both directions."""
+    radii = covalent_radii[atoms.numbers]
+    first, second, vectors, found = neighbours(atoms, 2 * float(radii.max()) + REACH)
+    strength = np.exp((radii[first] + radii[second] - found) / DECAY)
+    near = found < radii[first] + radii[second] + REACH
+    return first[near], second[near], vectors[near], found[near], strength[near]
 
 
 @cache

@@ -6,6 +6,7 @@ elements at the same places. What is then taken from either keeps the operations
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
@@ -158,6 +159,11 @@ def subgroups_of(parent: Atoms, problem: Problem) -> Subgroups | None:
     The crystal is described in its primitive cell if the problem allows its size, or else in its own.
     """
     return _subgroups(_Parent(parent), problem.units, problem.atoms_per_unit)
+
+
+def subgroups_of_primitive(parent: Atoms) -> Subgroups | None:
+    """Return the subgroups of the space group of a crystal in its primitive cell, as :func:`subgroups_of` does."""
+    return _subgroups(_Parent(parent), range(1, sys.maxsize), 1)
 
 
 class _Parent:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.operators.assembly import Assembly
 from hybridcsp.operators.base import Operator
 from hybridcsp.operators.common import SEPARATION, Floats, bounded_attempts
-from hybridcsp.operators.subgroups import View, fitted, subgroups_of
+from hybridcsp.operators.subgroups import Subgroups, View, fitted, subgroups_of
 from hybridcsp.structure.separations import shortest_distances
 
 #: Smallest and largest fraction of the atoms that one parent contributes.
@@ -27,7 +28,7 @@ LOOSEST = 0.7
 
 
 @dataclass(frozen=True)
-class _OrbitCrossover(Operator):
+class CommonSubgroupOperator(Operator):
     """Base class of operators that combine orbits of two parents in a space group that both have.
 
     Both parents are symmetrised at the loose tolerance and described in the standard setting of a subgroup of one type
@@ -58,9 +59,25 @@ class _OrbitCrossover(Operator):
             Random number generator.
         """
 
+    def subgroups(self, parent: Atoms, problem: Problem) -> Subgroups | None:
+        """Return the subgroups of a parent; ``None`` if it has no symmetry."""
+        return subgroups_of(parent, problem)
+
+    def sizes(self, first: View, second: View, problem: Problem) -> list[int]:
+        """Return the numbers of formula units that a child may have: those of the parents."""
+        own_sizes = {problem.units_of(view.atoms.numbers) for view in (first, second)}
+        return [units for units in problem.units if units in own_sizes]
+
+    def share(self, first: View, second: View, problem: Problem, rng: np.random.Generator) -> float:
+        """Return the fraction of the atoms that the first parent contributes."""
+        return float(rng.uniform(*SHARES))
+
+    def fill_up(self, assembly: Assembly, orbits: Sequence[tuple[View, NDArray[np.int_]]]) -> None:
+        """Add orbits that were left out because there were too many atoms of their element; by default none."""
+
     def __call__(self, parents: Sequence[Atoms], problem: Problem, rng: np.random.Generator) -> Atoms | None:
         """Return a child of two parents, or ``None`` if they have no subgroup in common or all attempts fail."""
-        first, second = (subgroups_of(parent, problem) for parent in parents)
+        first, second = (self.subgroups(parent, problem) for parent in parents)
         if first is None or second is None:
             return None
         numbers = sorted(first.by_number.keys() & second.by_number.keys())
@@ -80,13 +97,12 @@ class _OrbitCrossover(Operator):
     def _combined(
         self, first: View, second: View, wanted: Floats, problem: Problem, rng: np.random.Generator
     ) -> Atoms | None:
-        own_sizes = {problem.units_of(view.atoms.numbers) for view in (first, second)}
-        sizes = [units for units in problem.units if units in own_sizes]
+        sizes = self.sizes(first, second, problem)
         if not sizes:
             return None
         contents = problem.contents(sizes[rng.integers(len(sizes))])
         n_atoms = sum(contents.values())
-        share = rng.uniform(*SHARES)
+        share = self.share(first, second, problem, rng)
         volumes = [view.atoms.get_volume() / len(view.atoms) for view in (first, second)]
         metric = share * _at_volume_1(first.metric) + (1 - share) * _at_volume_1(second.metric)
         of_cell = n_atoms * (share * volumes[0] + (1 - share) * volumes[1])
@@ -99,16 +115,20 @@ class _OrbitCrossover(Operator):
             for orbit, rank in zip(view.orbits, own, strict=True)
         ]
         taken = {id(first): 0, id(second): 0}
+        left: list[tuple[View, NDArray[np.int_]]] = []
         for _, view, orbit in sorted(offers, key=lambda offer: -offer[0]):
             if assembly.add(view, orbit):
                 taken[id(view)] += len(orbit)
+            else:
+                left.append((view, orbit))
+        self.fill_up(assembly, left)
         if min(taken.values()) == 0 or assembly.missing > MOST_NEW * n_atoms:
             return None
         return assembly.complete(first, rng)
 
 
 @dataclass(frozen=True)
-class SymmetricHeredity(_OrbitCrossover):
+class SymmetricHeredity(CommonSubgroupOperator):
     """Combine regions of two parents that are centred on symmetry elements of both.
 
     The regions are those where a plane wave, averaged over the operations of a space group that both parents have,
@@ -163,7 +183,7 @@ def _order_within(view: View, ranks: Floats) -> float:
 
 
 @dataclass(frozen=True)
-class OrbitCrossover(_OrbitCrossover):
+class OrbitCrossover(CommonSubgroupOperator):
     """Combine random orbits of two parents in a space group that both have.
 
     In contrast to heredity the orbits of a parent need not be close to each other: one parent may contribute the

@@ -46,6 +46,7 @@ from hybridcsp.search.setup import (
     build_sources,
     check_for_system,
     check_learners,
+    refuse_system_sources,
     require_independent_source,
 )
 from hybridcsp.search.stopping import StoppingCriteria, Target, stopping_criteria
@@ -54,6 +55,7 @@ from hybridcsp.search.user_results import problem_of, relaxed_by_user, without_c
 from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.height_posterior import HeightPosterior
+from hybridcsp.sources.registry import DEFAULT_SOURCES, SYSTEM_SOURCES
 from hybridcsp.utils.activity import announce
 from hybridcsp.utils.formulas import elements_of_system
 
@@ -127,7 +129,8 @@ class Search:
             )
         if backend is not None and not isinstance(backend, Backend):
             raise InputError("backend", backend, _BACKENDS)
-        settings = replace(settings or SearchSettings(), **chosen)
+        default = SearchSettings(sources=SYSTEM_SOURCES if is_system else DEFAULT_SOURCES)
+        settings = replace(settings or default, **chosen)
         self.problem = problem
         self.settings = settings.resolved(problem, ask_and_tell=settings.calculator is None and backend is None)
         self.directory = Path(os.path.abspath(directory or problem.formula))  # noqa: PTH100  # links are not followed
@@ -140,6 +143,7 @@ class Search:
         sources = self._first_sources(settings)
         if settings.calculator is not None:  # with ask and tell, minima of other origin may be added or imported
             require_independent_source(sources.values(), list(sources))
+        refuse_system_sources(sources, problem)
         check_learners(sources, settings.retraining)
         references = self._references(settings)
         weights = {n: s.weights for n, s in sources.items() if isinstance(s, GenerativeSource) and s.weights}

@@ -54,7 +54,8 @@ class SearchSettings:
         :class:`~hybridcsp.relaxation.calculators.choice.CalculatorChoice`, which ``calculator`` may also be.
     sources
         Names (``"random"``, ``"seeds:PATH"``) or :class:`~hybridcsp.sources.base.BaseSource` objects, which share the
-        relaxations.
+        relaxations. Default: those of a search of a formula; a search of a chemical system that is given no settings
+        uses :data:`~hybridcsp.sources.registry.SYSTEM_SOURCES`.
     allocation
         The rule that divides relaxations between the sources: ``"earnings"`` (the highest expected rate of success per
         force call), ``"equal"`` shares, or an :class:`~hybridcsp.search.allocation.Allocation`.

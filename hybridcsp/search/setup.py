@@ -11,6 +11,7 @@ from hybridcsp.archive.part import ArchivePart
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import is_word
 from hybridcsp.core.registry import split_argument
+from hybridcsp.core.system import System
 from hybridcsp.errors import InputError
 from hybridcsp.generators.external import Command, CommandGenerator
 from hybridcsp.retraining import Retrainer, Retraining, RetrainingScheduler
@@ -124,6 +125,25 @@ def require_independent_source(sources: Iterable[object], named: object) -> None
     """
     if all(_needs_others(source) for source in sources):
         raise InputError("sources", named, reason="it cannot run alone; add another source, such as random")
+
+
+def refuse_system_sources(sources: Mapping[str, BaseSource], problem: Problem | System) -> None:
+    """Check that no source of a search of one formula needs a chemical system.
+
+    Raises
+    ------
+    InputError
+        If a source has ``needs_system``.
+    """
+    for name, source in sources.items():
+        if source.needs_system and isinstance(problem, Problem):
+            elements = "-".join(problem.composition)
+            example = elements if len(problem.composition) > 1 else f"{elements}-O"
+            reason = (
+                "it makes structures of one composition from minima of others, so that it needs a search of a chemical "
+                f"system, such as {example}, and not of the formula {problem.formula}"
+            )
+            raise InputError("source", name, reason=reason)
 
 
 def _needs_others(source: object) -> bool:

@@ -66,6 +66,9 @@ class BaseSource(ABC):
     needs_others
         Whether the source works only on minima that other sources find. It is then never called while it waits, and a
         search with no independent source is refused.
+    needs_system
+        Whether the source works only in searches of chemical systems, because it uses minima of other compositions. A
+        search of one formula with it is refused.
     max_errors
         Number of errors in a row after which the source is not called again in this search.
     seconds_in_background
@@ -92,6 +95,7 @@ class BaseSource(ABC):
 
     name: str = ""
     needs_others: bool = False
+    needs_system: bool = False
     max_errors: int = 10
     seconds_in_background: float = 0.0
     waiting_for: str = ""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from hybridcsp.core.registry import Entry, Registry
 
-#: Sources of a search by default.
+#: Sources of a search of a formula, and of each composition of a chemical system, by default.
 DEFAULT_SOURCES = ("random", "prototypes", "evolution", "swarm", "basin-hopping", "wyckoff", "flow")
+SYSTEM_SOURCES = (*DEFAULT_SOURCES, "variable-composition")
 
 #: Number of samples of a generator per job by default; the most promising is relaxed.
 ONE_SHOT = 12
@@ -62,6 +63,11 @@ SOURCES = Registry(
             name="basin-hopping",
             target="hybridcsp.sources.basin_hopping:BasinHoppingSource",
             summary="moves from the best minima: basin-hopping:hops (default) or basin-hopping:dynamics",
+        ),
+        Entry(
+            name="variable-composition",
+            target="hybridcsp.sources.variable_composition:VariableCompositionSource",
+            summary="children of minima of other compositions; only in searches of chemical systems",
         ),
         Entry(
             name="shake",

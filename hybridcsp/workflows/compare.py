@@ -22,7 +22,7 @@ from hybridcsp.core.registry import split_argument
 from hybridcsp.errors import ArchiveError, BackendError, InputError
 from hybridcsp.relaxation.calculators.registry import check_calculator
 from hybridcsp.retraining import Retraining
-from hybridcsp.search.setup import build_sources, check_learners, require_independent_source
+from hybridcsp.search.setup import build_sources, check_learners, refuse_system_sources, require_independent_source
 from hybridcsp.search.stopping import DEFAULT_RELAXATIONS, Target
 from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.generative import GenerativeSource
@@ -229,6 +229,7 @@ def _runs(
         if not sources:
             parsed.check_trust(trust=trust[0], trust_commands=trust[1])
             built = build_sources(parsed.search.sources, parsed.problem, parsed.external, parsed.search.one_shot)
+            refuse_system_sources(built, parsed.problem)
             check_learners(built, parsed.retraining)
             sources = {name: _role(source, parsed.retraining) for name, source in built.items()}
         _check_same(where, parsed)

@@ -1,5 +1,7 @@
 """Searches of chemical systems: one budget for all compositions, ranked by the convex hull."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -11,6 +13,7 @@ from hybridcsp.archive.history import SourceCall
 from hybridcsp.errors import ArchiveError, InputError
 from hybridcsp.search.composition_allocation import CompositionAllocation
 from hybridcsp.sources.random import RandomSource
+from hybridcsp.sources.registry import SYSTEM_SOURCES
 from hybridcsp.testing.searches import _entries, _first_difference, _run_with_interruptions, _thread
 
 SMALL = {"composition_grid": 3, "max_atoms": 4}
@@ -97,6 +100,25 @@ def test_an_interrupted_search_continues_exactly_as_an_uninterrupted_one(search,
         found.run(relaxations=24, refine=0)
     _run_with_interruptions(lambda: search("resumed"), 24, lambda progress: progress.relaxations, [3, 11, 18])
     assert _first_difference(_entries(tmp_path / "uninterrupted"), _entries(tmp_path / "resumed")) is None
+
+
+def test_minima_of_other_compositions_are_parents_and_the_search_can_be_resumed(search, tmp_path):
+    sources = ["random", "variable-composition"]
+    with search("uninterrupted", sources=sources) as found:
+        found.run(relaxations=14, refine=0)
+        archive = found.archive
+        formula_of = archive.state.formula_of
+        children = [one for one in map(archive.candidate, range(1, archive.candidates + 1)) if one.proposal.parents]
+        assert {one.source for one in children} == {"variable-composition"}
+        assert any(formula_of(one.id) != formula_of(one.proposal.parents[0]) for one in children)
+    again = partial(search, "resumed", sources=sources)
+    _run_with_interruptions(again, 14, lambda progress: progress.relaxations, [6, 10])
+    assert _first_difference(_entries(tmp_path / "uninterrupted"), _entries(tmp_path / "resumed")) is None
+
+
+def test_a_system_is_searched_with_children_of_other_compositions_by_default(tmp_path):
+    with Search("Cu-Au", calculator=None, directory=tmp_path / "run", **SMALL) as found:
+        assert tuple(found.sources) == SYSTEM_SOURCES
 
 
 def test_the_sum_of_the_hull_falls_with_every_improvement(archive):

@@ -227,11 +227,12 @@ class Model:
 
 
 class InProcess(Backend):
-    """Run each job in this process."""
+    """Run each job in this process, and count the processor time in seconds that jobs take."""
 
     capacity = 1
 
     def __init__(self, calculator: CalculatorLike) -> None:
+        self.processor_seconds = 0.0
         self._run = Relaxer(calculator=calculator, settings=RelaxationSettings())()
         self._jobs: list[Job] = []
 
@@ -241,7 +242,10 @@ class InProcess(Backend):
 
     def completed(self, timeout: float | None) -> list[Relaxed | Failed]:
         """Run the oldest job."""
-        return [self._run(self._jobs.pop(0))] if self._jobs else []
+        start = time.process_time()
+        done = [self._run(self._jobs.pop(0))] if self._jobs else []
+        self.processor_seconds += time.process_time() - start
+        return done
 
 
 def make(family: str, seed: int, atoms: int = 12) -> Model:

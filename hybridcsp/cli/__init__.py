@@ -13,6 +13,7 @@ from hybridcsp.cli import search as search
 from hybridcsp.cli import show as show
 from hybridcsp.cli import train as train
 from hybridcsp.cli import watch as watch
+from hybridcsp.cli import xrd as xrd
 from hybridcsp.cli.app import app as app
 from hybridcsp.cli.app import run as main
 

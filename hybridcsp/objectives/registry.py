@@ -33,6 +33,11 @@ OBJECTIVES = Registry(
             target="hybridcsp.objectives.elastic:BulkModulus",
             summary="bulk modulus in GPa from the stress of two strained cells, with relaxed positions",
         ),
+        Entry(
+            name="xrd",
+            target="hybridcsp.objectives.powder:PowderSimilarity",
+            summary="similarity from 0 to 1 to the measured powder pattern in a file (xrd:pattern.xy)",
+        ),
     ),
     base="hybridcsp.objectives.base:Objective",
 )

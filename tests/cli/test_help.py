@@ -14,7 +14,20 @@ from hybridcsp.cli.settings_command import further_keys
 from hybridcsp.config.errors import keys_of
 
 COMMANDS = [
-    *("search", "resume", "refine", "compare", "watch", "show", "export", "generators", "train", "sample", "evaluate"),
+    *(
+        "search",
+        "resume",
+        "refine",
+        "compare",
+        "watch",
+        "show",
+        "xrd",
+        "export",
+        "generators",
+        "train",
+        "sample",
+        "evaluate",
+    ),
     *("import", "formats", "calculators", "sources", "operators"),
 ]
 

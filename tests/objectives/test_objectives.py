@@ -11,6 +11,8 @@ from ase.build import bulk
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
+from crystals import anatase, rutile
+from diffraction import measured, write_pattern
 
 from hybridcsp.errors import InputError
 from hybridcsp.objectives.registry import OBJECTIVES, build_objective
@@ -89,3 +91,26 @@ def test_every_registered_objective_can_be_built_and_has_a_unit() -> None:
     for name in ("density", "volume_per_atom", "magnetic_moment", "bulk_modulus"):
         assert name in OBJECTIVES.entries()
         assert build_objective(name).unit
+
+
+def test_similarity_to_a_powder_pattern(tmp_path: Path) -> None:
+    file = write_pattern(measured(rutile(), size=0.015), tmp_path / "pattern.xy")
+    objective = build_objective(f"xrd:{file}", {"wavelength": "CuKa"})
+    assert objective.natural_goal == "max"
+    assert objective.value(rutile()) > 0.95 > objective.value(anatase())
+    unadjusted = build_objective(f"xrd:{file}", {"wavelength": 1.54184, "cell_change": 0})
+    assert unadjusted.value(rutile()) < 0.8
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("xrd", {}, "it needs a measured pattern: xrd:pattern.xy"),
+        ("xrd:nothing.xy", {}, "nothing.xy"),
+        ("xrd:nothing.xy", {"wavelength": "CuKq"}, "CuKa"),
+        ("xrd:nothing.xy", {"axis": "angle"}, "one of two-theta, q, d"),
+    ],
+)
+def test_powder_pattern_that_cannot_be_used_is_refused(text: str, options: dict[str, str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build_objective(text, options)

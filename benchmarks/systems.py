@@ -319,8 +319,8 @@ def compare(rows: Sequence[Mapping[str, Any]], arm: str) -> dict[str, Any]:
 def command_report(options: argparse.Namespace) -> None:
     console = Console(width=130)
     summary: dict[str, Any] = {}
-    for title, systems in (("reported", REPORTED), ("development", DEVELOPMENT)):
-        lines = [line for line in read(options.runs) if line["system"] in systems]
+    for title in ("reported", "development"):
+        lines = [line for line in read(options.runs) if (line["system"] in DEVELOPMENT) == (title == "development")]
         if not lines:
             continue
         rows = []

@@ -13,8 +13,9 @@ Systems: binary alloys with the EMT potential, and ``lj-SEED``, two kinds of ato
 - ``random``, ``random-equal``: random crystals alone, with both divisions;
 - ``no-transfer``: the default without the source that makes children from minima of other compositions;
 - ``separate``: a search of one formula for each composition, with an equal share of the relaxations;
-- ``shared``, ``own``, ``frozen``: the generator ``wyckoff`` beside random crystals, whose samples are put in order by
-  what was learned at all compositions (the default), at the same composition, or not at all.
+- ``generator``, ``frozen``: the generator ``wyckoff`` beside random crystals, whose samples are put in order by what
+  was learned at the same composition, or not at all. (Recorded runs of an arm ``shared``, in which all compositions
+  learned together, are of a version that did not stay.)
 
 The hull that counts is that of all minima of all runs of a system. A phase on it is found when a minimum of its
 composition lies within 2 meV/atom of the lowest that any run has found there. The report gives the phases found, the
@@ -33,11 +34,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 from rich.console import Console
@@ -53,7 +52,6 @@ from hybridcsp.core.records import REFINE, Failed, Relaxed
 from hybridcsp.relaxation.calculators.registry import CalculatorLike
 from hybridcsp.retraining import Retraining
 from hybridcsp.search.composition_allocation import CompositionAllocation
-from hybridcsp.sources.height_posterior import HeightPosterior
 from hybridcsp.sources.registry import ONE_SHOT
 
 RESULTS = Path(__file__).parent / "results"
@@ -76,14 +74,14 @@ class Arm:
         Whether all compositions get the same number of relaxations.
     separate
         Whether each composition has a search of its own.
-    learning
-        Compositions that samples of generators learn from: ``"all"``, ``"own"`` or ``"none"``.
+    posterior
+        Whether samples of generators are put in order by what the search has learned.
     """
 
     sources: Sequence[str]
     equal: bool = False
     separate: bool = False
-    learning: str = "all"
+    posterior: bool = True
 
 
 ARMS = {
@@ -93,14 +91,13 @@ ARMS = {
     "random": Arm(sources=["random"]),
     "random-equal": Arm(sources=["random"], equal=True),
     "separate": Arm(sources=OPTIMISERS, separate=True),
-    "shared": Arm(sources=GENERATOR),
-    "own": Arm(sources=GENERATOR, learning="own"),
-    "frozen": Arm(sources=GENERATOR, learning="none"),
+    "generator": Arm(sources=GENERATOR),
+    "frozen": Arm(sources=GENERATOR, posterior=False),
 }
 
 #: The arms that run by default, and those about learning with the arm that they are compared with.
 MAIN = ("default", "default-equal", "no-transfer", "random", "random-equal", "separate")
-LEARNING = ("shared", "own", "frozen")
+LEARNING = ("generator", "frozen")
 BASELINES = dict.fromkeys(MAIN, "random-equal") | dict.fromkeys(LEARNING, "frozen")
 
 REPORTED = ("Cu-Au", "Ni-Al", "Cu-Al", "lj-0", "lj-2", "lj-4", "lj-6")
@@ -109,9 +106,6 @@ DEVELOPMENT = ("Ag-Pd", "Pt-Al", "lj-1", "lj-3", "lj-5")
 GRID, MAX_ATOMS, RELAXATIONS = 6, 8, 130
 
 FOUND, ENOUGH = 0.002, 0.8  # eV/atom; fraction of the phases
-
-#: The function that gives each generator its posterior.
-POSTERIOR = "hybridcsp.sources.generative.posterior_for"
 
 #: Processor seconds of one relaxation and of what belongs to it, for the planned time.
 SECONDS_PER_RELAXATION = 0.35
@@ -154,7 +148,7 @@ def execute(run: Mapping[str, Any]) -> dict[str, Any]:
             "sources": arm.sources,
             "seed": run["seed"],
             "one_shot": ONE_SHOT,
-            "retraining": Retraining(new_minima=0, posterior=arm.learning != "none"),
+            "retraining": Retraining(new_minima=0, posterior=arm.posterior),
         }
         if arm.separate:
             for formula, share in _shares(system, run["relaxations"], run["seed"]).items():
@@ -162,8 +156,7 @@ def execute(run: Mapping[str, Any]) -> dict[str, Any]:
                     search.run(relaxations=share, refine=0)
                     calls = _collect(search.archive, system, minima, calls)
         else:
-            context = patch(POSTERIOR, lambda *_: HeightPosterior()) if arm.learning == "own" else nullcontext()
-            with context, Search(system, directory=Path(folder) / "run", **settings) as search:
+            with Search(system, directory=Path(folder) / "run", **settings) as search:
                 if arm.equal:
                     search._proposer.allocation = EqualCompositions(search.archive.state)
                 search.run(relaxations=run["relaxations"], refine=0)

@@ -15,7 +15,6 @@ from zlib import crc32
 
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
-from ase.data import atomic_numbers
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.history import SourceCall
@@ -54,7 +53,6 @@ from hybridcsp.search.system_proposer import SystemProposer
 from hybridcsp.search.user_results import problem_of, relaxed_by_user, without_calculator
 from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.generative import GenerativeSource
-from hybridcsp.sources.height_posterior import HeightPosterior
 from hybridcsp.sources.registry import DEFAULT_SOURCES, SYSTEM_SOURCES
 from hybridcsp.utils.activity import announce
 from hybridcsp.utils.formulas import elements_of_system
@@ -139,7 +137,6 @@ class Search:
         # Sources and allocation change as the search goes on. Where the calculator may change, the search starts again
         # from copies of them that know no energies.
         self._unused = copy.deepcopy((list(settings.sources), settings.allocation)) if allow_calculator_change else None
-        self._posterior: HeightPosterior | None = None  # of a chemical system
         sources = self._first_sources(settings)
         if settings.calculator is not None:  # with ask and tell, minima of other origin may be added or imported
             require_independent_source(sources.values(), list(sources))
@@ -242,8 +239,6 @@ class Search:
         if isinstance(self.problem, Problem):
             return self._build_sources(settings.sources, self.problem)
         check_for_system(settings)
-        if settings.retraining.posterior:
-            self._posterior = HeightPosterior([atomic_numbers[element] for element in self.problem.elements])
         self._first = next(one for one in self.problem.compositions if one not in self.problem.elements)
         return self._build_sources(settings.sources, self.problem.problem(self._first))
 
@@ -263,7 +258,7 @@ class Search:
             self.settings.external,
             one_shot,
             in_background=self._in_background,
-            posterior=self.settings.retraining.posterior if self._posterior is None else self._posterior,
+            posterior=self.settings.retraining.posterior,
         )
 
     def _build_proposer(
@@ -279,7 +274,7 @@ class Search:
             known = sources if part.formula == self._first else self._build_sources(settings.sources, part.problem)
             return build_proposer(part.problem, own, part, known, **common)
 
-        return SystemProposer(self.archive, build, sources, self._posterior)
+        return SystemProposer(self.archive, build, sources)
 
     def _rebuild_proposer(self) -> Proposer | SystemProposer:
         """Replace sources and allocation by new ones, which know energies of the calculator in use only."""

@@ -20,7 +20,6 @@ from hybridcsp.search.proposer import Proposer
 from hybridcsp.search.settings import SearchSettings
 from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.generative import GenerativeSource
-from hybridcsp.sources.height_posterior import HeightPosterior
 from hybridcsp.sources.preselection import check_samples_per_job
 from hybridcsp.sources.random import check_spacegroups
 from hybridcsp.sources.registry import SOURCES
@@ -33,7 +32,7 @@ def build_sources(
     samples_per_job: int = 1,
     *,
     in_background: bool = False,
-    posterior: bool | HeightPosterior = True,
+    posterior: bool = True,
 ) -> dict[str, BaseSource]:
     """Build the sources from user-supplied names or objects, and return them by name.
 
@@ -53,7 +52,7 @@ def build_sources(
         Whether commands, and generators of other packages that are given by name, run in parallel with the search.
     posterior
         Whether samples of generators that are given by name are put in order by the heights in which they are expected
-        to end; or the posterior of a chemical system by which they are.
+        to end.
 
     Raises
     ------

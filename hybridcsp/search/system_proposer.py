@@ -19,8 +19,6 @@ from hybridcsp.search.composition_allocation import CompositionAllocation
 from hybridcsp.search.proposer import POLL_INTERVAL, Proposer
 from hybridcsp.search.references import Reference
 from hybridcsp.sources.base import BaseSource
-from hybridcsp.sources.generative import GenerativeSource
-from hybridcsp.sources.height_posterior import HeightPosterior
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +38,6 @@ class SystemProposer:
         Function that builds the proposer of a composition from its part of the archive.
     sources
         Sources of one composition, by the names that their candidates carry; those of all others have the same names.
-    posterior
-        Posterior of heights that the generators of all compositions share; ``None`` if there is none.
     """
 
     def __init__(
@@ -49,7 +45,6 @@ class SystemProposer:
         archive: Archive,
         build: Callable[[ArchivePart], Proposer],
         sources: Mapping[str, BaseSource],
-        posterior: HeightPosterior | None = None,
     ) -> None:
         assert isinstance(archive.state, SystemState)
         self.archive = archive
@@ -58,11 +53,6 @@ class SystemProposer:
         self.allocation = CompositionAllocation(archive.state)
         self._build = build
         self._proposers: dict[str, Proposer] = {}
-        self._posterior = posterior
-        if posterior is not None and any(isinstance(source, GenerativeSource) for source in sources.values()):
-            for past in archive.history():
-                if isinstance(past, Outcome):
-                    posterior.observe(past)
 
     def of(self, formula: str) -> Proposer:
         """Return the proposer of a composition."""
@@ -126,9 +116,6 @@ class SystemProposer:
                 recorded += self.of(formula).record(list(group))
             else:  # of a known phase at a composition that is not searched
                 recorded += self.archive.record_outcomes(list(group))
-        if self._posterior is not None:
-            for outcome in recorded:
-                self._posterior.observe(outcome)
         return recorded
 
     def record_follow_ups(self, outcomes: Sequence[FollowUpOutcome]) -> None:

@@ -16,7 +16,7 @@ from hybridcsp.similarity import STARTS, StructureIndex
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.sources.batch_queue import BatchQueue
 from hybridcsp.sources.batch_sampler import BatchPendingError, BatchSampler
-from hybridcsp.sources.height_posterior import HeightPosterior, posterior_for
+from hybridcsp.sources.height_posterior import HeightPosterior
 from hybridcsp.sources.model_versions import ModelVersions
 from hybridcsp.sources.preselection import check_samples_per_job
 from hybridcsp.utils.activity import announce
@@ -91,7 +91,7 @@ class GenerativeSource(BaseSource):
         samples_per_job: int = 1,
         in_background: bool = False,
         from_scratch: bool = False,
-        posterior: bool | HeightPosterior = True,
+        posterior: bool = True,
     ) -> None:
         check_samples_per_job(samples_per_job)
         if generator is None:
@@ -105,7 +105,7 @@ class GenerativeSource(BaseSource):
         self._sampler = BatchSampler(problem, self._versions, in_background=in_background)
         self._queues: dict[int, BatchQueue] = {}  # by version
         self._known = StructureIndex(energy_window=None, tolerances=STARTS)
-        self.posterior = posterior_for(problem, posterior)
+        self.posterior: HeightPosterior | None = HeightPosterior() if posterior else None
 
     def status(self) -> SourceStatus:
         """Return EXHAUSTED with a fixed cell, and BUSY while a batch is sampled and nothing else is left to propose."""
@@ -219,7 +219,7 @@ class NamedGenerativeSource(GenerativeSource):
         *,
         samples_per_job: int = 1,
         in_background: bool = False,
-        posterior: bool | HeightPosterior = True,
+        posterior: bool = True,
     ) -> None:
         name = self.registered_name
         if argument is None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import REFINE, Failed, Outcome, Relaxed
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE, spglib_cell, symmetry_dataset
 from hybridcsp.structure.wyckoff import cell_freedom, free_axes, point_group_order
@@ -52,14 +51,6 @@ class _Try:
     def features(self) -> Floats:
         return structure_features(self.structure)
 
-    @property
-    def elements(self) -> list[int]:
-        return elements_of(self.structure)
-
-
-#: Atomic numbers of the elements of a composition and their reduced numbers of atoms.
-Composition = tuple[tuple[int, int], ...]
-
 
 class HeightPosterior:
     """Learn in which height above the best a structure ends, from all structures of the search made from nothing.
@@ -68,47 +59,41 @@ class HeightPosterior:
     (:func:`structure_features`: symmetry, Wyckoff sequence), with a Gaussian prior of the coefficients around zero and
     Gaussian noise. Failed relaxations count as high. Structures that were made from others (by evolution, for example)
     are left out, because their heights follow from those of their parents. Only differences between structures of the
-    same source and composition teach, so that it does not matter how good the sources are. In a chemical system the
-    coefficients are the same at all compositions, and each learns from what was relaxed at the others.
+    same source teach, so that it does not matter how good the sources are.
 
     Weighting by what is low alone, without that which was tried and is high, was measured and is worse: what is
     proposed most often is then found most often among the low, too (``docs/user/retraining.md``).
-
-    Parameters
-    ----------
-    elements
-        Atomic numbers of the elements of a chemical system; empty for a search of one formula.
     """
 
-    def __init__(self, elements: Sequence[int] = ()) -> None:
-        self._elements = sorted(elements)
-        self._tries: dict[tuple[Composition, str], deque[_Try]] = {}  # by composition and source
-        self._ends: dict[Composition, _Ends] = {}
+    def __init__(self) -> None:
+        self._tries: dict[str, deque[_Try]] = {}
+        self._minima: dict[int, float] = {}  # enthalpies in eV/atom
+        self._suspects: frozenset[int] = frozenset()
+        self._unconverged = math.inf  # lowest enthalpy of an end that is no minimum
         self._relaxations = 0
 
     def observe(self, outcome: Outcome) -> None:
         """Learn from the outcome of a relaxation."""
         if isinstance(outcome, Relaxed):
-            self._ends_at(composition_of(outcome.atoms)).note_suspects(outcome)
+            self._suspects = outcome.suspects_after(self._suspects)
         if not isinstance(outcome, Relaxed | Failed) or outcome.level == REFINE or outcome.candidate.proposal.parents:
             return
         starts = outcome.starting_structures
         if len(starts) > 1:  # it ended before one was chosen
             return
-        composition = composition_of(starts[0])
         enthalpy, minimum = math.inf, None
         if isinstance(outcome, Relaxed):
-            enthalpy, minimum = self._ends_at(composition).note(outcome), outcome.minimum
-        tries = self._tries.setdefault((composition, outcome.candidate.source), deque(maxlen=MEMORY))
+            enthalpy, minimum = outcome.enthalpy_per_atom, outcome.minimum
+            if minimum is None:
+                self._unconverged = min(self._unconverged, enthalpy)
+            else:  # a relaxation that was ended in a known basin would have come down to it
+                enthalpy = self._minima[minimum] = min(enthalpy, self._minima.get(minimum, math.inf))
+        tries = self._tries.setdefault(outcome.candidate.source, deque(maxlen=MEMORY))
         tries.append(_Try(starts[0], enthalpy, _estimate(outcome), minimum))
         self._relaxations += 1
 
     def draw(
-        self,
-        structures: Sequence[Floats],
-        rng: np.random.Generator,
-        estimates: Sequence[float] = (),
-        composition: Composition | None = None,
+        self, structures: Sequence[Floats], rng: np.random.Generator, estimates: Sequence[float] = ()
     ) -> Floats | None:
         """Return heights of structures under coefficients drawn from their posterior (Thompson sampling).
 
@@ -121,48 +106,32 @@ class HeightPosterior:
         estimates
             Estimates of the enthalpies in eV/atom from one force call each, if there are any. They are one more
             feature, whose reliability is learned like that of the others.
-        composition
-            Their composition; not needed in a search of one formula.
 
         Returns
         -------
         ndarray or None
             Heights in eV/atom, apart from a constant, shape ``(n,)``; ``None`` before there are enough relaxations.
         """
-        if composition is None and len(self._ends) == 1:
-            (composition,) = self._ends
-        lowest = {one: ends.lowest for one, ends in self._ends.items()}
-        lowest = {one: enthalpy for one, enthalpy in lowest.items() if math.isfinite(enthalpy)}
-        # Failures alone are no heights: a composition without an end has none yet, and teaches nothing.
-        real = [
-            (one, [a_try for a_try in tries if a_try.minimum not in self._ends[one].suspects])
-            for (one, _), tries in self._tries.items()
-            if one in lowest
-        ]
-        groups = [(one, tries) for one, tries in real if tries]
-        if self._relaxations < FEWEST or not groups or (len(estimates) and composition not in lowest):
+        lowest = self._lowest
+        if self._relaxations < FEWEST or math.isinf(lowest):
             return None
+        real = [[one for one in tries if one.minimum not in self._suspects] for tries in self._tries.values()]
+        sources = [tries for tries in real if tries]
         known = [
-            (
-                np.array([self._widened(one.features, one.elements) for one in tries]),
-                np.array([one.enthalpy - lowest[group] for one in tries]),
-            )
-            for group, tries in groups
+            (np.array([one.features for one in tries]), np.array([one.enthalpy for one in tries])) for tries in sources
         ]
-        own = self._elements if composition is None else [number for number, _ in composition]
-        asked = np.array([self._widened(features, own) for features in structures])
+        asked = np.array(structures)
         if len(estimates):
-            assert composition is not None
-            asked = np.column_stack([asked, _logarithms(estimates, lowest[composition])])
+            asked = np.column_stack([asked, _logarithms(estimates, lowest)])
             known = [
-                (np.column_stack([features, _known_logarithms(tries, lowest[group])]), heights)
-                for (features, heights), (group, tries) in zip(known, groups, strict=True)
+                (np.column_stack([features, _known_logarithms(tries, lowest)]), enthalpies)
+                for (features, enthalpies), tries in zip(known, sources, strict=True)
             ]
         scale = np.concatenate([asked, *(features for features, _ in known)]).std(axis=0)
         scale[scale < 1e-9] = np.inf
         rows, heights = [], []
-        for features, height in known:
-            height = np.minimum(height, LARGEST)
+        for features, enthalpies in known:
+            height = np.minimum(enthalpies - lowest, LARGEST)
             rows.append((features - features.mean(axis=0)) / scale)
             heights.append(height - height.mean())
         x, y = np.concatenate(rows), np.concatenate(heights)
@@ -172,47 +141,11 @@ class HeightPosterior:
         deviation = np.linalg.solve(np.linalg.cholesky(precision).T, rng.normal(size=len(mean)))
         return np.asarray(asked / scale @ (mean + noise * deviation))
 
-    def _widened(self, features: Floats, elements: Sequence[int]) -> Floats:
-        """Return features with one for each element of the system, 0 for those that a structure does not have."""
-        if not self._elements or len(elements) == len(self._elements):
-            return features
-        common = len(features) - len(elements)
-        widened = np.zeros(common + len(self._elements))
-        widened[:common] = features[:common]
-        widened[[common + self._elements.index(number) for number in elements]] = features[common:]
-        return widened
-
-    def _ends_at(self, composition: Composition) -> _Ends:
-        return self._ends.setdefault(composition, _Ends())
-
-
-@dataclass(eq=False)
-class _Ends:
-    """The ends of the relaxations of one composition."""
-
-    minima: dict[int, float] = field(default_factory=dict)  # enthalpies in eV/atom
-    suspects: frozenset[int] = frozenset()
-    unconverged: float = math.inf  # lowest enthalpy of an end that is no minimum
-
-    def note_suspects(self, outcome: Relaxed) -> None:
-        """Note which minima are suspect from a relaxation on."""
-        self.suspects = outcome.suspects_after(self.suspects)
-
-    def note(self, outcome: Relaxed) -> float:
-        """Note the end of a relaxation, and return the enthalpy that counts, in eV/atom."""
-        enthalpy, minimum = outcome.enthalpy_per_atom, outcome.minimum
-        if minimum is None:
-            self.unconverged = min(self.unconverged, enthalpy)
-            return enthalpy
-        # A relaxation that was ended in a known basin would have come down to it.
-        enthalpy = self.minima[minimum] = min(enthalpy, self.minima.get(minimum, math.inf))
-        return enthalpy
-
     @property
-    def lowest(self) -> float:
+    def _lowest(self) -> float:
         """Lowest enthalpy in eV/atom, without suspect minima; infinite if there is none."""
-        real = (enthalpy for minimum, enthalpy in self.minima.items() if minimum not in self.suspects)
-        return min(self.unconverged, min(real, default=math.inf))
+        real = (enthalpy for minimum, enthalpy in self._minima.items() if minimum not in self._suspects)
+        return min(self._unconverged, min(real, default=math.inf))
 
 
 def _logarithms(estimates: Iterable[float], lowest: float) -> Floats:
@@ -225,56 +158,6 @@ def _known_logarithms(tries: Iterable[_Try], lowest: float) -> Floats:
     logarithms = _logarithms((one.estimate for one in tries), lowest)
     known = np.isfinite(logarithms)
     return np.where(known, logarithms, logarithms[known].mean() if known.any() else 0.0)
-
-
-class PosteriorAtComposition(HeightPosterior):
-    """The posterior of a chemical system as the sources of one composition see it.
-
-    The search passes all outcomes on to the posterior of the system, so that sources do not.
-
-    Parameters
-    ----------
-    whole
-        Posterior of the system.
-    problem
-        Problem of the composition.
-    """
-
-    def __init__(self, whole: HeightPosterior, problem: Problem) -> None:
-        super().__init__()
-        self._whole = whole
-        self._composition = composition_of(Atoms(problem.formula))
-
-    def observe(self, outcome: Outcome) -> None:
-        """Do nothing."""
-
-    def draw(
-        self,
-        structures: Sequence[Floats],
-        rng: np.random.Generator,
-        estimates: Sequence[float] = (),
-        composition: Composition | None = None,
-    ) -> Floats | None:
-        """Return heights of structures of the composition; see :meth:`HeightPosterior.draw`."""
-        return self._whole.draw(structures, rng, estimates, composition or self._composition)
-
-
-def posterior_for(problem: Problem, posterior: bool | HeightPosterior) -> HeightPosterior | None:
-    """Return the posterior of a source: one of its own, its part of that of a chemical system, or none."""
-    if isinstance(posterior, HeightPosterior):
-        return PosteriorAtComposition(posterior, problem)
-    return HeightPosterior() if posterior else None
-
-
-def elements_of(atoms: Atoms) -> list[int]:
-    """Return the atomic numbers of the elements of a structure, ascending."""
-    return np.unique(atoms.numbers).tolist()  # type: ignore[no-any-return]
-
-
-def composition_of(atoms: Atoms) -> Composition:
-    """Return the composition of a structure."""
-    numbers, counts = np.unique(atoms.numbers, return_counts=True)
-    return tuple(zip(numbers.tolist(), (counts // np.gcd.reduce(counts)).tolist(), strict=True))
 
 
 def _estimate(outcome: Relaxed | Failed) -> float:

@@ -240,15 +240,3 @@ def test_known_phases_belong_to_a_system(tmp_path):
     write(tmp_path / "known.extxyz", bulk("Cu"))
     with pytest.raises(InputError, match="use them as a source, seeds:"):
         Search("Cu", calculator="emt", directory=tmp_path / "cu", references=[tmp_path / "known.extxyz"])
-
-
-def test_generators_learn_from_all_compositions_and_a_resumed_search_knows_what_they_learned(search, tmp_path):
-    options = {"sources": ["random", "wyckoff"], "composition_grid": 2, "one_shot": 2}
-    with search("uninterrupted", **options) as found:
-        found.run(relaxations=14, refine=0)
-        posterior = found._posterior
-        observed = sum(map(len, posterior._tries.values()))
-        assert observed == 14
-        assert len({composition for composition, _ in posterior._tries}) == 3
-    _run_with_interruptions(lambda: search("resumed", **options), 14, lambda progress: progress.relaxations, [10])
-    assert _first_difference(_entries(tmp_path / "uninterrupted"), _entries(tmp_path / "resumed")) is None

@@ -13,12 +13,7 @@ from hybridcsp import Problem
 from hybridcsp.core.records import Candidate, Failed, FailureReason, Proposal
 from hybridcsp.generators.base import Sample
 from hybridcsp.sources.generative import GenerativeSource
-from hybridcsp.sources.height_posterior import (
-    FEWEST,
-    HeightPosterior,
-    PosteriorAtComposition,
-    structure_features,
-)
+from hybridcsp.sources.height_posterior import FEWEST, HeightPosterior, structure_features
 from hybridcsp.structure.symmetry import spacegroup
 
 RNG = np.random.default_rng(0)
@@ -167,42 +162,3 @@ def test_a_source_proposes_first_what_is_expected_to_end_low(tmp_path, posterior
             source.proposed([candidate])
             proposed.append(spacegroup(candidate.atoms) <= 2)
     assert set(proposed) == found
-
-
-def alloyed(atoms, *symbols):
-    """Return a crystal with the same sites and other elements."""
-    atoms = atoms.copy()
-    atoms.symbols[:] = symbols
-    return atoms
-
-
-def test_in_a_system_each_composition_learns_from_the_others():
-    whole = HeightPosterior([29, 79])
-    for lesson in low_if(lambda atoms: spacegroup(atoms) > 2):
-        atoms = alloyed(lesson.candidate.atoms, "Cu", "Cu", "Au", "Au")
-        whole.observe(outcome(atoms, lesson.enthalpy_per_atom + 0.7))
-    other = PosteriorAtComposition(whole, Problem("Cu3Au"))
-    asked = [structure_features(alloyed(make(90), "Cu", "Cu", "Cu", "Au")) for make in (symmetric, distorted)]
-    drawn = [other.draw(asked, rng) for rng in map(np.random.default_rng, range(100))]
-    assert np.mean([heights[0] < heights[1] for heights in drawn]) > 0.9
-    other.observe(outcome(symmetric(1), -9.0))  # the search passes outcomes on to the whole
-    assert np.array_equal(other.draw(asked, np.random.default_rng(0)), drawn[0])
-
-
-def test_enthalpies_of_different_compositions_are_not_compared():
-    whole = HeightPosterior([29, 79])
-    for number, lesson in enumerate(low_if(lambda _: True)):
-        symbols, shift = (("Cu", "Cu", "Au", "Au"), 0.0) if number % 2 else (("Cu", "Cu", "Cu", "Au"), 5.0)
-        whole.observe(outcome(alloyed(lesson.candidate.atoms, *symbols), lesson.enthalpy_per_atom + shift))
-    asked = [structure_features(alloyed(make(90), "Cu", "Cu", "Cu", "Au")) for make in (symmetric, distorted)]
-    heights = PosteriorAtComposition(whole, Problem("Cu3Au")).draw(asked, np.random.default_rng(0))
-    assert np.abs(np.subtract(*heights)) < 0.05
-
-
-def test_a_composition_in_which_every_relaxation_failed_teaches_nothing():
-    whole = HeightPosterior([29, 79])
-    for number in range(2 * FEWEST):
-        candidate = outcome(alloyed(symmetric(number), "Cu", "Cu", "Au", "Au"), 0.0).candidate
-        whole.observe(Failed(candidate=candidate, reason=FailureReason.OVERLAP))
-    asked = [structure_features(alloyed(symmetric(0), "Cu", "Cu", "Cu", "Au"))]
-    assert PosteriorAtComposition(whole, Problem("Cu3Au")).draw(asked, RNG) is None

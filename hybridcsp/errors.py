@@ -66,6 +66,10 @@ class InputError(HybridCSPError, ValueError):
         return _again, (type(self), self.args, self.__dict__)
 
 
+class NothingUsableError(InputError):
+    """A file or folder of structures none of which has the contents of the problem."""
+
+
 class UnreadableError(HybridCSPError, ValueError):
     """A file that cannot be read, or that exceeds a limit of the reader.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from itertools import islice
 from typing import Self
 
@@ -145,13 +146,13 @@ class ArchiveReader:
         Only minima of the calculator used last are compared. Follow-up relaxations are left out.
         """
         with self.reading():
-            return [self._minimum(basin) for basin in self.state.ranked(n)]
+            return [self._in_system(self._minimum(basin), basin) for basin in self.state.ranked(n)]
 
     def stream_minima(self, n: int | None = None) -> Iterator[Minimum]:
         """Yield the minima that :meth:`minima` returns, without holding them all in memory."""
         with self.reading():
             for basin in self.state.ranked(n):
-                yield self._read_minimum(basin)
+                yield self._in_system(self._read_minimum(basin), basin)
 
     def preferred_minima(self, n: int | None = None) -> list[PreferredMinimum]:
         """Return the ``n`` (default: all) minima that the search prefers as parents and lessons, best first.
@@ -304,6 +305,18 @@ class ArchiveReader:
         ):
             cached = self._minima[basin.id] = self._read_minimum(basin)
         return cached
+
+    def _in_system(self, minimum: Minimum, basin: Basin) -> Minimum:
+        """Return a minimum with its present place in the chemical system; as it is in a search of one formula."""
+        state = self.state
+        if not isinstance(state, SystemState):
+            return minimum
+        return replace(
+            minimum,
+            composition=state.formula_of(basin.found_by),
+            above_hull=state.height(basin) if state.hull.is_complete else None,
+            is_known_phase=basin.id in state.references,
+        )
 
     def _last_end(self, basin: Basin) -> Relaxed:
         """Return the last follow-up relaxation of a basin, or its best relaxation by the search if there is none."""

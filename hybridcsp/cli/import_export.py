@@ -348,7 +348,7 @@ def _export_seeds(
                 for candidate in waiting
             ]
         else:
-            records = records_of(archive.final_minima(top), cell, archive.problem.pressure_gpa)
+            records = records_of(archive.final_minima(top), cell, (archive.system or archive.problem).pressure_gpa)
     if not records:
         missing = "a search with pending candidates" if pending else "a search that has found a minimum"
         raise InputError("--pending" if pending else "directory", directory, f"{missing}; there is none to write")

@@ -397,6 +397,8 @@ def _print_header(search: Search) -> None:
         soft_wrap=True,
     )
     for name, source in search.sources.items():
+        if isinstance(problem, System):
+            break  # what cannot be used at one composition may be for another
         if unusable := source.unusable:
             shown = "".join(f"\n  {where}: {reason}" for where, reason in unusable[:5])
             more = f"\n  and {len(unusable) - 5} more" if len(unusable) > 5 else ""

@@ -349,6 +349,8 @@ def with_absolute_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def write(configuration: Configuration, directory: Path) -> None:
     """Write the resolved configuration with all keys to ``config.toml`` in a run directory."""
     raw = json.loads(configuration.model_dump_json(exclude_none=True, exclude={"relaxation": set(SET_BY_PROBLEM)}))
+    if isinstance(configuration.problem, System):  # with the compositions that were chosen
+        raw["problem"] = {key: value for key, value in configuration.problem.describe().items() if value is not None}
     raw["search"]["directory"] = str(directory.resolve())
     if not configuration.then.calculators:  # so that earlier versions can read the file
         del raw["then"]

@@ -72,6 +72,12 @@ class Minimum:
         Enthalpy above the lowest minimum of the search by its own calculator, in eV/atom; ``None`` likewise.
     suspect
         Whether it is probably a hole of the potential and not a crystal.
+    composition
+        Its composition in a search of a chemical system, such as ``"V2O5"``; ``None`` in a search of one formula.
+    above_hull
+        Its height above the convex hull of the chemical system when it was read, in eV/atom; ``None`` without one.
+    is_known_phase
+        Whether it is a known phase that was given to the search of a chemical system, or the same as one.
     """
 
     id: int
@@ -86,6 +92,9 @@ class Minimum:
     search_rank: int | None = None
     search_height: float | None = None
     suspect: bool = False
+    composition: str | None = None
+    above_hull: float | None = None
+    is_known_phase: bool = False
 
     @property
     def niche(self) -> int:

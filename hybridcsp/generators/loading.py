@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from hybridcsp.core.registry import Entry
 from hybridcsp.errors import InputError, UnknownNameError, UnreadableError
@@ -16,9 +17,15 @@ from hybridcsp.generators.weights_io import CARD, LARGEST_CARD, shipped
 from hybridcsp.utils.paths import expanded
 from hybridcsp.utils.reading import read_json
 
+#: Generators in use, by class, folder and state of its files.
+_loaded: WeakValueDictionary[tuple[Any, ...], Generator] = WeakValueDictionary()
+
 
 def open_generator(text: str) -> Generator:
-    """Load a generator with its weights.
+    """Load a generator with its weights, or return one that is in memory already.
+
+    Sources of different compositions of a chemical system share it: sampling does not change a generator, and a copy is
+    trained.
 
     Parameters
     ----------
@@ -44,7 +51,12 @@ def open_generator(text: str) -> Generator:
                 reason=f"this generator has no weights in the package; train it (hybridcsp train {text} --data PATH "
                 "--output FOLDER) and give that folder instead",
             )
-    return kind.load(folder)  # type: ignore[no-any-return]
+    files = sorted((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in folder.iterdir())
+    key = kind, folder.resolve(), tuple(files)
+    loaded = _loaded.get(key)
+    if loaded is None:
+        loaded = _loaded[key] = kind.load(folder)
+    return loaded
 
 
 def new_generator(name: str) -> Generator:

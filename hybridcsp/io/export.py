@@ -44,7 +44,8 @@ def structure_of(minimum: Minimum, cell: str = "as-found", *, disagreement: floa
         relaxed to the minimum), ``enthalpy_per_atom`` (eV), ``calculator`` (label), ``spacegroup`` (at 0.01 Å),
         ``source``, ``operator``, ``relaxation`` (number of the first relaxation to the minimum, from 1 in order of
         completion; 0 if the minimum was added by the user before any), ``force_calls`` (of the whole search until then)
-        and ``multiplicity``. If the search was followed up with other calculators, also ``search_rank``,
+        and ``multiplicity``. In a chemical system also ``composition``, ``above_hull`` (eV/atom; missing without a
+        hull) and ``known_phase``. If the search was followed up with other calculators, also ``search_rank``,
         ``search_enthalpy_per_atom`` and ``search_calculator``; with results of theirs, the structure and energy are of
         the last, and there are ``follow_up_1_rank``, ``follow_up_1_enthalpy_per_atom``, ``follow_up_1_calculator``, …,
         and ``disagrees``.
@@ -68,8 +69,17 @@ def structure_of(minimum: Minimum, cell: str = "as-found", *, disagreement: floa
         "relaxation": minimum.first_relaxation,
         "force_calls": minimum.first_force_calls,
         "multiplicity": minimum.multiplicity,
-    } | _rankings(minimum, disagreement)
+    }
+    atoms.info |= _place_in_system(minimum) | _rankings(minimum, disagreement)
     return atoms
+
+
+def _place_in_system(minimum: Minimum) -> dict[str, Any]:
+    """Return the composition of a minimum and its height above the hull; nothing in a search of one formula."""
+    if minimum.composition is None:
+        return {}
+    height = {} if minimum.above_hull is None else {"above_hull": minimum.above_hull}
+    return {"composition": minimum.composition, **height, "known_phase": minimum.is_known_phase}
 
 
 def _rankings(minimum: Minimum, disagreement: float) -> dict[str, Any]:

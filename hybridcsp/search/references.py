@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from hybridcsp.io.structure_files import read_structures
 from hybridcsp.structure.symmetry import primitive
 from hybridcsp.structure.validity import violation
 from hybridcsp.utils.paths import expanded
+
+log = logging.getLogger(__name__)
 
 #: Number of structures that an error names.
 _NAMED = 3
@@ -42,7 +45,7 @@ class Reference:
         return {"file": self.file, "frame": self.frame}
 
 
-def read_references(paths: Sequence[str | Path], system: System) -> list[Reference]:
+def read_references(paths: Sequence[str | Path], system: System, *, resumed: bool = False) -> list[Reference]:
     """Read the known phases of a chemical system from structure files or folders of them.
 
     Structures with other elements are left out, so that a file may hold the phases of many systems. Energies in the
@@ -54,23 +57,35 @@ def read_references(paths: Sequence[str | Path], system: System) -> list[Referen
         Files or folders: extended XYZ, CIF, ASE databases and everything else that seeds may be read from.
     system
         The system.
+    resumed
+        Whether the search was begun before. Then files that were moved or changed are no error but a warning, because
+        the run directory holds the phases that were read from them.
 
     Raises
     ------
     InputError
         If a path does not exist, or holds no phase of the system that can be used.
     """
-    return [reference for path in paths for reference in _read(expanded(path), system)]
+    found: list[Reference] = []
+    for path in paths:
+        try:
+            found += _read(expanded(path), system)
+        except InputError as error:
+            if not resumed:
+                raise
+            log.warning("%s The search continues with the known phases that it has recorded.", error)
+    return found
 
 
 def _read(path: Path, system: System) -> Iterator[Reference]:
     if not path.exists():
-        raise InputError("reference", str(path), reason="there is no such file or folder")
+        raise InputError("references", str(path), reason="there is no such file or folder")
     unusable: list[str] = []
     found = 0
     for one in read_structures(path):
         if isinstance(one, ReadFailure):
             unusable.append(str(one))
+            log.warning("a known phase cannot be read: %s", one)
             continue
         where = f"{one.file}, frame {one.number}"
         formula = system.formula_of(one.atoms.numbers)
@@ -80,6 +95,7 @@ def _read(path: Path, system: System) -> Iterator[Reference]:
         atoms = _bare(one)
         if broken := violation(atoms, system.problem_of_known_phases(formula), given=True):
             unusable.append(f"{where}: {broken.detail}")
+            log.warning("a known phase cannot be used: %s", unusable[-1])
             continue
         found += 1
         yield Reference(atoms=atoms, file=str(one.file.resolve()), frame=one.number)
@@ -87,7 +103,7 @@ def _read(path: Path, system: System) -> Iterator[Reference]:
         named = "; ".join(unusable[:_NAMED]) or "it holds no structures"
         more = f"; and {len(unusable) - _NAMED} more" if len(unusable) > _NAMED else ""
         reason = f"it holds no structure of the system {system.formula} that can be used ({named}{more})"
-        raise InputError("reference", str(path), reason=reason)
+        raise InputError("references", str(path), reason=reason)
 
 
 def _bare(frame: Frame) -> Atoms:

@@ -17,13 +17,14 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from hybridcsp.archive.archive import Archive
+from hybridcsp.archive.database import DATABASE
 from hybridcsp.archive.history import SourceCall
 from hybridcsp.archive.part import ArchivePart
 from hybridcsp.core.minimum import Minimum
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import ADDED, USER, Candidate, Failed, FailureReason, Proposal, Relaxed
 from hybridcsp.core.system import System
-from hybridcsp.errors import ArchiveError, InputError, LockedError
+from hybridcsp.errors import ArchiveError, InputError, LockedError, NothingUsableError
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.backends.base import Backend
 from hybridcsp.relaxation.calculators.registry import (
@@ -43,6 +44,7 @@ from hybridcsp.search.settings import SearchSettings, sort_keywords
 from hybridcsp.search.setup import (
     build_proposer,
     build_sources,
+    build_sources_of_system,
     check_for_system,
     check_learners,
     refuse_system_sources,
@@ -235,21 +237,30 @@ class Search:
         return (workers if self._backend is None else self._backend.capacity) > 1
 
     def _first_sources(self, settings: SearchSettings) -> dict[str, BaseSource]:
-        """Return the sources, of a chemical system those of its first composition that is no element."""
+        """Return the sources; of a chemical system each is that of one composition."""
         if isinstance(self.problem, Problem):
             return self._build_sources(settings.sources, self.problem)
         check_for_system(settings)
-        self._first = next(one for one in self.problem.compositions if one not in self.problem.elements)
-        return self._build_sources(settings.sources, self.problem.problem(self._first))
+        self._ready = build_sources_of_system(
+            lambda problem, lacking: self._build_sources(settings.sources, problem, lacking), self.problem
+        )
+        return {name: source for own in reversed(self._ready.values()) for name, source in own.items()}
 
     def _references(self, settings: SearchSettings) -> list[Reference]:
         if settings.references and isinstance(self.problem, Problem):
             path = settings.references[0]
             reason = f"known phases belong to a search of a chemical system; use them as a source, seeds:{path}"
-            raise InputError("reference", str(path), reason=reason)
-        return read_references(settings.references, self.problem) if isinstance(self.problem, System) else []
+            raise InputError("references", str(path), reason=reason)
+        if isinstance(self.problem, Problem):
+            return []
+        return read_references(settings.references, self.problem, resumed=(self.directory / DATABASE).exists())
 
-    def _build_sources(self, sources: Sequence[str | BaseSource], problem: Problem) -> dict[str, BaseSource]:
+    def _build_sources(
+        self,
+        sources: Sequence[str | BaseSource],
+        problem: Problem,
+        lacking: dict[str, NothingUsableError] | None = None,
+    ) -> dict[str, BaseSource]:
         one_shot = self.settings.one_shot
         assert one_shot is not None
         return build_sources(
@@ -259,6 +270,7 @@ class Search:
             one_shot,
             in_background=self._in_background,
             posterior=self.settings.retraining.posterior,
+            lacking=lacking,
         )
 
     def _build_proposer(
@@ -271,7 +283,9 @@ class Search:
 
         def build(part: ArchivePart) -> Proposer:
             own = replace(settings, seed=crc32(f"{settings.seed} {part.formula}".encode()))
-            known = sources if part.formula == self._first else self._build_sources(settings.sources, part.problem)
+            known = self._ready.pop(part.formula, None)
+            if known is None:
+                known = self._build_sources(settings.sources, part.problem, {})
             return build_proposer(part.problem, own, part, known, **common)
 
         return SystemProposer(self.archive, build, sources)

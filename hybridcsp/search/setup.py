@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from hybridcsp.archive.archive import Archive
@@ -12,7 +12,7 @@ from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import is_word
 from hybridcsp.core.registry import split_argument
 from hybridcsp.core.system import System
-from hybridcsp.errors import InputError
+from hybridcsp.errors import InputError, NothingUsableError
 from hybridcsp.generators.external import Command, CommandGenerator
 from hybridcsp.retraining import Retrainer, Retraining, RetrainingScheduler
 from hybridcsp.search.allocations import ALLOCATIONS
@@ -33,10 +33,11 @@ def build_sources(
     *,
     in_background: bool = False,
     posterior: bool = True,
+    lacking: dict[str, NothingUsableError] | None = None,
 ) -> dict[str, BaseSource]:
     """Build the sources from user-supplied names or objects, and return them by name.
 
-    A name that occurs again becomes ``name-2`` and so on.
+    A name that occurs again becomes ``name-2`` and so on, also if one of the others is left out.
 
     Parameters
     ----------
@@ -53,6 +54,9 @@ def build_sources(
     posterior
         Whether samples of generators that are given by name are put in order by the heights in which they are expected
         to end.
+    lacking
+        If given, sources whose files hold nothing for this problem are left out, and their errors are put here by name.
+        In a system this is no mistake, because they may hold something for other compositions.
 
     Raises
     ------
@@ -64,14 +68,62 @@ def build_sources(
     check_samples_per_job(samples_per_job)
     check_spacegroups(problem)
     options = {"samples_per_job": samples_per_job, "in_background": in_background, "posterior": posterior}
-    built: dict[str, BaseSource] = {}
+    built: dict[str, BaseSource | None] = {}
     for given in sources:
-        name, source = _build(given, problem, external or {}, options)
+        source: BaseSource | None
+        try:
+            name, source = _build(given, problem, external or {}, options)
+            error = None
+        except NothingUsableError as raised:
+            if lacking is None:
+                raise
+            name, source, error = split_argument(str(given), "source")[0], None, raised
         if not is_word(name):
             raise InputError("source.name", name, "a word that begins with a letter")
         same = sum(known == name or known.startswith(f"{name}-") for known in built)
-        built[f"{name}-{same + 1}" if same else name] = source
-    return built
+        name = f"{name}-{same + 1}" if same else name
+        built[name] = source
+        if lacking is not None and error is not None:
+            lacking[name] = error
+    return {name: source for name, source in built.items() if source is not None}
+
+
+def build_sources_of_system(
+    build: Callable[[Problem, dict[str, NothingUsableError]], dict[str, BaseSource]], system: System
+) -> dict[str, dict[str, BaseSource]]:
+    """Build the sources of as many compositions of a system as are needed to have each source once.
+
+    Parameters
+    ----------
+    build
+        Function that builds the sources of a composition, as :func:`build_sources` does with ``lacking``.
+    system
+        The system.
+
+    Returns
+    -------
+    dict
+        Sources by composition and name; the first composition is one with several elements.
+
+    Raises
+    ------
+    NothingUsableError
+        If a source has nothing for any composition.
+    """
+    order = sorted(system.compositions, key=lambda formula: formula in system.elements)
+    found: dict[str, dict[str, BaseSource]] = {}
+    names: set[str] = set()
+    lacking: dict[str, NothingUsableError] = {}
+    for formula in order:
+        own = build(system.problem(formula), lacking)
+        if not found or not own.keys() <= names:
+            found[formula] = own
+            names |= own.keys()
+        missing = [name for name in lacking if name not in names]
+        if not missing:
+            return found
+    reason = f"no structure there can be used at any of the compositions of {system.formula}: {', '.join(order)}"
+    raise NothingUsableError("source", lacking[missing[0]].value, reason=reason)
 
 
 def check_for_system(settings: SearchSettings) -> None:

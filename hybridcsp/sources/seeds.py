@@ -10,7 +10,7 @@ from ase import Atoms
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Candidate, Proposal
-from hybridcsp.errors import InputError
+from hybridcsp.errors import InputError, NothingUsableError
 from hybridcsp.io.formats import results_of
 from hybridcsp.io.frames import Frame, ReadFailure
 from hybridcsp.io.structure_files import read_structures
@@ -46,7 +46,9 @@ class SeedsSource(BaseSource):
     Raises
     ------
     InputError
-        If the path does not exist, or no structure there can be used.
+        If the path does not exist.
+    NothingUsableError
+        If no structure there can be used.
     """
 
     kind = "seeds"
@@ -60,7 +62,7 @@ class SeedsSource(BaseSource):
         for found in _structures(path):
             self._take(found, problem)
         if not self._proposals:
-            raise InputError("source", f"{self.kind}:{argument}", reason=self._complaint(problem))
+            raise NothingUsableError("source", f"{self.kind}:{argument}", reason=self._complaint(problem))
 
     def status(self) -> SourceStatus:
         """Return EXHAUSTED once every seed has been proposed."""

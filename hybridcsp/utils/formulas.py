@@ -41,6 +41,8 @@ def explain_formula(text: str) -> str:
         return _RIGHT
     if elements := elements_of_system(text):
         return f"it must be one formula, such as {''.join(elements)}, and not a chemical system"
+    if reason := _explain_system(text):
+        return reason
     if match := re.fullmatch(r"(.*[^\s.·*•])\s*[.·*•]\s*(\d*)H2O", text):
         return f"did you mean '{match[1]}(H2O){match[2]}'? Water of crystallisation is written as a group"
     if re.search(r"\d[.,]\d", text):
@@ -52,6 +54,18 @@ def explain_formula(text: str) -> str:
         return _RIGHT
     named = " or ".join(repr(reading) for reading in readings[:_NAMED])
     return f"did you mean {named}? Symbols of elements begin with a capital letter"
+
+
+def _explain_system(text: str) -> str:
+    """Return why a text that looks like a chemical system, such as ``"cu-Au"``, is none; empty for other texts."""
+    parts = re.split(r"\s*[-,;/]\s*", text.strip())
+    if len(parts) < 2 or not all(re.fullmatch(r"[A-Za-z][A-Za-z0-9]{0,5}", part) for part in parts):
+        return ""
+    meant = [_SYMBOLS.get(part.lower()) for part in parts]
+    if all(meant):
+        return f"did you mean '{'-'.join(map(str, meant))}'? Symbols of elements begin with a capital letter"
+    strange = next(part for part, symbol in zip(parts, meant, strict=True) if symbol is None)
+    return f"{strange!r} is not an element; a chemical system is written as its elements, such as V-O or Mg-Mn-O"
 
 
 def elements_of_system(text: str) -> list[str]:

@@ -5,7 +5,7 @@ import math
 import pytest
 from ase import Atoms
 from ase.formula import Formula
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridcsp import System
@@ -26,6 +26,7 @@ def test_the_grid_has_every_reduced_composition_up_to_a_number_of_atoms_in_the_o
     }
 
 
+@settings(deadline=None)
 @given(st.integers(2, 4), st.integers(2, 7))
 def test_compositions_of_a_grid_are_reduced_different_and_hold_the_elements(elements, atoms):
     symbols = ("Mg", "Mn", "Al", "O")[:elements]

@@ -240,3 +240,72 @@ def test_known_phases_belong_to_a_system(tmp_path):
     write(tmp_path / "known.extxyz", bulk("Cu"))
     with pytest.raises(InputError, match="use them as a source, seeds:"):
         Search("Cu", calculator="emt", directory=tmp_path / "cu", references=[tmp_path / "known.extxyz"])
+
+
+def test_known_phases_that_were_recorded_are_not_needed_again(search, tmp_path, caplog):
+    file = tmp_path / "known.extxyz"
+    write(file, [bulk("Cu"), bulk("Au")])
+    with search(references=[file]) as found:
+        assert found.archive.candidates == 2
+    file.unlink()
+    with search(references=[file]) as found:
+        assert found.archive.candidates == 2
+    assert "no such file" in caplog.text
+    write(file, [bulk("Cu"), bulk("Au"), bulk("CuAu", "cesiumchloride", a=3.2)])
+    with search(references=[file]) as found:
+        assert found.archive.candidates == 3
+
+
+def test_a_source_without_structures_of_a_composition_is_left_out_there(search, tmp_path):
+    write(tmp_path / "seeds.extxyz", bulk("CuAu", "cesiumchloride", a=3.2))
+    with search(sources=["random", f"seeds:{tmp_path / 'seeds.extxyz'}", "random"]) as found:
+        assert set(found.sources) == {"random", "seeds", "random-2"}
+        found.run(relaxations=14, refine=0)
+        seeds = list(found.archive.state.candidates_of("seeds"))
+        assert [found.archive.state.formula_of(event.candidate) for event in seeds] == ["CuAu"]
+
+
+def test_a_source_without_structures_of_any_composition_is_refused(search, tmp_path):
+    write(tmp_path / "seeds.extxyz", bulk("Ni"))
+    write(tmp_path / "gold.extxyz", bulk("Au"))
+    files = [f"seeds:{tmp_path / name}.extxyz" for name in ("gold", "seeds")]
+    with pytest.raises(InputError, match=r"seeds.extxyz.*at any of the compositions of Cu-Au: Cu2Au"):
+        search(sources=["random", *files])
+
+
+def test_compositions_share_the_weights_of_a_generator():
+    from hybridcsp.sources.generative import WyckoffSource
+
+    system = System("Cu-Au", **SMALL)
+    one, other = (WyckoffSource(system.problem(formula)).generator(0) for formula in ("CuAu", "Cu2Au"))
+    assert one is other
+
+
+def test_minima_know_their_compositions_and_heights_and_files_name_them(archive, tmp_path):
+    from ase.io import read
+
+    from hybridcsp.io.export import export
+
+    minima = archive.minima()
+    state = archive.state
+    assert [minimum.above_hull for minimum in minima] == [state.height(state.basins[one.id]) for one in minima]
+    assert "above the hull: 0.0 meV/atom" in repr(minima[0])
+    export(minima, tmp_path / "minima.extxyz")
+    infos = [atoms.info for atoms in read(tmp_path / "minima.extxyz", ":")]
+    assert [info["composition"] for info in infos] == [minimum.composition for minimum in minima]
+    assert [info["above_hull"] for info in infos] == pytest.approx([minimum.above_hull for minimum in minima])
+    assert not any(info["known_phase"] for info in infos)
+
+
+def test_the_configuration_of_a_system_that_is_written_is_read_again(tmp_path):
+    from hybridcsp import config
+
+    raw = {
+        "problem": {"elements": "Mg-O", "composition_grid": 4, "charge_neutral": True},
+        "search": {"calculator": "lj", "directory": str(tmp_path)},
+    }
+    written = config.parse(raw, "test")
+    assert written.problem.compositions == ("Mg", "MgO", "O")
+    config.write(written, tmp_path)
+    again = config.parse(config.read(tmp_path / config.FILE), "test")
+    assert again.problem.describe() == written.problem.describe()

@@ -37,7 +37,7 @@ def test_formula_in_wrong_case_lists_all_readings(text, suggested):
 
 @pytest.mark.parametrize("text", ["Ti-O", "Ti,O", "Ti - O", "Ti O", "Mg-Si-O"])
 def test_chemical_system_is_not_a_formula(text):
-    with pytest.raises(InputError, match="chemical system are not built"):
+    with pytest.raises(InputError, match="and not a chemical system"):
         Problem(text)
 
 
@@ -47,6 +47,9 @@ def test_chemical_system_is_not_a_formula(text):
         ("Fe0.5O", "whole numbers of atoms"),
         ("Ti4+", "without a charge"),
         ("Qz2", "'Qz' is not an element"),
+        ("V-Qz", "'Qz' is not an element; a chemical system"),
+        ("V2-O", "'V2' is not an element; a chemical system"),
+        ("cu-AU", "did you mean 'Cu-Au'"),
         ("hello", "a chemical formula such as"),
         ("", "a chemical formula such as"),
         ("tio" * 1000, "a formula of at most 250 characters"),

@@ -6,9 +6,8 @@
 ``run`` takes crystals whose formulas are held out (``hybridcsp.generators.datasets.is_held_out``), simulates a pattern
 of each with a lattice that is 2 % larger, thermal motion, background and counting noise, and compares competing
 structures of the same composition with it: known prototypes and random symmetric crystals. All, the right structure
-included, are relaxed by CHGNet with up to ``--calls`` force calls; with 0, only their energy is computed, which then
-tells little about decoys. Each structure is a line of results/powder_runs.jsonl with numbers only, and what is there is
-not repeated.
+included, are relaxed by CHGNet with up to ``--calls`` force calls; with 0 they are compared as they are, and have no
+energy. Each structure is a line of results/powder_runs.jsonl with numbers only, and what is there is not repeated.
 
 ``report`` prints the rank of the right structure by energy, by similarity without and with adjustment of the cell, and
 by similarity among those within 0.1 eV/atom of the lowest, and writes them to results/powder.json.
@@ -21,6 +20,7 @@ import json
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,7 +40,9 @@ from hybridcsp.io.frames import Frame
 from hybridcsp.io.structure_files import read_structures
 from hybridcsp.powder import PatternSimilarity, PowderPattern, read_wavelength
 from hybridcsp.powder.strains import symmetric_strains
-from hybridcsp.similarity import same_structure
+from hybridcsp.relaxation.relax import Relaxer
+from hybridcsp.relaxation.settings import RelaxationSettings
+from hybridcsp.similarity import MINIMA, same_structure
 from hybridcsp.sources.base import Context
 from hybridcsp.sources.prototypes import PrototypesSource
 from hybridcsp.sources.random import RandomSource
@@ -55,6 +57,12 @@ SIZE, SHAPE = 0.02, 0.005
 
 #: Atoms of the crystals, and decoys of each kind.
 ATOMS, PROTOTYPES, RANDOM = (4, 14), 12, 8
+
+#: The same structure at another volume is the right one, too.
+ANY_VOLUME = replace(MINIMA, volume=None)
+
+#: Crystals are drawn from this many times as many, the first of the files.
+POOL = 4
 
 #: Window above the lowest energy in eV/atom, within which the similarity decides in the last column.
 WINDOW = 0.1
@@ -72,6 +80,8 @@ def crystals(files: list[Path], most: int) -> list[Atoms]:
                     cell = primitive(atoms)
                     if ATOMS[0] <= len(cell) <= ATOMS[1]:
                         found[formula] = cell
+            if len(found) == POOL * most:
+                break
     order = np.random.default_rng(0).permutation(len(found))[:most]
     return [list(found.values())[i] for i in order]
 
@@ -110,19 +120,15 @@ def decoys(target: Atoms, seed: int) -> Iterator[tuple[str, Proposal]]:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from ase.calculators.calculator import Calculator
-
-    from hybridcsp.relaxation.calculators.registry import build_calculator
-    from hybridcsp.relaxation.relax import Relaxer
-    from hybridcsp.relaxation.settings import RelaxationSettings
-
     chosen = crystals(arguments.data, arguments.crystals)
     done = {(row["formula"], row["calls"], row["number"]) for row in read()}
     calls = arguments.calls
     planned = len(chosen) * (1 + PROTOTYPES + RANDOM)
-    print(f"{planned} structures, up to {planned * max(calls, 1) * 0.06 / 3600 + planned * 0.3 / 3600:.2f} core-hours")
-    calculator: Calculator = build_calculator("chgnet")[0]
-    relax = Relaxer(calculator=calculator, settings=RelaxationSettings())()
+    print(
+        f"{planned} structures, up to {planned * max(calls, 1) * 0.06 / 3600 + planned * 0.3 / 3600:.2f} core-hours",
+        flush=True,
+    )
+    relax = relaxer() if calls else None
     for target in chosen:
         formula = formula_of(target)
         seed = zlib.crc32(formula.encode())
@@ -131,17 +137,14 @@ def run(arguments: argparse.Namespace) -> None:
         for number, (kind, proposal) in enumerate(structures):
             if (formula, calls, number) in done:
                 continue
-            atoms = proposal.atoms
-            if calls:
+            atoms, energy = proposal.atoms, None
+            if relax is not None:
                 candidate = Candidate(id=0, source=kind, proposal=proposal)
                 job = Job(candidate=candidate, atoms=atoms, level="relax", limits=Limits(force_calls=calls))
                 outcome = relax(job)
                 if isinstance(outcome, Failed):
                     continue
-                atoms, energy = outcome.atoms, outcome.evaluation.energy
-            else:
-                atoms.calc = calculator
-                energy = atoms.get_potential_energy()
+                atoms, energy = outcome.atoms, outcome.evaluation.energy / len(outcome.atoms)
             match = similarity.match(atoms)
             row = {
                 "formula": formula,
@@ -149,14 +152,21 @@ def run(arguments: argparse.Namespace) -> None:
                 "calls": calls,
                 "number": number,
                 "kind": kind,
-                "right": kind == "right" or (calls > 0 and same_structure(atoms, target)),
-                "energy_ev_per_atom": float(energy) / len(atoms),
+                "right": kind == "right" or same_structure(atoms, target, ANY_VOLUME),
+                "energy_ev_per_atom": energy,
                 "similarity": match.similarity,
                 "unadjusted": match.unadjusted,
             }
             with RUNS.open("a") as file:
                 file.write(json.dumps(row) + "\n")
         print(formula, flush=True)
+
+
+def relaxer() -> Any:
+    """Return the function that relaxes by CHGNet."""
+    from hybridcsp.relaxation.calculators.registry import build_calculator
+
+    return Relaxer(calculator=build_calculator("chgnet")[0], settings=RelaxationSettings())()
 
 
 def read() -> list[dict[str, Any]]:
@@ -189,13 +199,13 @@ def report() -> None:
     for (calls, formula), rows in sorted(groups.items()):
         if not any(row["right"] for row in rows):
             continue
-        lowest = min(row["energy_ev_per_atom"] for row in rows)
-        low = [row for row in rows if row["energy_ev_per_atom"] <= lowest + WINDOW]
+        energies = [row["energy_ev_per_atom"] for row in rows if row["energy_ev_per_atom"] is not None]
+        low = [row for row in rows if energies and row["energy_ev_per_atom"] <= min(energies) + WINDOW]
         result = {
             "calls": calls,
             "formula": formula,
             "structures": len(rows),
-            "rank_by_energy": rank(rows, "energy_ev_per_atom", 1),
+            "rank_by_energy": rank(rows, "energy_ev_per_atom", 1) if energies else None,
             "rank_by_similarity_as_is": rank(rows, "unadjusted", -1),
             "rank_by_similarity": rank(rows, "similarity", -1),
             "rank_within_window": rank(low, "similarity", -1) if any(row["right"] for row in low) else None,

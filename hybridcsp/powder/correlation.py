@@ -2,7 +2,7 @@
 
 The similarity is that of de Gelder, Wehrens and Hageman (J. Comput. Chem. 22, 273 (2001),
 doi:10.1002/1096-987X(200102)22:3<273::AID-JCC1001>3.0.CO;2-0): with the correlation c(f, g; r) = ∫ f(x) g(x + r) dx of
-two patterns and a triangular weight w(r) = 1 - |r|/l,
+two patterns and a triangular weight w(r) = 1 - abs(r)/l,
 
     S = ∫ w c(f, g) dr / sqrt(∫ w c(f, f) dr ∫ w c(g, g) dr).
 

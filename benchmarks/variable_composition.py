@@ -205,7 +205,9 @@ def hulls(runs: list[dict[str, Any]]) -> dict[str, Hull]:
             lowest[key] = min(lowest.get(key, math.inf), run["minima"][0][2])
     result: dict[str, Hull] = {}
     for (name, formula), enthalpy in lowest.items():
-        result.setdefault(name, Hull(system(name)[0])).put(formula, enthalpy)
+        if name not in result:
+            result[name] = Hull(system(name)[0])
+        result[name].put(formula, enthalpy)
     return result
 
 
@@ -218,6 +220,13 @@ def command_report(options: argparse.Namespace) -> None:
     for run in runs:
         key = run["system"], run["formula"]
         lowest[key] = min([lowest[key], *(one[2] for one in run["minima"][:1])])
+    # Only searches that every arm has made are compared.
+    made = [{(run["system"], run["formula"], run["seed"]) for run in runs if run["arm"] == arm} for arm in ARMS]
+    paired = set.intersection(*made)
+    if not paired:
+        print("no search has been made by all arms; run some first")
+        return
+    runs = [run for run in runs if (run["system"], run["formula"], run["seed"]) in paired]
     table = []
     for arm in ARMS:
         own = [run for run in runs if run["arm"] == arm]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
@@ -50,6 +50,11 @@ class Basin:
     def enthalpy_per_atom(self) -> float:
         """Enthalpy of the best relaxation in eV/atom."""
         return float(self.best.enthalpy_per_atom)
+
+    @property
+    def objectives(self) -> Mapping[str, float]:
+        """Values of the objectives for the best relaxation, by name."""
+        return self.best.objectives
 
     @property
     def calculator(self) -> str:

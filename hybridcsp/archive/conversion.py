@@ -175,6 +175,8 @@ def relaxed_event(
         absorbed=placement.absorbed if placement else None,
         niche=placement.niche if placement else None,
         captured_by=placement.minimum if placement and outcome.captured_by is not None else None,
+        objectives=outcome.objectives,
+        objective_failures=outcome.objective_failures,
     )
 
 
@@ -264,7 +266,7 @@ def _of_search(event: CandidateRelaxed | FollowUpRelaxed) -> dict[str, Any]:
     """Return the fields of a relaxation that only those of the search have."""
     if isinstance(event, FollowUpRelaxed):
         return {}
-    names = ("start_estimates", "niche", "suspect", "suspects", "captured_by")
+    names = ("start_estimates", "niche", "suspect", "suspects", "captured_by", "objectives", "objective_failures")
     return {name: getattr(event, name) for name in names}
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hybridcsp.core.records import ADDED, Failed, FollowUpOutcome, Relaxed
+from hybridcsp.objectives.fronts import exclusive_hypervolumes
+from hybridcsp.objectives.goals import Goals
 
 #: Price of a relaxation whose force calls are not known.
 EXPECTED_FORCE_CALLS = 60.0
@@ -51,6 +53,8 @@ class _Niche:
     ----------
     key
         Account; ``None`` if no account is credited.
+    values
+        Values of the objectives for the lowest relaxation that has any.
     reached_again
         Whether another relaxation has ended in it that did not begin there.
     enthalpies
@@ -60,6 +64,7 @@ class _Niche:
     """
 
     key: Hashable | None
+    values: Mapping[str, float] = field(default_factory=dict)
     reached_again: bool = False
     enthalpies: dict[int, float] = field(default_factory=dict)
     repeated: set[int] = field(default_factory=set)
@@ -83,12 +88,23 @@ class CreditTracker:
     returns to the niche that a parent of its candidate came from does not count as a second one, because it began
     there.
 
+    In a search with objectives a niche is worth the hypervolume of the Pareto front that it alone dominates, and
+    nothing if it does not meet the condition of the search or has no value. The unit is the mean of the front, so that
+    all its niches together are worth as many as they are, and at most eight, which is about what the lowest niches of
+    an ordinary search are worth.
+
     Where follow-up relaxations count, the height of a niche is that by the last follow-up calculator with a result for
     it, and a niche that becomes a minimum of this calculator which another niche has already led to is worth nothing. A
     follow-up relaxation that failed changes nothing.
+
+    Parameters
+    ----------
+    goals
+        Objectives and conditions of the search.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, goals: Goals | None = None) -> None:
+        self._goals = Goals() if goals is None else goals
         self._accounts: dict[Hashable, CreditAccount] = {}
         self._niches: dict[int, _Niche] = {}
         self._niche_of: dict[int, int] = {}  # by minimum
@@ -145,6 +161,8 @@ class CreditTracker:
         elif all(self._ended.get(parent) != number for parent in outcome.candidate.proposal.parents):
             niche.reached_again = True
         self._ended[outcome.candidate.id] = number
+        if outcome.objectives and outcome.enthalpy_per_atom <= niche.enthalpies.get(0, math.inf):
+            niche.values = outcome.objectives
         self._lower(niche, 0, outcome.enthalpy_per_atom)
 
     def note_suspects(self, outcome: Relaxed) -> None:
@@ -190,10 +208,25 @@ class CreditTracker:
         for niche in niches:
             last = max(niche.enthalpies)
             heights.append((niche.enthalpies[last] - lowest_of[last], niche))
-        lowest = sorted(height for height, _ in heights)[1 : LOWEST_NICHES + 1]
-        scale = max(SMALLEST_SCALE, sum(lowest) / LOWEST_NICHES) if len(lowest) == LOWEST_NICHES else FIRST_SCALE
+        allowed = [(height, niche) for height, niche in heights if self._goals.allow(niche.values, height)]
+        worth = self._hypervolumes(allowed) if self._goals.optimised else _closeness([height for height, _ in allowed])
         credit: dict[Hashable, float] = {}
-        for height, niche in heights:
+        for (_, niche), own in zip(allowed, worth, strict=True):
             if niche.key is not None and not niche.reached_again and max(niche.enthalpies) not in niche.repeated:
-                credit[niche.key] = credit.get(niche.key, 0.0) + math.exp(-height / scale)
+                credit[niche.key] = credit.get(niche.key, 0.0) + own
         return credit
+
+    def _hypervolumes(self, heights: Sequence[tuple[float, _Niche]]) -> list[float]:
+        """Return what each niche adds to the hypervolume of all, in units of the mean of the front."""
+        criteria = [self._goals.criteria(niche.values, height) for height, niche in heights]
+        own = iter(exclusive_hypervolumes([point for point in criteria if point is not None]).tolist())
+        found = [0.0 if point is None else next(own) for point in criteria]
+        number = min(LOWEST_NICHES + 1, sum(volume > 0 for volume in found))
+        return [volume * number / sum(found) if volume else 0.0 for volume in found]
+
+
+def _closeness(heights: Sequence[float]) -> list[float]:
+    """Return what niches are worth by their heights, relative to that of the lowest."""
+    lowest = sorted(heights)[1 : LOWEST_NICHES + 1]
+    scale = max(SMALLEST_SCALE, sum(lowest) / LOWEST_NICHES) if len(lowest) == LOWEST_NICHES else FIRST_SCALE
+    return [math.exp(-height / scale) for height in heights]

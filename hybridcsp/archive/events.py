@@ -8,7 +8,7 @@ When an event is read, unknown fields are ignored, and fields that have a defaul
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from hybridcsp.archive.follow_up_events import FollowUpFailed, FollowUpRelaxed
@@ -198,6 +198,8 @@ class CandidateRelaxed(_JobEnded):
         As for :class:`~hybridcsp.core.records.Relaxed`. Earlier versions did not write them.
     suspects
         Ids of all minima of the calculator that are suspect from here on; ``None`` if these are the same as before.
+    objectives, objective_failures
+        As for :class:`~hybridcsp.core.records.Relaxed`. Earlier versions wrote no values.
     """
 
     kind: ClassVar[str] = "relaxed"
@@ -208,6 +210,7 @@ class CandidateRelaxed(_JobEnded):
     max_force: float | None
     max_stress_residual: float | None
     converged: bool
+    objectives: Mapping[str, float] = field(default_factory=dict)
     spacegroup: int | None
     spacegroup_loose: int | None
     minimum: int | None
@@ -217,14 +220,16 @@ class CandidateRelaxed(_JobEnded):
     suspect: bool = False
     captured_by: int | None = None
     suspects: tuple[int, ...] | None = None
+    objective_failures: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as plain JSON, as they are written to disk."""
-        data: dict[str, Any] = {}
-        for name, value in super().to_json().items():
-            if name == "spacegroup":
-                data["objectives"] = {}  # always empty, but earlier versions of hybridcsp cannot read events without it
-            data[name] = value
+        """Return the fields as plain JSON, as they are written to disk; failures of objectives only if there are any.
+
+        Values of objectives are always there, because the first versions cannot read events without them.
+        """
+        data = super().to_json()
+        if not self.objective_failures:
+            del data["objective_failures"]
         return data
 
 

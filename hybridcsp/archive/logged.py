@@ -56,6 +56,9 @@ class Logged:
         for name, on_disk in fields.optional:
             if on_disk in data:
                 values[name] = data[on_disk]
+        for name, make in fields.made:
+            if name not in values:
+                values[name] = make()
         for name, decode in fields.decoded:
             if name in data:
                 values[name] = decode(data[name])
@@ -110,11 +113,12 @@ class OfComposition(Logged):
 
 
 class _Fields(NamedTuple):
-    """The fields of a kind of event with their names on disk, and functions that rebuild their values."""
+    """The fields of a kind of event with their names on disk, and functions that make or rebuild their values."""
 
     all: Sequence[tuple[str, str]]
     required: Sequence[tuple[str, str]]
     optional: Sequence[tuple[str, str]]
+    made: Sequence[tuple[str, Callable[[], Any]]]
     decoded: Sequence[tuple[str, Callable[[Any], Any]]]
 
 
@@ -129,10 +133,16 @@ def _fields(event: type[Logged]) -> _Fields:
         for field in dataclasses.fields(event)
         if field.name not in ("sequence", "row")
     ]
+    made = {
+        field.name: field.default_factory
+        for field in dataclasses.fields(event)
+        if field.default_factory is not dataclasses.MISSING
+    }
     fields = _KNOWN_FIELDS[event] = _Fields(
         all=names,
-        required=[both for both in names if not hasattr(event, both[0])],
-        optional=[both for both in names if hasattr(event, both[0])],
+        required=[both for both in names if not hasattr(event, both[0]) and both[0] not in made],
+        optional=[both for both in names if hasattr(event, both[0]) or both[0] in made],
+        made=list(made.items()),
         decoded=[(name, _DECODERS[name]) for name, _ in names if name in _DECODERS],
     )
     return fields

@@ -18,7 +18,8 @@ class PreferredMinimum:
         The minimum, with its best relaxation by the calculator of the search.
     height
         Height above the best in eV/atom: above the lowest minimum of the last follow-up calculator with a result for
-        it, or above the lowest of the search if there is none.
+        it, or above the lowest of the search if there is none. In a search with objectives, how far it is from the
+        Pareto front; see :meth:`Goals.preferred <hybridcsp.objectives.goals.Goals.preferred>`.
     end
         Relaxation that the height comes from: the last follow-up relaxation, or else the best one of the search.
     """

@@ -27,6 +27,7 @@ from hybridcsp.archive.history import Improvement
 from hybridcsp.archive.tallies import Failures, Tally
 from hybridcsp.core.records import REFINE, WORKERS, Cost
 from hybridcsp.errors import ArchiveError
+from hybridcsp.objectives.goals import Goals
 
 #: Reason for which a run ends in which every relaxation failed.
 ALL_FAILED = "every relaxation failed"
@@ -85,6 +86,10 @@ class SearchState:
         Highest id that any basin ever had.
     follow_ups
         Follow-up relaxations with other calculators, which change nothing of the above.
+    goals
+        Objectives and conditions of the last session; none in an ordinary search.
+    objective_failures
+        Number of values that could not be computed, by objective and reason.
     """
 
     def __init__(self) -> None:
@@ -111,6 +116,8 @@ class SearchState:
         self.basins: dict[int, Basin] = {}
         self.last_minimum = 0
         self.follow_ups = FollowUps()
+        self.goals = Goals()
+        self.objective_failures: Counter[tuple[str, str]] = Counter()
         self._rankings: defaultdict[str, Ranking[Basin]] = defaultdict(Ranking)
         self._improvements: defaultdict[str, list[Improvement]] = defaultdict(list)
         self._bests: dict[str, dict[tuple[str, str], float]] = {}  # of the tallies, by calculators used before
@@ -165,6 +172,14 @@ class SearchState:
         return self._rankings[self.calculator or ""]
 
     def preferred(self, n: int | None = None) -> list[tuple[Basin, float]]:
+        """Return the ``n`` best basins, or all, that may become parents and lessons, with their heights (eV/atom).
+
+        In a search with objectives or conditions, the basins that meet these, in the order and with the heights of
+        :meth:`Goals.preferred <hybridcsp.objectives.goals.Goals.preferred>`; otherwise those of :meth:`heights`.
+        """
+        return self.goals.preferred(self.heights())[:n] if self.goals else self.heights(n)
+
+    def heights(self, n: int | None = None) -> list[tuple[Basin, float]]:
         """Return the ``n`` lowest basins of the calculator in use, or all, with their heights in eV/atom, no suspects.
 
         The height of a basin is that above the lowest minimum of the last follow-up calculator with a result for it, or
@@ -300,6 +315,7 @@ class SearchState:
                 f"{FORMAT}: use the version that wrote it"
             )
         self.settings.append(event.settings)
+        self.goals = Goals.of_settings(event.settings)
         if event.settings.get("calculator_label"):
             self._use(event.settings["calculator_label"])
         if then := event.settings.get("then"):
@@ -346,6 +362,7 @@ class SearchState:
             self.failures = Failures(reason=event.reason, detail=event.detail)
 
     def _apply_relaxed(self, event: CandidateRelaxed) -> None:
+        self.objective_failures.update(event.objective_failures.items())
         is_refinement = event.level == REFINE
         if not is_refinement and self._is_of_workers(event):
             self.attempts += 1

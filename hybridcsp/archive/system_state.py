@@ -92,7 +92,7 @@ class SystemState(SearchState):
     def _new_part(self) -> SearchState:
         part = SearchState()
         part.settings, part.calculator = list(self.settings), self.calculator
-        part.calculator_since = self.calculator_since
+        part.calculator_since, part.goals = self.calculator_since, self.goals
         return part
 
     # Minima
@@ -138,7 +138,7 @@ class SystemState(SearchState):
         """Return ``None``: enthalpies of different compositions are not compared."""
         return None
 
-    def preferred(self, n: int | None = None) -> list[tuple[Basin, float]]:
+    def heights(self, n: int | None = None) -> list[tuple[Basin, float]]:
         """Return the ``n`` lowest basins, or all, with their heights above the hull, lowest first, without suspects."""
         return [(basin, self.height(basin)) for basin in self.ranked(n) if not basin.suspect]
 

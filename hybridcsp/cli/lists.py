@@ -21,6 +21,15 @@ def sources(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     print_registry(SOURCES, as_json, as_csv)
 
 
+@app.command(epilog="Examples:\n\n  hybridcsp objectives\n\n  hybridcsp objectives --json")
+def objectives(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
+    """List the names for --objective."""
+    from hybridcsp.objectives.registry import OBJECTIVES
+
+    note = "Any function of Atoms that returns a number: module:function or file.py:function."
+    print_registry(OBJECTIVES, as_json, as_csv, note)
+
+
 @app.command(epilog="Examples:\n\n  hybridcsp operators\n\n  hybridcsp operators --json")
 def operators(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
     """List the variation operators for --source evolution:NAME,NAME."""

@@ -21,6 +21,7 @@ PROBLEM = "Problem"
 SEARCH = "Search options"
 RELAXATION = "Relaxations"
 FOLLOW_UP = "Follow-ups with other calculators"
+OBJECTIVES = "Several objectives"
 STOPPING = "Stopping criteria"
 OUTPUT = "Output"
 
@@ -327,6 +328,26 @@ SETTINGS = (
         help="Let stopping criteria and the success of sources count the minima of the last of these calculators.",
         panel=FOLLOW_UP,
         switch=True,
+    ),
+    Setting(
+        flag="--objective",
+        key="search.objectives",
+        metavar="NAME:GOAL",
+        help="Objective beside a low enthalpy (see hybridcsp objectives), or a function of Atoms as module:function or "
+        "file.py:function; the goal is min, max, a value, or report: density:max, my.py:gap:1.4. Repeatable.",
+        panel=OBJECTIVES,
+        read=all_texts,
+        many=True,
+        unset="none",
+    ),
+    Setting(
+        flag="--where",
+        key="search.where",
+        metavar="CONDITION",
+        help='Condition on minima, such as "density > 4 and height < 0.2" (height: eV/atom above the lowest). Others '
+        "are recorded, but no parents, no lessons, and not on the Pareto front.",
+        panel=OBJECTIVES,
+        unset="none",
     ),
     Setting(
         flag="--fmax",

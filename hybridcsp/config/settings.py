@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.config.errors import (
@@ -30,6 +30,8 @@ from hybridcsp.core.registry import split_argument
 from hybridcsp.core.system import System
 from hybridcsp.errors import ArchiveError, CalculatorError, InputError, UnreadableError
 from hybridcsp.generators.external import Command
+from hybridcsp.objectives import ObjectiveChoice
+from hybridcsp.objectives.choice import absolute_objective, choices_of
 from hybridcsp.relaxation.calculators.choice import SUFFIX, CalculatorChoice, absolute_calculator
 from hybridcsp.relaxation.calculators.registry import check_name, runs_code
 from hybridcsp.relaxation.settings import RelaxationSettings
@@ -62,6 +64,9 @@ def _at_least_one(sources: tuple[str, ...]) -> tuple[str, ...]:
 
 _Sources = Annotated[tuple[Annotated[str, AfterValidator(_known_source)], ...], AfterValidator(_at_least_one)]
 
+#: Options of keys that are not called like them.
+_OPTIONS = {"then.calculators": "--then", "search.objectives": "--objective"}
+
 #: Sources whose argument is always a path.
 _WITH_PATHS = ("seeds", "prototypes")
 
@@ -81,6 +86,8 @@ class SearchSection(BaseModel):
     workers: int | None = Field(default=None, ge=1)
     one_shot: int = Field(default=ONE_SHOT, ge=1)
     references: tuple[str, ...] = ()
+    objectives: tuple[Annotated[ObjectiveChoice, BeforeValidator(ObjectiveChoice.of)], ...] = ()
+    where: str = ""
     directory: str | None = None
 
     @model_validator(mode="after")
@@ -90,6 +97,12 @@ class SearchSection(BaseModel):
         if not self.calculator.endswith(SUFFIX):
             with suppress(CalculatorError):  # a missing model file is an error only when the search is built
                 check_name(choice)
+        return self
+
+    @model_validator(mode="after")
+    def _check_objectives(self) -> Self:
+        """Check names and the condition without building any objective."""
+        choices_of(self.objectives, self.where)
         return self
 
     @property
@@ -150,12 +163,18 @@ class Configuration(BaseModel):
             one_shot=self.search.one_shot,
             references=self.search.references,
             then=self.then,
+            objectives=self.search.objectives,
+            where=self.search.where,
         )
 
     @property
     def needs_trust(self) -> bool:
         """Whether the search runs code or programs that the configuration names."""
-        return bool(self._commands) or any(map(runs_code, (self.search.choice, *self.then.calculators)))
+        return (
+            bool(self._commands)
+            or any(map(runs_code, (self.search.choice, *self.then.calculators)))
+            or any(one.runs_code for one in self.search.objectives)
+        )
 
     @property
     def _commands(self) -> list[str]:
@@ -179,10 +198,11 @@ class Configuration(BaseModel):
             ("search.python", self.search.python, self.search.python is not None),
             ("search.calculator", self.search.calculator, runs_code(self.search.calculator)),
             *(("then.calculators", str(one), runs_code(one)) for one in self.then.calculators),
+            *(("search.objectives", str(one.objective), one.runs_code) for one in self.search.objectives),
         ]
         for key, shown, runs in given:
             if runs and key not in named:
-                option = "--then" if key == "then.calculators" else f"--{key.removeprefix('search.')}"
+                option = _OPTIONS.get(key, f"--{key.removeprefix('search.')}")
                 raise InputError(
                     key,
                     shown,
@@ -300,7 +320,24 @@ def read(path: Path) -> dict[str, Any]:
         raw = read_toml(path)
     except UnreadableError as error:
         raise InputError("configuration", path, reason=error.reason) from None
-    return with_absolute_paths(raw, path.parent)
+    return with_absolute_paths(_with_objectives(raw), path.parent)
+
+
+def _with_objectives(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tables with ``[[objectives]]``, an array of tables of its own, as the key of the table of the search.
+
+    Raises
+    ------
+    InputError
+        If both are given.
+    """
+    tables = dict(raw)
+    given, search = tables.pop("objectives", None), tables.get("search", {})
+    if given is None or not isinstance(search, dict):
+        return dict(raw)
+    if "objectives" in search:
+        raise InputError("search.objectives", search["objectives"], reason="[[objectives]] is given too; use only one")
+    return {**tables, "search": {**search, "objectives": given if isinstance(given, list) else [given]}}
 
 
 def with_absolute_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -332,6 +369,8 @@ def with_absolute_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
                 _absolute_source(source, folder) if isinstance(source, str) and source not in named else source
                 for source in search["sources"]
             ]
+        if isinstance(search.get("objectives"), list):
+            search["objectives"] = [_objective_with_path(one, folder) for one in search["objectives"]]
     if isinstance(then, dict) and isinstance(then.get("calculators"), list):
         then["calculators"] = [
             absolute_calculator(name, folder) if isinstance(name, str) else name for name in then["calculators"]
@@ -354,8 +393,9 @@ def write(configuration: Configuration, directory: Path) -> None:
     raw["search"]["directory"] = str(directory.resolve())
     if not configuration.then.calculators:  # so that earlier versions can read the file
         del raw["then"]
-    if not configuration.search.references:
-        del raw["search"]["references"]
+    for key in ("references", "objectives", "where"):
+        if not raw["search"][key]:
+            del raw["search"][key]
     raw = with_absolute_paths(raw, Path.cwd())
     head = f"# hybridcsp search {FILE}   runs this search; in its own directory: hybridcsp resume .\n\n"
     with atomic_write(directory / FILE) as file:
@@ -396,17 +436,28 @@ def _recorded_tables(archive: Archive) -> dict[str, Any]:
             f"of your own: hybridcsp search {archive.formula} --source seeds:{directory / 'minima.extxyz'}"
         )
     objects = [last["calculator"], last["allocation"], *last["sources"]]
+    objects += [one["objective"] for one in last.get("objectives", ())]
     then = {key: value for key, value in last.get("then", {}).items() if key not in ("named", "labels")}
     if not all(isinstance(item, str) for item in objects) or not last.get("then", {}).get("named", True):
         raise ArchiveError(f"{directory} holds a search that was made in Python with objects: resume it in Python")
     relaxation = {key: value for key, value in last["relaxation"].items() if key not in SET_BY_PROBLEM}
     search = {key: last[key] for key in ("calculator", "sources", "allocation", "seed", "workers")}
-    search |= {key: last[key] for key in ("python", "device", "precision") if key in last}
+    search |= {key: last[key] for key in ("python", "device", "precision", "objectives", "where") if key in last}
     search["one_shot"] = last.get("one_shot", 1)
     search |= {"references": last["references"]} if last.get("references") else {}
     raw = {"problem": last["problem"], "search": search, "relaxation": relaxation, "limits": last["limits"]}
     raw |= {"then": then} if then else {}
     return raw | {name: last[name] for name in ("retraining", "external") if last.get(name)}
+
+
+def _objective_with_path(given: Any, folder: Path) -> Any:
+    """Return an objective, a text or a table, with an absolute path; anything else is left for the validation."""
+    with suppress(InputError):
+        if isinstance(given, str):
+            return absolute_objective(given, folder)
+        if isinstance(given, dict) and isinstance(given.get("objective"), str):
+            return {**given, "objective": absolute_objective(given["objective"], folder)}
+    return given
 
 
 def _absolute_source(text: str, folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,6 +101,11 @@ class Minimum:
     def niche(self) -> int:
         """Id of the first minimum of its niche; its own id if no niche was recorded."""
         return self.id if self.best.niche is None else self.best.niche
+
+    @property
+    def objectives(self) -> Mapping[str, float]:
+        """Values of the objectives of the search by name, for ``best``; without those that could not be computed."""
+        return self.best.objectives
 
     @property
     def final(self) -> Relaxed:

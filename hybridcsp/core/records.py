@@ -346,6 +346,11 @@ class Relaxed(_Outcome):
         Ids of all suspect minima from this relaxation on; ``None`` if it has changed nothing.
     captured_by
         Id of the known minimum in whose basin the relaxation was ended early; ``None`` if it went to its end.
+    objectives
+        Values of the objectives of the search by name, without those that could not be computed. Empty unless the
+        relaxation converged and went to its end.
+    objective_failures
+        Reasons for which values are missing, by objective.
     """
 
     atoms: Atoms
@@ -357,6 +362,8 @@ class Relaxed(_Outcome):
     suspect: bool = False
     suspects: tuple[int, ...] | None = None
     captured_by: int | None = None
+    objectives: Mapping[str, float] = field(default_factory=dict)
+    objective_failures: Mapping[str, str] = field(default_factory=dict)
 
     def suspects_after(self, before: frozenset[int]) -> frozenset[int]:
         """Return the ids of the suspect minima after this relaxation, given those before it."""

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -119,13 +119,12 @@ class ObjectiveChoice:
 
     def in_folder(self, folder: Path) -> ObjectiveChoice:
         """Return the choice with an absolute path, if it has one that is relative to ``folder``."""
-        return (
-            self if not isinstance(self.objective, str) else self.with_text(absolute_objective(self.objective, folder))
-        )
+        given = self.objective
+        return replace(self, objective=absolute_objective(given, folder)) if isinstance(given, str) else self
 
-    def with_text(self, text: str) -> ObjectiveChoice:
-        """Return the same choice of an objective with another text."""
-        return ObjectiveChoice(objective=text, goal=self.goal, name=self.name, unit=self.unit, options=self.options)
+    def with_goal(self, goal: str | float) -> ObjectiveChoice:
+        """Return the choice with another goal."""
+        return replace(self, goal=goal)
 
     def build(self) -> Objective:
         """Build the objective.

@@ -9,7 +9,7 @@ enforces the limits of the job.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,11 +33,13 @@ from hybridcsp.core.records import (
     Relaxed,
 )
 from hybridcsp.errors import CalculatorError, InputError
+from hybridcsp.objectives import Objective, ObjectiveChoice
 from hybridcsp.relaxation.calculators.registry import CalculatorLike, build_calculator
 from hybridcsp.relaxation.capture import Captor
 from hybridcsp.relaxation.descent import Descent
 from hybridcsp.relaxation.displacements import escape, follow_soft_mode
 from hybridcsp.relaxation.guards import GuardedCalculator, JobEnded
+from hybridcsp.relaxation.objective_values import evaluate_objectives
 from hybridcsp.relaxation.preselection import Starts, start_from_most_promising
 from hybridcsp.relaxation.saddle import WINDOW, is_symmetric, leave_saddles
 from hybridcsp.relaxation.settings import RelaxationSettings
@@ -64,6 +66,8 @@ PREPARATIONS: Mapping[str, Callable[[Atoms, Candidate], Starts | None]] = {
     LOWEST: start_from_most_promising,
 }
 
+_NO_OBJECTIVES: Mapping[str, Objective] = {}
+
 _LEVELS = (RELAX, EVALUATE, REFINE, FOLLOW_UP, *PREPARATIONS)
 
 
@@ -82,6 +86,8 @@ class Relaxer:
         Pressure, convergence criteria and limits.
     follow_ups
         Follow-up calculators, which jobs with ``calculator`` from 1 use; given as ``calculator`` is.
+    objectives
+        Objectives whose values are computed for structures that ``calculator`` has relaxed.
 
     Examples
     --------
@@ -92,16 +98,20 @@ class Relaxer:
     calculator: CalculatorLike | None = "chgnet"
     settings: RelaxationSettings = field(default_factory=RelaxationSettings)
     follow_ups: tuple[CalculatorLike, ...] = ()
+    objectives: tuple[ObjectiveChoice, ...] = ()
 
     def __call__(self) -> LabelledRunner:
-        """Build the calculators and return the function that turns a job into its outcome.
+        """Build the calculators and objectives, and return the function that turns a job into its outcome.
 
         Raises
         ------
         CalculatorError
             If a calculator cannot be built.
+        InputError
+            If an objective cannot be built.
         """
         built = [None if spec is None else build_calculator(spec) for spec in (self.calculator, *self.follow_ups)]
+        objectives = {choice.name: choice.build() for choice in self.objectives}
 
         def run(job: Job) -> Relaxed | Failed:
             calculator = built[job.calculator] if job.calculator < len(built) else None
@@ -110,12 +120,18 @@ class Relaxer:
                     f"its follow-up calculator {job.calculator}" if job.calculator else "the calculator of the search"
                 )
                 raise CalculatorError(f"this Relaxer was made without {which}; give it as calculator or in follow_ups")
-            return run_job(job, *calculator, self.settings)
+            return run_job(job, *calculator, self.settings, objectives)
 
         return LabelledRunner(run, tuple("" if one is None else one[1] for one in built))
 
 
-def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSettings) -> Relaxed | Failed:
+def run_job(
+    job: Job,
+    calculator: Calculator,
+    label: str,
+    settings: RelaxationSettings,
+    objectives: Mapping[str, Objective] = _NO_OBJECTIVES,
+) -> Relaxed | Failed:
     """Prepare, relax or evaluate the structure of a job, and return the outcome.
 
     Parameters
@@ -128,6 +144,9 @@ def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSe
         Name and version of the calculator.
     settings
         Pressure, convergence criteria and limits.
+    objectives
+        Objectives by name. Their values are computed if the relaxation converges without being captured by a known
+        minimum, which has its own; not for follow-ups, whose energies are those of other calculators.
 
     Returns
     -------
@@ -179,7 +198,12 @@ def run_job(job: Job, calculator: Calculator, label: str, settings: RelaxationSe
         return Failed(**common, reason=reason, level=job.level, atoms=atoms.copy())
     evaluation = _evaluation(guarded, atoms, job.level, label)
     final = _with_results(atoms, guarded.results)
-    return Relaxed(**common, atoms=final, evaluation=evaluation, converged=converged, captured_by=captured_by)
+    relaxed = Relaxed(**common, atoms=final, evaluation=evaluation, converged=converged, captured_by=captured_by)
+    if not objectives or not converged or captured_by is not None or job.level == FOLLOW_UP:
+        return relaxed
+    limits = replace(job.limits, seconds=max(0.0, job.limits.seconds - guarded.seconds))
+    values, failures, more = evaluate_objectives(objectives, atoms, guarded.evaluated(), calculator, limits, settings)
+    return replace(relaxed, objectives=values, objective_failures=failures, cost=cost + more)
 
 
 def _enthalpy_per_atom(atoms: Atoms, guarded: GuardedCalculator) -> float:

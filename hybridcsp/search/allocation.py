@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Candidate, FollowUpOutcome, Outcome, Rejected
+from hybridcsp.objectives.goals import Goals
 
 
 class Allocation(ABC):
@@ -28,6 +29,16 @@ class Allocation(ABC):
         ----------
         available
             Names of the sources that can propose now, at least one, in the order in which the user named them.
+        """
+
+    def pursue(self, goals: Goals) -> None:  # noqa: B027  # a hook that may be left out
+        """Take note of the objectives and conditions of the search; called once, before anything else, if it has any.
+
+        Parameters
+        ----------
+        goals
+            The goals. The values of a minimum are those of the outcomes that ended in it,
+            :attr:`Relaxed.objectives <hybridcsp.core.records.Relaxed.objectives>`.
         """
 
     def proposed(self, candidates: Sequence[Candidate]) -> None:  # noqa: B027  # a hook that may be left out

@@ -13,11 +13,11 @@ from hybridcsp.errors import ArchiveError
 log = logging.getLogger(__name__)
 
 #: Settings that must not change while a search exists; the others may differ between sessions.
-LASTING = ("problem", "calculator", "sources", "allocation", "seed", "relaxation", "precision")
+LASTING = ("problem", "calculator", "sources", "allocation", "seed", "relaxation", "precision", "objectives", "where")
 
 # Settings of the calculator on which its energies depend, and those that a record omits if they are not given.
 _OF_CALCULATOR = ("calculator", "precision")
-_OMITTED = ("precision",)
+_OMITTED = ("precision", "objectives", "where")
 
 _CALCULATORS = "hybridcsp.relaxation.calculators"
 

@@ -25,6 +25,7 @@ from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import ADDED, USER, Candidate, Failed, FailureReason, Proposal, Relaxed
 from hybridcsp.core.system import System
 from hybridcsp.errors import ArchiveError, InputError, LockedError, NothingUsableError
+from hybridcsp.objectives import Objective
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.backends.base import Backend
 from hybridcsp.relaxation.calculators.registry import (
@@ -52,7 +53,7 @@ from hybridcsp.search.setup import (
 )
 from hybridcsp.search.stopping import StoppingCriteria, Target, stopping_criteria
 from hybridcsp.search.system_proposer import SystemProposer
-from hybridcsp.search.user_results import problem_of, relaxed_by_user, without_calculator
+from hybridcsp.search.user_results import problem_of, relaxed_by_user, with_objectives, without_calculator
 from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.registry import DEFAULT_SOURCES, SYSTEM_SOURCES
@@ -369,6 +370,7 @@ class Search:
             calculator=self.settings.choice,
             settings=self.settings.relaxation,
             follow_ups=self.settings.then.calculators,
+            objectives=tuple(self.settings.objectives),
         )
         return WorkerPool(relaxer, workers=self.workers, log_directory=self.directory / "workers")
 
@@ -458,9 +460,14 @@ class Search:
         problem = self.problem
         if isinstance(problem, System):
             problem = problem_of(atoms, problem)
-        return relaxed_by_user(
+        relaxed = relaxed_by_user(
             candidate, atoms, problem, calculator=calculator, force_calls=force_calls, converged=converged
         )
+        return with_objectives(relaxed, self._objectives) if self._objectives else relaxed
+
+    @cached_property
+    def _objectives(self) -> dict[str, Objective]:
+        return {choice.name: choice.build() for choice in self.settings.objectives}
 
     @cached_property
     def _label(self) -> str:

@@ -13,6 +13,9 @@ from hybridcsp.core.records import Limits
 from hybridcsp.core.system import System
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.generators.external import Command
+from hybridcsp.objectives.choice import choices_of
+from hybridcsp.objectives.goals import Goals
+from hybridcsp.objectives.trial import try_objectives
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_calculator
 from hybridcsp.relaxation.settings import RelaxationSettings
@@ -80,6 +83,13 @@ class SearchSettings:
     then
         Follow-up relaxations of the best minima with other calculators: a
         :class:`~hybridcsp.search.follow_up.FollowUp`, or a calculator or several, as ``calculator`` may be given.
+    objectives
+        Objectives beside a low enthalpy: ``"density:max"``, ``"bulk_modulus:120"`` (near this value),
+        ``"my.py:function:min"``, or each as an :class:`~hybridcsp.objectives.ObjectiveChoice`.
+    where
+        Condition on the values of minima, such as ``"density > 4 and height < 0.2"``: comparisons of objectives, or of
+        ``height`` (the enthalpy above the lowest minimum in eV/atom), joined by ``and``. Minima that do not meet it are
+        recorded, but are no parents, no lessons, and not on the Pareto front.
 
     Raises
     ------
@@ -102,6 +112,8 @@ class SearchSettings:
     one_shot: int | None = None
     references: Sequence[str | Path] = ()
     then: FollowUp = field(default_factory=FollowUp)
+    objectives: Sequence[Any] = ()
+    where: str = ""
 
     def __post_init__(self) -> None:
         if isinstance(self.python, str):
@@ -110,6 +122,8 @@ class SearchSettings:
             check_calculator(self.choice)
         object.__setattr__(self, "then", FollowUp.of(self.then))  # the way to set a field of a frozen dataclass
         self.then.check()
+        choices = tuple(one.in_folder(Path.cwd()) for one in choices_of(self.objectives, self.where))
+        object.__setattr__(self, "objectives", choices)
         for name, least in (("workers", 1), ("seed", 0), ("one_shot", 1)):
             value = getattr(self, name)
             if value is not None or name == "seed":
@@ -155,9 +169,11 @@ class SearchSettings:
         Raises
         ------
         InputError
-            If the settings of relaxations have another pressure than the problem, or there are follow-up calculators
-            with ask and tell.
+            If the settings of relaxations have another pressure than the problem, there are follow-up calculators with
+            ask and tell, or an objective cannot be built, has no goal, or fails for a test structure.
         """
+        for_trial = problem.problem(problem.compositions[-1]) if isinstance(problem, System) else problem
+        objectives = try_objectives(self.objectives, for_trial, ask_and_tell=ask_and_tell)
         pressure = self.relaxation.pressure_gpa
         if pressure not in (0.0, problem.pressure_gpa):
             allowed = (
@@ -171,7 +187,20 @@ class SearchSettings:
         if one_shot is None:
             one_shot = 1 if ask_and_tell else ONE_SHOT
         relaxation = replace(self.relaxation, pressure_gpa=problem.pressure_gpa, fixed_cell=problem.cell is not None)
-        return replace(self, workers=self.workers or available_cores(), relaxation=relaxation, one_shot=one_shot)
+        workers = self.workers or available_cores()
+        return replace(self, workers=workers, relaxation=relaxation, one_shot=one_shot, objectives=objectives)
+
+    @property
+    def goals(self) -> Goals:
+        """The objectives and the condition by which resolved settings judge minima."""
+        return Goals.of_settings(self._record_of_objectives())
+
+    def _record_of_objectives(self) -> dict[str, Any]:
+        """Return the plain JSON of the objectives and the condition; empty without any."""
+        record: dict[str, Any] = {}
+        if self.objectives:
+            record["objectives"] = [choice.record(choice.build()) for choice in self.objectives]
+        return record | ({"where": self.where} if self.where else {})
 
     def record(self, problem: Problem | System, weights: Mapping[str, str]) -> dict[str, Any]:
         """Return the plain JSON that the archive keeps of resolved settings; objects are recorded by their class.
@@ -202,6 +231,7 @@ class SearchSettings:
             record["references"] = [str(Path(path).absolute()) for path in self.references]
         options = {"python": self.choice.python, **self.choice.options} if self.choice else {}
         record |= {option: value for option, value in options.items() if value is not None}
+        record |= self._record_of_objectives()
         return record | ({"then": self.then.record()} if self.then.calculators else {})
 
 

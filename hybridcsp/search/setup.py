@@ -250,6 +250,8 @@ def build_proposer(
         allocation = ALLOCATIONS[allocation](problem, settings.seed)
     elif isinstance(archive, ArchivePart):
         allocation = copy.deepcopy(allocation)  # each composition has its own
+    if goals := settings.goals:
+        allocation.pursue(goals)
     return Proposer(
         problem, archive, sources, allocation, settings.seed, scheduler, calculator, follow_up=settings.then
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hybridcsp.archive.credit import EXPECTED_FORCE_CALLS, CreditTracker
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import REFINE, Candidate, FollowUpOutcome, Outcome, Rejected, Relaxed
+from hybridcsp.objectives.goals import Goals
 from hybridcsp.search.allocation import Allocation
 from hybridcsp.search.success_priors import Difficulty, SuccessPrior, prior_of, success_priors
 
@@ -67,6 +68,10 @@ class SuccessAllocation(Allocation):
         self._priors = success_priors(Difficulty.of(problem)) if priors is None else dict(priors)
         self._jobs: dict[str, _Jobs] = {}
         self._credit = CreditTracker()
+
+    def pursue(self, goals: Goals) -> None:
+        """Let sources earn credit with the hypervolume of the Pareto front instead of the height."""
+        self._credit = CreditTracker(goals)
 
     def choose(self, available: Sequence[str]) -> str:
         """Return the source furthest below its minimum share, or else the one with the highest expected rate."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -9,9 +12,12 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import RELAX, Candidate, Cost, Evaluation, Relaxed
 from hybridcsp.core.system import System
-from hybridcsp.errors import InputError
+from hybridcsp.errors import InputError, message_of
+from hybridcsp.objectives import Objective
+from hybridcsp.objectives.values import real_value
 from hybridcsp.relaxation.properties import PropertyError, results_of
 from hybridcsp.structure.validity import has_finite_geometry, is_crystal_of
+from hybridcsp.utils.interrupts import exits_contained
 
 
 def relaxed_by_user(
@@ -83,6 +89,31 @@ def problem_of(atoms: Atoms, system: System) -> Problem:
         allowed = f"a crystal of one of the compositions of the search: {', '.join(system.compositions)}"
         raise InputError("atoms", atoms, allowed)
     return system.problem(formula)
+
+
+def with_objectives(relaxed: Relaxed, objectives: Mapping[str, Objective]) -> Relaxed:
+    """Return a relaxation by the user with the values of objectives, and the reasons for which others are missing.
+
+    Parameters
+    ----------
+    relaxed
+        The relaxation; one that has not converged is returned as it is.
+    objectives
+        Objectives by name.
+    """
+    if not relaxed.converged:
+        return relaxed
+    values: dict[str, float] = {}
+    failures: dict[str, str] = {}
+    for name, objective in objectives.items():
+        atoms = relaxed.atoms.copy()
+        atoms.calc = relaxed.atoms.calc
+        try:
+            with exits_contained():
+                values[name] = real_value(objective.value(atoms))
+        except Exception as error:  # noqa: BLE001 - code of the user may fail in any way, and the relaxation stands
+            failures[name] = message_of(error)
+    return replace(relaxed, objectives=values, objective_failures=failures)
 
 
 def without_calculator(atoms: Atoms) -> Atoms:

@@ -24,7 +24,7 @@ PANELS = {
     "Results": ("show", "xrd", "export"),
     "Generators": ("generators", "train", "sample", "evaluate"),
     "Other codes": ("import", "formats"),
-    "Lists": ("calculators", "sources", "operators"),
+    "Lists": ("calculators", "sources", "operators", "objectives"),
 }
 
 

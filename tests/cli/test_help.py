@@ -28,7 +28,7 @@ COMMANDS = [
         "sample",
         "evaluate",
     ),
-    *("import", "formats", "calculators", "sources", "operators"),
+    *("import", "formats", "calculators", "sources", "operators", "objectives"),
 ]
 
 ENVIRONMENTS = ["install", "environments", "remove", "check"]

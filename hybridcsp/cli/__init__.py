@@ -5,6 +5,7 @@ from hybridcsp.cli import compare as compare
 from hybridcsp.cli import environments as environments
 from hybridcsp.cli import evaluate as evaluate
 from hybridcsp.cli import generators as generators
+from hybridcsp.cli import hull as hull
 from hybridcsp.cli import import_export as import_export
 from hybridcsp.cli import lists as lists
 from hybridcsp.cli import refine as refine

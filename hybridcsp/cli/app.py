@@ -21,7 +21,7 @@ from hybridcsp.errors import CommandLineError, HybridCSPError, InputError, did_y
 #: Panels of ``hybridcsp --help`` with their commands in order. A command that is missing here is listed last.
 PANELS = {
     "Search": ("search", "resume", "refine", "compare", "watch"),
-    "Results": ("show", "xrd", "export"),
+    "Results": ("show", "hull", "xrd", "export"),
     "Generators": ("generators", "train", "sample", "evaluate"),
     "Other codes": ("import", "formats"),
     "Lists": ("calculators", "sources", "operators", "objectives"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Self
 
@@ -125,6 +125,21 @@ class Hull:
         if counts in self._candidates:
             self._candidates = set(self._enthalpies)
             self._surface = None
+
+    @property
+    def enthalpies(self) -> Mapping[str, float]:
+        """Lowest enthalpies (eV per atom) by formula, in the order in which the compositions were put."""
+        return {self._formulas[counts]: enthalpy for counts, enthalpy in self._enthalpies.items()}
+
+    def fractions(self, formula: str) -> tuple[float, ...]:
+        """Return the fractions of the atoms of a formula that are of each element.
+
+        Raises
+        ------
+        InputError
+            If the formula has other elements than the system or none.
+        """
+        return tuple(map(float, _fractions(self._counts(formula))))
 
     @property
     def is_complete(self) -> bool:

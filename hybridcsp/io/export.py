@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -138,6 +138,7 @@ def export(
     cell: str = "as-found",
     follow: bool = True,
     disagreement: float = DISAGREEMENT,
+    more: Callable[[Minimum], Mapping[str, Any]] | None = None,
 ) -> list[Path]:
     """Write minima to a file or folder.
 
@@ -155,6 +156,8 @@ def export(
         Whether a symbolic link is followed.
     disagreement
         Difference of heights above the best from which two calculators disagree, in eV/atom.
+    more
+        Function that returns further annotations of a minimum, for ``info``.
 
     Returns
     -------
@@ -177,6 +180,6 @@ def export(
     with structure_writer(output, format, symmetric=cell == "conventional", follow=follow) as write:
         for rank, minimum in enumerate(chain([first], minima), start=1):
             atoms = structure_of(minimum, cell, disagreement=disagreement)
-            atoms.info = {"rank": rank, **atoms.info}
+            atoms.info = {"rank": rank, **atoms.info, **(more(minimum) if more else {})}
             files[write(atoms)] = None
     return list(files)

@@ -37,7 +37,7 @@ _NOISE = 0.1
 
 
 def read_pattern(
-    file: Path, *, wavelength: float, axis: str = TWO_THETA, key: str = "pattern", axis_key: str = "axis"
+    file: Path | str, *, wavelength: float, axis: str = TWO_THETA, key: str = "pattern", axis_key: str = "axis"
 ) -> PowderPattern:
     """Read a measured powder pattern.
 
@@ -64,6 +64,7 @@ def read_pattern(
         not ascend or are impossible, negative intensities, no peaks, too few points, or values that are probably of
         another axis.
     """
+    file = Path(file)
     if axis not in AXES:
         raise InputError(axis_key, axis, one_of(AXES))
     try:

@@ -10,7 +10,7 @@ import typer
 from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console, errors
 from hybridcsp.cli.output import AsCsv, AsJson, no_search, print_search, print_table
-from hybridcsp.errors import UnknownNameError
+from hybridcsp.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     from hybridcsp.archive.archive import Archive
@@ -53,6 +53,9 @@ def show(
     if plot is not None:
         check_picture(plot, "--plot")
     with Archive(directory) as archive:
+        if plot is not None and archive.system is not None:
+            reason = f"this shows one formula; draw the hull with hybridcsp hull {directory} --plot {plot}"
+            raise InputError("--plot", str(plot), reason=reason)
         if not (as_json or as_csv):
             print_search(archive, top, by_search=level == SEARCH)
             if archive.state.stops:

@@ -7,6 +7,7 @@ import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import write
+from command_line import hybridcsp
 
 from hybridcsp import Archive, Search, System
 from hybridcsp.archive.history import SourceCall
@@ -309,3 +310,10 @@ def test_the_configuration_of_a_system_that_is_written_is_read_again(tmp_path):
     config.write(written, tmp_path)
     again = config.parse(config.read(tmp_path / config.FILE), "test")
     assert again.problem.describe() == written.problem.describe()
+
+
+def test_show_names_the_command_that_draws_a_system(finished, tmp_path):
+    done = hybridcsp("show", finished, "--plot", tmp_path / "plot.png", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "draw the hull with hybridcsp hull" in done.stderr
+    assert "composition" in hybridcsp("show", finished, cwd=tmp_path).stdout

@@ -57,13 +57,10 @@ def phase_rows(selected: Sequence[Phase], phases: Phases) -> list[dict[str, Any]
 
 
 def phase_annotations(phase: Phase, phases: Phases) -> dict[str, Any]:
-    """Return what structure files say about the place of a phase relative to the hull, in eV/atom."""
+    """Return what structure files say about a phase besides its height: formation (eV/atom) and decomposition."""
     return {
-        "composition": phase.formula,
         "formation_enthalpy_per_atom": phases.formation(phase),
-        "above_hull_per_atom": phases.height(phase),
         "decomposition": in_words(phases.hull.decomposition(phase.formula)),
-        **({} if phases.known_hull is None else {"known_phase": phase.known}),
     }
 
 

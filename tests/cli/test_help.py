@@ -21,6 +21,7 @@ COMMANDS = [
         "compare",
         "watch",
         "show",
+        "hull",
         "xrd",
         "export",
         "generators",

@@ -79,7 +79,7 @@ def test_everything_within_the_window_is_exported(hull):
     content = json.loads(hull("Cu-Au", "--json", "--window", "40", "--export", "near.extxyz"))
     structures = ase.io.read("near.extxyz", ":")
     assert [atoms.info["composition"] for atoms in structures] == [row["formula"] for row in content["phases"]]
-    heights = [1000 * atoms.info["above_hull_per_atom"] for atoms in structures]
+    heights = [1000 * atoms.info["above_hull"] for atoms in structures]
     assert heights == pytest.approx([row["above_hull_mev_per_atom"] for row in content["phases"]], abs=1e-5)
     assert max(heights) <= 40
 

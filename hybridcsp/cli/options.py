@@ -345,7 +345,7 @@ SETTINGS = (
         key="search.where",
         metavar="CONDITION",
         help='Condition on minima, such as "density > 4 and height < 0.2" (height: eV/atom above the lowest). Others '
-        "are recorded, but no parents, no lessons, and not on the Pareto front.",
+        "are recorded, but no parents of evolution, no lessons, and not on the Pareto front.",
         panel=OBJECTIVES,
         unset="none",
     ),

@@ -89,7 +89,7 @@ class SearchSettings:
     where
         Condition on the values of minima, such as ``"density > 4 and height < 0.2"``: comparisons of objectives, or of
         ``height`` (the enthalpy above the lowest minimum in eV/atom), joined by ``and``. Minima that do not meet it are
-        recorded, but are no parents, no lessons, and not on the Pareto front.
+        recorded, but are no parents of evolution, no lessons, and not on the Pareto front.
 
     Raises
     ------

@@ -99,7 +99,7 @@ def check_drawable(phases: Phases, output: Path, key: str) -> None:
     """
     if len(phases.elements) > 4:
         reason = (
-            f"only systems of two to four elements can be drawn, and {phases.name} has {len(phases.elements)}; the "
+            f"{phases.name} has {len(phases.elements)} elements, and systems of two to four can be drawn; the "
             "table, --json, --csv, --export and --entries work with every system"
         )
         raise InputError(key, output, reason=reason)

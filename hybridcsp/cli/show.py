@@ -54,7 +54,7 @@ def show(
         check_picture(plot, "--plot")
     with Archive(directory) as archive:
         if plot is not None and archive.system is not None:
-            reason = f"this shows one formula; draw the hull with hybridcsp hull {directory} --plot {plot}"
+            reason = f"it is for one formula; draw the hull with hybridcsp hull {directory} --plot {plot}"
             raise InputError("--plot", str(plot), reason=reason)
         if not (as_json or as_csv):
             print_search(archive, top, by_search=level == SEARCH)

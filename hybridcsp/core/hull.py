@@ -63,7 +63,7 @@ class Hull:
     def __init__(self, elements: Sequence[str]) -> None:
         self.elements = tuple(elements)
         if not self.elements or len(set(self.elements)) < len(self.elements):
-            raise InputError("elements", elements, "symbols of the elements of a system, each once")
+            raise InputError("elements", elements, "a list of symbols of elements, each once")
         for element in self.elements:
             if element == "X" or element not in atomic_numbers:
                 raise InputError("elements", element, "a symbol of an element, such as Cu")

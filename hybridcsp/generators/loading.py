@@ -17,15 +17,12 @@ from hybridcsp.generators.weights_io import CARD, LARGEST_CARD, shipped
 from hybridcsp.utils.paths import expanded
 from hybridcsp.utils.reading import read_json
 
-#: Generators in use, by class, folder and state of its files.
+#: Shared generators in use, by class, folder and state of its files.
 _loaded: WeakValueDictionary[tuple[Any, ...], Generator] = WeakValueDictionary()
 
 
 def open_generator(text: str) -> Generator:
-    """Load a generator with its weights, or return one that is in memory already.
-
-    Sources of different compositions of a chemical system share it: sampling does not change a generator, and a copy is
-    trained.
+    """Load a generator with its weights.
 
     Parameters
     ----------
@@ -40,9 +37,30 @@ def open_generator(text: str) -> Generator:
     """
     entry, folder = find_generator(text)
     kind = entry.load()
+    if folder is None and entry.package != "hybridcsp":
+        return kind()  # type: ignore[no-any-return]
+    return kind.load(_folder_of(text, entry, folder))  # type: ignore[no-any-return]
+
+
+def shared_generator(text: str) -> Generator:
+    """Return a generator of the package that must not be changed, from memory if it is in use already.
+
+    Sources of different compositions of a chemical system share it: sampling does not change a generator, and a copy is
+    trained. Parameters and errors are those of :func:`open_generator`.
+    """
+    entry, folder = find_generator(text)
+    kind, folder = entry.load(), _folder_of(text, entry, folder)
+    files = sorted((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in folder.iterdir())
+    key = kind, folder.resolve(), tuple(files)
+    loaded = _loaded.get(key)
+    if loaded is None:
+        loaded = _loaded[key] = kind.load(folder)
+    return loaded
+
+
+def _folder_of(text: str, entry: Entry, folder: Path | None) -> Path:
+    """Return the folder of the weights of a generator, by default that of the package."""
     if folder is None:
-        if entry.package != "hybridcsp":
-            return kind()  # type: ignore[no-any-return]
         folder = shipped(entry.name)
         if not (folder / CARD).exists():
             raise InputError(
@@ -51,12 +69,7 @@ def open_generator(text: str) -> Generator:
                 reason=f"this generator has no weights in the package; train it (hybridcsp train {text} --data PATH "
                 "--output FOLDER) and give that folder instead",
             )
-    files = sorted((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in folder.iterdir())
-    key = kind, folder.resolve(), tuple(files)
-    loaded = _loaded.get(key)
-    if loaded is None:
-        loaded = _loaded[key] = kind.load(folder)
-    return loaded
+    return folder
 
 
 def new_generator(name: str) -> Generator:

@@ -110,7 +110,7 @@ def _parsed(text: str) -> tuple[_Comparison, ...]:
         terms = [_read_term(text, node) for node in (part.left, *part.comparators)]
         for left, sign, right in zip(terms, part.ops, terms[1:], strict=False):
             if type(sign) not in _COMPARISONS:
-                raise InputError("where", text, reason=f"only <, <=, > and >= compare; it must be {_FORM}")
+                raise InputError("where", text, reason=f"its signs must be <, <=, > or >=; it must be {_FORM}")
             if not isinstance(left, str) and not isinstance(right, str):
                 raise InputError("where", text, reason="it compares two numbers; one side must name an objective")
             comparisons.append(_Comparison(left, _COMPARISONS[type(sign)], right))

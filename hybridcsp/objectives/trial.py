@@ -67,7 +67,7 @@ def _evaluate(objective: Objective, shown: str, problem: Problem) -> None:
     except PropertyNotImplementedError:
         return  # it uses the calculator, and the test structure has results only
     except Exception as error:  # code of the user may fail in any way
-        reason = f"it fails for a test structure of {atoms.symbols}: {message_of(error)}"
+        reason = f"it has failed for a test structure of {atoms.symbols}: {message_of(error)}"
         raise InputError("objective", shown, reason=reason) from error
 
 

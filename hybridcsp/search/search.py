@@ -250,7 +250,7 @@ class Search:
     def _references(self, settings: SearchSettings) -> list[Reference]:
         if settings.references and isinstance(self.problem, Problem):
             path = settings.references[0]
-            reason = f"known phases belong to a search of a chemical system; use them as a source, seeds:{path}"
+            reason = f"it belongs to a search of a chemical system; use the file as a source, seeds:{path}"
             raise InputError("references", str(path), reason=reason)
         if isinstance(self.problem, Problem):
             return []

@@ -10,7 +10,7 @@ from hybridcsp.core.records import Candidate, Outcome, Proposal
 from hybridcsp.errors import GeneratorError, InputError
 from hybridcsp.generators.base import Generator
 from hybridcsp.generators.external import Command, CommandGenerator
-from hybridcsp.generators.loading import find_generator, open_generator
+from hybridcsp.generators.loading import find_generator, shared_generator
 from hybridcsp.generators.registry import GENERATORS
 from hybridcsp.similarity import STARTS, StructureIndex
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
@@ -267,7 +267,7 @@ def _load_generator(argument: str | None) -> tuple[Generator, bool]:
         return GENERATORS[text].load().from_scratch(), True
     entry, _ = find_generator(text)
     if entry.package == "hybridcsp":
-        return open_generator(text), False
+        return shared_generator(text), False
     options = ("--formula", "{formula}", "--n", "{n}", "--seed", "{seed}", "--output", "{output}")
     command = Command(
         tuple(python_command("hybridcsp", "sample", text, *options)), timeout=TIMEOUT, samples=Generator.batch_size

@@ -147,7 +147,7 @@ class TestInput:
             ({"objectives": [], "where": "density >"}, "it cannot be read"),
             (
                 {"objectives": [ObjectiveChoice(objective=lambda atoms: atoms.no, goal="max", name="no")]},
-                "it fails for a test structure of Cu: AttributeError",
+                "it has failed for a test structure of Cu: AttributeError",
             ),
             (
                 {"objectives": [ObjectiveChoice(objective=lambda _: "high", goal="max", name="word")]},

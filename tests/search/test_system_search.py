@@ -239,7 +239,7 @@ def test_files_without_a_known_phase_of_the_system_are_refused_before_anything_r
 
 def test_known_phases_belong_to_a_system(tmp_path):
     write(tmp_path / "known.extxyz", bulk("Cu"))
-    with pytest.raises(InputError, match="use them as a source, seeds:"):
+    with pytest.raises(InputError, match="use the file as a source, seeds:"):
         Search("Cu", calculator="emt", directory=tmp_path / "cu", references=[tmp_path / "known.extxyz"])
 
 

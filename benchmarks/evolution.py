@@ -15,7 +15,6 @@ so that an interrupted command continues when it is repeated.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import tempfile
@@ -29,6 +28,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 
 from model_potentials import FAMILIES, InProcess, Model, make
+from run_lines import append_line, read_lines
 
 from hybridcsp import Search
 
@@ -85,11 +85,6 @@ def search(model: Model, arm: str, seed: int, relaxations: int, lowest: float | 
     return line
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Return all lines of results."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 def lowest_known(runs: list[dict[str, Any]]) -> dict[str, float]:
     """Return the lowest enthalpy in eV/atom of any search of each problem."""
     lowest: dict[str, float] = {}
@@ -118,7 +113,7 @@ def command_run(options: argparse.Namespace) -> None:
     print(f"{len(jobs)} searches, about {HOURS_PER_SEARCH * len(jobs):.1f} core hours", flush=True)
     for family, number, size, arm, seed in jobs:
         model = make(family, number, size)
-        runs, label = read(options.output), f"{options.label}{arm}"
+        runs, label = read_lines(options.output), f"{options.label}{arm}"
         lowest = lowest_known(runs)
         key = (label, model.name, seed)
         done = [run for run in runs if (run["arm"], run["problem"], run["seed"]) == key]
@@ -126,14 +121,13 @@ def command_run(options: argparse.Namespace) -> None:
             continue
         line = search(model, arm, seed, options.relaxations, lowest.get(model.name))
         line = {"arm": label, "problem": model.name, "planned": options.relaxations, **line}
-        with options.output.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(options.output, line)
         best = line["improvements"][-1] if line["improvements"] else None
         print(label, model.name, seed, line["relaxations"], line["force_calls"], line["seconds"], best, flush=True)
 
 
 def command_report(options: argparse.Namespace) -> None:
-    runs = read(options.output)
+    runs = read_lines(options.output)
     lowest = lowest_known(runs)
     latest = {(run["arm"], run["problem"], run["seed"]): run for run in runs if is_complete(run, lowest)}
     arms = options.arms or sorted({arm for arm, _, _ in latest})

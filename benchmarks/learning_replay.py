@@ -46,6 +46,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from model_potentials import FAMILIES, make
 from racing import Recorder
+from run_lines import append_line, read_lines
 
 from hybridcsp.core.records import Candidate, Cost, Evaluation, Failed, FailureReason, Job, Proposal, Relaxed
 from hybridcsp.errors import GeneratorError
@@ -311,7 +312,7 @@ def command_record(options: argparse.Namespace) -> None:
 
 def read_runs() -> list[dict[str, Any]]:
     """Return the lines of the file of replays."""
-    return [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
+    return read_lines(RUNS)
 
 
 def command_replay(options: argparse.Namespace) -> None:
@@ -340,8 +341,7 @@ def command_replay(options: argparse.Namespace) -> None:
                 run = {"problem": file.stem, "family": family, "model": seed, "samples": len(samples), "arm": arm}
                 run |= {key: [result[key] for result in results] for key in results[0]}
                 RUNS.parent.mkdir(exist_ok=True)
-                with RUNS.open("a") as stream:
-                    stream.write(json.dumps(run) + "\n")
+                append_line(RUNS, run)
                 print(file.stem, arm, *(f"{key} {np.mean(run[key]):.1f}" for key in results[0]), flush=True)
 
 

@@ -17,7 +17,6 @@ the same way. Coordinates that are drawn on the Wyckoff positions of the right p
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -30,6 +29,7 @@ import numpy as np
 from ase import Atoms
 from recovery import refined
 from retraining_once import weights_of
+from run_lines import append_line, read_lines
 
 from hybridcsp import Problem, Retraining, Search
 from hybridcsp.core.records import Relaxed
@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES))
     parser.add_argument("--part", default="0/1", help="i/n: every n-th crystal from the i-th, to use several cores")
     arguments = parser.parse_args()
-    runs = [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
+    runs = read_lines(RUNS)
     weights = {name: weights_of(name) for name in SOURCES}
     runs = [run for run in runs if run["weights"] == weights.get(run["source"], run["weights"])]
     done = {(run["formula"], run["seed"], run["source"], run["one_shot"]) for run in runs}
@@ -154,8 +154,7 @@ def main() -> None:
                 run |= measure(problem, name, one_shot, reference + RECOVERED, pool)
                 run |= {"seconds": round(time.perf_counter() - start, 1), "load": round(os.getloadavg()[0], 1)}
                 runs.append(run)
-                with RUNS.open("a") as lines:
-                    lines.write(json.dumps(run) + "\n")
+                append_line(RUNS, run)
     report(runs)
 
 

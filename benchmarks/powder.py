@@ -31,6 +31,7 @@ from ase import Atoms
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from run_lines import append_line, read_lines
 
 from hybridcsp import Problem
 from hybridcsp.archive.archive import Archive
@@ -157,8 +158,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "similarity": match.similarity,
                 "unadjusted": match.unadjusted,
             }
-            with RUNS.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            append_line(RUNS, row)
         print(formula, flush=True)
 
 
@@ -170,7 +170,7 @@ def relaxer() -> Any:
 
 
 def read() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
+    return read_lines(RUNS)
 
 
 def rank(rows: list[dict[str, Any]], key: str, sign: float) -> int:

@@ -40,6 +40,7 @@ from ase.calculators.emt import EMT
 sys.path.insert(0, str(Path(__file__).parent))
 
 from model_potentials import FAMILIES, InProcess, make
+from run_lines import append_line, read_lines
 
 from hybridcsp import Problem, Search
 from hybridcsp.core.records import Candidate, Job, Proposal, Relaxed
@@ -217,7 +218,7 @@ def command_replay(options: argparse.Namespace) -> None:
 
 def read() -> list[dict[str, Any]]:
     """Return all searches of the file of results."""
-    return [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
+    return read_lines(RUNS)
 
 
 def command_run(options: argparse.Namespace) -> None:
@@ -263,8 +264,7 @@ def command_run(options: argparse.Namespace) -> None:
                 "seconds": round(time.process_time() - start, 1),
                 "proposing": round(state.proposing.seconds, 1),
             }
-        with RUNS.open("a") as file:
-            file.write(json.dumps(run) + "\n")
+        append_line(RUNS, run)
         print(label, model.name, seed, run["relaxations"], run["seconds"], run["improvements"][-1:], flush=True)
 
 

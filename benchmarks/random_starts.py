@@ -32,6 +32,7 @@ import model_potentials
 import numpy as np
 from ase.data import atomic_numbers
 from ase.formula import Formula
+from run_lines import append_line, read_lines
 
 from hybridcsp import Problem
 from hybridcsp.archive.archive import Archive
@@ -173,8 +174,7 @@ def run(arguments: argparse.Namespace) -> None:
                 "energy": outcome.evaluation.enthalpy / len(proposal.atoms) if relaxed else None,
                 "volume": outcome.atoms.get_volume() / len(proposal.atoms) if relaxed else None,
             }
-            with arguments.output.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            append_line(arguments.output, row)
 
 
 def context(problem: Problem, seed: Sequence[int]) -> Context:
@@ -183,7 +183,7 @@ def context(problem: Problem, seed: Sequence[int]) -> Context:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return read_lines(path)
 
 
 def low_minima(rows: list[dict[str, Any]], lowest: float) -> int:

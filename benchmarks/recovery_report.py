@@ -17,6 +17,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from run_lines import read_lines
 
 from hybridcsp.analysis.comparison_report import as_records, comparison_table, mean_ratio_text, ratio_text
 from hybridcsp.analysis.run_results import RunResult
@@ -61,7 +62,7 @@ Key = tuple[str, str, int]
 
 def past_lines() -> list[dict[str, Any]]:
     """Every line that a run has left, those of methods that are not measured any more included."""
-    return [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
+    return read_lines(RUNS)
 
 
 def past_runs() -> dict[Key, dict[str, Any]]:

@@ -41,6 +41,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent))
 
 from model_potentials import FAMILIES, InProcess, make
+from run_lines import append_line, read_lines
 
 from hybridcsp import Search
 from hybridcsp.archive.history import ModelUpdate
@@ -136,21 +137,14 @@ def execute(run: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def read(file: Path) -> list[dict[str, Any]]:
-    """Return the lines of a file of runs."""
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
 def command_run(options: argparse.Namespace) -> None:
-    finished = {line["id"] for line in read(options.runs)}
+    finished = {line["id"] for line in read_lines(options.runs)}
     todo = [run for run in plan(options) if name_of(run) not in finished]
     hours = sum(run["relaxations"] for run in todo) * SECONDS_PER_RELAXATION / 3600
     print(f"{len(todo)} runs to do, about {hours:.2f} core-hours", flush=True)
     for run in todo:
         line = execute(run)
-        options.runs.parent.mkdir(exist_ok=True)
-        with options.runs.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(options.runs, line)
         best = min(minimum[1] for minimum in line["minima"])
         print(line["problem"], run["arm"], run["seed"], best, line["force_calls"], flush=True)
 
@@ -204,7 +198,7 @@ def compare(found: Mapping[tuple[str, int, str], tuple[float, float, float]], ar
 
 
 def command_report(options: argparse.Namespace) -> None:
-    lines = read(options.runs)
+    lines = read_lines(options.runs)
     groups: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
         kind = "reported" if line["model"] in REPORTED else "development"

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from run_lines import read_lines
 
 from hybridcsp import Problem, Search
 from hybridcsp.archive.archive import Archive
@@ -224,7 +225,7 @@ def main() -> None:
     parser.add_argument("--only-table", action="store_true")
     arguments = parser.parse_args()
     console = Console(width=130)
-    past = [json.loads(line) for line in RUNS.read_text().splitlines()] if RUNS.exists() else []
+    past = read_lines(RUNS)
     present = arguments.generator, weights_of(arguments.generator)
     lines = [line for line in past if (line["generator"], line["weights"]) == present]
     done = {(line["problem"], line["seed"], line["way"]) for line in lines}

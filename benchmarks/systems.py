@@ -45,6 +45,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent))
 
 from model_potentials import InProcess, make
+from run_lines import append_line, read_lines
 
 from hybridcsp import Archive, Search, System
 from hybridcsp.core.hull import Hull
@@ -197,11 +198,6 @@ def name_of(run: Mapping[str, Any]) -> str:
     return "{system}/{arm}/{seed}/{relaxations}".format(**run)
 
 
-def read(file: Path) -> list[dict[str, Any]]:
-    """Return the lines of a file of runs."""
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
 def command_run(options: argparse.Namespace) -> None:
     systems = options.systems or (DEVELOPMENT if options.development else REPORTED)
     plan = [
@@ -210,15 +206,13 @@ def command_run(options: argparse.Namespace) -> None:
         for system in systems
         for arm in options.arms
     ]
-    finished = {line["id"] for line in read(options.runs)}
+    finished = {line["id"] for line in read_lines(options.runs)}
     todo = [run for run in plan if name_of(run) not in finished]
     hours = sum(run["relaxations"] for run in todo) * SECONDS_PER_RELAXATION / 3600
     print(f"{len(todo)} of {len(plan)} runs to do, about {hours:.2f} core-hours", flush=True)
     for run in todo:
         line = execute(run)
-        options.runs.parent.mkdir(exist_ok=True)
-        with options.runs.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(options.runs, line)
         print(line["id"], line["force_calls"], "force calls,", line["processor_seconds"], "s", flush=True)
 
 
@@ -313,7 +307,9 @@ def command_report(options: argparse.Namespace) -> None:
     console = Console(width=130)
     summary: dict[str, Any] = {}
     for title in ("reported", "development"):
-        lines = [line for line in read(options.runs) if (line["system"] in DEVELOPMENT) == (title == "development")]
+        lines = [
+            line for line in read_lines(options.runs) if (line["system"] in DEVELOPMENT) == (title == "development")
+        ]
         if not lines:
             continue
         rows = []

@@ -37,6 +37,7 @@ from ase.data import chemical_symbols
 sys.path.insert(0, str(Path(__file__).parent))
 
 from model_potentials import InProcess, make
+from run_lines import append_line, read_lines
 
 from hybridcsp import Problem, Search
 from hybridcsp.archive.archive import Archive
@@ -140,7 +141,7 @@ def command_run(options: argparse.Namespace) -> None:
     until = time.monotonic() + options.minutes * 60
     for seed in options.seeds:
         for name in names:
-            done = {(r["system"], r["seed"], r["formula"], r["arm"]) for r in read(options.output)}
+            done = {(r["system"], r["seed"], r["formula"], r["arm"]) for r in read_lines(options.output)}
             elements, calculator = system(name)
             problems = [problem_of(elements, counts) for counts in COMPOSITIONS]
             if all((name, seed, problem.formula, arm) in done for problem in problems for arm in arms):
@@ -150,7 +151,7 @@ def command_run(options: argparse.Namespace) -> None:
             }
             for problem in problems:
                 if (name, seed, problem.formula, "known") not in done:
-                    write(options.output, {"system": name, "arm": "known", **known[problem.formula]["line"]})
+                    append_line(options.output, {"system": name, "arm": "known", **known[problem.formula]["line"]})
             for problem in problems:
                 others = {formula: one["minima"] for formula, one in known.items() if formula != problem.formula}
                 parents = above_hull(elements, others)
@@ -162,7 +163,7 @@ def command_run(options: argparse.Namespace) -> None:
                         return
                     sources = ["random"] if arm == "random" else [WithParents(problem, parents)]
                     line = searched(problem, sources, calculator, seed, RELAXATIONS)["line"]
-                    write(options.output, {"system": name, "arm": arm, **line})
+                    append_line(options.output, {"system": name, "arm": arm, **line})
                     lowest = line["minima"][0][2] if line["minima"] else None
                     print(name, seed, problem.formula, arm, line["force_calls"], line["seconds"], lowest, flush=True)
 
@@ -186,16 +187,6 @@ def above_hull(elements: Sequence[str], minima: dict[str, list[Any]]) -> list[Pr
     return sorted(found, key=lambda one: one.height)
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Return all lines of results."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def write(path: Path, line: dict[str, Any]) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(line) + "\n")
-
-
 def hulls(runs: list[dict[str, Any]]) -> dict[str, Hull]:
     """Return the hull of each system by all its searches."""
     lowest: dict[tuple[str, str], float] = {}
@@ -212,7 +203,7 @@ def hulls(runs: list[dict[str, Any]]) -> dict[str, Hull]:
 
 
 def command_report(options: argparse.Namespace) -> None:
-    runs = read(options.output)
+    runs = read_lines(options.output)
     wanted = set(options.systems or (REPORTED if options.reported else DEVELOPMENT))
     runs = [run for run in runs if run["system"] in wanted]
     of_systems = hulls(runs)

@@ -16,9 +16,7 @@ search = Search(
     directory="cu-au",
 )
 search.run(relaxations=50)
-state = search.archive.state
-print("on the hull:", *state.hull.stable)
+print("on the hull:", *search.archive.state.hull.stable)
 for minimum in search.minima(8):
-    formula, height = state.formula_of(minimum.found_by.id), state.height(state.basins[minimum.id])
-    known = "known" if minimum.id in state.references else ""
-    print(f"{formula:6s} {1000 * height:6.1f} meV/atom  {minimum.spacegroup:3d} {known}")
+    known = "known" if minimum.is_known_phase else ""
+    print(f"{minimum.composition:6s} {1000 * minimum.above_hull:6.1f} meV/atom  {minimum.spacegroup:3d} {known}")

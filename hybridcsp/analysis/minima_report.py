@@ -94,9 +94,9 @@ def _height(minimum: Minimum, archive: Archive) -> dict[str, Any]:
     state = archive.state
     if isinstance(state, SystemState):
         return {
-            "composition": state.formula_of(minimum.found_by.id),
+            "composition": minimum.composition,
             "above_hull_mev_per_atom": 1000 * state.height(state.basins[minimum.id]),
-            "known_phase": minimum.id in state.references,
+            "known_phase": minimum.is_known_phase,
         }
     lowest = archive.best_enthalpy_per_atom or 0.0
     return {"above_best_mev_per_atom": 1000 * (minimum.best.enthalpy_per_atom - lowest)}

@@ -37,7 +37,8 @@ from hybridcsp.utils.interrupts import uninterrupted
 if TYPE_CHECKING:
     from hybridcsp.archive.part import ArchivePart
 
-_NO_DESCRIPTORS: Mapping[int, Descriptors] = {}
+#: Descriptors that were computed in advance, where there are none.
+NO_DESCRIPTORS: Mapping[int, Descriptors] = {}
 
 
 class Archive(ArchiveReader):
@@ -120,7 +121,7 @@ class Archive(ArchiveReader):
     def record_outcomes(
         self,
         outcomes: Sequence[Outcome],
-        descriptors: Mapping[int, Descriptors] = _NO_DESCRIPTORS,
+        descriptors: Mapping[int, Descriptors] = NO_DESCRIPTORS,
         *,
         find_symmetry: bool = True,
     ) -> list[Outcome]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from hybridcsp.archive.archive import Archive
+from hybridcsp.archive.archive import NO_DESCRIPTORS, Archive
 from hybridcsp.archive.events import Event, ModelUpdated, RunStopped, SessionOpened, SourceCalled
 from hybridcsp.archive.history import ModelUpdate, SourceCall
 from hybridcsp.archive.state import SearchState
@@ -13,8 +13,6 @@ from hybridcsp.archive.system_state import SystemState
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Candidate, FollowUpOutcome, Outcome, Rejected
 from hybridcsp.similarity import Descriptors
-
-_NO_DESCRIPTORS: Mapping[int, Descriptors] = {}
 
 
 class ArchivePart(Archive):
@@ -78,7 +76,7 @@ class ArchivePart(Archive):
     def record_outcomes(
         self,
         outcomes: Sequence[Outcome],
-        descriptors: Mapping[int, Descriptors] = _NO_DESCRIPTORS,
+        descriptors: Mapping[int, Descriptors] = NO_DESCRIPTORS,
         *,
         find_symmetry: bool = True,
     ) -> list[Outcome]:

@@ -176,9 +176,8 @@ class SystemState(SearchState):
                 self.parts[formula] = self._new_part()
         self._formula = formula = self._composition_of(event)
         super().apply(event)
-        for name, part in self.parts.items():
-            if formula in (None, name):
-                part.apply(event)
+        for part in self.parts.values() if formula is None else (self.parts[formula],):
+            part.apply(event)
         if isinstance(event, CandidateRelaxed) and event.minimum is not None:
             self._note_reference(event)
             self._update_hull(event)
@@ -216,14 +215,6 @@ class SystemState(SearchState):
             self.references.add(event.minimum)
         if event.source == REFERENCE:
             self.references.add(event.minimum)
-
-    def reference_hull(self) -> Hull:
-        """Return the convex hull of the known phases alone; it is not complete if one of the elements is missing."""
-        hull = Hull(self.system.elements)
-        for basin in sorted(self.comparable(), key=lambda basin: -basin.enthalpy_per_atom):  # the lowest counts
-            if basin.id in self.references and not basin.suspect:
-                hull.put(self._formulas[basin.found_by], basin.enthalpy_per_atom)
-        return hull
 
     def _update_hull(self, event: CandidateRelaxed) -> None:
         """Give the hull the lowest minimum of the composition of a relaxation, and note whether that lowered it."""

@@ -297,9 +297,9 @@ def _is_formula(text: str) -> bool:
 
 def _with_templates(raw: Mapping[str, Any], templates: Path) -> list[str]:
     """Return the names of the sources, with the path of the templates added to prototypes."""
-    from hybridcsp.sources.registry import DEFAULT_SOURCES, SYSTEM_SOURCES
+    from hybridcsp import config
 
-    default = SYSTEM_SOURCES if "elements" in raw.get("problem", {}) else DEFAULT_SOURCES
+    default = config.model_of(raw).model_fields["search"].default.sources
     sources = list(raw.get("search", {}).get("sources", default))
     if "prototypes" not in sources:
         reason = "it is allowed only with the source prototypes (--source prototypes)"

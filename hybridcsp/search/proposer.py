@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from zlib import crc32
@@ -45,6 +45,13 @@ PATIENCE = 1000
 
 #: Interval in seconds at which the status of busy sources is read.
 POLL_INTERVAL = 0.1
+
+
+def wait_until(is_over: Callable[[], bool], seconds: float) -> None:
+    """Wait until a function returns true, and no longer than some seconds."""
+    until = time.monotonic() + seconds
+    while not is_over() and time.monotonic() < until:
+        time.sleep(POLL_INTERVAL)
 
 
 class Proposer:
@@ -154,9 +161,7 @@ class Proposer:
 
     def wait(self, seconds: float = math.inf) -> None:
         """Wait until background proposals can be collected; return at once if no source prepares any."""
-        until = time.monotonic() + seconds
-        while self.preparing and not self.prepared and time.monotonic() < until:
-            time.sleep(POLL_INTERVAL)
+        wait_until(lambda: self.prepared or not self.preparing, seconds)
 
     def learn(self) -> bool:
         """Train the generators that are due and record the results; return whether there was any result."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import groupby
@@ -16,7 +15,7 @@ from hybridcsp.archive.system_state import SystemState
 from hybridcsp.core.records import REFERENCE, WORKERS, Candidate, FollowUpOutcome, Outcome, Proposal
 from hybridcsp.core.system import System
 from hybridcsp.search.composition_allocation import CompositionAllocation
-from hybridcsp.search.proposer import POLL_INTERVAL, Proposer
+from hybridcsp.search.proposer import Proposer, wait_until
 from hybridcsp.search.references import Reference
 from hybridcsp.sources.base import BaseSource
 
@@ -99,9 +98,7 @@ class SystemProposer:
 
     def wait(self, seconds: float = math.inf) -> None:
         """Wait until background proposals can be collected; return at once if no source prepares any."""
-        until = time.monotonic() + seconds
-        while self.preparing and not self.prepared and time.monotonic() < until:
-            time.sleep(POLL_INTERVAL)
+        wait_until(lambda: self.prepared or not self.preparing, seconds)
 
     def learn(self) -> bool:
         """Train the generators that are due and record the results; return whether there was any result."""

@@ -10,6 +10,7 @@ from ase.io import write
 from command_line import hybridcsp
 
 from hybridcsp import Archive, Search, System
+from hybridcsp.analysis.phases import read_phases
 from hybridcsp.archive.history import SourceCall
 from hybridcsp.errors import ArchiveError, InputError
 from hybridcsp.search.composition_allocation import CompositionAllocation
@@ -209,7 +210,9 @@ def test_known_phases_are_relaxed_first_counted_and_enter_the_hull(search, tmp_p
         assert state.relaxations == 8
         formulas = {state.formula_of(state.basins[id_].found_by) for id_ in state.references}
         assert formulas == {"Cu", "Au", "CuAu", "Cu5Au3"}
-        assert state.reference_hull().is_complete
+        phases = read_phases(found.archive)
+        assert {phase.formula for phase in phases.phases if phase.known} == formulas
+        assert phases.known_hull.is_complete
         assert "Cu5Au3" not in {state.formula_of(id_) for id_ in list(state.candidates)[4:]}
         assert state.height(state.basins[min(state.references)]) == 0
     with search(references=[tmp_path / "known.extxyz"]) as found:  # nothing is added twice

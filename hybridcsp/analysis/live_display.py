@@ -16,7 +16,7 @@ from rich.text import Text
 
 from hybridcsp.core.records import FOLLOW_UP, REFINE, RELAX
 from hybridcsp.relaxation.backends.base import RunningJob
-from hybridcsp.search.run import Progress
+from hybridcsp.search.progress import Progress
 from hybridcsp.search.stopping import StoppingCriteria
 from hybridcsp.structure.symmetry import spacegroup_symbol
 from hybridcsp.utils.text import printable_line

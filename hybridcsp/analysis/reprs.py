@@ -18,7 +18,7 @@ from hybridcsp.utils.text import printable_line
 if TYPE_CHECKING:
     from hybridcsp.archive.archive import Archive
     from hybridcsp.core.minimum import FollowUpResult, Minimum
-    from hybridcsp.search.run import Summary
+    from hybridcsp.search.progress import Summary
 
 #: Number of minima in the HTML of a search.
 _SHOWN = 5

@@ -37,10 +37,11 @@ from hybridcsp.relaxation.calculators.registry import (
 )
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.search.allocation import Allocation
+from hybridcsp.search.progress import Progress, Summary
 from hybridcsp.search.proposer import Proposer
 from hybridcsp.search.references import Reference, read_references
 from hybridcsp.search.resumption import check_same_calculator, check_same_files, check_same_search
-from hybridcsp.search.run import Progress, Run, Summary
+from hybridcsp.search.run import Run
 from hybridcsp.search.settings import SearchSettings, sort_keywords
 from hybridcsp.search.setup import (
     build_proposer,
@@ -319,7 +320,7 @@ class Search:
             ``run(relaxations=100)``. It holds for the whole search: a directory that has 60 relaxations gets 40 more.
             ``hours`` hold for this run.
         on_progress
-            Called with a :class:`~hybridcsp.search.run.Progress` after every outcome, and twice a second.
+            Called with a :class:`~hybridcsp.search.progress.Progress` after every outcome, and twice a second.
         progress
             Whether to show the progress: live in a terminal and in a notebook, in lines elsewhere.
 

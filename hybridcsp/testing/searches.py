@@ -18,7 +18,7 @@ from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.search.allocation import Allocation
 from hybridcsp.search.follow_up import FollowUp
-from hybridcsp.search.run import Progress
+from hybridcsp.search.progress import Progress
 from hybridcsp.search.search import Search
 from hybridcsp.sources.base import BaseSource
 from hybridcsp.testing.requirements import conformance_suite, require, require_structure

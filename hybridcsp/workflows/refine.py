@@ -18,7 +18,8 @@ from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.search.follow_up import FollowUp
 from hybridcsp.search.follow_up_jobs import FollowUpJobs
-from hybridcsp.search.run import PATIENCE, Progress, Summary, progress_of
+from hybridcsp.search.progress import Progress, Summary, progress_of
+from hybridcsp.search.run import PATIENCE
 from hybridcsp.search.stopping import StoppingCriteria
 from hybridcsp.utils.resources import available_cores
 

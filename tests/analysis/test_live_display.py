@@ -11,7 +11,7 @@ from rich.console import Console
 from hybridcsp import Search
 from hybridcsp.analysis.live_display import LineDisplay, NotebookDisplay, TerminalDisplay, View, display, fraction_done
 from hybridcsp.relaxation.backends.base import RunningJob
-from hybridcsp.search.run import Progress
+from hybridcsp.search.progress import Progress
 from hybridcsp.search.stopping import StoppingCriteria
 
 BUDGET = StoppingCriteria(relaxations=100)

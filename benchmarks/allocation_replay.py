@@ -33,7 +33,8 @@ from allocation_runs import RecordedSearch, recorded_searches
 from ase.build import bulk
 
 from hybridcsp import Problem
-from hybridcsp.core.records import Candidate, Cost, Evaluation, Failed, FailureReason, Outcome, Proposal, Relaxed
+from hybridcsp.core.outcomes import Evaluation, Failed, FailureReason, Outcome, Relaxed
+from hybridcsp.core.records import Candidate, Cost, Proposal
 from hybridcsp.search import success_allocation
 from hybridcsp.search.allocation import Allocation, EqualAllocation
 from hybridcsp.search.success_allocation import WEIGHT_OF_CREDIT, SuccessAllocation

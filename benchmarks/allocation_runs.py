@@ -38,7 +38,8 @@ from hard_cells import table_of_nine_tenths
 from model_potentials import FAMILIES, make
 
 from hybridcsp import Problem, Retraining, Search
-from hybridcsp.core.records import REFINE, Failed, Relaxed
+from hybridcsp.core.outcomes import Failed, Relaxed
+from hybridcsp.core.records import REFINE
 from hybridcsp.generators.datasets import is_held_out
 from hybridcsp.prototypes import CountTable
 from hybridcsp.relaxation.calculators.registry import CalculatorLike

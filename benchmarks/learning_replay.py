@@ -48,7 +48,8 @@ from model_potentials import FAMILIES, make
 from racing import Recorder
 from run_lines import append_line, read_lines
 
-from hybridcsp.core.records import Candidate, Cost, Evaluation, Failed, FailureReason, Job, Proposal, Relaxed
+from hybridcsp.core.outcomes import Evaluation, Failed, FailureReason, Relaxed
+from hybridcsp.core.records import Candidate, Cost, Job, Proposal
 from hybridcsp.errors import GeneratorError
 from hybridcsp.generators.loading import open_generator
 from hybridcsp.generators.selection import SelectedSample, Selection

@@ -38,7 +38,8 @@ from numpy.typing import NDArray
 from scipy.special import erfc
 
 from hybridcsp import Problem
-from hybridcsp.core.records import Failed, Job, Relaxed
+from hybridcsp.core.outcomes import Failed, Relaxed
+from hybridcsp.core.records import Job
 from hybridcsp.relaxation.backends.base import Backend
 from hybridcsp.relaxation.calculators.registry import CalculatorLike
 from hybridcsp.relaxation.relax import Relaxer

@@ -32,7 +32,7 @@ from retraining_once import weights_of
 from run_lines import append_line, read_lines
 
 from hybridcsp import Problem, Retraining, Search
-from hybridcsp.core.records import Relaxed
+from hybridcsp.core.outcomes import Relaxed
 from hybridcsp.generators.datasets import formula_of, is_held_out
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.relax import Relaxer

@@ -41,8 +41,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from hybridcsp.core.outcomes import Relaxed
 from hybridcsp.core.problem import plain_problem
-from hybridcsp.core.records import Candidate, Job, Limits, Proposal, Relaxed
+from hybridcsp.core.records import Candidate, Job, Limits, Proposal
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.relax import Relaxer

@@ -35,7 +35,8 @@ from run_lines import append_line, read_lines
 
 from hybridcsp import Problem
 from hybridcsp.archive.archive import Archive
-from hybridcsp.core.records import Candidate, Failed, Job, Limits, Proposal
+from hybridcsp.core.outcomes import Failed
+from hybridcsp.core.records import Candidate, Job, Limits, Proposal
 from hybridcsp.generators.datasets import formula_of, is_held_out
 from hybridcsp.io.frames import Frame
 from hybridcsp.io.structure_files import read_structures

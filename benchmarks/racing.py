@@ -43,7 +43,8 @@ from model_potentials import FAMILIES, InProcess, make
 from run_lines import append_line, read_lines
 
 from hybridcsp import Problem, Search
-from hybridcsp.core.records import Candidate, Job, Proposal, Relaxed
+from hybridcsp.core.outcomes import Relaxed
+from hybridcsp.core.records import Candidate, Job, Proposal
 from hybridcsp.relaxation.guards import GuardedCalculator
 from hybridcsp.relaxation.relax import run_job
 from hybridcsp.relaxation.settings import RelaxationSettings

@@ -36,7 +36,8 @@ from run_lines import append_line, read_lines
 
 from hybridcsp import Problem
 from hybridcsp.archive.archive import Archive
-from hybridcsp.core.records import Candidate, Failed, Job, Limits
+from hybridcsp.core.outcomes import Failed
+from hybridcsp.core.records import Candidate, Job, Limits
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.sources.base import Context

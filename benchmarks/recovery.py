@@ -51,7 +51,8 @@ from recovery_arms import ARMS, PRESENT, Arm, Target, targets
 from recovery_table import HOLE, REFERENCES, RUNS, SOLVED, past_runs, report
 from rich.console import Console
 
-from hybridcsp.core.records import REFINE, Candidate, Job, Limits, Proposal, Relaxed
+from hybridcsp.core.outcomes import Relaxed
+from hybridcsp.core.records import REFINE, Candidate, Job, Limits, Proposal
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.calculators.registry import prepare_calculator

@@ -34,7 +34,8 @@ from ase import Atoms
 from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from hybridcsp import Problem, Retraining, Search
-from hybridcsp.core.records import Failed, Limits, Relaxed
+from hybridcsp.core.outcomes import Failed, Relaxed
+from hybridcsp.core.records import Limits
 from hybridcsp.generators.datasets import is_held_out
 from hybridcsp.generators.loading import read_card
 from hybridcsp.generators.registry import GENERATORS

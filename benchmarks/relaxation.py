@@ -31,7 +31,8 @@ from ase.filters import FrechetCellFilter
 from ase.formula import Formula
 from ase.optimize import FIRE
 
-from hybridcsp.core.records import Candidate, Failed, Job, Limits, Proposal
+from hybridcsp.core.outcomes import Failed
+from hybridcsp.core.records import Candidate, Job, Limits, Proposal
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.calculators.registry import build_calculator
 from hybridcsp.relaxation.guards import minimum_image_distances

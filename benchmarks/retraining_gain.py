@@ -45,7 +45,8 @@ from run_lines import append_line, read_lines
 
 from hybridcsp import Search
 from hybridcsp.archive.history import ModelUpdate
-from hybridcsp.core.records import REFINE, Failed, Relaxed
+from hybridcsp.core.outcomes import Failed, Relaxed
+from hybridcsp.core.records import REFINE
 from hybridcsp.retraining import Retraining
 from hybridcsp.sources.registry import ONE_SHOT
 

@@ -35,7 +35,8 @@ from run_lines import read_lines
 
 from hybridcsp import Problem, Search
 from hybridcsp.archive.archive import Archive
-from hybridcsp.core.records import Candidate, Job, Proposal, Relaxed
+from hybridcsp.core.outcomes import Relaxed
+from hybridcsp.core.records import Candidate, Job, Proposal
 from hybridcsp.generators.base import Generator
 from hybridcsp.generators.loading import one_thread, open_generator, read_card
 from hybridcsp.generators.selection import requests_for, select

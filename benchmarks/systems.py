@@ -49,7 +49,8 @@ from run_lines import append_line, read_lines
 
 from hybridcsp import Archive, Search, System
 from hybridcsp.core.hull import Hull
-from hybridcsp.core.records import REFINE, Failed, Relaxed
+from hybridcsp.core.outcomes import Failed, Relaxed
+from hybridcsp.core.records import REFINE
 from hybridcsp.relaxation.calculators.registry import CalculatorLike
 from hybridcsp.retraining import Retraining
 from hybridcsp.search.composition_allocation import CompositionAllocation

@@ -52,7 +52,8 @@ from two_levels_searches import RELAXATIONS, Cell, cells, commit, finished, fold
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.core.minimum import Minimum
-from hybridcsp.core.records import REFINE, Candidate, Job, Limits, Proposal, Relaxed
+from hybridcsp.core.outcomes import Relaxed
+from hybridcsp.core.records import REFINE, Candidate, Job, Limits, Proposal
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.relax import Relaxer

@@ -28,7 +28,7 @@ from hard_cells import Cell, hard_cells, library_of_nine_tenths, table_of_nine_t
 from rich.console import Console
 
 from hybridcsp import Problem, Search
-from hybridcsp.core.records import Failed
+from hybridcsp.core.outcomes import Failed
 from hybridcsp.generators.datasets import formula_of, is_held_out
 from hybridcsp.generators.loading import read_card
 from hybridcsp.generators.registry import GENERATORS

@@ -1,8 +1,8 @@
 """The errors that hybridcsp raises.
 
 The message of every error that a user can cause says what was wrong, where, and what would be right. A failing
-*candidate* is never an exception: it is a :class:`~hybridcsp.core.records.Failed` or
-:class:`~hybridcsp.core.records.Rejected` outcome.
+*candidate* is never an exception: it is a :class:`~hybridcsp.core.outcomes.Failed` or
+:class:`~hybridcsp.core.outcomes.Rejected` outcome.
 """
 
 from __future__ import annotations

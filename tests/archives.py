@@ -7,17 +7,8 @@ from crystals import relaxed
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.history import SourceCall
-from hybridcsp.core.records import (
-    FOLLOW_UP,
-    WORKERS,
-    Candidate,
-    Cost,
-    Failed,
-    FailureReason,
-    FollowUpOutcome,
-    Proposal,
-    Rejected,
-)
+from hybridcsp.core.outcomes import Failed, FailureReason, FollowUpOutcome, Rejected
+from hybridcsp.core.records import FOLLOW_UP, WORKERS, Candidate, Cost, Proposal
 
 #: What sources see before the first minimum.
 NO_MINIMA = cast(Archive, SimpleNamespace(preferred_minima=lambda n=None: []))

@@ -17,19 +17,8 @@ from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.event_log import EventLog
 from hybridcsp.archive.preferred import PreferredMinimum
 from hybridcsp.core.minimum import Minimum
-from hybridcsp.core.records import (
-    FOLLOW_UP,
-    LOWEST,
-    Candidate,
-    Evaluation,
-    Failed,
-    FailureReason,
-    FollowUpOutcome,
-    Job,
-    Outcome,
-    Proposal,
-    Relaxed,
-)
+from hybridcsp.core.outcomes import Evaluation, Failed, FailureReason, FollowUpOutcome, Outcome, Relaxed
+from hybridcsp.core.records import FOLLOW_UP, LOWEST, Candidate, Job, Proposal
 from hybridcsp.relaxation.backends.base import Backend
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 

@@ -35,7 +35,7 @@ from ase_ga.standardmutations import PermutationMutation, StrainMutation
 from ase_ga.startgenerator import StartGenerator
 from ase_ga.utilities import CellBounds, closest_distances_generator
 
-from hybridcsp.core.records import Failed
+from hybridcsp.core.outcomes import Failed
 from peers.record import Run, main
 
 POPULATION = 20

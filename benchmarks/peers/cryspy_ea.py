@@ -29,7 +29,7 @@ from cryspy.job.ctrl_job import Ctrl_job
 from cryspy.start import cryspy_init, cryspy_restart
 from cryspy.util.utility import set_logger
 
-from hybridcsp.core.records import Failed
+from hybridcsp.core.outcomes import Failed
 from peers.record import Run, Stopped, main
 
 POPULATION = 20

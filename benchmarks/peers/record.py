@@ -23,7 +23,8 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from hybridcsp import Problem
 from hybridcsp.archive.tallies import Tally
-from hybridcsp.core.records import Candidate, Failed, Job, Proposal, Relaxed
+from hybridcsp.core.outcomes import Failed, Relaxed
+from hybridcsp.core.records import Candidate, Job, Proposal
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.similarity import ENERGY_WINDOW, StructureIndex

@@ -11,7 +11,7 @@ from hybridcsp.analysis.source_activity import LOW, improvements, niches_reached
 from hybridcsp.analysis.text_tables import Column, FittingTable
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.events import ModelUpdated
-from hybridcsp.core.records import FailureReason
+from hybridcsp.core.outcomes import FailureReason
 from hybridcsp.structure.symmetry import spacegroup_symbol
 
 # Failure reasons that need the original error message as an explanation.

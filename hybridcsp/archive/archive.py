@@ -26,7 +26,8 @@ from hybridcsp.archive.placement import FollowUpMatcher, MinimaMatcher
 from hybridcsp.archive.reader import ArchiveReader
 from hybridcsp.archive.state import SearchState
 from hybridcsp.archive.system_state import SystemState
-from hybridcsp.core.records import ADDED, REFINE, Failed, FollowUpOutcome, Outcome, Rejected, Relaxed
+from hybridcsp.core.outcomes import Failed, FollowUpOutcome, Outcome, Rejected, Relaxed
+from hybridcsp.core.records import ADDED, REFINE
 from hybridcsp.core.system import System
 from hybridcsp.errors import ArchiveError, message_of
 from hybridcsp.similarity import Descriptors

@@ -20,18 +20,8 @@ from hybridcsp.archive.follow_up_events import FollowUpRelaxed
 from hybridcsp.archive.history import ModelUpdate, SourceCall
 from hybridcsp.archive.placement import Placement
 from hybridcsp.archive.structure_rows import Row
-from hybridcsp.core.records import (
-    LOWEST,
-    Candidate,
-    Evaluation,
-    Failed,
-    FailureReason,
-    Outcome,
-    Proposal,
-    Rejected,
-    RejectionReason,
-    Relaxed,
-)
+from hybridcsp.core.outcomes import Evaluation, Failed, FailureReason, Outcome, Rejected, RejectionReason, Relaxed
+from hybridcsp.core.records import LOWEST, Candidate, Proposal
 
 #: Key under which the tag of an event of the level "lowest" holds the alternatives of a proposal: their cells and
 #: Cartesian positions in Å, with the atoms in the order of the proposed structure.

@@ -6,7 +6,8 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hybridcsp.core.records import ADDED, Failed, FollowUpOutcome, Relaxed
+from hybridcsp.core.outcomes import Failed, FollowUpOutcome, Relaxed
+from hybridcsp.core.records import ADDED
 from hybridcsp.objectives.fronts import exclusive_hypervolumes
 from hybridcsp.objectives.goals import Goals
 

@@ -112,7 +112,7 @@ class CandidateRejected(OfCandidate):
     Attributes
     ----------
     reason
-        Value of a :class:`~hybridcsp.core.records.RejectionReason`.
+        Value of a :class:`~hybridcsp.core.outcomes.RejectionReason`.
     detail
         Explanation of the reason; may be empty.
     """
@@ -136,7 +136,7 @@ class _JobEnded(OfCandidate):
         Explanation of the end; may be empty.
     start_enthalpies
         Enthalpies per atom (eV) of the structures among which the start was chosen; see
-        :class:`~hybridcsp.core.records.Relaxed`. Earlier versions did not write them.
+        :class:`~hybridcsp.core.outcomes.Relaxed`. Earlier versions did not write them.
     start_estimates
         Estimates of the enthalpies that these relax to, by which the start was chosen; earlier versions wrote none.
     relaxation
@@ -161,7 +161,7 @@ class CandidateFailed(_JobEnded):
     Attributes
     ----------
     reason
-        Value of a :class:`~hybridcsp.core.records.FailureReason`.
+        Value of a :class:`~hybridcsp.core.outcomes.FailureReason`.
     """
 
     kind: ClassVar[str] = "failed"
@@ -195,11 +195,11 @@ class CandidateRelaxed(_JobEnded):
     absorbed
         Id of the minimum that turned out to be the same as ``minimum`` when it was refined; ``None`` for none.
     niche, suspect, captured_by
-        As for :class:`~hybridcsp.core.records.Relaxed`. Earlier versions did not write them.
+        As for :class:`~hybridcsp.core.outcomes.Relaxed`. Earlier versions did not write them.
     suspects
         Ids of all minima of the calculator that are suspect from here on; ``None`` if these are the same as before.
     objectives, objective_failures
-        As for :class:`~hybridcsp.core.records.Relaxed`. Earlier versions wrote no values.
+        As for :class:`~hybridcsp.core.outcomes.Relaxed`. Earlier versions wrote no values.
     """
 
     kind: ClassVar[str] = "relaxed"

@@ -10,7 +10,7 @@ from hybridcsp.archive.follow_up_events import FollowUpRelaxed
 from hybridcsp.archive.follow_ups import FollowUpMinimum
 from hybridcsp.archive.state import SearchState
 from hybridcsp.core.minimum import FollowUpResult, Minimum
-from hybridcsp.core.records import Relaxed
+from hybridcsp.core.outcomes import Relaxed
 
 
 class FinalRanking:

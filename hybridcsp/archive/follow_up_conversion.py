@@ -9,14 +9,8 @@ from hybridcsp.archive.events import FollowUpEvent
 from hybridcsp.archive.follow_up_events import FollowUpFailed, FollowUpRelaxed
 from hybridcsp.archive.placement import Placement
 from hybridcsp.archive.structure_rows import Row
-from hybridcsp.core.records import (
-    FOLLOW_UP,
-    Candidate,
-    Failed,
-    FailureReason,
-    FollowUpOutcome,
-    Relaxed,
-)
+from hybridcsp.core.outcomes import Failed, FailureReason, FollowUpOutcome, Relaxed
+from hybridcsp.core.records import FOLLOW_UP, Candidate
 
 
 def failed_event(one: FollowUpOutcome, failed: Failed, relaxation: int) -> FollowUpFailed:

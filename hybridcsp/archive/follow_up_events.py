@@ -55,7 +55,7 @@ class FollowUpFailed(_FollowUpEnded):
     Attributes
     ----------
     reason
-        Value of a :class:`~hybridcsp.core.records.FailureReason`.
+        Value of a :class:`~hybridcsp.core.outcomes.FailureReason`.
     """
 
     kind: ClassVar[str] = "follow-up-failed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from hybridcsp.core.records import FollowUpOutcome, Outcome, Relaxed
+from hybridcsp.core.outcomes import FollowUpOutcome, Outcome, Relaxed
 
 
 @dataclass

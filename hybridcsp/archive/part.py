@@ -10,8 +10,9 @@ from hybridcsp.archive.events import Event, ModelUpdated, RunStopped, SessionOpe
 from hybridcsp.archive.history import ModelUpdate, SourceCall
 from hybridcsp.archive.state import SearchState
 from hybridcsp.archive.system_state import SystemState
+from hybridcsp.core.outcomes import FollowUpOutcome, Outcome, Rejected
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, FollowUpOutcome, Outcome, Rejected
+from hybridcsp.core.records import Candidate
 from hybridcsp.similarity import Descriptors
 
 

@@ -12,7 +12,8 @@ from ase import Atoms
 from hybridcsp.archive.basins import Basin, Ranked
 from hybridcsp.archive.follow_ups import FollowUpMinimum, FollowUps
 from hybridcsp.archive.state import SearchState
-from hybridcsp.core.records import REFINE, Relaxed
+from hybridcsp.core.outcomes import Relaxed
+from hybridcsp.core.records import REFINE
 from hybridcsp.similarity import ENERGY_WINDOW, Descriptors, StructureIndex, compute_descriptors
 from hybridcsp.similarity.niches import NICHE_WINDOW, NicheIndex
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hybridcsp.core.minimum import Minimum
-from hybridcsp.core.records import Relaxed
+from hybridcsp.core.outcomes import Relaxed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -33,8 +33,9 @@ from hybridcsp.archive.preferred import PreferredMinimum
 from hybridcsp.archive.state import SearchState
 from hybridcsp.archive.system_state import SystemState, new_state
 from hybridcsp.core.minimum import Minimum
+from hybridcsp.core.outcomes import FollowUpOutcome, Outcome, Relaxed
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, FollowUpOutcome, Outcome, Relaxed
+from hybridcsp.core.records import Candidate
 from hybridcsp.core.system import System
 from hybridcsp.errors import ArchiveError
 from hybridcsp.utils.resources import garbage_collection_paused

@@ -47,7 +47,7 @@ class Failures:
     Attributes
     ----------
     reason
-        Value of a :class:`~hybridcsp.core.records.FailureReason`.
+        Value of a :class:`~hybridcsp.core.outcomes.FailureReason`.
     detail
         Explanation of the first of them.
     count

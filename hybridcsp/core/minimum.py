@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ase import Atoms
 
-from hybridcsp.core.records import Candidate, Relaxed
+from hybridcsp.core.outcomes import Relaxed
+from hybridcsp.core.records import Candidate
 
 #: Usual difference of heights above the best, in eV/atom, from which two calculators disagree about a minimum.
 DISAGREEMENT = 0.02

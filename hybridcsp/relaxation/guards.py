@@ -14,7 +14,8 @@ from ase.calculators.calculator import BaseCalculator, Calculator, PropertyNotIm
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
-from hybridcsp.core.records import FailureReason, Limits
+from hybridcsp.core.outcomes import FailureReason
+from hybridcsp.core.records import Limits
 from hybridcsp.errors import message_of
 from hybridcsp.relaxation.calculators.remote import class_name_of
 from hybridcsp.relaxation.calculators.server.exceptions import IsolatedAtomsError

@@ -10,7 +10,8 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from hybridcsp.core.records import LOWEST, Candidate, FailureReason
+from hybridcsp.core.outcomes import FailureReason
+from hybridcsp.core.records import LOWEST, Candidate
 from hybridcsp.relaxation.descent import Descent
 from hybridcsp.relaxation.guards import Evaluated, GuardedCalculator, JobEnded
 

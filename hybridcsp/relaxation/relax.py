@@ -18,20 +18,8 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 
-from hybridcsp.core.records import (
-    EVALUATE,
-    FOLLOW_UP,
-    LOWEST,
-    REFINE,
-    RELAX,
-    Candidate,
-    Cost,
-    Evaluation,
-    Failed,
-    FailureReason,
-    Job,
-    Relaxed,
-)
+from hybridcsp.core.outcomes import Evaluation, Failed, FailureReason, Relaxed
+from hybridcsp.core.records import EVALUATE, FOLLOW_UP, LOWEST, REFINE, RELAX, Candidate, Cost, Job
 from hybridcsp.errors import CalculatorError, InputError
 from hybridcsp.objectives import Objective, ObjectiveChoice
 from hybridcsp.relaxation.calculators.registry import CalculatorLike, build_calculator

@@ -11,18 +11,8 @@ import numpy as np
 from ase import Atoms
 from ase.build import bulk
 
-from hybridcsp.core.records import (
-    EVALUATE,
-    RELAX,
-    Candidate,
-    Evaluation,
-    Failed,
-    FailureReason,
-    Job,
-    Limits,
-    Proposal,
-    Relaxed,
-)
+from hybridcsp.core.outcomes import Evaluation, Failed, FailureReason, Relaxed
+from hybridcsp.core.records import EVALUATE, RELAX, Candidate, Job, Limits, Proposal
 from hybridcsp.relaxation.backends.pool import WorkerPool
 from hybridcsp.relaxation.calculators.registry import CalculatorLike
 from hybridcsp.relaxation.relax import Relaxer

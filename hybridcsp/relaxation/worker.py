@@ -38,7 +38,8 @@ from multiprocessing.connection import Connection
 
 import cloudpickle
 
-from hybridcsp.core.records import Cost, Failed, FailureReason, Job, Relaxed
+from hybridcsp.core.outcomes import Failed, FailureReason, Relaxed
+from hybridcsp.core.records import Cost, Job
 from hybridcsp.errors import HybridCSPError, message_of
 from hybridcsp.utils.activity import servers, steps
 from hybridcsp.utils.interrupts import exits_contained

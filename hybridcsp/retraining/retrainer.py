@@ -17,8 +17,9 @@ import numpy as np
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.credit import CreditTracker
 from hybridcsp.archive.history import ModelUpdate
+from hybridcsp.core.outcomes import Failed, FollowUpOutcome, Outcome, Relaxed
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import REFINE, Cost, Failed, FollowUpOutcome, Outcome, Relaxed
+from hybridcsp.core.records import REFINE, Cost
 from hybridcsp.errors import GeneratorError, message_of
 from hybridcsp.generators.base import Condition, Example
 from hybridcsp.generators.loading import one_thread

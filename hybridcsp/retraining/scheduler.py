@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.credit import price
 from hybridcsp.archive.history import ModelUpdate
-from hybridcsp.core.records import REFINE, Failed, FollowUpOutcome, Outcome, Relaxed
+from hybridcsp.core.outcomes import Failed, FollowUpOutcome, Outcome, Relaxed
+from hybridcsp.core.records import REFINE
 from hybridcsp.retraining.retrainer import Retrainer
 from hybridcsp.retraining.steps import Deferred, Finished, Started
 

@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 
+from hybridcsp.core.outcomes import FollowUpOutcome, Outcome, Rejected
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, FollowUpOutcome, Outcome, Rejected
+from hybridcsp.core.records import Candidate
 from hybridcsp.objectives.goals import Goals
 
 
@@ -38,7 +39,7 @@ class Allocation(ABC):
         ----------
         goals
             The goals. The values of a minimum are those of the outcomes that ended in it,
-            :attr:`Relaxed.objectives <hybridcsp.core.records.Relaxed.objectives>`.
+            :attr:`Relaxed.objectives <hybridcsp.core.outcomes.Relaxed.objectives>`.
         """
 
     def proposed(self, candidates: Sequence[Candidate]) -> None:  # noqa: B027  # a hook that may be left out

@@ -8,7 +8,7 @@ from pathlib import Path
 from hybridcsp.archive.follow_ups import FollowUpLevel
 from hybridcsp.archive.state import SearchState
 from hybridcsp.archive.tallies import Failures
-from hybridcsp.core.records import FailureReason
+from hybridcsp.core.outcomes import FailureReason
 from hybridcsp.errors import RelaxationsFailedError
 
 #: Longest detail in characters that the error quotes.

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hybridcsp.archive.archive import Archive
-from hybridcsp.core.records import FOLLOW_UP, Failed, FollowUpOutcome, Job, Limits, Relaxed
+from hybridcsp.core.outcomes import Failed, FollowUpOutcome, Relaxed
+from hybridcsp.core.records import FOLLOW_UP, Job, Limits
 from hybridcsp.relaxation.backends.base import Backend
 from hybridcsp.search.failures import why_none_succeeded
 from hybridcsp.search.follow_up import FollowUp, Selected, Selection

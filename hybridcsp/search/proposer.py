@@ -17,18 +17,9 @@ from ase import Atoms
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.history import ModelUpdate, SourceCall
+from hybridcsp.core.outcomes import FollowUpOutcome, Outcome, Rejected, RejectionReason, Relaxed
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import (
-    REFINE,
-    Candidate,
-    Cost,
-    FollowUpOutcome,
-    Outcome,
-    Proposal,
-    Rejected,
-    RejectionReason,
-    Relaxed,
-)
+from hybridcsp.core.records import REFINE, Candidate, Cost, Proposal
 from hybridcsp.errors import message_of
 from hybridcsp.retraining import Finished, RetrainingScheduler
 from hybridcsp.search.allocation import Allocation

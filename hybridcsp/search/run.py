@@ -11,7 +11,8 @@ from ase import Atoms
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.state import ALL_FAILED, INTERRUPTED
-from hybridcsp.core.records import FOLLOW_UP, REFINE, RELAX, WORKERS, Candidate, Failed, Job, Limits, Relaxed
+from hybridcsp.core.outcomes import Failed, Relaxed
+from hybridcsp.core.records import FOLLOW_UP, REFINE, RELAX, WORKERS, Candidate, Job, Limits
 from hybridcsp.relaxation.backends.base import Backend
 from hybridcsp.search.failures import all_failed
 from hybridcsp.search.follow_up import FollowUp

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from ase import Atoms
 
+from hybridcsp.core.outcomes import RejectionReason, Relaxed
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import LOWEST, RELAX, Candidate, RejectionReason, Relaxed
+from hybridcsp.core.records import LOWEST, RELAX, Candidate
 from hybridcsp.similarity import STARTS, Descriptors, StructureIndex, compute_descriptors
 from hybridcsp.structure.validity import violation
 

@@ -21,8 +21,9 @@ from hybridcsp.archive.database import DATABASE
 from hybridcsp.archive.history import SourceCall
 from hybridcsp.archive.part import ArchivePart
 from hybridcsp.core.minimum import Minimum
+from hybridcsp.core.outcomes import Failed, FailureReason, Relaxed
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import ADDED, USER, Candidate, Failed, FailureReason, Proposal, Relaxed
+from hybridcsp.core.records import ADDED, USER, Candidate, Proposal
 from hybridcsp.core.system import System
 from hybridcsp.errors import ArchiveError, InputError, LockedError, NothingUsableError
 from hybridcsp.objectives import Objective

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hybridcsp.archive.credit import EXPECTED_FORCE_CALLS, CreditTracker
+from hybridcsp.core.outcomes import FollowUpOutcome, Outcome, Rejected, Relaxed
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import REFINE, Candidate, FollowUpOutcome, Outcome, Rejected, Relaxed
+from hybridcsp.core.records import REFINE, Candidate
 from hybridcsp.objectives.goals import Goals
 from hybridcsp.search.allocation import Allocation
 from hybridcsp.search.success_priors import Difficulty, SuccessPrior, prior_of, success_priors

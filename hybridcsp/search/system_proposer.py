@@ -12,7 +12,8 @@ from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.history import SourceCall
 from hybridcsp.archive.part import ArchivePart
 from hybridcsp.archive.system_state import SystemState
-from hybridcsp.core.records import REFERENCE, WORKERS, Candidate, FollowUpOutcome, Outcome, Proposal
+from hybridcsp.core.outcomes import FollowUpOutcome, Outcome
+from hybridcsp.core.records import REFERENCE, WORKERS, Candidate, Proposal
 from hybridcsp.core.system import System
 from hybridcsp.search.composition_allocation import CompositionAllocation
 from hybridcsp.search.proposer import Proposer, wait_until

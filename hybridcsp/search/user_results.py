@@ -9,8 +9,9 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from hybridcsp.core.outcomes import Evaluation, Relaxed
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import RELAX, Candidate, Cost, Evaluation, Relaxed
+from hybridcsp.core.records import RELAX, Candidate, Cost
 from hybridcsp.core.system import System
 from hybridcsp.errors import InputError, message_of
 from hybridcsp.objectives import Objective

@@ -10,8 +10,9 @@ from enum import StrEnum
 import numpy as np
 
 from hybridcsp.archive.archive import Archive
+from hybridcsp.core.outcomes import FollowUpOutcome, Outcome
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, FollowUpOutcome, Outcome, Proposal
+from hybridcsp.core.records import Candidate, Proposal
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,18 +13,9 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.archive.heights import Heights
+from hybridcsp.core.outcomes import FollowUpOutcome, Outcome, Rejected, RejectionReason, Relaxed
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import (
-    RELAX,
-    Candidate,
-    Cost,
-    FollowUpOutcome,
-    Outcome,
-    Proposal,
-    Rejected,
-    RejectionReason,
-    Relaxed,
-)
+from hybridcsp.core.records import RELAX, Candidate, Cost, Proposal
 from hybridcsp.errors import UnknownNameError
 from hybridcsp.operators.common import bounded_attempts
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus

@@ -9,7 +9,8 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from hybridcsp.core.records import Candidate, Outcome, Proposal
+from hybridcsp.core.outcomes import Outcome
+from hybridcsp.core.records import Candidate, Proposal
 from hybridcsp.errors import GeneratorError
 from hybridcsp.generators.selection import SelectedSample, Selection
 from hybridcsp.similarity import StructureIndex, compute_descriptors

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hybridcsp.archive.archive import Archive
+from hybridcsp.core.outcomes import Outcome, Relaxed
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Cost, Outcome, Proposal, Relaxed
+from hybridcsp.core.records import Cost, Proposal
 from hybridcsp.operators import OPERATORS, Operator, WeightedOperator
 from hybridcsp.operators.registry import operators_named, weighted_operators
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hybridcsp.core.outcomes import Outcome
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, Outcome, Proposal
+from hybridcsp.core.records import Candidate, Proposal
 from hybridcsp.errors import GeneratorError, InputError
 from hybridcsp.generators.base import Generator
 from hybridcsp.generators.external import Command, CommandGenerator

@@ -12,7 +12,8 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from hybridcsp.core.records import REFINE, Failed, Outcome, Relaxed
+from hybridcsp.core.outcomes import Failed, Outcome, Relaxed
+from hybridcsp.core.records import REFINE
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE, spglib_cell, symmetry_dataset
 from hybridcsp.structure.wyckoff import cell_freedom, free_axes, point_group_order
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from ase import Atoms
 
-from hybridcsp.core.records import LOWEST, RELAX, Candidate, Cost, Outcome, Proposal
+from hybridcsp.core.outcomes import Outcome
+from hybridcsp.core.records import LOWEST, RELAX, Candidate, Cost, Proposal
 from hybridcsp.errors import InputError
 
 #: Number of relaxations of structures from such jobs after which the next job of several is due: if every job had new

@@ -11,7 +11,7 @@ import numpy as np
 from deap import base, tools
 
 from hybridcsp.core.minimum import Minimum
-from hybridcsp.core.records import Relaxed
+from hybridcsp.core.outcomes import Relaxed
 
 
 class Fitness(base.Fitness):  # type: ignore[misc]  # DEAP has no types

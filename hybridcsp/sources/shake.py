@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hybridcsp.archive.heights import Heights
+from hybridcsp.core.outcomes import FollowUpOutcome, Outcome, Relaxed
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, Cost, FollowUpOutcome, Outcome, Proposal, Relaxed
+from hybridcsp.core.records import Candidate, Cost, Proposal
 from hybridcsp.errors import InputError
 from hybridcsp.operators.displacement import Shake
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus

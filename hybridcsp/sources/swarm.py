@@ -13,8 +13,9 @@ from ase import Atoms
 
 from hybridcsp.archive.heights import Heights
 from hybridcsp.core.minimum import Minimum
+from hybridcsp.core.outcomes import FollowUpOutcome, Outcome, Relaxed
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, Cost, FollowUpOutcome, Outcome, Proposal, Relaxed
+from hybridcsp.core.records import Candidate, Cost, Proposal
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.operators.common import bounded_attempts
 from hybridcsp.similarity import compute_descriptors

@@ -12,7 +12,8 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from hybridcsp.archive.heights import Heights
-from hybridcsp.core.records import REFINE, Candidate, Outcome, Rejected, Relaxed
+from hybridcsp.core.outcomes import Outcome, Rejected, Relaxed
+from hybridcsp.core.records import REFINE, Candidate
 from hybridcsp.sources.random import RandomSource
 
 Floats = NDArray[np.float64]

@@ -11,8 +11,8 @@ from ase import Atoms
 from ase.cell import Cell
 from numpy.typing import NDArray
 
+from hybridcsp.core.outcomes import RejectionReason
 from hybridcsp.core.problem import Problem, plain_problem
-from hybridcsp.core.records import RejectionReason
 from hybridcsp.structure.geometry import nearest_distances, neighbours, niggli_cell, niggli_parameters
 from hybridcsp.structure.symmetry import spacegroup
 

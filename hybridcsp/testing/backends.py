@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from ase.build import bulk
 
-from hybridcsp.core.records import Candidate, Evaluation, Failed, FailureReason, Job, Proposal, Relaxed
+from hybridcsp.core.outcomes import Evaluation, Failed, FailureReason, Relaxed
+from hybridcsp.core.records import Candidate, Job, Proposal
 from hybridcsp.relaxation.backends import Backend, JobRunner
 from hybridcsp.testing.requirements import conformance_suite, require
 

@@ -10,8 +10,9 @@ from typing import Any
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.history import ModelUpdate, SourceCall
+from hybridcsp.core.outcomes import FollowUpOutcome, Outcome, Relaxed
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, FollowUpOutcome, Outcome, Relaxed, is_word
+from hybridcsp.core.records import Candidate, is_word
 from hybridcsp.relaxation.backends import Backend, ExecutorBackend
 from hybridcsp.relaxation.calculators.registry import CalculatorLike
 from hybridcsp.relaxation.relax import Relaxer

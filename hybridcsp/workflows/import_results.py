@@ -17,19 +17,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.history import SourceCall
+from hybridcsp.core.outcomes import Evaluation, Failed, FailureReason, Outcome, Relaxed
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import (
-    RELAX,
-    USER,
-    Candidate,
-    Evaluation,
-    Failed,
-    FailureReason,
-    Outcome,
-    Proposal,
-    Relaxed,
-    is_word,
-)
+from hybridcsp.core.records import RELAX, USER, Candidate, Proposal, is_word
 from hybridcsp.errors import InputError
 from hybridcsp.io.formats import Record
 from hybridcsp.io.frames import ReadFailure

@@ -10,8 +10,9 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from hybridcsp.archive.archive import Archive
+from hybridcsp.core.outcomes import Rejected, RejectionReason
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import USER, Candidate, Rejected, RejectionReason
+from hybridcsp.core.records import USER, Candidate
 from hybridcsp.errors import ArchiveError, InputError, UnreadableError
 from hybridcsp.io.formats import Format, Generational, Record, SeedSettings
 from hybridcsp.search.search import Search

@@ -8,7 +8,7 @@ from rich.console import Console
 from hybridcsp import Search
 from hybridcsp.analysis.minima_report import minima_rows, minima_table
 from hybridcsp.analysis.report import duration, sources_rows, sources_table
-from hybridcsp.core.records import Failed, FailureReason
+from hybridcsp.core.outcomes import Failed, FailureReason
 from hybridcsp.sources.base import BaseSource
 
 

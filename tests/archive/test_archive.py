@@ -12,16 +12,8 @@ from crystals import random_crystal, relaxed, rutile
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.history import SourceCall
-from hybridcsp.core.records import (
-    ADDED,
-    REFINE,
-    USER,
-    WORKERS,
-    Cost,
-    Failed,
-    FailureReason,
-    RejectionReason,
-)
+from hybridcsp.core.outcomes import Failed, FailureReason, RejectionReason
+from hybridcsp.core.records import ADDED, REFINE, USER, WORKERS, Cost
 from hybridcsp.errors import ArchiveError
 
 

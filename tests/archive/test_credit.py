@@ -6,7 +6,8 @@ import pytest
 from crystals import followed_up, relaxed, rutile
 
 from hybridcsp.archive.credit import EXPECTED_FORCE_CALLS, FIRST_SCALE, CreditTracker, price
-from hybridcsp.core.records import ADDED, Candidate, Cost, Failed, FailureReason, Proposal
+from hybridcsp.core.outcomes import Failed, FailureReason
+from hybridcsp.core.records import ADDED, Candidate, Cost, Proposal
 
 
 def candidate(number, parents=(), source="random"):

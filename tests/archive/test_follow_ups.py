@@ -7,7 +7,8 @@ from ase.build import bulk
 from crystals import random_crystal, relaxed
 
 from hybridcsp.archive.archive import Archive
-from hybridcsp.core.records import FOLLOW_UP, REFINE, Cost, Failed, FailureReason, FollowUpOutcome
+from hybridcsp.core.outcomes import Failed, FailureReason, FollowUpOutcome
+from hybridcsp.core.records import FOLLOW_UP, REFINE, Cost
 
 
 def crystals(n, seed=0):

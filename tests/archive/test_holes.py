@@ -10,7 +10,7 @@ from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.credit import CreditTracker
 from hybridcsp.archive.heights import Heights
 from hybridcsp.archive.history import SourceCall
-from hybridcsp.core.records import Relaxed
+from hybridcsp.core.outcomes import Relaxed
 from hybridcsp.search.lowest_minima import LowestMinima
 
 ORDINARY = [bulk("Cu", a=3.5 + 0.03 * n) for n in range(10)]  # each of another energy

@@ -18,17 +18,8 @@ from pathlib import Path
 
 from ase.build import bulk
 
-from hybridcsp.core.records import (
-    Candidate,
-    Cost,
-    Evaluation,
-    Failed,
-    FailureReason,
-    Job,
-    Limits,
-    Proposal,
-    Relaxed,
-)
+from hybridcsp.core.outcomes import Evaluation, Failed, FailureReason, Relaxed
+from hybridcsp.core.records import Candidate, Cost, Job, Limits, Proposal
 from hybridcsp.errors import InputError
 from hybridcsp.relaxation.backends import JobRunner
 from hybridcsp.relaxation.backends.base import Backend

@@ -9,7 +9,8 @@ import pytest
 from ase.build import bulk
 from test_worker_faults import is_gone, wait_until
 
-from hybridcsp.core.records import EVALUATE, Candidate, FailureReason, Job, Limits, Proposal, Relaxed
+from hybridcsp.core.outcomes import FailureReason, Relaxed
+from hybridcsp.core.records import EVALUATE, Candidate, Job, Limits, Proposal
 from hybridcsp.errors import CalculatorError
 from hybridcsp.relaxation.backends import ExecutorBackend, WorkerPool
 from hybridcsp.relaxation.backends import pool as worker_pool

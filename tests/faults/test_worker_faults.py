@@ -15,7 +15,8 @@ import psutil
 import pytest
 from faulty import collect, make_job, process_of
 
-from hybridcsp.core.records import Failed, FailureReason, Limits, Relaxed
+from hybridcsp.core.outcomes import Failed, FailureReason, Relaxed
+from hybridcsp.core.records import Limits
 from hybridcsp.errors import BackendError, CalculatorError
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.backends import pool as worker_pool

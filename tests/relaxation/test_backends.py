@@ -14,7 +14,8 @@ import faulty
 import pytest
 from faulty import collect, make_job, make_meeting_runner, make_runner, refuse, refuse_politely, wait_for
 
-from hybridcsp.core.records import Cost, Failed, FailureReason, Relaxed
+from hybridcsp.core.outcomes import Failed, FailureReason, Relaxed
+from hybridcsp.core.records import Cost
 from hybridcsp.errors import BackendError, CalculatorError, InputError
 from hybridcsp.relaxation.backends import ExecutorBackend, WorkerPool
 
@@ -195,7 +196,8 @@ class TestWorkerPool:
         script = tmp_path / "script.py"
         script.write_text(
             "from ase.build import bulk\n"
-            "from hybridcsp.core.records import Candidate, Failed, FailureReason, Job, Proposal\n"
+            "from hybridcsp.core.outcomes import Failed, FailureReason\n"
+            "from hybridcsp.core.records import Candidate, Job, Proposal\n"
             "from hybridcsp.relaxation.backends import WorkerPool\n"
             "class Mine(Exception): pass\n"
             "def run(job): raise Mine(job.atoms.get_chemical_formula())\n"

@@ -12,7 +12,8 @@ from ase.md.verlet import VelocityVerlet
 from ase.phonons import Phonons
 from crystals import random_crystal
 
-from hybridcsp.core.records import Candidate, Failed, FailureReason, Job, Limits, Proposal, Relaxed
+from hybridcsp.core.outcomes import Failed, FailureReason, Relaxed
+from hybridcsp.core.records import Candidate, Job, Limits, Proposal
 from hybridcsp.relaxation.displacements import (
     AMPLITUDE,
     SEPARATION,

@@ -9,7 +9,8 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from crystals import random_crystal
 
-from hybridcsp.core.records import LOWEST, Candidate, Failed, FailureReason, Job, Limits, Proposal, Relaxed
+from hybridcsp.core.outcomes import Failed, FailureReason, Relaxed
+from hybridcsp.core.records import LOWEST, Candidate, Job, Limits, Proposal
 from hybridcsp.relaxation import preselection
 from hybridcsp.relaxation.descent import Descent
 from hybridcsp.relaxation.preselection import FALL_PER_FORCE, LARGEST_FORCE

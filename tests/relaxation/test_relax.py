@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import TypeAdapter, ValidationError
 
-from hybridcsp.core.records import Candidate, Failed, FailureReason, Job, Limits, Proposal, Relaxed
+from hybridcsp.core.outcomes import Failed, FailureReason, Relaxed
+from hybridcsp.core.records import Candidate, Job, Limits, Proposal
 from hybridcsp.errors import CalculatorError, InputError
 from hybridcsp.relaxation.calculators.server.exceptions import IsolatedAtomsError
 from hybridcsp.relaxation.guards import minimum_image_distances

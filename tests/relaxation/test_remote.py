@@ -18,7 +18,8 @@ from ase.build import bulk
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.emt import EMT
 
-from hybridcsp.core.records import EVALUATE, Candidate, Failed, Job, Limits, Proposal
+from hybridcsp.core.outcomes import Failed
+from hybridcsp.core.records import EVALUATE, Candidate, Job, Limits, Proposal
 from hybridcsp.errors import CalculatorError, InputError
 from hybridcsp.relaxation.calculators import remote, server, server_process
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice

@@ -5,17 +5,8 @@ from ase.build import bulk
 from crystals import InlineBackend, ListSource, P1Source, instant_relaxation, relaxed, what_happened
 
 from hybridcsp import Problem, Search
-from hybridcsp.core.records import (
-    ADDED,
-    REFINE,
-    Candidate,
-    Cost,
-    Failed,
-    FailureReason,
-    Proposal,
-    Rejected,
-    RejectionReason,
-)
+from hybridcsp.core.outcomes import Failed, FailureReason, Rejected, RejectionReason
+from hybridcsp.core.records import ADDED, REFINE, Candidate, Cost, Proposal
 from hybridcsp.search.allocation import Allocation, EqualAllocation
 from hybridcsp.search.resumption import FORMER_NAMES
 from hybridcsp.search.success_allocation import FLOOR, RISING_FLOORS, SuccessAllocation

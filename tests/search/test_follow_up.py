@@ -9,7 +9,8 @@ from copper import crystals, search
 from crystals import InlineBackend, ListSource, instant_relaxation, relaxed, what_happened
 
 from hybridcsp import Search
-from hybridcsp.core.records import FOLLOW_UP, Failed, FailureReason
+from hybridcsp.core.outcomes import Failed, FailureReason
+from hybridcsp.core.records import FOLLOW_UP
 from hybridcsp.errors import BackendError, CalculatorError, InputError
 from hybridcsp.relaxation.backends import ExecutorBackend
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice

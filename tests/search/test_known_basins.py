@@ -6,7 +6,7 @@ from ase.calculators.emt import EMT
 from crystals import ListSource
 
 from hybridcsp import Search
-from hybridcsp.core.records import Relaxed
+from hybridcsp.core.outcomes import Relaxed
 from hybridcsp.search import lowest_minima
 
 TWO_ATOMS = {"formula_units": 2, "workers": 1}

@@ -10,7 +10,8 @@ from crystals import InlineBackend, ListSource, random_crystal, relaxed
 from hybridcsp import Problem, Search
 from hybridcsp.archive.credit import FIRST_SCALE
 from hybridcsp.archive.history import ModelUpdate, SourceCall
-from hybridcsp.core.records import FOLLOW_UP, FollowUpOutcome
+from hybridcsp.core.outcomes import FollowUpOutcome
+from hybridcsp.core.records import FOLLOW_UP
 from hybridcsp.errors import InputError
 from hybridcsp.retraining import Retraining
 from hybridcsp.retraining.training_set import examples_from_minima

@@ -4,8 +4,9 @@ from ase import Atoms
 from ase.build import bulk, make_supercell
 from crystals import relaxed, rutile
 
+from hybridcsp.core.outcomes import RejectionReason
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, Proposal, RejectionReason
+from hybridcsp.core.records import Candidate, Proposal
 from hybridcsp.search.screening import Screen
 
 

@@ -4,7 +4,7 @@ from copper import crystals, search
 from crystals import ListSource, P1Source, instant_relaxation, relaxed
 
 from hybridcsp import Proposal
-from hybridcsp.core.records import Failed, FailureReason
+from hybridcsp.core.outcomes import Failed, FailureReason
 from hybridcsp.errors import InputError, RelaxationsFailedError
 from hybridcsp.search.stopping import StoppingCheck, StoppingCriteria
 

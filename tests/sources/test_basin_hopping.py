@@ -9,7 +9,8 @@ from ase.build import bulk
 from crystals import InlineBackend, archive_of, relaxed, rutile, what_happened
 
 from hybridcsp import Problem, Search
-from hybridcsp.core.records import Candidate, Failed, FailureReason, Proposal, Rejected, RejectionReason
+from hybridcsp.core.outcomes import Failed, FailureReason, Rejected, RejectionReason
+from hybridcsp.core.records import Candidate, Proposal
 from hybridcsp.errors import InputError
 from hybridcsp.sources.base import Context
 from hybridcsp.sources.basin_hopping import (

@@ -15,8 +15,9 @@ from deap import tools
 
 from hybridcsp import Search
 from hybridcsp.archive.basins import Basin
+from hybridcsp.core.outcomes import Failed, FailureReason
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Cost, Failed, FailureReason
+from hybridcsp.core.records import Cost
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.operators import CALCULATOR_SOFT_MUTATION, OPERATORS, WeightedOperator
 from hybridcsp.operators.displacement import CoordinateMutation, Rattle

@@ -12,7 +12,8 @@ from toys import Toy
 
 from hybridcsp import Problem, Search
 from hybridcsp.archive.archive import Archive
-from hybridcsp.core.records import Candidate, Job, RejectionReason
+from hybridcsp.core.outcomes import RejectionReason
+from hybridcsp.core.records import Candidate, Job
 from hybridcsp.errors import GeneratorError, InputError
 from hybridcsp.generators.base import Condition, Reject, Sample
 from hybridcsp.generators.selection import requests_for, select

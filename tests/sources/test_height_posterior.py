@@ -10,7 +10,8 @@ from crystals import relaxed
 from toys import Toy
 
 from hybridcsp import Problem
-from hybridcsp.core.records import Candidate, Failed, FailureReason, Proposal
+from hybridcsp.core.outcomes import Failed, FailureReason
+from hybridcsp.core.records import Candidate, Proposal
 from hybridcsp.generators.base import Sample
 from hybridcsp.sources.generative import GenerativeSource
 from hybridcsp.sources.height_posterior import FEWEST, HeightPosterior, structure_features

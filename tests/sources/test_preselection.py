@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from crystals import instant_relaxation, random_crystal
 
-from hybridcsp.core.records import Candidate, Failed, FailureReason, Job, Rejected, RejectionReason
+from hybridcsp.core.outcomes import Failed, FailureReason, Rejected, RejectionReason
+from hybridcsp.core.records import Candidate, Job
 from hybridcsp.errors import InputError
 from hybridcsp.sources.preselection import (
     RELAXATIONS_PER_JOB,

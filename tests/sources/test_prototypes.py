@@ -10,8 +10,9 @@ from ase.io import write
 from crystals import rutile
 
 from hybridcsp.archive.archive import Archive
+from hybridcsp.core.outcomes import RejectionReason
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import Candidate, RejectionReason
+from hybridcsp.core.records import Candidate
 from hybridcsp.errors import InputError
 from hybridcsp.prototypes import aflow
 from hybridcsp.search.screening import Screen

@@ -8,16 +8,8 @@ from ase.build import bulk
 from crystals import InlineBackend, archive_of, random_crystal, relaxed, rutile, what_happened
 
 from hybridcsp import Problem, Search
-from hybridcsp.core.records import (
-    LOWEST,
-    REFINE,
-    Candidate,
-    Failed,
-    FailureReason,
-    Proposal,
-    Rejected,
-    RejectionReason,
-)
+from hybridcsp.core.outcomes import Failed, FailureReason, Rejected, RejectionReason
+from hybridcsp.core.records import LOWEST, REFINE, Candidate, Proposal
 from hybridcsp.errors import InputError
 from hybridcsp.sources.base import Context, SourceStatus
 from hybridcsp.sources.registry import SOURCES

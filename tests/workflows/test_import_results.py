@@ -10,8 +10,9 @@ from foreign import FakeUspex, append_results, uspex_run, various
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.config.settings import of_directory
+from hybridcsp.core.outcomes import Failed, FailureReason, Relaxed
 from hybridcsp.core.problem import Problem
-from hybridcsp.core.records import USER, Failed, FailureReason, Relaxed
+from hybridcsp.core.records import USER
 from hybridcsp.errors import ArchiveError, InputError, RelaxationsFailedError
 from hybridcsp.io import formats
 from hybridcsp.io.formats import Record

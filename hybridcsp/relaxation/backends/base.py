@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from hybridcsp.core.records import Failed, Job, Relaxed
+from hybridcsp.core.outcomes import Failed, Relaxed
+from hybridcsp.core.records import Job
 
 
 @dataclass(frozen=True, kw_only=True)

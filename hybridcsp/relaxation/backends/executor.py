@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import cloudpickle
 
-from hybridcsp.core.records import Failed, FailureReason, Job, Relaxed
+from hybridcsp.core.outcomes import Failed, FailureReason, Relaxed
+from hybridcsp.core.records import Job
 from hybridcsp.errors import BackendError, CalculatorError, ExitRaisedError, HybridCSPError, message_of
 from hybridcsp.relaxation.backends.base import Backend, RunningJob
 from hybridcsp.relaxation.backends.pool import check_capacity, pickle_factory

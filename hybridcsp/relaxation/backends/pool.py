@@ -18,7 +18,8 @@ from pathlib import Path
 
 import cloudpickle
 
-from hybridcsp.core.records import Failed, FailureReason, Job, Limits, Relaxed
+from hybridcsp.core.outcomes import Failed, FailureReason, Relaxed
+from hybridcsp.core.records import Job, Limits
 from hybridcsp.errors import BackendError, HybridCSPError, InputError, message_of
 from hybridcsp.relaxation.backends.base import Backend, RunningJob
 from hybridcsp.relaxation.backends.worker_process import WorkerProcess

@@ -223,8 +223,8 @@ def read_result(
         strategy=strategy,
         seed=seed,
         relaxations=state.relaxations,
-        failed=state.failed().total(),
-        rejected=state.rejected().total(),
+        failed=state.tallies.failed().total(),
+        rejected=state.tallies.rejected().total(),
         force_calls=state.cost.force_calls,
         seconds=state.cost.seconds,
         best=state.lowest(),
@@ -270,7 +270,7 @@ def _activities(state: SearchState, roles: Mapping[str, SourceRole] | None) -> t
         roles = {source: SourceRole() for source, _ in state.tallies if source != ADDED}
     activities = []
     for source, role in roles.items():
-        own = state.tallies_of(source)
+        own = state.tallies.of_source(source)
         ended = {operator: tally.relaxed + tally.failed.total() for operator, tally in own.items()}
         random = 0 if is_random(source) else ended.get(RANDOM, 0)
         trainings = [update for update in state.model_updates.get(source, ()) if "version" in update.training]

@@ -24,7 +24,7 @@ from hybridcsp.archive.events import (
 from hybridcsp.archive.follow_up_events import FollowUpFailed, FollowUpRelaxed
 from hybridcsp.archive.follow_ups import FollowUps
 from hybridcsp.archive.history import Improvement
-from hybridcsp.archive.tallies import Failures, Tally
+from hybridcsp.archive.tallies import Tallies, Tally, WorkerResults
 from hybridcsp.core.records import REFINE, WORKERS, Cost
 from hybridcsp.errors import ArchiveError
 from hybridcsp.objectives.goals import Goals
@@ -55,13 +55,9 @@ class SearchState:
         Last error by source.
     explanations
         Explanation of the first relaxation that failed, by reason of failure.
-    attempts, successes
-        Number of relaxations by our own workers since the calculator was last changed, and number of these that ended
-        in a structure. Relaxations that a person reports or imports do not count, because they do not
-        involve the calculator of the workers.
-    failures
-        Last relaxations by our workers, if none has succeeded and these failed for the same reason; those from before a
-        run that ended for this reason do not count.
+    worker_results
+        Successes and failures of the workers since the calculator was last changed. Relaxations that a person reports
+        or imports do not count, because they do not involve the calculator of the workers.
     model_updates
         Changes of the model by source, oldest first.
     cost, proposing
@@ -95,14 +91,12 @@ class SearchState:
     def __init__(self) -> None:
         self.settings: list[Mapping[str, Any]] = []
         self.stops: list[str] = []
-        self.tallies: dict[tuple[str, str], Tally] = {}
+        self.tallies = Tallies()
         self.calls: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.last_errors: dict[str, str] = {}
         self.explanations: dict[str, str] = {}
-        self.attempts = 0
-        self.successes = 0
-        self.failures: Failures | None = None
+        self.worker_results = WorkerResults()
         self.model_updates: dict[str, list[ModelUpdated]] = {}
         self.cost = Cost()
         self.proposing = Cost()
@@ -120,7 +114,6 @@ class SearchState:
         self.objective_failures: Counter[tuple[str, str]] = Counter()
         self._rankings: defaultdict[str, Ranking[Basin]] = defaultdict(Ranking)
         self._improvements: defaultdict[str, list[Improvement]] = defaultdict(list)
-        self._bests: dict[str, dict[tuple[str, str], float]] = {}  # of the tallies, by calculators used before
         self._suspects: defaultdict[str, set[int]] = defaultdict(set)  # by calculator
         self._ending: dict[int, int] = {}  # basins by the candidates of their best relaxations
 
@@ -238,24 +231,6 @@ class SearchState:
         """Return ``"pending"``, ``"relaxed"``, ``"failed"`` or ``"rejected"``."""
         return self.terminal.get(candidate, "pending")
 
-    # Tallies
-
-    def tally(self, source: str, operator: str) -> Tally:
-        """Return the results of an operator of a source; an empty tally if it has proposed nothing."""
-        return self.tallies.get((source, operator)) or Tally()
-
-    def tallies_of(self, source: str) -> dict[str, Tally]:
-        """Return the results of a source by operator."""
-        return {operator: tally for (name, operator), tally in self.tallies.items() if name == source}
-
-    def rejected(self) -> Counter[str]:
-        """Return the numbers of rejected candidates by reason."""
-        return sum((tally.rejected for tally in self.tallies.values()), Counter[str]())
-
-    def failed(self) -> Counter[str]:
-        """Return the numbers of failed relaxations by reason."""
-        return sum((tally.failed for tally in self.tallies.values()), Counter[str]())
-
     # Events
 
     def apply(self, event: Event) -> None:
@@ -281,7 +256,8 @@ class SearchState:
                 if event.level != REFINE:
                     self._tally(event).failed[event.reason] += 1
                     self.explanations.setdefault(event.reason, event.detail)
-                    self._apply_failure(event)
+                    if self._is_of_workers(event):
+                        self.worker_results.add_failure(event.reason, event.detail)
             case CandidateRejected():
                 self.terminal[event.candidate] = event.kind
                 self._tally(event).rejected[event.reason] += 1
@@ -304,7 +280,7 @@ class SearchState:
                 if event.reason != INTERRUPTED:
                     self.follow_ups.note_stop()
                 if event.reason == ALL_FAILED:  # a run that follows is one in which something was mended
-                    self.failures = None
+                    self.worker_results.failures = None
             case _:
                 assert_never(event)
 
@@ -336,38 +312,19 @@ class SearchState:
         if calculator == self.calculator:
             return
         if self.calculator is not None:
-            self._bests[self.calculator] = {
-                name: tally.best for name, tally in self.tallies.items() if tally.best is not None
-            }
-            known = self._bests.get(calculator, {})
-            for name, tally in self.tallies.items():
-                tally.best = known.get(name)
-            self.attempts, self.successes, self.failures = 0, 0, None
+            self.tallies.change_calculator(self.calculator, calculator)
+            self.worker_results = WorkerResults()
             self.calculator_since = self.relaxations
         self.calculator = calculator
 
     def _is_of_workers(self, event: CandidateRelaxed | CandidateFailed) -> bool:
         return self.candidates[event.candidate].owner == WORKERS
 
-    def _apply_failure(self, event: CandidateFailed) -> None:
-        if not self._is_of_workers(event):
-            return
-        self.attempts += 1
-        if self.successes:
-            return
-        # Details are not compared: they hold numbers, and a calculator that has failed may fail otherwise from then on.
-        if self.failures is not None and self.failures.reason == event.reason:
-            self.failures.count += 1
-        else:
-            self.failures = Failures(reason=event.reason, detail=event.detail)
-
     def _apply_relaxed(self, event: CandidateRelaxed) -> None:
         self.objective_failures.update(event.objective_failures.items())
         is_refinement = event.level == REFINE
         if not is_refinement and self._is_of_workers(event):
-            self.attempts += 1
-            self.successes += 1
-            self.failures = None
+            self.worker_results.add_success()
         tally = self._tally(event)
         tally.relaxed += not is_refinement
         tally.unconverged += not is_refinement and not event.converged
@@ -433,8 +390,4 @@ class SearchState:
         self._ending[basin.best.candidate] = basin.id
 
     def _tally(self, event: CandidateProposed | OutcomeEvent) -> Tally:
-        name = event.source, event.operator
-        tally = self.tallies.get(name)
-        if tally is None:
-            tally = self.tallies[name] = Tally()
-        return tally
+        return self.tallies.entry(event.source, event.operator)

@@ -351,7 +351,7 @@ def _run(
             _print(f"Interrupted. Continue: hybridcsp resume {where}")
             raise typer.Exit(130)
         state = archive.state
-        if state.attempts and not state.successes:
+        if state.worker_results.attempts and not state.worker_results.successes:
             raise failed or all_failed(state, search.directory)
         without_proposals = stopped in ("no acceptable proposals", "sources exhausted")
         why = _why_nothing_was_relaxed(state, search.problem) if without_proposals else ""
@@ -370,7 +370,7 @@ def _why_nothing_was_relaxed(state: SearchState, problem: Problem | System) -> s
 
     if state.relaxations:
         return ""
-    rejected = state.rejected()
+    rejected = state.tallies.rejected()
     limits = f"the limits: {problem.limits_in_words()}" if isinstance(problem, Problem) else "at every composition"
     if not rejected:
         return f" (no source proposed a structure; {limits})"

@@ -41,11 +41,12 @@ def all_failed(state: SearchState, directory: Path) -> RelaxationsFailedError:
     directory
         The run directory.
     """
-    failures = state.failures or _most_common(state)
-    same = " for the same reason, one after the other" if state.failures and failures.count > 1 else ""
+    results = state.worker_results
+    failures = results.failures or _most_common(state)
+    same = " for the same reason, one after the other" if results.failures and failures.count > 1 else ""
     detail = textwrap.shorten(failures.detail, _LONGEST, placeholder=" …") or "no details"
     return RelaxationsFailedError(
-        f"none of {state.attempts} relaxations has succeeded, and {failures.count} failed{same}: "
+        f"none of {results.attempts} relaxations has succeeded, and {failures.count} failed{same}: "
         f"{failures.reason}: {detail}. {_advice(failures.reason, directory)}. Nothing "
         "is lost: resume the search once the cause is removed, or continue regardless with stop_after_failures = 0 "
         "(--stop-after-failures 0)"
@@ -81,5 +82,5 @@ def _advice(reason: str, directory: Path) -> str:
 
 
 def _most_common(state: SearchState) -> Failures:
-    reason, count = state.failed().most_common(1)[0]
+    reason, count = state.tallies.failed().most_common(1)[0]
     return Failures(reason=reason, detail=state.explanations[reason], count=count)

@@ -97,8 +97,8 @@ def progress_of(state: SearchState, follow_ups: FollowUpJobs, **of_run: Any) -> 
     best, is_system = state.best(), isinstance(state, SystemState)
     return Progress(
         relaxations=state.relaxations,
-        failed=state.failed().total(),
-        rejected=state.rejected().total(),
+        failed=state.tallies.failed().total(),
+        rejected=state.tallies.rejected().total(),
         minima=state.number_of_minima,
         best=None if best is None or is_system else best.enthalpy_per_atom,
         spacegroup=None if best is None or is_system else best.spacegroup,

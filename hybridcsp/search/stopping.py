@@ -181,7 +181,8 @@ class StoppingCheck:
         criteria, state = self._criteria, self._archive.state
         if compare_energies and self._is_target_reached():
             return "target reached"
-        if state.failures is not None and 0 < criteria.stop_after_failures <= state.failures.count:
+        failures = state.worker_results.failures
+        if failures is not None and 0 < criteria.stop_after_failures <= failures.count:
             return ALL_FAILED
         if criteria.relaxations is not None and state.relaxations >= criteria.relaxations:
             return "relaxations used up"

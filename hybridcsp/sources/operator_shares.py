@@ -29,7 +29,7 @@ def operator_shares(archive: Archive, source: str, operators: Mapping[str, Weigh
         origin = archive.state.candidates[basin.found_by]
         if origin.source == source and basin.niche == basin.id:
             gains[origin.operator] += math.exp(-height / NEAR)
-    calls = {name: archive.state.tally(source, name).cost.force_calls for name in operators}
+    calls = {name: archive.state.tallies.of_operator(source, name).cost.force_calls for name in operators}
     relaxed = max(archive.state.relaxations, 1)
     prior_calls = PRIOR * max(archive.state.cost.force_calls / relaxed, 1.0)
     average = (sum(gains[name] for name in calls) + PRIOR) / (sum(calls.values()) + 2 * prior_calls)

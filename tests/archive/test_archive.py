@@ -133,7 +133,7 @@ def test_a_captured_relaxation_is_a_rediscovery_that_never_improves_its_minimum(
             (minimum,) = opened.minima()
             assert minimum.enthalpy_per_atom == pytest.approx(-3.5)
             assert minimum.multiplicity == 2
-            assert opened.state.tally("random", "made").best == -3.5
+            assert opened.state.tallies["random", "made"].best == -3.5
 
 
 def test_a_relaxation_captured_by_a_minimum_that_was_absorbed_is_one_of_the_other(tmp_path):

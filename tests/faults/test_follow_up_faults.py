@@ -69,5 +69,5 @@ def test_a_follow_up_that_fails_costs_nothing_else(tmp_path, behave, reason):
         (level,) = search.archive.state.follow_ups
     # A worker that was replaced builds its calculator anew, and that fails again at its second structure.
     assert level.failed.keys() == {reason}
-    assert search.archive.state.failed().total() == 0 or behave is hang
+    assert search.archive.state.tallies.failed().total() == 0 or behave is hang
     assert search.archive.state.number_of_minima > 1

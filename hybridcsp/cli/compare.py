@@ -9,8 +9,9 @@ import typer
 
 from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console, errors
-from hybridcsp.cli.options import BY_FLAG, OPTIONS, OUTPUT, SEARCH, SETTINGS
+from hybridcsp.cli.options import BY_FLAG, OPTIONS, SETTINGS
 from hybridcsp.cli.output import AsCsv, AsJson, check_formats, print_table
+from hybridcsp.cli.setting import OUTPUT, SEARCH
 from hybridcsp.cli.settings_command import Given, SettingsCommand, names_calculator, read_given, with_settings
 from hybridcsp.cli.values import read_number
 from hybridcsp.errors import InputError

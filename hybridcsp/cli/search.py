@@ -15,9 +15,10 @@ from rich.markup import escape
 
 from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console
-from hybridcsp.cli.options import BY_FLAG, OPTIONS, SEARCH, SETTINGS
+from hybridcsp.cli.options import BY_FLAG, OPTIONS, SETTINGS
 from hybridcsp.cli.output import as_argument, print_search
 from hybridcsp.cli.progress import setting_up
+from hybridcsp.cli.setting import SEARCH
 from hybridcsp.cli.settings_command import Given, SettingsCommand, read_given, with_settings
 from hybridcsp.errors import InputError, RelaxationsFailedError, did_you_mean, with_hint
 from hybridcsp.utils.interrupts import terminate_in_order

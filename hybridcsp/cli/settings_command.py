@@ -13,7 +13,8 @@ import typer
 from rich.markup import escape
 
 from hybridcsp.cli.command import Command
-from hybridcsp.cli.options import SETTINGS, Setting
+from hybridcsp.cli.options import SETTINGS
+from hybridcsp.cli.setting import Setting
 from hybridcsp.errors import InputError
 
 

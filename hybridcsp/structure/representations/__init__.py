@@ -1,0 +1,1 @@
+"""Array representations of crystals that generative models learn, with their decoders."""

@@ -1,0 +1,58 @@
+"""Interface of array representations: from a crystal to arrays and back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+
+from hybridcsp.errors import HybridCSPError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+Encoded = TypeVar("Encoded")
+
+
+class DecodingError(HybridCSPError):
+    """Tell that arrays describe no crystal.
+
+    Parameters
+    ----------
+    reason
+        Short reason; equal reasons are counted together.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Representation(ABC, Generic[Encoded]):
+    """Abstract base class of a pair of an encoder and a decoder of crystals."""
+
+    #: Name in tables.
+    name: ClassVar[str]
+
+    @abstractmethod
+    def limit(self, atoms: Atoms) -> str:
+        """Return why this crystal cannot be represented, or an empty string if it can."""
+
+    @abstractmethod
+    def encode(self, atoms: Atoms) -> Encoded:
+        """Return the crystal as arrays.
+
+        Raises
+        ------
+        InputError
+            If the crystal is beyond the limits of the representation.
+        """
+
+    @abstractmethod
+    def decode(self, encoded: Encoded) -> Atoms:
+        """Return the crystal that arrays describe.
+
+        Raises
+        ------
+        DecodingError
+            If they describe none.
+        """

@@ -28,7 +28,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 
 from model_potentials import FAMILIES, InProcess, Model, make
-from run_lines import append_line, read_lines
+from run_lines import append_line, read_lines, searched_by_all
 
 from hybridcsp import Search
 
@@ -131,10 +131,10 @@ def command_report(options: argparse.Namespace) -> None:
     lowest = lowest_known(runs)
     latest = {(run["arm"], run["problem"], run["seed"]): run for run in runs if is_complete(run, lowest)}
     arms = options.arms or sorted({arm for arm, _, _ in latest})
-    keys = set.intersection(*({key[1:] for key in latest if key[0] == arm} for arm in arms))
-    keys = {key for key in keys if int(key[0].split("-")[-2]) % 2 != options.reported}
+    wanted = [key for key in latest if int(key[1].split("-")[-2]) % 2 != options.reported]
     if options.sizes:
-        keys = {key for key in keys if int(key[0].split("-")[-1]) in options.sizes}
+        wanted = [key for key in wanted if int(key[1].split("-")[-1]) in options.sizes]
+    keys = searched_by_all(wanted, arms)
     problems = sorted({problem for problem, _ in keys})
     print(f"{len(problems)} problems, {len(keys)} searches for each arm")
     baseline, reference = None, math.nan

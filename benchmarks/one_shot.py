@@ -27,7 +27,7 @@ from typing import Any
 import ase.io
 import numpy as np
 from ase import Atoms
-from recovery import refined
+from known_crystals import relaxed
 from retraining_once import weights_of
 from run_lines import append_line, read_lines
 
@@ -65,7 +65,7 @@ def chosen_crystals(files: Sequence[Path], n: int, seed: int) -> list[Atoms]:
 
 def relaxed_energy(crystal: Atoms, pool: WorkerPool) -> float | None:
     """Enthalpy per atom of the crystal itself in eV, relaxed; ``None`` where that fails."""
-    outcome = refined(crystal, pool)
+    outcome = relaxed(crystal, pool)
     return outcome.enthalpy_per_atom if isinstance(outcome, Relaxed) and outcome.converged else None
 
 

@@ -40,7 +40,7 @@ from ase.calculators.emt import EMT
 sys.path.insert(0, str(Path(__file__).parent))
 
 from model_potentials import FAMILIES, InProcess, make
-from run_lines import append_line, read_lines
+from run_lines import append_line, read_lines, searched_by_all
 
 from hybridcsp import Problem, Search
 from hybridcsp.core.outcomes import Relaxed
@@ -205,6 +205,8 @@ def command_replay(options: argparse.Namespace) -> None:
         traces = [np.array(run["trace"]) for run in runs]
         ends = np.array([trace[-1, 0] if run["converged"] else np.inf for trace, run in zip(traces, runs, strict=True)])
         systems[file.stem] = traces, ends, np.array([len(trace) for trace in traces])
+    if not systems:
+        raise SystemExit("No relaxations of random starts have been recorded: python benchmarks/racing.py record")
     print(f"{sum(len(one[1]) for one in systems.values())} relaxations of {len(systems)} systems: {', '.join(systems)}")
     for text, rule in RULES.items():
         logs = np.array(
@@ -301,9 +303,7 @@ def command_report(options: argparse.Namespace) -> None:
     for run in runs:
         if run["improvements"]:
             lowest[run["problem"]] = min(run["improvements"][-1][2], lowest.get(run["problem"], np.inf))
-    keys = sorted(set.intersection(*({key[1:] for key in latest if key[0] == arm} for arm in arms)))
-    wanted = options.families
-    keys = [key for key in keys if key[0].rsplit("-", 2)[0] in wanted]
+    keys = sorted(searched_by_all((key for key in latest if key[1].rsplit("-", 2)[0] in options.families), arms))
     problems = sorted({problem for problem, _ in keys})
     print(f"{len(problems)} problems, {len(keys)} searches of each arm")
     picks = np.random.default_rng(0).integers(len(problems), size=(2000, len(problems)))

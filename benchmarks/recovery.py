@@ -45,6 +45,7 @@ from typing import Any
 
 import ase.io
 from ase import Atoms
+from known_crystals import relaxed
 from peers import PEERS, run_peer
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from recovery_arms import ARMS, PRESENT, Arm, Target, targets
@@ -52,7 +53,6 @@ from recovery_table import HOLE, REFERENCES, RUNS, SOLVED, past_runs, report
 from rich.console import Console
 
 from hybridcsp.core.outcomes import Relaxed
-from hybridcsp.core.records import REFINE, Candidate, Job, Limits, Proposal
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.calculators.registry import prepare_calculator
@@ -133,11 +133,8 @@ class References:
     def _relaxed(self, atoms: Atoms, calculator: str) -> Any:
         choice = CalculatorChoice(calculator=calculator, **({} if self._python is None else {"python": self._python}))
         prepare_calculator(choice)
-        candidate = Candidate(proposal=Proposal(atoms=atoms, operator="reference"), id=1, source="reference")
         with WorkerPool(Relaxer(calculator=choice), workers=1) as pool:
-            pool.submit(Job(candidate=candidate, atoms=atoms, level=REFINE, limits=Limits(force_calls=1000)))
-            (outcome,) = pool.completed(None)
-        return outcome
+            return relaxed(atoms, pool)
 
     @staticmethod
     def _note(target: Target, calculator: str, outcome: Relaxed) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,3 +19,28 @@ def append_line(file: Path, line: Mapping[str, Any]) -> None:
     file.parent.mkdir(exist_ok=True)
     with file.open("a") as stream:
         stream.write(json.dumps(line) + "\n")
+
+
+def searched_by_all(searches: Iterable[tuple[str, *tuple[Any, ...]]], arms: Sequence[str]) -> set[tuple[Any, ...]]:
+    """Return what all arms have searched, given the arm of each search and what it searched, such as problem and seed.
+
+    Raises
+    ------
+    SystemExit
+        If the arms have no search in common; the message lists the arms with their numbers of searches.
+    """
+    of_arms: dict[str, set[tuple[Any, ...]]] = {arm: set() for arm in arms}
+    others: Counter[str] = Counter()
+    for arm, *searched in searches:
+        if arm in of_arms:
+            of_arms[arm].add(tuple(searched))
+        else:
+            others[arm] += 1
+    common = set.intersection(*of_arms.values()) if of_arms else set()
+    if common:
+        return common
+    counts = {arm: len(own) for arm, own in of_arms.items()} | others
+    listed = "".join(f"\n  {arm}: {count} searches" for arm, count in sorted(counts.items()))
+    if not any(counts.values()):
+        raise SystemExit("No searches have been recorded: run some first.")
+    raise SystemExit(f"No search has been made by all of these arms; choose arms that have some in common:{listed}")

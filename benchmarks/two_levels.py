@@ -43,6 +43,7 @@ from typing import Any
 import ase.io
 import numpy as np
 from ase import Atoms
+from known_crystals import relaxed
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -53,7 +54,6 @@ from two_levels_searches import RELAXATIONS, Cell, cells, commit, finished, fold
 from hybridcsp.archive.archive import Archive
 from hybridcsp.core.minimum import Minimum
 from hybridcsp.core.outcomes import Relaxed
-from hybridcsp.core.records import REFINE, Candidate, Job, Limits, Proposal
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.relax import Relaxer
@@ -123,13 +123,10 @@ class References:
         return ase.io.read(file)
 
     def _relaxed(self, atoms: Atoms, calculator: str) -> Atoms:
-        candidate = Candidate(proposal=Proposal(atoms=atoms, operator="reference"), id=1, source="reference")
         if calculator not in self._pools:
             pool = WorkerPool(Relaxer(calculator=choice(calculator, self._python)), workers=1)
             self._pools[calculator] = self._stack.enter_context(pool)
-        pool = self._pools[calculator]
-        pool.submit(Job(candidate=candidate, atoms=atoms, level=REFINE, limits=Limits(force_calls=1000)))
-        (outcome,) = pool.completed(None)
+        outcome = relaxed(atoms, self._pools[calculator])
         assert isinstance(outcome, Relaxed), f"{atoms.symbols} cannot be relaxed with {calculator}: {outcome}"
         found = Atoms(outcome.atoms.numbers, positions=outcome.atoms.positions, cell=outcome.atoms.cell, pbc=True)
         found.info |= {"enthalpy_per_atom": outcome.enthalpy_per_atom, "converged": outcome.converged}

@@ -37,7 +37,7 @@ from ase.data import chemical_symbols
 sys.path.insert(0, str(Path(__file__).parent))
 
 from model_potentials import InProcess, make
-from run_lines import append_line, read_lines
+from run_lines import append_line, read_lines, searched_by_all
 
 from hybridcsp import Problem, Search
 from hybridcsp.archive.archive import Archive
@@ -212,11 +212,7 @@ def command_report(options: argparse.Namespace) -> None:
         key = run["system"], run["formula"]
         lowest[key] = min([lowest[key], *(one[2] for one in run["minima"][:1])])
     # Only searches that every arm has made are compared.
-    made = [{(run["system"], run["formula"], run["seed"]) for run in runs if run["arm"] == arm} for arm in ARMS]
-    paired = set.intersection(*made)
-    if not paired:
-        print("no search has been made by all arms; run some first")
-        return
+    paired = searched_by_all(((run["arm"], run["system"], run["formula"], run["seed"]) for run in runs), ARMS)
     runs = [run for run in runs if (run["system"], run["formula"], run["seed"]) in paired]
     table = []
     for arm in ARMS:

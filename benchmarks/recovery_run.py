@@ -246,16 +246,24 @@ def hide(formulas: frozenset[str], benchmarks: Path, *, nine_tenths: bool) -> No
         seen = formulas & set(listed)
         assert not seen, f"the {what} of prototypes rests on {sorted(seen)}"
         assert not (nine_tenths and any(map(is_held_out, listed))), f"the {what} rests on formulas that are held out"
-    replaced = [(shipped_table, lambda: hidden_table), (aflow, lambda: hidden_library)]
+    replace_prototypes(hidden_table, hidden_library)
+    for generator in GENERATORS.entries():
+        if (weights := shipped(generator)).is_dir():  # generators of other packages have none
+            seen = overlap(read_card(weights), formulas)
+            assert not seen, f"{generator} was trained on {sorted(seen)}"
+
+
+def replace_prototypes(table: Any, library: Any) -> None:
+    """Replace the table and the library of prototypes that are shipped, wherever the package looks at them."""
+    from hybridcsp.prototypes import library as libraries
+    from hybridcsp.prototypes import table as tables
+
+    replaced = [(tables.shipped_table, lambda: table), (libraries.aflow, lambda: library)]
     for module in [module for name, module in sys.modules.items() if name.split(".")[0] == "hybridcsp"]:
         for name, value in list(vars(module).items()):
             for original, replacement in replaced:
                 if value is original:
                     setattr(module, name, replacement)
-    for generator in GENERATORS.entries():
-        if (weights := shipped(generator)).is_dir():  # generators of other packages have none
-            seen = overlap(read_card(weights), formulas)
-            assert not seen, f"{generator} was trained on {sorted(seen)}"
 
 
 def leave_out(constants: Mapping[str, Any]) -> None:

@@ -156,13 +156,13 @@ def execute(run: Mapping[str, Any]) -> dict[str, Any]:
             for formula, share in _shares(system, run["relaxations"], run["seed"]).items():
                 with Search(system.problem(formula), directory=Path(folder) / formula, **settings) as search:
                     search.run(relaxations=share, refine=0)
-                    calls = _collect(search.archive, system, minima, calls)
+                    calls = collect(search.archive, system, minima, calls)
         else:
             with Search(system, directory=Path(folder) / "run", **settings) as search:
                 if arm.equal:
                     search._proposer.allocation = EqualCompositions(search.archive.state)
                 search.run(relaxations=run["relaxations"], refine=0)
-                calls = _collect(search.archive, system, minima, calls)
+                calls = collect(search.archive, system, minima, calls)
     return {
         "id": name_of(run),
         **run,
@@ -179,7 +179,7 @@ def _shares(system: System, relaxations: int, seed: int) -> dict[str, int]:
     return {formula: each + (i in drawn) for i, formula in enumerate(system.compositions)}
 
 
-def _collect(archive: Archive, system: System, minima: list[tuple[int, str, float]], calls: int) -> int:
+def collect(archive: Archive, system: System, minima: list[tuple[int, str, float]], calls: int) -> int:
     """Add the minima that lowered the best of their compositions, and return the force calls so far."""
     lowest: dict[str, float] = {}
     for past in archive.history():
@@ -246,18 +246,18 @@ def outcome(line: Mapping[str, Any], system: System, lowest: Mapping[str, float]
     order = sorted(found_at.values())
     solved = len(order) >= needed
     ends = np.linspace(0, line["force_calls"], POINTS + 1)[1:]
-    excess = [_excess(line, system, hull, end) for end in ends]
+    heights = [excess(line, system, hull, end) for end in ends]
     return {
         "phases": len(phases),
         "found": len(order),
         "calls": float(order[needed - 1]) if solved else float(line["force_calls"]),
         "solved": float(solved),
-        "excess": excess[-1],
-        "mean_excess": float(np.mean(excess)),
+        "excess": heights[-1],
+        "mean_excess": float(np.mean(heights)),
     }
 
 
-def _excess(line: Mapping[str, Any], system: System, hull: Hull, end: float) -> float:
+def excess(line: Mapping[str, Any], system: System, hull: Hull, end: float) -> float:
     """Return the mean height of the hull found within some force calls above the one that counts, in eV/atom.
 
     Before all elements have a minimum it is that of a hull at a formation enthalpy of zero.

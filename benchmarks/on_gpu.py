@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from hybridcsp.generators.base import Epoch
-    from hybridcsp.generators.batches import TrainingData
-    from hybridcsp.generators.training_settings import TrainingSettings
+    from hybridcsp.training.batches import TrainingData
+    from hybridcsp.training.settings import TrainingSettings
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -266,7 +266,7 @@ def train_all(cache: Path, output: Path, minutes: float, workers: int, seed: int
 
 
 def _settings(plan: Part, epochs: int, examples: int) -> TrainingSettings:
-    from hybridcsp.generators.training_settings import TrainingSettings
+    from hybridcsp.training.settings import TrainingSettings
 
     chosen = TrainingSettings(epochs=epochs, checkpoint_minutes=1.0, checkpoint_epochs=10**6, **plan.settings)
     # A few crystals still make more than one step.
@@ -277,7 +277,7 @@ def _seconds_per_epoch(
     part: str, size: Mapping[str, Any], plan: Part, arrays: Arrays, about: Mapping[str, Any], seed: int, workers: int
 ) -> float:
     """Train a network for two epochs that is thrown away; the first warms up."""
-    from hybridcsp.generators.trainer import Trainer
+    from hybridcsp.training.trainer import Trainer
 
     learned, held = data_of(part, arrays, about)
     ends: list[float] = []
@@ -303,7 +303,7 @@ def _train_one(
     deadline: float,
     workers: int,
 ) -> None:
-    from hybridcsp.generators.trainer import Trainer
+    from hybridcsp.training.trainer import Trainer
 
     learned, held = data_of(part, arrays, about)
     checkpoint = output / f"{part}.checkpoint"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hybridcsp.generators.training_settings import TrainingSettings
+from hybridcsp.training.settings import TrainingSettings
 
 SETTINGS = TrainingSettings(epochs=6, batch_size=8, learning_rate=0.02, warm_up=4, patience=100, device="cpu")
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hybridcsp.analysis.plots import save_figure
-from hybridcsp.generators.base import Epoch
+from hybridcsp.training.epoch import Epoch
 from hybridcsp.utils.files import atomic_write
 
 #: Fewest epochs that are assessed.

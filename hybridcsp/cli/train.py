@@ -20,7 +20,7 @@ from hybridcsp.errors import InputError
 from hybridcsp.utils.files import make_folder
 
 if TYPE_CHECKING:
-    from hybridcsp.generators.base import Epoch
+    from hybridcsp.training.epoch import Epoch
 
 #: Name of the checkpoint in the output folder.
 CHECKPOINT = "checkpoint.safetensors"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -13,9 +13,22 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from hybridcsp.errors import GeneratorError
+from hybridcsp.training.epoch import Epoch
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+__all__ = [
+    "HALF_PRESSURE",
+    "Condition",
+    "Epoch",
+    "Example",
+    "Generator",
+    "Reject",
+    "Request",
+    "Sample",
+    "equal_requests",
+]
 
 
 class Condition(StrEnum):
@@ -116,34 +129,6 @@ class Example:
     weight: float = 1.0
     energy_quantile: float | None = None
     pressure_gpa: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epoch:
-    """Represent the progress of a training after one pass over the training set.
-
-    Attributes
-    ----------
-    number
-        Number of the epoch, from 1.
-    losses
-        Mean losses by name; ``"train"`` and ``"held_out"`` are always present.
-    seconds
-        Duration of the whole training until now, in earlier processes too.
-    best
-        Whether the held-out loss is the lowest until now.
-    part
-        Name of the network that is being trained, if the model trains several one after the other.
-    at_start
-        Held-out loss of the initial weights; ``None`` if nothing is held out.
-    """
-
-    number: int
-    losses: Mapping[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
-    best: bool = False
-    part: str = ""
-    at_start: float | None = None
 
 
 class Generator(ABC):

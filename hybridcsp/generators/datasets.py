@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,13 +16,12 @@ from hybridcsp.errors import InputError
 from hybridcsp.generators.base import Example
 from hybridcsp.io.frames import Frame, ReadFailure
 from hybridcsp.io.structure_files import read_structures, structure_files
-from hybridcsp.prototypes.table import reduced_hill_formula
 from hybridcsp.similarity import same_structure
 from hybridcsp.structure.symmetry import primitive
+from hybridcsp.training.held_out import HELD_OUT, formula_of, is_held_out
 from hybridcsp.utils.reading import sha256_of
 
-#: One of this many formulas is held out.
-HELD_OUT = 10
+__all__ = ["HELD_OUT", "Dataset", "formula_of", "is_held_out", "read_dataset", "split"]
 
 # Largest relative difference of the volumes of crystals that are compared; the comparison's own tolerance is 6 %.
 _VOLUME_WINDOW = 0.07
@@ -112,16 +110,6 @@ def read_dataset(paths: Iterable[Path], *, max_atoms: int, progress: Callable[[i
         replace(example, energy_quantile=quantile) for (_, _, example), quantile in zip(rows, quantiles, strict=True)
     )
     return Dataset(examples=examples, files=tuple(files), skipped={k: n for k, n in skipped.items() if n})
-
-
-def formula_of(atoms: Atoms) -> str:
-    """Return the reduced formula in Hill's order, ``"O2Ti"`` for example."""
-    return reduced_hill_formula(Counter(atoms.get_chemical_symbols()))
-
-
-def is_held_out(formula: str) -> bool:
-    """Return whether a reduced formula (in Hill's order) belongs to the tenth that is held out of training sets."""
-    return int.from_bytes(hashlib.sha256(formula.encode()).digest()[:4]) % HELD_OUT == 0
 
 
 def split(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:

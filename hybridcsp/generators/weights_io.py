@@ -1,30 +1,36 @@
-"""Weights and card of a trained generator in two files that belong together, safetensors and JSON."""
+"""Weights and card of a trained generator: files, weights of the package, and common parts of cards."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybridcsp.errors import InputError, UnreadableError
 from hybridcsp.generators.base import Condition
-from hybridcsp.utils.files import atomic_write, make_folder
-from hybridcsp.utils.reading import read_bytes, read_json
+from hybridcsp.training import weights_io
+from hybridcsp.training.weights_io import CARD, LARGEST_CARD, WEIGHTS, check_sizes, fill
 
 if TYPE_CHECKING:
     import torch
 
     from hybridcsp.generators.base import Example
 
-WEIGHTS = "weights.safetensors"
-CARD = "card.json"
+__all__ = [
+    "CARD",
+    "LARGEST_CARD",
+    "WEIGHTS",
+    "check_sizes",
+    "conditions_of",
+    "describe_training",
+    "fill",
+    "load",
+    "overlap",
+    "save",
+    "shipped",
+]
 
-#: Largest sizes in bytes of files that are read.
-LARGEST_CARD = 8 << 20
-LARGEST_WEIGHTS = 256 << 20
+KIND = "generator"
 
 
 def shipped(name: str) -> Path:
@@ -33,130 +39,15 @@ def shipped(name: str) -> Path:
 
 
 def save(folder: Path, name: str, tensors: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> None:
-    """Write the weights, in half precision, and the card with their hash.
-
-    Parameters
-    ----------
-    folder
-        Folder, which is made if it does not exist.
-    name
-        Registered name of the generator.
-    tensors
-        Weights by name, as in ``state_dict``.
-    card
-        JSON-serialisable description.
-
-    Raises
-    ------
-    InputError
-        If a weight is not finite in half precision.
-    """
+    """Write the weights of a generator, in half precision, and its card."""
     import torch
-    from safetensors.torch import save as serialise
 
-    halved = {
-        key: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous().clone()
-        for key, value in tensors.items()
-    }
-    broken = [key for key, value in halved.items() if value.is_floating_point() and not torch.isfinite(value).all()]
-    if broken:
-        raise InputError(
-            "weights",
-            broken[0],
-            reason="they are not finite in half precision: the training has diverged; use a smaller learning rate",
-        )
-    data = serialise(halved)
-    make_folder(folder)
-    with atomic_write(folder / WEIGHTS, "wb") as file:
-        file.write(data)
-    full = {"generator": name, **card, "weights_sha256": hashlib.sha256(data).hexdigest()}
-    with atomic_write(folder / CARD) as file:
-        file.write(json.dumps(full, indent=1, ensure_ascii=False) + "\n")
+    weights_io.save(folder, KIND, name, tensors, card, precision=torch.float16)
 
 
 def load(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read the weights, in single precision, and the card.
-
-    Raises
-    ------
-    InputError
-        If a file is missing, truncated or corrupted, if the two do not belong together, or if they belong to another
-        generator.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load as parse
-
-    for missing in (file for file in (CARD, WEIGHTS) if not (folder / file).exists()):
-        raise InputError("weights", folder, f"a folder with {WEIGHTS} and {CARD}; {missing} is missing")
-    try:
-        card = read_json(folder / CARD, LARGEST_CARD)
-        data = read_bytes(folder / WEIGHTS, LARGEST_WEIGHTS)
-    except UnreadableError as error:
-        raise InputError("weights", folder, reason=f"{error.file.name} cannot be read: {error.reason}") from error
-    if not isinstance(card, dict) or card.get("generator") != name:
-        found = card.get("generator") if isinstance(card, dict) else None
-        raise InputError("weights", folder, f"a folder of weights of the generator {name!r}, not of {found!r}")
-    if card.get("weights_sha256") != hashlib.sha256(data).hexdigest():
-        raise InputError(
-            "weights",
-            folder / WEIGHTS,
-            reason=f"the file is damaged, or {CARD} belongs to another: its hash differs; copy both files again",
-        )
-    try:
-        tensors = parse(data)
-    except SafetensorError as error:
-        raise InputError("weights", folder / WEIGHTS, f"a safetensors file ({error})") from error
-    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}, card
-
-
-def check_sizes(sizes: Any, depth: str, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Check that the weights can fill a network of the given sizes, before such a network is made.
-
-    Parameters
-    ----------
-    sizes
-        Sizes in the card: numbers by name, of which the whole ones are sizes.
-    depth
-        Name of the number of layers.
-    tensors
-        Weights.
-    folder
-        Folder of the weights, for error messages.
-
-    Raises
-    ------
-    InputError
-        If a size is not a positive number, or the network would have more parameters than there are weights.
-    """
-    if not isinstance(sizes, dict) or not all(isinstance(n, int | float) for n in sizes.values()):
-        raise InputError(
-            "weights", folder / CARD, reason=f"the sizes of a network must be numbers by name, not {sizes!r:.200}"
-        )
-    numbers = {key: n for key, n in sizes.items() if isinstance(n, int)}
-    width = max((n for key, n in numbers.items() if key != depth), default=1)
-    there = sum(tensor.numel() for tensor in tensors.values())
-    if min(numbers.values(), default=1) < 1 or numbers.get(depth, 1) * width**2 > there:
-        raise InputError(
-            "weights",
-            folder,
-            reason=f"the weights are incomplete: {there} numbers fill no network of the sizes {numbers}",
-        )
-
-
-def fill(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Load weights into a model.
-
-    Raises
-    ------
-    InputError
-        If names or shapes differ from the model's.
-    """
-    try:
-        model.load_state_dict(dict(tensors))
-    except RuntimeError as error:
-        raise InputError(
-            "weights", folder, reason=f"the weights are of another version of the model: {error}"
-        ) from error
+    """Read the weights of a generator and its card; see :func:`hybridcsp.training.weights_io.load`."""
+    return weights_io.load(folder, KIND, name)
 
 
 def describe_training(examples: Sequence[Example], before: Mapping[str, Any], **more: Any) -> dict[str, Any]:
@@ -171,7 +62,7 @@ def describe_training(examples: Sequence[Example], before: Mapping[str, Any], **
     **more
         Further entries.
     """
-    from hybridcsp.generators.datasets import formula_of
+    from hybridcsp.training.held_out import formula_of
 
     pressures = {p for example in examples if (p := example.pressure_gpa) is not None and p > 0}
     pressures |= set(before.get("pressures_gpa", ()))

@@ -21,11 +21,11 @@ from hybridcsp.generators.flow.initial_states import InitialState, atomic_number
 from hybridcsp.generators.flow.matching import FlowModel, Integration, integrate
 from hybridcsp.generators.flow.network import Architecture
 from hybridcsp.generators.reranking import agreed_first
-from hybridcsp.generators.trainer import Trainer
-from hybridcsp.generators.training_settings import TrainingSettings
 from hybridcsp.structure.lattice import LatticePoint, decode_lattice_point, diagonal, log_length
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE, SYMPREC_ROUGH, in_group
 from hybridcsp.structure.validity import is_too_close
+from hybridcsp.training.settings import TrainingSettings
+from hybridcsp.training.trainer import Trainer
 
 #: Number of times that a sample is drawn again if its atoms are too close or its space group is wrong.
 REDRAWS = 2
@@ -98,7 +98,7 @@ class FlowGenerator(Generator):
         on_epoch
             Called after each epoch.
         **settings
-            As :class:`hybridcsp.generators.training_settings.TrainingSettings` has them.
+            As :class:`hybridcsp.training.settings.TrainingSettings` has them.
 
         Raises
         ------

@@ -16,8 +16,6 @@ from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.generators import weights_io
 from hybridcsp.generators.base import Condition, Epoch, Example, Generator, Reject, Request, Sample
 from hybridcsp.generators.datasets import split
-from hybridcsp.generators.trainer import Trainer
-from hybridcsp.generators.training_settings import TrainingSettings
 from hybridcsp.generators.wyckoff.collation import GeometryData, OccupationData, conditions
 from hybridcsp.generators.wyckoff.geometry_network import GeometryNetwork
 from hybridcsp.generators.wyckoff.occupation_network import OccupationNetwork
@@ -28,6 +26,8 @@ from hybridcsp.generators.wyckoff.tables import WyckoffTables
 from hybridcsp.generators.wyckoff.tokens import CrystalTokens, tokenize
 from hybridcsp.generators.wyckoff.transformer import Size
 from hybridcsp.structure.symmetry import SYMPREC, SYMPREC_LOOSE
+from hybridcsp.training.settings import TrainingSettings
+from hybridcsp.training.trainer import Trainer
 
 _TokenizedExamples = list[tuple[Example, CrystalTokens]]
 
@@ -122,14 +122,14 @@ class WyckoffGenerator(Generator):
         examples
             Crystals; those without a consistent symmetry are excluded.
         seed, checkpoint, on_epoch
-            As in :class:`hybridcsp.generators.trainer.Trainer`.
+            As in :class:`hybridcsp.training.trainer.Trainer`.
         longest
             Largest number of sites of a training crystal. Larger crystals are stored as prototypes but not learned;
             they are few and take most of the time.
         remember
             Whether the prototypes of the examples are added to the store.
         **settings
-            Fields of :class:`hybridcsp.generators.training_settings.TrainingSettings`, for both networks: they are
+            Fields of :class:`hybridcsp.training.settings.TrainingSettings`, for both networks: they are
             trained one after the other, and each stops when it no longer improves.
 
         Raises

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from hybridcsp.errors import InputError
-from hybridcsp.generators.training_settings import TrainingSettings
+from hybridcsp.training.settings import TrainingSettings
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import torch
 from toy_training import SETTINGS, Network, NoisyLine, weights_of
 
 from hybridcsp.errors import InputError
-from hybridcsp.generators import checkpoints
-from hybridcsp.generators.losses import evaluate
-from hybridcsp.generators.trainer import Trainer
-from hybridcsp.generators.training_settings import TrainingSettings
+from hybridcsp.training import checkpoints
+from hybridcsp.training.losses import evaluate
+from hybridcsp.training.settings import TrainingSettings
+from hybridcsp.training.trainer import Trainer
 
 
 def train(model, training, held_out=None, settings=SETTINGS, **options):

@@ -13,12 +13,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 
 from hybridcsp.errors import InputError
-from hybridcsp.generators import checkpoints
-from hybridcsp.generators.base import Epoch
-from hybridcsp.generators.batches import Batch, TrainingData, evaluation_batches, training_batches
-from hybridcsp.generators.checkpoints import TrainingState, training_identity
-from hybridcsp.generators.losses import evaluate, mean_losses, total, weighted_terms
-from hybridcsp.generators.training_settings import TrainingSettings
+from hybridcsp.training import checkpoints
+from hybridcsp.training.batches import Batch, TrainingData, evaluation_batches, training_batches
+from hybridcsp.training.checkpoints import TrainingState, training_identity
+from hybridcsp.training.epoch import Epoch
+from hybridcsp.training.losses import evaluate, mean_losses, total, weighted_terms
+from hybridcsp.training.settings import TrainingSettings
 from hybridcsp.utils.interrupts import uninterrupted
 
 

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from hybridcsp.errors import InputError
-from hybridcsp.generators.batches import TrainingData
-from hybridcsp.generators.training_settings import TrainingSettings
+from hybridcsp.training.batches import TrainingData
+from hybridcsp.training.settings import TrainingSettings
 from hybridcsp.utils.files import atomic_write, make_folder
 
 # Settings that do not change the result of a training.
@@ -104,7 +104,7 @@ def training_identity(
     model
         Model with its initial weights.
     training, held_out, settings, seed
-        As in :class:`hybridcsp.generators.trainer.Trainer`.
+        As in :class:`hybridcsp.training.trainer.Trainer`.
     """
     effective = {key: value for key, value in asdict(settings).items() if key not in _WITHOUT_EFFECT}
     if not settings.anchor:

@@ -7,7 +7,7 @@ import torch
 from toy_training import SETTINGS, Network, NoisyLine
 
 from hybridcsp.errors import InputError
-from hybridcsp.generators.trainer import Trainer
+from hybridcsp.training.trainer import Trainer
 
 
 @pytest.fixture

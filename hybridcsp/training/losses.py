@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hybridcsp.generators.batches import Batch, TrainingData, evaluation_batches
+from hybridcsp.training.batches import Batch, TrainingData, evaluation_batches
 
 
 def weighted_terms(

@@ -1,0 +1,1 @@
+"""Training of torch models, which generators and predictors share: loop, batches, checkpoints, settings, weights."""

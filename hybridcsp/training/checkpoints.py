@@ -17,6 +17,7 @@ from safetensors.torch import save
 
 from hybridcsp.errors import InputError
 from hybridcsp.training.batches import TrainingData
+from hybridcsp.training.optimisation import AdamWCosine, Optimisation
 from hybridcsp.training.settings import TrainingSettings
 from hybridcsp.utils.files import atomic_write, make_folder
 
@@ -96,6 +97,7 @@ def training_identity(
     held_out: TrainingData | None,
     settings: TrainingSettings,
     seed: int,
+    optimisation: Optimisation,
 ) -> str:
     """Return a hash of everything that must be equal for a training to continue from a checkpoint.
 
@@ -103,12 +105,14 @@ def training_identity(
     ----------
     model
         Model with its initial weights.
-    training, held_out, settings, seed
+    training, held_out, settings, seed, optimisation
         As in :class:`hybridcsp.training.trainer.Trainer`.
     """
     effective = {key: value for key, value in asdict(settings).items() if key not in _WITHOUT_EFFECT}
     if not settings.anchor:
         del effective["anchor"]  # checkpoints that are older than this setting lack it
+    if optimisation != AdamWCosine():
+        effective["optimisation"] = repr(optimisation)
     found = hashlib.sha256(json.dumps([effective, seed], sort_keys=True).encode())
     for name, value in model.state_dict().items():
         found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())

@@ -18,6 +18,7 @@ from hybridcsp.training.batches import Batch, TrainingData, evaluation_batches, 
 from hybridcsp.training.checkpoints import TrainingState, training_identity
 from hybridcsp.training.epoch import Epoch
 from hybridcsp.training.losses import evaluate, mean_losses, total, weighted_terms
+from hybridcsp.training.optimisation import AdamWCosine, Optimisation
 from hybridcsp.training.settings import TrainingSettings
 from hybridcsp.utils.interrupts import uninterrupted
 
@@ -48,6 +49,8 @@ class Trainer:
     workers
         Number of processes that collate batches ahead of time, for GPUs that would wait for them; it does not change
         the result.
+    optimisation
+        Optimiser and course of the learning rate; by default AdamW with a warm-up and a cosine.
 
     Raises
     ------
@@ -66,6 +69,7 @@ class Trainer:
         checkpoint: Path | None = None,
         on_epoch: Callable[[Epoch], None] | None = None,
         workers: int = 0,
+        optimisation: Optimisation | None = None,
     ) -> None:
         if not training.weights.sum() > 0:
             raise InputError(
@@ -83,10 +87,11 @@ class Trainer:
 
         self._model = model.to(self._device)
         self._initial = {name: value.detach().clone() for name, value in model.named_parameters()}
+        optimisation = optimisation or AdamWCosine()
         self._average = AveragedModel(model, multi_avg_fn=_moving_average(settings.averaging))
         self._state = TrainingState(
             model=model,
-            optimiser=_adamw(model, settings),
+            optimiser=optimisation.optimiser(model, settings),
             average=self._average.module,
             best={name: value.clone() for name, value in model.state_dict().items()},
         )
@@ -98,7 +103,7 @@ class Trainer:
             self._initial_loss = sum(self._held_out_losses(model).values())
         self._identity = ""
         if checkpoint is not None:
-            self._identity = training_identity(model, training, held_out, settings, seed)
+            self._identity = training_identity(model, training, held_out, settings, seed, optimisation)
             if checkpoint.exists():
                 checkpoints.restore(checkpoint, self._state, self._identity)
 
@@ -107,7 +112,11 @@ class Trainer:
         steps = settings.epochs * self._steps_per_epoch
         # An average of nothing would be replaced by the first weights; the initial weights count as one.
         self._average.n_averaged.fill_(1 + done)
-        self._schedule = LambdaLR(self._state.optimiser, lambda step: settings.rate(done + step, steps))
+
+        def rate(step: int) -> float:
+            return optimisation.rate(settings, done + step, steps, self._steps_per_epoch)
+
+        self._schedule = LambdaLR(self._state.optimiser, rate)
         self._clock = self._last_checkpoint = 0.0  # of time.monotonic()
 
     def train(self) -> list[dict[str, Any]]:
@@ -237,16 +246,6 @@ class Trainer:
         now = time.monotonic()
         self._state.progress.seconds += now - self._clock
         self._clock = now
-
-
-def _adamw(model: torch.nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in parameters if parameter.ndim > 1]},
-        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
-    # The schedule multiplies this learning rate of 1 by that of the step.
-    return torch.optim.AdamW(groups, lr=1.0, weight_decay=settings.weight_decay)
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, torch.Tensor | int], None]:

@@ -10,6 +10,7 @@ from toy_training import SETTINGS, Network, NoisyLine, weights_of
 from hybridcsp.errors import InputError
 from hybridcsp.training import checkpoints
 from hybridcsp.training.losses import evaluate
+from hybridcsp.training.optimisation import AdamWCosine, ConstantAdam, RMSpropSteps
 from hybridcsp.training.settings import TrainingSettings
 from hybridcsp.training.trainer import Trainer
 
@@ -36,10 +37,13 @@ def test_epochs_report_the_held_out_loss_of_the_initial_weights():
     assert {epoch.at_start for epoch in epochs} == {initial}
 
 
-@pytest.mark.parametrize("stopped_at", [3, 17])
-def test_interrupted_and_continued_training_equals_an_uninterrupted_one(tmp_path, stopped_at):
+@pytest.mark.parametrize(
+    ("stopped_at", "optimisation"),
+    [(3, None), (17, None), (17, ConstantAdam(betas=(0.5, 0.9))), (17, RMSpropSteps({2: 0.2}))],
+)
+def test_interrupted_and_continued_training_equals_an_uninterrupted_one(tmp_path, stopped_at, optimisation):
     uninterrupted = Network()
-    history = train(uninterrupted, NoisyLine(), NoisyLine(20), seed=4)
+    history = train(uninterrupted, NoisyLine(), NoisyLine(20), seed=4, optimisation=optimisation)
 
     class Interrupted(NoisyLine):
         calls = 0
@@ -51,12 +55,14 @@ def test_interrupted_and_continued_training_equals_an_uninterrupted_one(tmp_path
             return super().batch(indices, rng)
 
     checkpoint = tmp_path / "state"
-    trainer = Trainer(Network(), NoisyLine(), NoisyLine(20), SETTINGS, seed=4, checkpoint=checkpoint)
+    trainer = Trainer(
+        Network(), NoisyLine(), NoisyLine(20), SETTINGS, seed=4, checkpoint=checkpoint, optimisation=optimisation
+    )
     trainer._training = Interrupted()
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
     continued, epochs = Network(), []
-    again = train(continued, NoisyLine(), NoisyLine(20), seed=4, checkpoint=checkpoint, on_epoch=epochs.append)
+    again = train(continued, NoisyLine(), NoisyLine(20), seed=4, on_epoch=epochs.append, **state)
     assert epochs[0].number == 1 + (stopped_at - 1) // 7
     assert torch.equal(weights_of(continued), weights_of(uninterrupted))
     assert again == history
@@ -199,3 +205,17 @@ def test_moving_average_includes_the_initial_weights():
     trainer._on_epoch = lambda _epoch: current.append(weights_of(trainer._model).clone())
     trainer.train()
     assert torch.allclose(weights_of(model), 0.1 * initial + 0.9 * current[0], atol=1e-6)
+
+
+def test_rates_of_the_courses():
+    settings = TrainingSettings(learning_rate=2.0, epochs=10, warm_up=0)
+    steps = RMSpropSteps({5: 0.2, 8: 0.1})
+    assert [steps.rate(settings, step, 40, 4) for step in (0, 19, 20, 31, 32)] == [2.0, 2.0, 0.4, 0.4, 0.2]
+    assert ConstantAdam().rate(settings, 39, 40, 4) == 2.0
+    assert AdamWCosine().rate(settings, 39, 40, 4) == settings.rate(39, 40)
+
+
+def test_a_checkpoint_of_another_optimiser_is_refused(tmp_path):
+    train(Network(), NoisyLine(), checkpoint=tmp_path / "state", optimisation=ConstantAdam())
+    with pytest.raises(InputError, match="other data, settings"):
+        train(Network(), NoisyLine(), checkpoint=tmp_path / "state")

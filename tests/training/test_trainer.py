@@ -54,10 +54,8 @@ def test_interrupted_and_continued_training_equals_an_uninterrupted_one(tmp_path
                 raise KeyboardInterrupt
             return super().batch(indices, rng)
 
-    checkpoint = tmp_path / "state"
-    trainer = Trainer(
-        Network(), NoisyLine(), NoisyLine(20), SETTINGS, seed=4, checkpoint=checkpoint, optimisation=optimisation
-    )
+    state = {"checkpoint": tmp_path / "state", "optimisation": optimisation}
+    trainer = Trainer(Network(), NoisyLine(), NoisyLine(20), SETTINGS, seed=4, **state)
     trainer._training = Interrupted()
     with pytest.raises(KeyboardInterrupt):
         trainer.train()

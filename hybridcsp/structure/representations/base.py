@@ -5,10 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hybridcsp.errors import HybridCSPError
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from ase.cell import Cell
 
 Encoded = TypeVar("Encoded")
 
@@ -56,3 +60,23 @@ class Representation(ABC, Generic[Encoded]):
         DecodingError
             If they describe none.
         """
+
+
+def cell_of_parameters(lengths: NDArray[np.float64], angles: NDArray[np.float64]) -> Cell:
+    """Return the cell of lengths (Å) and angles (degrees).
+
+    Raises
+    ------
+    DecodingError
+        If they make no cell of a positive volume.
+    """
+    from ase.cell import Cell
+
+    if not (np.isfinite(lengths).all() and np.isfinite(angles).all()):
+        raise DecodingError("lengths or angles of the cell are not finite")
+    if (lengths <= 0).any() or (angles <= 0).any() or (angles >= 180).any():
+        raise DecodingError("lengths or angles of the cell are out of range")
+    cosines = np.cos(np.radians(angles))
+    if 1 + 2 * cosines.prod() - (cosines**2).sum() <= 1e-6:
+        raise DecodingError("the angles make no cell")
+    return Cell.fromcellpar([*lengths, *angles])

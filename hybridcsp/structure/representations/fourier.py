@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
-from hybridcsp.structure.representations.base import DecodingError, Representation
+from hybridcsp.structure.representations.base import DecodingError, Representation, cell_of_parameters
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from ase.cell import Cell
 
 Array = NDArray[np.float64]
 
@@ -197,13 +198,25 @@ class FourierProperties(Representation[Array]):
         """
         if reason := self.limit(atoms):
             raise InputError("atoms", atoms, reason=f"a crystal has no matrix: {reason}")
+        return self.encode_with(atoms, shortest_vectors(atoms.cell.array))
+
+    def encode_with(self, atoms: Atoms, vectors: tuple[NDArray[np.integer], Array]) -> Array:
+        """Return the matrix of a crystal within the limits, whose reciprocal lattice vectors are known.
+
+        Parameters
+        ----------
+        atoms
+            A crystal.
+        vectors
+            What :func:`shortest_vectors` returns for its cell.
+        """
         cell = atoms.cell.array
         fractions = atoms.get_scaled_positions()
         if np.linalg.det(cell) < 0:  # the same crystal in right-handed axes: all of them reversed
             fractions = (-fractions) % 1.0
         present = list(dict.fromkeys(int(number) for number in atoms.numbers))
         column = np.array([present.index(number) for number in atoms.numbers])
-        lattice, coordinates, occupancies, lengths, properties = self._rows()
+        lattice, coordinates, occupancies, lengths, properties = self.rows()
         matrix = np.zeros(self.shape)
         for place, number in enumerate(present):
             matrix[number - 1, place] = 1.0
@@ -211,7 +224,7 @@ class FourierProperties(Representation[Array]):
         matrix[lattice, :3] = atoms.cell.lengths(), atoms.cell.angles()
         matrix[coordinates.start : coordinates.start + len(atoms), :3] = fractions
         matrix[occupancies.start + np.arange(len(atoms)), column] = 1.0
-        indices, norms = _shortest_vectors(cell)
+        indices, norms = vectors
         matrix[lengths, self.leading :] = np.repeat(norms, self.reciprocal.columns)
         sites = self.properties[atoms.numbers - 1].T
         matrix[properties, self.leading :] = self.reciprocal.features(sites, indices, fractions)
@@ -226,31 +239,36 @@ class FourierProperties(Representation[Array]):
             If no site is occupied, or the lengths and angles make no cell.
         """
         from ase import Atoms
-        from ase.cell import Cell
 
-        lattice, coordinates, occupancies, _, _ = self._rows()
-        lengths, angles = encoded[lattice, :3]
-        if (lengths <= 0).any() or (angles <= 0).any() or (angles >= 180).any():
-            raise DecodingError("lengths or angles of the cell are out of range")
-        cosines = np.cos(np.radians(angles))
-        if 1 + 2 * cosines.prod() - (cosines**2).sum() <= 1e-6:
-            raise DecodingError("the angles make no cell")
+        _, coordinates, occupancies, _, _ = self.rows()
+        cell = self.cell(encoded)
         found = self.reading.sites(encoded[occupancies, : self.elements])
         if not found:
             raise DecodingError("no site is occupied")
         elements = 1 + encoded[:ELEMENTS, : self.elements].argmax(axis=0)
         numbers = [1 if column is None else int(elements[column]) for _, column in found]
         fractions = encoded[coordinates, :3][[row for row, _ in found]]
-        return Atoms(numbers, scaled_positions=fractions % 1.0, cell=Cell.fromcellpar([*lengths, *angles]), pbc=True)
+        return Atoms(numbers, scaled_positions=fractions % 1.0, cell=cell, pbc=True)
 
-    def _rows(self) -> tuple[slice, slice, slice, int, slice]:
+    def cell(self, encoded: Array) -> Cell:
+        """Return the cell of a matrix.
+
+        Raises
+        ------
+        DecodingError
+            If its lengths and angles make no cell.
+        """
+        lengths, angles = encoded[self.rows()[0], :3]
+        return cell_of_parameters(lengths, angles)
+
+    def rows(self) -> tuple[slice, slice, slice, int, slice]:
         """Return the rows of the lattice, coordinates, occupancies, lengths of vectors, and properties."""
         first = ELEMENTS + 2
         second, third = first + self.sites, first + 2 * self.sites
         return slice(ELEMENTS, first), slice(first, second), slice(second, third), third, slice(third + 1, None)
 
 
-def _shortest_vectors(cell: Array) -> tuple[NDArray[np.integer], Array]:
+def shortest_vectors(cell: Array) -> tuple[NDArray[np.integer], Array]:
     """Return the Miller indices and lengths (1/Å) of reciprocal lattice vectors, in the order of the authors' code.
 
     Of the vectors within a radius around the origin these are the first, sorted by the sum of the absolute values of

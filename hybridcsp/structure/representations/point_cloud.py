@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
-from hybridcsp.structure.representations.base import DecodingError, Representation
+from hybridcsp.structure.representations.base import DecodingError, Representation, cell_of_parameters
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -184,19 +184,12 @@ class PointCloud(Representation[Array]):
             If the lengths and angles make no cell, or the reading finds an element without atoms.
         """
         from ase import Atoms
-        from ase.cell import Cell
 
-        lengths, angles = encoded[0] * LENGTH, encoded[1] * ANGLE
-        if (lengths <= 0).any() or (angles <= 0).any() or (angles >= 180).any():
-            raise DecodingError("lengths or angles of the cell are out of range")
-        cosines = np.cos(np.radians(angles))
-        if 1 + 2 * cosines.prod() - (cosines**2).sum() <= 1e-6:
-            raise DecodingError("the angles make no cell")
+        cell = cell_of_parameters(encoded[0] * LENGTH, encoded[1] * ANGLE)
         symbols: list[str] = []
         parts = []
         for element, rows in self.rows().items():
             found = self.reading.coordinates(encoded[rows], occupied[rows.start - 2 : rows.stop - 2], element)
             symbols += [element] * len(found)
             parts.append((15 * found - 2.5) / 10)
-        cell = Cell.fromcellpar([*lengths, *angles])
         return Atoms(symbols, scaled_positions=np.concatenate(parts) % 1.0, cell=cell, pbc=True)

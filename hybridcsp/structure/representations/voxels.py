@@ -38,6 +38,8 @@ Array = NDArray[np.float64]
 SMALLEST = 0.02
 #: Atoms of one element at smaller distances, in standard deviations, make one peak.
 RESOLUTION = 3.0
+#: Gaussians at smaller distances, in standard deviations, overlap in the image of the cell.
+OVERLAP = 5.6
 #: Shift in fractional coordinates that decides which of several images at equal distances is the nearest.
 TIE_BREAK = np.array([1.0e-6, 1.3e-6, 1.7e-6])
 
@@ -106,15 +108,22 @@ def in_cell(fractions: Array, cell: Array) -> Array:
 
 
 def around_centre(fractions: Array, cell: Array) -> Array:
-    """Return the positions (Å) of the images of atoms that are nearest to the middle of the cell.
+    """Return the positions (Å) of those images of atoms that extend least from their mean.
 
-    The parameters are those of :func:`in_cell`.
+    They are the images nearest to one of the atoms, which is chosen for the smallest extent. The parameters are those
+    of :func:`in_cell`.
     """
     from ase.geometry import find_mic
 
-    # Images at equal distances are common in symmetric crystals: a small shift decides between them, not rounding.
-    displacements, _ = find_mic((fractions - 0.5 + TIE_BREAK) @ cell, cell)
-    return np.asarray(displacements - TIE_BREAK @ cell)
+    found, least = fractions @ cell, (np.inf, 0.0, 0.0, 0.0)
+    for centre in fractions:
+        # Images at equal distances are common in symmetric crystals: a small shift decides between them, not rounding.
+        displacements, _ = find_mic((fractions - centre + TIE_BREAK) @ cell, cell)
+        extent = np.abs(displacements - displacements.mean(axis=0)).max()
+        rank = (round(float(extent), 4), *np.round(centre % 1.0, 4))
+        if rank < least:
+            found, least = displacements, rank
+    return np.asarray(found)
 
 
 class CellDecoder(ABC):
@@ -282,6 +291,9 @@ class Voxels(Representation[VoxelImages]):
             return f"it has {len(atoms)} atoms, more than {grid.atoms}"
         if (edge := atoms.cell.lengths().max()) > grid.edge:
             return f"it has an edge of {edge:.1f} Å, longer than {grid.edge:g} Å"
+        shortest = float(nearest_distances(atoms[:1], OVERLAP * grid.width)[0, 0])
+        if shortest < OVERLAP * grid.width:
+            return f"it has a lattice vector of {shortest:.2f} Å, too short for the image of the cell"
         for number in np.unique(atoms.numbers):
             nearest = nearest_distances(atoms[atoms.numbers == number], RESOLUTION * grid.width).min()
             if nearest < RESOLUTION * grid.width:

@@ -38,6 +38,7 @@ TAKES_PART = {
     "07_custom_source.py": r"strained: [1-9]\d* relaxed, [1-9]\d* new minima",
     "13_dask_executor.py": r"10 relaxations on 2 workers",
     "15_chemical_system.py": r"^on the hull: Cu .*CuAu.* Au$(?s:.*)^(Cu|Au) +\d\.\d meV/atom +\d+ known",
+    "16_training_data.py": r"^[1-9]\d* of 12 relaxed(?s:.*)made by hybridcsp dataset convert",
     "06_two_levels.py": r"^1\. +-\d+\.\d{4} eV/atom, space group +\d+; was \d\b",
 }
 

@@ -2,6 +2,9 @@
 
 from hybridcsp.cli import calculators as calculators
 from hybridcsp.cli import compare as compare
+from hybridcsp.cli import dataset as dataset
+from hybridcsp.cli import dataset_files as dataset_files
+from hybridcsp.cli import dataset_relax as dataset_relax
 from hybridcsp.cli import environments as environments
 from hybridcsp.cli import evaluate as evaluate
 from hybridcsp.cli import generators as generators

@@ -22,7 +22,7 @@ from hybridcsp.errors import CommandLineError, HybridCSPError, InputError, did_y
 PANELS = {
     "Search": ("search", "resume", "refine", "compare", "watch"),
     "Results": ("show", "hull", "xrd", "export"),
-    "Generators": ("generators", "train", "sample", "evaluate"),
+    "Generators": ("dataset", "generators", "train", "sample", "evaluate"),
     "Other codes": ("import", "formats"),
     "Lists": ("calculators", "sources", "operators", "objectives"),
 }

@@ -16,6 +16,7 @@ from hybridcsp.cli.console import errors
 from hybridcsp.utils.activity import announcements
 
 if TYPE_CHECKING:
+    from hybridcsp.datasets.relaxation import RelaxationProgress
     from hybridcsp.workflows import compare
 
 
@@ -79,21 +80,26 @@ def counter(what: str) -> Iterator[Callable[[int], None]]:
             bar.stop()
 
 
-class ComparisonDisplay:
-    """Show the progress of a comparison: a live line in a terminal, a line every ten seconds in a file.
+class LineDisplay:
+    """Show progress as a live line in a terminal, and as a line from time to time in a file.
 
     Parameters
     ----------
     console
         Console to print to.
+    what
+        Description until the first progress.
+    interval
+        Time between two lines in a file, in s.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, what: str, interval: float) -> None:
         self._console = console
+        self._interval = interval
         self._bar = Progress(
             BarColumn(bar_width=16), TextColumn("{task.description}", markup=False), console=console, transient=True
         )
-        self._task: TaskID = self._bar.add_task("starting the searches", total=None)
+        self._task: TaskID = self._bar.add_task(what, total=None)
         self._printed = 0.0
 
     def __enter__(self) -> Self:
@@ -104,14 +110,61 @@ class ComparisonDisplay:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
+    def show(self, text: str, completed: int, total: int, seconds: float) -> None:
+        """Show new progress, ``seconds`` after the beginning."""
+        if self._console.is_terminal:
+            self._bar.update(self._task, description=text, completed=completed, total=total)
+        elif seconds - self._printed >= self._interval:
+            self._printed = seconds
+            self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+class ComparisonDisplay(LineDisplay):
+    """Show the progress of a comparison: a live line in a terminal, a line every ten seconds in a file.
+
+    Parameters
+    ----------
+    console
+        Console to print to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console, "starting the searches", 10)
+
     def update(self, progress: compare.ComparisonProgress) -> None:
         """Show new progress."""
-        text = describe_comparison(progress)
-        if self._console.is_terminal:
-            self._bar.update(self._task, description=text, completed=progress.relaxations, total=progress.planned)
-        elif progress.seconds - self._printed >= 10:
-            self._printed = progress.seconds
-            self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+        self.show(describe_comparison(progress), progress.relaxations, progress.planned, progress.seconds)
+
+
+class RelaxationDisplay(LineDisplay):
+    """Show the progress of the relaxation of a data set: a live line in a terminal, a line every minute in a file.
+
+    Parameters
+    ----------
+    console
+        Console to print to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console, "starting the workers", 60)
+
+    def update(self, progress: RelaxationProgress) -> None:
+        """Show new progress."""
+        self.show(describe_relaxation(progress), progress.done, progress.total, progress.seconds)
+
+
+def describe_relaxation(progress: RelaxationProgress) -> str:
+    """Return the progress of the relaxation of a data set in one line."""
+    from hybridcsp.analysis.live_display import clock
+
+    parts = [f"{progress.done}/{progress.total} crystals"]
+    if progress.failed:
+        parts.append(f"{progress.failed} failed")
+    if progress.seconds_left is not None:
+        parts.append(f"{clock(progress.seconds_left)} left")
+    elif progress.starting:
+        parts.append("loading the calculators")
+    return " · ".join(parts)
 
 
 def describe_comparison(progress: compare.ComparisonProgress) -> str:

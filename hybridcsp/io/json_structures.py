@@ -14,12 +14,15 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from ase.geometry import cellpar_to_cell
 
-from hybridcsp.io.construction import MAX_ATOMS, PARTLY_OCCUPIED, from_arrays
+from hybridcsp.io.construction import MAX_ATOMS, PARTLY_OCCUPIED, from_arrays, plain_values
 from hybridcsp.io.element_symbols import parse_element
 from hybridcsp.io.frames import Frame, ReadFailure, StructureError
 from hybridcsp.utils.reading import read_json
 
 _LATTICE = ("a", "b", "c", "alpha", "beta", "gamma")
+
+# Keys of pymatgen's entries that are no properties of the crystal.
+_OF_ENTRIES = ("entry_id", "energy", "correction")
 
 _WANTED = "a pymatgen Structure or ComputedStructureEntry, a list of them, or an ASE database in JSON"
 
@@ -64,7 +67,17 @@ def _atoms(entry: Any) -> tuple[Atoms, str]:
         raise StructureError(0, f"it is not {_WANTED}")
     name = entry.get("entry_id") if "structure" in entry else None
     energy = entry.get("energy") if "structure" in entry else None
-    return _of_pymatgen(described, energy), str(name)[:200] if isinstance(name, str | int) else ""
+    atoms = _of_pymatgen(described, energy)
+    if "structure" in entry:
+        atoms.info |= _properties(entry)
+    return atoms, str(name)[:200] if isinstance(name, str | int) else ""
+
+
+def _properties(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the texts and numbers beside a structure and in its ``data``, except for what pymatgen writes itself."""
+    data = entry.get("data")
+    values = {**entry, **(data if isinstance(data, dict) else {})}
+    return plain_values({key: value for key, value in values.items() if key[:1] != "@" and key not in _OF_ENTRIES})
 
 
 def _of_ase(row: Mapping[str, Any]) -> Atoms:

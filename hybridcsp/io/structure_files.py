@@ -9,16 +9,18 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from hybridcsp.errors import UnreadableError
 from hybridcsp.io.ase_databases import read_database
 from hybridcsp.io.ase_formats import is_named_for_ase, read_with_ase
 from hybridcsp.io.ase_trajectories import read_trajectory
 from hybridcsp.io.cif import read_cif
+from hybridcsp.io.construction import plain_values
 from hybridcsp.io.extxyz import read_extxyz
 from hybridcsp.io.frames import Frame, ReadFailure
 from hybridcsp.io.json_structures import read_json_structures
@@ -30,6 +32,11 @@ from hybridcsp.utils.reading import LONGEST_LINE, lines_of, open_text
 
 #: Names of the column of CIFs in a table.
 _CIF_COLUMNS = ("cif", "structure", "cif_string")
+
+#: Columns that pandas writes for the index of a table.
+_UNNAMED = re.compile(r"Unnamed: \d+")
+
+_WHOLE = re.compile(r"[+-]?\d{1,18}")
 
 _Reader = Callable[[Path], Iterator[Frame | ReadFailure]]
 
@@ -65,8 +72,9 @@ def read_structures(path: Path) -> Iterator[Frame | ReadFailure]:
     ----------
     path
         A structure file, which may be compressed; a zip archive of structure files; a table (``.csv``) with a column of
-        CIFs; or a folder, whose structure files are read in order of their names. Formats without a reader of our own
-        are read with ASE if they are in :data:`~hybridcsp.io.ase_formats.ASE_FORMATS`.
+        CIFs, whose other columns become ``info``; or a folder, whose structure files are read in order of their names.
+        Formats without a reader of our own are read with ASE if they are in
+        :data:`~hybridcsp.io.ase_formats.ASE_FORMATS`.
 
     Yields
     ------
@@ -160,4 +168,25 @@ def _read_table(file: Path) -> Iterator[Frame | ReadFailure]:
             if isinstance(found, tuple):
                 yield ReadFailure(file=file, line=line, reason=f"row {number + 1}: {found[1]}")
             else:
+                properties = {key: value for key, value in row.items() if key not in columns}
+                found.atoms.info = _properties(properties) | found.atoms.info
                 yield Frame(atoms=found.atoms, file=file, number=number, line=line, name=found.name)
+
+
+def _properties(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the cells of a row by the names of their columns, those that are numbers as numbers."""
+    named = {
+        name.strip(): _number(text.strip())
+        for name, text in row.items()
+        if isinstance(name, str) and isinstance(text, str) and text.strip()
+    }
+    return plain_values({name: value for name, value in named.items() if name and not _UNNAMED.fullmatch(name)})
+
+
+def _number(text: str) -> str | int | float:
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    try:
+        return float(text)
+    except ValueError:
+        return text

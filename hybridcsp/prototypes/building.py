@@ -23,8 +23,10 @@ from hybridcsp.structure.wyckoff import space_group, wyckoff_position
 _MARGIN = 1 + 1e-6
 
 
-def substitute(structure: Atoms, elements: Mapping[int, int], problem: Problem, units: int) -> Atoms | None:
-    """Substitute the elements of a structure and scale it to the volume expected for a problem.
+def substitute(
+    structure: Atoms, elements: Mapping[int, int], problem: Problem, units: int, volume: float | None = None
+) -> Atoms | None:
+    """Substitute the elements of a structure and scale it to the volume expected for a problem, or to a given one.
 
     If atoms are closer than allowed, the crystal is expanded as far as the problem's volumes allow.
 
@@ -39,6 +41,8 @@ def substitute(structure: Atoms, elements: Mapping[int, int], problem: Problem, 
     units
         Number of the problem's formula units in the result; the most compact supercell is built if the structure has
         fewer.
+    volume
+        Volume per atom in Å³; ``None`` for that expected for the problem.
 
     Returns
     -------
@@ -47,7 +51,7 @@ def substitute(structure: Atoms, elements: Mapping[int, int], problem: Problem, 
     """
     numbers = np.array([elements[number] for number in structure.numbers])
     atoms = Atoms(numbers, scaled_positions=structure.get_scaled_positions(), cell=structure.cell.array, pbc=True)
-    return _fitted(atoms, problem, units)
+    return _fitted(atoms, problem, units, problem.expected_volume_per_atom if volume is None else volume)
 
 
 def draw_crystal(
@@ -103,10 +107,10 @@ def draw_crystal(
     return None
 
 
-def _fitted(atoms: Atoms, problem: Problem, units: int) -> Atoms | None:
-    """Scale a crystal to the expected volume, or to the smallest larger one that satisfies the problem's distances."""
+def _fitted(atoms: Atoms, problem: Problem, units: int, volume: float) -> Atoms | None:
+    """Scale a crystal to a volume per atom (Å³), or to the smallest larger one that satisfies the distances."""
     low, high = problem.volume_bounds
-    target = min(max(problem.expected_volume_per_atom, low), high)
+    target = min(max(volume, low), high)
     atoms.set_cell(atoms.cell.array * (target * len(atoms) / atoms.get_volume()) ** (1 / 3), scale_atoms=True)
     close = shortest_violation(atoms, problem.distance_table)
     if close is not None:
@@ -141,6 +145,14 @@ def supercell(atoms: Atoms, times: int) -> Atoms:
     best = min(_hermite_forms(times), key=lambda form: _compactness(spglib.niggli_reduce(np.array(form) @ cell)))
     _, reduction = minkowski_reduce(np.array(best) @ cell)
     return make_supercell(atoms, reduction @ np.array(best))
+
+
+def random_supercell(atoms: Atoms, times: int, rng: np.random.Generator) -> Atoms:
+    """Return a supercell of a number of cells drawn at random among all superlattices, with reduced vectors."""
+    forms = _hermite_forms(times)
+    form = np.array(forms[int(rng.integers(len(forms)))])
+    _, reduction = minkowski_reduce(form @ atoms.cell.array)
+    return make_supercell(atoms, reduction @ form)
 
 
 def _compactness(cell: NDArray[np.float64] | None) -> float:

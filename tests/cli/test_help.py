@@ -24,6 +24,7 @@ COMMANDS = [
         "hull",
         "xrd",
         "export",
+        "dataset",
         "generators",
         "train",
         "sample",
@@ -31,6 +32,8 @@ COMMANDS = [
     ),
     *("import", "formats", "calculators", "sources", "operators", "objectives"),
 ]
+
+DATASET = ["substitute", "augment", "relax", "convert", "from-search", "card"]
 
 ENVIRONMENTS = ["install", "environments", "remove", "check"]
 
@@ -41,7 +44,10 @@ def test_help_lists_commands_in_order(tmp_path):
     assert listed == COMMANDS
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, *(f"calculators {name}" for name in ENVIRONMENTS)])
+@pytest.mark.parametrize(
+    "command",
+    [*COMMANDS, *(f"calculators {name}" for name in ENVIRONMENTS), *(f"dataset {name}" for name in DATASET)],
+)
 def test_help_fits_terminal_and_has_examples(command, monkeypatch):
     monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)
     done = CliRunner().invoke(app, [*command.split(), "--help"])

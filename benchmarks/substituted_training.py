@@ -1,0 +1,233 @@
+"""Do generators gain from substituted crystals that are relaxed with a potential?
+
+    OMP_NUM_THREADS=1 python benchmarks/substituted_training.py make FOLDER --data mp20_train.extxyz mpts52_train.extxyz
+    OMP_NUM_THREADS=1 python benchmarks/substituted_training.py relax FOLDER
+    OMP_NUM_THREADS=1 python benchmarks/substituted_training.py collect FOLDER
+    OMP_NUM_THREADS=1 python benchmarks/substituted_training.py train FOLDER --data ... --generator wyckoff --arm with
+    OMP_NUM_THREADS=1 python benchmarks/substituted_training.py report FOLDER --data ...
+
+Small data are the usual reason for element substitution: the elements of known crystals are replaced by similar ones
+and the results are relaxed. Here the templates are the crystals of the files whose formulas are not held out, and the
+AFLOW prototypes without held-out formulas. Made are crystals of new formulas that are not held out either.
+
+*make* writes ``FOLDER/substituted.extxyz``. *relax* relaxes them with CHGNet, one crystal in about a second; it can be
+killed at any time, and the same command continues. *collect* writes the different converged crystals to
+``FOLDER/relaxed.extxyz``, at any time. *train* trains a generator anew on the crystals of the files alone (``--arm
+without``) or with the relaxed ones (``--arm with``) and continues where it was stopped; *report* evaluates both on
+the same held-out crystals (``--crystals`` of them, ``--samples`` each) and writes the match rates at 1 and at all
+samples, with an exact test of the crystals that only one of them matches, to ``results/substituted_training.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hybridcsp.core.records import Limits
+from hybridcsp.datasets import (
+    RelaxationProgress,
+    SubstitutionLimits,
+    aflow_templates,
+    fold,
+    read_crystals,
+    relax_crystals,
+    substitute_similar,
+    templates_of,
+    write_dataset,
+)
+from hybridcsp.errors import InputError
+from hybridcsp.generators.datasets import formula_of, is_held_out
+
+SUBSTITUTED, RELAXATION, COLLECTED = "substituted.extxyz", "relaxation", "relaxed.extxyz"
+
+#: Hours that one relaxation and one training take on one core, for the plan that is printed first.
+HOURS_PER_CRYSTAL, HOURS_PER_TRAINING = 1.5 / 3600, 8.0
+
+#: Crystals of one formula and of one template, so that no family of similar elements dominates.
+PER_FORMULA, PER_TEMPLATE = 3, 4
+
+#: A relaxed crystal farther than this from its start has lost its prototype: ratio of the volumes.
+VOLUME_RATIOS = 0.5, 2.0
+
+RESULTS = Path(__file__).parent / "results" / "substituted_training.json"
+
+
+def make(folder: Path, data: list[Path], count: int, max_atoms: int, seed: int) -> None:
+    """Substitute the elements of held-in crystals by similar ones."""
+    found = read_crystals(data)
+    print(f"{len(found)} crystals", flush=True)
+    held_in = [n for n, atoms in enumerate(found.atoms) if not is_held_out(formula_of(atoms))]
+    found.left_out["template of a formula that is held out"] = len(found) - len(held_in)
+    found.atoms, found.origins = [found.atoms[n] for n in held_in], [found.origins[n] for n in held_in]
+    templates = [one for one in templates_of(found) if len(one.atoms) <= max_atoms]
+    aflow = [one for one in aflow_templates() if not is_held_out(formula_of(one.atoms))]
+    templates += [one for one in aflow if len(one.atoms) <= max_atoms]
+    print(f"{len(templates)} templates, {len(aflow)} of them of AFLOW", flush=True)
+    limits = SubstitutionLimits(
+        max_atoms=max_atoms, per_formula=PER_FORMULA, per_template=PER_TEMPLATE, held_in=True, new_formulas=True
+    )
+    begun = time.monotonic()
+    made = substitute_similar(templates, count, np.random.default_rng(seed), limits=limits)
+    rng = np.random.default_rng([seed, 1])
+    crystals = [made.crystals[i] for i in rng.permutation(len(made.crystals))]  # any part of them is like the whole
+    write_dataset(
+        crystals,
+        folder / SUBSTITUTED,
+        "substitute",
+        settings={"target": "any", "count": count, "seed": seed, **vars(limits)},
+        inputs=[*found.inputs, {"name": "AFLOW prototypes in pymatgen", "crystals": len(aflow)}],
+        left_out=found.left_out + made.left_out,
+    )
+    assert not any(is_held_out(formula_of(atoms)) for atoms in crystals)
+    print(f"{len(crystals)} crystals in {time.monotonic() - begun:.0f} s; left out: {dict(made.left_out)}")
+    print(f"relaxing them takes about {len(crystals) * HOURS_PER_CRYSTAL:.1f} core-hours")
+
+
+def relax(folder: Path, workers: int) -> None:
+    """Relax the crystals with CHGNet; an interrupted run is continued."""
+    crystals = read_crystals([folder / SUBSTITUTED]).atoms
+    printed = 0.0
+
+    def show(progress: RelaxationProgress) -> None:
+        nonlocal printed
+        if time.monotonic() - printed > 300:
+            printed = time.monotonic()
+            left = "?" if progress.seconds_left is None else f"{progress.seconds_left / 3600:.1f}"
+            print(f"{progress.done}/{progress.total}, {progress.failed} failed, {left} hours left", flush=True)
+
+    done = relax_crystals(
+        crystals,
+        folder / RELAXATION,
+        calculator="chgnet",
+        limits=Limits(force_calls=300, seconds=120.0),
+        workers=workers,
+        on_progress=show,
+    )
+    print(f"{done.relaxed} relaxed, {done.failed} failed: {dict(done.reasons)}")
+
+
+def collect(folder: Path) -> None:
+    """Write the different converged crystals that have kept their volume roughly."""
+    found = read_crystals([folder / RELAXATION])
+    left_out: Counter[str] = Counter()
+    low, high = VOLUME_RATIOS
+    kept = []
+    for atoms in sorted(found.atoms, key=lambda one: float(one.info["energy_per_atom"])):
+        if low < atoms.info["volume_ratio"] < high:
+            kept.append(atoms)
+        else:
+            left_out["volume changed by more than a factor of 2"] += 1
+    card = write_dataset(
+        fold(kept, left_out),
+        folder / COLLECTED,
+        "convert",
+        settings={"fold": True},
+        inputs=found.inputs,
+        left_out=lambda: found.left_out + left_out,
+    )
+    print(f"{card['crystals']} crystals of {card['formulas']} formulas; left out: {card['left_out']}")
+
+
+def train(folder: Path, data: list[Path], generator: str, arm: str, max_atoms: int, seed: int) -> None:
+    """Train a generator from random weights, with or without the substituted crystals."""
+    from hybridcsp.generators.datasets import read_dataset
+    from hybridcsp.generators.loading import find_generator, new_generator
+
+    output = folder / f"{generator}-{arm}-{seed}"
+    if (output / "card.json").exists():
+        print(f"{output} is trained")
+        return
+    print(f"planned: about {HOURS_PER_TRAINING:.0f} core-hours", flush=True)
+    files = [*data, *([folder / COLLECTED] if arm == "with" else [])]
+    examples = read_dataset(files, max_atoms=max_atoms).examples
+    output.mkdir(parents=True, exist_ok=True)
+    model = new_generator(find_generator(generator)[0].name)
+    model.fit(
+        examples,
+        seed=seed,
+        checkpoint=output / "checkpoint.safetensors",
+        on_epoch=lambda epoch: print(epoch, flush=True),
+    )
+    model.save(output)
+
+
+def report(folder: Path, data: list[Path], generators: list[str], options: argparse.Namespace) -> None:
+    """Evaluate the trained generators on the same held-out crystals."""
+    from scipy.stats import binomtest
+
+    from hybridcsp.generators.datasets import read_dataset, split
+    from hybridcsp.generators.loading import open_generator
+    from hybridcsp.generators.metrics import evaluate, index_of, summarise
+
+    examples = read_dataset(data, max_atoms=options.max_atoms).examples
+    learned, held_out = split(examples)
+    rng = np.random.default_rng(options.seed)
+    targets = [held_out[i].atoms for i in rng.permutation(len(held_out))[: options.crystals]]
+    known = index_of([example.atoms for example in learned])
+    rows: dict[str, Any] = {"crystals": len(targets), "samples": options.samples, "seed": options.seed}
+    for name in generators:
+        hits = {}
+        for arm in ("without", "with"):
+            place = folder / f"{name}-{arm}-{options.seed}"
+            if not (place / "card.json").exists():
+                print(f"{place} is not trained yet")
+                continue
+            generator = open_generator(str(place))
+            scores = evaluate(generator, targets, samples=options.samples, seed=options.seed, known=known)
+            rows[f"{name} {arm}"] = summarise(scores)
+            hits[arm] = [score.displacements[0] is not None for score in scores]
+        if len(hits) == 2:
+            only = [sum(a and not b for a, b in zip(*order, strict=True)) for order in _orders(hits)]
+            p = float(binomtest(only[0], sum(only)).pvalue) if sum(only) else 1.0
+            rows[f"{name} difference"] = {"only with": only[0], "only without": only[1], "p": p}
+    print(json.dumps(rows, indent=1, default=str))
+    RESULTS.write_text(json.dumps(rows, indent=1, default=str) + "\n")
+
+
+def _orders(hits: dict[str, list[bool]]) -> list[tuple[list[bool], list[bool]]]:
+    return [(hits["with"], hits["without"]), (hits["without"], hits["with"])]
+
+
+def main() -> None:
+    """Run one step."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=["make", "relax", "collect", "train", "report"])
+    parser.add_argument("folder", type=Path, help="folder of all files, outside the repository")
+    parser.add_argument("--data", type=Path, nargs="+", default=[], help="real crystals")
+    parser.add_argument("--count", type=int, default=24_000, help="substituted crystals")
+    parser.add_argument("--max-atoms", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--generator", nargs="+", default=["wyckoff", "flow"])
+    parser.add_argument("--arm", choices=["with", "without"], default="with")
+    parser.add_argument("--crystals", type=int, default=500)
+    parser.add_argument("--samples", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if options.step in ("make", "train", "report") and not options.data:
+        parser.error(f"{options.step} needs --data")
+    options.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if options.step == "make":
+            make(options.folder, options.data, options.count, options.max_atoms, options.seed)
+        elif options.step == "relax":
+            relax(options.folder, options.workers)
+        elif options.step == "collect":
+            collect(options.folder)
+        elif options.step == "train":
+            for name in options.generator:
+                train(options.folder, options.data, name, options.arm, options.max_atoms, options.seed)
+        else:
+            report(options.folder, options.data, options.generator, options)
+    except InputError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

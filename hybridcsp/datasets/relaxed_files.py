@@ -1,0 +1,186 @@
+"""The folder of a relaxation of a data set: files that grow by one frame with each outcome, and survive every kill.
+
+======================= ===================================================================
+``relaxation.json``     calculator, settings and input of the relaxation, which a later run must share
+``relaxed.extxyz``      converged crystals
+``failed.extxyz``       last known structures of the others, with ``reason`` and ``detail`` in ``info``
+``workers/``            output of the worker processes
+======================= ===================================================================
+
+Each frame carries ``number``, the number of its crystal in the input, so that what is done is known from the files
+alone. A frame that was being written when the process was killed is cut off when the folder is opened again.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import ase.io
+from ase import Atoms
+
+from hybridcsp.errors import InputError, UnreadableError
+from hybridcsp.utils.files import atomic_write, make_folder, open_log
+from hybridcsp.utils.locks import FileLock, LockFileError, LockHeldError
+from hybridcsp.utils.reading import open_regular, read_json
+from hybridcsp.utils.text import printable_line
+
+#: Names of the files.
+RELAXED, FAILED, ABOUT, LOCK = "relaxed.extxyz", "failed.extxyz", "relaxation.json", "relaxation.lock"
+
+#: Format in ``relaxation.json``.
+FORMAT = 1
+
+_NUMBER = re.compile(rb"(?:^| )number=(\d{1,12})(?= |$)")
+
+# Longest line that is read in bytes, and largest number of atoms of a frame.
+_LONGEST, _MOST_ATOMS = 1 << 20, 100_000
+
+
+def is_relaxation(path: Path) -> bool:
+    """Return whether a path is the folder of a relaxation of a data set."""
+    return path.is_dir() and (path / ABOUT).is_file() and (path / RELAXED).is_file()
+
+
+class RelaxedFiles:
+    """The files of a relaxation, opened for writing; only one process at a time can open them.
+
+    Parameters
+    ----------
+    folder
+        Folder, which is made if it does not exist.
+    about
+        Calculator, settings and input as plain JSON; those of an existing folder must be the same.
+
+    Attributes
+    ----------
+    relaxed, failed
+        Numbers of the crystals in the two files.
+
+    Raises
+    ------
+    InputError
+        If the folder is in use, holds another relaxation, or cannot be written.
+    """
+
+    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+        make_folder(folder, key="--output")
+        self.folder = folder
+        self._streams: dict[str, BinaryIO] = {}
+        self._lock = _locked(folder)
+        try:
+            _check_same(folder, about)
+            self.relaxed, self.failed = (self._open(name) for name in (RELAXED, FAILED))
+        except BaseException:
+            self.close()
+            raise
+
+    def add_relaxed(self, number: int, atoms: Atoms) -> None:
+        """Append a converged crystal."""
+        self._append(RELAXED, number, atoms)
+        self.relaxed.add(number)
+
+    def add_failed(self, number: int, atoms: Atoms) -> None:
+        """Append a crystal whose relaxation has failed."""
+        self._append(FAILED, number, atoms)
+        self.failed.add(number)
+
+    def close(self) -> None:
+        """Close the files and release the lock."""
+        for stream in self._streams.values():
+            stream.close()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open(self, name: str) -> set[int]:
+        path = self.folder / name
+        stream = open_log(path, key="--output")
+        self._streams[name] = stream  # type: ignore[assignment]
+        numbers, end = _complete_frames(path)
+        os.ftruncate(stream.fileno(), end)
+        return numbers
+
+    def _append(self, name: str, number: int, atoms: Atoms) -> None:
+        written = atoms.copy()
+        written.calc = atoms.calc
+        written.info = {"number": number, **{k: _line(v) for k, v in atoms.info.items() if k != "number"}}
+        text = io.StringIO()
+        ase.io.write(text, written, format="extxyz")
+        stream = self._streams[name]
+        try:
+            stream.write(text.getvalue().encode("utf-8", "backslashreplace"))
+            stream.flush()
+            os.fsync(stream.fileno())
+        except OSError as error:
+            reason = f"it cannot be written ({error.strerror}); what is complete is kept"
+            raise InputError("--output", self.folder / name, reason=reason) from error
+
+
+def _line(value: Any) -> Any:
+    return printable_line(value) if isinstance(value, str) else value
+
+
+def _locked(folder: Path) -> FileLock:
+    try:
+        return FileLock(folder / LOCK)
+    except LockHeldError as error:
+        reason = f"it is in use by {error.holder}, which relaxes the same crystals"
+        raise InputError("--output", folder, reason=reason) from None
+    except LockFileError as error:
+        raise InputError("--output", folder, reason=str(error)) from None
+    except OSError as error:
+        raise InputError("--output", folder, reason=f"it cannot be written ({error.strerror})") from error
+
+
+def _check_same(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write what is relaxed, or check that it is what the folder already holds."""
+    path = folder / ABOUT
+    wanted = {"format": FORMAT, **about}
+    if not path.exists():
+        others = [name for name in (RELAXED, FAILED) if (folder / name).exists()]
+        if others:
+            raise InputError("--output", folder, f"a new folder; this one holds {others[0]}, but no {ABOUT}")
+        with atomic_write(path, key="--output") as stream:
+            json.dump(wanted, stream, indent=1)
+        return
+    try:
+        known = read_json(path)
+    except UnreadableError as error:
+        raise InputError("--output", path, reason=f"it cannot be read: {error.reason}") from error
+    if known == wanted:
+        return
+    keys = sorted(set(wanted) | set(known)) if isinstance(known, dict) else []
+    different = ", ".join(key for key in keys if known.get(key) != wanted.get(key))
+    reason = f"it holds a relaxation with another {different or 'format'}; choose a new folder, or repeat that command"
+    raise InputError("--output", folder, reason=reason)
+
+
+def _complete_frames(path: Path) -> tuple[set[int], int]:
+    """Return the numbers of the complete frames of a file, and the offset of their end in bytes."""
+    numbers: set[int] = set()
+    end = 0
+    with open_regular(path) as stream:
+        while head := stream.readline(_LONGEST):
+            if not head.strip().isdigit() or int(head) > _MOST_ATOMS:
+                break
+            lines = [stream.readline(_LONGEST) for _ in range(int(head) + 1)]
+            found = _NUMBER.search(lines[0].rstrip())
+            if found is None or not all(line.endswith(b"\n") for line in lines):
+                break
+            numbers.add(int(found[1]))
+            end = stream.tell()
+        rest = os.fstat(stream.fileno()).st_size - end
+    if rest > _LONGEST:
+        reason = f"it has {rest} bytes behind byte {end} that are no frames of this program; move it away"
+        raise InputError("--output", path, reason=reason)
+    return numbers, end

@@ -1,0 +1,175 @@
+"""Tests of reading, converting and describing data sets."""
+
+import gzip
+import json
+
+import ase.io
+import numpy as np
+import pytest
+from ase.build import bulk
+from crystals import quartz, rutile
+from pymatgen.entries.computed_entries import ComputedStructureEntry
+from pymatgen.io.cif import CifWriter
+
+from hybridcsp.datasets import crystals_of_searches, describe_card, fold, read_card, read_crystals, write_dataset
+from hybridcsp.datasets.cards import card_path
+from hybridcsp.errors import InputError
+from hybridcsp.search.search import Search
+from hybridcsp.structure.conversion import to_pymatgen
+
+
+def table(path, *rows):
+    """Write a table in the format of CDVAE: an index without a name, properties, and a column of CIFs."""
+    lines = [",material_id,formation_energy_per_atom,band_gap,spacegroup.number,remark,cif"]
+    for number, (atoms, energy) in enumerate(rows):
+        cif = str(CifWriter(to_pymatgen(atoms))).replace('"', "'")
+        lines.append(f'{number},mp-{number},{energy},1.5,136,,"{cif}"')
+    path.write_text("\n".join(lines) + "\n")
+
+
+def test_columns_of_a_table_become_properties(tmp_path):
+    table(tmp_path / "train.csv", (rutile(), -3.25), (quartz(), -2.5))
+    found = read_crystals([tmp_path / "train.csv"])
+    assert found.atoms[0].info == {
+        "material_id": "mp-0",
+        "formation_energy_per_atom": -3.25,
+        "band_gap": 1.5,
+        "spacegroup.number": 136,
+    }
+    assert len(found.atoms[1]) == 9
+
+
+def test_data_of_entries_become_properties(tmp_path):
+    entry = ComputedStructureEntry(
+        to_pymatgen(rutile()), -50.0, entry_id="mp-1", data={"band_gap": 1.8, "tags": ["a"], "functional": "PBE"}
+    )
+    (tmp_path / "entries.json").write_text(json.dumps([entry.as_dict()]))
+    atoms = read_crystals([tmp_path / "entries.json"]).atoms[0]
+    assert (atoms.info["band_gap"], atoms.info["functional"]) == (1.8, "PBE")
+    assert "tags" not in atoms.info
+    assert atoms.get_potential_energy() == -50.0
+
+
+def test_data_set_comes_back_with_properties_and_card(tmp_path):
+    table(tmp_path / "train.csv", (rutile(), -3.25), (quartz(), -2.5), (quartz(), float("nan")))
+    found = read_crystals([tmp_path / "train.csv"])
+    output = tmp_path / "all.extxyz.gz"
+    card = write_dataset(found.atoms, output, "convert", settings={"seed": 1}, inputs=found.inputs)
+    again = read_crystals([output])
+    assert [len(atoms) for atoms in again.atoms] == [6, 9, 9]
+    assert again.atoms[0].info == found.atoms[0].info
+    assert card == read_card(output)
+    assert card_path(output).name == "all.card.json"
+    assert card["properties"]["formation_energy_per_atom"] == {
+        "crystals": 2,
+        "not_finite": 1,
+        "min": -3.25,
+        "mean": -2.875,
+        "max": -2.5,
+    }
+    text = (tmp_path / "all.card.txt").read_text()
+    assert text == "\n".join(describe_card(card)) + "\n"
+    assert "made from train.csv, 3 crystals, SHA-256 " in text
+    assert "versions: hybridcsp " in text
+    # The card of a data set that is made from this one holds this card.
+    later = write_dataset(again.atoms, tmp_path / "later.extxyz", "convert", settings={}, inputs=again.inputs)
+    assert later["inputs"][0]["card"]["inputs"][0]["name"] == "train.csv"
+
+
+def test_card_of_a_stranger_is_harmless(tmp_path):
+    ase.io.write(tmp_path / "a.extxyz", rutile())
+    for text in (
+        "[]",
+        "{",
+        '{"made_by": 3}',
+        '{"made_by": "x", "inputs": 3, "properties": [1], "settings": {"a\\u001b": 1}}',
+    ):
+        (tmp_path / "a.card.json").write_text(text)
+        found = read_crystals([tmp_path / "a.extxyz"])
+        for record in found.inputs:
+            assert not any("\x1b" in line for line in describe_card({"inputs": [record]}))
+
+
+def test_what_cannot_be_read_is_counted(tmp_path):
+    (tmp_path / "cifs").mkdir()
+    ase.io.write(tmp_path / "cifs" / "a.cif", rutile())
+    (tmp_path / "cifs" / "b.extxyz").write_text("2\nLattice=oops\nCu 0 0 0\nCu 0 0 0\n" + "x\n")
+    ase.io.write(tmp_path / "cifs" / "c.extxyz", [rutile(), bulk("Cu")])
+    (tmp_path / "cifs" / "b.extxyz").unlink()
+    with (tmp_path / "cifs" / "c.extxyz").open("a") as file:
+        file.write("3\nonly two atoms\nCu 0 0 0\n")
+    found = read_crystals([tmp_path / "cifs"])
+    assert len(found) == 3
+    assert found.left_out.total() == 1
+    assert "the file ends" in found.failures[0].reason
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("nothing.extxyz", None, "there is no such file"),
+        ("empty.extxyz", b"", "it contains no structure"),
+        ("bomb.extxyz.gz", gzip.compress(b"0" * 30_000_000), "cannot be read"),
+        ("no_cif.csv", b"a,b\n1,2\n", "no column of CIFs"),
+    ],
+)
+def test_file_without_crystals_is_refused(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_crystals([tmp_path / name])
+
+
+def test_first_of_equal_crystals_is_kept():
+    from collections import Counter
+
+    left_out = Counter()
+    shifted = rutile()
+    shifted.translate([0.3, 0.1, 0.2])
+    kept = list(fold([rutile(), quartz(), shifted, shifted * (1, 1, 2)], left_out))
+    assert [len(atoms) for atoms in kept] == [6, 9]
+    assert left_out == {"duplicate": 2}
+
+
+def test_wrong_name_of_output_is_refused(tmp_path):
+    for name in ("a.cif", "a.json", "folder/"):
+        with pytest.raises(InputError, match=r"\.extxyz or \.xyz"):
+            write_dataset([rutile()], f"{tmp_path}/{name}", "convert", settings={})
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "cu"
+    Search("Cu4", calculator="emt", sources=["random"], directory=directory, seed=1, formula_units=1, workers=1).run(
+        relaxations=8
+    )
+    return directory
+
+
+def test_minima_of_a_search_are_a_data_set(search):
+    found = crystals_of_searches([search])
+    assert found.inputs[0]["relaxations"] == 8
+    heights = [atoms.info["height"] for atoms in found.atoms]
+    assert min(heights) == 0
+    assert (
+        sum(atoms.info["multiplicity"] for atoms in found.atoms)
+        == len(found) + found.left_out["relaxed to the same minimum as another"]
+    )
+    for atoms in found.atoms:
+        assert atoms.info["calculator"].startswith("emt")
+        assert atoms.info["pressure_gpa"] == 0
+        assert np.isfinite(atoms.get_potential_energy())
+
+
+def test_every_relaxation_of_a_search_is_a_data_set_or_counted(search):
+    found = crystals_of_searches([search], all_relaxations=True)
+    assert len(found) + found.left_out["ended early in the basin of a known minimum"] == 8
+    assert len({atoms.info["candidate"] for atoms in found.atoms}) == len(found)
+
+
+def test_energies_of_different_calculators_are_not_mixed(search, tmp_path):
+    Search(
+        "Cu4", calculator="lj", sources=["random"], directory=tmp_path / "lj", seed=1, formula_units=1, workers=1
+    ).run(relaxations=2)
+    with pytest.raises(InputError, match="not mixed"):
+        crystals_of_searches([search, tmp_path / "lj"], all_relaxations=True)

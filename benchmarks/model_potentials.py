@@ -40,6 +40,7 @@ from scipy.special import erfc
 from hybridcsp import Problem
 from hybridcsp.core.outcomes import Failed, Relaxed
 from hybridcsp.core.records import Job
+from hybridcsp.objectives import ObjectiveChoice
 from hybridcsp.relaxation.backends.base import Backend
 from hybridcsp.relaxation.calculators.registry import CalculatorLike
 from hybridcsp.relaxation.relax import Relaxer
@@ -232,9 +233,9 @@ class InProcess(Backend):
 
     capacity = 1
 
-    def __init__(self, calculator: CalculatorLike) -> None:
+    def __init__(self, calculator: CalculatorLike, objectives: tuple[ObjectiveChoice, ...] = ()) -> None:
         self.processor_seconds = 0.0
-        self._run = Relaxer(calculator=calculator, settings=RelaxationSettings())()
+        self._run = Relaxer(calculator=calculator, settings=RelaxationSettings(), objectives=objectives)()
         self._jobs: list[Job] = []
 
     def submit(self, job: Job) -> None:

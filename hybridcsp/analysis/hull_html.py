@@ -13,13 +13,9 @@ import numpy as np
 from hybridcsp.analysis.composition_space import TETRAHEDRON, TRIANGLE, places, with_subscripts
 from hybridcsp.analysis.hull_plots import HIGHEST_COLOUR, check_drawable
 from hybridcsp.analysis.hull_report import in_words
+from hybridcsp.analysis.pages import new_figure, write_page
 from hybridcsp.analysis.phases import WINDOW, Phase, Phases
 from hybridcsp.analysis.report import source_name, spacegroup_name
-from hybridcsp.errors import InputError
-from hybridcsp.utils.files import atomic_write, make_folder
-
-#: File endings of interactive pages.
-PAGES = (".html", ".htm")
 
 _FOUND, _KNOWN = "#d62728", "black"
 
@@ -54,7 +50,7 @@ def write_hull_page(
     moments = list(snapshots) or [phases]
     draw = _binary_traces if len(phases.elements) == 2 else _simplex_traces
     drawn = [draw(moment, phases, window) for moment in moments]
-    figure = _figure(output, key)
+    figure = new_figure(output, key)
     frame = _frame(phases) if len(phases.elements) > 2 else []
     for trace in frame:
         figure.add_trace(trace)
@@ -66,18 +62,7 @@ def write_hull_page(
     title = f"{phases.name} by {phases.calculator}" if phases.calculator else phases.name
     figure.update_layout(title=escape(title), template="plotly_white", legend={"itemsizing": "constant"})
     figure.update_layout(**_axes(phases))
-    make_folder(output.parent, key=key)
-    with atomic_write(output, key=key, follow=True) as stream:
-        stream.write(figure.to_html(include_plotlyjs=True, full_html=True))
-
-
-def _figure(output: Path, key: str) -> Any:
-    try:
-        from plotly.graph_objects import Figure
-    except ImportError as error:
-        reason = f"interactive pages need plotly, which is not installed; run pip install plotly ({error})"
-        raise InputError(key, output, reason=reason) from None
-    return Figure()
+    write_page(figure, output, key)
 
 
 def _slider(moments: Sequence[Phases], drawn: Sequence[Sequence[Any]], always: int) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from functools import cached_property
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.system_state import SystemState
 from hybridcsp.core.hull import Hull
-from hybridcsp.core.minimum import Minimum
 from hybridcsp.errors import InputError
 from hybridcsp.prototypes.names import prototype_name
 
@@ -258,17 +257,6 @@ def with_prototypes(phases: Sequence[Phase], archive: Archive) -> list[Phase]:
     """Return phases with the names of their prototypes, for which their structures are read."""
     basins = archive.state.basins
     return [replace(phase, prototype=prototype_name(archive.structure(basins[phase.id]))) for phase in phases]
-
-
-def minima_of(phases: Sequence[Phase], archive: Archive) -> list[Minimum]:
-    """Return the minima of phases, in the same order."""
-    wanted, found = {phase.id for phase in phases}, {}
-    for minimum in archive.stream_minima():  # by height above the hull, so that those near it are among the first
-        if minimum.id in wanted:
-            found[minimum.id] = minimum
-        if len(found) == len(wanted):
-            break
-    return [found[phase.id] for phase in phases]
 
 
 def _phases(state: SystemState) -> Iterable[Phase]:

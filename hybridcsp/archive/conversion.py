@@ -20,6 +20,7 @@ from hybridcsp.archive.follow_up_events import FollowUpRelaxed
 from hybridcsp.archive.history import ModelUpdate, SourceCall
 from hybridcsp.archive.placement import Placement
 from hybridcsp.archive.structure_rows import Row
+from hybridcsp.core.minimum import keys_of_objectives
 from hybridcsp.core.outcomes import Evaluation, Failed, FailureReason, Outcome, Rejected, RejectionReason, Relaxed
 from hybridcsp.core.records import LOWEST, Candidate, Proposal
 
@@ -185,6 +186,9 @@ def relaxed_row(outcome: Relaxed, event: CandidateRelaxed) -> Row:
     }
     optional = {"spacegroup": event.spacegroup, "relaxation": event.relaxation, "minimum": event.minimum}
     keys |= {key: value for key, value in optional.items() if value is not None}
+    # ASE allows only ASCII in keys.
+    values = keys_of_objectives(event.objectives).items()
+    keys |= {key: value for key, value in values if key.isascii()}
     return Row(atoms=outcome.atoms, keys=keys, calculator=database_name(event.calculator))
 
 

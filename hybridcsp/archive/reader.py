@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import islice
@@ -154,6 +154,18 @@ class ArchiveReader:
         with self.reading():
             for basin in self.state.ranked(n):
                 yield self._in_system(self._read_minimum(basin), basin)
+
+    def minima_of(self, ids: Iterable[int]) -> list[Minimum]:
+        """Return the minima with the given numbers, in their order, as the search's calculator sees them.
+
+        Raises
+        ------
+        ArchiveError
+            If there is no minimum of a number.
+        """
+        with self.reading():
+            basins = [self.state.basins[id_] for id_ in ids]
+            return [self._in_system(self._read_minimum(basin), basin) for basin in basins]
 
     def preferred_minima(self, n: int | None = None) -> list[PreferredMinimum]:
         """Return the ``n`` (default: all) minima that the search prefers as parents and lessons, best first.

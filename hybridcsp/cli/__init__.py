@@ -7,6 +7,7 @@ from hybridcsp.cli import dataset_files as dataset_files
 from hybridcsp.cli import dataset_relax as dataset_relax
 from hybridcsp.cli import environments as environments
 from hybridcsp.cli import evaluate as evaluate
+from hybridcsp.cli import front as front
 from hybridcsp.cli import generators as generators
 from hybridcsp.cli import hull as hull
 from hybridcsp.cli import import_export as import_export

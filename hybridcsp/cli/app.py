@@ -21,7 +21,7 @@ from hybridcsp.errors import CommandLineError, HybridCSPError, InputError, did_y
 #: Panels of ``hybridcsp --help`` with their commands in order. A command that is missing here is listed last.
 PANELS = {
     "Search": ("search", "resume", "refine", "compare", "watch"),
-    "Results": ("show", "hull", "xrd", "export"),
+    "Results": ("show", "hull", "front", "xrd", "export"),
     "Generators": ("dataset", "generators", "train", "sample", "evaluate"),
     "Other codes": ("import", "formats"),
     "Lists": ("calculators", "sources", "operators", "objectives"),

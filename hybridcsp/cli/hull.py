@@ -155,14 +155,12 @@ def _check_files(
     plots: Sequence[Path], export: str | None, format: str | None, cell: str, entries: Path | None
 ) -> None:
     """Check names of files and choices before anything is read."""
-    from hybridcsp.analysis.hull_html import PAGES
-    from hybridcsp.analysis.plots import PICTURES
+    from hybridcsp.analysis.pages import check_drawing
     from hybridcsp.io.export import CELLS
     from hybridcsp.io.structure_writer import format_of
 
     for plot in plots:
-        if plot.suffix.lower() not in (*PICTURES, *PAGES):
-            raise InputError("--plot", plot, f"a file whose name ends in {', '.join(PICTURES)} or {PAGES[0]}")
+        check_drawing(plot, "--plot")
     if export is None:
         for option, value in (("--format", format), ("--cell", None if cell == "as-found" else cell)):
             if value is not None:
@@ -196,8 +194,9 @@ def _content(
 
 def _draw(plots: Sequence[Path], phases: Phases, height: float, moments: Sequence[Phases]) -> list[str]:
     """Draw the hull to files, and return messages about them."""
-    from hybridcsp.analysis.hull_html import PAGES, write_hull_page
+    from hybridcsp.analysis.hull_html import write_hull_page
     from hybridcsp.analysis.hull_plots import plot_hull
+    from hybridcsp.analysis.pages import PAGES
 
     for plot in plots:
         draw = write_hull_page if plot.suffix.lower() in PAGES else plot_hull
@@ -217,12 +216,11 @@ def _export(
     """Write the structures of phases to files, and return messages about them."""
     from hybridcsp.analysis.hull_report import phase_annotations
     from hybridcsp.analysis.phase_entries import write_entries
-    from hybridcsp.analysis.phases import minima_of
     from hybridcsp.io.export import export as write
 
     if export is None and entries is None:
         return []
-    minima, written = minima_of(selected, archive), []
+    minima, written = archive.minima_of([phase.id for phase in selected]), []
     by_id = {phase.id: phase for phase in selected}
     count = f"{len(selected)} phase{'s' * (len(selected) != 1)}"
     if export is not None:

@@ -16,6 +16,11 @@ from hybridcsp.core.records import Candidate
 DISAGREEMENT = 0.02
 
 
+def keys_of_objectives(values: Mapping[str, float]) -> dict[str, float]:
+    """Return values of objectives with the keys that tables and structure files have: ``objective_NAME``."""
+    return {f"objective_{name}": value for name, value in values.items()}
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FollowUpResult:
     """The follow-up relaxation of a minimum of the search with another calculator.

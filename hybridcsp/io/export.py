@@ -10,7 +10,7 @@ from typing import Any
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from hybridcsp.core.minimum import DISAGREEMENT, Minimum
+from hybridcsp.core.minimum import DISAGREEMENT, Minimum, keys_of_objectives
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.io.formats import Record
 from hybridcsp.io.structure_writer import format_of, structure_writer
@@ -44,8 +44,9 @@ def structure_of(minimum: Minimum, cell: str = "as-found", *, disagreement: floa
         relaxed to the minimum), ``enthalpy_per_atom`` (eV), ``calculator`` (label), ``spacegroup`` (at 0.01 Å),
         ``source``, ``operator``, ``relaxation`` (number of the first relaxation to the minimum, from 1 in order of
         completion; 0 if the minimum was added by the user before any), ``force_calls`` (of the whole search until then)
-        and ``multiplicity``. In a chemical system also ``composition``, ``above_hull`` (eV/atom; missing without a
-        hull) and ``known_phase``. If the search was followed up with other calculators, also ``search_rank``,
+        and ``multiplicity``. In a search with objectives also their values for the best relaxation by the calculator of
+        the search, as ``objective_NAME``. In a chemical system also ``composition``, ``above_hull`` (eV/atom; missing
+        without a hull) and ``known_phase``. If the search was followed up with other calculators, also ``search_rank``,
         ``search_enthalpy_per_atom`` and ``search_calculator``; with results of theirs, the structure and energy are of
         the last, and there are ``follow_up_1_rank``, ``follow_up_1_enthalpy_per_atom``, ``follow_up_1_calculator``, …,
         and ``disagrees``.
@@ -70,6 +71,7 @@ def structure_of(minimum: Minimum, cell: str = "as-found", *, disagreement: floa
         "force_calls": minimum.first_force_calls,
         "multiplicity": minimum.multiplicity,
     }
+    atoms.info |= keys_of_objectives(minimum.objectives)
     atoms.info |= _place_in_system(minimum) | _rankings(minimum, disagreement)
     return atoms
 

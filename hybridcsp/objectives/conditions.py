@@ -16,12 +16,14 @@ HEIGHT = "height"
 #: Longest condition in characters.
 _LONGEST = 1000
 
-_COMPARISONS: Mapping[type[ast.cmpop], Callable[[float, float], bool]] = {
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
+_COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
 }
+
+_SIGNS: Mapping[type[ast.cmpop], str] = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 
 _FORM = (
     "comparisons (<, <=, >, >=) of names of objectives with numbers, joined by and, "
@@ -34,8 +36,16 @@ class _Comparison:
     """Comparison of two names or numbers."""
 
     left: str | float
-    holds: Callable[[float, float], bool]
+    sign: str
     right: str | float
+
+    def holds(self, values: Mapping[str, float]) -> bool:
+        """Return whether it holds; it does not if a value is missing."""
+        left, right = _term(self.left, values), _term(self.right, values)
+        return left is not None and right is not None and _COMPARISONS[self.sign](left, right)
+
+    def __str__(self) -> str:
+        return " ".join(term if isinstance(term, str) else f"{term:g}" for term in (self.left, self.sign, self.right))
 
 
 class Condition:
@@ -85,10 +95,11 @@ class Condition:
 
     def holds(self, values: Mapping[str, float]) -> bool:
         """Return whether the condition holds for values by name; it does not if a value that it needs is missing."""
-        return all(
-            None not in (left := _term(one.left, values), right := _term(one.right, values)) and one.holds(left, right)  # type: ignore[arg-type]  # neither is None
-            for one in self._comparisons
-        )
+        return all(one.holds(values) for one in self._comparisons)
+
+    def unmet(self, values: Mapping[str, float]) -> tuple[str, ...]:
+        """Return the comparisons that do not hold for values by name, also because a value is missing."""
+        return tuple(str(one) for one in self._comparisons if not one.holds(values))
 
 
 def _term(term: str | float, values: Mapping[str, float]) -> float | None:
@@ -109,11 +120,11 @@ def _parsed(text: str) -> tuple[_Comparison, ...]:
             raise _not_read(text, part)
         terms = [_read_term(text, node) for node in (part.left, *part.comparators)]
         for left, sign, right in zip(terms, part.ops, terms[1:], strict=False):
-            if type(sign) not in _COMPARISONS:
+            if type(sign) not in _SIGNS:
                 raise InputError("where", text, reason=f"its signs must be <, <=, > or >=; it must be {_FORM}")
             if not isinstance(left, str) and not isinstance(right, str):
                 raise InputError("where", text, reason="it compares two numbers; one side must name an objective")
-            comparisons.append(_Comparison(left, _COMPARISONS[type(sign)], right))
+            comparisons.append(_Comparison(left, _SIGNS[type(sign)], right))
     return tuple(comparisons)
 
 

@@ -13,6 +13,7 @@ from hybridcsp.archive.preferred import PreferredMinimum
 from hybridcsp.similarity import compute_descriptors
 from hybridcsp.similarity.fingerprint import Floats
 from hybridcsp.sources.selection import Fitness, Individual
+from hybridcsp.sources.survivors import Criteria, survival
 
 #: Smallest and largest number of members, number of lowest minima from which they are chosen, and fraction of the
 #: diverse ones that is kept; the worst 40 % have no children, as in USPEX (doi:10.1016/j.cpc.2012.12.009).
@@ -23,9 +24,6 @@ FEWEST, POPULATION, LOOKED_AT, KEPT = 6, 24, 100, 0.6
 #: of random TiO₂ crystals by less than 0.07.
 NICHE = 0.05
 PLACES = 3
-
-#: Lowest and highest selection temperature in eV/atom.
-COLDEST, WARMEST = 0.002, 0.04
 
 #: Number of children without success that halves the weight of a parent.
 HALF_LIFE = 8
@@ -39,11 +37,12 @@ class Population:
 
     It consists of the lowest minima, at most three of each niche or of similar fingerprints, of which the best 60 % are
     kept, at least six. So the best of every low niche stays, and no family of distorted relatives or supercells can
-    fill it. The weight of a member has three factors:
+    fill it. In a search with objectives, NSGA-II or NSGA-III chooses instead among twice as many diverse minima of the
+    first Pareto fronts (:func:`~hybridcsp.sources.survivors.survival`). The weight of a member has three factors:
 
     - a Boltzmann factor of its height above the best. The temperature is the median of the heights of the members,
       at most 40 meV/atom: it follows the spread of a population that has converged, and never lets high minima breed
-      as often as low ones;
+      as often as low ones. With objectives it is the weight that the rule of selection gives;
     - a penalty for visits to its niche (antiseeds): each visit adds a Gaussian of the fingerprint to the energy
       landscape, whose total grows with the logarithm of their number;
     - 1/2 for every eight children of its own without success: without a new minimum at or below it.
@@ -60,7 +59,8 @@ class Population:
         self._fingerprints: dict[int, tuple[int, Floats]] = {}  # by minimum: sequence and fingerprint of its end
 
     def members(self, archive: Archive) -> list[Individual]:
-        """Return the members with their weights, the lowest minimum first."""
+        """Return the members with their weights, the lowest minimum first, or with objectives in no special order."""
+        rule = survival(archive.state.goals)
         chosen: list[PreferredMinimum] = []
         fingerprints: list[Floats] = []
         for preferred in archive.preferred_minima(LOOKED_AT):
@@ -72,11 +72,13 @@ class Population:
             if near < PLACES:
                 chosen.append(preferred)
                 fingerprints.append(own)
-            if len(chosen) == POPULATION:
+            if len(chosen) == rule.choices * POPULATION:
                 break
-        kept = max(FEWEST, math.ceil(KEPT * len(chosen)))
-        chosen, fingerprints = chosen[:kept], fingerprints[:kept]
-        weights = boltzmann_weights([preferred.height for preferred in chosen])
+        kept = max(FEWEST, math.ceil(KEPT * min(len(chosen), POPULATION)))
+        heights, criteria = [one.height for one in chosen], _criteria(archive, chosen)
+        weight_of = rule.weights(heights, criteria, kept, seed=archive.state.relaxations)
+        chosen = [chosen[place] for place in weight_of]
+        fingerprints = [fingerprints[place] for place in weight_of]
         visits = _visits(archive, chosen, fingerprints)
         failures = children_without_success(archive, self._source, chosen)
         return [
@@ -85,7 +87,7 @@ class Population:
                 one.end,
                 Fitness((weight * math.exp(-PENALTY * math.log2(visited)) * 2 ** (-failed / HALF_LIFE),)),
             )
-            for one, weight, visited, failed in zip(chosen, weights, visits, failures, strict=True)
+            for one, weight, visited, failed in zip(chosen, weight_of.values(), visits, failures, strict=True)
         ]
 
     def _fingerprint(self, preferred: PreferredMinimum) -> Floats:
@@ -94,15 +96,6 @@ class Population:
         if known is None or known[0] != end.sequence:
             known = self._fingerprints[id_] = end.sequence, compute_descriptors(end.atoms).fingerprint
         return known[1]
-
-
-def boltzmann_weights(heights: Sequence[float]) -> list[float]:
-    """Return the weights of heights (eV/atom) at the selection temperature: 1 for the lowest."""
-    if not heights:
-        return []
-    lowest = min(heights)
-    temperature = min(max(float(np.median(heights)) - lowest, COLDEST), WARMEST)
-    return [math.exp((lowest - height) / temperature) for height in heights]
 
 
 def children_without_success(archive: Archive, source: str, minima: Sequence[PreferredMinimum]) -> list[int]:
@@ -121,6 +114,15 @@ def children_without_success(archive: Archive, source: str, minima: Sequence[Pre
             else:
                 failures[parent] += 1
     return [failures[one.minimum.found_by.id] for one in minima]
+
+
+def _criteria(archive: Archive, minima: Sequence[PreferredMinimum]) -> list[Criteria]:
+    """Return the criteria of minima by which a search with objectives compares them."""
+    goals = archive.state.goals
+    if not goals.optimised:
+        return [None for _ in minima]
+    heights = {basin.id: height for basin, height in archive.state.heights()}
+    return [goals.criteria(one.minimum.objectives, heights[one.minimum.id]) for one in minima]
 
 
 def _visits(archive: Archive, minima: Sequence[PreferredMinimum], fingerprints: Sequence[Floats]) -> list[float]:

@@ -27,7 +27,8 @@ from hybridcsp.operators.variable_composition import (
 )
 from hybridcsp.sources.base import BaseSource, Context
 from hybridcsp.sources.operator_shares import operator_shares
-from hybridcsp.sources.population import boltzmann_weights, children_without_success
+from hybridcsp.sources.population import children_without_success
+from hybridcsp.sources.survivors import boltzmann_weights
 
 #: The operators with their priors.
 COMPOSITION_OPERATORS: tuple[WeightedOperator, ...] = (

@@ -22,6 +22,7 @@ COMMANDS = [
         "watch",
         "show",
         "hull",
+        "front",
         "xrd",
         "export",
         "dataset",

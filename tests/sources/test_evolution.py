@@ -26,9 +26,10 @@ from hybridcsp.operators.strain import Strain
 from hybridcsp.sources.base import Context
 from hybridcsp.sources.evolution import EvolutionSource
 from hybridcsp.sources.operator_shares import FLOOR
-from hybridcsp.sources.population import KEPT, PLACES, WARMEST, boltzmann_weights
+from hybridcsp.sources.population import KEPT, PLACES
 from hybridcsp.sources.registry import SOURCES
 from hybridcsp.sources.selection import Fitness, Individual, seeded_random, select_parents
+from hybridcsp.sources.survivors import WARMEST, boltzmann_weights
 
 PROBLEM = Problem("TiO2", formula_units=(1, 3), max_atoms=9)
 LOOSE = Problem("TiO2", formula_units=(1, 4), distance_fraction=0.05, volume_per_atom=(5.0, 40.0))

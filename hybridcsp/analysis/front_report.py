@@ -6,16 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hybridcsp.analysis.fronts import FrontMember, Fronts
-from hybridcsp.analysis.report import shortened, source_name, spacegroup_name
+from hybridcsp.analysis.objective_values import (
+    failure_notes,
+    failure_rows,
+    objective_cells,
+    objective_columns,
+    objective_rows,
+    objective_values,
+)
+from hybridcsp.analysis.report import source_name, spacegroup_name
 from hybridcsp.analysis.text_tables import Column, FittingTable
-from hybridcsp.core.minimum import keys_of_objectives
-from hybridcsp.objectives.goals import Goal
 from hybridcsp.structure.symmetry import spacegroup_symbol
 
 
 def front_rows(members: Sequence[FrontMember], fronts: Fronts) -> list[dict[str, Any]]:
     """Return the properties of members as plain data; the units of objectives are those of :func:`front_content`."""
-    names = [goal.name for goal in fronts.goals.objectives]
     height = "above_hull_mev_per_atom" if fronts.has_hull else "above_best_mev_per_atom"
     return [
         {
@@ -24,8 +29,7 @@ def front_rows(members: Sequence[FrontMember], fronts: Fronts) -> list[dict[str,
             "candidate": member.candidate,
             **({"composition": member.composition} if fronts.is_system else {}),
             height: 1000 * member.height,
-            **dict.fromkeys(keys_of_objectives(dict.fromkeys(names, 0.0))),
-            **keys_of_objectives({name: member.values[name] for name in names if name in member.values}),
+            **objective_values(fronts.goals.objectives, member.values),
             "enthalpy_ev_per_atom": member.enthalpy_per_atom,
             "spacegroup": member.spacegroup,
             "spacegroup_symbol": None if member.spacegroup is None else spacegroup_symbol(member.spacegroup),
@@ -58,51 +62,6 @@ def front_content(rows: Sequence[Mapping[str, Any]], fronts: Fronts) -> dict[str
         "on_fronts": len(fronts.members),
         "minima": list(rows),
     }
-
-
-def objective_rows(objectives: Sequence[Goal]) -> list[dict[str, Any]]:
-    """Return names, units and goals of objectives, and the keys of their values, as plain data."""
-    return [
-        {"name": one.name, "key": next(iter(keys_of_objectives({one.name: 0.0}))), "unit": one.unit, "goal": one.goal}
-        for one in objectives
-    ]
-
-
-def failure_rows(failures: Mapping[tuple[str, str], int]) -> list[dict[str, Any]]:
-    """Return how often values of objectives could not be computed, the most frequent first, as plain data."""
-    ordered = sorted(failures.items(), key=lambda one: (-one[1], one[0]))
-    return [{"objective": name, "reason": reason, "times": number} for (name, reason), number in ordered]
-
-
-def failure_notes(failures: Mapping[tuple[str, str], int], most: int = 5) -> list[str]:
-    """Return sentences on values of objectives that could not be computed, for tables."""
-    rows = failure_rows(failures)
-    notes = [
-        f"{row['objective']} could not be computed {_times(row)}: {shortened(row['reason'])}" for row in rows[:most]
-    ]
-    return [*notes, f"{len(rows) - most} more reasons are listed by --json."] if len(rows) > most else notes
-
-
-def _times(row: Mapping[str, Any]) -> str:
-    return "once" if row["times"] == 1 else f"{row['times']} times"
-
-
-def objective_columns(objectives: Sequence[Goal]) -> list[Column]:
-    """Return the columns of the values of objectives."""
-    return [
-        Column(heading=goal.name, meaning=_meaning(goal), dispensable=0 if goal.is_optimised else 3)
-        for goal in objectives
-    ]
-
-
-def objective_cells(objectives: Sequence[Goal], values: Mapping[str, float]) -> list[str]:
-    """Return the cells of the values of objectives; ``"-"`` for a missing one."""
-    return ["-" if goal.name not in values else f"{values[goal.name]:.4g}" for goal in objectives]
-
-
-def _meaning(goal: Goal) -> str:
-    _, _, wanted = goal.in_words.partition(": ")
-    return f"{goal.unit}, {wanted}" if goal.unit else wanted
 
 
 def front_table(members: Sequence[FrontMember], fronts: Fronts, ranks: int, most: int) -> FittingTable:

@@ -14,6 +14,7 @@ from hybridcsp.analysis.follow_ups import (
     levels_with_results,
     marks_of,
 )
+from hybridcsp.analysis.objective_values import failure_notes, objective_cells, objective_columns, objective_values
 from hybridcsp.analysis.report import source_name, spacegroup_name
 from hybridcsp.analysis.text_tables import Column, FittingTable, heading_lines
 from hybridcsp.archive.archive import Archive
@@ -38,7 +39,8 @@ def minima_rows(minima: Sequence[Minimum], archive: Archive) -> list[dict[str, A
 
     Energies and structures are those of the search's own calculator. If follow-up calculators have results, those of
     the k-th follow under keys that begin with ``follow_up_k_``. ``family`` is the rank of the best minimum of the same
-    niche; see :mod:`hybridcsp.similarity.niches`.
+    niche; see :mod:`hybridcsp.similarity.niches`. Values of objectives, ``objective_NAME``, are of the search's own
+    calculator, and ``None`` if they could not be computed.
 
     Parameters
     ----------
@@ -59,6 +61,7 @@ def minima_rows(minima: Sequence[Minimum], archive: Archive) -> list[dict[str, A
             "candidate": minimum.found_by.id,
             "enthalpy_ev_per_atom": minimum.best.enthalpy_per_atom,
             **_height(minimum, archive),
+            **objective_values(archive.state.goals.objectives, minimum.objectives),
             "energy_ev_per_atom": best.evaluation.energy / len(best.atoms),
             "volume_a3_per_atom": best.atoms.get_volume() / len(best.atoms),
             "spacegroup": own[0],
@@ -125,6 +128,8 @@ def minima_table(minima: Sequence[Minimum], archive: Archive) -> FittingTable:
             for row in rows
         ]
         notes = []
+    objectives = archive.state.goals.objectives
+    columns += objective_columns(objectives)
     columns += [
         Column(
             heading="structure",
@@ -143,6 +148,7 @@ def minima_table(minima: Sequence[Minimum], archive: Archive) -> FittingTable:
     for line, row, minimum in zip(cells, rows, minima, strict=True):
         final = _prefix(numbers[minimum.follow_ups[-1].spec] if minimum.follow_ups else 0)
         line += [
+            *objective_cells(objectives, minimum.objectives),
             _structure(row, final),
             _number(row[f"{final}volume_a3_per_atom"], 2),
             str(row["formula_units"]),
@@ -154,6 +160,7 @@ def minima_table(minima: Sequence[Minimum], archive: Archive) -> FittingTable:
             line.append("" if row["family"] == row["rank"] else str(row["family"]))
     if not all(row["refined"] or minimum.follow_ups for row, minimum in zip(rows, minima, strict=True)):
         notes.append(_NOT_REFINED)
+    notes += failure_notes(archive.state.objective_failures)
     if any(row["suspect"] for row in rows):
         notes.append(_SUSPECT)
     pressure = f" at {problem.pressure_gpa:g} GPa" if problem.pressure_gpa else ""

@@ -30,6 +30,7 @@ def text_of_minimum(minimum: Minimum) -> str:
     facts = {
         _enthalpy_name(minimum): f"{minimum.best.enthalpy_per_atom:.4f} eV/atom",
         **({} if minimum.above_hull is None else {"above the hull": f"{1000 * minimum.above_hull:.1f} meV/atom"}),
+        **{name: f"{value:.4g}" for name, value in minimum.objectives.items()},
         **{f"by {calculator_name(result.spec)}": _result_text(result) for result in minimum.follow_ups},
         "spacegroup": spacegroup_name(minimum.spacegroup),
         "source": _source(minimum),
@@ -64,6 +65,7 @@ def html_of_minimum(minimum: Minimum) -> str:
             ["formula", atoms.get_chemical_formula("metal")],
             ["enthalpy", f"{minimum.best.enthalpy_per_atom:.4f} eV/atom"],
             *([] if minimum.above_hull is None else [["above the hull", f"{1000 * minimum.above_hull:.1f} meV/atom"]]),
+            *([name, f"{value:.4g}"] for name, value in minimum.objectives.items()),
             *([f"enthalpy by {calculator_name(one.spec)}", _result_text(one)] for one in minimum.follow_ups),
             ["space group", spacegroup_name(minimum.spacegroup)],
             ["prototype", prototype_name(atoms) or "–"],

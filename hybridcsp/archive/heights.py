@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hybridcsp.core.outcomes import FollowUpOutcome, Outcome, Relaxed
+from hybridcsp.objectives.goals import Goals
 
 
 @dataclass
@@ -26,14 +28,21 @@ class Heights:
     when it knows outcomes but not the archive, keeps such an object and passes every outcome on to it, so that a
     resumed search decides in the same way.
 
+    Parameters
+    ----------
+    goals
+        Objectives and conditions of the search.
+
     Attributes
     ----------
     lowest
         Lowest enthalpy of the search in eV/atom, without suspect minima; infinite before the first minimum.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, goals: Goals | None = None) -> None:
+        self._goals = Goals() if goals is None else goals
         self._enthalpies: dict[int, float] = {}  # of the search, by minimum
+        self._values: dict[int, tuple[float, Mapping[str, float]]] = {}  # enthalpies and objectives, by minimum
         self._suspects: frozenset[int] = frozenset()
         self.lowest = math.inf
         self._levels: dict[int, _Level] = {}
@@ -42,6 +51,8 @@ class Heights:
         """Note the enthalpy of a minimum of the search; ignore other outcomes, and the depth of holes."""
         if isinstance(outcome, Relaxed) and outcome.minimum is not None:
             enthalpy = outcome.enthalpy_per_atom
+            if outcome.objectives and enthalpy <= self._values.get(outcome.minimum, (math.inf, {}))[0]:
+                self._values[outcome.minimum] = enthalpy, outcome.objectives
             self._enthalpies[outcome.minimum] = min(enthalpy, self._enthalpies.get(outcome.minimum, math.inf))
             suspects = outcome.suspects_after(self._suspects)
             if suspects != self._suspects:
@@ -64,6 +75,16 @@ class Heights:
             level = self._levels[followed.number] = _Level(followed.calculator)
         level.results[followed.of] = end.enthalpy_per_atom
         level.lowest = min(end.enthalpy_per_atom, level.lowest)
+
+    def allow(self, end: Relaxed) -> bool:
+        """Return whether the minimum of a relaxation meets the condition of the search at present.
+
+        Its height is that above the lowest minimum, and its values are those of its lowest relaxation that has any.
+        """
+        if not self._goals.condition:
+            return True
+        _, values = self._values.get(end.minimum or 0, (math.inf, end.objectives))
+        return self._goals.allow(values, max(0.0, self.shifted(end) - self.lowest))
 
     def shift(self, minimum: int | None) -> float:
         """Return how much higher follow-up relaxations put a minimum than the search, in eV/atom; 0 without any."""

@@ -116,6 +116,7 @@ class SearchState:
         self._improvements: defaultdict[str, list[Improvement]] = defaultdict(list)
         self._suspects: defaultdict[str, set[int]] = defaultdict(set)  # by calculator
         self._ending: dict[int, int] = {}  # basins by the candidates of their best relaxations
+        self._preferred: list[tuple[Basin, float]] | None = None  # ``None`` after a change
 
     # Minima
 
@@ -170,7 +171,11 @@ class SearchState:
         In a search with objectives or conditions, the basins that meet these, in the order and with the heights of
         :meth:`Goals.preferred <hybridcsp.objectives.goals.Goals.preferred>`; otherwise those of :meth:`heights`.
         """
-        return self.goals.preferred(self.heights())[:n] if self.goals else self.heights(n)
+        if not self.goals:
+            return self.heights(n)
+        if self._preferred is None:
+            self._preferred = self.goals.preferred(self.heights())
+        return self._preferred[:n]
 
     def heights(self, n: int | None = None) -> list[tuple[Basin, float]]:
         """Return the ``n`` lowest basins of the calculator in use, or all, with their heights in eV/atom, no suspects.
@@ -243,6 +248,8 @@ class SearchState:
         LookupError, TypeError, ValueError
             If the event does not fit the events before it, in a damaged log.
         """
+        if isinstance(event, CandidateRelaxed | FollowUpRelaxed | FollowUpFailed | SessionOpened):
+            self._preferred = None
         match event:
             case CandidateProposed():
                 self.candidates[event.candidate] = event

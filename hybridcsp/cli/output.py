@@ -103,6 +103,13 @@ def print_search(archive: Archive, top: int, *, by_search: bool = False) -> None
         f"{duration(state.cost.seconds)} of computing time, {archive.number_of_minima} minima",
         highlight=False,
     )
+    if state.goals.optimised and minima:
+        console.print(
+            f"The Pareto front is listed by hybridcsp front {as_argument(archive.directory)}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     for total in follow_up_totals(archive):
         console.print(total, highlight=False, markup=False)
 

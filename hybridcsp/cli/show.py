@@ -91,6 +91,19 @@ def _content(archive: Archive, top: int, level: str) -> dict[str, Any]:
         "number_of_families": state.number_of_niches,
         "ended": state.stops[-1] if state.stops else None,
         **({"follow_ups": follow_ups} if follow_ups else {}),
+        **(_objectives(archive) if state.goals else {}),
         "minima": minima_rows(minima, archive),
         "sources": sources_rows(archive),
+    }
+
+
+def _objectives(archive: Archive) -> dict[str, Any]:
+    """Return the objectives and the condition of a search, and which values could not be computed."""
+    from hybridcsp.analysis.objective_values import failure_rows, objective_rows
+
+    goals = archive.state.goals
+    return {
+        "objectives": objective_rows(goals.objectives),
+        "where": goals.condition.text or None,
+        "failed_values": failure_rows(archive.state.objective_failures),
     }

@@ -13,6 +13,7 @@ from hybridcsp.archive.archive import Archive
 from hybridcsp.core.outcomes import FollowUpOutcome, Outcome
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Candidate, Proposal
+from hybridcsp.objectives.goals import Goals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,16 @@ class BaseSource(ABC):
     seconds_in_background: float = 0.0
     waiting_for: str = ""
     unusable: Sequence[tuple[str, str]] = ()
+
+    def pursue(self, goals: Goals) -> None:  # noqa: B027  # an optional hook
+        """Take note of the objectives and conditions of the search; called once, before anything else, if it has any.
+
+        Parameters
+        ----------
+        goals
+            The goals. Minima that :meth:`Archive.preferred_minima
+            <hybridcsp.archive.archive.Archive.preferred_minima>` returns meet the condition and are in their order.
+        """
 
     @abstractmethod
     def propose(self, n: int, context: Context) -> Sequence[Proposal]:

@@ -17,6 +17,7 @@ from hybridcsp.core.outcomes import FollowUpOutcome, Outcome, Rejected, Rejectio
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import RELAX, Candidate, Cost, Proposal
 from hybridcsp.errors import UnknownNameError
+from hybridcsp.objectives.goals import Goals
 from hybridcsp.operators.common import bounded_attempts
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.sources.random import RandomSource
@@ -226,6 +227,10 @@ class BasinHoppingSource(BaseSource):
         self._begun = False
         self._heights = Heights()
 
+    def pursue(self, goals: Goals) -> None:
+        """Let walkers stay where the condition of the search is met."""
+        self._heights = Heights(goals)
+
     def status(self) -> SourceStatus:
         """Return WAITING before the first minimum."""
         return SourceStatus.READY if self._begun else SourceStatus.WAITING
@@ -330,8 +335,13 @@ class BasinHoppingSource(BaseSource):
         return None
 
     def _accepted(self, outcome: Outcome) -> Relaxed | None:
-        """Return the relaxation if it passes the Metropolis criterion or cannot be compared; never one in a hole."""
+        """Return the relaxation if it passes the Metropolis criterion or cannot be compared.
+
+        Never one in a hole, and none that does not meet the condition of the search.
+        """
         if not (isinstance(outcome, Relaxed) and outcome.converged) or outcome.suspect:
+            return None
+        if not self._heights.allow(outcome):
             return None
         tag = outcome.candidate.proposal.tag
         if "enthalpy" not in tag or not _compares(outcome):

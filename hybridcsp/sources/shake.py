@@ -11,6 +11,7 @@ from hybridcsp.core.outcomes import FollowUpOutcome, Outcome, Relaxed
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Candidate, Cost, Proposal
 from hybridcsp.errors import InputError
+from hybridcsp.objectives.goals import Goals
 from hybridcsp.operators.displacement import Shake
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.structure.symmetry import spacegroup
@@ -92,6 +93,10 @@ class ShakeSource(BaseSource):
         self._heights = Heights()
         self._symmetric: dict[tuple[int, bool], bool] = {}  # a cache: by candidate, of its start and of its end
 
+    def pursue(self, goals: Goals) -> None:
+        """Shake only minima that meet the condition of the search."""
+        self._heights = Heights(goals)
+
     def status(self) -> SourceStatus:
         """Return EXHAUSTED if shaking does not apply to the problem, and WAITING while there is no minimum to shake."""
         if not self._shake.applies_to(self._problem):
@@ -167,6 +172,8 @@ class ShakeSource(BaseSource):
     def _next(self) -> Relaxed | None:
         ranked = sorted(self._waiting.values(), key=lambda one: (one.reached(self._heights), one.end.candidate.id))
         for saddle in ranked:
+            if not self._heights.allow(saddle.end):
+                continue
             if self._is_symmetric(saddle.end, start=True) and self._is_symmetric(saddle.end, start=False):
                 return saddle.end
         return None

@@ -17,6 +17,7 @@ from hybridcsp.core.outcomes import FollowUpOutcome, Outcome, Relaxed
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Candidate, Cost, Proposal
 from hybridcsp.errors import InputError, UnknownNameError
+from hybridcsp.objectives.goals import Goals
 from hybridcsp.operators.common import bounded_attempts
 from hybridcsp.similarity import compute_descriptors
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
@@ -151,6 +152,12 @@ class SwarmSource(BaseSource):
         self._heights = Heights()
         self.swarms = {units: SubSwarm(source, size, self._heights) for units, source in sources.items()}
         self._sent: dict[int, tuple[int, int]] = {}  # candidate -> cell content and particle
+
+    def pursue(self, goals: Goals) -> None:
+        """Let only minima that meet the condition of the search be the bests of particles and their beginnings."""
+        self._heights = Heights(goals)
+        for swarm in self.swarms.values():
+            swarm.heights = self._heights
 
     def status(self) -> SourceStatus:
         """Return WAITING before there are enough minima to start from."""

@@ -148,8 +148,8 @@ class SubSwarm:
         return None
 
     def unvisited(self) -> list[Relaxed]:
-        """Return the minima that no particle has visited, the lowest first."""
-        ends = [end for minimum, end in self.known.items() if minimum not in self.visited]
+        """Return the minima that meet the condition of the search and no particle has visited, the lowest first."""
+        ends = [end for minimum, end in self.known.items() if minimum not in self.visited and self.heights.allow(end)]
         return sorted(ends, key=lambda end: (self.heights.shifted(end), end.candidate.id))
 
     def meet(self, outcome: Outcome) -> None:
@@ -179,6 +179,8 @@ class SubSwarm:
         particle.velocity = Velocity.from_tag(tag["velocity"])
         particle.generation = tag["generation"]
         particle.troubles = 0
+        if not self.heights.allow(outcome):
+            return
         if particle.best is None or self.heights.shifted(outcome) < self.heights.shifted(particle.best):
             particle.best = outcome
 
@@ -211,7 +213,8 @@ class SubSwarm:
             self.refreshed += change
 
     def _hopeless(self, particle: Particle) -> bool:
-        return particle.best is None or particle.troubles >= TROUBLES
+        best = particle.best
+        return best is None or particle.troubles >= TROUBLES or not self.heights.allow(best)
 
     def _ranked(self, ids: Iterable[int]) -> list[int]:
         found = {id_: best for id_ in ids if (best := self.particles[id_].best) is not None}

@@ -6,14 +6,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridcsp.analysis.fronts import staircase
 from hybridcsp.objectives.fronts import exclusive_hypervolumes, front_numbers, hypervolume, is_on_front
 
 COORDINATES = st.integers(0, 6).map(float)  # few values, so that points are often equal in a coordinate or twice there
-POINTS = st.integers(1, 3).flatmap(lambda n: st.lists(st.tuples(*[COORDINATES] * n), min_size=1, max_size=12))
+POINTS = st.integers(2, 3).flatmap(lambda n: st.lists(st.tuples(*[COORDINATES] * n), min_size=1, max_size=12))
 
 
 def dominates(first: tuple[float, ...], second: tuple[float, ...]) -> bool:
@@ -45,6 +45,7 @@ def brute_force_volume(points: np.ndarray, reference: float) -> float:
     return total
 
 
+@settings(deadline=None, max_examples=50)
 @given(POINTS)
 def test_fronts_are_those_of_the_definition(points: list[tuple[float, ...]]) -> None:
     expected = brute_force_numbers(points)
@@ -52,6 +53,7 @@ def test_fronts_are_those_of_the_definition(points: list[tuple[float, ...]]) -> 
     assert is_on_front(points).tolist() == [number == 0 for number in expected]
 
 
+@settings(deadline=None, max_examples=50)
 @given(POINTS)
 def test_the_hypervolume_is_the_dominated_volume(points: list[tuple[float, ...]]) -> None:
     array = np.array(points)
@@ -60,6 +62,7 @@ def test_the_hypervolume_is_the_dominated_volume(points: list[tuple[float, ...]]
     assert hypervolume(points, ideal, nadir) == pytest.approx(expected, abs=1e-12)
 
 
+@settings(deadline=None, max_examples=50)
 @given(POINTS)
 def test_an_exclusive_hypervolume_is_what_is_lost_without_the_point(points: list[tuple[float, ...]]) -> None:
     array = np.array(points)
@@ -72,6 +75,7 @@ def test_an_exclusive_hypervolume_is_what_is_lost_without_the_point(points: list
     assert exclusive_hypervolumes(points) == pytest.approx(expected, abs=1e-12)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(COORDINATES, COORDINATES), min_size=1, max_size=12))
 def test_the_step_line_separates_what_is_dominated(points: list[tuple[float, float]]) -> None:
     line = staircase(points, (7.0, 7.0))

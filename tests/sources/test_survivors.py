@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridcsp.objectives.fronts import front_numbers
@@ -36,6 +36,7 @@ def test_without_objectives_the_lowest_survive_with_boltzmann_weights():
 
 
 @pytest.mark.parametrize(("rule", "number"), [(CrowdedSurvival(), 2), (ReferenceSurvival(), 3)])
+@settings(deadline=None, max_examples=50)
 @given(data=st.data())
 def test_no_minimum_survives_instead_of_one_on_a_better_front(rule, number, data):
     points = data.draw(criteria(number))

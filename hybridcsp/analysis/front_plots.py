@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hybridcsp.analysis.composition_space import with_subscripts
 from hybridcsp.analysis.fronts import LOW, FrontMember, Fronts, staircase
@@ -169,7 +169,7 @@ def _draw(figure: Figure, fronts: Fronts, ranks: int) -> None:
 
 def _scatter(axes: Axes, fronts: Fronts, x: Goal, y: Goal, ranks: int) -> None:
     others = [member for member in fronts.members if member.front > ranks]
-    style = {"s": 12, "color": "tab:grey", "alpha": 0.4, "linewidths": 0, "label": "minima"}
+    style: dict[str, Any] = {"s": 12, "color": "tab:grey", "alpha": 0.4, "linewidths": 0, "label": "minima"}
     axes.scatter([one.value(x) for one in others], [one.value(y) for one in others], **style)
     for rank in range(ranks, 0, -1):
         own = [member for member in fronts.members if member.front == rank]

@@ -90,7 +90,10 @@ class CreditTracker:
     there.
 
     In a search with objectives a niche is worth the hypervolume of the Pareto front that it alone dominates, and
-    nothing if it does not meet the condition of the search or has no value. The unit is the mean of the front, so that
+    nothing if it does not meet the condition of the search or has no value. The sum over the niches that a source alone
+    has reached once estimates, by leaving them out one by one, the expected hypervolume improvement of its next
+    relaxation (Emmerich, Giannakoglou, Naujoks, IEEE Trans. Evol. Comput. 10, 421 (2006),
+    doi:10.1109/TEVC.2005.859463). The unit is the mean of the front, so that
     all its niches together are worth as many as they are, and at most eight, which is about what the lowest niches of
     an ordinary search are worth.
 

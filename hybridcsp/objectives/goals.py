@@ -69,7 +69,7 @@ class Goals:
     objectives
         The objectives.
     condition
-        Condition on values and heights that minima must meet to become parents and lessons.
+        Condition on values and heights that minima must meet to become parents, starts, lessons or part of a front.
 
     Attributes
     ----------

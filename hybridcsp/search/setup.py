@@ -251,8 +251,9 @@ def build_proposer(
     elif isinstance(archive, ArchivePart):
         allocation = copy.deepcopy(allocation)  # each composition has its own
     if goals := settings.goals:
-        for follower in (allocation, *sources.values()):
-            follower.pursue(goals)
+        allocation.pursue(goals)
+        for source in sources.values():
+            source.pursue(goals)
     return Proposer(
         problem, archive, sources, allocation, settings.seed, scheduler, calculator, follow_up=settings.then
     )

@@ -1,10 +1,14 @@
 """Heights of minima as sources derive them from outcomes."""
 
+from dataclasses import replace
+
 import pytest
 from crystals import followed_up, relaxed, rutile
 
 from hybridcsp.archive.heights import Heights
 from hybridcsp.core.records import Candidate, Proposal
+from hybridcsp.objectives.conditions import Condition
+from hybridcsp.objectives.goals import Goals
 
 
 def found(minimum, enthalpy):
@@ -56,3 +60,26 @@ def test_results_under_another_label_are_forgotten():
     heights.observe_follow_up(followed_up(2, -5.0, calculator="second (version 2)"))
     assert heights.shift(1) == 0.0
     assert heights.shift(2) == pytest.approx(-0.1)
+
+
+class TestConditions:
+    def test_a_minimum_is_allowed_while_it_is_low_enough(self):
+        heights = Heights(Goals((), Condition("height < 0.15")))
+        low, high = found(1, -3.0), found(2, -2.9)
+        for end in (low, high):
+            heights.observe(end)
+        assert heights.allow(low)
+        assert heights.allow(high)
+        heights.observe(found(3, -3.1))
+        assert heights.allow(low)
+        assert not heights.allow(high)
+
+    def test_values_are_those_of_the_lowest_relaxation_that_has_any(self):
+        heights = Heights(Goals((), Condition("density > 4")))
+        for enthalpy, values in ((-3.0, {"density": 3.9}), (-3.05, {"density": 4.1}), (-3.04, {"density": 3.8})):
+            heights.observe(replace(found(1, enthalpy), objectives=values))
+        assert heights.allow(found(1, -3.05))  # such as one that ended early there, without values of its own
+        assert not heights.allow(found(2, -3.0))
+
+    def test_without_a_condition_everything_is_allowed(self):
+        assert heights_of(-3.1).allow(found(7, 100.0))

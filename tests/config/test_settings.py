@@ -282,6 +282,24 @@ def test_interpreter_named_in_a_file_needs_trust_and_is_not_started_without(tmp_
     assert not (tmp_path / "r").exists()
 
 
+def test_functions_named_in_a_file_need_trust_and_are_not_imported_without(tmp_path):
+    executed, functions = tmp_path / "executed", tmp_path / "own.py"
+    functions.write_text(f"open({str(executed)!r}, 'w').close()\ndef size(atoms):\n    return len(atoms)\n")
+    head = f'problem.formula = "Cu"\nsearch.calculator = "emt"\nsearch.directory = "{tmp_path / "r"}"\n'
+    for objectives in (
+        f'[[objectives]]\nobjective = "{functions}:size"\ngoal = "max"',
+        f'search.objectives = ["{functions}:size:max"]',
+    ):
+        file = tmp_path / "search.toml"
+        file.write_text(head + objectives)
+        configuration = config.parse(config.read(file), str(file))
+        with pytest.raises(InputError, match=r"search\.objectives = .* add --trust, or name it with --objective"):
+            configuration.build(trust=False)
+        assert not executed.exists()
+    configuration.build(trust=True).close()
+    assert executed.exists()
+
+
 @pytest.mark.parametrize(
     ("named", "refused"),
     [

@@ -1,14 +1,53 @@
-"""Run the command line in a process of its own."""
+"""Run the command line in a process of its own.
 
+Starting an interpreter and importing the package takes longer than most commands. So a server imports what commands
+need, once for all tests of a process, and forks for each command. What a command does is the same in a new interpreter,
+which :func:`in_new_interpreter` starts.
+"""
+
+import json
 import os
 import subprocess
 import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from subprocess import CompletedProcess
 
 
-def hybridcsp(*arguments, cwd, check=True):
-    command = [sys.executable, "-m", "hybridcsp", *map(str, arguments)]
-    environment = os.environ | {"COLUMNS": "120"}
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=environment)
+def hybridcsp(*arguments, cwd, check=True, **environment):
+    """Run a command in a terminal of 120 columns, or in the given environment; return its end with its output."""
+    arguments = [str(argument) for argument in arguments]
+    with tempfile.NamedTemporaryFile("r") as stdout, tempfile.NamedTemporaryFile("r") as stderr:
+        request = {
+            "arguments": arguments,
+            "cwd": str(cwd),
+            "environment": os.environ | {"COLUMNS": "120"} | environment,
+            "stdout": stdout.name,
+            "stderr": stderr.name,
+        }
+        server = _server()
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        status = server.stdout.readline()
+        assert status, "the server of the command line has ended"
+        done = CompletedProcess(arguments, int(status), stdout.read(), stderr.read())
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def in_new_interpreter(*arguments, cwd):
+    """Run a command as it is run by a shell, with another seed of hashes for example."""
+    command = [sys.executable, "-P", "-m", "hybridcsp", *map(str, arguments)]
+    environment = os.environ | {"COLUMNS": "120"}
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@cache
+def _server():
+    """Start the server, which ends with this process."""
+    command = [sys.executable, "-P", str(Path(__file__).with_name("command_server.py"))]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

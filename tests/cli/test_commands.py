@@ -10,7 +10,7 @@ import ase.io
 import pytest
 from ase import Atoms
 from ase.build import bulk
-from command_line import hybridcsp
+from command_line import hybridcsp, in_new_interpreter
 from crystals import what_happened
 
 from hybridcsp.sources.registry import DEFAULT_SOURCES
@@ -60,8 +60,8 @@ def test_resume_adds_relaxations(finished):
 
 def test_config_of_run_directory_repeats_search(tmp_path):
     options = ["--calculator", "emt", "--max-atoms", "2", "--relaxations", "4", "--workers", "1", "--refine", "1"]
-    hybridcsp("search", "CuAu", *options, "--directory", "first", cwd=tmp_path)
-    hybridcsp("search", "first/config.toml", "--directory", "again", cwd=tmp_path)
+    in_new_interpreter("search", "CuAu", *options, "--directory", "first", cwd=tmp_path)
+    in_new_interpreter("search", "first/config.toml", "--directory", "again", cwd=tmp_path)
     assert what_happened(tmp_path / "again") == what_happened(tmp_path / "first")
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 
 import ase.io
+import command_line
 import psutil
 import pytest
 from ase.build import bulk
@@ -18,9 +19,7 @@ COPPER = ["compare", "Cu", "--calculator", "emt", "--max-atoms", "2", "--strateg
 
 
 def hybridcsp(*arguments, cwd, **environment):
-    command = [sys.executable, "-P", "-m", "hybridcsp", *map(str, arguments)]
-    env = os.environ | {"COLUMNS": "100"} | environment
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, env=env)
+    return command_line.hybridcsp(*arguments, cwd=cwd, check=False, COLUMNS="100", **environment)
 
 
 @pytest.mark.slow

@@ -1,0 +1,42 @@
+"""Fork a process for each command line read from the standard input; see :mod:`command_line`.
+
+The imports are those that most commands need. The command line itself is imported by each command, because its consoles
+take their width from the environment then.
+"""
+
+import json
+import os
+import runpy
+import sys
+
+import typer.rich_utils  # noqa: F401
+
+import hybridcsp.config.settings
+import hybridcsp.search.search  # noqa: F401
+
+answers = os.fdopen(os.dup(1), "w")
+for line in sys.stdin:
+    request = json.loads(line)
+    process = os.fork()
+    if process == 0:
+        break
+    _, status = os.waitpid(process, 0)
+    print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
+else:
+    sys.exit()
+
+# In the process of the command.
+answers.close()
+for descriptor, file, mode in (
+    (0, os.devnull, os.O_RDONLY),
+    (1, request["stdout"], os.O_WRONLY),
+    (2, request["stderr"], os.O_WRONLY),
+):
+    opened = os.open(file, mode)
+    os.dup2(opened, descriptor)
+    os.close(opened)
+os.environ.clear()
+os.environ.update(request["environment"])
+os.chdir(request["cwd"])
+sys.argv = ["hybridcsp", *request["arguments"]]
+runpy.run_module("hybridcsp", run_name="__main__", alter_sys=True)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,12 +25,15 @@ from hybridcsp.errors import InputError
 from hybridcsp.relaxation.backends import JobRunner
 from hybridcsp.relaxation.backends.base import Backend
 
+#: Limits that no job of a test reaches, even if the machine is suspended meanwhile and its clocks go on.
+NO_LIMITS = Limits(seconds=86400.0)
+
 
 def make_job(behaviour: str = "relax", identity: int = 1, limits: Limits | None = None, **tag: object) -> Job:
     """A job; the tags ``touch`` (a file), ``until`` (a file) and ``seconds`` go before any behaviour."""
     atoms = bulk("Cu")
     candidate = Candidate(proposal=Proposal(atoms=atoms, operator=behaviour, tag=tag), id=identity, source="test")
-    return Job(candidate=candidate, atoms=atoms, level="evaluate", limits=limits or Limits())
+    return Job(candidate=candidate, atoms=atoms, level="evaluate", limits=limits or NO_LIMITS)
 
 
 def relaxed(job: Job, **values: object) -> Relaxed:
@@ -64,19 +68,33 @@ def process_of(outcome: Relaxed | Failed) -> int:
     return values_of(outcome)["process"]
 
 
-def wait_for(file: Path, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not file.exists():
-        assert time.monotonic() < end, f"no {file}"
-        time.sleep(0.005)
+def wait_until(condition: Callable[[], object], seconds: float) -> bool:
+    """Wait for a condition; return whether it is met.
+
+    Pauses are counted instead of seconds: a machine that was suspended, or has no time for this process, does not use
+    up the time.
+    """
+    pause = 0.02
+    for _ in range(round(seconds / pause)):
+        if condition():
+            return True
+        time.sleep(pause)
+    return bool(condition())
 
 
-def collect(backend: Backend, count: int, seconds: float = 60.0) -> list[Relaxed | Failed]:
+def wait_for(file: Path) -> None:
+    assert wait_until(file.exists, 60), f"no {file}"
+
+
+def collect(backend: Backend, count: int, patience: int = 60) -> list[Relaxed | Failed]:
+    """Return the next outcomes; fail after so many seconds in which none came, of which a suspension is one."""
     outcomes: list[Relaxed | Failed] = []
-    end = time.monotonic() + seconds
+    idle = 0
     while len(outcomes) < count:
-        assert time.monotonic() < end, f"{len(outcomes)} of {count} outcomes after {seconds} s"
-        outcomes += backend.completed(1.0)
+        new = backend.completed(1.0)
+        idle = 0 if new else idle + 1
+        assert idle < patience, f"{len(outcomes)} of {count} outcomes"
+        outcomes += new
     return outcomes
 
 

@@ -7,7 +7,8 @@ import odd_calculators
 import psutil
 import pytest
 from ase.build import bulk
-from test_worker_faults import is_gone, wait_until
+from faulty import wait_until
+from test_worker_faults import is_gone
 
 from hybridcsp.core.outcomes import FailureReason, Relaxed
 from hybridcsp.core.records import EVALUATE, Candidate, Job, Limits, Proposal

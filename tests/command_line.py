@@ -1,4 +1,4 @@
-"""Run the command line in a process of its own.
+"""Run the command line, or a script that uses the package, in a process of its own.
 
 Starting an interpreter and importing the package takes longer than most commands. So a server imports what commands
 need, once for all tests of a process, and forks for each command. What a command does is the same in a new interpreter,
@@ -17,12 +17,25 @@ from subprocess import CompletedProcess
 
 def hybridcsp(*arguments, cwd, check=True, **environment):
     """Run a command in a terminal of 120 columns, or in the given environment; return its end with its output."""
+    done = _run(None, arguments, cwd, {"COLUMNS": "120"} | environment)
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def run_script(script, *arguments, cwd, **environment):
+    """Run a Python script; return its end with its output."""
+    return _run(str(script), arguments, cwd, environment)
+
+
+def _run(script, arguments, cwd, environment):
     arguments = [str(argument) for argument in arguments]
     with tempfile.NamedTemporaryFile("r") as stdout, tempfile.NamedTemporaryFile("r") as stderr:
         request = {
+            "script": script,
             "arguments": arguments,
             "cwd": str(cwd),
-            "environment": os.environ | {"COLUMNS": "120"} | environment,
+            "environment": os.environ | environment,
             "stdout": stdout.name,
             "stderr": stderr.name,
         }
@@ -31,10 +44,7 @@ def hybridcsp(*arguments, cwd, check=True, **environment):
         server.stdin.flush()
         status = server.stdout.readline()
         assert status, "the server of the command line has ended"
-        done = CompletedProcess(arguments, int(status), stdout.read(), stderr.read())
-    if check:
-        assert done.returncode == 0, done.stdout + done.stderr
-    return done
+        return CompletedProcess(arguments, int(status), stdout.read(), stderr.read())
 
 
 def in_new_interpreter(*arguments, cwd):

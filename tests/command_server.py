@@ -1,4 +1,4 @@
-"""Fork a process for each command line read from the standard input; see :mod:`command_line`.
+"""Fork a process for each command or script that is named on the standard input; see :mod:`command_line`.
 
 The imports are those that most commands need. The command line itself is imported by each command, because its consoles
 take their width from the environment then.
@@ -8,6 +8,7 @@ import json
 import os
 import runpy
 import sys
+from pathlib import Path
 
 import typer.rich_utils  # noqa: F401
 
@@ -38,5 +39,10 @@ for descriptor, file, mode in (
 os.environ.clear()
 os.environ.update(request["environment"])
 os.chdir(request["cwd"])
-sys.argv = ["hybridcsp", *request["arguments"]]
-runpy.run_module("hybridcsp", run_name="__main__", alter_sys=True)
+if script := request["script"]:
+    sys.argv = [script, *request["arguments"]]
+    sys.path.insert(0, str(Path(script).parent))
+    runpy.run_path(script, run_name="__main__")
+else:
+    sys.argv = ["hybridcsp", *request["arguments"]]
+    runpy.run_module("hybridcsp", run_name="__main__", alter_sys=True)

@@ -16,6 +16,7 @@ import pytest
 from ase.build import bulk
 from ase.calculators.espresso import Espresso, EspressoProfile
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from command_line import run_script
 
 from hybridcsp import Archive
 
@@ -56,14 +57,7 @@ def espresso(tmp_path):
 
 
 def run(script, cwd, *arguments, **environment):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "examples" / script), *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | environment,
-    )
+    return run_script(ROOT / "examples" / script, *arguments, cwd=cwd, **environment)
 
 
 @pytest.mark.slow

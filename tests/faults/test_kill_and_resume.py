@@ -30,7 +30,11 @@ def ends(directory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("options", "kills"), [([], (3, 8)), (["--then", "lj", "--then-every", "5", "--source", "random"], (6, 9, 18))]
+    ("options", "kills"),
+    [
+        (["--source", "random", "--source", "evolution", "--source", "basin-hopping"], (3, 8)),
+        (["--source", "random", "--then", "lj", "--then-every", "5"], (6, 9, 18)),
+    ],
 )
 def test_a_search_killed_again_and_again_is_the_uninterrupted_search(tmp_path, options, kills):
     search = ["search", "CuAu", *OPTIONS, "--relaxations", "14", *options]

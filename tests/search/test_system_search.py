@@ -99,8 +99,8 @@ def test_a_part_of_the_archive_shows_its_composition_alone(archive):
 
 def test_an_interrupted_search_continues_exactly_as_an_uninterrupted_one(search, tmp_path):
     with search("uninterrupted") as found:
-        found.run(relaxations=24, refine=0)
-    _run_with_interruptions(lambda: search("resumed"), 24, lambda progress: progress.relaxations, [3, 11, 18])
+        found.run(relaxations=16, refine=0)
+    _run_with_interruptions(lambda: search("resumed"), 16, lambda progress: progress.relaxations, [3, 9])
     assert _first_difference(_entries(tmp_path / "uninterrupted"), _entries(tmp_path / "resumed")) is None
 
 

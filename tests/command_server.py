@@ -39,6 +39,8 @@ for descriptor, file, mode in (
 os.environ.clear()
 os.environ.update(request["environment"])
 os.chdir(request["cwd"])
+folders = [str(Path(folder).absolute()) for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+sys.path[:0] = [folder for folder in folders if folder not in sys.path]
 if script := request["script"]:
     sys.argv = [script, *request["arguments"]]
     sys.path.insert(0, str(Path(script).parent))

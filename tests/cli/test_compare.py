@@ -19,7 +19,7 @@ COPPER = ["compare", "Cu", "--calculator", "emt", "--max-atoms", "2", "--strateg
 
 
 def hybridcsp(*arguments, cwd, **environment):
-    return command_line.hybridcsp(*arguments, cwd=cwd, check=False, COLUMNS="100", **environment)
+    return command_line.hybridcsp(*arguments, cwd=cwd, check=False, **environment)
 
 
 @pytest.mark.slow

@@ -48,11 +48,14 @@ from model_potentials import FAMILIES, make
 from racing import Recorder
 from run_lines import append_line, read_lines
 
+from hybridcsp import Problem
 from hybridcsp.core.outcomes import Evaluation, Failed, FailureReason, Relaxed
 from hybridcsp.core.records import Candidate, Cost, Job, Proposal
 from hybridcsp.errors import GeneratorError
-from hybridcsp.generators.loading import open_generator
+from hybridcsp.generators.loading import shared_generator
 from hybridcsp.generators.selection import SelectedSample, Selection
+from hybridcsp.prototypes.labels import Label, identify
+from hybridcsp.relaxation.calculators.registry import CalculatorLike
 from hybridcsp.relaxation.preselection import FALL_PER_FORCE, LARGEST_FORCE, ROUNDS
 from hybridcsp.relaxation.relax import run_job
 from hybridcsp.relaxation.settings import RelaxationSettings
@@ -102,17 +105,16 @@ class BatchesOnly(HeightPosterior):
 POSTERIORS = {"frozen": lambda: None, "posterior": HeightPosterior, "batches": BatchesOnly}
 
 
-def record(family: str, seed: int, atoms: int, file: Path) -> None:
-    """Relax the samples of a problem, and write them."""
+def record(problem: Problem, calculator: CalculatorLike, seed: int, batches: int, file: Path) -> None:
+    """Relax the samples of some batches for a problem, and write them."""
     import hybridcsp.relaxation.relax as module
 
-    model = make(family, seed, atoms)
-    sampler = BatchSampler(model.problem, ModelVersions(open_generator("wyckoff")))
+    sampler = BatchSampler(problem, ModelVersions(shared_generator("wyckoff")))
     rng = np.random.default_rng(seed)
     known = StructureIndex(energy_window=None, tolerances=STARTS)
     minima, niches = StructureIndex(energy_window=ENERGY_WINDOW), NicheIndex()
     rows: list[dict[str, Any]] = []
-    for number in range(BATCHES):
+    for number in range(batches):
         batch = sampler.new_batch(rng, first=number == 0)
         for sample in sampler.select(0, batch, file.parent).chosen:
             if known.find(sample.described) is not None:
@@ -123,9 +125,7 @@ def record(family: str, seed: int, atoms: int, file: Path) -> None:
             )
             Recorder.traces.clear()
             with patch.object(module, "GuardedCalculator", Recorder):
-                outcome = run_job(
-                    Job(candidate=candidate, atoms=sample.atoms), model.calculator, "", RelaxationSettings()
-                )
+                outcome = run_job(Job(candidate=candidate, atoms=sample.atoms), calculator, "", RelaxationSettings())
             row = {
                 "batch": number,
                 "cell": sample.atoms.cell.array.tolist(),
@@ -174,6 +174,12 @@ class Recorded:
     @cached_property
     def features(self) -> Any:
         return structure_features(self.sample.atoms)
+
+    @cached_property
+    def label(self) -> Label | None:
+        """Prototype before the relaxation, with elements in any order; ``None`` without a consistent symmetry."""
+        found = identify(self.sample.atoms)
+        return None if found is None else found[0]
 
     def estimate(self, calls: int) -> float | None:
         """Return the estimate of the enthalpy after a number of force calls; ``None`` if it has failed by then."""
@@ -307,7 +313,8 @@ def command_record(options: argparse.Namespace) -> None:
     print(f"{len(todo)} problems to do, about {len(todo) * 40 / 3600:.2f} core-hours", flush=True)
     for one in todo:
         start = time.process_time()
-        record(*one, file_of(*one))
+        model = make(*one)
+        record(model.problem, model.calculator, one[1], BATCHES, file_of(*one))
         print(*one, f"{time.process_time() - start:.0f} s", flush=True)
 
 

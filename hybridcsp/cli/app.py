@@ -22,7 +22,7 @@ from hybridcsp.errors import CommandLineError, HybridCSPError, InputError, did_y
 PANELS = {
     "Search": ("search", "resume", "refine", "compare", "watch"),
     "Results": ("show", "hull", "front", "xrd", "export"),
-    "Generators": ("dataset", "generators", "train", "sample", "evaluate"),
+    "Models": ("dataset", "generators", "predictors", "train", "sample", "predict", "evaluate"),
     "Other codes": ("import", "formats"),
     "Lists": ("calculators", "sources", "operators", "objectives"),
 }

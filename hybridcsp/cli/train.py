@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,32 +11,36 @@ import typer
 
 from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console
-from hybridcsp.cli.generators import DATA, GENERATOR, MAX_ATOMS, SEED, check_exists
+from hybridcsp.cli.generators import DATA, MAX_ATOMS, SEED, check_exists
 from hybridcsp.cli.output import as_argument
 from hybridcsp.cli.progress import busy
+from hybridcsp.cli.train_predictor import PropertyChoice, train_predictor
+from hybridcsp.cli.training import Choices, checked_output, finish, run_training
 from hybridcsp.cli.values import read_number
-from hybridcsp.errors import InputError
-from hybridcsp.utils.files import make_folder
+from hybridcsp.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     from hybridcsp.training.epoch import Epoch
 
-#: Name of the checkpoint in the output folder.
-CHECKPOINT = "checkpoint.safetensors"
-
-#: Names of the learning curve in the output folder, as a table and as a picture.
-CURVE = "curve.csv"
-PICTURE = "curve.png"
+MODEL = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Name of a generator or predictor (see hybridcsp generators and hybridcsp predictors), or a folder with "
+        "the weights of a generator.",
+    ),
+]
 
 
 @app.command(
     epilog="Examples:\n\n"
     "  hybridcsp train wyckoff --data mp20.extxyz --data my_structures/ --output my_wyckoff\n\n"
     "  hybridcsp train my_wyckoff --data oxides.extxyz --output oxides --epochs 20 --learning-rate 2e-4\n\n"
-    "  hybridcsp train flow --data mp20.extxyz --output my_flow --set batch_size=256 --set device=cuda"
+    "  hybridcsp train flow --data mp20.extxyz --output my_flow --set batch_size=256 --set device=cuda\n\n"
+    "  hybridcsp train cgcnn --data mp20.extxyz --property band_gap --members 4 --output gap"
 )
 def train(
-    generator: GENERATOR,
+    model: MODEL,
     data: DATA,
     output: Annotated[
         Path | None,
@@ -75,52 +78,111 @@ def train(
         ),
     ] = None,
     seed: SEED = 0,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--property",
+            metavar="NAME",
+            help="Property that a predictor learns, a number in the info of the structures.",
+            show_default="none",
+        ),
+    ] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="UNIT", help="Unit of the property.", show_default="told by its name, such as bulk_modulus_gpa"
+        ),
+    ] = None,
+    logarithmic: Annotated[
+        bool, typer.Option("--log", help="Learn the logarithm of the property, which must be positive.")
+    ] = False,
+    members: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Number of networks of a predictor, whose spread is its uncertainty.",
+            min=1,
+            show_default="1",
+        ),
+    ] = None,
+    configuration: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Configuration of a predictor: published (as its authors made it) or corrected.",
+            show_default="corrected",
+        ),
+    ] = None,
 ) -> None:
-    """Train a generator on crystal structures.
+    """Train a generator or a predictor on crystal structures.
 
-    The name of a generator starts from random weights, a folder starts from its weights. One tenth of the formulas is
+    The name of a model starts from random weights, a folder starts from its weights. One tenth of the formulas is
     held out for early stopping. After an interruption, run the same command again to continue. On a GPU, mixed
     precision is used. If the structures have energies above the hull (e_above_hull), the generator can be conditioned
     on low energies.
 
+    A predictor learns one property (--property) and predicts it: see hybridcsp predictors. Its errors on the held-out
+    tenth are shown, and calibrate its uncertainties. Its training starts from random weights.
+
     At the end, the held-out loss is shown (also as curve.csv and curve.png in the output folder), with an assessment:
     whether the training has converged, and whether the weights are better than the initial ones.
     """
-    from hybridcsp.analysis.learning_curve import LearningCurve, verdict
-    from hybridcsp.analysis.plots import check_picture
+    from hybridcsp.generators.registry import GENERATORS
+    from hybridcsp.predictors.loading import predictor_of
+    from hybridcsp.predictors.registry import PREDICTORS
+    from hybridcsp.utils.paths import expanded
+
+    chosen = _settings(settings or [], epochs, learning_rate)
+    for path in data:
+        check_exists("--data", path)
+    choices = Choices(data=data, output=output, settings=chosen, max_atoms=max_atoms, plot=plot, seed=seed)
+    if model in PREDICTORS.entries():
+        choice = PropertyChoice(
+            name=name,
+            unit=unit,
+            logarithmic=logarithmic,
+            members=members or 1,
+            configuration="corrected" if configuration is None else configuration,
+        )
+        train_predictor(model, choice, choices)
+        return
+    if predictor_of(expanded(model)) is not None:
+        reason = "the training of a predictor starts from random weights; give the name of a predictor"
+        raise InputError("model", model, reason=reason)
+    generators = GENERATORS.entries()
+    if model not in generators and not (expanded(model).exists() or "/" in model or model.startswith(".")):
+        raise UnknownNameError("model", model, [*generators, *PREDICTORS.entries()], "or a folder of weights")
+    for option, value in (
+        ("--property", name),
+        ("--unit", unit),
+        ("--log", logarithmic or None),
+        ("--members", members),
+        ("--configuration", configuration),
+    ):
+        if value is not None:
+            reason = f"it is for predictors ({', '.join(PREDICTORS.entries())}), and {model} is a generator"
+            raise InputError(option, value, reason=reason)
+    _train_generator(model, choices)
+
+
+def _train_generator(generator: str, choices: Choices) -> None:
     from hybridcsp.generators.datasets import read_dataset
     from hybridcsp.generators.loading import find_generator, new_generator, open_generator
 
     entry, folder = find_generator(generator)
-    chosen = _settings(settings or [], epochs, learning_rate)
-    output = output or Path(f"{entry.name}-trained")
-    picture = plot or output / PICTURE
-    check_picture(picture, "--plot")
-    for path in data:
-        check_exists("--data", path)
-    if (output / "card.json").exists():
-        raise InputError("--output", output, "a new folder; this one already contains weights")
+    output, picture = checked_output(choices, entry.name)
     with busy(f"loading {generator}"):
         model = new_generator(entry.name) if folder is None else open_generator(generator)
     before = dict(model.card)
     with busy("reading crystals"):
-        dataset = read_dataset(data, max_atoms=max_atoms)
+        dataset = read_dataset(choices.data, max_atoms=choices.max_atoms)
     skipped = ", ".join(f"{n} {reason}" for reason, n in dataset.skipped.items())
     console.print(f"{len(dataset.examples)} crystals" + (f" (skipped: {skipped})" if skipped else ""), highlight=False)
-    try:
-        with _folder(output):
-            curve = LearningCurve(output / CURVE, resumed=any(output.glob(f"*{CHECKPOINT}")))
-            with busy("encoding the crystals") as show:
 
-                def on_epoch(epoch: Epoch) -> None:
-                    curve.add(epoch)
-                    _print_epoch(epoch)
-                    show(f"{epoch.part + ', ' if epoch.part else ''}epoch {epoch.number + 1}")
+    def fit(checkpoint: Path, on_epoch: Callable[[Epoch], None]) -> None:
+        model.fit(dataset.examples, seed=choices.seed, checkpoint=checkpoint, on_epoch=on_epoch, **choices.settings)
 
-                model.fit(dataset.examples, seed=seed, checkpoint=output / CHECKPOINT, on_epoch=on_epoch, **chosen)
-    except KeyboardInterrupt:
-        console.print("Interrupted. Continue with the same command.")
-        raise typer.Exit(130) from None
+    curve = run_training(fit, output)
     formulas = {f for card in (before, model.card) for f in str(card.get("training_formulas", "")).split()}
     model.card = {
         **model.card,
@@ -128,16 +190,7 @@ def train(
         **({"training_formulas": " ".join(sorted(formulas))} if formulas else {}),
     }
     model.save(output)
-    for checkpoint in output.glob(f"*{CHECKPOINT}"):
-        checkpoint.unlink()
-    if curve.parts:
-        curve.draw(picture, f"{entry.name}, {len(dataset.examples)} crystals")
-        for line in curve.lines():
-            console.print(f"Held-out loss  {line}", highlight=False, soft_wrap=True)
-        for part, done in curve.parts.items():
-            assessment = verdict(done, pretrained=folder is not None)
-            console.print(f"Assessment{f' of {part}' if part else ''}: {assessment}.", highlight=False, soft_wrap=True)
-        console.print(f"Wrote the learning curve to {picture}", highlight=False, soft_wrap=True)
+    finish(curve, output, picture, f"{entry.name}, {len(dataset.examples)} crystals", pretrained=folder is not None)
     where = as_argument(output)
     console.print(
         f"Wrote weights to {output}. Evaluate them on other crystals: hybridcsp evaluate {where} --data PATH. "
@@ -145,13 +198,6 @@ def train(
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _print_epoch(epoch: Epoch) -> None:
-    losses = "  ".join(f"{name} {value:.4f}" for name, value in epoch.losses.items())
-    best = "  best" if epoch.best else ""
-    what = f"{epoch.part}, epoch" if epoch.part else "epoch"
-    console.print(f"{what} {epoch.number}  {epoch.seconds:.0f} s  {losses}{best}", highlight=False, soft_wrap=True)
 
 
 def _settings(given: list[str], epochs: int | None, learning_rate: str | None) -> dict[str, Any]:
@@ -175,16 +221,3 @@ def _settings(given: list[str], epochs: int | None, learning_rate: str | None) -
     if learning_rate is not None:
         found["learning_rate"] = read_number("--learning-rate", learning_rate, "a positive number")
     return found
-
-
-@contextmanager
-def _folder(path: Path) -> Iterator[None]:
-    """Make a folder, and remove it if an error leaves it empty."""
-    new = not path.exists()
-    make_folder(path, key="--output")
-    try:
-        yield
-    except BaseException:
-        if new and not any(path.iterdir()):
-            path.rmdir()
-        raise

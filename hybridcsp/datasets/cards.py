@@ -14,7 +14,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ase import Atoms
 
 from hybridcsp.errors import UnreadableError
@@ -56,8 +55,7 @@ class Tally:
         label = atoms.info.get("calculator")
         if isinstance(label, str):
             self.calculators[label] += 1
-        for name, given in atoms.info.items():
-            value = given.item() if isinstance(given, np.generic) else given
+        for name, value in atoms.info.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 self.numbers.setdefault(str(name), _Numbers()).add(float(value))
 

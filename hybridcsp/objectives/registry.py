@@ -38,6 +38,11 @@ OBJECTIVES = Registry(
             target="hybridcsp.objectives.powder:PowderSimilarity",
             summary="similarity from 0 to 1 to the measured powder pattern in a file (xrd:pattern.xy)",
         ),
+        Entry(
+            name="predictor",
+            target="hybridcsp.predictors.objective:PredictedProperty",
+            summary="property that a trained predictor predicts (predictor:FOLDER)",
+        ),
     ),
     base="hybridcsp.objectives.base:Objective",
 )

@@ -18,6 +18,11 @@ def formula_of(atoms: Atoms) -> str:
     return reduced_hill_formula(Counter(atoms.get_chemical_symbols()))
 
 
+def tenth_of(formula: str) -> int:
+    """Return the tenth of all formulas, 0 to 9, that a reduced formula (in Hill's order) belongs to."""
+    return int.from_bytes(hashlib.sha256(formula.encode()).digest()[:4]) % HELD_OUT
+
+
 def is_held_out(formula: str) -> bool:
     """Return whether a reduced formula (in Hill's order) belongs to the tenth that is held out of training sets."""
-    return int.from_bytes(hashlib.sha256(formula.encode()).digest()[:4]) % HELD_OUT == 0
+    return tenth_of(formula) == 0

@@ -1,0 +1,137 @@
+"""Interface of predictors: what every learned model of a property of crystals implements, and what it returns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridcsp.errors import UnknownNameError
+from hybridcsp.training.epoch import Epoch
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from hybridcsp.predictors.labelled import Labelled
+
+#: Names of the configurations: that of the authors, and the default, in which the defects of the former are mended.
+PUBLISHED, CORRECTED = "published", "corrected"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prediction:
+    """Represent the predicted property of several crystals.
+
+    Attributes
+    ----------
+    mean
+        Expected values in the unit of the property, shape ``(n,)``; medians if the model has learned logarithms.
+    standard_deviation
+        Their uncertainties in the same unit, shape ``(n,)``, calibrated on crystals that were held out of the training.
+    interval_50, interval_90
+        Lower and upper ends of the intervals that hold the value with a probability of 50 and 90 %, shape ``(n, 2)``.
+    unseen
+        Symbols of the elements of each crystal that do not occur in the training set.
+    """
+
+    mean: NDArray[np.float64]
+    standard_deviation: NDArray[np.float64]
+    interval_50: NDArray[np.float64]
+    interval_90: NDArray[np.float64]
+    unseen: tuple[tuple[str, ...], ...]
+
+
+class Predictor(ABC):
+    """Abstract base class of models that learn one property of crystals and predict it.
+
+    Subclasses set ``name`` and implement :meth:`fit`, :meth:`predict`, :meth:`save` and :meth:`load`.
+
+    Attributes
+    ----------
+    name
+        Registered name.
+    configurations
+        Names of the configurations in which the model can be made, and the functions that make it.
+    card
+        Description of the training, JSON-serialisable; written next to the weights.
+    """
+
+    name: str
+    configurations: ClassVar[Mapping[str, Callable[[], Predictor]]] = MappingProxyType({})
+    card: Mapping[str, Any] = MappingProxyType({})
+
+    @classmethod
+    def configured(cls, configuration: str) -> Predictor:
+        """Return an untrained predictor of a named configuration.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is none of this name.
+        """
+        if configuration not in cls.configurations:
+            raise UnknownNameError("configuration", configuration, list(cls.configurations))
+        return cls.configurations[configuration]()
+
+    @property
+    def quantity(self) -> str:
+        """Name of the property; empty before the training."""
+        return str(self.card.get("property", ""))
+
+    @property
+    def unit(self) -> str:
+        """Unit of the property; empty if it has none or it is not known."""
+        return str(self.card.get("unit", ""))
+
+    @abstractmethod
+    def fit(
+        self,
+        data: Labelled,
+        *,
+        members: int = 1,
+        logarithmic: bool = False,
+        seed: int = 0,
+        checkpoint: Path | None = None,
+        on_epoch: Callable[[Epoch], None] | None = None,
+        **settings: Any,
+    ) -> None:
+        """Train on crystals whose property is known, from random weights.
+
+        Parameters
+        ----------
+        data
+            Crystals with their values.
+        members
+            Number of networks that are trained with different seeds; their mean is the prediction, and their spread
+            tells how uncertain it is.
+        logarithmic
+            Whether the logarithm of the property is learned, which must then be positive.
+        seed
+            Random seed.
+        checkpoint
+            File in which the state of the training is kept, one for each member with its number before the name; the
+            training continues from them if they exist.
+        on_epoch
+            Function that is called after each epoch.
+        **settings
+            Settings of the training.
+        """
+
+    @abstractmethod
+    def predict(self, crystals: Sequence[Atoms]) -> Prediction:
+        """Predict the property of crystals."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the weights and the card into a folder, which is made if it does not exist."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> Self:
+        """Read a predictor from a folder that :meth:`save` has written."""

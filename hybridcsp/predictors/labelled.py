@@ -1,0 +1,233 @@
+"""Crystals whose property is known, and their division into a learned and a held-out part."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from hybridcsp.errors import InputError, did_you_mean
+from hybridcsp.io.frames import ReadFailure
+from hybridcsp.io.structure_files import read_structures, structure_files
+from hybridcsp.training.held_out import HELD_OUT, formula_of, tenth_of
+from hybridcsp.utils.reading import sha256_of
+
+#: Fewest crystals from which a property is learned.
+FEWEST = 10
+
+# Smallest part of the crystals that must be held out by formula; if it is smaller, crystals are held out instead.
+_SMALLEST_PART = 0.02
+
+# Units of properties by the name, or by the end of the name.
+_UNITS = {
+    "formation_energy_per_atom": "eV/atom",
+    "energy_per_atom": "eV/atom",
+    "e_above_hull": "eV/atom",
+    "band_gap": "eV",
+}
+_UNITS_OF_ENDINGS = {
+    "_w_per_mk": "W/(m K)",
+    "_per_k": "1/K",
+    "_gpa": "GPa",
+    "_k": "K",
+    "_ev_per_atom": "eV/atom",
+    "_ev": "eV",
+}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Labelled:
+    """Represent crystals with the values of one property.
+
+    Attributes
+    ----------
+    crystals
+        The crystals.
+    values
+        Values of the property, shape ``(n,)``.
+    name, unit
+        Name and unit of the property.
+    files
+        Name, SHA-256 and number of frames of each file.
+    skipped
+        Number of frames that are left out, by reason.
+    """
+
+    crystals: tuple[Atoms, ...]
+    values: NDArray[np.float64]
+    name: str
+    unit: str = ""
+    files: tuple[Mapping[str, Any], ...] = ()
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+    def part(self, indices: Sequence[int] | NDArray[np.int_]) -> Labelled:
+        """Return some of the crystals."""
+        return Labelled(
+            crystals=tuple(self.crystals[i] for i in indices),
+            values=self.values[np.asarray(indices, dtype=int)],
+            name=self.name,
+            unit=self.unit,
+        )
+
+
+def unit_of(name: str) -> str:
+    """Return the unit that the name of a property tells, or an empty text: ``"GPa"`` for ``bulk_modulus_gpa``."""
+    if name in _UNITS:
+        return _UNITS[name]
+    return next((unit for ending, unit in _UNITS_OF_ENDINGS.items() if name.endswith(ending)), "")
+
+
+def read_labelled(
+    paths: Iterable[Path],
+    name: str,
+    *,
+    max_atoms: int,
+    unit: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Labelled:
+    """Read the crystals of files or folders whose ``info`` has a property.
+
+    Frames without the property, with a value that is not finite, or with more atoms than ``max_atoms`` are left out and
+    counted.
+
+    Parameters
+    ----------
+    paths
+        Structure files, or folders of them; pickles are never read.
+    name
+        Name of the property, a key of ``info``.
+    max_atoms
+        Largest number of atoms.
+    unit
+        Unit of the property; by default that of :func:`unit_of`.
+    progress
+        Function that is called with the number of frames read so far.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, a value is not a number, or no frame has the property.
+    """
+    skipped: Counter[str] = Counter()
+    others: Counter[str] = Counter()
+    files: list[dict[str, Any]] = []
+    crystals: list[Atoms] = []
+    values: list[float] = []
+    seen = 0
+    for path in paths:
+        if not path.exists():
+            raise InputError("data", path, reason="there is no such file or folder")
+        for file in structure_files(path):
+            frames = list(read_structures(file))
+            if len(frames) == 1 and isinstance(frames[0], ReadFailure):
+                raise InputError("data", file, reason=f"it cannot be read: {frames[0].reason}")
+            files.append({"name": file.name, "sha256": sha256_of(file), "frames": len(frames)})
+            for frame in frames:
+                seen += 1
+                if progress is not None:
+                    progress(seen)
+                if isinstance(frame, ReadFailure):
+                    skipped[frame.reason.partition(":")[0]] += 1
+                    continue
+                info = frame.atoms.info
+                others.update(key for key in info if key != name and _is_number(info[key]))
+                if name not in info:
+                    skipped[f"without {name}"] += 1
+                    continue
+                value = _number(info[name], name, f"{file}, frame {frame.number}")
+                if not math.isfinite(value):
+                    skipped[f"whose {name} is not finite"] += 1
+                elif len(frame.atoms) > max_atoms:
+                    skipped[f"with more than {max_atoms} atoms"] += 1
+                else:
+                    crystals.append(_bare(frame.atoms))
+                    values.append(value)
+    if not crystals:
+        reasons = "; ".join(f"{n} frames {reason}" for reason, n in skipped.items()) or "there are no frames"
+        known = [key for key, _ in others.most_common()]
+        there = f". Properties of the frames are {', '.join(known[:20])}" if known else ""
+        reason = f"no crystal of the data has this property: {reasons}{there}"
+        raise InputError("property", name, reason=did_you_mean(name, known) + reason)
+    return Labelled(
+        crystals=tuple(crystals),
+        values=np.array(values),
+        name=name,
+        unit=unit_of(name) if unit is None else unit,
+        files=tuple(files),
+        skipped=dict(skipped),
+    )
+
+
+def check_learnable(data: Labelled, *, logarithmic: bool) -> None:
+    """Check that a property can be learned from crystals.
+
+    Raises
+    ------
+    InputError
+        If there are too few crystals, a value is not finite, all values are equal, or a logarithm is to be learned
+        and a value is not positive.
+    """
+    n = len(data.crystals)
+    if n < FEWEST:
+        reason = (
+            f"{n} crystals with {data.name} are too few to learn from and to test with; {FEWEST} are needed at least"
+        )
+        raise InputError("data", n, reason=reason)
+    if len(data.values) != n:
+        raise InputError("values", len(data.values), f"one value for each of the {n} crystals")
+    if not np.isfinite(data.values).all():
+        wrong = int(np.count_nonzero(~np.isfinite(data.values)))
+        raise InputError(
+            "property", data.name, reason=f"{wrong} of its {n} values are not finite; leave these crystals out"
+        )
+    if np.ptp(data.values) == 0:
+        reason = f"all {n} crystals have the value {data.values[0]:g}, so that there is nothing to learn"
+        raise InputError("property", data.name, reason=reason)
+    if logarithmic and not (data.values > 0).all():
+        wrong = int(np.count_nonzero(data.values <= 0))
+        reason = f"the logarithm can be learned of positive values only, and {wrong} of {n} are 0 or negative"
+        raise InputError("property", data.name, reason=f"{reason}; leave out --log")
+
+
+def split(crystals: Sequence[Atoms]) -> tuple[NDArray[np.int_], NDArray[np.int_], str]:
+    """Divide crystals into a learned and a held-out part.
+
+    The crystals of a tenth of all formulas are held out (:func:`hybridcsp.training.held_out.is_held_out`), so that the
+    errors on them are those for new compositions. If these are too few, because the data are without them already, the
+    next tenth is held out; and if no tenth is large enough, as in data of one formula, every tenth crystal.
+
+    Returns
+    -------
+    tuple
+        Positions of the learned and of the held-out crystals, and ``"formulas"`` or ``"crystals"``, what is held out.
+    """
+    tenths = np.array([tenth_of(formula_of(crystal)) for crystal in crystals])
+    least = max(2, math.ceil(_SMALLEST_PART * len(crystals)))
+    for tenth in range(HELD_OUT):
+        held = tenths == tenth
+        if least <= held.sum() <= len(crystals) / 2:
+            return np.flatnonzero(~held), np.flatnonzero(held), "formulas"
+    held = np.arange(len(crystals)) % min(HELD_OUT, len(crystals) // 2) == 0
+    return np.flatnonzero(~held), np.flatnonzero(held), "crystals"
+
+
+def _bare(atoms: Atoms) -> Atoms:
+    return Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell.array, pbc=True)
+
+
+def _is_number(value: Any) -> bool:
+    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
+
+
+def _number(value: Any, name: str, where: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError("data", where, reason=f"{name} = {value!r:.80} is not a number") from error

@@ -1,0 +1,45 @@
+"""Predicted properties as objectives of a search."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ase import Atoms
+
+from hybridcsp.errors import InputError
+from hybridcsp.objectives.base import Objective
+
+
+class PredictedProperty(Objective):
+    """Property that a trained predictor predicts for a relaxed structure.
+
+    Parameters
+    ----------
+    argument
+        Folder of weights from ``hybridcsp train``.
+    extrapolate
+        Whether elements are allowed that do not occur in the training set of the predictor; by default a structure with
+        such an element has no value.
+    """
+
+    argument_is_path: ClassVar[bool] = True
+
+    def __init__(self, argument: str | None = None, *, extrapolate: bool = False) -> None:
+        from hybridcsp.predictors.loading import open_predictor
+
+        if not argument:
+            reason = "it needs the folder of a trained predictor: predictor:FOLDER"
+            raise InputError("objective", "predictor", reason=reason)
+        if not isinstance(extrapolate, bool):
+            raise InputError("objectives.options.extrapolate", extrapolate, "true or false")
+        self._predictor = open_predictor(argument)
+        self._extrapolate = extrapolate
+        self.unit = self._predictor.unit
+
+    def value(self, atoms: Atoms) -> float:
+        """Return the expected value of the property."""
+        prediction = self._predictor.predict([atoms])
+        if prediction.unseen[0] and not self._extrapolate:
+            unseen = ", ".join(prediction.unseen[0])
+            raise ValueError(f"the predictor was trained without {unseen}; the option extrapolate allows this")
+        return float(prediction.mean[0])

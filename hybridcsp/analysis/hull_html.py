@@ -17,7 +17,7 @@ from hybridcsp.analysis.pages import new_figure, write_page
 from hybridcsp.analysis.phases import WINDOW, Phase, Phases
 from hybridcsp.analysis.report import source_name, spacegroup_name
 
-_FOUND, _KNOWN = "#d62728", "black"
+_FOUND, _KNOWN, _NOT_GIVEN = "#d62728", "black", "grey"
 
 
 def write_hull_page(
@@ -93,7 +93,8 @@ def _text(phase: Phase, phases: Phases) -> str:
     if not phases.on_hull(phase):
         lines.insert(2, f"decomposes to {escape(in_words(phases.hull.decomposition(phase.formula)))}")
     if phases.known_hull is not None:
-        lines.append("known phase" if phase.known else "none of the known phases")
+        words = {True: "none of the known phases", False: "known phase", None: "element without a known phase"}
+        lines.append(words[phases.is_new(phase)])
     return "<br>".join(lines)
 
 
@@ -104,7 +105,8 @@ def _groups(phases: Phases) -> list[tuple[str, str, str, list[Phase]]]:
         return [("on the hull", _FOUND, "circle", stable)]
     groups = [
         ("known, on the hull", _KNOWN, "diamond", [one for one in stable if one.known]),
-        ("new on the hull", _FOUND, "circle", [one for one in stable if not one.known]),
+        ("new on the hull", _FOUND, "circle", [one for one in stable if phases.is_new(one)]),
+        ("element, not given", _NOT_GIVEN, "circle", [one for one in stable if phases.is_new(one) is None]),
     ]
     return [group for group in groups if group[3]]
 

@@ -31,8 +31,8 @@ _NAMED = 6
 #: Least height of the picture of a binary system above the elements, in meV/atom.
 _LEAST_HEIGHT = 10.0
 
-#: Colours of phases on the hull: found by the search, and known before.
-_FOUND, _KNOWN = "tab:red", "black"
+#: Colours of phases on the hull: found by the search, known before, and elements without a known phase.
+_FOUND, _KNOWN, _NOT_GIVEN = "tab:red", "black", "tab:gray"
 
 #: Most phases on the hull of a panel whose space groups are written too.
 _WITH_SPACEGROUP = 14
@@ -195,7 +195,8 @@ def _groups(stable: Sequence[Phase], phases: Phases) -> list[tuple[str, str, str
         return [("on the hull", _FOUND, "o", list(stable))]
     groups = [
         ("known, on the hull", _KNOWN, "D", [one for one in stable if one.known]),
-        ("new on the hull", _FOUND, "o", [one for one in stable if not one.known]),
+        ("new on the hull", _FOUND, "o", [one for one in stable if phases.is_new(one)]),
+        ("element, not given", _NOT_GIVEN, "o", [one for one in stable if phases.is_new(one) is None]),
     ]
     return [group for group in groups if group[3]]
 

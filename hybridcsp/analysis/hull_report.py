@@ -50,6 +50,7 @@ def phase_rows(selected: Sequence[Phase], phases: Phases) -> list[dict[str, Any]
         if phases.known_hull is not None:
             row |= {
                 "known_phase": phase.known,
+                "new": phases.is_new(phase),
                 "above_known_hull_mev_per_atom": None if known is None else 1000 * known,
             }
         rows.append(row)
@@ -102,11 +103,15 @@ def phase_table(rows: Sequence[Mapping[str, Any]], phases: Phases, window: float
     cells = [_cells(row, has_known=has_known) for row in rows[:most]]
     notes = [_NOTE.format(calculator=phases.calculator or "one calculator")]
     if has_known:
-        notes.insert(0, "new: none of the known phases that were given.")
+        notes.insert(0, "new: none of the known phases that were given; not given: an element without a known phase.")
     if len(rows) > most:
         notes.insert(0, f"{len(rows) - most} more phases are listed by --json, --csv or a smaller --window.")
     title = f"Phases of {phases.name} up to {1000 * window:g} meV/atom above the hull"
     return FittingTable(title, columns, cells, notes)
+
+
+# Words for whether a phase is new; nothing is said about elements without a known phase.
+_NOVELTY = {True: "new", False: "known", None: "not given"}
 
 
 def _cells(row: Mapping[str, Any], *, has_known: bool) -> list[str]:
@@ -124,7 +129,7 @@ def _cells(row: Mapping[str, Any], *, has_known: bool) -> list[str]:
         f"{row['enthalpy_ev_per_atom']:.4f}",
     ]
     if has_known:
-        cells[5:5] = ["known" if row["known_phase"] else "new", _number(row["above_known_hull_mev_per_atom"])]
+        cells[5:5] = [_NOVELTY[row["new"]], _number(row["above_known_hull_mev_per_atom"])]
     return cells
 
 

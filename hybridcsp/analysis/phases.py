@@ -159,8 +159,16 @@ class Phases:
         return phase.formula in self.hull.stable and self.lowest[phase.formula].id == phase.id
 
     def is_new(self, phase: Phase) -> bool | None:
-        """Return whether a phase is none of the known ones; ``None`` if none was given."""
-        return None if self.known_hull is None else not phase.known
+        """Return whether a phase is none of the known ones.
+
+        ``None`` if none was given, and for an element of which none was given: the search itself supplies its phases.
+        """
+        if self.known_hull is None:
+            return None
+        given = phase.formula not in self.elements or any(
+            one.known for one in self.phases if one.formula == phase.formula
+        )
+        return not phase.known if given else None
 
     def stable_by(self, phase: Phase) -> float | None:
         """Return by how much (eV/atom) a phase on the hull lies below the hull of all other compositions.

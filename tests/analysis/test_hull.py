@@ -89,7 +89,17 @@ def test_rows_tell_heights_decompositions_and_what_is_new(binary):
     # Without CuAu the hull at 1:1 runs from Cu3Au (-3.465) to Au (-3.20).
     assert stable["stable_by_mev_per_atom"] == pytest.approx(1000 * (3.45 - (2 * 3.465 + 3.20) / 3))
     assert rows[3]["known_phase"]
+    assert (rows[3]["new"], stable["new"]) == (False, True)
     assert rows[1]["stable_by_mev_per_atom"] is None
+
+
+def test_elements_without_a_known_phase_are_not_called_new():
+    phases = phases_of(("Cu", "Au"), [("Cu", -3.5), ("Au", -3.2), ("CuAu", -3.45, "known")])
+    rows = {row["formula"]: row for row in phase_rows(phases.phases, phases)}
+    assert (rows["Cu"]["new"], rows["CuAu"]["new"]) == (None, False)
+    words = " ".join(map(str, phase_table([rows["Cu"]], phases, 0.1, 9).rows[0]))
+    assert "not given" in words
+    assert "new" not in words
 
 
 def test_without_known_phases_nothing_is_called_new():

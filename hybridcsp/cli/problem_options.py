@@ -6,8 +6,8 @@ from hybridcsp.cli.setting import PROBLEM, Setting
 from hybridcsp.cli.values import (
     all_texts,
     cell_parameters,
-    comma_separated,
     formula_units,
+    formulas,
     spacegroup_numbers,
     span,
     table,
@@ -60,7 +60,7 @@ PROBLEM_SETTINGS = (
         metavar="FORMULA,…",
         help="Compositions of a chemical system to search, such as V2O5,VO2; the elements always belong to them.",
         panel=PROBLEM,
-        read=comma_separated,
+        read=formulas,
         many=True,
         unset="all of the grid",
     ),

@@ -66,9 +66,12 @@ def all_texts(_: str, texts: Sequence[str]) -> list[str]:
     return list(texts)
 
 
-def comma_separated(_: str, texts: Sequence[str]) -> list[str]:
-    """Return the words of a repeated option, which commas separate as well."""
-    return [word.strip() for text in texts for word in text.split(",") if word.strip()]
+def formulas(option: str, texts: Sequence[str]) -> list[str]:
+    """Return the formulas of a repeated option, which commas separate as well: ``"V2O5,VO2"``."""
+    found = [word.strip() for text in texts for word in text.split(",")]
+    if not all(found):
+        raise InputError(option, ",".join(texts), "a formula, or several with commas between them, such as V2O5,VO2")
+    return found
 
 
 def formula_units(_: str, texts: Sequence[str]) -> list[int]:

@@ -89,6 +89,8 @@ ALIASES = {
     "time_limit": "limits.seconds",
     "memory_limit": "limits.memory",
     "retrain": "retraining.new_minima",
+    "xrd_pattern": "xrd.pattern",
+    "powder_pattern": "xrd.pattern",
 }
 
 #: Fields of RelaxationSettings that the problem determines; they are not keys of the file.
@@ -145,8 +147,12 @@ class Origin:
         return key
 
     def with_options(self, text: str) -> str:
-        """Return a text with options in place of keys: ``max_atoms = 24`` becomes ``--max-atoms 24``."""
+        """Return a text with options in place of keys: ``max_atoms = 24`` becomes ``--max-atoms 24``.
+
+        An option without a value replaces ``charge_neutral = true``.
+        """
         for key, flag in self.options.items():
+            text = re.sub(rf"\b{key.split('.')[1]} = true\b", flag, text)
             text = re.sub(rf"\b{key.split('.')[1]} = (?=\S)", f"{flag} ", text)
         return text
 

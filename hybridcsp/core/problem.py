@@ -148,8 +148,10 @@ class Problem:
             raise InputError("formula_units", given, allowed)
         self._set("formula_units", (low, high))
         self._set("min_atoms", whole_number("min_atoms", self.min_atoms, "a whole number from 1"))
-        allowed = f"a whole number that is not below min_atoms ({self.min_atoms})"
-        self._set("max_atoms", whole_number("max_atoms", self.max_atoms, allowed, self.min_atoms))
+        self._set("max_atoms", whole_number("max_atoms", self.max_atoms, "a whole number from 1"))
+        if self.min_atoms > self.max_atoms:
+            reason = f"it is above the largest number, max_atoms = {self.max_atoms}; change one of the two"
+            raise InputError("min_atoms", self.min_atoms, reason=reason)
         if self.max_atoms > MOST_ATOMS:
             raise InputError("max_atoms", self.max_atoms, f"at most {MOST_ATOMS}, the largest size of a primitive cell")
         if not self._sizes:

@@ -86,8 +86,10 @@ class System:
     def __post_init__(self) -> None:
         self._set("elements", _elements(self.elements))
         self._set("min_atoms", whole_number("min_atoms", self.min_atoms, "a whole number from 1"))
-        allowed = f"a whole number that is not below min_atoms ({self.min_atoms})"
-        self._set("max_atoms", whole_number("max_atoms", self.max_atoms, allowed, self.min_atoms))
+        self._set("max_atoms", whole_number("max_atoms", self.max_atoms, "a whole number from 1"))
+        if self.min_atoms > self.max_atoms:
+            reason = f"it is above the largest number, max_atoms = {self.max_atoms}; change one of the two"
+            raise InputError("min_atoms", self.min_atoms, reason=reason)
         listed = [str(formula) for formula in sequence("compositions", self.compositions, "a list of formulas")]
         if listed and self.composition_grid is not None:
             reason = "it cannot be combined with compositions, which list all of them; give one of the two"
@@ -105,8 +107,7 @@ class System:
         ordered = sorted({*found, *elements}, key=_place)
         self._set("compositions", tuple(self._formula(counts) for counts in ordered))
         if len(self.compositions) == len(self.elements) and len(self.elements) > 1:
-            reason = "no composition is left besides the elements; list some, allow more atoms or drop charge_neutral"
-            raise InputError("compositions", listed or self.composition_grid, reason=reason)
+            raise self._nothing_left(listed)
         self._check_limits()
 
     def _set(self, name: str, value: object) -> None:
@@ -131,6 +132,20 @@ class System:
             )
             raise InputError("compositions", formula, reason=reason)
         return reduced
+
+    def _nothing_left(self, listed: Sequence[str]) -> InputError:
+        """Return the error that only the elements are left, about the setting that leaves out the others."""
+        left = "no composition is left besides the elements"
+        if self.charge_neutral:
+            reason = f"{left}, because the charges of no other can cancel; search without charge_neutral = true"
+            return InputError("charge_neutral", self.charge_neutral, reason=reason)
+        if listed:
+            reason = f"{left}; list compositions of several elements, or none for all of the grid"
+            return InputError("compositions", ",".join(listed), reason=reason)
+        if self.max_atoms < 2:
+            return InputError("max_atoms", self.max_atoms, reason=f"{left}; allow more atoms")
+        reason = f"{left}; allow formula units of more atoms, or list compositions"
+        return InputError("composition_grid", self.composition_grid, reason=reason)
 
     def _on_grid(self) -> Iterator[tuple[int, ...]]:
         """Yield the reduced numbers of atoms of all compositions of the grid."""

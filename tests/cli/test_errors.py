@@ -61,6 +61,8 @@ from command_line import hybridcsp
         (["search", "NaCl", "--spacegroup", "225", "--formula-units", "3"], "--spacegroup = (225,)"),
         (["search", "silver.cif"], "--source seeds:silver.cif"),
         (["search", "."], "hybridcsp resume ."),
+        (["search", "V-O", "--compositions", ""], "--compositions = '' is not valid: it must be a formula, or several"),
+        (["search", "Cu-Ag", "--charge-neutral"], "cancel; search without --charge-neutral."),
         (["search", "TiO2.toml"], "run hybridcsp search TiO2 to search for this formula"),
         (["TiO2", "--pressure", "5"], "did you mean hybridcsp search TiO2 --pressure 5"),
         (["serch", "TiO2"], "did you mean 'search'"),

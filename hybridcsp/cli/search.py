@@ -324,6 +324,7 @@ def _run(
     from hybridcsp.archive.state import ALL_FAILED
     from hybridcsp.io.export import export as write
     from hybridcsp.search.failures import all_failed
+    from hybridcsp.search.run import EXHAUSTED, NO_PROPOSALS, ONLY_DUPLICATES
 
     terminate_in_order()
     with configuration.build(
@@ -354,7 +355,7 @@ def _run(
         state = archive.state
         if state.worker_results.attempts and not state.worker_results.successes:
             raise failed or all_failed(state, search.directory)
-        without_proposals = stopped in ("no acceptable proposals", "sources exhausted")
+        without_proposals = stopped in (NO_PROPOSALS, ONLY_DUPLICATES, EXHAUSTED)
         why = _why_nothing_was_relaxed(state, search.problem) if without_proposals else ""
         _print(f"Ended after {duration(time.monotonic() - begun)}: {stopped}{why}. {next_steps}")
         if why:

@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 #: Number of calls in a row without an acceptable proposal after which a search waits for outcomes or ends.
 PATIENCE = 1000
 
+#: Number of proposals of known structures, with no acceptable one and no outcome in between, after which a search waits
+#: for outcomes or ends.
+MOST_DUPLICATES = 200
+
 #: Interval in seconds at which the status of busy sources is read.
 POLL_INTERVAL = 0.1
 
@@ -87,6 +91,7 @@ class Proposer:
         self._calculator = calculator or archive.state.calculator
         self._follow_up = follow_up or FollowUp()
         self._screen = Screen(problem)
+        self._duplicates = 0  # since the last acceptable proposal or outcome
         self._errors: Counter[str] = Counter()
         self._broken: set[str] = set()  # sources whose status() raised
         self._preparing: set[str] = set()  # sources that were busy when their status was last read in a call
@@ -96,6 +101,7 @@ class Proposer:
                 self._notify_proposed(past.candidates)
                 for candidate in past.candidates:
                     if archive.status(candidate.id) != "rejected":
+                        self._duplicates = 0
                         self._screen.accepted(candidate, compute_descriptors(candidate.proposal.atoms))
             elif isinstance(past, ModelUpdate):
                 self._adopted(past)
@@ -111,6 +117,8 @@ class Proposer:
         dry: set[str] = set()  # sources without a proposal now, or with an error in this call
         failed: set[str] = set()
         for _ in range(PATIENCE):
+            if self.only_duplicates:
+                return []
             available = self._available(dry)
             if not available and failed:
                 dry -= failed  # no other source has a proposal: call these again, until they have too many errors
@@ -128,6 +136,14 @@ class Proposer:
                 failed.add(name)
         log.warning("no acceptable proposal in %d calls of sources in a row", PATIENCE)
         return []
+
+    @property
+    def only_duplicates(self) -> bool:
+        """Whether the last proposals of the sources were all of known structures, so that nothing new can be expected.
+
+        It depends on what the archive holds alone, so that a resumed search ends where an uninterrupted one does.
+        """
+        return self._duplicates >= MOST_DUPLICATES
 
     @property
     def exhausted(self) -> bool:
@@ -263,6 +279,7 @@ class Proposer:
                 reason = verdict.reason or RejectionReason.INVALID
                 rejected.append(Rejected(candidate=candidate, detail=verdict.detail, reason=reason))
             else:
+                self._duplicates = 0
                 self._screen.accepted(candidate, verdict.described)
                 accepted.append(candidate)
         force_calls = sum(proposal.cost.force_calls for proposal in proposals)
@@ -299,6 +316,10 @@ class Proposer:
 
     def _notify_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
+            if not isinstance(outcome, Rejected):
+                self._duplicates = 0
+            elif outcome.reason is RejectionReason.DUPLICATE:
+                self._duplicates += 1
             if isinstance(outcome, Relaxed):
                 self._screen.relaxed(outcome)
         comparable = [found for outcome in outcomes if (found := self._comparable(outcome)) is not None]

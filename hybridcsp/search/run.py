@@ -19,7 +19,7 @@ from hybridcsp.search.follow_up import FollowUp
 from hybridcsp.search.follow_up_jobs import FollowUpJobs
 from hybridcsp.search.lowest_minima import LowestMinima
 from hybridcsp.search.progress import Progress, Summary, progress_of
-from hybridcsp.search.proposer import POLL_INTERVAL, Proposer
+from hybridcsp.search.proposer import MOST_DUPLICATES, POLL_INTERVAL, Proposer
 from hybridcsp.search.resumption import check_same_calculator
 from hybridcsp.search.stopping import TIME_USED_UP, StoppingCheck, StoppingCriteria
 from hybridcsp.search.system_proposer import SystemProposer
@@ -30,6 +30,10 @@ log = logging.getLogger(__name__)
 
 #: Minima within this energy of the best (eV/atom) are refined at the end.
 REFINE_WINDOW = 0.05
+
+#: Reasons to end a search whose sources propose nothing that can be relaxed.
+EXHAUSTED, NO_PROPOSALS = "sources exhausted", "no acceptable proposals"
+ONLY_DUPLICATES = f"nothing new can be found, because the last {MOST_DUPLICATES} proposals were known structures"
 
 #: Seconds to wait for outcomes before progress is reported again.
 PATIENCE = 0.5
@@ -171,9 +175,9 @@ class Run:
         if self._busy:
             return False
         if not self._stopped and self._proposer.exhausted:
-            self._stopped = "sources exhausted"
+            self._stopped = EXHAUSTED
         elif not self._stopped and not (self._proposer.preparing or self._proposer.is_training):
-            self._stopped = "no acceptable proposals"
+            self._stopped = ONLY_DUPLICATES if self._proposer.only_duplicates else NO_PROPOSALS
         return bool(self._stopped)
 
     def fill_workers(self) -> None:

@@ -76,6 +76,12 @@ class SystemProposer:
         return all(self.of(formula).exhausted for formula in self.problem.compositions)
 
     @property
+    def only_duplicates(self) -> bool:
+        """Whether at every composition with a source that is not exhausted the last proposals were known structures."""
+        own = [self.of(formula) for formula in self.problem.compositions]
+        return all(one.only_duplicates or one.exhausted for one in own)
+
+    @property
     def preparing(self) -> list[str]:
         """Names of the sources with background work whose proposals have not been collected."""
         names = [name for one in self._proposers.values() for name in one.preparing]

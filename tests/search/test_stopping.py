@@ -169,3 +169,31 @@ def test_criteria_of_wrong_types_are_refused(criteria):
     ((name, value),) = criteria.items()
     with pytest.raises(InputError, match=f"{name} = {value!r} is not valid: it must be a (whole|positive) number"):
         StoppingCriteria(**criteria)
+
+
+class Same(P1Source):
+    """Proposes one structure again and again, and is interrupted at one of its calls."""
+
+    def __init__(self, interrupted_at: int | None = None) -> None:
+        super().__init__()
+        self.interrupted_at = interrupted_at
+
+    def propose(self, n, context):
+        if self.interrupted_at is not None:
+            self.interrupted_at -= 1
+            if self.interrupted_at < 0:
+                raise KeyboardInterrupt
+        return [Proposal(atoms=bulk("Cu"), operator="same")]
+
+
+def test_a_search_ends_early_if_only_known_structures_are_proposed(tmp_path, monkeypatch):
+    monkeypatch.setattr("hybridcsp.search.proposer.MOST_DUPLICATES", 7)
+    whole = search(tmp_path / "whole", Same()).run(relaxations=10, refine=0)
+    assert whole.stopped.startswith("nothing new can be found, because")
+    assert whole.progress.relaxations == 1
+    assert 7 <= whole.progress.rejected <= 14  # before and after the outcome of the only structure
+    with search(tmp_path / "parts", Same(interrupted_at=4)) as first, pytest.raises(KeyboardInterrupt):
+        first.run(relaxations=10, refine=0)
+    parts = search(tmp_path / "parts", Same()).run(relaxations=10, refine=0)
+    assert parts.stopped == whole.stopped
+    assert (parts.progress.relaxations, parts.progress.rejected) == (1, whole.progress.rejected)

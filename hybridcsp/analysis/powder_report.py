@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
+from numpy.typing import NDArray
 
 from hybridcsp.analysis.plots import check_picture, save_figure
 from hybridcsp.analysis.text_tables import Column, FittingTable
@@ -181,14 +182,26 @@ def plot_comparison_with_pattern(compared: Sequence[ComparedStructure], profile:
     panels: Sequence[Axes] = figure.subplots(len(compared), 1, sharex=True, squeeze=False)[:, 0].tolist()
     for rank, (axes, one) in enumerate(zip(panels, compared, strict=True), 1):
         _draw(axes, one, profile)
-        group = spacegroup_symbol(spacegroups(one.atoms)[0])
-        height = "" if one.height is None else f", {1000 * one.height:.1f} meV/atom"
-        title = f"{rank}: {one.name}, {one.atoms.get_chemical_formula('metal')}, {group}{height}, similarity "
-        axes.set_title(f"{title}{one.match.similarity:.3f}", fontsize="small", loc="left", parse_math=False)
+        axes.set_title(title_of(rank, one), fontsize="small", loc="left", parse_math=False)
     panels[-1].set_xlabel(f"2θ (degrees, λ = {profile.wavelength:g} Å)")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize="small", frameon=False)
     save_figure(figure, output)
+
+
+def title_of(rank: int, one: ComparedStructure) -> str:
+    """Return the title of the picture of a structure."""
+    group = spacegroup_symbol(spacegroups(one.atoms)[0])
+    height = "" if one.height is None else f", {1000 * one.height:.1f} meV/atom"
+    formula = one.atoms.get_chemical_formula("metal")
+    return f"{rank}: {one.name}, {formula}, {group}{height}, similarity {one.match.similarity:.3f}"
+
+
+def difference_below(one: ComparedStructure, profile: Profile) -> tuple[NDArray[np.float64], float]:
+    """Return the measured minus the simulated pattern, moved below both, and the distance by which it was moved."""
+    difference = profile.intensity - one.match.simulated
+    shift = 0.16 + max(0.0, float(difference.max()))
+    return difference - shift, shift
 
 
 def _draw(axes: Axes, one: ComparedStructure, profile: Profile) -> None:
@@ -198,8 +211,7 @@ def _draw(axes: Axes, one: ComparedStructure, profile: Profile) -> None:
     axes.plot(x, simulated, color="tab:red", linewidth=0.8, alpha=0.85, label="simulated, cell adjusted")
     marks = np.unique(np.round(one.match.angles, 2))
     axes.plot(marks, np.full(len(marks), -0.07), "|", color="tab:blue", markersize=6, label="reflections")
-    difference = measured - simulated
-    shift = 0.16 + max(0.0, float(difference.max()))
-    axes.plot(x, difference - shift, color="grey", linewidth=0.7, label="difference")
+    difference, shift = difference_below(one, profile)
+    axes.plot(x, difference, color="grey", linewidth=0.7, label="difference")
     axes.axhline(-shift, color="grey", linewidth=0.4)
     axes.set(xlim=(x[0], x[-1]), yticks=[0, 0.5, 1], ylabel="intensity")

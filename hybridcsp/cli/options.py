@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hybridcsp.cli.problem_options import PROBLEM_SETTINGS
-from hybridcsp.cli.setting import FOLLOW_UP, OBJECTIVES, OUTPUT, RELAXATION, SEARCH, STOPPING, Setting
+from hybridcsp.cli.setting import FOLLOW_UP, OBJECTIVES, OUTPUT, POWDER, RELAXATION, SEARCH, STOPPING, Setting
 from hybridcsp.cli.values import all_texts
 
 #: All options that set keys of the configuration, in the order of ``--help``.
@@ -140,6 +140,38 @@ SETTINGS = (
         help='Condition on minima, such as "density > 4 and height < 0.2" (height: eV/atom above the lowest). Others '
         "are recorded, but no parents of evolution, no lessons, and not on the Pareto front.",
         panel=OBJECTIVES,
+        unset="none",
+    ),
+    Setting(
+        flag="--xrd",
+        key="xrd.pattern",
+        metavar="FILE",
+        help="Measured powder pattern (.xy, .xye, .csv: angle and intensity) to which minima shall be similar; the "
+        "similarity from 0 to 1 is an objective named xrd.",
+        panel=POWDER,
+        unset="none",
+    ),
+    Setting(
+        flag="--wavelength",
+        key="xrd.wavelength",
+        metavar="NAME|Å",
+        help="Wavelength of the pattern: CuKa, CuKa1, MoKa, CoKa, ... or a number in Å.",
+        panel=POWDER,
+    ),
+    Setting(
+        flag="--xrd-axis",
+        key="xrd.axis",
+        metavar="NAME",
+        help="First column of the pattern: two-theta (degrees), q (Å⁻¹) or d (Å).",
+        panel=POWDER,
+    ),
+    Setting(
+        flag="--xrd-at-least",
+        key="xrd.at_least",
+        metavar="X",
+        help="Rank by enthalpy alone, and make only minima of at least this similarity parents of evolution and "
+        "lessons: a condition in place of an objective.",
+        panel=POWDER,
         unset="none",
     ),
     Setting(

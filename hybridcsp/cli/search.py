@@ -94,6 +94,7 @@ class _Resume(SettingsCommand):
     "  hybridcsp search TiO2 --spacegroup 136 --templates my_dioxides/\n\n"
     "  hybridcsp search TiO2 --calculator mace:my.model --time-limit 10min\n\n"
     "  hybridcsp search TiO2 --then sevennet:l3i5\n\n"
+    "  hybridcsp search TiO2 --xrd pattern.xy --wavelength CuKa\n\n"
     "  hybridcsp search V-O --relaxations 400\n\n"
     "  hybridcsp search Mg-Mn-O --compositions MgMn2O4,MgMnO3 --pressure 10\n\n"
     "  hybridcsp search my_search.toml --directory run2 --seed 2",
@@ -220,7 +221,7 @@ def _in_terms_of_options(origin: Origin) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        by_word = {key.split(".")[1]: flag for key, flag in OPTIONS.items()} | {"source": "--source"}
+        by_word = {key.split(".")[1]: flag for key, flag in OPTIONS.items()} | {"source": "--source", "xrd": "--xrd"}
         first, _, rest = error.key.removeprefix("search.").partition(".")
         name = " ".join(filter(None, [by_word.get(first, first), rest]))
         allowed, reason = origin.with_options(error.allowed), origin.with_options(error.reason)

@@ -12,6 +12,7 @@ SEARCH = "Search options"
 RELAXATION = "Relaxations"
 FOLLOW_UP = "Follow-ups with other calculators"
 OBJECTIVES = "Several objectives"
+POWDER = "Measured powder pattern"
 STOPPING = "Stopping criteria"
 OUTPUT = "Output"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,7 @@ from hybridcsp.cli.output import AsCsv, AsJson, check_formats, print_table
 from hybridcsp.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from hybridcsp.analysis.powder_report import ComparedStructure
     from hybridcsp.powder import PatternSimilarity
@@ -23,7 +23,8 @@ _SHOWN = 5
 
 
 @app.command(
-    epilog="Examples:\n\n  hybridcsp xrd TiO2 --pattern pattern.xy\n\n"
+    epilog="Examples:\n\n  hybridcsp xrd TiO2 --plot match.html     for a search with --xrd\n\n"
+    "  hybridcsp xrd TiO2 --pattern pattern.xy\n\n"
     "  hybridcsp xrd TiO2 --pattern pattern.xy --wavelength MoKa --plot match.png\n\n"
     "  hybridcsp xrd structures.cif --pattern pattern.csv --axis q --json"
 )
@@ -32,34 +33,47 @@ def xrd(
         Path, typer.Argument(metavar="PATH", help="Run directory of a search, or a file or folder of structures.")
     ],
     pattern: Annotated[
-        Path,
+        Path | None,
         typer.Option(
-            metavar="FILE", help="Measured pattern: text of two columns, angle and intensity (.xy, .xye, .csv)."
+            metavar="FILE",
+            help="Measured pattern: text of two columns, angle and intensity (.xy, .xye, .csv).",
+            show_default="that of the search",
         ),
-    ],
+    ] = None,
     wavelength: Annotated[
-        str, typer.Option(metavar="NAME|Å", help="Wavelength: CuKa, CuKa1, MoKa, CoKa, ... or a number in Å.")
-    ] = "CuKa",
+        str | None,
+        typer.Option(
+            metavar="NAME|Å",
+            help="Wavelength: CuKa, CuKa1, MoKa, CoKa, ... or a number in Å.",
+            show_default="CuKa, or that of the search",
+        ),
+    ] = None,
     axis: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="First column: two-theta (degrees), q (Å⁻¹) or d (Å)."),
-    ] = "two-theta",
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="First column: two-theta (degrees), q (Å⁻¹) or d (Å).",
+            show_default="two-theta, or that of the search",
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(metavar="N", help="Number of structures to show.", min=1)] = 10,
     minima: Annotated[
         int, typer.Option(metavar="N", help="Number of best minima of a search to compare.", min=1)
     ] = 200,
     cell_change: Annotated[
-        float,
+        float | None,
         typer.Option(
             metavar="X",
             help="Largest relative change of the cell's lengths by which it is adjusted to the pattern; 0 for none.",
+            show_default="0.05, or that of the search",
         ),
-    ] = 0.05,
+    ] = None,
     plot: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             metavar="FILE",
-            help="Plot measured and simulated patterns of the best to a .png, .pdf or .svg file.",
+            help="Plot measured and simulated patterns of the best to a .png, .pdf or .svg file, or an interactive "
+            ".html page. Repeatable.",
             show_default="none",
         ),
     ] = None,
@@ -70,29 +84,19 @@ def xrd(
     """Rank structures by the similarity of their powder pattern to a measured one.
 
     The cell of each structure is first adjusted to the pattern, so that the error of the potential in the lattice
-    parameters does not decide.
+    parameters does not decide. A search with a pattern (hybridcsp search --xrd) is compared with it.
     """
-    from hybridcsp.analysis.plots import check_picture
-    from hybridcsp.analysis.powder_report import (
-        comparison_rows,
-        comparison_table,
-        plot_comparison_with_pattern,
-        ranked,
-    )
-    from hybridcsp.powder import PatternSimilarity, read_pattern, read_wavelength
+    from hybridcsp.analysis.plots import PICTURES
+    from hybridcsp.analysis.powder_page import PAGES
+    from hybridcsp.analysis.powder_report import comparison_rows, comparison_table, ranked
 
     check_formats(as_json=as_json, as_csv=as_csv)
-    if plot is not None:
-        check_picture(plot, "--plot")
+    for file in plot or ():
+        if file.suffix.lower() not in (*PICTURES, *PAGES):
+            raise InputError("--plot", file, f"a file whose name ends in {', '.join(PICTURES)} or {PAGES[0]}")
     if not path.exists():
         raise InputError("path", path, reason="there is no such file or folder")
-    length = read_wavelength(wavelength, "--wavelength")
-    measured = read_pattern(pattern, wavelength=length, axis=axis, key="--pattern", axis_key="--axis")
-    try:
-        similarity = PatternSimilarity(measured, cell_change=cell_change)
-    except InputError as error:
-        named = {"cell_change": ("--cell-change", cell_change), "pattern": ("--pattern", pattern)}
-        raise error.renamed(*named[error.key]) from None
+    similarity = _similarity(path, pattern, {"wavelength": wavelength, "axis": axis, "cell_change": cell_change})
     compared: list[ComparedStructure] = []
     failed: list[str] = []
     for found in _compare(path, similarity, minima):
@@ -107,18 +111,65 @@ def xrd(
     rows = comparison_rows(best[:top])
     if not print_table(rows, as_json=as_json, as_csv=as_csv):
         console.print(comparison_table(best[:top]))
-        console.print(
-            f"Structures compared: {len(best)}. λ = {length:g} Å; peaks are {similarity.profile.peak_width:.2f}° wide.",
-            highlight=False,
-        )
+        profile = similarity.profile
+        about = f"λ = {profile.wavelength:g} Å; peaks are {profile.peak_width:.2f}° wide."
+        console.print(f"Structures compared: {len(best)}. {about}", highlight=False)
     for reason in failed[:_SHOWN]:
         errors.print(f"Not compared: {reason}", markup=False, highlight=False, soft_wrap=True)
     if len(failed) > _SHOWN:
         errors.print(f"Not compared: {len(failed) - _SHOWN} more", highlight=False)
-    if plot is not None:
-        plot_comparison_with_pattern(best[:plots], similarity.profile, plot)
-        messages = errors if as_json or as_csv else console
-        messages.print(f"Wrote {plot}", markup=False, highlight=False, soft_wrap=True)
+    messages = errors if as_json or as_csv else console
+    for file in plot or ():
+        _draw(best[:plots], similarity, file)
+        messages.print(f"Wrote {file}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _similarity(path: Path, pattern: Path | None, options: Mapping[str, Any]) -> PatternSimilarity:
+    """Return the similarity to the pattern that is given, or else to that of the search in a run directory.
+
+    Parameters
+    ----------
+    path
+        The run directory or the structures.
+    pattern
+        The pattern that the user has given, if any.
+    options
+        Wavelength, axis and change of the cell as the user has given them; ``None`` for the default, or for that of the
+        search.
+    """
+    from hybridcsp.archive.archive import Archive, is_begun
+    from hybridcsp.objectives import MeasuredPattern
+    from hybridcsp.powder import PatternSimilarity, read_pattern, read_wavelength
+
+    guide = MeasuredPattern()
+    if path.is_dir() and is_begun(path):
+        with Archive(path) as archive:
+            guide = MeasuredPattern.of_record(archive.state.settings[-1] if archive.state.settings else {})
+    given = {name: value for name, value in options.items() if value is not None}
+    if pattern is None and guide.pattern is None:
+        reason = "it is needed for structures, and for a search without --xrd: the file of a measured powder pattern"
+        raise InputError("--pattern", None, reason=reason)
+    if pattern is None:
+        chosen = {name: given.get(name, getattr(guide, name)) for name in options}
+    else:
+        chosen = {name: given.get(name, getattr(MeasuredPattern, name)) for name in options}
+    file = pattern or Path(str(guide.pattern))
+    length = read_wavelength(str(chosen["wavelength"]), "--wavelength")
+    measured = read_pattern(file, wavelength=length, axis=chosen["axis"], key="--pattern", axis_key="--axis")
+    try:
+        return PatternSimilarity(measured, cell_change=chosen["cell_change"])
+    except InputError as error:
+        named = {"cell_change": ("--cell-change", chosen["cell_change"]), "pattern": ("--pattern", file)}
+        raise error.renamed(*named[error.key]) from None
+
+
+def _draw(best: Sequence[ComparedStructure], similarity: PatternSimilarity, file: Path) -> None:
+    """Draw structures and the pattern to a picture or page."""
+    from hybridcsp.analysis.powder_page import PAGES, write_comparison_page
+    from hybridcsp.analysis.powder_report import plot_comparison_with_pattern
+
+    draw = write_comparison_page if file.suffix.lower() in PAGES else plot_comparison_with_pattern
+    draw(best, similarity.profile, file)
 
 
 def _compare(path: Path, similarity: PatternSimilarity, most: int) -> Iterator[ComparedStructure | str]:

@@ -30,7 +30,7 @@ from hybridcsp.core.registry import split_argument
 from hybridcsp.core.system import System
 from hybridcsp.errors import ArchiveError, CalculatorError, InputError, UnreadableError
 from hybridcsp.generators.external import Command
-from hybridcsp.objectives import ObjectiveChoice
+from hybridcsp.objectives import MeasuredPattern, ObjectiveChoice
 from hybridcsp.objectives.choice import absolute_objective, choices_of
 from hybridcsp.relaxation.calculators.choice import SUFFIX, CalculatorChoice, absolute_calculator
 from hybridcsp.relaxation.calculators.registry import check_name, runs_code
@@ -131,6 +131,7 @@ class Configuration(BaseModel):
     limits: Limits = Limits()
     retraining: Retraining = Retraining()
     then: FollowUp = FollowUp()
+    xrd: MeasuredPattern = MeasuredPattern()
     external: dict[str, Command] = Field(default_factory=dict)
 
     @property
@@ -165,6 +166,7 @@ class Configuration(BaseModel):
             then=self.then,
             objectives=self.search.objectives,
             where=self.search.where,
+            xrd=self.xrd,
         )
 
     @property
@@ -344,6 +346,7 @@ def with_absolute_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return a copy of the tables in which paths relative to ``folder`` are absolute."""
     result = copy.deepcopy(dict(raw))
     search, budget, retraining, then = (result.get(table) for table in ("search", "budget", "retraining", "then"))
+    xrd = result.get("xrd")
     external = result.get("external")
     commands = external if isinstance(external, dict) else {}
     for command in commands.values():
@@ -380,8 +383,9 @@ def with_absolute_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             budget["stop_at"] = float(budget["stop_at"])
         if isinstance(budget["stop_at"], str):
             budget["stop_at"] = absolute(budget["stop_at"], folder)
-    if isinstance(retraining, dict) and isinstance(retraining.get("replay_data"), str):
-        retraining["replay_data"] = absolute(retraining["replay_data"], folder)
+    for table, key in ((retraining, "replay_data"), (xrd, "pattern")):
+        if isinstance(table, dict) and isinstance(table.get(key), str):
+            table[key] = absolute(table[key], folder)
     return result
 
 
@@ -393,6 +397,8 @@ def write(configuration: Configuration, directory: Path) -> None:
     raw["search"]["directory"] = str(directory.resolve())
     if not configuration.then.calculators:  # so that earlier versions can read the file
         del raw["then"]
+    if configuration.xrd.pattern is None:
+        del raw["xrd"]
     for key in ("references", "objectives", "where"):
         if not raw["search"][key]:
             del raw["search"][key]

@@ -49,9 +49,11 @@ class PowderSimilarity(Objective):
         if not argument:
             raise InputError("objective", "xrd", reason="it needs a measured pattern: xrd:pattern.xy")
         length = read_wavelength(str(wavelength))
-        self._similarity = PatternSimilarity(
-            read_pattern(Path(argument), wavelength=length, axis=axis, key="xrd"), cell_change=cell_change
-        )
+        pattern = read_pattern(Path(argument), wavelength=length, axis=axis, key="xrd")
+        try:
+            self._similarity = PatternSimilarity(pattern, cell_change=cell_change)
+        except InputError as error:
+            raise (error.renamed("xrd", argument) if error.key == "pattern" else error) from None
 
     def value(self, atoms: Atoms) -> float:
         """Return the similarity after the cell is adjusted to the pattern."""

@@ -171,7 +171,7 @@ def _check_ascending(x: Array, lines: list[int], axis: str, file: Path, key: str
     if len(x) < 2 or (steps > 0).all() or (axis == D and (steps < 0).all()):
         return
     if (steps < 0).all():
-        hint = f"; if they are spacings d in Å, give {axis_key} d" if axis == TWO_THETA else ""
+        hint = f"; if they are spacings d in Å, give {_choice(axis_key, D)}" if axis == TWO_THETA else ""
         raise InputError(key, file, reason=f"the values of its first column descend; they must ascend{hint}")
     first = int(np.flatnonzero(steps <= 0)[0])
     raise InputError(
@@ -180,6 +180,11 @@ def _check_ascending(x: Array, lines: list[int], axis: str, file: Path, key: str
         reason=f"the values of its first column must ascend, but {x[first + 1]:g} in line {lines[first + 1]} follows "
         f"{x[first]:g}; join scans to one and sort them",
     )
+
+
+def _choice(axis_key: str, axis: str) -> str:
+    """Return the option or parameter that chooses an axis, as a user writes it."""
+    return f"{axis_key} {axis}" if axis_key.startswith("-") else f"{axis_key} = {axis!r}"
 
 
 def _check_axis(x: Array, axis: str, wavelength: float, file: Path, key: str, axis_key: str) -> None:
@@ -198,15 +203,15 @@ def _check_axis(x: Array, axis: str, wavelength: float, file: Path, key: str, ax
                 file,
                 reason=f"its last angle, {high:g} degrees at a wavelength of {wavelength:g} Å, is a spacing of "
                 f"{spacing:.3g} Å, at which no structure can be recognised. The values are probably Q in Å⁻¹: give "
-                f"{axis_key} q (or d for spacings in Å); otherwise check the wavelength",
+                f"{_choice(axis_key, Q)} (or d for spacings in Å); otherwise check the wavelength",
             )
     elif axis == Q:
         if high > _LARGEST_Q:
             raise InputError(
                 key,
                 file,
-                reason=f"its last value, {high:g}, is too large for Q in Å⁻¹; angles 2θ in degrees need {axis_key} "
-                "two-theta",
+                reason=f"its last value, {high:g}, is too large for Q in Å⁻¹; angles 2θ in degrees need "
+                f"{_choice(axis_key, TWO_THETA)}",
             )
         if 2 * math.pi / max(high, 1e-6) > _LAST_SPACING:
             raise InputError(

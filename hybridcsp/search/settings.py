@@ -15,6 +15,7 @@ from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.generators.external import Command
 from hybridcsp.objectives.choice import choices_of
 from hybridcsp.objectives.goals import Goals
+from hybridcsp.objectives.measured_pattern import MeasuredPattern, with_pattern
 from hybridcsp.objectives.trial import try_objectives
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_calculator
@@ -38,6 +39,7 @@ _NESTED: dict[type, str] = {
     RelaxationSettings: "relaxation=RelaxationSettings(...)",
     Limits: "limits=Limits(...)",
     FollowUp: "then=FollowUp(...)",
+    MeasuredPattern: "xrd=MeasuredPattern(...)",
     StoppingCriteria: "run()",
 }
 
@@ -90,6 +92,10 @@ class SearchSettings:
         Condition on the values of minima, such as ``"density > 4 and height < 0.2"``: comparisons of objectives, or of
         ``height`` (the enthalpy above the lowest minimum in eV/atom), joined by ``and``. Minima that do not meet it are
         recorded, but are no parents of evolution, no lessons, and not on the Pareto front.
+    xrd
+        Measured powder pattern to which minima shall be similar: its path, or a
+        :class:`~hybridcsp.objectives.MeasuredPattern` with its wavelength and axis. It becomes one of the
+        ``objectives``, and with ``at_least`` a part of ``where``.
 
     Raises
     ------
@@ -114,6 +120,7 @@ class SearchSettings:
     then: FollowUp = field(default_factory=FollowUp)
     objectives: Sequence[Any] = ()
     where: str = ""
+    xrd: MeasuredPattern = field(default_factory=MeasuredPattern)
 
     def __post_init__(self) -> None:
         if isinstance(self.python, str):
@@ -122,8 +129,10 @@ class SearchSettings:
             check_calculator(self.choice)
         object.__setattr__(self, "then", FollowUp.of(self.then))  # the way to set a field of a frozen dataclass
         self.then.check()
-        choices = tuple(one.in_folder(Path.cwd()) for one in choices_of(self.objectives, self.where))
-        object.__setattr__(self, "objectives", choices)
+        object.__setattr__(self, "xrd", MeasuredPattern.of(self.xrd).in_folder(Path.cwd()))
+        object.__setattr__(self, "where", self.xrd.condition(self.where))
+        choices = choices_of(with_pattern(self.objectives, self.xrd), self.where)
+        object.__setattr__(self, "objectives", tuple(one.in_folder(Path.cwd()) for one in choices))
         for name, least in (("workers", 1), ("seed", 0), ("one_shot", 1)):
             value = getattr(self, name)
             if value is not None or name == "seed":

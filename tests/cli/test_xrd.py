@@ -102,3 +102,30 @@ def test_structures_that_cannot_be_compared_are_named(folder, tmp_path):
     assert "Structures compared: 1." in done.stdout
     assert "Not compared: mixed.extxyz#2: " in done.stderr
     assert "no X-ray scattering factor of Og" in done.stderr
+
+
+def test_a_search_with_a_pattern_is_drawn_with_it(tmp_path):
+    write_pattern(measured(bulk("Cu", "hcp", a=2.56, c=4.18), size=0.01), tmp_path / "pattern.xy")
+    options = ("--calculator", "emt", "--source", "random", "--formula-units", 2, "--workers", 1, "--refine", 0)
+    hybridcsp("search", "Cu", "--xrd", "pattern.xy", *options, "--relaxations", 4, cwd=tmp_path)
+    with Archive(tmp_path / "Cu") as archive:
+        recorded = [minimum.objectives["xrd"] for minimum in archive.minima()]
+    assert all(0 <= value <= 1 for value in recorded)
+    pictures = ["--plot", tmp_path / "match.html", "--plot", tmp_path / "match.svg"]
+    runner = CliRunner().invoke(app, ["xrd", str(tmp_path / "Cu"), "--json", *map(str, pictures)])
+    assert runner.exit_code == 0, runner.output
+    again = [row["similarity"] for row in json.loads(runner.stdout)]
+    assert again == pytest.approx(sorted(recorded, reverse=True), abs=2e-3)
+    page = (tmp_path / "match.html").read_text()
+    assert "measured, without background" in page
+    assert (tmp_path / "match.svg").stat().st_size > 10_000
+
+
+def test_structures_need_a_pattern_and_a_search_may_have_one(folder, tmp_path):
+    done = run(folder)
+    assert "--pattern is missing: it is needed for structures, and for a search without --xrd" in str(done.exception)
+    done = hybridcsp("search", "Cu", "--xrd", folder / "pattern.xy", "--xrd-axis", "q", cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "--xrd = " in done.stderr
+    assert "need --xrd-axis 'two-theta'" in " ".join(done.stderr.split())
+    assert not (tmp_path / "Cu").exists()

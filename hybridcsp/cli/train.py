@@ -147,7 +147,9 @@ def train(
         train_predictor(model, choice, choices)
         return
     if predictor_of(expanded(model)) is not None:
-        reason = "the training of a predictor starts from random weights; give the name of a predictor"
+        reason = (
+            "it is a folder of weights, and predictors are trained from random weights; give the name of a predictor"
+        )
         raise InputError("model", model, reason=reason)
     generators = GENERATORS.entries()
     if model not in generators and not (expanded(model).exists() or "/" in model or model.startswith(".")):

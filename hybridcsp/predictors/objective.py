@@ -31,7 +31,7 @@ class PredictedProperty(Objective):
             reason = "it needs the folder of a trained predictor: predictor:FOLDER"
             raise InputError("objective", "predictor", reason=reason)
         if not isinstance(extrapolate, bool):
-            raise InputError("objectives.options.extrapolate", extrapolate, "true or false")
+            raise InputError("objectives.options.extrapolate", extrapolate, "a truth value, true or false")
         self._predictor = open_predictor(argument)
         self._extrapolate = extrapolate
         self.unit = self._predictor.unit

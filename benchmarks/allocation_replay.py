@@ -38,7 +38,7 @@ from hybridcsp.core.records import Candidate, Cost, Proposal
 from hybridcsp.search import success_allocation
 from hybridcsp.search.allocation import Allocation, EqualAllocation
 from hybridcsp.search.success_allocation import WEIGHT_OF_CREDIT, SuccessAllocation
-from hybridcsp.search.success_priors import Difficulty, SuccessPrior
+from hybridcsp.search.success_priors import Difficulty, SuccessPriors
 from hybridcsp.sources.registry import DEFAULT_SOURCES
 
 INDEPENDENT = ("random", "wyckoff", "flow")
@@ -253,10 +253,10 @@ def _outcome(source: str, result: Result, number: int, candidates: Mapping[int, 
     )
 
 
-Maker = Callable[[Difficulty, Mapping[str, SuccessPrior], np.random.Generator], Allocation]
+Maker = Callable[[Difficulty, SuccessPriors, np.random.Generator], Allocation]
 
 
-def success(_: Difficulty, priors: Mapping[str, SuccessPrior], __: np.random.Generator) -> Allocation:
+def success(_: Difficulty, priors: SuccessPriors, __: np.random.Generator) -> Allocation:
     """Return the default allocation."""
     return SuccessAllocation(PROBLEM, priors=priors)
 

@@ -25,7 +25,7 @@ import argparse
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -111,6 +111,19 @@ def table_without(left_out: Callable[[str], bool]) -> CountTable:
 def table_of_nine_tenths() -> CountTable:
     """Return the shipped table of prototypes without the crystals of formulas that are held out."""
     return table_without(is_held_out)
+
+
+def held_out_crystals() -> Iterator[tuple[tuple[int, ...], Label, str, list[int]]]:
+    """Yield stoichiometry, prototype, formula and elements of the slots of held-out crystals in the shipped table."""
+    for text, prototypes in _shipped()["prototypes"].items():
+        stoichiometry = tuple(map(int, text.split()))
+        for label, kinds in prototypes.items():
+            number, *letters = label.split()
+            for kind in kinds.split():
+                formula = _formula(text, kind)
+                if is_held_out(formula):
+                    elements = [atomic_numbers[symbol] for symbol in _SYMBOL.findall(kind.partition("*")[0])]
+                    yield stoichiometry, Label(stoichiometry, int(number), tuple(letters)), formula, elements
 
 
 def library_of_nine_tenths() -> AflowLibrary:

@@ -15,7 +15,8 @@ Systems: binary alloys with the EMT potential, and ``lj-SEED``, two kinds of ato
 - ``separate``: a search of one formula for each composition, with an equal share of the relaxations;
 - ``generator``, ``frozen``: the generator ``wyckoff`` beside random crystals, whose samples are put in order by what
   was learned at the same composition, or not at all. (Recorded runs of an arm ``shared``, in which all compositions
-  learned together, are of a version that did not stay.)
+  learned together, are of a version that did not stay.);
+- ``ase-ga``: ase-ga's own example of variable composition, on metals (``ase_ga_hull.py`` says what it can find).
 
 The hull that counts is that of all minima of all runs of a system. A phase on it is found when a minimum of its
 composition lies within 2 meV/atom of the lowest that any run has found there. The report gives the phases found, the
@@ -44,6 +45,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import ase_ga_hull
 from model_potentials import InProcess, make
 from run_lines import append_line, read_lines
 
@@ -78,12 +80,15 @@ class Arm:
         Whether each composition has a search of its own.
     posterior
         Whether samples of generators are put in order by what the search has learned.
+    peer
+        Whether it is ase-ga.
     """
 
-    sources: Sequence[str]
+    sources: Sequence[str] = ()
     equal: bool = False
     separate: bool = False
     posterior: bool = True
+    peer: bool = False
 
 
 ARMS = {
@@ -95,12 +100,13 @@ ARMS = {
     "separate": Arm(sources=OPTIMISERS, separate=True),
     "generator": Arm(sources=GENERATOR),
     "frozen": Arm(sources=GENERATOR, posterior=False),
+    "ase-ga": Arm(peer=True),
 }
 
 #: The arms that run by default, and those about learning with the arm that they are compared with.
 MAIN = ("default", "default-equal", "no-transfer", "random", "random-equal", "separate")
 LEARNING = ("generator", "frozen")
-BASELINES = dict.fromkeys(MAIN, "random-equal") | dict.fromkeys(LEARNING, "frozen")
+BASELINES = dict.fromkeys((*MAIN, "ase-ga"), "random-equal") | dict.fromkeys(LEARNING, "frozen")
 
 REPORTED = ("Cu-Au", "Ni-Al", "Cu-Al", "lj-0", "lj-2", "lj-4", "lj-6")
 DEVELOPMENT = ("Ag-Pd", "Pt-Al", "lj-1", "lj-3", "lj-5")
@@ -143,6 +149,9 @@ def execute(run: Mapping[str, Any]) -> dict[str, Any]:
     start = time.process_time()
     minima: list[tuple[int, str, float]] = []
     calls = 0
+    if arm.peer:
+        found = ase_ga_hull.search(system, calculator, run["relaxations"], run["seed"])
+        minima, calls = found.minima, found.force_calls
     with tempfile.TemporaryDirectory() as folder:
         settings: dict[str, Any] = {
             "calculator": None,
@@ -157,7 +166,7 @@ def execute(run: Mapping[str, Any]) -> dict[str, Any]:
                 with Search(system.problem(formula), directory=Path(folder) / formula, **settings) as search:
                     search.run(relaxations=share, refine=0)
                     calls = collect(search.archive, system, minima, calls)
-        else:
+        elif not arm.peer:
             with Search(system, directory=Path(folder) / "run", **settings) as search:
                 if arm.equal:
                     search._proposer.allocation = EqualCompositions(search.archive.state)
@@ -206,6 +215,7 @@ def command_run(options: argparse.Namespace) -> None:
         for seed in options.seeds
         for system in systems
         for arm in options.arms
+        if not ARMS[arm].peer or ase_ga_hull.runs_on(system)
     ]
     finished = {line["id"] for line in read_lines(options.runs)}
     todo = [run for run in plan if name_of(run) not in finished]

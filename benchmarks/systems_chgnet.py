@@ -9,8 +9,8 @@ most 12 atoms in the primitive cell, relaxed with CHGNet to 0.01 eV/Å. These fi
 known crystals of Mn are larger; for such an element the lowest of bcc, fcc and hcp stands for it. A known phase on the
 hull of these is *reached* when a minimum of its composition lies at most 2 meV/atom above it, and *found* when a
 minimum within 2 meV/atom of it also is the same crystal to pymatgen's StructureMatcher (default tolerances). The report
-also lists what lies below the known hull, and gives the mean height of the hull of a search above that of all known
-and found phases, at the compositions searched.
+also lists what lies below the known hull. It gives the phases reached of those on the hull of all known and found
+phases, and the mean height of the hull of a search above that one, at the compositions searched.
 
 Arms, both with compositions by the expected improvement of the hull: ``random``, random crystals alone; ``default``,
 the optimisers and prototypes of the default. The generators that learn are left out: their shipped weights were
@@ -262,12 +262,22 @@ def command_report(_: argparse.Namespace) -> None:
         whole = hull_of_known(system, [*known.enthalpies.items(), *lowest_of(own).items()])
         wanted = {label: one for label, one in noted[name].items() if one["height"] < ON_HULL}
         table = Table(title=f"{name}, {len(wanted)} known phases on the hull")
-        for heading in ("arm", "seed", "relaxations", "force calls", "found", "reached", "excess, meV/atom"):
+        headings = (
+            "arm",
+            "seed",
+            "relaxations",
+            "force calls",
+            "found",
+            "reached",
+            "of all phases",
+            "excess, meV/atom",
+        )
+        for heading in headings:
             table.add_column(heading, justify="right")
         for line in own:
             for relaxations in [*(n for n in SHOWN if n < line["relaxations"]), line["relaxations"]]:
                 at = found_within(line, system, whole, wanted, relaxations)
-                values = (at["calls"], at["found"], at["reached"], f"{at['excess_mev']:.1f}")
+                values = (at["calls"], at["found"], at["reached"], at["of_all"], f"{at['excess_mev']:.1f}")
                 table.add_row(line["arm"], *map(str, (line["seed"], relaxations, *values)))
         console.print(table)
         for line in own:
@@ -286,10 +296,12 @@ def found_within(
     calls = sum(line["calls"][:relaxations])
     lowest = lowest_of([{"minima": [one for one in line["minima"] if one[0] <= calls]}])
     energies = [(one["energy_per_atom"], lowest.get(one["formula"], np.inf)) for one in wanted.values()]
+    stable = [(whole.enthalpies[formula], lowest.get(formula, np.inf)) for formula in whole.stable]
     return {
         "calls": calls,
         "found": sum(where[1] <= calls for where in line["matched"].values()),
         "reached": sum(own <= energy + FOUND for energy, own in energies),
+        "of_all": f"{sum(own <= energy + FOUND for energy, own in stable)} of {len(stable)}",
         "excess_mev": 1000 * excess(line, system, whole, calls),
     }
 

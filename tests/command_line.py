@@ -16,8 +16,8 @@ from subprocess import CompletedProcess
 
 
 def hybridcsp(*arguments, cwd, check=True, **environment):
-    """Run a command in a terminal of 120 columns, or in the given environment; return its end with its output."""
-    done = _run(None, arguments, cwd, {"COLUMNS": "120"} | environment)
+    """Run a command in a terminal of 120 columns; return its end with its output."""
+    done = _run(None, arguments, cwd, environment)
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
@@ -60,4 +60,5 @@ def in_new_interpreter(*arguments, cwd):
 def _server():
     """Start the server, which ends with this process."""
     command = [sys.executable, "-P", str(Path(__file__).with_name("command_server.py"))]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    environment = os.environ | {"COLUMNS": "120"}
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)

@@ -1,9 +1,10 @@
 """Fork a process for each command or script that is named on the standard input; see :mod:`command_line`.
 
-The imports are those that most commands need. The command line itself is imported by each command, because its consoles
-take their width from the environment then.
+The imports are those that most commands need, and the command line itself, whose consoles take their width from the
+environment of this process.
 """
 
+import gc
 import json
 import os
 import runpy
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import typer.rich_utils  # noqa: F401
 
+import hybridcsp.cli
 import hybridcsp.config.settings
 import hybridcsp.search.search  # noqa: F401
 
+gc.freeze()  # so that collections in the processes of commands do not copy the memory that they share
 answers = os.fdopen(os.dup(1), "w")
 for line in sys.stdin:
     request = json.loads(line)

@@ -32,7 +32,7 @@ def comparison_table(
         Sentences below the table; see :func:`hybridcsp.analysis.source_activity.comparison_notes`.
     """
     against = f"against {rows[0].strategy}, stratified by problem"
-    intervals = "; ".join(_intervals(rows[1:]))
+    intervals = "; ".join(intervals_in_words(rows[1:]))
     ratio = f"expected force calls relative to {rows[0].strategy}" + (f" ({intervals})" if intervals else "")
     median = "Kaplan-Meier median of {} to success, - if less than half succeeded"
     mean = "restricted mean of force calls, up to the shortest unsolved run of each problem"
@@ -55,7 +55,7 @@ def comparison_table(
             "-" if row.force_calls is None else f"{row.force_calls:.0f}",
             f"{row.mean_force_calls:.0f}",
             "-" if row.expected_force_calls is None else f"{row.expected_force_calls:.0f}",
-            "" if row is rows[0] else _p_text(row.p_value),
+            "" if row is rows[0] else p_text(row.p_value),
             "" if row is rows[0] else ratio_text(row),
             "" if row is rows[0] else mean_ratio_text(row),
         )
@@ -63,8 +63,8 @@ def comparison_table(
     ]
     if len(rows) == 1:  # no p value and ratio without another strategy
         columns, cells = columns[:6], [line[:6] for line in cells]
-    shares = [f"Relaxations of {row.strategy} by source: {_shares(row)}." for row in rows if row.shares]
-    return FittingTable(f"Cost to reach {target}", columns, cells, [_totals(results), *shares, *notes])
+    shares = [f"Relaxations of {row.strategy} by source: {shares_in_words(row)}." for row in rows if row.shares]
+    return FittingTable(f"Cost to reach {target}", columns, cells, [totals(results), *shares, *notes])
 
 
 def ratio_text(row: StrategyStatistics) -> str:
@@ -85,13 +85,14 @@ def interval_text(value: float | None, low: float | None, high: float | None, de
     return f"{value:.{decimals}f}" + (f" ({'-'.join(texts)})" if texts else "")
 
 
-def _p_text(p_value: float | None) -> str:
+def p_text(p_value: float | None) -> str:
+    """Return a p value for display, ``-`` if there is none."""
     if p_value is None:
         return "-"
     return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
-def _totals(results: Sequence[RunResult]) -> str:
+def totals(results: Sequence[RunResult]) -> str:
     """Return the number of problems, seeds, relaxations and rejected proposals in words."""
     problems = len({result.problem for result in results})
     seeds = len({result.seed for result in results})
@@ -102,7 +103,7 @@ def _totals(results: Sequence[RunResult]) -> str:
     )
 
 
-def _intervals(rows: Sequence[StrategyStatistics]) -> list[str]:
+def intervals_in_words(rows: Sequence[StrategyStatistics]) -> list[str]:
     """Return how the intervals of the ratios were calculated, and the reasons for missing ones."""
     units = sorted({row.resampled for row in rows if row.resampled})
     clauses = [f"95 % interval by bootstrap over {unit}" for unit in units]
@@ -113,7 +114,8 @@ def _intervals(rows: Sequence[StrategyStatistics]) -> list[str]:
     return clauses
 
 
-def _shares(row: StrategyStatistics) -> str:
+def shares_in_words(row: StrategyStatistics) -> str:
+    """Return how many relaxations each source of a strategy made."""
     return ", ".join(
         f"{share.source} {share.relaxations} ({100 * share.share:.0f} %)"
         + (f" and {share.random} random crystals" if share.random else "")
@@ -159,7 +161,7 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_csv(results: Sequence[RunResult]) -> str:
-    """Return the results as CSV text with one run per line."""
+    """Return the results as CSV text with one run per line; tables of a run are left out."""
     lines = []
     for result in results:
         values = asdict(result)
@@ -168,6 +170,7 @@ def as_csv(results: Sequence[RunResult]) -> str:
         activity = [f"{part['source']} {part['relaxations']}" for part in parts]
         activity += [f"random crystals by {part['source']} {part['random']}" for part in parts if part["random"]]
         solved = {"solved_at_relaxation": relaxation, "solved_at_force_calls": force_calls}
+        values = {key: value for key, value in values.items() if not isinstance(value, dict | list | tuple)}
         lines.append({**values, **solved, "relaxations_by_source": "; ".join(activity)})
     text = io.StringIO()
     writer = csv.DictWriter(text, lines[0] if lines else [], lineterminator="\n")

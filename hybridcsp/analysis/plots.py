@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Characters in a line of the caption of a plot.
-_CAPTION_WIDTH = 150
+CAPTION_WIDTH = 150
 
 #: Most minima that are named in a plot of two calculators.
 _NAMED = 8
@@ -248,7 +248,7 @@ def plot_comparison(results: Sequence[RunResult], output: Path, target: str, not
 
     rows = compare(results)
     results = extended_to_longest(results)
-    caption = "\n".join(line for note in notes for line in textwrap.wrap(note, _CAPTION_WIDTH))
+    caption = "\n".join(line for note in notes for line in textwrap.wrap(note, CAPTION_WIDTH))
     figure = Figure(figsize=(13, 4 + 0.16 * len(caption.splitlines())), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 3)
@@ -264,13 +264,13 @@ def plot_comparison(results: Sequence[RunResult], output: Path, target: str, not
         axis.set(xlabel=name, xlim=(0, right), ylim=(-0.02, 1.02))
     axes[0].set_ylabel(f"fraction of runs that reached {target}")
     axes[1].legend(fontsize="small", loc="lower right")
-    _draw_costs(axes[2], rows)
+    draw_costs(axes[2], rows)
     if caption:
         figure.supxlabel(caption, x=0.01, ha="left", fontsize="x-small", parse_math=False)
     save_figure(figure, output)
 
 
-def _draw_costs(axis: Axes, rows: Sequence[StrategyStatistics]) -> None:
+def draw_costs(axis: Axes, rows: Sequence[StrategyStatistics]) -> None:
     """Draw the expected running time of each strategy with its interval, and the restricted mean."""
     for place, row in enumerate(rows):
         axis.plot(row.mean_force_calls, place, "|", color="black", markersize=12)

@@ -172,7 +172,7 @@ def read_results(runs: Iterable[ComparedRun], target: float | Atoms | None) -> l
     best: dict[str, float] = {}
     for run in runs:
         with Archive(run.directory) as archive:
-            lowest = _counted_state(archive, run.relaxations).lowest()
+            lowest = counted_state(archive, run.relaxations).lowest()
         if lowest is not None:
             best[run.problem] = min(lowest, best.get(run.problem, np.inf))
     return [_read_run(run, best.get(run.problem)) for run in runs]
@@ -216,7 +216,7 @@ def read_result(
     relaxations
         Budget in relaxations: later ones are ignored. By default all of them count.
     """
-    state = _counted_state(archive, relaxations)
+    state = counted_state(archive, relaxations)
     last = state.stops[-1] if state.stops else ""
     return RunResult(
         problem=problem,
@@ -237,7 +237,7 @@ def read_result(
     )
 
 
-def _counted_state(archive: Archive, relaxations: int | None) -> SearchState:
+def counted_state(archive: Archive, relaxations: int | None) -> SearchState:
     """Return the state at the end of a budget of relaxations, or the last one if there is no budget."""
     if relaxations is not None and archive.state.relaxations > relaxations:
         return archive.state_until(relaxations)

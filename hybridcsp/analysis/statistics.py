@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -181,6 +181,44 @@ def expected_running_time(
     return Estimate(value=value, low=low, high=high)
 
 
+def paired_ratio(
+    ours: Mapping[tuple[str, int], float], theirs: Mapping[tuple[str, int], float], seed: int = 0
+) -> Estimate:
+    """Return the ratio of the sums of a quantity of two strategies, on common problems and seeds.
+
+    Parameters
+    ----------
+    ours, theirs
+        The quantity of each run of the strategy and of the baseline, by problem and seed.
+    seed
+        Random seed of the bootstrap.
+
+    Returns
+    -------
+    Estimate
+        The ratio, ``None`` if the sum of the baseline is zero or no problem and seed is in common. Its interval is a
+        percentile bootstrap over problems, or over the seeds of a single problem; there is none with fewer than three
+        of these, or if all have the same ratio.
+    """
+    both = sorted(set(ours) & set(theirs))
+    columns = np.array([[ours[key], theirs[key]] for key in both], dtype=float).reshape(-1, 2)
+    total = columns.sum(axis=0)
+    if not total[1]:
+        return Estimate(value=None)
+    value = float(total[0] / total[1])
+    sums = _sums(columns, units_of(both))
+    if len(sums) < FEWEST:
+        return Estimate(value=value)
+    low, high = _interval(_resampled(sums, seed), 0, 1)
+    return Estimate(value=value) if math.isclose(low, high, rel_tol=1e-9) else Estimate(value=value, low=low, high=high)
+
+
+def units_of(runs: Sequence[tuple[str, int]]) -> list[object]:
+    """Return what the bootstrap resamples for runs given by problem and seed: problems, or seeds of a single one."""
+    several = len({problem for problem, _ in runs}) > 1
+    return [problem if several else seed for problem, seed in runs]
+
+
 def _statistics(
     name: str,
     own: Sequence[RunResult],
@@ -193,8 +231,7 @@ def _statistics(
     solved = sum(result.solved_at is not None for result in own)
     interval = binomtest(solved, len(own)).proportion_ci(method="wilson")
     calls, censored = success_costs(own, FORCE_CALLS)
-    several = len({result.problem for result in own}) > 1
-    units = [result.problem if several else result.seed for result in own]
+    units = units_of([(result.problem, result.seed) for result in own])
     expected = expected_running_time(calls, ~censored, units, seed)
     means = [restricted_costs(own, column, horizons[column]).mean() for column in (RELAXATIONS, FORCE_CALLS)]
     against: dict[str, Any] = {}
@@ -248,7 +285,7 @@ def _ratios(
     if total[1] and total[4]:
         found["ratio"] = float(total[0] / total[1] / (total[3] / total[4]))
     unit = "seed" if len({problem for problem, _ in both}) == 1 else "problem"
-    sums = _sums(columns, [seed if unit == "seed" else problem for problem, seed in both])
+    sums = _sums(columns, units_of(both))
     if len(sums) < FEWEST:
         few = f"one {unit}" if len(sums) == 1 else f"only {len(sums)} {unit}s"
         return found | {"no_interval": few}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from ase import Atoms
     from rich.console import Console
 
-    from hybridcsp.analysis.run_results import RunResult
     from hybridcsp.workflows.compare import PlannedRun
 
 _COMPARISON = "Comparison"
@@ -39,6 +39,9 @@ _OWN = {
     "budget.stop_at",
     "budget.refine",
 }
+
+#: Keys that are written as an argument, and the words for it.
+_ARGUMENTS = {"problem.formula": "formula", "problem.elements": "system"}
 
 #: Options of search that apply to every run of a comparison.
 COMPARE_SETTINGS = tuple(setting for setting in SETTINGS if setting.key not in _OWN)
@@ -61,19 +64,25 @@ class _Compare(SettingsCommand):
     "  hybridcsp compare TiO2 --strategy random --strategy random+prototypes\n\n"
     "  hybridcsp compare TiO2 --strategy random --strategy evolution --seeds 10\n\n"
     "  hybridcsp compare TiO2 SiO2 --strategy random --strategy flow --pressure 20\n\n"
-    "  hybridcsp compare TiO2 --strategy random --target rutile.cif --directory duel",
+    "  hybridcsp compare TiO2 --strategy random --target rutile.cif --directory duel\n\n"
+    "  hybridcsp compare V-O --strategy random --strategy random+evolution --strategy separate:random+evolution "
+    "--relaxations 200 --reference known.cif",
 )
 @with_settings(COMPARE_SETTINGS)
 def compare(
     what: Annotated[
-        list[str], typer.Argument(metavar="FORMULA|FILE.toml...", help="Problems: formulas or TOML files.")
+        list[str],
+        typer.Argument(
+            metavar="FORMULA|SYSTEM|FILE.toml...",
+            help="Problems: formulas, chemical systems such as V-O, or TOML files.",
+        ),
     ],
     strategy: Annotated[
         list[str],
         typer.Option(
             metavar="NAME",
             help="Strategy: a source, or several joined by + that share the budget. Repeatable; the first is the "
-            "baseline.",
+            "baseline. In chemical systems, separate:STRATEGY searches each composition alone with an equal share.",
             rich_help_panel=_COMPARISON,
         ),
     ],
@@ -134,14 +143,13 @@ def compare(
     command again to continue, or to add seeds, strategies or relaxations; completed runs are kept. Each run is an
     ordinary search: hybridcsp show DIRECTORY/PROBLEM/STRATEGY/seed-0.
     """
-    from hybridcsp.analysis import comparison_report, statistics
-    from hybridcsp.analysis.run_results import read_results
-    from hybridcsp.analysis.source_activity import comparison_notes
     from hybridcsp.archive.archive import Archive
     from hybridcsp.cli.progress import ComparisonDisplay
     from hybridcsp.utils.files import check_writable, make_folder
     from hybridcsp.utils.resources import available_cores, load_average
     from hybridcsp.workflows import compare
+    from hybridcsp.workflows.compare_systems import plan_systems
+    from hybridcsp.workflows.comparison_reports import FILES, report_on_formulas, report_on_systems
 
     check_formats(as_json=as_json, as_csv=as_csv)
     messages = errors if as_json or as_csv else console  # the standard output is then for the data alone
@@ -157,21 +165,26 @@ def compare(
             raise InputError("problem", one, f"a name other than {_name(one)}, which another problem already has")
         _print_unused_keys(one, messages)
         problems[_name(one)] = _configuration(one, given, relaxations, target)
-    runs = compare.plan(
-        problems,
-        strategy,
-        range(first_seed, first_seed + seeds),
-        directory,
-        trust=trust or all(names_calculator(given, raw) for raw in problems.values()),
-        trust_commands=trust,
-    )
-    files = [directory / f"comparison.{suffix}" for suffix in ("json", "csv", "png")]
+    on_systems = _are_systems(problems)
+    if on_systems and target != "best":
+        reason = (
+            "runs on chemical systems are compared by the phases on the convex hull that they find; give known phases "
+            "with --reference FILE"
+        )
+        raise InputError("--target", target, reason=reason)
+    if on_systems and imported:
+        raise InputError("--imported", imported[0], reason="it is allowed only with a single formula")
+    planned = (problems, strategy, range(first_seed, first_seed + seeds), directory)
+    trusted = trust or all(names_calculator(given, raw) for raw in problems.values())
+    systems = plan_systems(*planned, trust=trusted, trust_commands=trust) if on_systems else None
+    runs = systems.searches if systems else compare.plan(*planned, trust=trusted, trust_commands=trust)
     make_folder(directory, key="--directory")
-    for file in files:
-        check_writable(file, key="--directory")
+    for name in FILES:
+        check_writable(directory / name, key="--directory")
     missing = sum(run.relaxations - run.done() for run in runs)
+    number = len(systems.runs) if systems else len(runs)
     messages.print(
-        f"{len(runs)} runs of {relaxations} relaxations in {directory}; {missing} relaxations to do", highlight=False
+        f"{number} runs of {relaxations} relaxations in {directory}; {missing} relaxations to do", highlight=False
     )
     terminate_in_order()
     try:
@@ -181,20 +194,36 @@ def compare(
         messages.print("Interrupted. Continue with the same command.", highlight=False)
         raise typer.Exit(130) from None
 
-    results = read_results(runs, goal)
-    rows = statistics.compare(results)
-    notes = comparison_notes(results, {run.strategy: run.sources for run in runs})
+    about = {"relaxations": relaxations, "load": load_average()}
     named = target if goal is not None else "the best of all runs"
-    messages.print(comparison_report.comparison_table(rows, results, named, notes))
-    about = {"target": named, "relaxations": relaxations, "load": load_average()}
-    content = comparison_report.as_content(rows, results, about, notes)
-    _write_files(files, content, results, named, notes)
+    report = report_on_systems(systems, about) if systems else report_on_formulas(runs, goal, named, about)
+    messages.print(report.table)
+    report.write(directory, key="--directory")
     messages.print(f"Wrote comparison.json, .csv and .png to {directory}", highlight=False, soft_wrap=True)
-    best = min((result.best for result in results if result.best is not None), default=None)
+    best = min((result.best for result in report.results if result.best is not None), default=None)
     for other in imported or ():
         line = _describe_imported(other, best if goal is None else goal, _calculator(runs[0]))
         messages.print(line, highlight=False, soft_wrap=True, markup=False)
-    print_table(comparison_report.as_records(rows), as_json=as_json, as_csv=as_csv, about=content)
+    print_table(report.records, as_json=as_json, as_csv=as_csv, about=report.content)
+
+
+def _are_systems(problems: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Return whether the problems are chemical systems.
+
+    Raises
+    ------
+    InputError
+        If there are both systems and formulas.
+    """
+    systems = [name for name, raw in problems.items() if "elements" in raw.get("problem", {})]
+    if systems and len(systems) < len(problems):
+        formula = next(name for name in problems if name not in systems)
+        reason = (
+            f"it is a chemical system and {formula} is a formula; their results differ in kind, so that each needs a "
+            "comparison of its own"
+        )
+        raise InputError("problem", systems[0], reason=reason)
+    return bool(systems)
 
 
 def _name(what: str) -> str:
@@ -213,10 +242,12 @@ def _configuration(what: str, given: Given, relaxations: int, target: str) -> di
     from hybridcsp.analysis.run_results import TOLERANCE
     from hybridcsp.config.errors import Origin
     from hybridcsp.search.stopping import UNCHANGED
+    from hybridcsp.utils.formulas import elements_of_system
 
     goal = _target(target)
     from_file = what.endswith(".toml")
-    raw = given.merged_into(config.read(Path(what)) if from_file else {"problem": {"formula": what}})
+    kind = "elements" if elements_of_system(what) else "formula"
+    raw = given.merged_into(config.read(Path(what)) if from_file else {"problem": {kind: what}})
     # No refinement: only the search itself is compared.
     budget: dict[str, Any] = {"relaxations": relaxations, "refine": 0}
     if isinstance(goal, float):
@@ -228,7 +259,7 @@ def _configuration(what: str, given: Given, relaxations: int, target: str) -> di
     origin = (
         Origin(what, given.flags)
         if from_file
-        else Origin("the command line", given.flags | {"problem.formula": "formula"}, options=OPTIONS)
+        else Origin("the command line", given.flags | _ARGUMENTS, options=OPTIONS)
     )
     config.parse(raw, origin, given.mistakes)
     return raw
@@ -259,24 +290,6 @@ def _target(text: str) -> float | Atoms | None:
     from hybridcsp.search.stopping import read_target
 
     return read_target("--target", text)
-
-
-def _write_files(
-    files: list[Path], content: dict[str, Any], results: list[RunResult], target: str, notes: list[str]
-) -> None:
-    """Write the results as JSON, CSV and a picture."""
-    import json
-
-    from hybridcsp.analysis.comparison_report import as_csv
-    from hybridcsp.analysis.plots import plot_comparison
-    from hybridcsp.utils.files import atomic_write
-
-    json_file, csv_file, picture = files
-    with atomic_write(json_file, key="--directory") as stream:
-        stream.write(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    with atomic_write(csv_file, key="--directory") as stream:
-        stream.write(as_csv(results))
-    plot_comparison(results, picture, target, notes)
 
 
 def _calculator(run: PlannedRun) -> str | None:

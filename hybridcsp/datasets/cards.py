@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 
 from hybridcsp.errors import UnreadableError
@@ -55,7 +56,8 @@ class Tally:
         label = atoms.info.get("calculator")
         if isinstance(label, str):
             self.calculators[label] += 1
-        for name, value in atoms.info.items():
+        for name, given in atoms.info.items():
+            value = given.item() if isinstance(given, np.generic) else given
             if isinstance(value, int | float) and not isinstance(value, bool):
                 self.numbers.setdefault(str(name), _Numbers()).add(float(value))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 
 from hybridcsp.datasets.cards import input_record, read_card
@@ -122,7 +123,10 @@ def _add(found: Crystals, frame: Frame | ReadFailure) -> None:
         if len(found.failures) < _KEPT_FAILURES:
             found.failures.append(frame)
         return
-    for name in _NOT_PROPERTIES:
-        frame.atoms.info.pop(name, None)
+    frame.atoms.info = {
+        key: value.item() if isinstance(value, np.generic) else value
+        for key, value in frame.atoms.info.items()
+        if key not in _NOT_PROPERTIES
+    }
     found.atoms.append(frame.atoms)
     found.origins.append(f"{frame.file.name}, frame {frame.number}")

@@ -13,7 +13,6 @@ alone. A frame that was being written when the process was killed is cut off whe
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -21,14 +20,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
-import ase.io
 from ase import Atoms
 
 from hybridcsp.errors import InputError, UnreadableError
+from hybridcsp.io.structure_writer import extxyz_text
 from hybridcsp.utils.files import atomic_write, make_folder, open_log
 from hybridcsp.utils.locks import FileLock, LockFileError, LockHeldError
 from hybridcsp.utils.reading import open_regular, read_json
-from hybridcsp.utils.text import printable_line
 
 #: Names of the files.
 RELAXED, FAILED, ABOUT, LOCK = "relaxed.extxyz", "failed.extxyz", "relaxation.json", "relaxation.lock"
@@ -113,21 +111,16 @@ class RelaxedFiles:
     def _append(self, name: str, number: int, atoms: Atoms) -> None:
         written = atoms.copy()
         written.calc = atoms.calc
-        written.info = {"number": number, **{k: _line(v) for k, v in atoms.info.items() if k != "number"}}
-        text = io.StringIO()
-        ase.io.write(text, written, format="extxyz")
+        written.info = {"number": number, **{key: value for key, value in atoms.info.items() if key != "number"}}
+        text = extxyz_text(written)
         stream = self._streams[name]
         try:
-            stream.write(text.getvalue().encode("utf-8", "backslashreplace"))
+            stream.write(text.encode("utf-8", "backslashreplace"))
             stream.flush()
             os.fsync(stream.fileno())
         except OSError as error:
             reason = f"it cannot be written ({error.strerror}); what is complete is kept"
             raise InputError("--output", self.folder / name, reason=reason) from error
-
-
-def _line(value: Any) -> Any:
-    return printable_line(value) if isinstance(value, str) else value
 
 
 def _locked(folder: Path) -> FileLock:

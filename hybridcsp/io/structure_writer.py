@@ -205,13 +205,27 @@ class _Folder:
         return self._final / name
 
 
-def _extxyz(atoms: Atoms, number: int, symmetric: bool) -> str:
+def extxyz_text(atoms: Atoms) -> str:
+    """Return one frame of an extended XYZ file, with the annotations in ``atoms.info`` in a form that is read back."""
     written = atoms.copy()
-    written.info = {_key(key): _safe(value) for key, value in atoms.info.items()}
+    written.info = {_extxyz_key(key, value): _safe(value) for key, value in atoms.info.items()}
     written.calc = atoms.calc
     text = io.StringIO()
     ase.io.write(text, written, format="extxyz")
     return text.getvalue()
+
+
+def _extxyz(atoms: Atoms, number: int, symmetric: bool) -> str:
+    return extxyz_text(atoms)
+
+
+def _extxyz_key(key: object, value: Any) -> str:
+    """Return the name of an annotation, another one if the format gives it a meaning that the value does not have."""
+    name = _key(key)
+    reserved = name.lower() in ("", "lattice", "properties", "pbc") or (
+        name in ("stress", "virial") and np.shape(value) not in ((3, 3), (6,))
+    )
+    return f"property_{name}" if reserved else name
 
 
 def _cif(atoms: Atoms, number: int, symmetric: bool) -> str:

@@ -8,6 +8,7 @@ proposals for a problem in the order of their estimated probability of success.
 from hybridcsp.prototypes.labels import Label, identify
 from hybridcsp.prototypes.library import Library, Template, aflow
 from hybridcsp.prototypes.options import Option, Options
+from hybridcsp.prototypes.ranking import resemblance
 from hybridcsp.prototypes.table import CountTable, shipped_table
 from hybridcsp.prototypes.templates import TemplateLibrary
 
@@ -27,6 +28,7 @@ __all__ = [
     "TemplateLibrary",
     "aflow",
     "identify",
+    "resemblance",
     "shipped_table",
     "training_formulas",
 ]

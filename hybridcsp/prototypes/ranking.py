@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,6 +82,29 @@ def probability_by_label(ranked: Iterable[Placement]) -> list[tuple[Label, float
     for placement in ranked:
         total[placement.label] = total.get(placement.label, 0.0) + placement.probability
     return sorted(total.items(), key=lambda item: (-item[1], item[0]))
+
+
+def resemblance(elements: Sequence[int], known: Occurrences, units: Container[int]) -> float:
+    """Return the summed similarity of elements to the known crystals of their stoichiometry, each in its best order.
+
+    It is near 0 if no crystal is known of similar elements in similar positions, and about the number of those known if
+    there are some. Only primitive cells with some numbers of formula units count.
+
+    Parameters
+    ----------
+    elements
+        Atomic numbers of the elements in ascending order of their numbers of atoms.
+    known
+        Known crystals of the stoichiometry.
+    units
+        Numbers of reduced formula units in the primitive cells that count.
+    """
+    fitting = np.array([label.units in units for label in known.labels], dtype=bool)
+    if not fitting.any():
+        return 0.0
+    orders = slot_orders(known.labels[0].stoichiometry)
+    weights = np.stack([_similarity_by_label([elements[i] for i in order], known) for order in orders])
+    return float(weights.max(axis=0)[fitting].sum())
 
 
 def _similarity_by_label(elements: Sequence[int], known: Occurrences) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from functools import cache
 
 from hybridcsp.archive.system_state import SystemState
 from hybridcsp.core.records import ADDED, REFERENCE
-from hybridcsp.search.success_priors import Difficulty
+from hybridcsp.search.success_priors import known_crystals
 
 #: Mean decrease of the best of a composition by its second relaxation that lowers it, in eV/atom, before any was seen,
 #: and the number of decreases that this assumption weighs as much as.
@@ -109,5 +109,5 @@ class CompositionAllocation:
 
     def _prior_of(self, formula: str) -> float:
         """Return how likely a composition is to be on the hull, up to a factor, by its stoichiometry."""
-        known = Difficulty.of(self._state.system.problem(formula)).known_crystals
+        known = known_crystals(self._state.system.problem(formula))
         return LEAST + (1 - LEAST) * known / (known + HALF)

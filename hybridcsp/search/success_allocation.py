@@ -11,7 +11,7 @@ from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import REFINE, Candidate
 from hybridcsp.objectives.goals import Goals
 from hybridcsp.search.allocation import Allocation
-from hybridcsp.search.success_priors import Difficulty, SuccessPrior, prior_of, success_priors
+from hybridcsp.search.success_priors import Difficulty, SuccessPriors, success_priors
 
 #: Number of solved problems that a unit of credit counts as.
 WEIGHT_OF_CREDIT = 0.05
@@ -23,8 +23,8 @@ PRICE_OF_REJECTION = 1.0
 FLOOR = 0.04
 
 #: Minimum shares of the sources that need other minima to begin with and get better as the search goes on: after many
-#: relaxations, and the number of relaxations after which it is half of that.
-RISING_FLOORS: Mapping[str, tuple[float, float]] = {"evolution": (0.2, 60.0), "swarm": (0.1, 60.0)}
+#: relaxations if no known prototype is the solution, and the number of relaxations after which it is half of that.
+RISING_FLOORS: Mapping[str, tuple[float, float]] = {"evolution": (0.3, 30.0), "swarm": (0.1, 30.0)}
 
 
 @dataclass
@@ -44,16 +44,17 @@ class SuccessAllocation(Allocation):
     A problem is solved by the relaxation that first reaches its ground state; nothing that is done later matters, so
     that the allocation assumes that it is not solved yet. The rate at which a source solves problems differs from
     problem to problem. Before the search it has a Gamma distribution, fitted to searches of development problems
-    (:mod:`hybridcsp.search.success_priors`), which depends on the numbers of atoms and elements and on the number of
-    known crystals of the stoichiometry. The longer a source has searched in vain, the lower its expected rate: if
-    prototypes are known, they and generators come first, and others follow when these have had their chance. For
-    independent sources whose rates fall in this way, the highest present rate is the best choice.
+    (:mod:`hybridcsp.search.success_priors`), which for some sources depends on whether a known prototype is the
+    solution. The longer a source has searched in vain, the lower its expected rate, and the longer sources of known
+    prototypes have, the lower the probability of one: if it is high at first, prototypes and generators come first, and
+    others follow when these have had their chance. For independent sources whose rates fall in this way, the highest
+    present rate is the best choice.
 
     Results modify the rates: the credit of a source, the low niches that it alone has reached, is added to the shape of
     its distribution with a small weight; see :class:`~hybridcsp.archive.credit.CreditTracker`. Running relaxations
     count as paid, so that many workers do not all relax candidates of one source. A source below its minimum share
     comes first; the minimum shares of evolution and swarm rise with the number of relaxations, because they improve on
-    what a search has found.
+    what a search has found, and as the probability of a known prototype falls.
 
     Parameters
     ----------
@@ -65,8 +66,8 @@ class SuccessAllocation(Allocation):
         Priors by source; by default those of the package.
     """
 
-    def __init__(self, problem: Problem, seed: int = 0, priors: Mapping[str, SuccessPrior] | None = None) -> None:
-        self._priors = success_priors(Difficulty.of(problem)) if priors is None else dict(priors)
+    def __init__(self, problem: Problem, seed: int = 0, priors: SuccessPriors | None = None) -> None:
+        self._priors = success_priors(Difficulty.of(problem)) if priors is None else priors
         self._jobs: dict[str, _Jobs] = {}
         self._credit = CreditTracker()
 
@@ -77,13 +78,15 @@ class SuccessAllocation(Allocation):
     def choose(self, available: Sequence[str]) -> str:
         """Return the source furthest below its minimum share, or else the one with the highest expected rate."""
         total = sum(self._job_counts(name).given for name in available)
+        spent = self._all_spent()
+        chance = self._priors.chance_left(spent)
         missing = {
-            name: self._minimum_share(name, total) * (total + 1) - 1 - self._jobs[name].tried for name in available
+            name: _minimum_share(name, total, chance) * (total + 1) - 1 - self._jobs[name].tried for name in available
         }
         neglected = max(available, key=missing.__getitem__)
         if missing[neglected] > 0:
             return neglected
-        return max(available, key=self.rate)
+        return max(available, key=lambda name: self._rate(name, spent))
 
     def proposed(self, candidates: Sequence[Candidate]) -> None:
         """Count the candidates of each source."""
@@ -112,14 +115,29 @@ class SuccessAllocation(Allocation):
 
     def rate(self, name: str) -> float:
         """Return the expected probability that the next force call of a source solves the problem."""
-        prior, counts = prior_of(name, self._priors), self._job_counts(name)
-        spent = self._credit.account(name).paid
-        spent += EXPECTED_FORCE_CALLS * counts.running + PRICE_OF_REJECTION * counts.rejected
-        return (prior.shape + WEIGHT_OF_CREDIT * self._credit.credit(name)) / (prior.force_calls + spent)
+        return self._rate(name, self._all_spent())
+
+    @property
+    def chance_of_known(self) -> float:
+        """Probability that a known prototype is the solution, after what was tried in vain."""
+        return self._priors.chance_left(self._all_spent())
+
+    def _rate(self, name: str, spent: Mapping[str, float]) -> float:
+        return self._priors.rate(name, spent, WEIGHT_OF_CREDIT * self._credit.credit(name))
+
+    def _all_spent(self) -> dict[str, float]:
+        return {
+            name: self._credit.account(name).paid
+            + EXPECTED_FORCE_CALLS * counts.running
+            + PRICE_OF_REJECTION * counts.rejected
+            for name, counts in self._jobs.items()
+        }
 
     def _job_counts(self, name: str) -> _Jobs:
         return self._jobs.setdefault(name, _Jobs())
 
-    def _minimum_share(self, name: str, total: int) -> float:
-        share, half = RISING_FLOORS.get(name, (0.0, 1.0))
-        return max(FLOOR, share * total / (total + half))
+
+def _minimum_share(name: str, total: int, chance_of_known: float) -> float:
+    """Return the minimum share of a source, by the relaxations so far and the chance that a prototype is known."""
+    share, half = RISING_FLOORS.get(name, (0.0, 1.0))
+    return max(FLOOR, (1 - chance_of_known) * share * total / (total + half))

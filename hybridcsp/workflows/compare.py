@@ -18,11 +18,20 @@ from hybridcsp import config
 from hybridcsp.analysis.run_results import SourceRole
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.state import ALL_FAILED
+from hybridcsp.core.problem import Problem
 from hybridcsp.core.registry import split_argument
-from hybridcsp.errors import ArchiveError, BackendError, InputError
+from hybridcsp.core.system import System
+from hybridcsp.errors import ArchiveError, BackendError, InputError, NothingUsableError
 from hybridcsp.relaxation.calculators.registry import check_calculator
 from hybridcsp.retraining import Retraining
-from hybridcsp.search.setup import build_sources, check_learners, refuse_system_sources, require_independent_source
+from hybridcsp.search.setup import (
+    build_sources,
+    build_sources_of_system,
+    check_for_system,
+    check_learners,
+    refuse_system_sources,
+    require_independent_source,
+)
 from hybridcsp.search.stopping import DEFAULT_RELAXATIONS, Target
 from hybridcsp.sources.base import BaseSource
 from hybridcsp.sources.generative import GenerativeSource
@@ -174,9 +183,7 @@ def plan(
         be used, or runs code that was not confirmed; a strategy has only sources that need the results of others; or a
         run directory contains another search.
     """
-    for name, given in (("problems", problems), ("strategies", strategies), ("seeds", seeds)):
-        if not given:
-            raise InputError(name, None, "a list of at least one")
+    check_not_empty(problems, strategies, seeds)
     strategies = list(dict.fromkeys(strategies))
     for strategy in strategies:
         kinds = [SOURCES[split_argument(source, "source")[0]] for source in split_strategy(strategy)]
@@ -188,6 +195,9 @@ def plan(
         parsed.check_trust(trust=trust, trust_commands=trust_commands)
         check_calculator(parsed.search.choice)
         parsed.then.check()
+        if parsed.search.references and not isinstance(parsed.problem, System):
+            reason = "known phases belong to chemical systems; give a structure of a formula as the target"
+            raise InputError("references", list(parsed.search.references), reason=reason)
         Target(parsed.budget.stop_at, parsed.problem)
         if parsed.then.counts and parsed.then.calculators and isinstance(parsed.budget.stop_at, float | int):
             reason = (
@@ -209,6 +219,19 @@ def plan(
     return sorted(runs, key=lambda run: order[run.seed])
 
 
+def check_not_empty(problems: Mapping[str, object], strategies: Sequence[str], seeds: Sequence[int]) -> None:
+    """Check that there is something to compare.
+
+    Raises
+    ------
+    InputError
+        If there is no problem, strategy or seed.
+    """
+    for name, given in (("problems", problems), ("strategies", strategies), ("seeds", seeds)):
+        if not given:
+            raise InputError(name, None, "a list of at least one")
+
+
 def _runs(
     problem: str,
     base: Mapping[str, Any],
@@ -218,7 +241,7 @@ def _runs(
     trust: tuple[bool, bool],
 ) -> list[PlannedRun]:
     """Plan the runs of one strategy on one problem, after building its sources once to check them."""
-    folder = directory / _folder_name(problem) / _folder_name(strategy)
+    folder = directory / folder_name(problem) / folder_name(strategy)
     sources: dict[str, SourceRole] = {}
     runs = []
     for seed in dict.fromkeys(seeds):
@@ -228,8 +251,7 @@ def _runs(
         parsed = config.parse(raw, f"{problem}, {strategy}")
         if not sources:
             parsed.check_trust(trust=trust[0], trust_commands=trust[1])
-            built = build_sources(parsed.search.sources, parsed.problem, parsed.external, parsed.search.one_shot)
-            refuse_system_sources(built, parsed.problem)
+            built = _built_sources(parsed)
             check_learners(built, parsed.retraining)
             sources = {name: _role(source, parsed.retraining) for name, source in built.items()}
         _check_same(where, parsed)
@@ -247,6 +269,22 @@ def _runs(
     return runs
 
 
+def _built_sources(parsed: config.Configuration) -> dict[str, BaseSource]:
+    """Return the sources of a search, by name; those of a chemical system are of one composition each."""
+
+    def build(problem: Problem, lacking: dict[str, NothingUsableError] | None = None) -> dict[str, BaseSource]:
+        search = parsed.search
+        return build_sources(search.sources, problem, parsed.external, search.one_shot, lacking=lacking)
+
+    if isinstance(parsed.problem, System):
+        check_for_system(parsed.settings)
+        found = build_sources_of_system(build, parsed.problem)
+        return {name: source for own in found.values() for name, source in own.items()}
+    built = build(parsed.problem)
+    refuse_system_sources(built, parsed.problem)
+    return built
+
+
 def _role(source: BaseSource, retraining: Retraining) -> SourceRole:
     learns = (
         isinstance(source, GenerativeSource)
@@ -256,7 +294,8 @@ def _role(source: BaseSource, retraining: Retraining) -> SourceRole:
     return SourceRole(waiting_for=source.waiting_for, learns=learns)
 
 
-def _folder_name(text: str) -> str:
+def folder_name(text: str) -> str:
+    """Return a name of a problem or strategy as that of a folder."""
     return re.sub(r"[^\w+.-]", "_", text).lstrip(".") or "_"
 
 
@@ -283,6 +322,8 @@ def _check_same(directory: Path, planned: config.Configuration) -> None:
 
 
 def _plain(configuration: config.Configuration, table: str) -> dict[str, Any]:
+    if table == "problem" and isinstance(configuration.problem, System):
+        return configuration.problem.describe()  # a run directory lists the compositions of a grid
     content: dict[str, Any] = configuration.model_dump(mode="json", include={table})[table]
     return content
 

@@ -19,7 +19,7 @@ COPPER = ["compare", "Cu", "--calculator", "emt", "--max-atoms", "2", "--strateg
 
 
 def hybridcsp(*arguments, cwd, **environment):
-    return command_line.hybridcsp(*arguments, cwd=cwd, check=False, COLUMNS="100", **environment)
+    return command_line.hybridcsp(*arguments, cwd=cwd, check=False, **environment)
 
 
 @pytest.mark.slow
@@ -47,6 +47,34 @@ def test_comparison_names_inactive_sources(tmp_path):
     rows = list(csv.DictReader(io.StringIO(hybridcsp(*line, "--csv", cwd=tmp_path).stdout)))
     assert [row["strategy"] for row in rows] == ["random", "random+evolution"]
     assert rows[1]["ratio_low"] == ""
+
+
+@pytest.mark.slow
+def test_systems_are_compared_by_the_phases_on_their_hull(tmp_path):
+    options = ["--composition-grid", "2", "--max-atoms", "2", "--seeds", "1", "--relaxations", "4", "--json"]
+    line = [
+        "compare",
+        "Cu-Au",
+        "--calculator",
+        "emt",
+        *options,
+        "--strategy",
+        "random",
+        "--strategy",
+        "separate:random",
+    ]
+    done = hybridcsp(*line, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "2 runs of 4 relaxations" in done.stderr
+    content = json.loads(done.stdout)
+    assert [run["relaxations"] for run in content["runs"]] == [4, 4]
+    assert set(content["phases_ev_per_atom"]["Cu-Au"]) >= {"Cu", "Au"}
+    assert content["rows"][1]["area_ratio"] is not None
+    assert (tmp_path / "comparison" / "comparison.png").exists()
+
+    again = hybridcsp(*line, cwd=tmp_path)
+    assert "0 relaxations to do" in again.stderr
+    assert json.loads(again.stdout)["runs"] == content["runs"]
 
 
 @pytest.mark.slow
@@ -89,6 +117,9 @@ def test_terminated_comparison_can_be_continued(tmp_path):
         ([*COPPER, "--seeds", "0"], "Invalid value for '--seeds'"),
         ([*COPPER, "--strategy", "random+seeds:nothing.cif"], "no such file or folder"),
         ([*COPPER, "--strategy", "shake"], "cannot run alone; add another source"),
+        (["compare", "Cu", "Cu-Au", "--strategy", "random"], "each needs a comparison of its own"),
+        (["compare", "Cu-Au", "--strategy", "random", "--target", "-3"], "give known phases with --reference FILE"),
+        ([*COPPER, "--reference", "known.cif"], "known phases belong to chemical systems"),
         ([*COPPER, "--target", "low"], "an enthalpy in eV/atom"),
         ([*COPPER, "--target", "nan"], "an enthalpy in eV/atom"),
         ([*COPPER, "--json", "--csv"], "cannot be combined"),

@@ -76,6 +76,28 @@ def test_data_set_comes_back_with_properties_and_card(tmp_path):
     assert later["inputs"][0]["card"]["inputs"][0]["name"] == "train.csv"
 
 
+def test_properties_with_names_that_the_format_uses_come_back(tmp_path):
+    atoms = bulk("Cu")
+    atoms.info = {
+        "stress": 2.5,
+        "Lattice": "fcc",
+        "pbc": "F F F",
+        "properties": 3,
+        "": 1,
+        "spins": "['a', 'b']",
+        "n": 4,
+    }
+    card = write_dataset([atoms], tmp_path / "a.extxyz", "convert", settings={})
+    (again,) = read_crystals([tmp_path / "a.extxyz"]).atoms
+    assert np.allclose(again.cell.array, atoms.cell.array)
+    assert again.pbc.all()
+    assert again.info["property_stress"] == 2.5
+    assert again.info["property_Lattice"] == "fcc"
+    assert again.info["spins"] == "['a', 'b']"
+    assert type(again.info["n"]) is int
+    assert card["properties"]["n"]["mean"] == 4
+
+
 def test_card_of_a_stranger_is_harmless(tmp_path):
     ase.io.write(tmp_path / "a.extxyz", rutile())
     for text in (

@@ -10,7 +10,7 @@ from hybridcsp.core.records import ADDED, REFINE, Candidate, Cost, Proposal
 from hybridcsp.search.allocation import Allocation, EqualAllocation
 from hybridcsp.search.resumption import FORMER_NAMES
 from hybridcsp.search.success_allocation import FLOOR, RISING_FLOORS, SuccessAllocation
-from hybridcsp.search.success_priors import SuccessPrior
+from hybridcsp.search.success_priors import SuccessPrior, SuccessPriors
 from hybridcsp.sources.registry import DEFAULT_SOURCES
 
 
@@ -41,7 +41,8 @@ def prior(shape=0.3, force_calls=300.0):
     return SuccessPrior(shape=shape, force_calls=force_calls)
 
 
-def allocate(**priors):
+def allocate(*, chance_of_known=0.0, known=(), **unknown):
+    priors = SuccessPriors(chance_of_known=chance_of_known, unknown=unknown, known=dict(known))
     return SuccessAllocation(Problem("TiO2"), priors=priors)
 
 
@@ -97,7 +98,29 @@ class TestSuccessAllocation:
         priors = {"evolution": prior(0.001, 1e5), "good": prior(0.9, 10.0)}
         chosen = play(allocate(**priors), ["evolution", "good"], 300)
         early, late = (chosen[a:b].count("evolution") / (b - a) for a, b in ((0, 50), (200, 300)))
-        assert early < 0.1 < late <= RISING_FLOORS["evolution"][0] + 0.05
+        assert early < 0.2 < 0.25 < late <= RISING_FLOORS["evolution"][0] + 0.05
+
+    def test_minimum_share_of_evolution_is_small_while_a_known_prototype_is_likely(self):
+        unknown = {"evolution": prior(0.001, 1e5), "prototypes": prior(0.9, 100.0)}
+        sure, unlikely = (
+            play(allocate(chance_of_known=chance, known={"prototypes": prior(0.9, 90.0)}, **unknown), unknown, 40)
+            for chance in (0.999, 0.001)
+        )
+        assert sure.count("evolution") <= 2
+        assert unlikely.count("evolution") > 5
+
+    def test_source_of_known_prototypes_is_given_up_when_it_has_failed(self):
+        allocation = allocate(
+            chance_of_known=0.9,
+            known={"prototypes": prior(2.0, 30.0)},
+            prototypes=prior(0.2, 900.0),
+            random=prior(0.3, 500.0),
+        )
+        before = allocation.chance_of_known
+        chosen = play(allocation, ["random", "prototypes"], 60)
+        assert chosen[0] == "prototypes"
+        assert chosen[30:].count("random") > 15
+        assert allocation.chance_of_known < 0.1 < before
 
     def test_running_relaxations_count_as_paid(self):
         allocation = allocate(a=prior(), b=prior())

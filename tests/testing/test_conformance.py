@@ -44,7 +44,7 @@ class TestSources:
     @pytest.mark.parametrize("name", ["random", "prototypes", "evolution", "swarm", "basin-hopping", "shake"])
     def test_shipped_sources_conform(self, name, tmp_path):
         others = ("prototypes",) if name == "random" else ("random",)
-        relaxations = 10 if name in ("random", "prototypes") else 20  # the others need minima first
+        relaxations = 8 if name in ("random", "prototypes") else 14  # the others need minima first
         check_source(
             lambda problem: SOURCES[name].build(problem, None), tmp_path, others=others, relaxations=relaxations
         )

@@ -148,7 +148,7 @@ def train(
         return
     if predictor_of(expanded(model)) is not None:
         reason = (
-            "it is a folder of weights, and predictors are trained from random weights; give the name of a predictor"
+            "predictors are trained from random weights, and it is a folder; give the name of a predictor"
         )
         raise InputError("model", model, reason=reason)
     generators = GENERATORS.entries()

@@ -99,7 +99,7 @@ def test_predictors_are_listed():
         (("cgcnn", "--property", PROPERTY, "--max-atoms", "1"), "38 frames with more than 1 atoms"),
         (("flow", "--property", PROPERTY), "it is for predictors"),
         (("flow", "--log"), "it is for predictors"),
-        (("{folder}/mine", "--property", PROPERTY), "starts from random weights"),
+        (("{folder}/mine", "--property", PROPERTY), "trained from random weights"),
         (("cgcn", "--property", PROPERTY), "did you mean 'cgcnn'"),
     ],
 )

@@ -14,6 +14,7 @@ from hybridcsp.cli import import_export as import_export
 from hybridcsp.cli import lists as lists
 from hybridcsp.cli import predict as predict
 from hybridcsp.cli import refine as refine
+from hybridcsp.cli import resume as resume
 from hybridcsp.cli import sample as sample
 from hybridcsp.cli import search as search
 from hybridcsp.cli import show as show

@@ -147,9 +147,7 @@ def train(
         train_predictor(model, choice, choices)
         return
     if predictor_of(expanded(model)) is not None:
-        reason = (
-            "predictors are trained from random weights, and it is a folder; give the name of a predictor"
-        )
+        reason = "predictors are trained from random weights, and it is a folder; give the name of a predictor"
         raise InputError("model", model, reason=reason)
     generators = GENERATORS.entries()
     if model not in generators and not (expanded(model).exists() or "/" in model or model.startswith(".")):

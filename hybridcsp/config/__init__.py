@@ -1,7 +1,7 @@
 """Configuration of a search in TOML files, and messages about mistakes in it."""
 
+from hybridcsp.config.paths import FILE, with_absolute_paths
 from hybridcsp.config.settings import (
-    FILE,
     Configuration,
     SearchSection,
     SystemConfiguration,
@@ -9,7 +9,6 @@ from hybridcsp.config.settings import (
     of_directory,
     parse,
     read,
-    with_absolute_paths,
     write,
 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import shlex
 from collections.abc import Collection, Mapping, Sequence
@@ -24,15 +23,17 @@ from hybridcsp.config.errors import (
     read_quantities,
     unknown_key,
 )
+from hybridcsp.config.paths import FILE, with_absolute_paths
+from hybridcsp.config.recorded import recorded_tables
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Limits
 from hybridcsp.core.registry import split_argument
 from hybridcsp.core.system import System
-from hybridcsp.errors import ArchiveError, CalculatorError, InputError, UnreadableError
+from hybridcsp.errors import CalculatorError, InputError, UnreadableError
 from hybridcsp.generators.external import Command
 from hybridcsp.objectives import MeasuredPattern, ObjectiveChoice
-from hybridcsp.objectives.choice import absolute_objective, choices_of
-from hybridcsp.relaxation.calculators.choice import SUFFIX, CalculatorChoice, absolute_calculator
+from hybridcsp.objectives.choice import choices_of
+from hybridcsp.relaxation.calculators.choice import SUFFIX, CalculatorChoice
 from hybridcsp.relaxation.calculators.registry import check_name, runs_code
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.retraining import Retraining
@@ -43,11 +44,7 @@ from hybridcsp.search.settings import DEFAULT_CALCULATOR, SearchSettings
 from hybridcsp.search.stopping import StoppingCriteria, Target
 from hybridcsp.sources.registry import DEFAULT_SOURCES, ONE_SHOT, SOURCES, SYSTEM_SOURCES
 from hybridcsp.utils.files import atomic_write
-from hybridcsp.utils.paths import absolute, absolute_argument, absolute_if_there, absolute_program
 from hybridcsp.utils.reading import read_toml
-
-#: The resolved configuration in a run directory.
-FILE = "config.toml"
 
 
 def _known_source(text: str) -> str:
@@ -66,9 +63,6 @@ _Sources = Annotated[tuple[Annotated[str, AfterValidator(_known_source)], ...], 
 
 #: Options of keys that are not called like them.
 _OPTIONS = {"then.calculators": "--then", "search.objectives": "--objective"}
-
-#: Sources whose argument is always a path.
-_WITH_PATHS = ("seeds", "prototypes")
 
 
 class SearchSection(BaseModel):
@@ -342,53 +336,6 @@ def _with_objectives(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {**tables, "search": {**search, "objectives": given if isinstance(given, list) else [given]}}
 
 
-def with_absolute_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a copy of the tables in which paths relative to ``folder`` are absolute."""
-    result = copy.deepcopy(dict(raw))
-    search, budget, retraining, then = (result.get(table) for table in ("search", "budget", "retraining", "then"))
-    xrd = result.get("xrd")
-    external = result.get("external")
-    commands = external if isinstance(external, dict) else {}
-    for command in commands.values():
-        if isinstance(command, dict) and isinstance(command.get("command"), list):
-            command["command"] = [
-                absolute_if_there(part, folder) if isinstance(part, str) and part else part
-                for part in command["command"]
-            ]
-    if isinstance(search, dict):
-        if isinstance(search.get("directory"), str):
-            search["directory"] = str(folder / search["directory"])
-        if isinstance(search.get("calculator"), str):
-            search["calculator"] = absolute_calculator(search["calculator"], folder)
-        if isinstance(search.get("python"), str):
-            search["python"] = absolute_program(search["python"], folder)
-        if isinstance(search.get("references"), list):
-            search["references"] = [
-                absolute(path, folder) if isinstance(path, str) else path for path in search["references"]
-            ]
-        if isinstance(search.get("sources"), list):
-            named = {f"external:{name}" for name in commands}
-            search["sources"] = [
-                _absolute_source(source, folder) if isinstance(source, str) and source not in named else source
-                for source in search["sources"]
-            ]
-        if isinstance(search.get("objectives"), list):
-            search["objectives"] = [_objective_with_path(one, folder) for one in search["objectives"]]
-    if isinstance(then, dict) and isinstance(then.get("calculators"), list):
-        then["calculators"] = [
-            absolute_calculator(name, folder) if isinstance(name, str) else name for name in then["calculators"]
-        ]
-    if isinstance(budget, dict) and isinstance(budget.get("stop_at"), str):
-        with suppress(ValueError):
-            budget["stop_at"] = float(budget["stop_at"])
-        if isinstance(budget["stop_at"], str):
-            budget["stop_at"] = absolute(budget["stop_at"], folder)
-    for table, key in ((retraining, "replay_data"), (xrd, "pattern")):
-        if isinstance(table, dict) and isinstance(table.get(key), str):
-            table[key] = absolute(table[key], folder)
-    return result
-
-
 def write(configuration: Configuration, directory: Path) -> None:
     """Write the resolved configuration with all keys to ``config.toml`` in a run directory."""
     raw = json.loads(configuration.model_dump_json(exclude_none=True, exclude={"relaxation": set(SET_BY_PROBLEM)}))
@@ -421,53 +368,9 @@ def of_directory(directory: Path) -> Configuration:
             raw = read(directory / FILE)
         else:
             with archive.reading():
-                raw = _recorded_tables(archive)
+                raw = recorded_tables(archive)
     raw.setdefault("search", {})["directory"] = str(directory)
     return parse(raw, str(directory / FILE))
-
-
-def _recorded_tables(archive: Archive) -> dict[str, Any]:
-    """Return the configuration of an archive's last session as TOML tables."""
-    directory, settings = archive.directory, archive.state.settings
-    if not settings:
-        raise ArchiveError(
-            f"{directory} holds no search that was started, and no {FILE} that describes one: start a search with "
-            f"hybridcsp search"
-        )
-    last = settings[-1]
-    if last.get("calculator") is None:
-        raise ArchiveError(
-            f"{directory} holds results of {archive.state.calculator or 'another code'} and no calculator to continue "
-            f"with. To supply that code with more structures, use hybridcsp watch; to relax its structures in a search "
-            f"of your own: hybridcsp search {archive.formula} --source seeds:{directory / 'minima.extxyz'}"
-        )
-    objects = [last["calculator"], last["allocation"], *last["sources"]]
-    objects += [one["objective"] for one in last.get("objectives", ())]
-    then = {key: value for key, value in last.get("then", {}).items() if key not in ("named", "labels")}
-    if not all(isinstance(item, str) for item in objects) or not last.get("then", {}).get("named", True):
-        raise ArchiveError(f"{directory} holds a search that was made in Python with objects: resume it in Python")
-    relaxation = {key: value for key, value in last["relaxation"].items() if key not in SET_BY_PROBLEM}
-    search = {key: last[key] for key in ("calculator", "sources", "allocation", "seed", "workers")}
-    search |= {key: last[key] for key in ("python", "device", "precision", "objectives", "where") if key in last}
-    search["one_shot"] = last.get("one_shot", 1)
-    search |= {"references": last["references"]} if last.get("references") else {}
-    raw = {"problem": last["problem"], "search": search, "relaxation": relaxation, "limits": last["limits"]}
-    raw |= {"then": then} if then else {}
-    return raw | {name: last[name] for name in ("retraining", "external") if last.get(name)}
-
-
-def _objective_with_path(given: Any, folder: Path) -> Any:
-    """Return an objective, a text or a table, with an absolute path; anything else is left for the validation."""
-    with suppress(InputError):
-        if isinstance(given, str):
-            return absolute_objective(given, folder)
-        if isinstance(given, dict) and isinstance(given.get("objective"), str):
-            return {**given, "objective": absolute_objective(given["objective"], folder)}
-    return given
-
-
-def _absolute_source(text: str, folder: Path) -> str:
-    return absolute_argument(text, folder, path=text.partition(":")[0] in _WITH_PATHS)
 
 
 def _holds(tables: Mapping[str, Any], path: Sequence[str]) -> bool:

@@ -196,7 +196,7 @@ def plan(
         check_calculator(parsed.search.choice)
         parsed.then.check()
         if parsed.search.references and not isinstance(parsed.problem, System):
-            reason = "known phases belong to chemical systems; give a structure of a formula as the target"
+            reason = "it is a formula, and known phases are those of chemical systems; give a structure as the target"
             raise InputError("references", list(parsed.search.references), reason=reason)
         Target(parsed.budget.stop_at, parsed.problem)
         if parsed.then.counts and parsed.then.calculators and isinstance(parsed.budget.stop_at, float | int):

@@ -119,7 +119,7 @@ def test_terminated_comparison_can_be_continued(tmp_path):
         ([*COPPER, "--strategy", "shake"], "cannot run alone; add another source"),
         (["compare", "Cu", "Cu-Au", "--strategy", "random"], "each needs a comparison of its own"),
         (["compare", "Cu-Au", "--strategy", "random", "--target", "-3"], "give known phases with --reference FILE"),
-        ([*COPPER, "--reference", "known.cif"], "known phases belong to chemical systems"),
+        ([*COPPER, "--reference", "known.cif"], "known phases are those of chemical systems"),
         ([*COPPER, "--target", "low"], "an enthalpy in eV/atom"),
         ([*COPPER, "--target", "nan"], "an enthalpy in eV/atom"),
         ([*COPPER, "--json", "--csv"], "cannot be combined"),

@@ -50,6 +50,9 @@ from hybridcsp.sources.variable_composition import VariableCompositionSource
 
 RESULTS = Path(__file__).parent / "results" / "variable_composition.jsonl"
 
+#: Where the searches for the known minima are kept, so that a run that is repeated need not make them again.
+SEARCHES = Path(__file__).parent / ".searches" / "variable_composition"
+
 #: Numbers of atoms of both elements in the formula units of a system.
 COMPOSITIONS = ((1, 0), (3, 1), (2, 1), (1, 1), (1, 2), (1, 3), (0, 1))
 
@@ -102,13 +105,15 @@ class WithParents(BaseSource):
         return self._source.propose(n, own) or self._random.propose(n, context)
 
 
-def searched(problem: Problem, sources: Sequence[Any], calculator: Calculator, seed: int, n: int) -> dict[str, Any]:
-    """Run a search and return its line of results with its minima."""
+def searched(
+    problem: Problem, sources: Sequence[Any], calculator: Calculator, seed: int, n: int, folder: Path | None = None
+) -> dict[str, Any]:
+    """Run a search and return its line of results with its minima; one that is kept in a folder continues there."""
     start = time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
         search = Search(
-            problem, directory=Path(folder) / "run", sources=sources, seed=seed, backend=InProcess(calculator),
-            calculator=None,
+            problem, directory=folder or Path(temporary) / "run", sources=sources, seed=seed, calculator=None,
+            backend=InProcess(calculator),
         )  # fmt: skip
         search.run(relaxations=n, refine=0)
         state = search.archive.state
@@ -147,7 +152,15 @@ def command_run(options: argparse.Namespace) -> None:
             if all((name, seed, problem.formula, arm) in done for problem in problems for arm in arms):
                 continue
             known = {
-                problem.formula: searched(problem, ["random"], calculator, 1000 + seed, KNOWN) for problem in problems
+                problem.formula: searched(
+                    problem,
+                    ["random"],
+                    calculator,
+                    1000 + seed,
+                    KNOWN,
+                    SEARCHES / f"{name}-{seed}" / problem.formula,
+                )
+                for problem in problems
             }
             for problem in problems:
                 if (name, seed, problem.formula, "known") not in done:

@@ -360,7 +360,9 @@ def command_report(options: argparse.Namespace) -> None:
                 f"{row['excess_mev']:.1f} meV",
             )
         console.print(table)
-    SUMMARY.write_text(json.dumps(summary, indent=1) + "\n")
+    for row in (row for rows in summary.values() for row in rows.values()):
+        row["ratio"] = [value if np.isfinite(value) else None for value in row["ratio"]]  # of an arm without success
+    SUMMARY.write_text(json.dumps(summary, indent=1, allow_nan=False) + "\n")
 
 
 def main() -> None:

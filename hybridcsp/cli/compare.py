@@ -141,7 +141,8 @@ def compare(
 
     The table states how often and at what cost each strategy reached the target, with confidence intervals. Run the
     command again to continue, or to add seeds, strategies or relaxations; completed runs are kept. Each run is an
-    ordinary search: hybridcsp show DIRECTORY/PROBLEM/STRATEGY/seed-0.
+    ordinary search: hybridcsp show DIRECTORY/PROBLEM/STRATEGY/seed-0. In chemical systems the phases on the convex hull
+    that are found are counted: those of known phases (--reference), which the searches are not shown, or of all runs.
     """
     from hybridcsp.archive.archive import Archive
     from hybridcsp.cli.progress import ComparisonDisplay

@@ -251,7 +251,8 @@ def explain(details: Mapping[str, Any], model: type[BaseModel], origin: Origin) 
 
 def unknown_key(path: Sequence[str], model: type[BaseModel], origin: Origin) -> Mistake:
     """Return the mistake of a key that does not exist, with the key that was probably meant."""
-    reason = f"there is no such key; {_suggestion(list(path), model)}"
+    other = _of_other_problem(path[-1], model) if len(path) == 2 and path[0] == "problem" else ""
+    reason = other or f"there is no such key; {_suggestion(list(path), model)}"
     return Mistake(tuple(path), origin.label(list(path)), reason=reason)
 
 
@@ -309,8 +310,6 @@ def find_key(word: str, model: type[BaseModel]) -> str | None:
 
 def _suggestion(path: list[str], model: type[BaseModel]) -> str:
     key = path[-1]
-    if path[0] == "problem" and len(path) == 2 and (other := _of_other_problem(key, model)):
-        return other
     if len(path) == 1:
         known = sorted(model.model_fields)
         meant = did_you_mean(key, known)

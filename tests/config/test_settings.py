@@ -472,3 +472,21 @@ def test_follow_ups_are_kept_in_the_run_directory(tmp_path):
     assert config.of_directory(tmp_path).then == FollowUp(calculators=("lj",), best=7)
     (tmp_path / "config.toml").unlink()
     assert config.of_directory(tmp_path).then == FollowUp(calculators=("lj",), best=7)  # from the archive
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            'problem = {elements = "Cu-Au", spacegroups = [136]}',
+            "problem.spacegroups cannot be used: it belongs to a search of one formula",
+        ),
+        (
+            'problem = {formula = "Cu3Au", compositions = ["CuAu"]}',
+            "problem.compositions cannot be used: it belongs to a search of a chemical system",
+        ),
+    ],
+)
+def test_key_of_the_other_kind_of_problem_is_not_called_unknown(text, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        parse(text)

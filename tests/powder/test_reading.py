@@ -86,7 +86,7 @@ def test_momentum_transfer_beyond_the_reach_of_the_wavelength_is_left_out(tmp_pa
         ("10 5\n10.1 nan\n", "line 2 has a value that is not a finite number"),
         ("# two\n10 5\n10.2 6\n10.1 7\n10.3 7\n", "10.1 in line 4 follows 10.2"),
         ("10 5\n10.1 6\n10.1 7\n", "10.1 in line 3 follows 10.1"),
-        ("30 5\n20 6\n10 7\n", "give axis d"),
+        ("30 5\n20 6\n10 7\n", "give axis = 'd'"),
         ("-5 5\n10 6\n20 7\n", "first angle, -5, is not positive"),
         ("10 5\n100 6\n200 7\n", "at most 180 degrees"),
         ("10 5\n40 -60\n60 100\n", "negative intensity, -60 near line 2"),

@@ -305,7 +305,7 @@ class TestInASearch:
             search(tmp_path / name, GenerativeSource(COPPER, generator=Toy()), seed=3).run(relaxations=10)
         assert what_happened(tmp_path / "a") == what_happened(tmp_path / "b")
 
-    @pytest.mark.parametrize(("one_shot", "relaxations", "stops"), [(1, 14, (3, 8)), (4, 20, (6, 13))])
+    @pytest.mark.parametrize(("one_shot", "relaxations", "stops"), [(1, 14, (3, 8)), (4, 30, (6, 13))])
     def test_interrupted_and_resumed_is_the_same_as_uninterrupted(self, tmp_path, one_shot, relaxations, stops):
         def source():
             return GenerativeSource(COPPER, generator=Toy(), samples_per_job=one_shot)

@@ -12,7 +12,7 @@ from crystals import rutile
 
 from hybridcsp import Search
 from hybridcsp.archive.preferred import PreferredMinimum
-from hybridcsp.archive.tallies import Tally
+from hybridcsp.archive.tallies import Tallies
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Cost
 from hybridcsp.errors import InputError, UnknownNameError
@@ -38,7 +38,7 @@ def minimum(atoms, height, niche=None):
 def archive(minima, candidates=()):
     """The archive of one composition in which nothing was found, in a system with some minima."""
     state = SimpleNamespace(
-        preferred=list, candidates={}, relaxations=0, cost=Cost(), tally=lambda *_: Tally(), parts={}
+        preferred=list, candidates={}, relaxations=0, cost=Cost(), tallies=Tallies(), parts={}
     )
     whole = SimpleNamespace(preferred_minima=lambda n=None: minima[:n], state=state)
     own = SimpleNamespace(preferred=list, candidates_of=lambda _: iter(candidates))

@@ -198,6 +198,9 @@ class SwarmSource(BaseSource):
         """Move particles to their outcomes, and record the minima of other sources."""
         for outcome in outcomes:
             self._heights.observe(outcome)
+            if isinstance(outcome, Relaxed):
+                for swarm in self.swarms.values():
+                    swarm.suspects = outcome.suspects_after(swarm.suspects)
             units = self._problem.units_of(outcome.candidate.atoms.numbers)
             if units in self.swarms:
                 self.swarms[units].meet(outcome)

@@ -107,6 +107,8 @@ class SubSwarm:
         First relaxation of each minimum, of any source, by minimum.
     visited
         Minima that a particle has visited.
+    suspects
+        Minima that are probably holes of the potential: no particle begins there, and one whose best it is is replaced.
     """
 
     random: RandomSource
@@ -115,6 +117,7 @@ class SubSwarm:
     particles: dict[int, Particle] = field(default_factory=dict)
     known: dict[int, Relaxed] = field(default_factory=dict)
     visited: set[int] = field(default_factory=set)
+    suspects: frozenset[int] = frozenset()
     born: int = 0
     proposals: int = 0
     outcomes: int = 0
@@ -149,7 +152,7 @@ class SubSwarm:
 
     def unvisited(self) -> list[Relaxed]:
         """Return the minima that meet the condition of the search and no particle has visited, the lowest first."""
-        ends = [end for minimum, end in self.known.items() if minimum not in self.visited and self.heights.allow(end)]
+        ends = [end for minimum, end in self.known.items() if minimum not in self.visited and self._allows(end)]
         return sorted(ends, key=lambda end: (self.heights.shifted(end), end.candidate.id))
 
     def meet(self, outcome: Outcome) -> None:
@@ -214,7 +217,10 @@ class SubSwarm:
 
     def _hopeless(self, particle: Particle) -> bool:
         best = particle.best
-        return best is None or particle.troubles >= TROUBLES or not self.heights.allow(best)
+        return best is None or particle.troubles >= TROUBLES or not self._allows(best)
+
+    def _allows(self, end: Relaxed) -> bool:
+        return end.minimum not in self.suspects and self.heights.allow(end)
 
     def _ranked(self, ids: Iterable[int]) -> list[int]:
         found = {id_: best for id_ in ids if (best := self.particles[id_].best) is not None}

@@ -287,6 +287,22 @@ class TestWhoFlies:
         flight.source.observe([relaxed(again, -2.0, found.atoms, minimum=7, is_new_minimum=True)])
         assert flight.propose().operator == "random"
 
+    def test_minimum_that_becomes_suspect_later_is_no_beginning(self):
+        flight = Flight()
+        hole = flight.found_by_another(-9.0, 1)
+        flight.found_by_another(-2.0, 2, suspects=(hole.minimum,))
+        assert flight.propose().proposal.tag["minimum"] == 2
+        assert flight.propose().operator == "random"
+
+    def test_particle_whose_best_becomes_suspect_is_replaced(self):
+        flight = Flight()
+        swarm = flight.fill(energy=lambda k: -1.0 - 0.01 * k)
+        hole = next(iter(swarm.particles))
+        swarm.particles[hole].best = relaxed(swarm.particles[hole].best.candidate, -9.0, minimum=77)
+        assert swarm.to_replace() != hole
+        flight.found_by_another(-0.5, 78, suspects=(77,))
+        assert swarm.to_replace() == hole
+
     def test_minima_of_other_contents_and_refinements_are_passed_over(self):
         flight = Flight()
         flight.found_by_another(-2.0, 0, atoms=rutile().repeat((1, 1, 2)))

@@ -37,9 +37,7 @@ def minimum(atoms, height, niche=None):
 
 def archive(minima, candidates=()):
     """The archive of one composition in which nothing was found, in a system with some minima."""
-    state = SimpleNamespace(
-        preferred=list, candidates={}, relaxations=0, cost=Cost(), tallies=Tallies(), parts={}
-    )
+    state = SimpleNamespace(preferred=list, candidates={}, relaxations=0, cost=Cost(), tallies=Tallies(), parts={})
     whole = SimpleNamespace(preferred_minima=lambda n=None: minima[:n], state=state)
     own = SimpleNamespace(preferred=list, candidates_of=lambda _: iter(candidates))
     return SimpleNamespace(whole=whole, state=own)

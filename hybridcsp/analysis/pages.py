@@ -47,6 +47,11 @@ def write_page(figure: Any, output: Path, key: str = "plot") -> None:
         stream.write(figure.to_html(include_plotlyjs=True, full_html=True))
 
 
+def is_page(output: Path) -> bool:
+    """Return whether the ending of a file is that of an interactive page."""
+    return output.suffix.lower() in PAGES
+
+
 def check_drawing(output: Path, key: str = "plot") -> None:
     """Check that the ending of a file names a picture or a page.
 

@@ -9,13 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from hybridcsp.analysis.pages import new_figure, write_page
 from hybridcsp.analysis.powder_report import ComparedStructure, difference_below, title_of
-from hybridcsp.errors import InputError
 from hybridcsp.powder.pattern import Profile
-from hybridcsp.utils.files import atomic_write, make_folder
-
-#: File endings of interactive pages.
-PAGES = (".html", ".htm")
 
 # Heights of the marks of reflections on the scale of the intensities.
 _MARKS = -0.07
@@ -45,11 +41,7 @@ def write_comparison_page(
     InputError
         If plotly is not installed, or the file cannot be written.
     """
-    try:
-        from plotly.graph_objects import Figure
-    except ImportError as error:
-        reason = f"interactive pages need plotly, which is not installed; run pip install plotly ({error})"
-        raise InputError(key, output, reason=reason) from None
+    figure = new_figure(output, key)
     x = np.round(profile.two_theta, 4)
     traces = [_line(x, profile.intensity, "measured, without background", "black")]
     owners = [-1]
@@ -58,7 +50,7 @@ def write_comparison_page(
         traces += [{**trace, "visible": number == 0} for trace in own]
         owners += [number] * len(own)
     titles = [escape(title_of(rank, one)) for rank, one in enumerate(compared, 1)]
-    figure = Figure(data=traces)
+    figure.add_traces(traces)
     figure.update_layout(
         title={"text": titles[0], "y": 0.97},
         template="plotly_white",
@@ -76,9 +68,7 @@ def write_comparison_page(
             for number, title in enumerate(titles)
         ]
         figure.update_layout(updatemenus=[{"buttons": buttons, "x": 1.0, "xanchor": "right", "y": 1.12}])
-    make_folder(output.parent, key=key)
-    with atomic_write(output, key=key, follow=True) as stream:
-        stream.write(figure.to_html(include_plotlyjs=True, full_html=True))
+    write_page(figure, output, key)
 
 
 def _traces(one: ComparedStructure, profile: Profile, x: Any) -> list[dict[str, Any]]:

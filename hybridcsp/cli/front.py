@@ -97,10 +97,10 @@ def _draw(plots: Sequence[Path], fronts: Fronts, ranks: int) -> list[str]:
     """Draw fronts to files, and return messages about them."""
     from hybridcsp.analysis.front_html import write_front_page
     from hybridcsp.analysis.front_plots import plot_fronts
-    from hybridcsp.analysis.pages import PAGES
+    from hybridcsp.analysis.pages import is_page
 
     for plot in plots:
-        draw = write_front_page if plot.suffix.lower() in PAGES else plot_fronts
+        draw = write_front_page if is_page(plot) else plot_fronts
         draw(fronts, plot, ranks=ranks, key="--plot")
     return [f"Wrote {plot}" for plot in plots]
 

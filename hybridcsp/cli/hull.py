@@ -196,10 +196,10 @@ def _draw(plots: Sequence[Path], phases: Phases, height: float, moments: Sequenc
     """Draw the hull to files, and return messages about them."""
     from hybridcsp.analysis.hull_html import write_hull_page
     from hybridcsp.analysis.hull_plots import plot_hull
-    from hybridcsp.analysis.pages import PAGES
+    from hybridcsp.analysis.pages import is_page
 
     for plot in plots:
-        draw = write_hull_page if plot.suffix.lower() in PAGES else plot_hull
+        draw = write_hull_page if is_page(plot) else plot_hull
         draw(phases, plot, window=height, snapshots=moments, key="--plot")
     return [f"Wrote {plot}" for plot in plots]
 

@@ -86,14 +86,12 @@ def xrd(
     The cell of each structure is first adjusted to the pattern, so that the error of the potential in the lattice
     parameters does not decide. A search with a pattern (hybridcsp search --xrd) is compared with it.
     """
-    from hybridcsp.analysis.plots import PICTURES
-    from hybridcsp.analysis.powder_page import PAGES
+    from hybridcsp.analysis.pages import check_drawing
     from hybridcsp.analysis.powder_report import comparison_rows, comparison_table, ranked
 
     check_formats(as_json=as_json, as_csv=as_csv)
     for file in plot or ():
-        if file.suffix.lower() not in (*PICTURES, *PAGES):
-            raise InputError("--plot", file, f"a file whose name ends in {', '.join(PICTURES)} or {PAGES[0]}")
+        check_drawing(file, "--plot")
     if not path.exists():
         raise InputError("path", path, reason="there is no such file or folder")
     similarity = _similarity(path, pattern, {"wavelength": wavelength, "axis": axis, "cell_change": cell_change})
@@ -165,10 +163,11 @@ def _similarity(path: Path, pattern: Path | None, options: Mapping[str, Any]) ->
 
 def _draw(best: Sequence[ComparedStructure], similarity: PatternSimilarity, file: Path) -> None:
     """Draw structures and the pattern to a picture or page."""
-    from hybridcsp.analysis.powder_page import PAGES, write_comparison_page
+    from hybridcsp.analysis.pages import is_page
+    from hybridcsp.analysis.powder_page import write_comparison_page
     from hybridcsp.analysis.powder_report import plot_comparison_with_pattern
 
-    draw = write_comparison_page if file.suffix.lower() in PAGES else plot_comparison_with_pattern
+    draw = write_comparison_page if is_page(file) else plot_comparison_with_pattern
     draw(best, similarity.profile, file)
 
 

@@ -8,7 +8,7 @@ from ase.data import atomic_numbers
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.errors import InputError
-from hybridcsp.prototypes.labels import reduced_counts
+from hybridcsp.prototypes.labels import reduced_formula
 from hybridcsp.utils.formulas import elements_of_system
 
 #: The target that replaces elements by similar ones, whatever they are.
@@ -68,7 +68,7 @@ class Target:
             except InputError as error:
                 reason = error.clause if error.key == "formula" else _ALLOWED
                 raise InputError("target", text, reason=reason) from None
-            counts = reduced_counts([atomic_numbers[symbol] for symbol, n in composition.items() for _ in range(n)])
+            counts = reduced_formula(composition)
             return cls(text, tuple(sorted(counts)), counts)
         if len(set(symbols)) < len(symbols):
             raise InputError("target", text, reason="an element is named twice")

@@ -10,6 +10,7 @@ from math import gcd
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from hybridcsp.structure.normalizer import ENANTIOMORPHS, letter_permutations
@@ -98,6 +99,11 @@ def reduced_counts(numbers: Sequence[int] | NDArray[np.int_]) -> dict[int, int]:
     divisor = gcd(*counts.tolist())
     found = sorted(zip(counts.tolist(), elements.tolist(), strict=True))
     return {element: count // divisor for count, element in found}
+
+
+def reduced_formula(composition: Mapping[str, int]) -> dict[int, int]:
+    """Return the reduced formula of numbers of atoms by symbol, as :func:`reduced_counts` does of atoms."""
+    return reduced_counts([atomic_numbers[symbol] for symbol, n in composition.items() for _ in range(n)])
 
 
 def slot_orders(stoichiometry: Sequence[int]) -> list[tuple[int, ...]]:

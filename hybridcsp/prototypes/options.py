@@ -10,11 +10,10 @@ from math import gcd
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.prototypes.building import draw_crystal, substitute
-from hybridcsp.prototypes.labels import Label, reduced_counts
+from hybridcsp.prototypes.labels import Label, reduced_formula
 from hybridcsp.prototypes.library import Library, Template
 from hybridcsp.prototypes.ranking import Placement, placements
 from hybridcsp.prototypes.table import CountTable
@@ -135,7 +134,7 @@ class Options:
 def _ordered(problem: Problem, table: CountTable, libraries: Sequence[Library]) -> Iterator[Option]:
     if problem.cell is not None:
         return
-    counts = reduced_counts([atomic_numbers[s] for s, n in problem.composition.items() for _ in range(n)])
+    counts = reduced_formula(problem.composition)
     elements, stoichiometry = tuple(counts), tuple(counts.values())
     found = [template for library in libraries for template in library.matching(stoichiometry)]
     known = table.matching(stoichiometry)

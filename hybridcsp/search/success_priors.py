@@ -12,11 +12,10 @@ from math import gcd
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_numbers
 
 from hybridcsp.core.problem import Problem
 from hybridcsp.prototypes import resemblance, shipped_table
-from hybridcsp.prototypes.labels import reduced_counts
+from hybridcsp.prototypes.labels import reduced_formula
 from hybridcsp.prototypes.table import CountTable
 
 #: Resemblance to known crystals that is added before the logarithm is taken: smaller ones all mean that none is known.
@@ -56,7 +55,7 @@ class Difficulty:
         """
         alike = 0.0
         if problem.cell is None:
-            counts = _reduced(problem)
+            counts = reduced_formula(problem.composition)
             known = (shipped_table() if table is None else table).matching(tuple(counts.values()))
             per_unit = gcd(*problem.composition.values())
             alike = resemblance(tuple(counts), known, {units * per_unit for units in problem.units})
@@ -77,11 +76,7 @@ def known_crystals(problem: Problem) -> float:
     """Return the number of known crystals of the stoichiometry of a problem, 0 for a fixed cell."""
     if problem.cell is not None:
         return 0.0
-    return float(shipped_table().matching(tuple(_reduced(problem).values())).counts.sum())
-
-
-def _reduced(problem: Problem) -> dict[int, int]:
-    return reduced_counts([atomic_numbers[symbol] for symbol, n in problem.composition.items() for _ in range(n)])
+    return float(shipped_table().matching(tuple(reduced_formula(problem.composition).values())).counts.sum())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridcsp.errors import HybridCSPError
+from hybridcsp.errors import HybridCSPError, InputError
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -37,9 +37,28 @@ class Representation(ABC, Generic[Encoded]):
     #: Name in tables.
     name: ClassVar[str]
 
-    @abstractmethod
     def limit(self, atoms: Atoms) -> str:
         """Return why this crystal cannot be represented, or an empty string if it can."""
+        from hybridcsp.structure.validity import is_finite_crystal
+
+        if not is_finite_crystal(atoms):
+            return "there must be atoms, finite positions, and a cell that spans a volume"
+        return self._own_limit(atoms)
+
+    @abstractmethod
+    def _own_limit(self, atoms: Atoms) -> str:
+        """Return why a crystal of finite positions and volume cannot be represented, or an empty string."""
+
+    def check(self, atoms: Atoms) -> None:
+        """Check that a crystal can be represented.
+
+        Raises
+        ------
+        InputError
+            If it is beyond the limits of the representation.
+        """
+        if reason := self.limit(atoms):
+            raise InputError("atoms", atoms, reason=f"a crystal has no representation as {self.name}: {reason}")
 
     @abstractmethod
     def encode(self, atoms: Atoms) -> Encoded:
@@ -60,6 +79,15 @@ class Representation(ABC, Generic[Encoded]):
         DecodingError
             If they describe none.
         """
+
+
+def right_handed_fractions(atoms: Atoms) -> NDArray[np.float64]:
+    """Return the fractional coordinates of a crystal in right-handed axes, shape ``(n_atoms, 3)``.
+
+    If its axes are left-handed, all of them are reversed, which leaves the crystal the same.
+    """
+    fractions: NDArray[np.float64] = atoms.get_scaled_positions()
+    return fractions if np.linalg.det(atoms.cell.array) > 0 else (-fractions) % 1.0
 
 
 def cell_of_parameters(lengths: NDArray[np.float64], angles: NDArray[np.float64]) -> Cell:

@@ -20,7 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
-from hybridcsp.structure.representations.base import DecodingError, Representation, cell_of_parameters
+from hybridcsp.structure.representations.base import (
+    DecodingError,
+    Representation,
+    cell_of_parameters,
+    right_handed_fractions,
+)
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -174,12 +179,8 @@ class FourierProperties(Representation[Array]):
         rows = ELEMENTS + 2 + 2 * self.sites + 1 + self.properties.shape[1]
         return rows, self.leading + VECTORS * self.reciprocal.columns
 
-    def limit(self, atoms: Atoms) -> str:
+    def _own_limit(self, atoms: Atoms) -> str:
         """Return why a crystal has no matrix: its number of elements or sites, or an element beyond lawrencium."""
-        from hybridcsp.structure.validity import is_finite_crystal
-
-        if not is_finite_crystal(atoms):
-            return "there must be atoms, finite positions, and a cell that spans a volume"
         if len(atoms) > self.sites:
             return f"it has {len(atoms)} atoms, more than {self.sites}"
         if (elements := len(set(atoms.numbers))) > self.elements:
@@ -196,8 +197,7 @@ class FourierProperties(Representation[Array]):
         InputError
             If the crystal is beyond the limits.
         """
-        if reason := self.limit(atoms):
-            raise InputError("atoms", atoms, reason=f"a crystal has no matrix: {reason}")
+        self.check(atoms)
         return self.encode_with(atoms, shortest_vectors(atoms.cell.array))
 
     def encode_with(self, atoms: Atoms, vectors: tuple[NDArray[np.integer], Array]) -> Array:
@@ -210,10 +210,7 @@ class FourierProperties(Representation[Array]):
         vectors
             What :func:`shortest_vectors` returns for its cell.
         """
-        cell = atoms.cell.array
-        fractions = atoms.get_scaled_positions()
-        if np.linalg.det(cell) < 0:  # the same crystal in right-handed axes: all of them reversed
-            fractions = (-fractions) % 1.0
+        fractions = right_handed_fractions(atoms)
         present = list(dict.fromkeys(int(number) for number in atoms.numbers))
         column = np.array([present.index(number) for number in atoms.numbers])
         lattice, coordinates, occupancies, lengths, properties = self.rows()

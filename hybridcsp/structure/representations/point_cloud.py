@@ -20,7 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
-from hybridcsp.structure.representations.base import DecodingError, Representation, cell_of_parameters
+from hybridcsp.structure.representations.base import (
+    DecodingError,
+    Representation,
+    cell_of_parameters,
+    right_handed_fractions,
+)
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -124,12 +129,8 @@ class PointCloud(Representation[Array]):
             start += count
         return rows
 
-    def limit(self, atoms: Atoms) -> str:
+    def _own_limit(self, atoms: Atoms) -> str:
         """Return why a crystal has no place: another element, more atoms than slots, or a longer edge."""
-        from hybridcsp.structure.validity import is_finite_crystal
-
-        if not is_finite_crystal(atoms):
-            return "there must be atoms, finite positions, and a cell that spans a volume"
         counts = Counter(atoms.get_chemical_symbols())
         for element, count in counts.items():
             if element not in self.slots:
@@ -150,14 +151,11 @@ class PointCloud(Representation[Array]):
         InputError
             If the crystal is beyond the limits.
         """
-        if reason := self.limit(atoms):
-            raise InputError("atoms", atoms, reason=f"a crystal cannot be a point cloud: {reason}")
+        self.check(atoms)
         cloud = np.zeros(self.shape)
         cloud[0] = atoms.cell.lengths() / LENGTH
         cloud[1] = atoms.cell.angles() / ANGLE
-        fractions = atoms.get_scaled_positions()
-        if np.linalg.det(atoms.cell.array) < 0:  # the same crystal in right-handed axes: all of them reversed
-            fractions = (-fractions) % 1.0
+        fractions = right_handed_fractions(atoms)
         symbols = np.array(atoms.get_chemical_symbols())
         for element, rows in self.rows().items():
             found = fractions[symbols == element]

@@ -25,9 +25,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridcsp.errors import InputError
 from hybridcsp.structure.geometry import nearest_distances
-from hybridcsp.structure.representations.base import DecodingError, Representation
+from hybridcsp.structure.representations.base import DecodingError, Representation, right_handed_fractions
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -280,13 +279,9 @@ class Voxels(Representation[VoxelImages]):
         """Return the representation with the authors' sizes, placement, and reading of the cell."""
         return cls(PUBLISHED, VoxelDecoder(cell=AxisReading()), in_cell)
 
-    def limit(self, atoms: Atoms) -> str:
+    def _own_limit(self, atoms: Atoms) -> str:
         """Return why a crystal has no image: its number of atoms, edges, or extent beyond the box."""
-        from hybridcsp.structure.validity import is_finite_crystal
-
         grid = self.grid
-        if not is_finite_crystal(atoms):
-            return "there must be atoms, finite positions, and a cell that spans a volume"
         if len(atoms) > grid.atoms:
             return f"it has {len(atoms)} atoms, more than {grid.atoms}"
         if (edge := atoms.cell.lengths().max()) > grid.edge:
@@ -311,8 +306,7 @@ class Voxels(Representation[VoxelImages]):
         InputError
             If the crystal is beyond the limits.
         """
-        if reason := self.limit(atoms):
-            raise InputError("atoms", atoms, reason=f"a crystal cannot be drawn in voxels: {reason}")
+        self.check(atoms)
         cell, positions = self._placed(atoms)
         sites = {int(number): self._sites(positions[atoms.numbers == number]) for number in np.unique(atoms.numbers)}
         return VoxelImages(sites=sites, cell=self._cell(cell))
@@ -323,9 +317,7 @@ class Voxels(Representation[VoxelImages]):
 
     def _placed(self, atoms: Atoms) -> tuple[Array, Array]:
         """Return the turned cell (Å) and the positions (Å) relative to their mean."""
-        fractions = atoms.get_scaled_positions()
-        if np.linalg.det(atoms.cell.array) < 0:  # the same crystal in right-handed axes: all of them reversed
-            fractions = (-fractions) % 1.0
+        fractions = right_handed_fractions(atoms)
         cell = np.linalg.cholesky(atoms.cell.array @ atoms.cell.array.T)
         positions = self.place(fractions, cell)
         return cell, positions - positions.mean(axis=0)

@@ -14,12 +14,11 @@ from ase import Atoms
 
 from hybridcsp.errors import InputError
 from hybridcsp.generators.base import Example
-from hybridcsp.io.frames import Frame, ReadFailure
-from hybridcsp.io.structure_files import read_structures, structure_files
+from hybridcsp.io.frames import ReadFailure
 from hybridcsp.similarity import same_structure
 from hybridcsp.structure.symmetry import primitive
+from hybridcsp.training.files import training_files
 from hybridcsp.training.held_out import HELD_OUT, formula_of, is_held_out
-from hybridcsp.utils.reading import sha256_of
 
 __all__ = ["HELD_OUT", "Dataset", "formula_of", "is_held_out", "read_dataset", "split"]
 
@@ -80,25 +79,21 @@ def read_dataset(paths: Iterable[Path], *, max_atoms: int, progress: Callable[[i
     files: list[dict[str, Any]] = []
     kept: dict[tuple[tuple[str, int], ...], list[tuple[float, int, Example]]] = {}
     seen = 0
-    for path in paths:
-        if not path.exists():
-            raise InputError("data", path, reason="there is no such file or folder")
-        for file in structure_files(path):
-            frames = _frames(file)
-            files.append({"name": file.name, "sha256": sha256_of(file), "frames": len(frames)})
-            for found in frames:
-                seen += 1
-                if isinstance(found, ReadFailure):
-                    skipped[found.reason.partition(":")[0]] += 1
-                    continue
-                cell = primitive(found.atoms)
-                if len(cell) > max_atoms:
-                    skipped[f"more than {max_atoms} atoms"] += 1
-                    continue
-                numbers = _numbers_in(found.atoms.info, f"{file}, frame {found.number}")
-                skipped["duplicates"] += not _fold(kept, cell, seen, numbers)
-                if progress is not None:
-                    progress(seen)
+    for file, frames, record in training_files(paths):
+        files.append(record)
+        for found in frames:
+            seen += 1
+            if isinstance(found, ReadFailure):
+                skipped[found.reason.partition(":")[0]] += 1
+                continue
+            cell = primitive(found.atoms)
+            if len(cell) > max_atoms:
+                skipped[f"more than {max_atoms} atoms"] += 1
+                continue
+            numbers = _numbers_in(found.atoms.info, f"{file}, frame {found.number}")
+            skipped["duplicates"] += not _fold(kept, cell, seen, numbers)
+            if progress is not None:
+                progress(seen)
     rows = sorted((row for rows in kept.values() for row in rows), key=lambda row: row[1])
     if not rows:
         reasons = "; ".join(f"{n} times: {reason}" for reason, n in skipped.items())
@@ -122,13 +117,6 @@ def split(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
         return list(examples), []
     learned = [example for example, out in zip(examples, held, strict=True) if not out]
     return learned, [example for example, out in zip(examples, held, strict=True) if out]
-
-
-def _frames(file: Path) -> list[Frame | ReadFailure]:
-    frames = list(read_structures(file))
-    if len(frames) == 1 and isinstance(frames[0], ReadFailure):
-        raise InputError("data", file, reason=f"it cannot be read: {frames[0].reason}")
-    return frames
 
 
 def _numbers_in(info: Mapping[str, Any], where: str) -> dict[str, float]:

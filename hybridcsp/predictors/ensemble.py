@@ -56,7 +56,7 @@ class HeldOut:
 class EnsemblePredictor(Predictor):
     """Base class of predictors that are ensembles of networks on graphs.
 
-    Subclasses implement :meth:`network` and :meth:`architecture_of`, and set :attr:`defaults`.
+    Subclasses implement :meth:`network`, and set :attr:`sizes` and :attr:`defaults`.
 
     Parameters
     ----------
@@ -68,6 +68,8 @@ class EnsemblePredictor(Predictor):
         Function that returns the scale for values of a property and their crystals.
     """
 
+    #: Dataclass of the sizes of the networks, which a card stores.
+    sizes: type
     #: Settings of the training that differ from the usual ones.
     defaults: Mapping[str, Any]
 
@@ -84,11 +86,6 @@ class EnsemblePredictor(Predictor):
     @abstractmethod
     def network(self) -> PropertyNetwork:
         """Return a network with random weights."""
-
-    @classmethod
-    @abstractmethod
-    def architecture_of(cls, stored: Mapping[str, Any]) -> Any:
-        """Return the sizes of the networks that a card has stored."""
 
     def fit(
         self,
@@ -231,7 +228,7 @@ class EnsemblePredictor(Predictor):
             predictor = cls.configured(str(card["configuration"]))
             if not isinstance(predictor, cls) or not 1 <= int(card["members"]) <= MOST_MEMBERS:
                 raise ValueError("the number of members is not possible")
-            predictor.architecture = cls.architecture_of(card["architecture"])
+            predictor.architecture = cls.sizes(**card["architecture"])
             predictor._scale = Scale.from_card(card["scale"])
             predictor._calibration = Calibration(**card["calibration"])
             if not all(isinstance(symbol, str) for symbol in card["elements"]):

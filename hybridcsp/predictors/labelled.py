@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError, did_you_mean
 from hybridcsp.io.frames import ReadFailure
-from hybridcsp.io.structure_files import read_structures, structure_files
+from hybridcsp.training.files import training_files
 from hybridcsp.training.held_out import HELD_OUT, formula_of, tenth_of
-from hybridcsp.utils.reading import sha256_of
 
 #: Fewest crystals from which a property is learned.
 FEWEST = 10
@@ -121,34 +120,28 @@ def read_labelled(
     crystals: list[Atoms] = []
     values: list[float] = []
     seen = 0
-    for path in paths:
-        if not path.exists():
-            raise InputError("data", path, reason="there is no such file or folder")
-        for file in structure_files(path):
-            frames = list(read_structures(file))
-            if len(frames) == 1 and isinstance(frames[0], ReadFailure):
-                raise InputError("data", file, reason=f"it cannot be read: {frames[0].reason}")
-            files.append({"name": file.name, "sha256": sha256_of(file), "frames": len(frames)})
-            for frame in frames:
-                seen += 1
-                if progress is not None:
-                    progress(seen)
-                if isinstance(frame, ReadFailure):
-                    skipped[frame.reason.partition(":")[0]] += 1
-                    continue
-                info = frame.atoms.info
-                others.update(key for key in info if key != name and _is_number(info[key]))
-                if name not in info:
-                    skipped[f"without {name}"] += 1
-                    continue
-                value = _number(info[name], name, f"{file}, frame {frame.number}")
-                if not math.isfinite(value):
-                    skipped[f"whose {name} is not finite"] += 1
-                elif len(frame.atoms) > max_atoms:
-                    skipped[f"with more than {max_atoms} atoms"] += 1
-                else:
-                    crystals.append(_bare(frame.atoms))
-                    values.append(value)
+    for file, frames, record in training_files(paths):
+        files.append(record)
+        for frame in frames:
+            seen += 1
+            if progress is not None:
+                progress(seen)
+            if isinstance(frame, ReadFailure):
+                skipped[frame.reason.partition(":")[0]] += 1
+                continue
+            info = frame.atoms.info
+            others.update(key for key in info if key != name and _is_number(info[key]))
+            if name not in info:
+                skipped[f"without {name}"] += 1
+                continue
+            value = _number(info[name], name, f"{file}, frame {frame.number}")
+            if not math.isfinite(value):
+                skipped[f"whose {name} is not finite"] += 1
+            elif len(frame.atoms) > max_atoms:
+                skipped[f"with more than {max_atoms} atoms"] += 1
+            else:
+                crystals.append(_bare(frame.atoms))
+                values.append(value)
     if not crystals:
         reasons = "; ".join(f"{n} frames {reason}" for reason, n in skipped.items()) or "there are no frames"
         known = [key for key, _ in others.most_common()]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any
 
 import torch
 
@@ -47,6 +46,7 @@ class CGCNN(EnsemblePredictor):
     """
 
     name = "cgcnn"
+    sizes = Architecture
     defaults = MappingProxyType({"learning_rate": 2e-3, "patience": 30})
 
     def __init__(
@@ -67,11 +67,6 @@ class CGCNN(EnsemblePredictor):
     def network(self) -> ConvolutionNetwork:
         """Return a network with random weights."""
         return ConvolutionNetwork(self.architecture, self._neighbourhood, self._norm, self._loss)
-
-    @classmethod
-    def architecture_of(cls, stored: Mapping[str, Any]) -> Architecture:
-        """Return the sizes of the networks that a card has stored."""
-        return Architecture(**stored)
 
 
 def published() -> CGCNN:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any
 
 import torch
 
@@ -48,6 +47,7 @@ class EquivariantPredictor(EnsemblePredictor):
     """
 
     name = "equivariant"
+    sizes = Architecture
     defaults = MappingProxyType({"learning_rate": 3e-3, "patience": 30, "epochs": 50})
 
     def __init__(
@@ -66,11 +66,6 @@ class EquivariantPredictor(EnsemblePredictor):
     def network(self) -> EquivariantNetwork:
         """Return a network with random weights."""
         return EquivariantNetwork(self.architecture, self._neighbourhood, self._loss)
-
-    @classmethod
-    def architecture_of(cls, stored: Mapping[str, Any]) -> Architecture:
-        """Return the sizes of the networks that a card has stored."""
-        return Architecture(**stored)
 
 
 def published() -> EquivariantPredictor:

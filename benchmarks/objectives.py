@@ -43,7 +43,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent))
 
 from model_potentials import FAMILIES, InProcess, make
-from run_lines import append_line, read_lines
+from run_lines import execute_missing, read_lines
 
 from hybridcsp import Problem, Search, System
 from hybridcsp.core.hull import Hull
@@ -180,14 +180,7 @@ def command_run(options: argparse.Namespace) -> None:
         for problem in problems
         for arm in options.arms
     ]
-    finished = {line["id"] for line in read_lines(options.runs)}
-    todo = [run for run in plan if name_of(run) not in finished]
-    hours = sum(run["relaxations"] for run in todo) * SECONDS_PER_RELAXATION / 3600
-    print(f"{len(todo)} of {len(plan)} runs to do, about {hours:.2f} core-hours", flush=True)
-    for run in todo:
-        line = execute(run)
-        append_line(options.runs, line)
-        print(line["id"], line["force_calls"], "force calls,", line["processor_seconds"], "s", flush=True)
+    execute_missing(plan, options.runs, name_of, execute, SECONDS_PER_RELAXATION)
 
 
 def curves(lines: Sequence[Mapping[str, Any]]) -> list[Floats]:

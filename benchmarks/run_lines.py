@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,38 @@ def append_line(file: Path, line: Mapping[str, Any]) -> None:
     file.parent.mkdir(exist_ok=True)
     with file.open("a") as stream:
         stream.write(json.dumps(line) + "\n")
+
+
+def execute_missing(
+    plan: Sequence[Mapping[str, Any]],
+    file: Path,
+    name_of: Callable[[Mapping[str, Any]], str],
+    execute: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    seconds_per_relaxation: float,
+) -> None:
+    """Execute the runs of a plan that a file of runs lacks, and add their lines, after printing the planned core-hours.
+
+    Parameters
+    ----------
+    plan
+        Runs, with their ``relaxations``.
+    file
+        File of runs, whose lines have the names of runs as ``id``.
+    name_of
+        Function that returns the name of a run.
+    execute
+        Function that executes a run and returns its line.
+    seconds_per_relaxation
+        Estimate of the cost.
+    """
+    finished = {line["id"] for line in read_lines(file)}
+    todo = [run for run in plan if name_of(run) not in finished]
+    hours = sum(run["relaxations"] for run in todo) * seconds_per_relaxation / 3600
+    print(f"{len(todo)} of {len(plan)} runs to do, about {hours:.2f} core-hours", flush=True)
+    for run in todo:
+        line = execute(run)
+        append_line(file, line)
+        print(line["id"], line["force_calls"], "force calls,", line["processor_seconds"], "s", flush=True)
 
 
 def searched_by_all(searches: Iterable[tuple[str, *tuple[Any, ...]]], arms: Sequence[str]) -> set[tuple[Any, ...]]:

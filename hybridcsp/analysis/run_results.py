@@ -117,8 +117,8 @@ class RunResult:
     candidates: str = ""
 
 
-class ComparedRun(Protocol):
-    """One run of a comparison, such as those of :func:`hybridcsp.workflows.compare.plan`."""
+class NamedRun(Protocol):
+    """One run of a comparison: its names, and the roles of its sources."""
 
     @property
     def problem(self) -> str:
@@ -133,12 +133,16 @@ class ComparedRun(Protocol):
         """Random seed."""
 
     @property
-    def directory(self) -> Path:
-        """Run directory."""
-
-    @property
     def sources(self) -> Mapping[str, SourceRole]:
         """Role of each source by its name."""
+
+
+class ComparedRun(NamedRun, Protocol):
+    """One run of a comparison, such as those of :func:`hybridcsp.workflows.compare.plan`."""
+
+    @property
+    def directory(self) -> Path:
+        """Run directory."""
 
     @property
     def relaxations(self) -> int:

@@ -11,9 +11,9 @@ from typing import NamedTuple, Protocol
 from hybridcsp.analysis.run_results import (
     TOLERANCE,
     ComparedRun,
+    NamedRun,
     RunResult,
     SourceActivity,
-    SourceRole,
     counted_state,
     read_result,
 )
@@ -31,28 +31,12 @@ from hybridcsp.errors import InputError
 ENOUGH = 0.8
 
 
-class ComparedSystemRun(Protocol):
+class ComparedSystemRun(NamedRun, Protocol):
     """One run of a comparison on a chemical system: a search of it, or searches of its compositions."""
-
-    @property
-    def problem(self) -> str:
-        """Label of the problem."""
-
-    @property
-    def strategy(self) -> str:
-        """Label of the strategy."""
-
-    @property
-    def seed(self) -> int:
-        """Random seed."""
 
     @property
     def system(self) -> System:
         """The chemical system."""
-
-    @property
-    def sources(self) -> Mapping[str, SourceRole]:
-        """Role of each source by its name."""
 
     @property
     def parts(self) -> Sequence[ComparedRun]:

@@ -164,7 +164,7 @@ ACTIONS.update(FATAL)
 
 
 def _write_everywhere(data):
-    for descriptor in range(3, 64):
+    for descriptor in range(3, 4096):
         try:
             os.write(descriptor, data)
         except OSError:

@@ -176,7 +176,7 @@ def raise_error(job: Job) -> None:
 
 
 def close_descriptors_and_hang(job: Job) -> None:
-    os.closerange(3, 100)
+    os.closerange(3, 4096)
     time.sleep(600)
 
 

@@ -18,6 +18,8 @@ from hybridcsp.training.epoch import Epoch
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from hybridcsp.structure.representations.base import DecodingError
+
 __all__ = [
     "HALF_PRESSURE",
     "Condition",
@@ -159,6 +161,8 @@ class Generator(ABC):
         ``anchor``, which it must accept if :attr:`learns`.
     learns
         Whether a search can retrain it.
+    reconstructs
+        Whether it has an encoder, so that :meth:`reconstruct` is available.
     """
 
     name: str
@@ -170,6 +174,7 @@ class Generator(ABC):
     effort: float = 1.0
     fine_tuning: Mapping[str, Any] = MappingProxyType({})
     learns: bool = True
+    reconstructs: bool = False
 
     @classmethod
     def from_scratch(cls) -> Self:
@@ -217,6 +222,32 @@ class Generator(ABC):
     @abstractmethod
     def sample(self, requests: Sequence[Request], rng: np.random.Generator) -> list[Sample | Reject]:
         """Return exactly one answer to each request, in the order of the requests; draw from ``rng`` alone."""
+
+    def reconstruct(self, crystals: Sequence[Atoms]) -> list[Atoms | DecodingError]:
+        """Return what the model makes of crystals: each is encoded and decoded again, in the order of the crystals.
+
+        A generator that overrides this method sets :attr:`reconstructs`. Nothing is drawn: latent variables have their
+        most likely values.
+
+        Parameters
+        ----------
+        crystals
+            Crystals in any cells.
+
+        Returns
+        -------
+        list
+            The decoded crystal, or the error with the reason if the crystal cannot be encoded or decoded.
+
+        Raises
+        ------
+        GeneratorError
+            If the class does not override this method.
+        """
+        raise GeneratorError(
+            f"{type(self).__name__} cannot reconstruct crystals, because it does not define reconstruct(); "
+            "generators with an encoder, such as autoencoders, do"
+        )
 
     @abstractmethod
     def save(self, folder: Path) -> None:

@@ -29,6 +29,12 @@ def test_class_without_from_scratch_cannot_start_untrained():
         Toy.from_scratch()
 
 
+def test_generator_without_an_encoder_cannot_reconstruct():
+    assert not Toy.reconstructs
+    with pytest.raises(GeneratorError, match=r"Toy cannot reconstruct crystals, .* define reconstruct\(\)"):
+        Toy().reconstruct([])
+
+
 def test_equal_requests_are_grouped_in_the_order_of_their_first_occurrence():
     requests = [Request(contents={"Cu": n}, spacegroup=group) for n, group in ((2, 1), (1, None), (2, 1), (2, 2))]
     assert equal_requests(requests) == [[0, 2], [1], [3]]

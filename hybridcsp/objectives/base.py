@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from ase import Atoms
 
+from hybridcsp.core.problem import Problem
 from hybridcsp.errors import InputError
 
 #: Goals of an objective: the smallest or largest value, or any value, which is then only shown. A number is a goal too:
@@ -66,6 +68,21 @@ class Objective(ABC):
     def __init__(self, argument: str | None = None) -> None:
         if argument is not None:
             raise InputError("objective", argument, reason="this objective takes no argument; leave it out")
+
+    @classmethod
+    def bounds(cls, problem: Problem, volumes: tuple[float, float]) -> tuple[float, float]:
+        """Return the smallest and largest value that relaxed structures can have; by default there are no bounds.
+
+        Called before a search begins, so that a condition which no structure can meet is refused.
+
+        Parameters
+        ----------
+        problem
+            Problem of the search, or of one composition of a chemical system.
+        volumes
+            Smallest and largest volume in Å³/atom that relaxed structures may have.
+        """
+        return (-math.inf, math.inf)
 
     @abstractmethod
     def value(self, atoms: Atoms) -> float:

@@ -115,7 +115,7 @@ class ObjectiveChoice:
         if not isinstance(self.objective, str):
             return False
         entry, _, _ = entry_of(self.objective)
-        return entry is None or (entry.package == OURS and class_of(self.objective).runs_code)
+        return entry is None or (entry.package == OURS and self.kind.runs_code)
 
     def in_folder(self, folder: Path) -> ObjectiveChoice:
         """Return the choice with an absolute path, if it has one that is relative to ``folder``."""
@@ -125,6 +125,13 @@ class ObjectiveChoice:
     def with_goal(self, goal: str | float) -> ObjectiveChoice:
         """Return the choice with another goal."""
         return replace(self, goal=goal)
+
+    @property
+    def kind(self) -> type[Objective]:
+        """Class of the objective, which is known without building it."""
+        if isinstance(self.objective, str):
+            return class_of(self.objective)
+        return type(self.objective) if isinstance(self.objective, Objective) else FunctionObjective
 
     def build(self) -> Objective:
         """Build the objective.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from hybridcsp.errors import InputError
@@ -25,6 +27,9 @@ _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
 
 _SIGNS: Mapping[type[ast.cmpop], str] = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="}
 
+#: Stands for the number 0 among the names of a condition.
+_ZERO = ""
+
 _FORM = (
     "comparisons (<, <=, >, >=) of names of objectives with numbers, joined by and, "
     "such as density > 4 and height < 0.1"
@@ -43,6 +48,20 @@ class _Comparison:
         """Return whether it holds; it does not if a value is missing."""
         left, right = _term(self.left, values), _term(self.right, values)
         return left is not None and right is not None and _COMPARISONS[self.sign](left, right)
+
+    @property
+    def as_difference(self) -> tuple[str, str, tuple[Fraction, int]]:
+        """Two names and the upper bound of the first minus the second; numbers have the name :data:`_ZERO`.
+
+        The bound is a number, and -1 if the difference must be below it, 0 if it may be equal.
+        """
+        small, large = (self.left, self.right) if self.sign[0] == "<" else (self.right, self.left)
+        bound = Fraction()  # sums of bounds must not be rounded
+        if not isinstance(small, str):
+            small, bound = _ZERO, -Fraction(small)
+        elif not isinstance(large, str):
+            large, bound = _ZERO, Fraction(large)
+        return str(small), str(large), (bound, 0 if "=" in self.sign else -1)
 
     def __str__(self) -> str:
         return " ".join(term if isinstance(term, str) else f"{term:g}" for term in (self.left, self.sign, self.right))
@@ -100,6 +119,66 @@ class Condition:
     def unmet(self, values: Mapping[str, float]) -> tuple[str, ...]:
         """Return the comparisons that do not hold for values by name, also because a value is missing."""
         return tuple(str(one) for one in self._comparisons if not one.holds(values))
+
+    def check(self, bounds: Mapping[str, tuple[float, float]] | None = None) -> None:
+        """Check that there are values which meet all comparisons.
+
+        Parameters
+        ----------
+        bounds
+            Smallest and largest value that minima can have, by name. Heights begin at 0.
+
+        Raises
+        ------
+        InputError
+            If comparisons contradict each other or the bounds; the error names them.
+        """
+        for one in self._comparisons:
+            if any(term in (math.inf, -math.inf) for term in (one.left, one.right)):
+                raise InputError("where", self.text, reason=f"{one} compares with a number that is not finite")
+        known = {HEIGHT: (0.0, math.inf), **(bounds or {})}
+        natural = [
+            _Comparison(name, sign, bound)
+            for name in self.names
+            if name in known
+            for sign, bound in zip((">=", "<="), known[name], strict=True)
+            if math.isfinite(bound)
+        ]
+        conflict = _conflict([*self._comparisons, *natural])
+        if not conflict:
+            return
+        given = " and ".join(str(one) for one in conflict if one not in natural)
+        reason = f"no minimum can meet {given}"
+        if limits := " and ".join(str(one) for one in conflict if one in natural):
+            reason += f", because every structure that the search may find has {limits}"
+        raise InputError("where", self.text, reason=reason)
+
+
+def _conflict(comparisons: Sequence[_Comparison]) -> list[_Comparison]:
+    """Return comparisons that contradict each other, in the given order; none if values can meet all of them.
+
+    Every comparison bounds a difference of two terms. Bounds contradict each other if they form a cycle along which
+    their sum is negative, which the algorithm of Bellman and Ford finds (doi:10.1090/qam/102435).
+    """
+    edges = [one.as_difference for one in comparisons]
+    distance = {name: (Fraction(), 0) for small, large, _ in edges for name in (small, large)}
+    reached_by: dict[str, int] = {}
+    changed = _ZERO
+    for _ in range(len(distance) + 1):
+        changed, moved = _ZERO, False
+        for number, (small, large, bound) in enumerate(edges):
+            new = (distance[large][0] + bound[0], distance[large][1] + bound[1])
+            if new < distance[small]:
+                distance[small], reached_by[small], changed, moved = new, number, small, True
+        if not moved:
+            return []
+    for _ in distance:  # back into the cycle
+        changed = edges[reached_by[changed]][1]
+    cycle: list[int] = []
+    while reached_by[changed] not in cycle:
+        cycle.append(reached_by[changed])
+        changed = edges[reached_by[changed]][1]
+    return [comparisons[number] for number in sorted(cycle)]
 
 
 def _term(term: str | float, values: Mapping[str, float]) -> float | None:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from ase import Atoms
 
+from hybridcsp.core.problem import Problem
 from hybridcsp.errors import InputError
 from hybridcsp.objectives.base import MAXIMUM, Objective
 from hybridcsp.powder import (
@@ -54,6 +55,11 @@ class PowderSimilarity(Objective):
             self._similarity = PatternSimilarity(pattern, cell_change=cell_change)
         except InputError as error:
             raise (error.renamed("xrd", argument) if error.key == "pattern" else error) from None
+
+    @classmethod
+    def bounds(cls, problem: Problem, volumes: tuple[float, float]) -> tuple[float, float]:
+        """Return the range of similarities."""
+        return (0.0, 1.0)
 
     def value(self, atoms: Atoms) -> float:
         """Return the similarity after the cell is adjusted to the pattern."""

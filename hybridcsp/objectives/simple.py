@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from ase import Atoms, units
+from ase.data import atomic_masses, atomic_numbers
 
+from hybridcsp.core.problem import Problem
 from hybridcsp.objectives.base import Objective
 
 #: One atomic mass unit per Å³ in g/cm³.
@@ -16,6 +20,14 @@ class Density(Objective):
 
     unit = "g/cm³"
 
+    @classmethod
+    def bounds(cls, problem: Problem, volumes: tuple[float, float]) -> tuple[float, float]:
+        """Return the densities at the largest and smallest volume."""
+        counts = problem.composition
+        mass = sum(count * atomic_masses[atomic_numbers[symbol]] for symbol, count in counts.items())
+        mass *= _DENSITY / sum(counts.values())
+        return float(mass / volumes[1]), float(mass / volumes[0]) if volumes[0] > 0 else math.inf
+
     def value(self, atoms: Atoms) -> float:
         """Return the mass of the cell divided by its volume."""
         return float(atoms.get_masses().sum() / atoms.get_volume() * _DENSITY)
@@ -25,6 +37,11 @@ class VolumePerAtom(Objective):
     """Volume in Å³/atom."""
 
     unit = "Å³/atom"
+
+    @classmethod
+    def bounds(cls, problem: Problem, volumes: tuple[float, float]) -> tuple[float, float]:
+        """Return the limits of the volume."""
+        return volumes
 
     def value(self, atoms: Atoms) -> float:
         """Return the volume of the cell divided by the number of atoms."""
@@ -38,6 +55,11 @@ class MagneticMoment(Objective):
     """
 
     unit = "μ_B/atom"
+
+    @classmethod
+    def bounds(cls, problem: Problem, volumes: tuple[float, float]) -> tuple[float, float]:
+        """Return the range of magnitudes."""
+        return (0.0, math.inf)
 
     def value(self, atoms: Atoms) -> float:
         """Return the magnitude of the sum of the moments of the atoms, divided by their number."""

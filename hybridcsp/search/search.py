@@ -135,8 +135,10 @@ class Search:
         default = SearchSettings(sources=SYSTEM_SOURCES if is_system else DEFAULT_SOURCES)
         settings = replace(settings or default, **chosen)
         self.problem = problem
-        self.settings = settings.resolved(problem, ask_and_tell=settings.calculator is None and backend is None)
         self.directory = Path(os.path.abspath(directory or problem.formula))  # noqa: PTH100  # links are not followed
+        if not (self.directory / DATABASE).exists():
+            settings.check_condition(problem)
+        self.settings = settings.resolved(problem, ask_and_tell=settings.calculator is None and backend is None)
         self._backend = backend
         self._allow_calculator_change = allow_calculator_change
         # Sources and allocation change as the search goes on. Where the calculator may change, the search starts again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from hybridcsp.core.system import System
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.generators.external import Command
 from hybridcsp.objectives.choice import choices_of
+from hybridcsp.objectives.conditions import Condition
 from hybridcsp.objectives.goals import Goals
 from hybridcsp.objectives.measured_pattern import MeasuredPattern, with_pattern
 from hybridcsp.objectives.trial import try_objectives
@@ -198,6 +200,24 @@ class SearchSettings:
         relaxation = replace(self.relaxation, pressure_gpa=problem.pressure_gpa, fixed_cell=problem.cell is not None)
         workers = self.workers or available_cores()
         return replace(self, workers=workers, relaxation=relaxation, one_shot=one_shot, objectives=objectives)
+
+    def check_condition(self, problem: Problem | System) -> None:
+        """Check that some minimum can meet the condition; called when a search begins, and not when it is resumed.
+
+        Raises
+        ------
+        InputError
+            If the comparisons contradict each other, the problem or the limits of relaxations.
+        """
+        problems = [problem] if isinstance(problem, Problem) else [problem.problem(one) for one in problem.compositions]
+        outside = self.calculator is None  # relaxations of the user have no limits
+        limits = self.relaxation
+        volumes = (0.0, math.inf) if outside else (limits.min_volume_per_atom, limits.max_volume_per_atom)
+        bounds = {}
+        for choice in self.objectives:
+            lowest, highest = zip(*(choice.kind.bounds(one, volumes) for one in problems), strict=True)
+            bounds[choice.name] = (min(lowest), max(highest))
+        Condition(self.where).check(bounds)
 
     @property
     def goals(self) -> Goals:

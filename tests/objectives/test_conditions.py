@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from hybridcsp.errors import InputError
@@ -55,3 +57,36 @@ def test_anything_else_is_refused_in_a_sentence(text: str) -> None:
 
 def test_names_are_listed_once_in_their_order() -> None:
     assert Condition("2 > gap and density > 1 and gap > 1").names == ("gap", "density")
+
+
+@pytest.mark.parametrize(
+    ("text", "conflict"),
+    [
+        ("gap > 3 and gap < 1", "no minimum can meet gap > 3 and gap < 1"),
+        ("1 < gap < 1", "no minimum can meet 1 < gap and gap < 1"),
+        ("density > 2 and a < b and b < c and c <= a", "can meet a < b and b < c and c <= a"),
+        ("a > a", "no minimum can meet a > a"),
+        ("a < b and b < 0.1 and a >= 0.1", "can meet a < b and b < 0.1 and a >= 0.1"),
+        ("height < 0", "can meet height < 0, because every structure that the search may find has height >= 0"),
+        ("density < 2 and xrd > 1", "can meet xrd > 1, because every structure that the search may find has xrd <= 1"),
+        ("gap > 1e999", "a number that is not finite"),
+    ],
+)
+def test_comparisons_that_contradict_each_other_are_named(text: str, conflict: str) -> None:
+    with pytest.raises(InputError, match=re.escape(conflict)):
+        Condition(text).check({"xrd": (0.0, 1.0)})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "height <= 0",
+        "1 <= gap <= 1",
+        "a <= b and b <= a",
+        "xrd >= 1",
+        "x <= 0.1 and x >= 0.1 and y >= 0.7 and y >= x",
+    ],
+)
+def test_conditions_that_some_values_meet_are_accepted(text: str) -> None:
+    Condition(text).check({"xrd": (0.0, 1.0)})

@@ -16,6 +16,7 @@ from hybridcsp.archive.archive import Archive
 from hybridcsp.errors import ArchiveError, InputError
 from hybridcsp.objectives import ObjectiveChoice
 from hybridcsp.relaxation.relax import Relaxer
+from hybridcsp.search.settings import SearchSettings
 
 
 def fails_for_pairs(atoms) -> float:
@@ -146,6 +147,11 @@ class TestInput:
             ({"objectives": [], "where": "gap > 1"}, "gap is no objective of this search"),
             ({"objectives": [], "where": "density >"}, "it cannot be read"),
             (
+                {"objectives": [], "where": "density > 3 and density < 1"},
+                "no minimum can meet density > 3 and density < 1",
+            ),
+            ({"objectives": [], "where": "density > 1000"}, "may find has density <= 211.041"),
+            (
                 {"objectives": [ObjectiveChoice(objective=lambda atoms: atoms.no, goal="max", name="no")]},
                 "it has failed for a test structure of Cu: AttributeError",
             ),
@@ -159,6 +165,13 @@ class TestInput:
         with pytest.raises(InputError, match=message):
             Search("Cu", calculator="emt", directory=tmp_path / "run", **options)
         assert not (tmp_path / "run").exists()
+
+    def test_a_search_whose_condition_was_accepted_before_can_be_resumed(self, tmp_path, monkeypatch):
+        with monkeypatch.context() as earlier:
+            earlier.setattr(SearchSettings, "check_condition", lambda *_: None)
+            search(tmp_path, where="height < 0").close()
+        with search(tmp_path, where="height < 0") as one:
+            assert one.run(relaxations=2, refine=0).progress.relaxations == 2
 
     def test_without_workers_no_objective_can_use_the_calculator(self, tmp_path):
         with pytest.raises(InputError, match="there is none with ask and tell"):

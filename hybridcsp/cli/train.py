@@ -78,12 +78,12 @@ def train(
         ),
     ] = None,
     seed: SEED = 0,
-    name: Annotated[
-        str | None,
+    properties: Annotated[
+        list[str] | None,
         typer.Option(
             "--property",
             metavar="NAME",
-            help="Property that a predictor learns, a number in the info of the structures.",
+            help="Property to learn, a number in the info of the structures. Repeatable for generators.",
             show_default="none",
         ),
     ] = None,
@@ -109,8 +109,8 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Configuration of a predictor: published (as its authors made it) or corrected.",
-            show_default="corrected",
+            help="Configuration of the model: published (as its authors made it) or corrected.",
+            show_default="corrected, if there is a choice",
         ),
     ] = None,
 ) -> None:
@@ -136,9 +136,13 @@ def train(
     for path in data:
         check_exists("--data", path)
     choices = Choices(data=data, output=output, settings=chosen, max_atoms=max_atoms, plot=plot, seed=seed)
+    names = list(dict.fromkeys(properties or []))
     if model in PREDICTORS.entries():
+        if len(names) > 1:
+            reason = f"{model} learns one property; train a predictor for each"
+            raise InputError("--property", ", ".join(names), reason=reason)
         choice = PropertyChoice(
-            name=name,
+            name=names[0] if names else None,
             unit=unit,
             logarithmic=logarithmic,
             members=members or 1,
@@ -153,31 +157,38 @@ def train(
     if model not in generators and not (expanded(model).exists() or "/" in model or model.startswith(".")):
         raise UnknownNameError("model", model, [*generators, *PREDICTORS.entries()], "or a folder of weights")
     for option, value in (
-        ("--property", name),
         ("--unit", unit),
         ("--log", logarithmic or None),
         ("--members", members),
-        ("--configuration", configuration),
     ):
         if value is not None:
             reason = f"it is for predictors ({', '.join(PREDICTORS.entries())}), and {model} is a generator"
             raise InputError(option, value, reason=reason)
-    _train_generator(model, choices)
+    _train_generator(model, choices, names, configuration)
 
 
-def _train_generator(generator: str, choices: Choices) -> None:
+def _train_generator(generator: str, choices: Choices, properties: list[str], configuration: str | None) -> None:
     from hybridcsp.generators.datasets import read_dataset
     from hybridcsp.generators.loading import find_generator, new_generator, open_generator
 
     entry, folder = find_generator(generator)
     output, picture = checked_output(choices, entry.name)
+    if folder is not None and configuration is not None:
+        reason = "weights in a folder have a configuration already; name the generator to start anew"
+        raise InputError("--configuration", configuration, reason=reason)
     with busy(f"loading {generator}"):
-        model = new_generator(entry.name) if folder is None else open_generator(generator)
+        model = new_generator(entry.name, configuration) if folder is None else open_generator(generator)
+    if properties and not model.learns_properties:
+        reason = f"{entry.name} does not learn properties; leave out --property"
+        raise InputError("--property", ", ".join(properties), reason=reason)
     before = dict(model.card)
     with busy("reading crystals"):
-        dataset = read_dataset(choices.data, max_atoms=choices.max_atoms)
+        dataset = read_dataset(choices.data, max_atoms=choices.max_atoms, properties=properties)
     skipped = ", ".join(f"{n} {reason}" for reason, n in dataset.skipped.items())
     console.print(f"{len(dataset.examples)} crystals" + (f" (skipped: {skipped})" if skipped else ""), highlight=False)
+    for name in properties:
+        n = sum(name in example.properties for example in dataset.examples)
+        console.print(f"{n} of them have {name}", highlight=False, markup=False)
 
     def fit(checkpoint: Path, on_epoch: Callable[[Epoch], None]) -> None:
         model.fit(dataset.examples, seed=choices.seed, checkpoint=checkpoint, on_epoch=on_epoch, **choices.settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from hybridcsp.errors import GeneratorError
+from hybridcsp.training.configurations import Configured
 from hybridcsp.training.epoch import Epoch
 
 if TYPE_CHECKING:
@@ -59,19 +60,24 @@ class Request:
         Quantile of the energy between 0 (the most stable) and 1, or ``None`` for any.
     pressure_gpa
         Pressure in GPa, or ``None`` for any.
+    targets
+        Lowest and highest wanted value of properties, by name; the ends may be infinite. A generator honours those that
+        are among its :attr:`Generator.targets`.
     """
 
     contents: Mapping[str, int]
     spacegroup: int | None = None
     energy_quantile: float | None = None
     pressure_gpa: float | None = None
+    targets: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def equal_requests(requests: Sequence[Request]) -> list[list[int]]:
     """Return the positions of equal requests, one list per group, in the order in which the groups first occur."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for number, request in enumerate(requests):
-        key = (*sorted(request.contents.items()), request.spacegroup, request.energy_quantile, request.pressure_gpa)
+        conditions = request.spacegroup, request.energy_quantile, request.pressure_gpa
+        key = (*sorted(request.contents.items()), *conditions, *sorted(request.targets.items()))
         groups.setdefault(key, []).append(number)
     return list(groups.values())
 
@@ -125,15 +131,18 @@ class Example:
         Quantile of the energy among crystals of like contents, or ``None`` if unknown.
     pressure_gpa
         Pressure in GPa, or ``None`` if unknown.
+    properties
+        Known values of properties by name, without NaN.
     """
 
     atoms: Atoms
     weight: float = 1.0
     energy_quantile: float | None = None
     pressure_gpa: float | None = None
+    properties: Mapping[str, float] = field(default_factory=dict)
 
 
-class Generator(ABC):
+class Generator(Configured, ABC):
     """Abstract base class of models that learn from crystals and sample crystals.
 
     Subclasses set ``name`` and implement :meth:`fit`, :meth:`sample`, :meth:`save` and :meth:`load`. Every other
@@ -145,6 +154,10 @@ class Generator(ABC):
         Registered name.
     conditions
         Fields of a request, in addition to the contents, that :meth:`sample` respects; a search sets no others.
+    targets
+        Names of the properties whose targets in a request :meth:`sample` honours.
+    configurations
+        Names of the configurations, and functions that make the generator in each; empty if there is only one.
     card
         Description of the training, JSON-serialisable; written next to the weights.
     batch_size
@@ -163,10 +176,13 @@ class Generator(ABC):
         Whether a search can retrain it.
     reconstructs
         Whether it has an encoder, so that :meth:`reconstruct` is available.
+    learns_properties
+        Whether :meth:`fit` learns the properties of the examples; it then writes their names to ``card["properties"]``.
     """
 
     name: str
     conditions: frozenset[Condition] = frozenset()
+    targets: frozenset[str] = frozenset()
     card: Mapping[str, Any] = MappingProxyType({})
     batch_size: int = 48
     best_first: bool = False
@@ -175,6 +191,7 @@ class Generator(ABC):
     fine_tuning: Mapping[str, Any] = MappingProxyType({})
     learns: bool = True
     reconstructs: bool = False
+    learns_properties: bool = False
 
     @classmethod
     def from_scratch(cls) -> Self:

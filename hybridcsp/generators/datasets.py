@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from hybridcsp.similarity import same_structure
 from hybridcsp.structure.symmetry import primitive
 from hybridcsp.training.files import training_files
 from hybridcsp.training.held_out import HELD_OUT, formula_of, is_held_out
+from hybridcsp.training.properties import names_of_numbers, number_of, unknown_property
 
 __all__ = ["HELD_OUT", "Dataset", "formula_of", "is_held_out", "read_dataset", "split"]
 
@@ -50,7 +51,13 @@ class Dataset:
         return {"files": [dict(file) for file in self.files], "skipped": dict(self.skipped)}
 
 
-def read_dataset(paths: Iterable[Path], *, max_atoms: int, progress: Callable[[int], None] | None = None) -> Dataset:
+def read_dataset(
+    paths: Iterable[Path],
+    *,
+    max_atoms: int,
+    properties: Collection[str] = (),
+    progress: Callable[[int], None] | None = None,
+) -> Dataset:
     """Read examples from files or folders of structures as primitive cells without duplicates.
 
     If frames have ``e_above_hull`` (eV/atom) in their ``info``, the energy quantile of an example is the fraction of
@@ -67,17 +74,20 @@ def read_dataset(paths: Iterable[Path], *, max_atoms: int, progress: Callable[[i
         Structure files, or folders of them; pickles are never read.
     max_atoms
         Largest number of atoms in a primitive cell.
+    properties
+        Names of properties, numbers in ``info``, that are kept where a frame has them.
     progress
         Function that is called with the number of frames read so far.
 
     Raises
     ------
     InputError
-        If a file cannot be read, or no usable crystal is left.
+        If a file cannot be read, no usable crystal is left, or none has one of the properties.
     """
     skipped: Counter[str] = Counter()
     files: list[dict[str, Any]] = []
     kept: dict[tuple[tuple[str, int], ...], list[tuple[float, int, Example]]] = {}
+    others: Counter[str] = Counter()
     seen = 0
     for file, frames, record in training_files(paths):
         files.append(record)
@@ -90,8 +100,10 @@ def read_dataset(paths: Iterable[Path], *, max_atoms: int, progress: Callable[[i
             if len(cell) > max_atoms:
                 skipped[f"more than {max_atoms} atoms"] += 1
                 continue
-            numbers = _numbers_in(found.atoms.info, f"{file}, frame {found.number}")
-            skipped["duplicates"] += not _fold(kept, cell, seen, numbers)
+            where = f"{file}, frame {found.number}"
+            others.update(names_of_numbers(found.atoms.info))
+            example, energy = _example(cell, found.atoms.info, properties, where)
+            skipped["duplicates"] += not _fold(kept, example, seen, energy)
             if progress is not None:
                 progress(seen)
     rows = sorted((row for rows in kept.values() for row in rows), key=lambda row: row[1])
@@ -100,6 +112,9 @@ def read_dataset(paths: Iterable[Path], *, max_atoms: int, progress: Callable[[i
         raise InputError(
             "data", [file["name"] for file in files], reason=f"there is no usable crystal ({reasons or 'no files'})"
         )
+    for name in properties:
+        if not any(name in example.properties for _, _, example in rows):
+            raise unknown_property(name, [key for key, _ in others.most_common() if key != name])
     quantiles = _quantiles([energy for energy, _, _ in rows])
     examples = tuple(
         replace(example, energy_quantile=quantile) for (_, _, example), quantile in zip(rows, quantiles, strict=True)
@@ -119,41 +134,45 @@ def split(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     return learned, [example for example, out in zip(examples, held, strict=True) if out]
 
 
-def _numbers_in(info: Mapping[str, Any], where: str) -> dict[str, float]:
-    """Return the numbers in the ``info`` of a structure."""
-    numbers = {}
-    for key in ("e_above_hull", "weight", "pressure_gpa"):
-        if key in info:
-            try:
-                numbers[key] = float(info[key])
-            except (TypeError, ValueError, OverflowError) as error:
-                raise InputError("data", where, reason=f"{key} = {info[key]!r} is not a number") from error
+def _example(cell: Atoms, info: Mapping[str, Any], properties: Collection[str], where: str) -> tuple[Example, float]:
+    """Return a crystal as an example, and its energy above the hull in eV/atom, NaN if it is unknown."""
+    known = ("e_above_hull", "weight", "pressure_gpa")
+    numbers = {key: number_of(info[key], key, where) for key in known if key in info}
     if not 0 <= numbers.get("weight", 1.0) < math.inf:
         raise InputError("data", where, reason=f"weight = {numbers['weight']} is not a number from 0")
     if not math.isfinite(numbers.get("pressure_gpa", 0.0)):
         raise InputError("data", where, reason=f"pressure_gpa = {numbers['pressure_gpa']} is not a finite number")
-    return numbers
+    values = {name: number_of(info[name], name, where) for name in properties if name in info}
+    example = Example(
+        atoms=Atoms(cell.numbers, positions=cell.positions, cell=cell.cell.array, pbc=True),
+        weight=numbers.get("weight", 1.0),
+        pressure_gpa=numbers.get("pressure_gpa"),
+        properties={name: value for name, value in values.items() if math.isfinite(value)},
+    )
+    return example, numbers.get("e_above_hull", math.nan)
 
 
 def _fold(
     kept: dict[tuple[tuple[str, int], ...], list[tuple[float, int, Example]]],
-    atoms: Atoms,
+    example: Example,
     position: int,
-    numbers: Mapping[str, float],
+    energy: float,
 ) -> bool:
     """Add a crystal, or replace an equal one of higher energy; return whether it is new.
 
-    Crystals at different pressures are different.
+    Crystals at different pressures are different. Properties that only one of two equal crystals has are kept.
     """
-    bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell.array, pbc=True)
-    energy = numbers.get("e_above_hull", math.nan)
-    example = Example(atoms=bare, weight=numbers.get("weight", 1.0), pressure_gpa=numbers.get("pressure_gpa"))
-    rows = kept.setdefault(tuple(sorted(Counter(bare.get_chemical_symbols()).items())), [])
+    atoms = example.atoms
+    rows = kept.setdefault(tuple(sorted(Counter(atoms.get_chemical_symbols()).items())), [])
     for i, (other_energy, other_position, other) in enumerate(rows):
-        close = abs(math.log(bare.get_volume() / other.atoms.get_volume())) < _VOLUME_WINDOW
-        if close and other.pressure_gpa == example.pressure_gpa and same_structure(bare, other.atoms):
+        close = abs(math.log(atoms.get_volume() / other.atoms.get_volume())) < _VOLUME_WINDOW
+        if close and other.pressure_gpa == example.pressure_gpa and same_structure(atoms, other.atoms):
             if energy < other_energy:
-                rows[i] = energy, other_position, example
+                merged = {**other.properties, **example.properties}
+                rows[i] = energy, other_position, replace(example, properties=merged)
+            elif example.properties:
+                merged = {**example.properties, **other.properties}
+                rows[i] = other_energy, other_position, replace(other, properties=merged)
             return False
     rows.append((energy, position, example))
     return True

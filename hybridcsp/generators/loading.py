@@ -72,15 +72,23 @@ def _folder_of(text: str, entry: Entry, folder: Path | None) -> Path:
     return folder
 
 
-def new_generator(name: str) -> Generator:
+def new_generator(name: str, configuration: str | None = None) -> Generator:
     """Return an untrained generator of the default size.
+
+    Parameters
+    ----------
+    name
+        Registered name.
+    configuration
+        Name of the configuration; ``None`` for the default.
 
     Raises
     ------
     InputError
-        If no generator has this name.
+        If no generator has this name, or it has no such configuration.
     """
-    return GENERATORS[name].load()()  # type: ignore[no-any-return]
+    kind = GENERATORS[name].load()
+    return kind() if configuration is None else kind.configured(configuration)  # type: ignore[no-any-return]
 
 
 def find_generator(text: str) -> tuple[Entry, Path | None]:

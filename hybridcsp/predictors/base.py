@@ -7,21 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridcsp.errors import UnknownNameError
+from hybridcsp.training.configurations import Configured
 from hybridcsp.training.epoch import Epoch
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from hybridcsp.predictors.labelled import Labelled
-
-#: Names of the configurations: that of the authors, and the default, in which the defects of the former are mended.
-PUBLISHED, CORRECTED = "published", "corrected"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,7 +44,7 @@ class Prediction:
     unseen: tuple[tuple[str, ...], ...]
 
 
-class Predictor(ABC):
+class Predictor(Configured, ABC):
     """Abstract base class of models that learn one property of crystals and predict it.
 
     Subclasses set ``name`` and implement :meth:`fit`, :meth:`predict`, :meth:`save` and :meth:`load`.
@@ -63,21 +60,7 @@ class Predictor(ABC):
     """
 
     name: str
-    configurations: ClassVar[Mapping[str, Callable[[], Predictor]]] = MappingProxyType({})
     card: Mapping[str, Any] = MappingProxyType({})
-
-    @classmethod
-    def configured(cls, configuration: str) -> Predictor:
-        """Return an untrained predictor of a named configuration.
-
-        Raises
-        ------
-        UnknownNameError
-            If there is none of this name.
-        """
-        if configuration not in cls.configurations:
-            raise UnknownNameError("configuration", configuration, list(cls.configurations))
-        return cls.configurations[configuration]()
 
     @property
     def quantity(self) -> str:

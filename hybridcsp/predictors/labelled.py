@@ -13,32 +13,17 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from hybridcsp.errors import InputError, did_you_mean
+from hybridcsp.errors import InputError
 from hybridcsp.io.frames import ReadFailure
 from hybridcsp.training.files import training_files
 from hybridcsp.training.held_out import HELD_OUT, formula_of, tenth_of
+from hybridcsp.training.properties import names_of_numbers, number_of, unit_of, unknown_property
 
 #: Fewest crystals from which a property is learned.
 FEWEST = 10
 
 # Smallest part of the crystals that must be held out by formula; if it is smaller, crystals are held out instead.
 _SMALLEST_PART = 0.02
-
-# Units of properties by the name, or by the end of the name.
-_UNITS = {
-    "formation_energy_per_atom": "eV/atom",
-    "energy_per_atom": "eV/atom",
-    "e_above_hull": "eV/atom",
-    "band_gap": "eV",
-}
-_UNITS_OF_ENDINGS = {
-    "_w_per_mk": "W/(m K)",
-    "_per_k": "1/K",
-    "_gpa": "GPa",
-    "_k": "K",
-    "_ev_per_atom": "eV/atom",
-    "_ev": "eV",
-}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,13 +61,6 @@ class Labelled:
         )
 
 
-def unit_of(name: str) -> str:
-    """Return the unit that the name of a property tells, or an empty text: ``"GPa"`` for ``bulk_modulus_gpa``."""
-    if name in _UNITS:
-        return _UNITS[name]
-    return next((unit for ending, unit in _UNITS_OF_ENDINGS.items() if name.endswith(ending)), "")
-
-
 def read_labelled(
     paths: Iterable[Path],
     name: str,
@@ -105,7 +83,7 @@ def read_labelled(
     max_atoms
         Largest number of atoms.
     unit
-        Unit of the property; by default that of :func:`unit_of`.
+        Unit of the property; by default that of :func:`hybridcsp.training.properties.unit_of`.
     progress
         Function that is called with the number of frames read so far.
 
@@ -130,11 +108,11 @@ def read_labelled(
                 skipped[frame.reason.partition(":")[0]] += 1
                 continue
             info = frame.atoms.info
-            others.update(key for key in info if key != name and _is_number(info[key]))
+            others.update(key for key in names_of_numbers(info) if key != name)
             if name not in info:
                 skipped[f"without {name}"] += 1
                 continue
-            value = _number(info[name], name, f"{file}, frame {frame.number}")
+            value = number_of(info[name], name, f"{file}, frame {frame.number}")
             if not math.isfinite(value):
                 skipped[f"whose {name} is not finite"] += 1
             elif len(frame.atoms) > max_atoms:
@@ -144,10 +122,7 @@ def read_labelled(
                 values.append(value)
     if not crystals:
         reasons = "; ".join(f"{n} frames {reason}" for reason, n in skipped.items()) or "there are no frames"
-        known = [key for key, _ in others.most_common()]
-        there = f". Properties of the frames are {', '.join(known[:20])}" if known else ""
-        reason = f"no crystal of the data has this property: {reasons}{there}"
-        raise InputError("property", name, reason=did_you_mean(name, known) + reason)
+        raise unknown_property(name, [key for key, _ in others.most_common()], reasons)
     return Labelled(
         crystals=tuple(crystals),
         values=np.array(values),
@@ -213,14 +188,3 @@ def split(crystals: Sequence[Atoms]) -> tuple[NDArray[np.int_], NDArray[np.int_]
 
 def _bare(atoms: Atoms) -> Atoms:
     return Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell.array, pbc=True)
-
-
-def _is_number(value: Any) -> bool:
-    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
-
-
-def _number(value: Any, name: str, where: str) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError("data", where, reason=f"{name} = {value!r:.80} is not a number") from error

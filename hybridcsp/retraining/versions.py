@@ -30,6 +30,9 @@ MODELS = "models"
 #: Files of a version besides the weights and the card of its generator.
 EXAMPLES, PLAN, REPORT, LOG = "examples.extxyz", "plan.json", "report.json", "training.log"
 
+# Start of the names under which the file of examples keeps their properties.
+_PROPERTY = "property_"
+
 #: File with the current epoch in words, while a training runs.
 EPOCH = "epoch.txt"
 
@@ -200,10 +203,16 @@ def _to_frame(example: Example) -> Atoms:
     for name, value in (("energy_quantile", example.energy_quantile), ("pressure_gpa", example.pressure_gpa)):
         if value is not None:
             atoms.info[name] = value
+    atoms.info.update({_PROPERTY + name: value for name, value in example.properties.items()})
     return atoms
 
 
 def _to_example(atoms: Atoms) -> Example:
-    known = {name: float(atoms.info[name]) for name in ("energy_quantile", "pressure_gpa") if name in atoms.info}
-    bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
-    return Example(atoms=bare, weight=float(atoms.info["weight"]), **known)
+    info = {name: float(value) for name, value in atoms.info.items()}
+    return Example(
+        atoms=Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True),
+        weight=info["weight"],
+        energy_quantile=info.get("energy_quantile"),
+        pressure_gpa=info.get("pressure_gpa"),
+        properties={name.removeprefix(_PROPERTY): x for name, x in info.items() if name.startswith(_PROPERTY)},
+    )

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -113,3 +115,25 @@ def test_nothing_is_held_out_if_everything_would_be():
     held = next(atoms for atoms in crystals if is_held_out(formula_of(atoms)))
     examples = [Example(atoms=held), Example(atoms=held * (2, 1, 1))]
     assert split(examples) == (examples, [])
+
+
+def test_properties_are_read_where_frames_have_them_and_kept_of_equal_crystals(tmp_path):
+    with_gap, without, stable = bulk("Si"), bulk("Ge"), bulk("Si")
+    with_gap.info.update(band_gap=1.1, e_above_hull=0.1, density=2.3)
+    stable.info.update(e_above_hull=0.0, density=math.nan)
+    without.info.update(band_gap=math.inf)
+    write(tmp_path / "a.extxyz", [with_gap, without, stable])
+    silicon, germanium = read_dataset(
+        [tmp_path / "a.extxyz"], max_atoms=10, properties=("band_gap", "density")
+    ).examples
+    assert silicon.energy_quantile == 0
+    assert dict(silicon.properties) == {"band_gap": 1.1, "density": 2.3}
+    assert not germanium.properties
+
+
+def test_a_property_of_no_crystal_is_refused_with_the_names_of_those_there_are(tmp_path):
+    atoms = bulk("Si")
+    atoms.info["band_gap"] = 1.1
+    write(tmp_path / "a.extxyz", atoms)
+    with pytest.raises(InputError, match=r"did you mean 'band_gap'.*no crystal of the data has this property"):
+        read_dataset([tmp_path / "a.extxyz"], max_atoms=10, properties=("bandgap",))

@@ -19,10 +19,11 @@ from hybridcsp.predictors.calibration import Calibration, crossed_coverage, raw_
 from hybridcsp.predictors.cgcnn import CGCNN
 from hybridcsp.predictors.equivariant import EquivariantPredictor
 from hybridcsp.predictors.graphs import SmoothNeighbours
-from hybridcsp.predictors.labelled import split, unit_of
+from hybridcsp.predictors.labelled import split
 from hybridcsp.predictors.loading import new_predictor, open_predictor
 from hybridcsp.predictors.network import GraphData, batch_of
 from hybridcsp.predictors.scales import Scale, composition_scale, standard_scale
+from hybridcsp.training.properties import unit_of
 
 TESTS = Path(__file__).parents[1]
 KINDS = (CGCNN, EquivariantPredictor)

@@ -7,11 +7,11 @@ from types import MappingProxyType
 
 import torch
 
-from hybridcsp.predictors.base import CORRECTED, PUBLISHED
 from hybridcsp.predictors.ensemble import EnsemblePredictor
 from hybridcsp.predictors.equivariant.network import Architecture, EquivariantNetwork
 from hybridcsp.predictors.graphs import Neighbourhood, SmoothNeighbours
 from hybridcsp.predictors.scales import Scale, composition_scale, standard_scale
+from hybridcsp.training.configurations import CORRECTED, PUBLISHED
 
 
 class EquivariantPredictor(EnsemblePredictor):

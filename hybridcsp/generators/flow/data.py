@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hybridcsp.generators.base import HALF_PRESSURE, Example
 from hybridcsp.generators.flow.assignment import minimal_assignment
+from hybridcsp.generators.properties import LearnedProperties, PropertyTable
 from hybridcsp.structure.elements import properties
 from hybridcsp.structure.lattice import LatticePoint, canonical_cell, diagonal, encode_lattice_point, log_length
 
@@ -55,6 +56,8 @@ class FlowData:
         Conditions as :func:`energy_features` and :func:`pressure_features` return them, shape ``(n, 2)``.
     scale
         Scale of the log-lattices; by default that of the points.
+    learned
+        Features of the properties of the crystals, if any are learned.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class FlowData:
         pressures: Array,
         lengths: Array,
         scale: Scale | None = None,
+        learned: PropertyTable | None = None,
     ) -> None:
         self.points = points
         self.scale = scale or Scale.from_points(points)
@@ -76,10 +80,13 @@ class FlowData:
         self._energies = energies
         self._pressures = pressures
         self._lengths = lengths
+        self._learned = learned
 
     @classmethod
-    def from_examples(cls, examples: Sequence[Example], scale: Scale | None = None) -> Self:
-        """Encode examples with a given scale or else their own."""
+    def from_examples(
+        cls, examples: Sequence[Example], scale: Scale | None = None, learned: LearnedProperties | None = None
+    ) -> Self:
+        """Encode examples with a given scale or else their own, and with the properties that are learned."""
         from hybridcsp.structure.symmetry import SYMPREC_LOOSE, spacegroup
 
         points = [canonical_handedness(encode_lattice_point(canonical_cell(example.atoms))) for example in examples]
@@ -91,10 +98,11 @@ class FlowData:
             pressures=np.array([pressure_features(example.pressure_gpa) for example in examples]),
             lengths=np.array([log_length(point.numbers) for point in points]),
             scale=scale,
+            learned=None if learned is None else learned.table(examples),
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the data as a few arrays, coordinates in single precision."""
+        """Return the data without properties as a few arrays, coordinates in single precision."""
         return {
             "weights": self.weights.astype(np.float32),
             "groups": self._groups.astype(np.int16),
@@ -153,6 +161,8 @@ class FlowData:
             "energy": self._energies[indices],
             "pressure": self._pressures[indices],
         }
+        if self._learned is not None:
+            floats["properties"] = self._learned.partly_hidden(indices, rng)
         whole = {"numbers": numbers, "spacegroup": self._groups[indices].astype(np.int64)}
         return {k: torch.as_tensor(v, dtype=torch.float32) for k, v in floats.items()} | {
             k: torch.as_tensor(v) for k, v in whole.items()

@@ -20,6 +20,7 @@ from hybridcsp.generators.flow.data import FlowData, Scale
 from hybridcsp.generators.flow.initial_states import InitialState, atomic_numbers_of, batches, with_space_groups
 from hybridcsp.generators.flow.matching import FlowModel, Integration, integrate
 from hybridcsp.generators.flow.network import Architecture
+from hybridcsp.generators.properties import LearnedProperties
 from hybridcsp.generators.reranking import agreed_first
 from hybridcsp.structure.lattice import LatticePoint, decode_lattice_point, diagonal, log_length
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE, SYMPREC_ROUGH, in_group
@@ -58,6 +59,8 @@ class FlowGenerator(Generator):
     name = "flow"
     #: Answers to equal requests are sorted, the most promising first.
     best_first = True
+    #: Networks read the properties of examples.
+    learns_properties = True
 
     def __init__(self, architecture: Architecture | None = None, integration: Integration | None = None) -> None:
         self.architecture = architecture or Architecture()
@@ -65,6 +68,7 @@ class FlowGenerator(Generator):
         self.card: Mapping[str, Any] = {}
         self._scale: Scale | None = None
         self._model: FlowModel | None = None
+        self._properties = LearnedProperties()
 
     @classmethod
     def from_scratch(cls) -> Self:
@@ -76,6 +80,11 @@ class FlowGenerator(Generator):
         """Supported conditions: space group and energy, and pressure if crystals under pressure were learned."""
         return weights_io.conditions_of(self.card)
 
+    @property
+    def targets(self) -> frozenset[str]:  # type: ignore[override]
+        """Names of the properties on which samples are conditioned."""
+        return self._properties.names
+
     def fit(
         self,
         examples: Sequence[Example],
@@ -86,6 +95,9 @@ class FlowGenerator(Generator):
         **settings: Any,
     ) -> None:
         """Train on examples; a tenth of their formulas is held out to determine when to stop.
+
+        The networks learn to be conditioned on the properties of the examples. Before the training, properties that are
+        new to them do not change the samples.
 
         Parameters
         ----------
@@ -109,23 +121,28 @@ class FlowGenerator(Generator):
         if not examples:
             raise InputError("examples", 0, reason="training needs at least one crystal")
         learned, held = split(examples)
-        training = FlowData.from_examples(learned, self._scale)
-        held_out = FlowData.from_examples(held, training.scale) if held else None
+        self._properties = self._properties.extended(examples)
+        training = FlowData.from_examples(learned, self._scale, self._properties)
+        held_out = FlowData.from_examples(held, training.scale, self._properties) if held else None
         if self._model is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 self._model = FlowModel(self.architecture)
+        self._model.learn_properties(self._properties.n_features)
         trainer = Trainer(self._model, training, held_out, chosen, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch)
         history = trainer.train()
         self._scale = training.scale
         about = weights_io.describe_training(learned, self.card, held_out=len(held))
-        before = {key: value for key, value in self.card.items() if key not in ("training_formulas", "before")}
+        before = {
+            key: value for key, value in self.card.items() if key not in ("training_formulas", "before", "properties")
+        }
         self.card = {
             **about,
             "seed": seed,
             "settings": asdict(chosen),
             "history": history,
             "before": before,
+            **self._properties.card(),
         }
 
     def sample(self, requests: Sequence[Request], rng: np.random.Generator) -> list[Sample | Reject]:
@@ -151,7 +168,7 @@ class FlowGenerator(Generator):
             if numbers is None:
                 answers[number] = Reject(request=number, reason="not the contents of a cell")
             else:
-                starts.append(InitialState.sample(number, request, numbers, rng))
+                starts.append(InitialState.sample(number, request, numbers, rng, self._properties))
         starts = with_space_groups(self._model.prior, starts, rng)
         for again in range(1 + REDRAWS):
             starts = [start.resampled(rng) for start in starts] if again else starts
@@ -200,6 +217,8 @@ class FlowGenerator(Generator):
             if not scale.mean.shape == scale.spread.shape == (6,) or not np.isfinite([scale.mean, scale.spread]).all():
                 raise ValueError("the card must have mean and spread of six lattice components")
             model = FlowModel(generator.architecture)
+            generator._properties = LearnedProperties.from_card(card)
+            model.learn_properties(generator._properties.n_features)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 "weights", str(folder / weights_io.CARD), reason=f"the card must be one of this generator: {error}"
@@ -227,6 +246,7 @@ class FlowGenerator(Generator):
             spacegroup=torch.tensor([start.spacegroup or 0 for start in batch]),
             energy=_single([start.energy for start in batch]),
             pressure=_single([start.pressure for start in batch]),
+            properties=_single([start.properties for start in batch]),
         )
         answers: dict[int, Sample | Reject] = {}
         for row, start in enumerate(batch):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hybridcsp.generators.base import Request
 from hybridcsp.generators.flow.data import energy_features, pressure_features
 from hybridcsp.generators.flow.network import SpacegroupPrior
+from hybridcsp.generators.properties import LearnedProperties
 
 # Largest number of pairs of atoms in one batch of samples.
 _MAX_PAIRS = 25_600
@@ -41,6 +42,8 @@ class InitialState:
         Requested energy quantile and 1, or 0 and 0.
     pressure
         Requested pressure on a scale from 0 to 1 and 1, or 0 and 0.
+    properties
+        Features of requested properties, shape ``(n_features,)``; without features if none are learned.
     """
 
     request: int
@@ -51,19 +54,32 @@ class InitialState:
     spacegroup: int | None
     energy: tuple[float, float]
     pressure: tuple[float, float]
+    properties: NDArray[np.float32]
 
     @classmethod
-    def sample(cls, number: int, request: Request, numbers: NDArray[np.int64], rng: np.random.Generator) -> Self:
-        """Draw the noise for a request."""
+    def sample(
+        cls,
+        number: int,
+        request: Request,
+        numbers: NDArray[np.int64],
+        rng: np.random.Generator,
+        learned: LearnedProperties | None = None,
+    ) -> Self:
+        """Draw the noise for a request, and values of the learned properties within its targets."""
+        positions, lattice = rng.random((len(numbers), 3)), rng.standard_normal(6)
+        properties = np.zeros(0, dtype=np.float32)
+        if learned is not None and learned.scales:
+            properties = learned.features_of_targets(request.targets, rng)
         return cls(
             request=number,
             numbers=numbers,
-            positions=rng.random((len(numbers), 3)),
-            lattice=rng.standard_normal(6),
+            positions=positions,
+            lattice=lattice,
             requested_group=request.spacegroup,
             spacegroup=request.spacegroup,
             energy=energy_features(request.energy_quantile),
             pressure=pressure_features(request.pressure_gpa),
+            properties=properties,
         )
 
     def resampled(self, rng: np.random.Generator) -> Self:
@@ -90,11 +106,13 @@ def with_space_groups(
     alike: dict[tuple[object, ...], list[int]] = {}
     for place, start in enumerate(starts):
         if start.spacegroup is None:
-            alike.setdefault((start.numbers.tobytes(), start.energy, start.pressure), []).append(place)
+            key = start.numbers.tobytes(), start.energy, start.pressure, start.properties.tobytes()
+            alike.setdefault(key, []).append(place)
     conditioned = list(starts)
     for places in alike.values():
         numbers = torch.as_tensor(starts[places[0]].numbers)[None]
-        chances = prior(numbers)[0].double().exp().numpy()
+        properties = torch.as_tensor(starts[places[0]].properties)[None]
+        chances = prior(numbers, properties)[0].double().exp().numpy()
         cumulated = np.cumsum(chances) / chances.sum()
         found = np.searchsorted(cumulated, (np.arange(len(places)) + rng.random()) / len(places), side="right")
         groups = np.clip(found, 1, 230)

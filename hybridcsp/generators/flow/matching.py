@@ -36,6 +36,11 @@ class FlowModel(nn.Module):
         self.velocities = VelocityNetwork(architecture)
         self.prior = SpacegroupPrior()
 
+    def learn_properties(self, n_features: int) -> None:
+        """Make both networks read features of properties; new ones have no effect before they are trained."""
+        self.velocities.learn_properties(n_features)
+        self.prior.learn_properties(n_features)
+
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the loss terms of each crystal, shape ``(batch,)``."""
         numbers, groups = batch["numbers"], batch["spacegroup"]
@@ -43,11 +48,20 @@ class FlowModel(nn.Module):
         shown = shown * (torch.rand(groups.shape, device=groups.device) >= SPACEGROUP_DROPOUT)
         energy = energy * (torch.rand(groups.shape, device=groups.device) >= CONDITION_DROPOUT)[:, None]
         pressure = batch["pressure"] * (torch.rand(groups.shape, device=groups.device) >= CONDITION_DROPOUT)[:, None]
+        properties = batch.get("properties")
         velocity, strain = self.velocities(
-            numbers, batch["positions"], batch["lattice"], batch["metric"], batch["time"], shown, energy, pressure
+            numbers,
+            batch["positions"],
+            batch["lattice"],
+            batch["metric"],
+            batch["time"],
+            shown,
+            energy,
+            pressure,
+            properties,
         )
         squares = (velocity - batch["velocity"]).square().sum((1, 2)) / (numbers > 0).sum(1)
-        likely = self.prior(numbers).gather(1, groups[:, None])[:, 0]
+        likely = self.prior(numbers, properties).gather(1, groups[:, None])[:, 0]
         return {
             "positions": POSITIONS * squares,
             "lattice": (strain - batch["strain"]).square().mean(1),
@@ -94,6 +108,7 @@ def integrate(
     spacegroup: Tensor,
     energy: Tensor,
     pressure: Tensor,
+    properties: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Integrate the velocities from time 0 to 1.
 
@@ -101,7 +116,7 @@ def integrate(
     ----------
     network, settings
         Network of the velocities, and settings of the integration.
-    numbers, positions, lattice, spacegroup, energy, pressure
+    numbers, positions, lattice, spacegroup, energy, pressure, properties
         Initial state and conditions as :meth:`VelocityNetwork.forward` takes them.
     scale
         Mean and spread of the log-lattice, shape ``(6,)`` each.
@@ -118,9 +133,11 @@ def integrate(
     for step in range(settings.steps):
         time = torch.full((len(numbers),), step * length)
         metric = lattice * spread + mean + lengths
-        velocity, strain = network(numbers, positions, lattice, metric, time, spacegroup, energy, pressure)
+        velocity, strain = network(numbers, positions, lattice, metric, time, spacegroup, energy, pressure, properties)
         if settings.guidance > 0:
-            free = network(numbers, positions, lattice, metric, time, torch.zeros_like(spacegroup), energy, pressure)
+            free = network(
+                numbers, positions, lattice, metric, time, torch.zeros_like(spacegroup), energy, pressure, properties
+            )
             velocity = velocity + settings.guidance * (velocity - free[0])
             strain = strain + settings.guidance * (strain - free[1])
         stride = min(length * (1 + settings.hurry * step * length), 1 - step * length)

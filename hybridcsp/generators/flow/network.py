@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hybridcsp.generators.property_terms import PropertyTerms, widened, with_terms
 from hybridcsp.structure.elements import covalent_radii, properties
 from hybridcsp.structure.lattice import COLUMNS, ROWS
 
@@ -83,6 +84,11 @@ class VelocityNetwork(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.velocity = nn.Linear(width, 3)
         self.strain = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, 6))
+        self.properties: PropertyTerms | None = None
+
+    def learn_properties(self, n_features: int) -> None:
+        """Make the network read features of properties; new ones have no effect before they are trained."""
+        self.properties = widened(self.properties, self.norm.weight.shape[0], n_features)
 
     def forward(
         self,
@@ -94,6 +100,7 @@ class VelocityNetwork(nn.Module):
         spacegroup: Tensor,
         energy: Tensor,
         pressure: Tensor,
+        properties: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Predict velocities.
 
@@ -115,6 +122,8 @@ class VelocityNetwork(nn.Module):
             Energy quantile and 1, or 0 and 0 if unknown, shape ``(batch, 2)``.
         pressure
             Pressure on a scale from 0 to 1 and 1, or 0 and 0 if unknown, shape ``(batch, 2)``.
+        properties
+            Features of properties, shape ``(batch, n_features)``; ``None`` if all are unknown.
 
         Returns
         -------
@@ -131,7 +140,8 @@ class VelocityNetwork(nn.Module):
         contents = torch.einsum("bn,bnw->bw", share, nodes)
         size = torch.cat([_harmonics(torch.log(count[:, 0]), 3)], dim=-1)
         told = torch.cat([_harmonics(0.5 * time, 8), size, lattice, energy, pressure], dim=-1)
-        whole = self.whole(torch.cat([contents, self.spacegroups(spacegroup), self.told(told)], dim=-1))
+        about = self.whole[0](torch.cat([contents, self.spacegroups(spacegroup), self.told(told)], dim=-1))
+        whole = self.whole[1:](with_terms(self.properties, about, properties))
         nodes = nodes + whole[:, None]
         absent = (_PADDING * (1 - present))[..., None]
         with torch.autocast(
@@ -228,14 +238,20 @@ class SpacegroupPrior(nn.Module):
             nn.Linear(width + 6, width), nn.SiLU(), nn.Dropout(0.3), nn.Linear(width, width), nn.SiLU(), nn.Dropout(0.3)
         )
         self.logits = nn.Linear(width, 231)
+        self.properties: PropertyTerms | None = None
 
-    def forward(self, numbers: Tensor) -> Tensor:
+    def learn_properties(self, n_features: int) -> None:
+        """Make the network read features of properties; new ones have no effect before they are trained."""
+        self.properties = widened(self.properties, self.logits.weight.shape[1], n_features)
+
+    def forward(self, numbers: Tensor, properties: Tensor | None = None) -> Tensor:
         """Return the logarithms of the probabilities, shape ``(batch, 231)``; group 0 is impossible."""
         present = (numbers > 0).float()
         count = present.sum(1, keepdim=True)
         atoms = [self.elements[numbers], _multiplicity(numbers, present), self.embedding(numbers)]
         described = torch.einsum("bn,bnw->bw", present / count, self.describe(torch.cat(atoms, dim=-1)))
-        logits = self.logits(self.read(torch.cat([described, _harmonics(torch.log(count[:, 0]), 3)], dim=-1)))
+        about = self.read[0](torch.cat([described, _harmonics(torch.log(count[:, 0]), 3)], dim=-1))
+        logits = self.logits(self.read[1:](with_terms(self.properties, about, properties)))
         nowhere = torch.arange(231, device=logits.device) == 0
         return functional.log_softmax(logits.masked_fill(nowhere, -1e4), dim=-1)
 

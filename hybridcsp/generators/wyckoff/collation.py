@@ -18,6 +18,7 @@ from hybridcsp.generators.wyckoff.tables import N_CHANNELS, N_LETTERS, WyckoffTa
 from hybridcsp.structure.elements import KERNEL_EXPONENT, element_order, squared_distances
 
 if TYPE_CHECKING:
+    from hybridcsp.generators.properties import PropertyTable
     from hybridcsp.generators.wyckoff.retrieval import PrototypeStore, RetrievedPrototypes
     from hybridcsp.generators.wyckoff.tokens import CrystalTokens
 
@@ -51,13 +52,22 @@ class OccupationData:
         Weight of each crystal in the loss, shape ``(n,)``.
     conditions
         Energies and pressures as :func:`conditions` encodes them, shape ``(n, 5)``.
+    properties
+        Features of the properties of the crystals, if any are learned.
     """
 
-    def __init__(self, rows: Sequence[Row], weights: Sequence[float], conditions: NDArray[np.float32]) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        weights: Sequence[float],
+        conditions: NDArray[np.float32],
+        properties: PropertyTable | None = None,
+    ) -> None:
         self.rows = rows
         self.weights = np.array(weights, dtype=float)
         self.sizes = np.array([len(row["slots"]) + len(row["elements"]) for row in rows])
         self.conditions = conditions
+        self.properties = properties
 
     @classmethod
     def from_tokens(
@@ -67,17 +77,22 @@ class OccupationData:
         conditions: NDArray[np.float32],
         store: PrototypeStore,
         positions: WyckoffTables,
+        properties: PropertyTable | None = None,
     ) -> Self:
         """Encode crystals with evidence from the store, without crystals of the same formula."""
         found = (store.retrieve(s.elements, s.counts, same_formula=False) for s in sequences)
         rows = [occupation_row(s, retrieved, positions) for s, retrieved in zip(sequences, found, strict=True)]
-        return cls(rows, weights, conditions)
+        return cls(rows, weights, conditions, properties)
 
     def batch(self, indices: NDArray[np.int_], rng: np.random.Generator) -> Mapping[str, Tensor]:
         """Return a padded batch; conditions are hidden at random."""
         shown = rng.random(len(indices)) >= _CONDITION_DROPOUT
         conditions = self.conditions[indices] * shown[:, None]
-        return {**pad_and_stack([self.rows[i] for i in indices]), "conditions": torch.as_tensor(conditions)}
+        return {
+            **pad_and_stack([self.rows[i] for i in indices]),
+            "conditions": torch.as_tensor(conditions),
+            **_properties(self.properties, indices, rng),
+        }
 
 
 class GeometryData:
@@ -87,8 +102,8 @@ class GeometryData:
     ----------
     rows
         Crystals as :func:`geometry_row` encodes them.
-    weights, conditions
-        Weights and conditions as in :class:`OccupationData`.
+    weights, conditions, properties
+        Weights, conditions and properties as in :class:`OccupationData`.
     learning
         Whether elements are substituted and prototypes hidden at random; false for held-out data.
     """
@@ -98,6 +113,7 @@ class GeometryData:
         rows: Sequence[Row],
         weights: Sequence[float],
         conditions: NDArray[np.float32],
+        properties: PropertyTable | None = None,
         *,
         learning: bool = True,
     ) -> None:
@@ -105,6 +121,7 @@ class GeometryData:
         self.weights = np.array(weights, dtype=float)
         self.sizes = np.array([2 * len(row["slots"]) + len(row["elements"]) for row in rows])
         self.conditions = conditions
+        self.properties = properties
         self._learning = learning
 
     @classmethod
@@ -115,12 +132,13 @@ class GeometryData:
         conditions: NDArray[np.float32],
         store: PrototypeStore,
         positions: WyckoffTables,
+        properties: PropertyTable | None = None,
         *,
         learning: bool = True,
     ) -> Self:
         """Encode crystals with the numbers of their prototypes in the store."""
         rows = [geometry_row(s, store, positions) for s in sequences]
-        return cls(rows, weights, conditions, learning=learning)
+        return cls(rows, weights, conditions, properties, learning=learning)
 
     def batch(self, indices: NDArray[np.int_], rng: np.random.Generator) -> Mapping[str, Tensor]:
         """Return a padded batch; elements are substituted and conditions hidden at random."""
@@ -132,7 +150,11 @@ class GeometryData:
             for place in np.flatnonzero(rng.random(len(indices)) < _PROTOTYPE_DROPOUT).tolist():
                 rows[place] = {**rows[place], "prototype": np.array(0)}
         conditions = self.conditions[indices] * shown[:, None]
-        return {**pad_and_stack(rows), "conditions": torch.as_tensor(conditions)}
+        return {
+            **pad_and_stack(rows),
+            "conditions": torch.as_tensor(conditions),
+            **_properties(self.properties, indices, rng),
+        }
 
 
 def conditions(quantiles: Sequence[float | None], pressures: Sequence[float | None]) -> NDArray[np.float32]:
@@ -156,6 +178,11 @@ def conditions(quantiles: Sequence[float | None], pressures: Sequence[float | No
     quantile, gpa = np.where(has_energy, energy, 0.0), np.maximum(np.where(has_pressure, pressure, 0.0), 0.0)
     columns = [has_energy, has_energy & (quantile <= 0), quantile, has_pressure, gpa / (gpa + HALF_PRESSURE)]
     return np.column_stack(columns).astype(np.float32)
+
+
+def _properties(table: PropertyTable | None, indices: NDArray[np.int_], rng: np.random.Generator) -> dict[str, Tensor]:
+    """Return the entry of a batch with the features of properties, hidden at random; none without properties."""
+    return {} if table is None else {"properties": torch.as_tensor(table.partly_hidden(indices, rng))}
 
 
 def contents_row(elements: tuple[int, ...], counts: tuple[int, ...]) -> dict[str, NDArray[np.generic]]:

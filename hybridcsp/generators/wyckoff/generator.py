@@ -16,6 +16,7 @@ from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.generators import weights_io
 from hybridcsp.generators.base import Condition, Epoch, Example, Generator, Reject, Request, Sample
 from hybridcsp.generators.datasets import split
+from hybridcsp.generators.properties import LearnedProperties
 from hybridcsp.generators.wyckoff.collation import GeometryData, OccupationData, conditions
 from hybridcsp.generators.wyckoff.geometry_network import GeometryNetwork
 from hybridcsp.generators.wyckoff.occupation_network import OccupationNetwork
@@ -85,6 +86,8 @@ class WyckoffGenerator(Generator):
     fine_tuning: Mapping[str, Any] = {"remember": False}
     #: Cost of training in quarters of a force call per example.
     effort = 2.0
+    #: Networks read the properties of examples.
+    learns_properties = True
 
     def __init__(self, occupation: Size = OCCUPATION, geometry: Size = GEOMETRY) -> None:
         self.card: Mapping[str, Any] = {}
@@ -93,6 +96,7 @@ class WyckoffGenerator(Generator):
         self._networks: tuple[OccupationNetwork, GeometryNetwork] | None = None
         self._positions: WyckoffTables | None = None
         self._memory = PrototypeStore()
+        self._properties = LearnedProperties()
 
     @classmethod
     def from_scratch(cls) -> Self:
@@ -103,6 +107,11 @@ class WyckoffGenerator(Generator):
     def conditions(self) -> frozenset[Condition]:  # type: ignore[override]
         """Supported conditions: space group and energy, and pressure if crystals under pressure were learned."""
         return weights_io.conditions_of(self.card)
+
+    @property
+    def targets(self) -> frozenset[str]:  # type: ignore[override]
+        """Names of the properties on which samples are conditioned."""
+        return self._properties.names
 
     def fit(
         self,
@@ -116,6 +125,9 @@ class WyckoffGenerator(Generator):
         **settings: Any,
     ) -> None:
         """Train on examples; a tenth of the formulas is held out to determine when to stop.
+
+        The networks learn to be conditioned on the properties of the examples. Before the training, properties that are
+        new to them do not change the samples.
 
         Parameters
         ----------
@@ -147,6 +159,8 @@ class WyckoffGenerator(Generator):
                 torch.manual_seed(seed)
                 self._networks = self._untrained(self._tabulated())
         self._networks[1].widen(encoded.prototypes)
+        for network in self._networks:
+            network.learn_properties(self._properties.n_features)
         metrics: dict[str, dict[str, float]] = {}
         for part, network, data in (
             ("occupation", self._networks[0], encoded.occupation),
@@ -170,6 +184,7 @@ class WyckoffGenerator(Generator):
             "settings": asdict(chosen),
             "longest": longest,
             "metrics": metrics,
+            **self._properties.card(),
         }
 
     def encode(self, examples: Sequence[Example], *, longest: int = 100, remember: bool = True) -> Encoded:
@@ -186,6 +201,7 @@ class WyckoffGenerator(Generator):
             If no example can be learned.
         """
         positions = self._tabulated()
+        self._properties = self._properties.extended(examples)
         learned, held = (_tokenized(part, positions) for part in split(examples))
         if not _up_to(longest, learned):
             raise InputError(
@@ -222,7 +238,7 @@ class WyckoffGenerator(Generator):
         if self._networks is None or self._positions is None:
             raise InputError("generator", self.name, reason="the generator is not trained; call fit() or load weights")
         answers: list[Sample | Reject] = sample_crystals(
-            *self._networks, self._positions, self._memory, requests, rng, self.temperature
+            *self._networks, self._positions, self._memory, requests, rng, self.temperature, self._properties
         )
         return answers
 
@@ -258,6 +274,9 @@ class WyckoffGenerator(Generator):
             generator._positions = WyckoffTables.from_arrays(**{n: t.numpy() for n, t in part("positions").items()})
             generator._memory = PrototypeStore.from_arrays({n: t.numpy() for n, t in part("memory").items()})
             generator._networks = generator._untrained(generator._positions)
+            generator._properties = LearnedProperties.from_card(card)
+            for network in generator._networks:
+                network.learn_properties(generator._properties.n_features)
         except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
             if isinstance(error, InputError):
                 raise
@@ -280,11 +299,13 @@ class WyckoffGenerator(Generator):
 
     def _occupations(self, part: _TokenizedExamples) -> OccupationData:
         assert self._positions is not None
-        return OccupationData.from_tokens(*_columns(part), self._memory, self._positions)
+        properties = self._properties.table([example for example, _ in part])
+        return OccupationData.from_tokens(*_columns(part), self._memory, self._positions, properties)
 
     def _geometries(self, part: _TokenizedExamples, learning: bool) -> GeometryData:
         assert self._positions is not None
-        return GeometryData.from_tokens(*_columns(part), self._memory, self._positions, learning=learning)
+        properties = self._properties.table([example for example, _ in part])
+        return GeometryData.from_tokens(*_columns(part), self._memory, self._positions, properties, learning=learning)
 
 
 def _columns(part: _TokenizedExamples) -> tuple[list[CrystalTokens], list[float], NDArray[np.float32]]:

@@ -42,7 +42,8 @@ def draw_geometries(
     batch = pad_and_stack(rows)
     prototype = torch.as_tensor([store.number_of(s.prototype_by_element) for s in states])
     asked = torch.as_tensor(conditions([s.quantile for s in states], [s.pressure for s in states]))
-    tokens, there, identities = network.discrete_tokens({**batch, "conditions": asked})
+    properties = torch.as_tensor(np.array([s.properties for s in states]))
+    tokens, there, identities = network.discrete_tokens({**batch, "conditions": asked, "properties": properties})
     _, cache = network.run(tokens, there[:, None].expand(-1, tokens.shape[1], -1))
 
     def write(token: Tensor, written: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ class OccupationState:
         Prototypes retrieved for these contents.
     quantile, pressure
         Requested energy quantile and pressure (GPa), or ``None``.
+    properties
+        Features of the requested properties, shape ``(n_features,)``; without features if none are learned.
     spacegroup
         Number of the space group; 0 until it is drawn.
     requested
@@ -55,6 +57,7 @@ class OccupationState:
     slots: list[int] = field(default_factory=list)
     letters: list[int] = field(default_factory=list)
     log_likelihood: float = 0.0
+    properties: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
 
     @property
     def prototype(self) -> tuple[int, tuple[int, ...]]:
@@ -88,6 +91,7 @@ class Decoder:
         )
         asked = conditions([s.quantile for s in states], [s.pressure for s in states])
         self.batch["conditions"] = torch.as_tensor(asked)
+        self.batch["properties"] = torch.as_tensor(np.array([s.properties for s in states]))
         tokens = network.beginning(self.batch)
         here = torch.ones(len(states), 1, dtype=torch.bool)
         self.valid = torch.cat([self.batch["counts"] > 0, here], dim=1)

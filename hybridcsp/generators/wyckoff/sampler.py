@@ -11,6 +11,7 @@ from ase.data import atomic_numbers
 
 from hybridcsp.errors import InputError
 from hybridcsp.generators.base import Reject, Request, Sample, equal_requests
+from hybridcsp.generators.properties import LearnedProperties
 from hybridcsp.generators.wyckoff.geometry_network import GeometryNetwork
 from hybridcsp.generators.wyckoff.geometry_sampling import draw_geometries
 from hybridcsp.generators.wyckoff.occupation_network import OccupationNetwork
@@ -61,12 +62,13 @@ def sample_crystals(
     requests: Sequence[Request],
     rng: np.random.Generator,
     temperature: float,
+    properties: LearnedProperties,
 ) -> list[Sample | Reject]:
     """Return an answer to each request in order; see :class:`hybridcsp.generators.wyckoff.WyckoffGenerator`."""
     answers: list[Sample | Reject | None] = [None] * len(requests)
     waiting: list[tuple[int, OccupationState, list[OccupationState]]] = []
     for indices, chosen in _choose_occupations(
-        occupation, positions, store, requests, equal_requests(requests), rng, temperature
+        occupation, positions, store, requests, equal_requests(requests), rng, temperature, properties
     ):
         if isinstance(chosen, str):
             for index in indices:
@@ -111,6 +113,7 @@ def _choose_occupations(
     alike: Sequence[list[int]],
     rng: np.random.Generator,
     temperature: float,
+    properties: LearnedProperties,
 ) -> list[tuple[list[int], list[OccupationState] | str]]:
     """Return occupations for groups of equal requests, followed by spare ones, or the reason why there are none.
 
@@ -134,6 +137,9 @@ def _choose_occupations(
             retrieved = _retrieved_states(start, round(_RETRIEVED * n))
             temperatures += [0.0] * len(retrieved)
             own += retrieved
+        if properties.scales:
+            for state in own:
+                state.properties = properties.features_of_targets(requests[indices[0]].targets, rng)
         drafts += own
         owners.append((len(found), own))
         found.append((indices, []))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hybridcsp.generators.property_terms import PropertyTerms, widened, with_terms
 from hybridcsp.generators.wyckoff.tables import N_FEATURES, N_GROUPS, N_LETTERS, WyckoffTables
 from hybridcsp.structure.elements import properties
 
@@ -113,6 +114,11 @@ class Transformer(nn.Module):
         self.occupant = nn.Linear(width, width)
         self.blocks = nn.ModuleList(Block(size) for _ in range(size.blocks))
         self.norm = nn.LayerNorm(width)
+        self.properties: PropertyTerms | None = None
+
+    def learn_properties(self, n_features: int) -> None:
+        """Make the network read features of properties, ``batch["properties"]``; new ones have no effect at first."""
+        self.properties = widened(self.properties, self.norm.weight.shape[0], n_features)
 
     def initialise(self) -> None:
         """Draw the initial weights; to be called once all modules are defined."""
@@ -141,7 +147,8 @@ class Transformer(nn.Module):
         )
         tokens = self.elements(batch["elements"]) + self.amount(each) + self.kind.weight[0]
         about = torch.cat([total.log() / 3, divisor.log(), (counts > 0).sum(1, keepdim=True) / 4, told], 1)
-        whole = self.whole(about) + self.kind.weight[1]
+        whole = self.whole[1:](with_terms(self.properties, self.whole[0](about), batch.get("properties")))
+        whole = whole + self.kind.weight[1]
         return torch.cat([tokens, whole[:, None]], dim=1)
 
     def groups(self, group: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from wyckoff_examples import CRYSTALS, TINY, contents, matches, polar, rutile
 from hybridcsp.errors import InputError
 from hybridcsp.generators import weights_io
 from hybridcsp.generators.base import Condition, Example, Reject, Request, Sample
+from hybridcsp.generators.properties import LearnedProperties
 from hybridcsp.generators.wyckoff import WyckoffGenerator, sampler
 from hybridcsp.generators.wyckoff.collation import (
     GeometryData,
@@ -80,7 +81,14 @@ def test_equal_requests_get_different_prototypes(untrained, positions):
         rng = np.random.default_rng(seed)
         with torch.no_grad():
             ((indices, chosen),) = _choose_occupations(
-                untrained._networks[0], positions, untrained._memory, requests, [together], rng, 1.0
+                untrained._networks[0],
+                positions,
+                untrained._memory,
+                requests,
+                [together],
+                rng,
+                1.0,
+                LearnedProperties(),
             )
         assert indices == together
         assert chosen[0].prototype_by_element == (136, ("a", "f"))

@@ -117,6 +117,11 @@ class ObjectiveChoice:
         entry, _, _ = entry_of(self.objective)
         return entry is None or (entry.package == OURS and self.kind.runs_code)
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether only code of this package computes the value."""
+        return not issubclass(self.kind, FunctionObjective) and self.kind.__module__.split(".")[0] == OURS
+
     def in_folder(self, folder: Path) -> ObjectiveChoice:
         """Return the choice with an absolute path, if it has one that is relative to ``folder``."""
         given = self.objective

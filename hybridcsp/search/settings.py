@@ -18,9 +18,9 @@ from hybridcsp.objectives.choice import choices_of
 from hybridcsp.objectives.conditions import Condition
 from hybridcsp.objectives.goals import Goals
 from hybridcsp.objectives.measured_pattern import MeasuredPattern, with_pattern
-from hybridcsp.objectives.trial import try_objectives
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_calculator
+from hybridcsp.relaxation.objective_trial import try_objectives
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.retraining import Retraining
 from hybridcsp.search.allocation import Allocation
@@ -183,8 +183,9 @@ class SearchSettings:
             If the settings of relaxations have another pressure than the problem, there are follow-up calculators with
             ask and tell, or an objective cannot be built, has no goal, or fails for a test structure.
         """
-        for_trial = problem.problem(problem.compositions[-1]) if isinstance(problem, System) else problem
-        objectives = try_objectives(self.objectives, for_trial, ask_and_tell=ask_and_tell)
+        problems = [problem] if isinstance(problem, Problem) else map(problem.problem, problem.compositions)
+        for_trial = max(problems, key=lambda one: len(one.composition))
+        objectives = try_objectives(self.objectives, for_trial, self.limits, ask_and_tell=ask_and_tell)
         pressure = self.relaxation.pressure_gpa
         if pressure not in (0.0, problem.pressure_gpa):
             allowed = (

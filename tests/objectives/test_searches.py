@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from pathlib import Path
 
@@ -19,13 +20,16 @@ from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.search.settings import SearchSettings
 
 
-def fails_for_pairs(atoms) -> float:
-    if len(atoms) == 2:
-        raise RuntimeError("two atoms are too many")
-    return len(atoms)
+def failing() -> ObjectiveChoice:
+    def fails_for_pairs(atoms) -> float:  # a function in a function is sent to workers by value
+        if len(atoms) == 2:
+            raise RuntimeError("two atoms are too many")
+        return len(atoms)
+
+    return ObjectiveChoice(objective=fails_for_pairs, goal="max")
 
 
-FAILING = ObjectiveChoice(objective=fails_for_pairs, goal="max")
+FAILING = failing()
 
 
 def search(directory: Path, **options) -> Search:
@@ -159,6 +163,14 @@ class TestInput:
                 {"objectives": [ObjectiveChoice(objective=lambda _: "high", goal="max", name="word")]},
                 "it returned str, which is not a number",
             ),
+            (
+                {"objectives": [ObjectiveChoice(objective=lambda _: float("nan"), goal="max", name="none")]},
+                "for a test structure of Cu: ValueError: its value is nan",
+            ),
+            (
+                {"objectives": [ObjectiveChoice(objective=lambda _: os._exit(7), goal="max", name="exits")]},
+                r"it ended the process that called it \(worker 1 ended with exit status 7\)",
+            ),
         ],
     )
     def test_bad_input_is_refused_before_the_directory_is_made(self, tmp_path, options, message):
@@ -172,6 +184,11 @@ class TestInput:
             search(tmp_path, where="height < 0").close()
         with search(tmp_path, where="height < 0") as one:
             assert one.run(relaxations=2, refine=0).progress.relaxations == 2
+
+    def test_a_file_that_ends_the_process_when_it_is_imported_is_refused(self, tmp_path):
+        (tmp_path / "own.py").write_text("import os\nos._exit(0)\n")
+        with pytest.raises(InputError, match="it ended the process that called it"):
+            Search("Cu", calculator="emt", directory=tmp_path / "run", objectives=[f"{tmp_path}/own.py:gap:max"])
 
     def test_without_workers_no_objective_can_use_the_calculator(self, tmp_path):
         with pytest.raises(InputError, match="there is none with ask and tell"):

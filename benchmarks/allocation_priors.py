@@ -109,7 +109,8 @@ def fit_known() -> tuple[float, float]:
     """Return intercept and slope of the log-odds that a prototype is known, by the last covariate.
 
     The data are the crystals in the shipped table with up to 40 atoms in the primitive cell and a formula that is held
-    out; those of benchmarks are left out.
+    out; those of benchmarks are left out. The number of formula units is taken as known, as in the recorded searches; a
+    search of several numbers, whose resemblance counts crystals of all of them, is a little less sure than it believes.
     """
     table = known_prototypes()
     covariates, known = [], []

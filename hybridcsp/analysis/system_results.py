@@ -30,6 +30,9 @@ from hybridcsp.errors import InputError
 #: Fraction of the known phases that a run must find to count as solved.
 ENOUGH = 0.8
 
+# Height in eV/atom up to which enthalpies are the same: relaxations repeat no better.
+_SAME = 1e-6
+
 
 class ComparedSystemRun(NamedRun, Protocol):
     """One run of a comparison on a chemical system: a search of it, or searches of its compositions."""
@@ -87,8 +90,8 @@ class KnownPhases:
     def distance(self, lowest: Mapping[str, float]) -> float:
         """Return by how much a hull lies above the known phases in meV/atom, summed over them.
 
-        A phase at which it lies lower counts as zero. The elements have their known enthalpies or lower ones, so that
-        there is a hull before all of them are found, and the distance never rises.
+        A phase at which it lies lower, or less than 10⁻⁶ eV/atom higher, counts as zero. The elements have their known
+        enthalpies or lower ones, so that there is a hull before all of them are found, and the distance never rises.
 
         Parameters
         ----------
@@ -100,7 +103,8 @@ class KnownPhases:
             own.put(formula, min(enthalpy, lowest.get(formula, enthalpy)))
         heights = [own.energy(formula) or 0.0 for formula in self.enthalpies]
         known = self.enthalpies.values()
-        return 1000 * sum(max(0.0, own - known) for own, known in zip(heights, known, strict=True))
+        above = (own - known for own, known in zip(heights, known, strict=True))
+        return 1000 * sum(height for height in above if height > _SAME)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,8 +34,11 @@ log = logging.getLogger(__name__)
 #: Number of calls in a row without an acceptable proposal after which a search waits for outcomes or ends.
 PATIENCE = 1000
 
-#: Number of proposals of known structures, with no acceptable one and no outcome in between, after which a search waits
-#: for outcomes or ends.
+#: Part of a call that counts if it gave only known structures that a user has given, of which there may be many.
+GIVEN = 0.01
+
+#: Number of proposals of known structures by a source, without an acceptable one of its own or an outcome in between,
+#: after which it is not called again before there is an outcome.
 MOST_DUPLICATES = 200
 
 #: Interval in seconds at which the status of busy sources is read.
@@ -91,7 +94,7 @@ class Proposer:
         self._calculator = calculator or archive.state.calculator
         self._follow_up = follow_up or FollowUp()
         self._screen = Screen(problem)
-        self._duplicates = 0  # since the last acceptable proposal or outcome
+        self._duplicates: Counter[str] = Counter()  # of each source, since its last acceptable proposal or an outcome
         self._errors: Counter[str] = Counter()
         self._broken: set[str] = set()  # sources whose status() raised
         self._preparing: set[str] = set()  # sources that were busy when their status was last read in a call
@@ -101,7 +104,7 @@ class Proposer:
                 self._notify_proposed(past.candidates)
                 for candidate in past.candidates:
                     if archive.status(candidate.id) != "rejected":
-                        self._duplicates = 0
+                        self._duplicates[past.source] = 0
                         self._screen.accepted(candidate, compute_descriptors(candidate.proposal.atoms))
             elif isinstance(past, ModelUpdate):
                 self._adopted(past)
@@ -116,9 +119,8 @@ class Proposer:
         """Record and return at least one new candidate, or none if no source has an acceptable proposal now."""
         dry: set[str] = set()  # sources without a proposal now, or with an error in this call
         failed: set[str] = set()
-        for _ in range(PATIENCE):
-            if self.only_duplicates:
-                return []
+        patience = float(PATIENCE)
+        while patience > 0:
             available = self._available(dry)
             if not available and failed:
                 dry -= failed  # no other source has a proposal: call these again, until they have too many errors
@@ -130,6 +132,8 @@ class Proposer:
             accepted, called = self._call(name, owner)
             if accepted:
                 return accepted
+            given = bool(called.candidates) and all(candidate.proposal.given for candidate in called.candidates)
+            patience -= GIVEN if given else 1
             if not called.candidates:
                 dry.add(name)
             if called.error:
@@ -139,11 +143,12 @@ class Proposer:
 
     @property
     def only_duplicates(self) -> bool:
-        """Whether the last proposals of the sources were all of known structures, so that nothing new can be expected.
+        """Whether no source can be called now, and at least one of them because it proposes known structures only.
 
-        It depends on what the archive holds alone, so that a resumed search ends where an uninterrupted one does.
+        Which sources do depends on the archive alone, so that a resumed search ends where an uninterrupted one does.
         """
-        return self._duplicates >= MOST_DUPLICATES
+        repeating = any(self._repeats(name) and self._status(name) is SourceStatus.READY for name in self.sources)
+        return repeating and not self._available(set())
 
     @property
     def exhausted(self) -> bool:
@@ -153,7 +158,7 @@ class Proposer:
     @property
     def preparing(self) -> list[str]:
         """Names of the sources with background work whose proposals have not been collected."""
-        working = [name for name in self.sources if name in self._preparing]
+        working = [name for name in self.sources if name in self._preparing and not self._repeats(name)]
         return [name for name in working if self._status(name) is not SourceStatus.EXHAUSTED]
 
     @property
@@ -213,10 +218,16 @@ class Proposer:
     def _adopted(self, event: ModelUpdate) -> None:
         self._scheduler.adopted(event)
         self._errors[event.source] = 0
+        self._duplicates[event.source] = 0
+
+    def _repeats(self, name: str) -> bool:
+        """Return whether the last proposals of a source were all of known structures."""
+        return self._duplicates[name] >= MOST_DUPLICATES
 
     def _available(self, dry: set[str]) -> list[str]:
         """Return the sources that are ready, or else those that wait for others but can do without."""
-        status = {name: self._status(name) for name in self.sources if name not in dry}
+        asked = [name for name in self.sources if name not in dry and not self._repeats(name)]
+        status = {name: self._status(name) for name in asked}
         self._preparing.update(name for name, found in status.items() if found is SourceStatus.BUSY)
         ready = [name for name, found in status.items() if found is SourceStatus.READY]
         waiting = [name for name, found in status.items() if found is SourceStatus.WAITING]
@@ -279,7 +290,7 @@ class Proposer:
                 reason = verdict.reason or RejectionReason.INVALID
                 rejected.append(Rejected(candidate=candidate, detail=verdict.detail, reason=reason))
             else:
-                self._duplicates = 0
+                self._duplicates[name] = 0
                 self._screen.accepted(candidate, verdict.described)
                 accepted.append(candidate)
         force_calls = sum(proposal.cost.force_calls for proposal in proposals)
@@ -317,9 +328,9 @@ class Proposer:
     def _notify_outcomes(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             if not isinstance(outcome, Rejected):
-                self._duplicates = 0
-            elif outcome.reason is RejectionReason.DUPLICATE:
-                self._duplicates += 1
+                self._duplicates.clear()
+            elif outcome.reason is RejectionReason.DUPLICATE and not outcome.candidate.proposal.given:
+                self._duplicates[outcome.candidate.source] += 1
             if isinstance(outcome, Relaxed):
                 self._screen.relaxed(outcome)
         comparable = [found for outcome in outcomes if (found := self._comparable(outcome)) is not None]

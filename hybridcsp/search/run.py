@@ -33,7 +33,9 @@ REFINE_WINDOW = 0.05
 
 #: Reasons to end a search whose sources propose nothing that can be relaxed.
 EXHAUSTED, NO_PROPOSALS = "sources exhausted", "no acceptable proposals"
-ONLY_DUPLICATES = f"nothing new can be found, because the last {MOST_DUPLICATES} proposals were known structures"
+ONLY_DUPLICATES = (
+    f"nothing new can be found, because the last {MOST_DUPLICATES} proposals of each source were known structures"
+)
 
 #: Seconds to wait for outcomes before progress is reported again.
 PATIENCE = 0.5

@@ -35,7 +35,8 @@ class Difficulty:
     resemblance
         Summed similarity of its elements to those of known crystals of its stoichiometry whose primitive cells it
         allows (:func:`hybridcsp.prototypes.resemblance`): of 1765 crystals of held-out formulas it says better than the
-        number of known crystals whether the prototype is among the known ones (area under the curve 0.89, 0.77).
+        number of known crystals whether the prototype is among the known ones (area under the curve 0.89, 0.77, for the
+        true number of formula units; for all cells of up to 20 atoms 0.85).
     """
 
     atoms: float

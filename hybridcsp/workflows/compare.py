@@ -305,7 +305,7 @@ def _check_same(directory: Path, planned: config.Configuration) -> None:
     Raises
     ------
     InputError
-        If a setting other than the budget differs.
+        If the target, or a setting outside the budget, differs.
     """
     if not (directory / config.FILE).exists():
         return
@@ -313,7 +313,7 @@ def _check_same(directory: Path, planned: config.Configuration) -> None:
     if before.budget.stop_at != planned.budget.stop_at:
         allowed = f"the target {before.budget.stop_at!r} as in the existing run in {directory}, or another --directory"
         raise InputError("target", planned.budget.stop_at, allowed)
-    for table in ("problem", "search", "relaxation", "limits", "retraining", "then", "external"):
+    for table in (name for name in config.Configuration.model_fields if name != "budget"):
         old, new = (_plain(one, table) for one in (before, planned))
         for key in sorted(set(old) | set(new)):
             if old.get(key) != new.get(key) and (table, key) != ("search", "directory"):

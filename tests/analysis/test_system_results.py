@@ -75,6 +75,11 @@ def test_lower_phase_is_found_and_named():
     assert result.distance_mev == 0
 
 
+def test_rounding_errors_of_relaxations_are_no_distance():
+    result = result_of([*BEST[:2], LoweredMinimum(3, 50, "CuAu", -3.45 + 5e-8)])
+    assert result.distance_mev == 0
+
+
 def test_known_phases_need_a_minimum_of_every_element():
     with pytest.raises(InputError, match="no run of Cu-Au has found a minimum of Au, without which there is no convex"):
         known_phases(CU_AU, None, [BEST[:1]])

@@ -1,12 +1,15 @@
 import pytest
 from ase.build import bulk
+from ase.io import write
 from copper import crystals, search
 from crystals import ListSource, P1Source, instant_relaxation, relaxed
 
 from hybridcsp import Proposal
+from hybridcsp.archive.history import ModelUpdate
 from hybridcsp.core.outcomes import Failed, FailureReason
 from hybridcsp.errors import InputError, RelaxationsFailedError
 from hybridcsp.search.stopping import StoppingCheck, StoppingCriteria
+from hybridcsp.sources.base import SourceStatus
 
 
 def test_failed_relaxations_count(tmp_path):
@@ -197,3 +200,47 @@ def test_a_search_ends_early_if_only_known_structures_are_proposed(tmp_path, mon
     parts = search(tmp_path / "parts", Same()).run(relaxations=10, refine=0)
     assert parts.stopped == whole.stopped
     assert (parts.progress.relaxations, parts.progress.rejected) == (1, whole.progress.rejected)
+
+
+def test_a_source_of_known_structures_does_not_end_a_search_whose_other_sources_find_new_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr("hybridcsp.search.proposer.MOST_DUPLICATES", 1)
+    summary = search(tmp_path / "run", Same(), P1Source()).run(relaxations=5, refine=0)
+    assert summary.progress.relaxations == 5
+
+
+class Preparing(P1Source):
+    """Prepares its proposals in the background for a while."""
+
+    def __init__(self):
+        super().__init__()
+        self.left = 6
+
+    def status(self):
+        self.left -= 1
+        return SourceStatus.READY if self.left < 0 else SourceStatus.BUSY
+
+
+def test_a_source_of_known_structures_does_not_end_a_search_before_background_work_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr("hybridcsp.search.proposer.MOST_DUPLICATES", 1)
+    summary = search(tmp_path / "run", Same(), Preparing()).run(relaxations=3, refine=0)
+    assert summary.progress.relaxations == 3
+
+
+def test_given_structures_that_are_known_do_not_end_a_search_before_new_ones_come(tmp_path, monkeypatch):
+    monkeypatch.setattr("hybridcsp.search.proposer.PATIENCE", 10)
+    monkeypatch.setattr("hybridcsp.search.proposer.MOST_DUPLICATES", 5)
+    write(tmp_path / "seeds.extxyz", [bulk("Cu")] * 30 + [bulk("Cu", "bcc", 2.9)])
+    summary = search(tmp_path / "run", f"seeds:{tmp_path / 'seeds.extxyz'}").run(relaxations=5, refine=0)
+    assert summary.progress.relaxations == 2
+    assert summary.progress.rejected == 29
+
+
+def test_a_source_of_known_structures_is_called_again_when_it_has_learned(tmp_path, monkeypatch):
+    monkeypatch.setattr("hybridcsp.search.proposer.MOST_DUPLICATES", 7)
+    with search(tmp_path, Same()) as first:
+        before = first.run(relaxations=10, refine=0).progress.rejected
+        (name,) = first.sources
+        first.archive.record_model_update(ModelUpdate(source=name, versions=(0,)))
+    after = search(tmp_path, Same()).run(relaxations=10, refine=0)
+    assert after.stopped.startswith("nothing new can be found")
+    assert after.progress.rejected == before + 7

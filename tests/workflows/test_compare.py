@@ -121,6 +121,10 @@ def test_only_missing_relaxations_are_done(tmp_path):
         compare.plan({"Cu": COPPER | target}, ["random"], range(1), tmp_path)
     with pytest.raises(InputError, match=r"search\.calculator = 'lj' .* the value 'emt' as in the .*seed-0"):
         compare.plan({"Cu": COPPER | {"search": {"calculator": "lj"}}}, ["random"], range(1), tmp_path)
+    (tmp_path / "copper.xy").write_text("".join(f"{20 + 0.1 * i} {i % 7}\n" for i in range(200)))
+    with pytest.raises(InputError, match=r"xrd\.pattern = .*copper\.xy.* the value None as in the existing run"):
+        measured = {"xrd": {"pattern": str(tmp_path / "copper.xy"), "wavelength": "CuKa"}}
+        compare.plan({"Cu": COPPER | measured}, ["random"], range(1), tmp_path)
     with pytest.raises(InputError, match=r"problem\.max_atoms = 4 .* the value 2 as in the existing run"):
         compare.plan({"Cu": COPPER | {"problem": {"formula": "Cu", "max_atoms": 4}}}, ["random"], range(1), tmp_path)
 

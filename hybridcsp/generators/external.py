@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -14,7 +15,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -30,8 +31,9 @@ from hybridcsp.utils import process_watch
 from hybridcsp.utils.files import end_of_log, open_log
 from hybridcsp.utils.processes import end_processes
 
-#: Placeholders that a command may contain.
-PLACEHOLDERS = ("formula", "n", "seed", "output")
+#: Placeholders that a command may contain, and those for which it is run once for each number of formula units.
+PLACEHOLDERS = ("formula", "contents", "elements", "n", "seed", "output")
+_OF_CONTENTS = ("formula", "contents")
 
 #: Number of characters of a failed command's output that an error shows.
 _TAIL = 600
@@ -48,27 +50,33 @@ class Command:
     ----------
     command
         Program and arguments. In each, ``{formula}`` is replaced by the contents of one primitive cell (``Ti2O4``),
-        ``{n}`` by the number of structures, ``{seed}`` by a whole number and ``{output}`` by a path that does not exist
-        yet, to which the program writes a file or a folder of structures.
+        ``{contents}`` by the same in JSON (``{"Ti":2,"O":4}``), ``{elements}`` by the elements (``O-Ti``), ``{n}`` by
+        the number of structures, ``{seed}`` by a whole number and ``{output}`` by a path that does not exist yet, to
+        which the program writes a file or a folder of structures.
     timeout
         Seconds after which the program and its children are stopped.
     samples
-        Number of structures in a batch. If ``{formula}`` occurs, the program is run once for each number of formula
-        units, with its share of the batch.
+        Number of structures in a batch. If ``{formula}`` or ``{contents}`` occurs, the program is run once for each
+        number of formula units, with its share of the batch.
     suffix
         Suffix of ``{output}``, which determines the format (``.extxyz``, ``.cif``, ``.zip``, ``.csv``); empty for a
         folder.
+    structures
+        Path of the file or folder of structures within the folder ``{output}``, in which placeholders are replaced as
+        well; by default ``{output}`` itself.
 
     Raises
     ------
     InputError
-        If ``{output}`` is missing, a placeholder is unknown, or a number is out of range.
+        If ``{output}`` is missing, a placeholder is unknown, a number is out of range, or ``structures`` leads out of
+        the folder.
     """
 
     command: tuple[str, ...]
     timeout: float = 600.0
     samples: int = 32
     suffix: str = ".extxyz"
+    structures: str = ""
 
     __pydantic_config__: ClassVar[Mapping[str, Any]] = {"extra": "forbid"}
 
@@ -76,12 +84,17 @@ class Command:
         object.__setattr__(self, "command", tuple(self.command))
         if not self.command or not self.command[0]:
             raise InputError("command", list(self.command), "a program and its arguments")
-        found = {name for part in self.command for name in re.findall(r"\{(\w+)\}", part)}
-        if unknown := sorted(found - set(PLACEHOLDERS)):
-            known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-            raise InputError(
-                "command", f"{{{unknown[0]}}}", reason=f"there is no such placeholder; the known ones are {known}"
-            )
+        found = _placeholders(*self.command)
+        self._check_structures()
+        for key, names, known in (
+            ("command", found, PLACEHOLDERS),
+            ("structures", _placeholders(self.structures), PLACEHOLDERS[:-1]),
+        ):
+            if unknown := sorted(names - set(known)):
+                listed = ", ".join(f"{{{name}}}" for name in known)
+                raise InputError(
+                    key, f"{{{unknown[0]}}}", reason=f"there is no such placeholder; the known ones are {listed}"
+                )
         if "output" not in found:
             raise InputError(
                 "command",
@@ -93,14 +106,26 @@ class Command:
         if self.samples < 1:
             raise InputError("samples", self.samples, "a whole number from 1")
 
+    def _check_structures(self) -> None:
+        inside = PurePath(self.structures)
+        if inside.is_absolute() or ".." in inside.parts:
+            raise InputError("structures", self.structures, "a path within the folder {output}, such as {formula}")
+        if self.structures and self.suffix:
+            reason = 'it is a path within a folder, so that suffix must be ""'
+            raise InputError("structures", self.structures, reason=reason)
+
     @property
     def wants_formula(self) -> bool:
-        """Whether the command contains ``{formula}``."""
-        return any("{formula}" in part for part in self.command)
+        """Whether the command contains ``{formula}`` or ``{contents}``."""
+        return bool(_placeholders(*self.command).intersection(_OF_CONTENTS))
 
     def filled(self, **values: object) -> list[str]:
         """Return the arguments with placeholders replaced by values; other braces are kept."""
-        return [re.sub(r"\{(\w+)\}", lambda match: str(values[match.group(1)]), part) for part in self.command]
+        return [_filled(part, values) for part in self.command]
+
+    def path_of_structures(self, output: Path, **values: object) -> Path:
+        """Return the path of the file or folder of structures, given that of the output and values of placeholders."""
+        return output / _filled(self.structures, values)
 
 
 class CommandGenerator(Generator):
@@ -144,19 +169,26 @@ class CommandGenerator(Generator):
             If the program cannot be started, fails, is stopped, or writes no readable structure.
         """
         waiting: defaultdict[str, deque[int]] = defaultdict(deque)
-        formulas: dict[str, str] = {}
+        contents: dict[str, Mapping[str, int]] = {}
         for number, request in enumerate(requests):
-            formula = "".join(f"{symbol}{count}" for symbol, count in request.contents.items())
-            key = Formula(formula).format("hill")
-            formulas[key] = formula
+            key = Formula(_formula(request.contents)).format("hill")
+            contents[key] = request.contents
             waiting[key].append(number)
+        elements = "-".join(sorted({symbol for one in contents.values() for symbol in one}))
         answers: list[Sample | Reject] = [Reject(request=i, reason="not returned") for i in range(len(requests))]
         if self.command.wants_formula:
-            runs = [(formula, len(waiting[key])) for key, formula in formulas.items()]
+            runs = [(own, len(waiting[key])) for key, own in contents.items()]
         else:
-            runs = [("", len(requests))]
-        for formula, n in runs:
-            for atoms in self._run(formula, n, int(rng.integers(2**31)), stop or threading.Event()):
+            runs = [({}, len(requests))]
+        for own, n in runs:
+            values = {
+                "formula": _formula(own),
+                "contents": json.dumps({symbol: int(count) for symbol, count in own.items()}, separators=(",", ":")),
+                "elements": elements,
+                "n": n,
+                "seed": int(rng.integers(2**31)),
+            }
+            for atoms in self._run(values, stop or threading.Event()):
                 found = atoms if waiting.get(_contents(atoms)) else primitive(atoms)
                 if numbers := waiting.get(_contents(found)):
                     likelihood = atoms.info.get("log_likelihood")
@@ -168,14 +200,14 @@ class CommandGenerator(Generator):
                     answers[sample.request] = sample
         return answers
 
-    def _run(self, formula: str, n: int, seed: int, stop: threading.Event) -> list[Atoms]:
+    def _run(self, values: Mapping[str, object], stop: threading.Event) -> list[Atoms]:
         with tempfile.TemporaryDirectory() as folder:
             output, log = Path(folder) / f"output{self.command.suffix}", Path(folder) / "log"
-            argv = self.command.filled(formula=formula, n=n, seed=seed, output=output)
-            self._execute(argv, log, stop)
-            if not output.exists():
-                raise GeneratorError(f"{self.name} succeeded but wrote no {output.name}{_tail(log)}")
-            found = list(read_structures(output))
+            self._execute(self.command.filled(output=output, **values), log, stop)
+            written = self.command.path_of_structures(output, **values)
+            if not written.exists():
+                raise GeneratorError(f"{self.name} succeeded but wrote no {written.relative_to(folder)}{_tail(log)}")
+            found = list(read_structures(written))
         crystals = [frame.atoms for frame in found if not isinstance(frame, ReadFailure)]
         useless = Counter(broken.reason for broken in found if isinstance(broken, ReadFailure))
         if not crystals:
@@ -231,6 +263,18 @@ class CommandGenerator(Generator):
     def load(cls, folder: Path) -> Self:
         """Raise :class:`GeneratorError`, because an external program has no weights here."""
         raise GeneratorError(f"{folder}: an external program has no weights here")
+
+
+def _placeholders(*texts: str) -> set[str]:
+    return {name for text in texts for name in re.findall(r"\{(\w+)\}", text)}
+
+
+def _filled(text: str, values: Mapping[str, object]) -> str:
+    return re.sub(r"\{(\w+)\}", lambda match: str(values[match.group(1)]), text)
+
+
+def _formula(contents: Mapping[str, int]) -> str:
+    return "".join(f"{symbol}{count}" for symbol, count in contents.items())
 
 
 def _contents(atoms: Atoms) -> str:

@@ -40,6 +40,9 @@ _NAMES = (".gen", ".pwi", ".pwo", ".xsf", "OUTCAR", "vasprun.xml")
 
 _PICKLES = (".pckl", ".pkl", ".pickle")
 
+#: Extensions of files of PyTorch, which are pickles, too.
+_TORCH_FILES = (".pt", ".pth", ".ckpt")
+
 #: Maximum size of a file in bytes; most of these readers load the whole file into memory.
 _MAX_SIZE = 64 << 20
 
@@ -62,6 +65,12 @@ def read_with_ase(file: Path) -> Iterator[Frame | ReadFailure]:
     if file.suffix.lower() in _PICKLES:
         raise UnreadableError(
             file, "not readable: pickles can run code and are never read; write the structures as extended XYZ instead"
+        )
+    if file.suffix.lower() in _TORCH_FILES:
+        raise UnreadableError(
+            file,
+            "not readable: files of PyTorch are pickles, which can run code and are never read; convert it to extended "
+            "XYZ where it was written, with examples/external/diffcsp_to_extxyz.py for results of DiffCSP",
         )
     with plain_copy(file) as plain:
         with open_regular(plain) as stream:

@@ -48,6 +48,19 @@ def read_json_structures(file: Path) -> Iterator[Frame | ReadFailure]:
         yield ReadFailure(file=file, line=1, reason=f"it contains no structure; {_WANTED} is read")
 
 
+def structure_of_pymatgen(described: Any) -> Atoms:
+    """Return the structure that the dictionary of a pymatgen structure describes.
+
+    Raises
+    ------
+    StructureError
+        If it is another object, or does not describe a valid structure.
+    """
+    if not isinstance(described, dict) or not {"lattice", "sites"} <= described.keys():
+        raise StructureError(0, "it is not the dictionary of a pymatgen structure")
+    return _of_pymatgen(described, None)
+
+
 def _entries(content: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(content, dict) and {"ids", "nextid"} <= content.keys():
         ids = content["ids"] if isinstance(content["ids"], list) else [key for key in content if key.isdecimal()]

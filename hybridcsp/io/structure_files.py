@@ -6,37 +6,25 @@ every structure with :func:`hybridcsp.io.construction.check_crystal`. Pickles ar
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 from hybridcsp.errors import UnreadableError
 from hybridcsp.io.ase_databases import read_database
 from hybridcsp.io.ase_formats import is_named_for_ase, read_with_ase
 from hybridcsp.io.ase_trajectories import read_trajectory
 from hybridcsp.io.cif import read_cif
-from hybridcsp.io.construction import plain_values
 from hybridcsp.io.extxyz import read_extxyz
 from hybridcsp.io.frames import Frame, ReadFailure
+from hybridcsp.io.generated_files import without_copies
 from hybridcsp.io.json_structures import read_json_structures
 from hybridcsp.io.poscar import read_poscars
 from hybridcsp.io.res import read_res
+from hybridcsp.io.tables import read_table
 from hybridcsp.io.text_files import Lines
 from hybridcsp.io.zip_archives import members
-from hybridcsp.utils.reading import LONGEST_LINE, lines_of, open_text
-
-#: Names of the column of CIFs in a table.
-_CIF_COLUMNS = ("cif", "structure", "cif_string")
-
-#: Columns that pandas writes for the index of a table.
-_UNNAMED = re.compile(r"Unnamed: \d+")
-
-_WHOLE = re.compile(r"[+-]?\d{1,18}")
 
 _Reader = Callable[[Path], Iterator[Frame | ReadFailure]]
 
@@ -44,7 +32,7 @@ _Reader = Callable[[Path], Iterator[Frame | ReadFailure]]
 def structure_files(path: Path) -> list[Path]:
     """Return the path of a file, or those of a folder's structure files sorted by name.
 
-    Hidden files and subfolders are omitted.
+    Hidden files and subfolders are omitted, and files whose structures another file of the folder holds as well.
 
     Raises
     ------
@@ -57,7 +45,7 @@ def structure_files(path: Path) -> list[Path]:
         files = sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
     except OSError as error:
         raise UnreadableError(path, f"the folder cannot be read ({error.strerror})") from error
-    return [file for file in files if is_structure_file(file)]
+    return without_copies([file for file in files if is_structure_file(file)])
 
 
 def is_structure_file(file: Path) -> bool:
@@ -71,8 +59,9 @@ def read_structures(path: Path) -> Iterator[Frame | ReadFailure]:
     Parameters
     ----------
     path
-        A structure file, which may be compressed; a zip archive of structure files; a table (``.csv``) with a column of
-        CIFs, whose other columns become ``info``; or a folder, whose structure files are read in order of their names.
+        A structure file, which may be compressed; a zip archive of structure files; a table (``.csv``,
+        :func:`~hybridcsp.io.tables.read_table`); or a folder, whose structure files are read in order of their names,
+        without copies (:func:`~hybridcsp.io.generated_files.without_copies`).
         Formats without a reader of our own are read with ASE if they are in
         :data:`~hybridcsp.io.ase_formats.ASE_FORMATS`.
 
@@ -104,7 +93,7 @@ def _reader(file: Path) -> _Reader | None:
     if name.endswith((".cif", ".mcif")):
         return _read_cif_file
     if name.endswith(".csv"):
-        return _read_table
+        return read_table
     if name.endswith(".json"):
         return read_json_structures
     if name.endswith(".res"):
@@ -146,47 +135,3 @@ def _read_archive(file: Path) -> Iterator[Frame | ReadFailure]:
         else:
             for found in read_structures(member):
                 yield replace(found, file=file / name)
-
-
-def _read_table(file: Path) -> Iterator[Frame | ReadFailure]:
-    csv.field_size_limit(LONGEST_LINE)
-    with open_text(file) as text:
-        rows = csv.DictReader(lines_of(text, file))
-        columns = [name for name in rows.fieldnames or () if name.strip().lower() in _CIF_COLUMNS]
-        if not columns:
-            raise UnreadableError(file, f"the table has no column of CIFs, named {' or '.join(_CIF_COLUMNS)}")
-        for number in count():
-            try:
-                row = next(rows, None)
-            except csv.Error as error:
-                yield ReadFailure(file=file, line=rows.line_num, reason=f"row {number + 1}: {error}")
-                continue
-            if row is None:
-                return
-            line = rows.line_num
-            found = next(read_cif(io.StringIO(row[columns[0]] or "", newline=None)), (1, "the CIF is empty"))
-            if isinstance(found, tuple):
-                yield ReadFailure(file=file, line=line, reason=f"row {number + 1}: {found[1]}")
-            else:
-                properties = {key: value for key, value in row.items() if key not in columns}
-                found.atoms.info = _properties(properties) | found.atoms.info
-                yield Frame(atoms=found.atoms, file=file, number=number, line=line, name=found.name)
-
-
-def _properties(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return the cells of a row by the names of their columns, those that are numbers as numbers."""
-    named = {
-        name.strip(): _number(text.strip())
-        for name, text in row.items()
-        if isinstance(name, str) and isinstance(text, str) and text.strip()
-    }
-    return plain_values({name: value for name, value in named.items() if name and not _UNNAMED.fullmatch(name)})
-
-
-def _number(text: str) -> str | int | float:
-    if _WHOLE.fullmatch(text):
-        return int(text)
-    try:
-        return float(text)
-    except ValueError:
-        return text

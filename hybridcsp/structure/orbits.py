@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.cell import Cell
 from numpy.typing import NDArray
 
 from hybridcsp.structure.normalizer import ENANTIOMORPHS
 from hybridcsp.structure.symmetry import spglib_cell, symmetry_dataset
-from hybridcsp.structure.wyckoff import space_group, wyckoff_position
+from hybridcsp.structure.wyckoff import free_axes, space_group, wyckoff_position
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,33 @@ class OrbitCrystal:
         atoms = Atoms(self.numbers[self.primitive_atoms], positions=positions, cell=cell, pbc=True)
         atoms.wrap()
         return atoms
+
+
+def primitive_cell_with(
+    spacegroup: int, cell: Sequence[float], sites: Iterable[tuple[int, str, Sequence[float]]]
+) -> Atoms:
+    """Return the primitive cell of a crystal that is given by its occupied Wyckoff positions, in their order.
+
+    Parameters
+    ----------
+    spacegroup
+        International number, in the setting of PyXtal's tables.
+    cell
+        Lengths (Å) and angles (degrees) of the conventional cell.
+    sites
+        Atomic number, Wyckoff letter, and coordinates along :func:`~hybridcsp.structure.wyckoff.free_axes` of each
+        orbit.
+    """
+    numbers: list[int] = []
+    fractions = []
+    for number, letter, coordinates in sites:
+        position = wyckoff_position(spacegroup, letter)
+        point = np.zeros(3)
+        point[list(free_axes(spacegroup, letter))] = coordinates
+        fractions.append(position.rotations @ point + position.translations)
+        numbers += [number] * position.multiplicity
+    vectors = space_group(spacegroup).vectors @ Cell.fromcellpar(cell).array
+    return Atoms(numbers, scaled_positions=np.concatenate(fractions) % 1.0, cell=vectors, pbc=True)
 
 
 def find_orbits(atoms: Atoms, symprec: float) -> OrbitCrystal | None:

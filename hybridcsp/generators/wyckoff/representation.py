@@ -12,24 +12,20 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.cell import Cell
 from numpy.typing import NDArray
 
 from hybridcsp.prototypes.labels import reduced_counts
 from hybridcsp.structure.elements import element_order
 from hybridcsp.structure.geometry import unimodular_matrices
 from hybridcsp.structure.normalizer import letter_exchange, normalizer_operations
-from hybridcsp.structure.orbits import find_tabulated_orbits
+from hybridcsp.structure.orbits import find_tabulated_orbits, primitive_cell_with
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE
 from hybridcsp.structure.wyckoff import (
     COORDINATE_STEPS,
     LETTERS,
-    free_axes,
     orbit_coordinates,
     polar_axes,
     rounded_coordinates,
-    space_group,
-    wyckoff_position,
 )
 
 
@@ -113,18 +109,8 @@ def encode_wyckoff(atoms: Atoms, symprec: float = SYMPREC_LOOSE) -> WyckoffCryst
 
 def decode_wyckoff(crystal: WyckoffCrystal) -> Atoms:
     """Return the primitive cell of a crystal, with the atoms in the order of the sites."""
-    group = space_group(crystal.spacegroup)
-    numbers: list[int] = []
-    fractions = []
-    for site in crystal.sites:
-        position = wyckoff_position(crystal.spacegroup, site.letter)
-        point = np.zeros(3)
-        point[list(free_axes(crystal.spacegroup, site.letter))] = site.coordinates
-        fractions.append(position.rotations @ point + position.translations)
-        numbers += [site.element] * position.multiplicity
-    cell = group.vectors @ Cell.fromcellpar(crystal.cell).array
-    atoms = Atoms(numbers, scaled_positions=np.concatenate(fractions) % 1.0, cell=cell, pbc=True)
-    return atoms
+    sites = ((site.element, site.letter, site.coordinates) for site in crystal.sites)
+    return primitive_cell_with(crystal.spacegroup, crystal.cell, sites)
 
 
 def _preferred_operations(

@@ -11,6 +11,13 @@ Tasks:
 - the five properties of ``aflow_properties.extxyz``, trained without the held-out formulas and tested on them; of the
   thermal conductivity the logarithm is learned, and scored.
 
+- ``synthesizability``: which crystals have been made. Made ones are those of ``mpts52_train.extxyz``, in which all are
+  (``theoretical=0``), the others those of ``mp20_train.extxyz``, in which it is not known; of both, those with up to 20
+  atoms and 0.08 eV/atom above the hull, the limits of the latter. Trained without the held-out formulas and tested on
+  them: the recall of made crystals where a share of the others is called positive, and the area under the curve. The
+  baselines are ``hull``, the height above the hull alone, and the random forest on the composition. No model can reach
+  an area of 1, because many of the others have been made, too.
+
 A second tenth of the formulas stops the training and calibrates the uncertainties. The models are ``cgcnn`` and
 ``equivariant`` in their default configurations, ``mean`` (the mean of the training set for every crystal), and
 ``forest``, a random forest on the fractions of the elements and the means and deviations of elemental properties
@@ -39,7 +46,11 @@ AFLOW = (
     "thermal_expansion_per_k",
 )
 LOGARITHMIC = ("thermal_conductivity_w_per_mk",)
+MADE = "synthesizability"
 MODELS = ("mean", "forest", "cgcnn", "equivariant")
+MODELS_OF_MADE = ("hull", "forest", "synthesizability")
+ALL_MODELS = tuple(dict.fromkeys(MODELS + MODELS_OF_MADE))
+HEIGHT = "e_above_hull"
 SEED = 0
 
 #: Settings of the trainings by task and model.
@@ -48,6 +59,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("formation", "equivariant"): {"epochs": 30},
     ("aflow", "cgcnn"): {"epochs": 100},
     ("aflow", "equivariant"): {"epochs": 60},
+    ("made", "synthesizability"): {"members": 5, "epochs": 20},
 }
 
 #: Planned core-hours of one training.
@@ -56,6 +68,7 @@ HOURS = {
     ("formation", "equivariant"): 2.0,
     ("aflow", "cgcnn"): 0.2,
     ("aflow", "equivariant"): 0.4,
+    ("made", "synthesizability"): 0.7,
 }
 
 
@@ -65,15 +78,18 @@ class OutOfTimeError(Exception):
 
 def tasks() -> list[tuple[str, str]]:
     """Return all pairs of a property and a model, the most important ones first."""
-    return [(name, model) for name in (FORMATION, *AFLOW) for model in MODELS]
+    known = [(name, model) for name in (FORMATION, *AFLOW) for model in MODELS]
+    return known + [(MADE, model) for model in MODELS_OF_MADE]
 
 
 def kind(name: str) -> str:
-    return "formation" if name == FORMATION else "aflow"
+    return {FORMATION: "formation", MADE: "made"}.get(name, "aflow")
 
 
 def data_of(folder: Path, name: str) -> tuple[Labelled, Labelled]:
     """Return the training and the test crystals of a property."""
+    if name == MADE:
+        return made_of(folder)
     files = ["mp20_train.extxyz", "mpts52_train.extxyz"] if name == FORMATION else ["aflow_properties.extxyz"]
     read = [read_labelled([folder / file], name, max_atoms=104) for file in files]
     held = [np.array([is_held_out(formula_of(crystal)) for crystal in part.crystals]) for part in read]
@@ -86,6 +102,85 @@ def data_of(folder: Path, name: str) -> tuple[Labelled, Labelled]:
         unit=read[0].unit,
     )
     return training, test
+
+
+def made_of(folder: Path) -> tuple[Labelled, Labelled]:
+    """Return crystals to learn from and to test with, whose values are 0 if they have been made, and else 1."""
+    read = [
+        read_labelled([folder / file], HEIGHT, max_atoms=20) for file in ("mpts52_train.extxyz", "mp20_train.extxyz")
+    ]
+    low = [part.part(np.flatnonzero(part.values <= 0.08)) for part in read]
+    crystals = [crystal for part in low for crystal in part.crystals]
+    marks = np.repeat([0.0, 1.0], [len(part.values) for part in low])
+    for crystal, height in zip(crystals, np.concatenate([part.values for part in low]), strict=True):
+        crystal.info[HEIGHT] = height
+    data = Labelled(crystals=tuple(crystals), values=marks, name="theoretical")
+    held = np.array([is_held_out(formula_of(crystal)) for crystal in crystals])
+    return data.part(np.flatnonzero(~held)), data.part(np.flatnonzero(held))
+
+
+def run_made(model: str, training: Labelled, test: Labelled, folder: Path, end: float) -> dict[str, Any]:
+    """Train and test one model of what has been made, and return its scores."""
+    from hybridcsp.predictors.synthesizability.reliability import reliability
+    from hybridcsp.predictors.synthesizability.reliability import scores as scores_of_marks
+
+    started, more = time.process_time(), {}
+    made = test.values == 0
+    if model == "hull":
+        heights = np.array([crystal.info[HEIGHT] for crystal in test.crystals])
+        probability = 1 - heights / 0.1
+    elif model == "forest":
+        from sklearn.ensemble import RandomForestClassifier
+
+        forest = RandomForestClassifier(300, class_weight="balanced", min_samples_leaf=3, random_state=SEED)
+        forest.fit(composition_features(training), training.values == 0)
+        probability = forest.predict_proba(composition_features(test))[:, 1]
+    else:
+        predictor = train_one(MADE, model, training, folder, end)
+        prediction = predictor.predict(test.crystals)
+        probability = prediction.mean
+        outside = np.array([bool(reason) for reason in prediction.outside])
+        more = {
+            "outside": [float(outside[made].mean()), float(outside[~made].mean())],
+            "reliability": reliability(probability, made),
+            "second_tenth": predictor.card["held_out"],
+        }
+    found = scores_of_marks(probability, made)
+    return {
+        "property": MADE,
+        "model": model,
+        "training": [int((training.values == 0).sum()), int((training.values == 1).sum())],
+        "test": [int(made.sum()), int((~made).sum())],
+        **(found if model != "hull" else {key: found[key] for key in ("area", "recall")}),
+        "cpu_seconds_of_this_call": round(time.process_time() - started, 1),
+        **more,
+    }
+
+
+def train_one(name: str, model: str, training: Labelled, folder: Path, end: float, **settings: Any) -> Any:
+    """Return a trained predictor; its training continues from its checkpoint, and is left when the time has ended."""
+    from hybridcsp.predictors.registry import PREDICTORS
+
+    predictor = PREDICTORS[model].load().configured("corrected")
+
+    def on_epoch(epoch: Any) -> None:
+        line = {"epoch": epoch.number, "part": epoch.part, "seconds": epoch.seconds, **epoch.losses}
+        with (folder / "curve.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if time.monotonic() > end:
+            raise OutOfTimeError
+
+    predictor.fit(
+        training,
+        seed=SEED,
+        checkpoint=folder / "checkpoint.safetensors",
+        on_epoch=on_epoch,
+        checkpoint_minutes=3,
+        **settings,
+        **SETTINGS[kind(name), model],
+    )
+    predictor.save(folder / "weights")
+    return predictor
 
 
 def scores(values: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
@@ -112,6 +207,8 @@ def composition_features(data: Labelled) -> np.ndarray:
 
 def run_one(name: str, model: str, training: Labelled, test: Labelled, folder: Path, end: float) -> dict[str, Any]:
     """Train and test one model, and return its scores; the time before an interruption is included."""
+    if name == MADE:
+        return run_made(model, training, test, folder, end)
     logarithmic = name in LOGARITHMIC
     forward = np.log if logarithmic else np.asarray
     started, more = time.process_time(), {}
@@ -124,27 +221,7 @@ def run_one(name: str, model: str, training: Labelled, test: Labelled, folder: P
         forest.fit(composition_features(training), forward(training.values))
         predicted = forest.predict(composition_features(test))
     else:
-        from hybridcsp.predictors.registry import PREDICTORS
-
-        predictor = PREDICTORS[model].load().configured("corrected")
-
-        def on_epoch(epoch: Any) -> None:
-            line = {"epoch": epoch.number, "seconds": epoch.seconds, **epoch.losses}
-            with (folder / "curve.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
-            if time.monotonic() > end:
-                raise OutOfTimeError
-
-        predictor.fit(
-            training,
-            logarithmic=logarithmic,
-            seed=SEED,
-            checkpoint=folder / "checkpoint.safetensors",
-            on_epoch=on_epoch,
-            checkpoint_minutes=3,
-            **SETTINGS[kind(name), model],
-        )
-        predictor.save(folder / "weights")
+        predictor = train_one(name, model, training, folder, end, logarithmic=logarithmic)
         prediction = predictor.predict(test.crystals)
         predicted = forward(prediction.mean)
         inside = {
@@ -202,7 +279,8 @@ def run(data: Path, runs: Path, chosen: list[tuple[str, str]], minutes: float) -
             continue
         with (runs / "results.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
-        print(json.dumps({key: value for key, value in row.items() if key != "second_tenth"}), flush=True)
+        shown = {key: value for key, value in row.items() if key not in ("second_tenth", "reliability")}
+        print(json.dumps(shown), flush=True)
     plan(runs, chosen)
 
 
@@ -212,13 +290,24 @@ def report(runs: Path) -> None:
         "| property | model | MAE | RMSE | R² | coverage of 50 and 90 % | trained on | tested on |\n" + "|---" * 8 + "|"
     )
     for name, model in tasks():
-        if (name, model) not in rows:
+        if (name, model) not in rows or name == MADE:
             continue
         row = rows[name, model]
         covered = " / ".join(f"{value:.0%}" for value in row.get("coverage", {}).values()) or "-"
         shown = f"ln {name}" if row["logarithmic"] else name
         numbers = " | ".join(f"{row[key]:.3g}" for key in ("mae", "rmse", "r2"))
         print(f"| {shown} | {model} | {numbers} | {covered} | {row['training']} | {row['test']} |")
+    print(
+        "\n| model | area | recall at 5 / 10 / 20 / 50 % of the others | error of the probability |\n"
+        + "|---" * 4
+        + "|"
+    )
+    for model in MODELS_OF_MADE:
+        if (MADE, model) in rows:
+            row = rows[MADE, model]
+            recalls = " / ".join(f"{value:.0%}" for value in row["recall"].values())
+            error = f"{row['calibration_error']:.3f}" if "calibration_error" in row else "-"
+            print(f"| {model} | {row['area']:.3f} | {recalls} | {error} |")
 
 
 def main() -> None:
@@ -226,8 +315,8 @@ def main() -> None:
     parser.add_argument("command", choices=("plan", "run", "report"))
     parser.add_argument("data", nargs="?", type=Path, help="folder of the data sets, for run")
     parser.add_argument("--runs", type=Path, required=True, help="folder for checkpoints and results")
-    parser.add_argument("--property", nargs="+", choices=(FORMATION, *AFLOW), default=(FORMATION, *AFLOW))
-    parser.add_argument("--model", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--property", nargs="+", choices=(FORMATION, *AFLOW, MADE), default=(FORMATION, *AFLOW, MADE))
+    parser.add_argument("--model", nargs="+", choices=ALL_MODELS, default=ALL_MODELS)
     parser.add_argument("--minutes", type=float, default=600.0, help="time after which no epoch begins")
     arguments = parser.parse_args()
     chosen = [(name, model) for name, model in tasks() if name in arguments.property and model in arguments.model]

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from hybridcsp.io.frames import Frame
     from hybridcsp.predictors.base import Prediction, Predictor
 
+# Number of reasons for being outside that are printed below a table.
+_REASONS = 3
+
 
 @app.command(epilog="Examples:\n\n  hybridcsp predictors\n\n  hybridcsp predictors --json")
 def predictors(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
@@ -55,8 +58,9 @@ def predict(
     """Predict a property of crystal structures with a trained predictor.
 
     For each structure, the expected value is shown with its standard deviation and the interval that holds the true
-    value with a probability of 90 %; both are calibrated on crystals held out of the training. Elements that the
-    training set does not contain are named: predictions for such crystals, and their uncertainties, cannot be trusted.
+    value with a probability of 90 %; both are calibrated on crystals held out of the training. Crystals outside of what
+    was learned, with elements that the training set does not contain for example, are marked: their predictions and
+    uncertainties cannot be trusted.
 
     The exit status is 1 if a structure could not be read or is not a crystal; the others are predicted.
     """
@@ -125,6 +129,7 @@ def _row(frame: Frame, prediction: Prediction, i: int, name: str) -> dict[str, A
         "low_90": float(low),
         "high_90": float(high),
         "unseen_elements": " ".join(prediction.unseen[i]),
+        "outside": prediction.outside[i],
     }
 
 
@@ -137,15 +142,15 @@ def _show(rows: list[dict[str, Any]], predictor: Predictor) -> None:
         table.add_column(heading, justify="left" if heading in ("file", "formula") else "right")
     for row in rows:
         numbers = [f"{row[key]:.4g}" for key in (predictor.quantity, "standard_deviation", "low_90", "high_90")]
-        mark = "*" if row["unseen_elements"] else ""
+        mark = "*" if row["outside"] else ""
         shown = (Path(row["file"]).name, str(row["frame"]), row["formula"] + mark, str(row["atoms"]))
         table.add_row(*shown, numbers[0], numbers[1], f"{numbers[2]} to {numbers[3]}")
     console.print(table, markup=False)
-    unseen = sorted({symbol for row in rows for symbol in row["unseen_elements"].split()})
-    if unseen:
+    reasons = sorted({row["outside"] for row in rows} - {""})
+    if reasons:
+        named = ". ".join(reasons[:_REASONS]) + (f". {len(reasons) - _REASONS} more" if len(reasons) > _REASONS else "")
         console.print(
-            f"* contains elements that the training set does not: {', '.join(unseen)}. These predictions and their "
-            "uncertainties cannot be trusted.",
+            f"* is outside of what was learned: {named}. These predictions and their uncertainties cannot be trusted.",
             highlight=False,
             markup=False,
             soft_wrap=True,
@@ -163,6 +168,7 @@ def _write(output: Path, frames: list[Frame], rows: list[dict[str, Any]], predic
                 f"predicted_{name}": row[name],
                 f"predicted_{name}_deviation": row["standard_deviation"],
             }
-            if row["unseen_elements"]:
-                atoms.info["unseen_elements"] = row["unseen_elements"]
+            for key in ("unseen_elements", "outside"):
+                if row[key]:
+                    atoms.info[key] = row[key]
             write(atoms)

@@ -37,7 +37,8 @@ MODEL = Annotated[
     "  hybridcsp train wyckoff --data mp20.extxyz --data my_structures/ --output my_wyckoff\n\n"
     "  hybridcsp train my_wyckoff --data oxides.extxyz --output oxides --epochs 20 --learning-rate 2e-4\n\n"
     "  hybridcsp train flow --data mp20.extxyz --output my_flow --set batch_size=256 --set device=cuda\n\n"
-    "  hybridcsp train cgcnn --data mp20.extxyz --property band_gap --members 4 --output gap"
+    "  hybridcsp train cgcnn --data mp20.extxyz --property band_gap --members 4 --output gap\n\n"
+    "  hybridcsp train synthesizability --data made.extxyz --data substituted.extxyz --output made"
 )
 def train(
     model: MODEL,
@@ -84,7 +85,7 @@ def train(
             "--property",
             metavar="NAME",
             help="Property to learn, a number in the info of the structures. Repeatable for generators.",
-            show_default="none",
+            show_default="none; theoretical for synthesizability",
         ),
     ] = None,
     unit: Annotated[
@@ -102,7 +103,7 @@ def train(
             metavar="N",
             help="Number of networks of a predictor, whose spread is its uncertainty.",
             min=1,
-            show_default="1",
+            show_default="1, synthesizability 5",
         ),
     ] = None,
     configuration: Annotated[
@@ -122,7 +123,9 @@ def train(
     on low energies.
 
     A predictor learns one property (--property) and predicts it: see hybridcsp predictors. Its errors on the held-out
-    tenth are shown, and calibrate its uncertainties. Its training starts from random weights.
+    tenth are shown, and calibrate its uncertainties. Its training starts from random weights. The predictor
+    synthesizability learns which crystals have been made: those with theoretical=0; all others are taken for crystals
+    of which only a computation is known.
 
     At the end, the held-out loss is shown (also as curve.csv and curve.png in the output folder), with an assessment:
     whether the training has converged, and whether the weights are better than the initial ones.
@@ -145,7 +148,7 @@ def train(
             name=names[0] if names else None,
             unit=unit,
             logarithmic=logarithmic,
-            members=members or 1,
+            members=members,
             configuration="corrected" if configuration is None else configuration,
         )
         train_predictor(model, choice, choices)

@@ -31,7 +31,7 @@ class PropertyChoice:
     logarithmic
         Whether its logarithm is learned.
     members
-        Number of networks.
+        Number of networks; ``None`` for the usual one.
     configuration
         Name of the configuration.
     """
@@ -39,7 +39,7 @@ class PropertyChoice:
     name: str | None
     unit: str | None
     logarithmic: bool
-    members: int
+    members: int | None
     configuration: str
 
 
@@ -55,16 +55,20 @@ def train_predictor(model: str, choice: PropertyChoice, choices: Choices) -> Non
     from hybridcsp.predictors.labelled import check_learnable, read_labelled
     from hybridcsp.predictors.loading import new_predictor
 
-    if not choice.name:
+    predictor = new_predictor(model, choice.configuration)
+    name = choice.name or predictor.usual_property
+    if not name:
         reason = f"{model} learns one property; name a number in the info of the structures: --property band_gap"
         raise InputError("--property", None, reason=reason)
-    output, picture = checked_output(choices, f"{model}-{choice.name}")
-    predictor = new_predictor(model, choice.configuration)
+    output, picture = checked_output(choices, model if name == predictor.usual_property else f"{model}-{name}")
     with busy("reading crystals"):
-        data = read_labelled(choices.data, choice.name, max_atoms=choices.max_atoms, unit=choice.unit)
+        data = read_labelled(
+            choices.data, name, max_atoms=choices.max_atoms, unit=choice.unit, missing=predictor.missing
+        )
     skipped = ", ".join(f"{n} {reason}" for reason, n in data.skipped.items())
+    kind = f" with {data.name}" if predictor.missing is None else ""
     console.print(
-        f"{len(data.crystals)} crystals with {data.name}" + (f" (left out: {skipped})" if skipped else ""),
+        f"{len(data.crystals)} crystals{kind}" + (f" (left out: {skipped})" if skipped else ""),
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -87,17 +91,8 @@ def train_predictor(model: str, choice: PropertyChoice, choices: Choices) -> Non
     predictor.card = {**predictor.card, "data": files}
     predictor.save(output)
     finish(curve, output, picture, f"{model}, {len(data.crystals)} crystals", pretrained=False)
-    scores = predictor.card["held_out"]
-    unit = f" {data.unit}" if data.unit else ""
-    shares = ", ".join(f"{float(level):.0%} intervals {share:.0%}" for level, share in scores["coverage"].items())
-    console.print(
-        f"{scores['crystals']} held-out crystals: mean absolute error {scores['mae']:.4g}{unit} "
-        f"(the mean of the training set: {scores['mae_of_mean']:.4g}{unit}), R² {scores.get('r2', float('nan')):.3f}. "
-        f"Values within the calibrated {shares}.",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    if assessment := predictor.assessment():
+        console.print(assessment, highlight=False, markup=False, soft_wrap=True)
     held_out = getattr(predictor, "held_out", None)
     if held_out is not None:
         plot_held_out(held_out, output / HELD_OUT_PICTURE, predictor.card)

@@ -35,6 +35,9 @@ class Prediction:
         Lower and upper ends of the intervals that hold the value with a probability of 50 and 90 %, shape ``(n, 2)``.
     unseen
         Symbols of the elements of each crystal that do not occur in the training set.
+    outside
+        Why each crystal is outside of what the predictor has learned from, so that its prediction cannot be trusted;
+        an empty text for a crystal inside.
     """
 
     mean: NDArray[np.float64]
@@ -42,6 +45,7 @@ class Prediction:
     interval_50: NDArray[np.float64]
     interval_90: NDArray[np.float64]
     unseen: tuple[tuple[str, ...], ...]
+    outside: tuple[str, ...]
 
 
 class Predictor(Configured, ABC):
@@ -57,9 +61,18 @@ class Predictor(Configured, ABC):
         Names of the configurations in which the model can be made, and the functions that make it.
     card
         Description of the training, JSON-serialisable; written next to the weights.
+    usual_members
+        Number of networks that :meth:`fit` trains if it is not told.
+    usual_property
+        Name of the property that is learned if none is chosen; empty if there must be a choice.
+    missing
+        Value of the property of crystals without it; ``None`` if nothing can be learned from such crystals.
     """
 
     name: str
+    usual_members: int = 1
+    usual_property: ClassVar[str] = ""
+    missing: ClassVar[float | None] = None
     card: Mapping[str, Any] = MappingProxyType({})
 
     @property
@@ -72,12 +85,16 @@ class Predictor(Configured, ABC):
         """Unit of the property; empty if it has none or it is not known."""
         return str(self.card.get("unit", ""))
 
+    def assessment(self) -> str:
+        """Return sentences for people on the quality of the predictions of held-out crystals; none by default."""
+        return ""
+
     @abstractmethod
     def fit(
         self,
         data: Labelled,
         *,
-        members: int = 1,
+        members: int | None = None,
         logarithmic: bool = False,
         seed: int = 0,
         checkpoint: Path | None = None,
@@ -91,8 +108,8 @@ class Predictor(Configured, ABC):
         data
             Crystals with their values.
         members
-            Number of networks that are trained with different seeds; their mean is the prediction, and their spread
-            tells how uncertain it is.
+            Number of networks that are trained with different seeds, by default :attr:`usual_members`; their mean is
+            the prediction, and their spread tells how uncertain it is.
         logarithmic
             Whether the logarithm of the property is learned, which must then be positive.
         seed

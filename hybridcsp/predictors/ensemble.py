@@ -1,9 +1,9 @@
-"""Training, prediction and files of ensembles of networks, which all predictors of the package have in common."""
+"""Ensembles of networks on graphs: their training, their outputs and their files, whatever they predict."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as fields_of
 from pathlib import Path
@@ -15,11 +15,9 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError, UnknownNameError
-from hybridcsp.predictors.base import Prediction, Predictor
-from hybridcsp.predictors.calibration import LEVELS, Calibration, crossed_coverage, raw_coverage
-from hybridcsp.predictors.labelled import Labelled, check_learnable, split
+from hybridcsp.predictors.base import Predictor
+from hybridcsp.predictors.graphs import CrystalGraph
 from hybridcsp.predictors.network import GraphData, PropertyNetwork, batch_of
-from hybridcsp.predictors.scales import Scale
 from hybridcsp.training import weights_io
 from hybridcsp.training.epoch import Epoch
 from hybridcsp.training.held_out import formula_of
@@ -32,7 +30,7 @@ Array = NDArray[np.float64]
 KIND = "predictor"
 
 #: Largest number of members of an ensemble.
-MOST_MEMBERS = 64
+MOST_MEMBERS = 128
 
 # Number of atoms in a batch of crystals to predict.
 _TOGETHER = 2000
@@ -53,10 +51,11 @@ class HeldOut:
     spreads: Array
 
 
-class EnsemblePredictor(Predictor):
+class Ensemble(Predictor):
     """Base class of predictors that are ensembles of networks on graphs.
 
-    Subclasses implement :meth:`network`, and set :attr:`sizes` and :attr:`defaults`.
+    Subclasses implement :meth:`network`, :meth:`fit`, :meth:`predict`, :meth:`_record` and :meth:`_restore`, and set
+    :attr:`sizes` and :attr:`defaults`.
 
     Parameters
     ----------
@@ -64,8 +63,6 @@ class EnsemblePredictor(Predictor):
         Name of the configuration.
     architecture
         Sizes of the networks, a dataclass.
-    scale
-        Function that returns the scale for values of a property and their crystals.
     """
 
     #: Dataclass of the sizes of the networks, which a card stores.
@@ -73,123 +70,104 @@ class EnsemblePredictor(Predictor):
     #: Settings of the training that differ from the usual ones.
     defaults: Mapping[str, Any]
 
-    def __init__(self, configuration: str, architecture: Any, scale: Callable[..., Scale]) -> None:
+    def __init__(self, configuration: str, architecture: Any) -> None:
         self.configuration = configuration
         self.architecture = architecture
         self.card: Mapping[str, Any] = {}
         self.held_out: HeldOut | None = None
-        self._new_scale = scale
-        self._scale: Scale | None = None
-        self._calibration: Calibration | None = None
         self._networks: list[PropertyNetwork] = []
 
     @abstractmethod
     def network(self) -> PropertyNetwork:
         """Return a network with random weights."""
 
-    def fit(
-        self,
-        data: Labelled,
-        *,
-        members: int = 1,
-        logarithmic: bool = False,
-        seed: int = 0,
-        checkpoint: Path | None = None,
-        on_epoch: Callable[[Epoch], None] | None = None,
-        **settings: Any,
-    ) -> None:
-        """Train the ensemble; parameters and errors are those of :meth:`hybridcsp.predictors.base.Predictor.fit`.
+    @abstractmethod
+    def _record(self) -> Mapping[str, Any]:
+        """Return what the card stores, in addition to the description of the training, for :meth:`_restore`."""
 
-        A tenth of the formulas is held out. The loss on their crystals decides when the training of a member stops, and
-        their errors calibrate the uncertainties, so that these errors are somewhat smaller than those on crystals that
-        play no part in the training.
+    @abstractmethod
+    def _restore(self, card: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+        """Set the state, except the networks, from a card and the arrays of :meth:`_arrays`.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If they are damaged.
+        """
+
+    def _arrays(self) -> Mapping[str, torch.Tensor]:
+        """Return arrays by name that are stored with the weights of the networks; there are none by default."""
+        return {}
+
+    def _new_networks(self, members: int | None, seed: int) -> list[PropertyNetwork]:
+        """Return untrained networks, ``members`` or the usual number of them.
 
         Raises
         ------
         InputError
-            If the data cannot be learned, a setting is unknown or invalid, or a checkpoint belongs to another training.
+            If the number is not possible.
         """
-        if isinstance(members, bool) or not isinstance(members, int) or not 1 <= members <= MOST_MEMBERS:
-            raise InputError("members", members, f"a whole number from 1 to {MOST_MEMBERS}")
-        chosen = _settings({**self.defaults, **settings})
-        check_learnable(data, logarithmic=logarithmic)
-        learned, held, by = split(data.crystals)
-        training, testing = data.part(learned), data.part(held)
-        scale = self._new_scale(training.values, training.crystals, logarithmic=logarithmic)
+        count = self.usual_members if members is None else members
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_MEMBERS:
+            raise InputError("members", count, f"a whole number from 1 to {MOST_MEMBERS}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            networks = [self.network() for _ in range(members)]
-        neighbourhood = networks[0].neighbourhood
-        sets = [GraphData.of(part.crystals, part.values, scale, neighbourhood) for part in (training, testing)]
+            return [self.network() for _ in range(count)]
+
+    def _train(
+        self,
+        networks: Sequence[PropertyNetwork],
+        sets: Sequence[tuple[GraphData, GraphData]],
+        settings: TrainingSettings,
+        seed: int,
+        checkpoint: Path | None,
+        on_epoch: Callable[[Epoch], None] | None,
+    ) -> list[list[dict[str, Any]]]:
+        """Train each network on its training set with its held-out set, and return their learning curves."""
+        members = len(networks)
         histories = []
-        for number, network in enumerate(networks):
+        for number, (network, (training, held_out)) in enumerate(zip(networks, sets, strict=True)):
             trainer = Trainer(
                 network,
-                sets[0],
-                sets[1],
-                chosen,
+                training,
+                held_out,
+                settings,
                 seed=seed + number,
                 checkpoint=None if checkpoint is None else _numbered(checkpoint, number, members),
                 on_epoch=None if on_epoch is None else _named(on_epoch, number, members),
             )
             histories.append(trainer.train())
-        self._networks, self._scale = networks, scale
-        outputs = self._outputs(sets[1].graphs, testing.crystals)
-        self.held_out = HeldOut(
-            values=scale.forward(testing.values), means=outputs.mean(0), spreads=_spread_of(outputs)
-        )
-        errors = self.held_out.values - self.held_out.means
-        self._calibration = Calibration.fitted(errors, self.held_out.spreads)
-        self.card = {
-            "configuration": self.configuration,
-            "property": data.name,
-            "unit": data.unit,
-            "members": members,
-            "crystals": len(learned),
-            "formulas": len({formula_of(crystal) for crystal in training.crystals}),
-            "elements": sorted({symbol for crystal in training.crystals for symbol in crystal.symbols}),
-            "range": [float(training.values.min()), float(training.values.max())],
-            "held_out": {
-                "of": by,
-                "crystals": len(held),
-                **_scores(testing.values, scale.back(self.held_out.means), float(training.values.mean())),
-                **({"of_logarithm": _scores(self.held_out.values, self.held_out.means)} if logarithmic else {}),
-                "coverage_before_calibration": raw_coverage(errors, self.held_out.spreads) if members > 1 else None,
-                "coverage": crossed_coverage(errors, self.held_out.spreads, _folds(testing.crystals)),
-            },
-            "seed": seed,
-            "settings": asdict(chosen),
-            "history": histories if members > 1 else histories[0],
-            "training_formulas": " ".join(sorted({formula_of(crystal) for crystal in training.crystals})),
-        }
+        return histories
 
-    def predict(self, crystals: Sequence[Atoms]) -> Prediction:
-        """Predict the property of crystals.
+    def graphs(self, crystals: Sequence[Atoms]) -> list[CrystalGraph]:
+        """Return the graphs of crystals for the networks.
 
         Raises
         ------
         InputError
             If the predictor is not trained, or a structure is not a crystal.
         """
-        if self._scale is None or self._calibration is None:
+        if not self._networks:
             raise InputError(KIND, self.name, reason="the predictor is not trained; call fit() or load weights")
-        scale, calibration = self._scale, self._calibration
-        neighbourhood = self._networks[0].neighbourhood
-        outputs = self._outputs([neighbourhood.graph(crystal) for crystal in crystals], crystals)
-        means, spreads = outputs.mean(0), _spread_of(outputs)
-        centre, deviation = scale.back(means), calibration.standard_deviation(spreads)
-        intervals = []
-        for level in LEVELS:
-            half = calibration.half_width(level, spreads)
-            intervals.append(np.stack([scale.back(means - half), scale.back(means + half)], axis=-1))
-        known = set(self.card["elements"])
-        return Prediction(
-            mean=centre,
-            standard_deviation=centre * deviation if scale.logarithmic else deviation,
-            interval_50=intervals[0],
-            interval_90=intervals[1],
-            unseen=tuple(tuple(sorted(set(crystal.symbols) - known)) for crystal in crystals),
-        )
+        return [self._networks[0].neighbourhood.graph(crystal) for crystal in crystals]
+
+    @torch.no_grad()
+    def outputs(self, graphs: Sequence[CrystalGraph]) -> Array:
+        """Return the numbers of all members, shape ``(members, n)``."""
+        found = np.zeros((len(self._networks), len(graphs)))
+        for indices, batch in _batches(graphs):
+            for number, network in enumerate(self._networks):
+                found[number, indices] = network.eval().predict(batch).double().numpy()
+        return found
+
+    @torch.no_grad()
+    def embeddings(self, graphs: Sequence[CrystalGraph]) -> Array:
+        """Return the features of one or more crystals in the first network, shape ``(n, n_features)``."""
+        network = self._networks[0].eval()
+        found: dict[int, Array] = {}
+        for indices, batch in _batches(graphs):
+            found |= dict(zip(indices, network.embed(batch).double().numpy(), strict=True))
+        return np.stack([found[i] for i in range(len(graphs))])
 
     def save(self, folder: Path) -> None:
         """Write weights, in single precision, and card into a folder.
@@ -199,19 +177,17 @@ class EnsemblePredictor(Predictor):
         InputError
             If the predictor is not trained.
         """
-        if self._scale is None or self._calibration is None:
+        if not self._networks:
             raise InputError(KIND, self.name, reason="the predictor is not trained; there are no weights to save")
         tensors = {
             f"{number}/{name}": value
             for number, network in enumerate(self._networks)
             for name, value in network.state_dict().items()
         }
-        about = {
-            "architecture": asdict(self.architecture),
-            "scale": asdict(self._scale),
-            "calibration": self._calibration.record(),
-        }
-        weights_io.save(folder, KIND, self.name, tensors, {**self.card, **about}, precision=torch.float32)
+        about = {"architecture": asdict(self.architecture), **self._record()}
+        weights_io.save(
+            folder, KIND, self.name, tensors | dict(self._arrays()), {**self.card, **about}, precision=torch.float32
+        )
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -229,10 +205,9 @@ class EnsemblePredictor(Predictor):
             if not isinstance(predictor, cls) or not 1 <= int(card["members"]) <= MOST_MEMBERS:
                 raise ValueError("the number of members is not possible")
             predictor.architecture = cls.sizes(**card["architecture"])
-            predictor._scale = Scale.from_card(card["scale"])
-            predictor._calibration = Calibration(**card["calibration"])
             if not all(isinstance(symbol, str) for symbol in card["elements"]):
                 raise ValueError("the elements must be chemical symbols")
+            predictor._restore(card, tensors)
             networks = [predictor.network() for _ in range(int(card["members"]))]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(
@@ -247,38 +222,52 @@ class EnsemblePredictor(Predictor):
         predictor._networks, predictor.card = networks, card
         return predictor
 
-    @torch.no_grad()
-    def _outputs(self, graphs: Sequence[Any], crystals: Sequence[Atoms]) -> Array:
-        """Return the property, or its logarithm if that is learned, by all members, shape ``(members, n)``."""
-        assert self._scale is not None
-        found = np.zeros((len(self._networks), len(graphs)))
-        order = sorted(range(len(graphs)), key=lambda i: len(graphs[i].numbers))
-        for indices in _batches(order, [len(graph.numbers) for graph in graphs]):
-            batch = batch_of([graphs[i] for i in indices])
-            for number, network in enumerate(self._networks):
-                found[number, indices] = network.eval().predict(batch).double().numpy()
-        return self._scale.decode(found, crystals)
 
+def training_settings(given: Mapping[str, Any]) -> TrainingSettings:
+    """Return the settings of a training.
 
-def _batches(order: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
-    """Divide crystals into batches of a limited number of atoms."""
-    batches: list[list[int]] = []
-    atoms = 0
-    for i in order:
-        if not batches or atoms + sizes[i] > _TOGETHER:
-            batches.append([])
-            atoms = 0
-        batches[-1].append(i)
-        atoms += sizes[i]
-    return batches
-
-
-def _settings(given: Mapping[str, Any]) -> TrainingSettings:
+    Raises
+    ------
+    InputError
+        If a setting is unknown or invalid.
+    """
     known = [field.name for field in fields_of(TrainingSettings)]
     for name in given:
         if name not in known:
             raise UnknownNameError("setting", name, known)
     return TrainingSettings(**given)
+
+
+def elements_of(crystals: Sequence[Atoms]) -> list[str]:
+    """Return the symbols of all elements of crystals in alphabetical order."""
+    return sorted({symbol for crystal in crystals for symbol in crystal.symbols})
+
+
+def spread_of(outputs: Array) -> Array:
+    """Return the standard deviation over the members; 0 for a single one."""
+    return outputs.std(0, ddof=1) if len(outputs) > 1 else np.zeros(outputs.shape[1])
+
+
+def halves(crystals: Sequence[Atoms]) -> NDArray[np.int_]:
+    """Return the half of the held-out crystals that each belongs to, 0 or 1; crystals of one formula are in one."""
+    formulas = [formula_of(crystal) for crystal in crystals]
+    distinct = sorted(set(formulas))
+    if len(distinct) == 1:
+        return np.arange(len(formulas)) % 2
+    return np.array([distinct.index(formula) % 2 for formula in formulas])
+
+
+def _batches(graphs: Sequence[CrystalGraph]) -> Iterator[tuple[list[int], Mapping[str, torch.Tensor]]]:
+    """Divide crystals, the smallest first, into batches of a limited number of atoms, with their positions."""
+    batches: list[list[int]] = []
+    atoms = 0
+    for i in sorted(range(len(graphs)), key=lambda i: len(graphs[i].numbers)):
+        if not batches or atoms + len(graphs[i].numbers) > _TOGETHER:
+            batches.append([])
+            atoms = 0
+        batches[-1].append(i)
+        atoms += len(graphs[i].numbers)
+    return ((indices, batch_of([graphs[i] for i in indices])) for indices in batches)
 
 
 def _numbered(checkpoint: Path, number: int, members: int) -> Path:
@@ -290,32 +279,3 @@ def _named(on_epoch: Callable[[Epoch], None], number: int, members: int) -> Call
         on_epoch(epoch if members == 1 else replace(epoch, part=f"member {number + 1}"))
 
     return report
-
-
-def _spread_of(outputs: Array) -> Array:
-    """Return the standard deviation over the members; 0 for a single one."""
-    return outputs.std(0, ddof=1) if len(outputs) > 1 else np.zeros(outputs.shape[1])
-
-
-def _folds(crystals: Sequence[Atoms]) -> NDArray[np.int_]:
-    """Return the half of the held-out crystals that each belongs to; crystals of one formula are in one half."""
-    formulas = [formula_of(crystal) for crystal in crystals]
-    distinct = sorted(set(formulas))
-    if len(distinct) == 1:
-        return np.arange(len(formulas)) % 2
-    return np.array([distinct.index(formula) % 2 for formula in formulas])
-
-
-def _scores(values: Array, predicted: Array, mean: float | None = None) -> dict[str, float]:
-    """Return errors of predictions, and if a mean is given, the mean absolute error of predicting it for all."""
-    errors = predicted - values
-    variance = float(np.mean((values - values.mean()) ** 2))
-    scores = {
-        "mae": float(np.abs(errors).mean()),
-        "rmse": float(np.sqrt(np.mean(errors**2))),
-    }
-    if variance > 0:
-        scores["r2"] = 1 - float(np.mean(errors**2)) / variance
-    if mean is not None:
-        scores["mae_of_mean"] = float(np.abs(values - mean).mean())
-    return scores

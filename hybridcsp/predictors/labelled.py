@@ -67,6 +67,7 @@ def read_labelled(
     *,
     max_atoms: int,
     unit: str | None = None,
+    missing: float | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Labelled:
     """Read the crystals of files or folders whose ``info`` has a property.
@@ -84,6 +85,8 @@ def read_labelled(
         Largest number of atoms.
     unit
         Unit of the property; by default that of :func:`hybridcsp.training.properties.unit_of`.
+    missing
+        Value for frames without the property, which are then not left out.
     progress
         Function that is called with the number of frames read so far.
 
@@ -109,10 +112,13 @@ def read_labelled(
                 continue
             info = frame.atoms.info
             others.update(key for key in names_of_numbers(info) if key != name)
-            if name not in info:
+            if name in info:
+                value = number_of(info[name], name, f"{file}, frame {frame.number}")
+            elif missing is not None:
+                value = missing
+            else:
                 skipped[f"without {name}"] += 1
                 continue
-            value = number_of(info[name], name, f"{file}, frame {frame.number}")
             if not math.isfinite(value):
                 skipped[f"whose {name} is not finite"] += 1
             elif len(frame.atoms) > max_atoms:

@@ -39,11 +39,16 @@ class PropertyNetwork(torch.nn.Module):
     def predict(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return one number for each crystal, shape ``(n,)``, in single precision on every device."""
         with torch.autocast(batch["vectors"].device.type, enabled=False):
+            return self.readout(self.embed(batch))
+
+    def embed(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the mean features of the atoms of each crystal, shape ``(n, n_features)``."""
+        with torch.autocast(batch["vectors"].device.type, enabled=False):
             vectors = batch["vectors"]
             lengths = torch.linalg.vector_norm(vectors, dim=1)
             weights = self.neighbourhood.weights(lengths, batch["centre"], batch["last"])
             atoms = self.atoms(batch, vectors, lengths, weights)
-            return self.readout(mean_by(atoms, batch["crystal"], len(batch["sizes"])))
+            return mean_by(atoms, batch["crystal"], len(batch["sizes"]))
 
     @abstractmethod
     def atoms(
@@ -85,11 +90,18 @@ class GraphData:
         Graphs of the crystals.
     targets
         Numbers to learn, shape ``(n,)``.
+    weights
+        Weights of the crystals in the loss, shape ``(n,)``; all 1 by default.
     """
 
-    def __init__(self, graphs: Sequence[CrystalGraph], targets: NDArray[np.float64]) -> None:
+    def __init__(
+        self,
+        graphs: Sequence[CrystalGraph],
+        targets: NDArray[np.float64],
+        weights: NDArray[np.float64] | None = None,
+    ) -> None:
         self.graphs = graphs
-        self.weights = np.ones(len(graphs))
+        self.weights = np.ones(len(graphs)) if weights is None else weights
         self.sizes = np.array([len(graph.numbers) for graph in graphs])
         self._targets = targets
 

@@ -18,8 +18,8 @@ class PredictedProperty(Objective):
     argument
         Folder of weights from ``hybridcsp train``.
     extrapolate
-        Whether elements are allowed that do not occur in the training set of the predictor; by default a structure with
-        such an element has no value.
+        Whether crystals are allowed that are outside of what the predictor has learned from, such as those with
+        elements that do not occur in its training set; by default such a crystal has no value.
     """
 
     argument_is_path: ClassVar[bool] = True
@@ -42,4 +42,7 @@ class PredictedProperty(Objective):
         if prediction.unseen[0] and not self._extrapolate:
             unseen = ", ".join(prediction.unseen[0])
             raise ValueError(f"the predictor was trained without {unseen}; the option extrapolate allows this")
+        if prediction.outside[0] and not self._extrapolate:
+            reason = f"the predictor has not learned from such crystals: {prediction.outside[0]}"
+            raise ValueError(f"{reason}; the option extrapolate allows this")
         return float(prediction.mean[0])

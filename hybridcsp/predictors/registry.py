@@ -17,6 +17,11 @@ PREDICTORS = Registry(
             target="hybridcsp.predictors.equivariant:EquivariantPredictor",
             summary="messages of scalars and vectors that rotate with the crystal, by e3nn",
         ),
+        Entry(
+            name="synthesizability",
+            target="hybridcsp.predictors.synthesizability:Synthesizability",
+            summary="whether a crystal has been made, by positive-unlabelled learning with CGCNN",
+        ),
     ),
     base="hybridcsp.predictors.base:Predictor",
 )

@@ -86,7 +86,11 @@ def test_structures_that_are_no_crystals_are_named(folder, tmp_path):
 
 
 def test_predictors_are_listed():
-    assert {row["name"] for row in json.loads(hybridcsp("predictors", "--json").stdout)} == {"cgcnn", "equivariant"}
+    assert {row["name"] for row in json.loads(hybridcsp("predictors", "--json").stdout)} == {
+        "cgcnn",
+        "equivariant",
+        "synthesizability",
+    }
 
 
 @pytest.mark.parametrize(

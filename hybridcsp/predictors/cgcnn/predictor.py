@@ -8,13 +8,13 @@ from types import MappingProxyType
 import torch
 
 from hybridcsp.predictors.cgcnn.network import Architecture, ConvolutionNetwork
-from hybridcsp.predictors.ensemble import EnsemblePredictor
 from hybridcsp.predictors.graphs import NearestNeighbours, Neighbourhood, SmoothNeighbours
+from hybridcsp.predictors.regression import RegressionEnsemble
 from hybridcsp.predictors.scales import Scale, composition_scale, standard_scale
 from hybridcsp.training.configurations import CORRECTED, PUBLISHED
 
 
-class CGCNN(EnsemblePredictor):
+class CGCNN(RegressionEnsemble):
     """Crystal graph convolutional neural network (Xie and Grossman, doi:10.1103/PhysRevLett.120.145301).
 
     Both configurations have the authors' features of atoms and distances, convolutions and sizes, and are trained with

@@ -7,14 +7,14 @@ from types import MappingProxyType
 
 import torch
 
-from hybridcsp.predictors.ensemble import EnsemblePredictor
 from hybridcsp.predictors.equivariant.network import Architecture, EquivariantNetwork
 from hybridcsp.predictors.graphs import Neighbourhood, SmoothNeighbours
+from hybridcsp.predictors.regression import RegressionEnsemble
 from hybridcsp.predictors.scales import Scale, composition_scale, standard_scale
 from hybridcsp.training.configurations import CORRECTED, PUBLISHED
 
 
-class EquivariantPredictor(EnsemblePredictor):
+class EquivariantPredictor(RegressionEnsemble):
     """Network of scalars, vectors and tensors on e3nn, with messages as in NequIP (doi:10.1038/s41467-022-29939-5).
 
     Both configurations have NequIP's messages, tensor products of the features of neighbours with spherical harmonics,

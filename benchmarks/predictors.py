@@ -59,7 +59,7 @@ SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("formation", "equivariant"): {"epochs": 30},
     ("aflow", "cgcnn"): {"epochs": 100},
     ("aflow", "equivariant"): {"epochs": 60},
-    ("made", "synthesizability"): {"members": 5, "epochs": 20},
+    ("made", "synthesizability"): {"members": 3},
 }
 
 #: Planned core-hours of one training.
@@ -68,7 +68,7 @@ HOURS = {
     ("formation", "equivariant"): 2.0,
     ("aflow", "cgcnn"): 0.2,
     ("aflow", "equivariant"): 0.4,
-    ("made", "synthesizability"): 0.7,
+    ("made", "synthesizability"): 0.15,
 }
 
 

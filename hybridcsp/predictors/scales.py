@@ -106,7 +106,8 @@ def composition_scale(values: Array, crystals: Sequence[Atoms], *, logarithmic: 
 
 def fractions(crystals: Sequence[Atoms]) -> Array:
     """Return the fraction of the atoms of a crystal that are of each element, shape ``(n, 119)``."""
-    return np.array([np.bincount(crystal.numbers, minlength=119) / len(crystal) for crystal in crystals])
+    rows = [np.bincount(crystal.numbers, minlength=119) / len(crystal) for crystal in crystals]
+    return np.array(rows).reshape(len(crystals), 119)
 
 
 def _spread(learned: Array, forward: Array) -> float:

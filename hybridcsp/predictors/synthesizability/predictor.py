@@ -87,7 +87,9 @@ class Synthesizability(Ensemble):
     usual_property: ClassVar[str] = "theoretical"
     missing: ClassVar[float | None] = 1.0
     sizes = Architecture
-    defaults = MappingProxyType({"learning_rate": 2e-3, "epochs": 20, "patience": 6})
+    defaults = MappingProxyType(
+        {"learning_rate": 2e-3, "epochs": 10, "patience": 4, "batch_size": 32, "averaging": 0.99}
+    )
 
     def __init__(
         self,

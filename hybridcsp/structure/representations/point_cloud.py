@@ -191,3 +191,47 @@ class PointCloud(Representation[Array]):
             symbols += [element] * len(found)
             parts.append((15 * found - 2.5) / 10)
         return Atoms(symbols, scaled_positions=np.concatenate(parts) % 1.0, cell=cell, pbc=True)
+
+
+class PointClouds(Representation[tuple[frozenset[str], Array]]):
+    """Representation of the crystals of several chemical systems: a :class:`PointCloud` for each of them.
+
+    Parameters
+    ----------
+    crystals
+        Crystals whose numbers of atoms determine the slots of their systems.
+    reading
+        How the atoms of an element are read.
+    """
+
+    name = "point cloud"
+
+    def __init__(self, crystals: Iterable[Atoms], reading: SlotReading | None = None) -> None:
+        systems: dict[frozenset[str], list[Atoms]] = {}
+        for atoms in crystals:
+            systems.setdefault(frozenset(atoms.get_chemical_symbols()), []).append(atoms)
+        self.systems = {system: PointCloud.of(own, reading) for system, own in systems.items()}
+
+    def _own_limit(self, atoms: Atoms) -> str:
+        """Return why a crystal has no place: an unknown system, more atoms than slots, or a longer edge."""
+        system = frozenset(atoms.get_chemical_symbols())
+        if system not in self.systems:
+            return f"there are no slots for the system {'-'.join(sorted(system))}"
+        return self.systems[system].limit(atoms)
+
+    def encode(self, atoms: Atoms) -> tuple[frozenset[str], Array]:
+        """Return the system of a crystal and its point cloud.
+
+        Raises
+        ------
+        InputError
+            If the crystal is beyond the limits.
+        """
+        self.check(atoms)
+        system = frozenset(atoms.get_chemical_symbols())
+        return system, self.systems[system].encode(atoms)
+
+    def decode(self, encoded: tuple[frozenset[str], Array]) -> Atoms:
+        """Return the crystal in the point cloud of a system."""
+        system, cloud = encoded
+        return self.systems[system].decode(cloud)

@@ -59,7 +59,9 @@ class PropertyScale:
         if values.ndim != 1 or len(values) != N_QUANTILES or not np.isfinite(values).all():
             raise InputError("quantiles", list(self.quantiles), f"{N_QUANTILES} finite numbers")
         if (np.diff(values) < 0).any() or values[0] == values[-1]:
-            raise InputError("quantiles", list(self.quantiles), f"{N_QUANTILES} increasing numbers, not all of them equal")
+            raise InputError(
+                "quantiles", list(self.quantiles), f"{N_QUANTILES} increasing numbers, not all of them equal"
+            )
 
     @classmethod
     def from_values(cls, name: str, values: Sequence[float]) -> Self:

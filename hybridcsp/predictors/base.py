@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridcsp.predictors.domain import reason_of_elements
 from hybridcsp.training.configurations import Configured
 from hybridcsp.training.epoch import Epoch
 
@@ -37,7 +38,7 @@ class Prediction:
         Symbols of the elements of each crystal that do not occur in the training set.
     outside
         Why each crystal is outside of what the predictor has learned from, so that its prediction cannot be trusted;
-        an empty text for a crystal inside.
+        an empty text for a crystal inside. By default, only crystals with unseen elements are outside.
     """
 
     mean: NDArray[np.float64]
@@ -45,7 +46,11 @@ class Prediction:
     interval_50: NDArray[np.float64]
     interval_90: NDArray[np.float64]
     unseen: tuple[tuple[str, ...], ...]
-    outside: tuple[str, ...]
+    outside: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.outside:
+            object.__setattr__(self, "outside", tuple(reason_of_elements(symbols) for symbols in self.unseen))
 
 
 class Predictor(Configured, ABC):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hybridcsp.predictors.base import Prediction
 from hybridcsp.predictors.calibration import LEVELS, Calibration, crossed_coverage, raw_coverage
-from hybridcsp.predictors.domain import reason_of_elements, unseen_elements
+from hybridcsp.predictors.domain import unseen_elements
 from hybridcsp.predictors.ensemble import Ensemble, HeldOut, elements_of, halves, spread_of, training_settings
 from hybridcsp.predictors.graphs import CrystalGraph
 from hybridcsp.predictors.labelled import Labelled, check_learnable, split
@@ -125,14 +125,12 @@ class RegressionEnsemble(Ensemble):
         for level in LEVELS:
             half = calibration.half_width(level, spreads)
             intervals.append(np.stack([scale.back(means - half), scale.back(means + half)], axis=-1))
-        unseen = unseen_elements(crystals, self.card["elements"])
         return Prediction(
             mean=centre,
             standard_deviation=centre * deviation if scale.logarithmic else deviation,
             interval_50=intervals[0],
             interval_90=intervals[1],
-            unseen=unseen,
-            outside=tuple(reason_of_elements(symbols) for symbols in unseen),
+            unseen=unseen_elements(crystals, self.card["elements"]),
         )
 
     def assessment(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,7 @@ def _check_crystals(predictor: Predictor, crystals: list[Atoms], first: Predicti
     for words, break_it in _BROKEN.items():
         broken = crystals[0].copy()
         break_it(broken)
-        _require_refused(lambda broken=broken: predictor.predict([broken]), f"the predictor {name} predicts {words}")
+        _require_refused(partial(predictor.predict, [broken]), f"the predictor {name} predicts {words}")
 
 
 def _check_trainings(

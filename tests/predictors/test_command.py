@@ -101,7 +101,6 @@ def test_predictors_are_listed():
         (("cgcnn",), "--property is missing: cgcnn learns one property"),
         (("cgcnn", "--property", PROPERTY, "--configuration", "old"), "one of corrected, published"),
         (("cgcnn", "--property", PROPERTY, "--max-atoms", "1"), "38 frames with more than 1 atoms"),
-        (("flow", "--property", PROPERTY), "flow does not learn properties"),
         (("flow", "--log"), "it is for predictors"),
         (("flow", "--configuration", "published"), "flow has only one configuration"),
         (("cgcnn", "--property", "a", "--property", "b"), "cgcnn learns one property"),

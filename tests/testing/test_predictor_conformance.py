@@ -9,7 +9,7 @@ import pytest
 from hybridcsp.errors import InputError
 from hybridcsp.predictors import cgcnn, equivariant
 from hybridcsp.predictors.base import Prediction, Predictor
-from hybridcsp.predictors.domain import reason_of_elements, unseen_elements
+from hybridcsp.predictors.domain import unseen_elements
 from hybridcsp.predictors.graphs import check_crystal
 from hybridcsp.predictors.labelled import check_learnable
 from hybridcsp.predictors.loading import new_predictor
@@ -59,14 +59,12 @@ class Dense(Predictor):
             check_crystal(atoms)
         mean = np.polynomial.Polynomial(self.card["line"])(np.array([self.feature(atoms) for atoms in crystals]))
         error = np.full(len(crystals), self.card["error"])
-        unseen = unseen_elements(crystals, self.card["elements"])
         return Prediction(
             mean=mean,
             standard_deviation=error,
             interval_50=np.stack([mean - 0.7 * error, mean + 0.7 * error], axis=-1),
             interval_90=np.stack([mean - 1.6 * error, mean + 1.6 * error], axis=-1),
-            unseen=unseen,
-            outside=tuple(map(reason_of_elements, unseen)),
+            unseen=unseen_elements(crystals, self.card["elements"]),
         )
 
     def save(self, folder):

@@ -95,7 +95,11 @@ def import_(
     from hybridcsp.io import formats
 
     gpa = None if pressure is None else read_quantity("--pressure", pressure, "GPa")
-    code = formats.load(format) if format else formats.recognise(path)
+    if format:
+        code = formats.load(format)
+        formats.check_folder(path, code)
+    else:
+        code = formats.recognise(path)
     if output is not None:
         if directory is not None:
             raise CommandLineError("--output and --directory cannot be combined; give one of them.")

@@ -12,7 +12,7 @@ import typer
 from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console
 from hybridcsp.cli.import_export import print_unreadable
-from hybridcsp.errors import CommandLineError
+from hybridcsp.errors import CommandLineError, InputError
 from hybridcsp.utils.interrupts import terminate_in_order
 
 if TYPE_CHECKING:
@@ -101,15 +101,18 @@ def watch(
         )
     ((name, path),) = chosen
     code = formats.load(name)
-    watching = Watch(
-        directory,
-        path,
-        code,
-        sources=source or DEFAULT_SOURCES,
-        seed=seed,
-        seeds=seeds,
-        calculator=calculator,
-    )
+    try:
+        watching = Watch(
+            directory,
+            path,
+            code,
+            sources=source or DEFAULT_SOURCES,
+            seed=seed,
+            seeds=seeds,
+            calculator=calculator,
+        )
+    except InputError as error:
+        raise (error.renamed(f"--{name}") if error.key == "path" else error) from None
     last = ""
     terminate_in_order()
     with suppress(KeyboardInterrupt):

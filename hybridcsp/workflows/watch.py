@@ -14,7 +14,7 @@ from hybridcsp.core.outcomes import Rejected, RejectionReason
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import USER, Candidate
 from hybridcsp.errors import ArchiveError, InputError, UnreadableError
-from hybridcsp.io.formats import Format, Generational, Record, SeedSettings
+from hybridcsp.io.formats import Format, Generational, Record, SeedSettings, check_folder
 from hybridcsp.search.search import Search
 from hybridcsp.utils.files import atomic_write
 from hybridcsp.utils.reading import read_json
@@ -107,7 +107,8 @@ class Watch:
     Raises
     ------
     InputError
-        If the code has no generations, or ``path`` is not a folder.
+        If the code has no generations, or ``path`` is not a folder, is a run directory of hybridcsp, or holds results
+        of another code.
     """
 
     def __init__(
@@ -128,6 +129,9 @@ class Watch:
             )
         if not path.is_dir():
             raise InputError("path", path, "the folder that the other code runs in")
+        check_folder(path, code)
+        if directory.resolve() == path.resolve():
+            raise InputError("directory", directory, "another folder than the one that the other code runs in")
         self.directory, self.path, self.code = directory, path, code
         self.sources, self.seed, self.seeds = tuple(sources), seed, seeds
         self._problem, self._calculator = problem, calculator

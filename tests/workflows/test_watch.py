@@ -107,6 +107,25 @@ def test_invalid_folder_or_code_is_refused(tmp_path, code):
         Watch(tmp_path / "ours", tmp_path, formats.load("uspex"), sources=["random"])
 
 
+@pytest.mark.parametrize("name", ["uspex", "calypso", "xtalopt", "cryspy"])
+def test_a_run_directory_of_ours_and_results_of_another_code_are_refused(tmp_path, name):
+    Archive(tmp_path / "run", write=True).close()
+    with pytest.raises(InputError, match="it is a run directory of hybridcsp"):
+        Watch(tmp_path / "ours", tmp_path / "run", formats.load(name), sources=["random"])
+    (tmp_path / "other").mkdir()
+    if name == "uspex":
+        (tmp_path / "other" / "pso_opt_1").touch()
+    else:
+        (tmp_path / "other" / "gatheredPOSCARS").touch()
+    other = "calypso" if name == "uspex" else "uspex"
+    with pytest.raises(InputError, match=f"it holds results of {other} and not of {name}"):
+        Watch(tmp_path / "ours", tmp_path / "other", formats.load(name), sources=["random"])
+    (tmp_path / "empty").mkdir()  # the code has not begun yet
+    assert Watch(tmp_path / "ours", tmp_path / "empty", formats.load(name), sources=["random"]).check().finished == 0
+    with pytest.raises(InputError, match="another folder than the one that the other code runs in"):
+        Watch(tmp_path / "empty", tmp_path / "empty", formats.load(name), sources=["random"])
+
+
 @pytest.mark.parametrize(
     "content",
     ["{", "[" * 100000, "[]", '{"code": "uspex", "path": "/", "state": {"read": 1, "given": {"../x": "y"}}}'],

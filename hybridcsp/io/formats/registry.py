@@ -72,14 +72,7 @@ def recognise(path: Path) -> Format:
     InputError
         If the path does not exist, is a run directory of hybridcsp, or has no known format.
     """
-    if not path.exists():
-        raise InputError("path", path, reason="there is no such file or folder")
-    if (path / "search.db").exists():
-        raise InputError(
-            "path",
-            path,
-            reason=f"it is a run directory of hybridcsp; its minima are in {path / 'minima.extxyz'}",
-        )
+    _check_is_foreign(path)
     for name in FORMATS.entries():
         found = load(name)
         if found.recognises(path):
@@ -88,6 +81,37 @@ def recognise(path: Path) -> Format:
     raise InputError(
         "path", path, f"a folder of a known code or of structure files; name the format with --format ({known})"
     )
+
+
+def check_folder(path: Path, code: Format) -> None:
+    """Check that a file or folder may hold results of a code, now or later.
+
+    Parameters
+    ----------
+    path
+        The file or folder; one without any results passes.
+    code
+        Format of the code that the user named.
+
+    Raises
+    ------
+    InputError
+        If the path does not exist, is a run directory of hybridcsp, or holds results of another code.
+    """
+    _check_is_foreign(path)
+    if code.name == "plain" or code.recognises(path):
+        return
+    other = results_of(path)
+    if other is not None:
+        raise InputError("path", path, reason=f"it holds results of {other.name} and not of {code.name}")
+
+
+def _check_is_foreign(path: Path) -> None:
+    if not path.exists():
+        raise InputError("path", path, reason="there is no such file or folder")
+    if (path / "search.db").exists():
+        reason = f"it is a run directory of hybridcsp; its minima are in {path / 'minima.extxyz'}"
+        raise InputError("path", path, reason=reason)
 
 
 def results_of(path: Path) -> Format | None:

@@ -51,7 +51,7 @@ class CommandGroup(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that the first argument names."""
         name = args[0] if args else ""
-        if name and not name.startswith("-") and name not in self.commands:
+        if args and not name.startswith("-") and name not in self.commands:
             raise CommandLineError(f"unknown command {name!r}: {self.suggestion(args)}")
         return super().resolve_command(ctx, args)
 

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperArgument, TyperCommand
 
-from hybridcsp.errors import CommandLineError, did_you_mean
+from hybridcsp.errors import CommandLineError, InputError, did_you_mean
 
 #: The class of all errors about a command line. Typer does not export it, and has its own copy of click.
 UsageError: Any = typer.BadParameter.__mro__[1]
 
 #: Columns of an example in the help of a command.
 _WIDTH = 76
-
-#: Typer's messages about invalid values, and our words for the allowed ones.
-_ALLOWED = {
-    r"Input should be a valid integer.*": "a whole number",
-    r"Input should be a valid number.*": "a number",
-    r"Input should be greater than or equal to (\S+).*": r"a number from \1",
-    r"Input should be less than or equal to (\S+).*": r"a number up to \1",
-}
 
 
 class Command(TyperCommand):
@@ -45,10 +37,62 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the options and arguments."""
+        self._refuse_empty(args)
         try:
             return list(super().parse_args(ctx, args))
         except UsageError as error:
+            if (invalid := _invalid_number(error)) is not None:
+                raise invalid from None
             raise CommandLineError(describe_usage_error(error, ctx, self.explain_option)) from None
+
+    def _refuse_empty(self, args: Sequence[str]) -> None:
+        """Check that no argument is empty, as when a variable of the shell is not set.
+
+        Raises
+        ------
+        InputError
+            If one is; the error names its option.
+        """
+        parameters: list[Any] = self.params
+        options = {name: one for one in parameters if not getattr(one, "is_flag", False) for name in one.opts}
+        arguments = [_name_of_argument(one) for one in parameters if isinstance(one, TyperArgument)]
+        for before, text in zip(["", *args], args, strict=False):
+            name, _, value = text.partition("=")
+            if text.strip() and (value.strip() or "=" not in text or name not in options):
+                continue
+            if text.strip():
+                key, value = name, value
+            elif before in options:
+                key, value = before, text
+            else:
+                key, value = (arguments[0] if len(arguments) == 1 else "argument"), text
+            more = ", or leave the option out" if key in options and not options[key].required else ""
+            raise InputError(key, value, reason=f"it is empty; give a value{more}")
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; errors about values of options name the options as they were typed."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            option = self.option_of(error.key, ctx) if error.allowed or error.reason else None
+            if option is None:
+                raise
+            raise self.about_option(error, option, ctx) from error
+
+    def option_of(self, key: str, ctx: Any) -> str | None:
+        """Return the option that set the value which an error calls by a key; ``None`` if none did."""
+        word, _, rest = key.partition(".")
+        names = {f"--{name.replace('_', '-')}" for name in (word, word.removesuffix("s"))}
+        for parameter in self.params:
+            given = ctx.get_parameter_source(parameter.name)
+            if given is not None and given.name == "COMMANDLINE":
+                for option in names.intersection(parameter.opts):
+                    return f"{option} {rest}".strip()
+        return None
+
+    def about_option(self, error: InputError, option: str, ctx: Any) -> InputError:
+        """Return an error as one about an option."""
+        return error.renamed(option)
 
     def explain_option(self, name: str) -> str:
         """Return a suggestion for an unknown option, or an empty text."""
@@ -72,10 +116,30 @@ def describe_usage_error(error: Any, ctx: Any, explain: Callable[[str], str]) ->
     if hasattr(error, "possibilities"):
         hint = explain(error.option_name).strip()
         return f"unknown option {error.option_name}{': ' if hint else ''}{hint}\n{more}"
-    text = str(error.format_message())
-    for pattern, allowed in _ALLOWED.items():
-        text = re.sub(pattern, allowed, text)
-    return f"{text}\n{more}"
+    return f"{error.format_message()}\n{more}"
+
+
+def _name_of_argument(argument: Any) -> str:
+    return str(argument.metavar or argument.name.upper())
+
+
+def _invalid_number(error: Any) -> InputError | None:
+    """Return the error about a number that an option cannot have; ``None`` if this is an error of another kind.
+
+    Typer checks numbers with pydantic, whose error is the cause of its own.
+    """
+    details: list[Any] = getattr(error.__cause__, "errors", list)()
+    parameter = getattr(error, "param", None)
+    if len(details) != 1 or parameter is None:
+        return None
+    kind, bounds = details[0]["type"], details[0].get("ctx", {})
+    number = "a whole number" if "int" in error.__cause__.title else "a number"
+    allowed = {
+        "greater_than_equal": f"{number} from {bounds.get('ge')}",
+        "less_than_equal": f"{number} up to {bounds.get('le')}",
+    }.get(kind, number if kind.startswith(("int_", "float_")) else "")
+    name = _name_of_argument(parameter) if isinstance(parameter, TyperArgument) else max(parameter.opts, key=len)
+    return InputError(name, details[0]["input"], allowed) if allowed else None
 
 
 def unwrapped(text: str) -> str:

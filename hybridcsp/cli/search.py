@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -18,9 +18,6 @@ from hybridcsp.cli.running import run_search
 from hybridcsp.cli.setting import SEARCH
 from hybridcsp.cli.settings_command import SettingsCommand, read_given, with_settings
 from hybridcsp.errors import InputError, did_you_mean, with_hint
-
-if TYPE_CHECKING:
-    from hybridcsp.config.errors import Origin
 
 
 class _Search(SettingsCommand):
@@ -104,21 +101,7 @@ def search(
                 "a new directory; this one already contains a search: continue it with hybridcsp resume "
                 f"{as_argument(configuration.directory)}, or choose another --directory",
             )
-        with nullcontext() if from_file else _in_terms_of_options(origin):
-            run_search(configuration, setup, trust=trust, trust_commands=trust, named=given.flags)
-
-
-@contextmanager
-def _in_terms_of_options(origin: Origin) -> Iterator[None]:
-    """Rewrite errors about keys of the configuration as errors about the options that set them."""
-    try:
-        yield
-    except InputError as error:
-        by_word = {key.split(".")[1]: flag for key, flag in OPTIONS.items()} | {"source": "--source", "xrd": "--xrd"}
-        first, _, rest = error.key.removeprefix("search.").partition(".")
-        name = " ".join(filter(None, [by_word.get(first, first), rest]))
-        allowed, reason = origin.with_options(error.allowed), origin.with_options(error.reason)
-        raise InputError(name, error.value, allowed, reason=reason) from None
+        run_search(configuration, setup, trust=trust, trust_commands=trust, named=given.flags)
 
 
 def _existing(file: str) -> Path:

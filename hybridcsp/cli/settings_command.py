@@ -123,6 +123,28 @@ class SettingsCommand(Command):
         """Return the last paragraph of the help, by default about keys without an option."""
         return further_keys()
 
+    def option_of(self, key: str, ctx: Any) -> str | None:
+        """Return the option that set a key of the configuration, or could set it if there is no file."""
+        tables = {setting.key.split(".")[0] for setting in SETTINGS}
+        table, _, rest = key.partition(".")
+        word, _, rest = rest.partition(".") if table in tables and rest else (table, ".", rest)
+        what = ctx.params.get("what", ".toml")
+        from_file = any(str(one).endswith(".toml") for one in ([what] if isinstance(what, str) else what))
+        for setting in self.settings:
+            name = setting.key.split(".")[1]
+            if word in (name, name.removesuffix("s"), setting.name):
+                given = ctx.params.get(setting.name) not in (None, [], ())
+                return f"{setting.flag} {rest}".strip() if given or not from_file else None
+        return super().option_of(key, ctx)
+
+    def about_option(self, error: InputError, option: str, ctx: Any) -> InputError:
+        """Return an error as one about an option, which its text calls by their names too."""
+        from hybridcsp.config.errors import Origin
+
+        origin = Origin("", options={setting.key: setting.flag for setting in self.settings})
+        allowed, reason = origin.with_options(error.allowed), origin.with_options(error.reason)
+        return InputError(option, error.value, allowed, reason=reason)
+
     def explain_option(self, name: str) -> str:
         """Suggest an existing option or a key of the configuration for an unknown option."""
         from hybridcsp.config.errors import find_key

@@ -114,7 +114,7 @@ def test_terminated_comparison_can_be_continued(tmp_path):
     ("arguments", "expected"),
     [
         (["compare", "Cu", "Cu.toml", "--strategy", "random"], "a name other than Cu"),
-        ([*COPPER, "--seeds", "0"], "Invalid value for '--seeds'"),
+        ([*COPPER, "--seeds", "0"], "--seeds = '0' is not valid: it must be a whole number from 1"),
         ([*COPPER, "--strategy", "random+seeds:nothing.cif"], "no such file or folder"),
         ([*COPPER, "--strategy", "shake"], "cannot run alone; add another source"),
         (["compare", "Cu", "Cu-Au", "--strategy", "random"], "each needs a comparison of its own"),

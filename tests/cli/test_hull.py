@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from hybridcsp import Archive, Search
 from hybridcsp.cli import app
-from hybridcsp.errors import CommandLineError, InputError
+from hybridcsp.errors import InputError
 
 OPTIONS = {"composition_grid": 4, "max_atoms": 4, "workers": 1, "sources": ["prototypes"], "calculator": "emt"}
 
@@ -126,5 +126,5 @@ def test_mistakes_are_explained(hull, arguments, message):
 
 
 def test_fewer_than_two_snapshots_are_refused(hull):
-    with pytest.raises(CommandLineError, match="a number from 2"):
+    with pytest.raises(InputError, match="a whole number from 2"):
         hull("Cu-Au", "--snapshots", 1)

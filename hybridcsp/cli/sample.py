@@ -13,7 +13,8 @@ from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console, errors
 from hybridcsp.cli.generators import GENERATOR, SEED
 from hybridcsp.cli.progress import bar, busy
-from hybridcsp.cli.values import read_formula_units, read_fraction
+from hybridcsp.cli.targets import PREDICTOR, TARGET, with_predictors
+from hybridcsp.cli.values import read_formula_units, read_fraction, read_targets
 from hybridcsp.errors import CommandLineError, GeneratorError, InputError, UnreadableError
 from hybridcsp.utils.files import make_folder
 from hybridcsp.utils.quantities import read_quantity
@@ -32,6 +33,8 @@ _NAMED = 10
 @app.command(
     epilog="Examples:\n\n"
     "  hybridcsp sample wyckoff --formula TiO2 --formula-units 1-4 --n 100 --output t.xyz\n\n"
+    "  hybridcsp sample my_wyckoff/ --formula TiO2 --target band_gap=1.5..2.5 --n 20 --output gap.xyz\n\n"
+    "  hybridcsp sample wyckoff --formula TiO2 --target band_gap=3.. --predictor gap/ --n 20 --output wide.xyz\n\n"
     "  hybridcsp sample my_flow/ --formula MgSiO3 --spacegroup 62 --n 20 --output pv.xyz\n\n"
     "  hybridcsp sample wyckoff --formulas cells.txt --n 20 --output samples.extxyz\n\n"
     "  hybridcsp sample wyckoff --formula TiO2 --n 40 --format uspex --output uspex_run"
@@ -89,6 +92,8 @@ def sample(
         str | None,
         typer.Option(metavar="GPA", help="Pressure in GPa, or with a unit: 500kbar.", show_default="any"),
     ] = None,
+    target: TARGET = None,
+    predictor: PREDICTOR = None,
     seed: SEED = 0,
     format: Annotated[
         str | None,
@@ -103,11 +108,16 @@ def sample(
     ones are listed with the reasons, and the exit status is 1. Each structure has the properties request (the line in
     --formulas from 0, or the index of the number of formula units), formula_units (with --formula) and log_likelihood
     (if the generator provides it).
+
+    With --target, crystals with values of a property are wanted. A generator that has learned the property follows the
+    target by itself. With --predictor, samples of any generator are drawn until the predicted property is within the
+    target; how many were drawn and selected is shown, and predicted_NAME is written to the structures.
     """
     import ase.io
 
     from hybridcsp.generators.base import Request
     from hybridcsp.generators.loading import one_thread, open_generator
+    from hybridcsp.generators.targeting import SelectingGenerator
     from hybridcsp.generators.writing import write_samples
     from hybridcsp.io import formats
     from hybridcsp.io.structure_writer import format_of
@@ -142,10 +152,18 @@ def sample(
         "energy_quantile": None if energy_quantile is None else read_fraction("--energy-quantile", energy_quantile),
         "pressure_gpa": None if pressure is None else read_quantity("--pressure", pressure, "GPa"),
     }
+    targets = read_targets("--target", target or [])
+    if predictor and not targets:
+        raise InputError("--predictor", predictor[0], reason="it is allowed only with --target, the values to select")
     with busy(f"loading {generator}"):
         model = open_generator(generator)
     _check_conditions(model, conditions)
-    requests = [(i, Request(contents=cells[i], **conditions)) for i in cells for _ in range(wanted[i])]  # type: ignore[arg-type]
+    model = with_predictors(model, targets, predictor or [])
+    requests = [
+        (i, Request(contents=cells[i], targets=targets, **conditions))  # type: ignore[arg-type]
+        for i in cells
+        for _ in range(wanted[i])
+    ]
     with TemporaryDirectory() as folder:
         file = output if format is None else str(Path(folder) / "samples.extxyz")
         if format is None:
@@ -154,6 +172,8 @@ def sample(
             written = write_samples(file, model, requests, seed, advance, notes)
         made = written.made.total()
         note = formats.write(ase.io.iread(file), Path(output), format) if format is not None and made else ""
+    if isinstance(model, SelectingGenerator):
+        console.print(model.counts.in_words(), highlight=False, soft_wrap=True, markup=False)
     if not made:
         lost = ", ".join(f"{count} {reason}" for reason, count in written.reasons.items())
         raise GeneratorError(f"{model.name} produced none of the {len(requests)} requested crystals: {lost}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from hybridcsp.utils.quantities import read_quantity
 
 #: Function that returns the value of a key of the configuration, given an option and all texts typed after it.
 Reader = Callable[[str, Sequence[str]], Any]
+
+#: Name of a property, sign and limits of a target.
+_TARGET = re.compile(r"\s*([^\W\d]\w*)\s*(<=|>=|<|>|=)\s*(.*?)\s*")
 
 
 def read_number(option: str, text: str, allowed: str) -> float:
@@ -45,6 +49,45 @@ def read_fraction(option: str, text: str) -> float:
     if not 0 <= value <= 1:
         raise InputError(option, text, "a number from 0 to 1")
     return value
+
+
+def read_targets(option: str, texts: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Read the wanted values of properties: ``"band_gap=1.5..2.5"``, ``"band_gap=1.5.."`` or ``"band_gap>=1.5"``.
+
+    Limits of one property in several texts hold together.
+
+    Returns
+    -------
+    dict
+        Lowest and highest wanted value by name; infinite where there is no limit.
+
+    Raises
+    ------
+    InputError
+        If a text cannot be read, or no number is within the limits of a property.
+    """
+    form = "a property with the lowest and the highest value, such as band_gap=1.5..2.5, band_gap=1.5.. or density<=4"
+    targets: dict[str, tuple[float, float]] = {}
+    for text in texts:
+        match = _TARGET.fullmatch(text)
+        if match is None:
+            raise InputError(option, text, form)
+        name, sign, wanted = match.groups()
+        first, dots, last = wanted.partition("..")
+        if (sign == "=") != bool(dots) or not (first.strip() or last.strip()):
+            raise InputError(option, text, form)
+        if sign == "=":
+            low = read_quantity(f"{option} {name}", first, "") if first.strip() else -math.inf
+            high = read_quantity(f"{option} {name}", last, "") if last.strip() else math.inf
+        else:
+            limit = read_quantity(f"{option} {name}", wanted, "")
+            low, high = (limit, math.inf) if sign.startswith(">") else (-math.inf, limit)
+        known = targets.get(name, (-math.inf, math.inf))
+        targets[name] = max(low, known[0]), min(high, known[1])
+        if targets[name][0] > targets[name][1]:
+            reason = f"no number is from {targets[name][0]:g} to {targets[name][1]:g}; the smaller limit comes first"
+            raise InputError(option, text, reason=reason)
+    return targets
 
 
 def read_formula_units(text: str) -> list[int]:

@@ -94,11 +94,14 @@ class Sample:
         Position of its request in the sequence of requests.
     log_likelihood
         Natural logarithm of the model's density of this crystal given the request, or ``None`` if unknown.
+    properties
+        Predicted values of properties by name.
     """
 
     atoms: Atoms
     request: int
     log_likelihood: float | None = None
+    properties: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,7 @@ def write_samples(
     """Sample crystals and write them to a file, in the format of its suffix; if there is none, no file is written.
 
     Rejected requests are repeated up to :data:`AGAIN` times. The ``info`` of each frame holds ``request``, the number
-    of its group, and ``log_likelihood`` if the model knows it.
+    of its group, ``log_likelihood`` if the model knows it, and ``predicted_NAME`` for predicted properties.
 
     Parameters
     ----------
@@ -93,6 +93,7 @@ def write_samples(
                 frame.info = {"request": group, **(notes or {}).get(group, {})}
                 if answer.log_likelihood is not None:
                     frame.info["log_likelihood"] = answer.log_likelihood
+                frame.info |= {f"predicted_{name}": value for name, value in answer.properties.items()}
                 if write is None:  # opened here, so that without samples no file is written
                     write = stack.enter_context(structure_writer(output))
                 write(frame)

@@ -57,3 +57,32 @@ class Volume(Predictor):
     @classmethod
     def load(cls, folder):
         raise NotImplementedError
+
+
+class LearningCubes(Cubes):
+    """Cubes whose edges are distributed around those of the crystals that were learned."""
+
+    name = "learning-cubes"
+
+    def __init__(self, middle=2.5, targets=frozenset()):
+        self.middle = middle
+        self.targets = frozenset(targets)
+        self.card = {"weights_sha256": f"{middle:.6f}"}
+
+    def fit(self, examples, *, seed=0, checkpoint=None, on_epoch=None, **settings):
+        edges = [example.atoms.get_volume() ** (1 / 3) for example in examples for _ in range(1)]
+        self.middle = float(np.average(edges, weights=[example.weight for example in examples]))
+
+    def sample(self, requests, rng):
+        return [
+            Sample(atoms=bulk(next(iter(request.contents)), "sc", a=rng.normal(self.middle, 0.3)), request=i)
+            for i, request in enumerate(requests)
+        ]
+
+    def save(self, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "middle").write_text(repr(self.middle))
+
+    @classmethod
+    def load(cls, folder):
+        return cls(float((folder / "middle").read_text()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,21 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hybridcsp.cli.app import app
+from hybridcsp.cli.cells import cells_of_file, contents_of
 from hybridcsp.cli.console import console, errors
 from hybridcsp.cli.generators import GENERATOR, SEED
 from hybridcsp.cli.progress import bar, busy
 from hybridcsp.cli.targets import PREDICTOR, TARGET, with_predictors
 from hybridcsp.cli.values import read_formula_units, read_fraction, read_targets
-from hybridcsp.errors import CommandLineError, GeneratorError, InputError, UnreadableError
+from hybridcsp.errors import CommandLineError, GeneratorError, InputError
 from hybridcsp.utils.files import make_folder
 from hybridcsp.utils.quantities import read_quantity
-from hybridcsp.utils.reading import read_text
 
 if TYPE_CHECKING:
     from hybridcsp.generators.base import Generator
-
-#: Largest number of atoms in a sampled cell.
-MOST_SAMPLED = 1000
 
 #: Number of cells whose missing samples are named.
 _NAMED = 10
@@ -137,14 +134,14 @@ def sample(
     if formulas is not None and each:
         raise InputError("--each", each, reason="it is allowed only with --formula; with --formulas, --n is per line")
     if formulas is not None:
-        cells, notes = dict(_lines(formulas)), {}
+        cells, notes = dict(cells_of_file(formulas)), {}
         wanted = dict.fromkeys(cells, n)
     else:
         low, high = read_formula_units(formula_units)
         if not 1 <= low <= high:
             raise InputError("--formula-units", formula_units, "a whole number from 1, or a range such as 1-4")
-        _contents(str(formula), high, "--formula")  # checked first, so that a huge range is refused at once
-        cells = {i: _contents(str(formula), low + i, "--formula") for i in range(high - low + 1)}
+        contents_of(str(formula), high, "--formula")  # checked first, so that a huge range is refused at once
+        cells = {i: contents_of(str(formula), low + i, "--formula") for i in range(high - low + 1)}
         wanted = {i: n if each else n // len(cells) + (i < n % len(cells)) for i in cells}
         notes = {i: {"formula_units": low + i} for i in cells}
     conditions = {
@@ -207,33 +204,6 @@ def _missing(missing: Mapping[int, Mapping[str, int]], cells: Mapping[int, Mappi
     if len(missing) > _NAMED:
         lines.append(f"  and of {len(missing) - _NAMED} more cells")
     return "\n".join(lines)
-
-
-def _lines(file: Path) -> Iterator[tuple[int, dict[str, int]]]:
-    """Yield line number (from 0) and contents of each line of a file that is not blank or a comment."""
-    try:
-        lines = read_text(file).splitlines()
-    except UnreadableError as error:
-        raise InputError("--formulas", file, f"a text file ({error.reason})") from error
-    formulas = {i: line.strip() for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")}
-    if not formulas:
-        raise InputError("--formulas", file, "a file with at least one formula")
-    for i, formula in formulas.items():
-        yield i, _contents(formula, 1, f"--formulas, line {i + 1}")
-
-
-def _contents(formula: str, units: int, key: str) -> dict[str, int]:
-    from hybridcsp.core.problem import Problem
-
-    try:
-        composition = Problem(formula, formula_units=1, max_atoms=10**6).composition
-    except InputError as error:
-        raise error.renamed(key, formula) from None
-    atoms = units * sum(composition.values())
-    if atoms > MOST_SAMPLED:
-        many = f"{units} formula unit{'s are' if units > 1 else ' is'} {atoms} atoms"
-        raise InputError(key, formula, f"a cell of at most {MOST_SAMPLED} atoms; {many}")
-    return {symbol: count * units for symbol, count in composition.items()}
 
 
 def _check_conditions(model: Generator, conditions: Mapping[str, Any]) -> None:

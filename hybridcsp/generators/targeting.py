@@ -189,8 +189,8 @@ def with_targets(
         if name not in by_name and name not in generator.targets:
             learned = f"it has learned {', '.join(sorted(generator.targets))}" if generator.targets else "it knows none"
             reason = (
-                f"the generator {generator.name} has not learned this property ({learned}), and no predictor predicts it; give the "
-                "folder of a predictor of it, or train the generator on structures with this property"
+                f"the generator {generator.name} has not learned this property ({learned}), and no predictor predicts "
+                "it; give the folder of a predictor of it, or train the generator on structures with this property"
             )
             raise InputError("target", f"{name}={low:g}..{high:g}", reason=reason)
     return SelectingGenerator(generator, by_name) if by_name else generator

@@ -32,6 +32,7 @@ COMMANDS = [
         "sample",
         "predict",
         "evaluate",
+        "design",
     ),
     *("import", "formats", "calculators", "sources", "operators", "objectives"),
 ]

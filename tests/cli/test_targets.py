@@ -73,7 +73,10 @@ def test_samples_are_selected_by_a_predictor_and_counted():
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--target", "volume=20.."], "--target = 'volume=20..inf' cannot be used: the generator cubes has not learned"),
+        (
+            ["--target", "volume=20.."],
+            "'volume=20..inf' cannot be used: the generator cubes has not",
+        ),
         (["--predictor", "volume"], "only with --target"),
         (["--target", "volume=20..", "--predictor", "volume", "--predictor", "gap"], "no target is set"),
     ],

@@ -130,17 +130,25 @@ def card(
 ) -> None:
     """Show what a data set holds and where it comes from.
 
-    The crystals are counted anew; the origin is that of the card beside the file, if there is one.
+    The crystals are counted anew, and for a relaxation also those that have failed; the origin is that of the card
+    beside the file, if there is one.
     """
     from hybridcsp.datasets.cards import Tally, describe_card, read_card
-    from hybridcsp.datasets.relaxed_files import RELAXED, is_relaxation
+    from hybridcsp.datasets.relaxation import count_outcomes
+    from hybridcsp.io.relaxation_folders import RELAXED, is_relaxation
 
     check_exists("PATH", path)
-    found = read_paths([path])
-    tally = Tally()
-    for atoms in found.atoms:
-        tally.add(atoms)
-    known: dict[str, Any] = read_card(path / RELAXED if is_relaxation(path) else path) or {"inputs": found.inputs}
+    known: dict[str, Any]
+    if is_relaxation(path):
+        with busy("counting the crystals"):
+            tally, left_out = count_outcomes(path)
+        known = (read_card(path / RELAXED) or {}) | {"left_out": dict(left_out.most_common())}
+    else:
+        found = read_paths([path])
+        tally = Tally()
+        for atoms in found.atoms:
+            tally.add(atoms)
+        known = read_card(path) or {"inputs": found.inputs}
     shown = {**known, **tally.summary()}
     if known.get("crystals", tally.crystals) != tally.crystals:
         shown["note"] = f"the card beside the file was written for {known['crystals']} crystals"

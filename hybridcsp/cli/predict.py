@@ -41,7 +41,10 @@ def predictors(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
 def predict(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder of a predictor from hybridcsp train.")],
     structures: Annotated[
-        list[Path], typer.Argument(metavar="PATH...", help="Files or folders of crystal structures.")
+        list[Path],
+        typer.Argument(
+            metavar="PATH...", help="Files or folders of crystal structures, or folders of hybridcsp dataset relax."
+        ),
     ],
     sort: Annotated[bool, typer.Option("--sort", help="Put the crystals in ascending order of the property.")] = False,
     output: Annotated[
@@ -76,7 +79,7 @@ def predict(
     with busy(f"loading {model}"):
         predictor = open_predictor(model)
     with busy("reading crystals"):
-        frames, failures = _read(structures)
+        frames, failures = read_frames(structures)
     for failure in failures:
         errors.print(failure, markup=False, highlight=False, soft_wrap=True)
     if not frames:
@@ -95,7 +98,7 @@ def predict(
         raise typer.Exit(1)
 
 
-def _read(paths: list[Path]) -> tuple[list[Frame], list[str]]:
+def read_frames(paths: list[Path]) -> tuple[list[Frame], list[str]]:
     """Return the crystals of files and folders, and sentences about the structures that cannot be predicted."""
     from hybridcsp.io.frames import ReadFailure
     from hybridcsp.io.structure_files import read_structures

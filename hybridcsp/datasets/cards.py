@@ -19,8 +19,9 @@ from ase import Atoms
 
 from hybridcsp.errors import UnreadableError
 from hybridcsp.generators.datasets import formula_of
+from hybridcsp.io.structure_files import CARD
 from hybridcsp.utils.files import atomic_write, is_stream
-from hybridcsp.utils.reading import read_json, sha256_of
+from hybridcsp.utils.reading import read_json
 from hybridcsp.utils.text import printable_line
 
 #: Version of the layout of cards.
@@ -103,7 +104,7 @@ def card_path(data: Path) -> Path:
     name = data.name
     for ending in (".gz", ".bz2", ".xz"):
         name = name.removesuffix(ending)
-    return data.with_name(f"{name.removesuffix('.extxyz').removesuffix('.xyz')}.card.json")
+    return data.with_name(f"{name.removesuffix('.extxyz').removesuffix('.xyz')}{CARD}")
 
 
 def make_card(
@@ -154,19 +155,19 @@ def versions() -> dict[str, str]:
     return found
 
 
-def input_record(file: Path, crystals: int, card: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def input_record(file: Mapping[str, Any], crystals: int, card: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the record of a file that a data set was made from.
 
     Parameters
     ----------
     file
-        File.
+        Its ``name`` and ``sha256``, as in :class:`hybridcsp.training.files.TrainingFile`.
     crystals
         Number of crystals read.
     card
         Its card, if it has one.
     """
-    record: dict[str, Any] = {"name": file.name, "sha256": sha256_of(file), "crystals": crystals}
+    record: dict[str, Any] = {"name": file["name"], "sha256": file["sha256"], "crystals": crystals}
     return record if card is None else {**record, "card": _pruned(card, _DEEPEST)}
 
 

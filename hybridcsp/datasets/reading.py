@@ -12,11 +12,10 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.datasets.cards import input_record, read_card
-from hybridcsp.datasets.relaxed_files import RELAXED, is_relaxation
 from hybridcsp.errors import InputError
 from hybridcsp.io.frames import Frame, ReadFailure
-from hybridcsp.io.structure_files import read_structures, structure_files
 from hybridcsp.prototypes.library import TEMPLATE, Template, aflow, as_template
+from hybridcsp.training.files import training_files
 
 #: Number of failures of one file that are kept in full.
 _KEPT_FAILURES = 20
@@ -76,23 +75,13 @@ def read_crystals(
         If a path does not exist, a whole file cannot be read, or there is no crystal.
     """
     found = Crystals()
-    seen = 0
     names = []
-    for path in paths:
-        if not path.exists():
-            raise InputError(key, path, reason="there is no such file or folder")
-        for file in [path / RELAXED] if is_relaxation(path) else structure_files(path):
-            names.append(str(file))
-            before = len(found)
-            frames = 0
-            for frame in read_structures(file):
-                frames += 1
-                seen += 1
-                _add(found, frame)
-                progress(seen)
-            if frames == 1 and len(found) == before:
-                raise InputError(key, file, reason=f"it cannot be read: {found.failures[-1].reason}")
-            found.inputs.append(input_record(file, len(found) - before, read_card(file)))
+    for file, frames, record in training_files(paths, key=key, progress=progress):
+        names.append(str(file))
+        before = len(found)
+        for frame in frames:
+            _add(found, frame)
+        found.inputs.append(input_record(record, len(found) - before, read_card(file)))
     if not found.atoms:
         reasons = "; ".join(f"{n} times: {reason}" for reason, n in found.left_out.items())
         raise InputError(key, ", ".join(names) or "no path", reason=f"there is no crystal ({reasons or 'no files'})")

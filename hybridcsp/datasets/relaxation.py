@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +20,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from hybridcsp.core.outcomes import Failed, FailureReason, Relaxed
 from hybridcsp.core.records import RELAX, Candidate, Job, Limits, Proposal
 from hybridcsp.datasets.cards import Tally, make_card, write_card
-from hybridcsp.datasets.relaxed_files import FAILED, RELAXED, RelaxedFiles
+from hybridcsp.datasets.relaxed_files import RelaxedFiles
 from hybridcsp.errors import InputError, RelaxationsFailedError
 from hybridcsp.io.frames import ReadFailure
+from hybridcsp.io.relaxation_folders import FAILED, RELAXED
 from hybridcsp.io.structure_files import read_structures
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.backends.base import Backend
@@ -45,8 +47,24 @@ STOP_AFTER_FAILURES = 20
 #: Reason for which a crystal has failed whose relaxation ended before it converged.
 UNCONVERGED = "unconverged"
 
+#: Properties of a crystal before its relaxation are kept under their names behind this if a relaxation changes them.
+START = "start_"
+
+# Names of properties that depend on the structure, pressure or calculator of an energy, and where they occur in names.
+_CHANGED = re.compile(
+    "energy|energies|enthalpy|hull|volume|density|space_?group|pressure_gpa"
+    "|^(height|calculator|known_phase|multiplicity|disagrees)$|^(objective|search|follow_up)_",
+    re.IGNORECASE,
+)
+
+# Notes of an earlier relaxation, which the new one replaces.
+_REPLACED = ("number", "force_calls", "relaxation_seconds", "volume_ratio", "reason", "detail")
+
 # Longest time in s to wait for outcomes before progress is reported again.
 _PATIENCE = 1.0
+
+# Arrays of a crystal that a relaxation starts with, besides its structure.
+_INITIAL = ("initial_magmoms", "initial_charges")
 
 # Failures that are the calculator's and not the crystal's.
 _OF_CALCULATOR = (FailureReason.CALCULATOR, FailureReason.WRONG_RESULTS, FailureReason.WORKER_DIED)
@@ -63,7 +81,9 @@ class RelaxationProgress:
     relaxed, failed
         Numbers of crystals that have converged and failed, those of earlier runs included.
     earlier
-        Number of crystals that earlier runs have relaxed or failed on.
+        Number of crystals with an outcome of an earlier run, which this run does not repeat.
+    ended
+        Number of outcomes of this run.
     reasons
         Numbers of failures in this run by reason.
     force_calls
@@ -78,6 +98,7 @@ class RelaxationProgress:
     relaxed: int = 0
     failed: int = 0
     earlier: int = 0
+    ended: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     force_calls: int = 0
     seconds: float = 0.0
@@ -85,14 +106,13 @@ class RelaxationProgress:
 
     @property
     def done(self) -> int:
-        """Number of crystals that have converged or failed."""
-        return self.relaxed + self.failed
+        """Number of crystals that are not left for this run."""
+        return self.earlier + self.ended
 
     @property
     def seconds_left(self) -> float | None:
         """Estimate of the time that the others take; ``None`` before the first outcome of this run."""
-        ended = self.done - self.earlier
-        return (self.total - self.done) * self.seconds / ended if ended else None
+        return (self.total - self.done) * self.seconds / self.ended if self.ended else None
 
 
 def relax_crystals(
@@ -109,7 +129,9 @@ def relax_crystals(
     """Relax crystals, and write each outcome to a folder as soon as it arrives.
 
     The same call continues after an interruption, ``kill -9`` included: crystals with an outcome are not repeated.
-    Crystals are relaxed in their order; of each, the atoms, cell and ``info`` are used.
+    Crystals are relaxed in their order; of each, the atoms, cell, initial magnetic moments and charges, and ``info``
+    are used. Properties in ``info`` that a relaxation changes (energies, heights above a hull, pressure, volume, space
+    group and the like) are those of the start afterwards: they are written with ``start_`` before their names.
 
     Parameters
     ----------
@@ -167,26 +189,32 @@ def relax_crystals(
     with RelaxedFiles(folder, about) as files:
         ended = files.relaxed | (set() if retry_failed else files.failed)
         left = [number for number in range(len(crystals)) if number not in ended]
-        progress = RelaxationProgress(total=len(crystals), starting=0)
+        progress = RelaxationProgress(total=len(crystals), earlier=len(ended))
         _count(progress, files)
-        progress.earlier = progress.done
         on_progress(progress)
         if not left:
             return progress
         relaxer = Relaxer(calculator=calculator, settings=settings)
         count = min(workers or available_cores(), len(left))
         with WorkerPool(relaxer, workers=count, log_directory=folder / "workers") as pool:
-            _run(pool, crystals, left, limits, files, progress, on_progress)
+            _run(pool, crystals, left, limits, settings.pressure_gpa, files, progress, on_progress)
         return progress
 
 
 def hash_of(crystals: Sequence[Atoms]) -> str:
-    """Return a SHA-256 hash of the elements, cells and positions (to 1e-6 Å) of crystals."""
+    """Return a SHA-256 hash of the elements, cells and positions (to 1e-6 Å) of crystals.
+
+    Initial magnetic moments and charges are part of it for crystals that have them.
+    """
     digest = hashlib.sha256()
     for atoms in crystals:
         digest.update(np.asarray(atoms.numbers, dtype="<i4").tobytes())
         for array in (atoms.cell.array, atoms.positions):
             digest.update((np.rint(np.asarray(array) * 1e6) + 0).astype("<i8").tobytes())
+        for name in _INITIAL:
+            if atoms.has(name):
+                digest.update(name.encode())
+                digest.update((np.round(np.asarray(atoms.get_array(name), dtype=float), 6) + 0).astype("<f8").tobytes())
     return digest.hexdigest()
 
 
@@ -195,6 +223,7 @@ def _run(
     crystals: Sequence[Atoms],
     left: Sequence[int],
     limits: Limits,
+    pressure_gpa: float,
     files: RelaxedFiles,
     progress: RelaxationProgress,
     on_progress: Callable[[RelaxationProgress], None],
@@ -215,7 +244,8 @@ def _run(
         for outcome in pool.completed(timeout=_PATIENCE):
             number = outcome.candidate.id
             running.discard(number)
-            reason = _record(files, number, crystals[number], outcome)
+            reason = _record(files, number, crystals[number], outcome, pressure_gpa)
+            progress.ended += 1
             progress.force_calls += outcome.cost.force_calls
             has_succeeded |= not isinstance(outcome, Failed)
             if reason:
@@ -237,17 +267,21 @@ def _count(progress: RelaxationProgress, files: RelaxedFiles) -> None:
 
 def _job(number: int, atoms: Atoms, limits: Limits) -> Job:
     bare = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell.array, pbc=True)
-    for array in ("initial_magmoms", "initial_charges"):
+    for array in _INITIAL:
         if atoms.has(array):
             bare.set_array(array, atoms.get_array(array))
     candidate = Candidate(proposal=Proposal(atoms=bare, operator=SOURCE, given=True), id=number, source=SOURCE)
     return Job(candidate=candidate, atoms=bare, level=RELAX, limits=limits)
 
 
-def _record(files: RelaxedFiles, number: int, start: Atoms, outcome: Relaxed | Failed) -> str:
+def _record(files: RelaxedFiles, number: int, start: Atoms, outcome: Relaxed | Failed, pressure_gpa: float) -> str:
     """Write an outcome; return the reason of a failure, or an empty text."""
-    info = {key: value for key, value in start.info.items() if key not in all_properties}
-    info |= {"force_calls": outcome.cost.force_calls, "relaxation_seconds": round(outcome.cost.seconds, 3)}
+    info = _kept(start.info)
+    info |= {
+        "pressure_gpa": pressure_gpa,
+        "force_calls": outcome.cost.force_calls,
+        "relaxation_seconds": round(outcome.cost.seconds, 3),
+    }
     if isinstance(outcome, Relaxed):
         info |= _energies(outcome, start)
         final = _final(outcome)
@@ -263,6 +297,16 @@ def _record(files: RelaxedFiles, number: int, start: Atoms, outcome: Relaxed | F
     last.info = info | {"reason": str(outcome.reason), "detail": outcome.detail[:400] or "no details"}
     files.add_failed(number, last)
     return str(outcome.reason)
+
+
+def _kept(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the properties of a start, renamed where they are not those of the relaxed crystal."""
+    kept: dict[str, Any] = {}
+    for key, value in info.items():
+        if key in _REPLACED or key in all_properties or key.startswith(START):
+            continue
+        kept[START + key if _CHANGED.search(key) else key] = value
+    return kept
 
 
 def _energies(outcome: Relaxed, start: Atoms) -> Mapping[str, Any]:
@@ -312,16 +356,31 @@ def write_relaxation_card(
     settings
         Calculator and settings of the relaxation.
     """
+    tally, left_out = count_outcomes(folder)
+    card = make_card("relax", settings=settings, inputs=inputs, left_out=left_out, tally=tally)
+    write_card(card, folder / RELAXED, follow=False)
+    return card
+
+
+def count_outcomes(folder: Path) -> tuple[Tally, Counter[str]]:
+    """Return the counts of the converged crystals of a folder, and of the others by reason.
+
+    A crystal that has failed several times is counted once, with its last reason, and not at all once it has converged.
+    """
     tally, left_out = Tally(), Counter[str]()
+    relaxed: set[Any] = set()
+    reasons: dict[Any, str] = {}
     for name in (RELAXED, FAILED):
         path = folder / name
         for frame in read_structures(path) if path.stat().st_size else ():
             if isinstance(frame, ReadFailure):
                 left_out["not readable"] += 1
-            elif name == RELAXED:
+                continue
+            number = frame.atoms.info.get("number")
+            if name == RELAXED:
+                relaxed.add(number)
                 tally.add(frame.atoms)
             else:
-                left_out[f"failed: {frame.atoms.info.get('reason', 'unknown')}"] += 1
-    card = make_card("relax", settings=settings, inputs=inputs, left_out=left_out, tally=tally)
-    write_card(card, folder / RELAXED, follow=False)
-    return card
+                reasons[number] = frame.atoms.info.get("reason", "unknown")
+    left_out.update(f"failed: {reason}" for number, reason in reasons.items() if number not in relaxed)
+    return tally, left_out

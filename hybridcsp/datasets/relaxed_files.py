@@ -8,7 +8,8 @@
 ======================= ===================================================================
 
 Each frame carries ``number``, the number of its crystal in the input, so that what is done is known from the files
-alone. A frame that was being written when the process was killed is cut off when the folder is opened again.
+alone. A frame that was being written when the process was killed is cut off when the folder is opened again; a file
+with anything else behind its frames is refused and left as it is.
 """
 
 from __future__ import annotations
@@ -23,26 +24,22 @@ from typing import Any, BinaryIO, Self
 from ase import Atoms
 
 from hybridcsp.errors import InputError, UnreadableError
+from hybridcsp.io.relaxation_folders import ABOUT, FAILED, LOCK, RELAXED
 from hybridcsp.io.structure_writer import extxyz_text
 from hybridcsp.utils.files import atomic_write, make_folder, open_log
 from hybridcsp.utils.locks import FileLock, LockFileError, LockHeldError
 from hybridcsp.utils.reading import open_regular, read_json
-
-#: Names of the files.
-RELAXED, FAILED, ABOUT, LOCK = "relaxed.extxyz", "failed.extxyz", "relaxation.json", "relaxation.lock"
 
 #: Format in ``relaxation.json``.
 FORMAT = 1
 
 _NUMBER = re.compile(rb"(?:^| )number=(\d{1,12})(?= |$)")
 
+# First line of a frame, and the first bytes of its second.
+_HEAD, _COMMENT = re.compile(rb"\d{1,6}\n"), b'Lattice="'
+
 # Longest line that is read in bytes, and largest number of atoms of a frame.
 _LONGEST, _MOST_ATOMS = 1 << 20, 100_000
-
-
-def is_relaxation(path: Path) -> bool:
-    """Return whether a path is the folder of a relaxation of a data set."""
-    return path.is_dir() and (path / ABOUT).is_file() and (path / RELAXED).is_file()
 
 
 class RelaxedFiles:
@@ -159,21 +156,40 @@ def _check_same(folder: Path, about: Mapping[str, Any]) -> None:
 
 
 def _complete_frames(path: Path) -> tuple[set[int], int]:
-    """Return the numbers of the complete frames of a file, and the offset of their end in bytes."""
+    """Return the numbers of the complete frames of a file, and the offset of their end in bytes.
+
+    Raises
+    ------
+    InputError
+        If what follows the complete frames is not the beginning of one frame, as an interruption leaves it.
+    """
     numbers: set[int] = set()
     end = 0
     with open_regular(path) as stream:
         while head := stream.readline(_LONGEST):
-            if not head.strip().isdigit() or int(head) > _MOST_ATOMS:
-                break
-            lines = [stream.readline(_LONGEST) for _ in range(int(head) + 1)]
-            found = _NUMBER.search(lines[0].rstrip())
+            atoms = int(head) if _HEAD.fullmatch(head) else _MOST_ATOMS + 1
+            lines = [stream.readline(_LONGEST) for _ in range(atoms + 1)] if atoms <= _MOST_ATOMS else []
+            found = _NUMBER.search(lines[0].rstrip()) if lines else None
             if found is None or not all(line.endswith(b"\n") for line in lines):
                 break
             numbers.add(int(found[1]))
             end = stream.tell()
         rest = os.fstat(stream.fileno()).st_size - end
-    if rest > _LONGEST:
+        stream.seek(end)
+        interrupted = rest <= _LONGEST and _is_half_a_frame(stream.read(_LONGEST))
+    if not interrupted:
         reason = f"it has {rest} bytes behind byte {end} that are no frames of this program; move it away"
         raise InputError("--output", path, reason=reason)
     return numbers, end
+
+
+def _is_half_a_frame(rest: bytes) -> bool:
+    """Return whether bytes can be the first ones of a frame; power cuts may have replaced the last ones by zeros."""
+    lines = rest.rstrip(b"\0").split(b"\n")
+    if len(lines) == 1:
+        return not lines[0] or lines[0].isdigit()
+    if not _HEAD.fullmatch(lines[0] + b"\n") or int(lines[0]) > _MOST_ATOMS:
+        return False
+    if len(lines) == 2:
+        return lines[1][: len(_COMMENT)] == _COMMENT[: len(lines[1])]
+    return _NUMBER.search(lines[1].rstrip()) is not None and len(lines) <= int(lines[0]) + 2

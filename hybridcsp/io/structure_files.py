@@ -21,10 +21,14 @@ from hybridcsp.io.frames import Frame, ReadFailure
 from hybridcsp.io.generated_files import without_copies
 from hybridcsp.io.json_structures import read_json_structures
 from hybridcsp.io.poscar import read_poscars
+from hybridcsp.io.relaxation_folders import RELAXED, is_relaxation, is_without_crystals, why_without_crystals
 from hybridcsp.io.res import read_res
 from hybridcsp.io.tables import read_table
 from hybridcsp.io.text_files import Lines
 from hybridcsp.io.zip_archives import members
+
+#: End of the name of the card of a data set.
+CARD = ".card.json"
 
 _Reader = Callable[[Path], Iterator[Frame | ReadFailure]]
 
@@ -32,7 +36,9 @@ _Reader = Callable[[Path], Iterator[Frame | ReadFailure]]
 def structure_files(path: Path) -> list[Path]:
     """Return the path of a file, or those of a folder's structure files sorted by name.
 
-    Hidden files and subfolders are omitted, and files whose structures another file of the folder holds as well.
+    The folder of a relaxation of a data set stands for the file of its converged crystals. Of other folders, hidden
+    files, subfolders, the cards of data sets, and files whose structures another file of the folder holds as well are
+    omitted.
 
     Raises
     ------
@@ -42,7 +48,13 @@ def structure_files(path: Path) -> list[Path]:
     try:
         if not path.is_dir():
             return [path]
-        files = sorted(entry for entry in path.iterdir() if entry.is_file() and not entry.name.startswith("."))
+        if is_relaxation(path):
+            return [path / RELAXED]
+        files = sorted(
+            entry
+            for entry in path.iterdir()
+            if entry.is_file() and not entry.name.startswith(".") and not entry.name.endswith(CARD)
+        )
     except OSError as error:
         raise UnreadableError(path, f"the folder cannot be read ({error.strerror})") from error
     return without_copies([file for file in files if is_structure_file(file)])
@@ -60,8 +72,8 @@ def read_structures(path: Path) -> Iterator[Frame | ReadFailure]:
     ----------
     path
         A structure file, which may be compressed; a zip archive of structure files; a table (``.csv``,
-        :func:`~hybridcsp.io.tables.read_table`); or a folder, whose structure files are read in order of their names,
-        without copies (:func:`~hybridcsp.io.generated_files.without_copies`).
+        :func:`~hybridcsp.io.tables.read_table`); or a folder, whose structure files (:func:`structure_files`) are read
+        in order of their names, without copies (:func:`~hybridcsp.io.generated_files.without_copies`).
         Formats without a reader of our own are read with ASE if they are in
         :data:`~hybridcsp.io.ase_formats.ASE_FORMATS`.
 
@@ -82,7 +94,8 @@ def read_structures(path: Path) -> Iterator[Frame | ReadFailure]:
             yield ReadFailure(file=file, line=1, reason=f"not readable: {type(error).__name__}: {error}"[:300])
         else:
             if nothing:
-                yield ReadFailure(file=file, line=1, reason="it contains no structure")
+                reason = why_without_crystals(file) if is_without_crystals(file) else "it contains no structure"
+                yield ReadFailure(file=file, line=1, reason=reason)
 
 
 def _reader(file: Path) -> _Reader | None:

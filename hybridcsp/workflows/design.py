@@ -277,8 +277,8 @@ class Designer:
         """Relax crystals, and return those that have converged and the number of force calls."""
         from hybridcsp.core.records import Limits
         from hybridcsp.datasets.relaxation import relax_crystals
-        from hybridcsp.datasets.relaxed_files import FAILED
-        from hybridcsp.datasets.relaxed_files import RELAXED as CONVERGED
+        from hybridcsp.io.relaxation_folders import FAILED
+        from hybridcsp.io.relaxation_folders import RELAXED as CONVERGED
 
         if not crystals:
             return [], 0

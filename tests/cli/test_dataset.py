@@ -10,6 +10,7 @@ from crystals import quartz, rutile
 from typer.testing import CliRunner
 
 from hybridcsp.cli.app import app
+from hybridcsp.datasets.relaxed_files import RelaxedFiles
 from hybridcsp.errors import HybridCSPError
 
 
@@ -102,3 +103,15 @@ def test_calculator_that_is_not_known_is_named(library, tmp_path):
 def test_substitution_without_a_result_says_why(library, tmp_path):
     with pytest.raises(HybridCSPError, match="no crystal is left"):
         run("substitute", "Mg-Mn-O", "--library", library, "--output", tmp_path / "a.extxyz")
+
+
+def test_card_of_a_relaxation_counts_its_failures_before_anything_has_converged(tmp_path):
+    with RelaxedFiles(tmp_path / "relaxed", {}) as files:
+        for number in (0, 1, 1):
+            failed = bulk("Fe", a=3.0 + number)
+            failed.info["reason"] = "unconverged"
+            files.add_failed(number, failed)
+    card = json.loads(run("card", tmp_path / "relaxed", "--json").stdout)
+    assert (card["crystals"], card["left_out"]) == (0, {"failed: unconverged": 2})
+    with pytest.raises(HybridCSPError, match="no crystal has converged yet, 2 have failed"):
+        run("convert", tmp_path / "relaxed", "--output", tmp_path / "all.extxyz")

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import ase.io
 import numpy as np
@@ -11,11 +12,18 @@ from crystals import quartz, rutile
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 from pymatgen.io.cif import CifWriter
 
+from hybridcsp.cli.predict import read_frames
 from hybridcsp.datasets import crystals_of_searches, describe_card, fold, read_card, read_crystals, write_dataset
 from hybridcsp.datasets.cards import card_path
+from hybridcsp.datasets.relaxation import write_relaxation_card
+from hybridcsp.datasets.relaxed_files import RelaxedFiles
 from hybridcsp.errors import InputError
+from hybridcsp.generators.datasets import read_dataset
+from hybridcsp.io.relaxation_folders import FAILED, RELAXED
+from hybridcsp.io.structure_files import read_structures
 from hybridcsp.search.search import Search
 from hybridcsp.structure.conversion import to_pymatgen
+from hybridcsp.training.files import training_files
 
 
 def table(path, *rows):
@@ -195,3 +203,56 @@ def test_energies_of_different_calculators_are_not_mixed(search, tmp_path):
     ).run(relaxations=2)
     with pytest.raises(InputError, match="not mixed"):
         crystals_of_searches([search, tmp_path / "lj"], all_relaxations=True)
+
+
+@pytest.fixture
+def relaxation(tmp_path):
+    """Return the folder of a relaxation with two converged crystals, and three that have failed."""
+    folder = tmp_path / "relaxed"
+    with RelaxedFiles(folder, {}) as files:
+        for number in range(2):
+            files.add_relaxed(number, bulk("Cu", a=3.6 + number))
+        for number in (2, 3, 4, 4):  # the last one twice
+            failed = bulk("Fe", a=3.0 + number)
+            failed.info["reason"] = "unconverged"
+            files.add_failed(number, failed)
+    write_relaxation_card(folder, inputs=[], settings={})
+    return folder
+
+
+def test_folder_of_a_relaxation_stands_for_its_converged_crystals(relaxation):
+    readings = [
+        [atoms for _, frames, _ in training_files([relaxation]) for atoms in (frame.atoms for frame in frames)],
+        [frame.atoms for frame in read_structures(relaxation)],
+        read_crystals([relaxation]).atoms,
+        [frame.atoms for frame in read_frames([relaxation])[0]],
+    ]
+    for found in readings:
+        assert [atoms.get_chemical_formula() for atoms in found] == ["Cu", "Cu"]
+    assert read_dataset([relaxation], max_atoms=4).files[0]["name"] == RELAXED
+
+
+def test_relaxation_without_a_converged_crystal_says_how_many_have_failed(relaxation):
+    (relaxation / RELAXED).write_bytes(b"")
+    wanted = r"no crystal has converged yet, 3 have failed \(see failed\.extxyz\)"
+    for read in (read_crystals, lambda paths: list(training_files(paths))):
+        with pytest.raises(InputError, match=rf"relaxed' cannot be used: {wanted}"):
+            read([relaxation])
+    assert re.search(wanted, read_frames([relaxation])[1][0])
+    (relaxation / FAILED).write_bytes(b"")
+    with pytest.raises(InputError, match="no crystal has converged yet, none has failed"):
+        read_crystals([relaxation])
+
+
+def test_cards_in_a_folder_of_data_sets_are_no_structures(tmp_path):
+    write_dataset([bulk("Cu")], tmp_path / "copper.extxyz", "convert", settings={})
+    assert (tmp_path / "copper.card.json").exists()
+    assert [frame.atoms.get_chemical_formula() for frame in read_structures(tmp_path)] == ["Cu"]
+
+
+def test_file_that_cannot_be_read_is_named_with_its_own_reason(tmp_path):
+    (tmp_path / "bad.extxyz").write_text('1\nLattice="1 0 0 0 1 0 0 0 1" pbc="T T T"\nXx 0 0 0\n' * 30)
+    ase.io.write(tmp_path / "good.extxyz", bulk("Cu"))
+    (tmp_path / "last.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match=r"last\.csv' .*the table has no column of CIFs"):
+        read_crystals([tmp_path / "bad.extxyz", tmp_path / "good.extxyz", tmp_path / "last.csv"])

@@ -1,5 +1,6 @@
 """Tests of the relaxation of data sets."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,8 +15,11 @@ from ase.build import bulk
 
 from hybridcsp.core.records import Limits
 from hybridcsp.datasets import read_crystals, relax_crystals
-from hybridcsp.datasets.relaxed_files import FAILED, LOCK, RELAXED, RelaxedFiles
+from hybridcsp.datasets.relaxation import hash_of, write_relaxation_card
+from hybridcsp.datasets.relaxed_files import RelaxedFiles
 from hybridcsp.errors import InputError, RelaxationsFailedError
+from hybridcsp.io.relaxation_folders import ABOUT, FAILED, LOCK, RELAXED
+from hybridcsp.relaxation.settings import RelaxationSettings
 
 
 def coppers(n):
@@ -136,9 +140,92 @@ def test_no_crystals_are_refused(tmp_path):
         relax_crystals([], tmp_path, calculator="emt")
 
 
-def test_failed_crystals_are_relaxed_again_on_request(tmp_path):
-    crystals = [bulk("Cu", a=3.7), Atoms("Fe", cell=[2.5] * 3, pbc=True)]
+def test_properties_of_the_start_are_not_those_of_the_relaxed_crystal(tmp_path):
+    about = {"e_above_hull": 0.3, "formation_energy_per_atom": -1.0, "pressure_gpa": 0.0, "energy_per_atom": 7.0}
+    about |= {"calculator": "dft", "height": 0.1, "objective_gap": 2.0, "search_rank": 3, "spacegroup": "Im-3m (229)"}
+    converging, failing = bulk("Cu", a=3.6), bulk("Fe", a=2.9)
+    for atoms in (converging, failing):
+        atoms.info = {**about, "band_gap": 1.5, "reason": "old", "start_height": 9.0}
+    settings = RelaxationSettings(pressure_gpa=20.0)
+    relax_crystals([converging, failing], tmp_path, calculator="emt", workers=1, settings=settings)
+    for file in (RELAXED, FAILED):
+        info = ase.io.read(tmp_path / file).info
+        assert info["pressure_gpa"] == 20.0
+        assert info["band_gap"] == 1.5
+        assert info.get("reason") != "old"
+        assert {f"start_{key}": value for key, value in about.items()}.items() <= info.items()
+        assert set(about) & set(info) <= {"pressure_gpa", "energy_per_atom", "calculator"}
+    relaxed = ase.io.read(tmp_path / RELAXED).info
+    assert relaxed["calculator"].startswith("emt")
+    assert relaxed["enthalpy_per_atom"] > relaxed["energy_per_atom"] != 7.0
+    assert not {"energy_per_atom", "calculator"} & set(ase.io.read(tmp_path / FAILED).info)
+
+
+def test_failed_crystals_are_relaxed_again_on_request_and_counted_once(tmp_path):
+    crystals = [bulk("Cu", a=3.62), Atoms("Fe", cell=[2.5] * 3, pbc=True), Atoms("Fe", cell=[2.6] * 3, pbc=True)]
     relax_crystals(crystals, tmp_path, calculator="emt", workers=1)
-    again = relax_crystals(crystals, tmp_path, calculator="emt", workers=1, retry_failed=True)
-    assert again.reasons == {"calculator": 1}
-    assert (again.relaxed, again.failed) == (1, 1)
+    seen = []
+    relax_crystals(crystals, tmp_path, calculator="emt", workers=1, retry_failed=True, on_progress=seen.append)
+    assert (seen[0].earlier, seen[-1].done, seen[-1].total) == (1, 3, 3)
+    assert (seen[-1].ended, seen[-1].relaxed, seen[-1].failed) == (2, 1, 2)
+    assert seen[-1].reasons == {"calculator": 2}
+    assert sorted(numbers_in(tmp_path / FAILED)) == [1, 1, 2, 2]
+    about = json.loads((tmp_path / ABOUT).read_text())
+    card = write_relaxation_card(tmp_path, inputs=[], settings={})
+    assert card["left_out"] == {"failed: calculator": 2}
+    with RelaxedFiles(tmp_path, about) as files:
+        files.add_relaxed(2, crystals[2])  # it has converged at the third attempt
+    assert write_relaxation_card(tmp_path, inputs=[], settings={})["left_out"] == {"failed: calculator": 1}
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        b"mine\n",
+        b"1\nof another program\nCu 0 0 0\n",
+        b'1\nLattice="1 0 0 0 1 0 0 0 1"\nCu 0 0 0',
+        b"2\nof",
+        b"1000000\n",
+    ],
+)
+@pytest.mark.parametrize("name", [RELAXED, FAILED])
+def test_what_others_have_appended_is_not_deleted(tmp_path, name, foreign):
+    with RelaxedFiles(tmp_path, {}) as files:
+        files.add_relaxed(0, bulk("Cu"))
+        files.add_failed(1, bulk("Cu"))
+    file = tmp_path / name
+    with file.open("ab") as stream:
+        stream.write(foreign)
+    before = file.read_bytes()
+    with pytest.raises(InputError, match=rf"it has {len(foreign)} bytes .* move it away"):
+        RelaxedFiles(tmp_path, {})
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("zeros", [0, 300])
+def test_any_part_of_a_last_frame_is_cut_off(tmp_path, zeros):
+    with RelaxedFiles(tmp_path, {}) as files:
+        files.add_relaxed(0, bulk("Cu"))
+        end = (tmp_path / RELAXED).stat().st_size
+        files.add_relaxed(1, bulk("NaCl", "rocksalt", a=5.6))
+    whole = (tmp_path / RELAXED).read_bytes()
+    for cut in range(end, len(whole), 1 + zeros // 30):
+        (tmp_path / RELAXED).write_bytes(whole[:cut] + bytes(zeros))
+        with RelaxedFiles(tmp_path, {}) as files:
+            assert files.relaxed == {0}
+        assert (tmp_path / RELAXED).read_bytes() == whole[:end]
+
+
+def test_initial_moments_and_charges_are_part_of_the_input():
+    plain = bulk("Cu")
+    hashes = {hash_of([plain])}
+    for moment, charge in ((2.2, None), (-2.2, None), (None, 1.0), (2.2, 1.0)):
+        atoms = plain.copy()
+        if moment is not None:
+            atoms.set_initial_magnetic_moments([moment])
+        if charge is not None:
+            atoms.set_initial_charges([charge])
+        hashes.add(hash_of([atoms]))
+    assert len(hashes) == 5
+    # Folders of crystals without moments stay valid.
+    assert hash_of([plain]) == "bed9ec15e1560002abea6ddbd88db80afeb0be7f276de35828904b9c88403133"

@@ -19,8 +19,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -230,23 +229,9 @@ class VoxelDecoder:
         DecodingError
             If the images show no cell or no atoms.
         """
-        from ase import Atoms
-
         metric = self.cell.metric(images.cell, grid.width)
-        try:
-            cell = np.linalg.cholesky(metric)
-        except np.linalg.LinAlgError:
-            raise DecodingError("the image of the cell has no positive metric tensor") from None
-        numbers, positions = [], []
-        for number, image in images.sites.items():
-            peaks = _peaks(image, self.lowest_peak) * (grid.box / grid.sites)
-            numbers += [number] * len(peaks)
-            positions.append(peaks)
-        if not numbers:
-            raise DecodingError("the images show no atoms")
-        atoms = Atoms(numbers=numbers, positions=np.concatenate(positions), cell=cell, pbc=True)
-        atoms.wrap()
-        return atoms
+        found = {number: find_peaks(image, self.lowest_peak) for number, image in images.sites.items()}
+        return assemble(metric, {number: peaks.positions for number, peaks in found.items()}, grid)
 
 
 class Voxels(Representation[VoxelImages]):
@@ -322,11 +307,6 @@ class Voxels(Representation[VoxelImages]):
         positions = self.place(fractions, cell)
         return cell, positions - positions.mean(axis=0)
 
-    @cached_property
-    def _fractions(self) -> Array:
-        steps = np.arange(self.grid.cell) / self.grid.cell - 0.5
-        return np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1)
-
     def _sites(self, positions: Array) -> Array:
         size, box = self.grid.sites, self.grid.box
         steps = np.arange(size) * (box / size) - box / 2
@@ -338,31 +318,88 @@ class Voxels(Representation[VoxelImages]):
         return np.asarray(images.sum(axis=0))
 
     def _cell(self, cell: Array) -> Array:
-        from ase.geometry import find_mic
-
-        displacements = (self._fractions @ cell).reshape(-1, 3)
-        _, distances = find_mic(displacements, cell)
-        image = np.exp(-(distances**2) / (2 * self.grid.width**2)).reshape((self.grid.cell,) * 3)
+        metric = cell @ cell.T
+        steps = np.arange(self.grid.cell) / self.grid.cell - 0.5
+        # Lattice points with a larger index along an axis are too far from all voxels for a value above SMALLEST.
+        reach = self.grid.width * np.sqrt(-2 * np.log(SMALLEST))
+        largest = np.floor(reach * np.linalg.norm(np.linalg.inv(cell), axis=0) + 0.5).astype(int)
+        image = np.zeros((self.grid.cell,) * 3)
+        for indices in np.ndindex(*(2 * largest + 1)):
+            x, y, z = (steps[:, None] + largest - indices).T
+            x, y, z = x[:, None, None], y[None, :, None], z[None, None, :]
+            squared = metric[0, 0] * x * x + (metric[1, 1] * y + 2 * metric[0, 1] * x) * y
+            squared = squared + (metric[2, 2] * z + 2 * metric[0, 2] * x + 2 * metric[1, 2] * y) * z
+            np.maximum(image, np.exp(-squared / (2 * self.grid.width**2)), out=image)
         image[image < SMALLEST] = 0.0
-        return np.asarray(image)
+        return image
 
 
-def _peaks(image: Array, lowest: float) -> Array:
-    """Return the positions of local maxima in voxels, shape ``(n_peaks, 3)``.
+class Peaks(NamedTuple):
+    """Represent local maxima of an image.
 
-    The logarithm of a Gaussian is a parabola: the offset from the voxel of the maximum follows from its neighbours.
+    Attributes
+    ----------
+    positions
+        Positions in voxels, shape ``(n_peaks, 3)``.
+    heights
+        Values at the maxima, shape ``(n_peaks,)``.
+    """
+
+    positions: Array
+    heights: Array
+
+
+def find_peaks(image: Array, lowest: float) -> Peaks:
+    """Find the local maxima of an image whose voxels reach ``lowest``.
+
+    The logarithm of a Gaussian is a parabola: position and height of a maximum between voxels follow from the largest
+    voxel and its neighbours.
     """
     from scipy.ndimage import maximum_filter
 
     top = (image >= lowest) & (image == maximum_filter(image, size=3, mode="wrap"))
     logarithm = np.log(np.maximum(image, SMALLEST / 100))
-    peaks = []
+    positions, heights = [], []
     for place in np.argwhere(top):
-        offset = np.zeros(3)
+        offset, height = np.zeros(3), logarithm[tuple(place)]
         for axis in range(3):
             step = np.eye(3, dtype=int)[axis]
             below, above = (logarithm[tuple((place + sign * step) % image.shape[0])] for sign in (-1, 1))
             curvature = 2 * logarithm[tuple(place)] - below - above
             offset[axis] = np.clip((above - below) / (2 * curvature), -0.5, 0.5) if curvature > 0 else 0.0
-        peaks.append(place + offset)
-    return np.array(peaks).reshape(-1, 3)
+            height += offset[axis] * (above - below) / 4
+        positions.append(place + offset)
+        heights.append(np.exp(height))
+    return Peaks(np.array(positions).reshape(-1, 3), np.array(heights))
+
+
+def assemble(metric: Array, positions: Mapping[int, Array], grid: VoxelGrid) -> Atoms:
+    """Return the crystal of a metric tensor and of atoms in images.
+
+    Parameters
+    ----------
+    metric
+        Metric tensor (Å²) of the cell, shape ``(3, 3)``.
+    positions
+        Positions of the atoms in voxels by atomic number, shape ``(n_atoms, 3)`` each.
+    grid
+        Sizes of the images.
+
+    Raises
+    ------
+    DecodingError
+        If the metric tensor is not positive, or there are no atoms.
+    """
+    from ase import Atoms
+
+    try:
+        cell = np.linalg.cholesky(metric)
+    except np.linalg.LinAlgError:
+        raise DecodingError("the image of the cell has no positive metric tensor") from None
+    numbers = [number for number, places in positions.items() for _ in places]
+    if not numbers:
+        raise DecodingError("the images show no atoms")
+    cartesian = np.concatenate(list(positions.values())) * (grid.box / grid.sites)
+    atoms = Atoms(numbers=numbers, positions=cartesian, cell=cell, pbc=True)
+    atoms.wrap()
+    return atoms

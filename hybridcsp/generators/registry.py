@@ -17,6 +17,11 @@ GENERATORS = Registry(
             target="hybridcsp.generators.flow:FlowGenerator",
             summary="flow matching of fractional coordinates and lattice",
         ),
+        Entry(
+            name="imatgen",
+            target="hybridcsp.generators.imatgen:IMatGen",
+            summary="variational autoencoder over voxel images of the crystals of one chemical system",
+        ),
     ),
     base="hybridcsp.generators.base:Generator",
 )

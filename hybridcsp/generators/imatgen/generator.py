@@ -1,0 +1,319 @@
+"""The ``imatgen`` generator: training, sampling, and files of weights."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.data import atomic_numbers, chemical_symbols
+
+from hybridcsp.errors import InputError, UnknownNameError
+from hybridcsp.generators import weights_io
+from hybridcsp.generators.base import Condition, Epoch, Example, Generator, Reject, Request, Sample
+from hybridcsp.generators.datasets import split
+from hybridcsp.generators.imatgen.crystal_images import CrystalImages, encode_images, within_limits
+from hybridcsp.generators.imatgen.drawing import KnownMaterials
+from hybridcsp.generators.imatgen.image_data import ImageData
+from hybridcsp.generators.imatgen.materials_data import MaterialsData
+from hybridcsp.generators.imatgen.recipes import CELLS, MATERIALS, RECIPES, SITES
+from hybridcsp.generators.imatgen.sampling import Sampler
+from hybridcsp.generators.imatgen.sizes import SCALES, Scale, Sizes
+from hybridcsp.structure.representations.base import DecodingError
+from hybridcsp.structure.representations.voxels import VoxelGrid
+from hybridcsp.training.batches import TrainingData
+from hybridcsp.training.configurations import CORRECTED
+from hybridcsp.training.settings import TrainingSettings
+from hybridcsp.training.trainer import Trainer
+
+#: Most elements of a chemical system.
+MOST_ELEMENTS = 6
+#: Fewest crystals that can be learned.
+FEWEST_CRYSTALS = 2
+
+
+class IMatGen(Generator):
+    """Variational autoencoder over the codes of voxel images of the crystals of one chemical system.
+
+    The method is iMatGen (Noh et al., Matter 1, 1370 (2019), doi:10.1016/j.matt.2019.08.017). A crystal is an image of
+    its cell and one of the sites of each element. Two autoencoders map images to short codes, and a variational
+    autoencoder with a classifier of stability maps the codes of a crystal to a point in a latent space. New points are
+    decoded to images, and their peaks to atoms. Crystals without the wanted contents are drawn again up to
+    :data:`~hybridcsp.generators.imatgen.sampling.DRAWS` times and then rejected with a reason.
+
+    The configuration *published* has the authors' sizes, networks and losses. Its materials autoencoder does not know
+    contents, so that most samples have others; points are drawn around training crystals with contents near the wanted
+    ones. Its images have no gradient where they are cut off, and the cell is read from single voxels.
+
+    The configuration *corrected*, the default, has sizes that two processor cores train within an hour. Crystals are
+    drawn in reduced cells and their images in random orientations. Image networks are normalised and their error has a
+    gradient everywhere. The materials autoencoder is given the contents, and points are drawn from the distribution it
+    was trained towards. The cell is fitted to all voxels, and the wanted contents decide which peaks are atoms.
+
+    Parameters
+    ----------
+    configuration
+        Name of the configuration.
+    scale
+        Sizes of images and networks of an untrained generator; by default those of the configuration.
+    """
+
+    name = "imatgen"
+    caches_samples = True
+    #: Settings of ``fit`` during a search, which leaves the image autoencoders as they are.
+    fine_tuning: Mapping[str, Any] = MappingProxyType({"images": False})
+    reconstructs = True
+    learns_properties = True
+
+    def __init__(self, configuration: str = CORRECTED, scale: Scale | None = None) -> None:
+        self.card: Mapping[str, Any] = {}
+        self.configuration = configuration
+        self._recipe = RECIPES[configuration]
+        self._scale = scale or SCALES[self._recipe.scale]
+        self._elements: list[int] = []
+        self._networks: torch.nn.ModuleDict | None = None
+        self._known: KnownMaterials | None = None
+
+    @classmethod
+    def from_scratch(cls) -> Self:
+        """Return an untrained generator with small images and networks."""
+        grid = VoxelGrid(sites=16, cell=16, box=8.0, width=0.55, atoms=20, edge=8.0)
+        return cls(scale=Scale(grid=grid, sizes=Sizes(site_code=80, width=64, latent=16)))
+
+    @property
+    def conditions(self) -> frozenset[Condition]:  # type: ignore[override]
+        """Supported conditions: the energy, if the classifier has learned from energy quantiles."""
+        learned = self.card.get("stability", {}).get("quantity") == "energy_quantile"
+        return frozenset({Condition.ENERGY}) if learned else frozenset()
+
+    def fit(
+        self,
+        examples: Sequence[Example],
+        *,
+        seed: int = 0,
+        checkpoint: Path | None = None,
+        on_epoch: Callable[[Epoch], None] | None = None,
+        images: bool = True,
+        sizes: str | None = None,
+        **settings: Any,
+    ) -> None:
+        """Train on crystals of one chemical system; a tenth of their formulas is held out to determine when to stop.
+
+        Parameters
+        ----------
+        examples
+            Crystals; those beyond the limits of the images are excluded. Of a property that they have, low values count
+            as stable.
+        seed, checkpoint, on_epoch
+            As in :class:`hybridcsp.training.trainer.Trainer`.
+        images
+            Whether image autoencoders that are trained already are trained further.
+        sizes
+            Name of the sizes of an untrained generator (:data:`hybridcsp.generators.imatgen.sizes.SCALES`).
+        **settings
+            Fields of :class:`hybridcsp.training.settings.TrainingSettings` for all networks, which are trained one
+            after the other.
+
+        Raises
+        ------
+        InputError
+            If a setting is unknown, the crystals have too many or other elements, too few of them can be drawn, or the
+            checkpoint is of another training.
+        """
+        self._check(settings, sizes)
+        elements = self._elements_of(examples)
+        scale = self._scale if sizes is None else SCALES[sizes]
+        voxels = self._recipe.voxels(scale.grid)
+        kept, reasons = within_limits(examples, voxels, self._recipe.axes)
+        if len(kept) < FEWEST_CRYSTALS:
+            raise _too_few(len(kept), reasons)
+        stability = self._recipe.stability.stability(kept)
+        learned, held = split(kept)
+        if self._networks is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                networks = self._recipe.networks(scale, len(elements))
+        else:
+            networks = self._networks
+        parts = [part for part in (learned, held) if part]
+        drawn = [CrystalImages.of([one.atoms for one in part], elements, voxels) for part in parts]
+        weights = [np.array([example.weight for example in part]) for part in parts]
+        metrics: dict[str, Any] = {}
+
+        def train(part: str, data: Sequence[TrainingData]) -> None:
+            course = self._recipe.courses[part]
+            chosen = course.chosen(settings, len(data[0].weights))
+            trainer = Trainer(
+                networks[part],
+                data[0],
+                data[1] if len(data) > 1 else None,
+                chosen,
+                seed=seed,
+                checkpoint=checkpoint and checkpoint.with_name(f"{part}-{checkpoint.name}"),
+                on_epoch=on_epoch and _with_part(part, on_epoch),
+                optimisation=course.optimisation,
+            )
+            history = trainer.train()
+            best = min(history, key=lambda epoch: epoch["held_out"])
+            metrics[part] = best | {"epochs": len(history), "settings": asdict(chosen)}
+
+        if images or self._networks is None:
+            change = self._recipe.change
+            together = list(zip(drawn, weights, strict=True))
+            train(SITES, [ImageData(one.sites, own[one.owners[:, 0]], change) for one, own in together])
+            train(CELLS, [ImageData(one.cells, own, change) for one, own in together])
+        materials = [
+            MaterialsData(
+                encode_images(one, networks[SITES], networks[CELLS]), one.contents, stability.labels(part), own
+            )
+            for one, part, own in zip(drawn, parts, weights, strict=True)
+        ]
+        train(MATERIALS, materials)
+        self._networks, self._elements, self._scale = networks.eval(), elements, scale
+        self._known = KnownMaterials.encoded(networks[MATERIALS], materials[0])
+        self.card = {
+            **weights_io.describe_training(learned, self.card, held_out_crystals=len(held), beyond_limits=len(reasons)),
+            "properties": [] if stability.quantity in ("", "energy_quantile") else [stability.quantity],
+            "stability": asdict(stability),
+            "seed": seed,
+            "settings": dict(settings),
+            "metrics": metrics,
+        }
+
+    def sample(self, requests: Sequence[Request], rng: np.random.Generator) -> list[Sample | Reject]:
+        """Sample one crystal for each request.
+
+        Raises
+        ------
+        InputError
+            If the generator is not trained.
+        """
+        return self._sampler().sample(requests, rng)
+
+    def reconstruct(self, crystals: Sequence[Atoms]) -> list[Atoms | DecodingError]:
+        """Encode crystals to the means of their latent points, and decode these."""
+        return self._sampler().reconstruct(crystals)
+
+    def save(self, folder: Path) -> None:
+        """Write weights, the encoded training set and the card into a folder.
+
+        Raises
+        ------
+        InputError
+            If the generator is not trained.
+        """
+        if self._networks is None or self._known is None:
+            raise InputError(
+                "generator", self.name, reason="the generator is not trained; there are no weights to save"
+            )
+        tensors = {f"known.{name}": tensor for name, tensor in self._known.tensors().items()}
+        about = {
+            "configuration": self.configuration,
+            "elements": [chemical_symbols[number] for number in self._elements],
+            "grid": asdict(self._scale.grid),
+            "sizes": asdict(self._scale.sizes),
+        }
+        weights_io.save(folder, self.name, self._networks.state_dict() | tensors, {**self.card, **about})
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Load a generator that :meth:`save` wrote.
+
+        Raises
+        ------
+        InputError
+            If the files are damaged or belong to another generator.
+        """
+        tensors, card = weights_io.load(folder, cls.name)
+        known = {name.removeprefix("known."): value for name, value in tensors.items() if name.startswith("known.")}
+        weights = {name: value for name, value in tensors.items() if not name.startswith("known.")}
+        try:
+            numbers = [*card["grid"].values(), *card["sizes"].values()]
+            if not all(isinstance(number, int | float) and 0 < number < 1e9 for number in numbers):
+                raise ValueError("the sizes of the images and networks must be positive numbers")
+            scale = Scale(grid=VoxelGrid(**card["grid"]), sizes=Sizes(**card["sizes"]))
+            generator = cls(card["configuration"], scale)
+            generator._elements = [atomic_numbers[symbol] for symbol in card["elements"]]
+            # Sizes that are damaged may stand for networks beyond the memory, which are never allocated here.
+            with torch.device("meta"):
+                planned = generator._recipe.networks(scale, len(generator._elements)).state_dict()
+            if {name: value.shape for name, value in planned.items()} != {n: v.shape for n, v in weights.items()}:
+                raise ValueError("the weights fill no networks of the sizes in the card")
+            generator._networks = generator._recipe.networks(scale, len(generator._elements))
+            generator._known = KnownMaterials(**known)
+            generator._known.check(len(generator._elements), scale.sizes.latent)
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError, OverflowError) as error:
+            raise InputError(
+                "weights", str(folder / weights_io.CARD), reason=f"the card must be one of this generator: {error}"
+            ) from error
+        weights_io.fill(generator._networks.eval(), weights, folder)
+        generator.card = card
+        return generator
+
+    def _sampler(self) -> Sampler:
+        if self._networks is None or self._known is None:
+            raise InputError("generator", self.name, reason="the generator is not trained; call fit() or load weights")
+        return Sampler(
+            recipe=self._recipe,
+            grid=self._scale.grid,
+            networks=self._networks.eval(),
+            known=self._known,
+            elements=self._elements,
+        )
+
+    def _elements_of(self, examples: Sequence[Example]) -> list[int]:
+        """Return the atomic numbers of the elements of a training set, those of the weights if there are any."""
+        if not examples:
+            raise InputError("examples", 0, reason="training needs at least one crystal")
+        found = sorted({int(number) for example in examples for number in example.atoms.numbers})
+        symbols = ", ".join(chemical_symbols[number] for number in found)
+        if self._elements:
+            if not set(found) <= set(self._elements):
+                known = ", ".join(chemical_symbols[number] for number in self._elements)
+                reason = f"these weights are of crystals of {known}, and no other elements can be added; train anew"
+                raise InputError("elements", symbols, reason=reason)
+            return self._elements
+        if len(found) > MOST_ELEMENTS:
+            reason = (
+                f"the crystals have {len(found)} elements, and imatgen learns one chemical system of at most "
+                f"{MOST_ELEMENTS}; choose the crystals of one system"
+            )
+            raise InputError("elements", symbols, reason=reason)
+        return found
+
+    def _check(self, settings: Mapping[str, Any], sizes: str | None) -> None:
+        """Check the settings of a training, before anything is drawn."""
+        known = [field.name for field in fields(TrainingSettings)]
+        for name in settings:
+            if name not in known:
+                raise UnknownNameError("setting", name, [*known, "images", "sizes"])
+        TrainingSettings(**settings)
+        if sizes is not None and sizes not in SCALES:
+            raise UnknownNameError("sizes", sizes, list(SCALES))
+        if sizes is not None and self._networks is not None:
+            reason = "the networks are trained already and keep their sizes; train anew for other sizes"
+            raise InputError("sizes", sizes, reason=reason)
+
+
+def _too_few(n: int, reasons: Sequence[str]) -> InputError:
+    found = "; ".join(f"{times} times: {reason}" for reason, times in Counter(reasons).most_common(3))
+    return InputError(
+        "examples",
+        n + len(reasons),
+        reason=f"training needs at least {FEWEST_CRYSTALS} crystals that can be drawn as images, and {n} of these can"
+        + (f" ({found})" if found else ""),
+    )
+
+
+def _with_part(part: str, on_epoch: Callable[[Epoch], None]) -> Callable[[Epoch], None]:
+    return lambda epoch: on_epoch(replace(epoch, part=part))
+
+
+IMatGen.configurations = MappingProxyType({name: partial(IMatGen, name) for name in RECIPES})

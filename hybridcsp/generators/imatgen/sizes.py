@@ -1,0 +1,55 @@
+"""Sizes of the images and of the networks of ``imatgen``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from hybridcsp.structure.representations import voxels
+from hybridcsp.structure.representations.voxels import VoxelGrid
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Sizes of the networks.
+
+    Attributes
+    ----------
+    channels
+        Channels of the first convolution of the image autoencoders.
+    widening
+        Factor of the number of channels from one convolution to the next.
+    site_code
+        Length of the latent code of the image of an element; a multiple of ``cell_code`` and of 8.
+    cell_code
+        Length of the latent code of the image of the cell.
+    width
+        Channels of the convolutions, or features of the layers, of the materials autoencoder.
+    latent
+        Dimensions of the latent space of materials.
+    """
+
+    channels: int = 8
+    widening: int = 2
+    site_code: int = 200
+    cell_code: int = 20
+    width: int = 256
+    latent: int = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """Sizes of the images, and the sizes of networks that suit them."""
+
+    grid: VoxelGrid
+    sizes: Sizes
+
+
+#: Sizes by name: those that two processor cores train within an hour, and those of the authors.
+SCALES: Mapping[str, Scale] = MappingProxyType(
+    {
+        "compact": Scale(grid=voxels.COMPACT, sizes=Sizes()),
+        "published": Scale(grid=voxels.PUBLISHED, sizes=Sizes(channels=64, widening=1, width=100, latent=500)),
+    }
+)

@@ -7,8 +7,8 @@
     OMP_NUM_THREADS=1 python benchmarks/substituted_training.py report FOLDER --data ...
 
 Small data are the usual reason for element substitution: the elements of known crystals are replaced by similar ones
-and the results are relaxed. Here the templates are the crystals of the files whose formulas are not held out, and the
-AFLOW prototypes without held-out formulas. Made are crystals of new formulas that are not held out either.
+and the results are relaxed. Here the templates are the crystals of the files and the AFLOW prototypes, without those of
+held-out formulas. Made are crystals of new formulas that are not held out either.
 
 *make* writes ``FOLDER/substituted.extxyz``. *relax* relaxes them with CHGNet, one crystal in about a second; it can be
 killed at any time, and the same command continues. *collect* writes the different converged crystals to
@@ -63,13 +63,9 @@ def make(folder: Path, data: list[Path], count: int, max_atoms: int, seed: int) 
     """Substitute the elements of held-in crystals by similar ones."""
     found = read_crystals(data)
     print(f"{len(found)} crystals", flush=True)
-    held_in = [n for n, atoms in enumerate(found.atoms) if not is_held_out(formula_of(atoms))]
-    found.left_out["template of a formula that is held out"] = len(found) - len(held_in)
-    found.atoms, found.origins = [found.atoms[n] for n in held_in], [found.origins[n] for n in held_in]
-    templates = [one for one in templates_of(found) if len(one.atoms) <= max_atoms]
-    aflow = [one for one in aflow_templates() if not is_held_out(formula_of(one.atoms))]
-    templates += [one for one in aflow if len(one.atoms) <= max_atoms]
-    print(f"{len(templates)} templates, {len(aflow)} of them of AFLOW", flush=True)
+    aflow = aflow_templates()
+    templates = [one for one in (*templates_of(found), *aflow) if len(one.atoms) <= max_atoms]
+    print(f"{len(templates)} templates", flush=True)
     limits = SubstitutionLimits(
         max_atoms=max_atoms, per_formula=PER_FORMULA, per_template=PER_TEMPLATE, held_in=True, new_formulas=True
     )

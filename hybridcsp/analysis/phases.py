@@ -116,9 +116,14 @@ class Phases:
         known = [phase for phase in self.phases if phase.known]
         if not known:
             return None
-        given = {phase.formula for phase in known}
-        ends = [self.lowest[element] for element in self.elements if element in self.lowest and element not in given]
+        others = [element for element in self.elements if element not in self._known_formulas]
+        ends = [self.lowest[element] for element in others if element in self.lowest]
         return _hull_of(self.elements, [*known, *ends])
+
+    @cached_property
+    def _known_formulas(self) -> frozenset[str]:
+        """Formulas of the known phases."""
+        return frozenset(phase.formula for phase in self.phases if phase.known)
 
     def height(self, phase: Phase) -> float:
         """Return the height of a phase above the hull in eV/atom.
@@ -142,7 +147,8 @@ class Phases:
 
     def _with_hull(self, value: float | None) -> float:
         if value is None:
-            raise InputError("phases", self.name, reason=f"{' and '.join(self.missing)} has no phase")
+            have = "has" if len(self.missing) == 1 else "have"
+            raise InputError("phases", self.name, reason=f"{' and '.join(self.missing)} {have} no phase")
         return value
 
     @property
@@ -165,10 +171,9 @@ class Phases:
         """
         if self.known_hull is None:
             return None
-        given = phase.formula not in self.elements or any(
-            one.known for one in self.phases if one.formula == phase.formula
-        )
-        return not phase.known if given else None
+        if phase.formula in self.elements and phase.formula not in self._known_formulas:
+            return None
+        return not phase.known
 
     def stable_by(self, phase: Phase) -> float | None:
         """Return by how much (eV/atom) a phase on the hull lies below the hull of all other compositions.

@@ -214,7 +214,10 @@ def known_phases(system: System, directory: Path | None, courses: Iterable[Seque
     hull = _hull_of(system, counted)
     stable = {formula: counted[formula] for formula in hull.stable}
     if left_out := [formula for formula in stable if formula not in system.compositions]:
-        notes.append(f"{', '.join(left_out)} is on the hull of the known phases of {system.formula} but not searched.")
+        notes.append(
+            f"{' and '.join(left_out)} {'is' if len(left_out) == 1 else 'are'} on the hull of the known phases of "
+            f"{system.formula} but not searched."
+        )
     enthalpies = {formula: value for formula, value in stable.items() if formula in system.compositions}
     return KnownPhases(hull=hull, enthalpies=enthalpies, notes=tuple(notes))
 

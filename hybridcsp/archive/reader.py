@@ -163,8 +163,12 @@ class ArchiveReader:
         ArchiveError
             If there is no minimum of a number.
         """
+        wanted = list(ids)
+        for number in wanted:
+            if number not in self.state.basins:
+                raise ArchiveError(f"{self.directory} has no minimum {number!r}; its minima have other numbers")
         with self.reading():
-            basins = [self.state.basins[id_] for id_ in ids]
+            basins = [self.state.basins[number] for number in wanted]
             return [self._in_system(self._read_minimum(basin), basin) for basin in basins]
 
     def preferred_minima(self, n: int | None = None) -> list[PreferredMinimum]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -22,14 +21,12 @@ from hybridcsp.cli.generators import check_exists
 from hybridcsp.cli.output import AsJson, print_table
 from hybridcsp.cli.progress import busy, counter
 
-if TYPE_CHECKING:
-    from collections import Counter
-
-    from ase import Atoms
-
 FOLD = Annotated[
     bool,
-    typer.Option("--fold", help="Keep only the first of equal crystals, or that of lowest enthalpy_per_atom if known."),
+    typer.Option(
+        "--fold",
+        help="Keep only the first of equal crystals, or the one of lowest enthalpy_per_atom by the same calculator.",
+    ),
 ]
 
 
@@ -52,7 +49,7 @@ def convert(
 
     Other columns of a table, and texts and numbers beside a structure in JSON, become properties of the crystal.
     """
-    from hybridcsp.datasets.writing import write_dataset
+    from hybridcsp.datasets.writing import fold_to_lowest, write_dataset
     from hybridcsp.generators.datasets import formula_of, is_held_out
 
     prepare_output(output)
@@ -67,7 +64,7 @@ def convert(
             crystals.append(atoms)
     with busy("writing the crystals"):
         card = write_dataset(
-            _folded(crystals, found.left_out) if fold else crystals,
+            fold_to_lowest(crystals, found.left_out) if fold else crystals,
             output,
             "convert",
             settings={"fold": fold, "max_atoms": max_atoms, "held_in": held_in},
@@ -157,17 +154,3 @@ def card(
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         if "note" in shown:
             console.print(f"note: {shown['note']}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _folded(crystals: list[Atoms], left_out: Counter[str]) -> Iterable[Atoms]:
-    """Return crystals without duplicates in their order; of equal ones that of lowest enthalpy is kept."""
-    from hybridcsp.datasets.writing import fold
-
-    def enthalpy(number: int) -> float:
-        value = crystals[number].info.get("enthalpy_per_atom")
-        return float(value) if isinstance(value, int | float) else 0.0
-
-    order = sorted(range(len(crystals)), key=enthalpy)
-    numbers = {id(crystals[number]): number for number in order}
-    kept = [numbers[id(atoms)] for atoms in fold((crystals[number] for number in order), left_out)]
-    return [crystals[number] for number in sorted(kept)]

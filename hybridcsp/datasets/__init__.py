@@ -17,7 +17,7 @@ from hybridcsp.datasets.substitution import (
     substitute_similar,
 )
 from hybridcsp.datasets.targets import Target
-from hybridcsp.datasets.writing import fold, write_dataset
+from hybridcsp.datasets.writing import fold, fold_to_lowest, write_dataset
 
 __all__ = [
     "OPERATIONS",
@@ -32,6 +32,7 @@ __all__ = [
     "crystals_of_searches",
     "describe_card",
     "fold",
+    "fold_to_lowest",
     "read_card",
     "read_crystals",
     "relax_crystals",

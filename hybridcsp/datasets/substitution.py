@@ -37,6 +37,7 @@ from hybridcsp.utils.checks import finite_number, whole_number
 #: Reasons for which a substitution is left out.
 ITSELF = "the template itself"
 HELD_OUT_FORMULA = "formula held out from training"
+HELD_OUT_TEMPLATE = "template of a formula held out from training"
 KNOWN_FORMULA = "formula in the library or excluded"
 KNOWN = "equal to an excluded crystal"
 DUPLICATE = "duplicate"
@@ -66,7 +67,8 @@ class SubstitutionLimits:
     per_formula, per_template
         Largest number of crystals of one reduced formula and of one template; ``None`` for no limit.
     held_in
-        Whether formulas that trainings hold out (:func:`hybridcsp.generators.datasets.is_held_out`) are left out.
+        Whether formulas that trainings hold out (:func:`hybridcsp.generators.datasets.is_held_out`) are left out, and
+        templates of such formulas.
     new_formulas
         Whether formulas of the library and of the excluded crystals are left out.
 
@@ -265,6 +267,9 @@ class _Collector:
             if limits.new_formulas
             else ()
         )
+        self._held_out = {
+            template for template in templates if limits.held_in and is_held_out(formula_of(template.atoms))
+        }
         self._by_formula: Counter[str] = Counter()
         self._by_template: Counter[str] = Counter()
 
@@ -278,6 +283,8 @@ class _Collector:
     def _refused(self, substitution: Substitution) -> str:
         """Return why a substitution is not built; empty if it is."""
         limits, template = self._limits, substitution.template
+        if template in self._held_out:
+            return HELD_OUT_TEMPLATE
         if substitution.elements == template.elements:
             return ITSELF
         if not limits.min_atoms <= len(template.atoms) <= limits.max_atoms:

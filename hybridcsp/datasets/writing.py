@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -102,6 +103,42 @@ def fold(crystals: Iterable[Atoms], left_out: Counter[str], tolerances: Toleranc
             yield atoms
         else:
             left_out[DUPLICATE] += 1
+
+
+def fold_to_lowest(crystals: Sequence[Atoms], left_out: Counter[str], tolerances: Tolerances = MINIMA) -> list[Atoms]:
+    """Return crystals without duplicates in their order, and count the duplicates.
+
+    Of equal crystals the first is kept, or the one of lowest ``enthalpy_per_atom`` among those that have the same
+    ``calculator`` and ``pressure_gpa`` as the first: other enthalpies are not comparable. A crystal whose enthalpy is
+    missing or not finite is higher than any other.
+
+    Parameters
+    ----------
+    crystals, left_out, tolerances
+        As for :func:`fold`.
+    """
+    index = StructureIndex(energy_window=None, tolerances=tolerances)
+    kept: dict[int, int] = {}  # the crystal that is kept, by the first of those that equal it
+    for number, atoms in enumerate(crystals):
+        first = index.find(atoms)
+        if first is None:
+            index.add(number, atoms)
+            kept[number] = number
+            continue
+        left_out[DUPLICATE] += 1
+        is_comparable = _origin_of_enthalpy(atoms) == _origin_of_enthalpy(crystals[first])
+        if is_comparable and _enthalpy(atoms) < _enthalpy(crystals[kept[first]]):
+            kept[first] = number
+    return [crystals[number] for number in sorted(kept.values())]
+
+
+def _enthalpy(atoms: Atoms) -> float:
+    value = atoms.info.get("enthalpy_per_atom")
+    return float(value) if isinstance(value, int | float | np.number) and np.isfinite(value) else math.inf
+
+
+def _origin_of_enthalpy(atoms: Atoms) -> tuple[str, str]:
+    return str(atoms.info.get("calculator", "")), f"{atoms.info.get('pressure_gpa', 0.0)}"
 
 
 def _plain(atoms: Atoms) -> Atoms:

@@ -45,7 +45,7 @@ class Descent:
     arrived
         Whether it was advanced to a minimum.
     hessian
-        What the optimiser has learned of the second derivatives; ``None`` before its first step.
+        Second derivatives that the optimiser has estimated; ``None`` before its first step.
     """
 
     def __init__(

@@ -48,7 +48,7 @@ class Starts:
         Estimate of the enthalpy per atom in eV that each relaxes to, not below those of structures that stayed longer;
         ``None`` for a skipped one.
     hessian
-        What is known of the second derivatives of the chosen structure.
+        Estimate of the second derivatives of the chosen structure.
     """
 
     enthalpies: tuple[float | None, ...] = ()

@@ -1,4 +1,4 @@
-"""The record of one epoch of a training, which is handed to those who follow it."""
+"""Records of the epochs of a training."""
 
 from __future__ import annotations
 

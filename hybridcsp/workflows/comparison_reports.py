@@ -78,7 +78,7 @@ def report_on_formulas(
     goal, target
         The target, and its name in the report.
     about
-        What the JSON object says besides the results.
+        Further entries of the JSON object, besides the results.
     """
     results = read_results(runs, goal)
     rows = compare(results)
@@ -100,7 +100,7 @@ def report_on_systems(plan: SystemPlan, about: Mapping[str, Any]) -> ComparisonR
     plan
         The runs.
     about
-        What the JSON object says besides the results.
+        Further entries of the JSON object, besides the results.
 
     Raises
     ------

@@ -226,3 +226,9 @@ def test_missing_plotly_is_explained(binary, monkeypatch, tmp_path):
 
 def test_rows_are_plain_data(binary):
     assert json.loads(json.dumps(phase_rows(binary.phases, binary)))[0]["formula"] == "Cu"
+
+
+def test_phases_of_an_element_that_was_not_given_are_neither_known_nor_new():
+    phases = phases_of(("Cu", "Au"), [("Cu", -3.5, "known"), ("Cu", -3.4), ("Au", -3.2), ("CuAu", -3.4)])
+    assert [phases.is_new(phase) for phase in phases.phases] == [False, True, None, True]
+    assert phases_of(("Cu", "Au"), [("Cu", -3.5)]).is_new(phases.phases[0]) is None

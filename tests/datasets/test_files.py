@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+from collections import Counter
 
 import ase.io
 import numpy as np
@@ -12,12 +13,21 @@ from crystals import quartz, rutile
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 from pymatgen.io.cif import CifWriter
 
+from hybridcsp.archive.archive import Archive
 from hybridcsp.cli.predict import read_frames
-from hybridcsp.datasets import crystals_of_searches, describe_card, fold, read_card, read_crystals, write_dataset
+from hybridcsp.datasets import (
+    crystals_of_searches,
+    describe_card,
+    fold,
+    fold_to_lowest,
+    read_card,
+    read_crystals,
+    write_dataset,
+)
 from hybridcsp.datasets.cards import card_path
 from hybridcsp.datasets.relaxation import write_relaxation_card
 from hybridcsp.datasets.relaxed_files import RelaxedFiles
-from hybridcsp.errors import InputError
+from hybridcsp.errors import ArchiveError, InputError
 from hybridcsp.generators.datasets import read_dataset
 from hybridcsp.io.relaxation_folders import FAILED, RELAXED
 from hybridcsp.io.structure_files import read_structures
@@ -151,14 +161,33 @@ def test_file_without_crystals_is_refused(tmp_path, name, content, message):
 
 
 def test_first_of_equal_crystals_is_kept():
-    from collections import Counter
-
     left_out = Counter()
     shifted = rutile()
     shifted.translate([0.3, 0.1, 0.2])
     kept = list(fold([rutile(), quartz(), shifted, shifted * (1, 1, 2)], left_out))
     assert [len(atoms) for atoms in kept] == [6, 9]
     assert left_out == {"duplicate": 2}
+
+
+@pytest.mark.parametrize(
+    ("infos", "kept"),
+    [
+        ([{}, {"enthalpy_per_atom": 5.0}], 1),  # under pressure, enthalpies are positive
+        ([{"enthalpy_per_atom": float("nan")}, {"enthalpy_per_atom": 5.0}, {"enthalpy_per_atom": 4.0}], 2),
+        ([{"enthalpy_per_atom": -3.0}, {"enthalpy_per_atom": -2.0}, {}], 0),
+        ([{"enthalpy_per_atom": -3.0, "calculator": "a"}, {"enthalpy_per_atom": -9.0, "calculator": "b"}], 0),
+        ([{"enthalpy_per_atom": 3.0, "pressure_gpa": 20.0}, {"enthalpy_per_atom": -3.0, "pressure_gpa": 0.0}], 0),
+        ([{"enthalpy_per_atom": 3.0}, {"enthalpy_per_atom": -3.0, "pressure_gpa": 0.0}], 1),
+        ([{}, {}], 0),
+    ],
+)
+def test_of_equal_crystals_the_lowest_by_one_calculator_at_one_pressure_is_kept(infos, kept):
+    left_out = Counter()
+    crystals = [quartz(), *(rutile() for _ in infos)]
+    for atoms, info in zip(crystals[1:], infos, strict=True):
+        atoms.info = info
+    assert fold_to_lowest(crystals, left_out) == [crystals[0], crystals[1 + kept]]
+    assert left_out == {"duplicate": len(infos) - 1}
 
 
 def test_wrong_name_of_output_is_refused(tmp_path):
@@ -189,6 +218,14 @@ def test_minima_of_a_search_are_a_data_set(search):
         assert atoms.info["calculator"].startswith("emt")
         assert atoms.info["pressure_gpa"] == 0
         assert np.isfinite(atoms.get_potential_energy())
+
+
+def test_unknown_number_of_a_minimum_is_named(search):
+    with Archive(search) as archive:
+        first = archive.minima(1)[0].id
+        assert [minimum.id for minimum in archive.minima_of([first, first])] == [first, first]
+        with pytest.raises(ArchiveError, match="cu has no minimum 4711"):
+            archive.minima_of([first, 4711])
 
 
 def test_every_relaxation_of_a_search_is_a_data_set_or_counted(search):

@@ -123,6 +123,21 @@ def test_similar_elements_repeat_with_the_seed_and_respect_held_out_formulas(tem
     assert not any(same_structure(a, b, STARTS) for n, a in enumerate(first.crystals) for b in first.crystals[:n])
 
 
+def test_templates_of_held_out_formulas_are_not_used(templates):
+    held_out = rock_salt("KF", 5.3)
+    assert is_held_out(formula_of(held_out))
+    assert not any(is_held_out(formula_of(template.atoms)) for template in templates)
+    library = [*templates, as_template("held out", TEMPLATE, held_out)]
+    for held_in in (False, True):
+        limits = SubstitutionLimits(held_in=held_in)
+        drawn = substitute_similar(library, 10, np.random.default_rng(1), limits=limits)
+        into = substitute_into("Na-Br", library[-1:], limits=limits)
+        for made in (drawn, into):
+            used = {atoms.info["template"] for atoms in made.crystals}
+            assert ("held out" in used) is not held_in
+            assert (made.left_out["template of a formula held out from training"] > 0) is held_in
+
+
 def test_similar_elements_end_where_nothing_new_is_left(templates):
     made = substitute_similar([templates[2]], 50, np.random.default_rng(0))
     # Only sodium and chlorine are in the library: they can only exchange, which makes the same crystal.

@@ -141,7 +141,7 @@ class FourierProperties(Representation[Array]):
     reciprocal
         Transformation to reciprocal space.
     reading
-        How sites are read.
+        Reading of the sites.
     """
 
     name = "FTCP"
@@ -208,7 +208,7 @@ class FourierProperties(Representation[Array]):
         atoms
             A crystal.
         vectors
-            What :func:`shortest_vectors` returns for its cell.
+            Miller indices and lengths of the reciprocal lattice vectors of its cell (:func:`shortest_vectors`).
         """
         fractions = right_handed_fractions(atoms)
         present = list(dict.fromkeys(int(number) for number in atoms.numbers))

@@ -88,7 +88,7 @@ class PointCloud(Representation[Array]):
     slots
         Number of slots of each element; the elements are in this order in the arrays.
     reading
-        How the atoms of an element are read.
+        Reading of the atoms of an element.
     """
 
     name = "point cloud"

@@ -213,7 +213,7 @@ class VoxelDecoder:
     Attributes
     ----------
     cell
-        How the cell is read.
+        Reading of the cell.
     lowest_peak
         Local maxima of the images of the elements below this are no atoms.
     """
@@ -242,9 +242,9 @@ class Voxels(Representation[VoxelImages]):
     grid
         Sizes of the images.
     decoder
-        How crystals are read from images.
+        Reading of crystals from images.
     place
-        Which images of the atoms are drawn: :func:`around_centre` or :func:`in_cell`.
+        Choice of the periodic images of the atoms that are drawn: :func:`around_centre` or :func:`in_cell`.
     """
 
     name = "voxels"

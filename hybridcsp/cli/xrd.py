@@ -137,17 +137,22 @@ def _similarity(path: Path, pattern: Path | None, options: Mapping[str, Any]) ->
     """
     from hybridcsp.archive.archive import Archive, is_begun
     from hybridcsp.objectives import MeasuredPattern
+    from hybridcsp.objectives.powder import digest_of_pattern
     from hybridcsp.powder import PatternSimilarity, read_pattern, read_wavelength
 
-    guide = MeasuredPattern()
+    guide, digest = MeasuredPattern(), ""
     if path.is_dir() and is_begun(path):
         with Archive(path) as archive:
-            guide = MeasuredPattern.of_record(archive.state.settings[-1] if archive.state.settings else {})
+            settings = archive.state.settings[-1] if archive.state.settings else {}
+            guide, digest = MeasuredPattern.of_record(settings), MeasuredPattern.digest_of_record(settings)
     given = {name: value for name, value in options.items() if value is not None}
     if pattern is None and guide.pattern is None:
         reason = "it is needed for structures, and for a search without --xrd: the file of a measured powder pattern"
         raise InputError("--pattern", None, reason=reason)
     if pattern is None:
+        if digest and digest_of_pattern(str(guide.pattern)) not in ("", digest):
+            reason = "it has changed since the search began; name it with --pattern to compare with its present content"
+            raise InputError("xrd", guide.pattern, reason=reason)
         chosen = {name: given.get(name, getattr(guide, name)) for name in options}
     else:
         chosen = {name: given.get(name, getattr(MeasuredPattern, name)) for name in options}

@@ -33,6 +33,9 @@ class Objective(ABC):
     ----------
     unit
         Unit of the value, for tables and plots; empty for a number without one.
+    digest
+        SHA-256 hash of the file that determines the values, so that a resumed search notices another content; empty
+        without such a file.
     natural_goal
         Goal if the user gives none: ``"min"``, ``"max"`` or a value; ``None`` if it must be given.
     runs_code
@@ -60,6 +63,7 @@ class Objective(ABC):
     """
 
     unit: str = ""
+    digest: str = ""
     natural_goal: str | float | None = None
     runs_code: ClassVar[bool] = False
     argument_is_path: ClassVar[bool] = False

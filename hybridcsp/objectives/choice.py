@@ -167,6 +167,7 @@ class ObjectiveChoice:
         kind = given if callable(given) and not isinstance(given, Objective) else type(given)
         shown = given if isinstance(given, str) else {"python": f"{kind.__module__}.{kind.__qualname__}"}
         record = {"name": self.name, "objective": shown, "goal": self.goal, "unit": objective.unit}
+        record |= {"digest": objective.digest} if objective.digest else {}
         return record | ({"options": dict(self.options)} if self.options else {})
 
 

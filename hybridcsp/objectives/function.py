@@ -16,6 +16,7 @@ from hybridcsp.errors import InputError, did_you_mean, message_of, with_hint
 from hybridcsp.objectives.base import Objective
 from hybridcsp.utils.interrupts import exits_contained
 from hybridcsp.utils.modules import locate
+from hybridcsp.utils.reading import sha256_of
 
 #: End of the name of a file with Python code.
 SUFFIX = ".py"
@@ -44,6 +45,8 @@ class FunctionObjective(Objective):
         super().__init__()
         self.unit = unit
         self._function = _loaded(function) if isinstance(function, str) else function
+        file = function.rpartition(":")[0] if isinstance(function, str) else ""
+        self.digest = sha256_of(Path(file)) if file.endswith(SUFFIX) else ""
 
     def value(self, atoms: Atoms) -> float:
         """Return the value of the function."""

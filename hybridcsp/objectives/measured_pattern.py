@@ -92,11 +92,23 @@ class MeasuredPattern:
     @classmethod
     def of_record(cls, settings: Mapping[str, Any]) -> MeasuredPattern:
         """Return the pattern of the first such objective in the recorded settings of a search, or none."""
+        record = cls._in_record(settings)
+        if record is None:
+            return cls()
+        return cls(pattern=record["objective"].partition(":")[2], **record.get("options", {}))
+
+    @classmethod
+    def digest_of_record(cls, settings: Mapping[str, Any]) -> str:
+        """Return the hash of the file of that pattern; empty if there is none, or it was not recorded."""
+        return str((cls._in_record(settings) or {}).get("digest", ""))
+
+    @staticmethod
+    def _in_record(settings: Mapping[str, Any]) -> Mapping[str, Any] | None:
         for record in settings.get("objectives", ()):
-            kind, _, file = record["objective"].partition(":") if isinstance(record["objective"], str) else ("", "", "")
-            if kind == NAME:
-                return cls(pattern=file, **record.get("options", {}))
-        return cls()
+            if isinstance(record["objective"], str) and record["objective"].partition(":")[0] == NAME:
+                found: Mapping[str, Any] = record
+                return found
+        return None
 
     @property
     def choice(self) -> ObjectiveChoice | None:

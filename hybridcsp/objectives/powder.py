@@ -8,7 +8,7 @@ from typing import ClassVar
 from ase import Atoms
 
 from hybridcsp.core.problem import Problem
-from hybridcsp.errors import InputError
+from hybridcsp.errors import InputError, UnreadableError
 from hybridcsp.objectives.base import MAXIMUM, Objective
 from hybridcsp.powder import (
     CELL_CHANGE,
@@ -18,6 +18,15 @@ from hybridcsp.powder import (
     read_pattern,
     read_wavelength,
 )
+from hybridcsp.utils.reading import sha256_of
+
+
+def digest_of_pattern(file: Path | str) -> str:
+    """Return the hash of the file of a pattern; empty if it cannot be read, which reading the pattern explains."""
+    try:
+        return sha256_of(Path(file))
+    except UnreadableError:
+        return ""
 
 
 class PowderSimilarity(Objective):
@@ -50,6 +59,7 @@ class PowderSimilarity(Objective):
         if not argument:
             raise InputError("objective", "xrd", reason="it needs a measured pattern: xrd:pattern.xy")
         length = read_wavelength(str(wavelength))
+        self.digest = digest_of_pattern(argument)
         pattern = read_pattern(Path(argument), wavelength=length, axis=axis, key="xrd")
         try:
             self._similarity = PatternSimilarity(pattern, cell_change=cell_change)

@@ -35,6 +35,7 @@ class PredictedProperty(Objective):
         self._predictor = open_predictor(argument)
         self._extrapolate = extrapolate
         self.unit = self._predictor.unit
+        self.digest = str(self._predictor.card.get("weights_sha256", ""))
 
     def value(self, atoms: Atoms) -> float:
         """Return the expected value of the property."""

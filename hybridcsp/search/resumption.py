@@ -9,6 +9,7 @@ from typing import Any
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.errors import ArchiveError
+from hybridcsp.objectives.registry import class_of
 
 log = logging.getLogger(__name__)
 
@@ -119,15 +120,51 @@ def _compare(
         )
     lasting = [name for name in LASTING if name not in _OF_CALCULATOR or not allow_calculator_change]
     known = [name for name in lasting if name in before or name in _OMITTED]
-    different = [name for name in known if _with_present_names(before.get(name)) != settings.get(name)]
+    different = [
+        name
+        for name in known
+        if _with_present_names(_without_digests(before.get(name))) != _without_digests(settings.get(name))
+    ]
     if different:
         listed = "; ".join(f"{name} was {before.get(name)!r}, now {settings.get(name)!r}" for name in different)
         raise ArchiveError(
             f"{archive.directory} holds another search ({listed}): choose another directory, or use the same settings"
         )
+    _compare_files_of_objectives(settings, before, archive)
     for name, weights in before.get("weights", {}).items():
         if settings["weights"].get(name, weights) != weights:
             log.warning("source %s: its weights differ from those that this search has used so far", name)
+
+
+def _compare_files_of_objectives(settings: Mapping[str, Any], before: Mapping[str, Any], archive: Archive) -> None:
+    """Check that the files of objectives have the content that the values in an archive come from.
+
+    A function may have been corrected, so that its change is a warning only.
+
+    Raises
+    ------
+    ArchiveError
+        If the file of another objective has changed.
+    """
+    for now, then in zip(settings.get("objectives", ()), before.get("objectives", ()), strict=True):
+        if "digest" not in then or "digest" not in now or now["digest"] == then["digest"]:
+            continue
+        name, text = now["name"], now["objective"]
+        if isinstance(text, str) and class_of(text).runs_code:
+            log.warning("objective %s: its file has changed; earlier values are those of the former function", name)
+        else:
+            file = text.partition(":")[2] if isinstance(text, str) else f"the file of the objective {name}"
+            raise ArchiveError(
+                f"{file} has changed since the search in {archive.directory} began, so that values of the objective "
+                f"{name} from before and after cannot be compared: restore the file, or choose another directory"
+            )
+
+
+def _without_digests(recorded: Any) -> Any:
+    """Return recorded objectives without the hashes of their files, and any other setting as it is."""
+    if isinstance(recorded, list) and all(isinstance(item, dict) for item in recorded):
+        return [{key: value for key, value in item.items() if key != "digest"} for item in recorded]
+    return recorded
 
 
 def _with_present_names(recorded: Any) -> Any:

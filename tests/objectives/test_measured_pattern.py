@@ -10,7 +10,7 @@ from crystals import InlineBackend
 from diffraction import measured, write_pattern
 
 from hybridcsp import Search, SearchSettings, config
-from hybridcsp.errors import InputError
+from hybridcsp.errors import ArchiveError, InputError
 from hybridcsp.objectives import MeasuredPattern, ObjectiveChoice
 from hybridcsp.objectives.choice import choices_of
 from hybridcsp.relaxation.relax import Relaxer
@@ -63,11 +63,13 @@ class TestSettings:
         given = MeasuredPattern(pattern=str(pattern), wavelength="MoKa", axis="q", cell_change=0.0)
         record = {"objectives": [{"objective": {"python": "my.f"}}, given.choice.record(_Built())]}
         assert MeasuredPattern.of_record(record) == given
+        assert MeasuredPattern.digest_of_record(record) == "4f"
         assert MeasuredPattern.of_record({}).pattern is None
 
 
 class _Built:
     unit = ""
+    digest = "4f"
 
 
 @pytest.mark.parametrize(
@@ -103,6 +105,16 @@ class TestSearches:
             whole.run(relaxations=4, refine=0)
             expected = [minimum.objectives for minimum in whole.minima()]
         assert [minimum.objectives for minimum in parts.minima()] == expected
+
+    def test_a_pattern_whose_content_has_changed_is_another_one(self, pattern, tmp_path):
+        file = tmp_path / "own.xy"
+        file.write_bytes(pattern.read_bytes())
+        search(tmp_path / "Cu", xrd=file).close()
+        file.write_bytes(pattern.read_bytes().replace(b"5", b"6", 1))
+        with pytest.raises(ArchiveError, match=r"own.xy has changed since the search in .*Cu began"):
+            search(tmp_path / "Cu", xrd=file)
+        file.write_bytes(pattern.read_bytes())
+        search(tmp_path / "Cu", xrd=file).close()
 
     def test_a_pattern_that_cannot_be_used_is_an_error_before_there_is_a_directory(self, pattern, tmp_path):
         with pytest.raises(InputError, match="too large for Q in Å⁻¹; angles 2θ in degrees need axis = 'two-theta'"):

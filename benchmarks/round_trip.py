@@ -30,20 +30,21 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 from ase.build.supercells import make_supercell
-from pymatgen.analysis.structure_matcher import StructureMatcher
 
+from hybridcsp.errors import InputError
+from hybridcsp.generators.fidelity import CLOSE
 from hybridcsp.generators.loading import open_generator
 from hybridcsp.generators.wyckoff import representation
+from hybridcsp.generators.wyckoff.symmetric import WyckoffSites
 from hybridcsp.generators.wyckoff.tokens import detokenize, tokenize
 from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.structure_files import read_structures
+from hybridcsp.similarity.deviation import deviation
 from hybridcsp.structure import lattice
-from hybridcsp.structure.conversion import to_pymatgen
 from hybridcsp.structure.normalizer import ENANTIOMORPHS
-from hybridcsp.structure.symmetry import SYMPREC, SYMPREC_LOOSE, primitive, spacegroup
+from hybridcsp.structure.symmetry import SYMPREC, primitive, spacegroup
 
 RESULTS = Path(__file__).parent / "results" / "round_trip.json"
-MATCHER = StructureMatcher(ltol=0.1, stol=0.1, angle_tol=3, primitive_cell=False, scale=False)
 KINDS = ("Wyckoff", "sequence", "log-lattice")
 SHOWN = 5  # formulas of each failure
 
@@ -70,11 +71,10 @@ def same(a: representation.WyckoffCrystal | None, b: representation.WyckoffCryst
 
 
 def encoded(atoms: Atoms) -> representation.WyckoffCrystal | None:
-    for symprec in (SYMPREC_LOOSE, SYMPREC):
-        crystal = representation.encode_wyckoff(atoms, symprec)
-        if crystal is not None and len(representation.decode_wyckoff(crystal)) == len(atoms):
-            return crystal
-    return None
+    try:
+        return WyckoffSites().encode(atoms)
+    except InputError:
+        return None
 
 
 def through_symmetry(
@@ -97,12 +97,11 @@ def through_symmetry(
             wrong.append("disguised it is another representation")
     except Exception as error:  # noqa: BLE001  # counted
         wrong.append(f"{type(error).__name__} when encoded again")
-    distances = MATCHER.get_rms_dist(to_pymatgen(atoms), to_pymatgen(back))
-    if distances is None:
+    found = deviation(atoms, back, CLOSE)
+    if found is None:
         wrong.append("another crystal")
         return wrong, None
-    length = (atoms.get_volume() / len(atoms)) ** (1 / 3)
-    return wrong, (float(distances[0]) * length, float(distances[1]) * length)
+    return wrong, (found.rms, found.largest)
 
 
 def through_sequence(crystal: representation.WyckoffCrystal, positions: object) -> list[str]:

@@ -11,25 +11,38 @@ import typer
 
 from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console, errors
-from hybridcsp.cli.generators import DATA, GENERATOR, MAX_ATOMS, SEED, check_exists
+from hybridcsp.cli.generators import DATA, MAX_ATOMS, SEED, check_exists
 from hybridcsp.cli.output import AsCsv, AsJson, print_table
 from hybridcsp.cli.progress import bar, busy
 from hybridcsp.errors import InputError
 from hybridcsp.utils.files import atomic_write, check_writable, make_folder
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from hybridcsp.generators.metrics import Scored
 
 
 @app.command(
     epilog="Examples:\n\n"
     "  hybridcsp evaluate wyckoff --data held_out.extxyz\n\n"
-    "  hybridcsp evaluate my_flow/ --data mp20.extxyz --samples 20 --crystals 500 --output scores.json"
+    "  hybridcsp evaluate my_flow/ --data mp20.extxyz --samples 20 --crystals 500 --output scores.json\n\n"
+    "  hybridcsp evaluate --fidelity --data mp20.extxyz --crystals 500 --output crystals.csv --plot fidelity.png\n\n"
+    "  hybridcsp evaluate --fidelity ftcp-1/ ftcp-2/ --data held_out.extxyz"
 )
 def evaluate(
-    generator: GENERATOR,
     data: DATA,
-    samples: Annotated[int, typer.Option(metavar="N", help="Number of samples per crystal.", min=1)] = 20,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="GENERATOR",
+            help="Name of a generator (see hybridcsp generators), or a folder of weights; with --fidelity any number.",
+            show_default="none",
+        ),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", help="Number of samples per crystal.", min=1, show_default="20")
+    ] = None,
     crystals: Annotated[
         int | None, typer.Option(metavar="N", help="Number of crystals, drawn at random.", min=1, show_default="all")
     ] = None,
@@ -48,22 +61,50 @@ def evaluate(
     output: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write the summary and the scores of each crystal to a JSON file.", show_default="none"
+            metavar="FILE",
+            help="Write the scores of each crystal to a JSON file, with --fidelity also CSV (.csv).",
+            show_default="none",
+        ),
+    ] = None,
+    fidelity: Annotated[
+        bool,
+        typer.Option("--fidelity", help="Measure what is lost when crystals are encoded and decoded again instead."),
+    ] = False,
+    representation: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Representation for --fidelity: voxels, voxels-published, ftcp, point-cloud, wyckoff or log-lattice. "
+            "Repeatable.",
+            show_default="all, or none if generators are given",
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Plot the fidelity to a .png, .pdf or .svg file.", show_default="none"),
+    ] = None,
+    worst: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Number of crystals that --fidelity lists, the worst first.", min=0, show_default="3"
         ),
     ] = None,
     seed: SEED = 0,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
-    """Report match rate, RMSE, validity, uniqueness and novelty.
+    """Report match rate, RMSE, validity, uniqueness and novelty of samples, or the fidelity of reconstructions.
 
     For each crystal, the generator is given only the contents of the primitive cell. Two criteria for a match are
     reported with their tolerances: the one of pymatgen's StructureMatcher that publications use, which is wide, and
     the strict one that distinguishes minima in a search. Samples are not filtered. Validity, uniqueness, novelty (both
     by the strict criterion) and symmetry (at 0.1 Å) are fractions of all samples.
-    """
-    import numpy as np
 
+    With --fidelity, the crystals go through the representations that generators learn from, without a network, and
+    through generators with an encoder: how many come back, how far the atoms and the cell are off, and which crystals
+    lose most. The results of several folders of one generator are also combined, with their spread.
+    """
+    from hybridcsp.cli.fidelity import FidelityChoices, measure_fidelity
     from hybridcsp.generators.datasets import formula_of, read_dataset
     from hybridcsp.generators.loading import one_thread, open_generator
     from hybridcsp.generators.metrics import evaluate as score
@@ -73,6 +114,34 @@ def evaluate(
     for option, paths in (("--data", data), ("--known", known or [])):
         for path in paths:
             check_exists(option, path)
+    _check_options(
+        fidelity,
+        {"--samples": samples, "--known": known or None, "--everything": everything or None},
+        {"--representation": representation or None, "--plot": plot, "--worst": worst},
+    )
+    if fidelity:
+
+        def read() -> list[Atoms]:
+            with busy("reading crystals"):
+                found = [example.atoms for example in read_dataset(data, max_atoms=max_atoms).examples]
+            return _drawn(found, crystals, seed)
+
+        measure_fidelity(
+            FidelityChoices(
+                models=models or (),
+                representations=representation or (),
+                output=output,
+                plot=plot,
+                worst=3 if worst is None else worst,
+                as_json=as_json,
+                as_csv=as_csv,
+            ),
+            read,
+        )
+        return
+    if len(models or ()) != 1:
+        raise InputError("GENERATOR", models, "one generator; several can be given with --fidelity")
+    generator, samples = (models or [""])[0], samples or 20
     if output is not None:
         make_folder(output.parent, key="--output")
         check_writable(output, key="--output", follow=True)
@@ -89,9 +158,7 @@ def evaluate(
             [str(path) for path in data],
             reason="the generator was trained on crystals of all these formulas; add --everything to use them anyway",
         )
-    if crystals is not None and crystals < len(targets):
-        chosen = np.random.default_rng(seed).choice(len(targets), crystals, replace=False)
-        targets = [targets[i] for i in sorted(chosen)]
+    targets = _drawn(targets, crystals, seed)
     if len(learned):
         errors.print(f"Skipped crystals of {len(learned)} formulas that the generator was trained on.")
     with one_thread(), bar("crystals", len(targets)) as advance:
@@ -110,6 +177,26 @@ def evaluate(
         _show(summary, ks)
     if output is not None:
         _write_scores(output, about, scored)
+
+
+def _check_options(fidelity: bool, of_samples: Mapping[str, Any], of_fidelity: Mapping[str, Any]) -> None:
+    """Check that no option is given that belongs to the other kind of evaluation."""
+    for option, value in (of_samples if fidelity else of_fidelity).items():
+        if value is not None:
+            reason = (
+                "it is for samples; leave out --fidelity" if fidelity else "it belongs to --fidelity; add this option"
+            )
+            raise InputError(option, value, reason=reason)
+
+
+def _drawn(crystals: list[Atoms], count: int | None, seed: int) -> list[Atoms]:
+    """Return some crystals drawn at random, in their order; all if none or a larger number is wanted."""
+    import numpy as np
+
+    if count is None or count >= len(crystals):
+        return crystals
+    chosen = np.random.default_rng(seed).choice(len(crystals), count, replace=False)
+    return [crystals[i] for i in sorted(chosen)]
 
 
 def _show(summary: Mapping[str, Any], ks: list[int]) -> None:

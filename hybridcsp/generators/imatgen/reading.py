@@ -79,7 +79,7 @@ class WantedPeaks(Reading):
     Attributes
     ----------
     cell
-        How the cell is read.
+        Reading of the cell.
     lowest
         Atoms have peaks of at least this height.
     highest
@@ -94,7 +94,7 @@ class WantedPeaks(Reading):
         """Return the crystal of the wanted contents."""
         positions = {}
         for number, n in contents.items():
-            peaks = find_peaks(images.sites[number], self.lowest)
+            peaks = find_peaks(images.sites[number], self.lowest, grid)
             order = np.argsort(-peaks.heights, kind="stable")
             if len(order) < n or (len(order) > n and peaks.heights[order[n]] > self.highest):
                 raise DecodingError(OTHER_CONTENTS)

@@ -34,7 +34,8 @@ Array = NDArray[np.float64]
 
 #: Values of a Gaussian below this are zero in the images, as in the authors' code.
 SMALLEST = 0.02
-#: Atoms of one element at smaller distances, in standard deviations, make one peak.
+#: Atoms of one element at smaller distances, in standard deviations, make one peak; peaks at less than half of this
+#: distance are one atom.
 RESOLUTION = 3.0
 #: Gaussians at smaller distances, in standard deviations, overlap in the image of the cell.
 OVERLAP = 5.6
@@ -230,7 +231,7 @@ class VoxelDecoder:
             If the images show no cell or no atoms.
         """
         metric = self.cell.metric(images.cell, grid.width)
-        found = {number: find_peaks(image, self.lowest_peak) for number, image in images.sites.items()}
+        found = {number: find_peaks(image, self.lowest_peak, grid) for number, image in images.sites.items()}
         return assemble(metric, {number: peaks.positions for number, peaks in found.items()}, grid)
 
 
@@ -349,28 +350,72 @@ class Peaks(NamedTuple):
     heights: Array
 
 
-def find_peaks(image: Array, lowest: float) -> Peaks:
-    """Find the local maxima of an image whose voxels reach ``lowest``.
+def find_peaks(image: Array, lowest: float, grid: VoxelGrid) -> Peaks:
+    """Find the maxima of the image of an element that reach ``lowest``, one for each atom.
 
     The logarithm of a Gaussian is a parabola: position and height of a maximum between voxels follow from the largest
-    voxel and its neighbours.
+    voxel and its neighbours. Adjacent voxels of one value, as in the middle between voxels and where a network reaches
+    its largest value, are one maximum. Of maxima that are too close for two atoms, the highest is kept.
+
+    Parameters
+    ----------
+    image
+        Image, which is periodic.
+    lowest
+        Smallest value of the voxel of a maximum.
+    grid
+        Sizes of the images.
     """
     from scipy.ndimage import maximum_filter
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
 
-    top = (image >= lowest) & (image == maximum_filter(image, size=3, mode="wrap"))
+    size = image.shape[0]
+    top = np.argwhere((image >= lowest) & (image == maximum_filter(image, size=3, mode="wrap")))
+    if not len(top):
+        return Peaks(np.zeros((0, 3)), np.zeros(0))
+    offsets, heights = _between_voxels(image, top)
+    pairs = cKDTree(top, boxsize=size).query_pairs(1.5, p=np.inf, output_type="ndarray")
+    graph = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(len(top),) * 2)
+    n, group = connected_components(graph, directed=False)
+    first = np.unique(group, return_index=True)[1]
+    from_first = top + offsets - top[first[group]]
+    from_first -= size * np.round(from_first / size)
+    means = np.stack([np.bincount(group, from_first[:, axis]) for axis in range(3)], axis=1)
+    positions = top[first] + means / np.bincount(group)[:, None]
+    highest = np.zeros(n)
+    np.maximum.at(highest, group, heights)
+    kept = _highest_apart(positions, highest, RESOLUTION / 2 * grid.width * size / grid.box, size)
+    return Peaks(positions[kept], highest[kept])
+
+
+def _between_voxels(image: Array, top: NDArray[np.integer]) -> tuple[Array, Array]:
+    """Return the offsets of maxima from their voxels, shape ``(n, 3)``, and their heights."""
+    size = image.shape[0]
     logarithm = np.log(np.maximum(image, SMALLEST / 100))
-    positions, heights = [], []
-    for place in np.argwhere(top):
-        offset, height = np.zeros(3), logarithm[tuple(place)]
-        for axis in range(3):
-            step = np.eye(3, dtype=int)[axis]
-            below, above = (logarithm[tuple((place + sign * step) % image.shape[0])] for sign in (-1, 1))
-            curvature = 2 * logarithm[tuple(place)] - below - above
-            offset[axis] = np.clip((above - below) / (2 * curvature), -0.5, 0.5) if curvature > 0 else 0.0
-            height += offset[axis] * (above - below) / 4
-        positions.append(place + offset)
-        heights.append(np.exp(height))
-    return Peaks(np.array(positions).reshape(-1, 3), np.array(heights))
+    here = logarithm[tuple(top.T)]
+    offsets, heights = np.zeros(top.shape), here.copy()
+    for axis, step in enumerate(np.eye(3, dtype=int)):
+        below, above = (logarithm[tuple(((top + sign * step) % size).T)] for sign in (-1, 1))
+        curvature = 2 * here - below - above
+        is_curved = curvature > 0
+        offsets[is_curved, axis] = np.clip((above - below)[is_curved] / (2 * curvature[is_curved]), -0.5, 0.5)
+        heights += offsets[:, axis] * (above - below) / 4
+    return offsets, np.exp(heights)
+
+
+def _highest_apart(positions: Array, heights: Array, distance: float, size: int) -> NDArray[np.integer]:
+    """Return the numbers of those peaks that have no higher one within a distance in voxels, in their order."""
+    from scipy.spatial import cKDTree
+
+    inside = positions % size
+    inside[inside >= size] = 0.0  # where rounding has carried a small negative number to the end
+    near = cKDTree(inside, boxsize=size).query_ball_point(inside, distance)
+    kept = np.zeros(len(positions), dtype=bool)
+    for one in np.argsort(-heights, kind="stable"):
+        kept[one] = not kept[near[one]].any()
+    return np.flatnonzero(kept)
 
 
 def assemble(metric: Array, positions: Mapping[int, Array], grid: VoxelGrid) -> Atoms:

@@ -21,6 +21,7 @@ from hybridcsp.structure.representations.voxels import (
     VoxelDecoder,
     VoxelImages,
     Voxels,
+    find_peaks,
     in_cell,
 )
 
@@ -128,3 +129,41 @@ def test_atoms_in_corners_of_a_large_cell_need_the_placement_around_the_centre()
     atoms = Atoms("CuAu", cell=[9.9, 9.9, 9.9], scaled_positions=[[0, 0, 0], [0.95, 0.95, 0.95]], pbc=True)
     assert Voxels(place=in_cell).limit(atoms) == "its atoms extend beyond a box of 10 Å"
     assert same_structure(Voxels().decode(Voxels().encode(atoms)), atoms)
+
+
+def test_atoms_half_way_between_voxels_are_single_atoms():
+    edge = 18 * 10 / 32
+    atoms = Atoms("Na2", scaled_positions=[(0, 0, 0), (0.5, 0.5, 0.5)], cell=[edge] * 3, pbc=True)
+    voxels = Voxels()
+    positions = np.array([[0.5, 0.5, 0.5], [5.5, 9.0, 0.5], [31.5, 4.25, 20.0]]) * 10 / 32 - 5.0
+    peaks = find_peaks(voxels._sites(positions), 0.3, voxels.grid)
+    found = (peaks.positions + 16) % 32 - 16
+    wanted = ((positions + 5.0) * 3.2 + 16) % 32 - 16
+    assert sorted(map(tuple, found.round(2))) == sorted(map(tuple, wanted.round(2)))
+    assert peaks.heights == pytest.approx(1.0, abs=0.01)
+    assert same_structure(voxels.decode(voxels.encode(atoms)), atoms)
+
+
+@pytest.mark.parametrize("corner", [(5, 7, 9), (31, 31, 31), (31, 0, 16)])
+def test_a_saturated_block_of_voxels_is_one_atom_in_its_centre(corner):
+    steps = np.arange(32)
+    distances = [(steps - place - 0.5 + 16) % 32 - 16 for place in corner]
+    image = np.minimum(3 * np.exp(-sum(d**2 for d in np.meshgrid(*distances, indexing="ij")) / 2), 1.0)
+    peaks = find_peaks(image, 0.3, COMPACT)
+    assert (image == 1.0).sum() == 8
+    assert (peaks.positions[0] % 32).tolist() == pytest.approx([(place + 0.5) % 32 for place in corner])
+    assert len(peaks.positions) == 1
+
+
+@pytest.mark.parametrize(("between", "atoms"), [(0.9, 1), (0.2, 2)])
+def test_ripples_of_one_peak_are_one_atom(between, atoms):
+    image = np.zeros((32,) * 3)
+    image[13:20, 16, 16] = [0.05, 0.3, 1.0, between, 0.99, 0.3, 0.05]
+    peaks = find_peaks(image, 0.3, COMPACT)
+    assert len(peaks.positions) == atoms
+    assert peaks.positions[0] == pytest.approx([15.0, 16.0, 16.0], abs=0.5)
+
+
+def test_constant_images_have_at_most_one_atom():
+    assert len(find_peaks(np.ones((32,) * 3), 0.3, COMPACT).positions) == 1
+    assert find_peaks(np.zeros((32,) * 3), 0.3, COMPACT).positions.shape == (0, 3)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hybridcsp.analysis.phases import Phase, Phases
+from hybridcsp.analysis.predicted_values import PredictedValues
 from hybridcsp.analysis.report import source_name, spacegroup_name
 from hybridcsp.analysis.text_tables import Column, FittingTable
 from hybridcsp.structure.symmetry import spacegroup_symbol
@@ -65,7 +66,13 @@ def phase_annotations(phase: Phase, phases: Phases) -> dict[str, Any]:
     }
 
 
-def phase_table(rows: Sequence[Mapping[str, Any]], phases: Phases, window: float, most: int) -> FittingTable:
+def phase_table(
+    rows: Sequence[Mapping[str, Any]],
+    phases: Phases,
+    window: float,
+    most: int,
+    predicted: PredictedValues | None = None,
+) -> FittingTable:
     """Return rows of :func:`phase_rows` as a table for the terminal.
 
     Parameters
@@ -78,12 +85,16 @@ def phase_table(rows: Sequence[Mapping[str, Any]], phases: Phases, window: float
         Height up to which phases were selected, in eV/atom.
     most
         Largest number of lines.
+    predicted
+        Predictors whose values the rows have, see :meth:`PredictedValues.of`.
     """
+    predicted = predicted or PredictedValues()
     columns = [
         Column(heading="formula"),
         Column(heading="structure", meaning="space group (tolerance 0.01 Å) and prototype, if known", words=True),
         Column(heading="ΔHmeV", meaning=f"meV/atom of formation from the elements ({phases.quantity})"),
         Column(heading="ΔmeV", meaning="meV/atom above the hull"),
+        *predicted.columns(),
         Column(
             heading="decomposes to",
             meaning="phases on the hull at this composition, with their fractions of the atoms",
@@ -95,13 +106,16 @@ def phase_table(rows: Sequence[Mapping[str, Any]], phases: Phases, window: float
         Column(heading="found", meaning="relaxation that reached it first", dispensable=5),
         Column(heading="eV/atom", meaning=phases.quantity, dispensable=6),
     ]
+    place = 5 + len(predicted.predictors)
     if has_known := phases.known_hull is not None:
-        columns[5:5] = [
+        columns[place:place] = [
             Column(heading="", meaning="", words=True),
             Column(heading="Δknown", meaning="meV/atom above the hull of the known phases", dispensable=1),
         ]
     cells = [_cells(row, has_known=has_known) for row in rows[:most]]
-    notes = [_NOTE.format(calculator=phases.calculator or "one calculator")]
+    for line, row in zip(cells, rows, strict=False):
+        line[4:4] = predicted.cells(row)
+    notes = [_NOTE.format(calculator=phases.calculator or "one calculator"), *predicted.notes(rows[:most])]
     if has_known:
         notes.insert(0, "new: none of the known phases that were given; not given: an element without a known phase.")
     if len(rows) > most:

@@ -15,6 +15,7 @@ from hybridcsp.analysis.follow_ups import (
     marks_of,
 )
 from hybridcsp.analysis.objective_values import failure_notes, objective_cells, objective_columns, objective_values
+from hybridcsp.analysis.predicted_values import PredictedValues
 from hybridcsp.analysis.report import source_name, spacegroup_name
 from hybridcsp.analysis.text_tables import Column, FittingTable, heading_lines
 from hybridcsp.archive.archive import Archive
@@ -31,10 +32,14 @@ _SUSPECT = (
     "any of them. The search makes no use of it."
 )
 
+_NONE = PredictedValues()
+
 _NOT_REFINED = "*: not refined; energy and space group are those of a quick relaxation."
 
 
-def minima_rows(minima: Sequence[Minimum], archive: Archive) -> list[dict[str, Any]]:
+def minima_rows(
+    minima: Sequence[Minimum], archive: Archive, predicted: PredictedValues = _NONE
+) -> list[dict[str, Any]]:
     """Return the properties of minima as plain data with units in the keys.
 
     Energies and structures are those of the search's own calculator. If follow-up calculators have results, those of
@@ -48,12 +53,15 @@ def minima_rows(minima: Sequence[Minimum], archive: Archive) -> list[dict[str, A
         Minima in the order of their ranks, best first.
     archive
         Archive that holds them.
+    predicted
+        Predictors whose values for the final structures are added, see :meth:`PredictedValues.of`.
     """
     threshold = disagreement(archive)
     specs = [level.spec for level in levels_with_results(archive)] if _are_followed_up(minima) else []
     rows = []
     families: dict[int, int] = {}  # ranks of the best of each niche
-    for rank, minimum in enumerate(minima, start=1):
+    predictions = predicted.of([minimum.final.atoms for minimum in minima])
+    for rank, (minimum, prediction) in enumerate(zip(minima, predictions, strict=True), start=1):
         best = minimum.best
         own = spacegroups(best.atoms) if minimum.follow_ups else (minimum.spacegroup, minimum.spacegroup_loose)
         row = {
@@ -62,6 +70,7 @@ def minima_rows(minima: Sequence[Minimum], archive: Archive) -> list[dict[str, A
             "enthalpy_ev_per_atom": minimum.best.enthalpy_per_atom,
             **_height(minimum, archive),
             **objective_values(archive.state.goals.objectives, minimum.objectives),
+            **prediction,
             "energy_ev_per_atom": best.evaluation.energy / len(best.atoms),
             "volume_a3_per_atom": best.atoms.get_volume() / len(best.atoms),
             "spacegroup": own[0],
@@ -105,13 +114,13 @@ def _height(minimum: Minimum, archive: Archive) -> dict[str, Any]:
     return {"above_best_mev_per_atom": 1000 * (minimum.best.enthalpy_per_atom - lowest)}
 
 
-def minima_table(minima: Sequence[Minimum], archive: Archive) -> FittingTable:
+def minima_table(minima: Sequence[Minimum], archive: Archive, predicted: PredictedValues = _NONE) -> FittingTable:
     """Return minima as a table for the terminal, in the given order (best first).
 
     If follow-up calculators have results, each calculator has a column of heights above its lowest minimum, and all but
-    the last, whose ranking counts, have one of ranks.
+    the last, whose ranking counts, have one of ranks. The values of predictors have a column each.
     """
-    problem, rows = archive.system or archive.problem, minima_rows(minima, archive)
+    problem, rows = archive.system or archive.problem, minima_rows(minima, archive, predicted)
     quantity = "enthalpy" if problem.pressure_gpa else "energy"
     if isinstance(archive.state, SystemState):
         columns, cells, notes = _heights_above_hull(rows, archive.state, quantity)
@@ -129,7 +138,7 @@ def minima_table(minima: Sequence[Minimum], archive: Archive) -> FittingTable:
         ]
         notes = []
     objectives = archive.state.goals.objectives
-    columns += objective_columns(objectives)
+    columns += objective_columns(objectives) + predicted.columns()
     columns += [
         Column(
             heading="structure",
@@ -149,6 +158,7 @@ def minima_table(minima: Sequence[Minimum], archive: Archive) -> FittingTable:
         final = _prefix(numbers[minimum.follow_ups[-1].spec] if minimum.follow_ups else 0)
         line += [
             *objective_cells(objectives, minimum.objectives),
+            *predicted.cells(row),
             _structure(row, final),
             _number(row[f"{final}volume_a3_per_atom"], 2),
             str(row["formula_units"]),
@@ -160,7 +170,7 @@ def minima_table(minima: Sequence[Minimum], archive: Archive) -> FittingTable:
             line.append("" if row["family"] == row["rank"] else str(row["family"]))
     if not all(row["refined"] or minimum.follow_ups for row, minimum in zip(rows, minima, strict=True)):
         notes.append(_NOT_REFINED)
-    notes += failure_notes(archive.state.objective_failures)
+    notes += failure_notes(archive.state.objective_failures) + predicted.notes(rows)
     if any(row["suspect"] for row in rows):
         notes.append(_SUSPECT)
     pressure = f" at {problem.pressure_gpa:g} GPa" if problem.pressure_gpa else ""

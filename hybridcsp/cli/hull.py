@@ -10,12 +10,13 @@ import typer
 
 from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console, errors
-from hybridcsp.cli.output import AsCsv, AsJson, check_formats, print_table
+from hybridcsp.cli.output import AsCsv, AsJson, Predictors, check_formats, print_table
 from hybridcsp.cli.values import read_number
 from hybridcsp.errors import InputError
 
 if TYPE_CHECKING:
     from hybridcsp.analysis.phases import Phase, Phases
+    from hybridcsp.analysis.predicted_values import PredictedValues
     from hybridcsp.archive.archive import Archive
 
 #: Default of ``--window`` in meV/atom.
@@ -33,6 +34,7 @@ _LINES = 40
     "  hybridcsp hull Mg-Mn-O --plot hull.html --snapshots 6   interactive, with the course of the search\n\n"
     "  hybridcsp hull V-O --window 30 --export phases/ --format cif --cell conventional\n\n"
     "  hybridcsp hull V-O --entries entries.json               for pymatgen's PhaseDiagram\n\n"
+    "  hybridcsp hull V-O --predictor made                     how likely the phases can be made\n\n"
     "  hybridcsp hull V-O --json"
 )
 def hull(
@@ -96,6 +98,7 @@ def hull(
             show_default="none",
         ),
     ] = None,
+    predictor: Predictors = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
@@ -112,23 +115,28 @@ def hull(
         snapshot_table,
     )
     from hybridcsp.analysis.phases import read_phases, snapshots_of, with_prototypes
+    from hybridcsp.analysis.predicted_values import PredictedValues
     from hybridcsp.archive.archive import Archive
 
     check_formats(as_json=as_json, as_csv=as_csv)
     height = _window(window)
     _check_files(plot or (), export, format, cell, entries)
+    predicted = PredictedValues.opened(predictor or ())
     with Archive(directory) as archive:
         phases = read_phases(archive)
         selected = phases.within(height, only_lowest=lowest)
         shown = selected if as_json or as_csv else selected[:_LINES]
         named = [*with_prototypes(shown, archive), *selected[len(shown) :]]
         rows = phase_rows(named, phases)
+        if predicted.predictors:
+            structures = [archive.structure(archive.state.basins[phase.id]) for phase in shown]
+            rows[: len(shown)] = [row | own for row, own in zip(rows, predicted.of(structures), strict=False)]
         moments = snapshots_of(phases, snapshots) if snapshots else []
         history = snapshot_rows(moments) if moments else []
         if not print_table(
             rows, as_json=as_json, as_csv=as_csv, about=_content(phases, height, rows, history) if as_json else None
         ):
-            console.print(phase_table(rows, phases, height, _LINES))
+            console.print(phase_table(rows, phases, height, _LINES, predicted))
             for line in hull_summary(phases):
                 console.print(line, highlight=False)
             if history:
@@ -137,7 +145,7 @@ def hull(
         messages = errors if as_json or as_csv else console
         for written in [
             *_draw(plot or (), phases, height, moments),
-            *_export(archive, selected, phases, export, format, cell, entries),
+            *_export(archive, selected, phases, predicted, export, format, cell, entries),
         ]:
             messages.print(written, markup=False, highlight=False, soft_wrap=True)
 
@@ -208,6 +216,7 @@ def _export(
     archive: Archive,
     selected: Sequence[Phase],
     phases: Phases,
+    predicted: PredictedValues,
     export: str | None,
     format: str | None,
     cell: str,
@@ -229,7 +238,9 @@ def _export(
             export,
             format=format,
             cell=cell,
-            more=lambda minimum: phase_annotations(by_id[minimum.id], phases),
+            more=lambda minimum: (
+                phase_annotations(by_id[minimum.id], phases) | predicted.annotations(minimum.final.atoms)
+            ),
         )
         written.append(f"Wrote {count} to {files[0] if len(files) == 1 else files[0].parent}")
     if entries is not None:

@@ -11,7 +11,7 @@ import typer
 
 from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console, errors
-from hybridcsp.cli.output import print_search
+from hybridcsp.cli.output import Predictors, print_search
 from hybridcsp.cli.progress import counter
 from hybridcsp.errors import CommandLineError, InputError, UnknownNameError
 from hybridcsp.utils.files import is_stream
@@ -233,6 +233,7 @@ def print_unreadable(report: ImportReport) -> None:
     "  hybridcsp export TiO2 --output seeds/ --format poscar --top 20 --cell primitive\n\n"
     "  hybridcsp export TiO2 --format uspex --output uspex_run --top 10 --generation 5\n\n"
     "  hybridcsp export TiO2 --format airss --output airss_run --pending\n\n"
+    "  hybridcsp export TiO2 --output minima.extxyz --predictor made\n\n"
     "  hybridcsp export samples.extxyz --format cryspy --output cryspy_run"
 )
 def export(
@@ -281,9 +282,11 @@ def export(
         bool,
         typer.Option("--pending", help="Write candidates that are not relaxed yet, instead of minima (seeds only)."),
     ] = False,
+    predictor: Predictors = None,
 ) -> None:
     """Write the minima, best first, to structure files or as seeds for another code."""
     from hybridcsp.analysis.follow_ups import disagreement
+    from hybridcsp.analysis.predicted_values import PredictedValues
     from hybridcsp.archive.archive import Archive
     from hybridcsp.io.export import export as write
     from hybridcsp.io.formats import FORMATS as CODES
@@ -294,6 +297,9 @@ def export(
             named = next((name for name, one in FILE_FORMATS.items() if f".{format}" in one.endings), None)
             hint = f"files that end in .{format} have the format {named}" if named else ""
             raise UnknownNameError("--format", format, [*FILE_FORMATS, *CODES.entries()], hint)
+        if predictor:
+            reason = f"the files of {format} have no place for predicted values; write structure files instead"
+            raise InputError("--predictor", [str(folder) for folder in predictor], reason=reason)
         _export_seeds(
             directory, format, None if output is None else Path(output), top, cell, generation, elements, pending
         )
@@ -302,6 +308,7 @@ def export(
         if value is not None:
             reason = "it is allowed only with --format uspex or another code that seeds are written for"
             raise InputError(option, value, reason=reason)
+    predicted = PredictedValues.opened(predictor or ())
     chosen = format_of(output, format, key="--output") if output else FILE_FORMATS[format or "extxyz"]
     folder = chosen.single and top != 1
     default = directory / (f"minima-{chosen.name}" if folder else f"minima{chosen.endings[0]}")
@@ -314,6 +321,7 @@ def export(
             cell=cell,
             follow=output is not None,
             disagreement=disagreement(archive),
+            more=lambda minimum: predicted.annotations(minimum.final.atoms),
         )
     where = files[0] if len(files) == 1 else files[0].parent
     messages = errors if is_stream(where) else console

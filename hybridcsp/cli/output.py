@@ -18,7 +18,19 @@ from hybridcsp.errors import CommandLineError, InputError
 from hybridcsp.utils.text import printable
 
 if TYPE_CHECKING:
+    from hybridcsp.analysis.predicted_values import PredictedValues
     from hybridcsp.archive.archive import Archive
+
+#: Option of commands that show minima.
+Predictors = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--predictor",
+        metavar="FOLDER",
+        help="Folder of a predictor from hybridcsp train, whose values are shown next to the energies. Repeatable.",
+        show_default="none",
+    ),
+]
 
 #: Options of every command that prints a table.
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -72,7 +84,9 @@ def check_formats(*, as_json: bool, as_csv: bool) -> None:
         raise CommandLineError("--json and --csv cannot be combined; give one of them.")
 
 
-def print_search(archive: Archive, top: int, *, by_search: bool = False) -> None:
+def print_search(
+    archive: Archive, top: int, *, by_search: bool = False, predicted: PredictedValues | None = None
+) -> None:
     """Print the best minima of a search, the activity of its sources and its totals.
 
     Parameters
@@ -83,9 +97,12 @@ def print_search(archive: Archive, top: int, *, by_search: bool = False) -> None
         Largest number of minima in the table.
     by_search
         Whether the minima are ranked by the search's own calculator, without the results of follow-up calculators.
+    predicted
+        Predictors whose values are shown.
     """
     from hybridcsp.analysis.follow_ups import follow_up_totals
     from hybridcsp.analysis.minima_report import minima_table
+    from hybridcsp.analysis.predicted_values import PredictedValues
     from hybridcsp.analysis.report import duration, sources_table
 
     state = archive.state
@@ -93,7 +110,7 @@ def print_search(archive: Archive, top: int, *, by_search: bool = False) -> None
         raise no_search(archive.directory)
     minima = archive.minima(top) if by_search else archive.final_minima(top)
     if minima:
-        console.print(minima_table(minima, archive))
+        console.print(minima_table(minima, archive, predicted or PredictedValues()))
     else:
         console.print("No minimum has been found yet.")
     if state.tallies or state.last_errors:

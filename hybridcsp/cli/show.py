@@ -9,10 +9,11 @@ import typer
 
 from hybridcsp.cli.app import app
 from hybridcsp.cli.console import console, errors
-from hybridcsp.cli.output import AsCsv, AsJson, no_search, print_search, print_table
+from hybridcsp.cli.output import AsCsv, AsJson, Predictors, no_search, print_search, print_table
 from hybridcsp.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
+    from hybridcsp.analysis.predicted_values import PredictedValues
     from hybridcsp.archive.archive import Archive
 
 #: Rankings of the minima: that which counts, and that by the calculator of the search alone.
@@ -22,6 +23,7 @@ LAST, SEARCH = "last", "search"
 @app.command(
     epilog="Examples:\n\n  hybridcsp show TiO2\n\n  hybridcsp show TiO2 --top 20 --plot tio2.png\n\n"
     "  hybridcsp show TiO2 --level search        the ranking without follow-up calculators\n\n"
+    "  hybridcsp show TiO2 --predictor made            how likely the minima can be made\n\n"
     "  hybridcsp show TiO2 --json"
 )
 def show(
@@ -41,27 +43,30 @@ def show(
             "search alone).",
         ),
     ] = LAST,
+    predictor: Predictors = None,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> None:
     """Show the best minima of a search and the activity of its sources."""
     from hybridcsp.analysis.plots import check_picture, plot_search
+    from hybridcsp.analysis.predicted_values import PredictedValues
     from hybridcsp.archive.archive import Archive
 
     if level not in (LAST, SEARCH):
         raise UnknownNameError("--level", level, (LAST, SEARCH))
     if plot is not None:
         check_picture(plot, "--plot")
+    predicted = PredictedValues.opened(predictor or ())
     with Archive(directory) as archive:
         if plot is not None and archive.system is not None:
             reason = f"it is for one formula; draw the hull with hybridcsp hull {directory} --plot {plot}"
             raise InputError("--plot", str(plot), reason=reason)
         if not (as_json or as_csv):
-            print_search(archive, top, by_search=level == SEARCH)
+            print_search(archive, top, by_search=level == SEARCH, predicted=predicted)
             if archive.state.stops:
                 console.print(f"The last run ended: {archive.state.stops[-1]}", highlight=False)
         elif archive.state.settings:
-            content = _content(archive, top, level)
+            content = _content(archive, top, level, predicted)
             print_table(content["minima"], as_json=as_json, as_csv=as_csv, about=content)
         else:
             raise no_search(directory)
@@ -71,7 +76,7 @@ def show(
             messages.print(f"Wrote {plot}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _content(archive: Archive, top: int, level: str) -> dict[str, Any]:
+def _content(archive: Archive, top: int, level: str, predicted: PredictedValues) -> dict[str, Any]:
     """Return totals, minima and sources of a search as a JSON object."""
     from hybridcsp.analysis.follow_ups import follow_up_rows
     from hybridcsp.analysis.minima_report import minima_rows
@@ -92,7 +97,7 @@ def _content(archive: Archive, top: int, level: str) -> dict[str, Any]:
         "ended": state.stops[-1] if state.stops else None,
         **({"follow_ups": follow_ups} if follow_ups else {}),
         **(_objectives(archive) if state.goals else {}),
-        "minima": minima_rows(minima, archive),
+        "minima": minima_rows(minima, archive, predicted),
         "sources": sources_rows(archive),
     }
 

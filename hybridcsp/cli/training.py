@@ -112,7 +112,7 @@ def finish(curve: LearningCurve, output: Path, picture: Path, title: str, *, pre
         return
     curve.draw(picture, title)
     for line in curve.lines():
-        console.print(f"Held-out loss  {line}", highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
     for part, done in curve.parts.items():
         assessment = verdict(done, pretrained=pretrained)
         console.print(f"Assessment{f' of {part}' if part else ''}: {assessment}.", highlight=False, soft_wrap=True)
@@ -124,6 +124,8 @@ def _print_epoch(epoch: Epoch) -> None:
     best = "  best" if epoch.best else ""
     what = f"{epoch.part}, epoch" if epoch.part else "epoch"
     console.print(f"{what} {epoch.number}  {epoch.seconds:.0f} s  {losses}{best}", highlight=False, soft_wrap=True)
+    if epoch.warning:
+        console.print(f"Warning: {epoch.warning}.", highlight=False, soft_wrap=True, markup=False)
 
 
 @contextmanager

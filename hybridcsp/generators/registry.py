@@ -22,6 +22,11 @@ GENERATORS = Registry(
             target="hybridcsp.generators.imatgen:IMatGen",
             summary="variational autoencoder over voxel images of the crystals of one chemical system",
         ),
+        Entry(
+            name="cccgan",
+            target="hybridcsp.generators.cccgan:CompositionConditionedGAN",
+            summary="adversarial networks for the point clouds of one chemical system",
+        ),
     ),
     base="hybridcsp.generators.base:Generator",
 )

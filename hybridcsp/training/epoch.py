@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+#: Names of the measures of samples among the losses of networks that compete, each between 0 and 1.
+MEASURES = ("contents", "validity", "coverage", "diversity")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
@@ -15,7 +18,8 @@ class Epoch:
     number
         Number of the epoch, from 1.
     losses
-        Mean losses by name; ``"train"`` and ``"held_out"`` are always present.
+        Mean losses by name; ``"held_out"`` is always present, and ``"train"`` if one loss is minimised. Networks that
+        compete have losses of their own, and measures of their samples.
     seconds
         Duration of the whole training until now, in earlier processes too.
     best
@@ -24,6 +28,8 @@ class Epoch:
         Name of the network that is being trained, if the model trains several one after the other.
     at_start
         Held-out loss of the initial weights; ``None`` if nothing is held out.
+    warning
+        What went wrong in this epoch; empty if nothing did.
     """
 
     number: int
@@ -32,3 +38,4 @@ class Epoch:
     best: bool = False
     part: str = ""
     at_start: float | None = None
+    warning: str = ""

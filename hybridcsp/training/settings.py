@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hybridcsp.errors import InputError
+from hybridcsp.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     import torch
@@ -94,6 +95,30 @@ class TrainingSettings:
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.device)
+
+
+def chosen_settings(given: Mapping[str, Any], others: Collection[str] = ()) -> TrainingSettings:
+    """Return settings of a training by name.
+
+    Parameters
+    ----------
+    given
+        Values by name.
+    others
+        Names of settings that the model itself has, for the error.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such setting.
+    InputError
+        If a value is not valid.
+    """
+    known = [setting.name for setting in fields(TrainingSettings)]
+    for name in given:
+        if name not in known:
+            raise UnknownNameError("setting", name, [*known, *others])
+    return TrainingSettings(**given)
 
 
 def _check_device(name: str) -> None:

@@ -1,61 +1,27 @@
-"""Training loop of all torch models of the package."""
+"""Training of one model that minimises one loss."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel
 
 from hybridcsp.errors import InputError
-from hybridcsp.training import checkpoints
-from hybridcsp.training.batches import Batch, TrainingData, evaluation_batches, training_batches
-from hybridcsp.training.checkpoints import TrainingState, training_identity
+from hybridcsp.training.batches import Batch, TrainingData, evaluation_batches
 from hybridcsp.training.epoch import Epoch
+from hybridcsp.training.loop import TrainingLoop
 from hybridcsp.training.losses import evaluate, mean_losses, total, weighted_terms
-from hybridcsp.training.optimisation import AdamWCosine, Optimisation
+from hybridcsp.training.optimisation import Optimisation
 from hybridcsp.training.settings import TrainingSettings
-from hybridcsp.utils.interrupts import uninterrupted
 
 
-class Trainer:
-    """Train one model on one training set.
+class Trainer(TrainingLoop):
+    """Train a model that maps a batch to loss terms by name, each of shape ``(batch,)``; their sum is minimised.
 
-    The random numbers of each step depend on ``[seed, epoch, step]`` alone, so that weights, optimiser and position are
-    the complete state. A training that is interrupted, by Ctrl-C or from outside, and continued from its checkpoint
-    ends exactly like one without interruption (on a CPU and with the same number of threads).
-
-    Parameters
-    ----------
-    model
-        Model that maps a batch to loss terms by name, each of shape ``(batch,)``; their sum is minimised.
-    training
-        Training set.
-    held_out
-        Examples whose loss decides when to stop; if ``None``, the training set decides.
-    settings
-        Settings of the training.
-    seed
-        Random seed of the order of examples, of augmentation, noise and dropout.
-    checkpoint
-        Safetensors file for the state of the training. The training continues from it if it exists.
-    on_epoch
-        Function that is called after each epoch.
-    workers
-        Number of processes that collate batches ahead of time, for GPUs that would wait for them; it does not change
-        the result.
-    optimisation
-        Optimiser and course of the learning rate; by default AdamW with a warm-up and a cosine.
-
-    Raises
-    ------
-    InputError
-        If no example has a positive weight, or if the checkpoint is damaged or belongs to another training.
+    The loss of the held-out examples decides when to stop, or that of the training set if ``held_out`` is ``None``.
+    Parameters and errors are those of :class:`~hybridcsp.training.loop.TrainingLoop`.
     """
 
     def __init__(
@@ -71,154 +37,40 @@ class Trainer:
         workers: int = 0,
         optimisation: Optimisation | None = None,
     ) -> None:
-        if not training.weights.sum() > 0:
-            raise InputError(
-                "weight", 0, reason="at least one of the crystals to learn from must have a weight above 0"
-            )
-        self._training = training
-        self._held_out = held_out
-        self._settings = settings
-        self._seed = seed
-        self._checkpoint = checkpoint
-        self._on_epoch = on_epoch
-        self._workers = workers
-        self._device = settings.torch_device()
-        self._steps_per_epoch = math.ceil(len(training.weights) / settings.batch_size)
-
-        self._model = model.to(self._device)
-        self._initial = {name: value.detach().clone() for name, value in model.named_parameters()}
-        optimisation = optimisation or AdamWCosine()
-        self._average = AveragedModel(model, multi_avg_fn=_moving_average(settings.averaging))
-        self._state = TrainingState(
-            model=model,
-            optimiser=optimisation.optimiser(model, settings),
-            average=self._average.module,
-            best={name: value.clone() for name, value in model.state_dict().items()},
-        )
         self._held_out_batches: Sequence[Batch] = (
             [] if held_out is None else list(evaluation_batches(held_out, settings.batch_size, seed))
         )
-        self._initial_loss: float | None = None
-        if held_out is not None and on_epoch is not None:
-            self._initial_loss = sum(self._held_out_losses(model).values())
-        self._identity = ""
-        if checkpoint is not None:
-            self._identity = training_identity(model, training, held_out, settings, seed, optimisation)
-            if checkpoint.exists():
-                checkpoints.restore(checkpoint, self._state, self._identity)
-
-        progress = self._state.progress
-        done = (progress.epoch - 1) * self._steps_per_epoch + progress.step
-        steps = settings.epochs * self._steps_per_epoch
-        # An average of nothing would be replaced by the first weights; the initial weights count as one.
-        self._average.n_averaged.fill_(1 + done)
-
-        def rate(step: int) -> float:
-            return optimisation.rate(settings, done + step, steps, self._steps_per_epoch)
-
-        self._schedule = LambdaLR(self._state.optimiser, rate)
-        self._clock = self._last_checkpoint = 0.0  # of time.monotonic()
-
-    def train(self) -> list[dict[str, Any]]:
-        """Train until the end; the model then has the averaged weights of the epoch with the lowest held-out loss.
-
-        Returns
-        -------
-        list of dict
-            Number and losses of each epoch, those before the checkpoint included.
-
-        Raises
-        ------
-        InputError
-            If the loss is not finite.
-        """
-        progress = self._state.progress
-        self._clock = self._last_checkpoint = time.monotonic()
-        batches = iter(
-            training_batches(
-                self._training,
-                self._settings.epochs,
-                self._settings.batch_size,
-                self._seed,
-                epoch=progress.epoch,
-                step=progress.step,
-                workers=self._workers,
-            )
+        if held_out is not None and on_epoch is not None:  # before the weights of a checkpoint are read
+            initial = mean_losses(model.to(settings.torch_device()), held_out.weights, self._held_out_batches)
+            self._initial_loss = sum(initial.values())
+        super().__init__(
+            model,
+            training,
+            held_out,
+            settings,
+            seed=seed,
+            checkpoint=checkpoint,
+            on_epoch=on_epoch,
+            workers=workers,
+            optimisation=optimisation,
         )
-        while not progress.finished:
-            self._train_epoch(batches)
-            with uninterrupted():
-                epoch = self._complete_epoch()
-            if self._on_epoch is not None:
-                try:
-                    self._on_epoch(epoch)
-                except BaseException:  # a training that is ended by this function can be continued, too
-                    self._save()
-                    raise
-        self._model.load_state_dict(self._state.best)
-        self._model.to("cpu").eval()
-        return progress.history
-
-    def _train_epoch(self, batches: Iterator[Batch]) -> None:
-        """Take the remaining steps of the current epoch; keep the state if it is interrupted."""
-        progress = self._state.progress
-        try:
-            while progress.step < self._steps_per_epoch:
-                batch = next(batches)
-                with uninterrupted():
-                    self._take_step(batch)
-                    if self._checkpoint_is_due():
-                        self._save()
-        except KeyboardInterrupt:
-            self._save()
-            raise
 
     def _take_step(self, batch: Batch) -> None:
-        """Update the weights, their moving average and the sums of the loss terms with one batch."""
-        progress, optimiser = self._state.progress, self._state.optimiser
-        rate = float(self._schedule.get_last_lr()[0])
+        """Update the weights and the sums of the loss terms with one batch."""
         self._model.train()
         terms = weighted_terms(self._model, self._training.weights, batch, self._device)
         weight = float(self._training.weights[batch.indices].sum())
         loss = torch.stack([value.sum() for value in terms.values()]).sum() / weight
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._settings.clip)
-        if not torch.isfinite(norm):  # such a step would destroy the weights; without gradients they stay as they are
-            optimiser.zero_grad(set_to_none=True)
-        optimiser.step()
-        if self._settings.anchor:
-            fraction = min(1.0, self._settings.anchor * rate)
-            for name, parameter in self._model.named_parameters():
-                parameter.data.lerp_(self._initial[name], fraction)
-        self._average.update_parameters(self._model)
-        self._schedule.step()
+        self._update(loss, [parameter for parameter in self._model.parameters() if parameter.requires_grad])
         for name, value in terms.items():
-            progress.sums[name] = progress.sums.get(name, 0.0) + total(value)
-        progress.sums[""] = progress.sums.get("", 0.0) + weight
-        progress.step += 1
-
-    def _complete_epoch(self) -> Epoch:
-        """Evaluate the averaged weights, keep them if they are the best, and move on to the next epoch."""
-        progress, settings = self._state.progress, self._settings
-        losses = self._losses()
-        number = progress.epoch
-        if best := losses["held_out"] < progress.best_loss:
-            progress.best_loss, progress.best_epoch = losses["held_out"], number
-            self._state.best = {name: value.clone() for name, value in self._state.average.state_dict().items()}
-        progress.finished = number >= settings.epochs or number - progress.best_epoch >= settings.patience
-        progress.epoch, progress.step, progress.sums = number + 1, 0, {}
-        progress.history.append({"epoch": number, **{name: round(value, 5) for name, value in losses.items()}})
-        self._count_seconds()
-        if progress.finished or number % settings.checkpoint_epochs == 0 or self._checkpoint_is_due():
-            self._save()
-        return Epoch(number=number, losses=losses, seconds=progress.seconds, best=best, at_start=self._initial_loss)
+            self._count(name, total(value))
+        self._count("", weight)
 
     def _losses(self) -> dict[str, float]:
         """Return the losses of the epoch by name: of the steps, and of the averaged weights on held-out examples."""
         sums = self._state.progress.sums
         training = sum(value for name, value in sums.items() if name) / sums[""]
-        held_out = self._held_out_losses(self._state.average)
+        held_out = self._held_out_losses()
         losses = {"train": training, "held_out": sum(held_out.values())}
         if not all(math.isfinite(loss) for loss in losses.values()):
             raise InputError(
@@ -228,39 +80,8 @@ class Trainer:
             )
         return losses | {f"held_out {name}": value for name, value in held_out.items()}
 
-    def _held_out_losses(self, model: torch.nn.Module) -> dict[str, float]:
+    def _held_out_losses(self) -> dict[str, float]:
+        model = self._state.average
         if self._held_out is None:
             return evaluate(model, self._training, self._settings.batch_size, self._seed)
         return mean_losses(model, self._held_out.weights, self._held_out_batches)
-
-    def _checkpoint_is_due(self) -> bool:
-        return time.monotonic() - self._last_checkpoint > 60 * self._settings.checkpoint_minutes
-
-    def _save(self) -> None:
-        self._count_seconds()
-        self._last_checkpoint = self._clock
-        if self._checkpoint is not None:
-            checkpoints.write(self._checkpoint, self._state, self._identity)
-
-    def _count_seconds(self) -> None:
-        now = time.monotonic()
-        self._state.progress.seconds += now - self._clock
-        self._clock = now
-
-
-def _moving_average(decay: float) -> Callable[[Any, Any, torch.Tensor | int], None]:
-    """Return the update of an exponential moving average whose decay grows with the number of steps.
-
-    torch's ``get_ema_multi_avg_fn`` has a fixed decay, with which the initial weights would count too much in the
-    short trainings of a search.
-    """
-
-    def update(
-        averages: Sequence[torch.Tensor], weights: Sequence[torch.Tensor], n_averaged: torch.Tensor | int
-    ) -> None:
-        n = int(n_averaged)
-        fraction = 1 - min(decay, n / (n + 9))
-        for average, weight in zip(averages, weights, strict=True):
-            average.lerp_(weight, fraction)
-
-    return update

@@ -60,3 +60,36 @@ def test_curve_continues_only_for_resumed_training(tmp_path):
     assert not LearningCurve(tmp_path / "curve.csv").parts
     (tmp_path / "curve.csv").write_text("not a table")
     assert not LearningCurve(tmp_path / "curve.csv", resumed=True).parts
+
+
+def competition(scores, warned=()):
+    return [
+        Epoch(
+            number=i + 1,
+            losses={"held_out": 1 - s, "critic": -0.5, "critic penalty": 0.1, "generator": 2.0, "validity": s}
+            | {"coverage": s},
+            warning="collapse: all equal" if i + 1 in warned else "",
+        )
+        for i, s in enumerate(scores)
+    ]
+
+
+def test_competing_networks_are_assessed_by_their_samples(tmp_path):
+    learned = competition([0.1, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5])
+    assert "validity 50 %, coverage 50 %; no longer improving" in verdict(learned, pretrained=False)
+    rising = competition([0.1 * i for i in range(9)])
+    assert "still improving" in verdict(rising, pretrained=False)
+    lost = competition([0.1, 0.4, 0.5, 0.2, 0.1, 0.1], warned=(5, 6))
+    text = verdict(lost, pretrained=False)
+    assert "collapse: all equal (2 epochs from 5 to 6); the weights of epoch 3 are kept" in text
+
+    curve = LearningCurve(tmp_path / "curve.csv")
+    for epoch in lost:
+        curve.add(epoch)
+    again = LearningCurve(tmp_path / "curve.csv", resumed=True)
+    assert again.parts == curve.parts
+    assert [line.split()[0] for line in again.lines()] == ["Validity", "Coverage"]
+    again.draw(tmp_path / "curve.svg", "a title")
+    text = (tmp_path / "curve.svg").read_text()
+    assert all(f"<!-- {name} -->" in text for name in ("critic", "generator", "validity", "coverage", "warning"))
+    assert "critic penalty" not in text

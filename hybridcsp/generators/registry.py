@@ -27,6 +27,11 @@ GENERATORS = Registry(
             target="hybridcsp.generators.cccgan:CompositionConditionedGAN",
             summary="adversarial networks for the point clouds of one chemical system",
         ),
+        Entry(
+            name="crystalgan",
+            target="hybridcsp.generators.crystalgan:CrystalGAN",
+            summary="cross-domain adversarial networks, from two binary systems to the ternary one",
+        ),
     ),
     base="hybridcsp.generators.base:Generator",
 )

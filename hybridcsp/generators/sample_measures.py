@@ -93,3 +93,29 @@ def _standardised(
     rows = np.array(fingerprints, dtype=float)
     mean, spread = rows.mean(axis=0), np.maximum(rows.std(axis=0), 0.02)
     return (rows - mean) / spread, (mean, spread)
+
+
+def measures_without_reference(samples: Sequence[Atoms | None], contents: Sequence[str]) -> dict[str, float]:
+    """Return measures of samples of a system of which no crystals are known.
+
+    Parameters
+    ----------
+    samples
+        Samples; ``None`` for one that was not decoded.
+    contents
+        Wanted contents of each sample, in any form.
+
+    Returns
+    -------
+    dict
+        ``contents`` and ``validity`` as those of :meth:`SampleMeasures.of`; and ``coverage``, the share of the
+        different contents with a valid sample.
+    """
+    valid = [atoms is not None and is_plausible(atoms) for atoms in samples]
+    n = max(1, len(samples))
+    covered = {wanted for wanted, good in zip(contents, valid, strict=True) if good}
+    return {
+        "contents": sum(atoms is not None for atoms in samples) / n,
+        "validity": sum(valid) / n,
+        "coverage": len(covered) / max(1, len(set(contents))),
+    }

@@ -73,13 +73,26 @@ class CrossEntropy(AdversarialLoss):
     """Cross-entropy of crystals and samples, and the generator's loss that does not saturate (arXiv:1406.2661).
 
     The loss of deep convolutional generative adversarial networks (DCGAN, arXiv:1511.06434). Scores are logits.
+
+    Attributes
+    ----------
+    penalty
+        Factor of the squared gradient at the crystals, which makes the competition converge (arXiv:1801.04406); 0 for
+        the loss without it.
     """
 
+    penalty: float = 0.0
     won: float | None = 0.0
 
     def of_critic(self, critic: Critic, real: torch.Tensor, fake: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Return the cross-entropies of crystals and of samples."""
-        return {"crystals": softplus(-critic(real)), "samples": softplus(critic(fake))}
+        """Return the cross-entropies of crystals and of samples, and the penalty."""
+        points = real.detach().requires_grad_(self.penalty > 0)
+        scores = critic(points)
+        terms = {"crystals": softplus(-scores), "samples": softplus(critic(fake))}
+        if self.penalty > 0:
+            gradient = torch.autograd.grad(scores.sum(), points, create_graph=True)[0]
+            terms["penalty"] = self.penalty * gradient.flatten(1).square().sum(1)
+        return terms
 
     def of_generator(self, scores: torch.Tensor) -> torch.Tensor:
         """Return the cross-entropy of samples that are taken for crystals."""

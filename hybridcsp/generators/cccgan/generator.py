@@ -168,7 +168,7 @@ class CompositionConditionedGAN(Generator):
         learned = [e for e in learnable if not is_held_out(formula_of(e.atoms))] or learnable
         if not learned:
             elements = " and ".join(cloud.slots)
-            raise InputError("examples", len(examples), f"crystals with all of the elements {elements}")
+            raise InputError("examples", len(examples), f"a set of crystals with all of the elements {elements}")
         description = self._design.description
         data = CloudData.from_examples(learned, cloud, description, per_composition, seed)
         if self._model is None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from itertools import count, permutations
+from itertools import count
 
 import numpy as np
 from ase import Atoms
-from ase.cell import Cell
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
@@ -17,15 +16,12 @@ from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import Cost, Proposal
 from hybridcsp.errors import InputError
 from hybridcsp.sources.base import BaseSource, Context
-from hybridcsp.structure.placement import BONDS, SEPARATIONS, place, random_cell, separations
-from hybridcsp.structure.separations import usual_distances
-from hybridcsp.structure.symmetry import primitive, spacegroup
+from hybridcsp.sources.crystal_builder import CrystalBuilder, Separation
+from hybridcsp.structure.placement import SEPARATIONS
+from hybridcsp.structure.symmetry import spacegroup
 from hybridcsp.structure.symmetry_orders import random_groups
-from hybridcsp.structure.validity import cell_violation, shortest_violation
-from hybridcsp.structure.wyckoff import SpaceGroup, point_group_order, space_group
-
-#: Share of crystals that keep the search's own distances, once there are some, in place of the usual ones.
-OWN = 0.5
+from hybridcsp.structure.validity import cell_violation
+from hybridcsp.structure.wyckoff import point_group_order
 
 #: Number of attempts in one space group.
 ATTEMPTS_PER_GROUP = 3
@@ -34,25 +30,10 @@ ATTEMPTS_PER_GROUP = 3
 #: occur in fixed cells and in small ones. More are rarely drawn in variable cells: in none of 300 of 2 to 15 atoms.
 REDRAWS = 12
 
-#: Largest deviation of a fixed cell from the metric of a crystal system, in Å and degrees.
-METRIC_TOLERANCE = (0.05, 0.1)
-
 # Number of random crystals that are built to check that an allowed space group occurs at all.
 _PROBES = 100
 
-_NO_DISTANCES = np.zeros((119, 119))
-
 _EVERY_GROUP = tuple(range(1, 231))
-
-# Angles, and which lengths are equal, in the conventional cells of PyXtal's settings.
-_METRICS: dict[str, tuple[tuple[float | None, ...], tuple[tuple[int, int], ...]]] = {
-    "triclinic": ((None, None, None), ()),
-    "monoclinic": ((90, None, 90), ()),
-    "orthorhombic": ((90, 90, 90), ()),
-    "tetragonal": ((90, 90, 90), ((0, 1),)),
-    "hexagonal": ((90, 90, 120), ((0, 1),)),
-    "cubic": ((90, 90, 90), ((0, 1), (1, 2))),
-}
 
 
 class RandomSource(BaseSource):
@@ -91,8 +72,7 @@ class RandomSource(BaseSource):
         if argument is not None:
             raise InputError("source", f"random:{argument}", reason="random takes no argument; write random")
         self._problem = problem
-        self._settings = _settings(problem.cell) if problem.cell else None
-        self._usual = usual_distances(problem), usual_distances(problem, bonds=True)
+        self._builder = CrystalBuilder(problem)
         self._units = self._check_spacegroups()
 
     def propose(self, n: int, context: Context) -> list[Proposal]:
@@ -137,19 +117,11 @@ class RandomSource(BaseSource):
                     break
         return outcomes
 
-    def _compatible(self, number: int, units: int) -> bool:
-        return _is_compatible(self._problem, self._settings, number, units)
-
-    def _group(self, number: int) -> SpaceGroup:
-        return space_group(number, conventional=self._settings is not None)
-
     def _draw(
         self, own: NDArray[np.float64] | None, rng: np.random.Generator
     ) -> tuple[Atoms, dict[str, int | float]] | None:
         """Return a crystal and its tag; some crystals keep the search's own distances if there are any."""
-        usual = self._usual[int(rng.random() < BONDS)]
-        if own is not None and rng.random() < OWN:
-            usual = own
+        usual = self._builder.draw_distances(own, rng)
         units = self._units[rng.integers(len(self._units))]
         contents = self._problem.contents(units)
         allowed = self._problem.spacegroups or _EVERY_GROUP
@@ -159,7 +131,7 @@ class RandomSource(BaseSource):
             number
             for _ in count()
             for number in random_groups(allowed, sum(contents.values()), rng)
-            if self._compatible(number, units)
+            if self._builder.holds(number, units)
         )
         attempts = redrawn = 0
         for separation, number in zip(SEPARATIONS, groups, strict=False):
@@ -185,38 +157,13 @@ class RandomSource(BaseSource):
         self,
         number: int,
         contents: Mapping[str, int],
-        separation: tuple[NDArray[np.float64], float] | None,
+        separation: Separation | None,
         rng: np.random.Generator,
     ) -> Atoms | None:
-        """Return one crystal in a space group, or ``None`` if it cannot be built.
-
-        The separation is a pair of distances and a fraction of them; without it distances are ignored.
-        """
-        group = self._group(number)
-        numbers = np.array([atomic_numbers[symbol] for symbol in contents])
-        counts = list(contents.values())
-        sites = [(int(numbers[kind]), position) for kind, position in group.draw_sites(counts, rng)]
-        if self._settings is not None:
-            settings = self._settings[group.lattice_type]
-            order = settings[rng.integers(len(settings))]
-            cell = Cell.fromcellpar(self._problem.cell).array[order]
-        else:
-            order = [0, 1, 2]
-            cell = random_cell(self._problem, group, sum(counts), rng)
-            if cell is None:
-                return None
-        volume = abs(float(np.linalg.det(cell))) / sum(counts)
-        distances = _NO_DISTANCES if separation is None else separations(self._problem, *separation, volume)
-        placed = place(sites, cell, distances, rng)
-        if placed is None:
-            return None
-        back = np.argsort(order)
-        atoms = Atoms(numbers=placed[0], cell=cell[back], scaled_positions=placed[1][:, back], pbc=True)
-        if self._settings is None:
-            atoms = primitive(atoms)
-            if len(atoms) != sum(counts):
-                return None
-        return None if shortest_violation(atoms, distances) else atoms
+        """Return one crystal in a space group, or ``None`` if it cannot be built; see :class:`CrystalBuilder`."""
+        numbers = [atomic_numbers[symbol] for symbol in contents]
+        drawn = self._builder.group(number).draw_sites(list(contents.values()), rng)
+        return self._builder.build(number, [(numbers[kind], position) for kind, position in drawn], separation, rng)
 
 
 def check_spacegroups(problem: Problem) -> list[tuple[int, int]]:
@@ -231,48 +178,15 @@ def check_spacegroups(problem: Problem) -> list[tuple[int, int]]:
     """
     if not problem.spacegroups:
         return []
-    settings = _settings(problem.cell) if problem.cell else None
-    pairs = [
-        (units, number)
-        for units in problem.units
-        for number in problem.spacegroups
-        if _is_compatible(problem, settings, number, units)
-    ]
+    holds = CrystalBuilder(problem).holds
+    pairs = [(units, number) for units in problem.units for number in problem.spacegroups if holds(number, units)]
     if pairs:
         return pairs
-    usable = [
-        number
-        for number in _EVERY_GROUP
-        if any(_is_compatible(problem, settings, number, units) for units in problem.units)
-    ]
+    usable = [number for number in _EVERY_GROUP if any(holds(number, units) for units in problem.units)]
     why = f"their Wyckoff positions do not hold {_cell_in_words(problem)}, but those of these do"
     raise InputError("spacegroups", problem.spacegroups, reason=f"{why}: {', '.join(map(str, usable))}")
-
-
-def _is_compatible(
-    problem: Problem, settings: Mapping[str, Sequence[Sequence[int]]] | None, number: int, units: int
-) -> bool:
-    group = space_group(number, conventional=settings is not None)
-    if settings is not None and group.lattice_type not in settings:
-        return False
-    return group.holds(list(problem.contents(units).values()))
 
 
 def _cell_in_words(problem: Problem) -> str:
     where = "the fixed cell" if problem.cell else "a primitive cell"
     return f"{problem.units_in_words} x {problem.formula} in {where}"
-
-
-def _settings(parameters: Sequence[float]) -> dict[str, list[list[int]]]:
-    """Return for each lattice type whose metric a cell has the orders of its axes with that metric."""
-    length_tolerance, angle_tolerance = METRIC_TOLERANCE
-    found: dict[str, list[list[int]]] = {}
-    for order in map(list, permutations(range(3))):
-        lengths = [parameters[i] for i in order]
-        angles = [parameters[3 + i] for i in order]
-        for lattice_type, (wanted, equal) in _METRICS.items():
-            if all(w is None or abs(a - w) <= angle_tolerance for a, w in zip(angles, wanted, strict=True)) and all(
-                abs(lengths[i] - lengths[j]) <= length_tolerance for i, j in equal
-            ):
-                found.setdefault(lattice_type, []).append(order)
-    return found

@@ -70,6 +70,11 @@ SOURCES = Registry(
             summary="children of minima of other compositions; only in searches of chemical systems",
         ),
         Entry(
+            name="tree-search",
+            target="hybridcsp.sources.tree_search:TreeSearchSource",
+            summary="Monte-Carlo tree search, orbit by orbit; tree-search:wyckoff completes crystals by a transformer",
+        ),
+        Entry(
             name="shake",
             target="hybridcsp.sources.shake:ShakeSource",
             summary="displaced copies of low, symmetric minima of other sources, which may be saddle points",

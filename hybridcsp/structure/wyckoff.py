@@ -118,7 +118,9 @@ class SpaceGroup:
         """Return whether the positions can hold numbers of atoms of several elements, each fixed one at most once."""
         return self._can_place(counts, frozenset())
 
-    def draw_sites(self, counts: Sequence[int], rng: np.random.Generator) -> list[tuple[int, WyckoffPosition]]:
+    def draw_sites(
+        self, counts: Sequence[int], rng: np.random.Generator, taken: frozenset[str] = frozenset()
+    ) -> list[tuple[int, WyckoffPosition]]:
         """Draw a distribution of atoms over the positions; :meth:`holds` must be true for them.
 
         Site after site, a position is drawn after which the remaining atoms can still be placed: with a probability of
@@ -133,6 +135,8 @@ class SpaceGroup:
             Numbers of atoms of the elements.
         rng
             Random generator.
+        taken
+            Letters of positions without free coordinates that are occupied already.
 
         Returns
         -------
@@ -140,16 +144,16 @@ class SpaceGroup:
             Index into ``counts`` and position of each site.
         """
         left = list(counts)
-        taken: frozenset[int] = frozenset()
+        occupied = frozenset(index for index, position in enumerate(self.positions) if position.letter in taken)
         sites = []
         for kind in rng.permutation(len(left)):
             while left[kind]:
                 options = []
                 for index, position in enumerate(self.positions):
-                    if position.multiplicity <= left[kind] and index not in taken:
+                    if position.multiplicity <= left[kind] and index not in occupied:
                         rest = left.copy()
                         rest[kind] -= position.multiplicity
-                        after = taken if position.freedom else taken | {index}
+                        after = occupied if position.freedom else occupied | {index}
                         if self._can_place(rest, after):
                             options.append((position, rest, after))
                 kinds = [(position.multiplicity, position.freedom) for position, _, _ in options]
@@ -160,7 +164,7 @@ class SpaceGroup:
                     distinct = sorted(set(kinds))
                     wanted = distinct[rng.integers(len(distinct))]
                     options = [option for option, own in zip(options, kinds, strict=True) if own == wanted]
-                position, left, taken = options[rng.integers(len(options))]
+                position, left, occupied = options[rng.integers(len(options))]
                 sites.append((int(kind), position))
         return sites
 

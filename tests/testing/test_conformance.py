@@ -41,10 +41,12 @@ class Strained(BaseSource):
 
 class TestSources:
     @pytest.mark.slow
-    @pytest.mark.parametrize("name", ["random", "prototypes", "evolution", "swarm", "basin-hopping", "shake"])
+    @pytest.mark.parametrize(
+        "name", ["random", "prototypes", "evolution", "swarm", "basin-hopping", "shake", "tree-search"]
+    )
     def test_shipped_sources_conform(self, name, tmp_path):
         others = ("prototypes",) if name == "random" else ("random",)
-        relaxations = 8 if name in ("random", "prototypes") else 14  # the others need minima first
+        relaxations = 8 if name in ("random", "prototypes", "tree-search") else 14  # the others need minima first
         check_source(
             lambda problem: SOURCES[name].build(problem, None), tmp_path, others=others, relaxations=relaxations
         )

@@ -10,15 +10,18 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from ase import Atoms
 from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.generators import weights_io
-from hybridcsp.generators.base import Condition, Epoch, Example, Generator, Reject, Request, Sample
+from hybridcsp.generators.base import Condition, Epoch, Example, Reject, Request, Sample
 from hybridcsp.generators.datasets import split
+from hybridcsp.generators.growing import GrowingGenerator, PartialCrystal
 from hybridcsp.generators.properties import LearnedProperties
 from hybridcsp.generators.wyckoff.collation import GeometryData, OccupationData, conditions
 from hybridcsp.generators.wyckoff.geometry_network import GeometryNetwork
+from hybridcsp.generators.wyckoff.growth import build_crystals, complete_orbits
 from hybridcsp.generators.wyckoff.occupation_network import OccupationNetwork
 from hybridcsp.generators.wyckoff.representation import encode_wyckoff
 from hybridcsp.generators.wyckoff.retrieval import PrototypeStore
@@ -56,7 +59,7 @@ class Encoded:
     card: Mapping[str, Any]
 
 
-class WyckoffGenerator(Generator):
+class WyckoffGenerator(GrowingGenerator):
     """Autoregressive transformers over space group and Wyckoff positions, and then over cell and coordinates.
 
     Crystals have exactly the requested contents in a primitive cell of the space group that was drawn; a look-ahead
@@ -235,12 +238,44 @@ class WyckoffGenerator(Generator):
         InputError
             If the generator is not trained, or contents have unknown elements.
         """
-        if self._networks is None or self._positions is None:
-            raise InputError("generator", self.name, reason="the generator is not trained; call fit() or load weights")
+        (occupation, geometry), positions = self._trained()
         answers: list[Sample | Reject] = sample_crystals(
-            *self._networks, self._positions, self._memory, requests, rng, self.temperature, self._properties
+            occupation, geometry, positions, self._memory, requests, rng, self.temperature, self._properties
         )
         return answers
+
+    def complete(self, partial: Sequence[PartialCrystal], rng: np.random.Generator) -> list[PartialCrystal | None]:
+        """Draw the remaining orbits of partial crystals from the first network.
+
+        Raises
+        ------
+        InputError
+            If the generator is not trained, or contents have unknown elements.
+        """
+        (network, _), positions = self._trained()
+        found: list[PartialCrystal | None] = complete_orbits(
+            network, positions, self._memory, self._properties, partial, rng, self.temperature
+        )
+        return found
+
+    def build(self, complete: Sequence[PartialCrystal], rng: np.random.Generator) -> list[Atoms | None]:
+        """Draw cells and coordinates of complete crystals from the second network.
+
+        Raises
+        ------
+        InputError
+            If the generator is not trained, or contents have unknown elements.
+        """
+        (_, network), positions = self._trained()
+        found: list[Atoms | None] = build_crystals(
+            network, positions, self._memory, self._properties, complete, rng, self.temperature
+        )
+        return found
+
+    def _trained(self) -> tuple[tuple[OccupationNetwork, GeometryNetwork], WyckoffTables]:
+        if self._networks is None or self._positions is None:
+            raise InputError("generator", self.name, reason="the generator is not trained; call fit() or load weights")
+        return self._networks, self._positions
 
     def save(self, folder: Path) -> None:
         """Write weights, stored prototypes and tables (safetensors) and the card (JSON) into a folder."""

@@ -39,7 +39,10 @@ class OccupationState:
     requested
         Whether the space group was requested: then it does not contribute to the likelihood.
     wanted
-        Indices of letters, site after site, that are used instead of drawn ones; then the space group is given as well.
+        Indices of the letters of the first sites, or of all, that are used instead of drawn ones; then the space group
+        is given as well.
+    groups
+        Numbers of the space groups from which one is drawn; empty for all that hold the contents.
     slots, letters
         Indices of element and letter of the sites so far.
     log_likelihood
@@ -53,7 +56,8 @@ class OccupationState:
     pressure: float | None = None
     spacegroup: int = 0
     requested: bool = False
-    wanted: tuple[int, ...] | None = None
+    wanted: tuple[int, ...] = ()
+    groups: tuple[int, ...] = ()
     slots: list[int] = field(default_factory=list)
     letters: list[int] = field(default_factory=list)
     log_likelihood: float = 0.0
@@ -100,7 +104,7 @@ class Decoder:
 
     def draw_groups(self, rng: np.random.Generator, temperatures: NDArray[np.float64]) -> None:
         """Draw space groups of states without one, with one temperature for each state."""
-        allowed = torch.as_tensor(np.array([self.positions.groups(s.counts) for s in self.states]))
+        allowed = torch.as_tensor(np.array([self._groups(state) for state in self.states]))
         logits = self.network.group_logits(self.hidden, self.batch["group_evidence"], allowed).numpy()
         drawn = draw_index(logits, rng, temperatures[:, None])
         for row, (state, group) in enumerate(zip(self.states, drawn.tolist(), strict=True)):
@@ -108,6 +112,11 @@ class Decoder:
             if not state.requested:
                 state.log_likelihood += float(logits[row, state.spacegroup])
         self._write_groups()
+
+    def _groups(self, state: OccupationState) -> NDArray[np.bool_]:
+        """Return the mask of the space groups that a state may have, shape ``(231,)``."""
+        holding = self.positions.groups(state.counts)
+        return holding & np.isin(np.arange(len(holding)), state.groups) if state.groups else holding
 
     def draw_letters(self, rng: np.random.Generator, temperatures: NDArray[np.float64]) -> None:
         """Draw sites, or use given ones, until all atoms are placed."""
@@ -136,7 +145,7 @@ class Decoder:
                 if slot is None:
                     continue
                 step = len(state.letters)
-                letter = drawn[row] if state.wanted is None else state.wanted[step]
+                letter = state.wanted[step] if step < len(state.wanted) else drawn[row]
                 state.slots.append(slot)
                 state.letters.append(letter)
                 state.log_likelihood += float(logits[row, letter])

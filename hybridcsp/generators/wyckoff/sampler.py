@@ -126,7 +126,7 @@ def _choose_occupations(
     temperatures: list[float] = []
     owners: list[tuple[int, list[OccupationState]]] = []
     for indices in alike:
-        start = _initial_state(requests[indices[0]], positions, store)
+        start = initial_state(requests[indices[0]], positions, store)
         if isinstance(start, str):
             found.append((indices, start))
             continue
@@ -198,7 +198,7 @@ def _degrees_of_freedom(state: OccupationState, positions: WyckoffTables) -> int
     return int(coordinates.sum() - positions.polar[number].sum() + cell.sum() - 1)
 
 
-def _initial_state(request: Request, positions: WyckoffTables, store: PrototypeStore) -> OccupationState | str:
+def initial_state(request: Request, positions: WyckoffTables, store: PrototypeStore) -> OccupationState | str:
     """Return the initial state of a request, or the reason why it cannot be completed."""
     unknown = sorted(set(request.contents) - set(atomic_numbers) | ({"X"} & set(request.contents)))
     if unknown or not request.contents or min(request.contents.values()) < 1:

@@ -20,6 +20,7 @@ from hybridcsp.utils.interrupts import terminate_in_order
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from hybridcsp.analysis.text_tables import Column
     from hybridcsp.predictors.base import Predictor
     from hybridcsp.workflows.design import Designer
     from hybridcsp.workflows.design_rounds import RoundAccount
@@ -257,8 +258,7 @@ def _draw(designer: Designer, accounts: Sequence[RoundAccount]) -> Path:
 def _print(accounts: Sequence[RoundAccount], directory: Path, picture: Path, *, as_json: bool, as_csv: bool) -> None:
     from dataclasses import asdict
 
-    from rich.table import Table
-
+    from hybridcsp.analysis.text_tables import FittingTable
     from hybridcsp.workflows.design_report import rows_of
     from hybridcsp.workflows.design_rounds import FOUND
 
@@ -266,20 +266,32 @@ def _print(accounts: Sequence[RoundAccount], directory: Path, picture: Path, *, 
     about = {"rounds": [asdict(account) for account in accounts]}
     if print_table(rows, as_json=as_json, as_csv=as_csv, about=about):
         return
-    table = Table(box=None)
-    for key in rows[0]:
-        table.add_column(key.replace("_", " "), justify="right")
-    for row in rows:
-        table.add_row(*(_shown(key, value) for key, value in row.items()))
-    console.print(table, markup=False)
-    found = sum(account.within for account in accounts)
-    where = f"they are in {as_argument(directory / FOUND)}" if found else "more rounds or samples may find some"
+    cells = [[_shown(key, value) for key, value in row.items()] for row in rows]
+    console.print(FittingTable("", [_column(key) for key in rows[0]], cells))
+    found = any(account.within for account in accounts)
+    where = f"are in {as_argument(directory / FOUND)}" if found else "were not found; more rounds or samples may help"
     console.print(
-        f"{found} crystals are within the targets; {where}. The plot is {as_argument(picture)}.",
+        f"Crystals within the targets {where}. The plot is {as_argument(picture)}.",
         highlight=False,
         markup=False,
         soft_wrap=True,
     )
+
+
+def _column(key: str) -> Column:
+    from hybridcsp.analysis.text_tables import Column
+
+    meanings = {
+        "unique": "different crystals",
+        "within": "crystals within all targets",
+        "share": "their share of the different crystals",
+        "new": "those not known before",
+    }
+    kind, _, name = key.partition("_")
+    if name and kind in ("mean", "best", "checked"):
+        return Column(heading=f"{kind}\n{name}", dispensable={"mean": 3, "best": 0, "checked": 0}[kind])
+    order = {"force_calls": 5, "seconds": 4, "drawn": 2, "valid": 1}
+    return Column(heading=key.replace("_", "\n"), meaning=meanings.get(key, ""), dispensable=order.get(key, 0))
 
 
 def _shown(key: str, value: Any) -> str:

@@ -17,6 +17,7 @@ from hybridcsp.cli.progress import setting_up
 from hybridcsp.cli.running import run_search
 from hybridcsp.cli.setting import SEARCH
 from hybridcsp.cli.settings_command import SettingsCommand, read_given, with_settings
+from hybridcsp.cli.targets import PREDICTOR, TARGET, with_targets_of_search
 from hybridcsp.errors import InputError, did_you_mean, with_hint
 
 
@@ -34,6 +35,7 @@ class _Search(SettingsCommand):
     "  hybridcsp search TiO2 --spacegroup 136 --templates my_dioxides/\n\n"
     "  hybridcsp search TiO2 --calculator mace:my.model --time-limit 10min\n\n"
     "  hybridcsp search TiO2 --then sevennet:l3i5\n\n"
+    "  hybridcsp search TiO2 --target band_gap=3.. --predictor gap/ --source generative:my_wyckoff/ --source random\n\n"
     "  hybridcsp search TiO2 --xrd pattern.xy --wavelength CuKa\n\n"
     "  hybridcsp search V-O --relaxations 400\n\n"
     "  hybridcsp search Mg-Mn-O --compositions MgMn2O4,MgMnO3 --pressure 10\n\n"
@@ -57,6 +59,8 @@ def search(
             rich_help_panel=SEARCH,
         ),
     ] = None,
+    target: TARGET = None,
+    predictor: PREDICTOR = None,
     trust: Annotated[
         bool,
         typer.Option(
@@ -69,6 +73,10 @@ def search(
 
     Options override the settings in a TOML file. The search ends at the first stopping criterion that is met. All
     results are stored in the run directory as they arrive; after an interruption, continue with hybridcsp resume.
+
+    --target adds a condition on a property to --where, and --predictor an objective that is only reported: the property
+    that it predicts. Generators that have learned the property sample for the target, and of the samples of all, those
+    that are predicted to meet it are relaxed first.
     """
     with ExitStack() as setup:
         setup.enter_context(setting_up(f"setting up the search for {what}"))
@@ -89,6 +97,8 @@ def search(
             named = {"problem.formula": "formula", "problem.elements": "system"}
             origin = Origin("the command line", named, options=OPTIONS)
         raw = given.merged_into(raw)
+        if target or predictor:
+            raw = {**raw, "search": with_targets_of_search(raw.get("search", {}), target or [], predictor or [])}
         if templates is not None:
             config.parse(raw, origin, given.mistakes)  # reports mistakes in the tables before templates are added
             raw["search"] = {**raw.get("search", {}), "sources": _with_templates(raw, templates)}

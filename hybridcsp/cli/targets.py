@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hybridcsp.cli.progress import busy
+from hybridcsp.cli.values import read_targets
 from hybridcsp.errors import InputError
+from hybridcsp.utils.paths import expanded
 
 if TYPE_CHECKING:
     from hybridcsp.generators.base import Generator
@@ -46,8 +49,35 @@ def with_predictors(
     from hybridcsp.generators.targeting import with_targets
     from hybridcsp.predictors.loading import open_predictor
 
-    with busy("loading predictors"):
-        try:
-            return with_targets(generator, targets, [open_predictor(folder) for folder in folders])
-        except InputError as error:
-            raise error.renamed({"target": "--target", "predictor": "--predictor"}.get(error.key, error.key)) from None
+    predictors = []
+    for folder in folders:
+        with busy(f"loading {folder}"):
+            predictors.append(open_predictor(folder))
+    try:
+        return with_targets(generator, targets, predictors)
+    except InputError as error:
+        raise error.renamed({"target": "--target", "predictor": "--predictor"}.get(error.key, error.key)) from None
+
+
+def with_targets_of_search(search: Mapping[str, Any], targets: Sequence[str], folders: Sequence[str]) -> dict[str, Any]:
+    """Return the table of a search with targets as a condition, and predictors as objectives that are reported.
+
+    Raises
+    ------
+    InputError
+        If a target cannot be read, or a folder holds no predictor.
+    """
+    from hybridcsp.objectives.base import REPORTED
+    from hybridcsp.predictors.loading import open_predictor
+
+    given = search.get("objectives", [])
+    objectives = list(given) if isinstance(given, list | tuple) else [given]
+    for folder in folders:
+        with busy(f"loading {folder}"):
+            name = open_predictor(folder).quantity
+        objectives.append({"objective": f"predictor:{expanded(folder).absolute()}", "name": name, "goal": REPORTED})
+    comparisons = [str(search["where"])] if search.get("where") else []
+    for name, (low, high) in read_targets("--target", targets).items():
+        comparisons += [f"{name} >= {low!r}"] if math.isfinite(low) else []
+        comparisons += [f"{name} <= {high!r}"] if math.isfinite(high) else []
+    return {**search, "objectives": objectives, "where": " and ".join(comparisons)}

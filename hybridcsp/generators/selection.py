@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,6 +35,8 @@ class SelectedSample:
         Descriptors for comparisons with other structures.
     log_likelihood
         Natural logarithm of the model's density, or ``None`` if unknown.
+    disfavoured
+        Whether it is relaxed only after all others of its batch.
     """
 
     atoms: Atoms
@@ -42,6 +44,7 @@ class SelectedSample:
     spacegroup: int
     described: Descriptors
     log_likelihood: float | None = None
+    disfavoured: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,7 +63,13 @@ class Selection:
     rejects: Counter[str] = field(default_factory=Counter)
 
 
-def requests_for(problem: Problem, conditions: frozenset[Condition], n: int, rng: np.random.Generator) -> list[Request]:
+def requests_for(
+    problem: Problem,
+    conditions: frozenset[Condition],
+    n: int,
+    rng: np.random.Generator,
+    targets: Mapping[str, tuple[float, float]] | None = None,
+) -> list[Request]:
     """Return ``n`` requests, spread evenly over the problem's formula units.
 
     Requests for the same number of formula units are equal, because a generator may diversify its answers to equal
@@ -78,6 +87,8 @@ def requests_for(problem: Problem, conditions: frozenset[Condition], n: int, rng
         Number of requests.
     rng
         Random number generator.
+    targets
+        Lowest and highest wanted value of properties by name.
     """
     several = len(problem.spacegroups) > 1
     units = [problem.units[i % len(problem.units)] for i in range(n)]
@@ -92,6 +103,7 @@ def requests_for(problem: Problem, conditions: frozenset[Condition], n: int, rng
             ),
             energy_quantile=quantile,
             pressure_gpa=problem.pressure_gpa if Condition.PRESSURE in conditions else None,
+            targets=targets or {},
         )
         for number, z in enumerate(sorted(units))
     ]

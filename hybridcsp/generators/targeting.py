@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -154,6 +155,12 @@ class SelectingGenerator(Generator):
         raise GeneratorError(f"{folder} holds a generator without predictors; load it, and give both to {cls.__name__}")
 
 
+def target_in_words(name: str, target: tuple[float, float]) -> str:
+    """Return a target as a user writes it: ``band_gap=1.5..``."""
+    low, high = ("" if math.isinf(end) else f"{end:g}" for end in target)
+    return f"{name}={low}..{high}"
+
+
 def with_targets(
     generator: Generator, targets: Mapping[str, tuple[float, float]], predictors: Sequence[Predictor]
 ) -> Generator:
@@ -192,5 +199,5 @@ def with_targets(
                 f"the generator {generator.name} has not learned this property ({learned}), and no predictor predicts "
                 "it; give the folder of a predictor of it, or train the generator on structures with this property"
             )
-            raise InputError("target", f"{name}={low:g}..{high:g}", reason=reason)
+            raise InputError("target", target_in_words(name, (low, high)), reason=reason)
     return SelectingGenerator(generator, by_name) if by_name else generator

@@ -45,6 +45,9 @@ class Objective(ABC):
     uses_forces
         Whether the value needs further evaluations of the calculator, so that it cannot be computed from a finished
         structure alone.
+    of_starts
+        Whether the value of a structure before its relaxation, without a calculator, is an estimate of that after it:
+        samples of generators whose estimate does not meet the condition of a search are relaxed last.
 
     Raises
     ------
@@ -68,6 +71,7 @@ class Objective(ABC):
     runs_code: ClassVar[bool] = False
     argument_is_path: ClassVar[bool] = False
     uses_forces: ClassVar[bool] = False
+    of_starts: ClassVar[bool] = False
 
     def __init__(self, argument: str | None = None) -> None:
         if argument is not None:

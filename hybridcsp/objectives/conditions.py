@@ -116,6 +116,19 @@ class Condition:
         """Return whether the condition holds for values by name; it does not if a value that it needs is missing."""
         return all(one.holds(values) for one in self._comparisons)
 
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """Return the lowest and highest allowed value of each name that is compared with numbers."""
+        found: dict[str, tuple[float, float]] = {}
+        for one in self._comparisons:
+            small, large = (one.left, one.right) if one.sign[0] == "<" else (one.right, one.left)
+            if isinstance(small, str) and not isinstance(large, str):
+                low, high = found.get(small, (-math.inf, math.inf))
+                found[small] = low, min(high, large)
+            elif isinstance(large, str) and not isinstance(small, str):
+                low, high = found.get(large, (-math.inf, math.inf))
+                found[large] = max(low, small), high
+        return found
+
     def unmet(self, values: Mapping[str, float]) -> tuple[str, ...]:
         """Return the comparisons that do not hold for values by name, also because a value is missing."""
         return tuple(str(one) for one in self._comparisons if not one.holds(values))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeVar
+
+from ase import Atoms
 
 from hybridcsp.objectives.base import MAXIMUM, MINIMUM, REPORTED
 from hybridcsp.objectives.conditions import HEIGHT, Condition
@@ -77,12 +79,33 @@ class Goals:
         The parameters.
     optimised
         The objectives some values of which are preferred.
+    estimators
+        Functions that estimate the values of objectives for structures that are not relaxed, by name.
     """
 
     def __init__(self, objectives: tuple[Goal, ...] = (), condition: Condition | None = None) -> None:
         self.objectives = objectives
         self.condition = Condition() if condition is None else condition
         self.optimised = tuple(one for one in objectives if one.is_optimised)
+        self.estimators: Mapping[str, Callable[[Atoms], float]] = {}
+
+    def with_estimators(self, estimators: Mapping[str, Callable[[Atoms], float]]) -> Goals:
+        """Return the same goals with functions that estimate the values of objectives without a relaxation."""
+        goals = Goals(self.objectives, self.condition)
+        goals.estimators = dict(estimators)
+        return goals
+
+    def promises(self, atoms: Atoms) -> bool:
+        """Return whether a structure that is not relaxed may meet the condition, as far as its values are estimated."""
+        for name, (low, high) in self.condition.intervals().items():
+            if name in self.estimators:
+                try:
+                    value = float(self.estimators[name](atoms.copy()))
+                except Exception:  # noqa: BLE001  # an objective may raise anything; nothing is known then
+                    continue
+                if not low <= value <= high:
+                    return False
+        return True
 
     @classmethod
     def of_settings(cls, settings: Mapping[str, Any]) -> Self:

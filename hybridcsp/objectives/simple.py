@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 from ase import Atoms, units
@@ -19,6 +20,7 @@ class Density(Objective):
     """Mass density in g/cm³."""
 
     unit = "g/cm³"
+    of_starts: ClassVar[bool] = True
 
     @classmethod
     def bounds(cls, problem: Problem, volumes: tuple[float, float]) -> tuple[float, float]:
@@ -37,6 +39,7 @@ class VolumePerAtom(Objective):
     """Volume in Å³/atom."""
 
     unit = "Å³/atom"
+    of_starts: ClassVar[bool] = True
 
     @classmethod
     def bounds(cls, problem: Problem, volumes: tuple[float, float]) -> tuple[float, float]:

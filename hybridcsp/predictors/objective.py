@@ -23,6 +23,7 @@ class PredictedProperty(Objective):
     """
 
     argument_is_path: ClassVar[bool] = True
+    of_starts: ClassVar[bool] = True
 
     def __init__(self, argument: str | None = None, *, extrapolate: bool = False) -> None:
         from hybridcsp.predictors.loading import open_predictor

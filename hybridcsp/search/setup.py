@@ -6,6 +6,8 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from ase import Atoms
+
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.part import ArchivePart
 from hybridcsp.core.problem import Problem
@@ -250,13 +252,20 @@ def build_proposer(
         allocation = ALLOCATIONS[allocation](problem, settings.seed)
     elif isinstance(archive, ArchivePart):
         allocation = copy.deepcopy(allocation)  # each composition has its own
-    if goals := settings.goals:
+    if goals := settings.goals.with_estimators(_estimators(settings)):
         allocation.pursue(goals)
         for source in sources.values():
             source.pursue(goals)
     return Proposer(
         problem, archive, sources, allocation, settings.seed, scheduler, calculator, follow_up=settings.then
     )
+
+
+def _estimators(settings: SearchSettings) -> dict[str, Callable[[Atoms], float]]:
+    """Return functions that estimate the values of objectives for structures that are not relaxed, by name."""
+    estimated = set(settings.goals.condition.intervals())
+    built = {choice.name: choice.build() for choice in settings.objectives if choice.name in estimated}
+    return {name: objective.value for name, objective in built.items() if objective.of_starts}
 
 
 def _not_a_source(thing: object) -> str:

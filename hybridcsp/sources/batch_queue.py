@@ -147,13 +147,16 @@ class BatchQueue:
         return found
 
     def _in_order(self, selection: Selection, batch: Batch, rng: np.random.Generator) -> list[int]:
-        """Return the positions that were not proposed, those that promise the lowest heights first."""
+        """Return the positions that were not proposed, those that promise the lowest heights first.
+
+        Samples that are estimated not to meet the condition of the search come last.
+        """
         left = [position for position in range(len(selection.chosen)) if position not in batch.proposed]
-        if self._posterior is None or not left:
-            return left
-        features = [self._features_of(batch.seed, position, selection.chosen[position].atoms) for position in left]
-        heights = self._posterior.draw(features, rng)
-        return left if heights is None else [left[rank] for rank in np.argsort(heights, kind="stable").tolist()]
+        if self._posterior is not None and left:
+            features = [self._features_of(batch.seed, position, selection.chosen[position].atoms) for position in left]
+            heights = self._posterior.draw(features, rng)
+            left = left if heights is None else [left[rank] for rank in np.argsort(heights, kind="stable").tolist()]
+        return sorted(left, key=lambda position: selection.chosen[position].disfavoured)
 
     def _ranked_leftovers(self, rng: np.random.Generator) -> list[Alternative]:
         """Return the samples of earlier jobs that were not relaxed, those that promise the lowest heights first."""

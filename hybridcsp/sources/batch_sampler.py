@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from hybridcsp.generators.base import Request
 from hybridcsp.generators.external import CommandGenerator
 from hybridcsp.generators.loading import one_thread
 from hybridcsp.generators.selection import Selection, requests_for, select
+from hybridcsp.objectives.goals import Goals
 from hybridcsp.sources import sample_cache
 from hybridcsp.sources.model_versions import ModelVersions
 from hybridcsp.utils.activity import announce
@@ -81,6 +82,11 @@ class BatchSampler:
         self._in_background = in_background
         self._selections: dict[int, tuple[int, Selection]] = {}  # by version: seed and selection of the last batch
         self._running: tuple[Batch, BackgroundCall] | None = None
+        self._goals = Goals()
+
+    def pursue(self, goals: Goals) -> None:
+        """Request values that meet the condition of the search, and disfavour samples that are estimated not to."""
+        self._goals = goals
 
     @property
     def busy(self) -> bool:
@@ -130,7 +136,7 @@ class BatchSampler:
                 selection = self._stored(version, batch, file)
             else:
                 selection = self._sample(version, batch)
-            self._selections[version] = batch.seed, selection
+            self._selections[version] = batch.seed, self._judged(selection)
         return self._selections[version][1]
 
     def close(self) -> None:
@@ -138,6 +144,14 @@ class BatchSampler:
         if self._running is not None:
             self._running[1].cancel()
             self._running = None
+
+    def _judged(self, selection: Selection) -> Selection:
+        """Return a selection in which samples are disfavoured that are estimated not to meet the condition."""
+        if not self._goals.estimators:
+            return selection
+        with one_thread():
+            chosen = [replace(one, disfavoured=not self._goals.promises(one.atoms)) for one in selection.chosen]
+        return replace(selection, chosen=tuple(chosen))
 
     def _stored(self, version: int, batch: Batch, file: Path) -> Selection:
         if not file.exists():
@@ -149,7 +163,9 @@ class BatchSampler:
         rng = np.random.default_rng(batch.seed)
         generator = self._versions.load(version)
         announce(f"drawing {batch.samples} structures from {self._name}")
-        requests = requests_for(self._problem, generator.conditions, batch.samples, rng)
+        wanted = self._goals.condition.intervals()
+        targets = {name: interval for name, interval in wanted.items() if name in generator.targets}
+        requests = requests_for(self._problem, generator.conditions, batch.samples, rng, targets)
         if self._in_background and isinstance(generator, CommandGenerator):
             answers = self._collect(batch, generator, requests, rng)
         else:

@@ -13,6 +13,7 @@ from hybridcsp.generators.base import Generator
 from hybridcsp.generators.external import Command, CommandGenerator
 from hybridcsp.generators.loading import find_generator, shared_generator
 from hybridcsp.generators.registry import GENERATORS
+from hybridcsp.objectives.goals import Goals
 from hybridcsp.similarity import STARTS, StructureIndex
 from hybridcsp.sources.base import BaseSource, Context, SourceStatus
 from hybridcsp.sources.batch_queue import BatchQueue
@@ -107,6 +108,10 @@ class GenerativeSource(BaseSource):
         self._queues: dict[int, BatchQueue] = {}  # by version
         self._known = StructureIndex(energy_window=None, tolerances=STARTS)
         self.posterior: HeightPosterior | None = HeightPosterior() if posterior else None
+
+    def pursue(self, goals: Goals) -> None:
+        """Request values of learned properties that meet the condition, and propose samples that may meet it first."""
+        self._sampler.pursue(goals)
 
     def status(self) -> SourceStatus:
         """Return EXHAUSTED with a fixed cell, and BUSY while a batch is sampled and nothing else is left to propose."""

@@ -1,6 +1,7 @@
 """``--target`` and ``--predictor``: wanted values of properties on the command line."""
 
 import math
+from pathlib import Path
 
 import ase.io
 import pytest
@@ -8,6 +9,7 @@ from cubes import Cubes, Volume
 from typer.testing import CliRunner
 
 from hybridcsp.cli.app import app
+from hybridcsp.cli.targets import with_targets_of_search
 from hybridcsp.cli.values import read_targets
 from hybridcsp.errors import InputError
 
@@ -75,7 +77,7 @@ def test_samples_are_selected_by_a_predictor_and_counted():
     [
         (
             ["--target", "volume=20.."],
-            "'volume=20..inf' cannot be used: the generator cubes has not",
+            "'volume=20..' cannot be used: the generator cubes has not",
         ),
         (["--predictor", "volume"], "only with --target"),
         (["--target", "volume=20..", "--predictor", "volume", "--predictor", "gap"], "no target is set"),
@@ -84,3 +86,11 @@ def test_samples_are_selected_by_a_predictor_and_counted():
 def test_targets_that_cannot_be_met_are_refused(arguments, reason):
     with pytest.raises(InputError, match=reason):
         sample(*arguments)
+
+
+def test_targets_of_a_search_are_a_condition_and_its_predictors_reported_objectives():
+    search = with_targets_of_search({"where": "height < 1", "objectives": ["density:max"]}, ["gap=1.5.."], ["gap"])
+    assert search["where"] == "height < 1 and gap >= 1.5"
+    first, second = search["objectives"]
+    assert first == "density:max"
+    assert second == {"objective": f"predictor:{Path.cwd() / 'gap'}", "name": "gap", "goal": "report"}

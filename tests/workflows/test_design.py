@@ -176,7 +176,7 @@ def test_command_prints_a_row_for_each_round(tmp_path):
     more = ["--rounds", "2", "--n", "20", "--directory", "run"]
     done = CliRunner().invoke(app, ["design", *arguments, *more])
     assert done.exit_code == 0, done.output
-    assert "crystals are within the targets" in done.output
+    assert "Crystals within the targets are in" in done.output
     assert (tmp_path / "run" / "design.png").stat().st_size > 1000
     listed = CliRunner().invoke(app, ["design", *arguments, *more, "--json"])
     assert [one["number"] for one in json.loads(listed.stdout)["rounds"]] == [1, 2]

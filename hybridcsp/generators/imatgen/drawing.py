@@ -64,15 +64,15 @@ class KnownMaterials:
             "stable": self.stable,
         }
 
-    def nearest(self, contents: NDArray[np.int_]) -> NDArray[np.int_]:
-        """Return the numbers of the crystals whose contents are nearest to the wanted ones, shape ``(n_nearest,)``.
+    def differences(self, contents: NDArray[np.int_]) -> NDArray[np.float64]:
+        """Return the difference of the contents of each crystal from the wanted ones, shape ``(n,)``.
 
-        Equal proportions of the elements come before equal numbers of atoms.
+        It is the sum of the differences of the proportions of the elements, plus 0.03 for each atom more or less.
         """
         own = self.contents.numpy().astype(float)
         shares = own / own.sum(1, keepdims=True) - contents / contents.sum()
-        distance = np.abs(shares).sum(1) + 0.01 * np.abs(own - contents).sum(1)
-        return np.flatnonzero(distance <= distance.min() + 1e-9)
+        found: NDArray[np.float64] = np.abs(shares).sum(1) + 0.03 * np.abs(own - contents).sum(1)
+        return found
 
 
 class LatentDraws(ABC):
@@ -130,7 +130,8 @@ class AroundKnown(LatentDraws):
         stable = known.stable.numpy()
         chosen = []
         for row in contents:
-            near = known.nearest(row)
+            differences = known.differences(row)
+            near = np.flatnonzero(differences <= differences.min() + 1e-9)
             good = near[stable[near] == stable[near].max()]
             chosen.append(int(rng.choice(good)))
         deviation = known.means.std(0, unbiased=False)
@@ -140,20 +141,27 @@ class AroundKnown(LatentDraws):
 
 
 @dataclass(frozen=True)
-class PriorDraws(LatentDraws):
-    """Points of the normal distribution that the autoencoder was trained towards.
+class AroundSimilar(LatentDraws):
+    """Normally distributed points around training crystals of equal or similar contents.
 
-    Where a stable crystal is wanted, the point is the one of several that the classifier thinks most stable.
+    The networks are given the wanted contents when they decode a point, so that crystals of other contents can be
+    centres, too. They are the more probable, the more similar their contents are. Points around a crystal lie close to
+    it or farther away. Where a stable crystal is wanted, the point is the one of several that the classifier thinks
+    most stable.
 
     Attributes
     ----------
-    temperature
-        Standard deviation of the points.
+    difference
+        Difference of contents (see :meth:`KnownMaterials.differences`) that makes a crystal less probable by a factor
+        of e.
+    spreads
+        Smallest and largest standard deviation of the points, as fractions of that of the training crystals.
     choices
         Number of points among which the classifier chooses.
     """
 
-    temperature: float = 1.0
+    difference: float = 0.1
+    spreads: tuple[float, float] = (0.1, 0.6)
     choices: int = 4
 
     def draw(
@@ -165,9 +173,17 @@ class PriorDraws(LatentDraws):
         rng: np.random.Generator,
     ) -> torch.Tensor:
         """Return one point for each wanted crystal."""
-        shape = (len(contents), self.choices, known.means.shape[1])
-        points = torch.as_tensor(self.temperature * rng.standard_normal(shape), dtype=torch.float32)
+        n, latent = len(contents), known.means.shape[1]
+        centres = np.empty((n, self.choices), dtype=int)
+        for number, row in enumerate(contents):
+            differences = known.differences(row)
+            weights = np.exp(-(differences - differences.min()) / self.difference)
+            centres[number] = rng.choice(len(weights), size=self.choices, p=weights / weights.sum())
+        spreads = rng.uniform(*self.spreads, size=(n, self.choices, 1))
+        noise = torch.as_tensor(spreads * rng.standard_normal((n, self.choices, latent)), dtype=torch.float32)
+        means = known.means[torch.from_numpy(centres)] + known.means.std(0, unbiased=False) * noise
+        points = network.perturb(means, torch.zeros_like(means), torch.zeros_like(means))
         with torch.no_grad():
-            logits = network.stability(points.flatten(0, 1)).reshape(shape[:2]).numpy()
+            logits = network.stability(points.flatten(0, 1)).reshape(n, self.choices).numpy()
         best = np.where(low_energy, logits.argmax(1), 0)
-        return points[torch.arange(len(contents)), torch.from_numpy(best)]
+        return points[torch.arange(n), torch.from_numpy(best)]

@@ -11,7 +11,7 @@ import torch
 from ase import Atoms
 
 from hybridcsp.generators.imatgen import image_network
-from hybridcsp.generators.imatgen.drawing import AroundKnown, LatentDraws, PriorDraws
+from hybridcsp.generators.imatgen.drawing import AroundKnown, AroundSimilar, LatentDraws
 from hybridcsp.generators.imatgen.image_data import Change, reoriented, unchanged
 from hybridcsp.generators.imatgen.image_network import ClampedOutput, ImageAutoencoder, ImageOutput, LogisticOutput
 from hybridcsp.generators.imatgen.materials_data import FormationEnergyLimit, LowerHalf, StabilityRule
@@ -170,7 +170,7 @@ _CORRECTED = Recipe(
     output=LogisticOutput,
     materials=ContentsAutoencoder,
     stability=LowerHalf(),
-    draws=PriorDraws(),
+    draws=AroundSimilar(),
     reading=WantedPeaks(),
     courses={
         SITES: Course(optimisation=AdamWCosine(), settings=_IMAGES, presentations=200_000),

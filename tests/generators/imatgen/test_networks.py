@@ -9,7 +9,7 @@ from ase.build import bulk
 from crystals import rutile
 
 from hybridcsp.generators.base import Example
-from hybridcsp.generators.imatgen.drawing import AroundKnown, KnownMaterials, PriorDraws
+from hybridcsp.generators.imatgen.drawing import AroundKnown, AroundSimilar, KnownMaterials
 from hybridcsp.generators.imatgen.image_data import ImageData, SparseImages, reoriented, unchanged
 from hybridcsp.generators.imatgen.image_network import (
     ClampedOutput,
@@ -174,10 +174,18 @@ class TestDrawing:
         )
         np.testing.assert_allclose(points / network.FACTOR, [[5, 5], [5, 5], [-5, 5]])
 
+    def test_crystals_of_similar_contents_are_centres_more_often(self):
+        network = ContentsAutoencoder(2, Sizes(site_code=16, cell_code=4, width=16, latent=2))
+        points = AroundSimilar(difference=0.3, spreads=(0.0, 0.0)).draw(
+            network, self.known(), np.tile([2, 2], (200, 1)), np.zeros(200, dtype=bool), np.random.default_rng(0)
+        )
+        near = (points == torch.tensor([-5.0, 5.0])).all(1).sum()
+        assert 100 < near < 200
+
     def test_the_classifier_chooses_among_points_where_low_energies_are_wanted(self):
         network = ContentsAutoencoder(2, Sizes(site_code=16, cell_code=4, width=16, latent=2))
         draws = [
-            PriorDraws(choices=8).draw(
+            AroundSimilar(choices=8).draw(
                 network, self.known(), np.ones((50, 2)), np.full(50, low), np.random.default_rng(0)
             )
             for low in (False, True)

@@ -129,12 +129,12 @@ class IMatGen(Generator):
         """
         self._check(settings, sizes)
         elements = self._elements_of(examples)
+        stability = self._recipe.stability.stability(examples)
         scale = self._scale if sizes is None else SCALES[sizes]
         voxels = self._recipe.voxels(scale.grid)
         kept, reasons = within_limits(examples, voxels, self._recipe.axes)
         if len(kept) < FEWEST_CRYSTALS:
             raise _too_few(len(kept), reasons)
-        stability = self._recipe.stability.stability(kept)
         learned, held = split(kept)
         if self._networks is None:
             with torch.random.fork_rng(devices=[]):

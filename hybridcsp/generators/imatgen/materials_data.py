@@ -104,7 +104,7 @@ class FormationEnergyLimit(StabilityRule):
         if not name:
             reason = (
                 "the published configuration learns which crystals have formation energies of at most "
-                f"{self.limit:g} eV/atom; name the property that holds them, such as formation_energy_per_atom"
+                f"{self.limit:g} eV/atom; name the property that holds them (--property formation_energy_per_atom)"
             )
             raise InputError("property", None, reason=reason)
         return Stability(quantity=name, at_most=self.limit)

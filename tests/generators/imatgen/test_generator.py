@@ -176,7 +176,7 @@ class TestBadInput:
             generator.fit(examples(), sizes="published")
 
     def test_the_published_configuration_needs_one_property(self):
-        with pytest.raises(InputError, match="name the property that holds them, such as formation_energy_per_atom"):
+        with pytest.raises(InputError, match=r"name the property that holds them \(--property"):
             IMatGen("published", TINY).fit(examples())
         with pytest.raises(InputError, match="imatgen learns from one property"):
             IMatGen(scale=TINY).fit(examples(band_gap=1.0, formation_energy=-1.0))

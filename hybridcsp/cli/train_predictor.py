@@ -52,6 +52,7 @@ def train_predictor(model: str, choice: PropertyChoice, choices: Choices) -> Non
         If a choice or the data cannot be used.
     """
     from hybridcsp.analysis.held_out_plot import plot_held_out
+    from hybridcsp.predictors.ensemble import HeldOut
     from hybridcsp.predictors.labelled import check_learnable, read_labelled
     from hybridcsp.predictors.loading import new_predictor
 
@@ -94,7 +95,7 @@ def train_predictor(model: str, choice: PropertyChoice, choices: Choices) -> Non
     if assessment := predictor.assessment():
         console.print(assessment, highlight=False, markup=False, soft_wrap=True)
     held_out = getattr(predictor, "held_out", None)
-    if held_out is not None:
+    if isinstance(held_out, HeldOut):
         plot_held_out(held_out, output / HELD_OUT_PICTURE, predictor.card)
         console.print(f"Wrote the held-out predictions to {output / HELD_OUT_PICTURE}", highlight=False, soft_wrap=True)
     where = as_argument(output)

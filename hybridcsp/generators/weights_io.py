@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from hybridcsp.generators.base import Condition
 from hybridcsp.training import weights_io
-from hybridcsp.training.weights_io import CARD, LARGEST_CARD, WEIGHTS, check_sizes, fill
+from hybridcsp.training.weights_io import (
+    CARD,
+    LARGEST_CARD,
+    WEIGHTS,
+    check_parameters,
+    check_sizes,
+    fill,
+    parameters_of,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -20,12 +28,14 @@ __all__ = [
     "CARD",
     "LARGEST_CARD",
     "WEIGHTS",
+    "check_parameters",
     "check_sizes",
     "conditions_of",
     "describe_training",
     "fill",
     "load",
     "overlap",
+    "parameters_of",
     "save",
     "shipped",
 ]

@@ -65,7 +65,8 @@ class Predictor(Configured, ABC):
     configurations
         Names of the configurations in which the model can be made, and the functions that make it.
     card
-        Description of the training, JSON-serialisable; written next to the weights.
+        Description of the training, JSON-serialisable; written next to the weights. ``property`` and ``unit`` are read
+        by all commands if they are there; no other key is needed.
     usual_members
         Number of networks that :meth:`fit` trains if it is not told.
     usual_property

@@ -3,7 +3,8 @@
 The variance of a prediction is a constant plus a multiple of the squared spread of the ensemble, fitted by maximum
 likelihood of a normal distribution. An interval is wide enough for the share of held-out crystals that it is to hold:
 its half width in standard deviations is a quantile of the held-out errors (conformal prediction,
-doi:10.1080/01621459.2017.1307116 for regression).
+doi:10.1080/01621459.2017.1307116 for regression). Where these are too few for a quantile, intervals are at least as
+wide as normally distributed errors require.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.stats import norm
+from scipy.stats import t as student
 
 Array = NDArray[np.float64]
 
@@ -120,7 +122,13 @@ def _most_likely(errors: Array, spreads: Array) -> tuple[float, float]:
 
 
 def _quantile(ratios: Array, level: float) -> float:
-    """Return the quantile of held-out ratios with the correction for their finite number."""
+    """Return the quantile of held-out ratios with the correction for their finite number.
+
+    Fewer than ``level / (1 - level)`` ratios, 9 for intervals of 90 %, have no such quantile. The half width is then at
+    least that of Student's distribution, which holds for normally distributed errors.
+    """
     n = len(ratios)
-    rank = min(math.ceil(level * (n + 1)), n)
+    rank = math.ceil(level * (n + 1))
+    if rank > n:
+        return max(float(ratios.max()), float(student.ppf(0.5 + level / 2, n)))
     return float(np.sort(ratios)[rank - 1])

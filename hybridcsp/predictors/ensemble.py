@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.predictors.base import Predictor
 from hybridcsp.predictors.graphs import CrystalGraph
+from hybridcsp.predictors.labelled import copies
 from hybridcsp.predictors.network import GraphData, PropertyNetwork, batch_of
 from hybridcsp.training import weights_io
 from hybridcsp.training.epoch import Epoch
 from hybridcsp.training.held_out import formula_of
+from hybridcsp.training.loop import smallest_batch
 from hybridcsp.training.settings import TrainingSettings
 from hybridcsp.training.trainer import Trainer
 
@@ -81,6 +83,10 @@ class Ensemble(Predictor):
     def network(self) -> PropertyNetwork:
         """Return a network with random weights."""
 
+    def parameters_of_network(self) -> int:
+        """Return the number of parameters of a network, or a lower bound, without the memory for them."""
+        return weights_io.parameters_of(self.network)
+
     @abstractmethod
     def _record(self) -> Mapping[str, Any]:
         """Return what the card stores, in addition to the description of the training, for :meth:`_restore`."""
@@ -99,20 +105,22 @@ class Ensemble(Predictor):
         """Return arrays by name that are stored with the weights of the networks; there are none by default."""
         return {}
 
-    def _new_networks(self, members: int | None, seed: int) -> list[PropertyNetwork]:
+    def _new_networks(self, members: int | None, seed: int, settings: TrainingSettings) -> list[PropertyNetwork]:
         """Return untrained networks, ``members`` or the usual number of them.
 
         Raises
         ------
         InputError
-            If the number is not possible.
+            If the number is not possible, or the networks cannot learn from batches of the chosen size.
         """
         count = self.usual_members if members is None else members
         if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_MEMBERS:
             raise InputError("members", count, f"a whole number from 1 to {MOST_MEMBERS}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return [self.network() for _ in range(count)]
+            networks = [self.network() for _ in range(count)]
+        smallest_batch(networks[0], settings.batch_size)
+        return networks
 
     def _train(
         self,
@@ -208,7 +216,10 @@ class Ensemble(Predictor):
             if not all(isinstance(symbol, str) for symbol in card["elements"]):
                 raise ValueError("the elements must be chemical symbols")
             predictor._restore(card, tensors)
+            weights_io.check_parameters(int(card["members"]) * predictor.parameters_of_network(), tensors, folder)
             networks = [predictor.network() for _ in range(int(card["members"]))]
+        except InputError:
+            raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 "weights", str(folder / weights_io.CARD), reason=f"the card must be one of this predictor: {error}"
@@ -249,12 +260,16 @@ def spread_of(outputs: Array) -> Array:
 
 
 def halves(crystals: Sequence[Atoms]) -> NDArray[np.int_]:
-    """Return the half of the held-out crystals that each belongs to, 0 or 1; crystals of one formula are in one."""
+    """Return the half of the held-out crystals that each belongs to, 0 or 1.
+
+    Crystals of one formula are in one half; if there is one formula only, descriptions of one crystal are.
+    """
     formulas = [formula_of(crystal) for crystal in crystals]
     distinct = sorted(set(formulas))
-    if len(distinct) == 1:
-        return np.arange(len(formulas)) % 2
-    return np.array([distinct.index(formula) % 2 for formula in formulas])
+    if len(distinct) > 1:
+        return np.array([distinct.index(formula) % 2 for formula in formulas])
+    groups, _ = copies(crystals)
+    return (groups if groups.max() > 0 else np.arange(len(crystals))) % 2
 
 
 def _batches(graphs: Sequence[CrystalGraph]) -> Iterator[tuple[list[int], Mapping[str, torch.Tensor]]]:

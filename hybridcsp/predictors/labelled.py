@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
@@ -15,12 +15,16 @@ from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
 from hybridcsp.io.frames import ReadFailure
+from hybridcsp.similarity import MINIMA, StructureIndex
 from hybridcsp.training.files import training_files
 from hybridcsp.training.held_out import HELD_OUT, formula_of, tenth_of
 from hybridcsp.training.properties import names_of_numbers, number_of, unit_of, unknown_property
 
 #: Fewest crystals from which a property is learned.
 FEWEST = 10
+
+# Key of the number of the original in the ``info`` of augmented crystals (:mod:`hybridcsp.datasets.augmentation`).
+_ORIGINAL = "crystal"
 
 # Smallest part of the crystals that must be held out by formula; if it is smaller, crystals are held out instead.
 _SMALLEST_PART = 0.02
@@ -170,27 +174,82 @@ def check_learnable(data: Labelled, *, logarithmic: bool) -> None:
         raise InputError("property", data.name, reason=f"{reason}; leave out --log")
 
 
-def split(crystals: Sequence[Atoms]) -> tuple[NDArray[np.int_], NDArray[np.int_], str]:
+class Division(NamedTuple):
+    """Represent the division of crystals into a learned and a held-out part.
+
+    Attributes
+    ----------
+    learned, held_out
+        Positions of the crystals in the two parts.
+    of
+        What is held out: ``"formulas"``, or ``"crystals"`` if there are too few formulas.
+    grouped_by
+        What all crystals of a group, which is never divided, have in common: ``"formula"``, the key ``"crystal"`` in
+        ``info``, or ``"structure"``; empty if all are descriptions of one crystal, which is divided then.
+    """
+
+    learned: NDArray[np.int_]
+    held_out: NDArray[np.int_]
+    of: str
+    grouped_by: str
+
+    @property
+    def record(self) -> dict[str, str]:
+        """Entries of a card that state what was held out."""
+        return {"of": self.of, "grouped_by": self.grouped_by}
+
+
+def split(crystals: Sequence[Atoms]) -> Division:
     """Divide crystals into a learned and a held-out part.
 
     The crystals of a tenth of all formulas are held out (:func:`hybridcsp.training.held_out.is_held_out`), so that the
     errors on them are those for new compositions. If these are too few, because the data are without them already, the
-    next tenth is held out; and if no tenth is large enough, as in data of one formula, every tenth crystal.
-
-    Returns
-    -------
-    tuple
-        Positions of the learned and of the held-out crystals, and ``"formulas"`` or ``"crystals"``, what is held out.
+    next tenth is held out; and if no tenth is large enough, as in data of one formula, every tenth crystal, together
+    with all its copies (:func:`copies`).
     """
     tenths = np.array([tenth_of(formula_of(crystal)) for crystal in crystals])
     least = max(2, math.ceil(_SMALLEST_PART * len(crystals)))
     for tenth in range(HELD_OUT):
         held = tenths == tenth
         if least <= held.sum() <= len(crystals) / 2:
-            return np.flatnonzero(~held), np.flatnonzero(held), "formulas"
-    held = np.arange(len(crystals)) % min(HELD_OUT, len(crystals) // 2) == 0
-    return np.flatnonzero(~held), np.flatnonzero(held), "crystals"
+            return Division(np.flatnonzero(~held), np.flatnonzero(held), "formulas", "formula")
+    groups, common = copies(crystals)
+    if groups.max() == 0:
+        groups, common = np.arange(len(crystals)), ""
+    n = int(groups.max()) + 1
+    held = groups % (n if n < 4 else min(HELD_OUT, n // 2)) == 0
+    if held.sum() > len(crystals) / 2:  # a crystal with more copies than all others have is learned
+        held = ~held
+    return Division(np.flatnonzero(~held), np.flatnonzero(held), "crystals", common)
+
+
+def copies(crystals: Sequence[Atoms]) -> tuple[NDArray[np.int_], str]:
+    """Return the number, from 0, of the crystal of which each is a description, and how this was found.
+
+    Augmented data sets have the number of the original as ``crystal`` in ``info``. If one of the crystals is without
+    it, their structures are compared instead.
+
+    Returns
+    -------
+    tuple
+        Numbers in order of their first occurrence, and ``"crystal"`` or ``"structure"``.
+    """
+    if all(_ORIGINAL in crystal.info for crystal in crystals):
+        keys = [(formula_of(crystal), str(crystal.info[_ORIGINAL])) for crystal in crystals]
+        numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+        return np.array([numbers[key] for key in keys]), _ORIGINAL
+    index = StructureIndex(energy_window=None, tolerances=MINIMA)
+    groups: list[int] = []
+    for crystal in crystals:
+        number = index.find(crystal)
+        if number is None:
+            number = max(groups, default=-1) + 1
+            index.add(number, crystal)
+        groups.append(number)
+    return np.array(groups), "structure"
 
 
 def _bare(atoms: Atoms) -> Atoms:
-    return Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell.array, pbc=True)
+    """Return the structure, with the number of its original if it is a copy."""
+    info = {_ORIGINAL: atoms.info[_ORIGINAL]} if _ORIGINAL in atoms.info else {}
+    return Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell.array, pbc=True, info=info)

@@ -71,8 +71,9 @@ class RegressionEnsemble(Ensemble):
         """
         chosen = training_settings({**self.defaults, **settings})
         check_learnable(data, logarithmic=logarithmic)
-        networks = self._new_networks(members, seed)
-        learned, held, by = split(data.crystals)
+        networks = self._new_networks(members, seed, chosen)
+        division = split(data.crystals)
+        learned, held = division.learned, division.held_out
         training, testing = data.part(learned), data.part(held)
         scale = self._new_scale(training.values, training.crystals, logarithmic=logarithmic)
         neighbourhood = networks[0].neighbourhood
@@ -94,7 +95,7 @@ class RegressionEnsemble(Ensemble):
             "elements": elements_of(training.crystals),
             "range": [float(training.values.min()), float(training.values.max())],
             "held_out": {
-                "of": by,
+                **division.record,
                 "crystals": len(held),
                 **_scores(testing.values, scale.back(self.held_out.means), float(training.values.mean())),
                 **({"of_logarithm": _scores(self.held_out.values, self.held_out.means)} if logarithmic else {}),
@@ -140,7 +141,7 @@ class RegressionEnsemble(Ensemble):
         return (
             f"{scores['crystals']} held-out crystals: mean absolute error {scores['mae']:.4g}{unit} "
             f"(the mean of the training set: {scores['mae_of_mean']:.4g}{unit}), "
-            f"R² {scores.get('r2', float('nan')):.3f}. Values within the calibrated {shares}."
+            f"R² {scores.get('r2', float('nan')):.3f}." + (f" Values within the calibrated {shares}." if shares else "")
         )
 
     def _record(self) -> Mapping[str, Any]:

@@ -61,7 +61,15 @@ class Collation:
 
 
 def training_batches(
-    data: TrainingData, epochs: int, batch_size: int, seed: int, *, epoch: int = 1, step: int = 0, workers: int = 0
+    data: TrainingData,
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    *,
+    epoch: int = 1,
+    step: int = 0,
+    smallest: int = 1,
+    workers: int = 0,
 ) -> Iterable[Batch]:
     """Collate the batches of all remaining epochs, one after the other.
 
@@ -73,11 +81,13 @@ def training_batches(
         Random seed of the order and of all draws.
     epoch, step
         Epoch (from 1), and number of the batch in it (from 0), to begin with.
+    smallest
+        Smallest number of examples in a batch; a smaller last one is joined to the one before.
     workers
         Number of processes that collate batches ahead of time; 0 collates each batch when it is requested.
     """
     collation = Collation(data)
-    keys = _keys(data.sizes, epochs, batch_size, seed, epoch, step)
+    keys = _keys(data.sizes, epochs, batch_size, smallest, seed, epoch, step)
     if not workers:
         return (collation[key] for key in keys)
     import torch
@@ -104,17 +114,25 @@ def evaluation_batches(data: TrainingData, batch_size: int, seed: int) -> Iterat
 
 
 def _keys(
-    sizes: NDArray[np.int_], epochs: int, batch_size: int, seed: int, epoch: int, step: int
+    sizes: NDArray[np.int_], epochs: int, batch_size: int, smallest: int, seed: int, epoch: int, step: int
 ) -> Iterator[tuple[NDArray[np.int_], list[int]]]:
     """Yield the indices and the seeds of all batches, beginning with one step of an epoch."""
     while epoch <= epochs:
-        batches = _shuffled_batches(sizes, batch_size, np.random.default_rng([seed, epoch]))
+        batches = _shuffled_batches(sizes, batch_size, smallest, np.random.default_rng([seed, epoch]))
         for number in range(step, len(batches)):
             yield batches[number], [seed, epoch, number]
         epoch, step = epoch + 1, 0
 
 
-def _shuffled_batches(sizes: NDArray[np.int_], batch_size: int, rng: np.random.Generator) -> list[NDArray[np.int_]]:
+def batches_per_epoch(examples: int, batch_size: int, smallest: int = 1) -> int:
+    """Return the number of batches of an epoch."""
+    whole, rest = divmod(examples, batch_size)
+    return max(1, whole + (rest >= smallest if rest else 0))
+
+
+def _shuffled_batches(
+    sizes: NDArray[np.int_], batch_size: int, smallest: int, rng: np.random.Generator
+) -> list[NDArray[np.int_]]:
     """Shuffle examples into batches of similar sizes: sorted within stretches of fifty batches."""
     order = rng.permutation(len(sizes))
     stretch = 50 * batch_size
@@ -123,4 +141,6 @@ def _shuffled_batches(sizes: NDArray[np.int_], batch_size: int, rng: np.random.G
         part = order[start : start + stretch]
         part = part[np.argsort(sizes[part], kind="stable")]
         batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+    if len(batches) > 1 and len(batches[-1]) < smallest:
+        batches[-2:] = [np.concatenate(batches[-2:])]
     return [batches[i] for i in rng.permutation(len(batches))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from hybridcsp.errors import InputError
 from hybridcsp.training import checkpoints
-from hybridcsp.training.batches import Batch, TrainingData, training_batches
+from hybridcsp.training.batches import Batch, TrainingData, batches_per_epoch, training_batches
 from hybridcsp.training.checkpoints import TrainingState, training_identity
 from hybridcsp.training.epoch import Epoch
 from hybridcsp.training.optimisation import AdamWCosine, Optimisation
@@ -55,7 +54,8 @@ class TrainingLoop(ABC):
     Raises
     ------
     InputError
-        If no example has a positive weight, or if the checkpoint is damaged or belongs to another training.
+        If no example has a positive weight, the batches are too small for the model, or the checkpoint is damaged or
+        belongs to another training.
     """
 
     #: Held-out loss of the initial weights; ``None`` if it is not known.
@@ -86,7 +86,8 @@ class TrainingLoop(ABC):
         self._on_epoch = on_epoch
         self._workers = workers
         self._device = settings.torch_device()
-        self._steps_per_epoch = math.ceil(len(training.weights) / settings.batch_size)
+        self._smallest_batch = smallest_batch(model, settings.batch_size)
+        self._steps_per_epoch = batches_per_epoch(len(training.weights), settings.batch_size, self._smallest_batch)
 
         self._model = model.to(self._device)
         self._initial = {name: value.detach().clone() for name, value in model.named_parameters()}
@@ -139,6 +140,7 @@ class TrainingLoop(ABC):
                 self._seed,
                 epoch=progress.epoch,
                 step=progress.step,
+                smallest=self._smallest_batch,
                 workers=self._workers,
             )
         )
@@ -256,6 +258,24 @@ class TrainingLoop(ABC):
         now = time.monotonic()
         self._state.progress.seconds += now - self._clock
         self._clock = now
+
+
+def smallest_batch(model: torch.nn.Module, batch_size: int) -> int:
+    """Return the smallest number of examples from which a model can learn: two if it normalises features over a batch.
+
+    Raises
+    ------
+    InputError
+        If batches are smaller.
+    """
+    least = 2 if any(isinstance(module, torch.nn.BatchNorm1d) for module in model.modules()) else 1
+    if batch_size < least:
+        raise InputError(
+            "batch_size",
+            batch_size,
+            f"a whole number from {least}, because this model normalises features over a batch",
+        )
+    return least
 
 
 def _moving_average(decay: float) -> Callable[[Any, Any, torch.Tensor | int], None]:

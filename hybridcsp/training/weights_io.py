@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +114,10 @@ def load(folder: Path, kind: str, name: str) -> tuple[dict[str, torch.Tensor], d
 
 
 def check_sizes(sizes: Any, depth: str, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Check that the weights can fill a network of the given sizes, before such a network is made.
+    """Check that the sizes of a network are plain numbers which the weights do not make impossible.
+
+    A network of these sizes can then be described in a short time; :func:`check_parameters` compares its number of
+    parameters with the weights, before memory is taken for it.
 
     Parameters
     ----------
@@ -130,21 +133,47 @@ def check_sizes(sizes: Any, depth: str, tensors: Mapping[str, torch.Tensor], fol
     Raises
     ------
     InputError
-        If a size is not a positive number, or the network would have more parameters than there are weights.
+        If a size is not a positive number, there are more layers than arrays, or a size is above the number of weights.
     """
     if not isinstance(sizes, dict) or not all(isinstance(n, int | float) for n in sizes.values()):
         raise InputError(
             "weights", folder / CARD, reason=f"the sizes of a network must be numbers by name, not {sizes!r:.200}"
         )
     numbers = {key: n for key, n in sizes.items() if isinstance(n, int)}
-    width = max((n for key, n in numbers.items() if key != depth), default=1)
-    there = sum(tensor.numel() for tensor in tensors.values())
-    if min(numbers.values(), default=1) < 1 or numbers.get(depth, 1) * width**2 > there:
+    there = _count(tensors)
+    largest = max((n for key, n in numbers.items() if key != depth), default=1)
+    if min(numbers.values(), default=1) < 1 or numbers.get(depth, 1) > len(tensors) or largest > there:
         raise InputError(
             "weights",
             folder,
             reason=f"the weights are incomplete: {there} numbers fill no network of the sizes {numbers}",
         )
+
+
+def parameters_of(make: Callable[[], torch.nn.Module]) -> int:
+    """Return the number of parameters of a network, which is made without memory for them."""
+    import torch
+
+    with torch.device("meta"):
+        return _count(make().state_dict())
+
+
+def check_parameters(needed: int, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Check that there are as many weights as a model needs.
+
+    Raises
+    ------
+    InputError
+        If there are fewer.
+    """
+    there = _count(tensors)
+    if needed > there:
+        reason = f"the weights are incomplete: there are {there} numbers, and a model of these sizes needs {needed}"
+        raise InputError("weights", folder, reason=reason)
+
+
+def _count(tensors: Mapping[str, torch.Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors.values())
 
 
 def fill(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:

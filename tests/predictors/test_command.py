@@ -18,7 +18,10 @@ from hybridcsp.cli.app import app
 from hybridcsp.errors import InputError
 from hybridcsp.objectives import ObjectiveChoice
 from hybridcsp.objectives.registry import build_objective
+from hybridcsp.predictors import loading
+from hybridcsp.predictors.base import Predictor
 from hybridcsp.relaxation.relax import Relaxer
+from hybridcsp.training.epoch import Epoch
 
 GOLD = Atoms("AuCl", cell=[4, 4, 4], positions=[[0] * 3, [2] * 3], pbc=True)
 QUICK = ("--epochs", "2", "--set", "batch_size=8", "--set", "device=cpu")
@@ -155,3 +158,32 @@ def test_search_records_a_predicted_property(tmp_path):
     assert np.isfinite(best.objectives["predictor"])
     with pytest.raises(InputError, match="trained without Au"), Search("Au", directory=tmp_path / "no", **common):
         pass
+
+
+class Mean(Predictor):
+    """A predictor of another package, whose card has no scores."""
+
+    name = "mean"
+
+    def fit(self, data, *, on_epoch=None, **settings):
+        on_epoch(Epoch(number=1, losses={"train": 1.0, "held_out": 1.0}, seconds=0.0, best=True, at_start=None))
+        self.held_out = "of another kind"
+        self.card = {"property": data.name, "mean": float(data.values.mean())}
+
+    def predict(self, crystals):
+        raise NotImplementedError
+
+    def save(self, folder):
+        (folder / "card.json").write_text(json.dumps(self.card))
+
+    @classmethod
+    def load(cls, folder):
+        raise NotImplementedError
+
+
+def test_predictor_of_another_package_needs_no_scores_in_its_card(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "new_predictor", lambda name, configuration: Mean())
+    ase.io.write(tmp_path / "data.extxyz", with_property(12))
+    arguments = ("--data", tmp_path / "data.extxyz", "--property", PROPERTY, "--output", tmp_path / "mean")
+    assert "Wrote weights to" in hybridcsp("train", "cgcnn", *arguments).output
+    assert json.loads((tmp_path / "mean" / "card.json").read_text())["mean"] > 0

@@ -11,15 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ase.build import bulk
 from labelled_crystals import PROPERTY, crystals, labelled
 
+from hybridcsp.datasets import augment, write_dataset
 from hybridcsp.errors import InputError
 from hybridcsp.generators.loading import one_thread
 from hybridcsp.predictors.calibration import Calibration, crossed_coverage, raw_coverage
-from hybridcsp.predictors.cgcnn import CGCNN
+from hybridcsp.predictors.cgcnn import CGCNN, Architecture
+from hybridcsp.predictors.ensemble import halves
 from hybridcsp.predictors.equivariant import EquivariantPredictor
 from hybridcsp.predictors.graphs import SmoothNeighbours
-from hybridcsp.predictors.labelled import split
+from hybridcsp.predictors.labelled import Labelled, read_labelled, split
 from hybridcsp.predictors.loading import new_predictor, open_predictor
 from hybridcsp.predictors.network import GraphData, batch_of
 from hybridcsp.predictors.scales import Scale, composition_scale, standard_scale
@@ -27,6 +30,7 @@ from hybridcsp.training.properties import unit_of
 
 TESTS = Path(__file__).parents[1]
 KINDS = (CGCNN, EquivariantPredictor)
+SMALL = Architecture(width=4, layers=1, hidden=4, gaussians=4)
 
 
 def trained(kind=CGCNN, data=None, **settings):
@@ -195,25 +199,111 @@ class TestCalibration:
         found = Calibration.fitted(self.errors, np.zeros(2000))
         assert found.standard_deviation(np.zeros(1))[0] == pytest.approx(self.errors.std(), rel=0.01)
 
+    @pytest.mark.parametrize("n", [2, 4, 8, 9, 20])
+    def test_intervals_from_few_errors_are_wide_enough(self, n):
+        rng = np.random.default_rng(n)
+        inside = []
+        for _ in range(400):
+            found = Calibration.fitted(rng.normal(size=n), np.zeros(n))
+            inside += (np.abs(rng.normal(size=20)) <= found.half_width(0.9, np.zeros(20))).tolist()
+        assert np.mean(inside) > 0.87
+
+
+class TestBatchNormalisation:
+    metals = ("Li", "Na", "K", "Rb", "Cs", "Mg", "Ca", "Sr", "Ba", "Al", "Cu", "Ag", "Au", "Ni", "Pd", "Pt", "Fe")
+    elements = tuple(bulk(symbol, "fcc", a=4.0) for symbol in metals)
+
+    def fitted(self, **settings):
+        data = Labelled(crystals=self.elements, values=np.arange(17.0), name=PROPERTY)
+        predictor = CGCNN.configured("published")
+        predictor.architecture = SMALL
+        predictor.fit(data, **{"epochs": 1, "device": "cpu", **settings})
+        return predictor
+
+    def test_last_batch_may_have_one_atom(self):
+        learned = len(split(self.elements).learned)
+        assert self.fitted(batch_size=learned - 1).card["crystals"] == learned
+
+    def test_batches_of_one_crystal_are_refused(self):
+        with pytest.raises(InputError, match="batch_size = 1 is not valid: it must be a whole number from 2"):
+            self.fitted(batch_size=1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("change", [{}, {"hidden": 96}, {"layers": 1}])
+def test_weights_of_any_sizes_can_be_loaded(kind, change, tmp_path):
+    predictor = kind.configured("corrected")
+    small = {"hidden": 4, "layers": 1, "width": 4, "gaussians": 50, "channels": 2, "radial": 9}
+    names = [field.name for field in dataclasses.fields(kind.sizes)]
+    predictor.architecture = kind.sizes(**{name: (small | change)[name] for name in names if name in small})
+    predictor.fit(labelled(12), epochs=1, device="cpu")
+    predictor.save(tmp_path)
+    again = open_predictor(tmp_path)
+    assert again.predict(crystals(2)).mean == pytest.approx(predictor.predict(crystals(2)).mean)
+    card = json.loads((tmp_path / "card.json").read_text())
+    for name in small.keys() & names:
+        for wrong in (10**5, 10**12, 0):
+            larger = {"architecture": card["architecture"] | {name: wrong}}
+            (tmp_path / "card.json").write_text(json.dumps(card | larger))
+            with pytest.raises(InputError, match="the weights are incomplete"):
+                open_predictor(tmp_path)
+
 
 class TestSplit:
     def test_formulas_are_not_divided(self):
         made = crystals(80)
-        learned, held, by = split(made)
-        assert by == "formulas"
+        learned, held, of, grouped_by = split(made)
+        assert (of, grouped_by) == ("formulas", "formula")
         formulas = [{crystal.get_chemical_formula() for crystal in [made[i] for i in part]} for part in (learned, held)]
         assert not formulas[0] & formulas[1]
         assert len(learned) + len(held) == 80
 
     def test_crystals_of_one_formula_are_divided(self):
-        learned, held, by = split([crystals(1)[0]] * 30)
-        assert (len(learned), len(held), by) == (27, 3, "crystals")
+        made = [bulk("NaCl", "rocksalt", a=5.0 + 0.2 * i) for i in range(30)]
+        learned, held, *by = split(made)
+        assert (len(learned), len(held), by) == (27, 3, ["crystals", "structure"])
+
+    def test_descriptions_of_one_crystal_are_divided_if_there_is_no_other(self):
+        learned, held, *by = split([bulk("Cu")] * 30)
+        assert (len(learned), len(held), by) == (27, 3, ["crystals", ""])
+
+    @pytest.mark.parametrize("marked", [True, False])
+    @pytest.mark.parametrize("originals", [2, 3, 12])
+    def test_copies_of_a_crystal_are_in_one_part(self, originals, marked):
+        made = [bulk("NaCl", "rocksalt", a=5.0 + 0.4 * i) for i in range(originals)]
+        augmented = list(augment(made, 5 * originals, np.random.default_rng(0), operations=["rotations", "supercells"]))
+        numbers = np.array([crystal.info["crystal"] for crystal in augmented])
+        if not marked:
+            del augmented[-1].info["crystal"]
+        learned, held, *by = split(augmented)
+        assert by == ["crystals", "crystal" if marked else "structure"]
+        assert not set(numbers[learned]) & set(numbers[held])
+        assert 0 < len(held) <= len(augmented) / 2
+        halved = halves([augmented[i] for i in held])
+        assert (
+            all(len(set(halved[numbers[held] == n])) == 1 for n in set(numbers[held])) or len(set(numbers[held])) == 1
+        )
+
+    def test_a_crystal_with_most_of_the_copies_is_learned(self):
+        made = [bulk("NaCl", "rocksalt", a=5.0 + 0.4 * max(0, i - 19)) for i in range(24)]
+        learned, held, *_ = split(made)
+        assert len(held) < 5
+        assert set(range(20)) <= set(learned.tolist())
+
+    def test_files_keep_the_number_of_the_original(self, tmp_path):
+        made = [bulk("NaCl", "rocksalt", a=5.0 + 0.2 * i) for i in range(3)]
+        for i, crystal in enumerate(made):
+            crystal.info = {PROPERTY: float(i)}
+        write_dataset(augment(made, 12, np.random.default_rng(0)), tmp_path / "a.extxyz", "augment", settings={})
+        data = read_labelled([tmp_path / "a.extxyz"], PROPERTY, max_atoms=8)
+        assert split(data.crystals).grouped_by == "crystal"
+        assert [crystal.info["crystal"] for crystal in data.crystals] == [0] * 4 + [1] * 4 + [2] * 4
 
     def test_data_without_the_usual_tenth_hold_out_another(self):
         made = crystals(200)
-        _, held, _ = split(made)
+        held = split(made).held_out
         left = [crystal for i, crystal in enumerate(made) if i not in set(held.tolist())]
-        assert split(left)[2] == "formulas"
+        assert split(left).of == "formulas"
 
 
 def test_units_follow_from_names():

@@ -216,16 +216,23 @@ class FlowGenerator(Generator):
             )
             if not scale.mean.shape == scale.spread.shape == (6,) or not np.isfinite([scale.mean, scale.spread]).all():
                 raise ValueError("the card must have mean and spread of six lattice components")
-            model = FlowModel(generator.architecture)
             generator._properties = LearnedProperties.from_card(card)
-            model.learn_properties(generator._properties.n_features)
+            needed = weights_io.parameters_of(generator._untrained)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(
                 "weights", str(folder / weights_io.CARD), reason=f"the card must be one of this generator: {error}"
             ) from error
+        weights_io.check_parameters(needed, tensors, folder)
+        model = generator._untrained()
         weights_io.fill(model, tensors, folder)
         generator._model, generator._scale, generator.card = model.eval(), scale, card
         return generator
+
+    def _untrained(self) -> FlowModel:
+        """Return a model with random weights for the architecture and the properties that are learned."""
+        model = FlowModel(self.architecture)
+        model.learn_properties(self._properties.n_features)
+        return model
 
     @torch.no_grad()
     def _flow(self, model: FlowModel, scale: Scale, batch: Sequence[InitialState]) -> dict[int, Sample | Reject]:

@@ -306,9 +306,13 @@ class WyckoffGenerator(GrowingGenerator):
             for name, size in card["sizes"].items():
                 weights_io.check_sizes(size, "blocks", part(name), folder)
             generator = cls(**{name: Size(**size) for name, size in card["sizes"].items()})
-            generator._positions = WyckoffTables.from_arrays(**{n: t.numpy() for n, t in part("positions").items()})
+            positions = WyckoffTables.from_arrays(**{n: t.numpy() for n, t in part("positions").items()})
+            generator._positions = positions
             generator._memory = PrototypeStore.from_arrays({n: t.numpy() for n, t in part("memory").items()})
-            generator._networks = generator._untrained(generator._positions)
+            needed = weights_io.parameters_of(lambda: torch.nn.ModuleList(generator._untrained(positions)))
+            there = {name: tensor for name, tensor in tensors.items() if name.partition(".")[0] in generator._sizes}
+            weights_io.check_parameters(needed, there, folder)
+            generator._networks = generator._untrained(positions)
             generator._properties = LearnedProperties.from_card(card)
             for network in generator._networks:
                 network.learn_properties(generator._properties.n_features)

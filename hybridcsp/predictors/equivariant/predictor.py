@@ -63,6 +63,12 @@ class EquivariantPredictor(RegressionEnsemble):
         self._neighbourhood = neighbourhood
         self._loss = loss
 
+    def parameters_of_network(self) -> int:
+        """Return a lower bound of the number of parameters, as e3nn cannot make networks without memory."""
+        sizes = self.architecture
+        of_layer = sizes.channels**2 + sizes.hidden * (sizes.radial + sizes.channels * (sizes.degree + 1))
+        return int(sizes.layers * of_layer + sizes.hidden * (sizes.hidden + sizes.channels))
+
     def network(self) -> EquivariantNetwork:
         """Return a network with random weights."""
         return EquivariantNetwork(self.architecture, self._neighbourhood, self._loss)

@@ -155,8 +155,9 @@ class Synthesizability(Ensemble):
             raise InputError("logarithmic", logarithmic, reason="a mark of made crystals has no logarithm")
         made = are_made(data)
         check_learnable(data, logarithmic=False)
-        networks = self._new_networks(members, seed)
-        learned, held, by = split(data.crystals)
+        networks = self._new_networks(members, seed, chosen)
+        division = split(data.crystals)
+        learned, held = division.learned, division.held_out
         if made[held].all() or not made[held].any():
             reason = "the held-out tenth of the formulas must have both crystals that have been made and others"
             raise InputError("data", len(data.crystals), reason=f"{reason}; give more crystals")
@@ -191,7 +192,7 @@ class Synthesizability(Ensemble):
             "formulas": len({formula_of(crystal) for crystal in training.crystals}),
             "elements": elements_of(training.crystals),
             "held_out": {
-                "of": by,
+                **division.record,
                 "crystals": len(held),
                 "made": int(marks.sum()),
                 **scores(crossed_over, marks),

@@ -23,6 +23,11 @@ GENERATORS = Registry(
             summary="variational autoencoder over voxel images of the crystals of one chemical system",
         ),
         Entry(
+            name="ftcp",
+            target="hybridcsp.generators.ftcp:FtcpGenerator",
+            summary="variational autoencoder of Fourier-transformed crystal properties, with a branch for properties",
+        ),
+        Entry(
             name="cccgan",
             target="hybridcsp.generators.cccgan:CompositionConditionedGAN",
             summary="adversarial networks for the point clouds of one chemical system",

@@ -26,6 +26,9 @@ PROPERTY_WEIGHTS = {
 #: Exponent with which the similarity of two crystals decays with the squared distance of their elements.
 KERNEL_EXPONENT = 2.26
 
+#: Number of similar elements by which one may be substituted.
+N_SIMILAR = 8
+
 
 @cache
 def squared_distances() -> NDArray[np.float64]:
@@ -61,3 +64,15 @@ def element_order(counts: Mapping[int, int]) -> tuple[int, ...]:
     """Return the elements (atomic numbers) in ascending order of their numbers of atoms, then electronegativities."""
     electronegativity = properties()[:, 0]
     return tuple(sorted(counts, key=lambda z: (counts[z], electronegativity[z], z)))
+
+
+@cache
+def similar_elements(element: int) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
+    """Return the elements up to americium by which one may be substituted, and their probabilities.
+
+    They are the :data:`N_SIMILAR` most similar ones, with probabilities proportional to the similarity.
+    """
+    similarity = (1 + squared_distances()[element, :96] / (2 * KERNEL_EXPONENT)) ** -KERNEL_EXPONENT
+    similarity[[0, *([element] if element < len(similarity) else [])]] = 0.0
+    nearest = np.argsort(-similarity)[:N_SIMILAR]
+    return nearest, similarity[nearest] / similarity[nearest].sum()

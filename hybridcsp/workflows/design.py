@@ -26,6 +26,7 @@ from hybridcsp.training.held_out import formula_of
 from hybridcsp.utils.files import atomic_folder, make_folder
 from hybridcsp.utils.locks import FileLock, LockFileError, LockHeldError
 from hybridcsp.workflows import design_rounds as files
+from hybridcsp.workflows.design_contents import contents_of, contents_of_round
 from hybridcsp.workflows.design_lessons import bare, lessons, replayed_with, value_of
 from hybridcsp.workflows.design_properties import Property, predicted, predictors_by_name, properties_of_targets
 from hybridcsp.workflows.design_rounds import RoundAccount, RoundFolder
@@ -42,7 +43,8 @@ class Design:
     targets
         Lowest and highest wanted value of each property.
     cells
-        Contents of the cells that are sampled in turn; if empty, those of the training data in random order.
+        Contents of the cells that are sampled in turn; if empty, they are chosen by
+        :func:`~hybridcsp.workflows.design_contents.contents_of_round`.
     rounds
         Number of rounds. The generator learns between them.
     samples
@@ -141,7 +143,6 @@ class Designer:
         self.calculator = calculator
         self.workers = workers
         self._progress = on_progress
-        self._cells = [dict(cell) for cell in design.cells] or _contents_of(self.examples)
         self._record = {
             **asdict(design),
             "targets": {name: [_plain(end) for end in ends] for name, ends in sorted(design.targets.items())},
@@ -194,7 +195,7 @@ class Designer:
         with _timed(seconds, "training"):
             generator, learned = self._generator(folder, evaluated)
         with _timed(seconds, "sampling"):
-            sampled = self._sample(folder, generator)
+            sampled = self._sample(folder, generator, evaluated)
         crystals = files.read_frames(folder.path / files.SAMPLES)
         relaxed, force_calls = None, 0
         unique = _distinct(crystals)
@@ -245,7 +246,7 @@ class Designer:
                 checkpoint.unlink()
         return type(self.initial).load(weights), learned
 
-    def _sample(self, folder: RoundFolder, generator: Generator) -> dict[str, Any]:
+    def _sample(self, folder: RoundFolder, generator: Generator, evaluated: Sequence[Atoms]) -> dict[str, Any]:
         """Sample crystals into the folder of a round, and return the counts."""
         done = files.read_record(folder.path / files.SAMPLED)
         if done is not None:
@@ -253,9 +254,11 @@ class Designer:
         self._progress(f"round {folder.number}: sampling {self.design.samples} crystals")
         rng = np.random.default_rng([self.design.seed, folder.number])
         targets = {name: ends for name, ends in self.design.targets.items() if name in generator.targets}
-        cells = [self._cells[i % len(self._cells)] for i in range(self.design.samples)]
-        if not self.design.cells:
-            cells = [self._cells[i] for i in rng.integers(len(self._cells), size=self.design.samples)]
+        if self.design.cells:
+            cells = [dict(self.design.cells[i % len(self.design.cells)]) for i in range(self.design.samples)]
+        else:
+            known = [contents_of(example.atoms) for example in self.examples]
+            cells = contents_of_round(self.design.samples, known, evaluated, self.design.targets, rng)
         requests = [Request(contents=cell, targets=targets) for cell in cells]
         with one_thread():
             answers = generator.sample(requests, rng)
@@ -380,10 +383,6 @@ def _distinct(crystals: Sequence[Atoms]) -> list[Atoms]:
 def _is_known(atoms: Atoms, examples: Sequence[Example]) -> bool:
     formula = formula_of(atoms)
     return any(formula_of(e.atoms) == formula and same_structure(bare(atoms), e.atoms) for e in examples)
-
-
-def _contents_of(examples: Sequence[Example]) -> list[dict[str, int]]:
-    return [dict(Counter(example.atoms.get_chemical_symbols())) for example in examples]
 
 
 def _best(values: Sequence[float], target: tuple[float, float]) -> float:

@@ -51,7 +51,7 @@ def lessons(
             atoms=primitive(bare(atoms), SYMPREC_LOOSE),
             properties={name: value_of(atoms, name) for name in targets} if conditioned else {},
         )
-        for atoms in (known if conditioned else _nearest(known, targets))
+        for atoms in (known if conditioned else nearest(known, targets))
     ]
 
 
@@ -81,8 +81,16 @@ def replayed_with(
     return chosen if conditioned else [Example(atoms=one.atoms, energy_quantile=one.energy_quantile) for one in chosen]
 
 
-def _nearest(crystals: Sequence[Atoms], targets: Mapping[str, tuple[float, float]]) -> list[Atoms]:
-    """Return the crystals within the targets; if these are few, also those nearest to the targets."""
+def nearest(crystals: Sequence[Atoms], targets: Mapping[str, tuple[float, float]]) -> list[Atoms]:
+    """Return the crystals within the targets, or if these are fewer than :data:`SMALLEST_PART`, those nearest to them.
+
+    Parameters
+    ----------
+    crystals
+        Crystals whose properties are all known.
+    targets
+        Lowest and highest wanted value of each property.
+    """
     within = [atoms for atoms in crystals if atoms.info["within"]]
     least = math.ceil(SMALLEST_PART * len(crystals))
     if len(within) >= least:

@@ -18,6 +18,7 @@ from hybridcsp.generators.base import Example
 from hybridcsp.io.structure_files import read_structures
 from hybridcsp.workflows import design as room
 from hybridcsp.workflows.design import Design, Designer
+from hybridcsp.workflows.design_contents import contents_of_round
 from hybridcsp.workflows.design_lessons import lessons, replayed_with
 from hybridcsp.workflows.design_rounds import CRYSTALS, FOUND, GENERATOR
 
@@ -180,3 +181,27 @@ def test_command_prints_a_row_for_each_round(tmp_path):
     assert (tmp_path / "run" / "design.png").stat().st_size > 1000
     listed = CliRunner().invoke(app, ["design", *arguments, *more, "--json"])
     assert [one["number"] for one in json.loads(listed.stdout)["rounds"]] == [1, 2]
+
+
+def test_later_rounds_prefer_contents_within_the_target_and_substitute_elements():
+    import numpy as np
+
+    known = [{symbol: 1, "O": 1} for symbol in ("Mg", "Ca", "Sr", "Ba", "Zn")] * 20
+    found = evaluated(25.0, 18.0)
+    found[0].symbols[:] = "Ca"
+    rng = np.random.default_rng(0)
+    first = contents_of_round(200, known, [], TARGET, rng)
+    assert {tuple(one) for one in first} == {tuple(one) for one in known}
+    later = contents_of_round(200, known, found, TARGET, rng)
+    preferred, others = later[:100], later[100:]
+    assert {tuple(one) for one in preferred} > {("Ca",)}
+    assert all(len(one) == 1 and set(one) <= {"Mg", "Ca", "Sr", "Ba", "Zn", "O"} for one in preferred)
+    assert all(one in known for one in others)
+
+
+def test_design_without_a_formula_takes_its_contents_from_the_training_data(tmp_path):
+    data = [Example(atoms=bulk(symbol, "sc", a=3.0)) for symbol in ("Al", "Zr", "Nb", "Mg", "Pb", "Ti")]
+    accounts = designer(tmp_path / "run", cells=(), examples=data, rounds=2).run()
+    crystals = atoms_of(tmp_path / "run" / "round-2" / CRYSTALS)
+    assert accounts[1].valid > 0
+    assert {atoms.get_chemical_symbols()[0] for atoms in crystals} <= {"Al", "Zr", "Nb", "Mg", "Pb", "Ti"}

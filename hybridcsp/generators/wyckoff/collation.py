@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from math import gcd, log
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from hybridcsp.generators.base import HALF_PRESSURE
 from hybridcsp.generators.rows import Row
 from hybridcsp.generators.wyckoff.tables import N_CHANNELS, N_LETTERS, WyckoffTables
-from hybridcsp.structure.elements import KERNEL_EXPONENT, element_order, squared_distances
+from hybridcsp.structure.elements import element_order, similar_elements
 
 if TYPE_CHECKING:
     from hybridcsp.generators.properties import PropertyTable
@@ -31,9 +30,6 @@ _SUBSTITUTION = 0.5
 
 # Probability that the prototype of a crystal is hidden in training, so that it is optional in sampling.
 _PROTOTYPE_DROPOUT = 0.15
-
-# Number of similar elements by which one may be substituted, with probabilities proportional to the similarity.
-_N_SIMILAR = 8
 
 # Mask of the volume among the parameters of the cell.
 _VOLUME = np.arange(6) == 0
@@ -260,22 +256,13 @@ def substituted(row: Row, rng: np.random.Generator) -> Row:
     elements, counts = row["elements"].tolist(), row["counts"].tolist()
     chosen = list(elements)
     for slot, element in enumerate(elements):
-        others, chances = _similar_elements(element)
+        others, chances = similar_elements(element)
         trial = [*chosen[:slot], int(others[rng.choice(len(others), p=chances)]), *chosen[slot + 1 :]]
         if len(set(trial)) == len(trial) and list(element_order(dict(zip(trial, counts, strict=True)))) == trial:
             chosen = trial
     if chosen == elements:
         return row
     return {**row, "elements": np.array(chosen), "free_cell": np.where(_VOLUME, 0, row["free_cell"]).astype(np.float32)}
-
-
-@cache
-def _similar_elements(element: int) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
-    """Return the elements up to americium that are similar to one, and probabilities proportional to the similarity."""
-    similarity = (1 + squared_distances()[element, :96] / (2 * KERNEL_EXPONENT)) ** -KERNEL_EXPONENT
-    similarity[[0, *([element] if element < len(similarity) else [])]] = 0.0
-    nearest = np.argsort(-similarity)[:_N_SIMILAR]
-    return nearest, similarity[nearest] / similarity[nearest].sum()
 
 
 def pad_and_stack(rows: Sequence[Row]) -> dict[str, Tensor]:

@@ -257,7 +257,9 @@ class Generator(Configured, ABC):
         Returns
         -------
         list
-            The decoded crystal, or the error with the reason if the crystal cannot be encoded or decoded.
+            The decoded crystal, or the error with the reason if the crystal cannot be decoded; a
+            :class:`~hybridcsp.structure.representations.base.BeyondLimitsError` if it is beyond the limits of the
+            model, so that it cannot be encoded.
 
         Raises
         ------

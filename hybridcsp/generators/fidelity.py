@@ -20,7 +20,7 @@ import numpy as np
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.generators.metrics import MATCH
 from hybridcsp.similarity.deviation import MatchLimits, deviation
-from hybridcsp.structure.representations.base import DecodingError, Representation
+from hybridcsp.structure.representations.base import BeyondLimitsError, DecodingError, Representation
 from hybridcsp.structure.validity import is_finite_crystal
 from hybridcsp.training.held_out import formula_of
 
@@ -189,7 +189,9 @@ def through_model(
     for start in range(0, len(crystals), together):
         part = crystals[start : start + together]
         for number, (atoms, back) in enumerate(zip(part, model.reconstruct(part), strict=True), start=start):
-            if isinstance(back, DecodingError):
+            if isinstance(back, BeyondLimitsError):
+                yield _failed(name, number, atoms, Result.OUTSIDE, back.reason)
+            elif isinstance(back, DecodingError):
                 yield _failed(name, number, atoms, Result.FAILED, back.reason)
             else:
                 yield compare(name, number, atoms, back)

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 from ase.build import bulk
 
 from hybridcsp.core.records import is_word
 from hybridcsp.generators.base import Condition, Example, Generator, Reject, Request, Sample
+from hybridcsp.structure.representations.base import DecodingError
 from hybridcsp.structure.validity import is_finite_crystal
-from hybridcsp.testing.requirements import conformance_suite, require
+from hybridcsp.testing.requirements import conformance_suite, require, unchanged
 
 _CONTENTS = ({"Cu": 1, "Au": 1}, {"Cu": 2, "Au": 2}, {"Cu": 4}, {"Cu": 3, "Au": 1})
 
@@ -60,6 +62,8 @@ def check_generator(
         first, _answers(make(), requests), f"Two samplings of the generator {name} with the same random numbers differ."
     )
     require(not generator.sample([], np.random.default_rng(0)), f"The generator {name} answers without a request.")
+    if generator.reconstructs:
+        _check_reconstruction(generator, contents)
 
     generator.save(folder / "saved")
     json.dumps(dict(generator.card))
@@ -105,6 +109,32 @@ def _answers(generator: Generator, requests: Sequence[Request]) -> list[Sample |
                 f"Answer {number} of the generator {name} is not a periodic crystal of finite positions and volume.",
             )
     return answers
+
+
+def _check_reconstruction(generator: Generator, contents: Sequence[Mapping[str, int]]) -> None:
+    """Check that each crystal is reconstructed, or that there is a reason why it is not, and that this repeats."""
+    name = generator.name
+    crystals = [bulk("Cu", "fcc", a=3.6), bulk("CuAu", "cesiumchloride", a=3.1), *_sampled(generator, contents)]
+    with unchanged(crystals, f"The generator {name} changed a crystal in reconstruct(); it must work on a copy."):
+        first, second = generator.reconstruct(crystals), generator.reconstruct(crystals)
+    require(
+        len(first) == len(crystals),
+        f"The generator {name} gave {len(first)} reconstructions of {len(crystals)} crystals; there must be one each.",
+    )
+    for one, other in zip(first, second, strict=True):
+        require(
+            isinstance(one, Atoms | DecodingError),
+            f"A reconstruction of the generator {name} is neither ase.Atoms nor a DecodingError.",
+        )
+        require(
+            one == other if isinstance(one, Atoms) else type(one) is type(other),
+            f"Two reconstructions of one crystal by the generator {name} differ; nothing may be drawn at random.",
+        )
+
+
+def _sampled(generator: Generator, contents: Sequence[Mapping[str, int]]) -> list[Atoms]:
+    answers = generator.sample([Request(contents=wanted) for wanted in contents], np.random.default_rng(3))
+    return [answer.atoms for answer in answers if isinstance(answer, Sample)]
 
 
 def _require_equal(first: Sequence[Sample | Reject], second: Sequence[Sample | Reject], message: str) -> None:

@@ -23,7 +23,7 @@ from hybridcsp.generators.fidelity import (
     through_representation,
     worst,
 )
-from hybridcsp.structure.representations.base import DecodingError
+from hybridcsp.structure.representations.base import BeyondLimitsError, DecodingError
 
 RUTILE = Atoms(
     "Ti2O4",
@@ -47,6 +47,8 @@ class Displacing(Toy):
                 back.positions[2] += [0, 0, self.noise]
             elif number == 2:
                 back = DecodingError("no site is occupied")
+            elif number == 4:
+                back = BeyondLimitsError("it has 3 elements, more than 2")
             elif number == 3:
                 back.symbols[0] = "Na"
             found.append(back)
@@ -76,12 +78,13 @@ def test_unknown_representation_is_named():
 
 
 def test_reconstructions_of_a_model_are_compared():
-    found = list(through_model("toy", Displacing(noise=0.5), CRYSTALS, together=4))
-    assert [one.result for one in found] == [Result.CLOSE, Result.MATCHED, Result.FAILED, Result.OTHER]
+    found = list(through_model("toy", Displacing(noise=0.5), [*CRYSTALS, CRYSTALS[0]], together=5))
+    results = [Result.CLOSE, Result.MATCHED, Result.FAILED, Result.OTHER, Result.OUTSIDE]
+    assert [one.result for one in found] == results
     assert found[1].largest == pytest.approx(0.5 * 5 / 6, rel=0.1)
-    assert [one.reason for one in found[2:]] == ["no site is occupied", "other contents"]
+    assert [one.reason for one in found[2:4]] == ["no site is occupied", "other contents"]
     row = summary(found)
-    assert (row["matched"], row["close"], row["failed"]) == (0.5, 0.25, 1)
+    assert (row["matched"], row["close"], row["failed"], row["outside"]) == (0.5, 0.25, 1, 1)
     assert [one.crystal for one in worst(found, 3)] == [2, 3, 1]
 
 

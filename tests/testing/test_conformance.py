@@ -167,6 +167,18 @@ class TestGenerators:
         with pytest.raises(AssertionError, match="requested was"):
             check_generator(lambda: Wrong(), tmp_path)
 
+    def test_random_reconstructions_are_found(self, tmp_path):
+        class Unsteady(Toy):
+            reconstructs = True
+            calls = 0
+
+            def reconstruct(self, crystals):
+                self.calls += 1
+                return [atoms.repeat((self.calls, 1, 1)) for atoms in crystals]
+
+        with pytest.raises(AssertionError, match="Two reconstructions of one crystal by the generator toy differ"):
+            check_generator(lambda: Unsteady(), tmp_path)
+
     def test_exceptions_become_assertions(self, tmp_path):
         class Forgetful(Toy):
             def save(self, folder):

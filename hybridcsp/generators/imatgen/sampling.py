@@ -15,7 +15,7 @@ from hybridcsp.generators.base import Reject, Request, Sample
 from hybridcsp.generators.imatgen.crystal_images import CrystalImages, decode_images, encode_images
 from hybridcsp.generators.imatgen.drawing import KnownMaterials
 from hybridcsp.generators.imatgen.recipes import CELLS, MATERIALS, SITES, Recipe
-from hybridcsp.structure.representations.base import DecodingError
+from hybridcsp.structure.representations.base import BeyondLimitsError, DecodingError
 from hybridcsp.structure.representations.voxels import VoxelGrid
 from hybridcsp.structure.validity import is_finite_crystal, is_too_close
 
@@ -79,7 +79,7 @@ class Sampler:
         """Encode crystals and decode the means of their latent points."""
         voxels = self.recipe.voxels(self.grid)
         turned = [self.recipe.axes(atoms) if is_finite_crystal(atoms) else atoms for atoms in crystals]
-        found: list[Atoms | DecodingError] = [DecodingError(self._limit(atoms)) for atoms in turned]
+        found: list[Atoms | DecodingError] = [BeyondLimitsError(self._limit(atoms)) for atoms in turned]
         good = [number for number, error in enumerate(found) if isinstance(error, DecodingError) and not error.reason]
         if not good:
             return found

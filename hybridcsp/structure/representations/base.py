@@ -31,6 +31,16 @@ class DecodingError(HybridCSPError):
         self.reason = reason
 
 
+class BeyondLimitsError(DecodingError):
+    """Tell that a crystal cannot be reconstructed, because it is beyond the limits of a model.
+
+    Parameters
+    ----------
+    reason
+        Short reason; equal reasons are counted together.
+    """
+
+
 class Representation(ABC, Generic[Encoded]):
     """Abstract base class of a pair of an encoder and a decoder of crystals."""
 

@@ -70,9 +70,11 @@ def test_crystals_unlike_the_known_ones_are_outside(predictor):
     gold = crystals(1)[0]
     gold.numbers[0] = 79
     dense = bulk("LiF", "rocksalt", 2.4)
-    found = predictor.predict([gold, dense])
+    wide = bulk("LiF", "rocksalt", 9.0)
+    found = predictor.predict([gold, dense, wide])
     assert found.outside[0].startswith("there is no Au in the training set")
-    assert "times as far from all known crystals" in found.outside[1]
+    assert "its volume, in units of that expected for its elements, is 0.18" in found.outside[1]
+    assert "its volume, in units of that expected for its elements, is 9" in found.outside[2]
 
 
 def test_saved_predictor_predicts_the_same(predictor, tmp_path):
@@ -82,7 +84,12 @@ def test_saved_predictor_predicts_the_same(predictor, tmp_path):
     assert np.array_equal(before.mean, after.mean)
     assert before.outside == after.outside
     card = json.loads((tmp_path / "made" / "card.json").read_text())
-    for key, value in (("largest_distance", -1), ("calibration", {"slope": 0}), ("architecture", {"width": 4})):
+    for key, value in (
+        ("geometry", {"volume": [0, 1]}),
+        ("largest_distance", -1),
+        ("calibration", {"slope": 0}),
+        ("architecture", {"width": 4}),
+    ):
         (tmp_path / "made" / "card.json").write_text(json.dumps(card | {key: value}))
         with pytest.raises(InputError, match="weights"):
             open_predictor(tmp_path / "made")

@@ -19,9 +19,9 @@ from hybridcsp.errors import InputError
 from hybridcsp.predictors.base import Prediction
 from hybridcsp.predictors.calibration import LEVELS
 from hybridcsp.predictors.cgcnn.network import Architecture, ConvolutionNetwork
-from hybridcsp.predictors.domain import KnownRegion, reason_of_elements, unseen_elements
+from hybridcsp.predictors.domain import GeometryRanges, KnownRegion, reason_of_elements, unseen_elements
 from hybridcsp.predictors.ensemble import Ensemble, HeldOut, elements_of, halves, spread_of, training_settings
-from hybridcsp.predictors.graphs import NearestNeighbours, Neighbourhood, SmoothNeighbours
+from hybridcsp.predictors.graphs import CrystalGraph, NearestNeighbours, Neighbourhood, SmoothNeighbours
 from hybridcsp.predictors.labelled import Labelled, check_learnable, split
 from hybridcsp.predictors.network import GraphData
 from hybridcsp.predictors.synthesizability.bags import (
@@ -110,6 +110,7 @@ class Synthesizability(Ensemble):
         self._bag = bag
         self._scale = LogisticScale()
         self._region: KnownRegion | None = None
+        self._ranges: GeometryRanges | None = None
 
     def network(self) -> ConvolutionNetwork:
         """Return a network with random weights."""
@@ -175,6 +176,7 @@ class Synthesizability(Ensemble):
         histories = self._train(networks, sets, chosen, seed, checkpoint, on_epoch)
         self._networks = networks
         self._region = KnownRegion.fitted(self.embeddings(graphs), self.embeddings(held_out.graphs), seed)
+        self._ranges = GeometryRanges.fitted(training.crystals, graphs)
         outputs = expit(self.outputs(held_out.graphs))
         mean = outputs.mean(0)
         self._scale = self._calibrate(mean, marks)
@@ -233,7 +235,7 @@ class Synthesizability(Ensemble):
             interval_50=intervals[0],
             interval_90=intervals[1],
             unseen=unseen,
-            outside=self._outside(graphs, unseen),
+            outside=self._outside(crystals, graphs, unseen),
         )
 
     def assessment(self) -> str:
@@ -247,17 +249,26 @@ class Synthesizability(Ensemble):
             f"(before the calibration {found['before_calibration']['calibration_error']:.3f})."
         )
 
-    def _outside(self, graphs: Sequence[Any], unseen: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    def _outside(
+        self, crystals: Sequence[Atoms], graphs: Sequence[CrystalGraph], unseen: Sequence[Sequence[str]]
+    ) -> tuple[str, ...]:
+        """Return why crystals are outside of what was learned."""
         if not graphs:
             return ()
         assert self._region is not None
-        far = self._region.reasons(self.embeddings(graphs))
+        assert self._ranges is not None
         elements = [reason_of_elements(symbols) for symbols in unseen]
-        return tuple("; ".join(filter(None, pair)) for pair in zip(elements, far, strict=True))
+        reasons = (elements, self._ranges.reasons(crystals, graphs), self._region.reasons(self.embeddings(graphs)))
+        return tuple("; ".join(filter(None, own)) for own in zip(*reasons, strict=True))
 
     def _record(self) -> Mapping[str, Any]:
         assert self._region is not None
-        return {"calibration": self._scale.record(), "largest_distance": self._region.limit}
+        assert self._ranges is not None
+        return {
+            "calibration": self._scale.record(),
+            "largest_distance": self._region.limit,
+            "geometry": self._ranges.record(),
+        }
 
     def _arrays(self) -> Mapping[str, torch.Tensor]:
         assert self._region is not None
@@ -269,6 +280,7 @@ class Synthesizability(Ensemble):
         if known.ndim != 2 or known.shape[1] != self.architecture.width:
             raise ValueError("the features of known crystals must be those of the network")
         self._region = KnownRegion(known=known, limit=card["largest_distance"])
+        self._ranges = GeometryRanges(ranges=card["geometry"])
 
 
 def published() -> Synthesizability:

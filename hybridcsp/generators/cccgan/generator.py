@@ -278,6 +278,8 @@ class CompositionConditionedGAN(Generator):
             if not isinstance(sizes.noise, int) or not 1 <= sizes.noise <= sum(t.numel() for t in tensors.values()):
                 raise ValueError(f"the noise must be a number of random numbers, not {sizes.noise!r:.200}")
             generator = cls(card["configuration"], sizes)
+            needed = weights_io.parameters_of(lambda: generator._design.networks(slots, sizes))
+            weights_io.check_parameters(needed, tensors, folder)
             model = generator._design.networks(slots, sizes)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(

@@ -105,9 +105,8 @@ class _Atoms(nn.Module):
         super().__init__()
         kinds = [kind for kind, number in enumerate(slots.values()) for _ in range(number)]
         self.register_buffer("kinds", torch.tensor(kinds), persistent=False)
-        z = torch.tensor([atomic_numbers[element] for element in slots])
-        self.register_buffer("numbers", z[self.kinds], persistent=False)
-        self._z = z.numpy()
+        self._z = np.array([atomic_numbers[element] for element in slots])
+        self.register_buffer("numbers", torch.tensor(self._z[kinds]), persistent=False)
         self.elements = nn.Embedding(len(slots), width)
         self.contents = nn.Sequential(nn.Linear(2 * len(slots) + 1, width), nn.SiLU(), nn.Linear(width, width))
 

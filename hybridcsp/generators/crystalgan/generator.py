@@ -233,6 +233,10 @@ class CrystalGAN(Generator):
             ):
                 raise ValueError("the crystals of the binary systems are damaged")
             design = generator._design
+            needed = weights_io.parameters_of(lambda: design.binaries(domains, sizes))
+            weights_io.check_parameters(needed, part(_BINARIES), folder)
+            needed = weights_io.parameters_of(lambda: design.ternaries(domains, sizes))
+            weights_io.check_parameters(needed, part(_TERNARIES), folder)
             models = design.binaries(domains, sizes), design.ternaries(domains, sizes)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
 from hybridcsp.generators.ftcp.network import ROWS
-from hybridcsp.structure.representations.fourier import FourierProperties, shortest_vectors
+from hybridcsp.structure.representations.fourier import FourierProperties, reciprocal_vectors
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -120,7 +120,7 @@ class FourierCrystals:
     def __init__(self, representation: FourierProperties, crystals: Sequence[Atoms]) -> None:
         self.representation = representation
         self._crystals = crystals
-        self._vectors = [shortest_vectors(atoms.cell.array) for atoms in crystals]
+        self._vectors = [reciprocal_vectors(atoms.cell.array) for atoms in crystals]
 
     def __len__(self) -> int:
         return len(self._crystals)

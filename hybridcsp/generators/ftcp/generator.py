@@ -258,6 +258,8 @@ class FtcpGenerator(Generator):
             scale, known = Scale.from_card(card["scale"]), KnownCrystals.from_tensors(parts[_KNOWN])
             if known.properties.shape[1:] != (len(scale.properties),):
                 raise ValueError("the known crystals must have the properties of the scale")
+            needed = weights_io.parameters_of(lambda: generator._untrained(len(scale.properties)))
+            weights_io.check_parameters(needed, parts[_NETWORK], folder)
             network = generator._untrained(len(scale.properties))
             model = generator._trained(network, scale, known)
             if len(scale.low) != model.representation.shape[0]:

@@ -198,7 +198,7 @@ class FourierProperties(Representation[Array]):
             If the crystal is beyond the limits.
         """
         self.check(atoms)
-        return self.encode_with(atoms, shortest_vectors(atoms.cell.array))
+        return self.encode_with(atoms, reciprocal_vectors(atoms.cell.array))
 
     def encode_with(self, atoms: Atoms, vectors: tuple[NDArray[np.integer], Array]) -> Array:
         """Return the matrix of a crystal within the limits, whose reciprocal lattice vectors are known.
@@ -208,7 +208,7 @@ class FourierProperties(Representation[Array]):
         atoms
             A crystal.
         vectors
-            Miller indices and lengths of the reciprocal lattice vectors of its cell (:func:`shortest_vectors`).
+            Miller indices and lengths of the reciprocal lattice vectors of its cell (:func:`reciprocal_vectors`).
         """
         fractions = right_handed_fractions(atoms)
         present = list(dict.fromkeys(int(number) for number in atoms.numbers))
@@ -265,7 +265,7 @@ class FourierProperties(Representation[Array]):
         return slice(ELEMENTS, first), slice(first, second), slice(second, third), third, slice(third + 1, None)
 
 
-def shortest_vectors(cell: Array) -> tuple[NDArray[np.integer], Array]:
+def reciprocal_vectors(cell: Array) -> tuple[NDArray[np.integer], Array]:
     """Return the Miller indices and lengths (1/Å) of reciprocal lattice vectors, in the order of the authors' code.
 
     Of the vectors within a radius around the origin these are the first, sorted by the sum of the absolute values of

@@ -1,6 +1,7 @@
 """The composition-conditioned GAN."""
 
 import json
+import shutil
 from itertools import pairwise
 
 import numpy as np
@@ -39,6 +40,16 @@ def trained(request, tmp_path_factory):
     generator.fit(EXAMPLES, **QUICK)
     generator.save(folder)
     return open_generator(str(folder)), folder
+
+
+def test_card_with_a_wider_network_than_the_weights_is_refused(trained, tmp_path):
+    _, folder = trained
+    shutil.copytree(folder, tmp_path / "copy")
+    card = json.loads((folder / "card.json").read_text())
+    card["sizes"]["width"] = 3000
+    (tmp_path / "copy" / "card.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match="incomplete"):
+        open_generator(str(tmp_path / "copy"))
 
 
 def test_generators_conform(trained, tmp_path):

@@ -1,6 +1,7 @@
 """The cross-domain networks of CrystalGAN."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -38,6 +39,16 @@ def trained(request, tmp_path_factory):
     generator.fit([*EXAMPLES, Example(atoms=bulk("Na"))], joined=8, epochs=2)
     generator.save(folder)
     return folder
+
+
+def test_card_with_a_wider_network_than_the_weights_is_refused(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "copy")
+    card = json.loads((trained / "card.json").read_text())
+    card["sizes"]["width"] = 3000
+    (tmp_path / "copy" / "card.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match="incomplete"):
+        open_generator(str(tmp_path / "copy"))
+    assert open_generator(str(trained)).name == CrystalGAN.name
 
 
 def test_generators_conform_and_are_described(trained, tmp_path):

@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hybridcsp.errors import ArchiveError, LockedError
+from hybridcsp.errors import ArchiveError, InputError, LockedError
+from hybridcsp.utils.files import check_folder
 from hybridcsp.utils.locks import FileLock, LockFileError, LockHeldError
 
 LOCK = "search.lock"
+
+
+def check_directory(directory: Path) -> None:
+    """Check that a run directory can be made and written, without making it.
+
+    Raises
+    ------
+    ArchiveError
+        If not.
+    """
+    try:
+        check_folder(directory)
+    except InputError as error:
+        why = error.__cause__.strerror if isinstance(error.__cause__, OSError) else error.clause
+        raise ArchiveError(f"cannot write to the run directory {directory}: {why}") from error
 
 
 class DirectoryLock(FileLock):

@@ -155,10 +155,12 @@ def _import_results(
     """Import results into a run directory and print its minima."""
     from hybridcsp.analysis.follow_ups import disagreement
     from hybridcsp.archive.archive import Archive, is_begun
+    from hybridcsp.archive.directory_lock import check_directory
     from hybridcsp.io.export import export as write
     from hybridcsp.workflows.import_results import import_records, open_for_import
     from hybridcsp.workflows.survey import CachedResults, calculator_label, other_calculators, survey_results
 
+    check_directory(directory or Path.cwd())
     with counter("structures read") as count:
         results = CachedResults(lambda: code.read(path))
         found = survey_results(results, count)

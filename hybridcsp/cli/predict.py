@@ -14,6 +14,7 @@ from hybridcsp.cli.lists import print_registry
 from hybridcsp.cli.output import AsCsv, AsJson, check_formats, print_table
 from hybridcsp.cli.progress import busy
 from hybridcsp.errors import InputError
+from hybridcsp.utils.files import check_output
 
 if TYPE_CHECKING:
     from hybridcsp.io.frames import Frame
@@ -76,6 +77,7 @@ def predict(
         check_exists("PATH", path)
     if output is not None:
         format_of(output)
+        check_output(output, key="--output")
     with busy(f"loading {model}"):
         predictor = open_predictor(model)
     with busy("reading crystals"):

@@ -17,7 +17,7 @@ from hybridcsp.cli.progress import bar, busy
 from hybridcsp.cli.targets import PREDICTOR, TARGET, with_predictors
 from hybridcsp.cli.values import read_formula_units, read_fraction, read_targets
 from hybridcsp.errors import CommandLineError, GeneratorError, InputError
-from hybridcsp.utils.files import make_folder
+from hybridcsp.utils.files import check_folder, check_output, make_folder
 from hybridcsp.utils.quantities import read_quantity
 
 if TYPE_CHECKING:
@@ -152,6 +152,10 @@ def sample(
     targets = read_targets("--target", target or [])
     if predictor and not targets:
         raise InputError("--predictor", predictor[0], reason="it is allowed only with --target, the values to select")
+    if format is None:
+        check_output(Path(output), key="--output")
+    else:
+        check_folder(Path(output), key="--output")
     with busy(f"loading {generator}"):
         model = open_generator(generator)
     _check_conditions(model, conditions)

@@ -14,6 +14,7 @@ import tomli_w
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from hybridcsp.archive.archive import Archive
+from hybridcsp.archive.directory_lock import check_directory
 from hybridcsp.config.errors import (
     SET_BY_PROBLEM,
     ConfigurationError,
@@ -232,6 +233,7 @@ class Configuration(BaseModel):
             If the calculator runs code, or a source runs a command, that the user has not agreed to.
         """
         self.check_trust(trust=trust, trust_commands=trust_commands, named=named)
+        check_directory(self.directory)
         Target(self.budget.stop_at, self.problem)  # one that cannot be used is an error before the directory is made
         return Search(
             self.problem,

@@ -18,6 +18,7 @@ from ase.calculators.calculator import BaseCalculator
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.database import DATABASE
+from hybridcsp.archive.directory_lock import check_directory
 from hybridcsp.archive.history import SourceCall
 from hybridcsp.archive.part import ArchivePart
 from hybridcsp.core.minimum import Minimum
@@ -136,6 +137,7 @@ class Search:
         settings = replace(settings or default, **chosen)
         self.problem = problem
         self.directory = Path(os.path.abspath(directory or problem.formula))  # noqa: PTH100  # links are not followed
+        check_directory(self.directory)
         if not (self.directory / DATABASE).exists():
             settings.check_condition(problem)
         self.settings = settings.resolved(problem, ask_and_tell=settings.calculator is None and backend is None)

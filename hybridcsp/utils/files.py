@@ -236,6 +236,39 @@ def check_writable(path: Path, *, key: str = "file", follow: bool = False) -> No
             trial.unlink()
 
 
+def check_folder(path: Path, *, key: str = "folder") -> None:
+    """Check before a long computation that files can be written to a folder, which need not exist and is not made.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be made, or files cannot be written there.
+    """
+    with _errors_converted(key, path):
+        there = Path(os.path.abspath(path))  # noqa: PTH100  # links are not followed
+        while not os.path.lexists(there):
+            there = there.parent
+        if not there.is_dir():
+            raise InputError(key, path, "a folder; a file is in its place")
+        trial = there / _temporary_name()
+        os.close(os.open(trial, _NEW, 0o600))
+        trial.unlink()
+
+
+def check_output(path: Path, *, key: str = "file") -> None:
+    """Check before a long computation that a file can be written, for which folders are made only later.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written, or its folder cannot be made.
+    """
+    if is_stream(path) or path.parent.is_dir():
+        check_writable(path, key=key, follow=True)
+    else:
+        check_folder(path.parent, key=key)
+
+
 def is_stream(path: Path) -> bool:
     """Return whether a path is the standard output or another open descriptor, which must stay free of messages."""
     return _descriptor(path) is not None

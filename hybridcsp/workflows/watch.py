@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from hybridcsp.archive.archive import Archive
+from hybridcsp.archive.directory_lock import check_directory
 from hybridcsp.core.outcomes import Rejected, RejectionReason
 from hybridcsp.core.problem import Problem
 from hybridcsp.core.records import USER, Candidate
@@ -130,6 +131,7 @@ class Watch:
         if not path.is_dir():
             raise InputError("path", path, "the folder that the other code runs in")
         check_folder(path, code)
+        check_directory(directory)
         if directory.resolve() == path.resolve():
             raise InputError("directory", directory, "another folder than the one that the other code runs in")
         self.directory, self.path, self.code = directory, path, code

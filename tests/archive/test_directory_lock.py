@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hybridcsp.archive.directory_lock import check_directory
 from hybridcsp.archive.event_log import EventLog
 from hybridcsp.errors import ArchiveError, LockedError
 
@@ -52,6 +53,10 @@ def test_a_path_that_cannot_be_a_directory_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ArchiveError, match="cannot write to the run directory"):
         EventLog(tmp_path / "file" / "run", write=True)
+    with pytest.raises(ArchiveError, match="cannot write to the run directory"):
+        check_directory(tmp_path / "file" / "run")
+    check_directory(tmp_path / "new" / "run")
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]  # it makes nothing
 
 
 @pytest.mark.skipif(not os.path.lexists("/proc/self"), reason="needs a file system that even root cannot write to")

@@ -133,6 +133,14 @@ def test_removed_directory_ends_the_search(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_directory_that_cannot_be_written_is_refused_before_anything_is_built(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("hybridcsp.search.settings.check_calculator", lambda _: pytest.fail("it was checked before"))
+    with pytest.raises(ArchiveError, match="cannot write to the run directory"):
+        configuration(tmp_path / "file" / "run").build(trust=False)
+    assert [one.name for one in tmp_path.iterdir()] == ["file"]
+
+
 def test_change_of_the_working_directory_does_not_matter(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     backend = InlineBackend(instant_relaxation, 1)

@@ -5,10 +5,10 @@
 
 For each model potential (``model_potentials.py``, odd seeds), 300 completions of the random policy are relaxed, with
 the formula units, space group and orbits of each. In a replay, the tree search draws its completions from these instead
-of building them, so that a search costs milliseconds and can be repeated with many seeds. Reported is the mean number
-of relaxations until one of the three lowest enthalpies is reached, divided by that of draws without a tree. Force calls
-are not compared, and a complete growth that is drawn again ends as it did before. Whole searches are compared by
-``evolution.py`` with ``--arms random tree-search``.
+of building them, so that a search costs milliseconds and can be repeated with many seeds. Reported are the mean numbers
+of relaxations and of force calls until one of the three lowest enthalpies is reached, and their ratios to those of
+draws without a tree. A complete growth that is drawn again ends as one of its recorded relaxations did. Whole searches
+are compared by ``evolution.py`` with ``--arms random tree-search``.
 """
 
 from __future__ import annotations
@@ -85,31 +85,35 @@ def command_replay(options: argparse.Namespace) -> None:
     ratios = []
     for line in read_lines(options.output):
         ends = [
-            (Growth(units, point_group_order(group), group, tuple(map(tuple, sites))), enthalpy, niche)
-            for units, group, sites, enthalpy, niche, _ in line["ends"]
+            (Growth(units, point_group_order(group), group, tuple(map(tuple, sites))), enthalpy, niche, calls)
+            for units, group, sites, enthalpy, niche, calls in line["ends"]
         ]
         means = [
-            np.mean([relaxations_until_found(ends, tree, seed) for seed in range(options.seeds)])
+            np.mean([cost_until_found(ends, tree, seed) for seed in range(options.seeds)], axis=0)
             for tree in (SearchTree, WithoutTree)
         ]
         ratios.append(means[0] / means[1])
+        relaxations, calls = zip(*means, strict=True)
         print(
-            f"{line['problem']:16} {means[0]:6.1f} relaxations with a tree, {means[1]:6.1f} without: {ratios[-1]:.2f}"
+            f"{line['problem']:16} relaxations {relaxations[0]:4.0f}, without a tree {relaxations[1]:4.0f} "
+            f"({ratios[-1][0]:.2f}); force calls {calls[0]:6.0f}, without a tree {calls[1]:6.0f} ({ratios[-1][1]:.2f})",
+            flush=True,
         )
-    print(f"geometric mean of the ratios: {np.exp(np.mean(np.log(ratios))):.2f}")
+    mean = np.exp(np.mean(np.log(ratios), axis=0))
+    print(f"geometric means of the ratios: relaxations {mean[0]:.2f}, force calls {mean[1]:.2f}")
 
 
-def relaxations_until_found(ends: list[Any], kind: type[SearchTree], seed: int) -> int:
-    """Return the number of replayed relaxations until one of the lowest enthalpies is reached."""
+def cost_until_found(ends: list[Any], kind: type[SearchTree], seed: int) -> tuple[int, int]:
+    """Return the numbers of replayed relaxations and force calls until one of the lowest enthalpies is reached."""
     through: defaultdict[Hashable, list[int]] = defaultdict(list)
-    for place, (growth, _, _) in enumerate(ends):
+    for place, (growth, *_) in enumerate(ends):
         for step in growth.steps():
             through[step.key].append(place)
-    target = sorted(enthalpy for _, enthalpy, _ in ends)[WANTED - 1]
+    target = sorted(enthalpy for _, enthalpy, _, _ in ends)[WANTED - 1]
     rng, tree = np.random.default_rng(seed), kind()
     enthalpies: list[float | None] = []
     niches: set[int | None] = {None}
-    drawn = 0
+    drawn = spent = 0
 
     def draw(part: Growth) -> Growth:
         nonlocal drawn
@@ -118,9 +122,10 @@ def relaxations_until_found(ends: list[Any], kind: type[SearchTree], seed: int) 
 
     while True:
         tree.select(values_of(enthalpies), draw, {})
-        growth, enthalpy, niche = ends[drawn]
+        growth, enthalpy, niche, calls = ends[drawn]
+        spent += calls
         if enthalpy <= target or len(enthalpies) == 3 * len(ends):
-            return len(enthalpies) + 1
+            return len(enthalpies) + 1, spent
         tree.end(tree.add(growth), len(enthalpies))
         enthalpies.append(None if niche in niches else enthalpy)
         niches.add(niche)

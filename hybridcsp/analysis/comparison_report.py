@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from hybridcsp.analysis.objective_values import comparison_columns
 from hybridcsp.analysis.run_results import RunResult
 from hybridcsp.analysis.source_activity import identical_runs
 from hybridcsp.analysis.statistics import StrategyStatistics
@@ -63,8 +64,18 @@ def comparison_table(
     ]
     if len(rows) == 1:  # no p value and ratio without another strategy
         columns, cells = columns[:6], [line[:6] for line in cells]
+    columns, cells = with_objectives(columns, cells, results)
     shares = [f"Relaxations of {row.strategy} by source: {shares_in_words(row)}." for row in rows if row.shares]
     return FittingTable(f"Cost to reach {target}", columns, cells, [totals(results), *shares, *notes])
+
+
+def with_objectives(
+    columns: Sequence[Column], cells: Sequence[tuple[str, ...]], results: Sequence[RunResult]
+) -> tuple[list[Column], list[tuple[str, ...]]]:
+    """Return a table of strategies, whose first column names them, with columns of their objectives, if any."""
+    values = [(result.strategy, result.objectives) for result in results]
+    more, added = comparison_columns([line[0] for line in cells], values)
+    return [*columns, *more], [(*line, *own) for line, own in zip(cells, added, strict=True)]
 
 
 def ratio_text(row: StrategyStatistics) -> str:
@@ -167,13 +178,14 @@ def as_csv(results: Sequence[RunResult]) -> str:
         values = asdict(result)
         relaxation, force_calls = values.pop("solved_at") or ("", "")
         parts = values.pop("parts")
+        objectives = {f"objective_{one.name}": one.value for one in result.objectives}
         activity = [f"{part['source']} {part['relaxations']}" for part in parts]
         activity += [f"random crystals by {part['source']} {part['random']}" for part in parts if part["random"]]
         solved = {"solved_at_relaxation": relaxation, "solved_at_force_calls": force_calls}
         values = {key: value for key, value in values.items() if not isinstance(value, dict | list | tuple)}
-        lines.append({**values, **solved, "relaxations_by_source": "; ".join(activity)})
+        lines.append({**values, **solved, **objectives, "relaxations_by_source": "; ".join(activity)})
     text = io.StringIO()
-    writer = csv.DictWriter(text, lines[0] if lines else [], lineterminator="\n")
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for line in lines for key in line)), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()

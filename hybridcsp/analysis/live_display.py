@@ -97,7 +97,7 @@ class LineDisplay:
         self._budget = budget
         self._console = console
         self._shown = ""
-        self._best: float | None = None
+        self._best: tuple[object, ...] = (None,)
         self._level = RELAX
         self._last = -QUIET
 
@@ -110,10 +110,11 @@ class LineDisplay:
     def update(self, progress: Progress) -> None:
         """Print a line if there is news, or if the last line is ten seconds old."""
         since = progress.run_seconds - self._last
-        is_news = (progress.best is not None and progress.best != self._best) or progress.level != self._level
+        best = (progress.best, *progress.objectives)
+        is_news = best != self._best or progress.level != self._level
         if since < (NEWS if is_news else QUIET):
             return
-        self._last, self._best, self._level = progress.run_seconds, progress.best, progress.level
+        self._last, self._best, self._level = progress.run_seconds, best, progress.level
         text = describe(progress, self._budget)
         if text != self._shown:
             self._shown = text
@@ -268,12 +269,13 @@ def _numbers(progress: Progress, budget: StoppingCriteria) -> list[str]:
 
 
 def _best(progress: Progress) -> list[str]:
+    objectives = [f"best {one}" for one in progress.objectives if one.value is not None]
     if progress.stable:
-        return [f"hull: {' '.join(progress.stable)}"]
+        return [f"hull: {' '.join(progress.stable)}", *objectives]
     if progress.best is None:
-        return []
+        return objectives
     group = f" {spacegroup_symbol(progress.spacegroup)}" if progress.spacegroup else ""
-    return [f"best {progress.best:.4f} eV/atom{group}"]
+    return [f"best {progress.best:.4f} eV/atom{group}", *objectives]
 
 
 def _origin(progress: Progress) -> list[str]:

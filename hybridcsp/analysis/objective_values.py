@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from hybridcsp.analysis.report import shortened
 from hybridcsp.analysis.text_tables import Column
 from hybridcsp.core.minimum import keys_of_objectives
-from hybridcsp.objectives.goals import Goal
+from hybridcsp.objectives.goals import BestValue, Goal
 
 
 def objective_values(objectives: Sequence[Goal], values: Mapping[str, float]) -> dict[str, float | None]:
@@ -50,6 +51,30 @@ def objective_columns(objectives: Sequence[Goal]) -> list[Column]:
         Column(heading=goal.name, meaning=_meaning(goal), dispensable=0 if goal.is_optimised else 3)
         for goal in objectives
     ]
+
+
+def comparison_columns(
+    strategies: Sequence[str], values: Sequence[tuple[str, Sequence[BestValue]]]
+) -> tuple[list[Column], list[tuple[str, ...]]]:
+    """Return columns with the mean over runs of the best value of each objective, and their cells for each strategy.
+
+    Parameters
+    ----------
+    strategies
+        Strategies in the order of the rows.
+    values
+        Strategy and best values of each run; a run without a value is left out of the mean.
+    """
+    goals = {one.name: one for _, found in values for one in found}
+    columns = [
+        Column(heading=one.name, meaning=f"mean over runs of the best, {_meaning(one)}") for one in goals.values()
+    ]
+    cells: list[tuple[str, ...]] = []
+    for strategy in strategies:
+        own = [one for name, found in values if name == strategy for one in found]
+        known = {name: [one.value for one in own if one.name == name and one.value is not None] for name in goals}
+        cells.append(tuple(f"{fmean(found):.4g}" if found else "-" for found in known.values()))
+    return columns, cells
 
 
 def objective_cells(objectives: Sequence[Goal], values: Mapping[str, float]) -> list[str]:

@@ -14,6 +14,7 @@ from ase import Atoms
 from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.state import SearchState
 from hybridcsp.core.records import ADDED
+from hybridcsp.objectives.goals import BestValue
 from hybridcsp.structure.conversion import to_pymatgen
 
 #: A run has reached a target enthalpy if its best is at most this much above it (eV/atom).
@@ -98,6 +99,8 @@ class RunResult:
         sources were exhausted); empty otherwise.
     parts
         Activity of each source.
+    objectives
+        Best value of each objective with a goal, among the minima that meet the condition of the search.
     candidates
         Hash of the relaxed structures in order, equal for identical runs; empty if unknown.
     """
@@ -114,6 +117,7 @@ class RunResult:
     solved_at: tuple[int, int] | None = None
     ended: str = ""
     parts: tuple[SourceActivity, ...] = field(default_factory=tuple)
+    objectives: tuple[BestValue, ...] = ()
     candidates: str = ""
 
 
@@ -237,6 +241,7 @@ def read_result(
         else _enthalpy_reached_at(state, target),
         ended="" if last in _BY_BUDGET else last,
         parts=_activities(state, roles),
+        objectives=state.best_values(),
         candidates=_hash_of_candidates(archive, state),
     )
 

@@ -18,6 +18,7 @@ from hybridcsp.analysis.comparison_report import (
     ratio_text,
     shares_in_words,
     totals,
+    with_objectives,
 )
 from hybridcsp.analysis.plots import CAPTION_WIDTH, draw_costs, save_figure
 from hybridcsp.analysis.statistics import StrategyStatistics, compare, paired_ratio
@@ -136,6 +137,7 @@ def system_table(
     if len(rows) == 1:  # nothing to compare with
         kept = (0, 1, 2, 3, 6, 7)
         columns, cells = [columns[i] for i in kept], [tuple(line[i] for i in kept) for line in cells]
+    columns, cells = with_objectives(columns, cells, results)
     shares = [f"Relaxations of {row.strategy} by source: {shares_in_words(row)}." for row in rows if row.shares]
     return FittingTable(f"Search for {target}", columns, cells, [totals(results), *shares, *notes])
 

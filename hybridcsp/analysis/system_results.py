@@ -26,6 +26,7 @@ from hybridcsp.core.outcomes import Failed, Relaxed
 from hybridcsp.core.records import ADDED, REFINE
 from hybridcsp.core.system import System
 from hybridcsp.errors import InputError
+from hybridcsp.objectives.goals import best_of_all
 
 #: Fraction of the known phases that a run must find to count as solved.
 ENOUGH = 0.8
@@ -365,6 +366,7 @@ def _joined(results: Sequence[RunResult]) -> RunResult:
         best=None,
         ended=results[0].ended if all(result.ended for result in results) else "",
         parts=tuple(activities.values()),
+        objectives=tuple(best_of_all(values) for values in zip(*(one.objectives for one in results), strict=True)),
         candidates=" ".join(result.candidates for result in results),
     )
 

@@ -27,7 +27,7 @@ from hybridcsp.archive.history import Improvement
 from hybridcsp.archive.tallies import Tallies, Tally, WorkerResults
 from hybridcsp.core.records import REFINE, WORKERS, Cost
 from hybridcsp.errors import ArchiveError
-from hybridcsp.objectives.goals import Goals
+from hybridcsp.objectives.goals import BestValue, Goals
 
 #: Reason for which a run ends in which every relaxation failed.
 ALL_FAILED = "every relaxation failed"
@@ -117,6 +117,7 @@ class SearchState:
         self._suspects: defaultdict[str, set[int]] = defaultdict(set)  # by calculator
         self._ending: dict[int, int] = {}  # basins by the candidates of their best relaxations
         self._preferred: list[tuple[Basin, float]] | None = None  # ``None`` after a change
+        self._best_values: tuple[BestValue, ...] | None = None  # as above
 
     # Minima
 
@@ -176,6 +177,12 @@ class SearchState:
         if self._preferred is None:
             self._preferred = self.goals.preferred(self.heights())
         return self._preferred[:n]
+
+    def best_values(self) -> tuple[BestValue, ...]:
+        """Return the best value of each optimised objective among the basins that meet the condition."""
+        if self._best_values is None:
+            self._best_values = self.goals.best_values(self.heights()) if self.goals.optimised else ()
+        return self._best_values
 
     def heights(self, n: int | None = None) -> list[tuple[Basin, float]]:
         """Return the ``n`` lowest basins of the calculator in use, or all, with their heights in eV/atom, no suspects.
@@ -249,7 +256,7 @@ class SearchState:
             If the event does not fit the events before it, in a damaged log.
         """
         if isinstance(event, CandidateRelaxed | FollowUpRelaxed | FollowUpFailed | SessionOpened):
-            self._preferred = None
+            self._preferred = self._best_values = None
         match event:
             case CandidateProposed():
                 self.candidates[event.candidate] = event

@@ -63,6 +63,29 @@ class Goal:
         return f"{self.name}{unit}: {wanted}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class BestValue(Goal):
+    """The best value of an objective among minima that meet the condition of a search.
+
+    Attributes
+    ----------
+    value
+        The value; ``None`` if no such minimum has one.
+    """
+
+    value: float | None = None
+
+    def __str__(self) -> str:
+        value = "-" if self.value is None else f"{self.value:.4g}"
+        return f"{self.name} {value}{f' {self.unit}' if self.unit and self.value is not None else ''}"
+
+
+def best_of_all(values: Sequence[BestValue]) -> BestValue:
+    """Return the best of several values of the same objective."""
+    known = [(one.criterion(one.value), number) for number, one in enumerate(values) if one.value is not None]
+    return values[min(known)[1]] if known else values[0]
+
+
 class Goals:
     """The goals of a search beside a low enthalpy; none in an ordinary search.
 
@@ -146,6 +169,29 @@ class Goals:
         if any(one.name not in values for one in self.optimised):
             return None
         return (height, *(one.criterion(values[one.name]) for one in self.optimised))
+
+    def best_values(self, heights: Sequence[tuple[_M, float]]) -> tuple[BestValue, ...]:
+        """Return the best value of each optimised objective among the minima that meet the condition.
+
+        Parameters
+        ----------
+        heights
+            Minima with their heights in eV/atom.
+        """
+        if not self.optimised:
+            return ()
+        allowed = [one.objectives for one, height in heights if self.allow(one.objectives, height)]
+        return tuple(
+            BestValue(
+                name=goal.name,
+                unit=goal.unit,
+                goal=goal.goal,
+                value=min(
+                    (values[goal.name] for values in allowed if goal.name in values), key=goal.criterion, default=None
+                ),
+            )
+            for goal in self.optimised
+        )
 
     def preferred(self, heights: Sequence[tuple[_M, float]]) -> list[tuple[_M, float]]:
         """Return the minima that meet the condition, best first, with the heights by which they are preferred.

@@ -7,6 +7,7 @@ from typing import Any
 
 from hybridcsp.archive.state import SearchState
 from hybridcsp.archive.system_state import SystemState
+from hybridcsp.objectives.goals import BestValue
 from hybridcsp.relaxation.backends.base import RunningJob
 from hybridcsp.search.follow_up_jobs import FollowUpJobs
 
@@ -40,6 +41,8 @@ class Progress:
         State of each generator that learns from the search, one sentence each.
     stable
         In a search of a chemical system the compositions on the convex hull.
+    objectives
+        Best value of each objective with a goal, among the minima that meet the condition of the search.
     follow_ups_done, follow_ups_left
         Numbers of follow-up relaxations that have ended in this run, and that are left with the follow-up calculator at
         work, the running ones included.
@@ -62,6 +65,7 @@ class Progress:
     spacegroup: int | None = None
     best_from: str = ""
     stable: tuple[str, ...] = ()
+    objectives: tuple[BestValue, ...] = ()
     follow_ups_done: int = 0
     follow_ups_left: int = 0
 
@@ -104,6 +108,7 @@ def progress_of(state: SearchState, follow_ups: FollowUpJobs, **of_run: Any) -> 
         spacegroup=None if best is None or is_system else best.spacegroup,
         best_from=state.improvements[-1].source if state.improvements and not is_system else "",
         stable=state.hull.stable if isinstance(state, SystemState) and state.hull.is_complete else (),
+        objectives=state.best_values(),
         force_calls=state.cost.force_calls,
         follow_ups_done=follow_ups.done,
         follow_ups_left=follow_ups.waiting + follow_ups.running,

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from hybridcsp import Search
 from hybridcsp.analysis.live_display import LineDisplay, NotebookDisplay, TerminalDisplay, View, display, fraction_done
+from hybridcsp.objectives.goals import BestValue
 from hybridcsp.relaxation.backends.base import RunningJob
 from hybridcsp.search.progress import Progress
 from hybridcsp.search.stopping import StoppingCriteria
@@ -85,6 +86,18 @@ def test_live_display_fits_terminal_with_a_line_per_relaxation(width):
         assert "0:01:40 left" in lines[1]
     if width >= 100:
         assert lines[1].rstrip().endswith("best from wyckoff")
+
+
+def test_the_best_values_of_objectives_are_shown_and_a_better_one_is_news():
+    density = BestValue(name="density", unit="g/cm³", goal="max", value=4.25)
+    lines = shown(replace(HALF, objectives=(density, replace(density, name="gap", value=None))), width=120)
+    assert "best -9.3891 eV/atom P4_2/mnm · best density 4.25 g/cm³ · " in lines[1]
+    assert "gap" not in lines[1]
+    out = io.StringIO()
+    with display(BUDGET, Console(file=out, width=80)) as live:
+        for seconds, value in ((1.0, 4.25), (3.0, 4.25), (5.0, 4.5)):
+            live.update(replace(HALF, run_seconds=seconds, objectives=(replace(density, value=value),)))
+    assert ["best density 4.25" in line for line in out.getvalue().splitlines()] == [True, False]
 
 
 FOLLOWED = replace(

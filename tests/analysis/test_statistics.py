@@ -18,6 +18,7 @@ from hybridcsp.analysis.source_activity import comparison_notes
 from hybridcsp.analysis.statistics import compare, expected_running_time
 from hybridcsp.analysis.survival import common_horizons, restricted_costs, stratified_log_rank, success_costs
 from hybridcsp.core.records import Cost
+from hybridcsp.objectives.goals import BestValue
 
 
 def trace(strategy, seed, solved_at=None, problem="TiO2", relaxations=60, force_calls=3000, **more):
@@ -403,3 +404,24 @@ class TestTraces:
         trace = read_result(run, problem="Cu", strategy="list", seed=0, target=copy)
         assert trace.solved_at == (2, 20)
         assert (trace.relaxations, trace.force_calls, trace.best) == (4, 40, pytest.approx(-3.1))
+
+
+def test_the_table_has_the_mean_best_values_of_objectives():
+    def best(value):
+        return {"objectives": (BestValue(name="density", unit="g/cm³", goal="max", value=value),)}
+
+    runs = [trace("earnings", 0, (9, 450), **best(4.0)), trace("earnings", 1, (9, 450), **best(5.0))]
+    runs += [trace("random", 0, **best(3.5)), trace("random", 1, **best(None))]
+    text = printed(comparison_table(compare(runs), runs, "-9"), 200)
+    assert "density: mean over runs of the best, g/cm³, as large as possible" in " ".join(text.split())
+    cells = {
+        line.split()[0]: line.split()[-1]
+        for line in text.splitlines()
+        if line.split()[:1] in (["earnings"], ["random"])
+    }
+    assert cells == {"earnings": "4.5", "random": "3.5"}
+    head, *lines = as_csv(runs).splitlines()
+    column = head.split(",").index("objective_density")
+    assert [line.split(",")[column] for line in lines] == ["4.0", "5.0", "3.5", ""]
+    content = json.loads(json.dumps(as_content(compare(runs), runs, {}), allow_nan=False))
+    assert content["runs"][0]["objectives"] == [{"name": "density", "unit": "g/cm³", "goal": "max", "value": 4.0}]

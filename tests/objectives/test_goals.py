@@ -10,7 +10,7 @@ from crystals import relaxed, rutile
 from hybridcsp.archive.credit import CreditTracker
 from hybridcsp.core.records import Candidate, Proposal
 from hybridcsp.objectives.conditions import Condition
-from hybridcsp.objectives.goals import Goal, Goals
+from hybridcsp.objectives.goals import Goal, Goals, best_of_all
 
 DENSITY = Goal(name="density", unit="g/cm³", goal="max")
 GAP = Goal(name="gap", unit="eV", goal=1.5)
@@ -41,6 +41,17 @@ def test_only_what_meets_the_condition_is_preferred():
     assert [one for one, _ in goals.preferred([(kept, 0.1), (light, 0.0), (unknown, 0.0), (high, 0.3)])] == [kept]
     assert goals.condition.unmet({"height": 0.3, "density": 3.0}) == ("height < 0.2", "density > 4")
     assert goals.condition.unmet({"height": 0.1}) == ("density > 4",)
+
+
+def test_the_best_values_are_those_of_minima_that_meet_the_condition():
+    goals = Goals((DENSITY, GAP, Goal(name="volume", unit="", goal="report")), Condition("height < 0.2"))
+    minima = [(minimum(density=4.0, gap=1.9), 0.0), (minimum(density=5.0), 0.1), (minimum(density=9.0, gap=1.5), 0.3)]
+    density, gap = goals.best_values(minima)
+    assert (density.name, density.value, gap.name, gap.value) == ("density", 5.0, "gap", 1.9)
+    assert (str(density), str(gap)) == ("density 5 g/cm³", "gap 1.9 eV")
+    assert [one.value for one in goals.best_values(minima[2:])] == [None, None]
+    assert best_of_all([gap, *goals.best_values([(minimum(gap=1.4), 0.0)])[1:]]).value == 1.4
+    assert Goals().best_values(minima) == ()
 
 
 def test_reported_values_change_no_order():

@@ -32,7 +32,7 @@ from hybridcsp.generators.ftcp.data import (
 from hybridcsp.generators.ftcp.known import KnownCrystals
 from hybridcsp.generators.ftcp.network import SIZES, Architecture, FourierAutoencoder
 from hybridcsp.generators.ftcp.sampling import TrainedModel, sample
-from hybridcsp.structure.representations.base import DecodingError
+from hybridcsp.structure.representations.base import BeyondLimitsError, DecodingError
 from hybridcsp.training.configurations import CORRECTED
 from hybridcsp.training.settings import TrainingSettings
 from hybridcsp.training.trainer import Trainer
@@ -210,7 +210,7 @@ class FtcpGenerator(Generator):
         for atoms in crystals:
             try:
                 if limit := model.representation.limit(atoms):
-                    raise DecodingError(limit)
+                    raise BeyondLimitsError(limit)
                 (matrix,) = model.decode(model.encode([atoms]))
                 found.append(model.representation.decode(matrix))
             except DecodingError as error:

@@ -41,7 +41,7 @@ def plot_fidelity(results: Mapping[str, Sequence[Reconstruction]], output: Path)
         start += shares
     left.set_xlim(0, 1)
     left.set_xlabel("share of the crystals")
-    left.legend(fontsize="small", loc="lower right")
+    left.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     for name, own in results.items():
         displacements = np.sort([max(one.rms, 1e-6) for one in own if one.is_matched and one.rms is not None])
         if len(displacements):
@@ -52,5 +52,5 @@ def plot_fidelity(results: Mapping[str, Sequence[Reconstruction]], output: Path)
     right.set_xlabel("root mean square displacement (Å)")
     right.set_ylabel("share of the crystals with at most this")
     if right.lines:
-        right.legend(fontsize="small", loc="upper left")
+        right.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     save_figure(figure, output, "--plot")

@@ -165,10 +165,10 @@ def _show(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Sequence[Reco
 
     from hybridcsp.generators.fidelity import worst
 
-    table = Table(box=None)
-    headings = ("", "all", "outside", "failed", "matched", "close", "RMS", "99 %", "max", "strain")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    headings = ("", "all", "out", "failed", "matched", "close", "RMS", "99 %", "max", "strain")
     for heading in headings:
-        table.add_column(heading, justify="right" if heading else "left")
+        table.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     for row in rows:
         spreads = {key: row.get(f"{key}_spread") for key in ("matched", "close", "rms", "strain")}
         table.add_row(
@@ -183,9 +183,9 @@ def _show(rows: Sequence[Mapping[str, Any]], results: Mapping[str, Sequence[Reco
         )
     console.print(table, markup=False)
     notes = [
-        "matched, close: of the crystals within the limits, by pymatgen's StructureMatcher with stol 0.5 and 0.1. RMS "
-        "and max: displacements in Å of the atoms of matched crystals; 99 %: quantile of the RMS; strain: mean of the "
-        "largest principal strain of the cell."
+        "out: outside the limits. matched, close: of the crystals within the limits, by pymatgen's StructureMatcher "
+        "with stol 0.5 and 0.1. RMS and max: displacements in Å of the atoms of matched crystals; 99 %: quantile of "
+        "the RMS; strain: mean of the largest principal strain of the cell."
     ]
     for row in rows:
         notes += [f"{row['representation']}: {times} {reason}" for reason, times in list(row["reasons"].items())[:4]]
@@ -210,7 +210,7 @@ def _share(value: float | None, spread: float | None = None, digits: int = 1) ->
 def _number(value: float | None, spread: float | None = None) -> str:
     if value is None:
         return "-"
-    shown = f"{value:.2g}" if value >= _NEGLIGIBLE else f"<{_NEGLIGIBLE:g}"
+    shown = f"{value:.2g}" if value >= _NEGLIGIBLE else "<1e-4"
     return shown if spread is None else f"{shown} ± {spread:.1g}"
 
 

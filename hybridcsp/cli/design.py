@@ -15,6 +15,7 @@ from hybridcsp.cli.output import AsCsv, AsJson, as_argument, check_formats, prin
 from hybridcsp.cli.progress import busy
 from hybridcsp.cli.values import read_formula_units, read_number, read_targets
 from hybridcsp.errors import CommandLineError, InputError
+from hybridcsp.utils.files import check_folder
 from hybridcsp.utils.interrupts import terminate_in_order
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ def design(
         max_steps=max_steps,
         seed=seed,
     )
+    check_folder(directory, key="--directory")
     terminate_in_order()
     with busy("loading models") as show:
         predictors, checks = _opened(predictor or []), _opened(check or [])

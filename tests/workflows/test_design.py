@@ -205,3 +205,14 @@ def test_design_without_a_formula_takes_its_contents_from_the_training_data(tmp_
     crystals = atoms_of(tmp_path / "run" / "round-2" / CRYSTALS)
     assert accounts[1].valid > 0
     assert {atoms.get_chemical_symbols()[0] for atoms in crystals} <= {"Al", "Zr", "Nb", "Mg", "Pb", "Ti"}
+
+
+def test_command_refuses_a_directory_that_cannot_be_written_before_anything_is_loaded(monkeypatch):
+    def fail(text):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(room, "open_generator", fail)
+    monkeypatch.setattr("hybridcsp.predictors.loading.open_predictor", fail)
+    done = CliRunner().invoke(app, ["design", "cubes", "--target", "volume=24..", "--directory", "/proc/self/design"])
+    assert isinstance(done.exception, InputError)
+    assert "--directory" in str(done.exception)

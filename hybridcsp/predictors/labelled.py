@@ -243,7 +243,7 @@ def copies(crystals: Sequence[Atoms]) -> tuple[NDArray[np.int_], str]:
     for crystal in crystals:
         number = index.find(crystal)
         if number is None:
-            number = max(groups, default=-1) + 1
+            number = len(index)
             index.add(number, crystal)
         groups.append(number)
     return np.array(groups), "structure"

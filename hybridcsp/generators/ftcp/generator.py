@@ -82,6 +82,8 @@ class FtcpGenerator(Generator):
     best_first = True
     reconstructs = True
     learns_properties = True
+    #: Cost of training in quarters of a force call per example.
+    effort = 0.5
     #: Settings of ``fit`` during a search: samples around known minima would be known minima.
     fine_tuning: Mapping[str, Any] = {"remember": False}
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from hybridcsp.errors import InputError, UnknownNameError
+from hybridcsp.utils.checks import whole_number
 
 if TYPE_CHECKING:
     import torch
@@ -119,6 +120,26 @@ def chosen_settings(given: Mapping[str, Any], others: Collection[str] = ()) -> T
         if name not in known:
             raise UnknownNameError("setting", name, [*known, *others])
     return TrainingSettings(**given)
+
+
+def untrained_width(width: int, *, trained: bool) -> int:
+    """Return the width that is set for the networks of an untrained model.
+
+    Parameters
+    ----------
+    width
+        Width.
+    trained
+        Whether the model has weights, whose width cannot be changed.
+
+    Raises
+    ------
+    InputError
+        If the model has weights, or the width is not a positive whole number.
+    """
+    if trained:
+        raise InputError("width", width, reason="the weights have a width already; name the model to start anew")
+    return whole_number("width", width, "a whole number from 1")
 
 
 def _check_device(name: str) -> None:

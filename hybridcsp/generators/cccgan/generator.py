@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
@@ -28,7 +28,8 @@ from hybridcsp.training.adversarial import AdversarialAdam, AdversarialTrainer
 from hybridcsp.training.configurations import CORRECTED, PUBLISHED
 from hybridcsp.training.held_out import formula_of, is_held_out
 from hybridcsp.training.optimisation import Optimisation
-from hybridcsp.training.settings import chosen_settings
+from hybridcsp.training.settings import chosen_settings, untrained_width
+from hybridcsp.utils.checks import whole_number
 
 #: Number of times that a rejected sample, or one with atoms too close, is drawn again.
 REDRAWS = 5
@@ -113,6 +114,8 @@ class CompositionConditionedGAN(Generator):
     """
 
     name = "cccgan"
+    #: Settings of ``fit`` during a search, whose minima are few.
+    fine_tuning: Mapping[str, Any] = MappingProxyType({"per_composition": 1})
 
     def __init__(self, configuration: str = CORRECTED, sizes: Sizes | None = None) -> None:
         self.configuration = configuration
@@ -135,6 +138,7 @@ class CompositionConditionedGAN(Generator):
         checkpoint: Path | None = None,
         on_epoch: Callable[[Epoch], None] | None = None,
         per_composition: int = 100,
+        width: int | None = None,
         **settings: Any,
     ) -> None:
         """Train on the crystals of one chemical system; a tenth of their formulas is not learned.
@@ -152,6 +156,8 @@ class CompositionConditionedGAN(Generator):
             of the formulas that are not learned included (:mod:`hybridcsp.generators.sample_measures`).
         per_composition
             Number of point clouds of each composition in an epoch, if it does not have more crystals.
+        width
+            Width of the networks of an untrained generator; ``None`` for the configuration's.
         **settings
             As :class:`hybridcsp.training.settings.TrainingSettings` has them.
 
@@ -160,9 +166,10 @@ class CompositionConditionedGAN(Generator):
         InputError
             If no example can be learned, a setting is unknown, or the checkpoint is of another training.
         """
-        chosen = chosen_settings({**self._design.settings, **settings}, {"per_composition"})
-        if isinstance(per_composition, bool) or not isinstance(per_composition, int) or per_composition < 1:
-            raise InputError("per_composition", per_composition, "a whole number from 1")
+        chosen = chosen_settings({**self._design.settings, **settings}, {"per_composition", "width"})
+        whole_number("per_composition", per_composition, "a whole number from 1")
+        if width is not None:
+            self.sizes = replace(self.sizes, width=untrained_width(width, trained=self._model is not None))
         cloud = self._cloud or _point_cloud(examples, self._design.reading)
         learnable = [example for example in examples if not cloud.limit(example.atoms)]
         learned = [e for e in learnable if not is_held_out(formula_of(e.atoms))] or learnable

@@ -26,7 +26,8 @@ from hybridcsp.generators.sample_measures import SampleMeasures, measures_withou
 from hybridcsp.structure.validity import is_finite_crystal, is_too_close
 from hybridcsp.training.adversarial import AdversarialModel, AdversarialTrainer, Measure
 from hybridcsp.training.configurations import CORRECTED, PUBLISHED
-from hybridcsp.training.settings import chosen_settings
+from hybridcsp.training.settings import chosen_settings, untrained_width
+from hybridcsp.utils.checks import whole_number
 
 #: Number of times that a rejected sample, or one with atoms too close, is drawn again.
 REDRAWS = 5
@@ -85,6 +86,7 @@ class CrystalGAN(Generator):
         checkpoint: Path | None = None,
         on_epoch: Callable[[Epoch], None] | None = None,
         joined: int = 512,
+        width: int | None = None,
         **settings: Any,
     ) -> None:
         """Train on the crystals of two binary systems; all others are left out.
@@ -97,6 +99,8 @@ class CrystalGAN(Generator):
             As in :class:`hybridcsp.training.adversarial.AdversarialTrainer`; both parts have checkpoints.
         joined
             Number of joined crystals from which the ternary networks learn.
+        width
+            Width of the networks of an untrained generator; ``None`` for the configuration's.
         **settings
             As :class:`hybridcsp.training.settings.TrainingSettings` has them, for both parts.
 
@@ -106,9 +110,10 @@ class CrystalGAN(Generator):
             If there are not two binary systems that share an element, a setting is unknown, or a checkpoint is of
             another training.
         """
-        chosen = chosen_settings({**self._design.settings, **settings}, {"joined"})
-        if isinstance(joined, bool) or not isinstance(joined, int) or joined < 2:
-            raise InputError("joined", joined, "a whole number from 2")
+        chosen = chosen_settings({**self._design.settings, **settings}, {"joined", "width"})
+        whole_number("joined", joined, "a whole number from 2", least=2)
+        if width is not None:
+            self.sizes = replace(self.sizes, width=untrained_width(width, trained=self._models is not None))
         domains = self._domains or Domains.of(examples)
         parts: tuple[list[Atoms], list[Atoms]] = [], []
         for example in examples:

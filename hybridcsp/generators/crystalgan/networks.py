@@ -141,4 +141,9 @@ def _rows(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequential:
     modules: list[nn.Module] = []
     for number in range(layers):
         modules += [nn.Linear(width if number else inputs, width), nn.ReLU()]
-    return nn.Sequential(*modules, nn.Linear(width, outputs))
+    network = nn.Sequential(*modules, nn.Linear(width, outputs))
+    for module in network:
+        if isinstance(module, nn.Linear):  # torch's own initial weights are too small for ten layers
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+    return network

@@ -160,7 +160,7 @@ class AroundSimilar(LatentDraws):
         Number of points among which the classifier chooses.
     """
 
-    difference: float = 0.1
+    difference: float = 0.05
     spreads: tuple[float, float] = (0.1, 0.6)
     choices: int = 4
 

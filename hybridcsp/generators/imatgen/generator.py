@@ -54,8 +54,9 @@ class IMatGen(Generator):
 
     The configuration *corrected*, the default, has sizes that two processor cores train within an hour. Crystals are
     drawn in reduced cells and their images in random orientations. Image networks are normalised and their error has a
-    gradient everywhere. The materials autoencoder is given the contents, and points are drawn from the distribution it
-    was trained towards. The cell is fitted to all voxels, and the wanted contents decide which peaks are atoms.
+    gradient everywhere. The materials autoencoder is given the contents, so that points around training crystals of
+    similar contents are decoded, too. The cell is fitted to all voxels, and the wanted contents decide which peaks are
+    atoms.
 
     Parameters
     ----------

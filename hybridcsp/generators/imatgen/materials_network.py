@@ -156,9 +156,8 @@ class ContentsAutoencoder(MaterialsAutoencoder):
     """Dense layers over all codes that know the contents of the crystal.
 
     The numbers in a code have no order that convolutions could use. Encoder and decoder are given the numbers of atoms,
-    so that the latent space need not hold them and crystals of wanted contents can be sampled. The loss is the negative
-    evidence lower bound for codes with errors of :attr:`DEVIATION`, so that the latent points follow the normal
-    distribution that samples are drawn from, and the classifier counts as much as one dimension of the codes.
+    so that the latent space need not hold them, and a point can be decoded with other contents. The loss is the
+    negative evidence lower bound for codes with errors of :attr:`DEVIATION`, plus the cross entropy of the classifier.
 
     Parameters
     ----------

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from hybridcsp.generators.ftcp.generator import FtcpGenerator
-from hybridcsp.generators.ftcp.network import Architecture
+from hybridcsp.generators.ftcp.network import FtcpArchitecture
 
-__all__ = ["Architecture", "FtcpGenerator"]
+__all__ = ["FtcpArchitecture", "FtcpGenerator"]

@@ -14,13 +14,13 @@ from hybridcsp.generators.ftcp.decoding import Assignment, Decoding, Filtering
 from hybridcsp.generators.ftcp.network import (
     ROWS,
     SIZES,
-    Architecture,
     DirectAutoencoder,
     FourierAutoencoder,
+    FtcpArchitecture,
     PublishedDivergence,
     SummedDivergence,
 )
-from hybridcsp.generators.ftcp.starts import KnownStarts, Starts, SubstitutedStarts
+from hybridcsp.generators.ftcp.starts import KnownStarts, LatentStarts, SubstitutedStarts
 from hybridcsp.generators.ftcp.steering import NearestValues, PredictedValues, Steering
 from hybridcsp.structure.elemental_features import elemental_features
 from hybridcsp.structure.elements import element_order
@@ -68,10 +68,10 @@ class Configuration:
 
     representation: Callable[[int, int], FourierProperties]
     prepare: Callable[[Atoms], Atoms]
-    architecture: Architecture
-    network: Callable[[FourierProperties, int, Architecture], FourierAutoencoder]
+    architecture: FtcpArchitecture
+    network: Callable[[FourierProperties, int, FtcpArchitecture], FourierAutoencoder]
     optimisation: Optimisation
-    starts: Starts
+    starts: LatentStarts
     noise: float
     steering: Steering
     decoding: Decoding
@@ -107,12 +107,14 @@ def _as_it_is(atoms: Atoms) -> Atoms:
     return atoms
 
 
-def _convolutions(representation: FourierProperties, properties: int, sizes: Architecture) -> FourierAutoencoder:
+def _convolutions(representation: FourierProperties, properties: int, sizes: FtcpArchitecture) -> FourierAutoencoder:
     weights = _padded(np.ones(representation.shape))
     return FourierAutoencoder(weights, properties, sizes, PublishedDivergence())
 
 
-def _with_dense_layers(representation: FourierProperties, properties: int, sizes: Architecture) -> FourierAutoencoder:
+def _with_dense_layers(
+    representation: FourierProperties, properties: int, sizes: FtcpArchitecture
+) -> FourierAutoencoder:
     """Return a network in whose loss the few entries that crystals are decoded from count as much as all others."""
     lattice, _, occupancies, _, _ = representation.rows()
     weights = np.full(representation.shape, _OTHERS)

@@ -30,7 +30,7 @@ from hybridcsp.generators.ftcp.data import (
     scaled_properties,
 )
 from hybridcsp.generators.ftcp.known import KnownCrystals
-from hybridcsp.generators.ftcp.network import SIZES, Architecture, FourierAutoencoder
+from hybridcsp.generators.ftcp.network import SIZES, FourierAutoencoder, FtcpArchitecture
 from hybridcsp.generators.ftcp.sampling import TrainedModel, sample
 from hybridcsp.structure.representations.base import BeyondLimitsError, DecodingError
 from hybridcsp.training.configurations import CORRECTED
@@ -39,7 +39,7 @@ from hybridcsp.training.trainer import Trainer
 
 _NETWORK, _KNOWN = "network.", "known."
 
-_SIZES = frozenset(field.name for field in fields(Architecture))
+_SIZES = frozenset(field.name for field in fields(FtcpArchitecture))
 _LIMITS = frozenset({"elements", "sites"})
 
 
@@ -90,7 +90,7 @@ class FtcpGenerator(Generator):
     def __init__(
         self,
         configuration: str = CORRECTED,
-        architecture: Architecture | None = None,
+        architecture: FtcpArchitecture | None = None,
         *,
         elements: int = 3,
         sites: int = 20,
@@ -106,7 +106,7 @@ class FtcpGenerator(Generator):
     @classmethod
     def from_scratch(cls) -> Self:
         """Return an untrained generator with a small network."""
-        return cls(architecture=Architecture(channels=32, hidden=128, latent=32, branch=32))
+        return cls(architecture=FtcpArchitecture(channels=32, hidden=128, latent=32, branch=32))
 
     @property
     def targets(self) -> frozenset[str]:  # type: ignore[override]
@@ -139,7 +139,7 @@ class FtcpGenerator(Generator):
         **settings
             Fields of :class:`hybridcsp.training.settings.TrainingSettings`. In the first training also ``elements`` and
             ``sites``, the largest numbers of them; ``sizes``, a name in :data:`~.network.SIZES`; and single sizes of
-            :class:`~.network.Architecture`.
+            :class:`~hybridcsp.generators.ftcp.network.FtcpArchitecture`.
 
         Raises
         ------
@@ -256,7 +256,7 @@ class FtcpGenerator(Generator):
         weights_io.check_sizes(card.get("limits"), "", parts[_NETWORK], folder)
         try:
             limits = {name: int(card["limits"][name]) for name in _LIMITS}
-            generator = cls(card["configuration"], Architecture(**card["architecture"]), **limits)
+            generator = cls(card["configuration"], FtcpArchitecture(**card["architecture"]), **limits)
             scale, known = Scale.from_card(card["scale"]), KnownCrystals.from_tensors(parts[_KNOWN])
             if known.properties.shape[1:] != (len(scale.properties),):
                 raise ValueError("the known crystals must have the properties of the scale")

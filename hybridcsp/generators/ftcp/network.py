@@ -24,7 +24,7 @@ PROPERTY_WEIGHT = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Architecture:
+class FtcpArchitecture:
     """Sizes of the network; the defaults are the published ones.
 
     Attributes
@@ -46,7 +46,7 @@ class Architecture:
 
 
 #: Sizes by name; the compact ones are trained on 7,000 crystals within an hour on two cores.
-SIZES = {"published": Architecture(), "compact": Architecture(channels=64, hidden=512, latent=128)}
+SIZES = {"published": FtcpArchitecture(), "compact": FtcpArchitecture(channels=64, hidden=512, latent=128)}
 
 
 class Divergence(ABC):
@@ -120,7 +120,7 @@ class FourierAutoencoder(nn.Module):
     #: Momentum of the running mean and variance in batch normalisation, that of Keras.
     momentum: ClassVar[float] = 0.01
 
-    def __init__(self, entry_weights: Tensor, properties: int, architecture: Architecture, divergence: Divergence):
+    def __init__(self, entry_weights: Tensor, properties: int, architecture: FtcpArchitecture, divergence: Divergence):
         super().__init__()
         rows, columns = entry_weights.shape
         size = architecture
@@ -249,7 +249,7 @@ class DirectAutoencoder(FourierAutoencoder):
         self,
         entry_weights: Tensor,
         properties: int,
-        architecture: Architecture,
+        architecture: FtcpArchitecture,
         divergence: Divergence,
         *,
         real_space: tuple[int, int],

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NEAREST = 24
 
 
-class Starts(ABC):
+class LatentStarts(ABC):
     """Abstract base class of a choice of crystals around which samples are drawn."""
 
     @abstractmethod
@@ -41,7 +41,7 @@ class Starts(ABC):
         """
 
 
-class KnownStarts(Starts):
+class KnownStarts(LatentStarts):
     """Known crystals of the contents, or else those with the same numbers of atoms of the most similar elements."""
 
     def choose(self, known: KnownCrystals, wanted: Mapping[int, int]) -> tuple[list[Atoms], NDArray[np.int64]]:
@@ -52,7 +52,7 @@ class KnownStarts(Starts):
         return [known.atoms(index) for index in found], found
 
 
-class SubstitutedStarts(Starts):
+class SubstitutedStarts(LatentStarts):
     """Known crystals with the same numbers of atoms, in which the requested elements replace the most similar ones."""
 
     def choose(self, known: KnownCrystals, wanted: Mapping[int, int]) -> tuple[list[Atoms], NDArray[np.int64]]:

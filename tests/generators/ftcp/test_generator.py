@@ -13,7 +13,7 @@ from ase.build import bulk
 
 from hybridcsp.errors import InputError
 from hybridcsp.generators.base import Example, Reject, Request, Sample
-from hybridcsp.generators.ftcp import Architecture, FtcpGenerator, sampling
+from hybridcsp.generators.ftcp import FtcpGenerator, sampling
 from hybridcsp.generators.ftcp.configurations import CONFIGURATIONS
 from hybridcsp.generators.ftcp.data import FourierCrystals, FourierData, Scale, property_table
 from hybridcsp.generators.loading import new_generator
@@ -21,7 +21,7 @@ from hybridcsp.generators.metrics import displacement
 from hybridcsp.structure.representations.base import DecodingError
 from hybridcsp.testing.generators import check_generator
 
-SMALL = Architecture(channels=8, hidden=48, latent=8, branch=8)
+SMALL = FtcpArchitecture(channels=8, hidden=48, latent=8, branch=8)
 LIMITS = {"elements": 2, "sites": 3}
 QUICK = {"batch_size": 8, "device": "cpu", "patience": 1000, "warm_up": 5, "averaging": 0.9, "checkpoint_epochs": 100}
 CRYSTALS = [  # of formulas that are not held out
@@ -291,7 +291,7 @@ class TestBadInput:
     def test_sizes_and_limits_are_settings_of_the_first_training(self):
         generator = new_generator("ftcp", "published")
         generator.fit(EXAMPLES[:3], epochs=1, channels=4, hidden=8, latent=3, branch=4, sites=2, elements=2)
-        assert generator.architecture == Architecture(channels=4, hidden=8, latent=3, branch=4)
+        assert generator.architecture == FtcpArchitecture(channels=4, hidden=8, latent=3, branch=4)
         assert generator.reconstruct([bulk("Cu") * 3])[0].reason == "it has 27 atoms, more than 2"
         with pytest.raises(InputError, match="corrected"):
             new_generator("ftcp", "improved")

@@ -13,7 +13,7 @@ from ase.build import bulk
 
 from hybridcsp.errors import InputError
 from hybridcsp.generators.base import Example, Reject, Request, Sample
-from hybridcsp.generators.ftcp import FtcpGenerator, sampling
+from hybridcsp.generators.ftcp import FtcpArchitecture, FtcpGenerator, sampling
 from hybridcsp.generators.ftcp.configurations import CONFIGURATIONS
 from hybridcsp.generators.ftcp.data import FourierCrystals, FourierData, Scale, property_table
 from hybridcsp.generators.loading import new_generator

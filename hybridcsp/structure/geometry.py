@@ -73,10 +73,9 @@ def _separations(
     vectors, shape ``(n_pairs, n_images, 3)``, of which the first leads to the nearest or nearly nearest image.
     """
     cell = atoms.cell.array
-    images = lattice_vectors(cell, cutoff)
-    if len(images) > _MANY_IMAGES:
+    if np.prod(2 * _reach(cell, cutoff) + 1) > _MANY_IMAGES:
         cell = niggli_cell(cell)
-        images = lattice_vectors(cell, cutoff)
+    images = lattice_vectors(cell, cutoff)
     pairs = np.triu_indices(len(atoms))
     inverse = np.linalg.inv(cell)
     step = max(1, _MAX_VECTORS // len(images))
@@ -102,16 +101,27 @@ def lattice_vectors(cell: NDArray[np.float64], cutoff: float) -> NDArray[np.floa
     ndarray
         Shape ``(n, 3)``; complete if the fractional coordinates of the atoms differ by at most 1/2.
     """
+    reach = _reach(cell, cutoff)
+    few = np.prod(2 * reach + 1) <= _MANY_IMAGES
+    return (_few_steps if few else _steps)(*reach.astype(int).tolist()) @ cell
+
+
+def _reach(cell: NDArray[np.float64], cutoff: float) -> NDArray[np.float64]:
+    """Return the largest multiple of each lattice vector that can bring two atoms within a cutoff, shape ``(3,)``."""
     heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-    reach = np.floor(cutoff / heights + 0.5).astype(int).tolist()
-    return _steps(*reach) @ cell
+    return np.asarray(np.floor(cutoff / heights + 0.5))
+
+
+def _steps(*reach: int) -> NDArray[np.float64]:
+    """Return all triples of integers up to three limits, zero first, shape ``(n, 3)``."""
+    steps = np.stack(np.meshgrid(*(np.arange(-n, n + 1.0) for n in reach), indexing="ij"), axis=-1).reshape(-1, 3)
+    middle = len(steps) // 2
+    return np.concatenate([steps[middle : middle + 1], steps[:middle], steps[middle + 1 :]])
 
 
 @lru_cache(maxsize=256)
-def _steps(*reach: int) -> NDArray[np.float64]:
-    """Return all triples of integers up to three limits, zero first, shape ``(n, 3)``."""
-    shells = [range(-n, n + 1) for n in reach]
-    return np.array(sorted(product(*shells), key=lambda step: step != (0, 0, 0)), dtype=float)
+def _few_steps(*reach: int) -> NDArray[np.float64]:
+    return _steps(*reach)
 
 
 @cache

@@ -226,7 +226,7 @@ def test_broken_block_is_reported_and_the_next_is_read(tmp_path, change, line, s
 def test_reading_many_structures_takes_little_memory(tmp_path):
     file = tmp_path / "gatheredPOSCARS"
     texts = [uspex_poscar(0, atoms) for atoms in various(50, "Ti2")]
-    n = 20_000
+    n = 8_000
     with file.open("w") as stream:
         for number in range(n):
             stream.write(texts[number % 50])

@@ -1,4 +1,5 @@
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -129,3 +130,21 @@ def test_shortest_violation_finds_overlapping_atoms():
 )
 def test_structures_without_atoms_volume_or_finite_numbers_are_no_finite_crystals(atoms):
     assert not is_finite_crystal(atoms)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        [100.0, 100.0, 0.001],
+        [[10, 0, 0], [0, 10, 0], [4, 3, 1e-4]],
+        [[0.02, 0, 0], [0, 0.02, 0], [0, 0, 60000]],
+    ],
+)
+def test_atoms_of_a_flat_cell_are_too_close_to_their_images_and_take_no_memory(cell):
+    atoms = Atoms("NaCl", scaled_positions=[[0, 0, 0], [0.5, 0.5, 0.5]], cell=cell, pbc=True)
+    tracemalloc.start()
+    try:
+        assert is_too_close(atoms)
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hybridcsp.errors import InputError
 from hybridcsp.generators.base import Condition
 from hybridcsp.training import weights_io
 from hybridcsp.training.weights_io import (
@@ -28,14 +30,18 @@ __all__ = [
     "CARD",
     "LARGEST_CARD",
     "WEIGHTS",
+    "card_before",
     "check_parameters",
     "check_sizes",
     "conditions_of",
     "describe_training",
     "fill",
     "load",
+    "not_saved",
+    "not_trained",
     "overlap",
     "parameters_of",
+    "reading_card",
     "save",
     "shipped",
 ]
@@ -58,6 +64,46 @@ def save(folder: Path, name: str, tensors: Mapping[str, torch.Tensor], card: Map
 def load(folder: Path, name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Read the weights of a generator and its card; see :func:`hybridcsp.training.weights_io.load`."""
     return weights_io.load(folder, KIND, name)
+
+
+def not_trained(name: str, *, so: str = "call fit() or load weights") -> InputError:
+    """Return the error for a generator without weights, and what follows from that."""
+    return InputError("generator", name, reason=f"the generator is not trained; {so}")
+
+
+def not_saved(name: str) -> InputError:
+    """Return the error for a generator without weights that is to be saved."""
+    return not_trained(name, so="there are no weights to save")
+
+
+@contextmanager
+def reading_card(folder: Path) -> Iterator[None]:
+    """Turn errors about the content of a card, while a generator is made from it, into one that names the card.
+
+    Raises
+    ------
+    InputError
+        If an entry is missing or cannot be used.
+    """
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError, OverflowError) as error:
+        reason = f"the card must be one of this generator: {error}"
+        raise InputError("weights", str(folder / CARD), reason=reason) from error
+
+
+def card_before(card: Mapping[str, Any], *without: str) -> dict[str, Any]:
+    """Return the entries of a card that the next training keeps as what was before it.
+
+    Parameters
+    ----------
+    card
+        Card before the training.
+    *without
+        Further entries that are left out; formulas are carried on by :func:`describe_training`.
+    """
+    dropped = {"training_formulas", "before", *without}
+    return {key: value for key, value in card.items() if key not in dropped}
 
 
 def describe_training(examples: Sequence[Example], before: Mapping[str, Any], **more: Any) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 #: Names of the measures of samples among the losses of networks that compete, each between 0 and 1.
 MEASURES = ("contents", "validity", "coverage", "diversity")
@@ -39,3 +40,21 @@ class Epoch:
     part: str = ""
     at_start: float | None = None
     warning: str = ""
+
+
+def in_part(
+    part: str, checkpoint: Path | None, on_epoch: Callable[[Epoch], None] | None
+) -> tuple[Path | None, Callable[[Epoch], None] | None]:
+    """Return the checkpoint of one of several networks that are trained in turn, and the function for its epochs.
+
+    Parameters
+    ----------
+    part
+        Name of the network.
+    checkpoint
+        File in whose folder the checkpoints of the whole training are kept.
+    on_epoch
+        Function that is called after each epoch, with the name of the network.
+    """
+    own = None if checkpoint is None else checkpoint.with_name(f"{part}-{checkpoint.name}")
+    return own, None if on_epoch is None else lambda epoch: on_epoch(replace(epoch, part=part))

@@ -202,13 +202,12 @@ class CompositionConditionedGAN(Generator):
             optimisation=self._design.optimisation,
         )
         history = trainer.train()
-        before = {key: value for key, value in self.card.items() if key not in ("training_formulas", "before")}
         self.card = {
             **weights_io.describe_training(learned, self.card, left_out=len(examples) - len(learnable)),
             "seed": seed,
             "settings": {**asdict(chosen), "per_composition": per_composition},
             "history": history,
-            "before": before,
+            "before": weights_io.card_before(self.card),
         }
 
     def sample(self, requests: Sequence[Request], rng: np.random.Generator) -> list[Sample | Reject]:
@@ -220,7 +219,7 @@ class CompositionConditionedGAN(Generator):
             If the generator is not trained.
         """
         if self._model is None or self._cloud is None:
-            raise InputError("generator", self.name, reason="the generator is not trained; call fit() or load weights")
+            raise weights_io.not_trained(self.name)
         answers: dict[int, Sample | Reject] = {}
         waiting: list[tuple[int, list[int]]] = []
         for number, request in enumerate(requests):
@@ -255,9 +254,7 @@ class CompositionConditionedGAN(Generator):
             If the generator is not trained.
         """
         if self._model is None or self._cloud is None:
-            raise InputError(
-                "generator", self.name, reason="the generator is not trained; there are no weights to save"
-            )
+            raise weights_io.not_saved(self.name)
         about = {
             "configuration": self.configuration,
             "sizes": asdict(self.sizes),
@@ -275,7 +272,7 @@ class CompositionConditionedGAN(Generator):
             If the files are damaged or belong to another generator.
         """
         tensors, card = weights_io.load(folder, cls.name)
-        try:
+        with weights_io.reading_card(folder):
             slots, sizes = dict(card["slots"]), Sizes(**card["sizes"])
             weights_io.check_sizes({"width": sizes.width}, "layers", tensors, folder)
             if not slots or not all(
@@ -288,10 +285,6 @@ class CompositionConditionedGAN(Generator):
             needed = weights_io.parameters_of(lambda: generator._design.networks(slots, sizes))
             weights_io.check_parameters(needed, tensors, folder)
             model = generator._design.networks(slots, sizes)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(
-                "weights", str(folder / weights_io.CARD), reason=f"the card must be one of this generator: {error}"
-            ) from error
         weights_io.fill(model, tensors, folder)
         generator._model, generator.card = model.eval(), card
         generator._cloud = PointCloud(slots, generator._design.reading)

@@ -26,6 +26,7 @@ from hybridcsp.generators.sample_measures import SampleMeasures, measures_withou
 from hybridcsp.structure.validity import is_finite_crystal, is_too_close
 from hybridcsp.training.adversarial import AdversarialModel, AdversarialTrainer, Measure
 from hybridcsp.training.configurations import CORRECTED, PUBLISHED
+from hybridcsp.training.epoch import in_part
 from hybridcsp.training.settings import chosen_settings, untrained_width
 from hybridcsp.utils.checks import whole_number
 
@@ -132,14 +133,15 @@ class CrystalGAN(Generator):
         histories = {}
         for part, model in zip((_BINARIES, _TERNARIES), self._models, strict=True):
             data = self._pairs if part == _BINARIES else design.ternary_data(self._joined(joined, seed), self._pairs)
+            own_checkpoint, own_on_epoch = in_part(part, checkpoint, on_epoch)
             histories[part] = AdversarialTrainer(
                 model,
                 data,
                 chosen,
                 self._measure_binaries(parts) if part == _BINARIES else self._measure_ternaries(seed),
                 seed=seed,
-                checkpoint=checkpoint and checkpoint.with_name(f"{part}-{checkpoint.name}"),
-                on_epoch=on_epoch and _with_part(part, on_epoch),
+                checkpoint=own_checkpoint,
+                on_epoch=own_on_epoch,
                 optimisation=design.optimisation,
             ).train()
         learned = [example for example in examples if domains.system_of(example.atoms) is not None]
@@ -159,7 +161,7 @@ class CrystalGAN(Generator):
             If the generator is not trained.
         """
         if self._models is None or self._domains is None or self._pairs is None:
-            raise InputError("generator", self.name, reason="the generator is not trained; call fit() or load weights")
+            raise weights_io.not_trained(self.name)
         answers: dict[int, Sample | Reject] = {}
         waiting = []
         for number, request in enumerate(requests):
@@ -192,9 +194,7 @@ class CrystalGAN(Generator):
             If the generator is not trained.
         """
         if self._models is None or self._domains is None or self._pairs is None:
-            raise InputError(
-                "generator", self.name, reason="the generator is not trained; there are no weights to save"
-            )
+            raise weights_io.not_saved(self.name)
         tensors = {f"crystals.{name}": torch.as_tensor(getattr(self._pairs, name)) for name in ("first", "second")}
         for part, model in zip((_BINARIES, _TERNARIES), self._models, strict=True):
             tensors |= {f"{part}.{name}": value for name, value in model.state_dict().items()}
@@ -219,7 +219,7 @@ class CrystalGAN(Generator):
         def part(name: str) -> dict[str, torch.Tensor]:
             return {n.removeprefix(f"{name}."): t for n, t in tensors.items() if n.startswith(f"{name}.")}
 
-        try:
+        with weights_io.reading_card(folder):
             sizes = Sizes(**card["sizes"])
             given = card["domains"]
             weights_io.check_sizes(card["sizes"], "layers", part(_BINARIES), folder)
@@ -243,10 +243,6 @@ class CrystalGAN(Generator):
             needed = weights_io.parameters_of(lambda: design.ternaries(domains, sizes))
             weights_io.check_parameters(needed, part(_TERNARIES), folder)
             models = design.binaries(domains, sizes), design.ternaries(domains, sizes)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(
-                "weights", str(folder / weights_io.CARD), reason=f"the card must be one of this generator: {error}"
-            ) from error
         for name, model in zip((_BINARIES, _TERNARIES), models, strict=True):
             weights_io.fill(model.eval(), part(name), folder)
         generator._models, generator._domains, generator._pairs, generator.card = models, domains, pairs, card
@@ -381,7 +377,3 @@ def _torch_numbers(rng: np.random.Generator) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**62)))
         yield
-
-
-def _with_part(part: str, on_epoch: Callable[[Epoch], None]) -> Callable[[Epoch], None]:
-    return lambda epoch: on_epoch(replace(epoch, part=part))

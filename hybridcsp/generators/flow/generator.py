@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from hybridcsp.errors import InputError, UnknownNameError
+from hybridcsp.errors import InputError
 from hybridcsp.generators import weights_io
 from hybridcsp.generators.base import Condition, Epoch, Example, Generator, Reject, Request, Sample
 from hybridcsp.generators.datasets import split
@@ -25,7 +24,7 @@ from hybridcsp.generators.reranking import agreed_first
 from hybridcsp.structure.lattice import LatticePoint, decode_lattice_point, diagonal, log_length
 from hybridcsp.structure.symmetry import SYMPREC_LOOSE, SYMPREC_ROUGH, in_group
 from hybridcsp.structure.validity import is_too_close
-from hybridcsp.training.settings import TrainingSettings
+from hybridcsp.training.settings import chosen_settings
 from hybridcsp.training.trainer import Trainer
 
 #: Number of times that a sample is drawn again if its atoms are too close or its space group is wrong.
@@ -117,7 +116,7 @@ class FlowGenerator(Generator):
         InputError
             If there are no examples, a setting is unknown, or the checkpoint is of another training.
         """
-        chosen = _settings(settings)
+        chosen = chosen_settings(settings)
         if not examples:
             raise InputError("examples", 0, reason="training needs at least one crystal")
         learned, held = split(examples)
@@ -133,15 +132,12 @@ class FlowGenerator(Generator):
         history = trainer.train()
         self._scale = training.scale
         about = weights_io.describe_training(learned, self.card, held_out=len(held))
-        before = {
-            key: value for key, value in self.card.items() if key not in ("training_formulas", "before", "properties")
-        }
         self.card = {
             **about,
             "seed": seed,
             "settings": asdict(chosen),
             "history": history,
-            "before": before,
+            "before": weights_io.card_before(self.card, "properties"),
             **self._properties.card(),
         }
 
@@ -159,7 +155,7 @@ class FlowGenerator(Generator):
             If the generator is not trained.
         """
         if self._model is None or self._scale is None:
-            raise InputError("generator", self.name, reason="the generator is not trained; call fit() or load weights")
+            raise weights_io.not_trained(self.name)
         self._model.eval()
         answers: dict[int, Sample | Reject] = {}
         starts: list[InitialState] = []
@@ -187,9 +183,7 @@ class FlowGenerator(Generator):
             If the generator is not trained.
         """
         if self._model is None or self._scale is None:
-            raise InputError(
-                "generator", self.name, reason="the generator is not trained; there are no weights to save"
-            )
+            raise weights_io.not_saved(self.name)
         about = {
             "architecture": asdict(self.architecture),
             "integration": asdict(self.integration),
@@ -208,7 +202,7 @@ class FlowGenerator(Generator):
         """
         tensors, card = weights_io.load(folder, cls.name)
         weights_io.check_sizes(card.get("architecture"), "layers", tensors, folder)
-        try:
+        with weights_io.reading_card(folder):
             generator = cls(Architecture(**card["architecture"]), Integration(**card["integration"]))
             scale = Scale(
                 mean=np.array(card["lattice"]["mean"], dtype=float),
@@ -218,10 +212,6 @@ class FlowGenerator(Generator):
                 raise ValueError("the card must have mean and spread of six lattice components")
             generator._properties = LearnedProperties.from_card(card)
             needed = weights_io.parameters_of(generator._untrained)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(
-                "weights", str(folder / weights_io.CARD), reason=f"the card must be one of this generator: {error}"
-            ) from error
         weights_io.check_parameters(needed, tensors, folder)
         model = generator._untrained()
         weights_io.fill(model, tensors, folder)
@@ -264,14 +254,6 @@ class FlowGenerator(Generator):
             )
             answers[start.request] = _answer(start.request, point, start.requested_group)
         return answers
-
-
-def _settings(given: Mapping[str, Any]) -> TrainingSettings:
-    known = [field.name for field in fields_of(TrainingSettings)]
-    for name in given:
-        if name not in known:
-            raise UnknownNameError("setting", name, known)
-    return TrainingSettings(**given)
 
 
 def _should_redraw(answer: Sample | Reject) -> bool:

@@ -182,8 +182,6 @@ class FtcpGenerator(Generator):
             known = former
         self._model = self._trained(network.eval(), scale, known)
         about = weights_io.describe_training(learned, self.card, held_out=len(held))
-        dropped = ("training_formulas", "before", "properties", "scale")
-        before = {key: value for key, value in self.card.items() if key not in dropped}
         self.card = {
             **about,
             "configuration": self.configuration,
@@ -192,7 +190,7 @@ class FtcpGenerator(Generator):
             "seed": seed,
             "settings": asdict(chosen),
             "history": history,
-            "before": before,
+            "before": weights_io.card_before(self.card, "properties", "scale"),
         }
 
     def sample(self, requests: Sequence[Request], rng: np.random.Generator) -> list[Sample | Reject]:
@@ -254,7 +252,7 @@ class FtcpGenerator(Generator):
             parts.setdefault(part + dot, {})[name] = value
         weights_io.check_sizes(card.get("architecture"), "", parts[_NETWORK], folder)
         weights_io.check_sizes(card.get("limits"), "", parts[_NETWORK], folder)
-        try:
+        with weights_io.reading_card(folder):
             limits = {name: int(card["limits"][name]) for name in _LIMITS}
             generator = cls(card["configuration"], FtcpArchitecture(**card["architecture"]), **limits)
             scale, known = Scale.from_card(card["scale"]), KnownCrystals.from_tensors(parts[_KNOWN])
@@ -266,10 +264,6 @@ class FtcpGenerator(Generator):
             model = generator._trained(network, scale, known)
             if len(scale.low) != model.representation.shape[0]:
                 raise ValueError(f"the scale must have {model.representation.shape[0]} rows")
-        except (KeyError, TypeError, ValueError, RuntimeError, InputError) as error:
-            raise InputError(
-                "weights", str(folder / weights_io.CARD), reason=f"the card must be one of this generator: {error}"
-            ) from error
         weights_io.fill(network, parts[_NETWORK], folder)
         network.eval()
         generator._model, generator.card = model, card
@@ -277,7 +271,7 @@ class FtcpGenerator(Generator):
 
     def _required(self) -> TrainedModel:
         if self._model is None:
-            raise InputError("generator", self.name, reason="the generator is not trained; call fit() or load weights")
+            raise weights_io.not_trained(self.name)
         return self._model
 
     def _trained(self, network: FourierAutoencoder, scale: Scale, known: KnownCrystals) -> TrainedModel:

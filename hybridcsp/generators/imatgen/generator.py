@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -30,7 +30,8 @@ from hybridcsp.structure.representations.base import DecodingError
 from hybridcsp.structure.representations.voxels import VoxelGrid
 from hybridcsp.training.batches import TrainingData
 from hybridcsp.training.configurations import CORRECTED
-from hybridcsp.training.settings import TrainingSettings
+from hybridcsp.training.epoch import in_part
+from hybridcsp.training.settings import chosen_settings
 from hybridcsp.training.trainer import Trainer
 
 #: Most elements of a chemical system.
@@ -151,14 +152,15 @@ class IMatGen(Generator):
         def train(part: str, data: Sequence[TrainingData]) -> None:
             course = self._recipe.courses[part]
             chosen = course.chosen(settings, len(data[0].weights))
+            own_checkpoint, own_on_epoch = in_part(part, checkpoint, on_epoch)
             trainer = Trainer(
                 networks[part],
                 data[0],
                 data[1] if len(data) > 1 else None,
                 chosen,
                 seed=seed,
-                checkpoint=checkpoint and checkpoint.with_name(f"{part}-{checkpoint.name}"),
-                on_epoch=on_epoch and _with_part(part, on_epoch),
+                checkpoint=own_checkpoint,
+                on_epoch=own_on_epoch,
                 optimisation=course.optimisation,
             )
             history = trainer.train()
@@ -211,9 +213,7 @@ class IMatGen(Generator):
             If the generator is not trained.
         """
         if self._networks is None or self._known is None:
-            raise InputError(
-                "generator", self.name, reason="the generator is not trained; there are no weights to save"
-            )
+            raise weights_io.not_saved(self.name)
         tensors = {f"known.{name}": tensor for name, tensor in self._known.tensors().items()}
         about = {
             "configuration": self.configuration,
@@ -235,7 +235,7 @@ class IMatGen(Generator):
         tensors, card = weights_io.load(folder, cls.name)
         known = {name.removeprefix("known."): value for name, value in tensors.items() if name.startswith("known.")}
         weights = {name: value for name, value in tensors.items() if not name.startswith("known.")}
-        try:
+        with weights_io.reading_card(folder):
             numbers = [*card["grid"].values(), *card["sizes"].values()]
             if not all(isinstance(number, int | float) and 0 < number < 1e9 for number in numbers):
                 raise ValueError("the sizes of the images and networks must be positive numbers")
@@ -250,17 +250,13 @@ class IMatGen(Generator):
             generator._networks = generator._recipe.networks(scale, len(generator._elements))
             generator._known = KnownMaterials(**known)
             generator._known.check(len(generator._elements), scale.sizes.latent)
-        except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError, OverflowError) as error:
-            raise InputError(
-                "weights", str(folder / weights_io.CARD), reason=f"the card must be one of this generator: {error}"
-            ) from error
         weights_io.fill(generator._networks.eval(), weights, folder)
         generator.card = card
         return generator
 
     def _sampler(self) -> Sampler:
         if self._networks is None or self._known is None:
-            raise InputError("generator", self.name, reason="the generator is not trained; call fit() or load weights")
+            raise weights_io.not_trained(self.name)
         return Sampler(
             recipe=self._recipe,
             grid=self._scale.grid,
@@ -291,11 +287,7 @@ class IMatGen(Generator):
 
     def _check(self, settings: Mapping[str, Any], sizes: str | None) -> None:
         """Check the settings of a training, before anything is drawn."""
-        known = [field.name for field in fields(TrainingSettings)]
-        for name in settings:
-            if name not in known:
-                raise UnknownNameError("setting", name, [*known, "images", "sizes"])
-        TrainingSettings(**settings)
+        chosen_settings(settings, ("images", "sizes"))
         if sizes is not None and sizes not in SCALES:
             raise UnknownNameError("sizes", sizes, list(SCALES))
         if sizes is not None and self._networks is not None:
@@ -311,10 +303,6 @@ def _too_few(n: int, reasons: Sequence[str]) -> InputError:
         reason=f"training needs at least {FEWEST_CRYSTALS} crystals that can be drawn as images, and {n} of these can"
         + (f" ({found})" if found else ""),
     )
-
-
-def _with_part(part: str, on_epoch: Callable[[Epoch], None]) -> Callable[[Epoch], None]:
-    return lambda epoch: on_epoch(replace(epoch, part=part))
 
 
 IMatGen.configurations = MappingProxyType({name: partial(IMatGen, name) for name in RECIPES})

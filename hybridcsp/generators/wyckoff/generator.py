@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ import torch
 from ase import Atoms
 from numpy.typing import NDArray
 
-from hybridcsp.errors import InputError, UnknownNameError
+from hybridcsp.errors import InputError
 from hybridcsp.generators import weights_io
 from hybridcsp.generators.base import Condition, Epoch, Example, Reject, Request, Sample
 from hybridcsp.generators.datasets import split
@@ -30,7 +30,8 @@ from hybridcsp.generators.wyckoff.tables import WyckoffTables
 from hybridcsp.generators.wyckoff.tokens import CrystalTokens, tokenize
 from hybridcsp.generators.wyckoff.transformer import Size
 from hybridcsp.structure.symmetry import SYMPREC, SYMPREC_LOOSE
-from hybridcsp.training.settings import TrainingSettings
+from hybridcsp.training.epoch import in_part
+from hybridcsp.training.settings import chosen_settings
 from hybridcsp.training.trainer import Trainer
 
 _TokenizedExamples = list[tuple[Example, CrystalTokens]]
@@ -152,10 +153,7 @@ class WyckoffGenerator(GrowingGenerator):
         InputError
             If a setting is unknown, or no example can be learned.
         """
-        known = {field.name for field in fields(TrainingSettings)}
-        if unknown := sorted(set(settings) - known):
-            raise UnknownNameError("setting", unknown[0], known | {"longest", "remember"})
-        chosen = TrainingSettings(**settings)
+        chosen = chosen_settings(settings, ("longest", "remember"))
         encoded = self.encode(examples, longest=longest, remember=remember)
         if self._networks is None:
             with torch.random.fork_rng(devices=[]):
@@ -169,14 +167,15 @@ class WyckoffGenerator(GrowingGenerator):
             ("occupation", self._networks[0], encoded.occupation),
             ("geometry", self._networks[1], encoded.geometry),
         ):
+            own_checkpoint, own_on_epoch = in_part(part, checkpoint, on_epoch)
             trainer = Trainer(
                 network,
                 data[0],
                 data[1],
                 chosen,
                 seed=seed,
-                checkpoint=checkpoint and checkpoint.with_name(f"{part}-{checkpoint.name}"),
-                on_epoch=on_epoch and _with_part(part, on_epoch),
+                checkpoint=own_checkpoint,
+                on_epoch=own_on_epoch,
             )
             history = trainer.train()
             metrics[part] = min(history, key=lambda epoch: epoch["held_out"]) | {"epochs": len(history)}
@@ -274,15 +273,13 @@ class WyckoffGenerator(GrowingGenerator):
 
     def _trained(self) -> tuple[tuple[OccupationNetwork, GeometryNetwork], WyckoffTables]:
         if self._networks is None or self._positions is None:
-            raise InputError("generator", self.name, reason="the generator is not trained; call fit() or load weights")
+            raise weights_io.not_trained(self.name)
         return self._networks, self._positions
 
     def save(self, folder: Path) -> None:
         """Write weights, stored prototypes and tables (safetensors) and the card (JSON) into a folder."""
         if self._networks is None or self._positions is None:
-            raise InputError(
-                "generator", self.name, reason="the generator is not trained; there are no weights to save"
-            )
+            raise weights_io.not_saved(self.name)
         tensors = {name: torch.as_tensor(array) for name, array in self.tables().items()}
         for part, network in zip(self._sizes, self._networks, strict=True):
             tensors |= {f"{part}.{name}": tensor for name, tensor in network.state_dict().items()}
@@ -351,10 +348,6 @@ def _columns(part: _TokenizedExamples) -> tuple[list[CrystalTokens], list[float]
     examples = [example for example, _ in part]
     asked = conditions([e.energy_quantile for e in examples], [e.pressure_gpa for e in examples])
     return [sequence for _, sequence in part], [example.weight for example in examples], asked
-
-
-def _with_part(part: str, on_epoch: Callable[[Epoch], None]) -> Callable[[Epoch], None]:
-    return lambda epoch: on_epoch(replace(epoch, part=part))
 
 
 def _tokenized(examples: Iterable[Example], positions: WyckoffTables) -> _TokenizedExamples:

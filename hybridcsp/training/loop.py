@@ -90,6 +90,7 @@ class TrainingLoop(ABC):
         self._steps_per_epoch = batches_per_epoch(len(training.weights), settings.batch_size, self._smallest_batch)
 
         self._model = model.to(self._device)
+        self._prepare()
         self._initial = {name: value.detach().clone() for name, value in model.named_parameters()}
         optimisation = optimisation or AdamWCosine()
         self._average = AveragedModel(model, multi_avg_fn=_moving_average(settings.averaging))
@@ -157,6 +158,9 @@ class TrainingLoop(ABC):
         self._model.load_state_dict(self._state.best)
         self._model.to("cpu").eval()
         return progress.history
+
+    def _prepare(self) -> None:  # noqa: B027  # most subclasses have nothing to prepare
+        """Prepare the evaluation with the initial weights, before those of a checkpoint are read."""
 
     @abstractmethod
     def _take_step(self, batch: Batch) -> None:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 
 from hybridcsp.errors import InputError
-from hybridcsp.training.batches import Batch, TrainingData, evaluation_batches
-from hybridcsp.training.epoch import Epoch
+from hybridcsp.training.batches import Batch, evaluation_batches
 from hybridcsp.training.loop import TrainingLoop
 from hybridcsp.training.losses import evaluate, mean_losses, total, weighted_terms
-from hybridcsp.training.optimisation import Optimisation
-from hybridcsp.training.settings import TrainingSettings
 
 
 class Trainer(TrainingLoop):
@@ -24,36 +20,15 @@ class Trainer(TrainingLoop):
     Parameters and errors are those of :class:`~hybridcsp.training.loop.TrainingLoop`.
     """
 
-    def __init__(
-        self,
-        model: torch.nn.Module,
-        training: TrainingData,
-        held_out: TrainingData | None,
-        settings: TrainingSettings,
-        *,
-        seed: int = 0,
-        checkpoint: Path | None = None,
-        on_epoch: Callable[[Epoch], None] | None = None,
-        workers: int = 0,
-        optimisation: Optimisation | None = None,
-    ) -> None:
+    def _prepare(self) -> None:
+        """Draw the batches of held-out examples, and note the loss of the initial weights if it is told."""
+        held_out, settings = self._held_out, self._settings
         self._held_out_batches: Sequence[Batch] = (
-            [] if held_out is None else list(evaluation_batches(held_out, settings.batch_size, seed))
+            [] if held_out is None else list(evaluation_batches(held_out, settings.batch_size, self._seed))
         )
-        if held_out is not None and on_epoch is not None:  # before the weights of a checkpoint are read
-            initial = mean_losses(model.to(settings.torch_device()), held_out.weights, self._held_out_batches)
+        if held_out is not None and self._on_epoch is not None:
+            initial = mean_losses(self._model, held_out.weights, self._held_out_batches)
             self._initial_loss = sum(initial.values())
-        super().__init__(
-            model,
-            training,
-            held_out,
-            settings,
-            seed=seed,
-            checkpoint=checkpoint,
-            on_epoch=on_epoch,
-            workers=workers,
-            optimisation=optimisation,
-        )
 
     def _take_step(self, batch: Batch) -> None:
         """Update the weights and the sums of the loss terms with one batch."""

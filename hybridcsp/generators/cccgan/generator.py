@@ -20,10 +20,11 @@ from hybridcsp.generators.cccgan.clouds import CloudData, Description, RandomDes
 from hybridcsp.generators.cccgan.model import CloudModel, Sizes
 from hybridcsp.generators.cccgan.pair_networks import PairNetworks
 from hybridcsp.generators.cccgan.slot_networks import SlotNetworks
+from hybridcsp.generators.redrawing import draw_repeatedly
 from hybridcsp.generators.sample_measures import SampleMeasures
 from hybridcsp.structure.representations.base import DecodingError
 from hybridcsp.structure.representations.point_cloud import InventedAtoms, OccupiedSlots, PointCloud, SlotReading
-from hybridcsp.structure.validity import is_finite_crystal, is_too_close
+from hybridcsp.structure.validity import is_finite_crystal
 from hybridcsp.training.adversarial import AdversarialAdam, AdversarialTrainer
 from hybridcsp.training.configurations import CORRECTED, PUBLISHED
 from hybridcsp.training.held_out import formula_of, is_held_out
@@ -227,22 +228,13 @@ class CompositionConditionedGAN(Generator):
                 answers[number] = Reject(request=number, reason=reason)
             else:
                 waiting.append((number, self._counts(request.contents)))
-        self._model.eval()
-        for _ in range(1 + REDRAWS):
-            again = []
-            for start in range(0, len(waiting), TOGETHER):
-                part = waiting[start : start + TOGETHER]
-                drawn = self._draw(self._model, np.array([counts for _, counts in part]), rng)
-                for (number, counts), found in zip(part, drawn, strict=True):
-                    if isinstance(found, Atoms):
-                        answers[number] = Sample(atoms=found, request=number)
-                        if is_too_close(found):
-                            again.append((number, counts))
-                    else:
-                        if not isinstance(answers.get(number), Sample):
-                            answers[number] = Reject(request=number, reason=found)
-                        again.append((number, counts))
-            waiting = again
+        model = self._model.eval()
+
+        def draw(counts: list[list[int]]) -> list[Atoms | str]:
+            parts = (np.array(counts[start : start + TOGETHER]) for start in range(0, len(counts), TOGETHER))
+            return [found for part in parts for found in self._draw(model, part, rng)]
+
+        answers |= draw_repeatedly(waiting, draw, 1 + REDRAWS)
         return [answers[number] for number in range(len(requests))]
 
     def save(self, folder: Path) -> None:

@@ -22,8 +22,9 @@ from hybridcsp.generators.crystalgan.designs import CorrectedDesign, Design, Pub
 from hybridcsp.generators.crystalgan.domains import Array, Domains, PairData
 from hybridcsp.generators.crystalgan.models import CrossDomain
 from hybridcsp.generators.crystalgan.networks import Sizes
+from hybridcsp.generators.redrawing import draw_repeatedly
 from hybridcsp.generators.sample_measures import SampleMeasures, measures_without_reference
-from hybridcsp.structure.validity import is_finite_crystal, is_too_close
+from hybridcsp.structure.validity import is_finite_crystal
 from hybridcsp.training.adversarial import AdversarialModel, AdversarialTrainer, Measure
 from hybridcsp.training.configurations import CORRECTED, PUBLISHED
 from hybridcsp.training.epoch import in_part
@@ -163,26 +164,21 @@ class CrystalGAN(Generator):
         if self._models is None or self._domains is None or self._pairs is None:
             raise weights_io.not_trained(self.name)
         answers: dict[int, Sample | Reject] = {}
-        waiting = []
+        waiting: list[tuple[int, list[tuple[int, int, int]]]] = []
         for number, request in enumerate(requests):
             choices = self._choices(request.contents)
             if isinstance(choices, str):
                 answers[number] = Reject(request=number, reason=choices)
             else:
                 waiting.append((number, choices))
-        for _ in range(1 + REDRAWS):
-            if not waiting:
-                break
-            pairs = [choices[int(rng.integers(len(choices)))] for _, choices in waiting]
-            again = []
-            for (number, choices), found in zip(waiting, self._draw(self._models[1], pairs, rng), strict=True):
-                if found is not None:
-                    answers[number] = Sample(atoms=found, request=number)
-                elif not isinstance(answers.get(number), Sample):
-                    answers[number] = Reject(request=number, reason="the cell has no volume")
-                if found is None or is_too_close(found):
-                    again.append((number, choices))
-            waiting = again
+        model = self._models[1]
+
+        def draw(wanted: list[list[tuple[int, int, int]]]) -> list[Atoms | str]:
+            pairs = [choices[int(rng.integers(len(choices)))] for choices in wanted]
+            drawn = self._draw(model, pairs, rng)
+            return ["the cell has no volume" if found is None else found for found in drawn]
+
+        answers |= draw_repeatedly(waiting, draw, 1 + REDRAWS)
         return [answers[number] for number in range(len(requests))]
 
     def save(self, folder: Path) -> None:

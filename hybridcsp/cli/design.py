@@ -19,7 +19,7 @@ from hybridcsp.utils.files import check_folder
 from hybridcsp.utils.interrupts import terminate_in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from hybridcsp.analysis.text_tables import Column
     from hybridcsp.predictors.base import Predictor
@@ -156,8 +156,7 @@ def design(
         examples: Any = ()
         if data:
             show("reading crystals")
-            known = _known_properties(targets, data)
-            examples = read_dataset(data, max_atoms=max_atoms, properties=known).examples
+            examples = read_dataset(data, max_atoms=max_atoms, optional=targets).examples
         designer = Designer(
             settings,
             directory,
@@ -200,22 +199,6 @@ def _opened(folders: Sequence[str]) -> list[Predictor]:
     from hybridcsp.predictors.loading import open_predictor
 
     return [open_predictor(folder) for folder in folders]
-
-
-def _known_properties(targets: Mapping[str, Any], data: Sequence[Path]) -> list[str]:
-    """Return the properties with a target that a structure of the training data has."""
-    from hybridcsp.io.frames import Frame
-    from hybridcsp.io.structure_files import read_structures, structure_files
-
-    missing = set(targets)
-    for path in data:
-        for file in structure_files(path):
-            for frame in read_structures(file):
-                if not missing:
-                    break
-                if isinstance(frame, Frame):
-                    missing -= frame.atoms.info.keys()
-    return [name for name in targets if name not in missing]
 
 
 def _warn_of_same_data(predictors: Sequence[Predictor], checks: Sequence[Predictor]) -> None:

@@ -56,6 +56,7 @@ def read_dataset(
     *,
     max_atoms: int,
     properties: Collection[str] = (),
+    optional: Collection[str] = (),
     progress: Callable[[int], None] | None = None,
 ) -> Dataset:
     """Read examples from files or folders of structures as primitive cells without duplicates.
@@ -75,7 +76,9 @@ def read_dataset(
     max_atoms
         Largest number of atoms in a primitive cell.
     properties
-        Names of properties, numbers in ``info``, that are kept where a frame has them.
+        Names of properties, numbers in ``info``, that are kept where a frame has them; at least one must have each.
+    optional
+        Names of further properties that are kept where a frame has them.
     progress
         Function that is called with the number of frames read so far.
 
@@ -102,7 +105,7 @@ def read_dataset(
                 continue
             where = f"{file}, frame {found.number}"
             others.update(names_of_numbers(found.atoms.info))
-            example, energy = _example(cell, found.atoms.info, properties, where)
+            example, energy = _example(cell, found.atoms.info, (*properties, *optional), where)
             skipped["duplicates"] += not _fold(kept, example, seen, energy)
             if progress is not None:
                 progress(seen)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -309,7 +310,19 @@ class Designer:
             if self.checks:
                 atoms.info["check_within"] = agreed
             if good:
-                atoms.info["known"] = _is_known(atoms, self.examples)
+                atoms.info["known"] = self._is_known(atoms)
+
+    @cached_property
+    def _examples_by_formula(self) -> Mapping[str, Sequence[Atoms]]:
+        groups: dict[str, list[Atoms]] = {}
+        for example in self.examples:
+            groups.setdefault(formula_of(example.atoms), []).append(example.atoms)
+        return groups
+
+    def _is_known(self, atoms: Atoms) -> bool:
+        """Return whether a crystal is among the training data."""
+        plain, same_formula = bare(atoms), self._examples_by_formula.get(formula_of(atoms), ())
+        return any(same_structure(plain, known) for known in same_formula)
 
     def _note(self, crystals: Sequence[Atoms], name: str, key: str, values_of: Property) -> NDArray[np.bool_]:
         values = values_of(crystals)
@@ -378,11 +391,6 @@ def _distinct(crystals: Sequence[Atoms]) -> list[Atoms]:
             seen.add(len(seen), atoms)
             found.append(atoms)
     return found
-
-
-def _is_known(atoms: Atoms, examples: Sequence[Example]) -> bool:
-    formula = formula_of(atoms)
-    return any(formula_of(e.atoms) == formula and same_structure(bare(atoms), e.atoms) for e in examples)
 
 
 def _best(values: Sequence[float], target: tuple[float, float]) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import product
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -18,6 +20,13 @@ _MANY_IMAGES = 125
 _MAX_VECTORS = 1_000_000
 
 
+class FlatCellError(ValueError):
+    """A cell is so flat that the images of atoms within a distance are too many to be listed."""
+
+    def __init__(self) -> None:
+        super().__init__("the cell is so flat that lattice planes nearly coincide")
+
+
 def nearest_distances(atoms: Atoms, cutoff: float) -> NDArray[np.float64]:
     """Return the distance of each atom to the nearest image of each other atom, and of itself.
 
@@ -25,6 +34,11 @@ def nearest_distances(atoms: Atoms, cutoff: float) -> NDArray[np.float64]:
     -------
     ndarray
         Distances in Å, shape ``(n_atoms, n_atoms)``; exact up to the cutoff, and larger than it otherwise.
+
+    Raises
+    ------
+    FlatCellError
+        If there are too many images.
     """
     n = len(atoms)
     result = np.full((n, n), np.inf)
@@ -47,6 +61,11 @@ def neighbours(
     tuple
         First and second atom, shape ``(n,)``; the vector from the first to the second and its length in Å, shapes
         ``(n, 3)`` and ``(n,)``.
+
+    Raises
+    ------
+    FlatCellError
+        If there are too many images.
     """
     parts = []
     for first, second, vectors in _separations(atoms, cutoff):
@@ -73,11 +92,14 @@ def _separations(
     vectors, shape ``(n_pairs, n_images, 3)``, of which the first leads to the nearest or nearly nearest image.
     """
     cell = atoms.cell.array
-    if np.prod(2 * _reach(cell, cutoff) + 1) > _MANY_IMAGES:
-        cell = niggli_cell(cell)
-    images = lattice_vectors(cell, cutoff)
-    pairs = np.triu_indices(len(atoms))
     inverse = np.linalg.inv(cell)
+    reach = _reach(inverse, cutoff)
+    if _number_of_images(reach) > _MANY_IMAGES:
+        cell = niggli_cell(cell)
+        inverse = np.linalg.inv(cell)
+        reach = _reach(inverse, cutoff)
+    images = _steps(reach) @ cell
+    pairs = np.triu_indices(len(atoms))
     step = max(1, _MAX_VECTORS // len(images))
     for start in range(0, len(pairs[0]), step):
         first, second = (index[start : start + step] for index in pairs)
@@ -100,28 +122,43 @@ def lattice_vectors(cell: NDArray[np.float64], cutoff: float) -> NDArray[np.floa
     -------
     ndarray
         Shape ``(n, 3)``; complete if the fractional coordinates of the atoms differ by at most 1/2.
+
+    Raises
+    ------
+    FlatCellError
+        If there are too many.
     """
-    reach = _reach(cell, cutoff)
-    few = np.prod(2 * reach + 1) <= _MANY_IMAGES
-    return (_few_steps if few else _steps)(*reach.astype(int).tolist()) @ cell
+    return _steps(_reach(np.linalg.inv(cell), cutoff)) @ cell
 
 
-def _reach(cell: NDArray[np.float64], cutoff: float) -> NDArray[np.float64]:
-    """Return the largest multiple of each lattice vector that can bring two atoms within a cutoff, shape ``(3,)``."""
-    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-    return np.asarray(np.floor(cutoff / heights + 0.5))
+def _reach(inverse: NDArray[np.floating[Any]], cutoff: float) -> list[float]:
+    """Return the largest multiple of each lattice vector that can bring two atoms within a cutoff."""
+    heights = 1 / np.linalg.norm(inverse, axis=0)
+    found: list[float] = np.floor(cutoff / heights + 0.5).tolist()
+    return found
 
 
-def _steps(*reach: int) -> NDArray[np.float64]:
+def _number_of_images(reach: Sequence[float]) -> float:
+    return math.prod(2 * n + 1 for n in reach)
+
+
+def _steps(reach: Sequence[float]) -> NDArray[np.float64]:
     """Return all triples of integers up to three limits, zero first, shape ``(n, 3)``."""
+    number = _number_of_images(reach)
+    if not number <= _MAX_VECTORS:
+        raise FlatCellError
+    return _few_steps(*reach) if number <= _MANY_IMAGES else _listed_steps(*reach)
+
+
+def _listed_steps(*reach: float) -> NDArray[np.float64]:
     steps = np.stack(np.meshgrid(*(np.arange(-n, n + 1.0) for n in reach), indexing="ij"), axis=-1).reshape(-1, 3)
     middle = len(steps) // 2
     return np.concatenate([steps[middle : middle + 1], steps[:middle], steps[middle + 1 :]])
 
 
 @lru_cache(maxsize=256)
-def _few_steps(*reach: int) -> NDArray[np.float64]:
-    return _steps(*reach)
+def _few_steps(*reach: float) -> NDArray[np.float64]:
+    return _listed_steps(*reach)
 
 
 @cache

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hybridcsp.core.outcomes import RejectionReason
 from hybridcsp.core.problem import Problem, plain_problem
-from hybridcsp.structure.geometry import nearest_distances, neighbours, niggli_cell, niggli_parameters
+from hybridcsp.structure.geometry import FlatCellError, nearest_distances, neighbours, niggli_cell, niggli_parameters
 from hybridcsp.structure.symmetry import spacegroup
 
 #: Cells of a smaller volume (Å³) are treated as damaged.
@@ -29,7 +29,7 @@ MAX_VOLUME_PER_ATOM = 10_000.0
 
 _HEAVIEST_ELEMENT = 118
 
-# A reduced cell whose lattice planes are this many times closer than a distance was not reduced successfully.
+# A reduced cell whose lattice planes are this many times closer than MIN_DISTANCE was not reduced successfully.
 _MAX_PLANE_DENSITY = 20.0
 
 # All pairs are compared at once up to this number of atoms.
@@ -114,30 +114,17 @@ def shortest_violation(atoms: Atoms, distances: NDArray[np.float64]) -> tuple[in
         Indices and distance (Å) of the worst pair that is closer than required, ``None`` if there is none.
     """
     required = distances[np.ix_(atoms.numbers, atoms.numbers)]
-    if (violation := _flat_violation(atoms.cell.array, required)) is not None:
-        return violation
-    found = nearest_distances(atoms, float(required.max()))
+    try:
+        found = nearest_distances(atoms, float(required.max()))
+    except FlatCellError:
+        atom = int(required.diagonal().argmax())
+        return atom, atom, float(np.linalg.norm(niggli_cell(atoms.cell.array), axis=1).min())
     ratio = found / np.maximum(required, 1e-9)
     worst = int(ratio.argmin())
     if not ratio.flat[worst] < 1:
         return None
     first, second = divmod(worst, len(atoms))
     return first, second, float(found[first, second])
-
-
-def _flat_violation(cell: NDArray[np.float64], required: NDArray[np.float64]) -> tuple[int, int, float] | None:
-    """Return an atom that is too close to an image of its own, if a cell is too flat to look at all images."""
-    cutoff = float(required.max())
-    if cutoff * np.linalg.norm(np.linalg.inv(cell), axis=0).max() <= _MAX_PLANE_DENSITY:
-        return None
-    cell = niggli_cell(cell)
-    shortest = float(np.linalg.norm(cell, axis=1).min())
-    atom = int(required.diagonal().argmax())
-    if shortest < required[atom, atom]:
-        return atom, atom, shortest
-    if cutoff * np.linalg.norm(np.linalg.inv(cell), axis=0).max() > _MAX_PLANE_DENSITY:
-        return atom, atom, 0.0  # lattice planes nearly coincide
-    return None
 
 
 def is_too_close(atoms: Atoms) -> bool:

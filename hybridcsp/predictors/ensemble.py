@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,7 +13,7 @@ import torch
 from ase import Atoms
 from numpy.typing import NDArray
 
-from hybridcsp.errors import InputError, UnknownNameError
+from hybridcsp.errors import InputError
 from hybridcsp.predictors.base import Predictor
 from hybridcsp.predictors.graphs import CrystalGraph
 from hybridcsp.predictors.labelled import copies
@@ -232,21 +231,6 @@ class Ensemble(Predictor):
             network.eval()
         predictor._networks, predictor.card = networks, card
         return predictor
-
-
-def training_settings(given: Mapping[str, Any]) -> TrainingSettings:
-    """Return the settings of a training.
-
-    Raises
-    ------
-    InputError
-        If a setting is unknown or invalid.
-    """
-    known = [field.name for field in fields_of(TrainingSettings)]
-    for name in given:
-        if name not in known:
-            raise UnknownNameError("setting", name, known)
-    return TrainingSettings(**given)
 
 
 def elements_of(crystals: Sequence[Atoms]) -> list[str]:

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from hybridcsp.predictors.base import Prediction
 from hybridcsp.predictors.calibration import LEVELS, Calibration, crossed_coverage, raw_coverage
 from hybridcsp.predictors.domain import unseen_elements
-from hybridcsp.predictors.ensemble import Ensemble, HeldOut, elements_of, halves, spread_of, training_settings
+from hybridcsp.predictors.ensemble import Ensemble, HeldOut, elements_of, halves, spread_of
 from hybridcsp.predictors.graphs import CrystalGraph
 from hybridcsp.predictors.labelled import Labelled, check_learnable, split
 from hybridcsp.predictors.network import GraphData
 from hybridcsp.predictors.scales import Scale
 from hybridcsp.training.epoch import Epoch
 from hybridcsp.training.held_out import formula_of
+from hybridcsp.training.settings import chosen_settings
 
 Array = NDArray[np.float64]
 
@@ -69,7 +70,7 @@ class RegressionEnsemble(Ensemble):
         InputError
             If the data cannot be learned, a setting is unknown or invalid, or a checkpoint belongs to another training.
         """
-        chosen = training_settings({**self.defaults, **settings})
+        chosen = chosen_settings({**self.defaults, **settings})
         check_learnable(data, logarithmic=logarithmic)
         networks = self._new_networks(members, seed, chosen)
         division = split(data.crystals)

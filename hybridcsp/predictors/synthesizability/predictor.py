@@ -20,7 +20,7 @@ from hybridcsp.predictors.base import Prediction
 from hybridcsp.predictors.calibration import LEVELS
 from hybridcsp.predictors.cgcnn.network import Architecture, ConvolutionNetwork
 from hybridcsp.predictors.domain import GeometryRanges, KnownRegion, reason_of_elements, unseen_elements
-from hybridcsp.predictors.ensemble import Ensemble, HeldOut, elements_of, halves, spread_of, training_settings
+from hybridcsp.predictors.ensemble import Ensemble, HeldOut, elements_of, halves, spread_of
 from hybridcsp.predictors.graphs import CrystalGraph, NearestNeighbours, Neighbourhood, SmoothNeighbours
 from hybridcsp.predictors.labelled import Labelled, check_learnable, split
 from hybridcsp.predictors.network import GraphData
@@ -42,6 +42,7 @@ from hybridcsp.predictors.synthesizability.reliability import (
 from hybridcsp.training.configurations import CORRECTED, PUBLISHED
 from hybridcsp.training.epoch import Epoch
 from hybridcsp.training.held_out import formula_of
+from hybridcsp.training.settings import chosen_settings
 
 Array = NDArray[np.float64]
 
@@ -151,7 +152,7 @@ class Synthesizability(Ensemble):
             If the data cannot be learned, a setting is unknown or invalid, or a checkpoint belongs to another training.
         """
         size = settings_of_bags(settings, self._bag)
-        chosen = training_settings({**self.defaults, **{key: value for key, value in settings.items() if key != "bag"}})
+        chosen = chosen_settings({**self.defaults, **{key: value for key, value in settings.items() if key != "bag"}})
         if logarithmic:
             raise InputError("logarithmic", logarithmic, reason="a mark of made crystals has no logarithm")
         made = are_made(data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,13 +69,15 @@ def plot_design(
         agreed = [100 * account.checked.get(name, {}).get("all", float("nan")) for account in accounts]
         share.plot(numbers, agreed, "s--", label=f"{name} by the other predictor")
     share.set_ylabel("part of the different crystals (%)")
-    share.set_ylim(bottom=0)
+    share.set_ylim(0, max(1.0, share.get_ylim()[1]))
     share.legend()
     for axes, (name, (low, high)) in zip(panels, targets.items(), strict=True):
         for number in numbers:
             values = [value_of(atoms, name) for atoms in crystals if atoms.info.get("round") == number]
             spread = [number + 0.3 * ((i * 0.618) % 1 - 0.5) for i in range(len(values))]
             axes.plot(spread, values, ".", alpha=0.5, markersize=4, color="C0")
+        for end in filter(math.isfinite, (low, high)):  # so that the target is in sight
+            axes.axhline(end, color="C2", alpha=0.5, linewidth=1)
         bottom, top = axes.get_ylim()
         axes.axhspan(max(low, bottom), min(high, top), color="C2", alpha=0.2, label="target")
         axes.set_ylim(bottom, top)
@@ -82,5 +85,6 @@ def plot_design(
         axes.legend()
     for axes in (share, *panels):
         axes.set_xlabel("round")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(min(numbers) - 0.5, max(numbers) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     save_figure(figure, output)

@@ -49,15 +49,18 @@ class IMatGen(Generator):
     decoded to images, and their peaks to atoms. Crystals without the wanted contents are drawn again up to
     :data:`~hybridcsp.generators.imatgen.sampling.DRAWS` times and then rejected with a reason.
 
-    The configuration *published* has the authors' sizes, networks and losses. Its materials autoencoder does not know
-    contents, so that most samples have others; points are drawn around training crystals with contents near the wanted
-    ones. Its images have no gradient where they are cut off, and the cell is read from single voxels.
+    The configuration *published* has the authors' sizes, networks and losses as far as the paper tells them. The size at
+    which the convolutions of images end, the kernel of those over codes, the channels of the materials autoencoder, and
+    drawing around training crystals are our choices, because we had the authors' code without that of the training. Its
+    materials autoencoder does not know contents, so that most samples have others; points are drawn around training
+    crystals with contents near the wanted ones. Its images have no gradient where they are cut off, and the cell is
+    read from single voxels.
 
-    The configuration *corrected*, the default, has sizes that two processor cores train within an hour. Crystals are
-    drawn in reduced cells and their images in random orientations. Image networks are normalised and their error has a
-    gradient everywhere. The materials autoencoder is given the contents, so that points around training crystals of
-    similar contents are decoded, too. The cell is fitted to all voxels, and the wanted contents decide which peaks are
-    atoms.
+    The configuration *corrected*, the default, has sizes that two processor cores should train within an hour, by the
+    duration of a step. Crystals are drawn in reduced cells and their images in random orientations. Image networks are
+    normalised and their error has a gradient everywhere. The materials autoencoder is given the contents, so that
+    points around training crystals of similar contents are decoded, too. The cell is fitted to all voxels, and the
+    wanted contents decide which peaks are atoms.
 
     Parameters
     ----------

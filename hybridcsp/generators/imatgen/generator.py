@@ -49,9 +49,9 @@ class IMatGen(Generator):
     decoded to images, and their peaks to atoms. Crystals without the wanted contents are drawn again up to
     :data:`~hybridcsp.generators.imatgen.sampling.DRAWS` times and then rejected with a reason.
 
-    The configuration *published* has the authors' sizes, networks and losses as far as the paper tells them. The size at
-    which the convolutions of images end, the kernel of those over codes, the channels of the materials autoencoder, and
-    drawing around training crystals are our choices, because we had the authors' code without that of the training. Its
+    The configuration *published* has the authors' sizes, networks and losses as far as the paper tells them. The size
+    at which the convolutions of images end, the kernel of those over codes, the channels of the materials autoencoder,
+    and drawing around training crystals are our choices, because we had the authors' code without that of training. Its
     materials autoencoder does not know contents, so that most samples have others; points are drawn around training
     crystals with contents near the wanted ones. Its images have no gradient where they are cut off, and the cell is
     read from single voxels.

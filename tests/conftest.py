@@ -6,6 +6,10 @@ from collections import Counter
 
 import pytest
 
+# One thread for each process of a run, set before numpy and torch are imported: with the tests of several processes on
+# the same cores, threads wait for each other, and a training of a small model takes ten times as long.
+os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
 # The console takes the width that COLUMNS says when it is made, and keeps it: no test may be the first to make it.
 os.environ.pop("COLUMNS", None)
 import hybridcsp.cli.console  # noqa: F401

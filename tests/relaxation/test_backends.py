@@ -157,7 +157,9 @@ class TestWorkerPool:
             wait_for(started[1])
             assert ids(collect(pool, 3)) == [0, 1, 2]
 
-    def test_a_worker_is_light_and_has_one_thread(self):
+    def test_a_worker_is_light_and_has_one_thread(self, monkeypatch):
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            monkeypatch.setenv(name, "3")
         heavy = {"torch", "scipy", "pymatgen", "chgnet", "mace", "pyxtal", "matplotlib", "pydantic", "psutil"}
 
         def make_curious():

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hybridcsp.generators.images.codes import Codes
 from hybridcsp.generators.imatgen.materials_data import MaterialsData
-from hybridcsp.generators.imatgen.materials_network import Codes, MaterialsAutoencoder
+from hybridcsp.generators.imatgen.materials_network import MaterialsAutoencoder
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -18,26 +17,19 @@ from ase.data import atomic_numbers, chemical_symbols
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.generators import weights_io
 from hybridcsp.generators.base import Condition, Epoch, Example, Generator, Reject, Request, Sample
-from hybridcsp.generators.datasets import split
-from hybridcsp.generators.imatgen.crystal_images import CrystalImages, encode_images, within_limits
+from hybridcsp.generators.images.coder import ImageCoder
+from hybridcsp.generators.images.courses import Training
+from hybridcsp.generators.images.crystal_images import encode_images
+from hybridcsp.generators.images.training_set import ImageTrainingSet, elements_of
 from hybridcsp.generators.imatgen.drawing import KnownMaterials
-from hybridcsp.generators.imatgen.image_data import ImageData
 from hybridcsp.generators.imatgen.materials_data import MaterialsData
 from hybridcsp.generators.imatgen.recipes import CELLS, MATERIALS, RECIPES, SITES
 from hybridcsp.generators.imatgen.sampling import Sampler
 from hybridcsp.generators.imatgen.sizes import SCALES, Scale, Sizes
 from hybridcsp.structure.representations.base import DecodingError
 from hybridcsp.structure.representations.voxels import VoxelGrid
-from hybridcsp.training.batches import TrainingData
 from hybridcsp.training.configurations import CORRECTED
-from hybridcsp.training.epoch import in_part
 from hybridcsp.training.settings import chosen_settings
-from hybridcsp.training.trainer import Trainer
-
-#: Most elements of a chemical system.
-MOST_ELEMENTS = 6
-#: Fewest crystals that can be learned.
-FEWEST_CRYSTALS = 2
 
 
 class IMatGen(Generator):
@@ -82,7 +74,7 @@ class IMatGen(Generator):
         self.configuration = configuration
         self._recipe = RECIPES[configuration]
         self._scale = scale or SCALES[self._recipe.scale]
-        self._elements: list[int] = []
+        self._elements: Sequence[int] = []
         self._networks: torch.nn.ModuleDict | None = None
         self._known: KnownMaterials | None = None
 
@@ -133,59 +125,35 @@ class IMatGen(Generator):
             checkpoint is of another training.
         """
         self._check(settings, sizes)
-        elements = self._elements_of(examples)
+        elements = elements_of(examples, self._elements, self.name)
         stability = self._recipe.stability.stability(examples)
         scale = self._scale if sizes is None else SCALES[sizes]
-        voxels = self._recipe.voxels(scale.grid)
-        kept, reasons = within_limits(examples, voxels, self._recipe.axes)
-        if len(kept) < FEWEST_CRYSTALS:
-            raise _too_few(len(kept), reasons)
-        learned, held = split(kept)
+        data = ImageTrainingSet.of(examples, elements, self._recipe.voxels(scale.grid), self._recipe.axes)
         if self._networks is None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 networks = self._recipe.networks(scale, len(elements))
         else:
             networks = self._networks
-        parts = [part for part in (learned, held) if part]
-        drawn = [CrystalImages.of([one.atoms for one in part], elements, voxels) for part in parts]
-        weights = [np.array([example.weight for example in part]) for part in parts]
+        training = Training(settings=settings, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch)
+        courses, change = self._recipe.courses, self._recipe.change
         metrics: dict[str, Any] = {}
-
-        def train(part: str, data: Sequence[TrainingData]) -> None:
-            course = self._recipe.courses[part]
-            chosen = course.chosen(settings, len(data[0].weights))
-            own_checkpoint, own_on_epoch = in_part(part, checkpoint, on_epoch)
-            trainer = Trainer(
-                networks[part],
-                data[0],
-                data[1] if len(data) > 1 else None,
-                chosen,
-                seed=seed,
-                checkpoint=own_checkpoint,
-                on_epoch=own_on_epoch,
-                optimisation=course.optimisation,
-            )
-            history = trainer.train()
-            best = min(history, key=lambda epoch: epoch["held_out"])
-            metrics[part] = best | {"epochs": len(history), "settings": asdict(chosen)}
-
         if images or self._networks is None:
-            change = self._recipe.change
-            together = list(zip(drawn, weights, strict=True))
-            train(SITES, [ImageData(one.sites, own[one.owners[:, 0]], change) for one, own in together])
-            train(CELLS, [ImageData(one.cells, own, change) for one, own in together])
+            metrics[SITES] = training.train(SITES, networks[SITES], data.of_sites(change), courses[SITES])
+            metrics[CELLS] = training.train(CELLS, networks[CELLS], data.of_cells(change), courses[CELLS])
         materials = [
             MaterialsData(
                 encode_images(one, networks[SITES], networks[CELLS]), one.contents, stability.labels(part), own
             )
-            for one, part, own in zip(drawn, parts, weights, strict=True)
+            for one, part, own in zip(data.images, data.parts, data.weights, strict=True)
         ]
-        train(MATERIALS, materials)
+        metrics[MATERIALS] = training.train(MATERIALS, networks[MATERIALS], materials, courses[MATERIALS])
         self._networks, self._elements, self._scale = networks.eval(), elements, scale
         self._known = KnownMaterials.encoded(networks[MATERIALS], materials[0])
         self.card = {
-            **weights_io.describe_training(learned, self.card, held_out_crystals=len(held), beyond_limits=len(reasons)),
+            **weights_io.describe_training(
+                data.learned, self.card, held_out_crystals=data.held_out, beyond_limits=len(data.beyond_limits)
+            ),
             "properties": [] if stability.quantity in ("", "energy_quantile") else [stability.quantity],
             "stability": asdict(stability),
             "seed": seed,
@@ -260,33 +228,16 @@ class IMatGen(Generator):
     def _sampler(self) -> Sampler:
         if self._networks is None or self._known is None:
             raise weights_io.not_trained(self.name)
-        return Sampler(
-            recipe=self._recipe,
-            grid=self._scale.grid,
-            networks=self._networks.eval(),
-            known=self._known,
+        networks = self._networks.eval()
+        coder = ImageCoder(
             elements=self._elements,
+            voxels=self._recipe.voxels(self._scale.grid),
+            axes=self._recipe.axes,
+            of_sites=networks[SITES],
+            of_cells=networks[CELLS],
+            reading=self._recipe.reading,
         )
-
-    def _elements_of(self, examples: Sequence[Example]) -> list[int]:
-        """Return the atomic numbers of the elements of a training set, those of the weights if there are any."""
-        if not examples:
-            raise InputError("examples", 0, reason="training needs at least one crystal")
-        found = sorted({int(number) for example in examples for number in example.atoms.numbers})
-        symbols = ", ".join(chemical_symbols[number] for number in found)
-        if self._elements:
-            if not set(found) <= set(self._elements):
-                known = ", ".join(chemical_symbols[number] for number in self._elements)
-                reason = f"these weights are of crystals of {known}, and no other elements can be added; train anew"
-                raise InputError("elements", symbols, reason=reason)
-            return self._elements
-        if len(found) > MOST_ELEMENTS:
-            reason = (
-                f"the crystals have {len(found)} elements, and imatgen learns one chemical system of at most "
-                f"{MOST_ELEMENTS}; choose the crystals of one system"
-            )
-            raise InputError("elements", symbols, reason=reason)
-        return found
+        return Sampler(coder=coder, materials=networks[MATERIALS], draws=self._recipe.draws, known=self._known)
 
     def _check(self, settings: Mapping[str, Any], sizes: str | None) -> None:
         """Check the settings of a training, before anything is drawn."""
@@ -296,16 +247,6 @@ class IMatGen(Generator):
         if sizes is not None and self._networks is not None:
             reason = "the networks are trained already and keep their sizes; train anew for other sizes"
             raise InputError("sizes", sizes, reason=reason)
-
-
-def _too_few(n: int, reasons: Sequence[str]) -> InputError:
-    found = "; ".join(f"{times} times: {reason}" for reason, times in Counter(reasons).most_common(3))
-    return InputError(
-        "examples",
-        n + len(reasons),
-        reason=f"training needs at least {FEWEST_CRYSTALS} crystals that can be drawn as images, and {n} of these can"
-        + (f" ({found})" if found else ""),
-    )
 
 
 IMatGen.configurations = MappingProxyType({name: partial(IMatGen, name) for name in RECIPES})

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
 from hybridcsp.generators.base import Example
-from hybridcsp.generators.imatgen.materials_network import Codes
+from hybridcsp.generators.images.codes import Codes
 
 #: Stability of crystals of which it is unknown.
 UNKNOWN = -1.0

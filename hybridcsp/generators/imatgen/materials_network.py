@@ -4,27 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, leaky_relu, silu
 
+from hybridcsp.generators.images.codes import Codes
 from hybridcsp.generators.imatgen.sizes import Sizes
-
-
-class Codes(NamedTuple):
-    """Represent the latent codes of the images of crystals.
-
-    Attributes
-    ----------
-    cell
-        Codes of the images of the cells, shape ``(batch, c)``.
-    sites
-        Codes of the images of the elements, shape ``(batch, n_elements, s)``.
-    """
-
-    cell: torch.Tensor
-    sites: torch.Tensor
 
 
 class MaterialsAutoencoder(torch.nn.Module):

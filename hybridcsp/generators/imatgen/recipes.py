@@ -10,53 +10,27 @@ from typing import Any
 import torch
 from ase import Atoms
 
-from hybridcsp.generators.imatgen import image_network
+from hybridcsp.generators.images import image_network
+from hybridcsp.generators.images.courses import AS_AUTHORS, Course
+from hybridcsp.generators.images.crystal_images import as_given
+from hybridcsp.generators.images.image_data import Change, reoriented, unchanged
+from hybridcsp.generators.images.image_network import ClampedOutput, ImageAutoencoder, ImageOutput, LogisticOutput
+from hybridcsp.generators.images.reading import FixedThreshold, Reading, WantedPeaks
 from hybridcsp.generators.imatgen.drawing import AroundKnown, AroundSimilar, LatentDraws
-from hybridcsp.generators.imatgen.image_data import Change, reoriented, unchanged
-from hybridcsp.generators.imatgen.image_network import ClampedOutput, ImageAutoencoder, ImageOutput, LogisticOutput
 from hybridcsp.generators.imatgen.materials_data import FormationEnergyLimit, LowerHalf, StabilityRule
 from hybridcsp.generators.imatgen.materials_network import (
     ContentsAutoencoder,
     ConvolutionAutoencoder,
     MaterialsAutoencoder,
 )
-from hybridcsp.generators.imatgen.reading import FixedThreshold, Reading, WantedPeaks
 from hybridcsp.generators.imatgen.sizes import Scale, Sizes
 from hybridcsp.structure.lattice import canonical_cell
 from hybridcsp.structure.representations.voxels import VoxelGrid, Voxels, around_centre, in_cell
 from hybridcsp.training.configurations import CORRECTED, PUBLISHED
-from hybridcsp.training.optimisation import AdamWCosine, ConstantAdam, Optimisation
-from hybridcsp.training.settings import TrainingSettings
+from hybridcsp.training.optimisation import AdamWCosine, ConstantAdam
 
 #: Parts of the training in their order.
 SITES, CELLS, MATERIALS = "sites", "cells", "materials"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Course:
-    """Represent the course of the training of one part.
-
-    Attributes
-    ----------
-    optimisation
-        Optimiser and course of the learning rate.
-    settings
-        Default settings.
-    presentations
-        Number of times that an example is presented, all examples together, which determines the default number of
-        epochs; ``None`` if the settings have one.
-    """
-
-    optimisation: Optimisation
-    settings: Mapping[str, Any]
-    presentations: int | None = None
-
-    def chosen(self, given: Mapping[str, Any], n: int) -> TrainingSettings:
-        """Return the settings for ``n`` examples, given settings of the user."""
-        settings = {**self.settings, **given}
-        if self.presentations is not None:
-            settings = {"epochs": min(400, max(10, round(self.presentations / n)))} | settings
-        return TrainingSettings(**settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,14 +96,6 @@ class Recipe:
         )
 
 
-def as_given(atoms: Atoms) -> Atoms:
-    """Return the crystal in its own axes."""
-    return atoms
-
-
-# Without gradient clipping, averaging of weights, and an early end.
-_AS_AUTHORS: Mapping[str, Any] = {"clip": 1e9, "averaging": 0.0, "patience": 10**6}
-
 _PUBLISHED = Recipe(
     name=PUBLISHED,
     scale="published",
@@ -145,15 +111,15 @@ _PUBLISHED = Recipe(
     courses={
         SITES: Course(
             optimisation=ConstantAdam(),
-            settings={**_AS_AUTHORS, "learning_rate": 3e-4, "batch_size": 20, "epochs": 21},
+            settings={**AS_AUTHORS, "learning_rate": 3e-4, "batch_size": 20, "epochs": 21},
         ),
         CELLS: Course(
             optimisation=ConstantAdam(),
-            settings={**_AS_AUTHORS, "learning_rate": 1e-4, "batch_size": 20, "epochs": 21},
+            settings={**AS_AUTHORS, "learning_rate": 1e-4, "batch_size": 20, "epochs": 21},
         ),
         MATERIALS: Course(
             optimisation=ConstantAdam(),
-            settings={**_AS_AUTHORS, "learning_rate": 1e-4, "batch_size": 64, "epochs": 200},
+            settings={**AS_AUTHORS, "learning_rate": 1e-4, "batch_size": 64, "epochs": 200},
         ),
     },
 )

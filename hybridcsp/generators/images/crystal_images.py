@@ -12,9 +12,9 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from hybridcsp.generators.base import Example
-from hybridcsp.generators.imatgen.image_data import SparseImages
-from hybridcsp.generators.imatgen.image_network import ImageAutoencoder
-from hybridcsp.generators.imatgen.materials_network import Codes
+from hybridcsp.generators.images.codes import Codes
+from hybridcsp.generators.images.image_data import SparseImages
+from hybridcsp.generators.images.image_network import ImageAutoencoder
 from hybridcsp.structure.representations.voxels import VoxelImages, Voxels
 
 #: Number of images that are encoded or decoded at a time.
@@ -75,6 +75,11 @@ def contents_of(crystals: Sequence[Atoms], elements: Sequence[int]) -> NDArray[n
     """Return the number of atoms of each element in each crystal, shape ``(n, n_elements)``."""
     found = [[int((atoms.numbers == number).sum()) for number in elements] for atoms in crystals]
     return np.array(found, dtype=int).reshape(-1, len(elements))
+
+
+def as_given(atoms: Atoms) -> Atoms:
+    """Return the crystal in its own axes."""
+    return atoms
 
 
 def within_limits(

@@ -295,7 +295,7 @@ def export(
     from hybridcsp.io.structure_writer import FILE_FORMATS, format_of
 
     if format is not None and format not in FILE_FORMATS:
-        if format not in CODES.entries():
+        if format not in CODES:
             named = next((name for name, one in FILE_FORMATS.items() if f".{format}" in one.endings), None)
             hint = f"files that end in .{format} have the format {named}" if named else ""
             raise UnknownNameError("--format", format, [*FILE_FORMATS, *CODES.entries()], hint)

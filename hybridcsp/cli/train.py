@@ -140,7 +140,7 @@ def train(
         check_exists("--data", path)
     choices = Choices(data=data, output=output, settings=chosen, max_atoms=max_atoms, plot=plot, seed=seed)
     names = list(dict.fromkeys(properties or []))
-    if model in PREDICTORS.entries():
+    if model in PREDICTORS:
         if len(names) > 1:
             reason = f"{model} learns one property; train a predictor for each"
             raise InputError("--property", ", ".join(names), reason=reason)
@@ -156,9 +156,8 @@ def train(
     if predictor_of(expanded(model)) is not None:
         reason = "predictors are trained from random weights, and it is a folder; give the name of a predictor"
         raise InputError("model", model, reason=reason)
-    generators = GENERATORS.entries()
-    if model not in generators and not (expanded(model).exists() or "/" in model or model.startswith(".")):
-        raise UnknownNameError("model", model, [*generators, *PREDICTORS.entries()], "or a folder of weights")
+    if model not in GENERATORS and not (expanded(model).exists() or "/" in model or model.startswith(".")):
+        raise UnknownNameError("model", model, [*GENERATORS.entries(), *PREDICTORS.entries()], "or a folder of weights")
     for option, value in (
         ("--unit", unit),
         ("--log", logarithmic or None),

@@ -146,7 +146,13 @@ class Registry:
             found.setdefault(point.name, entry)
         return found
 
+    def __contains__(self, name: str) -> bool:
+        # The metadata of all packages are read for other names only.
+        return name in self._builtin or name in self.entries()
+
     def __getitem__(self, name: str) -> Entry:
+        if name in self._builtin:
+            return self._builtin[name]
         entries = self.entries()
         if name not in entries:
             raise UnknownNameError(self.kind, name, entries)

@@ -100,7 +100,7 @@ def find_generator(text: str) -> tuple[Entry, Path | None]:
         If there is no such generator.
     """
     folder = expanded(text)
-    if text not in GENERATORS.entries() and (folder.is_dir() or "/" in text or text.startswith(".")):
+    if text not in GENERATORS and (folder.is_dir() or "/" in text or text.startswith(".")):
         card = read_card(folder)
         if not isinstance(card.get("generator"), str):
             raise InputError(
@@ -110,10 +110,9 @@ def find_generator(text: str) -> tuple[Entry, Path | None]:
     if ":" in text:
         allowed = "a name or a folder of weights, without a colon (the name of a source may end in :scratch)"
         raise InputError("generator", text, allowed)
-    entries = GENERATORS.entries()
-    if text not in entries:
-        raise UnknownNameError("generator", text, entries, "or a folder of weights")
-    return entries[text], None
+    if text not in GENERATORS:
+        raise UnknownNameError("generator", text, GENERATORS.entries(), "or a folder of weights")
+    return GENERATORS[text], None
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -224,8 +224,7 @@ def absolute_objective(text: str, folder: Path) -> str:
     name, colon, argument = text.partition(":")
     if name.endswith(SUFFIX):
         return f"{absolute(name, folder)}{colon}{argument}"
-    entries = OBJECTIVES.entries()
-    if name not in entries or not argument:
+    if name not in OBJECTIVES or not argument:
         return text
     return absolute_argument(text, folder, path=class_of(text).argument_is_path)
 
@@ -255,7 +254,7 @@ def choices_of(given: Any, where: str = "") -> tuple[ObjectiveChoice, ...]:
     for name in Condition(where).names:
         if name in names or name == HEIGHT:
             continue
-        if name not in OBJECTIVES.entries():
+        if name not in OBJECTIVES:
             known = ", ".join([*names, HEIGHT, *OBJECTIVES.entries()])
             reason = f"{name} is no objective of this search; add it as an objective, or use one of {known}"
             raise InputError("where", where, reason=reason)

@@ -62,12 +62,11 @@ def entry_of(text: str) -> tuple[Entry | None, str, str | None]:
         If the name is not registered, or the name or the argument is empty.
     """
     name, argument = split_argument(text, "objective")
-    entries = OBJECTIVES.entries()
-    if name in entries:
-        return entries[name], name, argument
+    if name in OBJECTIVES:
+        return OBJECTIVES[name], name, argument
     if argument is None:
         raise UnknownNameError(
-            "objective", name, entries, "or a function of Atoms as module:function or file.py:function"
+            "objective", name, OBJECTIVES.entries(), "or a function of Atoms as module:function or file.py:function"
         )
     return None, name, argument
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridcsp.core.registry import Entry
-from hybridcsp.errors import InputError, UnknownNameError, UnreadableError
+from hybridcsp.errors import InputError, UnreadableError
 from hybridcsp.predictors.base import Predictor
 from hybridcsp.predictors.registry import PREDICTORS
 from hybridcsp.training.weights_io import CARD, LARGEST_CARD
@@ -25,7 +25,7 @@ def open_predictor(text: str | Path) -> Predictor:
         If there is no such folder, or its weights cannot be used.
     """
     folder = expanded(text)
-    if str(text) in PREDICTORS.entries() and not folder.is_dir():
+    if str(text) in PREDICTORS and not folder.is_dir():
         raise InputError(
             KIND,
             str(text),
@@ -55,10 +55,7 @@ def predictor_of(folder: Path) -> Entry | None:
         return None
     if not isinstance(card, dict) or not isinstance(card.get(KIND), str):
         return None
-    entries = PREDICTORS.entries()
-    if card[KIND] not in entries:
-        raise UnknownNameError(KIND, card[KIND], entries)
-    return entries[card[KIND]]
+    return PREDICTORS[card[KIND]]
 
 
 def new_predictor(name: str, configuration: str) -> Predictor:

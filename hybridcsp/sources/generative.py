@@ -266,7 +266,7 @@ def _load_generator(argument: str | None) -> tuple[Generator, bool]:
             "source", f"generative:{argument}", f"one of generative:NAME, generative:NAME:{SCRATCH}, generative:FOLDER"
         )
     if mode == SCRATCH:
-        if text not in GENERATORS.entries() and expanded(text).exists():
+        if text not in GENERATORS and expanded(text).exists():
             names = ", ".join(GENERATORS.entries())
             allowed = f"the folder alone, because its weights are trained; NAME:{SCRATCH} starts without any ({names})"
             raise InputError("source", f"generative:{argument}", allowed)

@@ -22,6 +22,7 @@ from hybridcsp.search.follow_up import FollowUp
 from hybridcsp.search.progress import Progress
 from hybridcsp.search.search import Search
 from hybridcsp.sources.base import BaseSource
+from hybridcsp.testing.relaxations import RememberingRelaxer
 from hybridcsp.testing.requirements import conformance_suite, require, require_structure
 
 #: One entry of a comparison: the kind of the event, its data, and the bytes of its structure.
@@ -44,7 +45,7 @@ def check_source(
     Three searches with one worker and one seed are run: one uninterrupted, one the same again, and one that is
     interrupted twice and resumed with new source objects. All three must record the same events. So must two searches
     in which another calculator follows up the best minima after every three relaxations, one of them interrupted. The
-    relaxations run in a thread of this process.
+    relaxations run in a thread of this process, and one that a later search repeats is not computed again.
 
     Parameters
     ----------
@@ -149,7 +150,8 @@ def _thread(problem: Problem, calculator: CalculatorLike, follow_up: CalculatorL
     """Provide a backend that relaxes in one thread, where a search starts sooner than with a process of its own."""
     settings = RelaxationSettings(pressure_gpa=problem.pressure_gpa, fixed_cell=problem.cell is not None)
     relaxer = Relaxer(calculator=calculator, settings=settings, follow_ups=(follow_up,))
-    with ThreadPoolExecutor(1) as executor, ExecutorBackend(executor, relaxer, capacity=1) as backend:
+    make_runner = RememberingRelaxer(relaxer)
+    with ThreadPoolExecutor(1) as executor, ExecutorBackend(executor, make_runner, capacity=1) as backend:
         yield backend
 
 

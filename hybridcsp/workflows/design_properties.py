@@ -47,7 +47,7 @@ def properties_of_targets(
             found[name] = predicted(by_name[name])
         elif name in OF_RELAXATION and relaxed:
             found[name] = _from_info(name)
-        elif name in OBJECTIVES.entries() and not class_of(name).uses_forces:
+        elif name in OBJECTIVES and not class_of(name).uses_forces:
             found[name] = _objective(name)
         else:
             more = (

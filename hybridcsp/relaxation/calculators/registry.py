@@ -327,11 +327,11 @@ def runs_code(spec: CalculatorLike) -> bool:
 def _parse(spec: str) -> tuple[Entry | None, str, str | None]:
     """Return the registered entry (``None`` for ``module:factory``), the name and the argument."""
     name, argument = split_argument(spec, "calculator")
-    entries = CALCULATORS.entries()
-    if name in entries:
-        return entries[name], name, argument
+    if name in CALCULATORS:
+        return CALCULATORS[name], name, argument
     if argument is None:
-        raise UnknownNameError("calculator", name, [*entries, "package.module:factory"], how_to_use(name))
+        known = [*CALCULATORS.entries(), "package.module:factory"]
+        raise UnknownNameError("calculator", name, known, how_to_use(name))
     return None, name, argument
 
 

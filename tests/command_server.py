@@ -1,7 +1,7 @@
 """Fork a process for each command or script that is named on the standard input; see :mod:`command_line`.
 
-The imports are those that most commands need, and the command line itself, whose consoles take their width from the
-environment of this process.
+The imports are those that many commands need, the slow ones that the package puts off among them, and the command line
+itself, whose consoles take their width from the environment of this process.
 """
 
 import gc
@@ -11,6 +11,9 @@ import runpy
 import sys
 from pathlib import Path
 
+import pymatgen.analysis.structure_matcher  # noqa: F401
+import pyxtal  # noqa: F401
+import torch  # noqa: F401
 import typer.rich_utils  # noqa: F401
 
 import hybridcsp.cli

@@ -60,7 +60,7 @@ def test_resume_adds_relaxations(finished):
 
 def test_config_of_run_directory_repeats_search(tmp_path):
     options = ["--calculator", "emt", "--max-atoms", "2", "--relaxations", "4", "--workers", "1", "--refine", "1"]
-    in_new_interpreter("search", "CuAu", *options, "--directory", "first", cwd=tmp_path)
+    hybridcsp("search", "CuAu", *options, "--directory", "first", cwd=tmp_path)
     in_new_interpreter("search", "first/config.toml", "--directory", "again", cwd=tmp_path)
     assert what_happened(tmp_path / "again") == what_happened(tmp_path / "first")
 

@@ -9,9 +9,9 @@ import golden_searches as golden
 import pytest
 
 
-@pytest.mark.parametrize("name", golden.SEARCHES)
-def test_a_search_is_the_recorded_one(name, tmp_path):
-    record, found = golden.read_record(name), golden.read_search(golden.run(golden.SEARCHES[name], tmp_path))
+def test_an_uninterrupted_search_is_the_recorded_one(tmp_path):
+    """One is enough: the others are compared with their records after an interruption, which must not matter."""
+    record, found = golden.read_record("hopping"), golden.read_search(golden.run(golden.SEARCHES["hopping"], tmp_path))
     assert not (text := golden.difference(record["events"], found["events"])), text
     assert not (text := golden.difference(record["minima"], found["minima"], "minimum")), text
 

@@ -28,6 +28,11 @@ GENERATORS = Registry(
             summary="variational autoencoder of Fourier-transformed crystal properties, with a branch for properties",
         ),
         Entry(
+            name="ccdcgan",
+            target="hybridcsp.generators.ccdcgan:ConstrainedGAN",
+            summary="adversarial networks over voxel images of one chemical system, constrained by properties",
+        ),
+        Entry(
             name="cccgan",
             target="hybridcsp.generators.cccgan:CompositionConditionedGAN",
             summary="adversarial networks for the point clouds of one chemical system",

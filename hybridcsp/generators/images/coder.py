@@ -21,6 +21,7 @@ from hybridcsp.structure.validity import is_finite_crystal, is_too_close
 
 # Reasons for rejection are recorded in event logs and must not change.
 _NO_CONTENTS = "not the contents of a cell"
+_TOO_MANY = "the decoded images show more atoms than crystals have"
 _TOO_CLOSE = "atoms of the decoded crystal are too close"
 
 #: Function from the codes of crystals and their contents, shape ``(n, n_elements)``, to what becomes of the codes.
@@ -76,7 +77,7 @@ class ImageCoder:
         return codes
 
     @torch.no_grad()
-    def decode(self, codes: Codes, contents: NDArray[np.int_]) -> list[Atoms | DecodingError]:
+    def decode(self, codes: Codes, contents: NDArray[np.int_] | None) -> list[Atoms | DecodingError]:
         """Return the crystals of codes, or the errors.
 
         Parameters
@@ -84,19 +85,20 @@ class ImageCoder:
         codes
             Codes.
         contents
-            Wanted number of atoms of each element, shape ``(n, n_elements)``.
+            Wanted number of atoms of each element, shape ``(n, n_elements)``; ``None`` for whatever contents the images
+            show.
         """
         found: list[Atoms | DecodingError] = []
-        drawn = decode_images(codes, contents, self.elements, self.of_sites, self.of_cells)
-        for images, row in zip(drawn, contents, strict=True):
+        rows = np.ones((len(codes.cell), len(self.elements)), dtype=int) if contents is None else contents
+        drawn = decode_images(codes, rows, self.elements, self.of_sites, self.of_cells)
+        for images, row in zip(drawn, rows, strict=True):
             wanted = {number: int(n) for number, n in zip(self.elements, row, strict=True) if n}
             try:
-                atoms = self.reading.read(images, self.voxels.grid, wanted)
+                atoms = self.reading.read(images, self.voxels.grid, None if contents is None else wanted)
             except DecodingError as error:
                 found.append(error)
                 continue
-            usable = is_finite_crystal(atoms) and not self.too_close(atoms)
-            found.append(atoms if usable else DecodingError(_TOO_CLOSE))
+            found.append(DecodingError(reason) if (reason := self._fault(atoms)) else atoms)
         return found
 
     def reconstruct(self, crystals: Sequence[Atoms], through: Through) -> list[Atoms | DecodingError]:
@@ -125,6 +127,12 @@ class ImageCoder:
         for number, decoded in zip(good, self.decode(codes, images.contents), strict=True):
             found[number] = decoded
         return found
+
+    def _fault(self, atoms: Atoms) -> str:
+        """Return why decoded atoms are of no use, or an empty string."""
+        if len(atoms) > self.voxels.grid.atoms:
+            return _TOO_MANY
+        return _TOO_CLOSE if not is_finite_crystal(atoms) or self.too_close(atoms) else ""
 
     def _limit(self, atoms: Atoms) -> str:
         others = sorted({chemical_symbols[n] for n in atoms.numbers if n not in self.elements})

@@ -32,17 +32,24 @@ class Course:
     presentations
         Number of times that an example is presented, all examples together, which determines the default number of
         epochs; ``None`` if the settings have one.
+    most_epochs
+        Largest default number of epochs that follows from ``presentations``.
     """
 
     optimisation: Optimisation
     settings: Mapping[str, Any]
     presentations: int | None = None
+    most_epochs: int = 400
+
+    def settings_of(self, given: Mapping[str, Any]) -> TrainingSettings:
+        """Return the settings that do not depend on the number of examples, given settings of the user."""
+        return TrainingSettings(**{**self.settings, **given})
 
     def chosen(self, given: Mapping[str, Any], n: int) -> TrainingSettings:
         """Return the settings for ``n`` examples, given settings of the user."""
         settings = {**self.settings, **given}
         if self.presentations is not None:
-            settings = {"epochs": min(400, max(10, round(self.presentations / n)))} | settings
+            settings = {"epochs": min(self.most_epochs, max(10, round(self.presentations / n)))} | settings
         return TrainingSettings(**settings)
 
 

@@ -9,9 +9,6 @@ from itertools import pairwise
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-#: Voxels along an edge at which the convolutions end.
-_SMALLEST = 2
-
 
 class ImageOutput(torch.nn.Module):
     """Abstract base class of the last step of a decoder: from the numbers of its last convolution to an image."""
@@ -79,6 +76,8 @@ def normalised(channels: int) -> torch.nn.Module:
 class ImageAutoencoder(torch.nn.Module):
     """Convolutions of 4³ voxels with stride 2 without biases, a dense layer with tanh, and the mirrored decoder.
 
+    A dense layer is a convolution over all remaining voxels.
+
     Parameters
     ----------
     voxels
@@ -93,6 +92,11 @@ class ImageAutoencoder(torch.nn.Module):
         Function that returns what follows a convolution of a number of channels: :func:`plain` or :func:`normalised`.
     output
         Last step of the decoder.
+    end
+        Voxels along an edge at which the convolutions end, a power of 2.
+    bias
+        Whether the dense layers have biases. Without them, and with an activation and an output that map zero to zero,
+        an empty image has the code zero.
     """
 
     def __init__(
@@ -103,20 +107,25 @@ class ImageAutoencoder(torch.nn.Module):
         code: int,
         activation: Callable[[int], torch.nn.Module],
         output: ImageOutput,
+        *,
+        end: int = 2,
+        bias: bool = True,
     ) -> None:
         super().__init__()
-        depth = (voxels // _SMALLEST).bit_length() - 1
-        if depth < 1 or _SMALLEST << depth != voxels:
-            raise ValueError(f"the voxels along an edge of an image must be a power of 2 from 4, not {voxels}")
+        depth = (voxels // end).bit_length() - 1
+        if depth < 1 or end << depth != voxels:
+            raise ValueError(f"the voxels along an edge of an image must be a power of 2 from {2 * end}, not {voxels}")
         widths = [channels * widening**layer for layer in range(depth)]
-        flat = widths[-1] * _SMALLEST**3
+        flat = widths[-1] * end**3
         down: list[torch.nn.Module] = []
-        up: list[torch.nn.Module] = [torch.nn.Linear(code, flat), torch.nn.Unflatten(1, (-1, *(_SMALLEST,) * 3))]
+        up: list[torch.nn.Module] = [torch.nn.Linear(code, flat, bias), torch.nn.Unflatten(1, (-1, *(end,) * 3))]
         for before, after in pairwise([1, *widths]):
             down += [torch.nn.Conv3d(before, after, 4, 2, 1, bias=False), activation(after)]
         for before, after in pairwise([*widths[::-1], 1]):
             up += [activation(before), torch.nn.ConvTranspose3d(before, after, 4, 2, 1, bias=False)]
-        self.encoder = torch.nn.Sequential(*down, torch.nn.Flatten(), torch.nn.Linear(flat, code), torch.nn.Tanh())
+        self.encoder = torch.nn.Sequential(
+            *down, torch.nn.Flatten(), torch.nn.Linear(flat, code, bias), torch.nn.Tanh()
+        )
         self.decoder = torch.nn.Sequential(*up)
         self.output = output
 

@@ -10,15 +10,15 @@ import numpy as np
 from ase import Atoms
 
 from hybridcsp.structure.representations.base import DecodingError
+from hybridcsp.structure.representations.voxel_grid import VoxelGrid
+from hybridcsp.structure.representations.voxel_peaks import find_peaks
 from hybridcsp.structure.representations.voxels import (
     AxisReading,
     CellDecoder,
     MetricFit,
     VoxelDecoder,
-    VoxelGrid,
     VoxelImages,
     assemble,
-    find_peaks,
 )
 
 # Reasons for rejection are recorded in event logs and must not change.
@@ -29,7 +29,7 @@ class Reading(ABC):
     """Abstract base class of ways to read a crystal from images."""
 
     @abstractmethod
-    def read(self, images: VoxelImages, grid: VoxelGrid, contents: Mapping[int, int]) -> Atoms:
+    def read(self, images: VoxelImages, grid: VoxelGrid, contents: Mapping[int, int] | None) -> Atoms:
         """Return the crystal in images.
 
         Parameters
@@ -39,7 +39,7 @@ class Reading(ABC):
         grid
             Their sizes.
         contents
-            Number of atoms of each wanted element by atomic number.
+            Number of atoms of each wanted element by atomic number; ``None`` for whatever contents the images show.
 
         Raises
         ------
@@ -60,10 +60,10 @@ class FixedThreshold(Reading):
 
     decoder: VoxelDecoder = field(default_factory=lambda: VoxelDecoder(cell=AxisReading()))
 
-    def read(self, images: VoxelImages, grid: VoxelGrid, contents: Mapping[int, int]) -> Atoms:
+    def read(self, images: VoxelImages, grid: VoxelGrid, contents: Mapping[int, int] | None) -> Atoms:
         """Return the crystal in images if it has the wanted contents."""
         atoms = self.decoder.decode(images, grid)
-        if any((atoms.numbers == number).sum() != n for number, n in contents.items()):
+        if contents and any((atoms.numbers == number).sum() != n for number, n in contents.items()):
             raise DecodingError(OTHER_CONTENTS)
         return atoms
 
@@ -90,8 +90,10 @@ class WantedPeaks(Reading):
     lowest: float = 0.1
     highest: float = 0.5
 
-    def read(self, images: VoxelImages, grid: VoxelGrid, contents: Mapping[int, int]) -> Atoms:
-        """Return the crystal of the wanted contents."""
+    def read(self, images: VoxelImages, grid: VoxelGrid, contents: Mapping[int, int] | None) -> Atoms:
+        """Return the crystal of the wanted contents; if any are wanted, one with an atom at every clear peak."""
+        if contents is None:
+            return VoxelDecoder(cell=self.cell, lowest_peak=self.highest).decode(images, grid)
         positions = {}
         for number, n in contents.items():
             peaks = find_peaks(images.sites[number], self.lowest, grid)

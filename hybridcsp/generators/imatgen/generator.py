@@ -27,7 +27,7 @@ from hybridcsp.generators.imatgen.recipes import CELLS, MATERIALS, RECIPES, SITE
 from hybridcsp.generators.imatgen.sampling import Sampler
 from hybridcsp.generators.imatgen.sizes import SCALES, Scale, Sizes
 from hybridcsp.structure.representations.base import DecodingError
-from hybridcsp.structure.representations.voxels import VoxelGrid
+from hybridcsp.structure.representations.voxel_grid import VoxelGrid
 from hybridcsp.training.configurations import CORRECTED
 from hybridcsp.training.settings import chosen_settings
 

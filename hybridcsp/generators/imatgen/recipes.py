@@ -25,7 +25,8 @@ from hybridcsp.generators.imatgen.materials_network import (
 )
 from hybridcsp.generators.imatgen.sizes import Scale, Sizes
 from hybridcsp.structure.lattice import canonical_cell
-from hybridcsp.structure.representations.voxels import VoxelGrid, Voxels, around_centre, in_cell
+from hybridcsp.structure.representations.voxel_grid import VoxelGrid
+from hybridcsp.structure.representations.voxels import Voxels, around_centre, in_cell
 from hybridcsp.training.configurations import CORRECTED, PUBLISHED
 from hybridcsp.training.optimisation import AdamWCosine, ConstantAdam
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from hybridcsp.structure.representations import voxels
-from hybridcsp.structure.representations.voxels import VoxelGrid
+from hybridcsp.structure.representations import voxel_grid
+from hybridcsp.structure.representations.voxel_grid import VoxelGrid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Scale:
 #: the authors.
 SCALES: Mapping[str, Scale] = MappingProxyType(
     {
-        "compact": Scale(grid=voxels.COMPACT, sizes=Sizes()),
-        "published": Scale(grid=voxels.PUBLISHED, sizes=Sizes(channels=64, widening=1, width=100, latent=500)),
+        "compact": Scale(grid=voxel_grid.COMPACT, sizes=Sizes()),
+        "published": Scale(grid=voxel_grid.PUBLISHED, sizes=Sizes(channels=64, widening=1, width=100, latent=500)),
     }
 )

@@ -19,62 +19,30 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hybridcsp.structure.geometry import nearest_distances
 from hybridcsp.structure.representations.base import DecodingError, Representation, right_handed_fractions
+from hybridcsp.structure.representations.voxel_grid import (
+    COMPACT,
+    OVERLAP,
+    PUBLISHED,
+    RESOLUTION,
+    SMALLEST,
+    VoxelGrid,
+)
+from hybridcsp.structure.representations.voxel_peaks import PeakFinder, find_peaks
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 Array = NDArray[np.float64]
 
-#: Values of a Gaussian below this are zero in the images, as in the authors' code.
-SMALLEST = 0.02
-#: Atoms of one element at smaller distances, in standard deviations, make one peak; peaks at less than half of this
-#: distance are one atom.
-RESOLUTION = 3.0
-#: Gaussians at smaller distances, in standard deviations, overlap in the image of the cell.
-OVERLAP = 5.6
 #: Shift in fractional coordinates that decides which of several images at equal distances is the nearest.
 TIE_BREAK = np.array([1.0e-6, 1.3e-6, 1.7e-6])
-
-
-@dataclass(frozen=True, kw_only=True)
-class VoxelGrid:
-    """Sizes of the images.
-
-    Attributes
-    ----------
-    sites
-        Voxels along an edge of the images of the elements.
-    box
-        Edge (Å) of the box of the images of the elements.
-    width
-        Standard deviation (Å) of the Gaussians of both kinds of images.
-    cell
-        Voxels along an axis of the image of the cell.
-    atoms
-        Largest number of atoms in a cell.
-    edge
-        Longest edge (Å) of a cell.
-    """
-
-    sites: int = 32
-    box: float = 10.0
-    width: float = 0.35
-    cell: int = 32
-    atoms: int = 20
-    edge: float = 10.0
-
-
-#: Sizes that a processor can train on.
-COMPACT = VoxelGrid()
-#: Sizes of the authors of iMatGen and of CCDCGAN.
-PUBLISHED = VoxelGrid(sites=64, box=15.0, width=0.26)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -217,10 +185,13 @@ class VoxelDecoder:
         Reading of the cell.
     lowest_peak
         Local maxima of the images of the elements below this are no atoms.
+    peaks
+        How maxima are found: :func:`find_peaks` or :func:`find_voxels`.
     """
 
     cell: CellDecoder = field(default_factory=MetricFit)
     lowest_peak: float = 0.3
+    peaks: PeakFinder = find_peaks
 
     def decode(self, images: VoxelImages, grid: VoxelGrid) -> Atoms:
         """Return the crystal in images of the sizes of ``grid``.
@@ -231,7 +202,7 @@ class VoxelDecoder:
             If the images show no cell or no atoms.
         """
         metric = self.cell.metric(images.cell, grid.width)
-        found = {number: find_peaks(image, self.lowest_peak, grid) for number, image in images.sites.items()}
+        found = {number: self.peaks(image, self.lowest_peak, grid) for number, image in images.sites.items()}
         return assemble(metric, {number: peaks.positions for number, peaks in found.items()}, grid)
 
 
@@ -333,89 +304,6 @@ class Voxels(Representation[VoxelImages]):
             np.maximum(image, np.exp(-squared / (2 * self.grid.width**2)), out=image)
         image[image < SMALLEST] = 0.0
         return image
-
-
-class Peaks(NamedTuple):
-    """Represent local maxima of an image.
-
-    Attributes
-    ----------
-    positions
-        Positions in voxels, shape ``(n_peaks, 3)``.
-    heights
-        Values at the maxima, shape ``(n_peaks,)``.
-    """
-
-    positions: Array
-    heights: Array
-
-
-def find_peaks(image: Array, lowest: float, grid: VoxelGrid) -> Peaks:
-    """Find the maxima of the image of an element that reach ``lowest``, one for each atom.
-
-    The logarithm of a Gaussian is a parabola: position and height of a maximum between voxels follow from the largest
-    voxel and its neighbours. Adjacent voxels of one value, as in the middle between voxels and where a network reaches
-    its largest value, are one maximum. Of maxima that are too close for two atoms, the highest is kept.
-
-    Parameters
-    ----------
-    image
-        Image, which is periodic.
-    lowest
-        Smallest value of the voxel of a maximum.
-    grid
-        Sizes of the images.
-    """
-    from scipy.ndimage import maximum_filter
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-    from scipy.spatial import cKDTree
-
-    size = image.shape[0]
-    top = np.argwhere((image >= lowest) & (image == maximum_filter(image, size=3, mode="wrap")))
-    if not len(top):
-        return Peaks(np.zeros((0, 3)), np.zeros(0))
-    offsets, heights = _between_voxels(image, top)
-    pairs = cKDTree(top, boxsize=size).query_pairs(1.5, p=np.inf, output_type="ndarray")
-    graph = coo_array((np.ones(len(pairs)), tuple(pairs.T)), shape=(len(top),) * 2)
-    n, group = connected_components(graph, directed=False)
-    first = np.unique(group, return_index=True)[1]
-    from_first = top + offsets - top[first[group]]
-    from_first -= size * np.round(from_first / size)
-    means = np.stack([np.bincount(group, from_first[:, axis]) for axis in range(3)], axis=1)
-    positions = top[first] + means / np.bincount(group)[:, None]
-    highest = np.zeros(n)
-    np.maximum.at(highest, group, heights)
-    kept = _highest_apart(positions, highest, RESOLUTION / 2 * grid.width * size / grid.box, size)
-    return Peaks(positions[kept], highest[kept])
-
-
-def _between_voxels(image: Array, top: NDArray[np.integer]) -> tuple[Array, Array]:
-    """Return the offsets of maxima from their voxels, shape ``(n, 3)``, and their heights."""
-    size = image.shape[0]
-    logarithm = np.log(np.maximum(image, SMALLEST / 100))
-    here = logarithm[tuple(top.T)]
-    offsets, heights = np.zeros(top.shape), here.copy()
-    for axis, step in enumerate(np.eye(3, dtype=int)):
-        below, above = (logarithm[tuple(((top + sign * step) % size).T)] for sign in (-1, 1))
-        curvature = 2 * here - below - above
-        is_curved = curvature > 0
-        offsets[is_curved, axis] = np.clip((above - below)[is_curved] / (2 * curvature[is_curved]), -0.5, 0.5)
-        heights += offsets[:, axis] * (above - below) / 4
-    return offsets, np.exp(heights)
-
-
-def _highest_apart(positions: Array, heights: Array, distance: float, size: int) -> NDArray[np.integer]:
-    """Return the numbers of those peaks that have no higher one within a distance in voxels, in their order."""
-    from scipy.spatial import cKDTree
-
-    inside = positions % size
-    inside[inside >= size] = 0.0  # where rounding has carried a small negative number to the end
-    near = cKDTree(inside, boxsize=size).query_ball_point(inside, distance)
-    kept = np.zeros(len(positions), dtype=bool)
-    for one in np.argsort(-heights, kind="stable"):
-        kept[one] = not kept[near[one]].any()
-    return np.flatnonzero(kept)
 
 
 def assemble(metric: Array, positions: Mapping[int, Array], grid: VoxelGrid) -> Atoms:

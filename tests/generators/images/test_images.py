@@ -14,7 +14,8 @@ from hybridcsp.generators.images.reading import OTHER_CONTENTS, FixedThreshold, 
 from hybridcsp.similarity import same_structure
 from hybridcsp.structure.lattice import canonical_cell
 from hybridcsp.structure.representations.base import DecodingError
-from hybridcsp.structure.representations.voxels import VoxelGrid, VoxelImages, Voxels
+from hybridcsp.structure.representations.voxel_grid import VoxelGrid
+from hybridcsp.structure.representations.voxels import VoxelImages, Voxels
 
 GRID = VoxelGrid(sites=16, cell=16, box=8.0, width=0.5, atoms=8, edge=8.0)
 

@@ -16,7 +16,7 @@ from hybridcsp.generators.imatgen import IMatGen
 from hybridcsp.generators.imatgen.sizes import SCALES, Scale, Sizes
 from hybridcsp.generators.loading import new_generator, open_generator
 from hybridcsp.structure.representations.base import DecodingError
-from hybridcsp.structure.representations.voxels import VoxelGrid
+from hybridcsp.structure.representations.voxel_grid import VoxelGrid
 from hybridcsp.testing import check_generator
 
 GRID = VoxelGrid(sites=16, cell=16, box=8.0, width=0.5, atoms=8, edge=8.0)

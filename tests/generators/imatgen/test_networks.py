@@ -14,7 +14,7 @@ from hybridcsp.generators.imatgen.materials_data import UNKNOWN, FormationEnergy
 from hybridcsp.generators.imatgen.materials_network import ContentsAutoencoder, ConvolutionAutoencoder
 from hybridcsp.generators.imatgen.recipes import RECIPES
 from hybridcsp.generators.imatgen.sizes import Scale, Sizes
-from hybridcsp.structure.representations.voxels import VoxelGrid
+from hybridcsp.structure.representations.voxel_grid import VoxelGrid
 
 GRID = VoxelGrid(sites=16, cell=16, box=8.0, width=0.5, atoms=8, edge=8.0)
 SIZES = Sizes(channels=4, site_code=16, cell_code=4, width=16, latent=4)

@@ -14,14 +14,14 @@ from hybridcsp.errors import InputError
 from hybridcsp.similarity import same_structure
 from hybridcsp.structure.lattice import canonical_cell
 from hybridcsp.structure.representations.base import DecodingError
+from hybridcsp.structure.representations.voxel_grid import COMPACT
+from hybridcsp.structure.representations.voxel_peaks import find_peaks
 from hybridcsp.structure.representations.voxels import (
-    COMPACT,
     AxisReading,
     MetricFit,
     VoxelDecoder,
     VoxelImages,
     Voxels,
-    find_peaks,
     in_cell,
 )
 

@@ -9,7 +9,7 @@ from ase.build import bulk
 from typer.testing import CliRunner
 
 from hybridcsp.cli.app import app
-from hybridcsp.errors import InputError
+from hybridcsp.errors import GeneratorError, InputError
 
 QUICK = ("--epochs", "2", "--set", "width=4")
 
@@ -54,3 +54,25 @@ def test_crystalgan_is_trained_and_sampled():
     assert "Assessment of ternaries: best epoch" in output
     hybridcsp("sample", "./mine", "--formula", "NaKCl", "--n", "2", "--output", "x.extxyz")
     assert len(ase.io.read("x.extxyz", ":")) == 2
+
+
+def test_ccdcgan_is_trained_plotted_sampled_and_evaluated():
+    crystals = [bulk("CuAu", "cesiumchloride", a=3.0 + 0.1 * i) for i in range(4)]
+    for i, atoms in enumerate(crystals):
+        atoms.info["formation_energy_per_atom"] = -0.1 * i
+    ase.io.write("alloys.extxyz", crystals)
+    quick = ("--epochs", "1", "--set", "batch_size=4", "--set", "steps=2", "--plot", "c.svg")
+    data = ("--data", "alloys.extxyz", "--property", "formation_energy_per_atom")
+    output = hybridcsp("train", "ccdcgan", *data, "--output", "mine", *quick).output
+    for part in ("sites", "cells", "constraint", "networks"):
+        assert f"Assessment of {part}" in output
+    with Path("mine/curve.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {"critic", "generator", "generator constraint", "validity", "coverage", "warning"} <= set(rows[-1])
+    assert Path("c.svg").exists()
+    with pytest.raises(GeneratorError, match=r"none of the 2 .*the decoded images show other numbers of atoms"):
+        hybridcsp("sample", "./mine", "--formula", "CuAu", "--n", "2", "--output", "x.extxyz")
+    table = hybridcsp("evaluate", "--fidelity", "./mine", "--data", "alloys.extxyz").output
+    assert "mine" in table
+    with pytest.raises(InputError, match="minimises one property"):
+        hybridcsp("train", "ccdcgan", "--configuration", "published", "--data", "alloys.extxyz", *quick)

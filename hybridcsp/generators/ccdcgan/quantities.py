@@ -77,11 +77,9 @@ class StandardUnits(Units):
 
     def scales(self, properties: LearnedProperties) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return means, and standard deviations of the quantiles."""
-        quantiles = np.array([scale.quantiles for scale in properties.scales.values()]).reshape(
-            len(properties.scales), -1
-        )
-        if not len(quantiles):
+        if not properties.scales:
             return np.zeros(0), np.ones(0)
+        quantiles = np.array([scale.quantiles for scale in properties.scales.values()])
         # Rare extreme values would make all others equal.
         inner = np.clip(quantiles, *np.quantile(quantiles, (0.02, 0.98), axis=1)[:, :, None])
         return inner.mean(axis=1), np.maximum(inner.std(axis=1), 1e-6 * np.abs(inner).max(axis=1) + 1e-12)

@@ -98,8 +98,8 @@ class TestPublished:
         for strength in (0.0, 3.0):
             torch.manual_seed(1)
             model = GraphNetworks(SHAPE, SIZES)
-            learn(model.constraint, batch())
-            means.append(trained(model, strength, steps=40))
+            learn(model.constraint, batch(8))
+            means.append(trained(model, strength, steps=25))
         assert means[1] < means[0] - 0.1
 
     def test_a_frozen_constraint_stays_as_it_is(self):

@@ -42,6 +42,11 @@ class TestReading:
         with pytest.raises(DecodingError, match=OTHER_CONTENTS):
             reading.read(voxels.encode(rutile()), voxels.grid, {22: 2, 8: oxygen})
 
+    @pytest.mark.parametrize("reading", [WantedPeaks(), FixedThreshold()])
+    def test_images_are_read_without_wanted_contents(self, reading):
+        voxels = Voxels()
+        assert same_structure(reading.read(voxels.encode(canonical_cell(rutile())), voxels.grid, None), rutile())
+
     def test_wanted_contents_decide_about_faint_peaks(self):
         voxels = Voxels()
         images = voxels.encode(canonical_cell(rutile()))
@@ -69,6 +74,15 @@ class TestImages:
         with torch.no_grad():
             found = network.decode(network.encode(batch["image"]))
         assert (found - batch["image"]).abs().max() < 0.1
+
+    @pytest.mark.parametrize(("end", "bias"), [(2, True), (4, False)])
+    def test_codes_and_images_have_the_sizes_of_the_network(self, end, bias):
+        network = ImageAutoencoder(16, 2, 2, 5, normalised, LogisticOutput(), end=end, bias=bias)
+        code = network.encode(torch.rand(3, 1, 16, 16, 16))
+        assert code.shape == (3, 5)
+        assert network.decode(code).shape == (3, 1, 16, 16, 16)
+        with pytest.raises(ValueError, match=f"must be a power of 2 from {2 * end}, not 12"):
+            ImageAutoencoder(12, 2, 2, 5, normalised, LogisticOutput(), end=end, bias=bias)
 
     def test_voxels_that_are_cut_off_have_no_gradient_as_published(self):
         gradients = []

@@ -15,7 +15,7 @@ from hybridcsp.similarity import same_structure
 from hybridcsp.structure.lattice import canonical_cell
 from hybridcsp.structure.representations.base import DecodingError
 from hybridcsp.structure.representations.voxel_grid import COMPACT
-from hybridcsp.structure.representations.voxel_peaks import find_peaks
+from hybridcsp.structure.representations.voxel_peaks import find_peaks, find_voxels
 from hybridcsp.structure.representations.voxels import (
     AxisReading,
     MetricFit,
@@ -51,6 +51,18 @@ def test_published_version_restores_a_crystal():
     back = voxels.decode(voxels.encode(rutile()))
     np.testing.assert_allclose(metric(back), metric(rutile()), atol=1e-6)
     assert same_structure(back, rutile())
+
+
+def test_published_peaks_are_voxels_and_every_one_of_equal_neighbours():
+    grid = COMPACT
+    image = Voxels(place=in_cell).encode(rutile()).sites[22]
+    between, whole = find_peaks(image, 0.1, grid), find_voxels(image, 0.1, grid)
+    assert len(between.positions) == len(whole.positions) == 2
+    assert np.abs(np.sort(between.positions, axis=0) - np.sort(whole.positions, axis=0)).max() <= 0.5 + 1e-9
+    # Images that are cut off at 1, as decoded ones are, have several equal voxels at an atom.
+    flat = np.clip(1.5 * image, 0, 1)
+    assert len(find_peaks(flat, 0.1, grid).positions) == 2
+    assert len(find_voxels(flat, 0.1, grid).positions) > 2
 
 
 def test_images_do_not_depend_on_a_rotation_or_on_the_order_of_atoms():

@@ -62,11 +62,11 @@ class ConstrainedGAN(Generator):
     energy. Voxels with the largest value among their neighbours are atoms, the cell is read from single voxels, and
     atoms may be 0.5 Å apart.
 
-    The configuration *corrected*, the default, has sizes that two processor cores train within an hour. Images are
-    drawn of reduced cells and in random orientations, their networks are normalised, and the error has a gradient
-    everywhere. Dense networks, which impose no order on the numbers of a code, are given contents and wanted values of
-    any number of properties; the constraint draws the samples to these values. The cell is fitted to all voxels, peaks
-    lie between voxels, and the wanted contents decide which of them are atoms.
+    The configuration *corrected*, the default, has sizes that two processor cores should train within an hour, by the
+    duration of a step. Images are drawn of reduced cells and in random orientations, their networks are normalised, and
+    the error has a gradient everywhere. Dense networks, which impose no order on the numbers of a code, are given
+    contents and wanted values of any number of properties; the constraint draws the samples to these values. The cell
+    is fitted to all voxels, peaks lie between voxels, and the wanted contents decide which of them are atoms.
 
     Parameters
     ----------

@@ -49,7 +49,8 @@ class Scale:
     sizes: Sizes
 
 
-#: Sizes by name: those that two processor cores should train within an hour, by the duration of a step, and those of the authors.
+#: Sizes by name: those that two processor cores should train within an hour, by the duration of a step, and those of
+#: the authors.
 SCALES: Mapping[str, Scale] = MappingProxyType(
     {
         "compact": Scale(grid=voxel_grid.COMPACT, sizes=Sizes(noise=64)),

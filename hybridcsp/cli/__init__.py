@@ -13,6 +13,7 @@ from hybridcsp.cli import generators as generators
 from hybridcsp.cli import hull as hull
 from hybridcsp.cli import import_export as import_export
 from hybridcsp.cli import lists as lists
+from hybridcsp.cli import potential as potential
 from hybridcsp.cli import predict as predict
 from hybridcsp.cli import refine as refine
 from hybridcsp.cli import resume as resume

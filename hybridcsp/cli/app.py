@@ -22,7 +22,10 @@ from hybridcsp.errors import CommandLineError, HybridCSPError, InputError, did_y
 PANELS = {
     "Search": ("search", "resume", "refine", "compare", "watch"),
     "Results": ("show", "hull", "front", "xrd", "export"),
-    "Models": ("dataset", "generators", "predictors", "train", "sample", "predict", "evaluate", "design"),
+    "Models": (
+        *("dataset", "generators", "predictors", "train", "sample", "predict", "evaluate", "design"),
+        "potential",
+    ),
     "Other codes": ("import", "formats"),
     "Lists": ("calculators", "sources", "operators", "objectives"),
 }

@@ -75,6 +75,14 @@ SETTINGS = (
         panel=SEARCH,
     ),
     Setting(
+        flag="--keep-evaluations",
+        key="search.keep_evaluations",
+        metavar="",
+        help="Keep all evaluated structures with energies, forces and stresses, to train potentials on them.",
+        panel=SEARCH,
+        switch=True,
+    ),
+    Setting(
         flag="--retrain",
         key="retraining.new_minima",
         metavar="N",

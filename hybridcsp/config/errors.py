@@ -38,7 +38,7 @@ UNITS = {
 }
 
 #: Keys that are true or false.
-TRUTH_VALUES = ("problem.charge_neutral", "retraining.posterior", "then.counts")
+TRUTH_VALUES = ("problem.charge_neutral", "retraining.posterior", "search.keep_evaluations", "then.counts")
 
 #: Names that other programs use for a key, and names that users are likely to try.
 ALIASES = {

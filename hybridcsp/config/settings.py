@@ -83,6 +83,7 @@ class SearchSection(BaseModel):
     references: tuple[str, ...] = ()
     objectives: tuple[Annotated[ObjectiveChoice, BeforeValidator(ObjectiveChoice.of)], ...] = ()
     where: str = ""
+    keep_evaluations: bool = False
     directory: str | None = None
 
     @model_validator(mode="after")
@@ -162,6 +163,7 @@ class Configuration(BaseModel):
             objectives=self.search.objectives,
             where=self.search.where,
             xrd=self.xrd,
+            keep_evaluations=self.search.keep_evaluations,
         )
 
     @property

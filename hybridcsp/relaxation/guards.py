@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -94,6 +94,8 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
         Force calls and seconds of the job.
     settings
         Pressure, and the limits at which a relaxation is given up.
+    on_evaluation
+        Function that is called with each structure that was evaluated and its checked results.
 
     Attributes
     ----------
@@ -107,13 +109,21 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
 
     implemented_properties = ("energy", "free_energy", "forces", "stress", "magmoms", "charges")
 
-    def __init__(self, calculator: Calculator, atoms: Atoms, limits: Limits, settings: RelaxationSettings) -> None:
+    def __init__(
+        self,
+        calculator: Calculator,
+        atoms: Atoms,
+        limits: Limits,
+        settings: RelaxationSettings,
+        on_evaluation: Callable[[Atoms, dict[str, Any]], None] | None = None,
+    ) -> None:
         super().__init__()
         self.calculator = calculator
         self.force_calls = 0
         self.pressure = settings.pressure
         self.results: dict[str, Any] = {}
         self._limits = limits
+        self._on_evaluation = on_evaluation
         self._settings = settings
         self._evaluated: tuple[bytes, bytes] | None = None  # geometry of the results
         self._start = time.perf_counter()
@@ -207,6 +217,8 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
             raise JobEnded(FailureReason.WRONG_RESULTS, str(error)) from error
         except Exception as error:  # a calculator may raise anything, and none of it may end a search
             raise JobEnded(FailureReason.CALCULATOR, message_of(error)) from error
+        if self._on_evaluation is not None:
+            self._on_evaluation(atoms, results)
         if "forces" in results:
             self._check_forces(results["forces"])
         self.results = results

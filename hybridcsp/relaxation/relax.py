@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from hybridcsp.relaxation.calculators.registry import CalculatorLike, build_calc
 from hybridcsp.relaxation.capture import Captor
 from hybridcsp.relaxation.descent import Descent
 from hybridcsp.relaxation.displacements import escape, follow_soft_mode
+from hybridcsp.relaxation.evaluation_files import JobEvaluations
 from hybridcsp.relaxation.guards import GuardedCalculator, JobEnded
 from hybridcsp.relaxation.objective_values import evaluate_objectives
 from hybridcsp.relaxation.preselection import Starts, start_from_most_promising
@@ -76,6 +78,8 @@ class Relaxer:
         Follow-up calculators, which jobs with ``calculator`` from 1 use; given as ``calculator`` is.
     objectives
         Objectives whose values are computed for structures that ``calculator`` has relaxed.
+    evaluations
+        Folder for one file of each job with all structures that it evaluated; ``None`` keeps none.
 
     Examples
     --------
@@ -87,6 +91,7 @@ class Relaxer:
     settings: RelaxationSettings = field(default_factory=RelaxationSettings)
     follow_ups: tuple[CalculatorLike, ...] = ()
     objectives: tuple[ObjectiveChoice, ...] = ()
+    evaluations: Path | None = None
 
     def __call__(self) -> LabelledRunner:
         """Build the calculators and objectives, and return the function that turns a job into its outcome.
@@ -108,7 +113,12 @@ class Relaxer:
                     f"its follow-up calculator {job.calculator}" if job.calculator else "the calculator of the search"
                 )
                 raise CalculatorError(f"this Relaxer was made without {which}; give it as calculator or in follow_ups")
-            return run_job(job, *calculator, self.settings, objectives)
+            if self.evaluations is None:
+                return run_job(job, *calculator, self.settings, objectives)
+            record = JobEvaluations(self.evaluations, job, calculator[1])
+            outcome = run_job(job, *calculator, self.settings, objectives, record.add)
+            record.write()
+            return outcome
 
         return LabelledRunner(run, tuple("" if one is None else one[1] for one in built))
 
@@ -119,6 +129,7 @@ def run_job(
     label: str,
     settings: RelaxationSettings,
     objectives: Mapping[str, Objective] = _NO_OBJECTIVES,
+    on_evaluation: Callable[[Atoms, dict[str, Any]], None] | None = None,
 ) -> Relaxed | Failed:
     """Prepare, relax or evaluate the structure of a job, and return the outcome.
 
@@ -135,6 +146,8 @@ def run_job(
     objectives
         Objectives by name. Their values are computed if the relaxation converges without being captured by a known
         minimum, which has its own; not for follow-ups, whose energies are those of other calculators.
+    on_evaluation
+        Function that is called with each structure that was evaluated and its results, those of objectives excepted.
 
     Returns
     -------
@@ -150,7 +163,7 @@ def run_job(
     if job.level not in _LEVELS:
         raise InputError("level", job.level, f"one of {', '.join(_LEVELS)}")
     atoms = job.atoms.copy()
-    guarded = GuardedCalculator(calculator, atoms, job.limits, settings)
+    guarded = GuardedCalculator(calculator, atoms, job.limits, settings, on_evaluation)
     atoms.calc = guarded
     reason: FailureReason | None = None
     detail = ""

@@ -37,6 +37,7 @@ from hybridcsp.relaxation.calculators.registry import (
     prepare_calculator,
     try_calculator,
 )
+from hybridcsp.relaxation.evaluation_files import EVALUATIONS
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.search.allocation import Allocation
 from hybridcsp.search.progress import Progress, Summary
@@ -377,6 +378,7 @@ class Search:
             settings=self.settings.relaxation,
             follow_ups=self.settings.then.calculators,
             objectives=tuple(self.settings.objectives),
+            evaluations=self.directory / EVALUATIONS if self.settings.keep_evaluations else None,
         )
         return WorkerPool(relaxer, workers=self.workers, log_directory=self.directory / "workers")
 

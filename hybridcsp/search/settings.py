@@ -98,6 +98,9 @@ class SearchSettings:
         Measured powder pattern to which minima shall be similar: its path, or a
         :class:`~hybridcsp.objectives.MeasuredPattern` with its wavelength and axis. It becomes one of the
         ``objectives``, and with ``at_least`` a part of ``where``.
+    keep_evaluations
+        Whether all structures that are evaluated, with energies, forces and stresses, are kept in the folder
+        ``evaluations`` of the run directory: potentials can be trained on them.
 
     Raises
     ------
@@ -123,6 +126,7 @@ class SearchSettings:
     objectives: Sequence[Any] = ()
     where: str = ""
     xrd: MeasuredPattern = field(default_factory=MeasuredPattern)
+    keep_evaluations: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.python, str):
@@ -140,6 +144,8 @@ class SearchSettings:
             if value is not None or name == "seed":
                 number = whole_number(name, value, f"a whole number from {least}", least)
                 object.__setattr__(self, name, number)
+        if not isinstance(self.keep_evaluations, bool):
+            raise InputError("keep_evaluations", self.keep_evaluations, "one of true and false")
         if isinstance(self.allocation, str):
             object.__setattr__(self, "allocation", find_allocation(self.allocation))
         elif not isinstance(self.allocation, Allocation):
@@ -259,6 +265,8 @@ class SearchSettings:
         }
         if self.references:
             record["references"] = [str(Path(path).absolute()) for path in self.references]
+        if self.keep_evaluations:
+            record["keep_evaluations"] = True
         options = {"python": self.choice.python, **self.choice.options} if self.choice else {}
         record |= {option: value for option, value in options.items() if value is not None}
         record |= self._record_of_objectives()

@@ -33,6 +33,7 @@ COMMANDS = [
         "predict",
         "evaluate",
         "design",
+        "potential",
     ),
     *("import", "formats", "calculators", "sources", "operators", "objectives"),
 ]
@@ -50,7 +51,12 @@ def test_help_lists_commands_in_order(tmp_path):
 
 @pytest.mark.parametrize(
     "command",
-    [*COMMANDS, *(f"calculators {name}" for name in ENVIRONMENTS), *(f"dataset {name}" for name in DATASET)],
+    [
+        *COMMANDS,
+        *(f"calculators {name}" for name in ENVIRONMENTS),
+        *(f"dataset {name}" for name in DATASET),
+        "potential train",
+    ],
 )
 def test_help_fits_terminal_and_has_examples(command, monkeypatch):
     monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 80)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import logging
+import math
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,12 +25,51 @@ from hybridcsp.relaxation.calculators.server.models import PACKAGES, missing_pac
 from hybridcsp.relaxation.calculators.server.sevennet import find_checkpoint
 from hybridcsp.utils.activity import announce
 from hybridcsp.utils.files import atomic_write, make_folder
+from hybridcsp.utils.paths import expanded
 
 _log = logging.getLogger(__name__)
 
 # Time in s without any data after which a download is given up.
 _TIMEOUT = 60.0
 _BLOCK = 2**18
+
+
+#: Names of the files of a committee in its folder.
+_COMMITTEE_WEIGHTS, _COMMITTEE_CARD = "weights.safetensors", "card.json"
+
+
+def split_committee(argument: str | None) -> tuple[Path, float | None]:
+    """Return the folder of a committee and its limit, from the argument of the calculator ``committee``.
+
+    Parameters
+    ----------
+    argument
+        ``FOLDER``, or ``FOLDER:LIMIT`` with a largest uncertainty of forces in eV/Å.
+
+    Raises
+    ------
+    CalculatorError
+        If the folder does not hold a committee, or the limit is not a positive number.
+    """
+    if not argument:
+        raise CalculatorError("the calculator committee needs a folder that hybridcsp potential train has written")
+    folder, limit = expanded(argument), None
+    before, colon, after = argument.rpartition(":")
+    if colon and not folder.exists():
+        folder = expanded(before)
+        try:
+            limit = float(after)
+        except ValueError:
+            limit = math.nan
+        if not (math.isfinite(limit) and limit > 0):
+            raise CalculatorError(f"committee:{argument}: the limit {after} must be a positive number of eV/Å")
+    missing = [name for name in (_COMMITTEE_CARD, _COMMITTEE_WEIGHTS) if not (folder / name).is_file()]
+    if missing:
+        raise CalculatorError(
+            f"committee:{argument}: {folder} must be a folder that hybridcsp potential train has written; "
+            f"{missing[0]} is missing"
+        )
+    return folder, limit
 
 
 def model_file(calculator: str, argument: str | None) -> Path | None:
@@ -50,6 +90,8 @@ def model_file(calculator: str, argument: str | None) -> Path | None:
     CalculatorError
         If the argument names neither a model nor a file.
     """
+    if calculator == "committee":
+        return split_committee(argument)[0] / _COMMITTEE_WEIGHTS
     try:
         if calculator == "mace":
             return find_model(argument)[0]

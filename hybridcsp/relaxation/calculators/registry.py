@@ -66,6 +66,11 @@ CALCULATORS = Registry(
             summary="Lennard-Jones with ε = 0.1 eV, σ = 2.5 Å for every pair; for tests",
         ),
         Entry(
+            name="committee",
+            target="hybridcsp.potentials.calculator:build_committee",
+            summary="committee of potentials that hybridcsp potential train has trained: committee:FOLDER",
+        ),
+        Entry(
             name="mace",
             target="hybridcsp.relaxation.calculators.server.mace:build_mace",
             summary="MACE: mace:NAME of a foundation model, which is downloaded, or mace:PATH; executes code in it",
@@ -138,6 +143,9 @@ def check_name(choice: CalculatorChoice) -> None:
         model_file(entry.name, argument)
         if interpreter is None:
             check_package(entry.name)
+    elif entry.name == "committee":
+        model_file(entry.name, argument)
+        check_package("mace")
     elif entry.package != OURS:
         if locate(entry.target.partition(":")[0]) is None:
             raise entry.broken("cannot be imported: there is no such module")

@@ -1,0 +1,1 @@
+"""Potentials that learn from evaluations: data sets, training, and the calculator of a committee."""

@@ -16,12 +16,20 @@ from hybridcsp.predictors.base import Predictor
 
 #: Name of the energy quantile among the properties.
 ENERGY = "energy_quantile"
-# Largest value of a property whose exponential function is a loss.
+# Largest value of a property whose exponential function is a loss, and largest magnitude that is learned with it.
 _LARGEST = 20.0
 
 
 class Units(ABC):
-    """Abstract base class of the units of properties in networks."""
+    """Abstract base class of the units of properties in networks.
+
+    Attributes
+    ----------
+    largest
+        Largest magnitude of a value in these units; others are cut off, because they would decide the loss alone.
+    """
+
+    largest: float
 
     @abstractmethod
     def scales(self, properties: LearnedProperties) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -44,6 +52,8 @@ class Units(ABC):
 
 class OwnUnit(Units):
     """The unit of the one property that is learned, as published."""
+
+    largest = _LARGEST
 
     def scales(self, properties: LearnedProperties) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return 0 and 1."""
@@ -74,6 +84,8 @@ class OwnUnit(Units):
 
 class StandardUnits(Units):
     """Standard deviations from the mean of each property."""
+
+    largest = 4.0
 
     def scales(self, properties: LearnedProperties) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return means, and standard deviations of the quantiles."""
@@ -123,8 +135,7 @@ class Quantities:
         rows = [[example.properties.get(name, np.nan) for name in self.names] for example in examples]
         zero, one = self.units.scales(self.properties)
         values: NDArray[np.float64] = (np.array(rows, dtype=float).reshape(len(examples), len(zero)) - zero) / one
-        # A value far beyond the others would decide the loss alone.
-        return np.clip(values, -_LARGEST, _LARGEST)
+        return np.clip(values, -self.units.largest, self.units.largest)
 
     def in_own_units(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return values in the units of the networks, shape ``(n, n_properties)``, in those of the properties."""

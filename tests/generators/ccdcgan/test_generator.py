@@ -15,9 +15,10 @@ from hybridcsp.generators.base import Condition, Example, Reject, Request, Sampl
 from hybridcsp.generators.ccdcgan import ConstrainedGAN
 from hybridcsp.generators.ccdcgan.answering import Drawn, Unconditional
 from hybridcsp.generators.ccdcgan.designs import closer_than_half_an_angstrom
-from hybridcsp.generators.ccdcgan.quantities import with_predictions
+from hybridcsp.generators.ccdcgan.quantities import Quantities, StandardUnits, with_predictions
 from hybridcsp.generators.ccdcgan.sizes import SCALES, Scale, Sizes
 from hybridcsp.generators.loading import new_generator, open_generator
+from hybridcsp.generators.properties import LearnedProperties
 from hybridcsp.predictors.base import Prediction
 from hybridcsp.structure.representations.base import DecodingError
 from hybridcsp.structure.representations.voxel_grid import VoxelGrid
@@ -181,6 +182,15 @@ class Fives:
             interval_90=np.zeros((n, 2)),
             unseen=tuple(("Au",) if one else () for one in gold),
         )
+
+
+def test_values_are_learned_in_standard_deviations_and_extreme_ones_are_cut_off():
+    given = [Example(atoms=simple_cubic("Cu"), properties={"energy": x}) for x in (*range(99), 10**6)]
+    quantities = Quantities(LearnedProperties().extended(given), StandardUnits())
+    values = quantities.values([*given, Example(atoms=simple_cubic("Cu"))])[:, 0]
+    assert values[98] < 2 < 4 == values[99]
+    assert np.isnan(values[100])
+    np.testing.assert_allclose(quantities.in_own_units(values[:99, None])[:, 0], range(99), atol=1e-9)
 
 
 def test_a_predictor_fills_in_values_within_what_it_has_learned():

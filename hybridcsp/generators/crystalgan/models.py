@@ -31,7 +31,7 @@ class PublishedBounds:
         """Return the penalty of crystals, shape ``(batch,)``, without gradients."""
         present = rows[:, 3:, 3].detach()
         distances = shortest_distances(fractions.detach(), rows[:, :3, :3].detach())
-        seen = self._alike & (present[:, None] > 0) & (present[:, :, None] > 0)
+        seen = self._alike.to(rows.device) & (present[:, None] > 0) & (present[:, :, None] > 0)
         nearest = distances.masked_fill(~seen, torch.inf).amin(-1)
         nearest = torch.where(nearest.isfinite() & (present > 0), nearest, self.shortest)
         return ((nearest - self.shortest).square() + (self.longest - nearest).square()).mean(1)
@@ -56,8 +56,9 @@ class DistanceBounds:
         present = rows[:, 3:, 3]
         both = present[:, None] * present[:, :, None]
         distances = shortest_distances(fractions, rows[:, :3, :3])
-        close = ((self._lowest - distances).clamp(min=0).square() * both).sum((1, 2))
-        beyond = (distances - self._highest).masked_fill(both == 0, torch.inf).amin(-1)
+        lowest, highest = self._lowest.to(distances), self._highest.to(distances)
+        close = ((lowest - distances).clamp(min=0).square() * both).sum((1, 2))
+        beyond = (distances - highest).masked_fill(both == 0, torch.inf).amin(-1)
         far = (beyond.clamp(min=0, max=10).square() * present).sum(1)
         return close + far
 
@@ -127,7 +128,7 @@ class CrossDomain(AdversarialModel):
         if self._geometry is not None:
             for rows in (like_first, like_second):
                 fractions = rows[:, 3:, :3].detach() @ torch.linalg.pinv(rows[:, :3, :3].detach())
-                terms["geometry"] = terms.get("geometry", torch.zeros(len(rows))) + self._geometry(rows, fractions)
+                terms["geometry"] = terms.get("geometry", torch.zeros_like(scores)) + self._geometry(rows, fractions)
         return terms
 
 

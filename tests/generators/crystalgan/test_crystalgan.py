@@ -125,3 +125,15 @@ def test_only_the_corrected_penalty_of_distances_has_a_gradient():
     far = DistanceBounds(0.5 * two, 0.8 * two)(rows, rows[:, 3:, :3])
     assert far.item() == pytest.approx(2 * 0.2**2, rel=1e-3)
     assert not PublishedBounds(torch.tensor([True, True]))(rows, rows[:, 3:, :3]).requires_grad
+
+
+@pytest.mark.parametrize("design", [CorrectedDesign(), PublishedDesign()])
+@pytest.mark.parametrize("part", ["binaries", "ternaries"])
+def test_losses_are_computed_on_the_device_of_the_networks(design, part):
+    """A device without memory refuses, as a GPU does, tensors that were left on the processor."""
+    domains = Domains.of(EXAMPLES)
+    model = getattr(design, part)(domains, TINY).to("meta")
+    rows = torch.ones(3, 3 + sum(domains.slots), 4, device="meta")
+    for turn in model.turns():
+        terms = turn.losses({"first": rows, "second": rows, "joined": rows})
+        assert {value.device.type for value in terms.values()} == {"meta"}

@@ -55,8 +55,10 @@ class Targets:
         return bool((self.low < 1).all() and (self.high > 0).all())
 
     def distances(self, values: Array) -> Array:
-        """Return how far values, shape ``(n, n_properties)``, are outside; infinite where one is unknown."""
-        outside = np.maximum(np.maximum(self.low - values, values - self.high), 0.0)
+        """Return how far values, shape ``(n, n_properties)``, are outside; infinite where a wanted one is unknown."""
+        wanted = np.isfinite(self.low) | np.isfinite(self.high)
+        low, high, values = self.low[wanted], self.high[wanted], values[:, wanted]
+        outside = np.maximum(np.maximum(low - values, values - high), 0.0)
         return np.asarray(np.linalg.norm(np.where(np.isnan(outside), np.inf, outside), axis=1))
 
 

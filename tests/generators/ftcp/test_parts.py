@@ -110,6 +110,14 @@ def test_latent_vectors_of_known_crystals_with_the_nearest_values_come_first(kno
     assert NearestValues().accepts(np.array([[5.0]]), targets).all()
 
 
+def test_unknown_values_of_properties_without_a_target_do_not_matter():
+    targets = Targets(low=np.array([0.5, -np.inf]), high=np.array([0.5, np.inf]))
+    values = np.array([[0.1, 0.3], [0.5, np.nan], [np.nan, 0.5], [0.4, np.nan]])
+    np.testing.assert_allclose(targets.distances(values), [0.4, 0.0, np.inf, 0.1])
+    starts = NearestValues(most=2).starts(Prediction(), torch.arange(4.0)[:, None], values, targets)
+    assert starts.flatten().tolist() == [1, 3]
+
+
 @pytest.mark.parametrize(("low", "high"), [(0.4, 0.6), (-np.inf, 0.3), (0.8, np.inf)])
 def test_latent_vectors_are_moved_until_predicted_values_are_wanted(low, high):
     latent = torch.linspace(-0.5, 1.5, 9)[:, None].repeat(1, 2)

@@ -161,21 +161,25 @@ def _fold(
     position: int,
     energy: float,
 ) -> bool:
-    """Add a crystal, or replace an equal one of higher energy; return whether it is new.
+    """Add a crystal, or replace an equal one of higher or unknown energy; return whether it is new.
 
-    Crystals at different pressures are different. Properties that only one of two equal crystals has are kept.
+    Crystals at different pressures are different; one without a pressure equals that at 0 GPa. Properties and a
+    pressure that only one of two equal crystals has are kept.
     """
     atoms = example.atoms
     rows = kept.setdefault(tuple(sorted(Counter(atoms.get_chemical_symbols()).items())), [])
     for i, (other_energy, other_position, other) in enumerate(rows):
         close = abs(math.log(atoms.get_volume() / other.atoms.get_volume())) < _VOLUME_WINDOW
-        if close and other.pressure_gpa == example.pressure_gpa and same_structure(atoms, other.atoms):
-            if energy < other_energy:
-                merged = {**other.properties, **example.properties}
-                rows[i] = energy, other_position, replace(example, properties=merged)
-            elif example.properties:
-                merged = {**example.properties, **other.properties}
-                rows[i] = other_energy, other_position, replace(other, properties=merged)
+        same_pressure = (other.pressure_gpa or 0.0) == (example.pressure_gpa or 0.0)
+        if close and same_pressure and same_structure(atoms, other.atoms):
+            better = energy < other_energy or (math.isnan(other_energy) and not math.isnan(energy))
+            (best_energy, best), worse = ((energy, example), other) if better else ((other_energy, other), example)
+            merged = replace(
+                best,
+                properties={**worse.properties, **best.properties},
+                pressure_gpa=worse.pressure_gpa if best.pressure_gpa is None else best.pressure_gpa,
+            )
+            rows[i] = best_energy, other_position, merged
             return False
     rows.append((energy, position, example))
     return True

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,20 +76,12 @@ def not_saved(name: str) -> InputError:
     return not_trained(name, so="there are no weights to save")
 
 
-@contextmanager
-def reading_card(folder: Path) -> Iterator[None]:
-    """Turn errors about the content of a card, while a generator is made from it, into one that names the card.
+def reading_card(folder: Path) -> AbstractContextManager[None]:
+    """Turn errors about the content of a generator's card into one that names the card.
 
-    Raises
-    ------
-    InputError
-        If an entry is missing or cannot be used.
+    See :func:`hybridcsp.training.weights_io.reading_card`.
     """
-    try:
-        yield
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError, OverflowError) as error:
-        reason = f"the card must be one of this generator: {error}"
-        raise InputError("weights", str(folder / CARD), reason=reason) from error
+    return weights_io.reading_card(folder, KIND)
 
 
 def card_before(card: Mapping[str, Any], *without: str) -> dict[str, Any]:

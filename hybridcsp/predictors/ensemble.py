@@ -207,7 +207,7 @@ class Ensemble(Predictor):
         """
         tensors, card = weights_io.load(folder, KIND, cls.name)
         weights_io.check_sizes(card.get("architecture"), "layers", tensors, folder)
-        try:
+        with weights_io.reading_card(folder, KIND):
             predictor = cls.configured(str(card["configuration"]))
             if not isinstance(predictor, cls) or not 1 <= int(card["members"]) <= MOST_MEMBERS:
                 raise ValueError("the number of members is not possible")
@@ -217,12 +217,6 @@ class Ensemble(Predictor):
             predictor._restore(card, tensors)
             weights_io.check_parameters(int(card["members"]) * predictor.parameters_of_network(), tensors, folder)
             networks = [predictor.network() for _ in range(int(card["members"]))]
-        except InputError:
-            raise
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputError(
-                "weights", str(folder / weights_io.CARD), reason=f"the card must be one of this predictor: {error}"
-            ) from error
         for number, network in enumerate(networks):
             own = {
                 key.partition("/")[2]: value for key, value in tensors.items() if key.partition("/")[0] == str(number)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,34 @@ def load(folder: Path, kind: str, name: str) -> tuple[dict[str, torch.Tensor], d
     except SafetensorError as error:
         raise InputError("weights", folder / WEIGHTS, f"a safetensors file ({error})") from error
     return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}, card
+
+
+@contextmanager
+def reading_card(folder: Path, kind: str) -> Iterator[None]:
+    """Turn errors about the content of a card, while a model is made from it, into one that names the card.
+
+    Errors of this module, about the weights, name their file themselves and stay as they are.
+
+    Parameters
+    ----------
+    folder
+        Folder of the card.
+    kind
+        Kind of the model, ``"generator"`` or ``"predictor"``.
+
+    Raises
+    ------
+    InputError
+        If an entry is missing or cannot be used.
+    """
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError, OverflowError) as error:
+        if isinstance(error, InputError) and error.key == "weights":
+            raise
+        missing = f"the entry {error.args[0]!r} is missing" if isinstance(error, KeyError) and error.args else error
+        reason = f"the card must be one of this {kind}: {missing}"
+        raise InputError("weights", folder / CARD, reason=reason) from error
 
 
 def check_sizes(sizes: Any, depth: str, tensors: Mapping[str, torch.Tensor], folder: Path) -> None:

@@ -54,6 +54,22 @@ def test_crystals_at_different_pressures_are_different(tmp_path):
     assert dataset.skipped == {"duplicates": 1}
 
 
+@pytest.mark.parametrize("pressures", [(None, 0.0), (0.0, None)])
+def test_a_crystal_without_a_pressure_equals_that_at_zero_pressure(tmp_path, pressures):
+    given = [{} if pressure is None else {"pressure_gpa": pressure} for pressure in pressures]
+    write(tmp_path / "salt.extxyz", [salt(5.64, **given[0]), salt(5.64, **given[1]), salt(5.64, pressure_gpa=5.0)])
+    dataset = read_dataset([tmp_path / "salt.extxyz"], max_atoms=10)
+    assert [example.pressure_gpa for example in dataset.examples] == [0.0, 5.0]
+
+
+@pytest.mark.parametrize("first", [{}, {"e_above_hull": 0.1}])
+def test_the_known_energy_of_equal_crystals_is_kept(tmp_path, first):
+    second = {} if first else {"e_above_hull": 0.1}
+    write(tmp_path / "a.extxyz", [salt(5.6, **first), salt(4.5, e_above_hull=0.0), salt(5.6, **second)])
+    dataset = read_dataset([tmp_path / "a.extxyz"], max_atoms=10)
+    assert [example.energy_quantile for example in dataset.examples] == [0.5, 0.0]
+
+
 def test_skipped_frames_are_counted(tmp_path):
     molecule = Atoms("H2", positions=[(0, 0, 0), (0, 0, 0.7)], cell=[9, 9, 9])
     write(tmp_path / "a.extxyz", [molecule, salt(5.6), bulk("Cu"), bulk("C", "diamond", 3.6)])

@@ -359,10 +359,21 @@ def test_files_that_cannot_be_used(pair, tmp_path):
         new_predictor("cgcnn", "other")
     pair.save(tmp_path / "good")
     card = json.loads((tmp_path / "good" / "card.json").read_text())
-    for key, value in (("members", 3), ("architecture", {"width": 1}), ("scale", {"spread": 0}), ("elements", [1])):
+    wrong = {
+        "members": 3,
+        "architecture": {"width": 1},
+        "scale": {"spread": 0},
+        "elements": [1],
+        "configuration": "new",
+    }
+    for key, value in wrong.items():
         (tmp_path / "good" / "card.json").write_text(json.dumps(card | {key: value}))
-        with pytest.raises(InputError, match="weights"):
+        with pytest.raises(InputError, match=r"weights = .*good"):
             open_predictor(tmp_path / "good")
+    del card["elements"]
+    (tmp_path / "good" / "card.json").write_text(json.dumps(card))
+    with pytest.raises(InputError, match="must be one of this predictor: the entry 'elements' is missing"):
+        open_predictor(tmp_path / "good")
 
 
 def test_graph_of_any_cell_has_all_edges():

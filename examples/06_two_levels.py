@@ -1,8 +1,7 @@
 """Two levels: a fast potential searches, and a better calculator relaxes the best minima again and ranks them.
 
-Names of two calculators may be given: 06_two_levels.py chgnet sevennet:l3i5. The second may also be a calculator file
-of a DFT code, or a function that builds the calculator, as in 12_quantum_espresso.py. Run again, it continues where it
-ended.
+Names of two calculators may be given: 06_two_levels.py chgnet sevennet:l3i5. The second may also be a DFT file, as in
+12_quantum_espresso.py. Run again, it continues where it ended.
 """
 
 import sys

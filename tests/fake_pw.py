@@ -10,7 +10,7 @@ import math
 import sys
 
 RYDBERG, BOHR = 13.605693, 0.52917721
-DEPTH, STEEPNESS, DISTANCE, REACH = 0.5, 1.5, 2.5, 10.0  # eV, 1/Å, Å, Å
+DEPTH, STEEPNESS, DISTANCE, REACH = 0.5, 1.5, 2.5, 6.5  # eV, 1/Å, Å, Å
 
 
 def block(lines, head, n):
@@ -58,6 +58,49 @@ def morse(cell, positions):
     return energy, forces, virial, volume
 
 
+GPA = 0.006241509  # eV/Å³
+
+
+def setting(lines, name, default=""):
+    found = [line.split("=")[1].strip(" ,'") for line in lines if line.split("=")[0].strip() == name]
+    return found[0] if found else default
+
+
+def relaxed(cell, positions, pressure):
+    """Cell and positions scaled to the minimum of the enthalpy, by golden sections."""
+
+    def scaled(factor):
+        return [[factor * x for x in axis] for axis in cell], [[factor * x for x in row] for row in positions]
+
+    def enthalpy(factor):
+        energy, _, _, volume = morse(*scaled(factor))
+        return energy + pressure * volume
+
+    low, high, ratio = 0.8, 1.25, (math.sqrt(5) - 1) / 2
+    while high - low > 1e-5:
+        left, right = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, right) if enthalpy(left) < enthalpy(right) else (left, high)
+    return scaled((low + high) / 2)
+
+
+def report(cell, positions):
+    """Print what pw.x prints of one structure."""
+    energy, forces, virial, volume = morse(cell, positions)
+    print(f"!    total energy              = {energy / RYDBERG:17.8f} Ry\n")
+    print("     Forces acting on atoms (cartesian axes, Ry/au):\n")
+    for number, force in enumerate(forces, 1):
+        shown = "".join(f"{x / RYDBERG * BOHR:14.8f}" for x in force)
+        print(f"     atom {number:4d} type  1   force = {shown}")
+    print("\n     Computing stress (Cartesian axis) and pressure\n")
+    print("          total   stress  (Ry/bohr**3)                   (kbar)     P=        0.15")
+    for row in virial:
+        shown = [-x / volume / RYDBERG * BOHR**3 for x in row]
+        print("".join(f"{x:14.8f}" for x in shown) + "".join(f"{x * 147105.08:12.2f}" for x in shown))
+
+
+print("\n     Program PWSCF v.6.7MaX starts on 23Nov2026 at  5: 5:12 \n")
+if "-in" not in sys.argv:
+    sys.exit("no input")
 with open(sys.argv[sys.argv.index("-in") + 1]) as file:  # noqa: PTH123 - to import less
     text = [line.strip() for line in file]
 if not {"tstress          = .true.", "tprnfor          = .true."} <= set(text):
@@ -65,10 +108,9 @@ if not {"tstress          = .true.", "tprnfor          = .true."} <= set(text):
 count = int(next(line for line in text if line.startswith("nat ")).split("=")[1])
 axes = [[float(x) for x in row] for row in block(text, "CELL_PARAMETERS angstrom", 3)]
 atoms = [(row[0], [float(x) for x in row[1:4]]) for row in block(text, "ATOMIC_POSITIONS angstrom", count)]
-energy, forces, virial, volume = morse(axes, [position for _, position in atoms])
+places = [position for _, position in atoms]
 alat = math.sqrt(dot(axes[0], axes[0]))
 
-print("\n     Program PWSCF v.6.7MaX starts on 23Nov2026 at  5: 5:12 \n")
 print(f"     number of atoms/cell      = {count:12d}\n     number of atomic types    = {1:12d}\n")
 print(f"     celldm(1)={alat / BOHR:11.6f}  celldm(2)=   0.000000  celldm(3)=   0.000000\n")
 print("     crystal axes: (cart. coord. in units of alat)")
@@ -83,14 +125,15 @@ print("                       cart. coord. in units 2pi/alat")
 print("        k(    1) = (   0.0000000   0.0000000   0.0000000), wk =   2.0000000\n")
 print("     End of self-consistent calculation\n\n          k = 0.0000 0.0000 0.0000 (   411 PWs)   bands (ev):\n")
 print("    -5.7875   6.2838   6.2838   6.2838\n\n     the Fermi energy is     6.4091 ev\n")
-print(f"!    total energy              = {energy / RYDBERG:17.8f} Ry\n")
-print("     Forces acting on atoms (cartesian axes, Ry/au):\n")
-for number, force in enumerate(forces, 1):
-    shown = "".join(f"{x / RYDBERG * BOHR:14.8f}" for x in force)
-    print(f"     atom {number:4d} type  1   force = {shown}")
-print("\n     Computing stress (Cartesian axis) and pressure\n")
-print("          total   stress  (Ry/bohr**3)                   (kbar)     P=        0.15")
-for row in virial:
-    shown = [-x / volume / RYDBERG * BOHR**3 for x in row]
-    print("".join(f"{x:14.8f}" for x in shown) + "".join(f"{x * 147105.08:12.2f}" for x in shown))
+report(axes, places)
+if setting(text, "calculation") == "vc-relax":
+    axes, places = relaxed(axes, places, float(setting(text, "press", "0").replace("d", "e")) / 10 * GPA)
+    print("\nCELL_PARAMETERS (angstrom)")
+    for row in axes:
+        print("".join(f"{x:14.9f}" for x in row))
+    print("\nATOMIC_POSITIONS (angstrom)")
+    for (symbol, _), row in zip(atoms, places, strict=True):
+        print(symbol + "".join(f"{x:14.9f}" for x in row))
+    print()
+    report(axes, places)
 print("\n   JOB DONE.")

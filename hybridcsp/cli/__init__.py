@@ -6,6 +6,7 @@ from hybridcsp.cli import dataset as dataset
 from hybridcsp.cli import dataset_files as dataset_files
 from hybridcsp.cli import dataset_relax as dataset_relax
 from hybridcsp.cli import design as design
+from hybridcsp.cli import dft as dft
 from hybridcsp.cli import environments as environments
 from hybridcsp.cli import evaluate as evaluate
 from hybridcsp.cli import front as front

@@ -14,7 +14,7 @@ from hybridcsp.cli.console import console
 from hybridcsp.cli.lists import print_registry
 from hybridcsp.cli.output import AsCsv, AsJson, print_table
 from hybridcsp.cli.progress import announced
-from hybridcsp.errors import CalculatorError, CommandLineError, with_full_stop
+from hybridcsp.errors import CalculatorError, CommandLineError, InputError, with_full_stop
 from hybridcsp.utils.interrupts import terminate_in_order
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ calculators_app = App(
     "  hybridcsp calculators\n\n"
     "  hybridcsp calculators --json\n\n"
     "  hybridcsp calculators install sevennet\n\n"
-    "  hybridcsp calculators check sevennet:l3i5",
+    "  hybridcsp calculators check sevennet:l3i5\n\n"
+    "  hybridcsp calculators template quantum-espresso > dft.toml",
 )
 app.add_typer(calculators_app, name="calculators")
 
@@ -63,7 +64,7 @@ def calculators(context: typer.Context, as_json: AsJson = False, as_csv: AsCsv =
 @calculators_app.command(
     epilog="Examples:\n\n"
     "  hybridcsp calculators check sevennet:l3i5\n\n"
-    "  hybridcsp calculators check vasp.toml --structure GaN.cif --time-limit 1h\n\n"
+    "  hybridcsp calculators check dft.toml --element Si --time-limit 1h\n\n"
     "  hybridcsp calculators check my_module:factory --python ~/envs/theirs/bin/python"
 )
 def check(
@@ -88,6 +89,10 @@ def check(
             metavar="FILE", help="Crystal to relax.", show_default="one of Cu, Si, NaCl, MgO, C and GaN with 2 atoms"
         ),
     ] = None,
+    element: Annotated[
+        str | None,
+        typer.Option(metavar="SYMBOL", help="Element to compute with a DFT file.", show_default="one that it has"),
+    ] = None,
     time_limit: Annotated[
         str,
         typer.Option(metavar="SECONDS", help="Time limit of the start and of the relaxation: 300, 10min."),
@@ -96,9 +101,11 @@ def check(
 ) -> None:
     """Relax one small crystal with a calculator and report what came of it.
 
-    The calculator runs as in a search, in a worker process. The exit status is 1 unless the relaxation converges.
+    The calculator runs as in a search, in a worker process. The exit status is 1 unless the relaxation converges. With
+    a DFT file, one calculation of a crystal of one element is made, without a relaxation.
     """
     from hybridcsp.relaxation.calculators.choice import CalculatorChoice
+    from hybridcsp.relaxation.calculators.dft.chosen import is_dft
     from hybridcsp.relaxation.calculators.registry import check_calculator, prepare_calculator
     from hybridcsp.relaxation.trial import run_trial
     from hybridcsp.search.stopping import read_target
@@ -107,6 +114,14 @@ def check(
     choice = CalculatorChoice.of(CalculatorChoice(calculator=name, python=python, device=device, precision=precision))
     seconds = read_quantity("--time-limit", time_limit, "seconds")
     crystals = [] if structure is None else [read_target("--structure", str(structure))]
+    if is_dft(choice):
+        from hybridcsp.cli.dft import check_dft
+
+        crystal = crystals[0] if crystals else None
+        check_dft(name, choice, element=element, crystal=crystal, seconds=seconds, as_json=as_json)
+        return
+    if element is not None:
+        raise InputError("--element", element, reason="it is for DFT files; use --structure for a crystal of your own")
     check_calculator(choice)
     terminate_in_order()
     with TemporaryDirectory() as logs, announced(f"checking {name}"):

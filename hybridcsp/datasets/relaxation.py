@@ -28,6 +28,7 @@ from hybridcsp.io.structure_files import read_structures
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.backends.base import Backend
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
+from hybridcsp.relaxation.calculators.dft.chosen import check_elements
 from hybridcsp.relaxation.calculators.registry import (
     CalculatorLike,
     check_calculator,
@@ -176,6 +177,7 @@ def relax_crystals(
     if not crystals:
         raise InputError("crystals", "none", "at least one crystal")
     check_calculator(calculator)
+    check_elements(calculator, sorted({symbol for atoms in crystals for symbol in atoms.symbols}))
     prepare_calculator(calculator)
     try_calculator(calculator)
     about = {
@@ -194,7 +196,7 @@ def relax_crystals(
         on_progress(progress)
         if not left:
             return progress
-        relaxer = Relaxer(calculator=calculator, settings=settings)
+        relaxer = Relaxer(calculator=calculator, settings=settings, folder=folder)
         count = min(workers or available_cores(), len(left))
         with WorkerPool(relaxer, workers=count, log_directory=folder / "workers") as pool:
             _run(pool, crystals, left, limits, settings.pressure_gpa, files, progress, on_progress)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from hybridcsp.core.outcomes import FailureReason
 from hybridcsp.core.records import Limits
 from hybridcsp.errors import message_of
+from hybridcsp.relaxation.calculators.jobs import OwnRelaxation, Target, TimeUsedUpError
 from hybridcsp.relaxation.calculators.remote import class_name_of
 from hybridcsp.relaxation.calculators.server.exceptions import IsolatedAtomsError
 from hybridcsp.relaxation.calculators.server_process import ServerLostError
@@ -126,6 +128,7 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
         self._on_evaluation = on_evaluation
         self._settings = settings
         self._evaluated: tuple[bytes, bytes] | None = None  # geometry of the results
+        self._owed = False  # whether a structure that was moved elsewhere must still be evaluated
         self._start = time.perf_counter()
         self._start_volume = _volume(atoms)
         self._start_force = 0.0
@@ -197,26 +200,15 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
         self, atoms: Atoms, properties: list[str] | None = None, system_changes: list[str] | None = None
     ) -> None:
         """Calculate all properties of a structure; errors as in :meth:`get_property`."""
-        if self.force_calls >= max(1, self._limits.force_calls):
+        if self.force_calls >= max(1, self._limits.force_calls) and not self._owed:
             raise JobEnded(None, "force-call limit")
         if self.seconds > self._limits.seconds:
             raise JobEnded(FailureReason.TIME_LIMIT, f"more than {self._limits.seconds:g} s")
         self._check_structure(atoms)
         self.force_calls += 1
-        try:
+        self._owed = False
+        with _errors_as_ends():
             results = self._evaluate(atoms)
-        except IsolatedAtomsError as error:
-            raise JobEnded(FailureReason.ISOLATED_ATOMS, str(error)) from error
-        except MemoryError as error:
-            raise JobEnded(FailureReason.MEMORY_LIMIT, f"MemoryError: {error}") from error
-        except ServerLostError as error:
-            raise JobEnded(FailureReason.WORKER_DIED, str(error)) from error
-        except NotFiniteError as error:
-            raise JobEnded(FailureReason.NON_FINITE, str(error)) from error
-        except WrongKindError as error:
-            raise JobEnded(FailureReason.WRONG_RESULTS, str(error)) from error
-        except Exception as error:  # a calculator may raise anything, and none of it may end a search
-            raise JobEnded(FailureReason.CALCULATOR, message_of(error)) from error
         if self._on_evaluation is not None:
             self._on_evaluation(atoms, results)
         if "forces" in results:
@@ -224,6 +216,26 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
         self.results = results
         self._evaluated = _geometry(atoms)
         report_step(self.force_calls, (results["energy"] + self.pressure * _volume(atoms)) / len(atoms))
+
+    def relax_with(self, own: OwnRelaxation, atoms: Atoms, target: Target) -> None:
+        """Have a code relax a structure by itself; its steps count as force calls. Errors as in :meth:`get_property`.
+
+        The end must be evaluated afterwards, whereby it is checked as any other structure.
+        """
+        self._check_structure(atoms)
+        with _errors_as_ends():
+            self.count(own.relax(atoms, target))
+
+    def count(self, calls: int) -> None:
+        """Add force calls that were made elsewhere; whatever their number, one more is allowed to evaluate the end."""
+        self.force_calls += calls
+        self._owed = True
+
+    @property
+    def left(self) -> Limits:
+        """Limits of what remains of the job."""
+        calls = max(1, self._limits.force_calls - self.force_calls)
+        return replace(self._limits, force_calls=calls, seconds=max(0.0, self._limits.seconds - self.seconds))
 
     def _evaluate(self, atoms: Atoms) -> dict[str, Any]:
         """Return the checked results of the calculator; only the energy is required."""
@@ -284,6 +296,27 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
             self._start_force = largest
         if largest > max(self._settings.force_explosion, self._start_force):
             raise JobEnded(FailureReason.FORCE_EXPLOSION, f"a force of {largest:.3g} eV/Å")
+
+
+@contextmanager
+def _errors_as_ends() -> Iterator[None]:
+    """Convert every error of a calculator into the end of the job."""
+    try:
+        yield
+    except IsolatedAtomsError as error:
+        raise JobEnded(FailureReason.ISOLATED_ATOMS, str(error)) from error
+    except TimeUsedUpError as error:
+        raise JobEnded(FailureReason.TIME_LIMIT, str(error)) from error
+    except MemoryError as error:
+        raise JobEnded(FailureReason.MEMORY_LIMIT, f"MemoryError: {error}") from error
+    except ServerLostError as error:
+        raise JobEnded(FailureReason.WORKER_DIED, str(error)) from error
+    except NotFiniteError as error:
+        raise JobEnded(FailureReason.NON_FINITE, str(error)) from error
+    except WrongKindError as error:
+        raise JobEnded(FailureReason.WRONG_RESULTS, str(error)) from error
+    except Exception as error:  # a calculator may raise anything, and none of it may end a search
+        raise JobEnded(FailureReason.CALCULATOR, message_of(error)) from error
 
 
 def _check_untouched(atoms: Atoms, given: Atoms) -> None:

@@ -23,6 +23,7 @@ from hybridcsp.core.outcomes import Evaluation, Failed, FailureReason, Relaxed
 from hybridcsp.core.records import EVALUATE, FOLLOW_UP, LOWEST, REFINE, RELAX, Candidate, Cost, Job
 from hybridcsp.errors import CalculatorError, InputError
 from hybridcsp.objectives import Objective, ObjectiveChoice
+from hybridcsp.relaxation.calculators.jobs import JobCalculator
 from hybridcsp.relaxation.calculators.registry import CalculatorLike, build_calculator
 from hybridcsp.relaxation.capture import Captor
 from hybridcsp.relaxation.descent import Descent
@@ -33,6 +34,7 @@ from hybridcsp.relaxation.objective_values import evaluate_objectives
 from hybridcsp.relaxation.preselection import Starts, start_from_most_promising
 from hybridcsp.relaxation.saddle import WINDOW, is_symmetric, leave_saddles
 from hybridcsp.relaxation.settings import RelaxationSettings
+from hybridcsp.relaxation.staging import relax_by_code, relax_earlier_stages
 from hybridcsp.relaxation.symmetrisation import symmetrise
 from hybridcsp.relaxation.worker import LabelledRunner
 
@@ -80,6 +82,8 @@ class Relaxer:
         Objectives whose values are computed for structures that ``calculator`` has relaxed.
     evaluations
         Folder for one file of each job with all structures that it evaluated; ``None`` keeps none.
+    folder
+        Run directory, in which calculators that write files work; ``None`` for temporary folders.
 
     Examples
     --------
@@ -92,6 +96,7 @@ class Relaxer:
     follow_ups: tuple[CalculatorLike, ...] = ()
     objectives: tuple[ObjectiveChoice, ...] = ()
     evaluations: Path | None = None
+    folder: Path | None = None
 
     def __call__(self) -> LabelledRunner:
         """Build the calculators and objectives, and return the function that turns a job into its outcome.
@@ -104,6 +109,9 @@ class Relaxer:
             If an objective cannot be built.
         """
         built = [None if spec is None else build_calculator(spec) for spec in (self.calculator, *self.follow_ups)]
+        for one in built:
+            if one is not None and isinstance(one[0], JobCalculator):
+                one[0].work_in(self.folder)
         objectives = {choice.name: choice.build() for choice in self.objectives}
 
         def run(job: Job) -> Relaxed | Failed:
@@ -162,6 +170,26 @@ def run_job(
     """
     if job.level not in _LEVELS:
         raise InputError("level", job.level, f"one of {', '.join(_LEVELS)}")
+    if not isinstance(calculator, JobCalculator):
+        return _outcome(job, calculator, label, settings, objectives, on_evaluation)
+    outcome: Relaxed | Failed | None = None
+    try:
+        calculator.begin(job)
+        outcome = _outcome(job, calculator, label, settings, objectives, on_evaluation)
+    finally:
+        calculator.end(failed=not isinstance(outcome, Relaxed))
+    return outcome
+
+
+def _outcome(
+    job: Job,
+    calculator: Calculator,
+    label: str,
+    settings: RelaxationSettings,
+    objectives: Mapping[str, Objective],
+    on_evaluation: Callable[[Atoms, dict[str, Any]], None] | None,
+) -> Relaxed | Failed:
+    """Return the outcome of a job; parameters as in :func:`run_job`."""
     atoms = job.atoms.copy()
     guarded = GuardedCalculator(calculator, atoms, job.limits, settings, on_evaluation)
     atoms.calc = guarded
@@ -239,6 +267,10 @@ def _relax(
     """
     in_search = job.level not in (REFINE, FOLLOW_UP)
     leaves_saddles = in_search and is_symmetric(atoms)
+    hessian = relax_earlier_stages(atoms, guarded, settings, job.level, hessian)
+    if isinstance(guarded.calculator, JobCalculator) and guarded.calculator.own is not None:
+        own, tolerances = guarded.calculator.own, settings.tolerances(job.level)
+        return relax_by_code(own, atoms, guarded, settings, tolerances), None, "relaxed by the code itself"
     captor = Captor(job.known) if in_search and job.known else None
     descent = Descent(atoms, guarded, settings, settings.tolerances(job.level), captor)
     descent.hessian = hessian

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 from ase.build import bulk
+from ase.data import atomic_numbers, covalent_radii
 
 from hybridcsp.core.outcomes import Evaluation, Failed, FailureReason, Relaxed
 from hybridcsp.core.records import EVALUATE, RELAX, Candidate, Job, Limits, Proposal
+from hybridcsp.errors import InputError
 from hybridcsp.relaxation.backends.pool import WorkerPool
 from hybridcsp.relaxation.calculators.registry import CalculatorLike
 from hybridcsp.relaxation.relax import Relaxer
@@ -91,6 +93,56 @@ def displaced(crystal: Atoms) -> Atoms:
     atoms.set_cell(1.01 * np.asarray(atoms.cell), scale_atoms=True)
     atoms.positions[0] += 0.1 / np.sqrt(3)
     return atoms
+
+
+def crystal_of(element: str) -> Atoms:
+    """Return a small crystal of one element: that of ASE's reference state, or one close-packed atom.
+
+    Raises
+    ------
+    InputError
+        If there is no such element.
+    """
+    if element not in atomic_numbers or element == "X":
+        raise InputError("element", element, "the symbol of an element")
+    try:
+        return displaced(bulk(element))
+    except (ValueError, KeyError, TypeError, RuntimeError, NotImplementedError):  # molecules and odd lattices
+        length = 2.2 * float(covalent_radii[atomic_numbers[element]])
+        return bulk(element, "fcc", a=np.sqrt(2) * length)
+
+
+def run_single_point(
+    calculator: CalculatorLike, crystal: Atoms, *, seconds: float, folder: Path
+) -> tuple[Relaxed | Failed, float]:
+    """Evaluate a crystal once in a worker process; return the outcome and the seconds until the worker was ready.
+
+    Parameters
+    ----------
+    calculator
+        The calculator.
+    crystal
+        The crystal.
+    seconds
+        Longest time in s in which the worker must start, and longest time of the evaluation.
+    folder
+        Folder in which a calculator that writes files works, and for the output of the worker.
+
+    Raises
+    ------
+    CalculatorError
+        If the calculator cannot be built.
+    BackendError
+        If the worker does not start in time.
+    """
+    announce("starting the calculator")
+    start = time.monotonic()
+    relaxer = Relaxer(calculator=calculator, folder=folder)
+    with WorkerPool(relaxer, workers=1, log_directory=folder / "log", start_timeout=seconds) as pool:
+        pool.wait_ready()
+        seconds_to_start = time.monotonic() - start
+        announce(f"computing {crystal.get_chemical_formula()}")
+        return _outcome(pool, crystal, EVALUATE, 1, Limits(force_calls=1, seconds=seconds)), seconds_to_start
 
 
 def run_trial(

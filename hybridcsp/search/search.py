@@ -379,6 +379,7 @@ class Search:
             follow_ups=self.settings.then.calculators,
             objectives=tuple(self.settings.objectives),
             evaluations=self.directory / EVALUATIONS if self.settings.keep_evaluations else None,
+            folder=self.directory,
         )
         return WorkerPool(relaxer, workers=self.workers, log_directory=self.directory / "workers")
 

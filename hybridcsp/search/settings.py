@@ -19,6 +19,7 @@ from hybridcsp.objectives.conditions import Condition
 from hybridcsp.objectives.goals import Goals
 from hybridcsp.objectives.measured_pattern import MeasuredPattern, with_pattern
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
+from hybridcsp.relaxation.calculators.dft.chosen import check_elements
 from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_calculator
 from hybridcsp.relaxation.objective_trial import try_objectives
 from hybridcsp.relaxation.settings import RelaxationSettings
@@ -187,11 +188,16 @@ class SearchSettings:
         ------
         InputError
             If the settings of relaxations have another pressure than the problem, there are follow-up calculators with
-            ask and tell, or an objective cannot be built, has no goal, or fails for a test structure.
+            ask and tell, a DFT file lacks the pseudopotential of an element, or an objective cannot be built, has no
+            goal, or fails for a test structure.
         """
-        problems = [problem] if isinstance(problem, Problem) else map(problem.problem, problem.compositions)
+        problems = [problem] if isinstance(problem, Problem) else list(map(problem.problem, problem.compositions))
         for_trial = max(problems, key=lambda one: len(one.composition))
         objectives = try_objectives(self.objectives, for_trial, self.limits, ask_and_tell=ask_and_tell)
+        elements = sorted({element for one in problems for element in one.composition})
+        magnetic = any(problem.initial_magmoms.values())
+        for calculator in (self.choice, *self.then.calculators):
+            check_elements(calculator, elements, magnetic=magnetic)
         pressure = self.relaxation.pressure_gpa
         if pressure not in (0.0, problem.pressure_gpa):
             allowed = (

@@ -13,6 +13,7 @@ from hybridcsp.core.records import FOLLOW_UP, Limits
 from hybridcsp.errors import ArchiveError, InputError, message_of
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.backends.base import Backend
+from hybridcsp.relaxation.calculators.dft.chosen import check_elements
 from hybridcsp.relaxation.calculators.registry import prepare_calculator, try_calculator
 from hybridcsp.relaxation.relax import Relaxer
 from hybridcsp.relaxation.settings import RelaxationSettings
@@ -65,7 +66,9 @@ def refine(
         problem = archive.problem
         if not archive.number_of_minima:
             raise ArchiveError(f"{path} holds no minima that could be relaxed: continue its search first")
+    magnetic = any(problem.initial_magmoms.values())
     for calculator in follow_up.calculators:
+        check_elements(calculator, sorted(problem.composition), magnetic=magnetic)
         prepare_calculator(calculator)
         try_calculator(calculator)
     with Archive(path, write=True) as archive:
@@ -78,7 +81,7 @@ def refine(
         except (TypeError, InputError) as error:  # of a later version, or damaged
             raise ArchiveError(f"{path} records settings that cannot be used: {message_of(error)}") from error
         archive.open_session(last | {"then": follow_up.record()})
-        relaxer = Relaxer(calculator=None, settings=relaxation, follow_ups=follow_up.calculators)
+        relaxer = Relaxer(calculator=None, settings=relaxation, follow_ups=follow_up.calculators, folder=path)
         with WorkerPool(relaxer, workers=workers or available_cores(), log_directory=path / "workers") as pool:
             return _run(archive, pool, follow_up, limits, on_progress)
 

@@ -52,7 +52,7 @@ def error_of(*arguments):
         (["compare", "TiO2", "--strategy", "random", "--target", "silver.cif"], "a structure file of TiO2, not of Ag"),
         (["compare", "TiO2", "--strategy", "random", "--imported", "nowhere"], "no search.db"),
         (["search", "tio2"], "did you mean 'TiO2'"),
-        (["search", "TiO2", "--calculator", "VASP"], "ase.calculators.vasp.Vasp"),
+        (["search", "TiO2", "--calculator", "VASP"], "hybridcsp calculators template vasp > dft.toml"),
         (["search", "TiO2", "--calculator", "mace-mp"], "mace:medium is MACE-MP-0"),
         (["search", "TiO2", "--calculator", "7net-0"], "sevennet is SevenNet-0"),
         (["search", "TiO2", "--hours", "8x"], "the known units are h, min, s, d"),

@@ -40,7 +40,7 @@ COMMANDS = [
 
 DATASET = ["substitute", "augment", "relax", "convert", "from-search", "card"]
 
-ENVIRONMENTS = ["install", "environments", "remove", "check"]
+ENVIRONMENTS = ["install", "environments", "remove", "check", "template"]
 
 
 def test_help_lists_commands_in_order(tmp_path):

@@ -19,6 +19,9 @@ from hybridcsp.utils.reading import read_toml
 #: End of the name of a calculator file.
 SUFFIX = ".toml"
 
+#: Name of the calculator of a DFT file, whose argument is its path, and the key by which such a file is recognised.
+DFT, CODE = "dft", "code"
+
 # Names of models by their calculators.
 _MODELS: Mapping[str, Collection[str]] = {"mace": FOUNDATION_MODELS, "sevennet": MODELS}
 
@@ -100,7 +103,7 @@ class CalculatorChoice:
         if not isinstance(calculator, (str, BaseCalculator)) and not callable(calculator):
             allowed = "a name, an ASE calculator, or a function without arguments that returns one"
             raise InputError("calculator", calculator, allowed)
-        if not isinstance(calculator, str) or not calculator.endswith(SUFFIX):
+        if not isinstance(calculator, str) or not calculator.endswith(SUFFIX) or calculator.startswith(f"{DFT}:"):
             return choice
         return cls.read(Path(calculator)).changed(python=choice.python, **choice.options)
 
@@ -109,7 +112,8 @@ class CalculatorChoice:
         """Read a calculator file.
 
         It is a TOML file with the keys ``calculator``, ``python``, ``device`` and ``precision``, of which the first is
-        required. Paths are relative to the folder of the file.
+        required. Paths are relative to the folder of the file. A file with the key ``code`` is a DFT file
+        (:mod:`hybridcsp.relaxation.calculators.dft`), which is checked elsewhere.
 
         Raises
         ------
@@ -121,6 +125,8 @@ class CalculatorChoice:
             raw = read_toml(path)
         except UnreadableError as error:
             raise InputError("calculator", path, reason=error.reason) from None
+        if CODE in raw:
+            return cls(calculator=f"{DFT}:{absolute(str(path), Path.cwd())}")
         known = [one.name for one in fields(cls)]
         for key, value in raw.items():
             if key not in known:
@@ -160,4 +166,6 @@ def absolute_calculator(text: str, folder: Path) -> str:
     name, _, argument = text.partition(":")
     if argument in _MODELS.get(name, ()):
         return text
+    if name == DFT:
+        return absolute_argument(text, folder, path=True)
     return absolute(text, folder) if text.endswith(SUFFIX) else absolute_argument(text, folder)

@@ -23,7 +23,8 @@ from hybridcsp.errors import (
     message_of,
     with_hint,
 )
-from hybridcsp.relaxation.calculators.choice import CalculatorChoice
+from hybridcsp.relaxation.calculators.choice import DFT, CalculatorChoice
+from hybridcsp.relaxation.calculators.dft.chosen import dft_file, is_dft
 from hybridcsp.relaxation.calculators.interpreters import Interpreter, find_interpreter
 from hybridcsp.relaxation.calculators.models import check_package, download_model, model_file
 from hybridcsp.relaxation.calculators.remote import RemoteCalculator, check_interpreter
@@ -69,6 +70,11 @@ CALCULATORS = Registry(
             name="committee",
             target="hybridcsp.potentials.calculator:build_committee",
             summary="committee of potentials that hybridcsp potential train has trained: committee:FOLDER",
+        ),
+        Entry(
+            name="dft",
+            target="hybridcsp.relaxation.calculators.dft.calculator:build_dft",
+            summary="a DFT code: dft:FILE.toml, or just FILE.toml (hybridcsp calculators template CODE)",
         ),
         Entry(
             name="mace",
@@ -146,6 +152,8 @@ def check_name(choice: CalculatorChoice) -> None:
     elif entry.name == "committee":
         model_file(entry.name, argument)
         check_package("mace")
+    elif entry.name == DFT:
+        dft_file(choice).check()
     elif entry.package != OURS:
         if locate(entry.target.partition(":")[0]) is None:
             raise entry.broken("cannot be imported: there is no such module")
@@ -270,13 +278,16 @@ def _built_remotely(choice: CalculatorChoice, interpreter: Interpreter) -> tuple
 def parameters_ahead(spec: CalculatorLike) -> dict[str, str]:
     """Return the parameters of a calculator's label that are known without building it.
 
-    These are hashes: ``weights`` of the model file of a potential, and ``source`` of the module of a factory that is
-    not installed.
+    These are hashes: ``weights`` of the model file of a potential, ``source`` of the module of a factory that is not
+    installed, and ``settings`` and ``pseudopotentials`` of a DFT file.
     """
     choice = CalculatorChoice.of(spec)
     if not isinstance(choice.calculator, str):
         return {}
     entry, name, argument = _parse(choice.calculator)
+    if is_dft(choice):
+        last = dft_file(choice).last
+        return {"pseudopotentials": last.digest_of_files(), "settings": last.digest}
     if entry is None:
         spec_of_module = locate(name) if find_interpreter(choice) is None else None
         found = {"source": digest_of_source(spec_of_module)}
@@ -328,7 +339,9 @@ def runs_code(spec: CalculatorLike) -> bool:
     if not isinstance(choice.calculator, str):
         return False
     entry, _, argument = _parse(choice.calculator)
-    of_file = entry is None or entry.name == "mace" or (entry.name == "sevennet" and (argument or "") not in MODELS)
+    of_file = (
+        entry is None or entry.name in ("mace", DFT) or (entry.name == "sevennet" and (argument or "") not in MODELS)
+    )
     return choice.python is not None or of_file
 
 

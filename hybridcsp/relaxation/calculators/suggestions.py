@@ -4,16 +4,11 @@ from __future__ import annotations
 
 #: Calculator classes, ``module:class``, by common names.
 _CLASSES = {
-    "abinit": "ase.calculators.abinit:Abinit",
     "aims": "ase.calculators.aims:Aims",
     "castep": "ase.calculators.castep:Castep",
-    "cp2k": "ase.calculators.cp2k:CP2K",
     "dftb": "ase.calculators.dftb:Dftb",
-    "espresso": "ase.calculators.espresso:Espresso",
-    "gpaw": "gpaw:GPAW",
     "lammps": "ase.calculators.lammpslib:LAMMPSlib",
     "siesta": "ase.calculators.siesta:Siesta",
-    "vasp": "ase.calculators.vasp:Vasp",
     "deepmd": "deepmd.calculator:DP",
     "grace": "tensorpotential.calculator:TPCalculator",
     "m3gnet": "matgl.ext.ase:PESCalculator",
@@ -22,6 +17,15 @@ _CLASSES = {
     "orb": "orb_models.forcefield.calculator:ORBCalculator",
     "tblite": "tblite.ase:TBLite",
     "uma": "fairchem.core:FAIRChemCalculator",
+}
+
+#: Names of the codes that DFT files describe.
+_DFT_CODES = {
+    "abinit": "abinit",
+    "cp2k": "cp2k",
+    "espresso": "quantum-espresso",
+    "gpaw": "gpaw",
+    "vasp": "vasp",
 }
 
 _OTHER_NAMES = {
@@ -60,11 +64,16 @@ def how_to_use(name: str) -> str:
     if plain.startswith(("sevenn", "7net")):
         return "sevennet is SevenNet-0, sevennet:l3i5 SevenNet-l3i5, sevennet:PATH a checkpoint"
     plain = _OTHER_NAMES.get(plain, plain)
+    if plain in _DFT_CODES:
+        return (
+            f"{name} is used through a DFT file: hybridcsp calculators template {_DFT_CODES[plain]} > dft.toml writes "
+            "one, and --calculator dft.toml uses it (docs/user/dft.md)"
+        )
     if plain not in _CLASSES:
         return ""
     module, _, kind = _CLASSES[plain].partition(":")
     return (
         f"{name} is used through ASE: write a module, for example my_{plain.replace('-', '_')}.py, with a function "
         f"make() that returns {module}.{kind}(...), and name it my_{plain.replace('-', '_')}:make "
-        "(docs/dev/extending.md; examples/12_quantum_espresso.py)"
+        "(docs/dev/extending.md)"
     )

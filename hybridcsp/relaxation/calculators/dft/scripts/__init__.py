@@ -1,0 +1,1 @@
+"""Scripts that other Pythons run. They are in a folder of their own, because Python searches it for modules first."""

@@ -1,7 +1,11 @@
 """Build the documentation with Sphinx: ``sphinx-build -W -b html docs docs/_build``."""
 
+from functools import cache
 from types import GenericAlias
 from typing import Any
+
+import numpydoc.docscrape_sphinx
+from jinja2.sandbox import SandboxedEnvironment
 
 from hybridcsp import __version__
 
@@ -46,6 +50,23 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 python_maximum_signature_line_length = 100
 numpydoc_show_class_members = False
+
+
+@cache
+def template_environments() -> list[SandboxedEnvironment]:
+    """Return the list of the only environment of numpydoc's template, empty before the first docstring."""
+    return []
+
+
+def one_environment(loader: Any) -> SandboxedEnvironment:
+    """Return the same environment each time; numpydoc would compile its template again for each docstring."""
+    made = template_environments()
+    if not made:
+        made.append(SandboxedEnvironment(loader=loader))
+    return made[0]
+
+
+numpydoc.docscrape_sphinx.SandboxedEnvironment = one_environment
 
 
 def skip_aliases(app: Any, what: str, name: str, obj: object, skip: bool, options: Any) -> bool:

@@ -8,28 +8,26 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 
 from hybridcsp.errors import InputError
 from hybridcsp.generators.base import Example, Generator, Request, Sample
 from hybridcsp.generators.loading import one_thread, open_generator
 from hybridcsp.predictors.base import Predictor
 from hybridcsp.relaxation.calculators.registry import CalculatorLike
-from hybridcsp.similarity import StructureIndex, same_structure
+from hybridcsp.similarity import StructureIndex
 from hybridcsp.structure.validity import is_finite_crystal, is_plausible
-from hybridcsp.training.held_out import formula_of
 from hybridcsp.utils.files import atomic_folder, make_folder
 from hybridcsp.utils.locks import FileLock, LockFileError, LockHeldError
 from hybridcsp.workflows import design_rounds as files
 from hybridcsp.workflows.design_contents import contents_of, contents_of_round
-from hybridcsp.workflows.design_lessons import bare, lessons, replayed_with, value_of
-from hybridcsp.workflows.design_properties import Property, predicted, predictors_by_name, properties_of_targets
+from hybridcsp.workflows.design_evaluation import Evaluation
+from hybridcsp.workflows.design_lessons import bare, lessons, replayed_with
+from hybridcsp.workflows.design_properties import predicted, predictors_by_name, properties_of_targets
 from hybridcsp.workflows.design_rounds import RoundAccount, RoundFolder
 
 
@@ -129,10 +127,12 @@ class Designer:
     ) -> None:
         self.design = design
         self.directory = directory
-        self.properties = properties_of_targets(design.targets, predictors, relaxed=calculator is not None)
-        self.checks: dict[str, Property] = {
-            name: predicted(one) for name, one in predictors_by_name(checks, design.targets, "--check").items()
-        }
+        self._evaluation = Evaluation(
+            design.targets,
+            properties_of_targets(design.targets, predictors, relaxed=calculator is not None),
+            {name: predicted(one) for name, one in predictors_by_name(checks, design.targets, "--check").items()},
+            [example.atoms for example in examples],
+        )
         self.initial = open_generator(design.generator)
         if design.rounds > 1 and not self.initial.learns:
             reason = f"{self.initial.name} cannot be trained, which a design of several rounds needs; set --rounds 1"
@@ -206,11 +206,22 @@ class Designer:
             relaxed = len(ends)
             unique = _distinct(ends)
         with _timed(seconds, "evaluation"):
-            self._evaluate(unique)
+            self._progress(f"evaluating {len(unique)} crystals")
+            self._evaluation.evaluate(unique)
         for atoms in unique:
             atoms.info |= {"round": folder.number, "repeated": seen.find(atoms) is not None}
         files.write_frames(folder.path / files.CRYSTALS, unique)
-        return self._account(folder, sampled, relaxed, force_calls, learned, seconds)
+        return RoundAccount(
+            number=folder.number,
+            drawn=sampled["drawn"],
+            valid=sampled["valid"],
+            relaxed=relaxed,
+            **self._evaluation.summary(folder.crystals()),
+            learned=learned,
+            rejects=sampled["rejects"],
+            seconds={name: round(value, 1) for name, value in seconds.items()},
+            force_calls=force_calls,
+        )
 
     def _generator(self, folder: RoundFolder, evaluated: Sequence[Atoms]) -> tuple[Generator, dict[str, int]]:
         """Return the generator of a round, trained on the crystals of earlier rounds, and numbers of its examples."""
@@ -295,85 +306,6 @@ class Designer:
         failed = files.read_frames(where / FAILED)
         return ends, sum(int(atoms.info.get("force_calls", 0)) for atoms in [*ends, *failed])
 
-    def _evaluate(self, crystals: Sequence[Atoms]) -> None:
-        """Write the properties of crystals, and whether these are within the targets, into their ``info``."""
-        self._progress(f"evaluating {len(crystals)} crystals")
-        within = np.ones(len(crystals), dtype=bool)
-        checked = np.ones(len(crystals), dtype=bool)
-        with one_thread():
-            for name, values_of in self.properties.items():
-                within &= self._note(crystals, name, name, values_of)
-            for name, values_of in self.checks.items():
-                checked &= self._note(crystals, name, f"check_{name}", values_of)
-        for atoms, good, agreed in zip(crystals, within.tolist(), checked.tolist(), strict=True):
-            atoms.info["within"] = good
-            if self.checks:
-                atoms.info["check_within"] = agreed
-            if good:
-                atoms.info["known"] = self._is_known(atoms)
-
-    @cached_property
-    def _examples_by_formula(self) -> Mapping[str, Sequence[Atoms]]:
-        groups: dict[str, list[Atoms]] = {}
-        for example in self.examples:
-            groups.setdefault(formula_of(example.atoms), []).append(example.atoms)
-        return groups
-
-    def _is_known(self, atoms: Atoms) -> bool:
-        """Return whether a crystal is among the training data."""
-        plain, same_formula = bare(atoms), self._examples_by_formula.get(formula_of(atoms), ())
-        return any(same_structure(plain, known) for known in same_formula)
-
-    def _note(self, crystals: Sequence[Atoms], name: str, key: str, values_of: Property) -> NDArray[np.bool_]:
-        values = values_of(crystals)
-        for atoms, value in zip(crystals, values.tolist(), strict=True):
-            if math.isfinite(value):
-                atoms.info[key] = value
-        low, high = self.design.targets[name]
-        return np.asarray(np.isfinite(values) & (values >= low) & (values <= high))
-
-    def _account(
-        self,
-        folder: RoundFolder,
-        sampled: Mapping[str, Any],
-        relaxed: int | None,
-        force_calls: int,
-        learned: Mapping[str, int],
-        seconds: Mapping[str, float],
-    ) -> RoundAccount:
-        crystals = folder.crystals()
-        names = list(self.design.targets)
-        known = [atoms for atoms in crystals if all(math.isfinite(value_of(atoms, name)) for name in names)]
-        within = [atoms for atoms in known if atoms.info["within"]]
-        values = {name: [value_of(atoms, name) for atoms in known] for name in names} if known else {}
-        checked: dict[str, dict[str, float]] = {}
-        for name in self.checks:
-            low, high = self.design.targets[name]
-            parts = {"within": within, "all": known}
-            checked[name] = {
-                part: float(np.mean([low <= value_of(atoms, f"check_{name}") <= high for atoms in those]))
-                for part, those in parts.items()
-                if those
-            }
-        return RoundAccount(
-            number=folder.number,
-            drawn=sampled["drawn"],
-            valid=sampled["valid"],
-            unique=len(crystals),
-            relaxed=relaxed,
-            evaluated=len(known),
-            within=len(within),
-            new=sum(not (atoms.info["known"] or atoms.info["repeated"]) for atoms in within),
-            share=len(within) / len(crystals) if crystals else 0.0,
-            mean={name: float(np.mean(those)) for name, those in values.items()},
-            best={name: _best(those, self.design.targets[name]) for name, those in values.items()},
-            checked=checked,
-            learned=learned,
-            rejects=sampled["rejects"],
-            seconds={name: round(value, 1) for name, value in seconds.items()},
-            force_calls=force_calls,
-        )
-
     def _write_results(self, accounts: Sequence[RoundAccount], crystals: Sequence[Atoms]) -> None:
         """Write the accounts, and the crystals within the targets."""
         found = [atoms for atoms in crystals if atoms.info["within"]]
@@ -391,13 +323,6 @@ def _distinct(crystals: Sequence[Atoms]) -> list[Atoms]:
             seen.add(len(seen), atoms)
             found.append(atoms)
     return found
-
-
-def _best(values: Sequence[float], target: tuple[float, float]) -> float:
-    low, high = target
-    if math.isfinite(low) and math.isfinite(high):
-        return min(values, key=lambda value: abs(value - (low + high) / 2))
-    return max(values) if math.isfinite(low) else min(values)
 
 
 def _plain(value: float) -> float | None:

@@ -27,7 +27,7 @@ PANELS = {
         "potential",
     ),
     "Other codes": ("import", "formats"),
-    "Lists": ("calculators", "sources", "operators", "objectives"),
+    "Lists": ("calculators", "sources", "operators", "objectives", "executors"),
 }
 
 

@@ -42,6 +42,10 @@ def relax(
         int | None,
         typer.Option(metavar="N", help="Number of worker processes.", min=1, show_default="one per core"),
     ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Where relaxations run (see hybridcsp executors), such as dask:ADDRESS."),
+    ] = "local",
     pressure: Annotated[
         str, typer.Option(metavar="GPA", help="External pressure in GPa, or with a unit: 500kbar.")
     ] = "0",
@@ -107,6 +111,7 @@ def relax(
                 settings=settings,
                 limits=limits,
                 workers=workers,
+                executor=executor,
                 retry_failed=retry_failed,
                 on_progress=show,
             )
@@ -125,6 +130,7 @@ def relax(
 
 _OPTIONS = {
     "calculator": "--calculator",
+    "executor": "--executor",
     "python": "--python",
     "device": "--device",
     "precision": "--precision",

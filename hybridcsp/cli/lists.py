@@ -1,4 +1,4 @@
-"""Provide the commands that list names: ``hybridcsp sources``, ``operators`` and ``formats``."""
+"""Provide the commands that list names: ``hybridcsp sources``, ``operators``, ``executors`` and ``formats``."""
 
 from __future__ import annotations
 
@@ -37,6 +37,14 @@ def operators(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
 
     note = f"evolution:NAME,NAME uses only the named operators; evolution:{DEFAULT},NAME adds NAME to the default ones."
     print_registry(OPERATOR_REGISTRY, as_json, as_csv, note)
+
+
+@app.command(epilog="Examples:\n\n  hybridcsp executors\n\n  hybridcsp executors --json")
+def executors(as_json: AsJson = False, as_csv: AsCsv = False) -> None:
+    """List the names for --executor."""
+    from hybridcsp.relaxation.backends.executors import EXECUTORS
+
+    print_registry(EXECUTORS, as_json, as_csv)
 
 
 @app.command(epilog="Examples:\n\n  hybridcsp formats\n\n  hybridcsp formats --json")

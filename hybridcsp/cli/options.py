@@ -68,6 +68,14 @@ SETTINGS = (
         unset="one per core",
     ),
     Setting(
+        flag="--executor",
+        key="search.executor",
+        metavar="NAME",
+        help="Where relaxations run (see hybridcsp executors): local, dask:ADDRESS, dask-jobqueue:FILE, parsl:FILE, "
+        "executorlib:FILE or mpi. On a cluster, --workers limits the relaxations at once.",
+        panel=SEARCH,
+    ),
+    Setting(
         flag="--one-shot",
         key="search.one_shot",
         metavar="N",

@@ -45,6 +45,10 @@ def refine(
         int | None,
         typer.Option(metavar="N", help="Number of worker processes.", min=1, show_default="one per core"),
     ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Where relaxations run (see hybridcsp executors), such as dask:ADDRESS."),
+    ] = "local",
     python: Annotated[
         str | None,
         typer.Option(
@@ -97,7 +101,7 @@ def refine(
     where = as_argument(directory)
     try:
         with display(StoppingCriteria(relaxations=max(1, done)), console) as live:
-            run(directory, follow_up, workers=workers, on_progress=live.update)
+            run(directory, follow_up, workers=workers, executor=executor, on_progress=live.update)
     except KeyboardInterrupt:
         console.print(f"Interrupted. The same command continues with {where}.", markup=False, highlight=False)
         raise typer.Exit(130) from None

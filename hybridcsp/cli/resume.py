@@ -31,6 +31,7 @@ _RESUME_HELP = {
     "--python": "",
     "--device": "",
     "--workers": "",
+    "--executor": "",
     "--one-shot": "",
     "--retrain": "",
     "--then": "",

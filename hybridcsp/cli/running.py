@@ -94,6 +94,13 @@ def _why_nothing_was_relaxed(state: SearchState, problem: Problem | System) -> s
     return f" (rejected: {', '.join(f'{count} {reason}' for reason, count in rejected.most_common())}; {limits})"
 
 
+def _workers_of(search: Search) -> str:
+    executor, workers = search.settings.executor, search.workers
+    if workers is None:
+        return f"workers of {executor}"
+    return f"{workers} worker{'s' * (workers > 1)}" + ("" if executor == "local" else f" of {executor}")
+
+
 def _print_header(search: Search) -> None:
     """Print the problem, calculator, number of workers and directory, and structures that sources cannot use."""
     from hybridcsp.core.system import System
@@ -107,7 +114,7 @@ def _print_header(search: Search) -> None:
     )
     console.print(
         f"[bold]{escape(problem.formula)}[/]{pressure}: {size}, calculator "
-        f"{escape(str(search.settings.choice))}, {search.workers} worker{'s' * (search.workers > 1)}, directory "
+        f"{escape(str(search.settings.choice))}, {escape(_workers_of(search))}, directory "
         f"{escape(as_argument(search.directory))}",
         markup=True,
         highlight=False,

@@ -29,6 +29,7 @@ class _Search(SettingsCommand):
     cls=_Search,
     epilog="Examples:\n\n"
     "  hybridcsp search TiO2\n\n"
+    "  hybridcsp search TiO2 --executor dask:tcp://head:8786\n\n"
     "  hybridcsp search MgSiO3 --formula-units 2-4 --pressure 25 --relaxations 300\n\n"
     "  hybridcsp search Ti4O8 --formula-units 1 --source random --source seeds:my/\n\n"
     "  hybridcsp search Fe2O3 --magmom Fe=5 --min-distance Fe-O=1.7\n\n"

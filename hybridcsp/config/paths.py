@@ -10,6 +10,7 @@ from typing import Any
 
 from hybridcsp.errors import InputError
 from hybridcsp.objectives.choice import absolute_objective
+from hybridcsp.relaxation.backends.executors.registry import absolute_executor
 from hybridcsp.relaxation.calculators.choice import absolute_calculator
 from hybridcsp.utils.paths import absolute, absolute_argument, absolute_if_there, absolute_program
 
@@ -38,6 +39,8 @@ def with_absolute_paths(raw: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             search["directory"] = str(folder / search["directory"])
         if isinstance(search.get("calculator"), str):
             search["calculator"] = absolute_calculator(search["calculator"], folder)
+        if isinstance(search.get("executor"), str):
+            search["executor"] = absolute_executor(search["executor"], folder)
         if isinstance(search.get("python"), str):
             search["python"] = absolute_program(search["python"], folder)
         if isinstance(search.get("references"), list):

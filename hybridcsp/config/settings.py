@@ -34,6 +34,7 @@ from hybridcsp.errors import CalculatorError, InputError, UnreadableError
 from hybridcsp.generators.external import Command
 from hybridcsp.objectives import MeasuredPattern, ObjectiveChoice
 from hybridcsp.objectives.choice import choices_of
+from hybridcsp.relaxation.backends.executors import LOCAL, check_executor
 from hybridcsp.relaxation.calculators.choice import SUFFIX, CalculatorChoice
 from hybridcsp.relaxation.calculators.registry import check_name, runs_code
 from hybridcsp.relaxation.settings import RelaxationSettings
@@ -79,6 +80,7 @@ class SearchSection(BaseModel):
     allocation: Annotated[str, AfterValidator(find_allocation)] = DEFAULT_ALLOCATION
     seed: int = Field(default=SearchSettings.seed, ge=0)
     workers: int | None = Field(default=None, ge=1)
+    executor: Annotated[str, AfterValidator(check_executor)] = LOCAL
     one_shot: int = Field(default=ONE_SHOT, ge=1)
     references: tuple[str, ...] = ()
     objectives: tuple[Annotated[ObjectiveChoice, BeforeValidator(ObjectiveChoice.of)], ...] = ()
@@ -153,6 +155,7 @@ class Configuration(BaseModel):
             allocation=self.search.allocation,
             seed=self.search.seed,
             workers=self.search.workers,
+            executor=self.search.executor,
             relaxation=self.relaxation,
             limits=self.limits,
             retraining=self.retraining,
@@ -171,6 +174,7 @@ class Configuration(BaseModel):
         """Whether the search runs code or programs that the configuration names."""
         return (
             bool(self._commands)
+            or self.search.executor != LOCAL
             or any(map(runs_code, (self.search.choice, *self.then.calculators)))
             or any(one.runs_code for one in self.search.objectives)
         )
@@ -196,6 +200,7 @@ class Configuration(BaseModel):
         given: list[tuple[str, str | None, bool]] = [
             ("search.python", self.search.python, self.search.python is not None),
             ("search.calculator", self.search.calculator, runs_code(self.search.calculator)),
+            ("search.executor", self.search.executor, self.search.executor != LOCAL),
             *(("then.calculators", str(one), runs_code(one)) for one in self.then.calculators),
             *(("search.objectives", str(one.objective), one.runs_code) for one in self.search.objectives),
         ]
@@ -353,6 +358,8 @@ def write(configuration: Configuration, directory: Path) -> None:
     for key in ("references", "objectives", "where"):
         if not raw["search"][key]:
             del raw["search"][key]
+    if configuration.search.executor == LOCAL:
+        del raw["search"]["executor"]
     raw = with_absolute_paths(raw, Path.cwd())
     head = f"# hybridcsp search {FILE}   runs this search; in its own directory: hybridcsp resume .\n\n"
     with atomic_write(directory / FILE) as file:

@@ -25,8 +25,9 @@ from hybridcsp.errors import InputError, RelaxationsFailedError
 from hybridcsp.io.frames import ReadFailure
 from hybridcsp.io.relaxation_folders import FAILED, RELAXED
 from hybridcsp.io.structure_files import read_structures
-from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.backends.base import Backend
+from hybridcsp.relaxation.backends.executors import LOCAL, build_executor
+from hybridcsp.relaxation.backends.executors.registry import open_backend
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.calculators.dft.chosen import check_elements
 from hybridcsp.relaxation.calculators.registry import (
@@ -124,6 +125,7 @@ def relax_crystals(
     settings: RelaxationSettings | None = None,
     limits: Limits | None = None,
     workers: int | None = None,
+    executor: str = LOCAL,
     retry_failed: bool = False,
     on_progress: Callable[[RelaxationProgress], None] = lambda _: None,
 ) -> RelaxationProgress:
@@ -147,7 +149,9 @@ def relax_crystals(
     limits
         Limits of each relaxation.
     workers
-        Number of worker processes. Default: one per core.
+        Number of worker processes. Default: one per core; on a cluster as many as it has.
+    executor
+        Where the relaxations run, as in a search: ``"local"`` or a cluster, such as ``"dask:ADDRESS"``.
     retry_failed
         Whether crystals that failed earlier are relaxed again; their new outcomes are appended.
     on_progress
@@ -178,6 +182,7 @@ def relax_crystals(
         raise InputError("crystals", "none", "at least one crystal")
     check_calculator(calculator)
     check_elements(calculator, sorted({symbol for atoms in crystals for symbol in atoms.symbols}))
+    build_executor(executor)
     prepare_calculator(calculator)
     try_calculator(calculator)
     about = {
@@ -197,8 +202,8 @@ def relax_crystals(
         if not left:
             return progress
         relaxer = Relaxer(calculator=calculator, settings=settings, folder=folder)
-        count = min(workers or available_cores(), len(left))
-        with WorkerPool(relaxer, workers=count, log_directory=folder / "workers") as pool:
+        count = workers or (available_cores() if executor == LOCAL else len(left))
+        with open_backend(executor, relaxer, workers=min(count, len(left)), log_directory=folder / "workers") as pool:
             _run(pool, crystals, left, limits, settings.pressure_gpa, files, progress, on_progress)
         return progress
 

@@ -21,7 +21,7 @@ from hybridcsp.objectives.base import MAXIMUM, MINIMUM, REPORTED, Objective
 from hybridcsp.objectives.choice import ObjectiveChoice
 from hybridcsp.objectives.values import real_value
 from hybridcsp.relaxation.backends.pool import WorkerPool
-from hybridcsp.relaxation.worker import JobRunner
+from hybridcsp.relaxation.runner import JobRunner
 from hybridcsp.utils.activity import announce
 from hybridcsp.utils.interrupts import exits_contained
 

@@ -32,11 +32,11 @@ from hybridcsp.relaxation.evaluation_files import JobEvaluations
 from hybridcsp.relaxation.guards import GuardedCalculator, JobEnded
 from hybridcsp.relaxation.objective_values import evaluate_objectives
 from hybridcsp.relaxation.preselection import Starts, start_from_most_promising
+from hybridcsp.relaxation.runner import LabelledRunner
 from hybridcsp.relaxation.saddle import WINDOW, is_symmetric, leave_saddles
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.relaxation.staging import relax_by_code, relax_earlier_stages
 from hybridcsp.relaxation.symmetrisation import symmetrise
-from hybridcsp.relaxation.worker import LabelledRunner
 
 
 def _escape(atoms: Atoms, candidate: Candidate) -> None:

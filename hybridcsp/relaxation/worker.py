@@ -33,7 +33,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 import cloudpickle
@@ -41,25 +40,11 @@ import cloudpickle
 from hybridcsp.core.outcomes import Failed, FailureReason, Relaxed
 from hybridcsp.core.records import Cost, Job
 from hybridcsp.errors import HybridCSPError, message_of
+from hybridcsp.relaxation.runner import JobRunner, LabelledRunner
 from hybridcsp.utils.activity import servers, steps
 from hybridcsp.utils.interrupts import exits_contained
 from hybridcsp.utils.process_watch import end_with
 from hybridcsp.utils.resources import forbid_core_dumps, prefer_for_oom_kill
-
-JobRunner = Callable[[Job], Relaxed | Failed]
-
-
-@dataclass(frozen=True)
-class LabelledRunner:
-    """Represent a runner that knows the labels of its calculators, by their numbers."""
-
-    run: JobRunner
-    labels: tuple[str, ...]
-
-    def __call__(self, job: Job) -> Relaxed | Failed:
-        """Run a job."""
-        return self.run(job)
-
 
 # Time in s beyond twice the time limit of a job after which the worker ends itself, if its parent has not ended it.
 LAST_RESORT_SECONDS = 60.0

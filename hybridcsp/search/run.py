@@ -98,6 +98,7 @@ class Run:
         self._rebuild_proposer = rebuild_proposer
         self._stopped = ""  # the reason why the search ends, once there is one
         self._ready: deque[Candidate] = deque()
+        self._capacity = 0  # of the backend when the workers were filled last
         self._running: set[int] = set()  # candidates that are relaxed or refined
         self._follow_ups = FollowUpJobs(
             self._archive, backend, follow_up or FollowUp(), limits, criteria.stop_after_failures
@@ -153,7 +154,7 @@ class Run:
             trained = self.train_if_due()  # now, because the workers are busy
             collected = self.collect()
             self.check_criteria()
-            if collected or trained or self._proposer.prepared:
+            if collected or trained or self._proposer.prepared or self._backend.capacity > self._capacity:
                 self.fill_workers()
         return self._stopped
 
@@ -187,6 +188,7 @@ class Run:
 
         Follow-up relaxations that are due come before new candidates.
         """
+        self._capacity = self._backend.capacity
         if not self._stopped:
             self._submit_follow_ups(self._follow_ups.due)
         while not self._stopped and self._stopping.allows_another(len(self._running)):
@@ -303,10 +305,10 @@ class Run:
                 listener(progress)
 
     def _loading(self) -> str:
-        """Describe workers that are still loading their calculator; empty if there are none."""
+        """Describe workers that are still loading their calculator, or are not there yet; empty if there are none."""
         starting = self._backend.starting
         if not starting:
-            return ""
+            return f"waiting for {waiting}" if (waiting := self._backend.waiting_for) else ""
         calculator = self._archive.state.settings[-1].get("calculator")
         name = calculator if isinstance(calculator, str) else "the calculator"
         return f"loading {name} in {starting} worker{'s' * (starting > 1)}"

@@ -28,8 +28,9 @@ from hybridcsp.core.records import ADDED, USER, Candidate, Proposal
 from hybridcsp.core.system import System
 from hybridcsp.errors import ArchiveError, InputError, LockedError, NothingUsableError
 from hybridcsp.objectives import Objective
-from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.backends.base import Backend
+from hybridcsp.relaxation.backends.executors import LOCAL
+from hybridcsp.relaxation.backends.executors.registry import open_backend
 from hybridcsp.relaxation.calculators.registry import (
     CalculatorLike,
     build_calculator,
@@ -87,7 +88,7 @@ class Search:
         The run directory; by default named after the formula or system. If it holds a search with the same settings,
         that search is resumed: its events are replayed.
     backend
-        A backend that runs the jobs instead of a pool of worker processes.
+        A backend that runs the jobs instead of the executor of the settings.
     on_open
         Called with the run directory when that can be used, before anything is recorded in it. A description of the
         search that it writes there never exists without its search, nor the search without it.
@@ -225,9 +226,8 @@ class Search:
         return self.settings.calculator
 
     @property
-    def workers(self) -> int:
-        """Number of worker processes."""
-        assert self.settings.workers is not None
+    def workers(self) -> int | None:
+        """Number of worker processes; on a cluster the largest number of jobs at once, ``None`` for any number."""
         return self.settings.workers
 
     @property
@@ -241,8 +241,9 @@ class Search:
 
         With one worker they do not, so that every run with the same seed is the same.
         """
-        workers = self.workers if self.calculator is not None else 1
-        return (workers if self._backend is None else self._backend.capacity) > 1
+        if self._backend is not None:
+            return self._backend.parallel
+        return self.calculator is not None and self.workers != 1
 
     def _first_sources(self, settings: SearchSettings) -> dict[str, BaseSource]:
         """Return the sources; of a chemical system each is that of one composition."""
@@ -356,7 +357,7 @@ class Search:
                     from hybridcsp.analysis.live_display import display
 
                     listeners.insert(0, stack.enter_context(display(criteria)).update)
-                backend = stack.enter_context(nullcontext(self._backend) if self._backend else self._pool())
+                backend = stack.enter_context(nullcontext(self._backend) if self._backend else self._open_backend())
                 run = Run(
                     self._proposer,
                     backend,
@@ -371,7 +372,7 @@ class Search:
         finally:
             self._running = False
 
-    def _pool(self) -> WorkerPool:
+    def _open_backend(self) -> Backend:
         assert self.settings.choice is not None
         relaxer = Relaxer(
             calculator=self.settings.choice,
@@ -381,7 +382,11 @@ class Search:
             evaluations=self.directory / EVALUATIONS if self.settings.keep_evaluations else None,
             folder=self.directory,
         )
-        return WorkerPool(relaxer, workers=self.workers, log_directory=self.directory / "workers")
+        if self.settings.executor != LOCAL:
+            announce(f"connecting to {self.settings.executor}")
+        return open_backend(
+            self.settings.executor, relaxer, workers=self.workers, log_directory=self.directory / "workers"
+        )
 
     # Ask and tell
 

@@ -18,6 +18,8 @@ from hybridcsp.objectives.choice import choices_of
 from hybridcsp.objectives.conditions import Condition
 from hybridcsp.objectives.goals import Goals
 from hybridcsp.objectives.measured_pattern import MeasuredPattern, with_pattern
+from hybridcsp.relaxation.backends.executors import LOCAL, build_executor, check_executor
+from hybridcsp.relaxation.backends.executors.registry import absolute_executor
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.calculators.dft.chosen import check_elements
 from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_calculator
@@ -70,7 +72,11 @@ class SearchSettings:
     seed
         Random seed. One worker and one seed give the same search every time.
     workers
-        Number of worker processes, with one thread each. Default: one per core.
+        Number of worker processes, with one thread each. Default: one per core. With another executor than that of this
+        machine: the largest number of relaxations at once. Default: as many as it has workers.
+    executor
+        Where the relaxations run: ``"local"``, worker processes of this machine, or on a cluster, such as
+        ``"dask:tcp://head:8786"`` or ``"parsl:FILE"``; :mod:`hybridcsp.relaxation.backends.executors` has all of them.
     relaxation
         Settings of relaxations; their pressure and fixed cell come from the problem.
     limits
@@ -117,6 +123,7 @@ class SearchSettings:
     allocation: Allocation | str = DEFAULT_ALLOCATION
     seed: int = 0
     workers: int | None = None
+    executor: str = LOCAL
     relaxation: RelaxationSettings = field(default_factory=RelaxationSettings)
     limits: Limits = field(default_factory=Limits)
     retraining: Retraining = field(default_factory=Retraining)
@@ -147,6 +154,7 @@ class SearchSettings:
                 object.__setattr__(self, name, number)
         if not isinstance(self.keep_evaluations, bool):
             raise InputError("keep_evaluations", self.keep_evaluations, "one of true and false")
+        object.__setattr__(self, "executor", absolute_executor(check_executor(self.executor), Path.cwd()))
         if isinstance(self.allocation, str):
             object.__setattr__(self, "allocation", find_allocation(self.allocation))
         elif not isinstance(self.allocation, Allocation):
@@ -187,9 +195,9 @@ class SearchSettings:
         Raises
         ------
         InputError
-            If the settings of relaxations have another pressure than the problem, there are follow-up calculators with
-            ask and tell, a DFT file lacks the pseudopotential of an element, or an objective cannot be built, has no
-            goal, or fails for a test structure.
+            If the settings of relaxations have another pressure than the problem, the executor cannot be used, there
+            are follow-up calculators with ask and tell, a DFT file lacks the pseudopotential of an element, or an
+            objective cannot be built, has no goal, or fails for a test structure.
         """
         problems = [problem] if isinstance(problem, Problem) else list(map(problem.problem, problem.compositions))
         for_trial = max(problems, key=lambda one: len(one.composition))
@@ -211,7 +219,11 @@ class SearchSettings:
         if one_shot is None:
             one_shot = 1 if ask_and_tell else ONE_SHOT
         relaxation = replace(self.relaxation, pressure_gpa=problem.pressure_gpa, fixed_cell=problem.cell is not None)
-        workers = self.workers or available_cores()
+        workers = self.workers
+        if self.executor != LOCAL:
+            build_executor(self.executor)
+        elif workers is None:
+            workers = available_cores()
         return replace(self, workers=workers, relaxation=relaxation, one_shot=one_shot, objectives=objectives)
 
     def check_condition(self, problem: Problem | System) -> None:
@@ -269,6 +281,8 @@ class SearchSettings:
             "one_shot": self.one_shot,
             "weights": dict(weights),
         }
+        if self.executor != LOCAL:
+            record["executor"] = self.executor
         if self.references:
             record["references"] = [str(Path(path).absolute()) for path in self.references]
         if self.keep_evaluations:

@@ -22,6 +22,7 @@ from hybridcsp.core.problem import Problem
 from hybridcsp.core.registry import split_argument
 from hybridcsp.core.system import System
 from hybridcsp.errors import ArchiveError, BackendError, InputError, NothingUsableError
+from hybridcsp.relaxation.backends.executors import build_executor
 from hybridcsp.relaxation.calculators.registry import check_calculator
 from hybridcsp.retraining import Retraining
 from hybridcsp.search.setup import (
@@ -194,6 +195,7 @@ def plan(
             raise InputError("budget.relaxations", None, "the number of relaxations of each run")
         parsed.check_trust(trust=trust, trust_commands=trust_commands)
         check_calculator(parsed.search.choice)
+        _check_shared(parsed.search.executor)
         parsed.then.check()
         if parsed.search.references and not isinstance(parsed.problem, System):
             reason = "it is a formula, and known phases are those of chemical systems; give a structure as the target"
@@ -217,6 +219,19 @@ def plan(
             raise InputError("strategy", f"{run.strategy!r} of {run.problem}", allowed)
     order = {seed: number for number, seed in enumerate(seeds)}
     return sorted(runs, key=lambda run: order[run.seed])
+
+
+def _check_shared(executor: str) -> None:
+    """Check that the runs of a comparison, each a process of its own, can use an executor at the same time.
+
+    Raises
+    ------
+    InputError
+        If they cannot, or the executor cannot be used at all.
+    """
+    if not build_executor(executor).shared:
+        reason = "it cannot be shared by the runs of a comparison, as a Dask cluster (dask:ADDRESS) can"
+        raise InputError("search.executor", executor, reason=reason)
 
 
 def check_not_empty(problems: Mapping[str, object], strategies: Sequence[str], seeds: Sequence[int]) -> None:

@@ -11,8 +11,9 @@ from hybridcsp.archive.archive import Archive
 from hybridcsp.archive.state import INTERRUPTED
 from hybridcsp.core.records import FOLLOW_UP, Limits
 from hybridcsp.errors import ArchiveError, InputError, message_of
-from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.backends.base import Backend
+from hybridcsp.relaxation.backends.executors import LOCAL, build_executor
+from hybridcsp.relaxation.backends.executors.registry import open_backend
 from hybridcsp.relaxation.calculators.dft.chosen import check_elements
 from hybridcsp.relaxation.calculators.registry import prepare_calculator, try_calculator
 from hybridcsp.relaxation.relax import Relaxer
@@ -22,7 +23,6 @@ from hybridcsp.search.follow_up_jobs import FollowUpJobs
 from hybridcsp.search.progress import Progress, Summary, progress_of
 from hybridcsp.search.run import PATIENCE
 from hybridcsp.search.stopping import StoppingCriteria
-from hybridcsp.utils.resources import available_cores
 
 #: Reason for which a run ends that has followed up everything.
 FOLLOWED_UP = "followed up"
@@ -33,6 +33,7 @@ def refine(
     follow_up: FollowUp,
     *,
     workers: int | None = None,
+    executor: str = LOCAL,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Summary:
     """Relax the best minima of a run directory with follow-up calculators.
@@ -47,7 +48,9 @@ def refine(
     follow_up
         Follow-up calculators, and the number and window of minima.
     workers
-        Number of worker processes. Default: one per core.
+        Number of worker processes. Default: one per core; on a cluster as many as it has.
+    executor
+        Where the relaxations run, as in :class:`~hybridcsp.search.settings.SearchSettings`.
     on_progress
         Called with the progress after every follow-up relaxation, and twice a second.
 
@@ -61,6 +64,7 @@ def refine(
     if not follow_up.calculators:
         raise InputError("calculators", None, "at least one calculator")
     follow_up.check()
+    build_executor(executor)
     path = Path(os.path.abspath(directory))  # noqa: PTH100  # links are not followed
     with Archive(path) as archive:  # an error about the directory before it is changed
         problem = archive.problem
@@ -82,8 +86,8 @@ def refine(
             raise ArchiveError(f"{path} records settings that cannot be used: {message_of(error)}") from error
         archive.open_session(last | {"then": follow_up.record()})
         relaxer = Relaxer(calculator=None, settings=relaxation, follow_ups=follow_up.calculators, folder=path)
-        with WorkerPool(relaxer, workers=workers or available_cores(), log_directory=path / "workers") as pool:
-            return _run(archive, pool, follow_up, limits, on_progress)
+        with open_backend(executor, relaxer, workers=workers, log_directory=path / "workers") as backend:
+            return _run(archive, backend, follow_up, limits, on_progress)
 
 
 def _run(

@@ -35,7 +35,7 @@ COMMANDS = [
         "design",
         "potential",
     ),
-    *("import", "formats", "calculators", "sources", "operators", "objectives"),
+    *("import", "formats", "calculators", "sources", "operators", "objectives", "executors"),
 ]
 
 DATASET = ["substitute", "augment", "relax", "convert", "from-search", "card"]

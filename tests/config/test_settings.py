@@ -258,6 +258,23 @@ def test_code_named_in_a_file_needs_trust(tmp_path):
     parse(text).build(trust=True).close()
 
 
+def test_executor_named_in_a_file_needs_trust_and_is_kept(tmp_path, monkeypatch):
+    text = 'problem.formula = "Cu"\nsearch = {calculator = "emt", sources = ["random"], executor = "dask:jobs.json"}'
+    (tmp_path / "search.toml").write_text(text)
+    configuration = config.parse(config.read(tmp_path / "search.toml"), "search.toml")
+    assert configuration.search.executor == f"dask:{tmp_path / 'jobs.json'}"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="--trust, or name it with --executor"):
+        configuration.build(trust=False)
+    with configuration.build(trust=False, named=["search.executor"]) as search:
+        assert search.workers is None
+    assert config.of_directory(tmp_path / "Cu").search.executor == configuration.search.executor
+    (tmp_path / "Cu" / "config.toml").unlink()
+    assert config.of_directory(tmp_path / "Cu").search.executor == configuration.search.executor
+    with pytest.raises(ConfigurationError, match="did you mean 'dask'"):
+        parse(text.replace("dask", "dusk"))
+
+
 def test_interpreter_named_in_a_file_needs_trust_and_is_not_started_without(tmp_path):
     started = tmp_path / "started"
     python = tmp_path / "python"

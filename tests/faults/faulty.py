@@ -24,6 +24,7 @@ from hybridcsp.core.records import Candidate, Cost, Job, Limits, Proposal
 from hybridcsp.errors import InputError
 from hybridcsp.relaxation.backends import JobRunner
 from hybridcsp.relaxation.backends.base import Backend
+from hybridcsp.relaxation.runner import LabelledRunner
 
 #: Limits that no job of a test reaches, even if the machine is suspended meanwhile and its clocks go on.
 NO_LIMITS = Limits(seconds=86400.0)
@@ -228,6 +229,10 @@ def make_runner() -> JobRunner:
         return BEHAVIOURS[job.candidate.operator](job)
 
     return run
+
+
+def make_labelled() -> JobRunner:
+    return LabelledRunner(make_runner(), ("emt 1",))
 
 
 MEETING = threading.Barrier(2, timeout=60.0)

@@ -12,7 +12,7 @@ from multiprocessing import get_context
 
 import faulty
 import pytest
-from faulty import collect, make_job, make_meeting_runner, make_runner, refuse, refuse_politely, wait_for
+from faulty import collect, make_job, make_labelled, make_meeting_runner, make_runner, refuse, refuse_politely, wait_for
 
 from hybridcsp.core.outcomes import Failed, FailureReason, Relaxed
 from hybridcsp.core.records import Cost
@@ -218,6 +218,10 @@ class TestWorkerPool:
             timeout=60,
         )
         assert (result.stdout, result.stderr) == ("once\nMine: Cu\n", "")
+
+    def test_labels_are_those_of_the_calculators(self):
+        with WorkerPool(make_labelled, workers=1) as pool:
+            assert pool.labels() == ("emt 1",)
 
     def test_reports_progress_of_running_jobs(self, tmp_path):
         def make_telling():

@@ -1,4 +1,4 @@
-"""Backends that run jobs: a process pool, and an adapter for any :class:`concurrent.futures.Executor`.
+"""Backends that run jobs: a process pool, an adapter for any :class:`concurrent.futures.Executor`, and clusters.
 
 Their behaviour when a calculator fails:
 
@@ -21,11 +21,14 @@ uses too much memory                 killed: ``MEMORY_LIMIT``; the memory    not
                                      of its calculator servers counts
 cannot be built                      the search ends with this error         the same
 ==================================== ======================================= ======================================
+
+On a cluster (:class:`~hybridcsp.relaxation.backends.cluster.ClusterBackend`), each worker runs a pool of one process,
+so that failures are those of a pool. A job whose worker is lost as a whole is submitted again, and at last ``WORKER_DIED``.
 """
 
 from hybridcsp.relaxation.backends.base import Backend
 from hybridcsp.relaxation.backends.executor import ExecutorBackend
 from hybridcsp.relaxation.backends.pool import WorkerPool
-from hybridcsp.relaxation.worker import JobRunner
+from hybridcsp.relaxation.runner import JobRunner
 
 __all__ = ["Backend", "ExecutorBackend", "JobRunner", "WorkerPool"]

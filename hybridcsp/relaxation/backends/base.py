@@ -69,7 +69,8 @@ class Backend(ABC):
     Attributes
     ----------
     capacity
-        Number of jobs that run at once, at least 1. It is read after the backend has been created and does not change.
+        Number of jobs that the backend takes at once, at least 1. It may change, as that of a cluster does: a search
+        reads it before each submission and about twice a second, and submits more jobs when it has grown.
 
     Examples
     --------
@@ -139,6 +140,15 @@ class Backend(ABC):
             If the backend is closed or can run no more jobs; the search then stops and can be resumed.
         """
 
+    @property
+    def parallel(self) -> bool:
+        """Whether several jobs may run at once at some time; by default whether the capacity exceeds 1.
+
+        Read when a search is opened: with one job at a time, a search waits for trainings and external programs, so
+        that every run of a seed is the same.
+        """
+        return self.capacity > 1
+
     def running(self) -> list[RunningJob]:
         """Return the jobs in progress; by default none are reported.
 
@@ -153,6 +163,14 @@ class Backend(ABC):
         Read together with :meth:`running`.
         """
         return 0
+
+    @property
+    def waiting_for(self) -> str:
+        """What the backend waits for in words, such as ``"a worker of dask"``; by default nothing, an empty text.
+
+        Read together with :meth:`running`.
+        """
+        return ""
 
     def labels(self) -> Sequence[str]:
         """Return the labels of the calculators that the workers have built, by their numbers, the search's first.

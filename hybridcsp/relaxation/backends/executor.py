@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import replace
+from typing import Any
 
 import cloudpickle
 
@@ -17,7 +19,8 @@ from hybridcsp.core.records import Job
 from hybridcsp.errors import BackendError, CalculatorError, ExitRaisedError, HybridCSPError, message_of
 from hybridcsp.relaxation.backends.base import Backend, RunningJob
 from hybridcsp.relaxation.backends.pool import check_capacity, pickle_factory
-from hybridcsp.relaxation.worker import JobRunner, failed, run_contained
+from hybridcsp.relaxation.runner import JobRunner
+from hybridcsp.relaxation.worker import failed, run_contained
 from hybridcsp.utils.interrupts import exits_contained
 
 # Time in s after which a signal of the terminal has reached all processes of its group.
@@ -55,12 +58,17 @@ class ExecutorBackend(Backend):
     """
 
     def __init__(self, executor: Executor, make_runner: Callable[[], JobRunner], *, capacity: int) -> None:
-        self.capacity = check_capacity("capacity", capacity)
+        self._capacity = check_capacity("capacity", capacity)
         self._executor = executor
         self._make_runner = pickle_factory(make_runner)
-        self._jobs: dict[Future[Relaxed | Failed], tuple[Job, float]] = {}
-        self._finished: queue.SimpleQueue[Future[Relaxed | Failed]] = queue.SimpleQueue()
+        self._jobs: dict[Future[Any], tuple[Job, float]] = {}
+        self._finished: queue.SimpleQueue[Future[Any]] = queue.SimpleQueue()
         self._error: HybridCSPError | None = None
+
+    @property
+    def capacity(self) -> int:  # type: ignore[override]  # of a cluster, it changes
+        """Number of jobs that the executor runs at once."""
+        return self._capacity
 
     def submit(self, job: Job) -> None:
         """Submit a job to the executor.
@@ -72,11 +80,18 @@ class ExecutorBackend(Backend):
         """
         if self._error is not None:
             raise self._error
+        self._start(job, time.monotonic(), self._task(job))
+
+    def _task(self, job: Job) -> tuple[Any, ...]:
+        """Return the function that runs a job inside the executor, and its arguments."""
+        return _run_in_executor, self._make_runner, job
+
+    def _start(self, job: Job, submitted: float, task: tuple[Any, ...]) -> None:
         try:
-            future = self._executor.submit(_run_in_executor, self._make_runner, job)
+            future = self._executor.submit(*task)
         except RuntimeError as error:  # broken, or shut down
             raise _broken(error) from error
-        self._jobs[future] = (job, time.monotonic())
+        self._jobs[future] = (job, submitted)
         future.add_done_callback(self._finished.put)
 
     def completed(self, timeout: float | None) -> list[Relaxed | Failed]:
@@ -102,13 +117,18 @@ class ExecutorBackend(Backend):
         done: list[Relaxed | Failed] = []
         if self._error is not None:
             raise self._error
+        end = math.inf if timeout is None else time.monotonic() + timeout
         with contextlib.suppress(queue.Empty):
             while self._jobs and self._error is None:
-                future = self._finished.get(block=not done, timeout=timeout)
+                remaining = None if timeout is None else max(0.0, end - time.monotonic())
+                future = self._finished.get(block=not done, timeout=remaining)
+                job, submitted = self._jobs.pop(future)
                 try:
-                    done.append(self._outcome(future))
+                    outcome = self._ended(job, future, submitted)
                 except HybridCSPError as error:
                     self._error = error
+                else:
+                    done += [] if outcome is None else [outcome]
         if self._error is not None and not done:
             raise self._error
         return done
@@ -126,11 +146,11 @@ class ExecutorBackend(Backend):
             future.cancel()
         self._jobs.clear()
 
-    def _outcome(self, future: Future[Relaxed | Failed]) -> Relaxed | Failed:
-        job, submitted = self._jobs.pop(future)
+    def _ended(self, job: Job, future: Future[Any], submitted: float) -> Relaxed | Failed | None:
+        """Return the outcome of a job whose future has ended; ``None`` if the job was submitted again."""
         try:
             with exits_contained():
-                return replace(future.result(), candidate=job.candidate)
+                result = future.result()
         except HybridCSPError:  # of the building of the runner
             raise
         except (BrokenExecutor, CancelledError) as error:
@@ -138,8 +158,18 @@ class ExecutorBackend(Backend):
         except Exception as error:  # noqa: BLE001 - each kind of executor raises its own errors for a lost job
             if isinstance(error, ExitRaisedError):
                 time.sleep(_SIGNAL_SECONDS)  # Ctrl-C may reach the executor's processes before this one
-            detail = f"the executor returned no outcome: {message_of(error)}"
-            return failed(job, FailureReason.WORKER_DIED, detail, time.monotonic() - submitted)
+            return self._lost(job, error, submitted)
+        return self._outcome(job, result, submitted)
+
+    def _outcome(self, job: Job, result: Any, submitted: float) -> Relaxed | Failed | None:
+        """Return the outcome that a task has returned."""
+        outcome: Relaxed | Failed = replace(result, candidate=job.candidate)
+        return outcome
+
+    def _lost(self, job: Job, error: Exception, submitted: float) -> Relaxed | Failed | None:
+        """Return the outcome of a job for which the executor has reported an error."""
+        detail = f"the executor returned no outcome: {message_of(error)}"
+        return failed(job, FailureReason.WORKER_DIED, detail, time.monotonic() - submitted)
 
 
 _this_thread = threading.local()

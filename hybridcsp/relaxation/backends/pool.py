@@ -23,7 +23,8 @@ from hybridcsp.core.records import Job, Limits
 from hybridcsp.errors import BackendError, HybridCSPError, InputError, message_of
 from hybridcsp.relaxation.backends.base import Backend, RunningJob
 from hybridcsp.relaxation.backends.worker_process import WorkerProcess
-from hybridcsp.relaxation.worker import JobRunner, failed
+from hybridcsp.relaxation.runner import JobRunner
+from hybridcsp.relaxation.worker import failed
 from hybridcsp.utils.files import folder_within, make_folder
 from hybridcsp.utils.interrupts import exits_contained
 from hybridcsp.utils.processes import end_processes, reap, send_signal
@@ -247,7 +248,7 @@ class WorkerPool(Backend):
                 worker.ready = True
                 self._labels = payload
             case "broken":
-                self._fail(_build_error(*payload))
+                self._fail(build_error(*payload))
             case "step":
                 worker.step = payload
             case "servers":
@@ -355,7 +356,7 @@ def pickle_factory(make_runner: Callable[[], JobRunner]) -> bytes:
     return message
 
 
-def _build_error(text: str, pickled: bytes | None) -> HybridCSPError:
+def build_error(text: str, pickled: bytes | None) -> HybridCSPError:
     """Return the error of hybridcsp that a worker raised, or a BackendError with its message."""
-    error = pickle.loads(pickled) if pickled else None  # noqa: S301 - from a worker of this pool
+    error = pickle.loads(pickled) if pickled else None  # noqa: S301 - from a worker that this process has set up
     return error if isinstance(error, HybridCSPError) else BackendError(f"cannot build the calculator: {text}")

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import pytest
 
 from hybridcsp import Search, config
-from hybridcsp.config.errors import Origin, key_lines
+from hybridcsp.config.errors import ConfigurationError, Origin, key_lines
 from hybridcsp.errors import ArchiveError, InputError
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.search.follow_up import FollowUp

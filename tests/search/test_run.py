@@ -44,6 +44,24 @@ def test_progress_is_reported(tmp_path):
     assert seen[-1].level == "refine"
 
 
+def test_more_jobs_are_submitted_when_the_capacity_has_grown(tmp_path):
+    """Without waiting for an outcome: the workers of a cluster may come late."""
+
+    class Growing(InlineBackend):
+        def completed(self, timeout):
+            running.append(len(self.jobs))
+            if self.capacity < 3:
+                self.capacity += 1
+                return []
+            return super().completed(timeout)
+
+    running = []
+    run = search(tmp_path)
+    run._backend = Growing(instant_relaxation)
+    run.run(relaxations=6, refine=0)
+    assert running[:3] == [1, 2, 3]
+
+
 def test_search_is_resumable_after_a_backend_error(tmp_path):
     class Breaking(InlineBackend):
         def completed(self, timeout):

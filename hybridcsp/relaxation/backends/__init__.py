@@ -23,7 +23,8 @@ cannot be built                      the search ends with this error         the
 ==================================== ======================================= ======================================
 
 On a cluster (:class:`~hybridcsp.relaxation.backends.cluster.ClusterBackend`), each worker runs a pool of one process,
-so that failures are those of a pool. A job whose worker is lost as a whole is submitted again, and at last ``WORKER_DIED``.
+so that failures are those of a pool. A job whose worker is lost as a whole is submitted again, and is at last a failure
+of reason ``WORKER_DIED``.
 """
 
 from hybridcsp.relaxation.backends.base import Backend

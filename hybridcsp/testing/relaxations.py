@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from hybridcsp.core.outcomes import Failed, Relaxed
 from hybridcsp.core.records import Cost, Job
 from hybridcsp.relaxation.relax import Relaxer
-from hybridcsp.relaxation.worker import LabelledRunner
+from hybridcsp.relaxation.runner import LabelledRunner
 
 
 @dataclass(frozen=True)

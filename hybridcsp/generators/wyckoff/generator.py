@@ -21,6 +21,7 @@ from hybridcsp.generators.growing import GrowingGenerator, PartialCrystal
 from hybridcsp.generators.properties import LearnedProperties
 from hybridcsp.generators.wyckoff.collation import GeometryData, OccupationData, conditions
 from hybridcsp.generators.wyckoff.geometry_network import GeometryNetwork
+from hybridcsp.generators.wyckoff.geometry_statistics import GeometryStatistics
 from hybridcsp.generators.wyckoff.growth import build_crystals, complete_orbits
 from hybridcsp.generators.wyckoff.occupation_network import OccupationNetwork
 from hybridcsp.generators.wyckoff.representation import encode_wyckoff
@@ -185,6 +186,7 @@ class WyckoffGenerator(GrowingGenerator):
             "seed": seed,
             "settings": asdict(chosen),
             "longest": longest,
+            "prototypes_with_mean_geometry": len(self._memory.means),
             "metrics": metrics,
             **self._properties.card(),
         }
@@ -213,6 +215,8 @@ class WyckoffGenerator(GrowingGenerator):
             )
         if remember:  # held-out examples are never stored
             self._memory.add(sequence.occupation for _, sequence in learned)
+            means = GeometryStatistics.of((sequence for _, sequence in learned), self._memory, positions)
+            self._memory.means = self._memory.means.joined(means)
         remembered = [example for example, _ in learned]
         learned, held = (_up_to(longest, part) for part in (learned, held))
         return Encoded(
@@ -226,7 +230,11 @@ class WyckoffGenerator(GrowingGenerator):
 
     def tables(self) -> dict[str, NDArray[np.generic]]:
         """Return the Wyckoff positions and the stored prototypes as arrays by their names in the file of weights."""
-        own = {"positions": self._tabulated().arrays(), "memory": self._memory.arrays()}
+        own = {
+            "positions": self._tabulated().arrays(),
+            "memory": self._memory.arrays(),
+            "means": self._memory.means.arrays(),
+        }
         return {f"{part}.{name}": array for part, arrays in own.items() for name, array in arrays.items()}
 
     def sample(self, requests: Sequence[Request], rng: np.random.Generator) -> list[Sample | Reject]:
@@ -306,6 +314,8 @@ class WyckoffGenerator(GrowingGenerator):
             positions = WyckoffTables.from_arrays(**{n: t.numpy() for n, t in part("positions").items()})
             generator._positions = positions
             generator._memory = PrototypeStore.from_arrays({n: t.numpy() for n, t in part("memory").items()})
+            if means := part("means"):  # weights of earlier versions have none
+                generator._memory.means = GeometryStatistics.from_arrays({n: t.numpy() for n, t in means.items()})
             needed = weights_io.parameters_of(lambda: torch.nn.ModuleList(generator._untrained(positions)))
             there = {name: tensor for name, tensor in tensors.items() if name.partition(".")[0] in generator._sizes}
             weights_io.check_parameters(needed, there, folder)

@@ -47,6 +47,8 @@ class OccupationState:
         Indices of element and letter of the sites so far.
     log_likelihood
         Log-likelihood of the tokens so far at a temperature of 1.
+    turn
+        Number of geometries that have been drawn for this prototype and equal requests before.
     """
 
     elements: tuple[int, ...]
@@ -61,6 +63,7 @@ class OccupationState:
     slots: list[int] = field(default_factory=list)
     letters: list[int] = field(default_factory=list)
     log_likelihood: float = 0.0
+    turn: int = 0
     properties: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
 
     @property

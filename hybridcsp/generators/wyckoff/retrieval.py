@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridcsp.generators.wyckoff.geometry_statistics import GeometryStatistics, MeanGeometry
 from hybridcsp.generators.wyckoff.tables import N_CHANNELS, N_GROUPS, N_LETTERS
 from hybridcsp.generators.wyckoff.tokens import Occupation
 from hybridcsp.prototypes.labels import slot_orders
@@ -74,10 +75,17 @@ class RetrievedPrototypes:
 
 
 class PrototypeStore:
-    """Store of occupied Wyckoff positions by contents, without duplicates."""
+    """Store of occupied Wyckoff positions by contents, without duplicates, and of mean geometries of prototypes.
+
+    Attributes
+    ----------
+    means
+        Mean geometries by the numbers of the prototypes.
+    """
 
     def __init__(self, crystals: Iterable[Occupation] = ()) -> None:
         self.occupations: list[Occupation] = []
+        self.means = GeometryStatistics()
         self._prototypes: list[tuple[int, tuple[str, ...]]] = []
         self._by_contents: dict[tuple[int, ...], list[int]] = {}
         self._known: set[tuple[object, ...]] = set()
@@ -92,6 +100,10 @@ class PrototypeStore:
     def number_of(self, prototype: tuple[int, tuple[str, ...]]) -> int:
         """Return the number of a prototype, from 1 in the order of insertion; 0 if it is not stored."""
         return self._numbers.get(prototype, 0)
+
+    def mean_geometries(self, prototype: tuple[int, tuple[str, ...]]) -> tuple[MeanGeometry, ...]:
+        """Return the mean geometries of a prototype, those of most formulas first."""
+        return self.means.of_prototype(self.number_of(prototype))
 
     def add(self, crystals: Iterable[Occupation]) -> None:
         """Add crystals that are not in the store yet."""

@@ -48,7 +48,8 @@ def test_lower_temperatures_draw_coordinates_closer_to_the_mean(temperature):
     n, sharp = 4000, 50.0
     one = (torch.zeros(n, 1), torch.full((n, 1, 3), 0.25), torch.full((n, 1, 3), sharp))
     free = np.tile([True, True, False], (n, 1))
-    values, density = _von_mises(one, free, np.random.default_rng(0), temperature)
+    no = np.zeros((n, 1), dtype=bool)
+    values, density = _von_mises(one, free, np.random.default_rng(0), temperature, np.zeros((n, 3)), no)
     assert (values[:, 2] == 0).all()
     spread = np.std(2 * np.pi * values[:, :2])
     assert spread == pytest.approx(np.sqrt(temperature / sharp), rel=0.05)

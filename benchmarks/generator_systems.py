@@ -12,7 +12,8 @@ at most 10 Å); the most similar ones are relaxed with CHGNet, folded, and those
 (StructureMatcher) are taken out. What is left is the training set of all generators: ``FOLDER/SYSTEM/train.extxyz``.
 
 *train*: each generator gets the same processor time. The cost of an epoch is measured first, and the number of epochs
-follows from it; a training ends sooner when its held-out loss no longer falls. Configurations are written NAME:CONFIGURATION, as ``ftcp:published``.
+follows from it; a training ends sooner when its held-out loss no longer falls. Configurations are written
+NAME:CONFIGURATION, as ``ftcp:published``.
 
 *measure*: 20 samples for the contents of each known crystal (match at 1 and 20, and METRe, the share of known crystals
 that any sample of their contents matches, doi:10.48550/arXiv.2509.12178), and their validity, uniqueness, novelty and

@@ -57,6 +57,8 @@ class _Residual(nn.Module):
 class DensePropertyNetwork(PropertyNetwork):
     """Dense layers that predict properties, in the units of the networks, from codes and contents.
 
+    Noise is added to the codes in training, because those of samples are less exact than those of crystals.
+
     Parameters
     ----------
     shape
@@ -81,7 +83,10 @@ class DensePropertyNetwork(PropertyNetwork):
 
     def predict(self, codes: Codes, contents: Tensor) -> Tensor:
         """Return the properties."""
-        found: Tensor = self.layers(torch.cat([self.scale(codes), contents / ATOMS], 1))
+        numbers = self.scale(codes)
+        if self.training:
+            numbers = numbers + _NOISE * torch.randn_like(numbers)
+        found: Tensor = self.layers(torch.cat([numbers, contents / ATOMS], 1))
         return found
 
     def freeze(self) -> None:
@@ -177,5 +182,8 @@ class DenseNetworks(CodeModel):
         return self
 
 
+# Standard deviation of the noise. For formation energies of 176 crystals of Bi-Se, in five-fold cross-validation, it
+# lowers the mean squared error from 0.46 to 0.39, of a variance of 0.83.
+_NOISE = 0.6
 # Factor of the squared gradient of the critic at the crystals.
 _PENALTY = 0.5

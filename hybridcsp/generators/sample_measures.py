@@ -29,18 +29,27 @@ class SampleMeasures:
     Parameters
     ----------
     crystals
-        Crystals; of more than :data:`REFERENCE`, evenly spaced ones are used.
+        Crystals; of more than :data:`REFERENCE`, evenly spaced ones are used. Those of too thin a cell are left out.
 
     Attributes
     ----------
     crystals
         Crystals whose contents must be sampled.
+
+    Raises
+    ------
+    InputError
+        If no crystal is left.
     """
 
     def __init__(self, crystals: Sequence[Atoms]) -> None:
         step = max(1, -(-len(crystals) // REFERENCE))
-        self.crystals = list(crystals)[::step]
-        self._places, self._scale = _standardised([fingerprint(atoms) for atoms in self.crystals])
+        described = [(atoms, found) for atoms in crystals[::step] if (found := _fingerprint(atoms)) is not None]
+        if not described:
+            reason = "none of the crystals can be compared with samples, because their cells are too thin"
+            raise InputError("examples", len(crystals), reason=reason)
+        self.crystals = [atoms for atoms, _ in described]
+        self._places, self._scale = _standardised([found for _, found in described])
         distances = np.sort(cdist(self._places, self._places), axis=1)
         one = len(distances) == 1
         self._reach = np.full(1, np.inf) if one else distances[:, min(NEIGHBOUR, len(distances) - 1)]
@@ -78,13 +87,16 @@ class SampleMeasures:
 
     def _located(self, crystals: Sequence[Atoms]) -> NDArray[np.float64]:
         mean, spread = self._scale
-        places = []
-        for atoms in crystals:
-            try:
-                places.append((fingerprint(atoms) - mean) / spread)
-            except InputError:  # too thin a cell has no fingerprint
-                continue
+        places = [(found - mean) / spread for atoms in crystals if (found := _fingerprint(atoms)) is not None]
         return np.array(places).reshape(len(places), self._places.shape[1])
+
+
+def _fingerprint(atoms: Atoms) -> NDArray[np.floating] | None:
+    """Return the fingerprint of a crystal; ``None`` for a cell that is too thin to have one."""
+    try:
+        return fingerprint(atoms)
+    except InputError:
+        return None
 
 
 def _standardised(

@@ -24,6 +24,9 @@ from hybridcsp.training.optimisation import Optimisation
 from hybridcsp.training.settings import TrainingSettings
 from hybridcsp.training.stability import collapse, divergence
 
+# Held-out loss of an epoch without a valid sample, or whose valid samples resemble no crystal.
+_NOTHING = 1.0
+
 #: Measures of samples by name, each between 0 and 1; ``"validity"`` and ``"coverage"`` are always present, and their
 #: harmonic mean decides which weights are kept. See :mod:`hybridcsp.training.stability` for ``"diversity"``.
 Measure = Callable[[torch.nn.Module, np.random.Generator], Mapping[str, float]]
@@ -187,7 +190,14 @@ class AdversarialTrainer(TrainingLoop):
         model.train(was_training)
         validity, coverage = measured["validity"], measured["coverage"]
         score = 2 * validity * coverage / (validity + coverage) if validity + coverage else 0.0
-        return {"held_out": 1.0 - score, **losses, **measured}
+        return {"held_out": _NOTHING - score, **losses, **measured}
+
+    def _is_better(self, loss: float, best: float) -> bool:
+        """Return whether samples are better, or as useless as in all epochs before: nothing speaks for earlier weights.
+
+        So a training goes on until there are useful samples, and the patience counts from then on.
+        """
+        return loss < best or loss == best == _NOTHING
 
     def _warning(self, losses: Mapping[str, float]) -> str:
         """Return whether the losses have diverged or the generator has collapsed."""

@@ -176,6 +176,10 @@ class TrainingLoop(ABC):
             If a loss is not finite.
         """
 
+    def _is_better(self, loss: float, best: float) -> bool:
+        """Return whether the weights of an epoch are kept, given its held-out loss and the lowest one before."""
+        return loss < best
+
     def _warning(self, losses: Mapping[str, float]) -> str:
         """Return a warning about the epoch with these losses, or an empty text; earlier ones are in the history."""
         return ""
@@ -231,7 +235,7 @@ class TrainingLoop(ABC):
         losses = self._losses()
         warning = self._warning(losses)
         number = progress.epoch
-        if best := losses["held_out"] < progress.best_loss:
+        if best := self._is_better(losses["held_out"], progress.best_loss):
             progress.best_loss, progress.best_epoch = losses["held_out"], number
             self._state.best = {name: value.clone() for name, value in self._state.average.state_dict().items()}
         progress.finished = number >= settings.epochs or number - progress.best_epoch >= settings.patience

@@ -1,5 +1,7 @@
 """Training of networks that compete."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -102,6 +104,27 @@ def test_interrupted_and_continued_training_equals_an_uninterrupted_one(tmp_path
     again = AdversarialTrainer(continued, Points(), SETTINGS, near, checkpoint=tmp_path / "state", **options).train()
     assert again == history
     assert torch.equal(weights_of(continued), weights_of(uninterrupted))
+
+
+def test_training_goes_on_with_the_last_weights_until_samples_are_useful():
+    def useless(model, rng):
+        return {"validity": 0.5, "coverage": 0.0}
+
+    epochs, first, last = [], Competition(), Competition()
+    settings = TrainingSettings(epochs=5, batch_size=8, learning_rate=0.01, averaging=0.0, patience=2, device="cpu")
+    AdversarialTrainer(first, Points(), replace(settings, epochs=1), near).train()
+    AdversarialTrainer(last, Points(), settings, useless, on_epoch=epochs.append).train()
+    assert [epoch.best for epoch in epochs] == [True] * 5
+    assert not torch.allclose(weights_of(first), weights_of(last))
+
+    shares = iter([0.0, 0.0, 0.5, 0.0, 0.0, 0.9])
+
+    def useful_for_a_while(model, rng):
+        return {"validity": 0.5, "coverage": next(shares)}
+
+    model, epochs = Competition(), []
+    AdversarialTrainer(model, Points(), replace(settings, epochs=6), useful_for_a_while, on_epoch=epochs.append).train()
+    assert [epoch.best for epoch in epochs] == [True, True, True, False, False]
 
 
 def test_networks_take_their_turns():

@@ -54,7 +54,8 @@ class SelectingGenerator(Generator):
     """Generator whose samples are selected by predicted properties.
 
     Samples are drawn anew, up to 21 for each crystal, until their predicted properties are within the targets of their
-    request. Properties are predicted for the samples as they are, without relaxation. Targets that no predictor is
+    request. Properties are predicted for the samples as they are, without relaxation; a sample that is outside of what
+    the predictor has learned from is not selected. Targets that no predictor is
     there for are left to the generator.
 
     Parameters
@@ -115,11 +116,15 @@ class SelectingGenerator(Generator):
             if not places:
                 continue
             prediction = predictor.predict([answer.atoms for i in places if isinstance(answer := judged[i], Sample)])
-            for i, value, unseen in zip(places, prediction.mean.tolist(), prediction.unseen, strict=True):
+            rows = zip(places, prediction.mean.tolist(), prediction.unseen, prediction.outside, strict=True)
+            for i, value, unseen, outside in rows:
                 answer = judged[i]
                 assert isinstance(answer, Sample)
                 if unseen:
                     reason = f"because the predictor of {name} was trained without {', '.join(unseen)}"
+                    judged[i] = Reject(request=i, reason=reason)
+                elif outside:
+                    reason = f"unlike all crystals that the predictor of {name} has learned from"
                     judged[i] = Reject(request=i, reason=reason)
                 elif not is_within(value, asked[i].targets[name]):
                     judged[i] = Reject(request=i, reason=f"outside the target of {name}")

@@ -81,13 +81,13 @@ def predictors_by_name(
 
 
 def predicted(predictor: Predictor) -> Property:
-    """Return a function that predicts; crystals with elements that were not learned have no value."""
+    """Return a function that predicts; crystals outside of what the predictor has learned from have no value."""
 
     def values(crystals: Sequence[Atoms]) -> NDArray[np.float64]:
         if not crystals:
             return np.zeros(0)
         prediction = predictor.predict(crystals)
-        unknown = np.array([bool(unseen) for unseen in prediction.unseen])
+        unknown = np.array([bool(reason) for reason in prediction.outside])
         return np.where(unknown, math.nan, prediction.mean)
 
     return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hybridcsp.generators.base import Reject, Request
 from hybridcsp.generators.targeting import ROUNDS, SelectingGenerator, with_targets
 from hybridcsp.generators.writing import write_samples
 from hybridcsp.io.structure_files import read_structures
+from hybridcsp.workflows.design_properties import predicted
 
 WIDE = {"volume": (20.0, math.inf)}
 
@@ -57,6 +59,26 @@ def test_reasons_of_the_generator_and_elements_that_the_predictor_does_not_know_
         "because the predictor of volume was trained without Ag",
     ]
     assert set(generator.counts.others) == {answer.reason for answer in answers}
+
+
+class Doubtful(Volume):
+    """The volume, with cubes of more than 24 Å³ outside of what was learned."""
+
+    def predict(self, crystals):
+        prediction = super().predict(crystals)
+        return replace(prediction, outside=tuple("too large" if value > 24 else "" for value in prediction.mean))
+
+
+def test_samples_outside_of_what_the_predictor_has_learned_are_not_selected():
+    answers = with_targets(Cubes(), WIDE, [Doubtful()]).sample(requests(20), np.random.default_rng(0))
+    assert all(20 <= answer.atoms.get_volume() <= 24 for answer in answers if not isinstance(answer, Reject))
+    larger = {"volume": (25.0, math.inf)}
+    generator = with_targets(Cubes(), larger, [Doubtful()])
+    (answer,) = generator.sample(requests(1, targets=larger), np.random.default_rng(0))
+    assert isinstance(answer, Reject)
+    assert generator.counts.others["unlike all crystals that the predictor of volume has learned from"] > 0
+    cubes = [Atoms("Cu", cell=[edge] * 3, pbc=True) for edge in (2.5, 3.5)]
+    np.testing.assert_allclose(predicted(Doubtful())(cubes), [15.625, math.nan])
 
 
 def test_requests_without_a_target_get_the_samples_of_the_generator():

@@ -154,6 +154,22 @@ def test_force_calls_that_end_in_a_coarse_stage_leave_one_to_the_last(tmp_path, 
     assert [cutoff for cutoff, _, _ in calculations(pw)] == ["6.0", "6.0", "12.0"]
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["atom:    {}    charge:    8.7  magn:    {}    constr:    0.0", "atom   {} (R=0.4)  charge=  8.7  magn=  {}"],
+)
+def test_magnetic_moments_are_read_from_every_version(tmp_path, line):
+    lines = "".join(f"\n     {line.format(number, moment)}" for number, moment in ((1, 0.5), (2, -0.25)))
+    moments = f"print({f'     Magnetic moment per site:{lines}'!r})"
+    fake_pw(tmp_path / "espresso", after=moments)
+    path = dft_file(tmp_path / "dft.toml", spin=True, moments={"Si": 2.0}, keep="all")
+    outcome = relaxer(path, tmp_path / "run")(job(silicon(), level="evaluate"))
+    assert outcome.evaluation.magmoms == pytest.approx([0.5, -0.25])
+    text = (tmp_path / "run/dft/000001-evaluate/stage-1/espresso.pwi").read_text()
+    assert "nspin            = 2" in text
+    assert "starting_magnetization(1) = 0.2\n" in text  # versions before 7.3 read a fraction
+
+
 @pytest.mark.parametrize("pressure", [0.0, 30.0])
 def test_code_relaxes_at_the_pressure_of_the_search(tmp_path, pw, pressure):
     path = dft_file(tmp_path / "dft.toml", relax="code")
@@ -269,6 +285,19 @@ def test_results_of_pw_x_are_those_of_ase_with_the_same_input(tmp_path):
     ours.get_potential_energy()
     ours.positions[0] -= 0.01  # another structure to the last bit, whose wave functions begin with those before
     assert ours.get_potential_energy() == pytest.approx(before, abs=1e-6)
+
+
+@needs_pw
+@pytest.mark.slow
+def test_pw_x_relaxes_by_itself_at_a_pressure(tmp_path):
+    keys = {"pseudopotentials": {"folder": str(PSEUDO.parent), "Si": PSEUDO.name}, "command": ["pw.x"]}
+    path = dft_file(tmp_path / "dft.toml", kspacing=0.7, relax="code", **keys)
+    atoms = bulk("Si", a=5.5)
+    atoms.positions[0] += 0.05
+    outcome = relaxer(path, tmp_path / "run", pressure_gpa=10.0, max_force=0.1, max_stress_gpa=0.5)(job(atoms))
+    assert isinstance(outcome, Relaxed), outcome.detail
+    assert outcome.converged
+    assert outcome.atoms.get_stress()[:3] == pytest.approx([-10 * units.GPa] * 3, abs=0.5 * units.GPa)
 
 
 @needs_pw

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
 
 import ase.io
+import numpy as np
 from ase import Atoms
 from ase.calculators.espresso import EspressoTemplate
 from ase.io.espresso import Namelist, write_espresso_in
@@ -158,7 +159,13 @@ class QuantumEspresso(DFTSettings):
     def read(self, folder: Path, atoms: Atoms) -> dict[str, Any]:
         """Return the results in ``espresso.pwo``; parameters and errors as in the base class."""
         _check_output(folder / _OUTPUT)
-        return dict(EspressoTemplate().read_results(folder))
+        results = dict(EspressoTemplate().read_results(folder))
+        results.pop("magmoms", None)  # ASE takes another column of the output of some versions
+        text = (folder / _OUTPUT).read_text(errors="replace")
+        moments = re.findall(r"^\s*atom:?\s+\d+.*?\bmagn[=:]\s*(-?\d+\.\d+)", text, re.MULTILINE)[-len(atoms) :]
+        if self.spin and len(moments) == len(atoms):
+            results["magmoms"] = np.array(moments, dtype=float)
+        return results
 
     def read_relaxed(self, folder: Path, atoms: Atoms) -> tuple[Atoms, int]:
         """Return the last structure in ``espresso.pwo``; parameters and errors as in the base class."""

@@ -1,18 +1,19 @@
-"""Train larger versions of the shipped generators on a GPU within ten minutes, and keep them if they are better.
+"""Train the GPU sizes of the generators within a quarter of an hour, and keep those that are better than the shipped.
 
     python benchmarks/on_gpu.py prepare mp20.extxyz mpts52.extxyz --cache cache.safetensors  # here, on the CPU
-    python benchmarks/on_gpu.py train cache.safetensors --output trained --minutes 9         # there
+    python benchmarks/on_gpu.py train cache.safetensors --output trained --minutes 13        # there
     python benchmarks/on_gpu.py finish cache.safetensors trained --install                   # here again
 
 ``prepare`` reads the crystals, splits off the tenth of the formulas that is held out, and encodes all of them into one
 compact file. ``train`` needs that file, this checkout, torch, numpy and safetensors, and nothing else (with scipy it
-prepares batches faster): it trains ``wyckoff``'s two networks and then ``flow``, in bfloat16 on CUDA. It measures the
-seconds of an epoch of each first, plans as many epochs as fit, and keeps that plan beside its checkpoints, so that it
-goes on where it was stopped when it is started again. Every minute it writes the best weights so far, in half
+prepares batches faster): it trains ``wyckoff``'s two networks, ``flow`` and ``diffusion``, or those that ``--parts``
+names, in their sizes ``gpu``, in bfloat16 on CUDA. It measures the seconds of an epoch of each first, plans as many
+epochs as fit, and keeps that plan beside its checkpoints, so that it goes on where it was stopped when it is started
+again: where a command may take ten minutes, start it twice. Every minute it writes the best weights so far, in half
 precision. ``finish`` samples for crystals of the held-out tenth from the new and from the shipped weights in the same
-run and installs the new ones with their card if they are better: if the 95 % interval of the mean difference of match@1
-and match@20, crystal by crystal, lies above 0, and no file is larger than 15 MB. Groups of 16 crystals are kept in
-results/generators_runs.jsonl and are not sampled twice.
+run (``diffusion``, which has none, is compared with ``flow``) and installs the new ones with their card if they are
+better: if the 95 % interval of the mean difference of match@1 and match@20, crystal by crystal, lies above 0, and no
+file is larger than 15 MB. Groups of 16 crystals are kept in results/generators_runs.jsonl and are not sampled twice.
 """
 
 from __future__ import annotations
@@ -37,18 +38,22 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from hybridcsp.generators.base import Epoch
+    from hybridcsp.generators.joint.data import JointData
     from hybridcsp.training.batches import TrainingData
     from hybridcsp.training.settings import TrainingSettings
 
 RESULTS = Path(__file__).parent / "results"
 
 #: The layout of the cache; a cache of another one is refused.
-FORMAT = 1
+FORMAT = 2
 
 #: Largest file that may be committed.
 MOST_BYTES = 15_000_000
 
-MAX_ATOMS = {"flow": 20, "wyckoff": 52}
+MAX_ATOMS = {"joint": 20, "wyckoff": 52}
+
+#: Generators of coordinates and lattice, which are trained on the same crystals.
+JOINT = ("flow", "diffusion")
 
 #: Crystals with more sites are remembered by ``wyckoff``, but its networks do not learn from them.
 LONGEST = 40
@@ -62,42 +67,40 @@ class Part:
 
     Attributes
     ----------
-    size
-        Its architecture, as its class takes it.
+    generator
+        Whose network it is.
     settings
         Of its training, apart from the number of epochs.
     share
-        Of the minutes; what one does not need is left to those after it.
+        Of the minutes, relative to those of the other networks; what one does not need is left to those after it.
     most_epochs
         However fast it is.
     """
 
-    size: Mapping[str, Any]
+    generator: str
     settings: Mapping[str, Any]
     share: float
     most_epochs: int
 
 
-#: In the order in which they are trained. In half precision, and with its tables, `wyckoff` is then a file of 14.1 MB.
+_JOINT_SETTINGS = {"batch_size": 512, "learning_rate": 1.5e-3, "averaging": 0.9995, "patience": 10_000}
+
+#: In the order in which they are trained.
 PARTS = {
     "occupation": Part(
-        size={"width": 160, "blocks": 4, "heads": 5, "dropout": 0.2},
+        generator="wyckoff",
         settings={"batch_size": 512, "learning_rate": 2e-3, "weight_decay": 0.1, "averaging": 0.998, "patience": 12},
-        share=0.12,
+        share=1.0,
         most_epochs=60,
     ),
     "geometry": Part(
-        size={"width": 208, "blocks": 5, "heads": 8, "dropout": 0.15},
+        generator="wyckoff",
         settings={"batch_size": 512, "learning_rate": 2e-3, "weight_decay": 0.05, "averaging": 0.998, "patience": 15},
-        share=0.35,
+        share=3.0,
         most_epochs=150,
     ),
-    "flow": Part(
-        size={"width": 320, "message": 192, "pair": 96, "layers": 6, "frequencies": 10},
-        settings={"batch_size": 512, "learning_rate": 1.5e-3, "averaging": 0.9995, "patience": 10_000},
-        share=1.0,
-        most_epochs=2000,
-    ),
+    "flow": Part(generator="flow", settings=_JOINT_SETTINGS, share=4.0, most_epochs=2000),
+    "diffusion": Part(generator="diffusion", settings=_JOINT_SETTINGS, share=4.0, most_epochs=2000),
 }
 
 #: Sizes with which the whole job takes seconds on a CPU.
@@ -105,7 +108,9 @@ SMOKE = {
     "occupation": {"width": 16, "blocks": 1, "heads": 2},
     "geometry": {"width": 16, "blocks": 1, "heads": 2},
     "flow": {"width": 16, "message": 8, "pair": 8, "layers": 1},
+    "diffusion": {"width": 16, "message": 8, "pair": 8, "layers": 1},
 }
+SMOKE_EPOCHS = 2
 
 
 class TimeIsUp(Exception):
@@ -129,14 +134,18 @@ def prepare(files: Sequence[Path], cache: Path) -> None:
 
     begun = time.monotonic()
     arrays: dict[str, NDArray[Any]] = {}
-    dataset = read_dataset(files, max_atoms=MAX_ATOMS["flow"], progress=_counter("crystals read for flow"))
+    dataset = read_dataset(files, max_atoms=MAX_ATOMS["joint"], progress=_counter("crystals read for flow"))
     learned, held = split(dataset.examples)
     training = FlowData.from_examples(learned)
-    cards = {"flow": weights_io.describe_training(learned, {}, held_out=len(held)) | {"data": dataset.provenance}}
+    card = weights_io.describe_training(learned, {}, held_out=len(held)) | {"data": dataset.provenance}
+    cards = dict.fromkeys(JOINT, card)
     for name, data in (("learned", training), ("held", FlowData.from_examples(held, training.scale) if held else None)):
         if data is not None:
-            arrays |= {f"flow/{name}/{key}": value for key, value in data.arrays().items()}
-    print(f"flow: {len(learned)} crystals, {len(held)} held out, {time.monotonic() - begun:.0f} s", flush=True)
+            arrays |= {f"joint/{name}/{key}": value for key, value in data.arrays().items()}
+    print(
+        f"{' and '.join(JOINT)}: {len(learned)} crystals, {len(held)} held out, {time.monotonic() - begun:.0f} s",
+        flush=True,
+    )
 
     dataset = read_dataset(files, max_atoms=MAX_ATOMS["wyckoff"], progress=_counter("crystals read for wyckoff"))
     generator = WyckoffGenerator()
@@ -148,7 +157,7 @@ def prepare(files: Sequence[Path], cache: Path) -> None:
                 own = pack(data.rows) | {"conditions": data.conditions, "weights": data.weights}
                 arrays |= {f"{part}/{name}/{key}": value for key, value in own.items()}
     arrays |= {f"wyckoff/{name}": np.asarray(array) for name, array in generator.tables().items()}
-    lattice = [training.scale.mean.tolist(), training.scale.spread.tolist()]
+    lattice = {"mean": training.scale.mean.tolist(), "spread": training.scale.spread.tolist()}
     about = {"format": FORMAT, "cards": cards, "lattice": lattice, "prototypes": encoded.prototypes}
     tensors = {name: torch.as_tensor(np.ascontiguousarray(array)) for name, array in arrays.items()}
     data = save(tensors, {"about": json.dumps(about)})
@@ -190,12 +199,13 @@ def below(prefix: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
 
 def data_of(part: str, arrays: Arrays, about: Mapping[str, Any]) -> tuple[TrainingData, TrainingData | None]:
     """Return the training data of a network and those held out."""
-    if part == "flow":
-        from hybridcsp.generators.flow.data import FlowData, Scale
+    if part in JOINT:
+        from hybridcsp.generators.joint.data import Scale
 
-        mean, spread = (np.array(values) for values in about["lattice"])
-        both = [below(f"flow/{name}/", arrays) for name in ("learned", "held")]
-        found = [FlowData.from_arrays(own, Scale(mean=mean, spread=spread)) if own else None for own in both]
+        scale = Scale(**{key: np.array(values) for key, values in about["lattice"].items()})
+        kind, components = joint_data(part)
+        both = [below(f"joint/{name}/", arrays) for name in ("learned", "held")]
+        found = [kind.from_arrays(own, scale, **components) if own else None for own in both]
     else:
         from hybridcsp.generators.rows import unpack
         from hybridcsp.generators.wyckoff.collation import GeometryData, OccupationData
@@ -214,6 +224,27 @@ def data_of(part: str, arrays: Arrays, about: Mapping[str, Any]) -> tuple[Traini
     return found[0], found[1]
 
 
+def joint_data(name: str) -> tuple[type[JointData], dict[str, Any]]:
+    """Return the class of the training data of ``flow`` or ``diffusion``, and its own arguments."""
+    if name == "flow":
+        from hybridcsp.generators.flow.data import FlowData
+
+        return FlowData, {}
+    from hybridcsp.generators.diffusion.configurations import CONFIGURATIONS
+    from hybridcsp.generators.diffusion.data import DiffusionData
+
+    chosen = CONFIGURATIONS["corrected"]
+    return DiffusionData, {"coordinates": chosen.coordinates, "lattices": chosen.lattices}
+
+
+def size_of(part: str) -> dict[str, Any]:
+    """Return the size ``gpu`` of a network."""
+    from hybridcsp.generators.joint.network import SIZES as JOINT_SIZES
+    from hybridcsp.generators.wyckoff.transformer import SIZES
+
+    return asdict(JOINT_SIZES["gpu"]["architecture"] if part in JOINT else SIZES["gpu"][part])
+
+
 def network_of(part: str, size: Mapping[str, Any], arrays: Arrays, about: Mapping[str, Any], seed: int) -> Any:
     """Make an untrained network."""
     import torch
@@ -221,9 +252,15 @@ def network_of(part: str, size: Mapping[str, Any], arrays: Arrays, about: Mappin
     torch.manual_seed(seed)
     if part == "flow":
         from hybridcsp.generators.flow.matching import FlowModel
-        from hybridcsp.generators.flow.network import Architecture
+        from hybridcsp.generators.joint.network import Architecture
 
         return FlowModel(Architecture(**size))
+    if part == "diffusion":
+        from hybridcsp.generators.diffusion.configurations import CONFIGURATIONS
+        from hybridcsp.generators.joint.network import Architecture
+
+        chosen = CONFIGURATIONS["corrected"]
+        return chosen.model(Architecture(**size), chosen.lattices)
     from hybridcsp.generators.wyckoff.geometry_network import GeometryNetwork
     from hybridcsp.generators.wyckoff.occupation_network import OccupationNetwork
     from hybridcsp.generators.wyckoff.tables import WyckoffTables
@@ -235,8 +272,10 @@ def network_of(part: str, size: Mapping[str, Any], arrays: Arrays, about: Mappin
     return GeometryNetwork(positions, Size(**size), about["prototypes"])
 
 
-def train_all(cache: Path, output: Path, minutes: float, workers: int, seed: int, smoke: bool) -> None:
-    """Train all networks within the minutes; go on from checkpoints that are there."""
+def train_all(
+    cache: Path, output: Path, parts: Sequence[str], minutes: float, workers: int, seed: int, smoke: bool
+) -> None:
+    """Train networks within the minutes; go on from checkpoints that are there."""
     import torch
 
     deadline = time.monotonic() + 60 * minutes
@@ -246,8 +285,9 @@ def train_all(cache: Path, output: Path, minutes: float, workers: int, seed: int
     identity = hashlib.sha256(cache.read_bytes()).hexdigest()[:16]
     print(f"{device}, torch {torch.__version__}, {workers} processes collate; {minutes:g} minutes", flush=True)
     try:
-        for part, plan in PARTS.items():
-            size = SMOKE[part] if smoke else plan.size
+        for number, part in enumerate(parts):
+            plan, size = PARTS[part], SMOKE[part] if smoke else size_of(part)
+            share = plan.share / sum(PARTS[later].share for later in parts[number:])
             left = deadline - time.monotonic()
             file = output / f"{part}.plan.json"
             if file.exists():
@@ -256,7 +296,9 @@ def train_all(cache: Path, output: Path, minutes: float, workers: int, seed: int
                     sys.exit(f"error: {output} holds a training on another cache or with another seed: choose another")
             else:
                 seconds = _seconds_per_epoch(part, size, plan, arrays, about, seed, workers)
-                epochs = max(1, min(plan.most_epochs, math.floor(0.9 * plan.share * left / seconds)))
+                epochs = max(
+                    1, min(SMOKE_EPOCHS if smoke else plan.most_epochs, math.floor(0.9 * share * left / seconds))
+                )
                 planned = {"cache": identity, "seed": seed, "epochs": epochs, "size": size, "device": device}
                 _write(file, json.dumps(planned).encode())
                 print(f"{part}: {seconds:.2f} s an epoch, {epochs} epochs planned", flush=True)
@@ -375,7 +417,8 @@ def finish(cache: Path, trained: Path, crystals: int, results: Path, install: bo
     print(f"{len(sought)} crystals of the held-out tenth; about {len(sought) * 8 / 3600:.1f} core-hours", flush=True)
     report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, parts in (("wyckoff", ("occupation", "geometry")), ("flow", ("flow",))):
+        for name in dict.fromkeys(plan.generator for plan in PARTS.values()):
+            parts = [part for part, plan in PARTS.items() if plan.generator == name]
             missing = [part for part in parts if not (trained / f"{part}.safetensors").exists()]
             if missing:
                 print(f"{name}: not trained ({', '.join(missing)} missing in {trained})", flush=True)
@@ -383,15 +426,20 @@ def finish(cache: Path, trained: Path, crystals: int, results: Path, install: bo
             candidate = Path(folder) / name
             assemble(name, parts, trained, arrays, about, candidate)
             size = (candidate / "weights.safetensors").stat().st_size
-            row = {"bytes": size, **compare(name, candidate, shipped(name), sought, results)}
+            rival = name if shipped(name).exists() else "flow"
+            row = {"bytes": size, "rival": rival, **compare(name, candidate, rival, sought, results)}
             low, high = row["difference"]["interval"]
             row["better"] = low > 0
-            print(f"{name}: new minus shipped {row['difference']['mean']:+.3f} ({low:+.3f} to {high:+.3f})", flush=True)
+            print(
+                f"{name}: new minus shipped {rival} {row['difference']['mean']:+.3f} ({low:+.3f} to {high:+.3f})",
+                flush=True,
+            )
             if size > MOST_BYTES:
                 print(f"{name}: not installed: {size / 1e6:.1f} MB, allowed {MOST_BYTES / 1e6:g} MB", flush=True)
             elif not row["better"]:
                 print(f"{name}: not installed: the interval does not lie above 0", flush=True)
             elif install:
+                shipped(name).mkdir(exist_ok=True)
                 for file in ("weights.safetensors", "card.json"):
                     _write(shipped(name) / file, (candidate / file).read_bytes())
                 print(f"{name}: installed in {shipped(name)}", flush=True)
@@ -405,7 +453,7 @@ def held_out_crystals(arrays: Arrays, about: Mapping[str, Any], most: int) -> li
     """Return crystals of the held-out tenth, at most 20 atoms, drawn with a fixed seed."""
     from hybridcsp.structure.lattice import decode_lattice_point
 
-    _, held = data_of("flow", arrays, about)
+    _, held = data_of(JOINT[0], arrays, about)
     if held is None:
         sys.exit("error: the cache holds no crystals of held-out formulas")
     points = held.points  # type: ignore[attr-defined]  # data_of returns FlowData for "flow"
@@ -421,14 +469,13 @@ def assemble(
     from safetensors import safe_open
 
     from hybridcsp.generators import weights_io
-    from hybridcsp.generators.flow.matching import Integration
 
     tensors: dict[str, torch.Tensor] = {}
     trainings: dict[str, Any] = {}
     for part in parts:
         with safe_open(str(trained / f"{part}.safetensors"), framework="pt") as stored:
             trainings[part] = json.loads((stored.metadata() or {})["about"])
-            prefix = "" if name == "flow" else f"{part}."
+            prefix = "" if name in JOINT else f"{part}."
             tensors |= {f"{prefix}{key}": stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
     first = trainings[parts[0]]
     card = {
@@ -439,16 +486,13 @@ def assemble(
         "command": "benchmarks/on_gpu.py",
         "licence": "data: Materials Project, CC BY 4.0",
     }
-    if name == "flow":
-        from hybridcsp.generators.flow.network import Architecture
+    if name in JOINT:
+        from hybridcsp.generators.joint.network import Architecture
+        from hybridcsp.generators.loading import new_generator
 
-        mean, spread = about["lattice"]
-        card |= {
-            "history": first["history"],
-            "architecture": asdict(Architecture(**first["size"])),
-            "integration": asdict(Integration()),
-            "lattice": {"mean": mean, "spread": spread},
-        }
+        architecture = Architecture(**first["size"])
+        generator = new_generator(name).__class__(architecture=architecture)
+        card |= {"history": first["history"], **generator.about(), "lattice": about["lattice"]}
     else:
         from hybridcsp.generators.wyckoff.transformer import Size
 
@@ -463,8 +507,11 @@ def assemble(
     weights_io.save(folder, name, tensors, card)
 
 
-def compare(name: str, new: Path, old: Path, sought: Sequence[Atoms], results: Path) -> dict[str, Any]:
-    """Sample for crystals from both, and return their match rates and the difference with its 95 % interval."""
+def compare(name: str, new: Path, rival: str, sought: Sequence[Atoms], results: Path) -> dict[str, Any]:
+    """Sample for crystals from new weights and from shipped ones of a generator; return match rates and difference.
+
+    The difference has its 95 % interval.
+    """
     from generators import KS, measure, past
     from rich.console import Console
 
@@ -475,10 +522,10 @@ def compare(name: str, new: Path, old: Path, sought: Sequence[Atoms], results: P
     runs = results / "generators_runs.jsonl"
     scores: dict[str, NDArray[np.float64]] = {}
     found: dict[str, Any] = {}
-    for which, folder in (("new", new), ("shipped", old)):
-        generator = open_generator(str(folder))
+    for which, own, weights in (("new", name, str(new)), ("shipped", rival, rival)):
+        generator = open_generator(weights)
         identity = hashlib.sha256(f"{generator.card.get('weights_sha256')}{ids}".encode()).hexdigest()[:16]
-        label = f"{name}, {which}"
+        label = f"{own}, {which}"
         measure(label, generator, identity, sought, None, Console(width=120), runs)
         scored = past(label, identity, len(sought), runs)
         found[which] = summarise(scored, KS)
@@ -500,7 +547,8 @@ def main() -> None:
     there = steps.add_parser("train", help="train all networks (needs torch, numpy and safetensors)")
     there.add_argument("cache", type=Path)
     there.add_argument("--output", type=Path, required=True, help="weights, checkpoints and plans")
-    there.add_argument("--minutes", type=float, default=9.0)
+    there.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="networks to train")
+    there.add_argument("--minutes", type=float, default=13.0)
     there.add_argument("--workers", type=int, default=max(0, min(14, (os.cpu_count() or 1) - 2)))
     there.add_argument("--seed", type=int, default=0)
     there.add_argument("--smoke", action="store_true", help="tiny networks: only to see that it runs")
@@ -514,7 +562,7 @@ def main() -> None:
     if given.step == "prepare":
         prepare(given.files, given.cache)
     elif given.step == "train":
-        train_all(given.cache, given.output, given.minutes, given.workers, given.seed, given.smoke)
+        train_all(given.cache, given.output, given.parts, given.minutes, given.workers, given.seed, given.smoke)
     else:
         finish(given.cache, given.trained, given.crystals, given.results, given.install)
 

@@ -55,15 +55,16 @@ def test_networks_are_trained_with_torch_alone_and_the_training_goes_on(cache, t
     code, said = run(*arguments, "--minutes", 0, alone=True)
     assert code == 0, said
     assert "the minutes are used" in said
-    code, said = run(*arguments, "--minutes", 0.1, alone=True)
+    code, said = run(*arguments, "--minutes", 5, alone=True)
     assert code == 0, said
-    for part in ("occupation", "geometry", "flow"):
+    for part in ("occupation", "geometry", "flow", "diffusion"):
         assert (output / f"{part}.safetensors").exists(), said
     code, said = run("finish", cache, output, "--crystals", 2, "--results", tmp_path)
     assert code == 0, said
-    for name in ("wyckoff", "flow"):
+    for name in ("wyckoff", "flow", "diffusion"):
         assert f"{name}: not installed: the interval does not lie above 0" in said
     report = json.loads((tmp_path / "on_gpu.json").read_text())
+    assert report["diffusion"]["rival"] == "flow"
     assert report["flow"]["new"]["crystals"] == report["wyckoff"]["shipped"]["crystals"] == 2
 
 

@@ -15,7 +15,7 @@ from hybridcsp.cli.console import console, errors
 from hybridcsp.cli.generators import GENERATOR, SEED
 from hybridcsp.cli.progress import bar, busy
 from hybridcsp.cli.targets import PREDICTOR, TARGET, with_predictors
-from hybridcsp.cli.values import read_formula_units, read_fraction, read_targets
+from hybridcsp.cli.values import read_formula_units, read_fraction, read_number, read_targets
 from hybridcsp.errors import CommandLineError, GeneratorError, InputError
 from hybridcsp.utils.files import check_folder, check_output, make_folder
 from hybridcsp.utils.quantities import read_quantity
@@ -31,6 +31,7 @@ _NAMED = 10
     epilog="Examples:\n\n"
     "  hybridcsp sample wyckoff --formula TiO2 --formula-units 1-4 --n 100 --output t.xyz\n\n"
     "  hybridcsp sample my_wyckoff/ --formula TiO2 --target band_gap=1.5..2.5 --n 20 --output gap.xyz\n\n"
+    "  hybridcsp sample my_flow/ --formula TiO2 --target band_gap=3.. --guidance 2 --n 20 --output guided.xyz\n\n"
     "  hybridcsp sample wyckoff --formula TiO2 --target band_gap=3.. --predictor gap/ --n 20 --output wide.xyz\n\n"
     "  hybridcsp sample my_flow/ --formula MgSiO3 --spacegroup 62 --n 20 --output pv.xyz\n\n"
     "  hybridcsp sample wyckoff --formulas cells.txt --n 20 --output samples.extxyz\n\n"
@@ -91,6 +92,15 @@ def sample(
     ] = None,
     target: TARGET = None,
     predictor: PREDICTOR = None,
+    guidance: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WEIGHT",
+            help="How strongly samples are guided by the targets that the generator has learned (flow, diffusion): 0 "
+            "is its own distribution, higher weights bring more values within the targets and less diversity.",
+            show_default="0",
+        ),
+    ] = None,
     seed: SEED = 0,
     format: Annotated[
         str | None,
@@ -152,6 +162,9 @@ def sample(
     targets = read_targets("--target", target or [])
     if predictor and not targets:
         raise InputError("--predictor", predictor[0], reason="it is allowed only with --target, the values to select")
+    weight = 0.0 if guidance is None else _read_guidance(guidance)
+    if guidance is not None and not targets:
+        raise InputError("--guidance", guidance, reason="it is allowed only with --target, by which samples are guided")
     if format is None:
         check_output(Path(output), key="--output")
     else:
@@ -159,9 +172,11 @@ def sample(
     with busy(f"loading {generator}"):
         model = open_generator(generator)
     _check_conditions(model, conditions)
+    if weight > 0:
+        _check_guidance(model, targets, str(guidance))
     model = with_predictors(model, targets, predictor or [])
     requests = [
-        (i, Request(contents=cells[i], targets=targets, **conditions))  # type: ignore[arg-type]
+        (i, Request(contents=cells[i], targets=targets, guidance=weight, **conditions))  # type: ignore[arg-type]
         for i in cells
         for _ in range(wanted[i])
     ]
@@ -224,3 +239,21 @@ def _check_conditions(model: Generator, conditions: Mapping[str, Any]) -> None:
             known = ", ".join(sorted(model.conditions)) or "none"
             reason = f"{model.name} does not support this condition; the supported conditions are {known}"
             raise InputError(option, conditions[name], reason=reason)
+
+
+def _read_guidance(text: str) -> float:
+    weight = read_number("--guidance", text, "a number from 0")
+    if weight < 0:
+        raise InputError("--guidance", text, "a number from 0")
+    return weight
+
+
+def _check_guidance(model: Generator, targets: Mapping[str, Any], guidance: str) -> None:
+    """Check that the generator can be guided, and has learned a property by which it can."""
+    if not model.guides:
+        reason = f"samples of {model.name} cannot be guided; flow and diffusion can, or leave out --guidance"
+        raise InputError("--guidance", guidance, reason=reason)
+    if not model.targets & targets.keys():
+        known = ", ".join(sorted(model.targets)) or "none"
+        reason = f"samples are guided by properties that {model.name} has learned ({known}), and no target is of one"
+        raise InputError("--guidance", guidance, reason=reason)

@@ -36,7 +36,7 @@ MODEL = Annotated[
     epilog="Examples:\n\n"
     "  hybridcsp train wyckoff --data mp20.extxyz --data my_structures/ --output my_wyckoff\n\n"
     "  hybridcsp train my_wyckoff --data oxides.extxyz --output oxides --epochs 20 --learning-rate 2e-4\n\n"
-    "  hybridcsp train flow --data mp20.extxyz --output my_flow --set batch_size=256 --set device=cuda\n\n"
+    "  hybridcsp train diffusion --data mp20.extxyz --output my_diffusion --size gpu --set batch_size=512\n\n"
     "  hybridcsp train cgcnn --data mp20.extxyz --property band_gap --members 4 --output gap\n\n"
     "  hybridcsp train synthesizability --data made.extxyz --data substituted.extxyz --output made"
 )
@@ -114,6 +114,15 @@ def train(
             show_default="corrected, if there is a choice",
         ),
     ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Size of the networks of a new generator: cpu or gpu (wyckoff, flow, diffusion), compact or published "
+            "(imatgen, ftcp).",
+            show_default="cpu or that of the configuration",
+        ),
+    ] = None,
 ) -> None:
     """Train a generator or a predictor on crystal structures.
 
@@ -141,6 +150,9 @@ def train(
     choices = Choices(data=data, output=output, settings=chosen, max_atoms=max_atoms, plot=plot, seed=seed)
     names = list(dict.fromkeys(properties or []))
     if model in PREDICTORS:
+        if size is not None:
+            reason = f"it is for generators, and {model} is a predictor"
+            raise InputError("--size", size, reason=reason)
         if len(names) > 1:
             reason = f"{model} learns one property; train a predictor for each"
             raise InputError("--property", ", ".join(names), reason=reason)
@@ -166,10 +178,12 @@ def train(
         if value is not None:
             reason = f"it is for predictors ({', '.join(PREDICTORS.entries())}), and {model} is a generator"
             raise InputError(option, value, reason=reason)
-    _train_generator(model, choices, names, configuration)
+    _train_generator(model, choices, names, configuration, size)
 
 
-def _train_generator(generator: str, choices: Choices, properties: list[str], configuration: str | None) -> None:
+def _train_generator(
+    generator: str, choices: Choices, properties: list[str], configuration: str | None, size: str | None
+) -> None:
     from hybridcsp.generators.datasets import read_dataset
     from hybridcsp.generators.loading import find_generator, new_generator, open_generator
 
@@ -178,8 +192,11 @@ def _train_generator(generator: str, choices: Choices, properties: list[str], co
     if folder is not None and configuration is not None:
         reason = "weights in a folder have a configuration already; name the generator to start anew"
         raise InputError("--configuration", configuration, reason=reason)
+    if folder is not None and size is not None:
+        reason = "weights in a folder have a size already; name the generator to start anew"
+        raise InputError("--size", size, reason=reason)
     with busy(f"loading {generator}"):
-        model = new_generator(entry.name, configuration) if folder is None else open_generator(generator)
+        model = new_generator(entry.name, configuration, size) if folder is None else open_generator(generator)
     if properties and not model.learns_properties:
         reason = f"{entry.name} does not learn properties; leave out --property"
         raise InputError("--property", ", ".join(properties), reason=reason)

@@ -63,6 +63,9 @@ class Request:
     targets
         Lowest and highest wanted value of properties, by name; the ends may be infinite. A generator honours those that
         are among its :attr:`Generator.targets`.
+    guidance
+        Weight of the guidance by the targets, from 0 (none): a generator that :attr:`~Generator.guides` extrapolates
+        its predictions for the targets away from those without them, for values within the targets and less diversity.
     """
 
     contents: Mapping[str, int]
@@ -70,13 +73,14 @@ class Request:
     energy_quantile: float | None = None
     pressure_gpa: float | None = None
     targets: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    guidance: float = 0.0
 
 
 def equal_requests(requests: Sequence[Request]) -> list[list[int]]:
     """Return the positions of equal requests, one list per group, in the order in which the groups first occur."""
     groups: dict[tuple[object, ...], list[int]] = {}
     for number, request in enumerate(requests):
-        conditions = request.spacegroup, request.energy_quantile, request.pressure_gpa
+        conditions = request.spacegroup, request.energy_quantile, request.pressure_gpa, request.guidance
         key = (*sorted(request.contents.items()), *conditions, *sorted(request.targets.items()))
         groups.setdefault(key, []).append(number)
     return list(groups.values())
@@ -159,8 +163,13 @@ class Generator(Configured, ABC):
         Fields of a request, in addition to the contents, that :meth:`sample` respects; a search sets no others.
     targets
         Names of the properties whose targets in a request :meth:`sample` honours.
+    guides
+        Whether samples are guided by targets as strongly as requests ask for.
     configurations
         Names of the configurations, and functions that make the generator in each; empty if there is only one.
+    named_sizes
+        Names of the sizes of the networks, and the arguments that make an untrained generator of each; empty if there
+        is only one size.
     card
         Description of the training, JSON-serialisable; written next to the weights.
     batch_size
@@ -186,6 +195,7 @@ class Generator(Configured, ABC):
     name: str
     conditions: frozenset[Condition] = frozenset()
     targets: frozenset[str] = frozenset()
+    guides: bool = False
     card: Mapping[str, Any] = MappingProxyType({})
     batch_size: int = 48
     best_first: bool = False

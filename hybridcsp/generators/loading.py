@@ -72,8 +72,8 @@ def _folder_of(text: str, entry: Entry, folder: Path | None) -> Path:
     return folder
 
 
-def new_generator(name: str, configuration: str | None = None) -> Generator:
-    """Return an untrained generator of the default size.
+def new_generator(name: str, configuration: str | None = None, size: str | None = None) -> Generator:
+    """Return an untrained generator.
 
     Parameters
     ----------
@@ -81,14 +81,15 @@ def new_generator(name: str, configuration: str | None = None) -> Generator:
         Registered name.
     configuration
         Name of the configuration; ``None`` for the default.
+    size
+        Name of the size; ``None`` for the default of the configuration.
 
     Raises
     ------
     InputError
-        If no generator has this name, or it has no such configuration.
+        If no generator has this name, or it has no such configuration or size.
     """
-    kind = GENERATORS[name].load()
-    return kind() if configuration is None else kind.configured(configuration)  # type: ignore[no-any-return]
+    return GENERATORS[name].load().configured(configuration, size)  # type: ignore[no-any-return]
 
 
 def find_generator(text: str) -> tuple[Entry, Path | None]:

@@ -20,6 +20,10 @@ Floats = NDArray[np.float32]
 #: Probability that a property is hidden in training, so that it is optional in sampling.
 PROPERTY_DROPOUT = 0.25
 
+#: Probability that all properties are hidden together if there are several. Guidance compares with samples without any
+#: property, of which independent hiding would show few.
+ALL_DROPOUT = 0.1
+
 #: Number of quantiles of a property that are kept, and number of intervals between them for the features.
 N_QUANTILES, N_INTERVALS = 65, 8
 
@@ -224,8 +228,14 @@ class PropertyTable:
     ends: tuple[int, ...]
 
     def partly_hidden(self, indices: NDArray[np.int_], rng: np.random.Generator) -> Floats:
-        """Return the features of examples; those of each property are 0 with a probability of a quarter."""
+        """Return the features of examples, those of some properties 0.
+
+        Each property is hidden with a probability of a quarter, and several are hidden together in a tenth of the
+        examples.
+        """
         shown = rng.random((len(indices), len(self.ends))) >= PROPERTY_DROPOUT
+        if len(self.ends) > 1:
+            shown &= rng.random((len(indices), 1)) >= ALL_DROPOUT
         lengths = np.diff(self.ends, prepend=0)
         return np.asarray(self.rows[indices] * np.repeat(shown, lengths, axis=1), dtype=np.float32)
 

@@ -18,6 +18,11 @@ GENERATORS = Registry(
             summary="flow matching of fractional coordinates and lattice",
         ),
         Entry(
+            name="diffusion",
+            target="hybridcsp.generators.diffusion:DiffusionGenerator",
+            summary="diffusion of fractional coordinates and lattice, with the network of flow",
+        ),
+        Entry(
             name="imatgen",
             target="hybridcsp.generators.imatgen:IMatGen",
             summary="variational autoencoder over voxel images of the crystals of one chemical system",

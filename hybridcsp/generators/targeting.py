@@ -83,6 +83,7 @@ class SelectingGenerator(Generator):
         self.batch_size = generator.batch_size
         self.best_first = generator.best_first
         self.caches_samples = generator.caches_samples
+        self.guides = generator.guides
         self.targets = generator.targets | frozenset(predictors)
 
     def sample(self, requests: Sequence[Request], rng: np.random.Generator) -> list[Sample | Reject]:

@@ -1,4 +1,7 @@
-"""Named configurations of models: those of their authors, and the default ones, in which defects are mended."""
+"""Named configurations and sizes of models.
+
+Configurations are those of a method's authors, and the default ones, in which defects are mended.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +16,50 @@ PUBLISHED, CORRECTED = "published", "corrected"
 
 
 class Configured:
-    """Base class of models that can be made in several named configurations.
+    """Base class of models that can be made in several named configurations and sizes.
 
     Attributes
     ----------
     name
         Registered name of the model.
     configurations
-        Names of the configurations, and functions without arguments that make an untrained model of each.
+        Names of the configurations, and functions that make an untrained model of each. They have no arguments that
+        must be given, and those of the sizes.
+    named_sizes
+        Names of the sizes, and the arguments of the class, or of the function of a configuration, that make an
+        untrained model of each.
     """
 
     name: str
-    configurations: ClassVar[Mapping[str, Callable[[], Any]]] = MappingProxyType({})
+    configurations: ClassVar[Mapping[str, Callable[..., Any]]] = MappingProxyType({})
+    named_sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
 
     @classmethod
-    def configured(cls, configuration: str) -> Any:
-        """Return an untrained model of a named configuration.
+    def configured(cls, configuration: str | None = None, size: str | None = None) -> Any:
+        """Return an untrained model of a named configuration and size.
+
+        Parameters
+        ----------
+        configuration
+            Name of the configuration; ``None`` for the default.
+        size
+            Name of the size; ``None`` for the default of the configuration.
 
         Raises
         ------
         InputError
-            If there is none of this name.
+            If there is no such configuration or size.
         """
-        if not cls.configurations:
-            reason = f"{cls.name} has only one configuration, which needs no name"
-            raise InputError("configuration", configuration, reason=reason)
-        if configuration not in cls.configurations:
-            raise UnknownNameError("configuration", configuration, list(cls.configurations))
-        return cls.configurations[configuration]()
+        make: Callable[..., Any] = cls
+        if configuration is not None:
+            make = _chosen("configuration", configuration, cls.configurations, cls.name)
+        return make() if size is None else make(**_chosen("size", size, cls.named_sizes, cls.name))
+
+
+def _chosen(what: str, chosen: str, known: Mapping[str, Any], model: str) -> Any:
+    """Return the entry of a name."""
+    if not known:
+        raise InputError(what, chosen, reason=f"{model} has only one {what}, which needs no name")
+    if chosen not in known:
+        raise UnknownNameError(what, chosen, list(known))
+    return known[chosen]

@@ -51,6 +51,25 @@ def test_requested_space_group_is_sampled(name):
     assert {(spacegroup(atoms), len(primitive(atoms))) for atoms in made} == {(136, 6)}
 
 
+def test_flow_samples_what_it_always_has():
+    """The network is shared with ``diffusion``; a change in it would show here."""
+    requests = [
+        Request(contents={"Na": 1, "Cl": 1}),
+        Request(contents={"Ti": 2, "O": 4}, spacegroup=136),
+        Request(contents={"Ti": 2, "O": 4}, energy_quantile=0.1),
+    ]
+    cells = [
+        [3.803375, 3.858216, 3.777294, 58.834401, 59.60628, 60.603463],
+        [4.71796, 4.71796, 2.888911, 90.0, 90.0, 90.0],
+        [3.158794, 4.444421, 4.478221, 92.46459, 89.461129, 89.930804],
+    ]
+    answers = open_generator("flow").sample(requests, np.random.default_rng(3))
+    for answer, cell in zip(answers, cells, strict=True):
+        np.testing.assert_allclose(answer.atoms.cell.cellpar(), cell, atol=2e-3)
+    found = answers[0].atoms.get_scaled_positions()
+    np.testing.assert_allclose(found, [[0.085229, 0.415029, 0.868653], [0.582582, 0.91591, 0.365748]], atol=1e-3)
+
+
 def test_a_space_group_that_is_asked_for_is_no_part_of_the_likelihood(wyckoff):
     def likelihoods(group):
         requests = [Request(contents={"Na": 1, "Cl": 1}, spacegroup=group)] * 12

@@ -1,43 +1,24 @@
-"""The ``flow`` generator: training, sampling, and files of weights."""
+"""The ``flow`` generator: flow matching as training, and integration as sampling."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from ase import Atoms
 
-from hybridcsp.errors import InputError
-from hybridcsp.generators import weights_io
-from hybridcsp.generators.base import Condition, Epoch, Example, Generator, Reject, Request, Sample
-from hybridcsp.generators.datasets import split
-from hybridcsp.generators.flow.data import FlowData, Scale
-from hybridcsp.generators.flow.initial_states import InitialState, atomic_numbers_of, batches, with_space_groups
+from hybridcsp.generators.base import Example
+from hybridcsp.generators.flow.data import FlowData
 from hybridcsp.generators.flow.matching import FlowModel, Integration, integrate
-from hybridcsp.generators.flow.network import Architecture
-from hybridcsp.generators.properties import LearnedProperties
-from hybridcsp.generators.reranking import agreed_first
-from hybridcsp.structure.lattice import LatticePoint, decode_lattice_point, diagonal, log_length
-from hybridcsp.structure.symmetry import SYMPREC_LOOSE, SYMPREC_ROUGH, in_group
-from hybridcsp.structure.validity import is_too_close
-from hybridcsp.training.settings import chosen_settings
-from hybridcsp.training.trainer import Trainer
-
-#: Number of times that a sample is drawn again if its atoms are too close or its space group is wrong.
-REDRAWS = 2
-
-# Largest factor between the volume per atom of a sample and the expected one.
-_VOLUME_FACTOR = 4.0
-
-# Reasons for rejection are recorded in event logs and must not change.
-_OTHER_GROUP = "not near the space group asked for"
+from hybridcsp.generators.joint.data import Array, Scale
+from hybridcsp.generators.joint.generator import InitialBatch, JointGenerator
+from hybridcsp.generators.joint.model import JointModel
+from hybridcsp.generators.joint.network import SIZES, Architecture
 
 
-class FlowGenerator(Generator):
+class FlowGenerator(JointGenerator):
     """Generator that integrates learned velocities from noise to crystals.
 
     Fractional coordinates are distributed uniformly at first and the log-lattice normally; both follow velocities that
@@ -56,226 +37,44 @@ class FlowGenerator(Generator):
     """
 
     name = "flow"
-    #: Answers to equal requests are sorted, the most promising first.
-    best_first = True
-    #: Networks read the properties of examples.
-    learns_properties = True
+    named_sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = SIZES
 
     def __init__(self, architecture: Architecture | None = None, integration: Integration | None = None) -> None:
-        self.architecture = architecture or Architecture()
+        super().__init__(architecture or Architecture())
         self.integration = integration or Integration()
-        self.card: Mapping[str, Any] = {}
-        self._scale: Scale | None = None
-        self._model: FlowModel | None = None
-        self._properties = LearnedProperties()
 
     @classmethod
     def from_scratch(cls) -> Self:
         """Return an untrained generator with a small network, which learns a few hundred crystals in half the time."""
         return cls(Architecture(width=64, message=48, pair=32, layers=3))
 
-    @property
-    def conditions(self) -> frozenset[Condition]:  # type: ignore[override]
-        """Supported conditions: space group and energy, and pressure if crystals under pressure were learned."""
-        return weights_io.conditions_of(self.card)
-
-    @property
-    def targets(self) -> frozenset[str]:  # type: ignore[override]
-        """Names of the properties on which samples are conditioned."""
-        return self._properties.names
-
-    def fit(
-        self,
-        examples: Sequence[Example],
-        *,
-        seed: int = 0,
-        checkpoint: Path | None = None,
-        on_epoch: Callable[[Epoch], None] | None = None,
-        **settings: Any,
-    ) -> None:
-        """Train on examples; a tenth of their formulas is held out to determine when to stop.
-
-        The networks learn to be conditioned on the properties of the examples. Before the training, properties that are
-        new to them do not change the samples.
-
-        Parameters
-        ----------
-        examples
-            Primitive cells.
-        seed
-            Seed of the initial weights, the noise and the order of the examples.
-        checkpoint
-            File in which the state of the training is saved, and from which it is resumed.
-        on_epoch
-            Called after each epoch.
-        **settings
-            As :class:`hybridcsp.training.settings.TrainingSettings` has them.
-
-        Raises
-        ------
-        InputError
-            If there are no examples, a setting is unknown, or the checkpoint is of another training.
-        """
-        chosen = chosen_settings(settings)
-        if not examples:
-            raise InputError("examples", 0, reason="training needs at least one crystal")
-        learned, held = split(examples)
-        self._properties = self._properties.extended(examples)
-        training = FlowData.from_examples(learned, self._scale, self._properties)
-        held_out = FlowData.from_examples(held, training.scale, self._properties) if held else None
-        if self._model is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                self._model = FlowModel(self.architecture)
-        self._model.learn_properties(self._properties.n_features)
-        trainer = Trainer(self._model, training, held_out, chosen, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch)
-        history = trainer.train()
-        self._scale = training.scale
-        about = weights_io.describe_training(learned, self.card, held_out=len(held))
-        self.card = {
-            **about,
-            "seed": seed,
-            "settings": asdict(chosen),
-            "history": history,
-            "before": weights_io.card_before(self.card, "properties"),
-            **self._properties.card(),
-        }
-
-    def sample(self, requests: Sequence[Request], rng: np.random.Generator) -> list[Sample | Reject]:
-        """Sample one crystal for each request.
-
-        The space groups of equal requests without one are drawn by systematic sampling of the learned distribution.
-        Their answers are sorted by consensus (:func:`~hybridcsp.generators.reranking.agreed_first`). Samples with atoms
-        closer than a problem allows by default, or not in the requested space group, are drawn again up to
-        :data:`REDRAWS` times.
-
-        Raises
-        ------
-        InputError
-            If the generator is not trained.
-        """
-        if self._model is None or self._scale is None:
-            raise weights_io.not_trained(self.name)
-        self._model.eval()
-        answers: dict[int, Sample | Reject] = {}
-        starts: list[InitialState] = []
-        for number, request in enumerate(requests):
-            numbers = atomic_numbers_of(request.contents)
-            if numbers is None:
-                answers[number] = Reject(request=number, reason="not the contents of a cell")
-            else:
-                starts.append(InitialState.sample(number, request, numbers, rng, self._properties))
-        starts = with_space_groups(self._model.prior, starts, rng)
-        for again in range(1 + REDRAWS):
-            starts = [start.resampled(rng) for start in starts] if again else starts
-            for batch in batches(starts):
-                answers |= self._flow(self._model, self._scale, batch)
-            drawn = [(start, answers[start.request]) for start in starts]
-            starts = [start for start, one in drawn if _should_redraw(one)]
-        return agreed_first(requests, [answers[number] for number in range(len(requests))])
-
-    def save(self, folder: Path) -> None:
-        """Write weights and card into a folder.
-
-        Raises
-        ------
-        InputError
-            If the generator is not trained.
-        """
-        if self._model is None or self._scale is None:
-            raise weights_io.not_saved(self.name)
-        about = {
-            "architecture": asdict(self.architecture),
-            "integration": asdict(self.integration),
-            "lattice": {"mean": self._scale.mean.tolist(), "spread": self._scale.spread.tolist()},
-        }
-        weights_io.save(folder, self.name, self._model.state_dict(), {**self.card, **about})
-
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Load a generator that :meth:`save` wrote.
+    def from_card(cls, card: Mapping[str, Any]) -> Self:
+        """Return an untrained generator with the sizes and settings in a card."""
+        return cls(Architecture(**card["architecture"]), Integration(**card["integration"]))
 
-        Raises
-        ------
-        InputError
-            If the files are damaged or belong to another generator.
-        """
-        tensors, card = weights_io.load(folder, cls.name)
-        weights_io.check_sizes(card.get("architecture"), "layers", tensors, folder)
-        with weights_io.reading_card(folder):
-            generator = cls(Architecture(**card["architecture"]), Integration(**card["integration"]))
-            scale = Scale(
-                mean=np.array(card["lattice"]["mean"], dtype=float),
-                spread=np.array(card["lattice"]["spread"], dtype=float),
-            )
-            if not scale.mean.shape == scale.spread.shape == (6,) or not np.isfinite([scale.mean, scale.spread]).all():
-                raise ValueError("the card must have mean and spread of six lattice components")
-            generator._properties = LearnedProperties.from_card(card)
-            needed = weights_io.parameters_of(generator._untrained)
-        weights_io.check_parameters(needed, tensors, folder)
-        model = generator._untrained()
-        weights_io.fill(model, tensors, folder)
-        generator._model, generator._scale, generator.card = model.eval(), scale, card
-        return generator
+    def about(self) -> dict[str, Any]:
+        """Return the entries of a card from which :meth:`from_card` makes the generator."""
+        return {"architecture": asdict(self.architecture), "integration": asdict(self.integration)}
 
-    def _untrained(self) -> FlowModel:
-        """Return a model with random weights for the architecture and the properties that are learned."""
-        model = FlowModel(self.architecture)
-        model.learn_properties(self._properties.n_features)
-        return model
+    def _model_of(self, architecture: Architecture) -> JointModel:
+        return FlowModel(architecture)
+
+    def _data_of(self, examples: Sequence[Example], scale: Scale | None) -> FlowData:
+        return FlowData.from_examples(examples, scale, self._properties)
 
     @torch.no_grad()
-    def _flow(self, model: FlowModel, scale: Scale, batch: Sequence[InitialState]) -> dict[int, Sample | Reject]:
-        most = max(len(start.numbers) for start in batch)
-        numbers = np.zeros((len(batch), most), dtype=np.int64)
-        positions = np.zeros((len(batch), most, 3))
-        for row, start in enumerate(batch):
-            numbers[row, : len(start.numbers)] = start.numbers
-            positions[row, : len(start.numbers)] = start.positions
-        ends, lattices = integrate(
-            model.velocities,
+    def _drawn(
+        self, model: JointModel, scale: Scale, batch: InitialBatch, rng: np.random.Generator
+    ) -> tuple[Array, Array]:
+        positions, lattices = integrate(
+            model.network,
             self.integration,
-            numbers=torch.as_tensor(numbers),
-            positions=_single([positions]).squeeze(0),
-            lattice=_single([start.lattice for start in batch]),
-            scale=(_single(scale.mean), _single(scale.spread)),
-            lengths=_single([diagonal(log_length(start.numbers)) for start in batch]),
-            spacegroup=torch.tensor([start.spacegroup or 0 for start in batch]),
-            energy=_single([start.energy for start in batch]),
-            pressure=_single([start.pressure for start in batch]),
-            properties=_single([start.properties for start in batch]),
+            batch.conditions,
+            numbers=batch.numbers,
+            positions=batch.positions,
+            lattice=batch.lattice,
+            scale=scale.tensors(),
+            lengths=batch.lengths,
         )
-        answers: dict[int, Sample | Reject] = {}
-        for row, start in enumerate(batch):
-            point = LatticePoint(
-                numbers=start.numbers,
-                positions=ends[row, : len(start.numbers)].double().numpy(),
-                lattice=lattices[row].double().numpy() * scale.spread + scale.mean,
-            )
-            answers[start.request] = _answer(start.request, point, start.requested_group)
-        return answers
-
-
-def _should_redraw(answer: Sample | Reject) -> bool:
-    if isinstance(answer, Reject):
-        return answer.reason == _OTHER_GROUP
-    return is_too_close(answer.atoms)
-
-
-def _answer(request: int, point: LatticePoint, group: int | None) -> Sample | Reject:
-    size = np.exp(point.lattice[:3].sum())
-    if not (np.isfinite(point.positions).all() and np.isfinite(point.lattice).all()):
-        return Reject(request=request, reason="not a number")
-    if not 1 / _VOLUME_FACTOR < size < _VOLUME_FACTOR:
-        return Reject(request=request, reason="volume far from what is expected")
-    atoms: Atoms = decode_lattice_point(point)
-    if group is None:
-        return Sample(atoms=atoms, request=request)
-    for symprec in (SYMPREC_LOOSE, SYMPREC_ROUGH):
-        if (symmetric := in_group(atoms, group, symprec)) is not None:
-            return Sample(atoms=symmetric, request=request)
-    return Reject(request=request, reason=_OTHER_GROUP)
-
-
-def _single(values: Any) -> torch.Tensor:
-    return torch.as_tensor(np.asarray(values), dtype=torch.float32)
+        return positions.double().numpy(), lattices.double().numpy() * scale.spread + scale.mean

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hybridcsp.errors import InputError
-from hybridcsp.generators.flow.network import Architecture, SpacegroupPrior, VelocityNetwork
+from hybridcsp.generators.joint.conditioning import Conditions, NoisyCrystals, conditioned, guided, partly_hidden
+from hybridcsp.generators.joint.initial_states import InitialState, with_space_groups
+from hybridcsp.generators.joint.model import PRIOR, JointModel
+from hybridcsp.generators.joint.network import Architecture, JointNetwork, SpacegroupPrior
 
 #: Weight of the squared error of an atom's velocity relative to that of a component of the lattice's.
 POSITIONS = 10.0
-#: Weight of the loss of the space-group prior. The prior shares no parameters with the velocities: a small weight only
-#: keeps it from determining the best epoch.
-PRIOR = 0.02
-#: Probabilities with which the space group, and the energy quantile and pressure, are hidden in training.
-SPACEGROUP_DROPOUT, CONDITION_DROPOUT = 0.25, 0.5
 
 # Largest number of integration steps.
 _MAX_STEPS = 10_000
 
 
-class FlowModel(nn.Module):
+class FlowModel(JointModel):
     """Velocity network and space-group prior with their losses.
 
     Conditional flow matching (Lipman et al., arXiv:2210.02747) with straight paths on the torus of fractional
@@ -33,35 +32,38 @@ class FlowModel(nn.Module):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.velocities = VelocityNetwork(architecture)
+        self.velocities = JointNetwork(architecture)
         self.prior = SpacegroupPrior()
+
+    @property
+    def network(self) -> JointNetwork:
+        """The network of the velocities."""
+        return self.velocities
 
     def learn_properties(self, n_features: int) -> None:
         """Make both networks read features of properties; new ones have no effect before they are trained."""
         self.velocities.learn_properties(n_features)
         self.prior.learn_properties(n_features)
 
+    def told(self, starts: Sequence[InitialState], rng: np.random.Generator) -> list[InitialState]:
+        """Draw space groups for states that have none."""
+        found: list[InitialState] = with_space_groups(self.prior, starts, rng)
+        return found
+
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the loss terms of each crystal, shape ``(batch,)``."""
         numbers, groups = batch["numbers"], batch["spacegroup"]
-        shown, energy = groups, batch["energy"]
-        shown = shown * (torch.rand(groups.shape, device=groups.device) >= SPACEGROUP_DROPOUT)
-        energy = energy * (torch.rand(groups.shape, device=groups.device) >= CONDITION_DROPOUT)[:, None]
-        pressure = batch["pressure"] * (torch.rand(groups.shape, device=groups.device) >= CONDITION_DROPOUT)[:, None]
-        properties = batch.get("properties")
-        velocity, strain = self.velocities(
-            numbers,
-            batch["positions"],
-            batch["lattice"],
-            batch["metric"],
-            batch["time"],
-            shown,
-            energy,
-            pressure,
-            properties,
+        conditions = partly_hidden(batch)
+        crystals = NoisyCrystals(
+            numbers=numbers,
+            positions=batch["positions"],
+            lattice=batch["lattice"],
+            metric=batch["metric"],
+            time=batch["time"],
         )
+        velocity, strain = conditioned(self.velocities, crystals, conditions)
         squares = (velocity - batch["velocity"]).square().sum((1, 2)) / (numbers > 0).sum(1)
-        likely = self.prior(numbers, properties).gather(1, groups[:, None])[:, 0]
+        likely = self.prior(numbers, conditions.properties).gather(1, groups[:, None])[:, 0]
         return {
             "positions": POSITIONS * squares,
             "lattice": (strain - batch["strain"]).square().mean(1),
@@ -83,7 +85,7 @@ class Integration:
         would oscillate otherwise.
     guidance
         Weight of classifier-free guidance (arXiv:2207.12598) by the space group; with 0, the velocity conditioned on
-        the space group is used.
+        the space group is used. That by properties is part of a request.
     """
 
     steps: int = 25
@@ -97,27 +99,24 @@ class Integration:
 
 @torch.no_grad()
 def integrate(
-    network: VelocityNetwork,
+    network: JointNetwork,
     settings: Integration,
+    conditions: Conditions,
     *,
     numbers: Tensor,
     positions: Tensor,
     lattice: Tensor,
     scale: tuple[Tensor, Tensor],
     lengths: Tensor,
-    spacegroup: Tensor,
-    energy: Tensor,
-    pressure: Tensor,
-    properties: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Integrate the velocities from time 0 to 1.
 
     Parameters
     ----------
-    network, settings
-        Network of the velocities, and settings of the integration.
-    numbers, positions, lattice, spacegroup, energy, pressure, properties
-        Initial state and conditions as :meth:`VelocityNetwork.forward` takes them.
+    network, settings, conditions
+        Network of the velocities, settings of the integration, and conditions of the network.
+    numbers, positions, lattice
+        Initial state as :meth:`JointNetwork.forward` takes it.
     scale
         Mean and spread of the log-lattice, shape ``(6,)`` each.
     lengths
@@ -131,15 +130,14 @@ def integrate(
     mean, spread = scale
     length = 1.0 / settings.steps
     for step in range(settings.steps):
-        time = torch.full((len(numbers),), step * length)
-        metric = lattice * spread + mean + lengths
-        velocity, strain = network(numbers, positions, lattice, metric, time, spacegroup, energy, pressure, properties)
-        if settings.guidance > 0:
-            free = network(
-                numbers, positions, lattice, metric, time, torch.zeros_like(spacegroup), energy, pressure, properties
-            )
-            velocity = velocity + settings.guidance * (velocity - free[0])
-            strain = strain + settings.guidance * (strain - free[1])
+        crystals = NoisyCrystals(
+            numbers=numbers,
+            positions=positions,
+            lattice=lattice,
+            metric=lattice * spread + mean + lengths,
+            time=torch.full((len(numbers),), step * length),
+        )
+        velocity, strain = guided(network, crystals, conditions, settings.guidance)
         stride = min(length * (1 + settings.hurry * step * length), 1 - step * length)
         positions = (positions + stride * velocity) % 1.0
         lattice = lattice + length * strain

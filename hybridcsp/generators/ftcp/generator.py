@@ -8,7 +8,7 @@ from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -86,6 +86,9 @@ class FtcpGenerator(Generator):
     effort = 0.5
     #: Settings of ``fit`` during a search: samples around known minima would be known minima.
     fine_tuning: Mapping[str, Any] = {"remember": False}
+    named_sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        name: {"architecture": one} for name, one in SIZES.items()
+    }
 
     def __init__(
         self,
@@ -138,7 +141,7 @@ class FtcpGenerator(Generator):
             Whether samples are drawn around the examples, too, if there are known crystals already.
         **settings
             Fields of :class:`hybridcsp.training.settings.TrainingSettings`. In the first training also ``elements`` and
-            ``sites``, the largest numbers of them; ``sizes``, a name in :data:`~.network.SIZES`; and single sizes of
+            ``sites``, the largest numbers of them, and single sizes of
             :class:`~hybridcsp.generators.ftcp.network.FtcpArchitecture`.
 
         Raises
@@ -293,14 +296,10 @@ class FtcpGenerator(Generator):
         """Set the sizes and limits among settings, and return the others."""
         known = {field.name for field in fields(TrainingSettings)}
         settings = dict(settings)
-        if (sizes := settings.pop("sizes", None)) is not None:
-            if sizes not in SIZES:
-                raise UnknownNameError("sizes", str(sizes), list(SIZES))
-            settings = asdict(SIZES[sizes]) | settings
         own = {name: value for name, value in settings.items() if name in _SIZES | _LIMITS}
         for name in settings:
             if name not in known | own.keys():
-                raise UnknownNameError("setting", name, known | _SIZES | _LIMITS | {"remember", "sizes"})
+                raise UnknownNameError("setting", name, known | _SIZES | _LIMITS | {"remember"})
         for name, value in own.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(name, value, "a whole number above 0")

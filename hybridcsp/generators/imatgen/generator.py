@@ -7,14 +7,14 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
-from hybridcsp.errors import InputError, UnknownNameError
+from hybridcsp.errors import InputError
 from hybridcsp.generators import weights_io
 from hybridcsp.generators.base import Condition, Epoch, Example, Generator, Reject, Request, Sample
 from hybridcsp.generators.images.coder import ImageCoder
@@ -68,6 +68,7 @@ class IMatGen(Generator):
     fine_tuning: Mapping[str, Any] = MappingProxyType({"images": False})
     reconstructs = True
     learns_properties = True
+    named_sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {name: {"scale": scale} for name, scale in SCALES.items()}
 
     def __init__(self, configuration: str = CORRECTED, scale: Scale | None = None) -> None:
         self.card: Mapping[str, Any] = {}
@@ -98,7 +99,6 @@ class IMatGen(Generator):
         checkpoint: Path | None = None,
         on_epoch: Callable[[Epoch], None] | None = None,
         images: bool = True,
-        sizes: str | None = None,
         **settings: Any,
     ) -> None:
         """Train on crystals of one chemical system; a tenth of their formulas is held out to determine when to stop.
@@ -112,8 +112,6 @@ class IMatGen(Generator):
             As in :class:`hybridcsp.training.trainer.Trainer`.
         images
             Whether image autoencoders that are trained already are trained further.
-        sizes
-            Name of the sizes of an untrained generator (:data:`hybridcsp.generators.imatgen.sizes.SCALES`).
         **settings
             Fields of :class:`hybridcsp.training.settings.TrainingSettings` for all networks, which are trained one
             after the other.
@@ -124,10 +122,10 @@ class IMatGen(Generator):
             If a setting is unknown, the crystals have too many or other elements, too few of them can be drawn, or the
             checkpoint is of another training.
         """
-        self._check(settings, sizes)
+        chosen_settings(settings, ("images",))
         elements = elements_of(examples, self._elements, self.name)
         stability = self._recipe.stability.stability(examples)
-        scale = self._scale if sizes is None else SCALES[sizes]
+        scale = self._scale
         data = ImageTrainingSet.of(examples, elements, self._recipe.voxels(scale.grid), self._recipe.axes)
         if self._networks is None:
             with torch.random.fork_rng(devices=[]):
@@ -148,7 +146,7 @@ class IMatGen(Generator):
             for one, part, own in zip(data.images, data.parts, data.weights, strict=True)
         ]
         metrics[MATERIALS] = training.train(MATERIALS, networks[MATERIALS], materials, courses[MATERIALS])
-        self._networks, self._elements, self._scale = networks.eval(), elements, scale
+        self._networks, self._elements = networks.eval(), elements
         self._known = KnownMaterials.encoded(networks[MATERIALS], materials[0])
         self.card = {
             **weights_io.describe_training(
@@ -238,15 +236,6 @@ class IMatGen(Generator):
             reading=self._recipe.reading,
         )
         return Sampler(coder=coder, materials=networks[MATERIALS], draws=self._recipe.draws, known=self._known)
-
-    def _check(self, settings: Mapping[str, Any], sizes: str | None) -> None:
-        """Check the settings of a training, before anything is drawn."""
-        chosen_settings(settings, ("images", "sizes"))
-        if sizes is not None and sizes not in SCALES:
-            raise UnknownNameError("sizes", sizes, list(SCALES))
-        if sizes is not None and self._networks is not None:
-            reason = "the networks are trained already and keep their sizes; train anew for other sizes"
-            raise InputError("sizes", sizes, reason=reason)
 
 
 IMatGen.configurations = MappingProxyType({name: partial(IMatGen, name) for name in RECIPES})

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -29,16 +29,13 @@ from hybridcsp.generators.wyckoff.retrieval import PrototypeStore
 from hybridcsp.generators.wyckoff.sampler import sample_crystals
 from hybridcsp.generators.wyckoff.tables import WyckoffTables
 from hybridcsp.generators.wyckoff.tokens import CrystalTokens, tokenize
-from hybridcsp.generators.wyckoff.transformer import Size
+from hybridcsp.generators.wyckoff.transformer import SIZES, Size
 from hybridcsp.structure.symmetry import SYMPREC, SYMPREC_LOOSE
 from hybridcsp.training.epoch import in_part
 from hybridcsp.training.settings import chosen_settings
 from hybridcsp.training.trainer import Trainer
 
 _TokenizedExamples = list[tuple[Example, CrystalTokens]]
-
-#: Sizes of the networks of the shipped weights.
-OCCUPATION, GEOMETRY = Size(dropout=0.15), Size(width=192, blocks=4, heads=6)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,7 +91,11 @@ class WyckoffGenerator(GrowingGenerator):
     #: Networks read the properties of examples.
     learns_properties = True
 
-    def __init__(self, occupation: Size = OCCUPATION, geometry: Size = GEOMETRY) -> None:
+    named_sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = SIZES
+
+    def __init__(
+        self, occupation: Size = SIZES["cpu"]["occupation"], geometry: Size = SIZES["cpu"]["geometry"]
+    ) -> None:
         self.card: Mapping[str, Any] = {}
         self.temperature = 1.0
         self._sizes = {"occupation": occupation, "geometry": geometry}

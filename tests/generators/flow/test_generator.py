@@ -11,7 +11,7 @@ import pytest
 import torch
 from ase.build import bulk
 from ase.data import chemical_symbols
-from crystals import random_crystal, rutile
+from crystals import rutile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,13 +19,10 @@ from hybridcsp.errors import InputError
 from hybridcsp.generators.base import Condition, Example, Reject, Request, Sample
 from hybridcsp.generators.datasets import is_held_out
 from hybridcsp.generators.flow import Architecture, FlowGenerator, Integration
-from hybridcsp.generators.flow import generator as generator_room
-from hybridcsp.generators.flow.data import FlowData, canonical_handedness, straight_paths
-from hybridcsp.generators.flow.initial_states import InitialState, atomic_numbers_of, batches, with_space_groups
-from hybridcsp.generators.flow.network import VelocityNetwork, cells
+from hybridcsp.generators.flow.data import FlowData, straight_paths
+from hybridcsp.generators.joint import generator as generator_room
 from hybridcsp.generators.loading import open_generator
 from hybridcsp.generators.metrics import evaluate
-from hybridcsp.structure.lattice import canonical_cell, cell_of, encode_lattice_point
 from hybridcsp.structure.validity import is_too_close
 
 SMALL = Architecture(width=24, message=16, pair=16, layers=2, frequencies=4)
@@ -42,88 +39,6 @@ def learned() -> FlowGenerator:
     crystals = [rutile(), bulk("NaCl", "rocksalt", a=5.64), bulk("ZnS", "zincblende", a=5.41), bulk("Cu")]
     generator.fit([Example(atoms=atoms, energy_quantile=0.5) for atoms in crystals], epochs=2, batch_size=2)
     return generator
-
-
-def network(seed: int = 0) -> VelocityNetwork:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        made = VelocityNetwork(SMALL)
-        torch.nn.init.normal_(made.told.weight)  # pressure does not count before it is learned
-        return made.double().eval()
-
-
-def state(seed: int, numbers=(22, 22, 8, 8, 8, 8)) -> dict[str, torch.Tensor]:
-    draw = torch.Generator().manual_seed(seed)
-    metric = torch.tensor([[1.2, 1.3, 1.4, 0.05, -0.1, 0.0]]).double()
-    return {
-        "numbers": torch.tensor([numbers]),
-        "positions": torch.rand(1, len(numbers), 3, generator=draw, dtype=torch.float64),
-        "lattice": torch.randn(1, 6, generator=draw, dtype=torch.float64),
-        "metric": metric,
-        "time": torch.tensor([0.3]).double(),
-        "spacegroup": torch.tensor([136]),
-        "energy": torch.tensor([[0.1, 1.0]]).double(),
-        "pressure": torch.tensor([[0.4, 1.0]]).double(),
-    }
-
-
-@given(st.integers(0, 1000))
-@settings(deadline=None, max_examples=20)
-def test_velocities_are_equivariant_under_permutation_and_invariant_under_translation(seed):
-    net, given_state = network(), state(seed)
-    with torch.no_grad():
-        velocity, strain = net(**given_state)
-        order = torch.tensor(np.random.default_rng(seed).permutation(6))
-        moved = dict(given_state, numbers=given_state["numbers"][:, order])
-        moved["positions"] = (given_state["positions"][:, order] + torch.rand(3).double()) % 1.0
-        velocity_then, strain_then = net(**moved)
-    torch.testing.assert_close(velocity_then, velocity[:, order], atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(strain_then, strain, atol=1e-6, rtol=1e-5)
-    assert velocity.mean(1).abs().max() < 1e-12
-    assert velocity.abs().max() > 1e-3  # there is something that could be wrong
-
-
-def test_velocities_are_independent_of_padding():
-    net, short = network(), state(3)
-    padded = dict(short, numbers=torch.cat([short["numbers"], torch.zeros(1, 2, dtype=torch.int64)], 1))
-    padded["positions"] = torch.cat([short["positions"], torch.rand(1, 2, 3).double()], 1)
-    with torch.no_grad():
-        (velocity, strain), (velocity_then, strain_then) = net(**short), net(**padded)
-    torch.testing.assert_close(velocity_then[:, :6], velocity)
-    torch.testing.assert_close(strain_then, strain)
-    assert (velocity_then[:, 6:] == 0).all()
-
-
-@pytest.mark.parametrize("what", ["positions", "lattice", "time", "spacegroup", "energy", "pressure", "numbers"])
-def test_velocities_depend_on_all_inputs(what):
-    net, first = network(), state(1)
-    second = dict(first, **{what: first[what] + 1 if what == "spacegroup" else state(2)[what]})
-    if what == "time":
-        second["time"] = first["time"] + 0.3
-    elif what in ("energy", "pressure"):
-        second[what] = torch.tensor([[0.0, 0.0]]).double()
-    elif what == "numbers":
-        second["numbers"] = torch.tensor([[22, 22, 8, 8, 8, 16]])
-    with torch.no_grad():
-        assert (net(**first)[0] - net(**second)[0]).abs().max() > 1e-6
-
-
-def test_pair_features_are_those_of_the_nearest_image():
-    atoms = random_crystal("Ti2O4", 12.0, np.random.default_rng(4))
-    net = network()
-    k = torch.tensor([0.5 * np.log(30.0), 0.9, 1.1, 0.1, 0.0, -0.2]).double()[None]
-    cell = cell_of(k[0].numpy())
-    np.testing.assert_allclose(cells(k)[0].numpy(), cell, atol=1e-6)
-    atoms.set_cell(cell, scale_atoms=True)
-    positions = torch.tensor(atoms.get_scaled_positions())[None]
-    found = net._geometry(torch.tensor(atoms.numbers)[None], positions, k)[0]
-    frequencies = SMALL.frequencies
-    centres = 0.5 + 0.15 * np.arange(12)
-    near = found[..., 6 * frequencies : 6 * frequencies + 12].numpy()
-    radii = net.radii[torch.tensor(atoms.numbers)].numpy()
-    expected = atoms.get_all_distances(mic=True) / (radii[:, None] + radii)
-    for i, j in [(0, 1), (0, 3), (4, 5)]:
-        np.testing.assert_allclose(near[i, j], np.exp(-0.5 * ((expected[i, j] - centres) / 0.12) ** 2), atol=1e-4)
 
 
 @given(st.integers(0, 1000))
@@ -186,29 +101,6 @@ def test_held_out_examples_are_not_learned(monkeypatch):
     assert learned == {atoms.get_chemical_formula() for atoms in solids} - aside
 
 
-def test_initial_states_have_the_requested_conditions():
-    request = Request(contents={"Cu": 1}, energy_quantile=0.25, pressure_gpa=30.0, spacegroup=225)
-    start = InitialState.sample(0, request, atomic_numbers_of({"Cu": 1}), np.random.default_rng(0))
-    assert (start.energy, start.pressure, start.spacegroup) == ((0.25, 1.0), (0.5, 1.0), 225)
-    nothing = InitialState.sample(
-        0, Request(contents={"Cu": 1}), atomic_numbers_of({"Cu": 1}), np.random.default_rng(0)
-    )
-    assert (nothing.energy, nothing.pressure, nothing.spacegroup) == ((0.0, 0.0), (0.0, 0.0), None)
-
-
-def test_crystal_and_inverse_have_one_canonical_handedness():
-    zincblende = bulk("ZnS", "zincblende", a=5.41)
-    inverse = zincblende.copy()
-    inverse.positions *= -1
-    first, second = (
-        canonical_handedness(encode_lattice_point(canonical_cell(atoms))) for atoms in (zincblende, inverse)
-    )
-    apart = np.diff(first.positions, axis=0) - np.diff(second.positions, axis=0)
-    np.testing.assert_allclose(apart - np.round(apart), 0, atol=1e-9)
-    same = encode_lattice_point(canonical_cell(rutile()))
-    assert canonical_handedness(same) is same  # it has a centre
-
-
 @given(st.lists(contents, min_size=1, max_size=4))
 @settings(deadline=None, max_examples=15)
 def test_samples_have_the_requested_contents(learned, several):
@@ -249,35 +141,6 @@ def test_samples_of_other_space_groups_are_rejected(learned):
     no_rock_salt = [Request(contents={"Ti": 2, "O": 4}, spacegroup=225)] * 3
     answers = learned.sample(no_rock_salt, np.random.default_rng(0))
     assert [(a.request, a.reason) for a in answers] == [(i, "not near the space group asked for") for i in range(3)]
-
-
-def test_space_groups_of_equal_requests_are_sampled_systematically(learned):
-    prior = learned._model.prior
-    starts = [
-        InitialState.sample(
-            i, Request(contents=one, spacegroup=group), atomic_numbers_of(one), np.random.default_rng(i)
-        )
-        for i, (one, group) in enumerate([({"Ti": 2, "O": 4}, None)] * 400 + [({"Cu": 1}, None), ({"Cu": 1}, 227)])
-    ]
-    told = with_space_groups(prior, starts, np.random.default_rng(0))
-    assert told[-1].spacegroup == 227  # asked for
-    with torch.no_grad():
-        chances = prior(torch.tensor([[22, 22, 8, 8, 8, 8]]))[0].exp().numpy()
-    found = np.bincount([start.spacegroup for start in told[:400]], minlength=231)
-    np.testing.assert_allclose(found, 400 * chances, atol=1.0)
-    assert found[0] == 0
-    order = [chances[start.spacegroup] for start in told[:400]]
-    assert order == sorted(order, reverse=True)
-
-
-def test_batches_have_every_state_once_and_similar_sizes():
-    sizes = [3, 20, 4, 1, 4, 19, 60, 2, 200]
-    starts = [
-        InitialState.sample(i, Request(contents={"Cu": n}), atomic_numbers_of({"Cu": n}), np.random.default_rng(0))
-        for i, n in enumerate(sizes)
-    ]
-    found = [[len(start.numbers) for start in batch] for batch in batches(starts)]
-    assert found == [[1], [2], [3], [4, 4], [19, 20], [60], [200]]
 
 
 def test_large_cells_can_be_sampled(learned):

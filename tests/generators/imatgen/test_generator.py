@@ -160,7 +160,6 @@ class TestBadInput:
                 {},
                 "the crystals have 7 elements, and imatgen learns one chemical system of at most 6",
             ),
-            (CRYSTALS, {"sizes": "huge"}, "huge"),
             (CRYSTALS, {"epoch": 3}, "epoch"),
         ],
     )
@@ -168,12 +167,10 @@ class TestBadInput:
         with pytest.raises(InputError, match=message):
             IMatGen(scale=TINY).fit([Example(atoms=atoms) for atoms in crystals], **settings)
 
-    def test_weights_keep_their_elements_and_sizes(self, learned):
+    def test_weights_keep_their_elements(self, learned):
         generator = IMatGen.load(learned)
         with pytest.raises(InputError, match="crystals of Cu, Au, and no other elements can be added"):
             generator.fit([Example(atoms=simple_cubic("Fe"))] * 2)
-        with pytest.raises(InputError, match="train anew for other sizes"):
-            generator.fit(examples(), sizes="published")
 
     def test_the_published_configuration_needs_one_property(self):
         with pytest.raises(InputError, match=r"name the property that holds them \(--property"):

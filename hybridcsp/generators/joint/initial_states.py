@@ -1,4 +1,4 @@
-"""Initial states of the flow: contents, noise, and conditions of the velocities."""
+"""Initial states of samples: contents, noise, and conditions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from hybridcsp.generators.base import Request
-from hybridcsp.generators.flow.data import energy_features, pressure_features
-from hybridcsp.generators.flow.network import SpacegroupPrior
+from hybridcsp.generators.joint.data import energy_features, pressure_features
+from hybridcsp.generators.joint.network import SpacegroupPrior
 from hybridcsp.generators.properties import LearnedProperties
 
 # Largest number of pairs of atoms in one batch of samples.
@@ -33,17 +33,19 @@ class InitialState:
     positions
         Fractional coordinates, shape ``(n_atoms, 3)``.
     lattice
-        Standardised log-lattice, shape ``(6,)``.
+        Noise of the lattice: a standardised log-lattice, shape ``(6,)``, or a matrix of cell vectors.
     requested_group
         Requested space group or ``None``.
     spacegroup
-        Space group on which the velocities are conditioned, or ``None``.
+        Space group on which the network is conditioned, or ``None``.
     energy
         Requested energy quantile and 1, or 0 and 0.
     pressure
         Requested pressure on a scale from 0 to 1 and 1, or 0 and 0.
     properties
         Features of requested properties, shape ``(n_features,)``; without features if none are learned.
+    guidance
+        Weight of the guidance by the properties, 0 for none.
     """
 
     request: int
@@ -55,6 +57,7 @@ class InitialState:
     energy: tuple[float, float]
     pressure: tuple[float, float]
     properties: NDArray[np.float32]
+    guidance: float
 
     @classmethod
     def sample(
@@ -64,9 +67,10 @@ class InitialState:
         numbers: NDArray[np.int64],
         rng: np.random.Generator,
         learned: LearnedProperties | None = None,
+        lattice_shape: tuple[int, ...] = (6,),
     ) -> Self:
         """Draw the noise for a request, and values of the learned properties within its targets."""
-        positions, lattice = rng.random((len(numbers), 3)), rng.standard_normal(6)
+        positions, lattice = rng.random((len(numbers), 3)), rng.standard_normal(lattice_shape)
         properties = np.zeros(0, dtype=np.float32)
         if learned is not None and learned.scales:
             properties = learned.features_of_targets(request.targets, rng)
@@ -80,11 +84,14 @@ class InitialState:
             energy=energy_features(request.energy_quantile),
             pressure=pressure_features(request.pressure_gpa),
             properties=properties,
+            guidance=request.guidance,
         )
 
     def resampled(self, rng: np.random.Generator) -> Self:
         """Return the same state with new noise."""
-        return replace(self, positions=rng.random(self.positions.shape), lattice=rng.standard_normal(6))
+        return replace(
+            self, positions=rng.random(self.positions.shape), lattice=rng.standard_normal(self.lattice.shape)
+        )
 
 
 def atomic_numbers_of(contents: Mapping[str, int]) -> NDArray[np.int64] | None:

@@ -1,10 +1,12 @@
-"""Networks of the flow: velocities by messages between all pairs of atoms, and the space-group prior."""
+"""Networks of ``flow`` and ``diffusion``: messages between all pairs of atoms, and the distribution of space groups."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -49,12 +51,23 @@ class Architecture:
     frequencies: int = 8
 
 
-class VelocityNetwork(nn.Module):
-    """Network of the velocities of fractional coordinates and log-lattices.
+#: Sizes by name, as the constructors of generators take them: ``cpu`` is trained within an hour on two cores, ``gpu``
+#: has six times as many weights.
+SIZES: Mapping[str, Mapping[str, Architecture]] = MappingProxyType(
+    {
+        "cpu": {"architecture": Architecture()},
+        "gpu": {"architecture": Architecture(width=320, message=192, pair=96, layers=6, frequencies=10)},
+    }
+)
 
-    It is equivariant under permutation of the atoms and invariant under translation, because its inputs are periodic
-    functions of differences of fractional coordinates and distances to the nearest images in the current cell.
-    Fractional coordinates and the metric do not change under rotation.
+
+class JointNetwork(nn.Module):
+    """Network that predicts vectors on the atoms and six numbers for the lattice of a noisy crystal under conditions.
+
+    They are velocities in ``flow``, and scores and noise in ``diffusion``. The network is equivariant under permutation
+    of the atoms and invariant under translation, because its inputs are periodic functions of differences of fractional
+    coordinates and distances to the nearest images in the current cell. Fractional coordinates and the metric do not
+    change under rotation.
     """
 
     elements: Tensor
@@ -102,7 +115,7 @@ class VelocityNetwork(nn.Module):
         pressure: Tensor,
         properties: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Predict velocities.
+        """Predict vectors and changes of the lattice.
 
         Parameters
         ----------
@@ -128,8 +141,8 @@ class VelocityNetwork(nn.Module):
         Returns
         -------
         tuple
-            Velocities of the atoms without their mean, shape ``(batch, n, 3)``, and of the standardised log-lattice,
-            shape ``(batch, 6)``.
+            Vectors of the atoms in fractional coordinates, without their mean, shape ``(batch, n, 3)``, and components
+            xx, yy, zz, yz, xz, xy for the lattice, shape ``(batch, 6)``.
         """
         present = (numbers > 0).to(positions.dtype)
         count = present.sum(1, keepdim=True)

@@ -1,0 +1,1 @@
+"""What the generators of coordinates and lattice together, ``flow`` and ``diffusion``, have in common."""

@@ -52,7 +52,7 @@ class Architecture:
 
 
 #: Sizes by name, as the constructors of generators take them: ``cpu`` is trained within an hour on two cores, ``gpu``
-#: has six times as many weights.
+#: has nearly five times as many weights.
 SIZES: Mapping[str, Mapping[str, Architecture]] = MappingProxyType(
     {
         "cpu": {"architecture": Architecture()},

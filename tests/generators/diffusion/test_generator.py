@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,10 @@ from crystals import rutile
 from hybridcsp.errors import InputError, UnknownNameError
 from hybridcsp.generators.base import Condition, Example, Reject, Request, Sample
 from hybridcsp.generators.diffusion import DiffusionGenerator, Sampling
+from hybridcsp.generators.diffusion import generator as generator_room
+from hybridcsp.generators.diffusion.configurations import CONFIGURATIONS
+from hybridcsp.generators.diffusion.coordinates import CoordinateNoise
+from hybridcsp.generators.diffusion.lattices import LatticeMatrices
 from hybridcsp.generators.flow import Architecture
 from hybridcsp.generators.loading import new_generator, open_generator
 from hybridcsp.generators.metrics import evaluate
@@ -26,16 +31,32 @@ EXAMPLES = [Example(atoms=atoms, energy_quantile=0.5) for atoms in CRYSTALS]
 TITANIA = Request(contents={"Ti": 2, "O": 4})
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_levels():
+    """Give the published configuration 40 levels: it needs a step for each, which takes long with 1000."""
+    few = replace(
+        CONFIGURATIONS["published"],
+        coordinates=CoordinateNoise(40),
+        lattices=LatticeMatrices(40),
+        sampling=Sampling(steps=40, correction=1e-5),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generator_room, "CONFIGURATIONS", {**CONFIGURATIONS, "published": few})
+        yield
+
+
 def untrained(configuration):
-    correction = {"corrected": 0.0, "published": 1e-5}[configuration]
-    return DiffusionGenerator(configuration, SMALL, Sampling(steps=6, correction=correction))
+    return DiffusionGenerator(
+        configuration, SMALL, Sampling(steps=6, correction=0.0) if configuration == "corrected" else None
+    )
 
 
 @pytest.fixture(scope="module", params=["corrected", "published"])
 def folder(request, tmp_path_factory):
-    """Return the weights of a generator that has seen a few crystals for a moment."""
+    """Return the weights of a generator that has seen one crystal often enough to draw cells of likely volumes."""
     generator = untrained(request.param)
-    generator.fit(EXAMPLES, epochs=2, batch_size=2, device="cpu")
+    examples = [EXAMPLES[2]] * 128
+    generator.fit(examples, epochs=60, batch_size=32, learning_rate=5e-3, averaging=0.95, device="cpu")
     folder = tmp_path_factory.mktemp(request.param)
     generator.save(folder)
     return folder
@@ -46,7 +67,7 @@ def positions(answers):
 
 
 def test_both_configurations_conform(folder, tmp_path):
-    check_generator(lambda: open_generator(str(folder)), tmp_path, contents=[{"Na": 1, "Cl": 1}, {"Ti": 2, "O": 4}])
+    check_generator(lambda: open_generator(str(folder)), tmp_path, contents=[{"Zn": 1, "S": 1}, {"Na": 1, "Cl": 1}])
 
 
 def test_samples_have_the_requested_contents(folder):
@@ -58,7 +79,7 @@ def test_samples_have_the_requested_contents(folder):
             assert Counter(answer.atoms.get_chemical_symbols()) == one
         else:
             assert answer.reason == "volume far from what is expected"
-    assert answers[3:] == [Reject(request=i, reason="not the contents of a cell") for i in (3, 4)]
+    assert list(answers[3:]) == [Reject(request=i, reason="not the contents of a cell") for i in (3, 4)]
 
 
 def test_conditions_are_read_by_the_corrected_configuration_alone(folder):
@@ -104,7 +125,7 @@ def test_weights_are_a_source_of_a_search(folder, tmp_path):
     search = Search("Cu", calculator="emt", sources=[f"generative:{folder}"], directory=tmp_path / "run", workers=1)
     search.run(relaxations=2)
     minima = search.minima(1)
-    assert [str(minimum.atoms.symbols) for minimum in minima] == ["Cu"]
+    assert set(minima[0].atoms.symbols) == {"Cu"}
     assert minima[0].found_by.source.startswith("generative")
 
 
@@ -139,16 +160,18 @@ def test_configurations_and_sizes_have_names():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("configuration", "steps"), [("corrected", 50), ("published", 200)])
-def test_one_crystal_is_learned(configuration, steps):
+@pytest.mark.parametrize("configuration", ["corrected", "published"])
+def test_one_crystal_is_learned(configuration):
     atoms = bulk("ZnS", "zincblende", a=5.41)
-    sampling = Sampling(steps=steps, correction=0.0 if configuration == "corrected" else 1e-5)
     architecture = Architecture(width=24, message=16, pair=16, layers=2, frequencies=4)
-    generator = DiffusionGenerator(configuration, architecture, sampling)
+    generator = DiffusionGenerator(configuration, architecture)
     generator.fit([Example(atoms=atoms)] * 256, epochs=60, batch_size=32, learning_rate=5e-3, averaging=0.99)
-    found = evaluate(generator, [atoms], samples=20, seed=1)[0].displacements
-    by_chance = evaluate(untrained_copy(generator), [atoms], samples=20, seed=1)[0].displacements
-    assert sum(d is not None and d < 0.1 for d in found) >= 4 + sum(d is not None and d < 0.1 for d in by_chance), found
+
+    def found(one):
+        displacements = evaluate(one, [atoms], samples=20, seed=1)[0].displacements
+        return sum(d is not None and d < 0.1 for d in displacements)
+
+    assert found(generator) >= found(untrained_copy(generator)) + 4
 
 
 def untrained_copy(trained):

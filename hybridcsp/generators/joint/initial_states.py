@@ -8,7 +8,6 @@ from typing import Self
 
 import numpy as np
 import torch
-from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from hybridcsp.generators.base import Request
@@ -96,6 +95,8 @@ class InitialState:
 
 def atomic_numbers_of(contents: Mapping[str, int]) -> NDArray[np.int64] | None:
     """Return the atomic numbers of contents, or ``None`` if these are not valid contents of a cell."""
+    from ase.data import atomic_numbers  # networks can be trained in environments with torch alone
+
     if not contents or any(s not in atomic_numbers or s == "X" or n < 1 for s, n in contents.items()):
         return None
     return np.repeat([atomic_numbers[s] for s in contents], list(contents.values())).astype(np.int64)

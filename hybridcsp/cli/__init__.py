@@ -15,6 +15,7 @@ from hybridcsp.cli import hull as hull
 from hybridcsp.cli import import_export as import_export
 from hybridcsp.cli import lists as lists
 from hybridcsp.cli import potential as potential
+from hybridcsp.cli import potential_search as potential_search
 from hybridcsp.cli import predict as predict
 from hybridcsp.cli import refine as refine
 from hybridcsp.cli import resume as resume

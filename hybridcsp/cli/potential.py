@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 potential_app = App(
     cls=CommandGroup,
     no_args_is_help=True,
-    epilog="Examples:\n\n  hybridcsp potential train TiO2 --output my_potential",
+    epilog="Examples:\n\n  hybridcsp potential train TiO2 --output my_potential\n\n"
+    "  hybridcsp potential search TiO2 --calculator dft.toml",
 )
 app.add_typer(potential_app, name="potential")
 
 
 @potential_app.callback()
 def potential() -> None:
-    """Train potentials on the evaluations of a calculator."""
+    """Train potentials on the evaluations of a calculator, also while a search goes on."""
 
 
 @potential_app.command(

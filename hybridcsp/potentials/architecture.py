@@ -114,7 +114,7 @@ def check_mace() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Normalisation:
-    """What a network knows of its training data before it is trained.
+    """Represent what a network knows of its training data before it is trained.
 
     Attributes
     ----------

@@ -1,7 +1,7 @@
 """Committee of MACE networks that learns from evaluations, and whose spread says how uncertain it is.
 
-Each member has random weights of its own and learns from a bootstrap sample of the crystals (a query by committee, as
-for potentials in doi:10.1002/qua.24836). The crystals that a member does not learn from choose its best epoch.
+Each member has random weights of its own and learns from a bootstrap sample of the crystals (committee potentials,
+doi:10.1063/5.0016004). The crystals that a member does not learn from choose its best epoch.
 Trajectories that no member learns from give the errors that are told.
 """
 

@@ -56,6 +56,7 @@ def test_help_lists_commands_in_order(tmp_path):
         *(f"calculators {name}" for name in ENVIRONMENTS),
         *(f"dataset {name}" for name in DATASET),
         "potential train",
+        "potential search",
     ],
 )
 def test_help_fits_terminal_and_has_examples(command, monkeypatch):

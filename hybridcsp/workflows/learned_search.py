@@ -4,6 +4,7 @@ In each round a committee of potentials is trained on all evaluations by the exp
 with it. Its promising minima, and structures about which it is uncertain, are relaxed by the expensive calculator,
 whose evaluations extend the training data. Active learning of this kind was shown for structure searches with moment
 tensor potentials (doi:10.1103/PhysRevB.99.064114) and Gaussian processes (doi:10.1103/PhysRevLett.124.086102).
+
 The run directory is an ordinary one of a search with the expensive calculator, whose only source are the selected
 structures; it holds no energy of a committee. Each round has a folder of its own with the committee and its search.
 """
@@ -185,24 +186,14 @@ class LearnedSearch:
 
     def _round(self, number: int) -> LearningAccount:
         """Train a committee, search with it, and relax the selected structures with the expensive calculator."""
-        folder = round_folder(self.directory, number)
         card = self._trained(number)
-        self._show(f"round {number}: searching with the committee")
-        with Search(
-            self.problem,
-            calculator=f"committee:{folder / POTENTIAL}:{self.plan.limit!r}",
-            sources=self._sources,
-            seed=self.plan.seed + number,
-            workers=self._workers,
-            directory=folder / SEARCH,
-        ) as search:
-            search.run(relaxations=self.plan.relaxations, refine=0, stop_after_failures=0)
-            ends = [one for one in search.archive.history() if isinstance(one, Relaxed | Failed)]
-            calls = search.archive.state.cost.force_calls
-            file = selected_file(self.directory, number)
-            if not file.exists():
-                with Archive(self.directory) as expensive:
-                    _write(file, select(search.archive, expensive, self.plan))
+        file = selected_file(self.directory, number)
+        if not file.exists():
+            self._show(f"round {number}: searching with the committee")
+            self._search(number)
+        with Archive(round_folder(self.directory, number) / SEARCH) as archive:
+            ends = [one for one in archive.history() if isinstance(one, Relaxed | Failed)]
+            calls = archive.state.cost.force_calls
         self._show(f"round {number}: relaxing selected structures with {self._shown}")
         held_out = card.get("held_out") or {}
         return LearningAccount(
@@ -215,6 +206,21 @@ class LearnedSearch:
             selected=_reasons(file),
             **self._calculate(),
         )
+
+    def _search(self, number: int) -> None:
+        """Search with the committee of a round, and write the structures for the expensive calculator."""
+        folder = round_folder(self.directory, number)
+        with Search(
+            self.problem,
+            calculator=f"committee:{folder / POTENTIAL}:{self.plan.limit!r}",
+            sources=self._sources,
+            seed=self.plan.seed + number,
+            workers=self._workers,
+            directory=folder / SEARCH,
+        ) as search:
+            search.run(relaxations=self.plan.relaxations, refine=0, stop_after_failures=0)
+            with Archive(self.directory) as expensive:
+                _write(selected_file(self.directory, number), select(search.archive, expensive, self.plan))
 
     def _trained(self, number: int) -> dict[str, Any]:
         """Return the card of the committee of a round, which is trained if it is not there."""

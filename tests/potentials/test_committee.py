@@ -1,46 +1,24 @@
 """Tests of committees of MACE networks: training, files, calculator."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from ase.build import bulk
-from ase.calculators.emt import EMT
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.calculators.singlepoint import SinglePointCalculator
+from evaluated_crystals import SHORT, TINY, crystals
 
 from hybridcsp.errors import CalculatorError, InputError, UnknownNameError
 from hybridcsp.potentials.architecture import MaceSizes, batch_of, build_network, graph_of, sizes_named
 from hybridcsp.potentials.assessment import Assessment, Prediction
 from hybridcsp.potentials.calculator import CommitteeCalculator, UncertainError
-from hybridcsp.potentials.committee import TRAINING, Committee, split
-from hybridcsp.potentials.evaluations import Evaluations
+from hybridcsp.potentials.committee import Committee, split
 from hybridcsp.potentials.training import LossWeights, PotentialLoss
 from hybridcsp.relaxation.calculators.registry import build_calculator, check_calculator, parameters_ahead
 
 pytest.importorskip("mace")
-
-TINY = MaceSizes(channels=4, angular=1, correlation=1, interactions=1, radial=4, cutoff=4.0)
-SHORT = replace(TRAINING, epochs=4, batch_size=6)
-
-
-def crystals(trajectories=5, steps=4):
-    rng = np.random.default_rng(1)
-    data = Evaluations(calculator="emt")
-    for trajectory in range(trajectories):
-        symbol = "Cu" if trajectory % 2 else "Ag"
-        for _ in range(steps):
-            atoms = bulk(symbol, "fcc", a=3.6 + 0.3 * rng.random(), cubic=True)
-            atoms.positions += rng.normal(scale=0.1, size=(4, 3))
-            atoms.calc = EMT()
-            results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
-            results["stress"] = atoms.get_stress()
-            atoms.calc = SinglePointCalculator(atoms, **results)
-            data.frames.append(atoms)
-            data.trajectories.append(f"trajectory {trajectory}")
-    return data
 
 
 @pytest.fixture(scope="module")

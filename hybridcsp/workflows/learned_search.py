@@ -103,7 +103,11 @@ class LearnedSearch:
         on_progress: Callable[[str], None] = lambda _: None,
     ) -> None:
         if not isinstance(problem, Problem):
-            raise InputError("problem", problem, reason="a potential learns for one composition, not a chemical system")
+            raise InputError(
+                "problem",
+                problem,
+                reason="a potential that learns is for one composition, and this is another kind of problem",
+            )
         if problem.cell is not None:
             raise InputError("cell", problem.cell, reason="the training needs stresses, and a fixed cell has none")
         check_calculator(calculator)

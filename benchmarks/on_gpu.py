@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from hybridcsp.training.batches import TrainingData
     from hybridcsp.training.settings import TrainingSettings
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+import gpu_throughput
+
 RESULTS = Path(__file__).parent / "results"
 
 #: The layout of the cache; a cache of another one is refused.
@@ -558,8 +562,13 @@ def main() -> None:
     after.add_argument("--crystals", type=int, default=512)
     after.add_argument("--results", type=Path, default=RESULTS, help="folder of the scores and the report")
     after.add_argument("--install", action="store_true")
+    gpu_throughput.add_arguments(
+        steps.add_parser("relax", help="measure batched relaxation (needs the whole package with CHGNet)")
+    )
     given = parser.parse_args()
-    if given.step == "prepare":
+    if given.step == "relax":
+        gpu_throughput.run(given)
+    elif given.step == "prepare":
         prepare(given.files, given.cache)
     elif given.step == "train":
         train_all(given.cache, given.output, given.parts, given.minutes, given.workers, given.seed, given.smoke)

@@ -22,8 +22,8 @@ USED_BY = {
     "ase": ("archive/structure_rows.py", "relaxation/optimizer.py"),
     "chgnet": ("relaxation/calculators/chgnet.py",),
     "deap": ("sources/evolution.py",),
-    "mace-torch": ("relaxation/calculators/server/mace.py",),
-    "pymatgen": ("prototypes/library.py", "relaxation/calculators/chgnet.py"),
+    "mace-torch": ("relaxation/calculators/server/mace_calculator.py",),
+    "pymatgen": ("prototypes/library.py", "relaxation/calculators/chgnet_graphs.py"),
     "pyxtal": ("structure/wyckoff.py", "structure/normalizer.py", "structure/orbits.py", "structure/placement.py"),
     "typer": ("cli/app.py",),
 }

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     epilog="Examples:\n\n"
     "  hybridcsp dataset relax vo.extxyz --output vo_relaxed\n\n"
     "  hybridcsp dataset relax new.extxyz --output new_relaxed --calculator sevennet:l3i5 --workers 8 --fmax 0.02\n\n"
+    "  hybridcsp dataset relax vo.extxyz --output vo_relaxed --batch auto\n\n"
     "  ase gui vo_relaxed/relaxed.extxyz      the crystals so far, also while the command is running",
 )
 def relax(
@@ -46,6 +47,14 @@ def relax(
         str,
         typer.Option(metavar="NAME", help="Where relaxations run (see hybridcsp executors), such as dask:ADDRESS."),
     ] = "local",
+    batch: Annotated[
+        str,
+        typer.Option(
+            metavar="N",
+            help="Number of crystals that each worker relaxes at the same time with a batch calculator (chgnet, mace), "
+            "or auto.",
+        ),
+    ] = "1",
     pressure: Annotated[
         str, typer.Option(metavar="GPA", help="External pressure in GPa, or with a unit: 500kbar.")
     ] = "0",
@@ -112,6 +121,7 @@ def relax(
                 limits=limits,
                 workers=workers,
                 executor=executor,
+                batch=batch,
                 retry_failed=retry_failed,
                 on_progress=show,
             )
@@ -129,6 +139,7 @@ def relax(
 
 
 _OPTIONS = {
+    "batch": "--batch",
     "calculator": "--calculator",
     "executor": "--executor",
     "python": "--python",

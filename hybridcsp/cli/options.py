@@ -76,6 +76,15 @@ SETTINGS = (
         panel=SEARCH,
     ),
     Setting(
+        flag="--batch",
+        key="search.batch",
+        metavar="N",
+        help="Number of candidates that each worker relaxes at the same time with a batch calculator (chgnet, mace), "
+        "or auto.",
+        panel=SEARCH,
+        unset="one",
+    ),
+    Setting(
         flag="--one-shot",
         key="search.one_shot",
         metavar="N",

@@ -32,6 +32,7 @@ _RESUME_HELP = {
     "--device": "",
     "--workers": "",
     "--executor": "",
+    "--batch": "",
     "--one-shot": "",
     "--retrain": "",
     "--then": "",

@@ -32,7 +32,7 @@ def recorded_tables(archive: Archive) -> dict[str, Any]:
         raise ArchiveError(f"{directory} holds a search that was made in Python with objects: resume it in Python")
     relaxation = {key: value for key, value in last["relaxation"].items() if key not in SET_BY_PROBLEM}
     search = {key: last[key] for key in ("calculator", "sources", "allocation", "seed", "workers")}
-    optional = ("python", "device", "precision", "objectives", "where", "keep_evaluations", "executor")
+    optional = ("python", "device", "precision", "batch", "objectives", "where", "keep_evaluations", "executor")
     search |= {key: last[key] for key in optional if key in last}
     search["one_shot"] = last.get("one_shot", 1)
     search |= {"references": last["references"]} if last.get("references") else {}

@@ -35,6 +35,7 @@ from hybridcsp.generators.external import Command
 from hybridcsp.objectives import MeasuredPattern, ObjectiveChoice
 from hybridcsp.objectives.choice import choices_of
 from hybridcsp.relaxation.backends.executors import LOCAL, check_executor
+from hybridcsp.relaxation.batch_size import read_batch
 from hybridcsp.relaxation.calculators.choice import SUFFIX, CalculatorChoice
 from hybridcsp.relaxation.calculators.registry import check_name, runs_code
 from hybridcsp.relaxation.settings import RelaxationSettings
@@ -81,6 +82,7 @@ class SearchSection(BaseModel):
     seed: int = Field(default=SearchSettings.seed, ge=0)
     workers: int | None = Field(default=None, ge=1)
     executor: Annotated[str, AfterValidator(check_executor)] = LOCAL
+    batch: Annotated[int | str, BeforeValidator(read_batch)] | None = None
     one_shot: int = Field(default=ONE_SHOT, ge=1)
     references: tuple[str, ...] = ()
     objectives: tuple[Annotated[ObjectiveChoice, BeforeValidator(ObjectiveChoice.of)], ...] = ()
@@ -156,6 +158,7 @@ class Configuration(BaseModel):
             seed=self.search.seed,
             workers=self.search.workers,
             executor=self.search.executor,
+            batch=self.search.batch,
             relaxation=self.relaxation,
             limits=self.limits,
             retraining=self.retraining,

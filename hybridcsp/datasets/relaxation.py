@@ -27,7 +27,8 @@ from hybridcsp.io.relaxation_folders import FAILED, RELAXED
 from hybridcsp.io.structure_files import read_structures
 from hybridcsp.relaxation.backends.base import Backend
 from hybridcsp.relaxation.backends.executors import LOCAL, build_executor
-from hybridcsp.relaxation.backends.executors.registry import open_backend
+from hybridcsp.relaxation.batch import open_pool
+from hybridcsp.relaxation.batch_size import batch_size, check_batch_calculator, check_batch_executor, read_batch
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.calculators.dft.chosen import check_elements
 from hybridcsp.relaxation.calculators.registry import (
@@ -126,6 +127,7 @@ def relax_crystals(
     limits: Limits | None = None,
     workers: int | None = None,
     executor: str = LOCAL,
+    batch: int | str = 1,
     retry_failed: bool = False,
     on_progress: Callable[[RelaxationProgress], None] = lambda _: None,
 ) -> RelaxationProgress:
@@ -152,6 +154,9 @@ def relax_crystals(
         Number of worker processes. Default: one per core; on a cluster as many as it has.
     executor
         Where the relaxations run, as in a search: ``"local"`` or a cluster, such as ``"dask:ADDRESS"``.
+    batch
+        Number of crystals that each worker relaxes at the same time with a batch calculator, such as CHGNet or MACE, or
+        ``"auto"``. Outcomes do not depend on it, apart from rounding.
     retry_failed
         Whether crystals that failed earlier are relaxed again; their new outcomes are appended.
     on_progress
@@ -183,6 +188,9 @@ def relax_crystals(
     check_calculator(calculator)
     check_elements(calculator, sorted({symbol for atoms in crystals for symbol in atoms.symbols}))
     build_executor(executor)
+    batch = read_batch(batch)
+    check_batch_calculator(batch, calculator)
+    check_batch_executor(batch, executor)
     prepare_calculator(calculator)
     try_calculator(calculator)
     about = {
@@ -202,8 +210,9 @@ def relax_crystals(
         if not left:
             return progress
         relaxer = Relaxer(calculator=calculator, settings=settings, folder=folder)
-        count = workers or (available_cores() if executor == LOCAL else len(left))
-        with open_backend(executor, relaxer, workers=min(count, len(left)), log_directory=folder / "workers") as pool:
+        count = min(workers or (available_cores() if executor == LOCAL else len(left)), len(left))
+        size = min(batch_size(batch, CalculatorChoice.of(calculator)), -(-len(left) // count))
+        with open_pool(executor, relaxer, workers=count, size=size, log_directory=folder / "workers") as pool:
             _run(pool, crystals, left, limits, settings.pressure_gpa, files, progress, on_progress)
         return progress
 

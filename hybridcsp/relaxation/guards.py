@@ -19,9 +19,9 @@ from hybridcsp.core.outcomes import FailureReason
 from hybridcsp.core.records import Limits
 from hybridcsp.errors import message_of
 from hybridcsp.relaxation.calculators.jobs import OwnRelaxation, Target, TimeUsedUpError
-from hybridcsp.relaxation.calculators.remote import class_name_of
 from hybridcsp.relaxation.calculators.server.exceptions import IsolatedAtomsError
 from hybridcsp.relaxation.calculators.server_process import ServerLostError
+from hybridcsp.relaxation.calculators.stand_in import class_name_of
 from hybridcsp.relaxation.properties import NotFiniteError, WrongKindError, real_array, real_number
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.structure.validity import has_finite_geometry
@@ -98,6 +98,8 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
         Pressure, and the limits at which a relaxation is given up.
     on_evaluation
         Function that is called with each structure that was evaluated and its checked results.
+    clock
+        Returns the time in s that the job has taken, from any start.
 
     Attributes
     ----------
@@ -118,6 +120,8 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
         limits: Limits,
         settings: RelaxationSettings,
         on_evaluation: Callable[[Atoms, dict[str, Any]], None] | None = None,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         super().__init__()
         self.calculator = calculator
@@ -129,7 +133,7 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
         self._settings = settings
         self._evaluated: tuple[bytes, bytes] | None = None  # geometry of the results
         self._owed = False  # whether a structure that was moved elsewhere must still be evaluated
-        self._start = time.perf_counter()
+        self._clock, self._start = clock, clock()
         self._start_volume = _volume(atoms)
         self._start_force = 0.0
         self._radii = covalent_radii[atoms.numbers][:, None] + covalent_radii[atoms.numbers]
@@ -141,8 +145,8 @@ class GuardedCalculator(BaseCalculator):  # type: ignore[misc]
 
     @property
     def seconds(self) -> float:
-        """Wall time since the start of the job in s."""
-        return time.perf_counter() - self._start
+        """Time since the start of the job in s."""
+        return self._clock() - self._start
 
     @property
     def max_force(self) -> float | None:

@@ -8,7 +8,8 @@ enforces the limits of the job.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from hybridcsp.relaxation.capture import Captor
 from hybridcsp.relaxation.descent import Descent
 from hybridcsp.relaxation.displacements import escape, follow_soft_mode
 from hybridcsp.relaxation.evaluation_files import JobEvaluations
-from hybridcsp.relaxation.guards import GuardedCalculator, JobEnded
+from hybridcsp.relaxation.guards import Evaluated, GuardedCalculator, JobEnded
 from hybridcsp.relaxation.objective_values import evaluate_objectives
 from hybridcsp.relaxation.preselection import Starts, start_from_most_promising
 from hybridcsp.relaxation.runner import LabelledRunner
@@ -108,27 +109,66 @@ class Relaxer:
         InputError
             If an objective cannot be built.
         """
-        built = [None if spec is None else build_calculator(spec) for spec in (self.calculator, *self.follow_ups)]
-        for one in built:
-            if one is not None and isinstance(one[0], JobCalculator):
-                one[0].work_in(self.folder)
-        objectives = {choice.name: choice.build() for choice in self.objectives}
+        built, objectives = self.build()
 
         def run(job: Job) -> Relaxed | Failed:
-            calculator = built[job.calculator] if job.calculator < len(built) else None
-            if calculator is None:
-                which = (
-                    f"its follow-up calculator {job.calculator}" if job.calculator else "the calculator of the search"
-                )
-                raise CalculatorError(f"this Relaxer was made without {which}; give it as calculator or in follow_ups")
+            calculator, label = calculator_of(job, built)
             if self.evaluations is None:
-                return run_job(job, *calculator, self.settings, objectives)
-            record = JobEvaluations(self.evaluations, job, calculator[1])
-            outcome = run_job(job, *calculator, self.settings, objectives, record.add)
+                return run_job(job, calculator, label, self.settings, objectives)
+            record = JobEvaluations(self.evaluations, job, label)
+            outcome = run_job(job, calculator, label, self.settings, objectives, record.add)
             record.write()
             return outcome
 
         return LabelledRunner(run, tuple("" if one is None else one[1] for one in built))
+
+    def build(self) -> tuple[list[tuple[Calculator, str] | None], dict[str, Objective]]:
+        """Return the calculators with their labels, by the numbers that jobs have, and the objectives by name.
+
+        Errors are those of calling the object.
+        """
+        built = [None if spec is None else build_calculator(spec) for spec in (self.calculator, *self.follow_ups)]
+        for one in built:
+            if one is not None and isinstance(one[0], JobCalculator):
+                one[0].work_in(self.folder)
+        return built, {choice.name: choice.build() for choice in self.objectives}
+
+
+def calculator_of(job: Job, built: Sequence[tuple[Calculator, str] | None]) -> tuple[Calculator, str]:
+    """Return the calculator that a job uses, and its label.
+
+    Raises
+    ------
+    CalculatorError
+        If it was not built.
+    """
+    found = built[job.calculator] if job.calculator < len(built) else None
+    if found is None:
+        which = f"its follow-up calculator {job.calculator}" if job.calculator else "the calculator of the search"
+        raise CalculatorError(f"this Relaxer was made without {which}; give it as calculator or in follow_ups")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """The end of a job before the values of objectives are computed.
+
+    Attributes
+    ----------
+    job
+        The job.
+    outcome
+        Its outcome.
+    evaluated
+        The last structure that was evaluated; ``None`` if there is none.
+    seconds
+        Time in s that it has taken.
+    """
+
+    job: Job
+    outcome: Relaxed | Failed
+    evaluated: Evaluated | None
+    seconds: float
 
 
 def run_job(
@@ -168,8 +208,6 @@ def run_job(
     InputError
         If the level is unknown.
     """
-    if job.level not in _LEVELS:
-        raise InputError("level", job.level, f"one of {', '.join(_LEVELS)}")
     if not isinstance(calculator, JobCalculator):
         return _outcome(job, calculator, label, settings, objectives, on_evaluation)
     outcome: Relaxed | Failed | None = None
@@ -190,8 +228,37 @@ def _outcome(
     on_evaluation: Callable[[Atoms, dict[str, Any]], None] | None,
 ) -> Relaxed | Failed:
     """Return the outcome of a job; parameters as in :func:`run_job`."""
+    ended = relax_job(job, calculator, label, settings, on_evaluation)
+    return with_objectives(ended, calculator, settings, objectives)
+
+
+def relax_job(
+    job: Job,
+    calculator: Calculator,
+    label: str,
+    settings: RelaxationSettings,
+    on_evaluation: Callable[[Atoms, dict[str, Any]], None] | None = None,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Ended:
+    """Do what :func:`run_job` does, apart from the objectives and from what a job calculator does around a job.
+
+    Parameters
+    ----------
+    job, calculator, label, settings, on_evaluation
+        As of :func:`run_job`.
+    clock
+        Returns the time in s that the job has taken, from any start.
+
+    Raises
+    ------
+    InputError
+        If the level is unknown.
+    """
+    if job.level not in _LEVELS:
+        raise InputError("level", job.level, f"one of {', '.join(_LEVELS)}")
     atoms = job.atoms.copy()
-    guarded = GuardedCalculator(calculator, atoms, job.limits, settings, on_evaluation)
+    guarded = GuardedCalculator(calculator, atoms, job.limits, settings, on_evaluation, clock=clock)
     atoms.calc = guarded
     reason: FailureReason | None = None
     detail = ""
@@ -222,17 +289,39 @@ def _outcome(
         "start_enthalpies": starts.enthalpies,
         "start_estimates": starts.estimates,
     }
+    outcome: Relaxed | Failed
     if reason is not None or not guarded.restore(atoms):
         reason = reason or FailureReason.CALCULATOR
-        return Failed(**common, reason=reason, level=job.level, atoms=atoms.copy())
+        outcome = Failed(**common, reason=reason, level=job.level, atoms=atoms.copy())
+        return Ended(job=job, outcome=outcome, evaluated=None, seconds=cost.seconds)
     evaluation = _evaluation(guarded, atoms, job.level, label)
     final = _with_results(atoms, guarded.results)
-    relaxed = Relaxed(**common, atoms=final, evaluation=evaluation, converged=converged, captured_by=captured_by)
-    if not objectives or not converged or captured_by is not None or job.level == FOLLOW_UP:
+    outcome = Relaxed(**common, atoms=final, evaluation=evaluation, converged=converged, captured_by=captured_by)
+    return Ended(job=job, outcome=outcome, evaluated=guarded.evaluated(), seconds=guarded.seconds)
+
+
+def with_objectives(
+    ended: Ended, calculator: Calculator, settings: RelaxationSettings, objectives: Mapping[str, Objective]
+) -> Relaxed | Failed:
+    """Return the outcome of a job with the values of objectives, where it has any.
+
+    Parameters
+    ----------
+    ended
+        The end of the job.
+    calculator, settings, objectives
+        As of :func:`run_job`.
+    """
+    relaxed, job = ended.outcome, ended.job
+    if isinstance(relaxed, Failed) or ended.evaluated is None or not objectives:
         return relaxed
-    limits = replace(job.limits, seconds=max(0.0, job.limits.seconds - guarded.seconds))
-    values, failures, more = evaluate_objectives(objectives, atoms, guarded.evaluated(), calculator, limits, settings)
-    return replace(relaxed, objectives=values, objective_failures=failures, cost=cost + more)
+    if not relaxed.converged or relaxed.captured_by is not None or job.level == FOLLOW_UP:
+        return relaxed
+    limits = replace(job.limits, seconds=max(0.0, job.limits.seconds - ended.seconds))
+    values, failures, more = evaluate_objectives(
+        objectives, relaxed.atoms.copy(), ended.evaluated, calculator, limits, settings
+    )
+    return replace(relaxed, objectives=values, objective_failures=failures, cost=relaxed.cost + more)
 
 
 def _enthalpy_per_atom(atoms: Atoms, guarded: GuardedCalculator) -> float:

@@ -1,4 +1,6 @@
-"""The main program of a worker process, ``python -m hybridcsp.relaxation.worker``, which runs jobs in succession.
+"""The main program of a worker process, ``python -m hybridcsp.relaxation.worker``, which runs jobs.
+
+Jobs run in succession, or several at the same time if the runner is a :class:`~hybridcsp.relaxation.runner.Batch`.
 
 The worker and its parent, :class:`~hybridcsp.relaxation.backends.WorkerPool`, communicate over a socket. Each message
 of the worker is a pair ``(kind, payload)``:
@@ -16,6 +18,11 @@ failed     the pickled outcome of a runner that none; a new worker replaces this
            has raised, returned no outcome, or
            lost its calculator server
 ========== ==================================== ==========================================
+
+If the runner is a :class:`~hybridcsp.relaxation.runner.Batch`, jobs have numbers. The parent sends lists of pairs of a
+number and a job, which may be empty. The payloads of outcomes and failures are pairs of a number and the pickled
+outcome, and that of a step is a dictionary by numbers. When jobs have ended, the batch waits: the worker sends
+``pause`` after their outcomes, and goes on after the next list.
 
 This module imports no heavy package; the calculator imports what it needs.
 """
@@ -40,7 +47,7 @@ import cloudpickle
 from hybridcsp.core.outcomes import Failed, FailureReason, Relaxed
 from hybridcsp.core.records import Cost, Job
 from hybridcsp.errors import HybridCSPError, message_of
-from hybridcsp.relaxation.runner import JobRunner, LabelledRunner
+from hybridcsp.relaxation.runner import Batch, JobRunner, LabelledRunner
 from hybridcsp.utils.activity import servers, steps
 from hybridcsp.utils.interrupts import exits_contained
 from hybridcsp.utils.process_watch import end_with
@@ -99,11 +106,16 @@ def answer(runner: JobRunner, message: bytes, report: Callable[[int, float], Non
     with steps(_throttled(report)):
         outcome, sound = run_contained(runner, job)
     faulthandler.cancel_dump_traceback_later()
+    return _message(job, outcome, time.monotonic() - started, sound=sound)
+
+
+def _message(job: Job, outcome: Relaxed | Failed, seconds: float, *, sound: bool) -> tuple[str, bytes]:
+    """Return the kind and payload of the message with an outcome."""
     try:
         payload = cloudpickle.dumps(outcome)
     except Exception as error:  # noqa: BLE001 - the pickling of third-party objects raises anything
         detail = f"the outcome cannot be sent: {message_of(error)}"
-        payload = cloudpickle.dumps(failed(job, FailureReason.CALCULATOR, detail, time.monotonic() - started))
+        payload = cloudpickle.dumps(failed(job, FailureReason.CALCULATOR, detail, seconds))
         sound = False
     return ("outcome" if sound else "failed"), payload
 
@@ -121,13 +133,13 @@ def _throttled(report: Callable[[int, float], None]) -> Callable[[int, float], N
     return pass_on
 
 
-def build_runner(setup: bytes) -> JobRunner:
+def build_runner(setup: bytes) -> JobRunner | Batch:
     """Build the runner from the set-up of the parent, with the parent's ``sys.path`` and ``PYTHONPATH``."""
     sys.path[:], python_path, make_runner = cloudpickle.loads(setup)
     os.environ.pop("PYTHONPATH", None)
     if python_path is not None:  # programs of a calculator get the value of the parent, not that of the worker
         os.environ["PYTHONPATH"] = python_path
-    runner: JobRunner = cloudpickle.loads(make_runner)()
+    runner: JobRunner | Batch = cloudpickle.loads(make_runner)()
     return runner
 
 
@@ -154,6 +166,11 @@ def _serve(connection: Connection, setup: bytes) -> None:
         connection.send(("broken", (message_of(error), _pickled(error) if isinstance(error, HybridCSPError) else None)))
         return
 
+    if isinstance(runner, Batch):
+        connection.send(("ready", runner.labels))
+        _serve_batch(connection, runner)
+        return
+
     def report(force_calls: int, enthalpy_per_atom: float) -> None:
         connection.send(("step", (force_calls, enthalpy_per_atom)))
 
@@ -163,6 +180,36 @@ def _serve(connection: Connection, setup: bytes) -> None:
         connection.send((kind, payload))
         kind, payload = answer(runner, connection.recv_bytes(), report)
     connection.send((kind, payload))
+
+
+def _serve_batch(connection: Connection, batch: Batch) -> None:
+    """Run jobs at the same time, until one of them has damaged the batch."""
+    jobs: dict[int, Job] = {}
+    sound, reported = True, time.monotonic()
+    while sound:
+        for number, message in pickle.loads(connection.recv_bytes()):  # noqa: S301 - from the parent
+            jobs[number] = cloudpickle.loads(message)
+            batch.add(number, jobs[number])
+        ended: list[tuple[int, Relaxed | Failed, bool]] = []
+        while len(batch) and not ended:
+            # Each step is watched like a whole job that is alone, see answer().
+            seconds = 2 * max(job.limits.seconds for job in jobs.values()) + LAST_RESORT_SECONDS
+            faulthandler.dump_traceback_later(min(seconds, threading.TIMEOUT_MAX / 2), exit=True)
+            ended = batch.advance()
+            if time.monotonic() - reported >= SECONDS_BETWEEN_STEPS:
+                reported = time.monotonic()
+                connection.send(("step", batch.steps()))
+        faulthandler.cancel_dump_traceback_later()
+        messages = []
+        for number, outcome, is_sound in ended:
+            job = jobs.pop(number)
+            messages.append((number, *_message(job, outcome, outcome.cost.seconds, sound=is_sound)))
+        # What follows a failure is not read.
+        for number, kind, payload in sorted(messages, key=lambda message: message[1] == "failed"):
+            connection.send((kind, (number, payload)))
+            sound &= kind == "outcome"
+        if sound:
+            connection.send(("pause", None))
 
 
 def main(descriptor: int, parent: int, death_signal: int) -> None:

@@ -28,9 +28,11 @@ from hybridcsp.core.records import ADDED, USER, Candidate, Proposal
 from hybridcsp.core.system import System
 from hybridcsp.errors import ArchiveError, InputError, LockedError, NothingUsableError
 from hybridcsp.objectives import Objective
+from hybridcsp.relaxation.backends import GenerationBackend
 from hybridcsp.relaxation.backends.base import Backend
 from hybridcsp.relaxation.backends.executors import LOCAL
-from hybridcsp.relaxation.backends.executors.registry import open_backend
+from hybridcsp.relaxation.batch import open_pool
+from hybridcsp.relaxation.batch_size import batch_size
 from hybridcsp.relaxation.calculators.registry import (
     CalculatorLike,
     build_calculator,
@@ -384,9 +386,10 @@ class Search:
         )
         if self.settings.executor != LOCAL:
             announce(f"connecting to {self.settings.executor}")
-        return open_backend(
-            self.settings.executor, relaxer, workers=self.workers, log_directory=self.directory / "workers"
-        )
+        size = batch_size(self.settings.batch or 1, self.settings.choice)
+        logs = self.directory / "workers"
+        pool = open_pool(self.settings.executor, relaxer, workers=self.workers, size=size, log_directory=logs)
+        return GenerationBackend(pool) if self.workers == 1 and size > 1 else pool
 
     # Ask and tell
 

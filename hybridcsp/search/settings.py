@@ -20,6 +20,7 @@ from hybridcsp.objectives.goals import Goals
 from hybridcsp.objectives.measured_pattern import MeasuredPattern, with_pattern
 from hybridcsp.relaxation.backends.executors import LOCAL, build_executor, check_executor
 from hybridcsp.relaxation.backends.executors.registry import absolute_executor
+from hybridcsp.relaxation.batch_size import check_batch_calculator, check_batch_executor, read_batch
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.calculators.dft.chosen import check_elements
 from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_calculator
@@ -77,6 +78,9 @@ class SearchSettings:
     executor
         Where the relaxations run: ``"local"``, worker processes of this machine, or on a cluster, such as
         ``"dask:tcp://head:8786"`` or ``"parsl:FILE"``; :mod:`hybridcsp.relaxation.backends.executors` has all of them.
+    batch
+        Number of candidates that each worker relaxes at the same time, evaluating their structures together, or
+        ``"auto"``. Default: one. The calculator must be a batch calculator, such as CHGNet or MACE.
     relaxation
         Settings of relaxations; their pressure and fixed cell come from the problem.
     limits
@@ -124,6 +128,7 @@ class SearchSettings:
     seed: int = 0
     workers: int | None = None
     executor: str = LOCAL
+    batch: int | str | None = None
     relaxation: RelaxationSettings = field(default_factory=RelaxationSettings)
     limits: Limits = field(default_factory=Limits)
     retraining: Retraining = field(default_factory=Retraining)
@@ -141,7 +146,10 @@ class SearchSettings:
             object.__setattr__(self, "python", absolute_program(self.python, Path.cwd()))
         if self.choice is not None:
             check_calculator(self.choice)
-        object.__setattr__(self, "then", FollowUp.of(self.then))  # the way to set a field of a frozen dataclass
+        if self.batch is not None:
+            object.__setattr__(self, "batch", read_batch(self.batch))  # the way to set a field of a frozen dataclass
+            self._check_batch(self.batch)
+        object.__setattr__(self, "then", FollowUp.of(self.then))
         self.then.check()
         object.__setattr__(self, "xrd", MeasuredPattern.of(self.xrd).in_folder(Path.cwd()))
         object.__setattr__(self, "where", self.xrd.condition(self.where))
@@ -162,6 +170,19 @@ class SearchSettings:
                 "the name of an allocation, or an instance of a subclass of hybridcsp.search.allocation.Allocation"
             )
             raise InputError("allocation", self.allocation, allowed)
+
+    def _check_batch(self, batch: int | str) -> None:
+        """Check that candidates can be relaxed at the same time.
+
+        Raises
+        ------
+        InputError
+            If there is no calculator, or it evaluates one structure after the other.
+        """
+        if self.choice is None:
+            raise InputError("batch", batch, reason="it belongs to a calculator, and none is given")
+        check_batch_calculator(batch, self.choice)
+        check_batch_executor(batch, self.executor)
 
     @property
     def choice(self) -> CalculatorChoice | None:
@@ -283,6 +304,8 @@ class SearchSettings:
         }
         if self.executor != LOCAL:
             record["executor"] = self.executor
+        if self.batch is not None:
+            record["batch"] = self.batch
         if self.references:
             record["references"] = [str(Path(path).absolute()) for path in self.references]
         if self.keep_evaluations:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from batch_emt import BatchEMT
 
 from hybridcsp.core.records import Limits
 from hybridcsp.datasets import read_crystals, relax_crystals
@@ -49,6 +50,22 @@ def test_relaxed_crystals_keep_their_properties_and_open_in_ase(tmp_path):
         assert np.abs(atoms.get_forces()).max() < 0.05
         assert atoms.info["calculator"].startswith("emt")
     assert len(read_crystals([tmp_path / "cu"])) == 3
+
+
+def test_several_crystals_are_relaxed_at_the_same_time(tmp_path):
+    relax_crystals(coppers(3), tmp_path / "alone", calculator=BatchEMT, workers=1)
+    progress = relax_crystals(coppers(3), tmp_path / "together", calculator=BatchEMT, workers=1, batch="auto")
+    assert progress.relaxed == 3
+    alone, together = (
+        {atoms.info["number"]: atoms for atoms in ase.io.iread(tmp_path / name / RELAXED, ":", format="extxyz")}
+        for name in ("alone", "together")
+    )
+    for number, atoms in alone.items():
+        assert together[number] == atoms
+        assert together[number].info["force_calls"] == atoms.info["force_calls"]
+    with pytest.raises(InputError, match="the calculator emt evaluates one structure after the other"):
+        relax_crystals(coppers(3), tmp_path / "never", calculator="emt", batch=4)
+    assert not (tmp_path / "never").exists()
 
 
 def test_failures_are_kept_with_their_reasons(tmp_path):

@@ -24,7 +24,8 @@ from hybridcsp.core.records import Candidate, Cost, Job, Limits, Proposal
 from hybridcsp.errors import InputError
 from hybridcsp.relaxation.backends import JobRunner
 from hybridcsp.relaxation.backends.base import Backend
-from hybridcsp.relaxation.runner import LabelledRunner
+from hybridcsp.relaxation.runner import Batch, LabelledRunner
+from hybridcsp.relaxation.worker import run_contained
 
 #: Limits that no job of a test reaches, even if the machine is suspended meanwhile and its clocks go on.
 NO_LIMITS = Limits(seconds=86400.0)
@@ -257,3 +258,26 @@ def refuse() -> JobRunner:
 
 def refuse_politely() -> JobRunner:
     raise InputError("calculator", "mace:x.pt", "a file that exists")
+
+
+class FaultyBatch(Batch):
+    """Jobs whose behaviours come one after the other in each step; ``steps`` in the tag of a job delays its own."""
+
+    labels = ("test",)
+
+    def __init__(self) -> None:
+        self._run, self._jobs, self._left = make_runner(), {}, {}
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def add(self, number: int, job: Job) -> None:
+        self._jobs[number], self._left[number] = job, job.candidate.proposal.tag.get("steps", 0)
+
+    def advance(self) -> list[tuple[int, Relaxed | Failed, bool]]:
+        due = [number for number in self._jobs if not self._left[number]]
+        self._left = {number: max(0, left - 1) for number, left in self._left.items()}
+        return [(number, *run_contained(self._run, self._jobs.pop(number))) for number in due]
+
+    def steps(self) -> dict[int, tuple[int, float]]:
+        return dict.fromkeys(self._jobs, (3, -1.5))

@@ -18,6 +18,7 @@ from hybridcsp.core.outcomes import Failed, FailureReason, Relaxed
 from hybridcsp.core.records import Cost
 from hybridcsp.errors import BackendError, CalculatorError, InputError
 from hybridcsp.relaxation.backends import ExecutorBackend, WorkerPool
+from hybridcsp.relaxation.relax import Relaxer
 
 
 def processes(count):
@@ -374,3 +375,8 @@ class TestExecutorBackend:
                 backend.submit(make_job("relax", 3))
             with pytest.raises(BackendError, match="closed"):
                 backend.completed(0)
+
+
+def test_labels_are_those_of_the_calculators_that_a_worker_has_built():
+    with WorkerPool(Relaxer(calculator="emt", follow_ups=("lj",)), workers=1) as pool:
+        assert [label.split()[0] for label in pool.labels()] == ["emt", "lj"]

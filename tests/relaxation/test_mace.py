@@ -282,3 +282,40 @@ def test_file_without_a_mace_model_is_refused(tmp_path):
     path.write_text("nothing")
     with pytest.raises(CalculatorError, match="cannot be built"):
         build_calculator(f"mace:{path}")
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_structures_are_evaluated_together_as_they_are_alone(mace_file, precision):
+    calculator, _ = build_calculator(CalculatorChoice(calculator=f"mace:{mace_file}", precision=precision))
+    alone, _ = build_calculator(CalculatorChoice(calculator=f"mace:{mace_file}", precision=precision))
+    crystals = [
+        bulk("Cu", a=3.6),
+        bulk("AlCu", "cesiumchloride", a=2.9) * (2, 1, 1),
+        bulk("Fe"),
+        bulk("Al", cubic=True),
+    ]
+    for number, atoms in enumerate(crystals):
+        atoms.rattle(0.1, seed=number)
+    results = calculator.calculate_batch(crystals)
+    unknown = results.pop(2)
+    assert isinstance(unknown, ValueError)
+    assert "does not know Fe" in str(unknown)
+    del crystals[2]
+    for atoms, found in zip(crystals, results, strict=True):
+        for name in ("energy", "free_energy", "forces", "stress"):
+            np.testing.assert_allclose(found[name], alone.get_property(name, atoms), rtol=1e-5, atol=1e-6)
+
+
+def test_used_up_memory_is_a_memory_error(monkeypatch, mace_file):
+    import torch
+
+    calculator, _ = build_calculator(f"mace:{mace_file}")
+
+    def forward(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(type(calculator.models[0]), "forward", forward)
+    with pytest.raises(MemoryError, match="out of memory"):
+        calculator.calculate_batch([bulk("Cu")])
+    with pytest.raises(MemoryError, match="out of memory"):
+        calculator.get_property("energy", bulk("Cu"))

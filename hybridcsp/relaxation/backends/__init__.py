@@ -25,11 +25,15 @@ cannot be built                      the search ends with this error         the
 On a cluster (:class:`~hybridcsp.relaxation.backends.cluster.ClusterBackend`), each worker runs a pool of one process,
 so that failures are those of a pool. A job whose worker is lost as a whole is submitted again, and is at last a failure
 of reason ``WORKER_DIED``.
+
+In a :class:`BatchedPool`, whose workers relax several structures at the same time, a job that hangs, crashes or uses
+too much memory takes its worker with it; each job of that worker is then repeated alone, so that only this one fails.
 """
 
 from hybridcsp.relaxation.backends.base import Backend
+from hybridcsp.relaxation.backends.batched import BatchedPool, GenerationBackend
 from hybridcsp.relaxation.backends.executor import ExecutorBackend
 from hybridcsp.relaxation.backends.pool import WorkerPool
 from hybridcsp.relaxation.runner import JobRunner
 
-__all__ = ["Backend", "ExecutorBackend", "JobRunner", "WorkerPool"]
+__all__ = ["Backend", "BatchedPool", "ExecutorBackend", "GenerationBackend", "JobRunner", "WorkerPool"]

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing import connection
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 
@@ -153,7 +154,7 @@ class WorkerPool(Backend):
         while not self._done:
             self._check()
             remaining = end - time.monotonic()
-            if not (self._waiting or any(worker.job for worker in self._workers)):
+            if not self._has_jobs():
                 return []
             self._step(remaining)
             if remaining <= 0:
@@ -238,7 +239,11 @@ class WorkerPool(Backend):
             kind, payload = worker.connection.recv()
         except (EOFError, OSError, pickle.UnpicklingError):
             self._lost(worker)
-            return
+        else:
+            self._handle(worker, kind, payload)
+
+    def _handle(self, worker: WorkerProcess, kind: str, payload: Any) -> None:
+        """Act on a message of a worker."""
         match kind:
             case "hello":
                 setup = cloudpickle.dumps((sys.path, os.environ.get("PYTHONPATH"), self._make_runner))
@@ -259,16 +264,35 @@ class WorkerPool(Backend):
     def _finish(self, worker: WorkerProcess, payload: bytes, *, sound: bool) -> None:
         job = worker.job
         assert job is not None  # a worker sends one outcome for each job
+        sound &= self._accept(job, payload, worker.elapsed())
+        worker.job = None
+        if not sound:
+            self._replace(worker)
+
+    def _accept(self, job: Job, payload: bytes, elapsed: float) -> bool:
+        """Add the outcome of a job to those that are returned; return whether it could be read."""
         try:
             with exits_contained():
                 outcome: Relaxed | Failed = cloudpickle.loads(payload)
         except Exception as error:  # noqa: BLE001 - unpickling third-party objects may raise anything
             detail = f"the outcome cannot be read: {message_of(error)}"
-            outcome, sound = failed(job, FailureReason.CALCULATOR, detail, worker.elapsed()), False
+            self._done.append(failed(job, FailureReason.CALCULATOR, detail, elapsed))
+            return False
         self._done.append(replace(outcome, candidate=job.candidate))
-        worker.job = None
-        if not sound:
-            self._replace(worker)
+        return True
+
+    def _has_jobs(self) -> bool:
+        """Return whether there are jobs without an outcome."""
+        return bool(self._waiting) or any(worker.job is not None for worker in self._workers)
+
+    def _is_working(self, worker: WorkerProcess) -> bool:
+        """Return whether a worker has work that is lost when it ends."""
+        return worker.job is not None
+
+    def _blame(self, worker: WorkerProcess, reason: FailureReason, detail: str) -> None:
+        """Let the work of a worker that has died, or is about to be killed, fail."""
+        assert worker.job is not None
+        self._done.append(failed(worker.job, reason, detail, worker.elapsed()))
 
     def _dispatch(self, worker: WorkerProcess) -> None:
         if not self._waiting or not worker.ready or worker.job is not None:
@@ -286,15 +310,20 @@ class WorkerPool(Backend):
         for worker in list(self._workers):
             if worker.process.poll() is not None and not worker.connection.poll():
                 self._lost(worker)  # while one of its children holds the connection open
-            elif worker.job is not None:
-                self._enforce_limits(worker, worker.job)
+            elif self._is_working(worker):
+                self._enforce_limits(worker, self._limits_of(worker))
             elif not worker.ready and worker.elapsed() > self._start_timeout:
                 self._fail(BackendError(f"{worker.name} was not ready after {self._start_timeout:g} s{worker.tail()}"))
             if self._error is not None:
                 return
 
-    def _enforce_limits(self, worker: WorkerProcess, job: Job) -> None:
-        limits, elapsed, memory = job.limits, worker.elapsed(), worker.memory()
+    def _limits_of(self, worker: WorkerProcess) -> Limits:
+        """Return the limits of the work of a worker."""
+        assert worker.job is not None
+        return worker.job.limits
+
+    def _enforce_limits(self, worker: WorkerProcess, limits: Limits) -> None:
+        elapsed, memory = worker.elapsed(), worker.memory()
         if elapsed > limits.seconds + grace(limits):
             reason = FailureReason.TIME_LIMIT
             detail = f"killed after {elapsed:.1f} s, the limit is {limits.seconds:g} s"
@@ -303,7 +332,7 @@ class WorkerPool(Backend):
             detail = f"killed at {memory / 2**20:.0f} MiB, the limit is {limits.memory / 2**20:.0f} MiB"
         else:
             return
-        self._done.append(failed(job, reason, detail, elapsed))
+        self._blame(worker, reason, detail)
         worker.abort()
         self._replace(worker)
 
@@ -311,8 +340,8 @@ class WorkerPool(Backend):
         """Handle the unexpected death of a worker."""
         ending = worker.ending()
         deaths = 0
-        if worker.job is not None:
-            self._done.append(failed(worker.job, FailureReason.WORKER_DIED, ending, worker.elapsed()))
+        if self._is_working(worker):
+            self._blame(worker, FailureReason.WORKER_DIED, ending)
         elif worker.ready:
             log.warning("%s while idle; replaced", ending)
         else:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
+from ase.calculators.calculator import PropertyNotImplementedError
 
 from hybridcsp.errors import CalculatorError, ExitRaisedError, InputError, message_of
 from hybridcsp.relaxation.calculators.interpreters import Interpreter
@@ -21,9 +21,10 @@ from hybridcsp.relaxation.calculators.server.wire import (
     encode_structure,
 )
 from hybridcsp.relaxation.calculators.server_process import CalculatorServer, ServerLostError
+from hybridcsp.relaxation.calculators.stand_in import StandInCalculator
 
 
-class RemoteCalculator(BaseCalculator):  # type: ignore[misc]
+class RemoteCalculator(StandInCalculator):
     """Calculator that lives in a calculator server.
 
     Each structure is sent once, and all properties that relaxations use come back together. Exceptions of the
@@ -212,11 +213,6 @@ def check_interpreter(interpreter: Interpreter, device: str | None = None) -> No
     match answer:
         case {"option": [str(option), value, str(reason)]}:
             raise InputError(option, value, reason=reason)
-
-
-def class_name_of(calculator: BaseCalculator) -> str:
-    """Return the name of the class of a calculator, also of one in a calculator server."""
-    return calculator.class_name if isinstance(calculator, RemoteCalculator) else type(calculator).__name__
 
 
 def _copy(description: Mapping[str, Any], interpreter: Interpreter) -> RemoteCalculator:

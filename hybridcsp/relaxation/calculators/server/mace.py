@@ -17,7 +17,7 @@ from typing import Any
 
 from .exceptions import BuildError
 from .identity import digest_of_file
-from .models import check_elements, missing_package, split_model
+from .models import missing_package, split_model
 
 _WEIGHTS_ONLY_SWITCH = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
@@ -193,7 +193,7 @@ def build_mace(
         import torch
 
         try:
-            from mace.calculators import MACECalculator
+            from .mace_calculator import CheckedMACECalculator
         except ImportError as error:
             raise missing_package("mace", error) from error
         torch.set_num_threads(1)
@@ -209,21 +209,9 @@ def build_mace(
                 f"mace:{argument}: the model has the heads {', '.join(heads)}; name one, mace:{model_argument}:HEAD"
             )
 
-        class CheckedMACECalculator(MACECalculator):  # type: ignore[misc]
-            """MACE calculator that changes torch's default precision only during a calculation."""
-
-            def calculate(self, atoms: Any = None, *args: Any, **kwargs: Any) -> None:
-                if atoms is not None:
-                    check_elements(f"the model {name}", atoms.numbers, self.z_table.zs)
-                before = torch.get_default_dtype()
-                torch.set_default_dtype(dtype)
-                try:
-                    super().calculate(atoms, *args, **kwargs)
-                finally:
-                    torch.set_default_dtype(before)
-
         options = {} if head is None else {"head": head}
-        calculator = CheckedMACECalculator(models=[model.to(dtype)], device=device, default_dtype=precision, **options)
+        model = model.to(dtype)
+        calculator = CheckedMACECalculator(name, models=[model], device=device, default_dtype=precision, **options)
     parts = [f"mace-torch {version('mace-torch')}"]
     parts += [precision] if precision != "float64" else []
     parts += [f"weights={digest_of_file(path)}"]

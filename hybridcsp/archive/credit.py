@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 
 from hybridcsp.core.outcomes import Failed, FollowUpOutcome, Relaxed
 from hybridcsp.core.records import ADDED
@@ -62,6 +64,9 @@ class _Niche:
         Lowest enthalpies in eV/atom by calculator: 0 for that of the search, from 1 for follow-up calculators.
     repeated
         Numbers of the follow-up calculators by which it is a minimum that another niche had already led to.
+    last, last_enthalpy
+        Number of the last calculator with an enthalpy, and that enthalpy in eV/atom. They are kept because the credit
+        is computed anew after every outcome.
     """
 
     key: Hashable | None
@@ -69,10 +74,23 @@ class _Niche:
     reached_again: bool = False
     enthalpies: dict[int, float] = field(default_factory=dict)
     repeated: set[int] = field(default_factory=set)
+    last: int = 0
+    last_enthalpy: float = math.inf
 
     def lower(self, number: int, enthalpy: float) -> None:
         """Note an enthalpy by a calculator."""
         self.enthalpies[number] = min(enthalpy, self.enthalpies.get(number, math.inf))
+        self._find_last()
+
+    def forget(self, number: int) -> None:
+        """Forget the results of a follow-up calculator."""
+        self.enthalpies.pop(number, None)
+        self.repeated.discard(number)
+        self._find_last()
+
+    def _find_last(self) -> None:
+        self.last = max(self.enthalpies)
+        self.last_enthalpy = self.enthalpies[self.last]
 
 
 class CreditTracker:
@@ -195,8 +213,7 @@ class CreditTracker:
     def _forget(self, number: int) -> None:
         """Forget the results of a follow-up calculator, whose label has changed."""
         for niche in self._niches.values():
-            niche.enthalpies.pop(number, None)
-            niche.repeated.discard(number)
+            niche.forget(number)
         self._lowest.pop(number, None)
 
     def _lower(self, niche: _Niche, number: int, enthalpy: float) -> None:
@@ -208,16 +225,19 @@ class CreditTracker:
         holes = {self._niche_of[minimum] for minimum in self._suspects if minimum in self._niche_of}
         niches = [niche for number, niche in self._niches.items() if number not in holes]
         lowest_of = self._lowest | {0: min((niche.enthalpies[0] for niche in niches), default=math.inf)}
-        heights = []
-        for niche in niches:
-            last = max(niche.enthalpies)
-            heights.append((niche.enthalpies[last] - lowest_of[last], niche))
-        allowed = [(height, niche) for height, niche in heights if self._goals.allow(niche.values, height)]
-        worth = self._hypervolumes(allowed) if self._goals.optimised else _closeness([height for height, _ in allowed])
+        heights = [niche.last_enthalpy - lowest_of[niche.last] for niche in niches]
+        if self._goals.condition:
+            allowed = [self._goals.allow(niche.values, height) for height, niche in zip(heights, niches, strict=True)]
+            heights, niches = list(compress(heights, allowed)), list(compress(niches, allowed))
+        if self._goals.optimised:
+            worth = self._hypervolumes(list(zip(heights, niches, strict=True)))
+        else:
+            worth = _closeness(heights)
         credit: dict[Hashable, float] = {}
-        for (_, niche), own in zip(allowed, worth, strict=True):
-            if niche.key is not None and not niche.reached_again and max(niche.enthalpies) not in niche.repeated:
-                credit[niche.key] = credit.get(niche.key, 0.0) + own
+        for niche, own in zip(niches, worth, strict=True):
+            key = niche.key
+            if key is not None and not niche.reached_again and niche.last not in niche.repeated:
+                credit[key] = credit.get(key, 0.0) + own
         return credit
 
     def _hypervolumes(self, heights: Sequence[tuple[float, _Niche]]) -> list[float]:
@@ -231,6 +251,6 @@ class CreditTracker:
 
 def _closeness(heights: Sequence[float]) -> list[float]:
     """Return what niches are worth by their heights, relative to that of the lowest."""
-    lowest = sorted(heights)[1 : LOWEST_NICHES + 1]
+    lowest = heapq.nsmallest(LOWEST_NICHES + 1, heights)[1:]  # a long search has tens of thousands
     scale = max(SMALLEST_SCALE, sum(lowest) / LOWEST_NICHES) if len(lowest) == LOWEST_NICHES else FIRST_SCALE
     return [math.exp(-height / scale) for height in heights]

@@ -193,6 +193,7 @@ def table(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for arm, runs in arms.items():
             per_call = {seed: _per_call(line) for seed, line in runs.items()}
             ratios = [_per_call(base[seed]) / value for seed, value in per_call.items() if seed in base]
+            speedups = [_pace(line) / _pace(base[seed]) for seed, line in runs.items() if seed in base]
             rows.append(
                 {
                     "device": device,
@@ -203,6 +204,7 @@ def table(lines: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                     "ms_per_call": _median(1e3 * one["seconds"] / one["force_calls"] for one in runs.values()),
                     "processor_ms_per_call": 1e3 * _median(per_call.values()),
                     "calls_per_relaxation": _median(one["force_calls"] / one["n"] for one in runs.values()),
+                    "pace_ratio_to_1x1": _median(speedups) if speedups else None,
                     "processor_ratio_to_1x1": _median(ratios) if ratios else None,
                     "lowest_ratio": min(ratios, default=None),
                     "highest_ratio": max(ratios, default=None),
@@ -217,6 +219,11 @@ def _per_call(line: Mapping[str, Any]) -> float:
     return float(line["processor_seconds"] / line["force_calls"])
 
 
+def _pace(line: Mapping[str, Any]) -> float:
+    """Return the force calls in a second, in which a GPU is compared."""
+    return float(line["force_calls"] / line["seconds"])
+
+
 def _median(values: Iterable[float]) -> float:
     return float(statistics.median(values))
 
@@ -225,14 +232,15 @@ def report(file: Path, output: Path) -> None:
     """Print the table and write it as JSON."""
     rows = table(read_lines(file))
     output.write_text(json.dumps(rows, indent=1) + "\n")
-    print(f"{'device':8s}{'cells':8s}{'arm':>10s}{'per min':>9s}{'ms/call':>9s}{'CPU ms':>8s}{'calls':>7s}  ratio")
+    head = f"{'device':8s}{'cells':8s}{'arm':>10s}{'per min':>9s}{'ms/call':>9s}{'CPU ms':>8s}{'calls':>7s}{'pace':>7s}"
+    print(f"{head}  CPU ratio")
     for row in rows:
         ratio = row["processor_ratio_to_1x1"]
         shown = "" if ratio is None else f"{ratio:.2f} ({row['lowest_ratio']:.2f} to {row['highest_ratio']:.2f})"
         numbers = (row["relaxations_per_minute"], row["ms_per_call"], row["processor_ms_per_call"])
         print(
             f"{row['device']:8s}{row['cells']:8s}{row['arm']:>10s}{numbers[0]:9.1f}{numbers[1]:9.1f}{numbers[2]:8.1f}"
-            f"{row['calls_per_relaxation']:7.0f}  {shown}"
+            f"{row['calls_per_relaxation']:7.0f}{row['pace_ratio_to_1x1'] or 0.0:7.2f}  {shown}"
         )
 
 

@@ -60,6 +60,12 @@ def search(
     max_steps: Annotated[
         int, typer.Option(metavar="N", help="Force calls of one relaxation with the expensive calculator.")
     ] = 40,
+    time_limit: Annotated[
+        str,
+        typer.Option(
+            metavar="SECONDS", help="Time of one relaxation with the expensive calculator, or with a unit: 12h."
+        ),
+    ] = "4h",
     members: Annotated[int, typer.Option(metavar="N", help="Number of networks, from 2 to 16.")] = 3,
     size: Annotated[str, typer.Option(metavar="NAME", help="Size of each network: small or medium.")] = "small",
     epochs: Annotated[int, typer.Option(metavar="N", help="Largest number of epochs of a training.")] = 40,
@@ -94,6 +100,7 @@ def search(
             window=window,
             limit=limit,
             max_steps=max_steps,
+            seconds=read_quantity("--time-limit", time_limit, "seconds"),
             members=members,
             size=size,
             epochs=epochs,

@@ -51,6 +51,8 @@ class LearningPlan:
         Uncertainty of forces in eV/Å above which a relaxation with the committee ends.
     max_steps
         Largest number of force calls of a relaxation with the expensive calculator.
+    seconds
+        Longest time of a relaxation with the expensive calculator.
     members, size, most, epochs
         Number of networks of the committee, name of their size, and largest numbers of structures and of epochs of a
         training.
@@ -71,6 +73,7 @@ class LearningPlan:
     window: float = 0.1
     limit: float = 0.3
     max_steps: int = 40
+    seconds: float = 14400.0
     members: int = 3
     size: str = "small"
     most: int = 600
@@ -85,7 +88,7 @@ class LearningPlan:
                 low = least.get(one.name, 1)
                 whole_number(one.name, value, f"a whole number from {low}", low)
         finite_number("uncertain", self.uncertain, "a number from 0 to 1", 0.0, 1.0)
-        for name in ("window", "limit"):
+        for name in ("window", "limit", "seconds"):
             if finite_number(name, getattr(self, name), "a positive number", 0.0) <= 0:
                 raise InputError(name, getattr(self, name), "a positive number")
         if self.size not in SIZES:

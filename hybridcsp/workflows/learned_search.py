@@ -262,7 +262,7 @@ class LearnedSearch:
             sources=[f"seeds:{self.directory / SELECTED}"],
             seed=self.plan.seed,
             workers=self._workers,
-            limits=Limits(force_calls=self.plan.max_steps),
+            limits=Limits(force_calls=self.plan.max_steps, seconds=self.plan.seconds),
             directory=self.directory,
             keep_evaluations=True,
         ) as search:

@@ -85,6 +85,9 @@ SAMPLES, KS = 20, (1, 20)
 #: Parts of files of weights that are not parameters of networks.
 TABLES = ("positions", "memory", "means", "known")
 
+#: Epochs of a short training that tell the cost of one.
+PROBED = 4
+
 #: Arms that need no training.
 UNTRAINED = ("random", "substituted", "tree-search")
 
@@ -176,16 +179,20 @@ def train(folder: Path, system: str, name: str, minutes: float, seed: int) -> No
     generator, _, configuration = name.partition(":")
     examples = read_dataset([folder / "train.extxyz"], max_atoms=MAX_ATOMS).examples
     output.mkdir(parents=True, exist_ok=True)
-    costs = []
-    for epochs in (1, 3):  # the difference is free of what is done once, such as the encoding of the crystals
-        probe, begun = new_generator(generator, configuration or None), time.process_time()
-        with one_thread():
-            probe.fit(examples, seed=seed, epochs=epochs)
-        costs.append(time.process_time() - begun)
-    seconds = max(0.01, (costs[1] - costs[0]) / 2)
-    epochs = max(1, round((60 * minutes - costs[0]) / seconds))
+    clock: dict[str, list[float]] = {}
+    probe = new_generator(generator, configuration or None)
+    with one_thread():
+        probe.fit(
+            examples,
+            seed=seed,
+            epochs=PROBED,
+            on_epoch=lambda epoch: clock.setdefault(epoch.part, []).append(time.process_time()),
+        )
+    # Without the first epoch of each network, which has to wait for what is done once.
+    seconds = sum((times[-1] - times[0]) / (len(times) - 1) for times in clock.values())
+    epochs = max(1, round(60 * minutes / seconds))
     model, begun = new_generator(generator, configuration or None), time.process_time()
-    print(f"{name}: {len(examples)} crystals, {seconds:.1f} s an epoch, at most {epochs} epochs", flush=True)
+    print(f"{name}: {len(examples)} crystals, {seconds:.2f} s an epoch, at most {epochs} epochs", flush=True)
     with one_thread():
         model.fit(examples, seed=seed, epochs=epochs, checkpoint=output / "checkpoint.safetensors")
     model.save(output)
@@ -197,15 +204,12 @@ def train(folder: Path, system: str, name: str, minutes: float, seed: int) -> No
 
 
 def _parameters(folder: Path) -> int:
+    """Return the number of parameters of the networks."""
     from safetensors import safe_open
 
-    total = 0
-    for file in folder.glob("*.safetensors"):
-        if file.name != "checkpoint.safetensors":
-            with safe_open(file, "np") as weights:
-                names = [key for key in weights.keys() if key.partition(".")[0] not in TABLES]  # noqa: SIM118
-                total += sum(int(np.prod(weights.get_slice(key).get_shape())) for key in names)
-    return total
+    with safe_open(folder / "weights.safetensors", "np") as weights:
+        names = [key for key in weights.keys() if key.partition(".")[0] not in TABLES]  # noqa: SIM118
+        return sum(int(np.prod(weights.get_slice(key).get_shape())) for key in names)
 
 
 def measure(folder: Path, system: str, arms: Sequence[str], seed: int) -> None:

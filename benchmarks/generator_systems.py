@@ -12,7 +12,7 @@ at most 10 Å); the most similar ones are relaxed with CHGNet, folded, and those
 (StructureMatcher) are taken out. What is left is the training set of all generators: ``FOLDER/SYSTEM/train.extxyz``.
 
 *train*: each generator gets the same processor time. The cost of an epoch is measured first, and the number of epochs
-follows from it; a training ends sooner when its held-out loss no longer falls. Configurations are written
+follows from it; the weights of the epoch with the lowest held-out loss are kept. Configurations are written
 NAME:CONFIGURATION, as ``ftcp:published``.
 
 *measure*: 20 samples for the contents of each known crystal (match at 1 and 20, and METRe, the share of known crystals
@@ -194,7 +194,7 @@ def train(folder: Path, system: str, name: str, minutes: float, seed: int) -> No
     model, begun = new_generator(generator, configuration or None), time.process_time()
     print(f"{name}: {len(examples)} crystals, {seconds:.2f} s an epoch, at most {epochs} epochs", flush=True)
     with one_thread():
-        model.fit(examples, seed=seed, epochs=epochs, checkpoint=output / "checkpoint.safetensors")
+        model.fit(examples, seed=seed, epochs=epochs, patience=epochs, checkpoint=output / "checkpoint.safetensors")
     model.save(output)
     line = {"kind": "training", "system": system, "arm": name, "seed": seed, "examples": len(examples)}
     line |= {"epochs": epochs, "processor_minutes": round((time.process_time() - begun) / 60, 2)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -232,13 +233,16 @@ class TrainingLoop(ABC):
     def _complete_epoch(self) -> Epoch:
         """Evaluate the averaged weights, keep them if they are the best, and move on to the next epoch."""
         progress, settings = self._state.progress, self._settings
+        steps = settings.epochs * self._steps_per_epoch
         losses = self._losses()
         warning = self._warning(losses)
         number = progress.epoch
         if best := self._is_better(losses["held_out"], progress.best_loss):
             progress.best_loss, progress.best_epoch = losses["held_out"], number
             self._state.best = {name: value.clone() for name, value in self._state.average.state_dict().items()}
-        progress.finished = number >= settings.epochs or number - progress.best_epoch >= settings.patience
+        # While the learning rate rises, losses hardly fall yet: small training sets take few steps in an epoch.
+        since = max(progress.best_epoch, math.ceil(settings.warm_up_of(steps) / self._steps_per_epoch))
+        progress.finished = number >= settings.epochs or number - since >= settings.patience
         progress.epoch, progress.step, progress.sums = number + 1, 0, {}
         progress.history.append({"epoch": number, **{name: round(value, 5) for name, value in losses.items()}})
         self._count_seconds()

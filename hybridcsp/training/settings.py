@@ -41,7 +41,8 @@ class TrainingSettings:
     averaging
         Decay of the exponential moving average of the weights, which is evaluated and kept.
     patience
-        Number of epochs without a lower held-out loss after which the training stops.
+        Number of epochs without a lower held-out loss after which the training stops; those of the warm-up do not
+        count.
     checkpoint_minutes
         Minutes after which a checkpoint is written.
     checkpoint_epochs
@@ -83,9 +84,13 @@ class TrainingSettings:
         if self.averaging >= 1:
             raise InputError("averaging", self.averaging, "a number from 0, below 1")
 
+    def warm_up_of(self, steps: int) -> int:
+        """Return the number of steps in which the learning rate rises, of a training of ``steps`` steps."""
+        return max(1, min(self.warm_up, steps // 10))
+
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate of one of ``steps`` steps: a linear warm-up, and a cosine down to a hundredth."""
-        warm_up = max(1, min(self.warm_up, steps // 10))
+        warm_up = self.warm_up_of(steps)
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, steps))))
         return self.learning_rate * min(1.0, (step + 1) / warm_up) * (0.01 + 0.99 * cosine)
 

@@ -1,5 +1,6 @@
 """The training loop."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -118,6 +119,15 @@ def test_training_stops_when_the_held_out_loss_no_longer_falls():
     train(Network(), NoisyLine(), NoisyLine(20, slope=-3.0), settings, on_epoch=epochs.append)
     assert len(epochs) < 50
     assert not any(epoch.best for epoch in epochs[-3:])
+
+
+def test_epochs_of_the_warm_up_do_not_count_as_epochs_without_progress():
+    epochs = []
+    settings = TrainingSettings(epochs=200, batch_size=8, learning_rate=0.02, patience=3, warm_up=40, device="cpu")
+    train(Network(), NoisyLine(), NoisyLine(20, slope=-3.0), settings, on_epoch=epochs.append)
+    per_epoch = math.ceil(len(NoisyLine().x) / 8)
+    assert len(epochs) >= math.ceil(40 / per_epoch) + 3
+    assert max(epoch.number for epoch in epochs if epoch.best) < math.ceil(40 / per_epoch)
 
 
 def test_global_random_state_is_unchanged():

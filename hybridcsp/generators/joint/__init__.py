@@ -1,1 +1,1 @@
-"""What the generators of coordinates and lattice together, ``flow`` and ``diffusion``, have in common."""
+"""Network, data and sampling that the generators of coordinates and lattice, ``flow`` and ``diffusion``, share."""

@@ -166,7 +166,7 @@ class Backend(ABC):
 
     @property
     def waiting_for(self) -> str:
-        """What the backend waits for in words, such as ``"a worker of dask"``; by default nothing, an empty text.
+        """Text that names what the backend waits for, such as ``"a worker of dask"``; by default empty.
 
         Read together with :meth:`running`.
         """

@@ -149,7 +149,7 @@ class ClusterBackend(ExecutorBackend):
 
     @property
     def waiting_for(self) -> str:
-        """What the backend waits for: the first worker, if the cluster has none."""
+        """Text that names what the backend waits for: the first worker, if the cluster has none."""
         return "" if self._workers or not self._jobs else f"a worker of {self._cluster.name}"
 
     def submit(self, job: Job) -> None:

@@ -9,14 +9,14 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 
-from hybridcsp.errors import InputError, UnknownNameError
+from hybridcsp.errors import InputError
 from hybridcsp.generators import weights_io
 from hybridcsp.generators.base import Condition, Epoch, Example, Generator, Reject, Request, Sample
 from hybridcsp.generators.ccdcgan.answering import TrainedNetworks
@@ -82,6 +82,7 @@ class ConstrainedGAN(Generator):
     fine_tuning: Mapping[str, Any] = MappingProxyType({"images": False, "steps": 1})
     reconstructs = True
     learns_properties = True
+    named_sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {name: {"scale": scale} for name, scale in SCALES.items()}
 
     def __init__(self, configuration: str = CORRECTED, scale: Scale | None = None) -> None:
         self.card: Mapping[str, Any] = {}
@@ -116,7 +117,6 @@ class ConstrainedGAN(Generator):
         checkpoint: Path | None = None,
         on_epoch: Callable[[Epoch], None] | None = None,
         images: bool = True,
-        sizes: str | None = None,
         steps: int = STEPS,
         strength: float | None = None,
         predictor: str | None = None,
@@ -137,8 +137,6 @@ class ConstrainedGAN(Generator):
             (:mod:`hybridcsp.generators.sample_measures`).
         images
             Whether autoencoders and constraint that are trained already are trained further.
-        sizes
-            Name of the sizes of an untrained generator (:data:`hybridcsp.generators.ccdcgan.sizes.SCALES`).
         steps
             Number of steps of an epoch of the networks that compete, if the crystals are not enough for more.
         strength
@@ -155,12 +153,12 @@ class ConstrainedGAN(Generator):
             If a setting is unknown, the crystals have too many or other elements, too few of them can be drawn, a
             property cannot be learned, or a checkpoint is of another training.
         """
-        strength = self._checked(settings, sizes, steps, strength)
+        strength = self._checked(settings, steps, strength)
         elements = elements_of(examples, self._elements, self.name)
         predicted = 0
         if predictor is not None:
             examples, predicted = with_predictions(examples, open_predictor(predictor))
-        scale = self._scale if sizes is None else SCALES[sizes]
+        scale = self._scale
         data = ImageTrainingSet.of(
             self._design.units.told(examples), elements, Voxels(scale.grid, place=self._design.place), self._design.axes
         )
@@ -302,15 +300,10 @@ class ConstrainedGAN(Generator):
         generator._networks, generator.card = networks.eval(), card
         return generator
 
-    def _checked(self, settings: Mapping[str, Any], sizes: str | None, steps: int, strength: float | None) -> float:
+    def _checked(self, settings: Mapping[str, Any], steps: int, strength: float | None) -> float:
         """Check the settings of a training, before anything is drawn, and return the strength of the constraint."""
-        chosen_settings(settings, ("images", "sizes", "steps", "strength", "predictor"))
+        chosen_settings(settings, ("images", "steps", "strength", "predictor"))
         whole_number("steps", steps, "a whole number from 1")
-        if sizes is not None and sizes not in SCALES:
-            raise UnknownNameError("sizes", sizes, list(SCALES))
-        if sizes is not None and self._networks is not None:
-            reason = "the networks are trained already and keep their sizes; train anew for other sizes"
-            raise InputError("sizes", sizes, reason=reason)
         if strength is None:
             return self._design.strength
         if isinstance(strength, bool) or not isinstance(strength, int | float) or not 0 <= strength < math.inf:

@@ -240,7 +240,7 @@ class TestBadInput:
                 {},
                 "the crystals have 7 elements, and ccdcgan learns one chemical system of at most 6",
             ),
-            (CRYSTALS, {"sizes": "huge"}, "huge"),
+            (CRYSTALS, {"sizes": "compact"}, "sizes"),
             (CRYSTALS, {"epoch": 3}, "epoch"),
             (CRYSTALS, {"steps": 0}, "a whole number from 1"),
             (CRYSTALS, {"strength": -1}, "a number from 0"),
@@ -251,12 +251,10 @@ class TestBadInput:
         with pytest.raises(InputError, match=message):
             ConstrainedGAN(scale=TINY).fit([Example(atoms=atoms) for atoms in crystals], **settings)
 
-    def test_weights_keep_their_elements_sizes_and_properties(self, learned):
+    def test_weights_keep_their_elements_and_properties(self, learned):
         generator = ConstrainedGAN.load(learned)
         with pytest.raises(InputError, match="crystals of Cu, Au, and no other elements can be added"):
             generator.fit([Example(atoms=simple_cubic("Fe"))] * 2)
-        with pytest.raises(InputError, match="train anew for other sizes"):
-            generator.fit(examples(), sizes="published")
         with pytest.raises(InputError, match="these weights have learned hardness, and no other can be added"):
             generator.fit(examples(band_gap=1.0))
 
@@ -292,5 +290,8 @@ def test_configurations_and_sizes_have_names():
     assert new_generator("ccdcgan").configuration == "corrected"
     published = new_generator("ccdcgan", "published")
     assert (published.configuration, published._scale) == ("published", SCALES["published"])
+    assert new_generator("ccdcgan", "published", "compact")._scale == SCALES["compact"]
     with pytest.raises(UnknownNameError, match="improved"):
         new_generator("ccdcgan", "improved")
+    with pytest.raises(UnknownNameError, match="huge"):
+        new_generator("ccdcgan", size="huge")

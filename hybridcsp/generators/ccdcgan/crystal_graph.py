@@ -13,7 +13,7 @@ from hybridcsp.generators.images.codes import Codes
 
 
 @dataclass(frozen=True)
-class CrystalGraph:
+class PlanarCrystalGraph:
     """Layout of a crystal graph.
 
     The code of the cell, filled up with zeros to the length of the others, and the codes of the elements follow each

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from hybridcsp.generators.ccdcgan.crystal_graph import CrystalGraph
+from hybridcsp.generators.ccdcgan.crystal_graph import PlanarCrystalGraph
 from hybridcsp.generators.ccdcgan.model import CodeModel, PropertyNetwork, Shape, codes_of
 from hybridcsp.generators.ccdcgan.sizes import Sizes
 from hybridcsp.generators.images.codes import Codes
@@ -32,7 +32,7 @@ class GraphPropertyNetwork(PropertyNetwork):
         Largest number of channels but one.
     """
 
-    def __init__(self, graph: CrystalGraph, width: int) -> None:
+    def __init__(self, graph: PlanarCrystalGraph, width: int) -> None:
         super().__init__()
         self._graph = graph
         convolutions, flat = _convolutions(graph.side, width)
@@ -84,7 +84,7 @@ class GraphNetworks(CodeModel):
 
     def __init__(self, shape: Shape, sizes: Sizes) -> None:
         super().__init__(shape, sizes)
-        self._graph = graph = CrystalGraph(shape.n_elements, sizes.cell_code, sizes.site_code)
+        self._graph = graph = PlanarCrystalGraph(shape.n_elements, sizes.cell_code, sizes.site_code)
         width, quarter = sizes.width, graph.side // 4
         if width % 4:
             raise ValueError("the width must be a multiple of 4")

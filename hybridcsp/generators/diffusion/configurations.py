@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from hybridcsp.generators.diffusion.coordinates import Ancestral, CoordinateNoise, Predictor, ProbabilityFlow
+from hybridcsp.generators.diffusion.coordinates import Ancestral, CoordinateNoise, CoordinatePredictor, ProbabilityFlow
 from hybridcsp.generators.diffusion.lattices import LatticeMatrices, LatticeNoise, LogLattices
 from hybridcsp.generators.diffusion.model import ConditionedDiffusion, DiffusionModel
 from hybridcsp.generators.diffusion.sampling import Sampling
@@ -41,7 +41,7 @@ class Configuration:
     coordinates: CoordinateNoise
     lattices: LatticeNoise
     model: type[DiffusionModel]
-    predictor: Predictor
+    predictor: CoordinatePredictor
     sampling: Sampling
     optimisation: Optimisation
     settings: Mapping[str, Any]

@@ -71,7 +71,7 @@ class CoordinateNoise:
         return (positions + displacement) % 1.0, (scores - mean) * present[..., None]
 
 
-class Predictor(ABC):
+class CoordinatePredictor(ABC):
     """Abstract base class of a step of fractional coordinates from one level of noise to a lower one."""
 
     @abstractmethod
@@ -96,7 +96,7 @@ class Predictor(ABC):
 
 
 @dataclass(frozen=True)
-class Ancestral(Predictor):
+class Ancestral(CoordinatePredictor):
     """Step of the Markov chain that reverses the diffusion (Song et al., arXiv:2011.13456, appendix F)."""
 
     def step(self, noise: CoordinateNoise, positions: Tensor, scores: Tensor, levels: tuple[int, int]) -> Tensor:
@@ -111,7 +111,7 @@ class Ancestral(Predictor):
 
 
 @dataclass(frozen=True)
-class ProbabilityFlow(Predictor):
+class ProbabilityFlow(CoordinatePredictor):
     """Step along the ordinary differential equation that has the same distributions (arXiv:2011.13456), as in DDIM.
 
     The step is exact where the score points to one crystal (Song et al., arXiv:2010.02502).

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hybridcsp.errors import InputError
-from hybridcsp.generators.diffusion.coordinates import CoordinateNoise, Predictor
+from hybridcsp.generators.diffusion.coordinates import CoordinateNoise, CoordinatePredictor
 from hybridcsp.generators.diffusion.data import network_time
 from hybridcsp.generators.diffusion.lattices import LatticeContext, LatticeNoise
 from hybridcsp.generators.joint.conditioning import Conditions, NoisyCrystals, guided
@@ -77,7 +77,7 @@ class Reversal:
 
     coordinates: CoordinateNoise
     lattices: LatticeNoise
-    predictor: Predictor
+    predictor: CoordinatePredictor
     settings: Sampling
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hybridcsp.generators.ccdcgan.code_data import CodeData, PropertyData
-from hybridcsp.generators.ccdcgan.crystal_graph import CrystalGraph
+from hybridcsp.generators.ccdcgan.crystal_graph import PlanarCrystalGraph
 from hybridcsp.generators.ccdcgan.dense_networks import DenseNetworks
 from hybridcsp.generators.ccdcgan.designs import published_autoencoder
 from hybridcsp.generators.ccdcgan.graph_networks import GraphNetworks
@@ -45,7 +45,7 @@ def batch(n: int = 64) -> dict[str, torch.Tensor]:
 class TestCrystalGraph:
     @pytest.mark.parametrize(("n_elements", "side"), [(1, 20), (2, 28), (3, 32), (6, 40)])
     def test_its_size_follows_from_the_number_of_elements(self, n_elements, side):
-        graph = CrystalGraph(n_elements, 25, 200)
+        graph = PlanarCrystalGraph(n_elements, 25, 200)
         given = Codes(torch.randn(3, 25), torch.randn(3, n_elements, 200))
         drawn = graph.draw(given)
         assert drawn.shape == (3, 1, side, side)
@@ -53,7 +53,7 @@ class TestCrystalGraph:
             torch.testing.assert_close(found, expected)
 
     def test_two_elements_lie_where_the_authors_put_them(self):
-        graph = CrystalGraph(2, 25, 200)
+        graph = PlanarCrystalGraph(2, 25, 200)
         given = Codes(torch.randn(1, 25), torch.randn(1, 2, 200))
         expected = np.zeros(784)
         expected[:25], expected[200:400], expected[400:600] = given.cell, given.sites[0, 0], given.sites[0, 1]
@@ -61,7 +61,7 @@ class TestCrystalGraph:
 
     def test_the_code_of_the_cell_is_not_longer_than_that_of_an_element(self):
         with pytest.raises(ValueError, match="must not be longer"):
-            CrystalGraph(2, 30, 20)
+            PlanarCrystalGraph(2, 30, 20)
 
 
 class TestPublished:

@@ -13,10 +13,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import cloudpickle
 from ase.build import bulk
 
 from hybridcsp.core.outcomes import Evaluation, Failed, FailureReason, Relaxed
@@ -86,6 +88,17 @@ def wait_until(condition: Callable[[], object], seconds: float) -> bool:
 
 def wait_for(file: Path) -> None:
     assert wait_until(file.exists, 60), f"no {file}"
+
+
+@contextmanager
+def sent_by_value() -> Iterator[None]:
+    """Send this module by value, for workers that cannot import it; other tests of the process send it by name."""
+    module = sys.modules[__name__]
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
 
 
 def collect(backend: Backend, count: int, patience: int = 60) -> list[Relaxed | Failed]:

@@ -5,7 +5,6 @@ import sys
 import time
 from importlib.util import find_spec
 
-import cloudpickle
 import faulty
 import psutil
 import pytest
@@ -14,8 +13,6 @@ from faulty import collect, make_job, make_runner, process_of
 from hybridcsp.core.outcomes import FailureReason, Relaxed
 from hybridcsp.core.records import Limits
 from hybridcsp.relaxation.backends.executors.registry import open_backend
-
-cloudpickle.register_pickle_by_value(faulty)
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +30,12 @@ FAULTS = {
     "eat_memory": (FailureReason.MEMORY_LIMIT, "killed at "),
 }
 LIMITS = {"sleep": Limits(seconds=0.2), "eat_memory": Limits(seconds=600, memory=300 * 2**20)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _faulty_by_value():
+    with faulty.sent_by_value():
+        yield
 
 
 class DaskCluster:
@@ -101,7 +104,7 @@ def test_the_jobs_of_a_killed_worker_are_done_by_others(backend):
     worker = psutil.Process(process_of(outcomes[-1])).parent()
     assert worker.pid != psutil.Process().pid
     worker.kill()
-    outcomes += collect(backend, 17, patience=300)
+    outcomes += collect(backend, 20 - len(outcomes), patience=300)
     assert sorted(outcome.candidate.id for outcome in outcomes) == list(range(20))
     assert all(isinstance(outcome, Relaxed) for outcome in outcomes)
     assert backend.completed(0.1) == []

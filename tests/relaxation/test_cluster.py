@@ -4,7 +4,6 @@ import pickle
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import cloudpickle
 import faulty
 import pytest
 from faulty import (
@@ -26,7 +25,11 @@ from hybridcsp.relaxation.backends import cluster_task
 from hybridcsp.relaxation.backends.cluster import RETRIES, ClusterBackend, ClusterExecutor
 from hybridcsp.testing import check_backend
 
-cloudpickle.register_pickle_by_value(faulty)
+
+@pytest.fixture(scope="module", autouse=True)
+def _faulty_by_value():
+    with faulty.sent_by_value():
+        yield
 
 
 class Threads(ClusterExecutor):

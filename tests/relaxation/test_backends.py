@@ -376,6 +376,21 @@ class TestExecutorBackend:
             with pytest.raises(BackendError, match="closed"):
                 backend.completed(0)
 
+    def test_close_does_without_futures_that_can_be_cancelled(self):
+        class Lasting(Future):
+            def cancel(self):
+                raise NotImplementedError("Cancel not implemented")
+
+        class Executor(ThreadPoolExecutor):
+            def submit(self, *_, **__):
+                return Lasting()
+
+        with Executor(1) as executor:
+            backend = ExecutorBackend(executor, make_runner, capacity=1)
+            backend.submit(make_job("relax", 1))
+            backend.close()
+            assert backend.running() == []
+
 
 def test_labels_are_those_of_the_calculators_that_a_worker_has_built():
     with WorkerPool(Relaxer(calculator="emt", follow_ups=("lj",)), workers=1) as pool:

@@ -9,6 +9,7 @@ from hybridcsp.errors import BackendError, InputError, UnknownNameError
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.backends.executors import EXECUTORS, JobExecutor, base, build_executor, check_executor
 from hybridcsp.relaxation.backends.executors import dask as dask_module
+from hybridcsp.relaxation.backends.executors.dask import DaskExecutor
 from hybridcsp.relaxation.backends.executors.dask_jobqueue import JobQueueExecutor, JobQueueFile
 from hybridcsp.relaxation.backends.executors.executorlib import ExecutorlibFile
 from hybridcsp.relaxation.backends.executors.parsl import ParslExecutor, ParslFile
@@ -95,7 +96,7 @@ def test_paths_of_files_become_absolute(tmp_path):
     ("lines", "message"),
     [
         ('scheduler = "lsf"\nprocesses = 4', "scheduler = 'lsf' is not valid: it must be one of slurm, pbs, sge"),
-        ('scheduler = "slurm"', "processes"),
+        ('scheduler = "slurm"', "processes is missing: it has no default; add it to the file"),
         (MINIMAL + "procs = 3", "did you mean 'processes'"),
         ('scheduler = "slurm"\nprocesses = 0', "processes = 0 is not valid: it must be a whole number from 1"),
         ('scheduler = "slurm"\nprocesses = "four"', "processes = 'four' is not valid: it must be a whole number"),
@@ -183,6 +184,18 @@ def test_parsl_gets_what_the_examples_say(name):
         assert provider.walltime == file.walltime
         for line in file.directives:
             assert line in provider.scheduler_options
+
+
+def test_waiting_for_a_scheduler_can_be_interrupted(monkeypatch):
+    distributed = pytest.importorskip("distributed")
+
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dask_module.time, "sleep", interrupt)
+    monkeypatch.setattr(distributed, "Client", None)  # not made yet: it would wait for a minute to be deleted
+    with pytest.raises(KeyboardInterrupt):
+        DaskExecutor("tcp://127.0.0.1:9").connect(None)
 
 
 def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):

@@ -143,7 +143,8 @@ class ExecutorBackend(Backend):
         if self._error is None:
             self._error = BackendError("this backend is closed")
         for future in self._jobs:
-            future.cancel()
+            with contextlib.suppress(NotImplementedError):  # Parsl cannot cancel what it has accepted
+                future.cancel()
         self._jobs.clear()
 
     def _ended(self, job: Job, future: Future[Any], submitted: float) -> Relaxed | Failed | None:

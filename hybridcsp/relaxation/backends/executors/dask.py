@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
+import time
 from abc import abstractmethod
 from concurrent.futures import Executor
 from pathlib import Path
@@ -15,6 +17,9 @@ from hybridcsp.relaxation.backends.executors.base import require_package
 
 #: Longest time in s to wait for the answer of the scheduler.
 CONNECT_SECONDS = 30.0
+
+# Time in s between two attempts to reach it.
+_RETRY_SECONDS = 0.2
 
 
 class DaskWorkers(ClusterExecutor):
@@ -96,6 +101,38 @@ class DaskExecutor(DaskWorkers):
 
         where = {"scheduler_file" if self._address.endswith(".json") else "address": self._address}
         try:
+            if "address" in where:
+                _wait_for_scheduler(self._address)
             return Client(**where, timeout=CONNECT_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as error:  # a timeout is an OSError
             raise BackendError(f"no Dask scheduler answers at {self._address} ({message_of(error)})") from error
+
+
+def _wait_for_scheduler(address: str) -> None:
+    """Wait until the scheduler accepts connections, if it has an address of TCP; the client reads all other addresses.
+
+    A client that is interrupted while it connects waits for a minute when it is deleted; this function ends at once.
+
+    Raises
+    ------
+    OSError
+        If nothing accepts connections within :data:`CONNECT_SECONDS`.
+    """
+    from distributed.comm.addressing import get_address_host_port, parse_address
+
+    try:
+        if parse_address(address)[0] not in ("tcp", "tls"):
+            return
+        where = get_address_host_port(address)
+    except ValueError:
+        return
+    end = time.monotonic() + CONNECT_SECONDS
+    while True:
+        try:
+            socket.create_connection(where, timeout=max(0.1, end - time.monotonic())).close()
+        except OSError:
+            if time.monotonic() + _RETRY_SECONDS > end:
+                raise
+            time.sleep(_RETRY_SECONDS)
+        else:
+            return

@@ -173,7 +173,7 @@ def _mistake(details: Mapping[str, Any], model: type[BaseModel]) -> InputError:
         known = list(model.model_fields)
         return InputError(key, value, reason=with_hint(f"the keys are {', '.join(known)}", did_you_mean(key, known)))
     if kind == "missing":
-        return InputError(key, None, reason="it is missing, and has no default")
+        return InputError(key, None, reason="it has no default; add it to the file")
     if cause is not None:
         return InputError(key, value, str(cause))
     allowed = {

@@ -115,11 +115,21 @@ def print_search(
         console.print("No minimum has been found yet.")
     if state.tallies or state.last_errors:
         console.print(sources_table(archive))
+    found = "1 minimum" if archive.number_of_minima == 1 else f"{archive.number_of_minima} minima"
     console.print(
         f"{state.relaxations} relaxations, {state.cost.force_calls} force calls, "
-        f"{duration(state.cost.seconds)} of computing time, {archive.number_of_minima} minima",
+        f"{duration(state.cost.seconds)} of computing time, {found}",
         highlight=False,
     )
+    if state.goals.condition and minima:
+        heights = state.heights()
+        met = sum(state.goals.allow(basin.objectives, height) for basin, height in heights)
+        console.print(
+            f"{met} of {len(heights)} minima meet the condition {state.goals.condition.text}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
     if state.goals.optimised and minima:
         console.print(
             f"The Pareto front is listed by hybridcsp front {as_argument(archive.directory)}",

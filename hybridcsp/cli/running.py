@@ -65,7 +65,7 @@ def run_search(
             write(archive.stream_final_minima(), file, follow=False, disagreement=disagreement(archive))
             next_steps = f"All minima: {as_argument(file)}. {next_steps}"
         if stopped == "interrupted":
-            _print(f"Interrupted. Continue: hybridcsp resume {where}")
+            _print(f"Interrupted. Continue: hybridcsp resume {where}{' --trust' if configuration.needs_trust else ''}")
             raise typer.Exit(130)
         state = archive.state
         if state.worker_results.attempts and not state.worker_results.successes:

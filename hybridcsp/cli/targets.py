@@ -65,7 +65,7 @@ def with_targets_of_search(search: Mapping[str, Any], targets: Sequence[str], fo
     Raises
     ------
     InputError
-        If a target cannot be read, or a folder holds no predictor.
+        If a target cannot be read or is no objective of the search, or a folder holds no predictor.
     """
     from hybridcsp.objectives.base import REPORTED
     from hybridcsp.predictors.loading import open_predictor
@@ -78,6 +78,25 @@ def with_targets_of_search(search: Mapping[str, Any], targets: Sequence[str], fo
         objectives.append({"objective": f"predictor:{expanded(folder).absolute()}", "name": name, "goal": REPORTED})
     comparisons = [str(search["where"])] if search.get("where") else []
     for name, (low, high) in read_targets("--target", targets).items():
+        _check_objective(name, objectives)
         comparisons += [f"{name} >= {low!r}"] if math.isfinite(low) else []
         comparisons += [f"{name} <= {high!r}"] if math.isfinite(high) else []
     return {**search, "objectives": objectives, "where": " and ".join(comparisons)}
+
+
+def _check_objective(name: str, objectives: Sequence[Any]) -> None:
+    """Check that a target is an objective that a search has or needs no argument; other mistakes are found later.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    from hybridcsp.objectives.choice import choices_of
+
+    try:
+        choices_of(objectives, f"{name} > 0")
+    except InputError as error:
+        if error.key == "where":
+            reason = f"{error.reason}; a property that a predictor has learned needs its folder (--predictor FOLDER)"
+            raise InputError("--target", name, reason=reason) from None

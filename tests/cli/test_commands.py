@@ -218,7 +218,8 @@ def test_unusable_seeds_are_named(tmp_path):
 
 
 def test_ctrl_c_prints_summary_and_resume_command(tmp_path):
-    command = [sys.executable, "-m", "hybridcsp", "search", "Cu8", "--formula-units", "1", "--calculator", "emt"]
+    command = [sys.executable, "-m", "hybridcsp", "search", "Cu8", "--formula-units", "1"]
+    command += ["--calculator", "ase.calculators.emt:EMT"]  # runs code that the directory names: --trust
     process = subprocess.Popen(
         [*command, "--relaxations", "100000", "--workers", "1"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
     )
@@ -230,5 +231,5 @@ def test_ctrl_c_prints_summary_and_resume_command(tmp_path):
     process.send_signal(2)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "hybridcsp resume Cu8" in output
+    assert "hybridcsp resume Cu8 --trust" in output
     assert "relaxations," in output

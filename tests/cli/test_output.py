@@ -49,6 +49,15 @@ def test_show_json_contains_numbers_only_on_standard_output(directory, tmp_path)
     ]
 
 
+def test_show_counts_the_minima_that_meet_the_condition(tmp_path):
+    sources = [ListSource([])]
+    with Search("Cu", calculator=None, directory=tmp_path, sources=sources, where="volume_per_atom < 11.8") as search:
+        for atoms in (bulk("Cu", "bcc", a=2.87), bulk("Cu")):
+            atoms.calc = EMT()
+            search.add(atoms, force_calls=3)
+    assert "1 of 2 minima meet the condition volume_per_atom < 11.8" in run("show", tmp_path).stdout
+
+
 def test_json_and_csv_cannot_be_combined(directory):
     for command in (["show", directory], ["sources"]):
         with pytest.raises(CommandLineError, match="cannot be combined"):

@@ -94,3 +94,9 @@ def test_targets_of_a_search_are_a_condition_and_its_predictors_reported_objecti
     first, second = search["objectives"]
     assert first == "density:max"
     assert second == {"objective": f"predictor:{Path.cwd() / 'gap'}", "name": "gap", "goal": "report"}
+
+
+def test_a_target_of_a_search_is_one_of_its_objectives():
+    assert with_targets_of_search({}, ["density=..4"], [])["where"] == "density <= 4.0"
+    with pytest.raises(InputError, match=r"^--target = 'gap' cannot be used: gap is no objective .*--predictor FOLDER"):
+        with_targets_of_search({}, ["gap=1.5.."], [])

@@ -156,7 +156,7 @@ def format_examples(epilog: str) -> str:
     blocks = []
     for paragraph in epilog.split("\n\n"):
         command, _, comment = paragraph.strip().partition("   ")
-        if not command.startswith("hybridcsp "):
+        if not command.startswith(("hybridcsp ", "ase ")):
             blocks.append(paragraph)
             continue
         lines = [f"# {comment.strip()}"] if comment else []

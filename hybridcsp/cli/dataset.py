@@ -37,7 +37,7 @@ app.add_typer(dataset_app, name="dataset")
 CRYSTALS = Annotated[
     list[Path],
     typer.Argument(
-        metavar="PATH...",
+        metavar="PATH",
         help="Structure files (.extxyz, .csv with a column of CIFs, .json, .cif, ...), folders of them, or folders of "
         "hybridcsp dataset relax.",
     ),

@@ -34,7 +34,7 @@ FOLD = Annotated[
     epilog="Examples:\n\n"
     "  hybridcsp dataset convert train.csv --output mp20.extxyz       CDVAE's format: CIFs and properties\n\n"
     "  hybridcsp dataset convert entries.json my_cifs/ --output all.extxyz --fold\n\n"
-    "  hybridcsp dataset convert vo_relaxed --fold --output vo.extxyz  relaxed crystals without duplicates",
+    "  hybridcsp dataset convert vo_relaxed --fold --output vo.extxyz   relaxed crystals without duplicates",
 )
 def convert(
     paths: CRYSTALS,

@@ -9,9 +9,10 @@ import typer
 
 from hybridcsp.cli.app import App, CommandGroup, app
 from hybridcsp.cli.console import console
+from hybridcsp.cli.generators import check_exists
 from hybridcsp.cli.output import as_argument
 from hybridcsp.cli.progress import busy
-from hybridcsp.cli.training import Choices, checked_output, finish, run_training
+from hybridcsp.cli.training import Choices, checked_output, errors_of_options, finish, run_training
 from hybridcsp.utils.interrupts import terminate_in_order
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def train(
     data: Annotated[
         list[Path],
         typer.Argument(
-            metavar="DIRECTORY|FILE...",
+            metavar="PATH",
             help="Run directories of searches with --keep-evaluations, and files or folders of structures with "
             "energies, forces and stresses.",
             show_default=False,
@@ -66,6 +67,8 @@ def train(
     A tenth of the trajectories is held out; the errors on them are compared with a prediction that ignores structure.
     An interrupted training is continued by the same command. MACE must be installed.
     """
+    for path in data:
+        check_exists("PATH", path)
     with busy("loading the packages"):
         from dataclasses import replace
 
@@ -78,7 +81,7 @@ def train(
     choices = Choices(data=data, output=output, settings={}, max_atoms=0, plot=None, seed=seed)
     folder, picture = checked_output(choices, "potential")
     with busy("reading evaluations"):
-        found = read_evaluations(data)
+        found = read_evaluations(data, key="PATH")
     skipped = ", ".join(f"{n} {reason}" for reason, n in found.left_out.items())
     text = f"{len(found)} evaluations by {found.calculator or 'a calculator without a name'}"
     console.print(f"{text} (left out: {skipped})" if skipped else text, highlight=False, markup=False, soft_wrap=True)
@@ -95,7 +98,8 @@ def train(
             on_epoch=on_epoch,
         )
 
-    curve = run_training(fit, folder)
+    with errors_of_options(choices, "PATH"):
+        curve = run_training(fit, folder)
     committee.save(folder)
     finish(curve, folder, picture, f"committee, {committee.card['crystals']} structures", pretrained=False)
     for line in committee.assessment.lines() if committee.assessment else []:

@@ -44,7 +44,7 @@ def predict(
     structures: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PATH...", help="Files or folders of crystal structures, or folders of hybridcsp dataset relax."
+            metavar="PATH", help="Files or folders of crystal structures, or folders of hybridcsp dataset relax."
         ),
     ],
     sort: Annotated[bool, typer.Option("--sort", help="Put the crystals in ascending order of the property.")] = False,
@@ -79,7 +79,10 @@ def predict(
         format_of(output)
         check_output(output, key="--output")
     with busy(f"loading {model}"):
-        predictor = open_predictor(model)
+        try:
+            predictor = open_predictor(model)
+        except InputError as error:
+            raise error.renamed("MODEL") if error.key == "predictor" else error from None
     with busy("reading crystals"):
         frames, failures = read_frames(structures)
     for failure in failures:

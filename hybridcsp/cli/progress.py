@@ -59,11 +59,17 @@ def setting_up(what: str) -> Iterator[None]:
 
 @contextmanager
 def bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a progress bar; yield a function that advances it by a number of items."""
+    """Show a progress bar in a terminal, nothing in a file; yield a function that advances it by a number of items."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True) as progress:
-        task = progress.add_task(what, total=total)
+    progress = Progress(*columns, console=errors, transient=True)
+    task = progress.add_task(what, total=total)
+    if errors.is_terminal:
+        progress.start()
+    try:
         yield lambda more: progress.advance(task, more)
+    finally:
+        if errors.is_terminal:
+            progress.stop()
 
 
 @contextmanager
@@ -108,7 +114,8 @@ class LineDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
 
     def show(self, text: str, completed: int, total: int, seconds: float) -> None:
         """Show new progress, ``seconds`` after the beginning."""

@@ -191,7 +191,7 @@ def sample(
     if isinstance(model, SelectingGenerator):
         console.print(model.counts.in_words(), highlight=False, soft_wrap=True, markup=False)
     if not made:
-        lost = ", ".join(f"{count} {reason}" for reason, count in written.reasons.items())
+        lost = "; ".join(f"{count} times: {reason}" for reason, count in written.reasons.items())
         raise GeneratorError(f"{model.name} produced none of the {len(requests)} requested crystals: {lost}")
     how = f", {n} per line of {formulas}" if formulas else ""
     if formula is not None and len(cells) > 1:

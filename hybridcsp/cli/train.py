@@ -15,7 +15,7 @@ from hybridcsp.cli.generators import DATA, MAX_ATOMS, SEED, check_exists
 from hybridcsp.cli.output import as_argument
 from hybridcsp.cli.progress import busy
 from hybridcsp.cli.train_predictor import PropertyChoice, train_predictor
-from hybridcsp.cli.training import Choices, checked_output, finish, run_training
+from hybridcsp.cli.training import Choices, checked_output, errors_of_options, finish, run_training
 from hybridcsp.cli.values import read_number
 from hybridcsp.errors import InputError, UnknownNameError
 
@@ -119,7 +119,7 @@ def train(
         typer.Option(
             metavar="NAME",
             help="Size of the networks of a new generator: cpu or gpu (wyckoff, flow, diffusion), compact or published "
-            "(imatgen, ftcp).",
+            "(imatgen, ftcp, ccdcgan).",
             show_default="cpu or that of the configuration",
         ),
     ] = None,
@@ -167,9 +167,9 @@ def train(
         return
     if predictor_of(expanded(model)) is not None:
         reason = "predictors are trained from random weights, and it is a folder; give the name of a predictor"
-        raise InputError("model", model, reason=reason)
+        raise InputError("MODEL", model, reason=reason)
     if model not in GENERATORS and not (expanded(model).exists() or "/" in model or model.startswith(".")):
-        raise UnknownNameError("model", model, [*GENERATORS.entries(), *PREDICTORS.entries()], "or a folder of weights")
+        raise UnknownNameError("MODEL", model, [*GENERATORS.entries(), *PREDICTORS.entries()], "or a folder of weights")
     for option, value in (
         ("--unit", unit),
         ("--log", logarithmic or None),
@@ -212,7 +212,8 @@ def _train_generator(
     def fit(checkpoint: Path, on_epoch: Callable[[Epoch], None]) -> None:
         model.fit(dataset.examples, seed=choices.seed, checkpoint=checkpoint, on_epoch=on_epoch, **choices.settings)
 
-    curve = run_training(fit, output)
+    with errors_of_options(choices):
+        curve = run_training(fit, output)
     formulas = {f for card in (before, model.card) for f in str(card.get("training_formulas", "")).split()}
     model.card = {
         **model.card,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hybridcsp.cli.console import console
 from hybridcsp.cli.output import as_argument
 from hybridcsp.cli.progress import busy
-from hybridcsp.cli.training import Choices, checked_output, finish, run_training
+from hybridcsp.cli.training import Choices, checked_output, errors_of_options, finish, run_training
 from hybridcsp.errors import InputError
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def train_predictor(model: str, choice: PropertyChoice, choices: Choices) -> Non
             **choices.settings,
         )
 
-    curve = run_training(fit, output)
+    with errors_of_options(choices):
+        curve = run_training(fit, output)
     files = {"files": [dict(file) for file in data.files], "skipped": dict(data.skipped)}
     predictor.card = {**predictor.card, "data": files}
     predictor.save(output)

@@ -119,6 +119,33 @@ def finish(curve: LearningCurve, output: Path, picture: Path, title: str, *, pre
     console.print(f"Wrote the learning curve to {picture}", highlight=False, soft_wrap=True)
 
 
+@contextmanager
+def errors_of_options(choices: Choices, data: str = "--data") -> Iterator[None]:
+    """Turn errors of a model about its crystals and settings into errors about options.
+
+    Parameters
+    ----------
+    choices
+        What the user has chosen.
+    data
+        Option or argument that names the crystals.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise _about_option(error, choices, data) from error
+
+
+def _about_option(error: InputError, choices: Choices, data: str) -> InputError:
+    if error.key in ("examples", "data"):
+        return error.renamed(data, ", ".join(map(str, choices.data)))
+    if error.key == "setting":
+        return error.renamed("--set")
+    if error.key in choices.settings and error.key not in ("epochs", "learning_rate"):
+        return error.renamed(f"--set {error.key}")
+    return error
+
+
 def _print_epoch(epoch: Epoch) -> None:
     losses = "  ".join(f"{name} {value:.4f}" for name, value in epoch.losses.items())
     best = "  best" if epoch.best else ""

@@ -149,10 +149,20 @@ def _check_same(folder: Path, about: Mapping[str, Any]) -> None:
         raise InputError("--output", path, reason=f"it cannot be read: {error.reason}") from error
     if known == wanted:
         return
-    keys = sorted(set(wanted) | set(known)) if isinstance(known, dict) else []
-    different = ", ".join(key for key in keys if known.get(key) != wanted.get(key))
-    reason = f"it holds a relaxation with another {different or 'format'}; choose a new folder, or repeat that command"
+    difference = _difference(known, wanted) if isinstance(known, dict) else "its format is another one"
+    reason = f"it holds another relaxation ({difference}); choose a new folder, or repeat that command"
     raise InputError("--output", folder, reason=reason)
+
+
+def _difference(known: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Return how a relaxation differs from another one, in words."""
+    if known.get("sha256") != wanted.get("sha256"):
+        return "its crystals are others"
+    there, here = ({**one, **one.get("settings", {}), **one.get("limits", {})} for one in (known, wanted))
+    keys = [key for key in here if key not in ("settings", "limits") and there.get(key) != here[key]]
+    return (
+        ", ".join(f"{key} is {there.get(key)} there and {here[key]} here" for key in keys) or "its settings are others"
+    )
 
 
 def _complete_frames(path: Path) -> tuple[set[int], int]:

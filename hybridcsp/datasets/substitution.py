@@ -89,7 +89,7 @@ class SubstitutionLimits:
 
     def __post_init__(self) -> None:
         whole_number("min_atoms", self.min_atoms, "a whole number from 1")
-        allowed = f"a whole number that is not below min_atoms ({self.min_atoms})"
+        allowed = f"a whole number that is not below the smallest number of atoms, {self.min_atoms}"
         whole_number("max_atoms", self.max_atoms, allowed, self.min_atoms)
         if self.max_edge is not None and finite_number("max_edge", self.max_edge, "a length in Å above 0") <= 0:
             raise InputError("max_edge", self.max_edge, "a length in Å above 0")

@@ -328,7 +328,10 @@ def split(data: Evaluations) -> tuple[list[int], list[int]]:
     """
     names = sorted(set(data.trajectories), key=lambda name: hashlib.sha256(name.encode()).digest())
     if len(names) < _LEAST_TRAJECTORIES:
-        reason = f"there are {len(names)} trajectories, and {_LEAST_TRAJECTORIES} are needed to tell its errors"
+        reason = (
+            f"there are {len(names)} trajectories, and {_LEAST_TRAJECTORIES} are needed to tell its errors; add "
+            "further relaxations"
+        )
         raise InputError("data", len(data), reason=reason)
     apart = set(names[: max(1, len(names) // _HELD_OUT)])
     learned = [i for i, name in enumerate(data.trajectories) if name not in apart]

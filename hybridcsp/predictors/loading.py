@@ -33,6 +33,10 @@ def open_predictor(text: str | Path) -> Predictor:
             f"(hybridcsp train {text} --data PATH --property NAME --output FOLDER) and give that folder",
         )
     found = predictor_of(folder)
+    if not folder.is_dir():
+        raise InputError(
+            KIND, str(text), reason="there is no such folder; give a folder with the weights of a predictor"
+        )
     if found is None:
         raise InputError(KIND, folder, f"a folder with the weights of a predictor, whose {CARD} names it")
     loaded: Predictor = found.load().load(folder)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hybridcsp.errors import InputError, did_you_mean
+from hybridcsp.errors import InputError, did_you_mean, with_hint
 
 # Units of properties by the name, or by the end of the name.
 _UNITS = {
@@ -76,7 +76,8 @@ def unknown_property(name: str, known: Sequence[str], reasons: str = "") -> Inpu
     reasons
         Why frames are left out, with their numbers.
     """
-    there = f". Properties of the frames are {', '.join(known[:_LISTED])}" if known else ""
     because = f": {reasons}" if reasons else ""
-    reason = f"no crystal of the data has this property{because}{there}"
-    return InputError("property", name, reason=did_you_mean(name, known) + reason)
+    reason = with_hint(f"no crystal of the data has this property{because}", did_you_mean(name, known))
+    if known:
+        reason += f"{'' if reason.endswith('?') else '.'} Properties of the frames are {', '.join(known[:_LISTED])}"
+    return InputError("property", name, reason=reason)

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hybridcsp.cli.console import SafeConsole, console, errors
-from hybridcsp.cli.progress import busy, counter
+from hybridcsp.cli.progress import RelaxationDisplay, bar, busy, counter
 
 HOSTILE = "\x1b]0;owned\x07\x9b2J\u202e"
 
@@ -68,6 +68,10 @@ def test_control_characters_in_tracebacks_and_warnings_are_escaped(happens):
 def test_progress_prints_one_line_to_log(capsys):
     with busy("reading crystals"), counter("structures") as count:
         count(3)
+    with bar("crystals", 2) as advance:
+        advance(2)
+    with RelaxationDisplay(errors):
+        pass
     assert capsys.readouterr().err == "reading crystals …\n"
 
 

@@ -54,5 +54,9 @@ def test_check_explains_what_is_wrong(tmp_path):
         CalculatorError, match=r"dft.toml fails for Si: .*exit status 1(?s:.*)Error in routine electrons"
     ):
         run("check", path)
+    without_code = tmp_path / "without-code.toml"
+    without_code.write_text(path.read_text().replace("code =", "# code ="))
+    with pytest.raises(InputError, match=r"only the keys calculator, .*, and a DFT file has the key code too"):
+        run("check", without_code)
     with pytest.raises(InputError, match=r"--element = 'Si' cannot be used: it is for DFT files"):
         run("check", "emt", "--element", "Si")

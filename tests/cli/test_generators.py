@@ -221,9 +221,20 @@ class TestTrain:
         self.write()
         Path("empty").mkdir()
         for output in ("new", "empty"):
-            with pytest.raises(InputError, match="foo"):
+            with pytest.raises(InputError, match=r"^--set = 'foo' is not valid: it must be one of .*batch_size"):
                 hybridcsp("train", "flow", "--data", "data.extxyz", "--output", output, "--set", "foo=3")
         assert sorted(path.name for path in Path().iterdir()) == ["data.extxyz", "empty"]
+
+    def test_what_a_model_cannot_learn_is_an_error_of_its_option(self, monkeypatch):
+        def fit(self, examples, *, checkpoint, batch_size=0, **_):
+            raise InputError("batch_size", batch_size, "more") if batch_size else InputError("examples", 3, "more")
+
+        self.write()
+        monkeypatch.setattr(Toy, "fit", fit)
+        with pytest.raises(InputError, match=r"^--data = 'data\.extxyz' is not valid"):
+            hybridcsp("train", "toy", "--data", "data.extxyz", "--output", "new")
+        with pytest.raises(InputError, match=r"^--set batch_size = 7 is not valid"):
+            hybridcsp("train", "toy", "--data", "data.extxyz", "--output", "new", "--set", "batch_size=7")
 
     def test_failed_training_keeps_checkpoint(self, monkeypatch):
         def fit(self, examples, *, checkpoint, **_):

@@ -123,11 +123,11 @@ def test_killed_relaxation_continues_where_it_was(tmp_path):
 
 def test_folder_of_another_relaxation_is_refused(tmp_path):
     relax_crystals(coppers(1), tmp_path, calculator="emt", workers=1)
-    with pytest.raises(InputError, match="another crystals, sha256"):
+    with pytest.raises(InputError, match=r"another relaxation .its crystals are others"):
         relax_crystals(coppers(2), tmp_path, calculator="emt", workers=1)
-    with pytest.raises(InputError, match="another limits"):
+    with pytest.raises(InputError, match=r"another relaxation .force_calls is 500 there and 7 here"):
         relax_crystals(coppers(1), tmp_path, calculator="emt", workers=1, limits=Limits(force_calls=7))
-    with pytest.raises(InputError, match="another calculator"):
+    with pytest.raises(InputError, match=r"another relaxation .calculator is emt there and lj here"):
         relax_crystals(coppers(1), tmp_path, calculator="lj", workers=1)
 
 

@@ -151,5 +151,7 @@ def test_a_property_of_no_crystal_is_refused_with_the_names_of_those_there_are(t
     atoms = bulk("Si")
     atoms.info["band_gap"] = 1.1
     write(tmp_path / "a.extxyz", atoms)
-    with pytest.raises(InputError, match=r"did you mean 'band_gap'.*no crystal of the data has this property"):
+    with pytest.raises(
+        InputError, match=r"no crystal of the data has this property.*; did you mean 'band_gap'\? Properties of"
+    ):
         read_dataset([tmp_path / "a.extxyz"], max_atoms=10, properties=("bandgap",))

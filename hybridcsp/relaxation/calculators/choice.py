@@ -131,7 +131,10 @@ class CalculatorChoice:
         for key, value in raw.items():
             if key not in known:
                 hint = did_you_mean(key, known)
-                reason = with_hint(f"a calculator file has only the keys {', '.join(known)}", hint)
+                reason = with_hint(
+                    f"a calculator file has only the keys {', '.join(known)}, and a DFT file has the key {CODE} too",
+                    hint,
+                )
                 raise _in_file(path, InputError(key, value, reason=reason))
         calculator = raw.get("calculator")
         if not isinstance(calculator, str) or not calculator or calculator.endswith(SUFFIX):

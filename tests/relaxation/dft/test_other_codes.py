@@ -178,6 +178,19 @@ def test_abinit_gets_its_input_and_its_failure_is_explained(tmp_path, abinit):
     assert f'"{tmp_path}/psp/Si.psp8"' in words
 
 
+def test_density_of_abinit_that_does_not_converge_is_a_failure(tmp_path, abinit):
+    """ABINIT writes results all the same, and ends with exit status 0."""
+    warning = " scprqt:  WARNING -\n  nstep=    2 was not enough SCF cycles to converge;\n"
+    program(
+        tmp_path / "abinit",
+        "import sys\nif sys.argv[1] == '--version': print('9.6.2'); sys.exit()\n"
+        f"open('abinit.abo', 'w').write({warning!r})",
+    )
+    failure = compute(abinit, bulk("Si"), tmp_path / "run")
+    assert isinstance(failure, Failed)
+    assert "the density did not converge (more steps: keywords.nstep)" in failure.detail
+
+
 def test_gpaw_runs_in_a_python_of_its_own(tmp_path):
     """A stand-in for the package GPAW gets the parameters; the results come back exactly."""
     package = tmp_path / "packages" / "gpaw"
@@ -286,6 +299,38 @@ def test_cp2k_needs_a_basis_set_of_every_element(cp2k):
     assert read_dft_file(cp2k()).last.elements == ["Si"]
     with pytest.raises(InputError, match=r"keywords.foo = 1 cannot be used: it is no parameter of ASE's calculator"):
         check_calculator(str(cp2k(keywords={"foo": 1})))
+
+
+#: The same results in the format since 2025, in which stresses are in bar.
+CP2K_OUTPUT_OF_2025 = """
+ ENERGY| Total FORCE_EVAL ( QS ) energy [hartree]               -7.802415880349
+
+ FORCES| Atomic forces [hartree/bohr]
+ FORCES|   Atom     x               y               z               |f|
+ FORCES|      1 -2.24475200E-02 -2.24475200E-02 -2.24475200E-02   3.88802447E-02
+ FORCES|      2  2.24476200E-02  2.24476200E-02  2.24476200E-02   3.88804180E-02
+ FORCES|    Sum  1.00000000E-07  1.00000000E-07  1.00000000E-07   1.73205081E-07
+
+ STRESS| Analytical stress tensor [bar]
+ STRESS|                        x                   y                   z
+ STRESS|      x      4.89927600E+04      3.24487000E+04      3.24487000E+04
+ STRESS|      y      3.24487000E+04      4.89927600E+04      3.24487000E+04
+ STRESS|      z      3.24487000E+04      3.24487000E+04      4.89927600E+04
+ STRESS| 1/3 Trace                                               4.89927600E+04
+"""
+
+
+def test_output_of_all_versions_of_cp2k_gives_the_same_results():
+    old, new = read_output(CP2K_OUTPUT, 2), read_output(CP2K_OUTPUT_OF_2025, 2)
+    for name in ("energy", "forces", "stress"):
+        assert new[name] == pytest.approx(old[name], rel=1e-9)
+    in_bar = CP2K_OUTPUT.replace("[GPa]", "[bar]")  # as the input may say
+    assert read_output(in_bar, 2)["stress"] == pytest.approx(1e-4 * old["stress"])
+
+
+def test_unit_of_cp2k_that_is_not_known_is_an_error():
+    with pytest.raises(Exception, match="the output has the unit furlongs, and only gpa, bar, kbar can be read"):
+        read_output(CP2K_OUTPUT.replace("[GPa]", "[furlongs]"), 2)
 
 
 def test_output_of_cp2k_that_is_incomplete_is_an_error():

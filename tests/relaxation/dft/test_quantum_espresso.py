@@ -18,6 +18,7 @@ from dft_programs import calculations, dft_file, fake_pw, program
 from hybridcsp import Limits, RelaxationSettings, Search
 from hybridcsp.core.outcomes import Failed, FailureReason, Relaxed
 from hybridcsp.core.records import FOLLOW_UP, REFINE, RELAX, Candidate, Job, Proposal
+from hybridcsp.relaxation.calculators.dft import quantum_espresso
 from hybridcsp.relaxation.calculators.registry import build_calculator
 from hybridcsp.relaxation.relax import Relaxer
 
@@ -116,14 +117,29 @@ def test_failure_is_explained_with_the_end_of_the_output(tmp_path, after, words)
 
 
 def test_program_is_ended_at_the_time_limit(tmp_path):
-    pw = fake_pw(tmp_path / "espresso", after="print('waiting', flush=True); import time; time.sleep(60)")
+    pw = fake_pw(tmp_path / "espresso")
+    # A shell needs no time to start, so that the program waits well before the limit on a busy machine too.
+    pw.write_text('#!/bin/sh\necho "Program PWSCF v.6.7 waiting"\n[ "$1" = -in ] && exec sleep 600\n')
     run = relaxer(dft_file(tmp_path / "dft.toml"), tmp_path / "run")
     begun = time.monotonic()
     failure = run(job(silicon(), seconds=2.0))
     assert failure.reason is FailureReason.TIME_LIMIT
     assert failure.detail.endswith("waiting")
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 300  # the program would take 600 s
+
+
+def test_journal_of_another_version_of_the_code_is_not_used(tmp_path, monkeypatch):
+    pw = fake_pw(tmp_path / "espresso")
+    path = dft_file(tmp_path / "dft.toml", keep="all")
+    first = relaxer(path, tmp_path / "run")(job(silicon(), level="evaluate"))
+    assert (
+        relaxer(path, tmp_path / "run")(job(silicon(), level="evaluate")).evaluation.energy == first.evaluation.energy
+    )
     assert len(calculations(pw)) == 1
+    monkeypatch.setattr(quantum_espresso, "_version", lambda command: "7.4")
+    second = relaxer(path, tmp_path / "run")(job(silicon(), level="evaluate"))
+    assert second.evaluation.calculator.startswith("quantum-espresso 7.4 ")
+    assert len(calculations(pw)) == 2
 
 
 def test_stages_go_from_coarse_to_tight_and_only_the_last_is_recorded(tmp_path, pw):

@@ -79,6 +79,11 @@ def test_template_of_each_code_is_a_file_with_every_key_explained(code, tmp_path
         ({"kspacing": None}, "kspacing is missing.*template quantum-espresso"),
         ({"kspacing": -1}, "kspacing = -1"),
         ({"cutoff": "12 Rydberg"}, "cutoff = '12 Rydberg' is not valid: it must be a number of eV, or a text such as"),
+        ({"cutoff": True}, "cutoff = True is not valid: it must be a number of eV"),
+        (
+            {"moments": {"fe": 5.0}},
+            "moments.fe = 5.0 is not valid: it must be a number of μ_B by the symbol",
+        ),
         ({"cut_off": 3}, "cut_off = 3 cannot be used: .*did you mean 'cutoff'"),
         ({"smearing": {"kind": "fermi"}}, "smearing.kind = 'fermi'"),
         ({"keep": "some"}, "keep = 'some'"),

@@ -111,6 +111,10 @@ class Abinit(DFTSettings):
 
     def read(self, folder: Path, atoms: Atoms) -> dict[str, Any]:
         """Return the results in ``abinit.abo``; parameters and errors as in the base class."""
+        output = folder / f"{_NAME}.abo"
+        # ABINIT goes on in this case, and ends with exit status 0.
+        if "not enough scf cycles to converge" in output.read_text(errors="replace").lower():
+            raise ProgramError(f"the density did not converge (more steps: keywords.nstep){tail(output)}")
         return dict(read_abinit_outputs(folder, _NAME))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,11 @@ class StageCalculator(Calculator):  # type: ignore[misc]
     def __init__(self, settings: DFTSettings, workspace: Workspace, number: int) -> None:
         super().__init__()
         self.settings, self.workspace, self.number = settings, workspace, number
-        self.identity = f"{settings.digest} {settings.digest_of_files()}"
+
+    @cached_property
+    def identity(self) -> str:
+        """Text that stands for the settings in the journal: results of another version of the code are not taken."""
+        return f"{self.settings.found_version} {self.settings.digest} {self.settings.digest_of_files()}"
 
     def calculate(
         self,

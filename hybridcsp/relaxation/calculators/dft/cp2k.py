@@ -1,8 +1,9 @@
-"""CP2K through ASE's writer of its input; pymatgen reads its output."""
+"""CP2K through ASE's writer of its input. Its output is read here, because ASE reads that of its own shell only."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -213,27 +214,54 @@ class Cp2k(DFTSettings):
 def read_output(text: str, n_atoms: int) -> dict[str, Any]:
     """Return energy, forces and stress in the output of a single point.
 
+    The formats are those of CP2K until 2024, and those since 2025. Units are taken from the headings, because they
+    depend on the version and the input: by default, stresses are printed in GPa until 2024, and in bar since 2025.
+
     Raises
     ------
     ProgramError
-        If they are incomplete.
+        If they are incomplete, or their units are unknown.
     """
-    energies = re.findall(r"ENERGY\| Total FORCE_EVAL.*?(-?\d+\.\d+)\s*$", text, re.MULTILINE)
-    forces = re.findall(rf"^\s*\d+\s+\d+\s+[A-Z][a-z]?\s+{_THREE}\s*$", text, re.MULTILINE)
-    stress = re.findall(rf"^\s*(?:STRESS\|\s+)?[xyzXYZ]\s+{_THREE}\s*$", text, re.MULTILINE)
-    if not energies or len(forces) < n_atoms or len(stress) < 3:
+    energies = re.findall(rf"ENERGY\| Total FORCE_EVAL.*?{_UNIT}:?\s+(-?\d+\.\d+)\s*$", text, re.MULTILINE)
+    force_units = re.findall(rf"ATOMIC FORCES in {_UNIT}|FORCES\| Atomic forces {_UNIT}", text)
+    forces = re.findall(rf"^\s*\d+\s+\d+\s+[A-Z][a-z]?\s+{_THREE}\s*$", text, re.MULTILINE) or re.findall(
+        rf"^\s*FORCES\|\s+\d+\s+{_THREE}\s+\S+\s*$", text, re.MULTILINE
+    )
+    found = _STRESS.search(text)
+    rows = text[found.end() :] if found else ""
+    stress = re.findall(rf"^\s*(?:STRESS\|\s+)?[xyzXYZ]\s+{_THREE}\s*$", rows, re.MULTILINE)
+    if not energies or not force_units or len(forces) < n_atoms or found is None or len(stress) < 3:
         raise ProgramError("the output does not hold an energy, forces and a stress")
-    tensor = -GPa * np.array(stress[:3], dtype=float)  # CP2K's sign is the opposite one
-    energy = float(energies[-1]) * Hartree
+    unit, energy = energies[-1]
+    tensor = -_factor(found[1], _PRESSURES) * np.array(stress[:3], dtype=float)  # CP2K's sign is the opposite one
+    total = float(energy) * _factor(unit, _ENERGIES)
     return {
-        "energy": energy,
-        "free_energy": energy,
-        "forces": np.array(forces[-n_atoms:], dtype=float) * Hartree / Bohr,
+        "energy": total,
+        "free_energy": total,
+        "forces": np.array(forces[-n_atoms:], dtype=float) * _factor("".join(force_units[-1]), _FORCES),
         "stress": ((tensor + tensor.T) / 2).ravel()[[0, 4, 8, 5, 2, 1]],
     }
 
 
+def _factor(unit: str, known: Mapping[str, float]) -> float:
+    """Return the value of a unit in those of ASE."""
+    if unit.lower() not in known:
+        raise ProgramError(
+            f"the output has the unit {unit}, and only {', '.join(known)} can be read: change the key input"
+        )
+    return known[unit.lower()]
+
+
 _THREE = r"\s+".join([r"(-?\d+\.\d+(?:E[+-]\d+)?)"] * 3)
+
+#: A unit in brackets, round ones in old versions.
+_UNIT = r"[\[(]([^\s\])]+)[\])]"
+
+_STRESS = re.compile(rf"(?:STRESS TENSOR|STRESS\| \w+ stress tensor) {_UNIT}")
+
+_ENERGIES = {"hartree": Hartree, "a.u.": Hartree}
+_FORCES = {"hartree/bohr": Hartree / Bohr, "a.u.": Hartree / Bohr}
+_PRESSURES = {"gpa": GPa, "bar": 1e-4 * GPa, "kbar": 0.1 * GPa}
 
 
 class _Writer(CP2K):  # type: ignore[misc]

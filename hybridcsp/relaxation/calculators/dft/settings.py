@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from ase import Atoms
+from ase.data import chemical_symbols
 from ase.units import Hartree, Rydberg
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
@@ -23,14 +25,15 @@ from hybridcsp.relaxation.calculators.jobs import Target
 OF_FILE = ("code", "version", "keep", "scratch", "stages")
 
 _UNITS = {"ev": 1.0, "ry": Rydberg, "ha": Hartree, "hartree": Hartree}
+_SYMBOLS = frozenset(chemical_symbols[1:])
 _NUMBER = re.compile(r"\s*(\d+\.?\d*(?:[eE][+-]?\d+)?)\s*([A-Za-z]+)\s*")
 
 
 def _in_ev(value: Any) -> Any:
     """Return a number of eV; a text must have one of the units eV, Ry and Ha."""
-    if not isinstance(value, str):
+    if not isinstance(value, str | bool):
         return value
-    found = _NUMBER.fullmatch(value)
+    found = _NUMBER.fullmatch(str(value))
     if found is None or found[2].lower() not in _UNITS:
         raise InputError("", value, "a number of eV, or a text such as '60 Ry', '30 Ha' or '800 eV'")
     return float(found[1]) * _UNITS[found[2].lower()]
@@ -134,6 +137,9 @@ class DFTSettings(BaseModel, ABC):
         if self.relax == "code" and not self.relaxes:
             reason = f"relaxations by {self.code} are not read by ASE; with relax = 'ase', ASE's optimiser is used"
             raise InputError("relax", self.relax, reason=reason)
+        for element, moment in self.moments.items():
+            if element not in _SYMBOLS or not math.isfinite(moment):
+                raise InputError(f"moments.{element}", moment, "a number of μ_B by the symbol of an element, Fe = 5.0")
         for path, value in _leaves(self.keywords):
             name = re.sub(r"\(.*\)$", "", path[-1]).lower()
             if name in self.reserved:
@@ -219,6 +225,11 @@ class DFTSettings(BaseModel, ABC):
         CalculatorError
             If it does not answer.
         """
+
+    @property
+    def found_version(self) -> str:
+        """Version of the code: that of the file, or that which the program tells; errors as of :meth:`read_version`."""
+        return self.version or self.read_version()
 
     @abstractmethod
     def write(self, folder: Path, atoms: Atoms, *, fresh: bool, target: Target | None = None) -> list[str]:
@@ -334,7 +345,7 @@ class DFTFile:
         """
         last = self.last
         try:
-            version = last.version or last.read_version()
+            version = last.found_version
         except ProgramError as error:
             raise CalculatorError(f"{self.path}: {error}") from error
         words = [

@@ -96,7 +96,7 @@ def test_hang_is_killed_at_its_limit_together_with_the_server(pool, monkeypatch,
     (server,) = servers()
     (failed,) = collect(pool, job(behaviour, seconds=0.2))
     assert failed.reason is FailureReason.TIME_LIMIT
-    assert wait_until(lambda: is_gone(server.pid), 5)
+    assert wait_until(lambda: is_gone(server.pid), 60)
     running = [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
     assert odd_calculators.PROGRAM not in running
 
@@ -106,7 +106,7 @@ def test_memory_of_the_server_counts_as_that_of_its_worker(pool):
     (server,) = servers()
     (failed,) = collect(pool, job("memory hog", memory=600 * MiB))
     assert failed.reason is FailureReason.MEMORY_LIMIT
-    assert wait_until(lambda: is_gone(server.pid), 5)
+    assert wait_until(lambda: is_gone(server.pid), 60)
 
 
 def test_output_of_the_server_is_in_the_log_of_the_worker(tmp_path):
@@ -117,7 +117,7 @@ def test_output_of_the_server_is_in_the_log_of_the_worker(tmp_path):
     assert "nor this" in log
     assert "ZeroDivisionError: no k-points" in log
     assert "Fatal Python error: Aborted" in log
-    assert wait_until(lambda: not servers(), 5)
+    assert wait_until(lambda: not servers(), 60)
 
 
 @pytest.mark.parametrize(("factory", "words"), [("fail", "no licence found"), ("crash", "was killed by SIGABRT")])
@@ -130,7 +130,7 @@ def test_server_ends_with_a_worker_that_is_killed(pool):
     collect(pool, job())
     (server,) = servers()
     server.parent().kill()
-    assert wait_until(lambda: is_gone(server.pid), 5)
+    assert wait_until(lambda: is_gone(server.pid), 60)
     assert isinstance(collect(pool, job())[0], Relaxed)
 
 

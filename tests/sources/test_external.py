@@ -207,7 +207,7 @@ def test_a_program_that_hangs_is_stopped_with_all_it_started(program, tmp_path):
     start = time.monotonic()
     with pytest.raises(GeneratorError, match="stopped after"):
         CommandGenerator("other", program("hang", timeout=1.5)).sample(requests(), np.random.default_rng(0))
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60  # the program sleeps for ten minutes
     assert not still_running(tmp_path / "pids")
 
 
@@ -309,7 +309,11 @@ def test_a_bad_program_costs_a_search_nothing_but_counted_errors(program, tmp_pa
         return instant_relaxation(job)
 
     run = search(tmp_path / "run", program(mode, timeout=1.0), capacity, runner=unhurried, allocation="equal")
-    assert run.run(relaxations=8 if capacity == 1 else 40, refine=0).stopped == "relaxations used up"
+    few = 8 if capacity == 1 else 40
+    for relaxations in range(few, 10 * few, few):  # once, unless the machine is busy and the program starts slowly
+        assert run.run(relaxations=relaxations, refine=0).stopped == "relaxations used up"
+        if capacity == 1 or run.archive.state.errors["other"] == GenerativeSource.max_errors:
+            break
     assert run.archive.state.errors["other"] == GenerativeSource.max_errors
 
 
@@ -412,7 +416,7 @@ def test_hours_hold_while_a_program_hangs(program, tmp_path):
     begun = time.monotonic()
     assert run.run(hours=2 / 3600, refine=0).stopped == "time used up"
     run.close()
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 60  # the program sleeps for ten minutes
 
 
 def test_search_that_ended_while_a_program_ran_is_resumed(program, tmp_path):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
 
 from hybridcsp.archive.archive import Archive
 from hybridcsp.core.outcomes import Failed, Relaxed
@@ -31,6 +32,7 @@ from hybridcsp.potentials.committee import TRAINING, Committee
 from hybridcsp.potentials.evaluations import read_evaluations
 from hybridcsp.relaxation.calculators.choice import CalculatorChoice
 from hybridcsp.relaxation.calculators.registry import CalculatorLike, check_calculator
+from hybridcsp.relaxation.calculators.server.identity import describe
 from hybridcsp.search.search import Search
 from hybridcsp.sources.registry import DEFAULT_SOURCES
 from hybridcsp.training.epoch import Epoch
@@ -145,7 +147,7 @@ class LearnedSearch:
         make_folder(self.directory, key="--directory")
         others = {
             "problem": self.problem.describe(),
-            "calculator": str(CalculatorChoice.of(self.calculator)),
+            "calculator": self._shown,
             "sources": list(self._sources),
         }
         accounts: list[LearningAccount] = []
@@ -276,7 +278,9 @@ class LearnedSearch:
 
     @property
     def _shown(self) -> str:
-        return str(CalculatorChoice.of(self.calculator))
+        """Name of the expensive calculator; the same for another object of the same kind."""
+        choice = CalculatorChoice.of(self.calculator)
+        return describe(choice.calculator) if isinstance(choice.calculator, BaseCalculator) else str(choice)
 
 
 def _reasons(file: Path) -> dict[str, int]:

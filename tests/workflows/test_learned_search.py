@@ -5,6 +5,7 @@ from dataclasses import asdict
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
 from evaluated_crystals import SHORT, TINY, crystals
 
 from hybridcsp import Problem, Search
@@ -66,6 +67,18 @@ def test_search_continues_after_every_interruption_and_reports_the_expensive_cal
     other = LearningPlan(**{**asdict(PLAN), "selected": 3})
     with pytest.raises(InputError, match="another selected"):
         learned(tmp_path / "whole", other).run()
+
+
+def test_object_as_calculator_is_recognised_when_the_search_is_continued(tmp_path):
+    def stop(text):
+        raise Killed
+
+    problem = Problem("CuAu", formula_units=1)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            LearnedSearch(problem, EMT(), PLAN, directory=tmp_path, sources=["random"], on_progress=stop).run()
+    with pytest.raises(InputError, match="another calculator"):
+        LearnedSearch(problem, LennardJones(), PLAN, directory=tmp_path, sources=["random"], on_progress=stop).run()
 
 
 def energy_of(atoms):

@@ -184,6 +184,8 @@ def test_parsl_gets_what_the_examples_say(name):
         assert provider.walltime == file.walltime
         for line in file.directives:
             assert line in provider.scheduler_options
+    if name == "sge":
+        assert "#$ -pe smp 16\n#$ -l mem_free=4000M\n" in provider.scheduler_options
 
 
 def test_waiting_for_a_scheduler_can_be_interrupted(monkeypatch):

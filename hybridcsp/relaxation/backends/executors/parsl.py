@@ -93,6 +93,7 @@ class ParslExecutor(ClusterExecutor):
                 launcher=launchers.MpiExecLauncher() if file.nodes > 1 else launchers.SimpleLauncher(),
                 **common,
             )
+        directives.insert(0, f"-l mem_free={file.megabytes // file.all_cores}M")  # of each slot
         if file.parallel_environment is not None:
             directives.insert(0, f"-pe {file.parallel_environment} {file.all_cores}")
         if file.account is not None:

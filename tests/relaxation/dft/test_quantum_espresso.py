@@ -268,7 +268,7 @@ def test_a_folder_in_which_a_program_still_computes_is_not_used(tmp_path, pw, mo
         process.stdout.readline()
         run = relaxer(dft_file(tmp_path / "dft.toml"), tmp_path / "run")
         with pytest.raises(
-            Exception, match=r"another program computes in .*000001-relax \(in use by process 1 on here\)"
+            Exception, match=r"another program still computes in .*000001-relax \(in use by process 1 on here\)"
         ):
             run(job(silicon()))
         process.kill()

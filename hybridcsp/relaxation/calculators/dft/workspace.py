@@ -131,6 +131,5 @@ def _lock(file: Path) -> FileLock:
             return FileLock(file)
         except LockHeldError as error:
             if time.monotonic() > last:
-                reason = f"another program computes in {file.parent} ({error}); end it and resume the search"
-                raise ProgramError(reason) from None
+                raise ProgramError(f"another program still computes in {file.parent} ({error})") from None
             time.sleep(0.2)

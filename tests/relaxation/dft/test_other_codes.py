@@ -174,6 +174,7 @@ def test_abinit_gets_its_input_and_its_failure_is_explained(tmp_path, abinit):
     assert words[words.index("ngkpt") + 1 :][:3] == ["5", "5", "5"]
     assert words[words.index("occopt") + 1] == "7"
     assert words[words.index("nstep") + 1] == "44"
+    assert float(words[words.index("tolvrs") + 1]) == 1e-10
     assert "ixc" not in words
     assert f'"{tmp_path}/psp/Si.psp8"' in words
 
@@ -189,6 +190,14 @@ def test_density_of_abinit_that_does_not_converge_is_a_failure(tmp_path, abinit)
     failure = compute(abinit, bulk("Si"), tmp_path / "run")
     assert isinstance(failure, Failed)
     assert "the density did not converge (more steps: keywords.nstep)" in failure.detail
+
+
+def test_tolerance_of_forces_is_refused_for_the_density_of_abinit(tmp_path, abinit):
+    """Forces that vanish by symmetry meet it at once."""
+    text = abinit.read_text()
+    abinit.write_text(text.replace("nstep", "toldff"))
+    with pytest.raises(InputError, match=r"keywords.toldff = 44 cannot be used: .*use tolvrs"):
+        check_calculator(str(abinit))
 
 
 def test_gpaw_runs_in_a_python_of_its_own(tmp_path):

@@ -9,7 +9,9 @@ from typing import Any, ClassVar, Literal
 
 from ase import Atoms
 from ase.io.abinit import read_abinit_outputs, write_abinit_in
+from pydantic import model_validator
 
+from hybridcsp.errors import InputError
 from hybridcsp.relaxation.calculators.dft.kpoints import kpoint_grid
 from hybridcsp.relaxation.calculators.dft.program import ProgramError, run_program, tail
 from hybridcsp.relaxation.calculators.dft.pseudopotentials import Pseudopotentials
@@ -21,6 +23,9 @@ _NAME = "abinit"
 _LOG = "abinit.log"
 
 _SMEARINGS = {"gaussian": 7, "fermi-dirac": 3, "cold": 4, "methfessel-paxton": 6}
+
+#: Variables that say when the density has converged.
+_TOLERANCES = {"toldfe", "tolvrs", "tolwfr"}
 
 #: Number of seconds in which the program must tell its version.
 _SECONDS = 60.0
@@ -63,6 +68,15 @@ class Abinit(DFTSettings):
         **dict.fromkeys(("acell", "rprim", "natom", "ntypat", "znucl", "typat", "xred", "xcart", "optforces"), ""),
     }
 
+    @model_validator(mode="after")
+    def _check_keywords(self) -> Abinit:
+        for key in {"toldff", "tolrff"} & set(self.keywords):
+            reason = (
+                "where forces vanish by symmetry, it is met before the density has converged; use tolvrs, such as 1e-10"
+            )
+            raise InputError(f"keywords.{key}", self.keywords[key], reason=reason)
+        return self
+
     @property
     def elements(self) -> list[str]:
         """Elements that have a pseudopotential."""
@@ -95,8 +109,8 @@ class Abinit(DFTSettings):
             variables |= {"occopt": _SMEARINGS[self.smearing.kind], "tsmear": self.smearing.width}  # ASE adds eV
         if self.density_cutoff is not None:
             variables["pawecutdg"] = self.density_cutoff
-        if not {"toldfe", "toldff", "tolvrs", "tolwfr", "tolrff"} & set(self.keywords):
-            variables["toldff"] = 1e-6
+        if not _TOLERANCES & set(self.keywords):
+            variables["tolvrs"] = 1e-10
         if self.functional is not None:
             variables["ixc"] = self.functional
         # Random crystals may have any translations; only GW needs those that ABINIT insists on.

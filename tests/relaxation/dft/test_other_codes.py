@@ -280,7 +280,7 @@ def cp2k(tmp_path):
 
 def test_cp2k_gets_its_input_and_its_output_is_read_in_the_signs_of_ase(tmp_path, cp2k):
     outcome = compute(
-        cp2k(input="&FORCE_EVAL\n&DFT\n&SCF\nEPS_SCF 1e-7\n&END\n&END\n&END"), bulk("Si"), tmp_path / "run"
+        cp2k(input="&FORCE_EVAL\n&DFT\n&SCF\nEPS_SCF 1e-6\n&END\n&END\n&END"), bulk("Si"), tmp_path / "run"
     )
     assert isinstance(outcome, Relaxed), outcome.detail
     assert outcome.evaluation.calculator.startswith("cp2k 2023.1 (")
@@ -292,7 +292,7 @@ def test_cp2k_gets_its_input_and_its_output_is_read_in_the_signs_of_ase(tmp_path
     assert words[words.index("MONKHORST-PACK") + 1 :][:3] == ["5", "5", "5"]
     assert float(words[words.index("CUTOFF") + 2]) == pytest.approx(300 * units.Rydberg)
     for part in (
-        "EPS_SCF 1e-7",
+        "EPS_SCF 1e-6",
         "ADDED_MOS 5",
         "METHOD FERMI_DIRAC",
         "BASIS_SET DZVP-MOLOPT-SR-GTH",
@@ -300,6 +300,9 @@ def test_cp2k_gets_its_input_and_its_output_is_read_in_the_signs_of_ase(tmp_path
     ):
         assert part in text
     assert f"POTENTIAL_FILE_NAME {tmp_path}/POTENTIALS" in text
+    assert text.count("EPS_SCF") == 1
+    compute(cp2k(), bulk("Si"), tmp_path / "other")
+    assert "EPS_SCF 1.0E-7" in (tmp_path / "other/dft/000001-evaluate/stage-1/cp2k.inp").read_text()
 
 
 def test_cp2k_needs_a_basis_set_of_every_element(cp2k):
@@ -308,6 +311,9 @@ def test_cp2k_needs_a_basis_set_of_every_element(cp2k):
     assert read_dft_file(cp2k()).last.elements == ["Si"]
     with pytest.raises(InputError, match=r"keywords.foo = 1 cannot be used: it is no parameter of ASE's calculator"):
         check_calculator(str(cp2k(keywords={"foo": 1})))
+    doubled = "&FORCE_EVAL\n&DFT\n&SCF\nADDED_MOS 9\n&END\n&END\n&END"
+    with pytest.raises(InputError, match=r"input = .* cannot be used: .*Keyword ADDED_MOS already present"):
+        check_calculator(str(cp2k(input=doubled)))
 
 
 #: The same results in the format since 2025, in which stresses are in bar.

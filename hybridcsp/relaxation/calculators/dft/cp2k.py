@@ -16,7 +16,7 @@ from ase.calculators.cp2k import CP2K, InputSection, parse_input
 from ase.units import Bohr, GPa, Hartree, kB
 from pydantic import BaseModel, ConfigDict, ValidationInfo, model_validator
 
-from hybridcsp.errors import InputError
+from hybridcsp.errors import InputError, message_of
 from hybridcsp.relaxation.calculators.dft.kpoints import kpoint_grid
 from hybridcsp.relaxation.calculators.dft.program import ProgramError, run_program, tail
 from hybridcsp.relaxation.calculators.dft.settings import DFTSettings, Smearing
@@ -127,6 +127,11 @@ class Cp2k(DFTSettings):
             if key not in CP2K.default_parameters:
                 reason = "it is no parameter of ASE's calculator of CP2K; other input belongs into the key input"
                 raise InputError(f"keywords.{key}", value, reason=reason)
+        try:
+            self._text(Atoms("H", cell=[3.0, 3.0, 3.0], pbc=True))
+        except Exception as error:  # ASE raises plain exceptions, for example for a keyword that is there twice
+            reason = f"it does not fit to what hybridcsp and ASE add to it ({message_of(error)})"
+            raise InputError("input", self.input, reason=reason) from error
         return self
 
     @property
@@ -155,6 +160,11 @@ class Cp2k(DFTSettings):
         """Write ``cp2k.inp``; parameters as in the base class."""
         for old in folder.glob(f"{_NAME}-*"):
             old.unlink()
+        (folder / _INPUT).write_text(self._text(atoms), encoding="utf-8")
+        return [*self.argv, "-i", _INPUT]
+
+    def _text(self, atoms: Atoms) -> str:
+        """Return the input for a structure."""
         writer = _Writer(
             basis_set=None,
             basis_set_file=str(self.basis.file),
@@ -167,8 +177,7 @@ class Cp2k(DFTSettings):
             xc=self.functional,
             **self.keywords,
         )
-        (folder / _INPUT).write_text(writer.text(atoms), encoding="utf-8")
-        return [*self.argv, "-i", _INPUT]
+        return writer.text(atoms)
 
     def _root(self, atoms: Atoms) -> InputSection:
         """Return the part of the input that ASE does not write."""
@@ -177,8 +186,10 @@ class Cp2k(DFTSettings):
         grid = [number + 1 - number % 2 for number in kpoint_grid(atoms.cell.array, self.kspacing)]
         if grid != [1, 1, 1]:
             root.add_keyword("FORCE_EVAL/DFT/KPOINTS", "SCHEME MONKHORST-PACK " + " ".join(map(str, grid)))
+        scf = "FORCE_EVAL/DFT/SCF"
+        if not any(line.upper().split()[:1] == ["EPS_SCF"] for line in root.get_subsection(scf).keywords):
+            root.add_keyword(scf, "EPS_SCF 1.0E-7")  # with that of CP2K, 1e-5, forces are too inaccurate to relax
         if self.smearing:
-            scf = "FORCE_EVAL/DFT/SCF"
             root.add_keyword(scf, f"ADDED_MOS {self.empty_states}")
             root.add_keyword(f"{scf}/SMEAR", "_SECTION_PARAMETERS_ ON")
             root.add_keyword(f"{scf}/SMEAR", "METHOD FERMI_DIRAC")

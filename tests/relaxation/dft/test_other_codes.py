@@ -47,7 +47,7 @@ def vasp(tmp_path):
             "command": ["./vasp_std"],
             "cutoff": 400,
             "pseudopotentials": {"folder": "paw", "pattern": "{element}", "Ti": "Ti_pv"},
-            "keywords": {"gga": "PE", "ediff": 1e-6},
+            "keywords": {"gga": "PE", "nelm": 80},
         }
         return dft_file(tmp_path / "dft.toml", **own | keys)
 
@@ -67,7 +67,7 @@ def test_vasp_gets_its_files_and_results_keep_the_order_of_the_atoms(tmp_path, v
     incar = {key.strip(): value for key, value in incar.items()}
     assert incar["NSW"] == "0"
     assert (float(incar["ENCUT"]), incar["ISMEAR"], float(incar["SIGMA"])) == (400, "0", 0.1)
-    assert (incar["GGA"], incar["ISPIN"]) == ("PE", "1")
+    assert (incar["GGA"], incar["ISPIN"], incar["NELM"], float(incar["EDIFF"])) == ("PE", "1", "80", 1e-6)
     assert (folder / "KPOINTS").read_text().split()[-6:-3] == ["3", "3", "5"]
     assert "gamma" in (folder / "KPOINTS").read_text().lower()
     assert (folder / "POTCAR").read_text() == "PAW_PBE Ti_pv\nPAW_PBE O\n"

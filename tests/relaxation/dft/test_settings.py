@@ -79,6 +79,7 @@ def test_template_of_each_code_is_a_file_with_every_key_explained(code, tmp_path
         ({"kspacing": None}, "kspacing is missing.*template quantum-espresso"),
         ({"kspacing": -1}, "kspacing = -1"),
         ({"cutoff": "12 Rydberg"}, "cutoff = '12 Rydberg' is not valid: it must be a number of eV, or a text such as"),
+        ({"version": "7.4"}, "version = '7.4' cannot be used: quantum-espresso is asked for its version"),
         ({"cutoff": True}, "cutoff = True is not valid: it must be a number of eV"),
         (
             {"moments": {"fe": 5.0}},

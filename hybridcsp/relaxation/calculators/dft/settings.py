@@ -119,6 +119,8 @@ class DFTSettings(BaseModel, ABC):
     reserved: ClassVar[Mapping[str, str]] = {}
     #: Whether ASE reads the relaxations of the code itself.
     relaxes: ClassVar[bool] = False
+    #: Whether the program tells its version.
+    tells_version: ClassVar[bool] = True
     #: Files whose ends explain failures, the most telling first; the first receives the output of the program.
     outputs: ClassVar[tuple[str, ...]]
 
@@ -134,6 +136,8 @@ class DFTSettings(BaseModel, ABC):
             raise InputError("command", self.command, "a list of a program and its arguments")
         if self.smearing and self.smearing.kind not in self.smearings:
             raise InputError("smearing.kind", self.smearing.kind, f"one of {', '.join(self.smearings)} for {self.code}")
+        if self.version is not None and self.tells_version:
+            raise InputError("version", self.version, reason=f"{self.code} is asked for its version; leave the key out")
         if self.relax == "code" and not self.relaxes:
             reason = f"relaxations by {self.code} are not read by ASE; with relax = 'ase', ASE's optimiser is used"
             raise InputError("relax", self.relax, reason=reason)

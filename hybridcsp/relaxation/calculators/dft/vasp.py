@@ -45,6 +45,7 @@ class Vasp(DFTSettings):
     pseudopotentials: Pseudopotentials
 
     relaxes: ClassVar[bool] = True
+    tells_version: ClassVar[bool] = False
     smearings: ClassVar[tuple[str, ...]] = tuple(_SMEARINGS)
     outputs: ClassVar[tuple[str, ...]] = (_OUTPUT, "OUTCAR", "vasprun.xml")
     reserved: ClassVar[dict[str, str]] = {
@@ -110,6 +111,8 @@ class Vasp(DFTSettings):
     def _calculator(self, folder: Path, grid: tuple[int, int, int], target: Target | None) -> _Vasp:
         tags: dict[str, Any] = {"encut": self.cutoff, "kpts": grid, "gamma": True, "lcharg": False}
         tags |= {"ispin": 2 if self.spin else 1, "lwave": self.restart}
+        if "ediff" not in self.keywords:
+            tags["ediff"] = 1e-6  # with that of VASP, 1e-4, forces are too inaccurate to relax
         if self.spin and "lorbit" not in self.keywords:
             tags["lorbit"] = 11  # without it, OUTCAR has no magnetic moments of atoms
         if self.smearing:

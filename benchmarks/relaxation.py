@@ -35,7 +35,7 @@ from hybridcsp.core.outcomes import Failed
 from hybridcsp.core.records import Candidate, Job, Limits, Proposal
 from hybridcsp.relaxation.backends import WorkerPool
 from hybridcsp.relaxation.calculators.registry import build_calculator
-from hybridcsp.relaxation.guards import minimum_image_distances
+from hybridcsp.relaxation.minimum_images import minimum_image_distances
 from hybridcsp.relaxation.relax import Relaxer, run_job
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.utils.quiet import quiet

@@ -9,7 +9,7 @@ from ase import Atoms, units
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
-from hybridcsp.relaxation.guards import minimum_image_distances
+from hybridcsp.relaxation.minimum_images import minimum_image_distances
 from hybridcsp.structure.vibrations import internal_modes
 
 # Time step in fs for atoms of 16 u; it is proportional to the square root of the smallest mass.

@@ -22,7 +22,7 @@ from hybridcsp.core.outcomes import Failed, FailureReason, Relaxed
 from hybridcsp.core.records import Candidate, Job, Limits, Proposal
 from hybridcsp.errors import CalculatorError, InputError
 from hybridcsp.relaxation.calculators.server.exceptions import IsolatedAtomsError
-from hybridcsp.relaxation.guards import minimum_image_distances
+from hybridcsp.relaxation.minimum_images import minimum_image_distances
 from hybridcsp.relaxation.relax import Relaxer, run_job
 from hybridcsp.relaxation.settings import RelaxationSettings
 from hybridcsp.utils.activity import steps

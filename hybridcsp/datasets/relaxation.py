@@ -194,7 +194,7 @@ def relax_crystals(
     prepare_calculator(calculator)
     try_calculator(calculator)
     about = {
-        "calculator": _name(calculator),
+        "calculator": str(CalculatorChoice.of(calculator)),
         "settings": dataclasses.asdict(settings),
         "limits": dataclasses.asdict(limits),
         "crystals": len(crystals),
@@ -348,14 +348,6 @@ def _all_failed(failures: Counter[str]) -> RelaxationsFailedError:
         f"none of {failures.total()} relaxations has succeeded, {n} of them failed with {text}. Check that the "
         "calculator evaluates one of the crystals, and repeat the command with a new folder"
     )
-
-
-def _name(calculator: CalculatorLike) -> str:
-    choice = CalculatorChoice.of(calculator)
-    given = choice.calculator
-    if isinstance(given, str) or hasattr(given, "__qualname__"):
-        return str(choice)
-    return type(given).__qualname__
 
 
 def write_relaxation_card(

@@ -83,6 +83,7 @@ def test_calculator_file_runs_code_if_it_names_code_or_an_interpreter(tmp_path):
 
 def test_choice_is_shown_with_its_options():
     assert str(CalculatorChoice(calculator="emt")) == "emt"
+    assert str(CalculatorChoice(calculator=EMT())) == "EMT"
     assert str(CalculatorChoice(calculator=EMT, python="p", device="cuda")) == "EMT (python p, device cuda)"
 
 

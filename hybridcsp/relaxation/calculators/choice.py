@@ -70,7 +70,8 @@ class CalculatorChoice:
 
     def __str__(self) -> str:
         calculator = self.calculator
-        name = calculator if isinstance(calculator, str) else getattr(calculator, "__qualname__", repr(calculator))
+        kind = type(calculator).__qualname__
+        name = calculator if isinstance(calculator, str) else getattr(calculator, "__qualname__", kind)
         options = [f"{option} {value}" for option, value in {"python": self.python, **self.options}.items() if value]
         return f"{name} ({', '.join(options)})" if options else name
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import re
 import time
 from collections import Counter
@@ -200,7 +201,7 @@ def relax_crystals(
         "crystals": len(crystals),
         "sha256": hash_of(crystals),
     }
-    folder = Path(folder)
+    folder = Path(os.path.abspath(folder))  # noqa: PTH100  # links are kept; workers of a cluster begin elsewhere
     with RelaxedFiles(folder, about) as files:
         ended = files.relaxed | (set() if retry_failed else files.failed)
         left = [number for number in range(len(crystals)) if number not in ended]

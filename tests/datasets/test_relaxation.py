@@ -18,7 +18,7 @@ from hybridcsp.core.records import Limits
 from hybridcsp.datasets import read_crystals, relax_crystals
 from hybridcsp.datasets.relaxation import hash_of, write_relaxation_card
 from hybridcsp.datasets.relaxed_files import RelaxedFiles
-from hybridcsp.errors import InputError, RelaxationsFailedError
+from hybridcsp.errors import BackendError, InputError, RelaxationsFailedError
 from hybridcsp.io.relaxation_folders import ABOUT, FAILED, LOCK, RELAXED
 from hybridcsp.relaxation.settings import RelaxationSettings
 
@@ -66,6 +66,21 @@ def test_several_crystals_are_relaxed_at_the_same_time(tmp_path):
     with pytest.raises(InputError, match="the calculator emt evaluates one structure after the other"):
         relax_crystals(coppers(3), tmp_path / "never", calculator="emt", batch=4)
     assert not (tmp_path / "never").exists()
+
+
+def test_workers_get_an_absolute_folder(tmp_path, monkeypatch):
+    """Those of a cluster have another working directory, and the file system in common."""
+    folders = []
+
+    def open_pool(executor, relaxer, *, log_directory, **options):
+        folders.extend([relaxer.folder, log_directory.parent])
+        raise BackendError("no workers")
+
+    monkeypatch.setattr("hybridcsp.datasets.relaxation.open_pool", open_pool)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BackendError):
+        relax_crystals(coppers(1), "cu", calculator="emt")
+    assert folders == [tmp_path / "cu"] * 2
 
 
 def test_failures_are_kept_with_their_reasons(tmp_path):

@@ -79,7 +79,7 @@ def test_a_crash_that_does_not_happen_again_is_no_failure(pool, tmp_path):
 
 def test_a_job_that_hangs_is_the_failure_of_one_job(pool, monkeypatch):
     monkeypatch.setattr(worker_pool, "GRACE_SECONDS", 1.0)
-    limits = Limits(seconds=4.0)  # also of the jobs that must not exceed it on a busy machine
+    limits = Limits(seconds=3.0)  # also of the jobs that must not exceed it on a busy machine
     outcomes = run(pool, *(make_job(kind, n, limits) for n, kind in enumerate(("relax", "sleep", "relax"), 1)))
     assert kinds(outcomes) == ["relaxed", FailureReason.TIME_LIMIT, "relaxed"]
     assert "killed after" in outcomes[1].detail

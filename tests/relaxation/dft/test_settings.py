@@ -91,6 +91,8 @@ def test_template_of_each_code_is_a_file_with_every_key_explained(code, tmp_path
         ({"keywords": {"ecutwfc": 30}}, "keywords.ecutwfc = 30 cannot be used: .*use the key cutoff for it"),
         ({"keywords": {"control": {"outdir": "/"}}}, "keywords.control.outdir = '/' cannot be used"),
         ({"keywords": {"ecutfwc": 30}}, "keywords.ecutfwc = 30 cannot be used: pw.x has no such keyword"),
+        ({"keywords": {"occupations": "tetrahedra"}}, "keywords.occupations = 'tetrahedra' .*set smearing = false"),
+        ({"keywords": {"system": {"occupations": "fixed"}}}, "keywords.occupations = 'fixed' .*set smearing = false"),
         ({"pseudopotentials": {"folder": "nowhere", "Si": "Si.UPF"}}, "folder = .*nowhere' is not valid"),
         ({"pseudopotentials": {"folder": "espresso"}}, "pattern is missing"),
         ({"pseudopotentials": {"folder": "espresso", "pattern": "*.UPF"}}, "pattern = .*contains {element} once"),

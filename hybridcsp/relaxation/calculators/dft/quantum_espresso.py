@@ -76,6 +76,9 @@ class QuantumEspresso(DFTSettings):
         nested = Namelist(dict(self.keywords))
         nested.to_nested("pw")
         sections = {name: dict(table) for name, table in nested.items()}
+        if self.smearing and "occupations" in sections.get("system", {}):
+            value = sections["system"]["occupations"]
+            raise InputError("keywords.occupations", value, reason="it is not used with smearing; set smearing = false")
         for key in self.keywords:
             if key not in sections and not any(key in table for table in sections.values()):
                 reason = (

@@ -85,6 +85,9 @@ SAMPLES, KS = 20, (1, 20)
 #: Parts of files of weights that are not parameters of networks.
 TABLES = ("positions", "memory", "means", "known")
 
+#: Relaxations of a search for an element of which no crystal is known.
+ELEMENT_RELAXATIONS = 40
+
 #: Epochs of a short training that tell the cost of one.
 PROBED = 4
 
@@ -140,6 +143,9 @@ def make_data(folder: Path, system: str, files: Sequence[Path], count: int, work
             cell = outcome.atoms.copy()
             cell.info = atoms.info | {"energy_per_atom": outcome.enthalpy_per_atom}
             references.append(cell)
+    for element in elements:
+        if not any(set(atoms.get_chemical_symbols()) == {element} for atoms in references):
+            references.append(_element(element, folder))
     ase.io.write(folder / "references.extxyz", references)
     found = read_crystals([relaxation])
     left_out: Counter[str] = Counter()
@@ -165,6 +171,19 @@ def make_data(folder: Path, system: str, files: Sequence[Path], count: int, work
     line |= {"formulas": card["formulas"], "left_out": dict(left_out), "relaxed": len(found.atoms)}
     append_line(RUNS, line)
     print(line)
+
+
+def _element(element: str, folder: Path) -> Atoms:
+    """Search an element of which the files have no crystal, and return its lowest minimum."""
+    with Search(
+        element, formula_units=(1, 8), calculator="chgnet", workers=1, directory=folder / "searches" / element
+    ) as found:
+        found.run(relaxations=ELEMENT_RELAXATIONS, refine=1)
+        (best,) = found.minima(1)
+    atoms = best.atoms.copy()
+    atoms.calc = None
+    atoms.info = {"material_id": f"searched-{element}", "energy_per_atom": best.enthalpy_per_atom}
+    return atoms
 
 
 def _hybridcsp(*arguments: object) -> None:
@@ -274,7 +293,7 @@ def search(folder: Path, system: str, arm: str, relaxations: int, seed: int) -> 
             line["stopped"] = f"{type(error).__name__}: {str(error)[:200]}"
         else:
             state = found.archive.state
-            line["made"], line["force_calls"] = state.relaxations, state.force_calls
+            line["made"], line["force_calls"] = state.relaxations, state.cost.force_calls
             line["failed"] = sum(isinstance(event, Failed) for event in found.archive.history())
             for minimum in found.minima():
                 structure = to_pymatgen(minimum.atoms)

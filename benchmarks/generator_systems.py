@@ -105,6 +105,14 @@ def formula(contents: dict[str, int]) -> str:
     return "".join(f"{element}{number}" for element, number in contents.items())
 
 
+def hull_of(elements: Sequence[str], phases: Iterable[tuple[str, float]]) -> Hull:
+    """Return the convex hull of phases, given by formula and energy in eV/atom."""
+    hull = Hull(elements)
+    for name, energy in sorted(phases, key=lambda phase: -phase[1]):  # the last of a composition is kept
+        hull.put(name, energy)
+    return hull
+
+
 def known_crystals(files: Iterable[Path], elements: set[str]) -> list[Atoms]:
     """Return the primitive cells of the crystals of exactly these elements."""
     found = []
@@ -152,9 +160,8 @@ def make_data(folder: Path, system: str, files: Sequence[Path], count: int, work
     matcher = StructureMatcher()
     sought = [to_pymatgen(atoms) for atoms in references if set(atoms.get_chemical_symbols()) == set(elements)]
     ordered = sorted(found.atoms, key=lambda one: float(one.info["energy_per_atom"]))
-    hull = Hull(elements)
-    for atoms in (*references, *ordered):
-        hull.put(formula(contents_of(atoms)), float(atoms.info["energy_per_atom"]))
+    phases = [(formula(contents_of(a)), float(a.info["energy_per_atom"])) for a in (*references, *ordered)]
+    hull = hull_of(elements, phases)
     kept = []
     for atoms in fold(ordered, left_out):
         structure = to_pymatgen(atoms)
@@ -328,12 +335,9 @@ def report(systems: Sequence[str], references: dict[str, Path]) -> None:
         own = [line for line in lines if line["system"] == system]
         searches = [line for line in own if line["kind"] == "search"]
         phases = ase.io.read(references[system], ":")
-        hull = Hull(system.split("-"))
-        for atoms in phases:
-            hull.put(formula(contents_of(atoms)), float(atoms.info["energy_per_atom"]))
-        for line in searches:
-            for energy, _, _ in line["minima"]:
-                hull.put(line["contents"], energy)
+        energies = [(formula(contents_of(a)), float(a.info["energy_per_atom"])) for a in phases]
+        energies += [(line["contents"], energy) for line in searches for energy, _, _ in line["minima"]]
+        hull = hull_of(system.split("-"), energies)
         arms = list(dict.fromkeys(line["arm"] for line in searches))
         number_known = sum(len(set(atoms.get_chemical_symbols())) == len(system.split("-")) for atoms in phases)
         title = f"{system}: {number_known} known crystals"

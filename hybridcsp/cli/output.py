@@ -115,10 +115,9 @@ def print_search(
         console.print("No minimum has been found yet.")
     if state.tallies or state.last_errors:
         console.print(sources_table(archive))
-    found = "1 minimum" if archive.number_of_minima == 1 else f"{archive.number_of_minima} minima"
     console.print(
         f"{state.relaxations} relaxations, {state.cost.force_calls} force calls, "
-        f"{duration(state.cost.seconds)} of computing time, {found}",
+        f"{duration(state.cost.seconds)} of computing time, {archive.number_of_minima} minima",
         highlight=False,
     )
     if state.goals.condition and minima:

@@ -2,6 +2,8 @@
 
 ``python -I process_watch.py PARENT PROGRAM ARGUMENT…`` runs a program in this process's group and ends the group when
 the parent ends. The file is run as a script, imports nothing from this package, and does not change the environment.
+``process_watch.py --apart PARENT PROGRAM ARGUMENT…`` becomes the program, in a group of its own that ends likewise, so
+that Ctrl-C in the terminal of the parent does not reach it.
 
 A process of this package calls :func:`end_with`, which starts a watcher process. The watcher notices the end of the
 process or of its parent within a second, even if the process is busy in code that blocks all its threads, and then ends
@@ -20,7 +22,7 @@ import time
 
 _PR_SET_PDEATHSIG = 1
 
-_WATCH = "--watch"
+_WATCH, APART = "--watch", "--apart"
 
 #: Time in s between two checks, the same after the first sign of an end, and the time for an orderly end.
 _INTERVAL = 1.0
@@ -103,6 +105,17 @@ def run(parent: int, *argv: str) -> int:
                 os.killpg(0, signal.SIGKILL)
 
 
+def run_apart(parent: int, *argv: str) -> None:
+    """Become a program in a process group of its own, which ends when the parent ends."""
+    if os.getppid() != parent:
+        os._exit(1)
+    os.setpgid(0, 0)
+    watcher = start_watcher(parent, os.getpid(), os.getpid())
+    assert watcher.stdin is not None
+    os.set_inheritable(watcher.stdin.fileno(), True)  # the program holds it open as long as it runs
+    os.execv(argv[0], argv)
+
+
 def _runs(process: int) -> bool:
     """Return whether a process exists and is not a zombie."""
     try:
@@ -132,6 +145,8 @@ def _send(process: int, group: int, number: int) -> bool:
 if __name__ == "__main__":
     if sys.argv[1] == _WATCH:
         watch(*map(int, sys.argv[2:]))
+    elif sys.argv[1] == APART:
+        run_apart(int(sys.argv[2]), *sys.argv[3:])
     else:
         status = run(int(sys.argv[1]), *sys.argv[2:])
         sys.exit(status if status >= 0 else 128 - status)

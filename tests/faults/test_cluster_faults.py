@@ -1,5 +1,7 @@
 """Whatever a calculator does to a worker of a cluster: the same failures as in a pool, and the cluster goes on."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -122,3 +124,36 @@ def test_several_searches_share_a_cluster_of_dask(dask):
             second.submit(make_job("relax", 10 + number))
         for backend, numbers in ((first, range(4)), (second, range(10, 14))):
             assert sorted(outcome.candidate.id for outcome in collect(backend, 4)) == list(numbers)
+
+
+@pytest.mark.skipif(find_spec("parsl") is None, reason="parsl is not installed")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_ctrl_c_and_kill_end_a_search_with_parsl_and_all_its_processes(number, tmp_path):
+    """Ctrl-C in a terminal reaches all processes of the group, and ``kill -9`` the search alone."""
+    (tmp_path / "one.toml").write_text('scheduler = "local"\nprocesses = 1\n')
+    options = ["--calculator", "emt", "--relaxations", "100000", "--executor", "parsl:one.toml", "--source", "random"]
+    search = subprocess.Popen(
+        [sys.executable, "-m", "hybridcsp", "search", "Cu", *options],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert search.stdout is not None
+        assert any("/100000 relaxations" in line and not line.startswith("0/") for line in search.stdout)
+        children = psutil.Process(search.pid).children(recursive=True)
+        assert children
+        if number == signal.SIGINT:
+            os.killpg(search.pid, number)
+            output, _ = search.communicate(timeout=60)
+            assert search.returncode == 130
+            assert "hybridcsp resume Cu --trust" in output
+        else:
+            search.kill()
+        assert psutil.wait_procs(children, timeout=60)[1] == []
+    finally:
+        search.kill()
+        search.wait()
+        assert search.stdout is not None
+        search.stdout.close()

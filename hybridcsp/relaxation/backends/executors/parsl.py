@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shlex
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from hybridcsp.errors import BackendError, message_of
 from hybridcsp.relaxation.backends.cluster import ClusterExecutor
 from hybridcsp.relaxation.backends.executors.base import require_package
 from hybridcsp.relaxation.backends.executors.tables import BatchJobs, Count, Line, read_table
+from hybridcsp.utils import process_watch
 
 # Time in s between the signs of life of a node, and without one after which its jobs are submitted again.
 _HEARTBEAT, _LOST_AFTER = 10, 40
@@ -124,7 +126,7 @@ class ParslExecutor(ClusterExecutor):
                 max_workers_per_node=self.file.processes,
                 cores_per_worker=1e-6,  # so that max_workers_per_node alone decides
                 address=self.file.address or ("127.0.0.1" if self.file.scheduler == "local" else None),
-                interchange_launch_cmd=[str(Path(sys.executable).parent / "interchange.py")],
+                interchange_launch_cmd=self._interchange(),
                 heartbeat_period=_HEARTBEAT,
                 heartbeat_threshold=_LOST_AFTER,
             )
@@ -134,6 +136,14 @@ class ParslExecutor(ClusterExecutor):
             raise BackendError(f"Parsl cannot be started: {message_of(error)}") from error
         executor: Executor = ParslPoolExecutor(dfk=self._kernel)
         return executor
+
+    def _interchange(self) -> list[str]:
+        """Return the command of the process between the search and the workers.
+
+        It is in a process group of its own: Parsl would wait for ever for the answers of one that Ctrl-C has ended.
+        """
+        program = [sys.executable, str(Path(sys.executable).parent / "interchange.py")]
+        return [sys.executable, "-I", "-S", process_watch.__file__, process_watch.APART, str(os.getpid()), *program]
 
     def workers(self) -> int:
         """Return the number of worker processes of all nodes that answer.

@@ -28,6 +28,7 @@ from hybridcsp.generators.ccdcgan.sizes import SCALES, Scale, Sizes
 from hybridcsp.generators.images.coder import ImageCoder
 from hybridcsp.generators.images.courses import Training
 from hybridcsp.generators.images.crystal_images import encode_images
+from hybridcsp.generators.images.loading import networks_of_weights, sizes_of_card
 from hybridcsp.generators.images.training_set import ImageTrainingSet, elements_of
 from hybridcsp.generators.properties import LearnedProperties
 from hybridcsp.generators.sample_measures import SampleMeasures
@@ -281,21 +282,14 @@ class ConstrainedGAN(Generator):
         """
         tensors, card = weights_io.load(folder, cls.name)
         with weights_io.reading_card(folder):
-            numbers = [*card["grid"].values(), *card["sizes"].values()]
-            if not all(isinstance(number, int | float) and 0 < number < 1e9 for number in numbers):
-                raise ValueError("the sizes of the images and networks must be positive numbers")
-            scale = Scale(grid=VoxelGrid(**card["grid"]), sizes=Sizes(**card["sizes"]))
+            grid, sizes = sizes_of_card(card, Sizes)
+            scale = Scale(grid=grid, sizes=sizes)
             generator = cls(card["configuration"], scale)
             generator._elements = [atomic_numbers[symbol] for symbol in card["elements"]]
             properties = LearnedProperties.from_card(card["constraint"])
             generator._quantities = Quantities(properties, generator._design.units)
             shape = Shape(len(generator._elements), len(properties.scales), properties.n_features)
-            # Sizes that are damaged may stand for networks beyond the memory, which are never allocated here.
-            with torch.device("meta"):
-                planned = generator._design.untrained(scale, shape).state_dict()
-            if {name: value.shape for name, value in planned.items()} != {n: v.shape for n, v in tensors.items()}:
-                raise ValueError("the weights fill no networks of the sizes in the card")
-            networks = generator._design.untrained(scale, shape)
+            networks = networks_of_weights(lambda: generator._design.untrained(scale, shape), tensors)
         weights_io.fill(networks, tensors, folder)
         generator._networks, generator.card = networks.eval(), card
         return generator

@@ -19,6 +19,7 @@ from hybridcsp.generators.base import Condition, Epoch, Example, Generator, Reje
 from hybridcsp.generators.images.coder import ImageCoder
 from hybridcsp.generators.images.courses import Training
 from hybridcsp.generators.images.crystal_images import encode_images
+from hybridcsp.generators.images.loading import networks_of_weights, sizes_of_card
 from hybridcsp.generators.images.training_set import ImageTrainingSet, elements_of
 from hybridcsp.generators.imatgen.drawing import KnownMaterials
 from hybridcsp.generators.imatgen.materials_data import MaterialsData
@@ -204,18 +205,13 @@ class IMatGen(Generator):
         known = {name.removeprefix("known."): value for name, value in tensors.items() if name.startswith("known.")}
         weights = {name: value for name, value in tensors.items() if not name.startswith("known.")}
         with weights_io.reading_card(folder):
-            numbers = [*card["grid"].values(), *card["sizes"].values()]
-            if not all(isinstance(number, int | float) and 0 < number < 1e9 for number in numbers):
-                raise ValueError("the sizes of the images and networks must be positive numbers")
-            scale = Scale(grid=VoxelGrid(**card["grid"]), sizes=Sizes(**card["sizes"]))
+            grid, sizes = sizes_of_card(card, Sizes)
+            scale = Scale(grid=grid, sizes=sizes)
             generator = cls(card["configuration"], scale)
             generator._elements = [atomic_numbers[symbol] for symbol in card["elements"]]
-            # Sizes that are damaged may stand for networks beyond the memory, which are never allocated here.
-            with torch.device("meta"):
-                planned = generator._recipe.networks(scale, len(generator._elements)).state_dict()
-            if {name: value.shape for name, value in planned.items()} != {n: v.shape for n, v in weights.items()}:
-                raise ValueError("the weights fill no networks of the sizes in the card")
-            generator._networks = generator._recipe.networks(scale, len(generator._elements))
+            generator._networks = networks_of_weights(
+                lambda: generator._recipe.networks(scale, len(generator._elements)), weights
+            )
             generator._known = KnownMaterials(**known)
             generator._known.check(len(generator._elements), scale.sizes.latent)
         weights_io.fill(generator._networks.eval(), weights, folder)

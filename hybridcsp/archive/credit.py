@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import compress
+from collections.abc import Hashable, Sequence, Set
+from dataclasses import dataclass
 
+from hybridcsp.archive.niche_worths import LOWEST_NICHES, Niche, NicheWorths
 from hybridcsp.core.outcomes import Failed, FollowUpOutcome, Relaxed
 from hybridcsp.core.records import ADDED
 from hybridcsp.objectives.fronts import exclusive_hypervolumes
@@ -15,10 +14,6 @@ from hybridcsp.objectives.goals import Goals
 
 #: Price of a relaxation whose force calls are not known.
 EXPECTED_FORCE_CALLS = 60.0
-
-#: Number of niches above the best whose mean height is the scale of credit, and the scale in eV/atom until there are
-#: that many, and the smallest one.
-LOWEST_NICHES, FIRST_SCALE, SMALLEST_SCALE = 7, 0.02, 0.002
 
 
 def price(outcome: Relaxed | Failed) -> float:
@@ -46,51 +41,6 @@ class CreditAccount:
 
     relaxations: int = 0
     paid: float = 0.0
-
-
-@dataclass
-class _Niche:
-    """A niche, the account that reached it first, and what calculators say about it.
-
-    Attributes
-    ----------
-    key
-        Account; ``None`` if no account is credited.
-    values
-        Values of the objectives for the lowest relaxation that has any.
-    reached_again
-        Whether another relaxation has ended in it that did not begin there.
-    enthalpies
-        Lowest enthalpies in eV/atom by calculator: 0 for that of the search, from 1 for follow-up calculators.
-    repeated
-        Numbers of the follow-up calculators by which it is a minimum that another niche had already led to.
-    last, last_enthalpy
-        Number of the last calculator with an enthalpy, and that enthalpy in eV/atom. They are kept because the credit
-        is computed anew after every outcome.
-    """
-
-    key: Hashable | None
-    values: Mapping[str, float] = field(default_factory=dict)
-    reached_again: bool = False
-    enthalpies: dict[int, float] = field(default_factory=dict)
-    repeated: set[int] = field(default_factory=set)
-    last: int = 0
-    last_enthalpy: float = math.inf
-
-    def lower(self, number: int, enthalpy: float) -> None:
-        """Note an enthalpy by a calculator."""
-        self.enthalpies[number] = min(enthalpy, self.enthalpies.get(number, math.inf))
-        self._find_last()
-
-    def forget(self, number: int) -> None:
-        """Forget the results of a follow-up calculator."""
-        self.enthalpies.pop(number, None)
-        self.repeated.discard(number)
-        self._find_last()
-
-    def _find_last(self) -> None:
-        self.last = max(self.enthalpies)
-        self.last_enthalpy = self.enthalpies[self.last]
 
 
 class CreditTracker:
@@ -128,7 +78,9 @@ class CreditTracker:
     def __init__(self, goals: Goals | None = None) -> None:
         self._goals = Goals() if goals is None else goals
         self._accounts: dict[Hashable, CreditAccount] = {}
-        self._niches: dict[int, _Niche] = {}
+        self._niches: dict[int, Niche] = {}
+        self._worths: NicheWorths | None = None  # ``None`` after a change of more than the niches that follow
+        self._changed: dict[int, None] = {}  # niches since then, in order
         self._niche_of: dict[int, int] = {}  # by minimum
         self._ended: dict[int, int] = {}  # niches by candidate
         self._suspects: frozenset[int] = frozenset()
@@ -156,7 +108,7 @@ class CreditTracker:
         self._accounts.clear()
         for niche in self._niches.values():
             niche.key = None
-        self._credit = None
+        self._credit = self._worths = None
 
     def observe(self, outcome: Relaxed | Failed, key: Hashable | None) -> None:
         """Book a relaxation; called once for each, in the order of the events.
@@ -179,13 +131,14 @@ class CreditTracker:
         self._niche_of[outcome.minimum] = number
         niche = self._niches.get(number)
         if niche is None:
-            niche = self._niches[number] = _Niche(key)
+            niche = self._niches[number] = Niche(key)
         elif all(self._ended.get(parent) != number for parent in outcome.candidate.proposal.parents):
             niche.reached_again = True
         self._ended[outcome.candidate.id] = number
         if outcome.objectives and outcome.enthalpy_per_atom <= niche.enthalpies.get(0, math.inf):
             niche.values = outcome.objectives
         self._lower(niche, 0, outcome.enthalpy_per_atom)
+        self._changed[number] = None
 
     def note_suspects(self, outcome: Relaxed) -> None:
         """Take note of the minima that are suspect after a relaxation, which need not be booked."""
@@ -198,6 +151,7 @@ class CreditTracker:
             end = followed.outcome
             if not isinstance(end, Relaxed) or end.minimum is None:
                 continue
+            self._worths = None
             if self._labels.get(followed.number) != followed.calculator:
                 self._forget(followed.number)
                 self._labels[followed.number] = followed.calculator
@@ -216,41 +170,50 @@ class CreditTracker:
             niche.forget(number)
         self._lowest.pop(number, None)
 
-    def _lower(self, niche: _Niche, number: int, enthalpy: float) -> None:
+    def _lower(self, niche: Niche, number: int, enthalpy: float) -> None:
         niche.lower(number, enthalpy)
         self._lowest[number] = min(enthalpy, self._lowest.get(number, math.inf))
         self._credit = None
 
     def _all_credit(self) -> dict[Hashable, float]:
         holes = {self._niche_of[minimum] for minimum in self._suspects if minimum in self._niche_of}
-        niches = [niche for number, niche in self._niches.items() if number not in holes]
-        lowest_of = self._lowest | {0: min((niche.enthalpies[0] for niche in niches), default=math.inf)}
-        heights = [niche.last_enthalpy - lowest_of[niche.last] for niche in niches]
+        if self._goals.condition or self._goals.optimised:
+            return self._credit_by_goals(holes)
+        known = self._worths
+        if known is None or known.holes != holes or not known.update(self._niches, self._changed):
+            self._worths = known = NicheWorths(self._niches, holes, self._lowest_without(holes))
+        self._changed.clear()
+        return known.by_account()
+
+    def _lowest_without(self, holes: Set[int]) -> dict[int, float]:
+        """Return the lowest enthalpy of each calculator in eV/atom, that of the search without holes."""
+        own = (niche.enthalpies[0] for number, niche in self._niches.items() if number not in holes)
+        return self._lowest | {0: min(own, default=math.inf)}
+
+    def _credit_by_goals(self, holes: Set[int]) -> dict[Hashable, float]:
+        lowest = self._lowest_without(holes)
+        heights = {
+            number: niche.last_enthalpy - lowest[niche.last]
+            for number, niche in self._niches.items()
+            if number not in holes
+        }
         if self._goals.condition:
-            allowed = [self._goals.allow(niche.values, height) for height, niche in zip(heights, niches, strict=True)]
-            heights, niches = list(compress(heights, allowed)), list(compress(niches, allowed))
-        if self._goals.optimised:
-            worth = self._hypervolumes(list(zip(heights, niches, strict=True)))
-        else:
-            worth = _closeness(heights)
+            allow = self._goals.allow
+            heights = {n: height for n, height in heights.items() if allow(self._niches[n].values, height)}
+        niches = {number: self._niches[number] for number in heights}
+        if not self._goals.optimised:
+            return NicheWorths(niches, set(), lowest).by_account()
         credit: dict[Hashable, float] = {}
-        for niche, own in zip(niches, worth, strict=True):
-            key = niche.key
-            if key is not None and not niche.reached_again and niche.last not in niche.repeated:
-                credit[key] = credit.get(key, 0.0) + own
+        worths = self._hypervolumes(list(zip(heights.values(), niches.values(), strict=True)))
+        for niche, own in zip(niches.values(), worths, strict=True):
+            if niche.key is not None and niche.pays:
+                credit[niche.key] = credit.get(niche.key, 0.0) + own
         return credit
 
-    def _hypervolumes(self, heights: Sequence[tuple[float, _Niche]]) -> list[float]:
+    def _hypervolumes(self, heights: Sequence[tuple[float, Niche]]) -> list[float]:
         """Return what each niche adds to the hypervolume of all, in units of the mean of the front."""
         criteria = [self._goals.criteria(niche.values, height) for height, niche in heights]
         own = iter(exclusive_hypervolumes([point for point in criteria if point is not None]).tolist())
         found = [0.0 if point is None else next(own) for point in criteria]
         number = min(LOWEST_NICHES + 1, sum(volume > 0 for volume in found))
         return [volume * number / sum(found) if volume else 0.0 for volume in found]
-
-
-def _closeness(heights: Sequence[float]) -> list[float]:
-    """Return what niches are worth by their heights, relative to that of the lowest."""
-    lowest = heapq.nsmallest(LOWEST_NICHES + 1, heights)[1:]  # a long search has tens of thousands
-    scale = max(SMALLEST_SCALE, sum(lowest) / LOWEST_NICHES) if len(lowest) == LOWEST_NICHES else FIRST_SCALE
-    return [math.exp(-height / scale) for height in heights]

@@ -1,11 +1,15 @@
 """Credit and costs of relaxations."""
 
+import heapq
 import math
 
 import pytest
 from crystals import followed_up, relaxed, rutile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from hybridcsp.archive.credit import EXPECTED_FORCE_CALLS, FIRST_SCALE, CreditTracker, price
+from hybridcsp.archive.credit import EXPECTED_FORCE_CALLS, CreditTracker, price
+from hybridcsp.archive.niche_worths import FIRST_SCALE, LOWEST_NICHES, SMALLEST_SCALE
 from hybridcsp.core.outcomes import Failed, FailureReason
 from hybridcsp.core.records import ADDED, Candidate, Cost, Proposal
 
@@ -88,6 +92,50 @@ def test_credit_does_not_depend_on_the_order_of_the_results():
         return [tracker.credit(key) for key in "abc"]
 
     assert earned(ends) == pytest.approx(earned(ends[::-1]))
+
+
+def from_scratch(outcomes):
+    """The credit of all sources, by the formula, summed niche after niche."""
+    suspects, niches = frozenset(), {}
+    for outcome, source in outcomes:
+        suspects = outcome.suspects_after(suspects)
+        niche = niches.setdefault(outcome.niche, {"source": source, "enthalpy": math.inf, "relaxations": 0})
+        niche["relaxations"] += 1
+        niche["enthalpy"] = min(niche["enthalpy"], outcome.enthalpy_per_atom)
+    niches = [niche for number, niche in niches.items() if number not in suspects]
+    lowest = min((niche["enthalpy"] for niche in niches), default=math.inf)
+    heights = [niche["enthalpy"] - lowest for niche in niches]
+    next_lowest = heapq.nsmallest(LOWEST_NICHES + 1, heights)[1:]
+    scale = max(SMALLEST_SCALE, sum(next_lowest) / LOWEST_NICHES) if len(next_lowest) == LOWEST_NICHES else FIRST_SCALE
+    credit = dict.fromkeys("abc", 0.0)
+    for niche, height in zip(niches, heights, strict=True):
+        if niche["relaxations"] == 1:
+            credit[niche["source"]] += math.exp(-height / scale)
+    return credit
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 20),
+            st.floats(-4, -3) | st.sampled_from([-3.5, -3.25]),
+            st.sampled_from("abc"),
+            st.sampled_from([None, None, None, (), (1,), (2, 3)]),
+            st.booleans(),
+        ),
+        max_size=60,
+    )
+)
+def test_credit_that_is_kept_up_to_date_is_that_from_scratch_to_the_last_digit(rows):
+    tracker, outcomes = CreditTracker(), []
+    for number, (niche, enthalpy, source, suspects, is_read) in enumerate(rows, 1):
+        outcome = end(number, enthalpy, minimum=niche, niche=niche, suspects=suspects)
+        tracker.observe(outcome, source)
+        outcomes.append((outcome, source))
+        if is_read:
+            assert {key: tracker.credit(key) for key in "abc"} == from_scratch(outcomes)
+    assert {key: tracker.credit(key) for key in "abc"} == from_scratch(outcomes)
 
 
 def test_failed_and_unconverged_relaxations_cost_and_earn_nothing(tracker):

@@ -8,8 +8,8 @@ import pytest
 from crystals import InlineBackend, ListSource, random_crystal, relaxed
 
 from hybridcsp import Problem, Search
-from hybridcsp.archive.credit import FIRST_SCALE
 from hybridcsp.archive.history import ModelUpdate, SourceCall
+from hybridcsp.archive.niche_worths import FIRST_SCALE
 from hybridcsp.core.outcomes import FollowUpOutcome
 from hybridcsp.core.records import FOLLOW_UP
 from hybridcsp.errors import InputError

@@ -139,6 +139,7 @@ def _matcher(tolerances: Tolerances, *, supercells: bool) -> Any:
     )
 
 
+@lru_cache(maxsize=32)  # one structure is compared with several others in succession
 def _primitive(crystal: Crystal, displacement: float) -> Structure:
     """Return the primitive cell under translations that hold within the displacement.
 

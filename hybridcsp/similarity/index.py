@@ -11,6 +11,10 @@ from ase import Atoms
 from hybridcsp.errors import InputError
 from hybridcsp.similarity.comparison import MINIMA, Tolerances, matches
 from hybridcsp.similarity.fingerprint import Crystal, Descriptors, Floats, compute_descriptors, environment_distance
+from hybridcsp.similarity.sorted_rows import SortedRows
+
+# Number of rows whose components are compared all at once, which takes as long as comparing a few of many.
+_FEW = 64
 
 
 class StructureIndex:
@@ -75,7 +79,7 @@ class StructureIndex:
         group = self._groups.get(query.crystal.composition)
         if group is None:
             return None
-        rows = group.neighbours(query.fingerprint, energy, self.energy_window, self.tolerances)
+        rows = group.neighbours(query.fingerprint, energy)
         exact_comparisons, capped = 0, len(rows) > self.tolerances.neighbours
         for row in rows[: self.tolerances.neighbours]:
             self.statistics["neighbours"] += 1
@@ -128,9 +132,11 @@ class StructureIndex:
         self._group_of.pop(key).remove(key)
 
     def _put(self, key: int, descriptors: Descriptors, energy: float) -> None:
-        group = self._groups.setdefault(
-            descriptors.crystal.composition, _CompositionGroup(len(descriptors.fingerprint))
-        )
+        composition = descriptors.crystal.composition
+        group = self._groups.get(composition)
+        if group is None:
+            n_components = len(descriptors.fingerprint)
+            group = self._groups[composition] = _CompositionGroup(n_components, self.energy_window, self.tolerances)
         group.append(key, descriptors, energy)
         self._group_of[key] = group
 
@@ -147,14 +153,30 @@ class StructureIndex:
 
 
 class _CompositionGroup:
-    """Structures of one reduced composition, in arrays that grow by doubling."""
+    """Structures of one reduced composition, in arrays that grow by doubling.
 
-    def __init__(self, n_components: int) -> None:
+    Parameters
+    ----------
+    n_components
+        Number of components of a fingerprint.
+    window
+        Energy window as in :class:`StructureIndex`.
+    tolerances
+        Tolerances of the comparison.
+    """
+
+    def __init__(self, n_components: int, window: float | None, tolerances: Tolerances) -> None:
         self.crystals: list[Crystal] = []
         self.keys = np.empty(16, dtype=np.int64)
         self.energies = np.empty(16)
         self.fingerprints = np.empty((n_components, 16), dtype=np.float32)
+        self._window = window
+        self._most = tolerances.fingerprint
+        limits = np.full(n_components, tolerances.component)
+        limits[-1] = math.inf if tolerances.volume is None else tolerances.volume
+        self._limits = limits
         self._row_of: dict[int, int] = {}
+        self._sorted = SortedRows()  # by energy, or by the first component where energies are ignored
 
     def append(self, key: int, descriptors: Descriptors, energy: float) -> None:
         row = len(self.crystals)
@@ -165,38 +187,54 @@ class _CompositionGroup:
         self.crystals.append(descriptors.crystal)
         self.keys[row], self.energies[row], self.fingerprints[:, row] = key, energy, descriptors.fingerprint
         self._row_of[key] = row
+        self._sorted.add(row, self._sorting_value(row))
 
     def remove(self, key: int) -> None:
         row = self._row_of.pop(key)
+        self._sorted.remove(row, self._sorting_value(row))
         crystal = self.crystals.pop()
         last = len(self.crystals)
         if row != last:
+            self._sorted.renumber(last, self._sorting_value(last), row)
             self.crystals[row] = crystal
             for values in (self.keys, self.energies, self.fingerprints):
                 values[..., row] = values[..., last]
             self._row_of[int(self.keys[row])] = row
 
-    def neighbours(self, wanted: Floats, energy: float, window: float | None, tolerances: Tolerances) -> list[int]:
+    def neighbours(self, wanted: Floats, energy: float) -> list[int]:
         """Return the rows of similar structures, nearest first."""
-        n = len(self.crystals)
         wanted = wanted.astype(np.float32)
-        rows = np.arange(n)
-        if window is not None:
-            rows = np.flatnonzero(~(np.abs(self.energies[:n] - energy) > window))
-        limits = np.full(len(wanted), tolerances.component)
-        limits[-1] = math.inf if tolerances.volume is None else tolerances.volume
-        # Components are compared one after the other, from the volume on, each on the rows that remain: a query costs
-        # little more than reading one column.
+        if self._window is None:
+            rows = self._sorted.between(*_bounds(float(wanted[0]), float(self._limits[0])))
+        else:
+            rows = self._sorted.between(*_bounds(energy, self._window))
+            rows = rows[~(np.abs(self.energies[rows] - energy) > self._window)]
+        # Components are compared one after the other, from the volume on, each on the rows that remain; of few rows
+        # all at once.
         for component in range(-1, len(wanted) - 1):
-            rows = rows[np.abs(self.fingerprints[component, rows] - wanted[component]) <= limits[component]]
-            if len(rows) == 0:
-                return []
+            if len(rows) <= _FEW:
+                break
+            rows = rows[np.abs(self.fingerprints[component, rows] - wanted[component]) <= self._limits[component]]
+        if not len(rows):
+            return []
+        differences = np.abs(self.fingerprints[:, rows] - wanted[:, None])
+        near = (differences <= self._limits[:, None]).all(axis=0)
+        rows = rows[near]
         distances = np.sqrt(np.mean((self.fingerprints[:-1, rows] - wanted[:-1, None]) ** 2, axis=0))
         order = np.lexsort(
             (self.keys[rows], distances)
         )  # ties in the order of their keys, regardless of the order of insertion
-        ordered: list[int] = rows[order[distances[order] <= tolerances.fingerprint]].tolist()
+        ordered: list[int] = rows[order[distances[order] <= self._most]].tolist()
         return ordered
+
+    def _sorting_value(self, row: int) -> float:
+        return float(self.fingerprints[0, row] if self._window is None else self.energies[row])
+
+
+def _bounds(value: float, limit: float) -> tuple[float, float]:
+    """Return bounds a little wider than a limit, so that rounding excludes nothing that is compared exactly later."""
+    margin = limit + 1e-6 * (limit + abs(value))
+    return value - margin, value + margin
 
 
 def _descriptors(structure: Atoms | Descriptors) -> Descriptors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_left, insort
 
 from ase import Atoms
 
@@ -57,6 +57,7 @@ class NicheIndex:
     def __init__(self) -> None:
         self._copies = StructureIndex(energy_window=NICHE_WINDOW, tolerances=NEAR_COPIES)
         self._layers: dict[int, tuple[Layers, float]] = {}
+        self._by_energy: list[tuple[float, int]] = []  # the keys of these, sorted
 
     def __contains__(self, key: int) -> bool:
         return key in self._copies
@@ -75,15 +76,10 @@ class NicheIndex:
         found = self._copies.find(descriptors, energy_per_atom)
         if found is not None:
             return found
-        nearby = {
-            key: layers
-            for key, (layers, energy) in self._layers.items()
-            if abs(energy - energy_per_atom) <= NICHE_WINDOW
-        }
+        nearby = self._layered_near(energy_per_atom)
         if not nearby or (own := find_layers(descriptors.crystal)) is None:
             return None
-        distances = ((layer_distance(own, layers), key) for key, layers in nearby.items())
-        distance, key = min(distances, default=(math.inf, 0))
+        distance, key = min((layer_distance(own, self._layers[key][0]), key) for key in nearby)
         return key if distance <= SAME_LAYERS else None
 
     def add(self, key: int, structure: Atoms | Descriptors, energy_per_atom: float) -> None:
@@ -93,8 +89,18 @@ class NicheIndex:
         layers = find_layers(descriptors.crystal)
         if layers is not None:
             self._layers[key] = layers, energy_per_atom
+            insort(self._by_energy, (energy_per_atom, key))
 
     def remove(self, key: int) -> None:
         """Remove a niche."""
         self._copies.remove(key)
-        self._layers.pop(key, None)
+        if key in self._layers:
+            _, energy = self._layers.pop(key)
+            del self._by_energy[bisect_left(self._by_energy, (energy, key))]
+
+    def _layered_near(self, energy_per_atom: float) -> list[int]:
+        """Return the keys of the niches of layered structures with similar energies."""
+        # A little wider than the window, which decides: rounding must not exclude its ends.
+        first = bisect_left(self._by_energy, (energy_per_atom - 1.001 * NICHE_WINDOW, 0))
+        last = bisect_left(self._by_energy, (energy_per_atom + 1.001 * NICHE_WINDOW, 0))
+        return [key for energy, key in self._by_energy[first:last] if abs(energy - energy_per_atom) <= NICHE_WINDOW]

@@ -118,6 +118,10 @@ class Ranking(Generic[_R]):
         """Return the basins in the order in which they were added."""
         return list(self._basins.values())
 
+    def newest_first(self) -> Iterator[_R]:
+        """Yield the basins, the one that was added last first."""
+        return reversed(self._basins.values())
+
     def best(self) -> _R | None:
         """Return the basin of lowest enthalpy per atom, or ``None`` if there is no basin."""
         return self._basins[self._order[0][1]] if self._order else None

@@ -143,9 +143,9 @@ class FollowUpLevel:
         """Return the minima of this calculator by ascending enthalpy per atom."""
         return self._results.ranking.sorted()
 
-    def comparable(self) -> list[FollowUpMinimum]:
-        """Return the minima of this calculator in the order of discovery."""
-        return self.minima(self.label)
+    def newest_first(self) -> Iterator[FollowUpMinimum]:
+        """Yield the minima of this calculator, the one that was discovered last first."""
+        return reversed(self._results.minima.values())
 
     def lowest(self) -> float | None:
         """Return the lowest enthalpy in eV/atom, or ``None`` if there is no minimum."""

@@ -133,6 +133,10 @@ class SearchState:
         """Return the basins of the calculator in use in the order of discovery; cheaper than :meth:`ranked`."""
         return self._comparable.in_order_of_discovery()
 
+    def newest_first(self) -> Iterator[Basin]:
+        """Yield the basins of the calculator in use, the one that was discovered last first."""
+        return self._comparable.newest_first()
+
     def best(self) -> Basin | None:
         """Return the basin of lowest enthalpy per atom, or ``None`` if there is no minimum."""
         return self._comparable.best()

@@ -196,11 +196,11 @@ class StoppingCheck:
         """Return whether a minimum of the calculator that counts reaches the target."""
         state, structure_of = self._archive.state, self._archive.structure_of
         if self._follow_ups_left is None:
-            return self._target.reached(state.lowest(), state.comparable(), structure_of)
+            return self._target.reached(state.lowest(), state.newest_first(), structure_of)
         if not state.follow_ups.levels:
             return False
         level = state.follow_ups.levels[-1]
-        return self._target.reached(level.lowest(), level.comparable(), structure_of)
+        return self._target.reached(level.lowest(), level.newest_first(), structure_of)
 
     def _is_unchanged(self) -> bool:
         """Return whether the best minimum of the last calculator with results has stayed the same for long enough."""
@@ -233,7 +233,7 @@ class Target:
     def __init__(self, stop_at: float | str | None, problem: Problem | System) -> None:
         self._enthalpy = stop_at if isinstance(stop_at, float | int) else None
         self._structure: Any = None
-        self._checked: set[tuple[str, int]] = set()  # calculators and ids of minima
+        self._checked: dict[str, int] = {}  # by calculator, the id of the last minimum that was compared
         if self._enthalpy is not None and isinstance(problem, System):
             reason = "enthalpies of different compositions are not compared; give a structure file"
             raise InputError("stop_at", stop_at, reason=reason)
@@ -258,7 +258,7 @@ class Target:
         lowest
             Lowest enthalpy in eV/atom; ``None`` if there is no minimum.
         minima
-            All minima.
+            All minima, newest first. Their ids ascend in the order of discovery.
         structure_of
             Function that reads the structure in which a relaxation ended.
         """
@@ -269,13 +269,15 @@ class Target:
         from pymatgen.analysis.structure_matcher import StructureMatcher
 
         matcher = StructureMatcher()
+        newest: dict[str, int] = {}
         for minimum in minima:
-            key = minimum.best.calculator, minimum.id
-            if key not in self._checked:
-                self._checked.add(key)
-                if matcher.fit(self._structure, to_pymatgen(structure_of(minimum.best))):
-                    self._checked.discard(key)
-                    return True
+            calculator = minimum.best.calculator
+            if minimum.id <= self._checked.get(calculator, 0):
+                break
+            newest.setdefault(calculator, minimum.id)
+            if matcher.fit(self._structure, to_pymatgen(structure_of(minimum.best))):
+                return True
+        self._checked |= newest
         return False
 
 

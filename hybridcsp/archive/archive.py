@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,6 +101,14 @@ class Archive(ArchiveReader):
     def record_model_update(self, update: ModelUpdate) -> ModelUpdate:
         """Record that a source samples from other versions of its model; return the update with its number."""
         return replace(update, sequence=self._record(conversion.update_event(update)).sequence)
+
+    def grouped(self) -> AbstractContextManager[None]:
+        """Return a block whose events are kept together, at its end or after a second.
+
+        Nothing may be recorded in it that cannot be repeated: calls of sources can, because a resumed search draws the
+        same numbers for each, and outcomes cannot.
+        """
+        return self._log.grouped()
 
     @uninterrupted()
     def record_call(self, called: SourceCall, rejected: Sequence[Rejected] = ()) -> list[Outcome]:

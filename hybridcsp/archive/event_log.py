@@ -70,6 +70,10 @@ class EventLog:
         """Return a block in which errors that a damaged database causes become an ``ArchiveError``."""
         return self._database.reading()
 
+    def grouped(self) -> AbstractContextManager[None]:
+        """Return a block whose transactions are kept together, at its end or after a second."""
+        return self._database.grouped()
+
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Append the events that are added in the block; after a crash either all of them are there or none.
@@ -106,6 +110,7 @@ class EventLog:
 
         Events of kinds that only later versions of hybridcsp know are left out.
         """
+        self._database.commit()  # another connection reads, which sees nothing of what is not
         with self.reading(), closing(self._database.new_reader()) as connection:
             if not has_events(connection):
                 return

@@ -191,6 +191,10 @@ class Run:
         self._capacity = self._backend.capacity
         if not self._stopped:
             self._submit_follow_ups(self._follow_ups.due)
+        with self._archive.grouped():
+            self._submit_candidates()
+
+    def _submit_candidates(self) -> None:
         while not self._stopped and self._stopping.allows_another(len(self._running)):
             if not self._ready:
                 self._ready.extend(self._proposer.propose(WORKERS))

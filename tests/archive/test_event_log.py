@@ -102,6 +102,47 @@ def test_nothing_is_written_if_the_block_of_a_transaction_raises(tmp_path):
     assert [(event.sequence, event.reason) for event in log.read()] == [(1, "b")]
 
 
+def test_transactions_of_a_group_are_kept_together_at_its_end(tmp_path):
+    log, reader = EventLog(tmp_path, write=True), EventLog(tmp_path, write=False)
+    append(log, "a")
+    with log.grouped():
+        append(log, "b")
+        append(log, "c")
+        assert reasons(reader) == ["a"]
+    assert reasons(reader) == ["a", "b", "c"]
+    append(log, "d")
+    assert reasons(reader) == ["a", "b", "c", "d"]
+
+
+def test_a_group_keeps_what_it_has_when_its_log_is_read_or_closed_or_a_second_has_passed(tmp_path, monkeypatch):
+    log, reader = EventLog(tmp_path, write=True), EventLog(tmp_path, write=False)
+    with log.grouped():
+        append(log, "a")
+        assert reasons(log) == ["a"] == reasons(reader)
+        append(log, "b")
+        assert reasons(reader) == ["a"]
+        monkeypatch.setattr("hybridcsp.archive.database.GROUP_SECONDS", 0.0)
+        reasons(log)
+        append(log, "c")
+        assert reasons(reader) == ["a", "b", "c"]
+        monkeypatch.undo()
+        append(log, "d")
+        log.close()
+    assert reasons(reader) == ["a", "b", "c", "d"]
+
+
+def test_a_transaction_that_raises_takes_nothing_else_of_its_group_with_it(tmp_path):
+    log = EventLog(tmp_path, write=True)
+    with pytest.raises(RuntimeError), log.grouped():
+        append(log, "a")
+        with pytest.raises(ValueError, match="Bad key"), log.transaction() as transaction:
+            transaction.add(rejected(), Row(atoms=bulk("Cu")))
+            transaction.add(rejected(), Row(atoms=bulk("Cu"), keys={"id": 3}))
+        append(log, "b")
+        raise RuntimeError
+    assert [(event.sequence, event.reason) for event in log.read()] == [(1, "a"), (2, "b")]
+
+
 def test_readers_see_appended_events_and_closing_leaves_one_file(tmp_path):
     log = EventLog(tmp_path, write=True)
     reader = EventLog(tmp_path, write=False)

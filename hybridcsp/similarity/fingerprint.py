@@ -151,6 +151,36 @@ def fingerprint(atoms: Atoms) -> Floats:
     return compute_descriptors(atoms).fingerprint.copy()
 
 
+def can_be_paired(a: Crystal, b: Crystal) -> bool:
+    """Return whether two crystals, repeated to the same number of atoms, have few enough to be paired."""
+    return math.lcm(len(a.numbers), len(b.numbers)) <= _MAX_ATOMS_TO_PAIR
+
+
+def least_environment_distances(
+    wanted: Floats, others: Floats, composition: tuple[tuple[int, int], ...]
+) -> NDArray[np.float64]:
+    """Return lower bounds of the mean difference of atomic environments from those of other crystals.
+
+    The mean distance from the atoms of an element to their neighbours in a shell differs by no more than their
+    environments do on average, however the atoms are paired.
+
+    Parameters
+    ----------
+    wanted
+        Fingerprint of a crystal, shape ``(n_components,)``.
+    others
+        Fingerprints of others of the same composition, shape ``(n, n_components)``.
+    composition
+        Atomic numbers and amounts of the reduced formula.
+    """
+    n_elements, n_shells = len(composition), len(SHELLS) - 1
+    means = slice(0, n_elements**2 * n_shells)
+    differences = np.abs(others[:, means] - wanted[means]).reshape(-1, n_elements, n_elements * n_shells)
+    amounts = np.array([amount for _, amount in composition])
+    bounds: NDArray[np.float64] = differences.max(axis=2) @ (amounts / amounts.sum())
+    return bounds - 1e-4  # what rounding to single precision may add
+
+
 def environment_distance(query: Descriptors, other: Crystal) -> tuple[float, float]:
     """Return the mean and the largest difference of atomic environments under the best pairing of the atoms.
 
@@ -161,7 +191,7 @@ def environment_distance(query: Descriptors, other: Crystal) -> tuple[float, flo
     from scipy.spatial.distance import cdist
 
     common = math.lcm(len(query.crystal.numbers), len(other.numbers))
-    if common > _MAX_ATOMS_TO_PAIR:
+    if not can_be_paired(query.crystal, other):
         return 0.0, math.inf
     rows, other_rows = query.environments, _cached_environments(other)
     costs = cdist(rows, other_rows, "chebyshev")

@@ -10,11 +10,19 @@ from ase import Atoms
 
 from hybridcsp.errors import InputError
 from hybridcsp.similarity.comparison import MINIMA, Tolerances, matches
-from hybridcsp.similarity.fingerprint import Crystal, Descriptors, Floats, compute_descriptors, environment_distance
+from hybridcsp.similarity.fingerprint import (
+    Crystal,
+    Descriptors,
+    Floats,
+    can_be_paired,
+    compute_descriptors,
+    environment_distance,
+    least_environment_distances,
+)
 from hybridcsp.similarity.sorted_rows import SortedRows
 
-# Number of rows whose components are compared all at once, which takes as long as comparing a few of many.
-_FEW = 64
+# Number of components that are compared at once: those of a row that are next to each other in memory.
+_PORTION = 16
 
 
 class StructureIndex:
@@ -81,10 +89,12 @@ class StructureIndex:
             return None
         rows = group.neighbours(query.fingerprint, energy)
         exact_comparisons, capped = 0, len(rows) > self.tolerances.neighbours
-        for row in rows[: self.tolerances.neighbours]:
+        rows = rows[: self.tolerances.neighbours]
+        least = least_environment_distances(query.fingerprint, group.fingerprints[rows], query.crystal.composition)
+        for row, bound in zip(rows, least.tolist(), strict=True):
             self.statistics["neighbours"] += 1
             crystal = group.crystals[row]
-            verdict = self._compare_environments(query, crystal)
+            verdict = self._compare_environments(query, crystal, bound)
             if verdict is None and exact_comparisons < self.tolerances.exact_comparisons:
                 exact_comparisons += 1
                 self.statistics["exact"] += 1
@@ -140,8 +150,14 @@ class StructureIndex:
         group.append(key, descriptors, energy)
         self._group_of[key] = group
 
-    def _compare_environments(self, query: Descriptors, other: Crystal) -> bool | None:
-        """Return whether the environments of the atoms decide that structures are equal; ``None`` if undecided."""
+    def _compare_environments(self, query: Descriptors, other: Crystal, least: float) -> bool | None:
+        """Return whether the environments of the atoms decide that structures are equal; ``None`` if undecided.
+
+        ``least`` is a lower bound of their mean difference.
+        """
+        if least > self.tolerances.environments and can_be_paired(query.crystal, other):
+            self.statistics["different"] += 1
+            return False
         mean, largest = environment_distance(query, other)
         if mean > self.tolerances.environments:
             self.statistics["different"] += 1
@@ -169,12 +185,14 @@ class _CompositionGroup:
         self.crystals: list[Crystal] = []
         self.keys = np.empty(16, dtype=np.int64)
         self.energies = np.empty(16)
-        self.fingerprints = np.empty((n_components, 16), dtype=np.float32)
+        self.fingerprints = np.empty((16, n_components), dtype=np.float32)
         self._window = window
         self._most = tolerances.fingerprint
         limits = np.full(n_components, tolerances.component)
         limits[-1] = math.inf if tolerances.volume is None else tolerances.volume
         self._limits = limits
+        starts = range(0, n_components - 1, _PORTION)
+        self._portions = [slice(-1, None), *(slice(n, min(n + _PORTION, n_components - 1)) for n in starts)]
         self._row_of: dict[int, int] = {}
         self._sorted = SortedRows()  # by energy, or by the first component where energies are ignored
 
@@ -183,9 +201,9 @@ class _CompositionGroup:
         if row == len(self.keys):
             self.keys = np.concatenate([self.keys, np.empty_like(self.keys)])
             self.energies = np.concatenate([self.energies, np.empty_like(self.energies)])
-            self.fingerprints = np.concatenate([self.fingerprints, np.empty_like(self.fingerprints)], axis=1)
+            self.fingerprints = np.concatenate([self.fingerprints, np.empty_like(self.fingerprints)])
         self.crystals.append(descriptors.crystal)
-        self.keys[row], self.energies[row], self.fingerprints[:, row] = key, energy, descriptors.fingerprint
+        self.keys[row], self.energies[row], self.fingerprints[row] = key, energy, descriptors.fingerprint
         self._row_of[key] = row
         self._sorted.add(row, self._sorting_value(row))
 
@@ -198,7 +216,7 @@ class _CompositionGroup:
             self._sorted.renumber(last, self._sorting_value(last), row)
             self.crystals[row] = crystal
             for values in (self.keys, self.energies, self.fingerprints):
-                values[..., row] = values[..., last]
+                values[row] = values[last]
             self._row_of[int(self.keys[row])] = row
 
     def neighbours(self, wanted: Floats, energy: float) -> list[int]:
@@ -209,18 +227,12 @@ class _CompositionGroup:
         else:
             rows = self._sorted.between(*_bounds(energy, self._window))
             rows = rows[~(np.abs(self.energies[rows] - energy) > self._window)]
-        # Components are compared one after the other, from the volume on, each on the rows that remain; of few rows
-        # all at once.
-        for component in range(-1, len(wanted) - 1):
-            if len(rows) <= _FEW:
-                break
-            rows = rows[np.abs(self.fingerprints[component, rows] - wanted[component]) <= self._limits[component]]
-        if not len(rows):
-            return []
-        differences = np.abs(self.fingerprints[:, rows] - wanted[:, None])
-        near = (differences <= self._limits[:, None]).all(axis=0)
-        rows = rows[near]
-        distances = np.sqrt(np.mean((self.fingerprints[:-1, rows] - wanted[:-1, None]) ** 2, axis=0))
+        # Some components are compared after the others, the volume first, each time on the rows that remain.
+        for some in self._portions:
+            rows = rows[(np.abs(self.fingerprints[rows, some] - wanted[some]) <= self._limits[some]).all(axis=1)]
+            if len(rows) == 0:
+                return []
+        distances = np.sqrt(np.mean((self.fingerprints[rows, :-1] - wanted[:-1]) ** 2, axis=1))
         order = np.lexsort(
             (self.keys[rows], distances)
         )  # ties in the order of their keys, regardless of the order of insertion
@@ -228,7 +240,7 @@ class _CompositionGroup:
         return ordered
 
     def _sorting_value(self, row: int) -> float:
-        return float(self.fingerprints[0, row] if self._window is None else self.energies[row])
+        return float(self.fingerprints[row, 0] if self._window is None else self.energies[row])
 
 
 def _bounds(value: float, limit: float) -> tuple[float, float]:

@@ -21,8 +21,8 @@ GAP = 1.2
 REACH = 2.5
 _FIRST_REACH = 1.3
 
-# Number of neighbours, of all elements together, whose distances describe the environment of an atom in its layer.
-_NEIGHBOURS = 24
+#: Number of neighbours, of all elements together, whose distances describe the environment of an atom in its layer.
+NEIGHBOURS = 24
 
 # Distance in Å within which they are first looked for, and the one given for an element that the layer does not have.
 _RADIUS = 6.0
@@ -155,7 +155,7 @@ def _environments(crystal: Crystal, bonded: _Components) -> Floats:
     """Return sorted distances from each atom to its neighbours in the same layer, element after element, in Å."""
     numbers, shift, root = crystal.numbers, np.array(bonded.shift), np.array(bonded.root)
     elements, counts = np.unique(numbers, return_counts=True)
-    wanted = [math.ceil(_NEIGHBOURS * count / len(numbers)) for count in counts]
+    wanted = [math.ceil(NEIGHBOURS * count / len(numbers)) for count in counts]
     rows: list[Floats] = []
     for i, own in enumerate(bonded.root):
         members = np.flatnonzero(root == own)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-
 from ase import Atoms
 
 from hybridcsp.similarity.comparison import Tolerances
 from hybridcsp.similarity.fingerprint import Descriptors, compute_descriptors
 from hybridcsp.similarity.index import StructureIndex
-from hybridcsp.similarity.layers import Layers, find_layers, layer_distance
+from hybridcsp.similarity.layer_index import LayerIndex
+from hybridcsp.similarity.layers import find_layers
 
 #: Tolerances for near-copies, which are decided by the environments of the atoms alone. Displacements of 0.1 Å in all
 #: directions, tilts of octahedra by 6° and a ferroelectric shift of 0.2 Å are within; hcp and dhcp are just beyond
@@ -56,8 +55,7 @@ class NicheIndex:
 
     def __init__(self) -> None:
         self._copies = StructureIndex(energy_window=NICHE_WINDOW, tolerances=NEAR_COPIES)
-        self._layers: dict[int, tuple[Layers, float]] = {}
-        self._by_energy: list[tuple[float, int]] = []  # the keys of these, sorted
+        self._layers = LayerIndex(NICHE_WINDOW, SAME_LAYERS)
 
     def __contains__(self, key: int) -> bool:
         return key in self._copies
@@ -76,11 +74,9 @@ class NicheIndex:
         found = self._copies.find(descriptors, energy_per_atom)
         if found is not None:
             return found
-        nearby = self._layered_near(energy_per_atom)
-        if not nearby or (own := find_layers(descriptors.crystal)) is None:
+        if not self._layers.any_near(energy_per_atom) or (own := find_layers(descriptors.crystal)) is None:
             return None
-        distance, key = min((layer_distance(own, self._layers[key][0]), key) for key in nearby)
-        return key if distance <= SAME_LAYERS else None
+        return self._layers.find(own, energy_per_atom)
 
     def add(self, key: int, structure: Atoms | Descriptors, energy_per_atom: float) -> None:
         """Add a niche with the structure and the energy (eV/atom) of a member, under a new key."""
@@ -88,19 +84,9 @@ class NicheIndex:
         self._copies.add(key, descriptors, energy_per_atom)
         layers = find_layers(descriptors.crystal)
         if layers is not None:
-            self._layers[key] = layers, energy_per_atom
-            insort(self._by_energy, (energy_per_atom, key))
+            self._layers.add(key, layers, energy_per_atom)
 
     def remove(self, key: int) -> None:
         """Remove a niche."""
         self._copies.remove(key)
-        if key in self._layers:
-            _, energy = self._layers.pop(key)
-            del self._by_energy[bisect_left(self._by_energy, (energy, key))]
-
-    def _layered_near(self, energy_per_atom: float) -> list[int]:
-        """Return the keys of the niches of layered structures with similar energies."""
-        # A little wider than the window, which decides: rounding must not exclude its ends.
-        first = bisect_left(self._by_energy, (energy_per_atom - 1.001 * NICHE_WINDOW, 0))
-        last = bisect_left(self._by_energy, (energy_per_atom + 1.001 * NICHE_WINDOW, 0))
-        return [key for energy, key in self._by_energy[first:last] if abs(energy - energy_per_atom) <= NICHE_WINDOW]
+        self._layers.remove(key)

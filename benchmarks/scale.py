@@ -1,7 +1,7 @@
 """How many workers can one search serve, and what does the search process do for each outcome?
 
-``python benchmarks/scale.py outcomes --sizes 1000 10000 100000`` continues searches in archives that are first filled
-with as many minima, with a synthetic backend, which relaxes nothing and answers at once, and lists the processor time
+``python benchmarks/scale.py outcomes --sizes 1000 10000 100000`` fills the archive of a search with as many minima,
+lets the search go on with a synthetic backend, which relaxes nothing and answers at once, and lists the processor time
 of the search process for each outcome. The candidates are made at nearly no cost, so that this is the cost of
 screening, recording, comparing and ranking. The fastest of some blocks counts, because other programs on the machine
 slow down the rest; ``--profile NAME`` writes profiles.
@@ -20,13 +20,12 @@ import cProfile
 import heapq
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 from ase import Atoms
@@ -34,10 +33,13 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from hybridcsp import Search
 from hybridcsp.archive.history import SourceCall
+from hybridcsp.archive.placement import KnownMinima, MinimaMatcher, Placement
 from hybridcsp.core.outcomes import Evaluation, Relaxed
 from hybridcsp.core.records import RELAX, WORKERS, Candidate, Cost, Proposal
 from hybridcsp.relaxation.backends import Backend
 from hybridcsp.relaxation.backends.executors.dask import DaskExecutor
+from hybridcsp.similarity import compute_descriptors
+from hybridcsp.similarity.niches import NICHE_WINDOW, NicheIndex
 from hybridcsp.sources.base import BaseSource
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
@@ -48,7 +50,7 @@ NEW = 0.5
 #: Corners of a cube, around which the atoms of the crystals are.
 GRID = np.stack(np.meshgrid(*[np.arange(2)] * 3), axis=-1).reshape(-1, 3)
 
-#: Outcomes that are recorded at once while an archive is filled.
+#: Minima that are recorded at once while an archive is filled.
 BATCH = 500
 
 #: Relaxations of each worker after which the simulation begins and ends to count.
@@ -116,12 +118,15 @@ def relaxed(candidate, level, atoms, energy, seconds=0.0):
 
 
 class AtOnce(Backend):
-    """A backend that answers at once, in this process."""
+    """A backend that answers at once, in this process, with all outcomes together.
+
+    They wait like this for a search process that is slower than its workers.
+    """
 
     capacity = 64
 
     def __init__(self):
-        self.run, self.jobs = Relaxing()(), deque()
+        self.run, self.jobs = Relaxing()(), []
         self.used = 0.0  # processor time
 
     def submit(self, job):
@@ -129,7 +134,8 @@ class AtOnce(Backend):
 
     def completed(self, timeout):
         begun = time.process_time()
-        ended = [self.run(self.jobs.popleft())] if self.jobs else []
+        ended = [self.run(job) for job in self.jobs]
+        self.jobs.clear()
         self.used += time.process_time() - begun
         return ended
 
@@ -145,42 +151,50 @@ def a_search(directory, backend):
     )
 
 
-def fill(archive, outcomes):
-    """Record relaxations, each of another crystal, without what a search does for them besides."""
-    rng, calls = np.random.default_rng(1), archive.state.calls["crystals"]
-    for call in range(calls, calls + -(-outcomes // BATCH)):
+def fill(search, minima):
+    """Add minima to a search until it has as many, each of a niche of its own that one relaxation has reached.
+
+    Everything in the search process takes note of them as of those of an ordinary search. They are only not compared
+    with the others, and no space groups are determined.
+    """
+    proposer, archive = search._proposer, search.archive
+    while archive.number_of_minima < minima:
+        call = archive.state.calls["crystals"]
+        rng, number = np.random.default_rng([1, call]), min(BATCH, minima - archive.number_of_minima)
+        proposals = [Proposal(atoms=crystal(rng), operator="made") for _ in range(number)]
         first = archive.candidates + 1
-        proposals = [Proposal(atoms=crystal(rng), operator="made") for _ in range(BATCH)]
         candidates = tuple(Candidate(proposal=p, id=n, source="crystals") for n, p in enumerate(proposals, first))
-        archive.record_call(
-            SourceCall(source="crystals", call=call, requested=BATCH, owner=WORKERS, candidates=candidates, cost=Cost())
+        called = SourceCall(
+            source="crystals", call=call, requested=number, owner=WORKERS, candidates=candidates, cost=Cost()
         )
-        ends = [relaxed(candidate, RELAX, crystal(rng), rng.normal(-6.0, 0.3)) for candidate in candidates]
-        archive.record_outcomes(ends, find_symmetry=False)
+        proposer.announce(called)
+        # Each ends where it began, so that its descriptors are computed once.
+        ends = [relaxed(candidate, RELAX, candidate.atoms, rng.normal(-6.0, 0.3)) for candidate in candidates]
+        with mock.patch.object(MinimaMatcher, "place", place_apart):
+            recorded = archive.record_outcomes(ends, find_symmetry=False)
+        proposer._notify_outcomes(recorded)
 
 
-def filled(folder, outcomes):
-    """Return a run directory with as many outcomes, which is made if it is not in the folder."""
-    directory = Path(folder) / f"filled_{outcomes}"
-    if not directory.exists():
-        with tempfile.TemporaryDirectory(dir=folder) as made:
-            with a_search(Path(made) / "run", AtOnce()) as search:
-                fill(search.archive, outcomes)
-            (Path(made) / "run").rename(directory)
-    return directory
+def place_apart(matcher, outcome, descriptors=None):
+    """Place a relaxation in a new minimum of a new niche."""
+    state, calculator = matcher._state, outcome.evaluation.calculator
+    if calculator not in matcher._known:
+        matcher._known[calculator] = KnownMinima([], matcher._structure_of)
+        matcher._niches[calculator] = KnownMinima([], matcher._structure_of, NicheIndex(), NICHE_WINDOW)
+    minimum, descriptors = state.last_minimum + 1, compute_descriptors(outcome.atoms)
+    for known in (matcher._known, matcher._niches):
+        known[calculator].put(minimum, descriptors, outcome.enthalpy_per_atom)
+    return Placement(minimum=minimum, is_new=True, absorbed=None, niche=minimum)
 
 
 def outcomes(arguments):
-    """Return rows of the processor time for each outcome, by the number of outcomes before."""
+    """Return rows of the processor time for each outcome, by the number of minima before."""
     rows = []
-    for size in sorted(arguments.sizes):
-        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            directory = shutil.copytree(filled(arguments.folder, size), Path(folder) / "run")
-            begun = time.process_time()
-            with a_search(directory, AtOnce()) as search:
-                opening = time.process_time() - begun
-                rows.append({"outcomes": size, "opening_s": round(opening, 1), **timed(search, arguments)})
-        print(json.dumps(rows[-1]), flush=True)
+    with tempfile.TemporaryDirectory() as folder, a_search(Path(folder) / "run", AtOnce()) as search:
+        for size in sorted(arguments.sizes):
+            fill(search, size)
+            rows.append({"minima": size, **timed(search, arguments)})
+            print(json.dumps(rows[-1]), flush=True)
     return rows
 
 
@@ -188,7 +202,7 @@ def timed(search, arguments):
     """Return the processor time of a search for each of some outcomes, after others that fill its caches."""
     state, backend = search.archive.state, search._backend
     search.run(relaxations=state.relaxations + arguments.before, refine=0)
-    profile = cProfile.Profile() if arguments.profile else None
+    profile = cProfile.Profile(time.process_time) if arguments.profile else None
     times, of_backend = [], []
     for _ in range(arguments.blocks):
         begun, backend.used = time.process_time(), 0.0
@@ -202,7 +216,6 @@ def timed(search, arguments):
         of_backend.append(1000 * backend.used / arguments.block)
     milliseconds = min(times)
     return {
-        "minima": search.archive.number_of_minima,
         "ms_per_outcome": round(milliseconds, 2),
         "ms_of_blocks": [round(one, 2) for one in times],
         "ms_of_backend": round(min(of_backend), 2),
@@ -300,11 +313,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True, dest="command")
     one = commands.add_parser("outcomes")
-    one.add_argument("--sizes", type=int, nargs="+", default=[1000, 10000, 100000], help="outcomes of the archives")
-    one.add_argument("--folder", default=tempfile.gettempdir(), help="folder of archives, which are filled once")
-    one.add_argument("--before", type=int, default=500, help="outcomes before those that are timed")
-    one.add_argument("--block", type=int, default=500, help="outcomes that are timed together")
-    one.add_argument("--blocks", type=int, default=3, help="number of blocks, of which the fastest counts")
+    one.add_argument("--sizes", type=int, nargs="+", default=[1000, 10000, 100000], help="minima of the archive")
+    one.add_argument("--before", type=int, default=128, help="outcomes before those that are timed")
+    one.add_argument("--block", type=int, default=256, help="outcomes that are timed together")
+    one.add_argument("--blocks", type=int, default=5, help="number of blocks, of which the fastest counts")
     one.add_argument("--profile", help="beginning of the names of files with profiles of the blocks")
     two = commands.add_parser("dask")
     two.add_argument("--workers", type=int, nargs="+", default=[2, 8, 32, 64])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 
 from hybridcsp.archive.archive import Archive
@@ -34,20 +35,22 @@ class LowestMinima:
         Suspects are left out, because heights are not those above a hole.
         """
         archive = self._archive.of_candidate(candidate)
-        certain = list(islice(filter(self._is_certain, archive.state.lowest_first()), NUMBER))
+        read = self._read.get(archive, {})
+        certain = list(islice((one for one in archive.state.lowest_first() if self._is_certain(one, read)), NUMBER))
         # Ends that were higher than this when they were found were not examined, and may be saddle points.
         basins = [basin for basin in certain if basin.enthalpy_per_atom <= certain[0].enthalpy_per_atom + WINDOW]
-        read = self._read.get(archive, {})
         read = self._read[archive] = {basin.id: self._known(basin, read.get(basin.id)) for basin in basins}
         return tuple(known for _, known in read.values())
 
-    def _is_certain(self, basin: Basin) -> bool:
+    def _is_certain(self, basin: Basin, read: Mapping[int, tuple[int, KnownMinimum]]) -> bool:
         """Return whether it is no hole and workers have made sure that it is no saddle point.
 
         Earlier versions, which had no niches, did not make sure of that.
         """
         if basin.suspect or basin.best.niche is None:
             return False
+        if basin.id in read and read[basin.id][0] == basin.best.sequence:
+            return True  # as it was when it was read
         return self._archive.owner(basin.best.candidate) == WORKERS
 
     def _known(self, basin: Basin, read: tuple[int, KnownMinimum] | None) -> tuple[int, KnownMinimum]:

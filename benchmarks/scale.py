@@ -118,15 +118,16 @@ def relaxed(candidate, level, atoms, energy, seconds=0.0):
 
 
 class AtOnce(Backend):
-    """A backend that answers at once, in this process, with all outcomes together.
+    """A backend that answers at once, in this process, with some outcomes together.
 
-    They wait like this for a search process that is slower than its workers.
+    Many wait together for a search process that is slower than its workers, and each comes alone to a faster one.
     """
 
     capacity = 64
 
     def __init__(self):
         self.run, self.jobs = Relaxing()(), []
+        self.together = self.capacity  # outcomes
         self.used = 0.0  # processor time
 
     def submit(self, job):
@@ -134,8 +135,8 @@ class AtOnce(Backend):
 
     def completed(self, timeout):
         begun = time.process_time()
-        ended = [self.run(job) for job in self.jobs]
-        self.jobs.clear()
+        ended = [self.run(job) for job in self.jobs[: self.together]]
+        del self.jobs[: self.together]
         self.used += time.process_time() - begun
         return ended
 
@@ -193,8 +194,10 @@ def outcomes(arguments):
     with tempfile.TemporaryDirectory() as folder, a_search(Path(folder) / "run", AtOnce()) as search:
         for size in sorted(arguments.sizes):
             fill(search, size)
-            rows.append({"minima": size, **timed(search, arguments)})
-            print(json.dumps(rows[-1]), flush=True)
+            for together in arguments.together:
+                search._backend.together = together
+                rows.append({"minima": size, "together": together, **timed(search, arguments)})
+                print(json.dumps(rows[-1]), flush=True)
     return rows
 
 
@@ -314,6 +317,7 @@ def main():
     commands = parser.add_subparsers(required=True, dest="command")
     one = commands.add_parser("outcomes")
     one.add_argument("--sizes", type=int, nargs="+", default=[1000, 10000, 100000], help="minima of the archive")
+    one.add_argument("--together", type=int, nargs="+", default=[1, 64], help="outcomes that arrive together")
     one.add_argument("--before", type=int, default=128, help="outcomes before those that are timed")
     one.add_argument("--block", type=int, default=256, help="outcomes that are timed together")
     one.add_argument("--blocks", type=int, default=5, help="number of blocks, of which the fastest counts")

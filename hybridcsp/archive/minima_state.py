@@ -101,10 +101,10 @@ class MinimaState:
         In a search with objectives or conditions, the basins that meet these, in the order and with the heights of
         :meth:`Goals.preferred <hybridcsp.objectives.goals.Goals.preferred>`; otherwise those of :meth:`heights`.
         """
-        if not self.goals:
+        if not self.goals and n is not None:
             return self.heights(n)
-        if self._preferred is None:
-            self._preferred = self.goals.preferred(self.heights())
+        if self._preferred is None:  # sources need all of them several times for each proposal
+            self._preferred = self.goals.preferred(self.heights()) if self.goals else self.heights()
         return self._preferred[:n]
 
     def best_values(self) -> tuple[BestValue, ...]:
@@ -146,7 +146,7 @@ class MinimaState:
         They are those of the ``n`` best minima and unconverged relaxations that lie within ``window`` (eV/atom) of the
         best minimum that is not suspect and on which no refinement was tried.
         """
-        ranked = self.ranked()
+        ranked = self.ranked() if n else []
         if not ranked:
             return []
         ends = [basin.best for basin in ranked]

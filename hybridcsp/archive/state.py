@@ -198,6 +198,7 @@ class SearchState(MinimaState):
             self.worker_results = WorkerResults()
             self.calculator_since = self.relaxations
         self.calculator = calculator
+        self._preferred = self._best_values = None
 
     def _is_of_workers(self, event: CandidateRelaxed | CandidateFailed) -> bool:
         return self.candidates[event.candidate].owner == WORKERS

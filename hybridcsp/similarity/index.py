@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 from ase import Atoms
@@ -21,8 +22,8 @@ from hybridcsp.similarity.fingerprint import (
 )
 from hybridcsp.similarity.sorted_rows import SortedRows
 
-# Number of components that are compared at once: those of a row that are next to each other in memory.
-_PORTION = 16
+# Largest number of components that are compared at once.
+_PORTION = 64
 
 
 class StructureIndex:
@@ -191,8 +192,7 @@ class _CompositionGroup:
         limits = np.full(n_components, tolerances.component)
         limits[-1] = math.inf if tolerances.volume is None else tolerances.volume
         self._limits = limits
-        starts = range(0, n_components - 1, _PORTION)
-        self._portions = [slice(-1, None), *(slice(n, min(n + _PORTION, n_components - 1)) for n in starts)]
+        self._portions = list(_portions(n_components - 1))
         self._row_of: dict[int, int] = {}
         self._sorted = SortedRows()  # by energy, or by the first component where energies are ignored
 
@@ -241,6 +241,15 @@ class _CompositionGroup:
 
     def _sorting_value(self, row: int) -> float:
         return float(self.fingerprints[row, 0] if self._window is None else self.energies[row])
+
+
+def _portions(n: int) -> Iterator[slice]:
+    """Yield the last component, which is the volume, and then the first ``n`` in portions that grow."""
+    yield slice(-1, None)
+    first, length = 0, 1
+    while first < n:
+        yield slice(first, min(first + length, n))
+        first, length = first + length, min(4 * length, _PORTION)
 
 
 def _bounds(value: float, limit: float) -> tuple[float, float]:

@@ -287,9 +287,8 @@ class Database:
         connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         connection.execute("PRAGMA temp_store = MEMORY")  # what undoes a transaction of a group, otherwise a file
         connection.execute("BEGIN IMMEDIATE")
-        with _all_or_nothing(
-            connection
-        ):  # all tables or none: a kill leaves an empty database, which can be opened again
+        # All tables or none: a kill leaves an empty database, which can be opened again.
+        with _all_or_nothing(connection):
             tables = _tables(connection)
             if "systems" not in tables:
                 structure_rows.create_tables(connection)

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/substituted_training.py make FOLDER --data mp20_train.extxyz mpts52_train.extxyz
     OMP_NUM_THREADS=1 python benchmarks/substituted_training.py relax FOLDER
-    OMP_NUM_THREADS=1 python benchmarks/substituted_training.py collect FOLDER
+    OMP_NUM_THREADS=1 python benchmarks/substituted_training.py collect FOLDER --data ...
     OMP_NUM_THREADS=1 python benchmarks/substituted_training.py train FOLDER --data ... --generator wyckoff --arm with
     OMP_NUM_THREADS=1 python benchmarks/substituted_training.py report FOLDER --data ...
 
@@ -12,10 +12,13 @@ held-out formulas. Made are crystals of new formulas that are not held out eithe
 
 *make* writes ``FOLDER/substituted.extxyz``. *relax* relaxes them with CHGNet, one crystal in about a second; it can be
 killed at any time, and the same command continues. *collect* writes the different converged crystals to
-``FOLDER/relaxed.extxyz``, at any time. *train* trains a generator anew on the crystals of the files alone (``--arm
-without``) or with the relaxed ones (``--arm with``) and continues where it was stopped; *report* evaluates both on
-the same held-out crystals (``--crystals`` of them, ``--samples`` each) and writes the match rates at 1 and at all
-samples, with an exact test of the crystals that only one of them matches, to ``results/substituted_training.json``.
+``FOLDER/relaxed.extxyz``, at any time, with their heights above the hull of CHGNet's energies: of these crystals and,
+at the geometries of the files, of the held-in crystals of the files. *train* continues the training of the shipped
+weights on the crystals of the files alone (``--arm without``) or with the relaxed ones up to ``--height`` above the
+hull (``--arm with``), with the same number of steps, and continues where it was stopped; *report* evaluates both, and
+the shipped weights, on the same held-out crystals (``--crystals`` of them, ``--samples`` each) and writes the match
+rates at 1 and at all samples, with an exact test of the crystals that only one of two matches, to
+``results/substituted_training.json``.
 """
 
 from __future__ import annotations
@@ -29,7 +32,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase.formula import Formula
 
+from hybridcsp.core.hull import Hull
 from hybridcsp.core.records import Limits
 from hybridcsp.datasets import (
     RelaxationProgress,
@@ -46,9 +51,14 @@ from hybridcsp.errors import InputError
 from hybridcsp.generators.datasets import formula_of, is_held_out
 
 SUBSTITUTED, RELAXATION, COLLECTED = "substituted.extxyz", "relaxation", "relaxed.extxyz"
+ENERGIES = "energies.json"
 
 #: Hours that one relaxation and one training take on one core, for the plan that is printed first.
-HOURS_PER_CRYSTAL, HOURS_PER_TRAINING = 1.5 / 3600, 8.0
+HOURS_PER_CRYSTAL, HOURS_PER_TRAINING = 0.4 / 3600, 0.7
+
+#: Epochs over the crystals of the files and the relaxed ones together, learning rate and averaging of the continued
+#: trainings. With the crystals of the files alone the epochs are more, so that the steps are as many.
+EPOCHS, LEARNING_RATE, AVERAGING = {"wyckoff": 12, "flow": 20}, 5e-4, 0.998
 
 #: Crystals of one formula and of one template, so that no family of similar elements dominates.
 PER_FORMULA, PER_TEMPLATE = 3, 4
@@ -86,7 +96,7 @@ def make(folder: Path, data: list[Path], count: int, max_atoms: int, seed: int) 
     print(f"relaxing them takes about {len(crystals) * HOURS_PER_CRYSTAL:.1f} core-hours")
 
 
-def relax(folder: Path, workers: int) -> None:
+def relax(folder: Path, workers: int, batch: int) -> None:
     """Relax the crystals with CHGNet; an interrupted run is continued."""
     crystals = read_crystals([folder / SUBSTITUTED]).atoms
     printed = 0.0
@@ -104,13 +114,54 @@ def relax(folder: Path, workers: int) -> None:
         calculator="chgnet",
         limits=Limits(force_calls=300, seconds=120.0),
         workers=workers,
+        batch=batch,
         on_progress=show,
     )
     print(f"{done.relaxed} relaxed, {done.failed} failed: {dict(done.reasons)}")
 
 
-def collect(folder: Path) -> None:
-    """Write the different converged crystals that have kept their volume roughly."""
+def energies_of_data(folder: Path, data: list[Path]) -> list[tuple[str, float]]:
+    """Return formulas and energies (eV/atom, CHGNet) of the held-in crystals of the files as they are."""
+    place = folder / ENERGIES
+    if not place.exists():
+        from chgnet.model import CHGNet
+        from pymatgen.io.ase import AseAtomsAdaptor
+
+        crystals = [atoms for atoms in read_crystals(data).atoms if not is_held_out(formula_of(atoms))]
+        print(f"energies of {len(crystals)} crystals: about {len(crystals) * 0.03 / 3600:.1f} core-hours", flush=True)
+        model = CHGNet.load(use_device="cpu", verbose=False)
+        structures = [AseAtomsAdaptor.get_structure(atoms) for atoms in crystals]
+        found = model.predict_structure(structures, task="e", batch_size=16)
+        rows = [(formula_of(a), float(one["e"])) for a, one in zip(crystals, found, strict=True)]
+        place.write_text(json.dumps(rows))
+    return [(formula, energy) for formula, energy in json.loads(place.read_text())]
+
+
+def heights_above_hull(formulas: list[str], energies: list[float], known: list[tuple[str, float]]) -> list[float]:
+    """Return heights (eV/atom) above the hull of all crystals; NaN where an element of a system has no crystal."""
+    lowest: dict[str, float] = {}
+    for formula, energy in [*known, *zip(formulas, energies, strict=True)]:
+        lowest[formula] = min(energy, lowest.get(formula, np.inf))
+    phases = {formula: frozenset(Formula(formula).count()) for formula in lowest}
+    hulls: dict[frozenset[str], Hull | None] = {}
+    heights = []
+    for formula, energy in zip(formulas, energies, strict=True):
+        elements = frozenset(Formula(formula).count())
+        if elements not in hulls:
+            own = [one for one, system in phases.items() if system <= elements]
+            hull = Hull(sorted(elements))
+            for one in own:
+                hull.put(one, lowest[one])
+            complete = sum(len(phases[one]) == 1 for one in own) == len(elements)
+            hulls[elements] = hull if complete else None
+        hull_of_system = hulls[elements]
+        height = None if hull_of_system is None else hull_of_system.height(formula, energy)
+        heights.append(np.nan if height is None else height)
+    return heights
+
+
+def collect(folder: Path, data: list[Path]) -> None:
+    """Write the different converged crystals that have kept their volume roughly, with heights above the hull."""
     found = read_crystals([folder / RELAXATION])
     left_out: Counter[str] = Counter()
     low, high = VOLUME_RATIOS
@@ -120,8 +171,21 @@ def collect(folder: Path) -> None:
             kept.append(atoms)
         else:
             left_out["volume changed by more than a factor of 2"] += 1
+    kept = list(fold(kept, left_out))
+    heights = heights_above_hull(
+        [formula_of(atoms) for atoms in kept],
+        [float(atoms.info["energy_per_atom"]) for atoms in kept],
+        energies_of_data(folder, data),
+    )
+    with_height = []
+    for atoms, height in zip(kept, heights, strict=True):
+        if np.isfinite(height):
+            atoms.info["e_above_hull"] = height
+            with_height.append(atoms)
+        else:
+            left_out["an element has no crystal in the files"] += 1
     card = write_dataset(
-        fold(kept, left_out),
+        with_height,
         folder / COLLECTED,
         "convert",
         settings={"fold": True},
@@ -129,27 +193,40 @@ def collect(folder: Path) -> None:
         left_out=lambda: found.left_out + left_out,
     )
     print(f"{card['crystals']} crystals of {card['formulas']} formulas; left out: {card['left_out']}")
+    shares = [f"{np.mean(np.array(heights) <= limit):.0%} up to {limit} eV/atom" for limit in (0, 0.05, 0.1, 0.2)]
+    print(f"heights above the hull: {', '.join(shares)}")
 
 
-def train(folder: Path, data: list[Path], generator: str, arm: str, max_atoms: int, seed: int) -> None:
-    """Train a generator from random weights, with or without the substituted crystals."""
+def train(folder: Path, generator: str, arm: str, options: argparse.Namespace) -> None:
+    """Continue the training of the shipped weights, with or without the substituted crystals."""
     from hybridcsp.generators.datasets import read_dataset
-    from hybridcsp.generators.loading import find_generator, new_generator
+    from hybridcsp.generators.loading import open_generator
 
-    output = folder / f"{generator}-{arm}-{seed}"
+    output = folder / f"{generator}-{arm}-{options.seed}"
     if (output / "card.json").exists():
         print(f"{output} is trained")
         return
-    print(f"planned: about {HOURS_PER_TRAINING:.0f} core-hours", flush=True)
-    files = [*data, *([folder / COLLECTED] if arm == "with" else [])]
-    examples = read_dataset(files, max_atoms=max_atoms).examples
+    print(f"planned: about {HOURS_PER_TRAINING:.1f} core-hours", flush=True)
     output.mkdir(parents=True, exist_ok=True)
-    model = new_generator(find_generator(generator)[0].name)
+    max_atoms = 52 if generator == "wyckoff" else 20
+    low = [a for a in read_crystals([folder / COLLECTED]).atoms if a.info["e_above_hull"] <= options.height]
+    chosen = output / "substituted.extxyz"
+    write_dataset(low, chosen, "convert", settings={"height": options.height}, inputs=[])
+    own = read_dataset(options.data, max_atoms=max_atoms).examples
+    both = read_dataset([*options.data, chosen], max_atoms=max_atoms).examples
+    more = 1.0 if arm == "with" else len(both) / len(own)
+    print(f"{len(own)} crystals of the files, {len(both) - len(own)} substituted ones", flush=True)
+    model = open_generator(generator)
+    extra = {"longest": 20, "remember": False} if generator == "wyckoff" else {}
     model.fit(
-        examples,
-        seed=seed,
+        both if arm == "with" else own,
+        seed=options.seed,
         checkpoint=output / "checkpoint.safetensors",
-        on_epoch=lambda epoch: print(epoch, flush=True),
+        on_epoch=lambda epoch: print(time.strftime("%T"), epoch, flush=True),
+        epochs=round(EPOCHS[generator] * more),
+        learning_rate=LEARNING_RATE,
+        averaging=AVERAGING,
+        **extra,
     )
     model.save(output)
 
@@ -170,25 +247,27 @@ def report(folder: Path, data: list[Path], generators: list[str], options: argpa
     rows: dict[str, Any] = {"crystals": len(targets), "samples": options.samples, "seed": options.seed}
     for name in generators:
         hits = {}
-        for arm in ("without", "with"):
+        for arm in ("shipped", "without", "with"):
             place = folder / f"{name}-{arm}-{options.seed}"
-            if not (place / "card.json").exists():
+            if arm != "shipped" and not (place / "card.json").exists():
                 print(f"{place} is not trained yet")
                 continue
-            generator = open_generator(str(place))
+            generator = open_generator(name if arm == "shipped" else str(place))
             scores = evaluate(generator, targets, samples=options.samples, seed=options.seed, known=known)
             rows[f"{name} {arm}"] = summarise(scores)
+            print(name, arm, rows[f"{name} {arm}"], flush=True)
             hits[arm] = [score.displacements[0] is not None for score in scores]
-        if len(hits) == 2:
-            only = [sum(a and not b for a, b in zip(*order, strict=True)) for order in _orders(hits)]
-            p = float(binomtest(only[0], sum(only)).pvalue) if sum(only) else 1.0
-            rows[f"{name} difference"] = {"only with": only[0], "only without": only[1], "p": p}
+        for other in ("shipped", "without"):
+            if {"with", other} <= set(hits):
+                only = [sum(a and not b for a, b in zip(*order, strict=True)) for order in _orders(hits, other)]
+                p = float(binomtest(only[0], sum(only)).pvalue) if sum(only) else 1.0
+                rows[f"{name}, with and {other}"] = {"only with": only[0], f"only {other}": only[1], "p": p}
     print(json.dumps(rows, indent=1, default=str))
     RESULTS.write_text(json.dumps(rows, indent=1, default=str) + "\n")
 
 
-def _orders(hits: dict[str, list[bool]]) -> list[tuple[list[bool], list[bool]]]:
-    return [(hits["with"], hits["without"]), (hits["without"], hits["with"])]
+def _orders(hits: dict[str, list[bool]], other: str) -> list[tuple[list[bool], list[bool]]]:
+    return [(hits["with"], hits[other]), (hits[other], hits["with"])]
 
 
 def main() -> None:
@@ -200,25 +279,27 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=24_000, help="substituted crystals")
     parser.add_argument("--max-atoms", type=int, default=20)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=8, help="crystals that a worker relaxes at the same time")
     parser.add_argument("--generator", nargs="+", default=["wyckoff", "flow"])
     parser.add_argument("--arm", choices=["with", "without"], default="with")
+    parser.add_argument("--height", type=float, default=0.1, help="largest height above the hull, eV/atom")
     parser.add_argument("--crystals", type=int, default=500)
     parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    if options.step in ("make", "train", "report") and not options.data:
+    if options.step in ("make", "collect", "train", "report") and not options.data:
         parser.error(f"{options.step} needs --data")
     options.folder.mkdir(parents=True, exist_ok=True)
     try:
         if options.step == "make":
             make(options.folder, options.data, options.count, options.max_atoms, options.seed)
         elif options.step == "relax":
-            relax(options.folder, options.workers)
+            relax(options.folder, options.workers, options.batch)
         elif options.step == "collect":
-            collect(options.folder)
+            collect(options.folder, options.data)
         elif options.step == "train":
             for name in options.generator:
-                train(options.folder, options.data, name, options.arm, options.max_atoms, options.seed)
+                train(options.folder, name, options.arm, options)
         else:
             report(options.folder, options.data, options.generator, options)
     except InputError as error:

@@ -76,10 +76,9 @@ class Samples:
     """
 
     def __init__(self, system: str) -> None:
-        from hybridcsp.generators.base import Example
         from hybridcsp.generators.loading import shared_generator
-        from hybridcsp.generators.wyckoff import generator as wyckoff
         from hybridcsp.generators.wyckoff.collation import occupation_row
+        from hybridcsp.generators.wyckoff.tokens import tokens_of
 
         chemistry, _ = problem_of(system)
         shipped: Any = shared_generator("wyckoff")
@@ -93,10 +92,9 @@ class Samples:
             problem = chemistry.problem(formula)
             for place, row in enumerate(json.loads(file_of(system, formula).read_text())):
                 one = Recorded(row, problem)
-                found = wyckoff._tokenized([Example(atoms=one.sample.atoms)], shipped._positions)
-                if not found:
+                tokens = tokens_of(one.sample.atoms, shipped._positions)
+                if tokens is None:
                     continue
-                tokens = found[0][1]
                 self.recorded.append(one)
                 self.tokens.append(tokens)
                 self.rows.append(occupation_row(tokens, retrieve(tokens.elements, tokens.counts), shipped._positions))

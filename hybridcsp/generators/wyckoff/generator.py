@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,13 +23,12 @@ from hybridcsp.generators.wyckoff.geometry_network import GeometryNetwork
 from hybridcsp.generators.wyckoff.geometry_statistics import GeometryStatistics
 from hybridcsp.generators.wyckoff.growth import build_crystals, complete_orbits
 from hybridcsp.generators.wyckoff.occupation_network import OccupationNetwork
-from hybridcsp.generators.wyckoff.representation import encode_wyckoff
 from hybridcsp.generators.wyckoff.retrieval import PrototypeStore
 from hybridcsp.generators.wyckoff.sampler import sample_crystals
 from hybridcsp.generators.wyckoff.tables import WyckoffTables
-from hybridcsp.generators.wyckoff.tokens import CrystalTokens, tokenize
+from hybridcsp.generators.wyckoff.tokens import CrystalTokens, tokens_of
 from hybridcsp.generators.wyckoff.transformer import SIZES, Size
-from hybridcsp.structure.symmetry import SYMPREC, SYMPREC_LOOSE
+from hybridcsp.structure.symmetry import primitive
 from hybridcsp.training.epoch import in_part
 from hybridcsp.training.settings import chosen_settings
 from hybridcsp.training.trainer import Trainer
@@ -229,6 +227,28 @@ class WyckoffGenerator(GrowingGenerator):
             ),
         )
 
+    def add_mean_geometries(self, crystals: Iterable[Atoms]) -> int:
+        """Keep the mean geometries of crystals of stored prototypes beside those that are there.
+
+        A prototype needs at least two formulas with similar geometries
+        (:mod:`hybridcsp.generators.wyckoff.geometry_statistics`). The networks and the stored prototypes do not change.
+
+        Parameters
+        ----------
+        crystals
+            Crystals, such as relaxed ones with substituted elements; those of other prototypes are left out.
+
+        Returns
+        -------
+        int
+            Number of prototypes with a mean geometry.
+        """
+        positions = self._tabulated()
+        tokens = (tokens_of(primitive(atoms), positions) for atoms in crystals)
+        means = GeometryStatistics.of((one for one in tokens if one is not None), self._memory, positions)
+        self._memory.means = self._memory.means.joined(means)
+        return len(self._memory.means)
+
     def tables(self) -> dict[str, NDArray[np.generic]]:
         """Return the Wyckoff positions and the stored prototypes as arrays by their names in the file of weights."""
         own = {
@@ -363,19 +383,8 @@ def _columns(part: _TokenizedExamples) -> tuple[list[CrystalTokens], list[float]
 
 def _tokenized(examples: Iterable[Example], positions: WyckoffTables) -> _TokenizedExamples:
     """Return examples with their tokens; those without a consistent symmetry are excluded."""
-    found = []
-    for example in examples:
-        contents = Counter(example.atoms.numbers.tolist())
-        # A loose tolerance may find a smaller primitive cell, whose contents would not be those of a request.
-        for symprec in (SYMPREC_LOOSE, SYMPREC):
-            crystal = encode_wyckoff(example.atoms, symprec)
-            if crystal is None:
-                continue
-            sequence = tokenize(crystal, positions)
-            if dict(zip(sequence.elements, sequence.counts, strict=True)) == contents:
-                found.append((example, sequence))
-                break
-    return found
+    found = ((example, tokens_of(example.atoms, positions)) for example in examples)
+    return [(example, sequence) for example, sequence in found if sequence is not None]
 
 
 def _up_to(longest: int, part: _TokenizedExamples) -> _TokenizedExamples:

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from ase import Atoms
 from ase.data import covalent_radii
 from numpy.typing import NDArray
 
-from hybridcsp.generators.wyckoff.representation import Site, WyckoffCrystal
+from hybridcsp.generators.wyckoff.representation import Site, WyckoffCrystal, encode_wyckoff
 from hybridcsp.generators.wyckoff.tables import WyckoffTables
 from hybridcsp.structure.elements import element_order
+from hybridcsp.structure.symmetry import SYMPREC, SYMPREC_LOOSE
 from hybridcsp.structure.wyckoff import LETTERS
 
 # Approximate mean and spread of the parameters of the cell in the training data, by which they are scaled.
@@ -81,6 +83,20 @@ def contents_in_order(contents: Mapping[int, int]) -> tuple[tuple[int, ...], tup
     """Return the elements (atomic numbers) in the order of placement, and their numbers of atoms."""
     elements = element_order(contents)
     return elements, tuple(contents[z] for z in elements)
+
+
+def tokens_of(atoms: Atoms, positions: WyckoffTables) -> CrystalTokens | None:
+    """Return the tokens of a primitive cell, or ``None`` without a symmetry that keeps its contents."""
+    contents = Counter(atoms.numbers.tolist())
+    # A loose tolerance may find a smaller primitive cell, whose contents would not be those of a request.
+    for symprec in (SYMPREC_LOOSE, SYMPREC):
+        crystal = encode_wyckoff(atoms, symprec)
+        if crystal is None:
+            continue
+        sequence = tokenize(crystal, positions)
+        if dict(zip(sequence.elements, sequence.counts, strict=True)) == contents:
+            return sequence
+    return None
 
 
 def tokenize(crystal: WyckoffCrystal, positions: WyckoffTables) -> CrystalTokens:

@@ -123,3 +123,21 @@ def test_the_mean_geometry_of_a_prototype_with_many_parameters_comes_first():
     answer = generator.sample(requests, np.random.default_rng(0))[0]
     assert isinstance(answer, Sample)
     assert matches(answer.atoms, tilted_perovskite("Ba"))
+
+
+def test_mean_geometries_are_added_for_stored_prototypes_of_one_formula():
+    generator = WyckoffGenerator(TINY, TINY)
+    generator.fit([Example(atoms=tilted_perovskite("Ca"))], epochs=1, batch_size=1, device="cpu")
+    assert len(generator._memory.means) == 0
+    relaxed = [tilted_perovskite("Sr", 1.02), tilted_perovskite("Ba", 1.04), *CRYSTALS[:2]]
+    assert generator.add_mean_geometries(relaxed) == 1  # rutile is not stored
+    requests = [Request(contents={"Ra": 4, "Ti": 4, "O": 12}, spacegroup=62)] * 2
+    answer = generator.sample(requests, np.random.default_rng(0))[0]
+    assert isinstance(answer, Sample)
+    assert matches(answer.atoms, tilted_perovskite("Ra"))
+
+
+def test_a_single_crystal_has_no_mean_geometry():
+    generator = WyckoffGenerator(TINY, TINY)
+    generator.fit([Example(atoms=tilted_perovskite("Ca"))], epochs=1, batch_size=1, device="cpu")
+    assert generator.add_mean_geometries([tilted_perovskite("Sr", 1.02)] * 2) == 0

@@ -28,10 +28,12 @@ import json
 import sys
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ase import Atoms
 from ase.formula import Formula
 
 from hybridcsp.core.hull import Hull
@@ -50,6 +52,10 @@ from hybridcsp.datasets import (
 from hybridcsp.errors import InputError
 from hybridcsp.generators.datasets import formula_of, is_held_out
 
+if TYPE_CHECKING:
+    from hybridcsp.generators.metrics import Scored
+    from hybridcsp.similarity import StructureIndex
+
 SUBSTITUTED, RELAXATION, COLLECTED = "substituted.extxyz", "relaxation", "relaxed.extxyz"
 ENERGIES = "energies.json"
 
@@ -58,7 +64,7 @@ HOURS_PER_CRYSTAL, HOURS_PER_TRAINING = 0.4 / 3600, 0.7
 
 #: Epochs over the crystals of the files and the relaxed ones together, learning rate and averaging of the continued
 #: trainings. With the crystals of the files alone the epochs are more, so that the steps are as many.
-EPOCHS, LEARNING_RATE, AVERAGING = {"wyckoff": 12, "flow": 20}, 5e-4, 0.998
+EPOCHS, LEARNING_RATE, AVERAGING = {"wyckoff": 10, "flow": 20}, 5e-4, 0.998
 
 #: Crystals of one formula and of one template, so that no family of similar elements dominates.
 PER_FORMULA, PER_TEMPLATE = 3, 4
@@ -120,42 +126,55 @@ def relax(folder: Path, workers: int, batch: int) -> None:
     print(f"{done.relaxed} relaxed, {done.failed} failed: {dict(done.reasons)}")
 
 
-def energies_of_data(folder: Path, data: list[Path]) -> list[tuple[str, float]]:
-    """Return formulas and energies (eV/atom, CHGNet) of the held-in crystals of the files as they are."""
+def energies_of_data(folder: Path, data: list[Path]) -> list[tuple[str, float, float]]:
+    """Return formulas, energies (CHGNet) and formation energies (eV/atom) of the held-in crystals of the files."""
     place = folder / ENERGIES
     if not place.exists():
         from chgnet.model import CHGNet
         from pymatgen.io.ase import AseAtomsAdaptor
 
         crystals = [atoms for atoms in read_crystals(data).atoms if not is_held_out(formula_of(atoms))]
-        print(f"energies of {len(crystals)} crystals: about {len(crystals) * 0.03 / 3600:.1f} core-hours", flush=True)
+        print(f"energies of {len(crystals)} crystals: about {len(crystals) * 0.1 / 3600:.1f} core-hours", flush=True)
         model = CHGNet.load(use_device="cpu", verbose=False)
         structures = [AseAtomsAdaptor.get_structure(atoms) for atoms in crystals]
         found = model.predict_structure(structures, task="e", batch_size=16)
-        rows = [(formula_of(a), float(one["e"])) for a, one in zip(crystals, found, strict=True)]
+        rows = [
+            (formula_of(atoms), float(one["e"]), float(atoms.info["formation_energy_per_atom"]))
+            for atoms, one in zip(crystals, found, strict=True)
+        ]
         place.write_text(json.dumps(rows))
-    return [(formula, energy) for formula, energy in json.loads(place.read_text())]
+    return [(formula, energy, formation) for formula, energy, formation in json.loads(place.read_text())]
 
 
-def heights_above_hull(formulas: list[str], energies: list[float], known: list[tuple[str, float]]) -> list[float]:
-    """Return heights (eV/atom) above the hull of all crystals; NaN where an element of a system has no crystal."""
-    lowest: dict[str, float] = {}
-    for formula, energy in [*known, *zip(formulas, energies, strict=True)]:
+def energies_of_elements(known: list[tuple[str, float, float]]) -> dict[str, float]:
+    """Return energies of the elements, fitted such that energies and formation energies of crystals agree."""
+    counts = [Formula(formula).count() for formula, _, _ in known]
+    elements = sorted({element for count in counts for element in count})
+    fractions = np.array([[count.get(element, 0) / sum(count.values()) for element in elements] for count in counts])
+    differences = np.array([energy - formation for _, energy, formation in known])
+    fitted, *_ = np.linalg.lstsq(fractions, differences, rcond=None)
+    left = np.abs(fractions @ fitted - differences)
+    print(f"energies of {len(elements)} elements fitted, error of formation energies {1000 * left.mean():.0f} meV/atom")
+    return dict(zip(elements, fitted.tolist(), strict=True))
+
+
+def heights_above_hull(
+    formulas: list[str], energies: list[float], known: list[tuple[str, float, float]]
+) -> list[float]:
+    """Return heights (eV/atom) above the hull of all crystals and the elements."""
+    lowest = energies_of_elements(known)
+    for formula, energy in [*((f, e) for f, e, _ in known), *zip(formulas, energies, strict=True)]:
         lowest[formula] = min(energy, lowest.get(formula, np.inf))
     phases = {formula: frozenset(Formula(formula).count()) for formula in lowest}
-    hulls: dict[frozenset[str], Hull | None] = {}
+    hulls: dict[frozenset[str], Hull] = {}
     heights = []
     for formula, energy in zip(formulas, energies, strict=True):
         elements = frozenset(Formula(formula).count())
         if elements not in hulls:
-            own = [one for one, system in phases.items() if system <= elements]
-            hull = Hull(sorted(elements))
-            for one in own:
-                hull.put(one, lowest[one])
-            complete = sum(len(phases[one]) == 1 for one in own) == len(elements)
-            hulls[elements] = hull if complete else None
-        hull_of_system = hulls[elements]
-        height = None if hull_of_system is None else hull_of_system.height(formula, energy)
+            hulls[elements] = Hull(sorted(elements))
+            for one in (one for one, system in phases.items() if system <= elements):
+                hulls[elements].put(one, lowest[one])
+        height = hulls[elements].height(formula, energy)
         heights.append(np.nan if height is None else height)
     return heights
 
@@ -183,7 +202,7 @@ def collect(folder: Path, data: list[Path]) -> None:
             atoms.info["e_above_hull"] = height
             with_height.append(atoms)
         else:
-            left_out["an element has no crystal in the files"] += 1
+            left_out["an element of no crystal in the files"] += 1
     card = write_dataset(
         with_height,
         folder / COLLECTED,
@@ -212,18 +231,17 @@ def train(folder: Path, generator: str, arm: str, options: argparse.Namespace) -
     low = [a for a in read_crystals([folder / COLLECTED]).atoms if a.info["e_above_hull"] <= options.height]
     chosen = output / "substituted.extxyz"
     write_dataset(low, chosen, "convert", settings={"height": options.height}, inputs=[])
-    own = read_dataset(options.data, max_atoms=max_atoms).examples
-    both = read_dataset([*options.data, chosen], max_atoms=max_atoms).examples
-    more = 1.0 if arm == "with" else len(both) / len(own)
-    print(f"{len(own)} crystals of the files, {len(both) - len(own)} substituted ones", flush=True)
+    examples = read_dataset([*options.data, *([chosen] if arm == "with" else [])], max_atoms=max_atoms).examples
+    print(f"{len(examples)} crystals; {len(low)} substituted ones up to {options.height} eV/atom", flush=True)
+    epochs = EPOCHS[generator] * (1.0 if arm == "with" else 1 + len(low) / len(examples))
     model = open_generator(generator)
     extra = {"longest": 20, "remember": False} if generator == "wyckoff" else {}
     model.fit(
-        both if arm == "with" else own,
+        examples,
         seed=options.seed,
         checkpoint=output / "checkpoint.safetensors",
         on_epoch=lambda epoch: print(time.strftime("%T"), epoch, flush=True),
-        epochs=round(EPOCHS[generator] * more),
+        epochs=round(epochs),
         learning_rate=LEARNING_RATE,
         averaging=AVERAGING,
         **extra,
@@ -231,13 +249,27 @@ def train(folder: Path, generator: str, arm: str, options: argparse.Namespace) -
     model.save(output)
 
 
+def evaluated(
+    folder: Path, name: str, arm: str, targets: list[Atoms], known: StructureIndex, options: argparse.Namespace
+) -> list[Scored]:
+    """Return the scores of a generator, which are kept in a file: an evaluation is not repeated."""
+    from hybridcsp.generators.loading import open_generator
+    from hybridcsp.generators.metrics import Scored, evaluate
+
+    place = folder / f"scores-{name}-{arm}-{options.seed}-{len(targets)}-{options.samples}.json"
+    if not place.exists():
+        generator = open_generator(name if arm == "shipped" else str(folder / f"{name}-{arm}-{options.seed}"))
+        scores = evaluate(generator, targets, samples=options.samples, seed=options.seed, known=known)
+        place.write_text(json.dumps([asdict(score) for score in scores]))
+    return [Scored.of(score) for score in json.loads(place.read_text())]
+
+
 def report(folder: Path, data: list[Path], generators: list[str], options: argparse.Namespace) -> None:
     """Evaluate the trained generators on the same held-out crystals."""
     from scipy.stats import binomtest
 
     from hybridcsp.generators.datasets import read_dataset, split
-    from hybridcsp.generators.loading import open_generator
-    from hybridcsp.generators.metrics import evaluate, index_of, summarise
+    from hybridcsp.generators.metrics import index_of, summarise
 
     examples = read_dataset(data, max_atoms=options.max_atoms).examples
     learned, held_out = split(examples)
@@ -252,8 +284,7 @@ def report(folder: Path, data: list[Path], generators: list[str], options: argpa
             if arm != "shipped" and not (place / "card.json").exists():
                 print(f"{place} is not trained yet")
                 continue
-            generator = open_generator(name if arm == "shipped" else str(place))
-            scores = evaluate(generator, targets, samples=options.samples, seed=options.seed, known=known)
+            scores = evaluated(folder, name, arm, targets, known, options)
             rows[f"{name} {arm}"] = summarise(scores)
             print(name, arm, rows[f"{name} {arm}"], flush=True)
             hits[arm] = [score.displacements[0] is not None for score in scores]

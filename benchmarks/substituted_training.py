@@ -235,7 +235,7 @@ def train(folder: Path, generator: str, arm: str, options: argparse.Namespace) -
     print(f"{len(examples)} crystals; {len(low)} substituted ones up to {options.height} eV/atom", flush=True)
     epochs = EPOCHS[generator] * (1.0 if arm == "with" else 1 + len(low) / len(examples))
     model = open_generator(generator)
-    extra = {"longest": 20, "remember": False} if generator == "wyckoff" else {}
+    extra = {"longest": 20, "remember": False, "parts": ["geometry"]} if generator == "wyckoff" else {}
     model.fit(
         examples,
         seed=options.seed,

@@ -33,6 +33,9 @@ from hybridcsp.training.epoch import in_part
 from hybridcsp.training.settings import chosen_settings
 from hybridcsp.training.trainer import Trainer
 
+#: Names of the two networks.
+PARTS = ("occupation", "geometry")
+
 _TokenizedExamples = list[tuple[Example, CrystalTokens]]
 
 
@@ -126,6 +129,7 @@ class WyckoffGenerator(GrowingGenerator):
         on_epoch: Callable[[Epoch], None] | None = None,
         longest: int = 100,
         remember: bool = True,
+        parts: Sequence[str] = PARTS,
         **settings: Any,
     ) -> None:
         """Train on examples; a tenth of the formulas is held out to determine when to stop.
@@ -144,6 +148,9 @@ class WyckoffGenerator(GrowingGenerator):
             they are few and take most of the time.
         remember
             Whether the prototypes of the examples are added to the store.
+        parts
+            Networks that are trained: ``"occupation"``, ``"geometry"`` or both; the other stays as it is. Substituted
+            crystals have new geometries, for example, but the positions of their templates.
         **settings
             Fields of :class:`hybridcsp.training.settings.TrainingSettings`, for both networks: they are
             trained one after the other, and each stops when it no longer improves.
@@ -151,9 +158,13 @@ class WyckoffGenerator(GrowingGenerator):
         Raises
         ------
         InputError
-            If a setting is unknown, or no example can be learned.
+            If a setting is unknown or cannot be used, or no example can be learned.
         """
-        chosen = chosen_settings(settings, ("longest", "remember"))
+        chosen = chosen_settings(settings, ("longest", "remember", "parts"))
+        if isinstance(parts, str) or not parts or not set(parts) <= set(PARTS):
+            raise InputError("parts", parts, f"a list of one or both of {', '.join(PARTS)}")
+        if self._networks is None and len(set(parts)) < len(PARTS):
+            raise InputError("parts", parts, reason="the other network has random weights; train both first")
         encoded = self.encode(examples, longest=longest, remember=remember)
         if self._networks is None:
             with torch.random.fork_rng(devices=[]):
@@ -162,11 +173,13 @@ class WyckoffGenerator(GrowingGenerator):
         self._networks[1].widen(encoded.prototypes)
         for network in self._networks:
             network.learn_properties(self._properties.n_features)
-        metrics: dict[str, dict[str, float]] = {}
+        metrics: dict[str, Any] = dict(self.card.get("metrics", {}))
         for part, network, data in (
             ("occupation", self._networks[0], encoded.occupation),
             ("geometry", self._networks[1], encoded.geometry),
         ):
+            if part not in parts:
+                continue
             own_checkpoint, own_on_epoch = in_part(part, checkpoint, on_epoch)
             trainer = Trainer(
                 network,

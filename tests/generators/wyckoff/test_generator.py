@@ -261,3 +261,28 @@ def test_samples_are_independent_of_the_order_of_contents(positions):
     assert elements == (38, 22, 8)
     assert contents_row(elements, counts)["elements"].tolist() == [38, 22, 8]
     assert OccupationNetwork(positions, TINY).positions_multiplicity[225].max() == positions.multiplicity[225].max()
+
+
+def test_one_network_can_be_trained_while_the_other_stays_as_it_is():
+    generator = WyckoffGenerator(TINY, TINY)
+    examples = [Example(atoms=atoms) for atoms in CRYSTALS]
+    generator.fit(examples, epochs=1, device="cpu")
+    before = copy.deepcopy([network.state_dict() for network in generator._networks])
+    generator.fit(examples, epochs=1, device="cpu", parts=["geometry"])
+    same = [
+        all(torch.equal(tensor, old[name]) for name, tensor in network.state_dict().items())
+        for network, old in zip(generator._networks, before, strict=True)
+    ]
+    assert same == [True, False]
+    assert set(generator.card["metrics"]) == {"occupation", "geometry"}
+
+
+@pytest.mark.parametrize("parts", ["geometry", [], ["cells"]])
+def test_unknown_networks_are_not_trained(parts):
+    with pytest.raises(InputError, match="a list of one or both of occupation, geometry"):
+        WyckoffGenerator(TINY, TINY).fit([Example(atoms=rutile())], parts=parts)
+
+
+def test_a_network_is_not_trained_alone_while_the_other_is_random():
+    with pytest.raises(InputError, match="train both first"):
+        WyckoffGenerator(TINY, TINY).fit([Example(atoms=rutile())], parts=["geometry"])

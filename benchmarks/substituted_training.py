@@ -10,14 +10,16 @@ Small data are the usual reason for element substitution: the elements of known 
 and the results are relaxed. Here the templates are the crystals of the files and the AFLOW prototypes, without those of
 held-out formulas. Made are crystals of new formulas that are not held out either.
 
-*make* writes ``FOLDER/substituted.extxyz``. *relax* relaxes them with CHGNet, one crystal in about a second; it can be
-killed at any time, and the same command continues. *collect* writes the different converged crystals to
+*make* writes ``FOLDER/substituted.extxyz``. *relax* relaxes them with CHGNet, one crystal in about a third of a second;
+it can be killed at any time, and the same command continues. *collect* writes the different converged crystals to
 ``FOLDER/relaxed.extxyz``, at any time, with their heights above the hull of CHGNet's energies: of these crystals and,
 at the geometries of the files, of the held-in crystals of the files. *train* continues the training of the shipped
 weights on the crystals of the files alone (``--arm without``) or with the relaxed ones up to ``--height`` above the
-hull (``--arm with``), with the same number of steps, and continues where it was stopped; *report* evaluates both, and
-the shipped weights, on the same held-out crystals (``--crystals`` of them, ``--samples`` each) and writes the match
-rates at 1 and at all samples, with an exact test of the crystals that only one of two matches, to
+hull (``--arm with``), with the same number of steps, and continues where it was stopped; formulas of ``--exclude`` are
+left out. Of ``wyckoff`` only the geometry network is trained: the positions of substituted crystals are those of their
+templates, and teach the other network that templates are always right. *report* evaluates both, and the shipped
+weights, on the same held-out crystals (``--crystals`` of them, ``--samples`` each) and writes the match rates at 1 and
+at all samples, with an exact test of the crystals that only one of two matches, to
 ``results/substituted_training.json``.
 """
 
@@ -73,6 +75,11 @@ PER_FORMULA, PER_TEMPLATE = 3, 4
 VOLUME_RATIOS = 0.5, 2.0
 
 RESULTS = Path(__file__).parent / "results" / "substituted_training.json"
+
+
+def formulas_of(files: list[Path]) -> frozenset[str]:
+    """Return the formulas of crystals that nothing may be trained on, such as those of other benchmarks."""
+    return frozenset(formula_of(atoms) for atoms in read_crystals(files).atoms) if files else frozenset()
 
 
 def make(folder: Path, data: list[Path], count: int, max_atoms: int, seed: int) -> None:
@@ -228,7 +235,9 @@ def train(folder: Path, generator: str, arm: str, options: argparse.Namespace) -
     print(f"planned: about {HOURS_PER_TRAINING:.1f} core-hours", flush=True)
     output.mkdir(parents=True, exist_ok=True)
     max_atoms = 52 if generator == "wyckoff" else 20
-    low = [a for a in read_crystals([folder / COLLECTED]).atoms if a.info["e_above_hull"] <= options.height]
+    excluded = formulas_of(options.exclude)
+    relaxed = [a for a in read_crystals([folder / COLLECTED]).atoms if formula_of(a) not in excluded]
+    low = [a for a in relaxed if a.info["e_above_hull"] <= options.height]
     chosen = output / "substituted.extxyz"
     write_dataset(low, chosen, "convert", settings={"height": options.height}, inputs=[])
     examples = read_dataset([*options.data, *([chosen] if arm == "with" else [])], max_atoms=max_atoms).examples
@@ -314,6 +323,7 @@ def main() -> None:
     parser.add_argument("--generator", nargs="+", default=["wyckoff", "flow"])
     parser.add_argument("--arm", choices=["with", "without"], default="with")
     parser.add_argument("--height", type=float, default=0.1, help="largest height above the hull, eV/atom")
+    parser.add_argument("--exclude", type=Path, nargs="+", default=[], help="crystals of other benchmarks")
     parser.add_argument("--crystals", type=int, default=500)
     parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""What errors of SQLite mean for the database of a run directory, in words."""
+"""Errors for what SQLite reports about the database of a run directory."""
 
 from __future__ import annotations
 

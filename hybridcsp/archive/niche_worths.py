@@ -1,4 +1,4 @@
-"""What niches are worth by their heights, kept up to date as a search adds niches and lowers them."""
+"""Worths of niches by their heights, kept up to date as a search adds niches and lowers them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Niche:
 
 
 class NicheWorths:
-    r"""What niches are worth by their heights h, :math:`\exp(-h/t)`, and what each account earns with them.
+    r"""Worths of niches by their heights h, :math:`\exp(-h/t)`, and the earnings of each account with them.
 
     The lowest niches decide the zero of the heights and the scale t. While these stay the same, the worths of all
     others do, and an outcome changes that of one niche alone: a search of 100,000 minima would otherwise compute

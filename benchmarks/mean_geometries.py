@@ -24,25 +24,20 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+from substituted_training import RELAXATION, SUBSTITUTED, relax
 
-from hybridcsp.core.records import Limits
-from hybridcsp.datasets import (
-    RelaxationProgress,
-    SubstitutionLimits,
-    read_crystals,
-    relax_crystals,
-    substitute_similar,
-    templates_of,
-    write_dataset,
-)
+from hybridcsp.datasets import SubstitutionLimits, read_crystals, substitute_similar, templates_of, write_dataset
 from hybridcsp.errors import InputError
 from hybridcsp.generators.datasets import formula_of, is_held_out
 from hybridcsp.prototypes.library import Template
 
-SUBSTITUTED, RELAXATION, WEIGHTS = "substituted.extxyz", "relaxation", "wyckoff"
+WEIGHTS = "wyckoff"
 
 #: Crystals of one template: the smallest number that has a mean.
 PER_TEMPLATE = 2
+
+#: Largest number of seconds of one relaxation.
+SECONDS = 300.0
 
 #: Hours of one relaxation on one core, for the plan that is printed first.
 HOURS_PER_CRYSTAL = 4.0 / 3600
@@ -81,26 +76,6 @@ def make(folder: Path, options: argparse.Namespace) -> None:
     print(f"{len(crystals)} crystals; relaxing them takes about {hours:.1f} core-hours")
 
 
-def relax(folder: Path, workers: int, batch: int) -> None:
-    """Relax the crystals with CHGNet; an interrupted run is continued."""
-
-    def show(progress: RelaxationProgress) -> None:
-        if progress.ended and progress.ended % 50 == 0:
-            left = "?" if progress.seconds_left is None else f"{progress.seconds_left / 3600:.1f}"
-            print(f"{progress.done}/{progress.total}, {progress.failed} failed, {left} hours left", flush=True)
-
-    done = relax_crystals(
-        read_crystals([folder / SUBSTITUTED]).atoms,
-        folder / RELAXATION,
-        calculator="chgnet",
-        limits=Limits(force_calls=300, seconds=300.0),
-        workers=workers,
-        batch=batch,
-        on_progress=show,
-    )
-    print(f"{done.relaxed} relaxed, {done.failed} failed: {dict(done.reasons)}")
-
-
 def add(folder: Path) -> None:
     """Add the mean geometries of the relaxed crystals to the shipped weights."""
     from hybridcsp.generators.loading import open_generator
@@ -134,7 +109,7 @@ def main() -> None:
         if options.step == "make":
             make(options.folder, options)
         elif options.step == "relax":
-            relax(options.folder, options.workers, options.batch)
+            relax(options.folder, options.workers, options.batch, SECONDS)
         else:
             add(options.folder)
     except InputError as error:

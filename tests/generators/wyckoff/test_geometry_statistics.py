@@ -115,14 +115,18 @@ def tilted_perovskite(cation, scale=1.0):
     return crystal([cation, "Ti", "O", "O"], sites, spacegroup=62, cellpar=[*lengths, 90, 90, 90])
 
 
+def assert_first_answer_is_tilted(generator, cation):
+    requests = [Request(contents={cation: 4, "Ti": 4, "O": 12}, spacegroup=62)] * 2
+    answer = generator.sample(requests, np.random.default_rng(0))[0]
+    assert isinstance(answer, Sample)
+    assert matches(answer.atoms, tilted_perovskite(cation))
+
+
 def test_the_mean_geometry_of_a_prototype_with_many_parameters_comes_first():
     generator = WyckoffGenerator(TINY, TINY)
     learned = [Example(atoms=tilted_perovskite(cation, scale)) for cation, scale in (("Ca", 1.0), ("Sr", 1.02))]
     generator.fit(learned, epochs=1, batch_size=2, device="cpu")
-    requests = [Request(contents={"Ba": 4, "Ti": 4, "O": 12}, spacegroup=62)] * 2
-    answer = generator.sample(requests, np.random.default_rng(0))[0]
-    assert isinstance(answer, Sample)
-    assert matches(answer.atoms, tilted_perovskite("Ba"))
+    assert_first_answer_is_tilted(generator, "Ba")
 
 
 def test_mean_geometries_are_added_for_stored_prototypes_of_one_formula():
@@ -131,10 +135,7 @@ def test_mean_geometries_are_added_for_stored_prototypes_of_one_formula():
     assert len(generator._memory.means) == 0
     relaxed = [tilted_perovskite("Sr", 1.02), tilted_perovskite("Ba", 1.04), *CRYSTALS[:2]]
     assert generator.add_mean_geometries(relaxed) == 1  # rutile is not stored
-    requests = [Request(contents={"Ra": 4, "Ti": 4, "O": 12}, spacegroup=62)] * 2
-    answer = generator.sample(requests, np.random.default_rng(0))[0]
-    assert isinstance(answer, Sample)
-    assert matches(answer.atoms, tilted_perovskite("Ra"))
+    assert_first_answer_is_tilted(generator, "Ra")
 
 
 def test_a_single_crystal_has_no_mean_geometry():
